@@ -1,0 +1,3 @@
+"""Job-state events of Airbyte: merged from its webhooks and its API, published to whoever waits."""
+
+__version__ = "0.1.0"

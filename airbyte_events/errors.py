@@ -1,0 +1,128 @@
+"""The errors of this package, one tree::
+
+    AirbyteEventsError
+    ├── SettingsError              a setting is wrong: names it, its fault, an example
+    ├── NotificationError          a webhook body that is not a notification
+    ├── AirbyteError               Airbyte's API did not give what was asked
+    │   ├── AirbyteUnreachable     no answer: refused, reset, timed out
+    │   ├── AirbyteProtocolError   an answer that is not the public API's (HTML, wrong shape, a redirect)
+    │   └── AirbyteStatusError     an answer with an error status
+    │       ├── Unauthorized       401, after the token was renewed once
+    │       ├── Forbidden          403
+    │       ├── NotFound           404
+    │       ├── Conflict           409: ``try-again-later`` or ``state-conflict``
+    │       ├── Unprocessable      422
+    │       ├── RateLimited        429
+    │       └── ServerError        5xx
+    ├── StoreError                 the event store can't do what was asked
+    │   ├── StoreLocked            another process holds it
+    │   └── CursorExpired          the cursor is of another log, or its events are no longer kept
+    └── FeedError                  a listener's feed did not give what was asked
+        ├── FeedUnreachable        no answer, or the stream broke or went silent
+        └── FeedRefused            the listener refused: token, instance, request
+
+No message of theirs holds a secret: URLs appear without query, user information or webhook token.
+"""
+
+from __future__ import annotations
+
+
+class AirbyteEventsError(Exception):
+    """Everything this package raises on purpose."""
+
+
+class SettingsError(AirbyteEventsError):
+    """A setting is missing or wrong. The message is one line: the variable, the fault, an example."""
+
+
+class NotificationError(AirbyteEventsError):
+    """A webhook body that is empty or not a JSON object."""
+
+
+class AirbyteError(AirbyteEventsError):
+    """Airbyte's API did not give what was asked."""
+
+
+class AirbyteUnreachable(AirbyteError):
+    """No answer: connection refused or reset, or a time-out."""
+
+
+class AirbyteProtocolError(AirbyteError):
+    """An answer that the public API does not give: HTML, a redirect, a body of another shape."""
+
+
+class AirbyteStatusError(AirbyteError):
+    """An answer with an error status.
+
+    :param status_code: the HTTP status.
+    :param message: what Airbyte said, shortened, or the status phrase.
+    :param type: the tail of the problem document's ``type``, such as ``try-again-later``.
+    :param retry_after: seconds that the answer asked to wait, where it did.
+    """
+
+    def __init__(
+        self, status_code: int, message: str, *, type: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.type = type
+        self.retry_after = retry_after
+
+
+class Unauthorized(AirbyteStatusError):
+    """401 with a fresh token: the client id or secret is wrong, or has no access."""
+
+
+class Forbidden(AirbyteStatusError):
+    """403: no permission. Airbyte Cloud answers so for ids that do not exist, too."""
+
+
+class NotFound(AirbyteStatusError):
+    """404: no such thing, or not on this path."""
+
+
+class Conflict(AirbyteStatusError):
+    """409. ``type`` is ``try-again-later`` (a job of the connection runs) or ``state-conflict``."""
+
+
+class Unprocessable(AirbyteStatusError):
+    """422: the request's values are refused."""
+
+
+class RateLimited(AirbyteStatusError):
+    """429: Airbyte sheds the load of this user."""
+
+
+class ServerError(AirbyteStatusError):
+    """5xx."""
+
+
+class StoreError(AirbyteEventsError):
+    """The event store can't do what was asked: disk full, read-only, gone."""
+
+
+class StoreLocked(StoreError):
+    """Another process holds the store."""
+
+
+class CursorExpired(StoreError):
+    """The cursor belongs to another log, or what followed it is no longer kept: read the states again."""
+
+
+class FeedError(AirbyteEventsError):
+    """A listener's feed did not give what was asked."""
+
+
+class FeedUnreachable(FeedError):
+    """The listener gave no answer, or its stream broke or went silent."""
+
+
+class FeedRefused(FeedError):
+    """The listener refused the request.
+
+    :param status_code: the HTTP status.
+    """
+
+    def __init__(self, status_code: int, message: str) -> None:
+        super().__init__(message)
+        self.status_code = status_code

@@ -1,0 +1,368 @@
+"""The values: what a job is called, what state it can be in, and the event that tells of a change."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class JobStatus(str, Enum):
+    """The state of an Airbyte job, by the names of Airbyte's public API."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    INCOMPLETE = "incomplete"
+    """An attempt failed and another may follow."""
+    UNKNOWN = "unknown"
+    """A name that this table does not have."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return not FOLLOWED_BY[self]
+
+
+_ANY = frozenset(JobStatus)
+
+FOLLOWED_BY: dict[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.PENDING: _ANY,
+    JobStatus.QUEUED: _ANY,
+    JobStatus.RUNNING: _ANY,
+    JobStatus.INCOMPLETE: _ANY,
+    JobStatus.UNKNOWN: _ANY,
+    JobStatus.SUCCEEDED: frozenset(),
+    JobStatus.FAILED: frozenset(),
+    JobStatus.CANCELLED: frozenset(),
+}
+"""The one table of what may follow what. A status that nothing follows is terminal; every other one is active.
+
+Active jobs move freely (a running job is ``pending`` again when Airbyte restarts its workflow, an incomplete one can
+go straight to ``succeeded``), and a status that this version has never heard of is active.
+"""
+
+
+def parse_status(name: object) -> JobStatus:
+    """The status of that name; :attr:`JobStatus.UNKNOWN` for any other value."""
+    try:
+        return JobStatus(name)
+    except ValueError:
+        return JobStatus.UNKNOWN
+
+
+PUSHED_JOB_TYPES = frozenset({"sync"})
+"""The job types whose end Airbyte announces by webhook; clear, reset and refresh jobs end in silence."""
+
+
+class Origin(str, Enum):
+    """How a state was learnt. In every case it is the API that said it."""
+
+    WEBHOOK = "webhook"
+    """Asked because a webhook came."""
+    POLL = "poll"
+    """Found by a look at the instance."""
+    SUBMIT = "submit"
+    """Asked because somebody began to wait."""
+
+
+class JobRef(NamedTuple):
+    """A job's name: job ids are unique within one Airbyte instance only."""
+
+    instance: str
+    job_id: int
+
+    def __str__(self) -> str:
+        return f"{self.instance}/{self.job_id}"
+
+
+class Cursor(NamedTuple):
+    """A place in an event log, written ``<epoch>-<sequence>``.
+
+    :param epoch: the log's identity, made with the log, so that a replaced log can't be read with a stale cursor.
+    :param sequence: of the last event that was seen; 0 stands before the first.
+    """
+
+    epoch: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """:raises ValueError: if the text is not a cursor."""
+        match = re.fullmatch(r"([0-9a-f]{1,32})-(0|[1-9][0-9]{0,17})", text)
+        if match is None:
+            raise ValueError("a cursor is written <epoch>-<sequence>, for example 5f3a9c1e-42")
+        return cls(match[1], int(match[2]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobError:
+    """Why a job failed, in Airbyte's words. Only a webhook brings it; the API has no failure reason."""
+
+    message: str | None
+    type: str | None = None
+    origin: str | None = None
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            f"{name} {value}" for name, value in (("type", self.type), ("origin", self.origin)) if value is not None
+        )
+        return f"{self.message or 'no message'}" + (f" ({where})" if where else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """A job has this state now: an event when it is new, the job's state when it is the latest one.
+
+    Times are aware and in UTC; None is unknown throughout.
+
+    :param ref: which job.
+    :param status: its state.
+    :param observed_at: when this process learnt it.
+    :param origin: how it was learnt.
+    :param connection_id: the Airbyte connection (UUID).
+    :param workspace_id: the Airbyte workspace (UUID); the API does not tell, a webhook does.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
+    :param previous_status: of the event before, in this log.
+    :param started_at: when the job was created.
+    :param finished_at: when it reached a terminal status.
+    :param records: committed, over all attempts.
+    :param bytes: committed, over all attempts.
+    :param duration_seconds: from start to end.
+    :param error: why it failed.
+    :param names: of workspace, connection, source and destination.
+    :param url: the connection's page in Airbyte.
+    :param cursor: this event's place in the log, once it is stored.
+    """
+
+    ref: JobRef
+    status: JobStatus
+    observed_at: datetime
+    origin: Origin
+    connection_id: str | None = None
+    workspace_id: str | None = None
+    job_type: str | None = None
+    previous_status: JobStatus | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    records: int | None = None
+    bytes: int | None = None
+    duration_seconds: float | None = None
+    error: JobError | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    url: str | None = None
+    cursor: Cursor | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return self.status.terminal
+
+    def data(self) -> dict[str, Any]:
+        """The event as plain JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
+        data: dict[str, Any] = {
+            "instance": self.ref.instance,
+            "job_id": self.ref.job_id,
+            "connection_id": self.connection_id,
+            "workspace_id": self.workspace_id,
+            "job_type": self.job_type,
+            "status": self.status.value,
+            "previous_status": self.previous_status.value if self.previous_status else None,
+            "started_at": format_time(self.started_at),
+            "finished_at": format_time(self.finished_at),
+            "observed_at": format_time(self.observed_at),
+            "records": self.records,
+            "bytes": self.bytes,
+            "duration_seconds": self.duration_seconds,
+            "origin": self.origin.value,
+            "error": None
+            if self.error is None
+            else {"message": self.error.message, "type": self.error.type, "origin": self.error.origin},
+        }
+        if self.names:
+            data["names"] = dict(self.names)
+        if self.url:
+            data["url"] = self.url
+        return data
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any], cursor: Cursor | None = None) -> JobEvent:
+        """The event that :meth:`data` wrote.
+
+        :raises ValueError: if the object is not an event's.
+        """
+        try:
+            error = data.get("error")
+            previous = data.get("previous_status")
+            observed_at = parse_time(data["observed_at"])
+            if observed_at is None:
+                raise ValueError("observed_at is null")
+            return cls(
+                ref=JobRef(str(data["instance"]), int(data["job_id"])),
+                status=parse_status(data["status"]),
+                observed_at=observed_at,
+                origin=Origin(data["origin"]),
+                connection_id=data.get("connection_id"),
+                workspace_id=data.get("workspace_id"),
+                job_type=data.get("job_type"),
+                previous_status=None if previous is None else parse_status(previous),
+                started_at=parse_time(data.get("started_at")),
+                finished_at=parse_time(data.get("finished_at")),
+                records=data.get("records"),
+                bytes=data.get("bytes"),
+                duration_seconds=data.get("duration_seconds"),
+                error=None
+                if error is None
+                else JobError(message=error.get("message"), type=error.get("type"), origin=error.get("origin")),
+                names=dict(data.get("names") or {}),
+                url=data.get("url"),
+                cursor=cursor,
+            )
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError(f"not a job event: {exc!r}") from exc
+
+    def envelope(self, source: str) -> dict[str, Any]:
+        """The event as a CloudEvents 1.0 JSON object (https://github.com/cloudevents/spec).
+
+        :param source: the Airbyte instance's URL.
+        """
+        if self.cursor is None:
+            raise ValueError("an event has an envelope once it is stored")
+        return {
+            "specversion": "1.0",
+            "id": str(self.cursor),
+            "type": f"io.airbyte.job.{self.status.value}",
+            "source": source,
+            "subject": f"jobs/{self.ref.job_id}",
+            "time": format_time(self.finished_at or self.observed_at),
+            # The sequence extension wants text that sorts.
+            "sequence": f"{self.cursor.sequence:018d}",
+            "datacontenttype": "application/json",
+            "data": self.data(),
+        }
+
+    @classmethod
+    def from_envelope(cls, envelope: dict[str, Any]) -> JobEvent:
+        """:raises ValueError: if the object is not an event's envelope."""
+        data = envelope.get("data")
+        if not isinstance(data, dict) or not isinstance(envelope.get("id"), str):
+            raise ValueError("not an event's envelope: no data or no id")
+        return cls.from_data(data, Cursor.parse(envelope["id"]))
+
+
+class Verdict(Enum):
+    """What an observation means for what is already known of the job."""
+
+    NEW = "new"
+    """A change: it becomes an event."""
+    REPEAT = "repeat"
+    """Nothing that was not known."""
+    CONTRADICTION = "contradiction"
+    """The job has ended otherwise, and that stands."""
+
+
+def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
+    """Judge an observation against the job's latest event: a terminal status is absorbed once, for ever."""
+    if known is None:
+        return Verdict.NEW
+    if known.status is observed.status:
+        return Verdict.REPEAT
+    if observed.status in FOLLOWED_BY[known.status]:
+        return Verdict.NEW
+    # What was read before the end and arrives after it is late, not contradictory.
+    return Verdict.CONTRADICTION if observed.terminal else Verdict.REPEAT
+
+
+def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEvent:
+    """The event to store for a :attr:`Verdict.NEW` observation: what was known earlier and is not told again stays."""
+    if known is None:
+        return replace(observed, cursor=cursor, previous_status=None)
+    return replace(
+        observed,
+        cursor=cursor,
+        previous_status=known.status,
+        connection_id=observed.connection_id or known.connection_id,
+        workspace_id=observed.workspace_id or known.workspace_id,
+        job_type=observed.job_type or known.job_type,
+        started_at=observed.started_at or known.started_at,
+        names=observed.names or known.names,
+        url=observed.url or known.url,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events somebody wants. Every criterion that is given must hold; within one, any value does.
+
+    :param instances: names of Airbyte instances.
+    :param connection_ids: Airbyte connections (UUIDs).
+    :param job_ids: job ids.
+    :param statuses: job states.
+    :param terminal: only terminal (True) or only active (False) states.
+    """
+
+    instances: frozenset[str] = frozenset()
+    connection_ids: frozenset[str] = frozenset()
+    job_ids: frozenset[int] = frozenset()
+    statuses: frozenset[JobStatus] = frozenset()
+    terminal: bool | None = None
+
+    def matches(self, event: JobEvent) -> bool:
+        return (
+            (not self.instances or event.ref.instance in self.instances)
+            and (not self.job_ids or event.ref.job_id in self.job_ids)
+            and (not self.connection_ids or event.connection_id in self.connection_ids)
+            and (not self.statuses or event.status in self.statuses)
+            and (self.terminal is None or event.terminal is self.terminal)
+        )
+
+
+EVERYTHING = EventFilter()
+
+
+def utcnow() -> datetime:
+    """The wall clock, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?\s*(Z|z|[+-]\d{2}:?\d{2})?", re.ASCII
+)
+
+
+def parse_time(value: object) -> datetime | None:
+    """An ISO 8601 instant of any precision, minutes to nanoseconds, as Airbyte writes them; None stays None.
+
+    A time without an offset is taken as UTC.
+
+    :raises ValueError: if the value is not a time.
+    """
+    if value is None:
+        return None
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}")
+    day, hour, minute, second, fraction, offset = match.groups()
+    moment = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second or '00'}").replace(
+        microsecond=int((fraction or "0")[:6].ljust(6, "0")), tzinfo=timezone.utc
+    )
+    if offset and offset not in "Zz":
+        sign = -1 if offset[0] == "-" else 1
+        try:
+            moment -= sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[-2:]))
+        except OverflowError as exc:
+            raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}") from exc
+    return moment
+
+
+def format_time(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC with microseconds, ``2024-01-01T00:00:00.000000Z``: of one width, so that text sorts as time."""
+    if moment is None:
+        return None
+    return moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
