@@ -296,6 +296,21 @@ def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEv
     )
 
 
+def annotate(known: JobEvent, told: JobEvent) -> JobEvent:
+    """The known state with what it leaves unknown filled in from another telling of it; what it does know stays."""
+    return replace(
+        known,
+        workspace_id=known.workspace_id or told.workspace_id,
+        records=told.records if known.records is None else known.records,
+        bytes=told.bytes if known.bytes is None else known.bytes,
+        duration_seconds=told.duration_seconds if known.duration_seconds is None else known.duration_seconds,
+        finished_at=known.finished_at or told.finished_at,
+        error=known.error or told.error,
+        names=known.names or told.names,
+        url=known.url or told.url,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
     """Which events somebody wants. Every criterion that is given must hold; within one, any value does.
@@ -312,6 +327,13 @@ class EventFilter:
     job_ids: frozenset[int] = frozenset()
     statuses: frozenset[JobStatus] = frozenset()
     terminal: bool | None = None
+
+    @property
+    def only_job(self) -> JobRef | None:
+        """The one job that the filter can match, if it is so narrow."""
+        if len(self.instances) == 1 and len(self.job_ids) == 1:
+            return JobRef(*self.instances, *self.job_ids)
+        return None
 
     def matches(self, event: JobEvent) -> bool:
         return (

@@ -1,0 +1,224 @@
+"""The event bus: what enters the log reaches every subscriber, in log order, and no subscriber can hold it up."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
+from airbyte_events.store import EventStore
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+BUFFER = 1_000
+"""Events that wait for one subscriber. One that falls further behind reads the log again from where it is."""
+
+_PAGE = 1_000
+_RETRY_SECONDS = 1.0
+
+
+class EventBus:
+    """Follows a store's log and hands what is new to subscribers.
+
+    The log is the truth: the bus reads it in order, whoever appended, so that every subscriber sees the same order and a
+    subscriber's place in it is all there is to know about that subscriber.
+
+    :param store: an open store.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._anyone: set[Subscription] = set()
+        # Thousands wait for one job each: they are found by it, not asked one by one.
+        self._by_job: dict[JobRef, set[Subscription]] = {}
+        self.position = 0
+        """The sequence up to which the log has been handed out."""
+        self.healthy = True
+        """False while the log can't be read."""
+        self.closed = False
+
+    async def __aenter__(self) -> Self:
+        self.position = await self._store.head()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(self._follow)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        self.close()
+        self._tasks.cancel_scope.cancel()
+        return await self._tasks.__aexit__(exc_type, exc, tb)
+
+    def subscribe(self, *, after: int | None = None, wanted: EventFilter = EVERYTHING) -> Subscription:
+        """Join the stream.
+
+        :param after: the sequence behind which to begin; by default, with what is published from now on.
+        :param wanted: which events.
+        """
+        return Subscription(self, self._store, self.position if after is None else after, wanted)
+
+    def close(self) -> None:
+        """End every subscription, once it has delivered what it holds."""
+        self.closed = True
+        for subscription in self._subscriptions():
+            subscription._wake.set()
+
+    def _subscriptions(self) -> list[Subscription]:
+        return [*self._anyone, *(each for some in self._by_job.values() for each in some)]
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                page = await self._store.read(self.position, limit=_PAGE)
+                self.healthy = True
+                if page.position > self.position:
+                    self._publish(page.events, page.position)
+                else:
+                    await self._store.changed(self.position)
+            except CursorExpired:
+                # Subscribers are told so, too, each by its own reading.
+                self.position = await self._store.head()
+                for subscription in self._subscriptions():
+                    subscription._fall_behind()
+            except StoreError as exc:
+                if self.healthy:
+                    logger.error("can't read the event log, trying again each second: %s", exc)
+                self.healthy = False
+                await anyio.sleep(_RETRY_SECONDS)
+
+    def _publish(self, events: Sequence[JobEvent], position: int) -> None:
+        self.position = position
+        for event in events:
+            for subscription in self._by_job.get(event.ref, ()):
+                subscription._offer(event)
+            for subscription in self._anyone:
+                subscription._offer(event)
+
+    def _join(self, subscription: Subscription) -> None:
+        job = subscription.wanted.only_job
+        (self._anyone if job is None else self._by_job.setdefault(job, set())).add(subscription)
+
+    def _leave(self, subscription: Subscription) -> None:
+        job = subscription.wanted.only_job
+        if job is None:
+            self._anyone.discard(subscription)
+        elif (sharing := self._by_job.get(job)) is not None:
+            sharing.discard(subscription)
+            if not sharing:
+                del self._by_job[job]
+
+
+class Subscription:
+    """A place in the stream of events: ``with bus.subscribe() as events: async for event in events``.
+
+    It ends when the bus closes. It begins at a place in the log, and whenever its reader falls more than
+    :data:`BUFFER` events behind it goes on from there by reading the log, so it neither loses an event nor holds more.
+    """
+
+    __slots__ = ("_behind", "_bus", "_held", "_position", "_store", "_wake", "wanted")
+
+    def __init__(self, bus: EventBus, store: EventStore, after: int, wanted: EventFilter) -> None:
+        self._bus = bus
+        self._store = store
+        self._position = after
+        self.wanted = wanted
+        self._held: deque[JobEvent] = deque()
+        self._behind = False
+        self._wake = anyio.Event()
+        if bus.closed:
+            self._wake.set()
+
+    def __enter__(self) -> Self:
+        self._bus._join(self)
+        self._behind = self._position != self._bus.position
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus._leave(self)
+        self._held.clear()
+
+    @property
+    def position(self) -> int:
+        """The sequence up to which everything wanted was delivered: where to begin again."""
+        return self._position if self._held or self._behind else max(self._position, self._bus.position)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        try:
+            return (await self.receive(1))[0]
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def receive(self, limit: int) -> list[JobEvent]:
+        """The next events, at least one and at most ``limit``; waits for them.
+
+        :raises anyio.EndOfStream: when the bus has closed and everything was delivered.
+        :raises CursorExpired: if what follows this place in the log is no longer kept.
+        :raises StoreError: if the log can't be read.
+        """
+        while True:
+            if self._behind:
+                found = await self._catch_up(limit)
+            else:
+                found = await self._take(limit)
+            if found:
+                return found
+            if self._bus.closed:
+                raise anyio.EndOfStream
+            if not self._behind:
+                await self._wake.wait()
+                if not self._bus.closed:
+                    self._wake = anyio.Event()
+
+    async def _catch_up(self, limit: int) -> list[JobEvent]:
+        page = await self._store.read(self._position, limit=limit, wanted=self.wanted)
+        # Between these lines nothing is published: at the bus's own place, what comes next is offered.
+        if page.position >= self._bus.position and len(page.events) < limit:
+            self._behind = False
+            self._held.clear()
+        self._position = page.position
+        return list(page.events)
+
+    async def _take(self, limit: int) -> list[JobEvent]:
+        if not self._held:
+            return []
+        await anyio.lowlevel.checkpoint()
+        found = [self._held.popleft() for _ in range(min(limit, len(self._held)))]
+        if found:
+            self._position = _sequence(found[-1])
+        return found
+
+    def _offer(self, event: JobEvent) -> None:
+        # The log can be read ahead of the bus: what this reader has seen there is not told again.
+        if self._behind or _sequence(event) <= self._position or not self.wanted.matches(event):
+            return
+        if len(self._held) >= BUFFER:
+            self._fall_behind()
+        else:
+            self._held.append(event)
+            self._wake.set()
+
+    def _fall_behind(self) -> None:
+        # Its reader goes on from the log, at the place it has reached.
+        self._held.clear()
+        self._behind = True
+        self._wake.set()
+
+
+def _sequence(event: JobEvent) -> int:
+    return event.cursor.sequence if event.cursor is not None else 0
