@@ -32,8 +32,8 @@ _RETRY_SECONDS = 1.0
 class EventBus:
     """Follows a store's log and hands what is new to subscribers.
 
-    The log is the truth: the bus reads it in order, whoever appended, so that every subscriber sees the same order and a
-    subscriber's place in it is all there is to know about that subscriber.
+    The log is the truth: the bus reads it in order, whoever appended, so that every subscriber sees the same order and
+    a subscriber's place in it is all there is to know about that subscriber.
 
     :param store: an open store.
     """
@@ -57,10 +57,11 @@ class EventBus:
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self.close()
         self._tasks.cancel_scope.cancel()
-        return await self._tasks.__aexit__(exc_type, exc, tb)
+        # What the body raised is its own affair: a task group would wrap it.
+        await self._tasks.__aexit__(None, None, None)
 
     def subscribe(self, *, after: int | None = None, wanted: EventFilter = EVERYTHING) -> Subscription:
         """Join the stream.

@@ -17,9 +17,12 @@
     ├── StoreError                 the event store can't do what was asked
     │   ├── StoreLocked            another process holds it
     │   └── CursorExpired          the cursor is of another log, or its events are no longer kept
-    └── FeedError                  a listener's feed did not give what was asked
-        ├── FeedUnreachable        no answer, or the stream broke or went silent
-        └── FeedRefused            the listener refused: token, instance, request
+    ├── FeedError                  a listener's feed did not give what was asked
+    │   ├── FeedUnreachable        no answer, or the stream broke or went silent
+    │   └── FeedRefused            the listener refused: token, instance, request
+    └── WaitError                  a wait ended before the job did
+        ├── UnknownJob             Airbyte has no such job
+        └── WaitTimeout            the time was up
 
 No message of theirs holds a secret: URLs appear without query, user information or webhook token.
 """
@@ -126,3 +129,15 @@ class FeedRefused(FeedError):
     def __init__(self, status_code: int, message: str) -> None:
         super().__init__(message)
         self.status_code = status_code
+
+
+class WaitError(AirbyteEventsError):
+    """A wait for a job ended before the job did."""
+
+
+class UnknownJob(WaitError):
+    """Airbyte has no such job."""
+
+
+class WaitTimeout(WaitError):
+    """The job had not ended when the time was up, or Airbyte could not be asked."""

@@ -332,7 +332,7 @@ class EventFilter:
     def only_job(self) -> JobRef | None:
         """The one job that the filter can match, if it is so narrow."""
         if len(self.instances) == 1 and len(self.job_ids) == 1:
-            return JobRef(*self.instances, *self.job_ids)
+            return JobRef(next(iter(self.instances)), next(iter(self.job_ids)))
         return None
 
     def matches(self, event: JobEvent) -> bool:

@@ -91,7 +91,8 @@ class SQLiteFile:
     ) -> None:
         self._closing = True
         self._wake.set()
-        await self._stack.__aexit__(exc_type, exc, tb)
+        # What the body raised is its own affair: a task group would wrap it.
+        await self._stack.__aexit__(None, None, None)
 
     async def transact(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Run it in a worker thread within a transaction, which is durable on return.

@@ -1,0 +1,364 @@
+"""The client of Airbyte's public API: what this package needs of it, with its oddities in mind.
+
+Facts about the API are those of the platform's ``airbyte-server`` (``publicApi``); each surprising one has a test.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import httpx
+
+from airbyte_events.api_url import normalise_url, token_endpoint
+from airbyte_events.backoff import Backoff, transient
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteProtocolError,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    SettingsError,
+    Unauthorized,
+)
+from airbyte_events.events import JobStatus, format_time
+from airbyte_events.exchange import Answer, NotSent, Observer, Request, exchange
+from airbyte_events.jobs import Job, JobPage, parse_job
+from airbyte_events.tokens import Credentials, TokenCache
+
+__all__ = ["AirbyteClient", "Credentials", "Job", "JobPage", "JobPages", "NotSent", "normalise_url"]
+
+logger = logging.getLogger(__name__)
+
+PAGE = 100
+"""The most jobs that Airbyte gives at a time."""
+
+_MOST_UNKNOWN_STATUSES = 50
+
+
+class AirbyteClient:
+    """Airbyte's public API over an :class:`httpx.AsyncClient` that the caller owns.
+
+    Reads are repeated when they fail for a while (no answer, 408, 425, 429, 5xx), after a back-off that all callers
+    of one client share, ``Retry-After`` obeyed. What changes something is repeated only if it surely was not acted
+    upon. Other refusals are final. A token that is refused is renewed once per attempt.
+
+    Every method raises the :class:`~airbyte_events.errors.AirbyteError` of the last attempt.
+
+    :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used.
+    :param url: in any spelling that :func:`normalise_url` takes.
+    :param credentials: of an application; None for an Airbyte without authentication.
+    :param token_url: see :func:`~airbyte_events.api_url.token_endpoint`.
+    :param workspace_ids: the workspaces whose jobs are listed; all that the credentials see if empty.
+    :param timeout: seconds for one attempt, connection to last byte.
+    :param create_timeout: seconds for creating or cancelling a job, which takes Airbyte up to minutes.
+    :param attempts: how often a read is tried, at least once.
+    :param base_delay: seconds, the most that is waited after the first failure.
+    :param max_delay: seconds, the most that is waited after any, unless Airbyte asks for more.
+    :param random: from 0 to 1, for the jitter.
+    :param on_request: told of each request that was made.
+    :raises SettingsError: if a URL is wrong.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        url: str,
+        *,
+        credentials: Credentials | None = None,
+        token_url: str | None = None,
+        workspace_ids: Iterable[str] = (),
+        timeout: float = 20.0,
+        create_timeout: float = 180.0,
+        attempts: int = 5,
+        base_delay: float = 1.0,
+        max_delay: float = 60.0,
+        random: Callable[[], float] = random.random,
+        on_request: Observer | None = None,
+    ) -> None:
+        if attempts < 1:
+            raise SettingsError("attempts must be at least 1")
+        self._http = http
+        self._url = normalise_url(url)
+        self._token_url = token_endpoint(self._url, token_url)
+        self._credentials = credentials
+        self._workspace_ids = [workspace_ids] if isinstance(workspace_ids, str) else list(workspace_ids)
+        self._timeout = timeout
+        self._create_timeout = create_timeout
+        self._attempts = attempts
+        self._observe = on_request
+        self._backoff = Backoff(base=base_delay, cap=max_delay, random=random)
+        self._tokens = None if credentials is None else TokenCache(partial(self._fetch_token, credentials))
+        self._unknown_statuses: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._url}>"
+
+    @property
+    def url(self) -> str:
+        """The API's base."""
+        return self._url
+
+    @property
+    def backing_off(self) -> float:
+        """Seconds until the next attempt may set out, 0 if Airbyte answers. To be read inside the event loop."""
+        return self._backoff.remaining
+
+    async def get_job(self, job_id: int) -> Job:
+        """The job's state.
+
+        :raises Conflict: self-hosted, for a job that does not exist (``state-conflict``).
+        :raises Forbidden: on Cloud, for the same.
+        """
+        return self._job(await self._read(self._request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}")))
+
+    async def list_jobs(
+        self,
+        *,
+        updated_since: datetime | None = None,
+        created_since: datetime | None = None,
+        connection_id: str | None = None,
+        job_type: str | None = None,
+        status: JobStatus | None = None,
+        limit: int = PAGE,
+        offset: int = 0,
+        order_by: str | None = None,
+    ) -> JobPage:
+        """One page of jobs, the oldest first unless ordered otherwise.
+
+        :param updated_since: jobs whose status changed then or later.
+        :param created_since: jobs created then or later.
+        :param connection_id: jobs of this connection.
+        :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
+        :param status: jobs in this state. Some releases answer 500 to it.
+        :param limit: 1 to 100.
+        :param offset: how many to skip.
+        :param order_by: ``updatedAt|ASC`` and the like. Some releases answer 500 to it.
+        """
+        if not 1 <= limit <= PAGE or offset < 0:
+            raise ValueError(f"limit must be from 1 to {PAGE} and offset not negative")
+        params = {
+            "limit": limit,
+            "offset": offset,
+            "workspaceIds": self._workspace_ids or None,
+            "connectionId": connection_id,
+            "jobType": job_type,
+            "status": None if status is None else status.value,
+            "createdAtStart": format_time(created_since),
+            "updatedAtStart": format_time(updated_since),
+            "orderBy": order_by,
+        }
+        given = {name: value for name, value in params.items() if value is not None}
+        answer = await self._read(replace(self._request("GET", "/jobs"), params=given))
+        jobs = answer.object().get("data")
+        if not isinstance(jobs, list):
+            raise AirbyteProtocolError(f"{answer.request}: the answer has no list of jobs")
+        return JobPage(jobs=tuple(self._parse(answer, job) for job in jobs), served_at=answer.served_at)
+
+    def find_jobs(
+        self,
+        *,
+        updated_since: datetime | None = None,
+        created_since: datetime | None = None,
+        connection_id: str | None = None,
+        job_type: str | None = None,
+        max_pages: int = 100,
+    ) -> JobPages:
+        """All jobs that match, page by page: ``async for page in client.find_jobs(…)``.
+
+        :param max_pages: 100 jobs each; if more match, the iteration ends in an :class:`AirbyteError`.
+        """
+        look = partial(
+            self.list_jobs,
+            updated_since=updated_since,
+            created_since=created_since,
+            connection_id=connection_id,
+            job_type=job_type,
+        )
+        return JobPages(lambda offset: look(limit=PAGE, offset=offset), max_pages)
+
+    async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
+        """Start a job.
+
+        While the connection's job has not begun its first attempt, Airbyte answers with that same job. There is no
+        idempotency key: after an :class:`AirbyteUnreachable` that is not :class:`NotSent`, or a
+        :class:`ServerError`, the job may exist all the same, and only a look at the connection's jobs can tell.
+
+        :param job_type: ``sync``, ``reset`` or ``clear``.
+        :raises Conflict: ``try-again-later`` while an attempt runs, ``state-conflict`` for an inactive connection.
+        :raises Unprocessable: for ``refresh``.
+        """
+        request = replace(
+            self._request("POST", "/jobs"),
+            json={"connectionId": connection_id, "jobType": job_type},
+            timeout=self._create_timeout,
+        )
+        return self._job(await self._write(request, self._backoff.attempt_alone, self._attempts))
+
+    async def cancel_job(self, job_id: int) -> Job:
+        """Cancel the job if it is active.
+
+        Airbyte's ``DELETE /jobs/{id}`` cancels the *connection's* current job, whichever id it is sent for. So the
+        job is read first, nothing is sent for one that has ended, and what was sent once is never sent again: by
+        then the connection's next sync might be the one that is hit.
+
+        :return: the job, as cancelling it left it or, if it had ended, as it is.
+        :raises Conflict: ``state-conflict`` if it ended in between.
+        """
+        job = await self.get_job(job_id)
+        if job.status.terminal:
+            return job
+        request = replace(self._request("DELETE", f"/jobs/{int(job_id)}", "/jobs/{id}"), timeout=self._create_timeout)
+        return self._job(await self._write(request, self._backoff.observe, 1))
+
+    async def get_connection(self, connection_id: str) -> dict[str, Any]:
+        """The connection, in Airbyte's own fields.
+
+        :raises NotFound: or :class:`Forbidden`, if there is none.
+        """
+        if re.fullmatch(r"[0-9A-Za-z_-]+", connection_id) is None:
+            raise ValueError("a connection id is a UUID")
+        return (await self._read(self._request("GET", f"/connections/{connection_id}", "/connections/{id}"))).object()
+
+    async def health(self) -> None:
+        """Ask once, without a token, whether the API is there; returns if it is."""
+        answer = await self._send(None, self._request("GET", "/health"))
+        if answer.is_html:
+            raise AirbyteProtocolError(f"{answer.request}: the answer is a web page: is this the API's address?")
+
+    def _request(self, method: str, path: str, route: str | None = None) -> Request:
+        return Request(
+            method=method,
+            url=self._url + path,
+            route=route or path,
+            timeout=self._timeout,
+            connect_timeout=self._timeout,
+        )
+
+    async def _read(self, request: Request) -> Answer:
+        """Send what changes nothing: again and again if it fails for a while."""
+        return await self._authorised(
+            lambda token: self._backoff.attempt(partial(self._send, token, request)), self._attempts, transient
+        )
+
+    async def _write(
+        self, request: Request, send: Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer]], attempts: int
+    ) -> Answer:
+        """Send what changes something: again only if it surely was not acted upon."""
+        return await self._authorised(
+            lambda token: send(partial(self._send, token, request)),
+            attempts,
+            lambda error: isinstance(error, (NotSent, RateLimited)),
+        )
+
+    async def _authorised(
+        self,
+        send: Callable[[str | None], Awaitable[Answer]],
+        attempts: int,
+        worth_repeating: Callable[[AirbyteError], bool],
+    ) -> Answer:
+        renewed = False
+        refused: str | None = None
+        while True:
+            token = None if self._tokens is None else await self._tokens.get(refused=refused)
+            try:
+                return await send(token)
+            except Unauthorized:
+                if token is None or renewed:
+                    raise
+                renewed, refused = True, token
+            except AirbyteError as exc:
+                attempts -= 1
+                if attempts < 1 or not worth_repeating(exc):
+                    raise
+                logger.info("%s; %d attempts left", exc, attempts)
+                renewed, refused = False, None
+
+    async def _fetch_token(self, credentials: Credentials) -> Answer:
+        request = replace(
+            self._request("POST", "", "/applications/token"),
+            url=self._token_url,
+            json={
+                "client_id": credentials.client_id,
+                "client_secret": credentials.client_secret,
+                "grant_type": "client_credentials",
+            },
+        )
+        attempts = self._attempts
+        while True:
+            try:
+                return await self._backoff.attempt(partial(self._send, None, request))
+            except (Unauthorized, Forbidden) as exc:
+                raise type(exc)(
+                    exc.status_code, f"{exc} (Airbyte does not accept this client id and client secret)", type=exc.type
+                ) from exc
+            except NotFound as exc:
+                raise NotFound(
+                    404, f"{exc} (an Airbyte without authentication wants neither client id nor client secret)"
+                ) from exc
+            except AirbyteError as exc:
+                attempts -= 1
+                if attempts < 1 or not transient(exc):
+                    raise
+                logger.info("%s; %d attempts left", exc, attempts)
+
+    async def _send(self, token: str | None, request: Request) -> Answer:
+        hide = () if self._credentials is None else (self._credentials.client_secret,)
+        return await exchange(self._http, request, token=token, hide=hide, observe=self._observe)
+
+    def _job(self, answer: Answer) -> Job:
+        return self._parse(answer, answer.object())
+
+    def _parse(self, answer: Answer, fields: object) -> Job:
+        try:
+            job = parse_job(fields)
+        except ValueError as exc:
+            raise AirbyteProtocolError(f"{answer.request}: the answer has {exc}") from exc
+        if job.status is JobStatus.UNKNOWN and isinstance(fields, dict):
+            self._warn_of_status(str(fields["status"])[:40])
+        return job
+
+    def _warn_of_status(self, name: str) -> None:
+        if name not in self._unknown_statuses and len(self._unknown_statuses) < _MOST_UNKNOWN_STATUSES:
+            self._unknown_statuses.add(name)
+            logger.warning("Airbyte has a job status %r that this version does not know; it counts as active", name)
+
+
+class JobPages(AsyncIterator[JobPage]):
+    """Pages of jobs, in order of creation, by an offset of our own until a short page.
+
+    Airbyte's ``next`` link is not followed: it is on every page that is not empty, drops most filters and may name
+    an internal host. The order is Airbyte's default, by creation, because a job's creation never changes: jobs that
+    are created meanwhile come at the end, and one that begins to match ``updated_since`` meanwhile pushes others
+    towards the end, where they are seen twice rather than never. Ordered by update, a job that changes while one
+    pages moves to the end and pulls an unseen job back over the border of a page that was already read. A job that
+    changes after its place was read is found by the next look, if that begins at the first page's ``served_at``.
+    """
+
+    def __init__(self, look: Callable[[int], Awaitable[JobPage]], max_pages: int) -> None:
+        self._look = look
+        self._max_pages = max_pages
+        self._pages = 0
+        self._previous: JobPage | None = None
+
+    def __aiter__(self) -> JobPages:
+        return self
+
+    async def __anext__(self) -> JobPage:
+        previous = self._previous
+        if previous is not None and len(previous.jobs) < PAGE:
+            raise StopAsyncIteration
+        if self._pages >= self._max_pages:
+            raise AirbyteError(f"more than {self._max_pages * PAGE} jobs match: ask for a shorter time")
+        page = await self._look(self._pages * PAGE)
+        if previous is not None and page.jobs and page.jobs == previous.jobs:
+            raise AirbyteProtocolError("GET /jobs: Airbyte ignores the offset")
+        self._pages += 1
+        self._previous = page
+        return page

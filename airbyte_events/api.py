@@ -1,0 +1,190 @@
+"""The listener's API beside the feed: watches, job states, the inbox."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from airbyte_events.errors import AirbyteError
+from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
+from airbyte_events.feed import Feed
+from airbyte_events.inbox import Inbox
+from airbyte_events.monitor import Monitor
+from airbyte_events.query import QueryError, event_filter, number
+from airbyte_events.store import Outcome, StoredNotification
+
+logger = logging.getLogger(__name__)
+
+MAX_WATCHES = 1_000
+MAX_BODY = 256 * 1024
+
+
+class API:
+    """The routes under ``/v1``.
+
+    :param feed: the event feed, which knows bus and store.
+    :param monitors: by instance name.
+    :param inboxes: by instance name.
+    """
+
+    def __init__(self, feed: Feed, monitors: Mapping[str, Monitor], inboxes: Mapping[str, Inbox]) -> None:
+        self._feed = feed
+        self._store = feed.store
+        self._monitors = monitors
+        self._inboxes = inboxes
+
+    @property
+    def routes(self) -> list[Route]:
+        return [
+            Route("/events", self._feed.events),
+            Route("/watches", self.watch, methods=["POST"]),
+            Route("/jobs", self.jobs),
+            Route("/jobs/{instance}/{job_id:int}", self.job),
+            Route("/notifications", self.notifications),
+            Route("/notifications/{id:int}/replay", self.replay, methods=["POST"]),
+        ]
+
+    async def watch(self, request: Request) -> Response:
+        """Watch jobs, and tell their states: last state, then live."""
+        try:
+            refs = self._refs(await _json(request))
+        except QueryError as exc:
+            return _refuse(400, str(exc))
+        # Before the states: what happens while they are read is on the feed behind this cursor.
+        cursor = self._feed.cursor(self._feed.bus.position)
+        states: dict[JobRef, JobEvent | None] = {}
+
+        async def watch_instance(name: str) -> None:
+            job_ids = [ref.job_id for ref in refs if ref.instance == name]
+            try:
+                found = await self._monitors[name].watch(job_ids)
+            except AirbyteError as exc:
+                # They are watched: polling finds them when Airbyte is back.
+                logger.warning("%d jobs of %s are watched, their states not known yet: %s", len(job_ids), name, exc)
+                return
+            states.update({JobRef(name, job_id): state for job_id, state in found.items()})
+
+        async with anyio.create_task_group() as tasks:
+            for name in {ref.instance for ref in refs}:
+                tasks.start_soon(watch_instance, name)
+        return JSONResponse(
+            {
+                "jobs": [state.data() for state in states.values() if state is not None],
+                "unknown": [{"instance": ref.instance, "job_id": ref.job_id} for ref, s in states.items() if s is None],
+                "cursor": cursor,
+            }
+        )
+
+    def _refs(self, body: Any) -> set[JobRef]:
+        jobs = body.get("jobs") if isinstance(body, dict) else None
+        if not isinstance(jobs, list):
+            raise QueryError('give {"jobs": [{"instance": "default", "job_id": 17}]}')
+        if len(jobs) > MAX_WATCHES:
+            raise QueryError(f"jobs: at most {MAX_WATCHES} a call, not {len(jobs)}")
+        refs = set()
+        for job in jobs:
+            instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
+            if type(job_id) is not int or not 0 < job_id < 2**63:
+                raise QueryError("jobs: each has a job_id, a whole number above 0")
+            if not isinstance(instance, str) or instance not in self._monitors:
+                raise QueryError(f"jobs: the instances here are {', '.join(sorted(self._monitors))}")
+            refs.add(JobRef(instance, job_id))
+        return refs
+
+    async def jobs(self, request: Request) -> Response:
+        """Latest states, newest first."""
+        try:
+            wanted = event_filter(request.query_params)
+            limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
+            before = _before(request)
+        except QueryError as exc:
+            return _refuse(400, str(exc))
+        states = await self._store.jobs(limit=limit, before=before, wanted=wanted)
+        last = states[-1].cursor if len(states) == limit else None
+        return JSONResponse(
+            {"jobs": [state.data() for state in states], "next": None if last is None else str(last.sequence)}
+        )
+
+    async def job(self, request: Request) -> Response:
+        """One job with its history."""
+        ref = JobRef(request.path_params["instance"], request.path_params["job_id"])
+        if ref.job_id >= 2**63 or (state := (await self._store.states([ref])).get(ref)) is None:
+            return _refuse(404, f"nothing is known of job {ref}")
+        history = await self._store.history(ref)
+        announcement = (await self._store.announcements([ref])).get(ref)
+        return JSONResponse(
+            {
+                "job": state.data(),
+                "history": [self._feed.envelope(event) for event in history],
+                "notification": None if announcement is None else _notification(announcement),
+            }
+        )
+
+    async def notifications(self, request: Request) -> Response:
+        """The inbox, newest first."""
+        try:
+            limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
+            before = _before(request)
+        except QueryError as exc:
+            return _refuse(400, str(exc))
+        found = await self._store.notifications(limit=limit, before=before)
+        return JSONResponse(
+            {
+                "notifications": [_notification(stored) for stored in found],
+                "next": str(found[-1].id) if len(found) == limit else None,
+            }
+        )
+
+    async def replay(self, request: Request) -> Response:
+        """Confirm a notification again."""
+        id_ = min(request.path_params["id"], 2**62)
+        found = [stored for stored in await self._store.notifications(limit=1, before=id_ + 1) if stored.id == id_]
+        if not found:
+            return _refuse(404, f"there is no notification {id_}")
+        inbox = self._inboxes.get(found[0].instance)
+        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or inbox is None:
+            return _refuse(409, "this notification tells of no job's end: there is nothing to confirm")
+        await self._store.settle({id_: Outcome.PENDING}, utcnow())
+        inbox.wake()
+        return JSONResponse({"event": id_}, status_code=202)
+
+
+def _notification(stored: StoredNotification) -> dict[str, Any]:
+    return {
+        "id": stored.id,
+        "instance": stored.instance,
+        "received_at": format_time(stored.received_at),
+        "kind": stored.kind,
+        "job_id": stored.job_id,
+        "outcome": stored.outcome.value,
+        "settled_at": format_time(stored.settled_at),
+    }
+
+
+def _before(request: Request) -> int | None:
+    if "before" not in request.query_params:
+        return None
+    return int(number(request.query_params, "before", 0, least=0, most=2**53))
+
+
+async def _json(request: Request) -> Any:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise QueryError(f"the body has at most {MAX_BODY} bytes")
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise QueryError("the body is not JSON") from None
+
+
+def _refuse(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status)

@@ -1,0 +1,63 @@
+"""The listener's ASGI application: routes, health, who may come in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, Router
+
+from airbyte_events import __version__
+from airbyte_events.api import API
+from airbyte_events.auth import BearerAuth, Tokens
+from airbyte_events.errors import StoreError
+from airbyte_events.webhook import Receiver, not_found
+
+Readiness = Callable[[], "dict[str, str]"]
+"""What is not ready, by part; empty when all is."""
+
+
+def create_app(api: API, receiver: Receiver | None, api_tokens: Tokens, unready: Readiness) -> Starlette:
+    """The application with all routes.
+
+    :param receiver: None where it has an address of its own.
+    :param unready: asked by ``/readyz``.
+    """
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    async def readyz(request: Request) -> Response:
+        faults = unready()
+        return JSONResponse(
+            {"status": "not ready" if faults else "ready", "faults": faults}, status_code=503 if faults else 200
+        )
+
+    v1 = Router(api.routes, redirect_slashes=False, middleware=[Middleware(BearerAuth, tokens=api_tokens)])
+    routes: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz), Mount("/v1", v1)]
+    return _application(routes + (list(receiver.routes) if receiver is not None else []))
+
+
+def create_receiver_app(receiver: Receiver) -> Starlette:
+    """The application with the receiver alone, for an address that is open to Airbyte and to nobody else."""
+    return _application(list(receiver.routes))
+
+
+def _application(routes: list[BaseRoute]) -> Starlette:
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, StoreError: _unavailable})
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
+        return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
+    return not_found()
+
+
+async def _unavailable(request: Request, exc: Exception) -> Response:
+    return JSONResponse({"error": "the event store is unavailable"}, status_code=503, headers={"Retry-After": "5"})

@@ -1,0 +1,136 @@
+"""Waiting for a server that is in trouble: one back-off for all who ask it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteStatusError,
+    AirbyteUnreachable,
+    RateLimited,
+    ServerError,
+)
+
+T = TypeVar("T")
+
+
+def transient(error: AirbyteError) -> bool:
+    """Whether the same request may well succeed later."""
+    if isinstance(error, AirbyteStatusError) and error.status_code in {408, 425}:
+        return True
+    return isinstance(error, (AirbyteUnreachable, RateLimited, ServerError))
+
+
+class Backoff:
+    """A gate before a server: open while it answers, closed for a growing time after it did not.
+
+    Waiting times grow exponentially with full jitter (``random() * min(cap, base * 2**n)``); a ``Retry-After`` is
+    obeyed up to ``longest``. While the gate is not open, one caller at a time tries; the others wait, share its
+    failure as if it were theirs, and all go on when it succeeds. So a hundred callers cost the server one request
+    per waiting time, and none of them waits longer than its own attempts would have taken.
+
+    :param base: seconds, the most that is waited after the first failure.
+    :param cap: seconds, the most that is waited without a ``Retry-After``.
+    :param longest: seconds, the most that is waited with one.
+    :param random: from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        base: float = 1.0,
+        cap: float = 60.0,
+        longest: float = 300.0,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._base = base
+        self._cap = cap
+        self._longest = longest
+        self._random = random
+        self._turn = anyio.Lock()
+        self._failures = 0
+        self._until = 0.0
+        self._last: AirbyteError | None = None
+        # One for each time the gate closed: who set out before that knows nothing new.
+        self._closings = 0
+
+    @property
+    def failures(self) -> int:
+        """How often in a row the server was in trouble."""
+        return self._failures
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the next attempt may set out; 0 while the gate is open. To be read inside the event loop."""
+        return max(0.0, self._until - anyio.current_time()) if self._failures else 0.0
+
+    async def attempt(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send once, when it is this caller's turn.
+
+        :raises AirbyteError: that of ``send``, or that of another caller who tried while this one waited.
+        """
+        if self._failures:
+            closings = self._closings
+            async with self._turn:
+                if self._failures:
+                    if self._closings != closings and self._last is not None:
+                        raise again(self._last)
+                    # A Retry-After of somebody who is still out may move the time.
+                    while self.remaining > 0:  # noqa: ASYNC110
+                        await anyio.sleep(self.remaining)
+                    return await self.observe(send)
+        return await self.observe(send)
+
+    async def attempt_alone(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send once after the waiting time, while others try, too: for what may take long or must not share a failure.
+
+        :raises AirbyteError: that of ``send``.
+        """
+        await anyio.sleep(self.remaining)
+        return await self.observe(send)
+
+    async def observe(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send once, now, and learn from the outcome."""
+        closings = self._closings
+        try:
+            result = await send()
+        except AirbyteError as exc:
+            if transient(exc):
+                self._close(exc, news=closings == self._closings)
+            elif isinstance(exc, AirbyteStatusError):
+                self._open(news=closings == self._closings)
+            raise
+        self._open(news=closings == self._closings)
+        return result
+
+    def _open(self, *, news: bool) -> None:
+        if news:
+            self._failures = 0
+
+    def _close(self, error: AirbyteError, *, news: bool) -> None:
+        asked = error.retry_after if isinstance(error, AirbyteStatusError) else None
+        if news:
+            self._closings += 1
+            # Beyond 2**30 the cap has long been reached.
+            ceiling = min(self._cap, self._base * 2 ** min(self._failures, 30))
+            self._failures += 1
+            self._last = error
+            self._until = anyio.current_time() + self._random() * ceiling
+        if asked is not None and self._failures:
+            self._until = max(self._until, anyio.current_time() + min(asked, self._longest))
+
+
+def again(error: AirbyteError) -> AirbyteError:
+    """The same error for another caller: an exception that is raised in two tasks mixes up their tracebacks."""
+    twin: AirbyteError
+    if isinstance(error, AirbyteStatusError):
+        twin = type(error)(error.status_code, str(error), type=error.type, retry_after=error.retry_after)
+    else:
+        twin = type(error)(str(error))
+    twin.__cause__ = error
+    return twin

@@ -1,0 +1,261 @@
+"""One request and its answer: bounded in time and size, what went wrong told in this package's errors.
+
+Messages name the method, the path and the host; a query, user information, tokens and secrets are never in them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import anyio
+import httpx
+
+from airbyte_events import wire
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteProtocolError,
+    AirbyteStatusError,
+    AirbyteUnreachable,
+    Conflict,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    ServerError,
+    Unauthorized,
+    Unprocessable,
+)
+
+LARGEST_ANSWER = 10 * 1024 * 1024
+"""Bytes, after decompression. A page of 100 jobs has about 30 kB."""
+
+_LONGEST_MESSAGE = 300
+
+
+class NotSent(AirbyteUnreachable):
+    """The request never left this machine, so it is safe to send again whatever it asks for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to ask.
+
+    :param method: the HTTP method.
+    :param url: without query.
+    :param route: the path with placeholders, ``/jobs/{id}``: for metrics, where job ids would be without bound.
+    :param params: the query.
+    :param json: the body.
+    :param timeout: seconds for the whole exchange.
+    :param connect_timeout: seconds for getting a connection, if less.
+    """
+
+    method: str
+    url: str
+    route: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    timeout: float
+    connect_timeout: float | None = None
+
+    def __str__(self) -> str:
+        url = httpx.URL(self.url)
+        return f"{self.method} {url.path} at {url.netloc.decode('ascii')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A 2xx answer, complete."""
+
+    request: Request
+    headers: httpx.Headers
+    body: bytes
+
+    def object(self) -> dict[str, Any]:
+        """:raises AirbyteProtocolError: if the body is not a JSON object."""
+        try:
+            return wire.parse_object(self.body)
+        except ValueError as exc:
+            kind = " and calls itself HTML: is this the API's address?" if self.is_html else ""
+            raise AirbyteProtocolError(f"{self.request}: the answer {exc}{kind}") from exc
+
+    @property
+    def is_html(self) -> bool:
+        return "html" in self.headers.get("content-type", "").lower()
+
+    @property
+    def served_at(self) -> datetime | None:
+        """The server's clock, from the ``Date`` header."""
+        return _http_date(self.headers.get("date"))
+
+
+Observer = Callable[[str, "int | None"], None]
+"""Told of each request: method and route (``GET /jobs/{id}``), and the HTTP status or None for no answer."""
+
+
+async def exchange(
+    http: httpx.AsyncClient,
+    request: Request,
+    *,
+    token: str | None = None,
+    hide: tuple[str, ...] = (),
+    observe: Observer | None = None,
+) -> Answer:
+    """Send the request once.
+
+    :param token: the access token, if there is one.
+    :param hide: what must not appear in a message even if the server repeats it.
+    :return: the answer, if its status is 2xx.
+    :raises NotSent: if no connection was made.
+    :raises AirbyteUnreachable: if there was no answer, or not all of it; the request may have been acted upon.
+    :raises AirbyteStatusError: for any other status.
+    :raises AirbyteProtocolError: for a redirect, an answer that is too large or can't be decoded.
+    """
+    hide = (*hide, token) if token else hide
+    status = None
+    try:
+        with anyio.fail_after(request.timeout):
+            async with http.stream(
+                request.method,
+                request.url,
+                params=request.params or None,
+                json=request.json,
+                headers=_headers(token),
+                timeout=_timeout(request),
+                follow_redirects=False,
+            ) as response:
+                status = response.status_code
+                body = await _read(request, response)
+    except TimeoutError as exc:
+        raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
+        raise NotSent(f"{request}: no connection ({_reason(exc, hide)})") from exc
+    except (httpx.DecodingError, httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+        raise AirbyteProtocolError(f"{request}: {_reason(exc, hide)}") from exc
+    except httpx.TimeoutException as exc:
+        raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
+    except httpx.RequestError as exc:
+        raise AirbyteUnreachable(f"{request}: no whole answer ({_reason(exc, hide)})") from exc
+    finally:
+        if observe is not None:
+            observe(f"{request.method} {request.route}", status)
+    if not 200 <= status <= 299:
+        raise _refusal(request, response, body, hide)
+    return Answer(request=request, headers=response.headers, body=body)
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    headers = {"Accept": "application/json", "User-Agent": "airbyte-events"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _timeout(request: Request) -> httpx.Timeout:
+    connecting = min(request.timeout, request.connect_timeout or request.timeout)
+    return httpx.Timeout(request.timeout, connect=connecting, pool=connecting)
+
+
+async def _read(request: Request, response: httpx.Response) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > LARGEST_ANSWER:
+            raise AirbyteProtocolError(f"{request}: the answer is larger than {LARGEST_ANSWER // 1024 // 1024} MiB")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+_ERRORS: dict[int, type[AirbyteStatusError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    422: Unprocessable,
+    429: RateLimited,
+}
+
+
+def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tuple[str, ...]) -> AirbyteError:
+    status = response.status_code
+    if status < 400:
+        where = ""
+        if "location" in response.headers:
+            target = httpx.URL(request.url).join(_location(response.headers["location"]))
+            where = f" to {target.scheme}://{target.netloc.decode('ascii')}"
+        return AirbyteProtocolError(f"{request}: redirected{where} ({status}): write the URL that needs no redirect")
+    try:
+        problem = wire.parse_object(body)
+    except ValueError:
+        problem = {}
+    message = _one_line(_said(problem) or _phrase(status), hide)
+    kind = _tail(problem.get("type"))
+    error = ServerError if status >= 500 else _ERRORS.get(status, AirbyteStatusError)
+    return error(
+        status,
+        f"{request}: {status}{f' {kind}' if kind else ''}: {message}",
+        type=kind,
+        retry_after=_retry_after(response.headers),
+    )
+
+
+def _location(value: str) -> str:
+    try:
+        return str(httpx.URL(value).copy_with(userinfo=b"", query=None, fragment=None))
+    except httpx.InvalidURL:
+        return ""
+
+
+def _said(problem: dict[str, Any]) -> str | None:
+    """The message of a problem document, or of the web framework's own error shape."""
+    data = wire.mapping(problem.get("data"))
+    candidates = (data.get("message"), problem.get("detail"), problem.get("message"), problem.get("title"))
+    return next((said for said in map(wire.text, candidates) if said), None)
+
+
+def _tail(type: object) -> str | None:
+    """``try-again-later`` of ``https://reference.airbyte.com/reference/errors#try-again-later`` or ``error:…``."""
+    match = re.search(r"([A-Za-z0-9_.-]{1,60})$", wire.text(type) or "")
+    return None if match is None or match[1] == "blank" else match[1]
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "no reason given"
+
+
+def _reason(exc: Exception, hide: tuple[str, ...]) -> str:
+    return _one_line(str(exc) or type(exc).__name__, hide)
+
+
+def _one_line(text: str, hide: tuple[str, ...]) -> str:
+    for secret in hide:
+        text = text.replace(secret, "***")
+    text = " ".join(re.sub(r"[^\w\s!-~…]", "?", text).split())
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Seconds to wait, from either form of the header; a date is measured by the clock of the server that set it."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+        return float(value)
+    until = _http_date(value)
+    if until is None:
+        return None
+    now = _http_date(headers.get("date")) or datetime.now(timezone.utc)
+    return max(0.0, (until - now).total_seconds())
+
+
+def _http_date(value: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value or "")
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

@@ -1,0 +1,181 @@
+"""The feed: job events as a stream (server-sent events) or page by page (long-poll)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from airbyte_events.bus import EventBus, Subscription
+from airbyte_events.errors import CursorExpired
+from airbyte_events.events import Cursor, EventFilter, JobEvent
+from airbyte_events.query import QueryError, event_filter, number
+from airbyte_events.sse import Frame
+from airbyte_events.store import EventStore
+
+HEARTBEAT_SECONDS = 15.0
+"""At least so often a stream says where it is."""
+
+MAX_AGE_SECONDS = 3600.0
+"""After so long a stream asks its client to come again, so that clients spread over replicas."""
+
+_BATCH = 200
+
+
+class Feed:
+    """``GET /v1/events``.
+
+    :param bus: what is published.
+    :param store: the log behind it.
+    :param sources: each instance's URL, the CloudEvents ``source``.
+    :param heartbeat: seconds between bookmarks.
+    :param max_age: seconds that a stream lasts.
+    """
+
+    def __init__(
+        self,
+        bus: EventBus,
+        store: EventStore,
+        sources: Mapping[str, str],
+        *,
+        heartbeat: float = HEARTBEAT_SECONDS,
+        max_age: float = MAX_AGE_SECONDS,
+    ) -> None:
+        self.bus = bus
+        self.store = store
+        self.sources = sources
+        self.heartbeat = heartbeat
+        self.max_age = max_age
+
+    async def events(self, request: Request) -> Response:
+        """A stream for who accepts ``text/event-stream``, else a page."""
+        try:
+            wanted = event_filter(request.query_params)
+            after, lost = self._resume(request)
+            if "text/event-stream" in request.headers.get("accept", ""):
+                return EventStream(self, after, wanted, lost)
+            wait = number(request.query_params, "wait", 0.0, least=0, most=60)
+            limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
+        except QueryError as exc:
+            return JSONResponse({"error": str(exc)}, status_code=400)
+        return await self._page(after, wanted, lost, wait, limit)
+
+    def cursor(self, sequence: int) -> str:
+        return str(Cursor(self.store.epoch, sequence))
+
+    def envelope(self, event: JobEvent) -> dict[str, Any]:
+        return event.envelope(self.sources.get(event.ref.instance, event.ref.instance))
+
+    def _resume(self, request: Request) -> tuple[int, str | None]:
+        """Where to begin, and why what the client has seen last can't be gone on from, if so."""
+        text = request.headers.get("last-event-id") or request.query_params.get("after")
+        if not text:
+            return self.bus.position, None
+        try:
+            cursor = Cursor.parse(text)
+        except ValueError as exc:
+            raise QueryError(f"after: {exc}") from None
+        if cursor.epoch != self.store.epoch:
+            return self.bus.position, "the cursor is of another log"
+        return cursor.sequence, None
+
+    async def _page(self, after: int, wanted: EventFilter, lost: str | None, wait: float, limit: int) -> Response:
+        try:
+            if lost is not None:
+                raise CursorExpired(lost)
+            page = await self.store.read(after, limit=limit, wanted=wanted)
+            found, position = list(page.events), page.position
+            if not found and wait:
+                with self.bus.subscribe(after=position, wanted=wanted) as events:
+                    with anyio.move_on_after(wait), contextlib.suppress(anyio.EndOfStream):
+                        found = await events.receive(limit)
+                    position = events.position
+        except CursorExpired as exc:
+            body = {
+                "error": "reset",
+                "message": f"{exc}: read the states again",
+                "cursor": self.cursor(self.bus.position),
+            }
+            return JSONResponse(body, status_code=410)
+        return JSONResponse({"events": [self.envelope(event) for event in found], "cursor": self.cursor(position)})
+
+
+class EventStream(Response):
+    """One client's stream. It ends with a ``goaway`` when the bus closes or its time is up."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, feed: Feed, after: int, wanted: EventFilter, lost: str | None) -> None:
+        # No body: what follows the headers is sent below. Proxies are asked not to hold it back.
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._feed = feed
+        self._after = after
+        self._wanted = wanted
+        self._lost = lost
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._until_gone, receive, tasks.cancel_scope)
+            await self._stream(send)
+            tasks.cancel_scope.cancel()
+
+    async def _until_gone(self, receive: Receive, stream: anyio.CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        stream.cancel()
+
+    async def _stream(self, send: Send) -> None:
+        feed, after = self._feed, self._after
+        ends = time.monotonic() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
+        hello = {"epoch": feed.store.epoch, "head": feed.cursor(feed.bus.position), "heartbeat": feed.heartbeat}
+        await _send(send, Frame(event="hello", id=None if self._lost else feed.cursor(after), data=json.dumps(hello)))
+        if self._lost is not None:
+            after = await self._reset(send, self._lost)
+        reason = None
+        while reason is None:
+            try:
+                with feed.bus.subscribe(after=after, wanted=self._wanted) as events:
+                    reason = await self._follow(send, events, ends)
+            except CursorExpired as exc:
+                after = await self._reset(send, str(exc))
+        await _send(send, Frame(event="goaway", data=json.dumps({"reason": reason})))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _follow(self, send: Send, events: Subscription, ends: float) -> str:
+        """Send what comes until the stream has to end; the reason is returned."""
+        heartbeat = self._feed.heartbeat
+        while (left := ends - time.monotonic()) > 0:
+            batch: list[JobEvent] = []
+            try:
+                with anyio.move_on_after(min(heartbeat, left)):
+                    batch = await events.receive(_BATCH)
+            except anyio.EndOfStream:
+                return "drain"
+            if batch:
+                await _send(send, *(self._job(event) for event in batch))
+            else:
+                await _send(send, Frame(event="bookmark", id=self._feed.cursor(events.position), data="{}"))
+        return "age"
+
+    def _job(self, event: JobEvent) -> Frame:
+        return Frame(event="job", id=str(event.cursor), data=json.dumps(self._feed.envelope(event)))
+
+    async def _reset(self, send: Send, reason: str) -> int:
+        head = self._feed.bus.position
+        await _send(send, Frame(event="reset", id=self._feed.cursor(head), data=json.dumps({"reason": reason})))
+        return head
+
+
+async def _send(send: Send, *frames: Frame) -> None:
+    body = b"".join(frame.encode() for frame in frames)
+    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,0 +1,346 @@
+"""What is known of one Airbyte instance's jobs: asks the API, reconciles the answers, writes events.
+
+Only what the API said becomes an event. A notification is a reason to ask; what it alone knows (why a job failed, how
+many records were committed) is added when the API agrees with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import anyio
+
+from airbyte_events.airbyte import AirbyteClient, Job
+from airbyte_events.errors import AirbyteError, AirbyteStatusError, RateLimited, Unauthorized
+from airbyte_events.events import (
+    PUSHED_JOB_TYPES,
+    JobEvent,
+    JobRef,
+    JobStatus,
+    Origin,
+    Verdict,
+    format_time,
+    parse_time,
+    utcnow,
+)
+from airbyte_events.notifications import Notification, parse
+from airbyte_events.store import EventStore
+
+logger = logging.getLogger(__name__)
+
+BURST = 4
+"""From so many jobs on, one look at the instance replaces a request for each."""
+
+OVERLAP = timedelta(minutes=2)
+"""How far a look reaches back behind the one before: more than Airbyte's web server and database differ by."""
+
+LOOKBACK = timedelta(minutes=10)
+"""How far the first look of all reaches back."""
+
+WATCH_SECONDS = 30 * 60.0
+"""How long a job is watched for somebody who does not ask again."""
+
+PROVEN_BY = 3
+"""So many syncs in a row must have been announced before polling found their end, for push to count as proven."""
+
+_CONCURRENT_READS = 4  # Airbyte serves five requests of the public API at a time: one is left to others
+
+_NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class _Watch:
+    until: float = 0.0
+    seen: float = _NEVER
+    pushed: bool = True
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a monitor has done, for metrics and logs."""
+
+    looks: int = 0
+    reads: int = 0
+    events: int = 0
+    contradictions: int = 0
+    announced: int = 0
+    missed: int = 0
+    """Syncs that ended without a webhook having come."""
+
+
+class Monitor:
+    """Keeps a store true to one Airbyte instance.
+
+    :param instance: its name.
+    :param airbyte: its API.
+    :param store: where its events go.
+    """
+
+    def __init__(self, instance: str, airbyte: AirbyteClient, store: EventStore) -> None:
+        self.instance = instance
+        self.airbyte = airbyte
+        self.counters = Counters()
+        self.watch_changed = anyio.Event()
+        """Set when a job is watched that was not; replaced by whoever waits for it."""
+        self._store = store
+        self._watches: dict[int, _Watch] = {}
+        self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
+        self._looking = anyio.Lock()
+        self._reading = anyio.CapacityLimiter(_CONCURRENT_READS)
+
+    @property
+    def push_proven(self) -> bool:
+        """The last syncs that ended were announced by webhook before polling found them."""
+        return len(self._pushes) == PROVEN_BY and all(self._pushes)
+
+    @property
+    def watched(self) -> dict[int, bool]:
+        """The jobs that somebody waits for, and whether Airbyte announces the end of each."""
+        now = time.monotonic()
+        for job_id in [job_id for job_id, watch in self._watches.items() if watch.until < now]:
+            del self._watches[job_id]
+        return {job_id: watch.pushed for job_id, watch in self._watches.items()}
+
+    def never_seen(self) -> list[int]:
+        """Watched jobs that Airbyte has not told of yet."""
+        return [job_id for job_id, watch in self._watches.items() if watch.seen == _NEVER]
+
+    def stale(self, seconds: float) -> list[int]:
+        """Watched jobs that no answer told of for so long, the longest first."""
+        before = time.monotonic() - seconds
+        stale = [(watch.seen, job_id) for job_id, watch in self._watches.items() if watch.seen <= before]
+        return [job_id for _, job_id in sorted(stale)]
+
+    async def watch(self, job_ids: Collection[int]) -> dict[int, JobEvent | None]:
+        """Follow these jobs from now on, and tell their state: None for one that Airbyte does not know.
+
+        Asks Airbyte only for those of which nothing is known.
+
+        :return: one that could not be asked for is left out.
+        :raises AirbyteError: if none could be asked for. The jobs are watched all the same.
+        """
+        now = time.monotonic()
+        fresh = [job_id for job_id in job_ids if job_id not in self._watches]
+        for job_id in job_ids:
+            self._watches.setdefault(job_id, _Watch()).until = now + WATCH_SECONDS
+        if fresh:
+            self.watch_changed.set()
+        known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+        self._see(known.values())
+        states: dict[int, JobEvent | None] = {ref.job_id: state for ref, state in known.items()}
+        states |= await self.confirm([job_id for job_id in job_ids if job_id not in states], Origin.SUBMIT)
+        for job_id, state in states.items():
+            if state is None:
+                self._watches.pop(job_id, None)
+        return states
+
+    def forget(self, job_id: int) -> None:
+        """Nobody waits for this job any more."""
+        self._watches.pop(job_id, None)
+
+    async def confirm(
+        self,
+        job_ids: Collection[int],
+        origin: Origin,
+        notifications: Mapping[int, Notification] | None = None,
+    ) -> dict[int, JobEvent | None]:
+        """Ask the API about these jobs now, many of them by one look.
+
+        :return: their states; None for one that Airbyte does not know. One that could not be asked for is left out.
+        :raises AirbyteError: if none could be asked for.
+        """
+        told = dict(notifications or {})
+        origins = dict.fromkeys(job_ids, origin)
+        missing = set(job_ids)
+        if len(missing) >= BURST:
+            try:
+                missing -= await self.look(origins, told)
+            except AirbyteError as exc:
+                # Each job is asked for alone: some releases can't list, and what is down is down for that too.
+                logger.info(
+                    "listing the jobs of %s failed, reading %d one by one: %s", self.instance, len(missing), exc
+                )
+        answers = await self.read(missing, origins, told)
+        states = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+        found: dict[int, JobEvent | None] = {job_id: None for job_id, job in answers.items() if job is None}
+        return found | {ref.job_id: state for ref, state in states.items() if ref.job_id not in missing - set(answers)}
+
+    async def look(
+        self,
+        origins: Mapping[int, Origin] | None = None,
+        notifications: Mapping[int, Notification] | None = None,
+    ) -> set[int]:
+        """Ask once for every job that changed since the last look.
+
+        :param origins: why jobs are looked for, where it is not for polling's sake.
+        :param notifications: what webhooks told of jobs.
+        :return: the ids of the jobs that the API told of.
+        :raises AirbyteError: if the API can't list jobs.
+        """
+        async with self._looking:
+            mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
+            started = utcnow()
+            since = mark - OVERLAP if mark else started - LOOKBACK
+            found, served_at = await self._find(since, started)
+            if mark is None and served_at < since:
+                # This clock is far ahead of Airbyte's, which is the one that counts.
+                found, served_at = await self._find(served_at - LOOKBACK, served_at)
+            self.counters.looks += 1
+            await self._absorb(found.values(), origins or {}, notifications or {})
+            await self._store.remember(f"looked_at/{self.instance}", format_time(served_at) or "")
+            return set(found)
+
+    async def _find(self, since: datetime, started: datetime) -> tuple[dict[int, Job], datetime]:
+        found: dict[int, Job] = {}
+        served_at: datetime | None = None
+        async for page in self.airbyte.find_jobs(updated_since=since):
+            served_at = served_at or page.served_at or started
+            found |= {job.job_id: job for job in page.jobs}
+        return found, served_at or started
+
+    async def read(
+        self,
+        job_ids: Iterable[int],
+        origins: Mapping[int, Origin] | None = None,
+        notifications: Mapping[int, Notification] | None = None,
+    ) -> dict[int, Job | None]:
+        """Ask for these jobs one by one, a few at a time.
+
+        :return: None for a job that Airbyte does not know; a job that could not be asked for is left out.
+        :raises AirbyteError: if none could be asked for.
+        """
+        answers: dict[int, Job | None] = {}
+        failures: list[AirbyteError] = []
+
+        async def read_one(job_id: int) -> None:
+            async with self._reading:
+                self.counters.reads += 1
+                try:
+                    answers[job_id] = await self.airbyte.get_job(job_id)
+                except (Unauthorized, RateLimited) as exc:
+                    failures.append(exc)
+                except AirbyteStatusError as exc:
+                    # 409, 404, and 403 on Cloud, are Airbyte's ways to say that it has no such job.
+                    if exc.status_code < 500:
+                        answers[job_id] = None
+                    else:
+                        failures.append(exc)
+                except AirbyteError as exc:
+                    failures.append(exc)
+
+        async with anyio.create_task_group() as tasks:
+            for job_id in job_ids:
+                tasks.start_soon(read_one, job_id)
+        if failures and not answers:
+            raise failures[0]
+        await self._absorb([job for job in answers.values() if job is not None], origins or {}, notifications or {})
+        return answers
+
+    async def absorb(self, states: Sequence[JobEvent]) -> None:
+        """Take over states that another listener has confirmed."""
+        await self._store.append(states)
+        self._see(states)
+
+    async def _absorb(
+        self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Notification]
+    ) -> None:
+        observed = {
+            JobRef(self.instance, job.job_id): self._event(job, origins.get(job.job_id, Origin.POLL)) for job in jobs
+        }
+        if not observed:
+            return
+        known = await self._store.states(observed)
+        ended = {ref for ref, event in observed.items() if event.terminal and _news(known.get(ref), event)}
+        told = {JobRef(self.instance, job_id): notification for job_id, notification in notifications.items()}
+        missing = [ref for ref in ended if ref not in told]
+        if missing:
+            announcements = await self._store.announcements(missing)
+            told |= {ref: parse(stored.body) for ref, stored in announcements.items()}
+        enriched = [_enrich(event, told.get(ref)) for ref, event in observed.items()]
+        verdicts = await self._store.append(enriched)
+        self._count(enriched, verdicts, told)
+        repeats = [
+            event
+            for event, verdict in zip(enriched, verdicts, strict=True)
+            if verdict is Verdict.REPEAT and event.terminal and event.ref.job_id in notifications
+        ]
+        if repeats:
+            await self._store.annotate(repeats)
+        self._see(enriched)
+
+    def _event(self, job: Job, origin: Origin) -> JobEvent:
+        terminal = job.status.terminal
+        finished_at = job.updated_at if terminal else None
+        if terminal and finished_at is None and job.started_at is not None and job.duration_seconds is not None:
+            finished_at = job.started_at + timedelta(seconds=job.duration_seconds)
+        return JobEvent(
+            ref=JobRef(self.instance, job.job_id),
+            status=job.status,
+            observed_at=utcnow(),
+            origin=origin,
+            connection_id=job.connection_id,
+            job_type=job.job_type,
+            started_at=job.started_at,
+            finished_at=finished_at,
+            records=job.records if terminal else None,
+            bytes=job.bytes if terminal else None,
+            duration_seconds=job.duration_seconds if terminal else None,
+        )
+
+    def _see(self, states: Iterable[JobEvent]) -> None:
+        now = time.monotonic()
+        for state in states:
+            if (watch := self._watches.get(state.ref.job_id)) is None:
+                continue
+            if state.terminal:
+                del self._watches[state.ref.job_id]
+            else:
+                watch.seen = now
+                watch.pushed = state.job_type in PUSHED_JOB_TYPES
+
+    def _count(
+        self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], told: Mapping[JobRef, Notification]
+    ) -> None:
+        for event, verdict in zip(events, verdicts, strict=True):
+            if verdict is Verdict.CONTRADICTION:
+                self.counters.contradictions += 1
+                logger.warning("job %s is told to be %s, but it has ended otherwise", event.ref, event.status.value)
+            elif verdict is Verdict.NEW:
+                self.counters.events += 1
+                logger.info("job %s is %s (%s)", event.ref, event.status.value, event.origin.value)
+                if _announceable(event):
+                    announced = event.ref in told
+                    self._pushes.append(announced)
+                    self.counters.announced += announced
+                    self.counters.missed += not announced
+
+
+def _news(known: JobEvent | None, observed: JobEvent) -> bool:
+    return known is None or known.status is not observed.status
+
+
+def _announceable(event: JobEvent) -> bool:
+    return event.job_type in PUSHED_JOB_TYPES and event.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+
+def _enrich(event: JobEvent, told: Notification | None) -> JobEvent:
+    """Add what a notification knows, if the API says what it says."""
+    if told is None or told.expected_status is not event.status:
+        return event
+    return replace(
+        event,
+        workspace_id=told.workspace_id,
+        started_at=event.started_at or told.started_at,
+        finished_at=told.finished_at or event.finished_at,
+        records=event.records if told.records is None else told.records,
+        bytes=event.bytes if told.bytes is None else told.bytes,
+        duration_seconds=event.duration_seconds if event.duration_seconds is not None else told.duration_seconds,
+        error=told.error if event.status is JobStatus.FAILED else None,
+        names=told.names,
+        url=told.url,
+    )

@@ -1,0 +1,65 @@
+"""What a request asks for: filters, cursors and limits from its query string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from starlette.datastructures import QueryParams
+
+from airbyte_events.events import EventFilter, JobStatus
+
+T = TypeVar("T")
+
+
+class QueryError(ValueError):
+    """A parameter is wrong. The message names it, its fault and what it takes."""
+
+
+def event_filter(params: QueryParams) -> EventFilter:
+    """The filters ``instance``, ``connection_id``, ``job_id``, ``status`` and ``terminal``.
+
+    Each but the last can be given several times, or several values with commas between.
+
+    :raises QueryError: if one is wrong.
+    """
+    terminal = params.get("terminal")
+    if terminal not in (None, "true", "false"):
+        raise QueryError("terminal: give true or false")
+    return EventFilter(
+        instances=frozenset(_values(params, "instance")),
+        connection_ids=frozenset(_values(params, "connection_id")),
+        job_ids=frozenset(_parsed("job_id", int, _values(params, "job_id"), "whole numbers")),
+        statuses=frozenset(
+            _parsed("status", JobStatus, _values(params, "status"), "of " + ", ".join(each.value for each in JobStatus))
+        ),
+        terminal=None if terminal is None else terminal == "true",
+    )
+
+
+def number(params: QueryParams, name: str, default: float, *, least: float, most: float) -> float:
+    """A number within bounds.
+
+    :raises QueryError: if it is none.
+    """
+    text = params.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise QueryError(f"{name}: give a number from {least:g} to {most:g}")
+    return value
+
+
+def _values(params: QueryParams, name: str) -> Iterable[str]:
+    return [value for text in params.getlist(name) for value in text.split(",") if value]
+
+
+def _parsed(name: str, parse: Callable[[str], T], values: Iterable[str], wanted: str) -> list[T]:
+    try:
+        return [parse(value) for value in values]
+    except ValueError:
+        raise QueryError(f"{name}: give {wanted}") from None

@@ -1,0 +1,175 @@
+"""What goes wrong on purpose: with webhooks, and with calls of the public API."""
+
+# No postponed annotations here: the control API checks its JSON against this dataclass when it runs.
+import math
+import random
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+WEBHOOK_FAULTS = {
+    "lost": "the webhook is not sent",
+    "late": "it is sent `delay` seconds later",
+    "doubled": "it is sent twice",
+    "reordered": "it is sent after the next webhook has been answered, or after `delay` seconds",
+}
+API_FAULTS = {
+    "status": "the call is answered with `status`: 429, 401, 409, 500 …",
+    "html": "it is answered with a web page, with 200 or `status`",
+    "empty": "it is answered with an empty body, with 200 or `status`",
+    "truncated": "its answer breaks off half-way",
+    "reset": "its connection is reset instead of an answer",
+    "slow": "it is worked at `delay` seconds longer",
+    "broken-list": "GET /jobs answers 500: to any call, or only to those that use `parameter`",
+}
+_NEEDS = {"late": "delay", "slow": "delay", "status": "status"}
+_TAKES = {
+    "late": {"delay"},
+    "reordered": {"delay"},
+    "slow": {"delay"},
+    "status": {"status", "after"},
+    "html": {"status", "after"},
+    "empty": {"status", "after"},
+    "reset": {"after"},
+    "broken-list": {"parameter"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One thing that goes wrong.
+
+    :param kind: one of :data:`WEBHOOK_FAULTS` or :data:`API_FAULTS`.
+    :param count: how often it strikes; None: until it is cleared.
+    :param probability: of striking where it applies, above 0 and at most 1.
+    :param route: where it applies. Calls: a route such as ``GET /jobs/{id}``, a method or a path; webhooks: a kind of
+        notification such as ``failure``. None: everywhere.
+    :param delay: seconds, for ``late``, ``slow`` and (default 5) ``reordered``.
+    :param status: the HTTP status of ``status`` (required), ``html`` and ``empty``.
+    :param after: strike after the call was carried out, so that a job is created and the caller never hears of it.
+    :param parameter: ``orderBy``, ``status``, …: the query parameter that a ``broken-list`` stumbles over.
+    :raises ValueError: if the values do not make a fault.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: str
+    count: int | None = None
+    probability: float = 1.0
+    route: str | None = None
+    delay: float | None = None
+    status: int | None = None
+    after: bool = False
+    parameter: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in WEBHOOK_FAULTS and self.kind not in API_FAULTS:
+            raise ValueError(f"no fault is called {self.kind[:40]!r}: {', '.join((*WEBHOOK_FAULTS, *API_FAULTS))}")
+        if self.count is not None and self.count < 1:
+            raise ValueError("count is 1 or more, or null: until the fault is cleared")
+        if not 0 < self.probability <= 1:
+            raise ValueError("probability is above 0 and at most 1")
+        if self.delay is not None and not 0 <= self.delay < math.inf:
+            raise ValueError("delay is a number of seconds, 0 or more")
+        if self.status is not None and not 200 <= self.status <= 599:
+            raise ValueError("status is an HTTP status from 200 to 599")
+        needed = _NEEDS.get(self.kind)
+        if needed and getattr(self, needed) is None:
+            raise ValueError(f"a {self.kind!r} fault needs {needed}")
+        taken = _TAKES.get(self.kind, set())
+        for name in ("delay", "status", "after", "parameter"):
+            if getattr(self, name) not in (None, False) and name not in taken:
+                raise ValueError(f"a {self.kind!r} fault takes no {name}")
+
+    @classmethod
+    def parse(cls, text: str) -> "Fault":
+        """The fault written as ``kind`` or ``kind:name=value,name=value``.
+
+        :raises ValueError: if the text does not say a fault.
+        """
+        kind, _, rest = text.partition(":")
+        values: dict[str, Any] = {"kind": kind.strip()}
+        for item in filter(None, (part.strip() for part in rest.split(","))):
+            name, equals, value = item.partition("=")
+            if not equals or name not in {known.name for known in fields(cls)} - {"kind"}:
+                raise ValueError(
+                    f"{item!r} is not one of count=, probability=, route=, delay=, status=, after=, parameter="
+                )
+            try:
+                if name in ("count", "status"):
+                    values[name] = int(value)
+                elif name in ("probability", "delay"):
+                    values[name] = float(value)
+                else:
+                    values[name] = value.lower() == "true" if name == "after" else value
+            except ValueError:
+                raise ValueError(f"{name} is a number, not {value!r}") from None
+        return cls(**values)
+
+    def applies(self, route: str) -> bool:
+        return self.route is None or self.route == route or self.route in route.split(" ")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class ArmedFault:
+    """A fault that was set. ``struck`` counts how often it struck."""
+
+    id: int
+    fault: Fault
+    struck: int = 0
+
+    @property
+    def spent(self) -> bool:
+        return self.fault.count is not None and self.struck >= self.fault.count
+
+    def data(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self.fault), "struck": self.struck}
+
+
+class Faults:
+    """The faults that are set now.
+
+    :param seed: of the dice, for a run that can be repeated.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self._dice = random.Random(seed)  # noqa: S311 -- to break things, not to protect them
+        self._armed: dict[int, ArmedFault] = {}
+        self._last_id = 0
+
+    def add(self, fault: Fault) -> ArmedFault:
+        self._last_id += 1
+        self._armed[self._last_id] = ArmedFault(id=self._last_id, fault=fault)
+        return self._armed[self._last_id]
+
+    def clear(self, id: int | None = None) -> int:
+        """Take one fault away, or all.
+
+        :return: how many there were.
+        """
+        cleared = [id] if id in self._armed else [] if id is not None else list(self._armed)
+        for number in cleared:
+            del self._armed[number]
+        return len(cleared)
+
+    def armed(self) -> list[ArmedFault]:
+        """Those that can still strike, or did."""
+        return list(self._armed.values())
+
+    def strike(self, kinds: dict[str, str], route: str, parameters: frozenset[str] = frozenset()) -> list[ArmedFault]:
+        """The faults of these kinds that strike here and now: at most one that spoils the answer, and any slow one."""
+        struck: list[ArmedFault] = []
+        for armed in self._armed.values():
+            fault = armed.fault
+            if fault.kind not in kinds or armed.spent or not fault.applies(route):
+                continue
+            if fault.kind == "broken-list" and (
+                route != "GET /jobs" or (fault.parameter is not None and fault.parameter not in parameters)
+            ):
+                continue
+            if fault.kind != "slow" and any(other.fault.kind != "slow" for other in struck):
+                continue
+            if fault.probability < 1 and self._dice.random() >= fault.probability:
+                continue
+            armed.struck += 1
+            struck.append(armed)
+        return struck

@@ -1,0 +1,159 @@
+"""``GET /jobs`` and its like: filters, order, pages, and links that lead astray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
+from uuid import UUID
+
+from airbyte_events.events import JobStatus, parse_time
+
+from .answers import Problem, bad_request
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from starlette.datastructures import QueryParams
+
+    from .state import Job
+    from .world import World
+
+INTERNAL_HOST = "http://airbyte-airbyte-server-svc:8001/api/public/v1"
+"""The host in ``next`` and ``previous``: known inside the cluster, and nowhere else."""
+
+JOB_TYPES = ("sync", "reset", "refresh", "clear")
+_STATUSES = tuple(status.value for status in JobStatus if status is not JobStatus.UNKNOWN)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """:param limit: 1 to 100.
+    :param offset: how many to leave out at the start.
+    """
+
+    limit: int
+    offset: int
+
+    @classmethod
+    def of(cls, query: QueryParams) -> Page:
+        """:raises FrameworkError: if limit or offset is out of range."""
+        limit, offset = _integer(query, "limit", 20), _integer(query, "offset", 0)
+        if not 1 <= limit <= 100:
+            raise bad_request("limit: must be between 1 and 100")
+        if offset < 0:
+            raise bad_request("offset: must be greater than or equal to 0")
+        return cls(limit, offset)
+
+    def cut(self, things: Sequence[T]) -> Sequence[T]:
+        return things[self.offset : self.offset + self.limit]
+
+    def answer(self, path: str, data: list[dict[str, Any]], kept: dict[str, str]) -> dict[str, Any]:
+        """The page in Airbyte's shape: ``next`` on every page that is not empty, last or not.
+
+        :param kept: the parameters that the links keep; they lose all others.
+        """
+
+        def link(offset: int) -> str:
+            return f"{INTERNAL_HOST}{path}?{urlencode({**kept, 'limit': self.limit, 'offset': offset})}"
+
+        return {
+            "previous": link(max(0, self.offset - self.limit)) if self.offset else "",
+            "next": link(self.offset + self.limit) if data else "",
+            "data": data,
+        }
+
+
+def workspace_ids(query: QueryParams) -> list[str]:
+    """The ``workspaceIds``, given once with commas or several times."""
+    return [
+        as_uuid("workspaceIds", part) for value in query.getlist("workspaceIds") for part in value.split(",") if part
+    ]
+
+
+def select_jobs(world: World, query: QueryParams) -> list[Job]:
+    """The jobs that fit the query's filters, in its order.
+
+    :raises FrameworkError: if a parameter has no such value.
+    :raises Problem: if a connection or the order does not exist.
+    """
+    status, job_type = _one_of(query, "status", _STATUSES), _one_of(query, "jobType", JOB_TYPES)
+    workspaces = workspace_ids(query)
+    created = _time(query, "createdAtStart"), _time(query, "createdAtEnd")
+    updated = _time(query, "updatedAtStart"), _time(query, "updatedAtEnd")
+    field, descending = _order(query.get("orderBy"))
+
+    jobs: list[Job]
+    if query.get("connectionId"):
+        connection = world.connections.get(as_uuid("connectionId", query["connectionId"]))
+        jobs = connection.jobs if connection else []
+    elif updated[0] is not None:
+        # Only what changed lately is looked at, however many jobs there are: pollers ask this all the time.
+        start = updated[0]
+        changed = takewhile(lambda job: job.updated_at >= start, reversed(world.recent.values()))
+        jobs = sorted(changed, key=lambda job: job.id)
+    else:
+        jobs = list(world.jobs.values())
+    chosen = [
+        job
+        for job in jobs
+        if (status is None or job.status == status)
+        and (job_type is None or job.type == job_type)
+        and (not workspaces or job.connection.workspace_id in workspaces)
+        and _within(job.created_at, *created)
+        and _within(job.updated_at, *updated)
+    ]
+    if field == "updatedAt":
+        chosen.sort(key=lambda job: job.updated_at, reverse=descending)
+    else:
+        chosen.sort(key=lambda job: job.created_at, reverse=descending)
+    return chosen
+
+
+def as_uuid(name: str, value: object) -> str:
+    """The UUID as Airbyte writes it.
+
+    :raises FrameworkError: if it is none.
+    """
+    try:
+        return str(UUID(str(value)))
+    except ValueError:
+        raise bad_request(f"Failed to convert argument [{name}] for value [{str(value)[:80]}]") from None
+
+
+def _order(text: str | None) -> tuple[str, bool]:
+    if text is None:
+        return "createdAt", False
+    field, _, direction = text.partition("|")
+    if field not in ("createdAt", "updatedAt") or direction not in ("ASC", "DESC"):
+        raise Problem(400, "bad-request", f"Invalid orderBy [{text[:80]}]: createdAt|ASC, updatedAt|DESC, …")
+    return field, direction == "DESC"
+
+
+def _within(moment: datetime, start: datetime | None, end: datetime | None) -> bool:
+    return (start is None or moment >= start) and (end is None or moment <= end)
+
+
+def _integer(query: QueryParams, name: str, default: int) -> int:
+    try:
+        return int(query.get(name) or default)
+    except ValueError:
+        raise bad_request(f"Failed to convert argument [{name}] for value [{query[name][:80]}]") from None
+
+
+def _time(query: QueryParams, name: str) -> datetime | None:
+    try:
+        return parse_time(query.get(name) or None)
+    except ValueError:
+        raise bad_request(f"Failed to convert argument [{name}] for value [{query[name][:80]}]") from None
+
+
+def _one_of(query: QueryParams, name: str, values: Sequence[str]) -> str | None:
+    value = query.get(name) or None
+    if value is not None and value not in values:
+        raise bad_request(f"Failed to convert argument [{name}] for value [{value[:80]}]")
+    return value

@@ -1,0 +1,84 @@
+"""What a simulated job goes through: its phases, how long each takes, and how it ends."""
+
+# No postponed annotations here: the control API checks its JSON against these dataclasses when it runs.
+import math
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from airbyte_events.events import JobError, parse_status
+
+DEFAULT_ERROR = JobError(message="Something failed", type="system_error", origin="source")
+"""The reason of a failure that was given none."""
+
+ENDS = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A status that a job stays in for a while.
+
+    :param status: one that does not end a job. Airbyte's own are ``pending``, ``queued``, ``running`` and
+        ``incomplete`` (an attempt failed and the next has not begun); any other lower-case word rehearses what happens
+        when a newer Airbyte says something unheard of.
+    :param seconds: how long.
+    :raises ValueError: if the status ends a job, or the seconds are negative.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    status: str
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z_]{1,40}", self.status):
+            raise ValueError(f"a phase's status is a lower-case word, not {self.status[:40]!r}")
+        if parse_status(self.status).terminal:
+            raise ValueError(f"{self.status!r} ends a job: say it as the script's end, not as a phase")
+        if not 0 <= self.seconds < math.inf:
+            raise ValueError(f"a phase lasts 0 seconds or longer, not {self.seconds}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """What a job goes through.
+
+    :param phases: in this order, at least one. Every change from another status to ``running`` begins an attempt.
+    :param end: ``succeeded``, ``failed`` or ``cancelled``, reached when the last phase is over; None: never, the job
+        hangs in its last phase until somebody ends it.
+    :param records: committed by a job that ends, over all attempts; None: no statistics, as of a launch that failed.
+    :param bytes: committed, likewise.
+    :param error: why it failed, if it fails.
+    :raises ValueError: if there is no phase, or a value is out of range.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    phases: tuple[Phase, ...] = (Phase(status="pending", seconds=0.2), Phase(status="running", seconds=5.0))
+    end: str | None = "succeeded"
+    records: int | None = 1000
+    bytes: int | None = 90_000
+    error: JobError | None = None
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("a script has at least one phase")
+        if self.end is not None and self.end not in ENDS:
+            raise ValueError(f"a script ends in one of {', '.join(ENDS)}, or in null: never; not in {self.end[:40]!r}")
+        if min(self.records or 0, self.bytes or 0) < 0:
+            raise ValueError("records and bytes are 0 or more")
+
+    @classmethod
+    def lasting(cls, seconds: float, end: str | None = "succeeded") -> "Script":
+        """A job that is pending for a moment and then runs.
+
+        :param seconds: from creation to end; a 25th of it, at most 0.2 s, is spent pending.
+        """
+        pending = min(0.2, seconds / 25)
+        running = Phase(status="running", seconds=seconds - pending)
+        return cls(phases=(Phase(status="pending", seconds=pending), running), end=end)
+
+    @classmethod
+    def hanging(cls, status: str = "running") -> "Script":
+        """A job that stays in that status until somebody ends it."""
+        return cls(phases=(Phase(status=status, seconds=0),), end=None)

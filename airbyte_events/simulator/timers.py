@@ -1,0 +1,46 @@
+"""Things to do later: one task and a heap, however many jobs wait."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BATCH = 100
+"""Calls made in a row before others get a turn."""
+
+
+class Timers:
+    """Calls plain functions when their time has come. Works while :meth:`run` does."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._order = count()
+        self._sooner = anyio.Event()
+
+    def after(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
+        """Call ``call(*args)`` in that many seconds, and never before this function has returned."""
+        due = time.monotonic() + seconds
+        if not self._heap or due < self._heap[0][0]:
+            self._sooner.set()
+        heapq.heappush(self._heap, (due, next(self._order), call, args))
+
+    async def run(self) -> None:
+        """Make the calls that are due, for ever."""
+        while True:
+            self._sooner = anyio.Event()
+            for _ in range(_BATCH):
+                if not self._heap or self._heap[0][0] > time.monotonic():
+                    break
+                _, _, call, args = heapq.heappop(self._heap)
+                call(*args)
+            wait = self._heap[0][0] - time.monotonic() if self._heap else float("inf")
+            # With a wait of 0 or less this is a checkpoint and no more.
+            with anyio.move_on_after(wait):
+                await self._sooner.wait()

@@ -1,0 +1,98 @@
+"""What was asked of the public API: counts by route, and the latest calls."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airbyte_events.events import format_time, utcnow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+KEPT = 10_000
+"""Calls kept; older ones are only counted."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Call:
+    """One call of the public API.
+
+    :param route: as ``GET /jobs/{id}``, whatever the base path.
+    :param monotonic: ``time.monotonic()`` at arrival.
+    :param job_id: the id in the path.
+    :param status: of the answer; None: not answered (yet).
+    :param seconds: from arrival to answer.
+    :param faults: the ids of the faults that met it.
+    """
+
+    number: int
+    at: datetime
+    monotonic: float
+    method: str
+    route: str
+    path: str
+    query: str
+    job_id: int | None
+    status: int | None = None
+    seconds: float | None = None
+    faults: tuple[int, ...] = ()
+
+    def data(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "at": format_time(self.at),
+            "monotonic": self.monotonic,
+            "method": self.method,
+            "route": self.route,
+            "path": self.path,
+            "query": self.query,
+            "job_id": self.job_id,
+            "status": self.status,
+            "seconds": self.seconds,
+            "faults": list(self.faults),
+        }
+
+
+class Traffic:
+    """The log of calls."""
+
+    def __init__(self) -> None:
+        self.clear()
+        self.working = 0
+        """Calls that Airbyte works at now."""
+        self.waiting = 0
+        """Calls that wait for one of the places among those."""
+
+    def clear(self) -> None:
+        """Forget every call."""
+        self.total = 0
+        self.counts: Counter[str] = Counter()
+        self._recent: deque[Call] = deque(maxlen=KEPT)
+
+    def arrived(self, method: str, route: str, path: str, query: str, job_id: int | None) -> Call:
+        self.total += 1
+        self.counts[route] += 1
+        call = Call(
+            number=self.total,
+            at=utcnow(),
+            monotonic=time.monotonic(),
+            method=method,
+            route=route,
+            path=path,
+            query=query,
+            job_id=job_id,
+        )
+        self._recent.append(call)
+        return call
+
+    def recent(self, route: str | None = None, job_id: int | None = None) -> Iterator[Call]:
+        """The calls that are kept, the latest first."""
+        return (
+            call
+            for call in reversed(self._recent)
+            if (route is None or call.route == route) and (job_id is None or call.job_id == job_id)
+        )

@@ -1,0 +1,202 @@
+"""Everything that the simulated Airbyte knows, and the moves of its jobs."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from airbyte_events.events import utcnow
+
+from .scripts import DEFAULT_ERROR
+from .state import Connection, Job, Refused, Workspace, sample_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from airbyte_events.events import JobError
+
+    from .scripts import Script
+    from .timers import Timers
+
+
+class World:
+    """The state of things, in memory, and what may happen to it.
+
+    :param timers: what the jobs' scripts are played by.
+    """
+
+    def __init__(self, timers: Timers) -> None:
+        self.workspaces: dict[str, Workspace] = {}
+        self.connections: dict[str, Connection] = {}
+        self.jobs: dict[int, Job] = {}
+        self.recent: dict[int, Job] = {}
+        """The same jobs, the one that changed last at the end."""
+        self.on_end: Callable[[Job], object] = lambda job: None
+        """Called when a job has reached a terminal status that everybody can see."""
+        self._timers = timers
+        self._job_ids = count(1)
+        self._now = utcnow()
+
+    def add_workspace(self, name: str = "Simulated workspace", id: str | None = None) -> Workspace:
+        workspace = Workspace(id=id or str(uuid4()), name=name)
+        self.workspaces[workspace.id] = workspace
+        return workspace
+
+    def add_connection(
+        self,
+        script: Script,
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        workspace_id: str | None = None,
+        active: bool = True,
+    ) -> Connection:
+        """:raises Refused: if the id is taken.
+        :raises KeyError: if there is no such workspace.
+        """
+        if id in self.connections:
+            raise Refused("state-conflict", f"there is a connection {id} already")
+        workspace = self.workspaces[workspace_id] if workspace_id else next(iter(self.workspaces.values()))
+        connection = Connection(
+            id=id or str(uuid4()),
+            name=name or f"Connection {len(self.connections) + 1}",
+            workspace_id=workspace.id,
+            source_id=sample_id("source", 1),
+            destination_id=sample_id("destination", 1),
+            script=script,
+            created_at=self._clock(),
+            active=active,
+        )
+        self.connections[connection.id] = connection
+        return connection
+
+    def delete_connection(self, connection: Connection) -> None:
+        """Its current job is cancelled; its jobs stay readable."""
+        if connection.current is not None:
+            self.end_job(connection.current, "cancelled")
+        del self.connections[connection.id]
+
+    def request_job(self, connection: Connection, type: str) -> Job:
+        """Create a job as Airbyte's API does, which may answer with one that exists.
+
+        :raises Refused: if the connection is inactive, or an attempt of its current job has begun.
+        """
+        if not connection.active:
+            raise Refused("state-conflict", "The connection is inactive: only an active connection can be synced")
+        current = connection.current
+        if current is not None and current.type == type and not current.attempts:
+            return current
+        return self.start_job(connection, type)
+
+    def start_job(
+        self,
+        connection: Connection,
+        type: str = "sync",
+        script: Script | None = None,
+        created_at: datetime | None = None,
+    ) -> Job:
+        """Create a job as a schedule does.
+
+        :param script: in place of the connection's.
+        :param created_at: an earlier time of creation, for a job with a past.
+        :raises Refused: if the connection has a current job.
+        """
+        if connection.current is not None:
+            raise Refused("try-again-later", f"A sync is already running for: {connection.id}")
+        if script is None:
+            script = connection.next_scripts.popleft() if connection.next_scripts else connection.script
+        now = self._clock()
+        job = Job(
+            id=next(self._job_ids),
+            connection=connection,
+            type=type,
+            script=script,
+            status="",
+            created_at=created_at or now,
+            updated_at=now,
+        )
+        self.jobs[job.id] = job
+        connection.jobs.append(job)
+        connection.current = job
+        self._play(job, 0, job.turn)
+        return job
+
+    def play(self, job: Job, script: Script) -> None:
+        """Go on by another script from its first phase.
+
+        :raises Refused: if the job has ended.
+        """
+        self._must_be_active(job)
+        job.script = script
+        self._play(job, 0, job.turn)
+
+    def cancel_current(self, connection: Connection) -> Job:
+        """:raises Refused: if no job of the connection is active."""
+        if connection.current is None:
+            raise Refused("state-conflict", "Job is not currently running")
+        return self.end_job(connection.current, "cancelled")
+
+    def end_job(
+        self,
+        job: Job,
+        status: str,
+        *,
+        error: JobError | None = None,
+        records: int | None = None,
+        bytes: int | None = None,
+    ) -> Job:
+        """End the job now. What is not given is taken from its script.
+
+        :param status: ``succeeded``, ``failed`` or ``cancelled``.
+        :raises Refused: if it has ended.
+        """
+        self._must_be_active(job)
+        if status != "cancelled":
+            # It can only have done something if it was attempted, however little time its script gave it.
+            job.attempts = max(1, job.attempts)
+        if job.attempts:
+            job.records = job.script.records if records is None else records
+            job.bytes = job.script.bytes if bytes is None else bytes
+        if status == "failed":
+            job.error = error or job.script.error or DEFAULT_ERROR
+        self._change(job, status)
+        job.ended_at = job.updated_at
+        if job.connection.current is job:
+            job.connection.current = None
+        self.on_end(job)
+        return job
+
+    def _play(self, job: Job, step: int, turn: int) -> None:
+        if job.terminal or job.turn != turn:
+            return
+        script = job.script
+        if step == len(script.phases):
+            assert script.end is not None  # noqa: S101 -- or no timer was set
+            self.end_job(job, script.end)
+            return
+        phase = script.phases[step]
+        if phase.status == "running" != job.status:
+            job.attempts += 1
+        self._change(job, phase.status)
+        if step < len(script.phases) - 1 or script.end is not None:
+            self._timers.after(phase.seconds, self._play, job, step + 1, job.turn)
+
+    def _change(self, job: Job, status: str) -> None:
+        job.turn += 1
+        job.status = status
+        job.updated_at = self._clock()
+        job.history.append((status, job.updated_at))
+        self.recent.pop(job.id, None)
+        self.recent[job.id] = job
+
+    def _clock(self) -> datetime:
+        """The wall clock, which never goes back here: the order of changes is the order of their times."""
+        self._now = max(self._now, utcnow())
+        return self._now
+
+    @staticmethod
+    def _must_be_active(job: Job) -> None:
+        if job.terminal:
+            raise Refused("state-conflict", f"job {job.id} has {job.status} already")

@@ -1,0 +1,67 @@
+"""Server-sent events, sans I/O (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_FRAME = 1 << 20
+"""Bytes that one frame may have: far above any event, far below what hurts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """One event of a stream.
+
+    :param event: its name.
+    :param data: its payload, one line of JSON.
+    :param id: where to resume behind it; None leaves the last one standing.
+    """
+
+    event: str
+    data: str
+    id: str | None = None
+
+    def encode(self) -> bytes:
+        id_ = "" if self.id is None else f"id: {self.id}\n"
+        return f"event: {self.event}\n{id_}data: {self.data}\n\n".encode()
+
+
+class Decoder:
+    """Turns bytes, however they are cut, into frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._size = 0
+        self._event = "message"
+        self._data: list[str] = []
+        self._id: str | None = None
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """The frames that this chunk completes.
+
+        :raises ValueError: if a frame is longer than :data:`MAX_FRAME` or not UTF-8.
+        """
+        frames = []
+        # A carriage return at the end may be half of a line end: it waits for the next chunk.
+        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
+        for line in lines:
+            self._size += len(line)
+            if not line:
+                if self._data:
+                    frames.append(Frame(event=self._event, data="\n".join(self._data), id=self._id))
+                self._event, self._data, self._id, self._size = "message", [], None, 0
+            else:
+                self._field(line.decode())
+        if self._size + len(self._rest) > MAX_FRAME:
+            raise ValueError(f"a frame of more than {MAX_FRAME} bytes")
+        return frames
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            self._event = value
+        elif name == "data":
+            self._data.append(value)
+        elif name == "id":
+            self._id = value

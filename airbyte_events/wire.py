@@ -1,0 +1,97 @@
+"""Values out of JSON that somebody else wrote: of the right type and size, or None.
+
+A field that is missing, of another type or out of range must never stop a notification or a job from being read;
+it is unknown. Text comes out fit to be stored and sent on: without NUL and without half surrogate pairs.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any, NoReturn
+
+from airbyte_events.events import parse_time
+
+LARGEST = 2**63 - 1
+"""What Airbyte's ``Long`` and a database's ``bigint`` can hold."""
+
+_MOST_DIGITS = 20
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that the body is.
+
+    :raises ValueError: if it is not one; the message completes the sentence "the body …".
+    """
+    if not body.strip():
+        raise ValueError("is empty")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"is not UTF-8 text (byte {exc.start})") from exc
+    try:
+        value = json.loads(text, parse_int=_parse_int, parse_constant=_refuse_constant)
+    except RecursionError as exc:
+        raise ValueError("is nested too deeply") from exc
+    except ValueError as exc:
+        raise ValueError(f"is not JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise ValueError(f"is JSON, but {_kind(value)} instead of an object")
+    return value
+
+
+def _parse_int(digits: str) -> int:
+    # Thousands of digits cost time squared, and no field of ours may be that large: how large does not matter.
+    return int(digits) if len(digits) <= _MOST_DIGITS else LARGEST + 1
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return {list: "an array", str: "a string", bool: "true or false"}.get(type(value), "a number")
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """The object, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: object) -> str | None:
+    """The text without surrounding space; None if nothing is left."""
+    if not isinstance(value, str):
+        return None
+    return value.replace("\0", "").encode(errors="replace").decode().strip() or None
+
+
+def whole(value: object, least: int = 0) -> int | None:
+    """The number, from ``least`` to :data:`LARGEST`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if least <= value <= LARGEST else None
+
+
+def job_id(value: object) -> int | None:
+    """The job id, also if it is written as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = _parse_int(value)
+    return whole(value, least=1)
+
+
+def seconds(value: object) -> float | None:
+    """The duration, not negative."""
+    if isinstance(value, float):
+        return value if 0 <= value <= LARGEST else None
+    number = whole(value)
+    return None if number is None else float(number)
+
+
+def instant(value: object) -> datetime | None:
+    """The time, aware and in UTC."""
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None
