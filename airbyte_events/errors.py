@@ -21,6 +21,7 @@
     │   ├── FeedUnreachable        no answer, or the stream broke or went silent
     │   └── FeedRefused            the listener refused: token, instance, request
     └── WaitError                  a wait ended before the job did
+        ├── HubClosed              the hub has ended, or failed: wait with another
         ├── UnknownJob             Airbyte has no such job
         └── WaitTimeout            the time was up
 
@@ -133,6 +134,10 @@ class FeedRefused(FeedError):
 
 class WaitError(AirbyteEventsError):
     """A wait for a job ended before the job did."""
+
+
+class HubClosed(WaitError):
+    """The hub that waited has ended, or failed: wait with another one."""
 
 
 class UnknownJob(WaitError):

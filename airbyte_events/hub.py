@@ -11,6 +11,8 @@ import logging
 import random
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,7 +20,15 @@ import anyio
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.bus import EventBus
 from airbyte_events.client import WATCHES_PER_CALL, FeedClient, FeedFrame
-from airbyte_events.errors import AirbyteError, CursorExpired, FeedError, FeedRefused, UnknownJob, WaitTimeout
+from airbyte_events.errors import (
+    AirbyteError,
+    CursorExpired,
+    FeedError,
+    FeedRefused,
+    HubClosed,
+    UnknownJob,
+    WaitTimeout,
+)
 from airbyte_events.events import EventFilter, JobEvent, JobRef
 from airbyte_events.monitor import WATCH_SECONDS, Monitor
 from airbyte_events.polling import Poller, Ticks
@@ -80,13 +90,13 @@ class Hub:
     async def __aenter__(self) -> Self:
         await self._bus.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()
-        self._tasks.start_soon(self._ask)
+        self._tasks.start_soon(self._run, self._ask)
+        self._tasks.start_soon(self._run, self._recheck)
         if self._feed is None:
-            self._tasks.start_soon(self._poller.run)
+            self._tasks.start_soon(self._run, self._poller.run)
         else:
-            self._tasks.start_soon(self._follow, self._feed)
-            self._tasks.start_soon(self._fall_back)
-            self._tasks.start_soon(self._recheck)
+            self._tasks.start_soon(self._run, partial(self._follow, self._feed))
+            self._tasks.start_soon(self._run, self._fall_back)
         return self
 
     async def __aexit__(
@@ -96,6 +106,16 @@ class Hub:
         # What the body raised is its own affair: a task group would wrap it.
         await self._tasks.__aexit__(None, None, None)
         await self._bus.__aexit__(None, None, None)
+
+    async def _run(self, source: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await source()
+        except BaseException:
+            # Whoever waits is told rather than left waiting.
+            self._bus.close()
+            for answered in self._asked.values():
+                answered.set()
+            raise
 
     @property
     def waiting(self) -> int:
@@ -119,6 +139,7 @@ class Hub:
         :return: the job's terminal event.
         :raises UnknownJob: if Airbyte has no such job.
         :raises WaitTimeout: if the job has not ended by then.
+        :raises HubClosed: if the hub ends before.
         """
         wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
         self._waiting[job_id] += 1
@@ -130,6 +151,8 @@ class Hub:
                     with contextlib.suppress(CursorExpired), self._bus.subscribe(wanted=wanted) as events:
                         return await self._state(job_id) or (await events.receive(1))[0]
             return await self._last_look(job_id)
+        except anyio.EndOfStream as exc:
+            raise HubClosed(f"the wait for job {job_id} ended with the hub") from exc
         finally:
             self._waiting[job_id] -= 1
             if not self._waiting[job_id]:
@@ -179,9 +202,11 @@ class Hub:
                     await self._up.turned(True)
             while self._asked:
                 asked = {job_id: self._asked.pop(job_id) for job_id in list(self._asked)[:WATCHES_PER_CALL]}
-                await self._watch(list(asked))
-                for answered in asked.values():
-                    answered.set()
+                try:
+                    await self._watch(list(asked))
+                finally:
+                    for answered in asked.values():
+                        answered.set()
 
     async def _watch(self, job_ids: list[int]) -> None:
         """Have the listener watch jobs, or watch them here, and take over their states."""
@@ -292,16 +317,17 @@ class Hub:
             logger.warning("Airbyte gives no answer: %s", exc)
 
     async def _recheck(self) -> None:
-        """Look now and then though all seems well, and renew the watches at the listener before they run out."""
+        """Renew the watches before they run out, and look now and then though all seems well."""
         while True:
             await anyio.sleep(min(RECHECK_SECONDS, WATCH_SECONDS / 2) * random.uniform(0.9, 1.1))  # noqa: S311
-            if not self._waiting or not self.following:
+            if not self._waiting:
                 continue
             await self._watch_again()
-            try:
-                await self._monitor.look()
-            except AirbyteError as exc:
-                logger.warning("Airbyte gives no answer: %s", exc)
+            if self.following:
+                try:
+                    await self._monitor.look()
+                except AirbyteError as exc:
+                    logger.warning("Airbyte gives no answer: %s", exc)
 
 
 class _Switch:
