@@ -90,7 +90,7 @@ def _about(
 
 
 _SERVE = (
-    "Listen for Airbyte: take its webhooks, ask its API, and stream what happened to whoever waits. "
+    "Listen for the ends of Airbyte's jobs. Takes its webhooks, asks its API, and tells whoever waits. "
     "Ends on SIGTERM or Ctrl-C, after what is under way; a second one ends it at once."
 )
 
@@ -112,7 +112,7 @@ def serve(
 
 
 _DEMO = (
-    "Show it work in seconds: a stand-in for Airbyte, a listener and a client of its feed, on free loopback ports. "
+    "Show it work, in seconds. Starts a stand-in for Airbyte, a listener and a client of its feed on loopback. "
     "Syncs are run and their ends followed from Airbyte to the client, in milliseconds; nothing is left running."
 )
 

@@ -16,9 +16,9 @@ import anyio
 import httpx
 import uvicorn
 from pydantic import SecretStr
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from airbyte_events.airbyte import AirbyteClient, Credentials
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 DEADLINE = 30.0
-"""Seconds until an end that has not arrived counts as lost."""
 
 POLL_SECONDS = 3.0
 """Between looks; the jobs that Airbyte announces end before the second one."""
@@ -116,16 +115,17 @@ def run(*, as_json: bool) -> int:
     logging.basicConfig(level=logging.ERROR)
     console = Console()
     if as_json:
-        return anyio.run(demonstrate, _Json())
+        return anyio.run(demonstrate, JSONLines())
     if not console.is_terminal:
-        return anyio.run(demonstrate, _Plain())
+        return anyio.run(demonstrate, Lines())
     with Live(console=console, auto_refresh=False) as live:
-        return anyio.run(demonstrate, _Rich(live))
+        return anyio.run(demonstrate, LiveTable(live))
 
 
-async def demonstrate(screen: Screen) -> int:
+async def demonstrate(screen: Screen, deadline: float = DEADLINE) -> int:
     """Run the demo on that screen.
 
+    :param deadline: seconds until an end that has not arrived counts as lost.
     :return: 0 if every job's end arrived, else 1.
     """
     credentials = Credentials(client_id="demo", client_secret=new_token())
@@ -147,7 +147,7 @@ async def demonstrate(screen: Screen) -> int:
         async with assemble(settings) as listener, _serving(listener.app) as url:
             simulator.workspace.set_webhook(f"{url}/webhooks/{_INSTANCE}/{webhook_token}")
             demo = _Demo(simulator, listener, http, FeedClient(http, url, api_token), api_token, screen)
-            with anyio.move_on_after(DEADLINE):
+            with anyio.move_on_after(deadline):
                 await demo.run(airbyte)
     jobs = list(demo.jobs.values())
     screen.end(jobs, anyio.current_time() - began)
@@ -195,8 +195,8 @@ class _Demo:
             "orders": Script.lasting(1.0),
             "customers": Script.lasting(1.2),
             "invoices": Script.lasting(1.4),
-            "stock levels": replace(Script.lasting(1.6, end="failed"), error=_WRONG_PASSWORD),
-            "click stream": replace(Script.hanging(), end=None),
+            "stock": replace(Script.lasting(1.6, end="failed"), error=_WRONG_PASSWORD),
+            "clicks": replace(Script.hanging(), end=None),
         }
         for name, script in scripts.items():
             connection = self._simulator.world.add_connection(script, name=name)
@@ -233,7 +233,9 @@ class _Demo:
         self._screen.arrived(job)
 
 
-class _Json:
+class JSONLines:
+    """A JSON object for each job, for programs."""
+
     def begin(self, airbyte: str, listener: str, jobs: Sequence[Followed]) -> None:
         pass
 
@@ -246,26 +248,28 @@ class _Json:
                 _say(json.dumps(job.data()))
 
 
-class _Plain:
+class Lines:
+    """A line for each job, for pipes."""
+
     def begin(self, airbyte: str, listener: str, jobs: Sequence[Followed]) -> None:
         _say(_introduction(airbyte, listener, jobs))
 
     def arrived(self, job: Followed) -> None:
-        steps = [
-            f"{name.replace('_', ' ')} {_shown(value)}" for name, value in job.steps().items() if value is not None
-        ]
+        steps = [f"{name.replace('_', ' ')} {_shown(value)} ms" for name, value in job.steps().items() if value]
         _say(
-            f"job {job.ref.job_id} ({job.name}) {_outcome(job)}; after its end: {', '.join(steps)}; requests: {_asked(job)}"
+            f"job {job.ref.job_id} ({job.name}) {_outcome(job)}, learnt by {_origin(job)}; after its end: "
+            f"{', '.join(steps)}; requests: {job.reads} for it, {job.looks} for all jobs"
         )
 
     def end(self, jobs: Sequence[Followed], seconds: float) -> None:
-        _say(_summary(jobs, seconds))
+        _say("\n".join(_summary(jobs, seconds)))
 
 
-class _Rich:
+class LiveTable:
+    """A table that fills, for terminals."""
+
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._introduction = ""
         self._jobs: Sequence[Followed] = ()
 
     def begin(self, airbyte: str, listener: str, jobs: Sequence[Followed]) -> None:
@@ -278,18 +282,26 @@ class _Rich:
 
     def end(self, jobs: Sequence[Followed], seconds: float) -> None:
         self._draw()
-        self._live.console.print(_summary(jobs, seconds), highlight=False)
+        self._live.stop()
+        lines = _summary(jobs, seconds)
+        lines += [f"Job {job.ref.job_id} {_outcome(job)}." for job in jobs if job.event is not None and job.event.error]
+        lines.append("Requests to Airbyte: those for one job + those for all jobs at once.")
+        self._live.console.print("\n".join(lines), highlight=False, markup=False)
 
     def _draw(self) -> None:
-        table = Table("job", "outcome", title="From a job's end to each step", title_style="bold", title_justify="left")
-        for heading in ("webhook received", "confirmed", "published", "seen"):
-            table.add_column(heading, justify="right")
-        table.add_column("requests to Airbyte")
+        table = Table(box=SIMPLE, title="Milliseconds from a job's end", title_style="bold")
+        table.add_column("job", no_wrap=True)
+        table.add_column("outcome", no_wrap=True)
+        for heading in ("webhook", "confirmed", "published", "seen", "requests"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for job in self._jobs:
-            color = {"succeeded": "green", "failed": "red"}.get(job.status, "yellow") if job.event else "dim"
+            status, color = "running", "dim"
+            if job.event is not None:
+                status = job.event.status.value
+                color = {"succeeded": "green", "failed": "red"}.get(status, "yellow")
             steps = [_shown(value) for value in job.steps().values()]
-            outcome = f"[{color}]{escape(_outcome(job))}[/]"
-            table.add_row(f"{job.ref.job_id} {job.name}", outcome, *steps, _asked(job) if job.event else "")
+            requests = f"{job.reads} + {job.looks}" if job.event is not None else ""
+            table.add_row(f"{job.ref.job_id} {job.name}", f"[{color}]{status}[/]", *steps, requests)
         self._live.update(table, refresh=True)
 
 
@@ -300,26 +312,26 @@ def _introduction(airbyte: str, listener: str, jobs: Sequence[Followed]) -> str:
 def _outcome(job: Followed) -> str:
     if job.event is None:
         return "runs"
-    reason = f": {job.event.error}" if job.event.error else ""
-    return f"{job.event.status.value} (learnt by {job.event.origin.value}){reason}"
+    return job.event.status.value + (f": {job.event.error}" if job.event.error else "")
 
 
-def _asked(job: Followed) -> str:
-    return f"{job.reads} about it, {job.looks} about all jobs"
+def _origin(job: Followed) -> str:
+    return job.event.origin.value if job.event is not None else "nobody"
 
 
-def _summary(jobs: Sequence[Followed], seconds: float) -> str:
+def _summary(jobs: Sequence[Followed], seconds: float) -> list[str]:
     lines = [f"{sum(job.arrived for job in jobs)} of {len(jobs)} ends arrived, in {seconds:.1f} s."]
-    if any(job.event and job.status == "cancelled" for job in jobs):
+    if any(job.arrived and job.status == "cancelled" for job in jobs):
         lines.append(
             f"Airbyte sends no webhook for a cancelled job: a look at all jobs finds it, here every {POLL_SECONDS:g} s."
         )
-    lines += [f"Not arrived: job {job.ref.job_id} ({job.name})." for job in jobs if not job.arrived]
-    return "\n".join(lines)
+    return lines + [f"Not arrived: job {job.ref.job_id} ({job.name})." for job in jobs if not job.arrived]
 
 
 def _shown(milliseconds: float | None) -> str:
-    return "" if milliseconds is None else f"{milliseconds:,.1f} ms"
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.1f}" if milliseconds < 100 else f"{milliseconds:.0f}"
 
 
 def _milliseconds(since: datetime | None, until: datetime | None) -> float | None:

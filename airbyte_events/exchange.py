@@ -32,7 +32,7 @@ from airbyte_events.errors import (
 )
 
 LARGEST_ANSWER = 10 * 1024 * 1024
-"""Bytes, after decompression. A page of 100 jobs has about 30 kB."""
+"""Bytes. A page of 100 jobs has about 30 kB."""
 
 _LONGEST_MESSAGE = 300
 
@@ -113,7 +113,7 @@ async def exchange(
     :raises NotSent: if no connection was made.
     :raises AirbyteUnreachable: if there was no answer, or not all of it; the request may have been acted upon.
     :raises AirbyteStatusError: for any other status.
-    :raises AirbyteProtocolError: for a redirect, an answer that is too large or can't be decoded.
+    :raises AirbyteProtocolError: for a redirect, or an answer that is too large or compressed.
     """
     hide = (*hide, token) if token else hide
     status = None
@@ -134,7 +134,7 @@ async def exchange(
         raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
         raise NotSent(f"{request}: no connection ({_reason(exc, hide)})") from exc
-    except (httpx.DecodingError, httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise AirbyteProtocolError(f"{request}: {_reason(exc, hide)}") from exc
     except httpx.TimeoutException as exc:
         raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
@@ -149,7 +149,8 @@ async def exchange(
 
 
 def _headers(token: str | None) -> dict[str, str]:
-    headers = {"Accept": "application/json", "User-Agent": "airbyte-events"}
+    # Uncompressed: answers are small, and a small one can't unfold into a large one.
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "airbyte-events"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     return headers
@@ -161,13 +162,21 @@ def _timeout(request: Request) -> httpx.Timeout:
 
 
 async def _read(request: Request, response: httpx.Response) -> bytes:
-    chunks, size = [], 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > LARGEST_ANSWER:
-            raise AirbyteProtocolError(f"{request}: the answer is larger than {LARGEST_ANSWER // 1024 // 1024} MiB")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    body = bytearray()
+    with anyio.CancelScope() as scope:
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > LARGEST_ANSWER:
+                # Leaving the loop would leave httpx's nested generators to the garbage collector; cancelling ends them.
+                scope.cancel()
+                body.clear()
+    if scope.cancel_called:
+        raise AirbyteProtocolError(f"{request}: the answer is larger than {LARGEST_ANSWER // 1024 // 1024} MiB")
+    if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
+        raise AirbyteProtocolError(
+            f"{request}: the answer is compressed ({encoding[:20]!r}) though none was asked for so"
+        )
+    return bytes(body)
 
 
 _ERRORS: dict[int, type[AirbyteStatusError]] = {
@@ -193,7 +202,7 @@ def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tupl
     except ValueError:
         problem = {}
     message = _one_line(_said(problem) or _phrase(status), hide)
-    kind = _tail(problem.get("type"))
+    kind = _tail(_one_line(wire.text(problem.get("type")) or "", hide))
     error = ServerError if status >= 500 else _ERRORS.get(status, AirbyteStatusError)
     return error(
         status,
@@ -217,9 +226,9 @@ def _said(problem: dict[str, Any]) -> str | None:
     return next((said for said in map(wire.text, candidates) if said), None)
 
 
-def _tail(type: object) -> str | None:
+def _tail(type: str) -> str | None:
     """``try-again-later`` of ``https://reference.airbyte.com/reference/errors#try-again-later`` or ``error:…``."""
-    match = re.search(r"([A-Za-z0-9_.-]{1,60})$", wire.text(type) or "")
+    match = re.search(r"([A-Za-z0-9_.-]{1,60})$", type)
     return None if match is None or match[1] == "blank" else match[1]
 
 

@@ -217,18 +217,11 @@ def _announce(settings: Settings, listener: Listener, addresses: list[str]) -> N
     sys.stdout.flush()
 
 
-class _NoUpgradeOffers(logging.Filter):
-    """Drops what uvicorn says of every POST of Airbyte's: that it offers an upgrade which is not taken."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "pgrade request" not in record.getMessage() and "WebSocket library" not in record.getMessage()
-
-
 def _configure_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
     )
     for library in ("httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(max(logging.WARNING, logging.getLogger().level))
-    logging.getLogger("uvicorn.error").addFilter(_NoUpgradeOffers())
+    # It warns twice of every POST of Airbyte's: that an upgrade is offered, and that it is not taken.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

@@ -93,8 +93,8 @@ class Simulator:
         self._routes = api.routes
         for fault in faults:
             self.add_fault(fault)
-        gate = Gate(api, self.faults, self.traffic, latency=latency, max_calls=max_calls)
-        public = [Route(base + "/{path:path}", gate, methods=_METHODS) for base in BASES]
+        self._gate = Gate(api, self.faults, self.traffic, latency=latency, max_calls=max_calls)
+        public = [Route(base + "/{path:path}", self._gate, methods=_METHODS) for base in BASES]
         self.app = Starlette(
             routes=[*ControlApi(self).routes(), *public],
             exception_handlers={
@@ -111,8 +111,11 @@ class Simulator:
         """Play the jobs' scripts and send webhooks while this is entered."""
         async with self.webhooks.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(self.timers.run)
-            yield
-            tasks.cancel_scope.cancel()
+            try:
+                yield
+            finally:
+                self._gate.hurry.set()
+                tasks.cancel_scope.cancel()
 
     def add_fault(self, fault: Fault) -> ArmedFault:
         """Let this go wrong from now on.

@@ -94,10 +94,14 @@ class Webhooks:
             async with anyio.create_task_group() as self._tasks:
                 for _ in range(min(len(self._queue), MAX_SENDING)):
                     self._send_more()
-                yield
-                self._tasks.cancel_scope.cancel()
+                try:
+                    yield
+                finally:
+                    self._tasks.cancel_scope.cancel()
         finally:
             self._tasks = None
+            for delivery in self.recent:
+                delivery.over.set()
             if self._client is not None:
                 client, self._client = self._client, None
                 with anyio.CancelScope(shield=True):

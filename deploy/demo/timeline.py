@@ -1,0 +1,91 @@
+"""What happened between a job's end and its task's, in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+STAGES = ("job ended", "webhook received", "confirmed", "published", "trigger fired", "task ended")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """:param state: the task's, as Airflow has it.
+    :param milliseconds: from the job's end to each of :data:`STAGES`; None for what did not happen, or was not seen.
+    :param requests: to Airbyte's API for this task's job, by route; None if they were not counted.
+    """
+
+    task_id: str
+    state: str | None
+    milliseconds: Mapping[str, float | None]
+    requests: Mapping[str, int] | None
+
+
+def timeline(
+    task_id: str,
+    *,
+    state: str | None,
+    ended: datetime | None,
+    received: datetime | None,
+    confirmed: datetime | None,
+    published: datetime | None,
+    fired: datetime | None,
+    finished: datetime | None,
+    requests: Mapping[str, int] | None,
+) -> Timeline:
+    """The way of one task. Times are aware and of one machine's clock; None is unknown.
+
+    :param ended: the job, by Airbyte's word.
+    :param received: the webhook, by the listener.
+    :param confirmed: the job's state, by the API.
+    :param published: the event, on the listener's feed.
+    :param fired: the trigger; None for a task that waited in its worker.
+    :param finished: the task.
+    :param requests: to Airbyte's API for this job, by route.
+    """
+    moments = dict(zip(STAGES, (ended, received, confirmed, published, fired, finished), strict=True))
+    return Timeline(
+        task_id=task_id,
+        state=state,
+        milliseconds={
+            stage: None if ended is None or moment is None else (moment - ended).total_seconds() * 1000
+            for stage, moment in moments.items()
+        },
+        requests=requests,
+    )
+
+
+def table(timelines: Iterable[Timeline]) -> Table:
+    """For a Rich console: a row for each task, a column for each stage."""
+    drawn = Table(title="Milliseconds from the job's end", title_justify="left", box=None, pad_edge=False)
+    drawn.add_column("task")
+    drawn.add_column("state")
+    for stage in STAGES:
+        drawn.add_column(stage, justify="right")
+    drawn.add_column("API requests")
+    for line in timelines:
+        drawn.add_row(
+            line.task_id,
+            line.state or "none",
+            *(_cell(line.milliseconds[stage]) for stage in STAGES),
+            _requests(line.requests),
+            style=None if line.state == "success" else "red",
+        )
+    return drawn
+
+
+def _cell(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.0f}"
+
+
+def _requests(counts: Mapping[str, int] | None) -> str:
+    if counts is None:
+        return "-"
+    parts = ", ".join(f"{count} × {route}" for route, count in counts.items())
+    return f"{sum(counts.values())} ({parts})" if parts else "0"

@@ -1,0 +1,80 @@
+"""One Airflow for all end-to-end tests, and beside it a simulated Airbyte with a listener.
+
+The stacks are those of the demo. Airflow knows the addresses of the other two from its start, but runs without them:
+a test asks for what it needs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "deploy" / "demo"
+sys.path.insert(0, str(DEMO))
+
+from airflow_stack import AirflowStack  # noqa: E402
+from services import Addresses, Services  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+
+@pytest.fixture(scope="session")
+def addresses() -> Addresses:
+    return Addresses.choose()
+
+
+@pytest.fixture(scope="session")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DAG folder with the tests' DAGs and the demo's."""
+    folder = tmp_path_factory.mktemp("dags")
+    (folder / "tests").symlink_to(ROOT / "tests" / "e2e" / "dags")
+    (folder / "demo").symlink_to(DEMO / "dags")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def airflow(addresses: Addresses, dags: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
+    """Airflow, up and healthy, for the whole session."""
+    home = tmp_path_factory.mktemp("airflow")
+    with AirflowStack(home, dags, connections=addresses.airflow_connections()) as stack:
+        yield stack
+
+
+@pytest.fixture
+def services(addresses: Addresses, tmp_path: Path) -> Iterator[Services]:
+    """A fresh simulator and a listener with an empty store, for one test.
+
+    ``kill_listener()`` and ``restart_listener()`` are for the middle of a wait.
+    """
+    with Services(addresses, tmp_path, connections=3, duration=10.0) as services:
+        yield services
+
+
+@contextmanager
+def owning(kind: str, home: Path, argument: str) -> Iterator[subprocess.Popen[str]]:
+    """``owner.py`` as a process of its own, once it is ready; it is killed with the block."""
+    command = [sys.executable, str(Path(__file__).with_name("owner.py")), kind, str(home), argument]
+    log = home / "owner.log"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as owner,
+    ):
+        try:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == "ready\n", log.read_text()
+            yield owner
+        finally:
+            owner.kill()
+
+
+@pytest.fixture
+def owner() -> Callable[[str, Path, str], AbstractContextManager[subprocess.Popen[str]]]:
+    return owning
