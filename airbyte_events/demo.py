@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import socket
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import httpx
-import uvicorn
 from pydantic import SecretStr
 from rich.box import SIMPLE
 from rich.console import Console
@@ -26,11 +24,12 @@ from airbyte_events.auth import new_token
 from airbyte_events.client import FeedClient
 from airbyte_events.events import JobError, JobEvent, JobRef, format_time, parse_time, utcnow
 from airbyte_events.listener import Listener, assemble
+from airbyte_events.server import serving
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 
 if TYPE_CHECKING:
-    from starlette.applications import Starlette
+    pass
 
 DEADLINE = 30.0
 
@@ -144,7 +143,7 @@ async def demonstrate(screen: Screen, deadline: float = DEADLINE) -> int:
             poll_interval_proven=POLL_SECONDS,
             poll_interval_idle=POLL_SECONDS,
         )
-        async with assemble(settings) as listener, _serving(listener.app) as url:
+        async with assemble(settings) as listener, serving(listener.app) as url:
             simulator.workspace.set_webhook(f"{url}/webhooks/{_INSTANCE}/{webhook_token}")
             demo = _Demo(simulator, listener, http, FeedClient(http, url, api_token), api_token, screen)
             with anyio.move_on_after(deadline):
@@ -348,26 +347,3 @@ async def _simulator(credentials: Credentials) -> AsyncIterator[Simulator]:
     simulator = Simulator(client_id=credentials.client_id, client_secret=credentials.client_secret)
     async with serve_simulator(simulator):
         yield simulator
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone: a Ctrl-C ends the demo, and all that is in it."""
-        yield
-
-
-@asynccontextmanager
-async def _serving(app: Starlette) -> AsyncIterator[str]:
-    """Serve the application on a free port; the URL is given."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
-        )
-        server = _Server(config)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, [listening])
-            try:
-                yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-            finally:
-                server.should_exit = True

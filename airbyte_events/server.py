@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -56,3 +57,20 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@contextlib.asynccontextmanager
+async def serving(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> AsyncIterator[str]:
+    """Serve an application while this is entered: ``async with serving(app) as url``. Runs on asyncio.
+
+    :param options: of :class:`Server`.
+    :raises OSError: if the address can't be had.
+    """
+    with bind(host, port) as bound:
+        server = Server(app, **options)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [bound])
+            try:
+                yield url_of(bound)
+            finally:
+                server.should_exit = True

@@ -31,7 +31,7 @@ class _QuickServer(Server):
         self._told = anyio.Event()
 
     def stop(self) -> None:
-        self.should_exit = True
+        # Not should_exit: during the start it makes uvicorn leave its sockets open.
         self._told.set()
 
     async def main_loop(self) -> None:

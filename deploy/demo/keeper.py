@@ -96,15 +96,18 @@ class Keeper:
 
     def _obey(self, lines: bytes) -> bool:
         for name in lines.decode("ascii").split():
-            self._kill |= name == "SIGKILL"
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self._leader.send_signal(signal.Signals[name])
+            if name == "SIGKILL":
+                self._kill = True
+            else:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self._leader.send_signal(signal.Signals[name])
         return bool(lines)
 
     def _end(self) -> None:
         deadline = time.monotonic() + self._grace
         asked: set[psutil.Process] = set()
-        while left := members(self._command.pid, self._self):
+        # What was in sight once stays so, even where its parent's end takes it out of sight.
+        while left := members(self._command.pid, self._self) | {process for process in asked if alive(process)}:
             kill = self._kill or time.monotonic() >= deadline
             for process in left if kill else left - asked:
                 with contextlib.suppress(psutil.Error):
