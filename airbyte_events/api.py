@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airbyte_events.errors import AirbyteError
+from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
 from airbyte_events.feed import Feed
 from airbyte_events.inbox import Inbox
 from airbyte_events.monitor import Monitor
-from airbyte_events.query import QueryError, event_filter, number
+from airbyte_events.query import QueryError, event_filter, number, whole_id
 from airbyte_events.store import Outcome, StoredNotification
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,9 @@ class API:
             Route("/events", self._feed.events),
             Route("/watches", self.watch, methods=["POST"]),
             Route("/jobs", self.jobs),
-            Route("/jobs/{instance}/{job_id:int}", self.job),
+            Route("/jobs/{instance}/{job_id}", self.job),
             Route("/notifications", self.notifications),
-            Route("/notifications/{id:int}/replay", self.replay, methods=["POST"]),
+            Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
         ]
 
     async def watch(self, request: Request) -> Response:
@@ -60,11 +61,15 @@ class API:
         # Before the states: what happens while they are read is on the feed behind this cursor.
         cursor = self._feed.cursor(self._feed.bus.position)
         states: dict[JobRef, JobEvent | None] = {}
+        failures: list[StoreError] = []
 
         async def watch_instance(name: str) -> None:
             job_ids = [ref.job_id for ref in refs if ref.instance == name]
             try:
                 found = await self._monitors[name].watch(job_ids)
+            except StoreError as exc:
+                failures.append(exc)
+                return
             except AirbyteError as exc:
                 # They are watched: polling finds them when Airbyte is back.
                 logger.warning("%d jobs of %s are watched, their states not known yet: %s", len(job_ids), name, exc)
@@ -74,6 +79,8 @@ class API:
         async with anyio.create_task_group() as tasks:
             for name in {ref.instance for ref in refs}:
                 tasks.start_soon(watch_instance, name)
+        if failures:
+            raise failures[0]
         return JSONResponse(
             {
                 "jobs": [state.data() for state in states.values() if state is not None],
@@ -114,8 +121,11 @@ class API:
 
     async def job(self, request: Request) -> Response:
         """One job with its history."""
-        ref = JobRef(request.path_params["instance"], request.path_params["job_id"])
-        if ref.job_id >= 2**63 or (state := (await self._store.states([ref])).get(ref)) is None:
+        try:
+            ref = JobRef(request.path_params["instance"], whole_id(request.path_params["job_id"]))
+        except ValueError:
+            raise HTTPException(404) from None
+        if (state := (await self._store.states([ref])).get(ref)) is None:
             return _refuse(404, f"nothing is known of job {ref}")
         history = await self._store.history(ref)
         announcement = (await self._store.announcements([ref])).get(ref)
@@ -144,8 +154,12 @@ class API:
 
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
-        id_ = min(request.path_params["id"], 2**62)
-        found = [stored for stored in await self._store.notifications(limit=1, before=id_ + 1) if stored.id == id_]
+        try:
+            id_ = whole_id(request.path_params["id"])
+        except ValueError:
+            raise HTTPException(404) from None
+        before = min(id_ + 1, 2**63 - 1)
+        found = [stored for stored in await self._store.notifications(limit=1, before=before) if stored.id == id_]
         if not found:
             return _refuse(404, f"there is no notification {id_}")
         inbox = self._inboxes.get(found[0].instance)

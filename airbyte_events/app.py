@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
@@ -48,7 +48,10 @@ def create_receiver_app(receiver: Receiver) -> Starlette:
 
 
 def _application(routes: list[BaseRoute]) -> Starlette:
-    app = Starlette(routes=routes, exception_handlers={HTTPException: _refused, StoreError: _unavailable})
+    app = Starlette(
+        routes=routes,
+        exception_handlers={HTTPException: _refused, StoreError: _unavailable, ClientDisconnect: _gone},
+    )
     app.router.redirect_slashes = False
     return app
 
@@ -57,6 +60,10 @@ async def _refused(request: Request, exc: Exception) -> Response:
     if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
         return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
     return not_found()
+
+
+async def _gone(request: Request, exc: Exception) -> Response:
+    return Response(status_code=400)
 
 
 async def _unavailable(request: Request, exc: Exception) -> Response:

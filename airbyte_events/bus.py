@@ -83,22 +83,30 @@ class EventBus:
     async def _follow(self) -> None:
         while True:
             try:
-                page = await self._store.read(self.position, limit=_PAGE)
-                self.healthy = True
-                if page.position > self.position:
-                    self._publish(page.events, page.position)
-                else:
+                if await self._read_on():
                     await self._store.changed(self.position)
-            except CursorExpired:
-                # Subscribers are told so, too, each by its own reading.
-                self.position = await self._store.head()
-                for subscription in self._subscriptions():
-                    subscription._fall_behind()
             except StoreError as exc:
                 if self.healthy:
                     logger.error("can't read the event log, trying again each second: %s", exc)
                 self.healthy = False
                 await anyio.sleep(_RETRY_SECONDS)
+
+    async def _read_on(self) -> bool:
+        """Hand out the next page; whether that was the last one."""
+        try:
+            page = await self._store.read(self.position, limit=_PAGE)
+        except CursorExpired:
+            head = await self._store.head()
+            # Subscribers are told so, too, each by its own reading.
+            for subscription in self._subscriptions():
+                subscription._fall_behind()
+            self.position = head
+            return False
+        self.healthy = True
+        if page.position > self.position:
+            self._publish(page.events, page.position)
+            return False
+        return True
 
     def _publish(self, events: Sequence[JobEvent], position: int) -> None:
         self.position = position
@@ -126,7 +134,7 @@ class Subscription:
     """A place in the stream of events: ``with bus.subscribe() as events: async for event in events``.
 
     It ends when the bus closes. It begins at a place in the log, and whenever its reader falls more than
-    :data:`BUFFER` events behind it goes on from there by reading the log, so it neither loses an event nor holds more.
+    :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
     """
 
     __slots__ = ("_behind", "_bus", "_held", "_position", "_store", "_wake", "wanted")
@@ -134,6 +142,7 @@ class Subscription:
     def __init__(self, bus: EventBus, store: EventStore, after: int, wanted: EventFilter) -> None:
         self._bus = bus
         self._store = store
+        # Up to here the log is delivered or held.
         self._position = after
         self.wanted = wanted
         self._held: deque[JobEvent] = deque()
@@ -154,7 +163,9 @@ class Subscription:
     @property
     def position(self) -> int:
         """The sequence up to which everything wanted was delivered: where to begin again."""
-        return self._position if self._held or self._behind else max(self._position, self._bus.position)
+        if self._held:
+            return _sequence(self._held[0]) - 1
+        return self._position if self._behind else max(self._position, self._bus.position)
 
     def __aiter__(self) -> Self:
         return self
@@ -172,37 +183,24 @@ class Subscription:
         :raises CursorExpired: if what follows this place in the log is no longer kept.
         :raises StoreError: if the log can't be read.
         """
-        while True:
+        await anyio.lowlevel.checkpoint()
+        while not self._held:
             if self._behind:
-                found = await self._catch_up(limit)
-            else:
-                found = await self._take(limit)
-            if found:
-                return found
-            if self._bus.closed:
+                await self._catch_up()
+            elif self._bus.closed:
                 raise anyio.EndOfStream
-            if not self._behind:
+            else:
                 await self._wake.wait()
                 if not self._bus.closed:
                     self._wake = anyio.Event()
+        return [self._held.popleft() for _ in range(min(limit, len(self._held)))]
 
-    async def _catch_up(self, limit: int) -> list[JobEvent]:
-        page = await self._store.read(self._position, limit=limit, wanted=self.wanted)
+    async def _catch_up(self) -> None:
+        page = await self._store.read(self._position, limit=BUFFER, wanted=self.wanted)
         # Between these lines nothing is published: at the bus's own place, what comes next is offered.
-        if page.position >= self._bus.position and len(page.events) < limit:
-            self._behind = False
-            self._held.clear()
+        self._held.extend(page.events)
         self._position = page.position
-        return list(page.events)
-
-    async def _take(self, limit: int) -> list[JobEvent]:
-        if not self._held:
-            return []
-        await anyio.lowlevel.checkpoint()
-        found = [self._held.popleft() for _ in range(min(limit, len(self._held)))]
-        if found:
-            self._position = _sequence(found[-1])
-        return found
+        self._behind = page.position < self._bus.position
 
     def _offer(self, event: JobEvent) -> None:
         # The log can be read ahead of the bus: what this reader has seen there is not told again.
@@ -212,11 +210,13 @@ class Subscription:
             self._fall_behind()
         else:
             self._held.append(event)
+            self._position = _sequence(event)
             self._wake.set()
 
     def _fall_behind(self) -> None:
-        # Its reader goes on from the log, at the place it has reached.
-        self._held.clear()
+        # Its reader takes what is held, then goes on from the log behind it.
+        if not self._held:
+            self._position = self.position
         self._behind = True
         self._wake.set()
 

@@ -224,7 +224,7 @@ class JobEvent:
                 url=data.get("url"),
                 cursor=cursor,
             )
-        except (KeyError, TypeError, AttributeError) as exc:
+        except (KeyError, TypeError, AttributeError, OverflowError) as exc:
             raise ValueError(f"not a job event: {exc!r}") from exc
 
     def envelope(self, source: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import anyio
@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from airbyte_events.bus import EventBus, Subscription
-from airbyte_events.errors import CursorExpired
+from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.query import QueryError, event_filter, number
 from airbyte_events.sse import Frame
@@ -60,13 +60,16 @@ class Feed:
         try:
             wanted = event_filter(request.query_params)
             after, lost = self._resume(request)
-            if "text/event-stream" in request.headers.get("accept", ""):
+            # HEAD gets the headers of a page, as those of a stream have no end.
+            if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
                 return EventStream(self, after, wanted, lost)
             wait = number(request.query_params, "wait", 0.0, least=0, most=60)
             limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
         except QueryError as exc:
             return JSONResponse({"error": str(exc)}, status_code=400)
-        return await self._page(after, wanted, lost, wait, limit)
+        async with _while_connected(request.receive):
+            return await self._page(after, wanted, lost, wait, limit)
+        return Response(status_code=204)
 
     def cursor(self, sequence: int) -> str:
         return str(Cursor(self.store.epoch, sequence))
@@ -124,15 +127,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._until_gone, receive, tasks.cancel_scope)
+        async with _while_connected(receive):
             await self._stream(send)
-            tasks.cancel_scope.cancel()
-
-    async def _until_gone(self, receive: Receive, stream: anyio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        stream.cancel()
 
     async def _stream(self, send: Send) -> None:
         feed, after = self._feed, self._after
@@ -148,6 +144,8 @@ class EventStream(Response):
                     reason = await self._follow(send, events, ends)
             except CursorExpired as exc:
                 after = await self._reset(send, str(exc))
+            except StoreError:
+                reason = "store"
         await _send(send, Frame(event="goaway", data=json.dumps({"reason": reason})))
         await send({"type": "http.response.body", "body": b""})
 
@@ -174,6 +172,27 @@ class EventStream(Response):
         head = self._feed.bus.position
         await _send(send, Frame(event="reset", id=self._feed.cursor(head), data=json.dumps({"reason": reason})))
         return head
+
+
+@contextlib.asynccontextmanager
+async def _while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the body when the client goes."""
+
+    async def until_gone(body: anyio.CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        body.cancel()
+
+    error: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(until_gone, tasks.cancel_scope)
+        try:
+            yield
+        except Exception as exc:  # its own affair: a task group would wrap it
+            error = exc
+        tasks.cancel_scope.cancel()
+    if error is not None:
+        raise error
 
 
 async def _send(send: Send, *frames: Frame) -> None:

@@ -147,14 +147,18 @@ async def _serve(settings: Settings, bound: list[socket.socket]) -> None:
 
 async def _stop_on_signal(signals: AsyncIterator[signal.Signals], bus: EventBus, servers: list[Server]) -> None:
     first = await anext(signals)
+    # The second one is not left to the event loop: it works whatever that is busy with, until the very end.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, _exit_at_once)
     logger.info("%s: finishing what is under way; once more to stop at once", first.name)
     bus.close()
     for server in servers:
         server.should_exit = True
-    second = await anext(signals)
-    logger.warning("%s again: stopping at once", second.name)
-    logging.shutdown()
-    os._exit(128 + second)
+
+
+def _exit_at_once(number: int, frame: object) -> None:
+    os.write(sys.stderr.fileno(), f"{signal.Signals(number).name} again: stopping at once\n".encode())
+    os._exit(128 + number)
 
 
 @contextlib.asynccontextmanager

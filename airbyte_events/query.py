@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -29,12 +30,22 @@ def event_filter(params: QueryParams) -> EventFilter:
     return EventFilter(
         instances=frozenset(_values(params, "instance")),
         connection_ids=frozenset(_values(params, "connection_id")),
-        job_ids=frozenset(_parsed("job_id", int, _values(params, "job_id"), "whole numbers")),
+        job_ids=frozenset(_parsed("job_id", whole_id, _values(params, "job_id"), "whole numbers above 0")),
         statuses=frozenset(
             _parsed("status", JobStatus, _values(params, "status"), "of " + ", ".join(each.value for each in JobStatus))
         ),
         terminal=None if terminal is None else terminal == "true",
     )
+
+
+def whole_id(text: str) -> int:
+    """The id of a job or a notification: a whole number above 0 that a database can hold.
+
+    :raises ValueError: if the text is none.
+    """
+    if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= 2**63:
+        raise ValueError("not an id")
+    return int(text)
 
 
 def number(params: QueryParams, name: str, default: float, *, least: float, most: float) -> float:

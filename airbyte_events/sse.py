@@ -46,6 +46,8 @@ class Decoder:
         *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
         for line in lines:
             self._size += len(line)
+            if self._size > MAX_FRAME:
+                break
             if not line:
                 if self._data:
                     frames.append(Frame(event=self._event, data="\n".join(self._data), id=self._id))

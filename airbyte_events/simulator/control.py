@@ -168,7 +168,7 @@ class ControlApi:
         for job_id in given.job_ids:
             job = self._world.jobs.get(job_id)
             if job is None or job.terminal:
-                not_ended[str(job_id)] = "there is no such job" if job is None else f"it has {job.status} already"
+                not_ended[str(job_id)] = "there is no such job" if job is None else f"it has ended: {job.status}"
             else:
                 self._world.end_job(job, given.status, error=given.error, records=given.records, bytes=given.bytes)
                 ended.append(job_id)

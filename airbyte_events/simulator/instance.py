@@ -71,8 +71,8 @@ class Simulator:
     ) -> None:
         if (client_id is None) != (client_secret is None):
             raise ValueError("a client id and a client secret go together")
-        if token_lifetime <= 0 or latency < 0 or connections < 0:
-            raise ValueError("the token lifetime is above 0; latency and connections are 0 or more")
+        if token_lifetime <= 0 or max_calls < 1 or latency < 0 or connections < 0:
+            raise ValueError("the token lifetime is above 0, max_calls 1 or more, latency and connections 0 or more")
         self.url = "http://127.0.0.1:8000"
         """Where it is served, without a trailing slash."""
         self.script = Script.lasting(duration)

@@ -199,4 +199,4 @@ class World:
     @staticmethod
     def _must_be_active(job: Job) -> None:
         if job.terminal:
-            raise Refused("state-conflict", f"job {job.id} has {job.status} already")
+            raise Refused("state-conflict", f"job {job.id} has ended: {job.status}")

@@ -66,12 +66,15 @@ class SQLiteStore(EventStore):
             verdicts = [self._append_one(connection, event) for event in observed]
             return verdicts, _head(connection)
 
-        verdicts, head = await self._file.transact(run)
+        verdicts, _ = await self._file.transact(run, self._advance)
+        return verdicts
+
+    def _advance(self, appended: tuple[list[Verdict], int]) -> None:
+        _, head = appended
         if head > self._head:
             self._head = head
             self._appended.set()
             self._appended = anyio.Event()
-        return verdicts
 
     def _append_one(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
         known = self._state(connection, observed.ref)

@@ -58,10 +58,11 @@ CREATE INDEX notifications_by_job ON notifications (instance, job_id) WHERE job_
 class _Operation(Generic[T]):
     """Something to run in a transaction, and whoever waits for it."""
 
-    __slots__ = ("done", "error", "run", "value")
+    __slots__ = ("committed", "done", "error", "run", "value")
 
-    def __init__(self, run: Callable[[sqlite3.Connection], T]) -> None:
+    def __init__(self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None) -> None:
         self.run = run
+        self.committed = committed
         self.done = anyio.Event()
         self.error: Exception | None = None
         self.value: T
@@ -94,16 +95,19 @@ class SQLiteFile:
         # What the body raised is its own affair: a task group would wrap it.
         await self._stack.__aexit__(None, None, None)
 
-    async def transact(self, run: Callable[[sqlite3.Connection], T]) -> T:
+    async def transact(
+        self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None = None
+    ) -> T:
         """Run it in a worker thread within a transaction, which is durable on return.
 
         Whoever is cancelled meanwhile leaves; what was begun is finished all the same.
 
+        :param committed: called in the event loop with the result once it is durable, also if nobody waits any more.
         :raises StoreError: if the database failed. What ``run`` raises is raised here, and its own changes are undone.
         """
         if self._closing:
             raise StoreError("the store is closed")
-        operation = _Operation(run)
+        operation = _Operation(run, committed)
         self._waiting.append(operation)
         self._wake.set()
         await operation.done.wait()
@@ -122,6 +126,8 @@ class SQLiteFile:
                     await anyio.to_thread.run_sync(_run_batch, self._connection, batch)
                     for operation in batch:
                         operation.done.set()
+                        if operation.committed is not None and operation.error is None:
+                            operation.committed(operation.value)
                 if self._closing:
                     self._wake.set()
 
@@ -134,14 +140,14 @@ def _run_batch(connection: sqlite3.Connection, batch: Sequence[_Operation[Any]])
             try:
                 operation.value = operation.run(connection)
             except sqlite3.Error as exc:
-                operation.error = StoreError(f"the store failed: {exc}")
-                operation.error.__cause__ = exc
+                if not connection.in_transaction:
+                    raise  # a full disk, for one, ends the whole transaction
+                operation.error = _failure(exc)
             except Exception as exc:  # belongs to the one who asked, not to this batch
                 operation.error = exc
-            if operation.error is not None and connection.in_transaction:
+            if operation.error is not None:
                 connection.execute("ROLLBACK TO operation")
-            if connection.in_transaction:
-                connection.execute("RELEASE operation")
+            connection.execute("RELEASE operation")
         connection.execute("COMMIT")
     except sqlite3.Error as exc:
         # Nothing of the batch is durable: everybody in it is told.
@@ -149,8 +155,13 @@ def _run_batch(connection: sqlite3.Connection, batch: Sequence[_Operation[Any]])
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
         for operation in batch:
-            operation.error = StoreError(f"the store failed: {exc}")
-            operation.error.__cause__ = exc
+            operation.error = _failure(exc)
+
+
+def _failure(exc: sqlite3.Error) -> StoreError:
+    failure = StoreError(f"the store failed: {exc}")
+    failure.__cause__ = exc
+    return failure
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -194,10 +205,12 @@ def _lock(path: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
+        except BlockingIOError as exc:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             raise StoreLocked(f"the store {path} is in use by process {holder}: stop it, or name another file") from exc
+        except OSError as exc:
+            raise StoreError(f"can't lock the store {path}: {exc.strerror}") from exc
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

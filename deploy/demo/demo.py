@@ -19,6 +19,7 @@ from typing import NoReturn
 from airflow_api import AirflowApiError, TaskInstance
 from airflow_stack import AirflowStack
 from evidence import collect
+from feed import FeedReader
 from processes import StackError, ended_by_signals
 from progress import Progress
 from rich.console import Console
@@ -27,7 +28,8 @@ from timeline import table
 
 HERE = Path(__file__).resolve().parent
 DAG_ID = "airbyte_events_demo"
-WAYS = 3  # tasks of the DAG that start a sync, each on an Airbyte connection of its own
+WAITERS = ("synchronous", "sensor", "deferrable")
+"""The DAG's tasks that wait for a sync, in the order of the Airbyte connections that they wait on."""
 
 
 def main() -> int:
@@ -59,9 +61,10 @@ def run(home: Path, options: argparse.Namespace, console: Console) -> int:
     addresses = Addresses.choose()
     with ExitStack() as stack:
         stack.callback(progress, "all has stopped")
+        feed = stack.enter_context(FeedReader(addresses.listener_url, addresses.api_token))
         with progress.during("starting simulator and listener"):
             services = stack.enter_context(
-                Services(addresses, home, connections=WAYS, duration=options.duration, progress=progress)
+                Services(addresses, home, connections=len(WAITERS), duration=options.duration, progress=progress)
             )
         with progress.during("starting Airflow"):
             airflow = stack.enter_context(
@@ -69,11 +72,20 @@ def run(home: Path, options: argparse.Namespace, console: Console) -> int:
                     home / "airflow", HERE / "dags", connections=addresses.airflow_connections(), progress=progress
                 )
             )
+        connection_ids = services.connection_ids()
         with progress.during(f"running DAG {DAG_ID}"):
-            run_id, tasks = run_dag(airflow, services, progress, timeout=options.duration + 180)
+            run_id, tasks = run_dag(airflow, connection_ids, progress, timeout=options.duration + 180)
         timelines = [
-            collect(airflow.api, services, DAG_ID, run_id, task)
-            for task in sorted(tasks.values(), key=lambda task: (task.end_date is None, task.end_date))
+            collect(
+                tasks[name],
+                connection_id,
+                airflow=airflow.api,
+                dag_id=DAG_ID,
+                run_id=run_id,
+                services=services,
+                feed=feed,
+            )
+            for name, connection_id in zip(WAITERS, connection_ids, strict=True)
         ]
         console.print()
         console.print(table(timelines))
@@ -90,10 +102,10 @@ def run(home: Path, options: argparse.Namespace, console: Console) -> int:
 
 
 def run_dag(
-    airflow: AirflowStack, services: Services, progress: Progress, *, timeout: float
+    airflow: AirflowStack, connection_ids: list[str], progress: Progress, *, timeout: float
 ) -> tuple[str, dict[str, TaskInstance]]:
     """Run the DAG to its end, telling of every change of its tasks."""
-    run_id = airflow.trigger_dag(DAG_ID, {"connections": services.connection_ids()})
+    run_id = airflow.trigger_dag(DAG_ID, {"connections": connection_ids})
     progress(f"run {run_id} started")
     states: dict[str, str | None] = {}
 

@@ -3,10 +3,10 @@ to tell::
 
     python keeper.py GRACE COMMAND [ARGUMENT ...]
 
-Standard input is the line to whoever started the keeper. A line with a signal's name (``SIGKILL``) sends that signal
-to the command. The end of the input, which comes also when the starter was killed, ends the command: SIGTERM to
-everything it started, and SIGKILL to what is still there GRACE seconds later. When the command ends by itself, what it
-leaves behind is ended in the same way. SIGTERM to the keeper ends all without grace, at any time.
+Standard input is the line to whoever started the keeper. A line with a signal's name sends that signal to the command;
+``SIGKILL`` is for everything that the command started, too. The end of the input, which comes also when the starter was
+killed, ends all of it: SIGTERM, and SIGKILL to what is still there GRACE seconds later. When the command ends by
+itself, what it leaves behind is ended in the same way. SIGTERM to the keeper ends all without grace, at any time.
 
 Standard output gets one line, the command's process id. The command's output, and the keeper's, go to standard error.
 The keeper's exit status is the command's, or 128 plus the number of the signal that ended it.

@@ -18,13 +18,14 @@ STAGES = ("job ended", "webhook received", "confirmed", "published", "trigger fi
 class Timeline:
     """:param state: the task's, as Airflow has it.
     :param milliseconds: from the job's end to each of :data:`STAGES`; None for what did not happen, or was not seen.
-    :param requests: to Airbyte's API for this task's job, by route; None if they were not counted.
+    :param requests: to Airbyte's API while the task waited: those about its job alone, and those about all jobs; None
+        if they were not counted.
     """
 
     task_id: str
     state: str | None
     milliseconds: Mapping[str, float | None]
-    requests: Mapping[str, int] | None
+    requests: tuple[int, int] | None
 
 
 def timeline(
@@ -37,17 +38,17 @@ def timeline(
     published: datetime | None,
     fired: datetime | None,
     finished: datetime | None,
-    requests: Mapping[str, int] | None,
+    requests: tuple[int, int] | None,
 ) -> Timeline:
     """The way of one task. Times are aware and of one machine's clock; None is unknown.
 
     :param ended: the job, by Airbyte's word.
     :param received: the webhook, by the listener.
     :param confirmed: the job's state, by the API.
-    :param published: the event, on the listener's feed.
+    :param published: the event, as a reader of the listener's feed in another process saw it.
     :param fired: the trigger; None for a task that waited in its worker.
     :param finished: the task.
-    :param requests: to Airbyte's API for this job, by route.
+    :param requests: to Airbyte's API: about this job alone, and about all jobs.
     """
     moments = dict(zip(STAGES, (ended, received, confirmed, published, fired, finished), strict=True))
     return Timeline(
@@ -63,18 +64,24 @@ def timeline(
 
 def table(timelines: Iterable[Timeline]) -> Table:
     """For a Rich console: a row for each task, a column for each stage."""
-    drawn = Table(title="Milliseconds from the job's end", title_justify="left", box=None, pad_edge=False)
+    drawn = Table(
+        title="Milliseconds from a job's end, and the requests to Airbyte's API: about the job + about all jobs",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     drawn.add_column("task")
     drawn.add_column("state")
     for stage in STAGES:
         drawn.add_column(stage, justify="right")
-    drawn.add_column("API requests")
+    drawn.add_column("API requests", justify="right")
     for line in timelines:
         drawn.add_row(
             line.task_id,
             line.state or "none",
             *(_cell(line.milliseconds[stage]) for stage in STAGES),
-            _requests(line.requests),
+            "-" if line.requests is None else "{} + {}".format(*line.requests),
             style=None if line.state == "success" else "red",
         )
     return drawn
@@ -82,10 +89,3 @@ def table(timelines: Iterable[Timeline]) -> Table:
 
 def _cell(milliseconds: float | None) -> str:
     return "-" if milliseconds is None else f"{milliseconds:.0f}"
-
-
-def _requests(counts: Mapping[str, int] | None) -> str:
-    if counts is None:
-        return "-"
-    parts = ", ".join(f"{count} × {route}" for route, count in counts.items())
-    return f"{sum(counts.values())} ({parts})" if parts else "0"

@@ -70,9 +70,9 @@ class TestJobs:
         assert before <= committed <= time.time()
         assert told["history"][-1] == {"status": "failed", "at": told["committed_at"]}
         again = await airbyte.http.post(f"/_simulator/jobs/{job_id}/end", json={})
-        assert (again.status_code, again.json()) == (409, {"error": f"job {job_id} has failed already"})
+        assert (again.status_code, again.json()) == (409, {"error": f"job {job_id} has ended: failed"})
         many = await airbyte.control("POST", "/jobs/end", {"job_ids": [job_id, 4711]})
-        assert many["not_ended"] == {str(job_id): "it has failed already", "4711": "there is no such job"}
+        assert many["not_ended"] == {str(job_id): "it has ended: failed", "4711": "there is no such job"}
 
     async def test_are_listed(self, airbyte: Any) -> None:
         made = await airbyte.control("POST", "/connections", {"count": 2, "start": True})

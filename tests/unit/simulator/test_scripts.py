@@ -91,8 +91,14 @@ class TestFaults:
 
 @pytest.mark.parametrize(
     "options",
-    [{"client_id": "me"}, {"token_lifetime": 0}, {"latency": -1}, {"faults": [Fault(kind="lost", route="GET /jobs")]}],
+    [
+        {"client_id": "me"},
+        {"token_lifetime": 0},
+        {"latency": -1},
+        {"max_calls": 0},
+        {"faults": [Fault(kind="lost", route="GET /jobs")]},
+    ],
 )
 def test_wrong_simulators(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="together|above 0|no route"):
+    with pytest.raises(ValueError, match=r"together|above 0|no route"):
         Simulator(**options)

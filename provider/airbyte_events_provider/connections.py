@@ -1,0 +1,255 @@
+"""Airflow connections of the types ``airbyte`` and ``airbyte_events``, read and checked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
+
+from airbyte_events.airbyte import Credentials, normalise_url
+from airbyte_events.errors import SettingsError
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+logger = logging.getLogger(__name__)
+
+SECTION = "airbyte_events"
+"""Of Airflow's configuration."""
+
+REQUEST_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AirbyteSettings:
+    """What an Airflow connection of type ``airbyte`` says.
+
+    :param conn_id: its id in Airflow.
+    :param url: of the server, in the spelling of the API client.
+    :param credentials: None for an Airbyte without authentication.
+    :param token_url: where tokens are had, if not at the usual place.
+    :param proxies: proxy URLs by scheme (``http://``, ``https://``, ``all://``).
+    :param timeout: seconds for one request.
+    :param verify: whether, or by the certificates in which file or folder, the server's certificate is checked.
+    :param instance: what a listener calls this Airbyte.
+    :param listener_conn_id: the Airflow connection of the listener for it; None if it names none.
+    """
+
+    conn_id: str
+    url: str
+    credentials: Credentials | None = None
+    token_url: str | None = None
+    proxies: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    timeout: float = REQUEST_SECONDS
+    verify: bool | str = True
+    instance: str = "default"
+    listener_conn_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerSettings:
+    """What an Airflow connection of type ``airbyte_events`` says.
+
+    :param conn_id: its id in Airflow.
+    :param url: of the listener.
+    :param token: one of its API tokens.
+    :param verify: see :class:`AirbyteSettings`.
+    """
+
+    conn_id: str
+    url: str
+    token: str | None = field(default=None, repr=False)
+    verify: bool | str = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubSettings:
+    """What a hub needs: an Airbyte, and a listener if there is one."""
+
+    airbyte: AirbyteSettings
+    listener: ListenerSettings | None = None
+
+
+def read_airbyte(conn_id: str) -> AirbyteSettings:
+    """Read the Airflow connection of an Airbyte.
+
+    :raises AirflowNotFoundException: if there is no such connection.
+    :raises SettingsError: if there is something wrong with it.
+    """
+    connection = BaseHook.get_connection(conn_id)
+    for secret in _secrets(connection):
+        mask_secret(secret)
+    return parse_airbyte(connection)
+
+
+def read_listener(conn_id: str) -> ListenerSettings:
+    """Read the Airflow connection of a listener; raises as :func:`read_airbyte` does."""
+    return parse_listener(BaseHook.get_connection(conn_id))
+
+
+def read_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
+    """Read all that a hub needs.
+
+    A listener's connection that is missing or wrong costs speed, not correctness: it is logged, and Airbyte polled.
+
+    :param airbyte_conn_id: the Airbyte.
+    :param listener_conn_id: the listener; by default the one that the Airbyte's connection names, else the one in
+        Airflow's configuration, else none. An empty string is none.
+    """
+    airbyte = read_airbyte(airbyte_conn_id)
+    if chosen := choose_listener(listener_conn_id, airbyte):
+        try:
+            return HubSettings(airbyte=airbyte, listener=read_listener(chosen))
+        except (AirflowNotFoundException, SettingsError) as exc:
+            _do_without(chosen, exc)
+    return HubSettings(airbyte=airbyte)
+
+
+async def aread_airbyte(conn_id: str) -> AirbyteSettings:
+    """:func:`read_airbyte` for the triggerer's event loop."""
+    connection = await _aget_connection(conn_id)
+    for secret in _secrets(connection):
+        await sync_to_async(mask_secret)(secret)
+    return parse_airbyte(connection)
+
+
+async def aread_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
+    """:func:`read_hub` for the triggerer's event loop."""
+    airbyte = await aread_airbyte(airbyte_conn_id)
+    if chosen := choose_listener(listener_conn_id, airbyte):
+        try:
+            return HubSettings(airbyte=airbyte, listener=parse_listener(await _aget_connection(chosen)))
+        except (AirflowNotFoundException, SettingsError) as exc:
+            _do_without(chosen, exc)
+    return HubSettings(airbyte=airbyte)
+
+
+async def _aget_connection(conn_id: str) -> Connection:
+    if hasattr(BaseHook, "aget_connection"):
+        return await BaseHook.aget_connection(conn_id)
+    return await sync_to_async(BaseHook.get_connection)(conn_id)
+
+
+def choose_listener(wanted: str | None, airbyte: AirbyteSettings) -> str | None:
+    """Which listener's connection is to be used."""
+    if wanted is not None:
+        return wanted or None
+    return airbyte.listener_conn_id or conf.get(SECTION, "listener_conn_id", fallback=None) or None
+
+
+def _do_without(conn_id: str, fault: Exception) -> None:
+    logger.error("the listener's connection %r can't be used, polling Airbyte instead: %s", conn_id, fault)
+
+
+def parse_airbyte(connection: Connection) -> AirbyteSettings:
+    """:raises SettingsError: if there is something wrong with the connection."""
+    conn_id = connection.conn_id
+    extra = _extra(connection)
+    try:
+        url = normalise_url(connection.host or "")
+        credentials = None
+        if connection.login or connection.password:
+            credentials = Credentials(client_id=connection.login or "", client_secret=connection.password or "")
+    except SettingsError as exc:
+        raise SettingsError(f"Airflow connection {conn_id!r}: {exc}") from exc
+    return AirbyteSettings(
+        conn_id=conn_id,
+        url=url,
+        credentials=credentials,
+        token_url=connection.schema or None,
+        proxies=tuple(_proxies(conn_id, extra.get("proxies"))),
+        timeout=parse_timeout(extra.get("timeout"), f"extra 'timeout' of Airflow connection {conn_id!r}"),
+        verify=_verify(conn_id, extra.get("verify")),
+        instance=_text(conn_id, extra, "instance") or "default",
+        listener_conn_id=_text(conn_id, extra, "listener_conn_id"),
+    )
+
+
+def parse_listener(connection: Connection) -> ListenerSettings:
+    """:raises SettingsError: if there is something wrong with the connection."""
+    conn_id = connection.conn_id
+    host = (connection.host or "").strip()
+    if not host:
+        raise SettingsError(f"Airflow connection {conn_id!r} has no host: write the listener's URL, http://listener:8484")
+    if "://" not in host:
+        host = f"{connection.schema or 'http'}://{host}" + (f":{connection.port}" if connection.port else "")
+    return ListenerSettings(
+        conn_id=conn_id,
+        url=host.rstrip("/"),
+        token=connection.password or None,
+        verify=_verify(conn_id, _extra(connection).get("verify")),
+    )
+
+
+def parse_timeout(value: object, name: str) -> float:
+    """Seconds for one request.
+
+    :raises SettingsError: if it is no positive number.
+    """
+    if value is None or value == "":
+        return REQUEST_SECONDS
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise SettingsError(f"{name} is not a positive number of seconds, for example 20")
+    return seconds
+
+
+def _extra(connection: Connection) -> dict[str, Any]:
+    # Not extra_dejson, which talks to the supervisor and may not do that on an event loop.
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise SettingsError(f"the extra of Airflow connection {connection.conn_id!r} is not a JSON object")
+    return extra
+
+
+def _text(conn_id: str, extra: dict[str, Any], name: str) -> str | None:
+    value = extra.get(name)
+    if value is not None and not isinstance(value, str):
+        raise SettingsError(f"extra {name!r} of Airflow connection {conn_id!r} is not text")
+    return value or None
+
+
+def _verify(conn_id: str, value: object) -> bool | str:
+    if value is None or value == "":
+        return True
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.lower(), value)
+    if isinstance(value, bool):
+        return value
+    raise SettingsError(
+        f"extra 'verify' of Airflow connection {conn_id!r} is neither true nor false nor a file of certificates"
+    )
+
+
+def _proxies(conn_id: str, value: object) -> Iterator[tuple[str, str]]:
+    if not value:
+        return
+    proxies = {"all": value} if isinstance(value, str) else value
+    if not isinstance(proxies, dict) or not all(isinstance(url, str) and "://" in url for url in proxies.values()):
+        raise SettingsError(
+            f"extra 'proxies' of Airflow connection {conn_id!r} is neither a proxy's URL nor an object of such URLs "
+            'by scheme, for example {"https": "http://proxy:3128"}'
+        )
+    for scheme, url in proxies.items():
+        yield (scheme if "://" in scheme else f"{scheme}://"), url
+
+
+def _secrets(connection: Connection) -> Iterator[str]:
+    """What Airflow does not mask by itself: it knows the password, but not those within proxy URLs."""
+    if connection.password:
+        yield connection.password
+    for _, url in _proxies(connection.conn_id, _extra(connection).get("proxies")):
+        login, at, _ = url.rpartition("@")
+        if at and ":" in login.partition("://")[2]:
+            yield login.rpartition(":")[2]
