@@ -1,0 +1,313 @@
+"""The values: statuses, times, cursors, filters, and the forms that events take outside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from itertools import product
+from typing import Any
+
+import pytest
+
+from airbyte_events.events import (
+    FOLLOWED_BY,
+    Cursor,
+    EventFilter,
+    JobError,
+    JobEvent,
+    JobRef,
+    JobStatus,
+    Origin,
+    Verdict,
+    annotate,
+    format_time,
+    parse_status,
+    parse_time,
+    reconcile,
+    succeed,
+)
+
+NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+TERMINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
+
+
+def event(status: JobStatus = JobStatus.RUNNING, job_id: int = 7, **values: Any) -> JobEvent:
+    return JobEvent(
+        **{"ref": JobRef("default", job_id), "status": status, "observed_at": NOON, "origin": Origin.POLL} | values
+    )
+
+
+FULL = event(
+    JobStatus.FAILED,
+    connection_id="c",
+    workspace_id="w",
+    job_type="sync",
+    previous_status=JobStatus.RUNNING,
+    started_at=NOON - timedelta(hours=1),
+    finished_at=NOON - timedelta(microseconds=1),
+    records=0,
+    bytes=2**62,
+    duration_seconds=0.5,
+    error=JobError(message="it broke", type="config_error", origin="source"),
+    names={"connection": "Orders → Lake"},
+    url="https://airbyte.example.com/x",
+)
+
+
+class TestStatus:
+    def test_the_table_has_every_status(self) -> None:
+        assert set(FOLLOWED_BY) == set(JobStatus)
+        assert {status for status in JobStatus if status.terminal} == TERMINAL
+
+    @pytest.mark.parametrize("name", ["unheard_of", "", "SUCCEEDED", "succeeded ", None, 1, True, [], {}])
+    def test_a_name_that_is_not_known_is_active(self, name: object) -> None:
+        assert parse_status(name) is JobStatus.UNKNOWN
+        assert not parse_status(name).terminal
+
+    @pytest.mark.parametrize(("known", "told"), list(product(JobStatus, JobStatus)))
+    def test_i2_a_terminal_status_is_absorbed_for_ever(self, known: JobStatus, told: JobStatus) -> None:
+        verdict = reconcile(event(known), event(told))
+        if known is told:
+            assert verdict is Verdict.REPEAT
+        elif known in TERMINAL:
+            assert verdict is (Verdict.CONTRADICTION if told in TERMINAL else Verdict.REPEAT)
+        else:
+            assert verdict is Verdict.NEW
+
+    @pytest.mark.parametrize("status", JobStatus)
+    def test_whatever_is_told_first_is_new(self, status: JobStatus) -> None:
+        assert reconcile(None, event(status)) is Verdict.NEW
+
+
+class TestSucceedAndAnnotate:
+    def test_what_is_not_told_again_stays(self) -> None:
+        known = event(
+            connection_id="c", workspace_id="w", job_type="sync", started_at=NOON, names={"source": "s"}, url="u"
+        )
+        cursor = Cursor("ab", 2)
+        stored = succeed(known, event(JobStatus.SUCCEEDED, records=3), cursor)
+        assert stored == replace(
+            known, status=JobStatus.SUCCEEDED, previous_status=JobStatus.RUNNING, records=3, cursor=cursor
+        )
+
+    def test_a_first_event_has_no_previous_status(self) -> None:
+        assert succeed(None, FULL, Cursor("ab", 1)).previous_status is None
+
+    def test_annotating_fills_what_is_unknown_and_nothing_else(self) -> None:
+        bare = event(JobStatus.FAILED, cursor=Cursor("ab", 1), records=0, names={"source": "mine"})
+        told = annotate(bare, replace(FULL, records=5))
+        assert (told.error, told.url, told.bytes, told.workspace_id) == (FULL.error, FULL.url, 2**62, "w")
+        assert (told.records, told.names, told.cursor) == (0, {"source": "mine"}, bare.cursor)
+        assert annotate(told, event(JobStatus.FAILED)) == told
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [
+            ("2024-01-01T12:00Z", 0),
+            ("2024-01-01T12:00:00Z", 0),
+            ("2024-01-01 12:00:00", 0),
+            ("2024-01-01T12:00:00.5Z", 0.5),
+            ("2024-01-01T12:00:00,25z", 0.25),
+            ("2024-01-01T12:00:00.123456789Z", 0.123456),
+            ("2024-01-01T12:00:00.1234567890123456789Z", 0.123456),
+            ("2024-01-01T14:30:00+02:30", 0),
+            ("2024-01-01T14:30+0230", 0),
+            ("2023-12-31T23:00:00-13:00", 0),
+            ("2024-01-02T02:00:00.000001+14:00", 0.000001),
+            ("2024-01-01T12:00:00 Z", 0),
+        ],
+    )
+    def test_of_any_precision_and_offset(self, text: str, seconds: float) -> None:
+        moment = parse_time(text)
+        assert moment == NOON + timedelta(seconds=seconds)
+        assert moment.tzinfo is timezone.utc
+
+    def test_none_stays_none(self) -> None:
+        assert parse_time(None) is None
+        assert format_time(None) is None
+
+    @pytest.mark.parametrize(
+        "garbage",
+        [
+            "",
+            "now",
+            "2024-01-01",
+            "2024-1-1T12:00Z",
+            "2024-02-30T12:00Z",
+            "2024-01-01T25:00Z",
+            "2024-01-01T12:60Z",
+            "2024-01-01T12:00:61Z",
+            "2024-01-01T12:00:00.Z",
+            "2024-01-01T12:00:00+2",
+            "2024-01-01T12:00:00+99:00",
+            "2024-01-01T12:00:00+02:60",
+            "2024-01-01T12:00:00Z\n",
+            " 2024-01-01T12:00:00Z",
+            "٢٠٢٤-01-01T12:00:00Z",
+            "0001-01-01T00:00:00+01:00",
+            "9999-12-31T23:59:59-01:00",
+            "0000-01-01T00:00:00Z",
+            1704110400,
+            1.5,
+            True,
+            [],
+            {},
+        ],
+    )
+    def test_garbage_is_refused_in_one_way(self, garbage: object) -> None:
+        with pytest.raises(ValueError, match=r"\S"):
+            parse_time(garbage)
+
+    def test_are_written_in_utc_and_of_one_width(self) -> None:
+        assert format_time(NOON) == "2024-01-01T12:00:00.000000Z"
+        east = NOON.astimezone(timezone(timedelta(hours=5, minutes=45)))
+        assert format_time(east) == format_time(NOON)
+        assert len(str(format_time(NOON + timedelta(microseconds=1)))) == len(str(format_time(NOON)))
+
+
+class TestData:
+    @pytest.mark.parametrize("original", [FULL, event(), event(JobStatus.UNKNOWN, previous_status=JobStatus.UNKNOWN)])
+    def test_comes_back_from_json(self, original: JobEvent) -> None:
+        assert JobEvent.from_data(json.loads(json.dumps(original.data()))) == original
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            "connection_id",
+            "workspace_id",
+            "job_type",
+            "previous_status",
+            "started_at",
+            "finished_at",
+            "records",
+            "bytes",
+            "duration_seconds",
+            "error",
+            "url",
+        ],
+    )
+    def test_every_null_comes_back(self, field: str) -> None:
+        partial = replace(FULL, **{field: None})
+        data = partial.data()
+        assert data.get(field) is None
+        assert JobEvent.from_data(json.loads(json.dumps(data))) == partial
+
+    def test_names_and_url_are_there_only_where_they_are_known(self) -> None:
+        assert {"names", "url"}.isdisjoint(event().data())
+        assert FULL.data()["names"] == {"connection": "Orders → Lake"}
+
+    def test_has_the_contracts_fields(self) -> None:
+        assert list(event().data()) == (
+            "instance job_id connection_id workspace_id job_type status previous_status started_at finished_at"
+            " observed_at records bytes duration_seconds origin error"
+        ).split(" ")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"job_id": None},
+            {"job_id": "x"},
+            {"job_id": float("inf")},
+            {"observed_at": None},
+            {"observed_at": "yesterday"},
+            {"origin": "rumour"},
+            {"error": "text"},
+            {"names": 5},
+            {"started_at": 5},
+        ],
+    )
+    def test_what_is_no_event_is_a_value_error(self, change: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"\S"):
+            JobEvent.from_data({**FULL.data(), **change})
+        with pytest.raises(ValueError, match=r"\S"):
+            JobEvent.from_data({name: value for name, value in FULL.data().items() if name not in change})
+
+    def test_an_error_reads_as_a_sentence(self) -> None:
+        assert str(FULL.error) == "it broke (type config_error, origin source)"
+        assert str(JobError(message=None)) == "no message"
+
+
+class TestEnvelope:
+    def test_is_a_cloud_event(self) -> None:
+        envelope = replace(FULL, cursor=Cursor("ab", 12)).envelope("https://airbyte.example.com")
+        data = envelope.pop("data")
+        assert envelope == {
+            "specversion": "1.0",
+            "id": "ab-12",
+            "type": "io.airbyte.job.failed",
+            "source": "https://airbyte.example.com",
+            "subject": "jobs/7",
+            "time": "2024-01-01T11:59:59.999999Z",
+            "sequence": "000000000000000012",
+            "datacontenttype": "application/json",
+        }
+        assert data == FULL.data()
+
+    def test_of_a_job_without_end_has_the_time_it_was_observed(self) -> None:
+        assert event(cursor=Cursor("ab", 1)).envelope("x")["time"] == format_time(NOON)
+
+    @pytest.mark.parametrize("original", [FULL, event()])
+    def test_comes_back(self, original: JobEvent) -> None:
+        stored = replace(original, cursor=Cursor("00ff", 3))
+        assert JobEvent.from_envelope(json.loads(json.dumps(stored.envelope("x")))) == stored
+
+    def test_is_there_once_the_event_is_stored(self) -> None:
+        with pytest.raises(ValueError, match="once it is stored"):
+            event().envelope("x")
+
+    @pytest.mark.parametrize("wrong", [{}, {"data": {}}, {"id": "ab-1", "data": []}, {"id": 5, "data": {}}])
+    def test_what_is_none_is_a_value_error(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValueError, match=r"\S"):
+            JobEvent.from_envelope(wrong)
+
+
+class TestCursor:
+    @pytest.mark.parametrize("text", ["ab-0", "5f3a9c1e-42", "0-999999999999999999"])
+    def test_comes_back(self, text: str) -> None:
+        assert str(Cursor.parse(text)) == text
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "-", "ab", "ab-", "-1", "ab--1", "ab-01", "AB-1", "ab-1 ", "ab-1\n", "ab-1e3", f"ab-{10**18}", "ab-١"],
+    )
+    def test_anything_else_is_refused_with_an_example(self, text: str) -> None:
+        with pytest.raises(ValueError, match="5f3a9c1e-42"):
+            Cursor.parse(text)
+
+
+class TestFilter:
+    def test_without_criteria_takes_everything(self) -> None:
+        assert EventFilter().matches(FULL)
+        assert EventFilter().matches(event())
+
+    @pytest.mark.parametrize(
+        ("wanted", "matches"),
+        [
+            (EventFilter(instances=frozenset({"default", "other"})), True),
+            (EventFilter(instances=frozenset({"other"})), False),
+            (EventFilter(job_ids=frozenset({7, 8})), True),
+            (EventFilter(job_ids=frozenset({8})), False),
+            (EventFilter(connection_ids=frozenset({"c"})), True),
+            (EventFilter(connection_ids=frozenset({"d"})), False),
+            (EventFilter(statuses=frozenset({JobStatus.FAILED})), True),
+            (EventFilter(statuses=frozenset({JobStatus.RUNNING})), False),
+            (EventFilter(terminal=True), True),
+            (EventFilter(terminal=False), False),
+            (EventFilter(terminal=False, statuses=frozenset({JobStatus.FAILED})), False),
+            (EventFilter(job_ids=frozenset({7}), instances=frozenset({"other"})), False),
+        ],
+    )
+    def test_wants_all_criteria_and_any_value_of_each(self, wanted: EventFilter, matches: bool) -> None:
+        assert wanted.matches(FULL) is matches
+
+    def test_an_event_without_connection_is_of_none(self) -> None:
+        assert not EventFilter(connection_ids=frozenset({"c"})).matches(event())
+
+    def test_knows_when_it_is_for_one_job(self) -> None:
+        one = EventFilter(instances=frozenset({"default"}), job_ids=frozenset({7}))
+        assert one.only_job == JobRef("default", 7)
+        assert EventFilter(job_ids=frozenset({7})).only_job is None
+        assert replace(one, job_ids=frozenset({7, 8})).only_job is None
