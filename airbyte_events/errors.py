@@ -5,6 +5,7 @@
     ├── NotificationError          a webhook body that is not a notification
     ├── AirbyteError               Airbyte's API did not give what was asked
     │   ├── AirbyteUnreachable     no answer: refused, reset, timed out
+    │   │   └── NotSent            no connection was made: Airbyte never saw the request
     │   ├── AirbyteProtocolError   an answer that is not the public API's (HTML, wrong shape, a redirect)
     │   └── AirbyteStatusError     an answer with an error status
     │       ├── Unauthorized       401, after the token was renewed once
@@ -49,6 +50,10 @@ class AirbyteError(AirbyteEventsError):
 
 class AirbyteUnreachable(AirbyteError):
     """No answer: connection refused or reset, or a time-out."""
+
+
+class NotSent(AirbyteUnreachable):
+    """The request never left this machine, so it is safe to send again whatever it asks for."""
 
 
 class AirbyteProtocolError(AirbyteError):

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import anyio
 
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.errors import AirbyteError, AirbyteStatusError, RateLimited, Unauthorized
+from airbyte_events.errors import AirbyteError, Conflict, Forbidden, NotFound
 from airbyte_events.events import (
     PUSHED_JOB_TYPES,
     JobEvent,
@@ -40,7 +40,10 @@ OVERLAP = timedelta(minutes=2)
 """How far a look reaches back behind the one before: more than Airbyte's web server and database differ by."""
 
 LOOKBACK = timedelta(minutes=10)
-"""How far the first look of all reaches back."""
+"""How far the first look of all reaches back, at least: to when the first of the watched jobs was watched."""
+
+LARGEST_LOOK = 5_000
+"""Jobs that one look takes in. After an absence in which more have changed, those that are watched are read."""
 
 WATCH_SECONDS = 30 * 60.0
 """How long a job is watched for somebody who does not ask again."""
@@ -55,8 +58,10 @@ _NEVER = float("-inf")
 
 @dataclass(slots=True)
 class _Watch:
+    began: datetime
     until: float = 0.0
     seen: float = _NEVER
+    """When Airbyte last told of it."""
     pushed: bool = True
 
 
@@ -79,15 +84,19 @@ class Monitor:
     :param instance: its name.
     :param airbyte: its API.
     :param store: where its events go.
+    :param largest_look: see :data:`LARGEST_LOOK`.
     """
 
-    def __init__(self, instance: str, airbyte: AirbyteClient, store: EventStore) -> None:
+    def __init__(
+        self, instance: str, airbyte: AirbyteClient, store: EventStore, *, largest_look: int = LARGEST_LOOK
+    ) -> None:
         self.instance = instance
         self.airbyte = airbyte
         self.counters = Counters()
         self.watch_changed = anyio.Event()
         """Set when a job is watched that was not; replaced by whoever waits for it."""
         self._store = store
+        self._largest_look = largest_look
         self._watches: dict[int, _Watch] = {}
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
         self._looking = anyio.Lock()
@@ -127,17 +136,16 @@ class Monitor:
         now = time.monotonic()
         fresh = [job_id for job_id in job_ids if job_id not in self._watches]
         for job_id in job_ids:
-            self._watches.setdefault(job_id, _Watch()).until = now + WATCH_SECONDS
-        if fresh:
-            self.watch_changed.set()
-        known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
-        self._see(known.values())
-        states: dict[int, JobEvent | None] = {ref.job_id: state for ref, state in known.items()}
-        states |= await self.confirm([job_id for job_id in job_ids if job_id not in states], Origin.SUBMIT)
-        for job_id, state in states.items():
-            if state is None:
-                self._watches.pop(job_id, None)
-        return states
+            self._watches.setdefault(job_id, _Watch(began=utcnow())).until = now + WATCH_SECONDS
+        try:
+            known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+            self._see(known.values(), asked=False)
+            states: dict[int, JobEvent | None] = {ref.job_id: state for ref, state in known.items()}
+            return states | await self.confirm([job_id for job_id in job_ids if job_id not in states], Origin.SUBMIT)
+        finally:
+            # Only now is it known which of them are worth a look.
+            if any(job_id in self._watches for job_id in fresh):
+                self.watch_changed.set()
 
     def forget(self, job_id: int) -> None:
         """Nobody waits for this job any more."""
@@ -185,11 +193,12 @@ class Monitor:
         async with self._looking:
             mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
             started = utcnow()
-            since = mark - OVERLAP if mark else started - LOOKBACK
+            first = min([watch.began for watch in self._watches.values()], default=started)
+            since = (mark or min(first, started - LOOKBACK + OVERLAP)) - OVERLAP
             found, served_at = await self._find(since, started)
-            if mark is None and served_at < since:
-                # This clock is far ahead of Airbyte's, which is the one that counts.
-                found, served_at = await self._find(served_at - LOOKBACK, served_at)
+            if served_at < since:
+                # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
+                found, served_at = await self._find(served_at - (started - since), served_at)
             self.counters.looks += 1
             await self._absorb(found.values(), origins or {}, notifications or {})
             await self._store.remember(f"looked_at/{self.instance}", format_time(served_at) or "")
@@ -201,6 +210,11 @@ class Monitor:
         async for page in self.airbyte.find_jobs(updated_since=since):
             served_at = served_at or page.served_at or started
             found |= {job.job_id: job for job in page.jobs}
+            if len(found) >= self._largest_look:
+                logger.warning("more than %d jobs of %s have changed since %s", len(found), self.instance, since)
+                for watch in self._watches.values():
+                    watch.seen = _NEVER
+                break
         return found, served_at or started
 
     async def read(
@@ -222,16 +236,12 @@ class Monitor:
                 self.counters.reads += 1
                 try:
                     answers[job_id] = await self.airbyte.get_job(job_id)
-                except (Unauthorized, RateLimited) as exc:
-                    failures.append(exc)
-                except AirbyteStatusError as exc:
-                    # 409, 404, and 403 on Cloud, are Airbyte's ways to say that it has no such job.
-                    if exc.status_code < 500:
+                except AirbyteError as exc:
+                    if _says_unknown(exc):
                         answers[job_id] = None
+                        self.forget(job_id)
                     else:
                         failures.append(exc)
-                except AirbyteError as exc:
-                    failures.append(exc)
 
         async with anyio.create_task_group() as tasks:
             for job_id in job_ids:
@@ -242,9 +252,9 @@ class Monitor:
         return answers
 
     async def absorb(self, states: Sequence[JobEvent]) -> None:
-        """Take over states that another listener has confirmed."""
+        """Take over states that a listener has confirmed."""
         await self._store.append(states)
-        self._see(states)
+        self._see(states, asked=False)
 
     async def _absorb(
         self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Notification]
@@ -261,13 +271,15 @@ class Monitor:
         if missing:
             announcements = await self._store.announcements(missing)
             told |= {ref: parse(stored.body) for ref, stored in announcements.items()}
+        # What the API does not say, too, is nobody's word.
+        told = {ref: notification for ref, notification in told.items() if _agree(observed.get(ref), notification)}
         enriched = [_enrich(event, told.get(ref)) for ref, event in observed.items()]
         verdicts = await self._store.append(enriched)
         self._count(enriched, verdicts, told)
         repeats = [
             event
             for event, verdict in zip(enriched, verdicts, strict=True)
-            if verdict is Verdict.REPEAT and event.terminal and event.ref.job_id in notifications
+            if verdict is Verdict.REPEAT and event.terminal and event.ref in told
         ]
         if repeats:
             await self._store.annotate(repeats)
@@ -292,7 +304,7 @@ class Monitor:
             duration_seconds=job.duration_seconds if terminal else None,
         )
 
-    def _see(self, states: Iterable[JobEvent]) -> None:
+    def _see(self, states: Iterable[JobEvent], *, asked: bool = True) -> None:
         now = time.monotonic()
         for state in states:
             if (watch := self._watches.get(state.ref.job_id)) is None:
@@ -300,7 +312,9 @@ class Monitor:
             if state.terminal:
                 del self._watches[state.ref.job_id]
             else:
-                watch.seen = now
+                # What was not told by Airbyte just now is good for a beginning.
+                if asked or watch.seen == _NEVER:
+                    watch.seen = now
                 watch.pushed = state.job_type in PUSHED_JOB_TYPES
 
     def _count(
@@ -324,13 +338,23 @@ def _news(known: JobEvent | None, observed: JobEvent) -> bool:
     return known is None or known.status is not observed.status
 
 
+def _agree(event: JobEvent | None, told: Notification) -> bool:
+    return event is not None and told.expected_status is event.status
+
+
+def _says_unknown(error: AirbyteError) -> bool:
+    """409, and 403 on Cloud, are Airbyte's ways to say that it has no such job, in a problem document of its own: what
+    a proxy in front of it answers while Airbyte restarts says nothing about a job."""
+    return isinstance(error, (Conflict, Forbidden, NotFound)) and error.type is not None
+
+
 def _announceable(event: JobEvent) -> bool:
     return event.job_type in PUSHED_JOB_TYPES and event.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
 def _enrich(event: JobEvent, told: Notification | None) -> JobEvent:
-    """Add what a notification knows, if the API says what it says."""
-    if told is None or told.expected_status is not event.status:
+    """Add what a notification knows."""
+    if told is None:
         return event
     return replace(
         event,

@@ -32,7 +32,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from airbyte_events.api_url import normalise_url, token_endpoint
+from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import SettingsError
 from airbyte_events.settings_sources import (
     DEFAULT_INSTANCE,

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
 from asgiref.sync import sync_to_async
 
 from airbyte_events.airbyte import Credentials, normalise_url
 from airbyte_events.errors import SettingsError
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf, mask_secret
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection

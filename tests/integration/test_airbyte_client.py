@@ -14,7 +14,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from airbyte_events.airbyte import AirbyteClient, Credentials, Job, JobPage, NotSent
+from airbyte_events.airbyte import AirbyteClient, Credentials, Job, JobPage
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -23,6 +23,7 @@ from airbyte_events.errors import (
     Conflict,
     Forbidden,
     NotFound,
+    NotSent,
     RateLimited,
     ServerError,
     SettingsError,

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from airbyte_events.airbyte import normalise_url
-from airbyte_events.api_url import token_endpoint
+from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.errors import SettingsError
 
 SELF_HOSTED = "http://localhost:8000/api/public/v1"

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
-from airbyte_events.airbyte import NotSent
-from airbyte_events.backoff import Backoff, again, transient
+from airbyte_events.airbyte.backoff import Backoff, again, transient
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -16,6 +15,7 @@ from airbyte_events.errors import (
     AirbyteUnreachable,
     Conflict,
     NotFound,
+    NotSent,
     RateLimited,
     ServerError,
 )

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from airbyte_events.airbyte.jobs import Job, parse_duration, parse_job
 from airbyte_events.events import JobStatus
-from airbyte_events.jobs import Job, parse_duration, parse_job
 
 FIELDS: dict[str, Any] = {
     "jobId": 1234,

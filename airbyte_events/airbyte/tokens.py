@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import anyio
 
 from airbyte_events import wire
-from airbyte_events.backoff import again
+from airbyte_events.airbyte.backoff import again
+from airbyte_events.airbyte.exchange import Answer
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, SettingsError
-from airbyte_events.exchange import Answer
 
 _RENEW_AT = 0.9
 

@@ -25,6 +25,7 @@ from airbyte_events.errors import (
     Conflict,
     Forbidden,
     NotFound,
+    NotSent,
     RateLimited,
     ServerError,
     Unauthorized,
@@ -35,10 +36,6 @@ LARGEST_ANSWER = 10 * 1024 * 1024
 """Bytes. A page of 100 jobs has about 30 kB."""
 
 _LONGEST_MESSAGE = 300
-
-
-class NotSent(AirbyteUnreachable):
-    """The request never left this machine, so it is safe to send again whatever it asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,23 +16,22 @@ from typing import Any
 
 import httpx
 
-from airbyte_events.api_url import normalise_url, token_endpoint
-from airbyte_events.backoff import Backoff, transient
+from airbyte_events.airbyte.backoff import Backoff, transient
+from airbyte_events.airbyte.exchange import Answer, Observer, Request, exchange
+from airbyte_events.airbyte.jobs import Job, JobPage, parse_job
+from airbyte_events.airbyte.tokens import Credentials, TokenCache
+from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
     Forbidden,
     NotFound,
+    NotSent,
     RateLimited,
     SettingsError,
     Unauthorized,
 )
 from airbyte_events.events import JobStatus, format_time
-from airbyte_events.exchange import Answer, NotSent, Observer, Request, exchange
-from airbyte_events.jobs import Job, JobPage, parse_job
-from airbyte_events.tokens import Credentials, TokenCache
-
-__all__ = ["AirbyteClient", "Credentials", "Job", "JobPage", "JobPages", "NotSent", "normalise_url"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class AirbyteClient:
     :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used.
     :param url: in any spelling that :func:`normalise_url` takes.
     :param credentials: of an application; None for an Airbyte without authentication.
-    :param token_url: see :func:`~airbyte_events.api_url.token_endpoint`.
+    :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.
     :param workspace_ids: the workspaces whose jobs are listed; all that the credentials see if empty.
     :param timeout: seconds for one attempt, connection to last byte.
     :param create_timeout: seconds for creating or cancelling a job, which takes Airbyte up to minutes.

@@ -1,0 +1,128 @@
+"""Starting a job, so that one is started at most once: conflicts, and answers that got lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+
+import anyio
+
+from airbyte_events.airbyte import AirbyteClient, Job
+from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable, Conflict, NotSent, ServerError
+from airbyte_events.events import utcnow
+
+logger = logging.getLogger(__name__)
+
+LOOKS = (0.0, 2.0, 5.0, 10.0)
+"""Seconds before each look for a job whose creation got no answer: Airbyte may be at it still."""
+
+_PAUSES = (1.0, 3.0, 10.0)
+_RECENT = timedelta(days=1)
+_CLOCKS = timedelta(hours=1)
+_SLACK = timedelta(seconds=2)
+
+
+class How(str, Enum):
+    """How a job was come by."""
+
+    STARTED = "started"
+    ATTACHED = "attached"
+    """It was running already."""
+    FOUND = "found"
+    """It was created, and the answer that said so was lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A job to wait for."""
+
+    job: Job
+    how: How
+
+
+async def submit(airbyte: AirbyteClient, connection_id: str, job_type: str = "sync") -> Submission:
+    """Start a job of the connection, or find the one that is there instead.
+
+    A connection has one job at a time. While one of the same type runs, that is the job; one of another type is in the
+    way. Nothing is created again before a look has shown that the first request created nothing.
+
+    :param connection_id: the Airbyte connection (UUID).
+    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :raises AirbyteError: if there is no job in the end; the message says why.
+    """
+    began = utcnow()
+    for pause in (*_PAUSES, None):
+        try:
+            return Submission(job=await airbyte.create_job(connection_id, job_type), how=How.STARTED)
+        except Conflict as exc:
+            if exc.type == "state-conflict":
+                raise Conflict(
+                    409, f"{exc}; is connection {connection_id} enabled in Airbyte?", type=exc.type
+                ) from exc
+            if (running := await find_active(airbyte, connection_id)) is not None:
+                return _attach(running, job_type, exc)
+            failure: AirbyteError = exc
+        except NotSent:
+            raise
+        except (AirbyteUnreachable, ServerError, AirbyteProtocolError) as exc:
+            logger.warning("whether Airbyte has started a job is not known, looking for it: %s", exc)
+            if (created := await find_created(airbyte, connection_id, job_type, began)) is not None:
+                return Submission(job=created, how=How.FOUND)
+            failure = exc
+        if pause is None:
+            raise failure
+        logger.info("Airbyte has started no job, trying again in %g s: %s", pause, failure)
+        await anyio.sleep(pause)
+    raise AssertionError
+
+
+def _attach(running: Job, job_type: str, conflict: Conflict) -> Submission:
+    if running.job_type not in (None, job_type):
+        raise Conflict(
+            409,
+            f"a {running.job_type} job ({running.job_id}) of the connection runs, so no {job_type} can be started",
+            type=conflict.type,
+        ) from conflict
+    return Submission(job=running, how=How.ATTACHED)
+
+
+async def find_active(airbyte: AirbyteClient, connection_id: str) -> Job | None:
+    """The connection's newest active job.
+
+    Its status is not asked for in the list: some releases can't do that.
+    """
+    for since in (utcnow() - _RECENT, None):
+        active = [job async for job in _jobs(airbyte, connection_id, since) if not job.status.terminal]
+        if active:
+            return max(active, key=lambda job: job.job_id)
+    return None
+
+
+async def find_created(airbyte: AirbyteClient, connection_id: str, job_type: str, began: datetime) -> Job | None:
+    """The connection's newest job of this type that was created since then.
+
+    :param began: by this machine's clock; how Airbyte's differs is taken from its answers.
+    """
+    for seconds in LOOKS:
+        await anyio.sleep(seconds)
+        asked = utcnow()
+        created: list[Job] = []
+        async for page in airbyte.find_jobs(
+            connection_id=connection_id, job_type=job_type, created_since=began - _CLOCKS
+        ):
+            ahead = page.served_at - asked if page.served_at is not None else timedelta(0)
+            created += [
+                job for job in page.jobs if job.started_at is not None and job.started_at >= began + ahead - _SLACK
+            ]
+        if created:
+            return max(created, key=lambda job: job.job_id)
+    return None
+
+
+async def _jobs(airbyte: AirbyteClient, connection_id: str, created_since: datetime | None) -> AsyncIterator[Job]:
+    async for page in airbyte.find_jobs(connection_id=connection_id, created_since=created_since):
+        for job in page.jobs:
+            yield job
