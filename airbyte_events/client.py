@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
 
-from airbyte_events import sse
-from airbyte_events.errors import FeedRefused, FeedUnreachable
+from airbyte_events import sse, wire
+from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.events import Cursor, JobEvent, JobRef
 
 HELLO_SECONDS = 10.0
@@ -22,6 +21,9 @@ SILENCE_SECONDS = 40.0
 """A stream that says nothing for so long is dead: a listener sends a bookmark at least every 15 s."""
 
 WATCHES_PER_CALL = 1_000
+
+ANSWER_SECONDS = 60.0
+"""The longest that a listener may take to tell states: it asks Airbyte for those it does not know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,37 @@ class FeedClient:
     """:param http: a client whose life belongs to the caller.
     :param url: the listener's, such as ``http://listener:8484``.
     :param token: one of the listener's API tokens.
+    :param hello: seconds, see :data:`HELLO_SECONDS`.
+    :param silence: seconds, see :data:`SILENCE_SECONDS`.
+    :param answer: seconds, see :data:`ANSWER_SECONDS`.
+    :raises SettingsError: if the URL or the token can't be one.
     """
 
-    def __init__(self, http: httpx.AsyncClient, url: str, token: str | None) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        url: str,
+        token: str | None,
+        *,
+        hello: float = HELLO_SECONDS,
+        silence: float = SILENCE_SECONDS,
+        answer: float = ANSWER_SECONDS,
+    ) -> None:
+        try:
+            base = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL:
+            raise SettingsError("the listener's URL is none: write it as http://listener:8484") from None
+        token = (token or "").strip()
+        if not token.isascii() or not token.isprintable():
+            raise SettingsError("the listener's API token has characters that no token has")
         self._http = http
-        self.url = url.rstrip("/")
+        self._base = str(base.copy_with(query=None, fragment=None)).rstrip("/")
+        self.url = str(base.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+        """Where the listener is, as it may be shown."""
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._hello = hello
+        self._silence = silence
+        self._answer = answer
 
     def __repr__(self) -> str:
         return f"FeedClient({self.url!r})"
@@ -78,45 +105,51 @@ class FeedClient:
         :raises FeedUnreachable: if there is no answer.
         :raises FeedRefused: if the listener refuses.
         """
-        headers = {**self._headers, "Accept": "text/event-stream", "Cache-Control": "no-store"}
+        headers = {
+            **self._headers,
+            "Accept": "text/event-stream",
+            "Accept-Encoding": "identity",
+            "Cache-Control": "no-store",
+        }
         if after is not None:
             headers["Last-Event-ID"] = str(after)
-        timeout = httpx.Timeout(HELLO_SECONDS, read=SILENCE_SECONDS)
-        request = self._http.build_request(
-            "GET", f"{self.url}/v1/events", headers=headers, params=_params(instance), timeout=timeout
-        )
-        with _translated(self.url):
-            with anyio.fail_after(HELLO_SECONDS):
-                response = await self._http.send(request, stream=True)
+        params = {"instance": instance} if instance else None
+        with self._translated(self._hello):
+            request = self._http.build_request(
+                "GET", f"{self._base}/v1/events", headers=headers, params=params, timeout=None
+            )
+            response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
             if response.status_code != 200:
-                with _translated(self.url):
+                with self._translated(self._hello):
                     await response.aread()
-                raise _refusal(self.url, response)
+                raise self._refusal(response)
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise FeedRefused(200, f"{self.url}/v1/events does not answer as a listener's feed: check the URL")
-            yield self._frames(response)
+            async with contextlib.aclosing(self._frames(response)) as frames:
+                yield frames
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
 
-    async def _frames(self, response: httpx.Response) -> AsyncIterator[FeedFrame]:
+    async def _frames(self, response: httpx.Response) -> AsyncGenerator[FeedFrame, None]:
         decoder = sse.Decoder()
-        chunks = response.aiter_raw()
-        wait = HELLO_SECONDS
-        while True:
-            with _translated(self.url):
-                with anyio.fail_after(wait):
+        # An iterator by its type, and a generator all the same: it is closed here rather than by chance.
+        async with contextlib.aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as chunks:
+            silent_at = anyio.current_time() + self._hello
+            while True:
+                with self._translated(silent_at - anyio.current_time()):
                     chunk = await anext(chunks, None)
-            if chunk is None:
-                return
-            try:
-                frames = [_parse(frame) for frame in decoder.feed(chunk)]
-            except ValueError as exc:
-                raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {exc}") from exc
-            for frame in frames:
-                wait = SILENCE_SECONDS
-                yield frame
+                if chunk is None:
+                    return
+                try:
+                    frames = [_parse(frame) for frame in decoder.feed(chunk)]
+                except ValueError as exc:
+                    raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {exc}") from exc
+                for frame in frames:
+                    yield frame
+                if frames:
+                    silent_at = anyio.current_time() + self._silence
 
     async def watch(self, refs: Collection[JobRef]) -> WatchAnswer:
         """Have the listener watch these jobs, at most :data:`WATCHES_PER_CALL`, and tell their states.
@@ -125,47 +158,52 @@ class FeedClient:
         :raises FeedRefused: if the listener refuses.
         """
         body = {"jobs": [{"instance": ref.instance, "job_id": ref.job_id} for ref in refs]}
-        with _translated(self.url):
+        with self._translated(self._answer):
             response = await self._http.post(
-                f"{self.url}/v1/watches", json=body, headers=self._headers, timeout=httpx.Timeout(10.0, read=60.0)
+                f"{self._base}/v1/watches", json=body, headers=self._headers, timeout=None, follow_redirects=False
             )
         if response.status_code != 200:
-            raise _refusal(self.url, response)
+            raise self._refusal(response)
         try:
-            answer = response.json()
+            answer = wire.parse_object(response.content)
             states = [JobEvent.from_data(data) for data in answer["jobs"]]
-            unknown = [JobRef(each["instance"], each["job_id"]) for each in answer.get("unknown", ())]
-        except (ValueError, KeyError, TypeError) as exc:
-            raise FeedUnreachable(f"{self.url}/v1/watches gave an answer that is no listener's: {exc!r}") from exc
-        return WatchAnswer(states={state.ref: state for state in states}, unknown=frozenset(unknown))
+            unknown = frozenset(
+                JobRef(str(each["instance"]), int(each["job_id"])) for each in answer.get("unknown", ())
+            )
+        except (ValueError, KeyError, TypeError, OverflowError) as exc:
+            raise FeedUnreachable(f"{self.url}/v1/watches gave an answer that is no listener's") from exc
+        return WatchAnswer(states={state.ref: state for state in states}, unknown=unknown)
 
+    def _refusal(self, response: httpx.Response) -> FeedRefused | FeedUnreachable:
+        status = response.status_code
+        if status >= 500:
+            return FeedUnreachable(f"{self.url} answers {status}")
+        if status == 401:
+            return FeedRefused(
+                401, f"{self.url} refuses the API token: check the password of the listener's Airflow connection"
+            )
+        # Only a listener's own words are worth repeating: a proxy's page may hold what was sent.
+        try:
+            said = wire.text(wire.parse_object(response.content).get("error"))
+        except ValueError:
+            said = None
+        return FeedRefused(status, f"{self.url} answers {status}" + (f": {said[:200]}" if said else ""))
 
-def _params(instance: str | None) -> dict[str, str]:
-    return {"instance": instance} if instance else {}
+    @contextlib.contextmanager
+    def _translated(self, seconds: float) -> Iterator[None]:
+        try:
+            with anyio.fail_after(seconds):
+                yield
+        except TimeoutError as exc:
+            raise FeedUnreachable(f"{self.url} said nothing in time") from exc
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
+            raise FeedUnreachable(f"{self.url} gives no answer: {type(exc).__name__}") from exc
 
 
 def _parse(frame: sse.Frame) -> FeedFrame:
-    data = json.loads(frame.data)
-    if not isinstance(data, dict):
-        raise ValueError("its data is not an object")
-    event = JobEvent.from_envelope(data) if frame.event == "job" else None
-    cursor = Cursor.parse(frame.id) if frame.id else None
-    return FeedFrame(name=frame.event, cursor=cursor, event=event, data=data)
-
-
-def _refusal(url: str, response: httpx.Response) -> FeedRefused | FeedUnreachable:
-    if response.status_code >= 500:
-        return FeedUnreachable(f"{url} answers {response.status_code}")
-    if response.status_code == 401:
-        return FeedRefused(401, f"{url} refuses the API token: check the password of the listener's Airflow connection")
-    return FeedRefused(response.status_code, f"{url} answers {response.status_code}: {response.text[:200]}")
-
-
-@contextlib.contextmanager
-def _translated(url: str) -> Any:
+    data = wire.parse_object(frame.data.encode())
     try:
-        yield
-    except TimeoutError as exc:
-        raise FeedUnreachable(f"{url} said nothing in time") from exc
-    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
-        raise FeedUnreachable(f"{url} gives no answer: {type(exc).__name__}") from exc
+        event = JobEvent.from_envelope(data) if frame.event == "job" else None
+    except OverflowError as exc:
+        raise ValueError("a number out of range") from exc
+    return FeedFrame(name=frame.event, cursor=Cursor.parse(frame.id) if frame.id else None, event=event, data=data)

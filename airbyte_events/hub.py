@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import random
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ class Hub:
     :param instance: the instance's name at that listener.
     :param ticks: how often to poll while there is no feed.
     :param grace: seconds that the feed may be down before polling takes over.
+    :param recheck: see :data:`RECHECK_SECONDS`.
     """
 
     def __init__(
@@ -70,21 +71,26 @@ class Hub:
         instance: str = "default",
         ticks: Ticks | None = None,
         grace: float = GRACE_SECONDS,
+        recheck: float = RECHECK_SECONDS,
     ) -> None:
         self.instance = instance
         self._feed = feed
         self._grace = grace
+        self._recheck_every = min(recheck, WATCH_SECONDS / 2)
         self._store = MemoryStore()
         self._bus = EventBus(self._store)
         self._monitor = Monitor(instance, airbyte, self._store)
         self._poller = Poller(self._monitor, ticks)
-        self._waiting: Counter[int] = Counter()
+        # Who waits for a job, each by what ends the wait.
+        self._waiting: dict[int, set[anyio.CancelScope]] = {}
         # Whose connection a job is known to be of: the feed could be that of another Airbyte.
         self._connections: dict[int, str] = {}
+        # Events up to this one are not believed any more.
+        self._forgotten = 0
         self._asked: dict[int, anyio.Event] = {}
-        self._unknown: set[int] = set()
         self._question = anyio.Event()
         self._up = _Switch()
+        self._tried = anyio.Event()
         self._following = anyio.CancelScope()
 
     async def __aenter__(self) -> Self:
@@ -103,9 +109,11 @@ class Hub:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._tasks.cancel_scope.cancel()
-        # What the body raised is its own affair: a task group would wrap it.
-        await self._tasks.__aexit__(None, None, None)
-        await self._bus.__aexit__(None, None, None)
+        try:
+            # What the body raised is its own affair: a task group would wrap it.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            await self._bus.__aexit__(None, None, None)
 
     async def _run(self, source: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -141,95 +149,122 @@ class Hub:
         :raises WaitTimeout: if the job has not ended by then.
         :raises HubClosed: if the hub ends before.
         """
-        wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
-        self._waiting[job_id] += 1
+        deadline = math.inf if until is None else anyio.current_time() + until - time.time()
+        waiting = anyio.CancelScope(deadline=deadline)
+        self._waiting.setdefault(job_id, set()).add(waiting)
         if connection_id is not None:
-            self._connections[job_id] = connection_id
+            self._connections[job_id] = connection_id.lower()
         try:
-            with anyio.move_on_after(None if until is None else max(0.0, until - time.time())):
-                while True:
-                    with contextlib.suppress(CursorExpired), self._bus.subscribe(wanted=wanted) as events:
-                        return await self._state(job_id) or (await events.receive(1))[0]
+            with waiting:
+                return await self._end_of(job_id)
             return await self._last_look(job_id)
         except anyio.EndOfStream as exc:
             raise HubClosed(f"the wait for job {job_id} ended with the hub") from exc
         finally:
-            self._waiting[job_id] -= 1
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
-                self._connections.pop(job_id, None)
-                self._monitor.forget(job_id)
+            self._leave(job_id, waiting)
+
+    def _leave(self, job_id: int, waiting: anyio.CancelScope) -> None:
+        self._waiting[job_id].remove(waiting)
+        if not self._waiting[job_id]:
+            del self._waiting[job_id]
+            self._connections.pop(job_id, None)
+            self._monitor.forget(job_id)
+
+    async def _end_of(self, job_id: int) -> JobEvent:
+        wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
+        while True:
+            with contextlib.suppress(CursorExpired), self._bus.subscribe(wanted=wanted) as events:
+                event = await self._state(job_id) or (await events.receive(1))[0]
+                if not self._is_foreign(event):
+                    return event
+                self._distrust(event)
 
     async def _last_look(self, job_id: int) -> JobEvent:
-        state = None
+        """Ask Airbyte itself, when the time is up or the job is said to be unknown."""
+        reason = f"Airbyte did not tell the status of job {job_id} in time"
+        cause: AirbyteError | None = None
         try:
             with anyio.move_on_after(_LAST_LOOK_SECONDS):
-                state = (await self._monitor.read([job_id])).get(job_id)
+                job = (await self._monitor.read([job_id]))[job_id]
+                if job is None:
+                    raise UnknownJob(f"Airbyte at {self._monitor.airbyte.url} knows no job {job_id}")
+                reason = f"job {job_id} is {job.status.value}"
         except AirbyteError as exc:
-            raise WaitTimeout(
-                f"job {job_id} had not ended when last heard of, and Airbyte gives no answer: {exc}"
-            ) from exc
-        ref = JobRef(self.instance, job_id)
-        known = (await self._store.states([ref])).get(ref)
-        if known is not None and known.terminal:
-            return known
-        raise WaitTimeout(
-            f"job {job_id} is {state.status.value}"
-            if state
-            else f"job {job_id}: Airbyte did not tell its status in time"
-        )
+            reason, cause = f"job {job_id} had not ended when last heard of, and Airbyte gives no answer: {exc}", exc
+        state = await self._known(job_id)
+        if state is not None and state.terminal and not self._is_foreign(state):
+            return state
+        raise WaitTimeout(reason) from cause
 
     async def _state(self, job_id: int) -> JobEvent | None:
         """The job's terminal event, if it has ended."""
-        ref = JobRef(self.instance, job_id)
-        self._unknown.discard(job_id)
-        answered = self._asked.setdefault(job_id, anyio.Event())
-        self._question.set()
-        await answered.wait()
-        if job_id in self._unknown:
-            raise UnknownJob(f"Airbyte at {self._monitor.airbyte.url} knows no job {job_id}")
-        state = (await self._store.states([ref])).get(ref)
+        if self._bus.closed:
+            raise anyio.EndOfStream
+        await self._ask_for([job_id])[0].wait()
+        state = await self._known(job_id)
         return state if state is not None and state.terminal else None
+
+    async def _known(self, job_id: int) -> JobEvent | None:
+        ref = JobRef(self.instance, job_id)
+        return (await self._store.states([ref])).get(ref)
+
+    def _ask_for(self, job_ids: Iterable[int]) -> list[anyio.Event]:
+        """Have these asked for, together with all that are to be asked for already."""
+        self._question.set()
+        return [self._asked.setdefault(job_id, anyio.Event()) for job_id in job_ids]
 
     async def _ask(self) -> None:
         """Answer all questions that came while the last answer was under way by one request."""
         while True:
             await self._question.wait()
             self._question = anyio.Event()
-            if self._feed is not None and not self.following:
+            if self._feed is not None:
                 # A stream that is about to be joined saves asking twice.
                 with anyio.move_on_after(_HELLO_SECONDS):
-                    await self._up.turned(True)
+                    await self._tried.wait()
             while self._asked:
                 asked = {job_id: self._asked.pop(job_id) for job_id in list(self._asked)[:WATCHES_PER_CALL]}
                 try:
-                    await self._watch(list(asked))
+                    await self._watch([job_id for job_id in asked if job_id in self._waiting])
                 finally:
                     for answered in asked.values():
                         answered.set()
 
     async def _watch(self, job_ids: list[int]) -> None:
-        """Have the listener watch jobs, or watch them here, and take over their states."""
-        refused: frozenset[int] = frozenset()
-        if self._feed is not None and self.following:
-            try:
-                answer = await self._feed.watch([JobRef(self.instance, job_id) for job_id in job_ids])
-            except FeedError as exc:
-                logger.warning("the listener does not take watches, asking Airbyte instead: %s", exc)
-            else:
-                await self._absorb(list(answer.states.values()))
-                refused = frozenset(ref.job_id for ref in answer.unknown)
-                job_ids = [job_id for job_id in job_ids if JobRef(self.instance, job_id) not in answer.states]
-        if not job_ids:
-            return
+        """Have the listener watch jobs, and watch them here, too: what it can't tell is asked of Airbyte."""
+        refused = await self._watch_there(job_ids)
         try:
             states = await self._monitor.watch(job_ids)
         except AirbyteError as exc:
             logger.warning("the state of %d jobs is not known yet, Airbyte gives no answer: %s", len(job_ids), exc)
             return
-        self._unknown.update(job_id for job_id, state in states.items() if state is None)
-        if there := [job_id for job_id in refused if states.get(job_id) is not None]:
-            self._distrust(f"it does not know job {there[0]}, which is there")
+        finally:
+            for left in set(job_ids) - self._waiting.keys():
+                self._monitor.forget(left)
+        for job_id, state in states.items():
+            if state is None:
+                # They look once more, and give up.
+                for waiting in self._waiting.get(job_id, ()):
+                    waiting.cancel()
+            elif state.ref in refused:
+                self._leave_feed(f"it does not know job {job_id}, which is there")
+
+    async def _watch_there(self, job_ids: list[int]) -> frozenset[JobRef]:
+        """Have the listener watch jobs if its feed is up, and take over their states.
+
+        :return: those that it says are unknown.
+        """
+        if self._feed is None or not self.following or not job_ids:
+            return frozenset()
+        try:
+            answer = await self._feed.watch([JobRef(self.instance, job_id) for job_id in job_ids])
+        except FeedError as exc:
+            logger.warning("the listener does not take watches, asking Airbyte instead: %s", exc)
+            if isinstance(exc, FeedRefused) and exc.status_code != 401:
+                self._leave_feed(str(exc))
+            return frozenset()
+        await self._absorb(answer.states.values())
+        return answer.unknown
 
     async def _follow(self, feed: FeedClient) -> None:
         with self._following:
@@ -249,45 +284,63 @@ class Hub:
                             break
             except FeedError as exc:
                 failures += 1
+                if isinstance(exc, FeedRefused):
+                    # It may be the cursor that it does not take. States are read again in any case.
+                    after = None
                 if failures == 1 or isinstance(exc, FeedRefused):
                     logger.warning("the listener's feed is down, coming back to it: %s", exc)
             finally:
                 self._up.turn(False)
+                self._tried.set()
             await anyio.sleep(random.uniform(0, min(_RECONNECT_LIMIT, 0.5 * 2 ** min(failures, 10))))  # noqa: S311
 
     async def _take(self, frame: FeedFrame) -> None:
         if frame.event is not None:
             await self._absorb([frame.event])
         elif frame.name == "hello":
-            self._up.turn(True)
             # What happened before the stream was joined is in the states.
-            self._tasks.start_soon(self._watch_again)
+            self._ask_for(self._waiting)
+            self._up.turn(True)
+            self._tried.set()
         elif frame.name == "reset":
             logger.info("the listener's feed begins anew: %s", frame.data.get("reason"))
-            self._tasks.start_soon(self._watch_again)
+            self._ask_for(self._waiting)
 
-    async def _watch_again(self) -> None:
-        # Those still to be asked for are asked for after this.
-        waiting = [job_id for job_id in self._waiting if job_id not in self._asked]
-        for start in range(0, len(waiting), WATCHES_PER_CALL):
-            await self._watch(waiting[start : start + WATCHES_PER_CALL])
+    async def _absorb(self, states: Iterable[JobEvent]) -> None:
+        """Take over what the listener tells of jobs that are waited for."""
+        ours = [state for state in states if state.ref.job_id in self._waiting]
+        foreign = next(filter(self._is_foreign, ours), None)
+        if foreign is not None:
+            self._distrust(foreign)
+        elif not self._following.cancel_called:
+            await self._monitor.absorb(ours)
 
-    async def _absorb(self, states: list[JobEvent]) -> None:
-        ours = []
-        for state in states:
-            expected = self._connections.get(state.ref.job_id)
-            if expected is not None and state.connection_id not in (None, expected):
-                self._distrust(f"its job {state.ref.job_id} is of connection {state.connection_id}, not {expected}")
-            else:
-                ours.append(state)
-        await self._monitor.absorb(ours)
+    def _is_foreign(self, state: JobEvent) -> bool:
+        """Whether a state is that of a job of the same number in another Airbyte, told by the feed."""
+        expected = self._connections.get(state.ref.job_id)
+        if self._feed is None or expected is None or state.connection_id is None:
+            return False
+        # Once the feed is left, what is told is Airbyte's own word.
+        left = self._following.cancel_called and state.cursor is not None and state.cursor.sequence > self._forgotten
+        return state.connection_id.lower() != expected and not left
 
-    def _distrust(self, reason: str) -> None:
+    def _distrust(self, foreign: JobEvent) -> None:
+        """Leave the feed, which tells of another Airbyte's jobs, forget what it told, and ask Airbyte itself."""
+        self._leave_feed(
+            f"its job {foreign.ref.job_id} is of connection {foreign.connection_id},"
+            f" not {self._connections[foreign.ref.job_id]}"
+        )
+        self._forgotten = self._store.forget_states()
+        self._ask_for(self._waiting)
+
+    def _leave_feed(self, reason: str) -> None:
         """Leave the feed for good and poll: it tells of another Airbyte's jobs, or can't see all of ours."""
+        if self._feed is None or self._following.cancel_called:
+            return
         logger.error(
             "the instance %r of the listener %s is not the Airbyte at %s, polling instead: %s",
             self.instance,
-            self._feed.url if self._feed else None,
+            self._feed.url,
             self._monitor.airbyte.url,
             reason,
         )
@@ -303,29 +356,21 @@ class Hub:
                 continue
             logger.warning("the listener's feed has been down for %g s: polling until it is back", self._grace)
             async with anyio.create_task_group() as polling:
-                # Jobs that only the listener watched are watched here from now on.
-                await self._watch_here()
                 polling.start_soon(self._poller.run)
                 await self._up.turned(True)
                 polling.cancel_scope.cancel()
             logger.info("the listener's feed is back")
 
-    async def _watch_here(self) -> None:
-        try:
-            await self._monitor.watch(list(self._waiting))
-        except AirbyteError as exc:
-            logger.warning("Airbyte gives no answer: %s", exc)
-
     async def _recheck(self) -> None:
         """Renew the watches before they run out, and look now and then though all seems well."""
         while True:
-            await anyio.sleep(min(RECHECK_SECONDS, WATCH_SECONDS / 2) * random.uniform(0.9, 1.1))  # noqa: S311
+            await anyio.sleep(self._recheck_every * random.uniform(0.9, 1.1))  # noqa: S311
             if not self._waiting:
                 continue
-            await self._watch_again()
+            self._ask_for(self._waiting)
             if self.following:
                 try:
-                    await self._monitor.look()
+                    await self._poller.tick()
                 except AirbyteError as exc:
                     logger.warning("Airbyte gives no answer: %s", exc)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import anyio
 
-from airbyte_events.errors import AirbyteError, AirbyteStatusError, StoreError
+from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import JobEvent, Origin, utcnow
 from airbyte_events.monitor import Monitor
 from airbyte_events.notifications import Notification, parse
@@ -16,8 +17,11 @@ from airbyte_events.store import EventStore, Outcome, StoredNotification
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 500
-_BACK_OFF_LIMIT = 60.0
+BATCH = 500
+"""Notifications that are confirmed at a time."""
+
+RETRY_SECONDS = 60.0
+"""What could not be confirmed is tried again so often, and more often to begin with."""
 
 GIVE_UP_AFTER = timedelta(hours=1)
 """A notification that can't be confirmed for so long, while others can, is left to polling."""
@@ -28,12 +32,29 @@ class Inbox:
 
     :param monitor: of the instance.
     :param store: where its notifications are.
+    :param retry: seconds, see :data:`RETRY_SECONDS`.
+    :param give_up_after: see :data:`GIVE_UP_AFTER`.
     """
 
-    def __init__(self, monitor: Monitor, store: EventStore) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        store: EventStore,
+        *,
+        retry: float = RETRY_SECONDS,
+        give_up_after: timedelta = GIVE_UP_AFTER,
+    ) -> None:
         self._monitor = monitor
         self._store = store
+        self._retry = retry
+        self._give_up_after = give_up_after
         self._arrived = anyio.Event()
+        # Those that Airbyte could not be asked about, all to be tried again together; what comes meanwhile is not
+        # held up by them.
+        self._aside: set[int] = set()
+        self._retries = 0
+        self._retry_at = math.inf
+        self._answered_at = datetime.min.replace(tzinfo=timezone.utc)
 
     def wake(self) -> None:
         """There is something new."""
@@ -41,59 +62,69 @@ class Inbox:
 
     async def run(self) -> None:
         """Confirm until cancelled, beginning with what an earlier process left."""
-        failures = 0
         while True:
             self._arrived = anyio.Event()
             try:
-                left = await self.confirm_pending()
-                failures = failures + 1 if left else 0
-            except (AirbyteError, StoreError) as exc:
-                failures += 1
-                logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
-            if failures:
-                # What comes meanwhile joins the next try.
-                await anyio.sleep(random.uniform(0.5, 1) * min(_BACK_OFF_LIMIT, 2.0 ** min(failures, 10)))  # noqa: S311
-            else:
+                await self.confirm_pending()
+            except StoreError as exc:
+                logger.warning("notifications of %s wait for the store: %s", self._monitor.instance, exc)
+                self._retry_later()
+            with anyio.CancelScope(deadline=self._retry_at):
                 await self._arrived.wait()
 
-    async def confirm_pending(self) -> bool:
-        """Confirm what waits.
+    async def confirm_pending(self) -> None:
+        """Confirm what waits, and set aside what Airbyte can't be asked about.
 
-        :return: whether some are left that Airbyte could not be asked about.
-        :raises AirbyteError: if Airbyte could be asked about none.
+        :raises StoreError: if the store can't tell what waits, or can't keep what became of it.
         """
-        left = False
-        while pending := await self._store.pending(self._monitor.instance, limit=_BATCH):
-            told = [(stored, parse(stored.body)) for stored in pending]
-            outcomes = await self._confirm(told)
+        retried = anyio.current_time() >= self._retry_at
+        aside = set() if retried else set(self._aside)
+        while pending := await self._next(aside):
+            outcomes = await self._confirm(pending)
             await self._store.settle(outcomes, utcnow())
-            if len(outcomes) < len(pending):
-                left = True
-                break
-        return left
+            aside |= {stored.id for stored in pending} - outcomes.keys()
+        self._aside = aside
+        if not aside:
+            self._retries, self._retry_at = 0, math.inf
+        elif retried or self._retry_at == math.inf:
+            self._retry_later()
 
-    async def _confirm(self, told: list[tuple[StoredNotification, Notification]]) -> dict[int, Outcome]:
+    def _retry_later(self) -> None:
+        self._retries += 1
+        delay = min(self._retry, 2.0 ** min(self._retries, 10))
+        self._retry_at = anyio.current_time() + delay * random.uniform(0.5, 1)  # noqa: S311
+
+    async def _next(self, aside: set[int]) -> list[StoredNotification]:
+        pending = await self._store.pending(self._monitor.instance, limit=BATCH + len(aside))
+        return [stored for stored in pending if stored.id not in aside]
+
+    async def _confirm(self, pending: list[StoredNotification]) -> dict[int, Outcome]:
+        """What became of each of them; one that Airbyte could not be asked about is left out."""
+        told = [(stored, parse(stored.body)) for stored in pending]
         by_job = {notification.job_id: notification for _, notification in told if notification.job_id is not None}
         states: dict[int, JobEvent | None] = {}
-        hopeless = False
+        looked = False
         try:
             if by_job:
                 states = await self._monitor.confirm(by_job, Origin.WEBHOOK, by_job)
-            if len(by_job) < len(told) and any(notification.job_id is None for _, notification in told):
+        except AirbyteError as exc:
+            logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
+        try:
+            if any(notification.job_id is None for _, notification in told):
                 # Old releases do not name the job: something ended, and a look finds what.
                 await self._monitor.look()
-        except AirbyteStatusError as exc:
-            # Airbyte is there and refuses these: after a while they are not worth asking any more.
-            hopeless = exc.status_code not in (401, 429)
-            if not any(hopeless and _too_old(stored) for stored, _ in told):
-                raise
+                looked = True
+        except AirbyteError as exc:
+            logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
+        if states or looked:
+            self._answered_at = utcnow()
         outcomes = {}
         for stored, notification in told:
-            if notification.job_id is None:
-                outcomes[stored.id] = Outcome.UNCONFIRMED if hopeless else Outcome.CONFIRMED
-            elif notification.job_id in states:
+            if notification.job_id is None and looked:
+                outcomes[stored.id] = Outcome.CONFIRMED
+            elif notification.job_id is not None and notification.job_id in states:
                 outcomes[stored.id] = _judge(notification, states[notification.job_id])
-            elif _too_old(stored):
+            elif stored.received_at + self._give_up_after < self._answered_at:
                 outcomes[stored.id] = Outcome.UNCONFIRMED
         return outcomes
 
@@ -102,7 +133,3 @@ def _judge(notification: Notification, state: JobEvent | None) -> Outcome:
     if state is None:
         return Outcome.UNKNOWN_JOB
     return Outcome.CONFIRMED if state.status is notification.expected_status else Outcome.UNCONFIRMED
-
-
-def _too_old(stored: StoredNotification) -> bool:
-    return utcnow() - stored.received_at > GIVE_UP_AFTER

@@ -141,11 +141,22 @@ class Monitor:
             known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
             self._see(known.values(), asked=False)
             states: dict[int, JobEvent | None] = {ref.job_id: state for ref, state in known.items()}
-            return states | await self.confirm([job_id for job_id in job_ids if job_id not in states], Origin.SUBMIT)
+            return states | await self._confirm_beside(states, [each for each in job_ids if each not in states])
         finally:
             # Only now is it known which of them are worth a look.
             if any(job_id in self._watches for job_id in fresh):
                 self.watch_changed.set()
+
+    async def _confirm_beside(self, states: Collection[int], job_ids: Collection[int]) -> dict[int, JobEvent | None]:
+        try:
+            return await self.confirm(job_ids, Origin.SUBMIT)
+        except AirbyteError as exc:
+            if not states:
+                raise
+            logger.warning(
+                "%d jobs of %s are watched, their states not known yet: %s", len(job_ids), self.instance, exc
+            )
+            return {}
 
     def forget(self, job_id: int) -> None:
         """Nobody waits for this job any more."""
@@ -173,7 +184,13 @@ class Monitor:
                 logger.info(
                     "listing the jobs of %s failed, reading %d one by one: %s", self.instance, len(missing), exc
                 )
-        answers = await self.read(missing, origins, told)
+        try:
+            answers = await self.read(missing, origins, told)
+        except AirbyteError:
+            if len(missing) == len(origins):
+                raise
+            # The look told of the others.
+            answers = {}
         states = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
         found: dict[int, JobEvent | None] = {job_id: None for job_id, job in answers.items() if job is None}
         return found | {ref.job_id: state for ref, state in states.items() if ref.job_id not in missing - set(answers)}

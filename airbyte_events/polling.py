@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import anyio
 
+from airbyte_events.airbyte import Job
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
-    AirbyteStatusError,
+    AirbyteUnreachable,
     RateLimited,
+    ServerError,
     StoreError,
     Unauthorized,
 )
@@ -48,13 +50,17 @@ JITTER = 0.1
 """The share of a tick by which it is shifted at random, so that several pollers do not fall into step."""
 
 STALE_SECONDS = 600.0
-"""A watched job that no answer told of for so long may be one that looks are blind for. One a minute is read."""
+"""A watched job that no answer told of for so long may be one that looks are blind for. One is read now and then."""
+
+SPOT_CHECK_SECONDS = 60.0
+"""From one such reading to the next."""
 
 UNLISTED_SECONDS = 600.0
 """How long an instance that failed to list a job is read job by job, before it is asked to list again."""
 
-_READS_PER_TICK = 100
-_SPOT_CHECK_SECONDS = 60.0
+READS_PER_TICK = 100
+"""Jobs that are read one by one in a tick, at most."""
+
 _BACK_OFF_LIMIT = 300.0
 
 
@@ -63,11 +69,28 @@ class Poller:
 
     :param monitor: of the instance.
     :param ticks: how often.
+    :param stale: see :data:`STALE_SECONDS`.
+    :param spot_check: see :data:`SPOT_CHECK_SECONDS`.
+    :param unlisted: see :data:`UNLISTED_SECONDS`.
+    :param reads: see :data:`READS_PER_TICK`.
     """
 
-    def __init__(self, monitor: Monitor, ticks: Ticks | None = None) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        ticks: Ticks | None = None,
+        *,
+        stale: float = STALE_SECONDS,
+        spot_check: float = SPOT_CHECK_SECONDS,
+        unlisted: float = UNLISTED_SECONDS,
+        reads: int = READS_PER_TICK,
+    ) -> None:
         self._monitor = monitor
         self._ticks = ticks or Ticks()
+        self._stale = stale
+        self._spot_check_every = spot_check
+        self._unlisted = unlisted
+        self._reads = reads
         self._lists_from = float("-inf")
         self._checked = time.monotonic()
         self.failures = 0
@@ -94,33 +117,44 @@ class Poller:
             return
         try:
             await self._monitor.look()
-        except (AirbyteStatusError, AirbyteProtocolError) as exc:
+        except AirbyteError as exc:
             if isinstance(exc, (Unauthorized, RateLimited)) or not await self._read_watched():
                 raise
-            self._read_one_by_one(f"it failed to list them: {exc}")
+            if not isinstance(exc, AirbyteUnreachable):
+                self._read_one_by_one(f"it failed to list them: {exc}")
             return
-        if new := self._monitor.never_seen():
-            await self._monitor.read(new[:_READS_PER_TICK], dict.fromkeys(new, Origin.SUBMIT))
+        if new := self._monitor.never_seen()[: self._reads]:
+            await self._read(new, Origin.SUBMIT)
         await self._spot_check()
 
     async def _read_watched(self) -> int:
-        job_ids = self._monitor.stale(0)[:_READS_PER_TICK]
+        job_ids = self._monitor.stale(0)[: self._reads]
         await self._monitor.read(job_ids)
         return len(job_ids)
 
+    async def _read(self, job_ids: list[int], origin: Origin) -> dict[int, Job | None]:
+        """Read jobs after a look: if Airbyte fails over these alone, the others need not wait for that."""
+        try:
+            return await self._monitor.read(job_ids, dict.fromkeys(job_ids, origin))
+        except (ServerError, AirbyteProtocolError) as exc:
+            logger.warning("%s lists jobs and fails to tell of job %d: %s", self._monitor.instance, job_ids[0], exc)
+            return {}
+
     async def _spot_check(self) -> None:
-        if time.monotonic() < self._checked + _SPOT_CHECK_SECONDS or not (stale := self._monitor.stale(STALE_SECONDS)):
+        stale = self._monitor.stale(self._stale)
+        if time.monotonic() < self._checked + self._spot_check_every or not stale:
             return
         self._checked = time.monotonic()
-        job = (await self._monitor.read(stale[:1]))[stale[0]]
+        job_id = random.choice(stale)  # noqa: S311
+        job = (await self._read([job_id], Origin.POLL)).get(job_id)
         # It may have ended since the look: what matters is whether a look finds it now.
-        if job is not None and job.status.terminal and stale[0] not in await self._monitor.look():
-            self._read_one_by_one(f"its list leaves out job {stale[0]}, which has ended")
+        if job is not None and job.status.terminal and job_id not in await self._monitor.look():
+            self._read_one_by_one(f"its list leaves out job {job_id}, which has ended")
 
     def _read_one_by_one(self, reason: str) -> None:
-        self._lists_from = time.monotonic() + UNLISTED_SECONDS
+        self._lists_from = time.monotonic() + self._unlisted
         logger.warning(
-            "reading the watched jobs of %s one by one for %d s: %s", self._monitor.instance, UNLISTED_SECONDS, reason
+            "reading the watched jobs of %s one by one for %g s: %s", self._monitor.instance, self._unlisted, reason
         )
 
     async def _wait(self, looked: float, jitter: float) -> None:

@@ -27,6 +27,10 @@ FOREIGN = ("AIRFLOW_", "_AIRFLOW_", "AIRBYTE_EVENTS_")
 """How the names of the variables begin that another installation may have set."""
 
 
+GRACE = 5.0
+"""Seconds that a component has to end in. Most need 1 to 4; a triggerer now and then waits 10 for its own child."""
+
+
 class AirflowStack:
     """Entering starts Airflow and returns when all of it is healthy; leaving ends it, to the last process.
 
@@ -92,7 +96,7 @@ class AirflowStack:
     def _start(self, component: str) -> None:
         # Their log servers would listen on all interfaces. Logs are read from the files: all is on one machine.
         quiet = ("--skip-serve-logs",) if component in ("scheduler", "triggerer") else ()
-        self.processes.start(component, _airflow(component, *quiet), env=self._env)
+        self.processes.start(component, _airflow(component, *quiet), env=self._env, grace=GRACE)
 
     def kill(self, component: str) -> None:
         """``kill -9``: a crash. What it started goes with it."""
@@ -222,6 +226,9 @@ def configuration(home: Path, dags: Path, port: int, log_ports: list[int]) -> di
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[1]),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
+        # A worker now and then learns of its task's exit by its next heartbeat only, by default 5 seconds later. Airflow
+        # 3.3 fails a deferred task whose trigger fires in between: https://github.com/apache/airflow/issues/72716.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         # A colour code in a log file is noise in an error's message.
         "NO_COLOR": "1",

@@ -5,8 +5,9 @@ to tell::
 
 Standard input is the line to whoever started the keeper. A line with a signal's name sends that signal to the command;
 ``SIGKILL`` is for everything that the command started, too. The end of the input, which comes also when the starter was
-killed, ends all of it: SIGTERM, and SIGKILL to what is still there GRACE seconds later. When the command ends by
-itself, what it leaves behind is ended in the same way. SIGTERM to the keeper ends all without grace, at any time.
+killed, ends all of it: SIGTERM to the command; to what it leaves behind, or has not ended itself after half of GRACE;
+and SIGKILL to what is still there after GRACE seconds. When the command ends by itself, what it leaves behind is ended
+in the same way. SIGTERM to the keeper ends all without grace, at any time.
 
 Standard output gets one line, the command's process id. The command's output, and the keeper's, go to standard error.
 The keeper's exit status is the command's, or 128 plus the number of the signal that ended it.
@@ -104,19 +105,24 @@ class Keeper:
         return bool(lines)
 
     def _end(self) -> None:
-        deadline = time.monotonic() + self._grace
+        """The command is asked first and may end its children itself: some take a SIGTERM of their own amiss."""
+        began = time.monotonic()
         asked: set[psutil.Process] = set()
+        seen: set[psutil.Process] = set()
         # What was in sight once stays so, even where its parent's end takes it out of sight.
-        while left := members(self._command.pid, self._self) | {process for process in asked if alive(process)}:
-            kill = self._kill or time.monotonic() >= deadline
-            for process in left if kill else left - asked:
+        while left := members(self._command.pid, self._self) | {process for process in seen if alive(process)}:
+            waited = time.monotonic() - began
+            kill = self._kill or waited >= self._grace
+            alone = self._leader in left and waited < self._grace / 2
+            for process in left if kill else ({self._leader} if alone else left) - asked:
+                asked.add(process)
                 with contextlib.suppress(psutil.Error):
                     if kill:
                         process.kill()
                     else:
                         process.terminate()
                         process.send_signal(signal.SIGCONT)
-            asked |= left
+            seen |= left
             time.sleep(_TICK)
             self._reap_adopted()
 

@@ -118,12 +118,17 @@ async def aread_airbyte(conn_id: str) -> AirbyteSettings:
     return parse_airbyte(connection)
 
 
+async def aread_listener(conn_id: str) -> ListenerSettings:
+    """:func:`read_listener` for the triggerer's event loop."""
+    return parse_listener(await _aget_connection(conn_id))
+
+
 async def aread_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
     """:func:`read_hub` for the triggerer's event loop."""
     airbyte = await aread_airbyte(airbyte_conn_id)
     if chosen := choose_listener(listener_conn_id, airbyte):
         try:
-            return HubSettings(airbyte=airbyte, listener=parse_listener(await _aget_connection(chosen)))
+            return HubSettings(airbyte=airbyte, listener=await aread_listener(chosen))
         except (AirflowNotFoundException, SettingsError) as exc:
             _do_without(chosen, exc)
     return HubSettings(airbyte=airbyte)
@@ -175,7 +180,9 @@ def parse_listener(connection: Connection) -> ListenerSettings:
     conn_id = connection.conn_id
     host = (connection.host or "").strip()
     if not host:
-        raise SettingsError(f"Airflow connection {conn_id!r} has no host: write the listener's URL, http://listener:8484")
+        raise SettingsError(
+            f"Airflow connection {conn_id!r} has no host: write the listener's URL, http://listener:8484"
+        )
     if "://" not in host:
         host = f"{connection.schema or 'http'}://{host}" + (f":{connection.port}" if connection.port else "")
     return ListenerSettings(

@@ -193,7 +193,7 @@ class SharedHub:
                 open_airbyte(settings.airbyte) as self.airbyte,
                 open_hub(self.airbyte, settings, self.ticks) as self.hub,
             ):
-                logger.info("waiting for jobs of %s, told by %s", self.airbyte, _source(settings))
+                logger.info("waiting for the jobs of %s by %s", settings.airbyte.url, _source(settings))
                 self._settled.set()
                 await self._until_unneeded(settings)
         except Exception as exc:
@@ -231,7 +231,7 @@ class SharedHub:
                 await self._turned.wait()
             if not scope.cancelled_caught:
                 continue
-            if not needed or await self._outdated(settings):
+            if not self._waiting or await self._outdated(settings):
                 self._leave()
                 return
             reread_at = time.monotonic() + REREAD_SECONDS

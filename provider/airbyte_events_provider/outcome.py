@@ -137,5 +137,3 @@ def missing_records(told: Mapping[str, Any], min_records: int | None) -> str | N
         f"Airbyte job {told['job_id']} succeeded, but {moved}, and min_records wants {min_records:,}: "
         "the job may not have run at all; its log in Airbyte tells."
     )
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -59,17 +59,17 @@ async def submit(airbyte: AirbyteClient, connection_id: str, job_type: str = "sy
             return Submission(job=await airbyte.create_job(connection_id, job_type), how=How.STARTED)
         except Conflict as exc:
             if exc.type == "state-conflict":
-                raise Conflict(
-                    409, f"{exc}; is connection {connection_id} enabled in Airbyte?", type=exc.type
-                ) from exc
-            if (running := await find_active(airbyte, connection_id)) is not None:
+                raise Conflict(409, f"{exc}; is connection {connection_id} enabled in Airbyte?", type=exc.type) from exc
+            running = await _look(find_active(airbyte, connection_id), exc)
+            if running is not None:
                 return _attach(running, job_type, exc)
             failure: AirbyteError = exc
         except NotSent:
             raise
         except (AirbyteUnreachable, ServerError, AirbyteProtocolError) as exc:
             logger.warning("whether Airbyte has started a job is not known, looking for it: %s", exc)
-            if (created := await find_created(airbyte, connection_id, job_type, began)) is not None:
+            created = await _look(find_created(airbyte, connection_id, job_type, began), exc)
+            if created is not None:
                 return Submission(job=created, how=How.FOUND)
             failure = exc
         if pause is None:
@@ -77,6 +77,15 @@ async def submit(airbyte: AirbyteClient, connection_id: str, job_type: str = "sy
         logger.info("Airbyte has started no job, trying again in %g s: %s", pause, failure)
         await anyio.sleep(pause)
     raise AssertionError
+
+
+async def _look(look: Awaitable[Job | None], failure: AirbyteError) -> Job | None:
+    try:
+        return await look
+    except AirbyteError as exc:
+        raise AirbyteError(
+            f"{failure}; whether a job runs is not known, as the connection's jobs can't be listed: {exc}"
+        ) from exc
 
 
 def _attach(running: Job, job_type: str, conflict: Conflict) -> Submission:

@@ -18,7 +18,7 @@ Owner = Callable[[str, Path, str], AbstractContextManager[subprocess.Popen[str]]
 
 
 def test_a_deferred_task_completes(airflow: AirflowStack) -> None:
-    run_id = airflow.trigger_dag("waits", {"seconds": 3})
+    run_id = airflow.trigger_dag("waits", {"seconds": 6})
     airflow.wait_for_task("waits", run_id, "wait", {"deferred"})
     tasks = airflow.wait_for_run("waits", run_id)
     assert {name: task.state for name, task in tasks.items()} == {"wait": "success"}
@@ -28,7 +28,7 @@ def test_a_deferred_task_completes(airflow: AirflowStack) -> None:
 
 
 def test_a_deferred_task_outlives_its_triggerer(airflow: AirflowStack) -> None:
-    run_id = airflow.trigger_dag("waits", {"seconds": 8})
+    run_id = airflow.trigger_dag("waits", {"seconds": 12})
     airflow.wait_for_task("waits", run_id, "wait", {"deferred"})
     airflow.restart("triggerer")
     assert airflow.wait_for_run("waits", run_id)["wait"].state == "success"

@@ -1,0 +1,60 @@
+"""From a webhook to a process that follows the feed, at a hundred webhooks a second, each of a job that has just ended."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quantiles import percentiles
+from rig import HERE, Rig
+
+from airbyte_events.events import parse_time
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from processes import Processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """:param rate: webhooks a second.
+    :param seconds: for which they come.
+    """
+
+    rate: int = 100
+    seconds: float = 20.0
+
+
+FULL = Scale()
+QUICK = Scale(seconds=4.0)
+
+
+def duration(scale: Scale) -> float:
+    """About how long it takes, in seconds."""
+    return 12 + scale.rate * scale.seconds * 0.004 + scale.seconds
+
+
+def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+    """Seconds from the sending of a webhook to its event in another process."""
+    rig = Rig(processes, home, "delivery", listener=True)
+    output = rig.home / "follower.json"
+    command = [sys.executable, str(HERE / "follower.py"), "--url", str(rig.listener_url), "--output", str(output)]
+    name = rig.start("follower", command, {"FEED_TOKEN": rig.api_token})
+    processes.wait_until(
+        output.with_name(output.name + ".started").exists, "an open feed", timeout=30, blame=[name]
+    )
+    job_ids = rig.start_jobs(int(scale.rate * scale.seconds))
+    begin = time.time() + 2 + len(job_ids) * 0.005
+    rig.end_at({job_id: begin + number / scale.rate for number, job_id in enumerate(job_ids)})
+    processes.wait_until(lambda: len(rig.ended(job_ids)) == len(job_ids), "all jobs' ends", timeout=scale.seconds + 60)
+    processes.watch(3)
+    processes.stop(name)
+    seen = {int(job_id): at for job_id, at in json.loads(output.read_text()).items()}
+    sent = {job["job_id"]: parse_time(job["webhooks"][0]["sent_at"]) for job in rig.get("/jobs")["jobs"]}
+    rig.close()
+    late = [seen[job_id] - at.timestamp() for job_id, at in sent.items() if at is not None and job_id in seen]
+    return {**percentiles(late), "rate": scale.rate, "missing": len(job_ids) - len(late)}

@@ -1,0 +1,110 @@
+"""How many notifications a second the listener takes, durably, beside a bare endpoint on the same HTTP server."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from processes import StackError, free_ports
+from rig import HERE, Rig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from processes import Processes
+
+CONFIRM_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """:param rounds: of each of the two, in turns.
+    :param count: notifications a round, each of a job of its own.
+    :param connections: kept alive, one request under way on each.
+    """
+
+    rounds: int = 5
+    count: int = 4000
+    connections: int = 32
+
+
+FULL = Scale()
+QUICK = Scale(rounds=2, count=1000)
+
+
+def duration(scale: Scale) -> float:
+    """About how long it takes, in seconds."""
+    return scale.rounds * (8 + scale.count * 0.004)
+
+
+def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+    """Medians over the rounds. ``confirmed_after``: seconds from the last answer until the API has confirmed all."""
+    ours, bare, confirmed = [], [], []
+    for number in range(1, scale.rounds + 1):
+        rig = Rig(processes, home, f"ingest-{number}", listener=True)
+        (port,) = free_ports(1)
+        bare_name = rig.start("bare", [sys.executable, str(HERE / "bare.py"), str(port)])
+        bare_url = f"http://127.0.0.1:{port}/webhooks/default/{rig.webhook_token}"
+        processes.wait_until(lambda url=bare_url: _there(url), "the bare endpoint", timeout=30, blame=[bare_name])
+        rig.set_webhook_url(None)  # the load generator sends them
+        jobs = rig.start_jobs(scale.count)
+        rig.end_now(jobs)
+        # Each goes first as often as the other.
+        for url in (rig.webhook_url, bare_url) if number % 2 else (bare_url, rig.webhook_url):
+            rates = ours if url == rig.webhook_url else bare
+            rates.append(_load(url, jobs[0], scale))
+            if url == rig.webhook_url:
+                confirmed.append(_confirmed(rig, scale.count))
+        rig.close()
+    rates = {"listener": _medians(ours), "bare": _medians(bare)}
+    pairs = [one["per_second"] / other["per_second"] for one, other in zip(ours, bare, strict=True)]
+    return {
+        **rates,
+        "ratio": statistics.median(pairs),
+        "confirmed_after": statistics.median(confirmed),
+        "connections": scale.connections,
+        "rounds": scale.rounds,
+        "count": scale.count,
+    }
+
+
+def _load(url: str, first_job: int, scale: Scale) -> dict[str, Any]:
+    command = [sys.executable, str(HERE / "load.py"), "--url", url, "--first-job", str(first_job)]
+    command += ["--count", str(scale.count), "--connections", str(scale.connections)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if told.returncode:
+        raise StackError(f"the load generator failed:\n{told.stderr}")
+    result: dict[str, Any] = json.loads(told.stdout)
+    if result["statuses"] != {"202": scale.count}:
+        raise StackError(f"not every notification was taken: {result['statuses']}")
+    return result
+
+
+def _confirmed(rig: Rig, count: int) -> float:
+    """Seconds until no notification waits to be confirmed any more."""
+    began = time.monotonic()
+    headers = {"Authorization": f"Bearer {rig.api_token}"}
+    with httpx.Client(base_url=str(rig.listener_url), headers=headers, trust_env=False, timeout=60) as listener:
+        while time.monotonic() < began + CONFIRM_SECONDS:
+            newest = listener.get("/v1/notifications?limit=1").raise_for_status().json()["notifications"][0]
+            if newest["id"] >= count and newest["outcome"] != "pending":
+                return time.monotonic() - began
+            time.sleep(0.1)
+    raise StackError(f"notifications were not confirmed within {CONFIRM_SECONDS:g} s")
+
+
+def _medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
+    return {name: statistics.median(each[name] for each in rounds) for name in ("per_second", "p50", "p99")}
+
+
+def _there(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).status_code == httpx.codes.METHOD_NOT_ALLOWED
+    except httpx.TransportError:
+        return False

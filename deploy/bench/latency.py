@@ -1,0 +1,87 @@
+"""From a job's end to the trigger's event: all sides at the same time, on the same machine and simulator."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from processes import StackError
+from quantiles import percentiles
+from rig import OFFICIAL, ORACLE, POLL, PUSH, Rig, wait_until_started
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from processes import Processes
+
+START_SECONDS = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """:param push: jobs that wait for push; as many are told directly.
+    :param poll: jobs that our polling finds.
+    :param official: jobs of the official provider.
+    :param seconds: over which the ends are spread.
+    """
+
+    push: int = 400
+    poll: int = 300
+    official: int = 120
+    seconds: float = 120.0
+
+    @property
+    def tail(self) -> float:
+        """Seconds that the last event may take: the official provider's period, and some."""
+        return 75.0
+
+
+FULL = Scale()
+QUICK = Scale(push=60, poll=30, official=10, seconds=15.0)
+
+
+def duration(scale: Scale) -> float:
+    """About how long it takes, in seconds."""
+    return 35 + scale.official * 0.15 + scale.seconds + 62
+
+
+def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+    """Seconds from the commit of a job's end to the event of its trigger, by side."""
+    rig = Rig(processes, home, "latency", listener=True)
+    counts = {PUSH: scale.push, ORACLE: scale.push, POLL: scale.poll, OFFICIAL: scale.official}
+    hooks = {ORACLE: f"http://127.0.0.1:{rig.oracle_port}/", POLL: None, OFFICIAL: None}
+    # The first workspace is the listener's.
+    jobs = {
+        side: rig.start_jobs(count, rig.workspace(hooks[side]) if side in hooks else None)
+        for side, count in counts.items()
+    }
+    waiters = {side: rig.wait(side, job_ids) for side, job_ids in jobs.items()}
+    wait_until_started(processes, list(waiters.values()), timeout=START_SECONDS)
+    begin = time.time() + 5 + sum(counts.values()) * 0.005  # until then all have their scripts
+    for job_ids in jobs.values():
+        rig.end_at(spread(job_ids, begin, scale.seconds))
+    everything = [job_id for job_ids in jobs.values() for job_id in job_ids]
+    processes.wait_until(
+        lambda: len(rig.ended(everything)) == len(everything), "all jobs' ends", timeout=scale.seconds + 60
+    )
+    processes.watch(scale.tail - 10)
+    result = {}
+    for side, waiting in waiters.items():
+        events = waiting.stop()["events"]
+        wrong = [event["payload"] for event in events.values() if event["payload"]["status"] != "success"]
+        if wrong:
+            raise StackError(f"all jobs succeed, but {side.name} has {len(wrong)} other events: {wrong[0]}")
+        ended = rig.ended(jobs[side])
+        late = [events[str(job_id)]["at"] - at for job_id, at in ended.items() if str(job_id) in events]
+        result[side.name] = {**percentiles(late), "missing": len(ended) - len(late)}
+    rig.close()
+    return result
+
+
+def spread(job_ids: list[int], begin: float, seconds: float) -> dict[int, float]:
+    """Ends at even distances in a random order, so that no side's ends fall into step with anything."""
+    shuffled = random.sample(job_ids, len(job_ids))
+    step = seconds / len(shuffled)
+    return {job_id: begin + (number + random.random()) * step for number, job_id in enumerate(shuffled)}

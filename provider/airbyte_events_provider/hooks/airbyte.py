@@ -1,0 +1,240 @@
+"""The hook for Airbyte's public API."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
+
+from airbyte_events.airbyte import AirbyteClient, Job
+from airbyte_events.errors import AirbyteEventsError, Forbidden, NotFound, Unauthorized
+from airbyte_events.events import JobEvent
+from airbyte_events_provider.blocking import run_blocking
+from airbyte_events_provider.clients import open_airbyte
+from airbyte_events_provider.connections import (
+    AirbyteSettings,
+    aread_airbyte,
+    choose_listener,
+    parse_timeout,
+    read_airbyte,
+    read_hub,
+)
+from airbyte_events_provider.hooks.listener import ListenerHook
+from airbyte_events_provider.hub import wait_alone
+from airbyte_events_provider.outcome import SUCCESS, conclude
+from airbyte_events_provider.submission import Submission, submit
+
+T = TypeVar("T")
+
+
+class AirbyteHook(BaseHook):
+    """Airbyte's public API. Reads are repeated while Airbyte is in trouble; a job is never started twice.
+
+    The connection is read when it is first needed, and once.
+
+    :param airbyte_conn_id: the Airflow connection: host is the server's URL, login and password are the client id and
+        secret of an application (none for an Airbyte without authentication), schema is the token URL where it is not
+        the usual one. Extra: ``proxies``, ``timeout``, ``verify``, ``instance``, ``listener_conn_id``.
+    :param api_version: only ``v1`` exists.
+    :param timeout: seconds for one request, instead of the connection's.
+    :param listener_conn_id: the Airflow connection of the listener that waits are told by; by default the one that
+        the Airbyte's connection or Airflow's configuration names. An empty string is none.
+    """
+
+    conn_name_attr = "airbyte_conn_id"
+    default_conn_name = "airbyte_default"
+    conn_type = "airbyte"
+    hook_name = "Airbyte"
+
+    def __init__(
+        self,
+        airbyte_conn_id: str = "airbyte_default",
+        api_version: str = "v1",
+        timeout: float | None = None,
+        *,
+        listener_conn_id: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.airbyte_conn_id = airbyte_conn_id
+        self.api_version = api_version
+        self.timeout = timeout
+        self.listener_conn_id = listener_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """How Airflow's form names the fields."""
+        return {
+            "hidden_fields": ["port"],
+            "relabeling": {
+                "host": "Server URL",
+                "login": "Client ID (optional)",
+                "password": "Client Secret (optional)",
+                "schema": "Token URL",
+            },
+            "placeholders": {"host": "http://localhost:8000/api/public/v1"},
+        }
+
+    @cached_property
+    def settings(self) -> AirbyteSettings:
+        """The connection, read and checked.
+
+        :raises AirflowException: if it is missing or wrong.
+        """
+        with _translated():
+            return self._with_timeout(read_airbyte(self.airbyte_conn_id))
+
+    def _with_timeout(self, settings: AirbyteSettings) -> AirbyteSettings:
+        if self.timeout is None:
+            return settings
+        return replace(settings, timeout=parse_timeout(self.timeout, "the hook's timeout"))
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[AirbyteClient]:
+        """The API for coroutines: ``async with hook.open() as airbyte: job = await airbyte.get_job(17)``.
+
+        :raises SettingsError: if the connection is wrong.
+        """
+        settings = self._with_timeout(await aread_airbyte(self.airbyte_conn_id))
+        async with open_airbyte(settings) as airbyte:
+            yield airbyte
+
+    def _call(self, call: Callable[[AirbyteClient], Awaitable[T]], *, attempts: int = 5) -> T:
+        settings = self.settings
+
+        async def work() -> T:
+            async with open_airbyte(settings, attempts=attempts) as airbyte:
+                return await call(airbyte)
+
+        with _translated():
+            return run_blocking(work)
+
+    def get_conn_params(self, conn_id: str) -> dict[str, Any]:
+        """The fields of a connection of this type, under the names that the API has for them."""
+        connection = self.get_connection(conn_id)
+        extra = connection.extra_dejson
+        return {
+            "host": connection.host,
+            "client_id": connection.login,
+            "client_secret": connection.password,
+            "token_url": connection.schema or "v1/applications/token",
+            "proxies": extra.get("proxies"),
+            "timeout": extra.get("timeout"),
+        }
+
+    def get_job_details(self, job_id: int) -> Job:
+        """The job as it is now: ``job_id``, ``status``, ``job_type``, ``connection_id``, ….
+
+        :raises AirflowException: if Airbyte does not tell.
+        """
+        return self._call(lambda airbyte: airbyte.get_job(int(job_id)))
+
+    def get_job_status(self, job_id: int) -> str:
+        """The job's status, such as ``running``; raises as :meth:`get_job_details` does."""
+        return self.get_job_details(job_id).status.value
+
+    def submit(self, connection_id: str, job_type: str = "sync") -> Submission:
+        """Start a job, or find the one of the same type that runs already.
+
+        :param connection_id: the Airbyte connection (UUID).
+        :raises AirflowException: if there is none in the end.
+        """
+        return self._call(lambda airbyte: submit(airbyte, connection_id, job_type))
+
+    def submit_sync_connection(self, connection_id: str) -> Job:
+        """Start a sync of the Airbyte connection; see :meth:`submit`."""
+        return self.submit(connection_id).job
+
+    def submit_reset_connection(self, connection_id: str) -> Job:
+        """Start a reset of the Airbyte connection; see :meth:`submit`."""
+        return self.submit(connection_id, "reset").job
+
+    def cancel_job(self, job_id: int) -> Job:
+        """Cancel the job if it is active; what another job of the connection does is left alone.
+
+        :return: the job, as it is now.
+        :raises AirflowException: if it could not be cancelled.
+        """
+        return self._call(lambda airbyte: airbyte.cancel_job(int(job_id)))
+
+    def wait(
+        self,
+        job_id: int,
+        *,
+        connection_id: str | None = None,
+        until: float | None = None,
+        poll_interval: float = 3,
+    ) -> dict[str, Any]:
+        """Wait for a job's end, told by the listener if there is one, and by looks at Airbyte otherwise.
+
+        :param connection_id: the Airbyte connection that the job is known to be of.
+        :param until: how long, in seconds since the epoch.
+        :param poll_interval: seconds between looks.
+        :return: what the job came to, see :func:`~airbyte_events_provider.outcome.conclude`.
+        """
+        with _translated():
+            hub = replace(read_hub(self.airbyte_conn_id, self.listener_conn_id), airbyte=self.settings)
+
+        async def work() -> dict[str, Any]:
+            wait: Awaitable[JobEvent] = wait_alone(
+                hub, int(job_id), connection_id=connection_id, until=until, poll_interval=poll_interval
+            )
+            return await conclude(wait, int(job_id), until)
+
+        return run_blocking(work)
+
+    def wait_for_job(self, job_id: str | int, wait_seconds: float = 3, timeout: float | None = 3600) -> None:
+        """Wait until the job has succeeded; one that takes longer is cancelled.
+
+        :param wait_seconds: between looks, where no listener tells.
+        :param timeout: seconds; None or 0: as long as it takes.
+        :raises AirflowException: if it failed, was cancelled, or did not end in time.
+        """
+        until = time.time() + timeout if timeout else None
+        told = self.wait(int(job_id), until=until, poll_interval=wait_seconds)
+        if told["status"] == SUCCESS:
+            return
+        if told["job"] is None and until is not None and time.time() >= until:
+            job = self.cancel_job(int(job_id))
+            raise AirflowException(
+                f"Airbyte job {job_id} did not end within {timeout:g} s: it is {job.status.value} now"
+            )
+        raise AirflowException(told["message"])
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Whether all works that the connection is for; if not, which part does not.
+
+        :return: the answer, and it in words.
+        """
+        try:
+            settings = self.settings
+            self._call(lambda airbyte: airbyte.health(), attempts=1)
+        except AirflowException as exc:
+            return False, f"The server's URL: {exc}"
+        try:
+            self._call(lambda airbyte: airbyte.list_jobs(limit=1), attempts=1)
+        except AirflowException as exc:
+            refused = isinstance(exc.__cause__, (Unauthorized, NotFound))
+            part = "The credentials" if refused else "Listing jobs"
+            if isinstance(exc.__cause__, Forbidden):
+                part = "The permission to list jobs"
+            return False, f"{part}: {exc}"
+        chosen = choose_listener(self.listener_conn_id, settings)
+        if chosen is None:
+            return True, "Airbyte answers. No listener is configured: waiting tasks poll."
+        works, words = ListenerHook(chosen).test_connection()
+        return works, f"Airbyte answers. {words}" if works else f"Airbyte answers, but not the listener: {words}"
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    try:
+        yield
+    except AirflowNotFoundException:
+        raise
+    except AirbyteEventsError as exc:
+        raise AirflowException(str(exc)) from exc

@@ -1,0 +1,194 @@
+"""A simulated Airbyte and listeners on real sockets, known to Airflow by environment variables."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from airflow.sdk.bases.operator import BaseOperator, ExecutorSafeguard
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from pydantic import SecretStr
+
+from airbyte_events.listener import assemble
+from airbyte_events.server import Server, bind, url_of
+from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.simulator.state import Job
+from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
+
+CLIENT_SECRET = "client-secret-0123456789abcdef"
+API_TOKEN = "api-token-0123456789abcdef012345"
+WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Airflow's."""
+    return "asyncio"
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """A served simulator with one connection, whose jobs run until they are ended, and Airflow's view of it.
+
+    :param secrets: what must never be seen.
+    """
+
+    sim: Simulator
+    connection_id: str
+    monkeypatch: pytest.MonkeyPatch
+    secrets: tuple[str, ...] = (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN)
+
+    def connect(self, conn_id: str, **fields: Any) -> None:
+        """Define an Airflow connection."""
+        self.monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(fields))
+
+    def connect_airbyte(self, conn_id: str = "airbyte_default", **extra: Any) -> None:
+        self.connect(
+            conn_id,
+            conn_type="airbyte",
+            host=self.sim.url,
+            login="client",
+            password=CLIENT_SECRET,
+            extra=json.dumps(extra),
+        )
+
+    def connect_listener(self, url: str, token: str = API_TOKEN) -> None:
+        """Define the listener's connection, and name it in that of the Airbyte."""
+        self.connect("listener", conn_type="airbyte_events", host=url, password=token)
+        self.connect_airbyte(listener_conn_id="listener")
+
+    def start(self, job_type: str = "sync") -> Job:
+        return self.sim.world.start_job(self.sim.world.connections[self.connection_id], job_type)
+
+    def start_elsewhere(self) -> Job:
+        """A job of an Airbyte connection of its own."""
+        return self.sim.world.start_job(self.sim.world.add_connection(Script.hanging()))
+
+    def end(self, job: Job, status: str = "succeeded", **values: Any) -> None:
+        self.sim.world.end_job(job, status, **values)
+
+    def requests(self, route: str) -> int:
+        return self.sim.traffic.counts[route]
+
+    def reads(self, job: Job) -> int:
+        """Requests for that job alone."""
+        return sum(1 for _ in self.sim.traffic.recent("GET /jobs/{id}", job.id))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Returns when it holds; what happens elsewhere can't tell."""
+        with anyio.fail_after(10):
+            while not condition():
+                await anyio.sleep(0.005)
+
+    async def job(self, number: int = 1) -> Job:
+        """The job of that number, once it is there."""
+        await self.until(lambda: number in self.sim.world.jobs)
+        return self.sim.world.jobs[number]
+
+    def trigger(self, job: Job, **values: Any) -> AirbyteSyncTrigger:
+        arguments: dict[str, Any] = {
+            "job_id": job.id,
+            "conn_id": "airbyte_default",
+            "end_time": time.time() + 60,
+            "poll_interval": 0.1,
+            "connection_id": job.connection.id,
+        }
+        return AirbyteSyncTrigger(**{**arguments, **values})
+
+    async def fire(self, trigger: BaseTrigger) -> dict[str, Any]:
+        """Run a trigger as the triggerer does; its one event, which is JSON."""
+        events: list[TriggerEvent] = []
+        async for event in trigger.run():
+            events.append(event)
+        (event,) = events
+        payload: dict[str, Any] = json.loads(json.dumps(event.payload))
+        return payload
+
+    def firing(self, trigger: BaseTrigger) -> asyncio.Task[dict[str, Any]]:
+        """The same in a task of its own, as the triggerer does; each must be awaited."""
+        return asyncio.get_running_loop().create_task(self.fire(trigger))
+
+    async def execute(self, task: BaseOperator, method: str = "execute", **values: Any) -> Any:
+        """Run a task's method as a worker does, in a thread of its own."""
+
+        def run() -> Any:
+            ExecutorSafeguard.tracker.set(task)
+            return getattr(task, method)(context={}, **values)
+
+        return await anyio.to_thread.run_sync(run)
+
+    async def executing(
+        self, task: BaseOperator, meanwhile: Callable[[], Awaitable[object]], method: str = "execute"
+    ) -> Any:
+        """Run a task's method, and something meanwhile; the method's result or error."""
+        running = asyncio.get_running_loop().create_task(self.execute(task, method))
+        await meanwhile()
+        return await running
+
+    @asynccontextmanager
+    async def listener(self, **settings: Any) -> AsyncIterator[Served]:
+        """A listener for this Airbyte, which sends its webhooks there. It hardly polls: what is told, webhooks told."""
+        instance = InstanceSettings(
+            airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET)
+        )
+        given: dict[str, Any] = {
+            "instances": {"default": instance},
+            "store": StoreLocation(kind="memory"),
+            "api_tokens": [API_TOKEN],
+            "webhook_tokens": [WEBHOOK_TOKEN],
+            "poll_interval": 3600,
+        }
+        with bind("127.0.0.1", 0) as bound:
+            async with assemble(Settings.exactly(**given | settings)) as listener, anyio.create_task_group() as tasks:
+                server = Server(listener.app, timeout_graceful_shutdown=1)
+                tasks.start_soon(server.serve, [bound])
+                url = url_of(bound)
+                self.sim.workspace.set_webhook(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
+                yield Served(url=url, close=listener.bus.close, server=server)
+                listener.bus.close()
+                server.should_exit = True
+
+
+@dataclass(kw_only=True)
+class Served:
+    """A listener, and how to end it."""
+
+    url: str
+    close: Callable[[], None]
+    server: Server
+
+    def stop(self) -> None:
+        """Its streams end, and nobody answers any more."""
+        self.close()
+        self.server.should_exit = True
+
+
+@pytest.fixture
+async def stage(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    """Known to Airflow as ``airbyte_default``, without a listener, and polled often."""
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__FALLBACK_AFTER", "0.1")
+    simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
+    connection = simulator.world.add_connection(Script.hanging(), name="orders")
+    async with serve_simulator(simulator) as sim:
+        stage = Stage(sim=sim, connection_id=connection.id, monkeypatch=monkeypatch)
+        stage.connect_airbyte()
+        with anyio.fail_after(30):
+            yield stage
+
+
+@pytest.fixture
+async def listener(stage: Stage) -> AsyncIterator[Served]:
+    """Known to Airflow, and named by the Airbyte's connection."""
+    async with stage.listener() as served:
+        stage.connect_listener(served.url)
+        yield served

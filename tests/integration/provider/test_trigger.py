@@ -1,0 +1,310 @@
+"""The trigger, on an event loop as in the triggerer, against a simulated Airbyte and a real listener."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+import structlog
+
+from airbyte_events.events import JobError
+from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_success_is_told_by_webhook_and_nobody_polls_the_job(
+    stage: Any, listener: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    reads, looks = stage.reads(job), stage.requests("GET /jobs")
+    stage.end(job, records=7, bytes=70)
+    event = await firing
+    assert (event["status"], event["job_id"]) == ("success", job.id)
+    assert event["job"]["origin"] == "webhook"
+    assert event["job"]["records"] == 7
+    assert event["job"]["names"]["connection"] == "orders"
+    # The listener's one request to confirm what the webhook told.
+    assert stage.reads(job) == reads + 1
+    assert stage.requests("GET /jobs") == looks
+
+
+async def test_without_a_listener_the_end_is_found_by_shared_looks(stage: Any) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.requests("GET /jobs") > 2)
+    stage.end(job)
+    event = await firing
+    assert (event["status"], event["job"]["origin"]) == ("success", "poll")
+    assert stage.reads(job) == 1
+
+
+async def test_a_failure_carries_airbytes_reason(stage: Any, listener: Any) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    stage.end(job, "failed", error=JobError(message="password refused", type="config_error", origin="destination"))
+    event = await firing
+    assert event["status"] == "error"
+    assert f"job {job.id} of connection orders ({stage.connection_id}) failed: password refused" in event["message"]
+    assert "type config_error, origin destination" in event["message"]
+    assert "Correct the settings of the destination in Airbyte" in event["message"]
+    assert event["job"]["error"] == {"message": "password refused", "type": "config_error", "origin": "destination"}
+
+
+async def test_a_cancelled_job(stage: Any) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    stage.end(job, "cancelled")
+    event = await firing
+    assert event["status"] == "cancelled"
+    assert "was cancelled in Airbyte" in event["message"]
+
+
+async def test_a_job_that_airbyte_does_not_know(stage: Any) -> None:
+    job = stage.start()
+    event = await stage.fire(stage.trigger(job, job_id=4711))
+    assert (event["status"], event["job_id"], event["job"]) == ("error", 4711, None)
+    assert "knows no job 4711" in event["message"]
+
+
+async def test_a_job_that_ended_while_the_triggerer_was_down_past_the_deadline_is_a_success(stage: Any) -> None:
+    job = stage.start()
+    stage.end(job)
+    trigger = stage.trigger(job, end_time=time.time() - 100, execution_deadline=time.time() - 200)
+    assert (await stage.fire(trigger))["status"] == "success"
+
+
+@pytest.mark.parametrize(
+    ("deadlines", "status"),
+    [
+        ({"end_time": -1.0}, "error"),
+        ({"end_time": 60.0, "execution_deadline": -1.0}, "timeout"),
+        ({"end_time": -2.0, "execution_deadline": -1.0}, "error"),
+        ({"end_time": 0.5}, "error"),
+    ],
+)
+async def test_a_job_that_runs_past_the_deadline(stage: Any, deadlines: dict[str, float], status: str) -> None:
+    job = stage.start()
+    event = await stage.fire(stage.trigger(job, **{name: time.time() + seconds for name, seconds in deadlines.items()}))
+    assert (event["status"], event["job"]) == (status, None)
+    assert f"job {job.id} is running" in event["message"]
+    assert job.status == "running"
+
+
+async def test_a_listener_that_goes_is_replaced_by_polling(stage: Any, listener: Any) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    stage.sim.workspace.set_webhook(None)
+    listener.stop()
+    stage.end(job)
+    event = await firing
+    assert (event["status"], event["job"]["origin"]) == ("success", "poll")
+
+
+@pytest.mark.parametrize("fault", ["token", "address", "connection", "url"])
+async def test_a_listener_that_can_not_be_used_is_replaced_by_polling(stage: Any, listener: Any, fault: str) -> None:
+    if fault == "token":
+        stage.connect_listener(listener.url, "wrong-token-0123456789abcdef0123")
+    elif fault == "address":
+        stage.connect_listener("http://127.0.0.1:9")
+    elif fault == "connection":
+        stage.connect_airbyte(listener_conn_id="nowhere")
+    else:
+        stage.connect_listener("")
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    stage.end(job)
+    event = await firing
+    assert event["status"] == "success"
+
+
+async def test_a_job_of_the_same_number_in_another_airbyte_is_not_taken_for_ours(
+    stage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Simulator(client_id="client", client_secret=stage.secrets[0])
+    foreign = other.world.start_job(other.world.add_connection(Script.hanging()))
+    other.world.end_job(foreign, "succeeded")
+    job = stage.start()
+    assert job.id == foreign.id
+    async with serve_simulator(other):
+        stage_of_other = type(stage)(sim=other, connection_id=foreign.connection.id, monkeypatch=stage.monkeypatch)
+        async with stage_of_other.listener() as served:
+            stage.connect_listener(served.url)
+            firing = stage.firing(stage.trigger(job))
+            await stage.until(lambda: "polling instead" in caplog.text)
+            assert not firing.done()
+            stage.end(job, "failed")
+            event = await firing
+    assert event["status"] == "error"
+    assert event["job"]["connection_id"] == stage.connection_id
+
+
+async def test_fifty_triggers_share_one_hub(stage: Any, listener: Any) -> None:
+    jobs = [stage.start_elsewhere() for _ in range(50)]
+    firing = [stage.firing(stage.trigger(job)) for job in jobs]
+    await stage.until(lambda: stage.requests("GET /jobs") > 0)
+    for job in jobs:
+        stage.end(job)
+    events = [await each for each in firing]
+    assert {event["status"] for event in events} == {"success"}
+    assert [event["job_id"] for event in events] == [job.id for job in jobs]
+    # Far fewer requests than jobs, the listener's and the hub's: nobody read 50 jobs one by one before they ended.
+    assert stage.requests("POST /applications/token") <= 2
+    assert stage.requests("GET /jobs/{id}") + stage.requests("GET /jobs") < 50
+
+
+async def test_fifty_triggers_without_a_listener_share_their_looks(stage: Any) -> None:
+    jobs = [stage.start_elsewhere() for _ in range(50)]
+    firing = [stage.firing(stage.trigger(job, poll_interval=0.5)) for job in jobs]
+    await stage.until(lambda: stage.requests("GET /jobs") > 1)
+    for job in jobs:
+        stage.end(job)
+    assert {(await each)["status"] for each in firing} == {"success"}
+    assert stage.requests("POST /applications/token") == 1
+    assert stage.requests("GET /jobs/{id}") + stage.requests("GET /jobs") < 10
+
+
+async def test_what_the_hub_logs_is_in_no_tasks_log(stage: Any) -> None:
+    seen: list[tuple[str, dict[str, Any]]] = []
+
+    class Recorder(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append((record.name, structlog.contextvars.get_contextvars()))
+
+    with _handled(Recorder()):
+        job = stage.start()
+
+        async def run_as_the_triggerer() -> None:
+            structlog.contextvars.bind_contextvars(trigger_id=5)
+            await stage.fire(stage.trigger(job))
+
+        running = asyncio.get_running_loop().create_task(run_as_the_triggerer())
+        await stage.until(lambda: stage.reads(job) > 0)
+        stage.end(job)
+        await running
+    core = [context for name, context in seen if name.startswith(("airbyte_events.", "airbyte_events_provider.hub"))]
+    assert core
+    assert not any(core)
+    own = [context for name, context in seen if name.endswith("AirbyteSyncTrigger")]
+    assert all(context == {"trigger_id": 5} for context in own)
+
+
+@contextlib.contextmanager
+def _handled(handler: logging.Handler) -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+async def test_the_log_tells_how_and_when_the_end_got_here(
+    stage: Any, listener: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    stage.end(job)
+    await firing
+    assert f"job {job.id} succeeded: told by webhook, " in caplog.text
+    assert "ms after the listener confirmed it; it ended at 20" in caplog.text
+    assert not [secret for secret in stage.secrets if secret in caplog.text]
+
+
+async def test_a_cancelled_trigger_leaves_no_task_behind(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__HUB_LINGER", "0")
+    before = asyncio.all_tasks()
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    firing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await firing
+    # The simulator's own tasks, which serve connections, end with those.
+    await stage.until(lambda: not {task for task in asyncio.all_tasks() - before if "hub of" in task.get_name()})
+    with anyio.fail_after(5):
+        for task in asyncio.all_tasks() - before:
+            await asyncio.wait([task])
+
+
+async def test_the_hub_outlives_the_trigger_that_made_it(stage: Any) -> None:
+    first, second = stage.start_elsewhere(), stage.start_elsewhere()
+    one, two = stage.firing(stage.trigger(first)), stage.firing(stage.trigger(second))
+    await stage.until(lambda: stage.reads(first) > 0 and stage.reads(second) > 0)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    stage.end(second)
+    assert (await two)["status"] == "success"
+    third = stage.start_elsewhere()
+    stage.end(third)
+    assert (await stage.fire(stage.trigger(third)))["status"] == "success"
+    assert stage.requests("POST /applications/token") == 1
+
+
+async def test_a_missing_connection_is_told(stage: Any) -> None:
+    job = stage.start()
+    event = await stage.fire(stage.trigger(job, conn_id="no_such_connection"))
+    assert event["status"] == "error"
+    assert "no_such_connection" in event["message"]
+
+
+async def test_a_wrong_connection_is_told(stage: Any) -> None:
+    stage.connect("airbyte_default", conn_type="airbyte", host="localhost:8000")
+    event = await stage.fire(stage.trigger(stage.start()))
+    assert event["status"] == "error"
+    assert "'airbyte_default': the Airbyte URL has no scheme: write http://localhost:8000" in event["message"]
+
+
+async def test_killing_the_task_cancels_the_job(stage: Any) -> None:
+    job = stage.start()
+    trigger = stage.trigger(job)
+    firing = stage.firing(trigger)
+    await stage.until(lambda: stage.reads(job) > 0)
+    firing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await firing
+    await trigger.on_kill()
+    assert job.status == "cancelled"
+
+
+async def test_killing_the_task_does_not_cancel_the_next_job_of_the_connection(stage: Any) -> None:
+    job = stage.start()
+    stage.end(job)
+    following = stage.start()
+    await stage.trigger(job).on_kill()
+    assert following.status == "running"
+    assert stage.requests("DELETE /jobs/{id}") == 0
+
+
+async def test_killing_a_sensors_task_leaves_the_job_alone(stage: Any) -> None:
+    job = stage.start()
+    await stage.trigger(job, cancel_on_kill=False).on_kill()
+    assert job.status == "running"
+
+
+async def test_airbyte_in_trouble_is_waited_for(stage: Any) -> None:
+    job = stage.start()
+    stage.sim.add_fault(Fault(kind="status", status=500, count=2))
+    stage.sim.add_fault(Fault(kind="reset", count=2))
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.reads(job) > 0)
+    stage.end(job)
+    assert (await firing)["status"] == "success"

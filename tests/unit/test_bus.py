@@ -1,0 +1,424 @@
+"""The bus: everybody sees the log's order, nobody holds anybody up, nothing is lost or told twice."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
+from itertools import count
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from airbyte_events.bus import BUFFER, EventBus, Subscription
+from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.store import LogPage
+from airbyte_events.store.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+RUNNING, INCOMPLETE = JobStatus.RUNNING, JobStatus.INCOMPLETE
+
+
+def event(job_id: int, status: JobStatus = RUNNING) -> JobEvent:
+    return JobEvent(ref=JobRef("default", job_id), status=status, observed_at=NOON, origin=Origin.POLL)
+
+
+def flips(job_id: int, number: int) -> list[JobEvent]:
+    """So many changes of one job."""
+    return [event(job_id, RUNNING if each % 2 else INCOMPLETE) for each in range(number)]
+
+
+def only(job_id: int) -> EventFilter:
+    return EventFilter(instances=frozenset({"default"}), job_ids=frozenset({job_id}))
+
+
+def sequences(events: list[JobEvent]) -> list[int]:
+    return [each.cursor.sequence for each in events if each.cursor]
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[MemoryStore]:
+    async with MemoryStore() as store:
+        yield store
+
+
+@pytest.fixture
+async def bus(store: MemoryStore) -> AsyncIterator[EventBus]:
+    with anyio.fail_after(30):
+        async with EventBus(store) as bus:
+            yield bus
+
+
+async def rest(events: Subscription) -> list[int]:
+    """What comes until the end."""
+    return sequences([each async for each in events])
+
+
+class TestOrder:
+    async def test_is_the_logs_for_every_subscriber(self, bus: EventBus, store: MemoryStore) -> None:
+        with bus.subscribe() as one, bus.subscribe() as other:
+            async with anyio.create_task_group() as tasks:
+                for number in range(10):
+                    tasks.start_soon(store.append, [event(number * 10 + each) for each in range(1, 11)])
+            await anyio.wait_all_tasks_blocked()
+            bus.close()
+            log = sequences(list((await store.read(0)).events))
+            assert await rest(one) == await rest(other) == log == list(range(1, 101))
+
+    async def test_begins_with_what_is_published_from_now_on(self, bus: EventBus, store: MemoryStore) -> None:
+        await store.append([event(1)])
+        await anyio.wait_all_tasks_blocked()
+        with bus.subscribe() as events:
+            await store.append([event(2)])
+            assert [each.ref.job_id for each in await events.receive(10)] == [2]
+
+    async def test_a_bus_begins_at_the_head(self, store: MemoryStore) -> None:
+        await store.append([event(1)])
+        async with EventBus(store) as bus:
+            assert bus.position == 1
+            with bus.subscribe() as new, bus.subscribe(after=0) as old:
+                await store.append([event(2)])
+                assert sequences([await anext(new)]) == [2]
+                assert sequences([await anext(old), await anext(old)]) == [1, 2]
+
+    async def test_what_is_appended_by_another_bus_owner_is_seen(self, bus: EventBus, store: MemoryStore) -> None:
+        async with EventBus(store) as other:
+            with bus.subscribe() as here, other.subscribe() as there:
+                await store.append([event(1)])
+                assert await anext(here) == await anext(there)
+
+
+class TestEnd:
+    async def test_comes_after_delivery(self, bus: EventBus, store: MemoryStore) -> None:
+        with bus.subscribe() as events:
+            await store.append([event(1), event(2)])
+            await anyio.wait_all_tasks_blocked()
+            bus.close()
+            assert await rest(events) == [1, 2]
+            with pytest.raises(anyio.EndOfStream):
+                await events.receive(1)
+
+    async def test_comes_to_a_reader_that_waits(self, bus: EventBus) -> None:
+        async def read() -> None:
+            with bus.subscribe() as events:
+                assert await rest(events) == []
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            bus.close()
+
+    async def test_comes_after_a_reader_that_fell_behind_has_caught_up(self, bus: EventBus, store: MemoryStore) -> None:
+        with bus.subscribe() as events:
+            await store.append(flips(1, BUFFER * 3))
+            await anyio.wait_all_tasks_blocked()
+            bus.close()
+            assert await rest(events) == list(range(1, BUFFER * 3 + 1))
+
+    async def test_is_at_once_on_a_bus_that_is_closed(self, bus: EventBus, store: MemoryStore) -> None:
+        await store.append([event(1)])
+        await anyio.wait_all_tasks_blocked()
+        bus.close()
+        with bus.subscribe() as new, bus.subscribe(after=0) as old:
+            assert (await rest(new), await rest(old)) == ([], [1])
+
+    async def test_leaving_the_bus_ends_its_subscriptions(self, store: MemoryStore) -> None:
+        async with anyio.create_task_group() as tasks:
+            async with EventBus(store) as bus:
+                with bus.subscribe() as events:
+                    tasks.start_soon(rest, events)
+                    await anyio.wait_all_tasks_blocked()
+
+    async def test_an_error_in_the_body_comes_out_as_it_is(self, store: MemoryStore) -> None:
+        with pytest.raises(LookupError):
+            async with EventBus(store):
+                raise LookupError
+
+
+class TestFallingBehind:
+    async def test_i6_a_stalled_subscriber_holds_no_more_than_the_buffer(self) -> None:
+        def held() -> int:
+            gc.collect()
+            return sum(type(each) is JobEvent for each in gc.get_objects())
+
+        async with MemoryStore(capacity=10) as store, EventBus(store) as bus:
+            before = held()
+            with bus.subscribe() as events, bus.subscribe(wanted=only(1)) as keyed:
+                for _ in range(6):
+                    await store.append(flips(1, BUFFER // 2))
+                    await anyio.wait_all_tasks_blocked()
+                assert BUFFER < held() - before <= 2 * BUFFER + 20
+                for each in (events, keyed):
+                    for _ in range(BUFFER):
+                        await anext(each)
+                    # What it held is told; what was forgotten meanwhile is not passed over in silence.
+                    with pytest.raises(CursorExpired):
+                        await anext(each)
+            assert held() - before <= 20
+
+    async def test_the_publisher_is_never_blocked(self, bus: EventBus, store: MemoryStore) -> None:
+        with bus.subscribe(), bus.subscribe(wanted=only(1)), bus.subscribe(after=0), bus.subscribe() as reader:
+            seen = []
+            for number in range(30):
+                await store.append(flips(1, BUFFER // 5))
+                seen += await reader.receive(BUFFER)
+                while len(seen) < (number + 1) * BUFFER // 5:
+                    seen += await reader.receive(BUFFER)
+            assert sequences(seen) == list(range(1, 6 * BUFFER + 1))
+
+    @pytest.mark.parametrize("extra", [-1, 0, 1, BUFFER, 3 * BUFFER + 7])
+    @pytest.mark.parametrize("wanted", [EVERYTHING, only(1)], ids=["all", "one"])
+    async def test_i5_misses_and_doubles_nothing(
+        self, bus: EventBus, store: MemoryStore, extra: int, wanted: EventFilter
+    ) -> None:
+        with bus.subscribe(wanted=wanted) as events:
+            await store.append(flips(1, 3))
+            seen = [await anext(events)]
+            await store.append(flips(1, BUFFER + extra - 2))
+            await anyio.wait_all_tasks_blocked()
+            for _ in range(3):
+                seen += await events.receive(17)
+            await store.append([event(1, JobStatus.SUCCEEDED)])
+            while not seen[-1].terminal:
+                seen += await events.receive(100)
+            assert sequences(seen) == list(range(1, await store.head() + 1))
+
+    async def test_i5_an_idle_place_is_not_lost_when_the_log_forgets_what_was_not_wanted(self) -> None:
+        async with MemoryStore(capacity=2 * BUFFER) as store, EventBus(store) as bus:
+            with bus.subscribe(wanted=only(1)) as events:
+                for _ in range(10):
+                    await store.append(flips(2, BUFFER))
+                    await anyio.wait_all_tasks_blocked()
+                await store.append(flips(1, BUFFER + 5))
+                await anyio.wait_all_tasks_blocked()
+                bus.close()
+                assert len(await rest(events)) == BUFFER + 5
+
+    async def test_a_reader_is_told_when_its_place_is_gone(self) -> None:
+        async with MemoryStore(capacity=10) as store, EventBus(store) as bus:
+            await store.append(flips(1, 50))
+            await anyio.wait_all_tasks_blocked()
+            for after in (0, 39, 51):
+                with bus.subscribe(after=after) as events:
+                    with pytest.raises(CursorExpired):
+                        await events.receive(1)
+
+    async def test_the_bus_goes_on_when_the_log_forgot_what_it_had_not_read(self) -> None:
+        async with MemoryStore(capacity=10) as store, EventBus(store) as bus:
+            with bus.subscribe() as events:
+                # Without a checkpoint for the bus in between.
+                await store.append(flips(1, 50))
+                with pytest.raises(CursorExpired):
+                    await events.receive(1)
+            with bus.subscribe(after=bus.position) as events:
+                await store.append([event(2)])
+                assert [each.ref.job_id for each in await events.receive(10)] == [2]
+            assert bus.healthy
+
+
+class TestPosition:
+    async def test_moves_on_with_what_is_not_wanted(self, bus: EventBus, store: MemoryStore) -> None:
+        with bus.subscribe(wanted=only(1)) as events:
+            await store.append([event(2), event(3)])
+            await anyio.wait_all_tasks_blocked()
+            assert events.position == bus.position == 2
+            await store.append([event(1), event(4)])
+            await anyio.wait_all_tasks_blocked()
+            assert events.position == 2
+            await anext(events)
+            assert events.position == 4
+
+    async def test_i5_never_goes_back_and_is_where_to_begin_again(self, bus: EventBus, store: MemoryStore) -> None:
+        wanted = EventFilter(job_ids=frozenset({1, 3}))
+        dice = random.Random(5)
+        positions, seen = [0], 0
+        with bus.subscribe(wanted=wanted) as events:
+            for _ in range(60):
+                await store.append([each for _ in range(dice.randint(1, 60)) for each in flips(dice.randint(1, 3), 2)])
+                await anyio.wait_all_tasks_blocked()
+                positions.append(events.position)
+                for _ in range(dice.randint(0, 3)):
+                    with anyio.move_on_after(0 if dice.random() < 0.3 else 1):
+                        seen += len(await events.receive(dice.randint(1, 40)))
+                    positions.append(events.position)
+                    told = [each for each in (await store.read(0, limit=100_000)).events if wanted.matches(each)]
+                    later = [number for number in sequences(told) if number > events.position]
+                    assert len(told) - seen == len(later)
+        assert positions == sorted(positions)
+
+    async def test_a_cancelled_receive_loses_nothing(self, bus: EventBus, store: MemoryStore) -> None:
+        for after in (None, 0):
+            with bus.subscribe(after=after) as events:
+                await store.append(flips(1, 10))
+                seen: list[JobEvent] = []
+                for steps in range(40):
+                    async with anyio.create_task_group() as tasks:
+
+                        async def receive() -> None:
+                            seen.extend(await events.receive(1))  # noqa: B023
+
+                        tasks.start_soon(receive)
+                        for _ in range(steps % 4):
+                            await anyio.lowlevel.checkpoint()
+                        tasks.cancel_scope.cancel()
+                with anyio.move_on_after(0.05):
+                    while True:
+                        seen += await events.receive(3)
+                told = sequences(seen)
+                assert told == list(range(told[0], await store.head() + 1))
+
+
+class TestLeaving:
+    async def test_leaves_nothing_behind(self, bus: EventBus, store: MemoryStore) -> None:
+        for number in range(3):
+            with bus.subscribe(), bus.subscribe(wanted=only(1)), bus.subscribe(wanted=only(1)):
+                await store.append([event(number + 1)])
+        gc.collect()
+        assert not [each for each in gc.get_objects() if type(each) is Subscription]
+
+    async def test_while_being_published_to(self, bus: EventBus, store: MemoryStore) -> None:
+        async def take_one(job_id: int) -> None:
+            with bus.subscribe(wanted=only(job_id)) as events:
+                assert (await anext(events)).ref.job_id == job_id
+
+        async with anyio.create_task_group() as tasks:
+            for job_id in range(1, 101):
+                tasks.start_soon(take_one, job_id)
+                tasks.start_soon(take_one, job_id)
+            await anyio.wait_all_tasks_blocked()
+            await store.append([event(job_id) for job_id in range(1, 101)])
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_i5_whoever_joins_leaves_and_stalls_sees_its_suffix(seed: int) -> None:
+    """Writers and subscribers of all kinds at once; each must see the log behind its place, filtered, and no more."""
+    dice = random.Random(seed)
+    numbers = count()
+    async with MemoryStore() as store, EventBus(store) as bus:
+        stages = [anyio.Event() for _ in range(6)]
+        outcomes: list[tuple[int, EventFilter, list[int]]] = []
+
+        async def write(jobs: list[int]) -> None:
+            for stage in stages:
+                for _ in range(dice.randint(10, 20)):
+                    changes = [
+                        event(dice.choice(jobs), dice.choice([RUNNING, INCOMPLETE, JobStatus.PENDING]))
+                        for _ in range(dice.randint(1, 60))
+                    ]
+                    await store.append(changes)
+                    next(numbers)
+                stage.set()
+                await anyio.lowlevel.checkpoint()
+
+        async def subscribe(mine: random.Random) -> None:
+            wanted = mine.choice([EVERYTHING, only(mine.randint(1, 6)), EventFilter(job_ids=frozenset({1, 4}))])
+            await stages[mine.randrange(6)].wait()
+            begin = mine.choice([0, bus.position, mine.randint(0, bus.position)])
+            place, seen = begin, []
+            while True:
+                with bus.subscribe(after=place, wanted=wanted) as events:
+                    try:
+                        for _ in range(mine.randint(1, 30)):
+                            seen += sequences(await events.receive(mine.choice([1, 50, 2_000])))
+                            if mine.random() < 0.2:
+                                await mine.choice(stages).wait()
+                    except anyio.EndOfStream:
+                        break
+                    place = events.position
+            outcomes.append((begin, wanted, seen))
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                for number in range(40):
+                    tasks.start_soon(subscribe, random.Random(seed * 1000 + number))
+                async with anyio.create_task_group() as writers:
+                    for first in (1, 3, 5):
+                        writers.start_soon(write, [first, first + 1])
+                await anyio.wait_all_tasks_blocked()
+                assert bus.position == await store.head()
+                bus.close()
+        log = (await store.read(0, limit=100_000)).events
+        assert len(log) > 3 * BUFFER
+        assert len(outcomes) == 40
+        for begin, wanted, seen in outcomes:
+            expected = sequences([each for each in log if wanted.matches(each)])
+            assert seen == [number for number in expected if number > begin]
+
+
+class FailingStore(MemoryStore):
+    """One whose log can't be read while ``failing``."""
+
+    failing = False
+
+    async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
+        await self.head()
+        return await super().read(after, limit=limit, wanted=wanted)
+
+    async def head(self) -> int:
+        if self.failing:
+            raise StoreError("the disk is on fire")
+        return await super().head()
+
+
+class TestFailingStore:
+    @pytest.mark.parametrize("forgets", [False, True])
+    async def test_i4_the_bus_heals_with_its_store(self, forgets: bool, caplog: pytest.LogCaptureFixture) -> None:
+        async with FailingStore(capacity=10 if forgets else 1_000) as store, EventBus(store) as bus:
+            with bus.subscribe() as events, anyio.fail_after(10):
+                store.failing = True
+                await store.append(flips(1, 20))
+                await anyio.wait_all_tasks_blocked()
+                assert not bus.healthy
+                assert caplog.text.count("the disk is on fire") == 1
+                store.failing = False
+                if forgets:
+                    with pytest.raises(CursorExpired):
+                        await events.receive(1)
+                else:
+                    assert sequences(await events.receive(100)) == list(range(1, 21))
+                assert bus.position == 20
+                await anyio.wait_all_tasks_blocked()
+                assert bus.healthy
+
+    async def test_a_reader_that_is_behind_is_told_and_can_go_on(self) -> None:
+        async with FailingStore() as store, EventBus(store) as bus:
+            await store.append(flips(1, 5))
+            with bus.subscribe(after=0) as events:
+                store.failing = True
+                with pytest.raises(StoreError):
+                    await events.receive(1)
+                store.failing = False
+                assert sequences(await events.receive(9)) == [1, 2, 3, 4, 5]
+
+    async def test_i4_survives_a_store_that_forgets_and_fails_at_once(self) -> None:
+        """The store fails right after it said that the bus's place is gone."""
+
+        class Store(MemoryStore):
+            fails = 1
+
+            async def head(self) -> int:
+                if self.fails == 0:
+                    self.fails = -1
+                    raise StoreError("no more")
+                return await super().head()
+
+            async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
+                try:
+                    return await super().read(after, limit=limit, wanted=wanted)
+                except CursorExpired:
+                    self.fails -= 1
+                    raise
+
+        async with Store(capacity=5) as store, EventBus(store) as bus:
+            with bus.subscribe() as events, anyio.fail_after(10):
+                await store.append(flips(1, 20))
+                with pytest.raises(CursorExpired):
+                    await events.receive(1)
+            assert store.fails == -1
+            assert bus.position == 20

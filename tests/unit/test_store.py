@@ -1,0 +1,707 @@
+"""What every store promises, and what the SQLite file promises beyond that."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from airbyte_events.errors import CursorExpired, StoreError, StoreLocked
+from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Origin, Verdict
+from airbyte_events.store import EventStore, Outcome
+from airbyte_events.store.memory import MemoryStore
+from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.store.sqlite_file import SQLiteFile
+
+pytestmark = pytest.mark.anyio
+
+NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+RUNNING, SUCCEEDED, FAILED = JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED
+
+
+def event(job_id: int = 1, status: JobStatus = RUNNING, *, instance: str = "default", **values: Any) -> JobEvent:
+    values = {"observed_at": NOON, "origin": Origin.POLL} | values
+    return JobEvent(ref=JobRef(instance, job_id), status=status, **values)
+
+
+def one_of(**criteria: Any) -> EventFilter:
+    return EventFilter(**{name: v if isinstance(v, bool) else frozenset(v) for name, v in criteria.items()})
+
+
+def sequences(events: list[JobEvent] | Any) -> list[int]:
+    return [each.cursor.sequence for each in events]
+
+
+# What a store is to these tests: how it is opened, whether it outlives that, how its oldest events are cut off.
+
+
+@dataclass(frozen=True)
+class Kind:
+    open: Callable[[Path], EventStore]
+    durable: bool
+    prune: Callable[[Path, int], None] | None = None
+
+
+def cut_off(folder: Path, sequence: int) -> None:
+    connection = sqlite3.connect(folder / "events.db")
+    with connection:
+        connection.execute("DELETE FROM events WHERE sequence <= ?", (sequence,))
+    connection.close()
+
+
+KINDS = {
+    "memory": Kind(lambda folder: MemoryStore(capacity=1_000), durable=False),
+    "sqlite": Kind(lambda folder: SQLiteStore(folder / "events.db"), durable=True, prune=cut_off),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture
+async def store(kind: Kind, tmp_path: Path) -> AsyncIterator[EventStore]:
+    async with kind.open(tmp_path) as store:
+        yield store
+
+
+async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int:
+    values = {"instance": "default", "kind": "success", "job_id": 1, "outcome": Outcome.PENDING} | values
+    return (await store.receive(body=body, received_at=NOON, **values)).id
+
+
+class TestAppend:
+    async def test_news_enter_the_log_in_order(self, store: EventStore) -> None:
+        assert await store.head() == 0
+        assert (await store.read(0)).events == []
+        verdicts = await store.append([event(1), event(2), event(1), event(1, SUCCEEDED)])
+        assert verdicts == [Verdict.NEW, Verdict.NEW, Verdict.REPEAT, Verdict.NEW]
+        page = await store.read(0)
+        assert [(each.ref.job_id, each.status, each.previous_status) for each in page.events] == [
+            (1, RUNNING, None),
+            (2, RUNNING, None),
+            (1, SUCCEEDED, RUNNING),
+        ]
+        assert sequences(page.events) == [1, 2, 3]
+        assert {each.cursor.epoch for each in page.events if each.cursor} == {store.epoch}
+        assert page.position == await store.head() == 3
+
+    async def test_i2_one_terminal_event_per_job(self, store: EventStore) -> None:
+        verdicts = await store.append([event(1, SUCCEEDED), event(1, FAILED), event(1, SUCCEEDED), event(1, RUNNING)])
+        assert verdicts == [Verdict.NEW, Verdict.CONTRADICTION, Verdict.REPEAT, Verdict.REPEAT]
+        assert await store.head() == 1
+
+    async def test_i2_under_concurrent_appends(self, store: EventStore) -> None:
+        dice = random.Random(1)
+        statuses = [RUNNING, JobStatus.PENDING, SUCCEEDED, FAILED, JobStatus.CANCELLED]
+        verdicts: list[Verdict] = []
+
+        async def observe(observed: list[JobEvent]) -> None:
+            verdicts.extend(await store.append(observed))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(60):
+                observed = [event(dice.randint(1, 10), dice.choice(statuses)) for _ in range(dice.randint(1, 8))]
+                tasks.start_soon(observe, observed)
+        page = await store.read(0, limit=10_000)
+        assert sequences(page.events) == list(range(1, len(page.events) + 1))
+        assert verdicts.count(Verdict.NEW) == len(page.events)
+        ends = [each.ref for each in page.events if each.terminal]
+        assert sorted(ends) == sorted(set(ends))
+        for job_id in range(1, 11):
+            told = [each for each in page.events if each.ref.job_id == job_id]
+            assert await store.history(JobRef("default", job_id)) == told
+            assert (await store.states([told[-1].ref]))[told[-1].ref] == told[-1]
+            assert [each.previous_status for each in told] == [None, *(each.status for each in told[:-1])]
+            assert not any(each.terminal for each in told[:-1])
+
+    async def test_order_is_commit_order(self, store: EventStore) -> None:
+        seen: list[int] = []
+
+        async def follow() -> None:
+            while len(seen) < 200:
+                position = seen[-1] if seen else 0
+                await store.changed(position)
+                seen.extend(sequences((await store.read(position, limit=7)).events))
+
+        async def append(first: int) -> None:
+            for job_id in range(first, first + 20):
+                await store.append([event(job_id)])
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(follow)
+                for first in range(1, 201, 20):
+                    tasks.start_soon(append, first)
+        assert seen == list(range(1, 201))
+
+    async def test_jobs_of_two_instances_are_two(self, store: EventStore) -> None:
+        assert await store.append([event(1, SUCCEEDED), event(1, FAILED, instance="other")]) == [Verdict.NEW] * 2
+
+    async def test_nothing_is_nothing(self, store: EventStore) -> None:
+        assert await store.append([]) == []
+        assert await store.head() == 0
+
+    async def test_keeps_all_of_an_event(self, store: EventStore) -> None:
+        full = event(
+            2**63 - 1,
+            FAILED,
+            instance="ключ",
+            connection_id="c",
+            workspace_id="w",
+            job_type="sync",
+            started_at=NOON - timedelta(microseconds=1),
+            finished_at=NOON,
+            records=0,
+            bytes=2**63 - 1,
+            duration_seconds=0.25,
+            error=JobError(message='"\n☃', type=None, origin="source"),
+            names={"source": "s"},
+            url="https://x",
+        )
+        await store.append([full])
+        (stored,) = (await store.read(0)).events
+        assert stored.data() == full.data()
+        assert (await store.states([full.ref]))[full.ref] == stored
+
+
+class TestAnnotate:
+    async def test_fills_the_state_without_an_event(self, store: EventStore) -> None:
+        await store.append([event(1, FAILED, records=3)])
+        error = JobError(message="why")
+        await store.annotate([event(1, FAILED, error=error, records=9, names={"source": "s"}), event(2, FAILED)])
+        state = (await store.states([JobRef("default", 1)]))[JobRef("default", 1)]
+        assert (state.error, state.records, state.names) == (error, 3, {"source": "s"})
+        assert state.cursor is not None
+        assert state.cursor.sequence == await store.head() == 1
+        assert await store.states([JobRef("default", 2)]) == {}
+
+    async def test_another_status_changes_nothing(self, store: EventStore) -> None:
+        await store.append([event(1, SUCCEEDED)])
+        before = await store.states([JobRef("default", 1)])
+        await store.annotate([event(1, FAILED, error=JobError(message="why"))])
+        assert await store.states([JobRef("default", 1)]) == before
+
+    async def test_does_not_undo_an_end(self, store: EventStore) -> None:
+        await store.append([event(1)])
+        await store.annotate([event(1, url="u")])
+        await store.append([event(1, SUCCEEDED)])
+        await store.annotate([event(1, url="v")])
+        (state,) = (await store.states([JobRef("default", 1)])).values()
+        assert (state.status, state.url) == (SUCCEEDED, "u")
+
+
+class TestRead:
+    @pytest.fixture
+    async def log(self, store: EventStore) -> EventStore:
+        for job_id in range(1, 11):
+            await store.append([event(job_id, connection_id="odd" if job_id % 2 else "even")])
+        await store.append([event(1, SUCCEEDED), event(2, FAILED), event(3, SUCCEEDED, instance="other")])
+        return store
+
+    async def test_pages_leave_nothing_out(self, log: EventStore) -> None:
+        position, seen = 0, []
+        while page := (await log.read(position, limit=4)).events:
+            assert len(page) <= 4
+            seen += sequences(page)
+            position = seen[-1]
+        assert seen == list(range(1, 14))
+
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            (one_of(job_ids={1, 99}), [1, 11]),
+            (one_of(instances={"other"}), [13]),
+            (one_of(connection_ids={"even"}, job_ids={2, 3, 4}), [2, 4, 12]),
+            (one_of(statuses={SUCCEEDED}), [11, 13]),
+            (one_of(terminal=True), [11, 12, 13]),
+            (one_of(terminal=False), list(range(1, 11))),
+            (one_of(terminal=True, statuses={FAILED, RUNNING}), [12]),
+            (one_of(terminal=True, statuses={RUNNING}), []),
+            (one_of(instances={"'; DROP TABLE events; --"}), []),
+        ],
+    )
+    async def test_filters_as_the_filter_says(self, log: EventStore, wanted: EventFilter, found: list[int]) -> None:
+        page = await log.read(0, wanted=wanted)
+        assert sequences(page.events) == found
+        assert page.position == 13
+        everything = (await log.read(0)).events
+        assert sequences(each for each in everything if wanted.matches(each)) == found
+
+    async def test_a_full_page_ends_at_its_last_event_and_another_at_the_head(self, log: EventStore) -> None:
+        wanted = one_of(job_ids={1, 2})
+        positions = [(await log.read(0, limit=limit, wanted=wanted)).position for limit in (1, 2, 3, 4, 5)]
+        assert positions == [1, 2, 11, 12, 13]
+        assert (await log.read(13)).position == 13
+
+    @pytest.mark.parametrize("after", [14, 2**62, -1])
+    async def test_beyond_the_head_is_another_log(self, log: EventStore, after: int) -> None:
+        with pytest.raises(CursorExpired):
+            await log.read(after)
+
+
+async def test_i5_a_cursor_behind_which_events_are_gone_expires(kind: Kind, tmp_path: Path) -> None:
+    """The memory store forgets by itself."""
+    async with kind.open(tmp_path) as store:
+        await store.append([event(job_id) for job_id in range(1, 1_006)])
+    if kind.prune is not None:
+        kind.prune(tmp_path, 5)
+        store = kind.open(tmp_path)
+    async with store:
+        for after in (0, 4):
+            with pytest.raises(CursorExpired, match="5"):
+                await store.read(after)
+        assert sequences((await store.read(5, limit=1)).events) == [6]
+        assert sequences(await store.history(JobRef("default", 6))) == [6]
+        assert await store.history(JobRef("default", 5)) == []
+        assert await store.append([event(2_000)]) == [Verdict.NEW]
+        assert await store.head() == 1_006
+
+
+class TestChanged:
+    async def test_waits_for_the_next_event(self, store: EventStore) -> None:
+        await store.append([event(1)])
+        woken = []
+
+        async def wait(after: int) -> None:
+            await store.changed(after)
+            woken.append(after)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait, 0)
+                tasks.start_soon(wait, 1)
+                tasks.start_soon(wait, 1)
+                await anyio.wait_all_tasks_blocked()
+                assert woken == [0]
+                await store.append([event(1)])
+                await anyio.wait_all_tasks_blocked()
+                assert woken == [0]
+                await store.append([event(1, SUCCEEDED)])
+        assert woken == [0, 1, 1]
+
+    async def test_whoever_leaves_does_not_disturb_others(self, store: EventStore) -> None:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(store.changed, 0)
+                with anyio.move_on_after(0):
+                    await store.changed(0)
+                await store.append([event(1)])
+
+
+class TestJobs:
+    async def test_latest_states_newest_first_and_by_page(self, store: EventStore) -> None:
+        await store.append([event(job_id) for job_id in range(1, 8)])
+        await store.append([event(3, SUCCEEDED), event(1, FAILED)])
+        await store.annotate([event(2, url="u")])
+        states = await store.jobs()
+        assert [state.ref.job_id for state in states] == [1, 3, 7, 6, 5, 4, 2]
+        first = await store.jobs(limit=3)
+        assert first == states[:3]
+        assert await store.jobs(limit=10, before=sequences(first)[-1]) == states[3:]
+        assert await store.jobs(before=0) == []
+        assert [s.ref.job_id for s in await store.jobs(wanted=one_of(terminal=False), limit=2, before=6)] == [5, 4]
+        assert [s.ref.job_id for s in await store.jobs(wanted=one_of(terminal=True))] == [1, 3]
+
+    async def test_history_is_one_jobs_oldest_first(self, store: EventStore) -> None:
+        await store.append([event(1), event(2), event(1, SUCCEEDED), event(1, instance="other")])
+        history = await store.history(JobRef("default", 1))
+        assert sequences(history) == [1, 3]
+        assert await store.history(JobRef("default", 99)) == []
+
+    async def test_states_of_those_that_are_known(self, store: EventStore) -> None:
+        await store.append([event(1)])
+        known, unknown = JobRef("default", 1), JobRef("other", 1)
+        assert set(await store.states([known, unknown])) == {known}
+        assert await store.states([]) == {}
+
+
+class TestInbox:
+    async def test_the_same_body_is_kept_once(self, store: EventStore) -> None:
+        receipts = [
+            await store.receive(
+                instance=instance,
+                body=body,
+                kind="success",
+                job_id=1,
+                outcome=Outcome.PENDING,
+                received_at=NOON,
+            )
+            for instance, body in [("default", b"a"), ("default", b"b"), ("default", b"a"), ("other", b"a")]
+        ]
+        assert [receipt.duplicate for receipt in receipts] == [False, False, True, False]
+        assert receipts[2].id == receipts[0].id
+        assert len({receipt.id for receipt in receipts}) == 3
+
+    async def test_the_same_body_at_once_is_kept_once(self, store: EventStore) -> None:
+        ids: set[int] = set()
+
+        async def receive() -> None:
+            ids.add(await received(store, b"same"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(receive)
+        assert len(ids) == len(await store.notifications()) == 1
+
+    async def test_keeps_all_of_it(self, store: EventStore) -> None:
+        body = bytes(range(256))
+        id_ = await received(store, body, instance="other", kind="rejected", job_id=None, outcome=Outcome.REJECTED)
+        (stored,) = await store.notifications()
+        assert (stored.id, stored.instance, stored.received_at, stored.kind) == (id_, "other", NOON, "rejected")
+        assert (stored.job_id, stored.body, stored.outcome, stored.settled_at) == (None, body, Outcome.REJECTED, None)
+
+    async def test_what_is_pending_is_settled_and_can_be_queued_again(self, store: EventStore) -> None:
+        first, second = await received(store, b"1"), await received(store, b"2")
+        await received(store, b"3", outcome=Outcome.IGNORED)
+        await received(store, b"4", instance="other")
+        assert [each.id for each in await store.pending("default")] == [first, second]
+        assert [each.id for each in await store.pending("default", limit=1)] == [first]
+        later = NOON + timedelta(seconds=1)
+        await store.settle({first: Outcome.CONFIRMED, second: Outcome.UNKNOWN_JOB, 999: Outcome.CONFIRMED}, later)
+        assert await store.pending("default") == []
+        settled = {each.id: (each.outcome, each.settled_at) for each in await store.notifications()}
+        assert settled[first] == (Outcome.CONFIRMED, later)
+        await store.settle({first: Outcome.PENDING}, later)
+        (again,) = await store.pending("default")
+        assert (again.id, again.settled_at, again.body) == (first, None, b"1")
+        await store.settle({}, later)
+
+    async def test_is_paged_newest_first(self, store: EventStore) -> None:
+        ids = [await received(store, str(number).encode()) for number in range(5)]
+        first = await store.notifications(limit=2)
+        rest = await store.notifications(before=first[-1].id)
+        assert [each.id for each in [*first, *rest]] == ids[::-1]
+
+    async def test_announcements_are_the_newest_of_a_jobs_end(self, store: EventStore) -> None:
+        await received(store, b"1", kind="failure", job_id=1)
+        newest = await received(store, b"2", kind="success", job_id=1)
+        await received(store, b"3", kind="queued", job_id=1, outcome=Outcome.IGNORED)
+        await received(store, b"4", kind="test", job_id=10, outcome=Outcome.IGNORED)
+        await received(store, b"5", job_id=1, instance="other")
+        refs = [JobRef("default", job_id) for job_id in (1, 2, 10)]
+        found = await store.announcements(refs)
+        assert {ref: each.id for ref, each in found.items()} == {refs[0]: newest}
+        assert await store.announcements([]) == {}
+
+
+async def test_values_are_remembered(store: EventStore) -> None:
+    assert await store.recall("x") is None
+    await store.remember("x", "1")
+    await store.remember("x", "☃")
+    assert await store.recall("x") == "☃"
+    await store.check()
+
+
+class TestCancelled:
+    @staticmethod
+    async def after_steps(steps: int, operation: Callable[[], Awaitable[object]]) -> None:
+        async def run() -> None:
+            await operation()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    @pytest.mark.parametrize("steps", range(5))
+    async def test_an_append_happens_whole_or_not_at_all(self, store: EventStore, steps: int) -> None:
+        await self.after_steps(steps, lambda: store.append([event(1), event(2), event(1, SUCCEEDED)]))
+        await store.check()
+        head = await store.head()
+        assert head in (0, 3)
+        assert len((await store.read(0)).events) == head
+        assert await store.append([event(3)]) == [Verdict.NEW]
+        assert await store.head() == head + 1
+
+    @pytest.mark.parametrize("steps", range(5))
+    async def test_i4_an_append_that_nobody_waits_for_wakes_readers(self, store: EventStore, steps: int) -> None:
+        await self.after_steps(steps, lambda: store.append([event(1)]))
+        if await store.head():
+            with anyio.fail_after(5):
+                await store.changed(0)
+
+    @pytest.mark.parametrize("steps", range(4))
+    async def test_every_operation_leaves_the_store_usable(self, store: EventStore, steps: int) -> None:
+        id_ = await received(store, b"first")
+        await store.append([event(1)])
+        operations: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.annotate([event(1, url="u")]),
+            store.head,
+            lambda: store.read(0),
+            lambda: store.changed(1),
+            lambda: store.states([JobRef("default", 1)]),
+            store.jobs,
+            lambda: store.history(JobRef("default", 1)),
+            lambda: received(store, b"second"),
+            lambda: store.pending("default"),
+            lambda: store.settle({id_: Outcome.CONFIRMED}, NOON),
+            store.notifications,
+            lambda: store.announcements([JobRef("default", 1)]),
+            lambda: store.recall("x"),
+            lambda: store.remember("x", "1"),
+            store.check,
+        ]
+        with anyio.fail_after(10):
+            for operation in operations:
+                await self.after_steps(steps, operation)
+            assert await store.head() == 1
+            assert await store.recall("x") in (None, "1")
+            assert len(await store.notifications()) in (1, 2)
+
+    async def test_whoever_waits_beside_is_served(self, store: EventStore) -> None:
+        ids: list[int] = []
+
+        async def receive(number: int) -> None:
+            ids.append(await received(store, str(number).encode()))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                for number in range(20):
+                    tasks.start_soon(receive, number)
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await received(store, b"cancelled")
+        assert len(set(ids)) == 20
+
+    async def test_leaving_a_cancelled_scope_closes_the_store(self, kind: Kind, tmp_path: Path) -> None:
+        for _ in range(2):
+            with anyio.CancelScope() as scope:
+                async with kind.open(tmp_path) as store:
+                    await store.append([event(1)])
+                    scope.cancel()
+                    await store.append([event(2)])
+            assert scope.cancelled_caught
+
+
+async def test_i1_a_store_that_is_opened_again_has_everything(kind: Kind, tmp_path: Path) -> None:
+    if not kind.durable:
+        pytest.skip("it ends with the process")
+    async with kind.open(tmp_path) as store:
+        await store.append([event(1), event(2, FAILED, error=JobError(message="why"))])
+        await received(store, b"body")
+        await store.remember("x", "1")
+        log, inbox, epoch = await store.read(0), await store.notifications(), store.epoch
+    async with kind.open(tmp_path) as store:
+        assert (await store.read(0), await store.notifications(), store.epoch) == (log, inbox, epoch)
+        assert await store.recall("x") == "1"
+        assert await store.append([event(2, SUCCEEDED)]) == [Verdict.CONTRADICTION]
+        with anyio.fail_after(5):
+            await store.changed(0)
+        assert (await store.receive(
+            instance="default", body=b"body", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
+        )).duplicate
+
+
+async def test_every_log_has_an_identity_of_its_own(kind: Kind, tmp_path: Path) -> None:
+    epochs = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        async with kind.open(tmp_path / name) as store:
+            epochs.append(store.epoch)
+    assert epochs[0] != epochs[1]
+
+
+async def test_i6_the_memory_store_forgets_what_ended_but_no_active_job() -> None:
+    async with MemoryStore(capacity=10) as store:
+        await store.append([event(1)])
+        await store.append([event(job_id, SUCCEEDED) for job_id in range(2, 52)])
+        for number in range(50):
+            await received(store, str(number).encode())
+        assert len(await store.jobs()) == 11
+        assert await store.states([JobRef("default", 1), JobRef("default", 2)]) != {}
+        assert len(await store.notifications()) == 10
+        assert not (await store.receive(
+            instance="default", body=b"0", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
+        )).duplicate
+
+
+class TestSQLiteFile:
+    async def test_i1_syncs_every_transaction(self, tmp_path: Path) -> None:
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            settings = [
+                await file.transact(lambda c, name=name: c.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("journal_mode", "synchronous")
+            ]
+        assert settings == ["wal", 2]
+
+    async def test_many_callers_share_a_transaction(self, tmp_path: Path) -> None:
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            begun: list[str] = []
+            await file.transact(lambda c: c.set_trace_callback(lambda s: begun.append(s) if "BEGIN" in s else None))
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(file.transact, lambda c: c.execute("INSERT INTO meta VALUES (random(), 0)"))
+            await file.transact(lambda c: c.set_trace_callback(None))
+        assert len(begun) < 10
+
+    async def test_what_fails_fails_alone(self, tmp_path: Path) -> None:
+        outcomes: dict[str, object] = {}
+
+        def insert(key: str, then: str) -> Callable[[sqlite3.Connection], None]:
+            def run(connection: sqlite3.Connection) -> None:
+                connection.execute("INSERT INTO meta VALUES (?, 0)", (key,))
+                if then == "raise":
+                    raise LookupError(key)
+                connection.execute(then)
+
+            return run
+
+        async def attempt(file: SQLiteFile, key: str, then: str) -> None:
+            try:
+                outcomes[key] = await file.transact(insert(key, then))
+            except (StoreError, LookupError) as exc:
+                outcomes[key] = type(exc)
+
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            async with anyio.create_task_group() as tasks:
+                for key, then in (("a", "SELECT 1"), ("b", "raise"), ("c", "SELECT * FROM nowhere"), ("d", "SELECT 1")):
+                    tasks.start_soon(attempt, file, key, then)
+            kept = await file.transact(lambda c: [row[0] for row in c.execute("SELECT key FROM meta ORDER BY key")])
+        assert outcomes == {"a": None, "b": LookupError, "c": StoreError, "d": None}
+        assert kept == ["a", "d", "epoch"]
+
+    async def test_a_transaction_that_is_lost_fails_for_all_in_it(self, tmp_path: Path) -> None:
+        """SQLite gives up the whole transaction where the disk is full, for one."""
+        outcomes: dict[str, object] = {}
+
+        async def attempt(file: SQLiteFile, key: str, conflict: str) -> None:
+            try:
+                sql = f"INSERT OR {conflict} INTO meta VALUES (?, 0)"
+                await file.transact(lambda c: c.execute(sql, (key,)))
+                outcomes[key] = "stored"
+            except StoreError:
+                outcomes[key] = "failed"
+
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            async with anyio.create_task_group() as tasks:
+                # Taken first, so that the others share a transaction.
+                tasks.start_soon(attempt, file, "first", "ABORT")
+                await anyio.lowlevel.checkpoint()
+                for key, conflict in (("a", "ABORT"), ("epoch", "ROLLBACK"), ("z", "ABORT")):
+                    tasks.start_soon(attempt, file, key, conflict)
+            kept = await file.transact(lambda c: {row[0] for row in c.execute("SELECT key FROM meta")})
+        assert kept == {"epoch"} | {key for key, outcome in outcomes.items() if outcome == "stored"}
+        assert outcomes["epoch"] == "failed"
+
+    async def test_i1_a_full_disk_refuses_and_keeps_what_was_promised(self, tmp_path: Path) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        stored = 0
+        async with SQLiteStore(tmp_path / "events.db") as store:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+            try:
+                with pytest.raises(StoreError, match="the store failed"):
+                    for _ in range(1_000):
+                        await received(store, os.urandom(4_000))
+                        stored += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert len(await store.notifications(limit=1_000)) == stored > 0
+            await received(store)
+        async with SQLiteStore(tmp_path / "events.db") as store:
+            assert len(await store.notifications(limit=1_000)) == stored + 1
+
+    async def test_a_second_opening_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            with pytest.raises(StoreLocked, match=rf"{path} is in use by process {os.getpid()}: stop it"):
+                async with SQLiteStore(path):
+                    pass
+            await store.check()
+        async with SQLiteStore(path):
+            pass
+
+    async def test_a_second_process_is_refused_until_the_first_is_gone(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        code = (
+            "import sys, pathlib, anyio\n"
+            "from airbyte_events.store.sqlite import SQLiteStore\n"
+            "async def main():\n"
+            "    async with SQLiteStore(pathlib.Path(sys.argv[1])) as store:\n"
+            "        await store.remember('x', '1')\n"
+            "        print('open', flush=True)\n"
+            "        await anyio.sleep_forever()\n"
+            "anyio.run(main)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert await anyio.to_thread.run_sync(process.stdout.readline) == b"open\n"
+            with pytest.raises(StoreLocked, match=f"process {process.pid}"):
+                async with SQLiteStore(path):
+                    pass
+            process.kill()
+        async with SQLiteStore(path) as store:
+            assert await store.recall("x") == "1"
+
+    async def test_a_newer_schema_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path):
+            pass
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        with pytest.raises(StoreError, match=r"newer airbyte-events \(schema 99.*upgrade"):
+            async with SQLiteStore(path):
+                pass
+
+    @pytest.mark.parametrize("fault", ["folder", "below a file", "no database", "foreign database"])
+    async def test_what_can_not_be_opened_is_named(self, tmp_path: Path, fault: str) -> None:
+        path = tmp_path / "events.db"
+        if fault == "folder":
+            path.mkdir()
+        elif fault == "below a file":
+            path.write_text("")
+            path = path / "events.db"
+        elif fault == "no database":
+            path.write_text("diary " * 1_000)
+        else:
+            connection = sqlite3.connect(path)
+            connection.execute("CREATE TABLE events (what TEXT)")
+            connection.close()
+        with pytest.raises(StoreError, match=str(path)):
+            async with SQLiteStore(path):
+                pass
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+    @pytest.mark.parametrize("what", ["file", "folder"])
+    async def test_a_read_only_path_is_named(self, tmp_path: Path, what: str) -> None:
+        path = tmp_path / "data" / "events.db"
+        async with SQLiteStore(path):
+            pass
+        target = path if what == "file" else path.parent
+        target.chmod(0o500)
+        try:
+            with pytest.raises(StoreError, match=str(path)):
+                async with SQLiteStore(path):
+                    pass
+        finally:
+            target.chmod(0o700)
+
+    async def test_a_closed_store_says_so(self, tmp_path: Path) -> None:
+        async with SQLiteStore(tmp_path / "new" / "folder" / "events.db") as store:
+            pass
+        with pytest.raises(StoreError, match="closed"):
+            await store.head()
+
+    async def test_what_was_begun_before_the_end_is_finished(self, tmp_path: Path) -> None:
+        async with anyio.create_task_group() as tasks:
+            async with SQLiteStore(tmp_path / "events.db") as store:
+                for number in range(20):
+                    tasks.start_soon(received, store, str(number).encode())
+                await anyio.lowlevel.checkpoint()
+        async with SQLiteStore(tmp_path / "events.db") as store:
+            assert len(await store.notifications()) == 20
