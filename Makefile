@@ -23,7 +23,7 @@ e2e: .venv/.stamp-dev  ## tests with a real Airflow
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
 bench: .venv/.stamp-dev  ## compare with the official provider
-	@$(BIN)/python deploy/bench/bench.py $(ARGS)
+	@PYTHONPATH=.:deploy/demo $(BIN)/python deploy/bench/bench.py $(ARGS)
 
 lint: .venv/.stamp-dev  ## style
 	@$(BIN)/ruff check .
@@ -31,7 +31,7 @@ lint: .venv/.stamp-dev  ## style
 
 types: .venv/.stamp-dev  ## strict types
 	@$(BIN)/mypy
-	@MYPYPATH=deploy/demo $(BIN)/mypy deploy tests/e2e
+	@MYPYPATH=deploy/demo:deploy/bench $(BIN)/mypy deploy tests/e2e
 
 layers: .venv/.stamp-dev  ## imports run downwards only
 	@$(BIN)/lint-imports

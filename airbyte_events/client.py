@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import httpx
@@ -134,9 +134,9 @@ class FeedClient:
 
     async def _frames(self, response: httpx.Response) -> AsyncGenerator[FeedFrame, None]:
         decoder = sse.Decoder()
-        # An iterator by its type, and a generator all the same: it is closed here rather than by chance.
-        async with contextlib.aclosing(cast("AsyncGenerator[bytes, None]", response.aiter_raw())) as chunks:
-            silent_at = anyio.current_time() + self._hello
+        chunks = response.aiter_raw()
+        silent_at = anyio.current_time() + self._hello
+        try:
             while True:
                 with self._translated(silent_at - anyio.current_time()):
                     chunk = await anext(chunks, None)
@@ -150,6 +150,8 @@ class FeedClient:
                     yield frame
                 if frames:
                     silent_at = anyio.current_time() + self._silence
+        finally:
+            await _abandon(chunks)
 
     async def watch(self, refs: Collection[JobRef]) -> WatchAnswer:
         """Have the listener watch these jobs, at most :data:`WATCHES_PER_CALL`, and tell their states.
@@ -198,6 +200,15 @@ class FeedClient:
             raise FeedUnreachable(f"{self.url} said nothing in time") from exc
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
             raise FeedUnreachable(f"{self.url} gives no answer: {type(exc).__name__}") from exc
+
+
+async def _abandon(chunks: AsyncIterator[bytes]) -> None:
+    """End an answer's iterator. To leave it where it is would leave httpx's nested generators to the garbage collector;
+    to cancel a read ends them."""
+    with anyio.CancelScope() as reading, contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+        reading.cancel()
+        async for _ in chunks:
+            pass
 
 
 def _parse(frame: sse.Frame) -> FeedFrame:

@@ -77,17 +77,27 @@ class Inbox:
 
         :raises StoreError: if the store can't tell what waits, or can't keep what became of it.
         """
-        retried = anyio.current_time() >= self._retry_at
-        aside = set() if retried else set(self._aside)
-        while pending := await self._next(aside):
+        retry = anyio.current_time() >= self._retry_at
+        # The new ones first: over the others Airbyte may fail again.
+        left = await self._try(but=self._aside)
+        left |= await self._try(but=left) if retry else self._aside
+        self._aside = left
+        if not left:
+            self._retries, self._retry_at = 0, math.inf
+        elif retry or self._retry_at == math.inf:
+            self._retry_later()
+
+    async def _try(self, *, but: set[int]) -> set[int]:
+        """Confirm what waits but for these.
+
+        :return: those that Airbyte could not be asked about.
+        """
+        left: set[int] = set()
+        while pending := await self._next(but | left):
             outcomes = await self._confirm(pending)
             await self._store.settle(outcomes, utcnow())
-            aside |= {stored.id for stored in pending} - outcomes.keys()
-        self._aside = aside
-        if not aside:
-            self._retries, self._retry_at = 0, math.inf
-        elif retried or self._retry_at == math.inf:
-            self._retry_later()
+            left |= {stored.id for stored in pending} - outcomes.keys()
+        return left
 
     def _retry_later(self) -> None:
         self._retries += 1

@@ -7,6 +7,7 @@ many records were committed) is added when the API agrees with it.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -59,9 +60,9 @@ _NEVER = float("-inf")
 @dataclass(slots=True)
 class _Watch:
     began: datetime
+    seen: float
+    """When Airbyte last told of it, or was asked first."""
     until: float = 0.0
-    seen: float = _NEVER
-    """When Airbyte last told of it."""
     pushed: bool = True
 
 
@@ -136,16 +137,20 @@ class Monitor:
         now = time.monotonic()
         fresh = [job_id for job_id in job_ids if job_id not in self._watches]
         for job_id in job_ids:
-            self._watches.setdefault(job_id, _Watch(began=utcnow())).until = now + WATCH_SECONDS
+            self._watches.setdefault(job_id, _Watch(began=utcnow(), seen=now)).until = now + WATCH_SECONDS
+        states: dict[int, JobEvent | None] = {}
         try:
             known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
             self._see(known.values(), asked=False)
-            states: dict[int, JobEvent | None] = {ref.job_id: state for ref, state in known.items()}
-            return states | await self._confirm_beside(states, [each for each in job_ids if each not in states])
+            states.update({ref.job_id: state for ref, state in known.items()})
+            states |= await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
         finally:
+            for job_id in self._watches.keys() & set(fresh) - states.keys():
+                self._watches[job_id].seen = _NEVER
             # Only now is it known which of them are worth a look.
-            if any(job_id in self._watches for job_id in fresh):
+            if self._watches.keys() & set(fresh):
                 self.watch_changed.set()
+        return states
 
     async def _confirm_beside(self, states: Collection[int], job_ids: Collection[int]) -> dict[int, JobEvent | None]:
         try:
@@ -215,7 +220,7 @@ class Monitor:
             found, served_at = await self._find(since, started)
             if served_at < since:
                 # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
-                found, served_at = await self._find(served_at - (started - since), served_at)
+                found, served_at = await self._find(served_at - max(LOOKBACK, started - since), served_at)
             self.counters.looks += 1
             await self._absorb(found.values(), origins or {}, notifications or {})
             await self._store.remember(f"looked_at/{self.instance}", format_time(served_at) or "")
@@ -260,8 +265,11 @@ class Monitor:
                     else:
                         failures.append(exc)
 
+        # In any order, so that one job that Airbyte fails over is not always the one that the others wait for.
+        wanted = list(set(job_ids))
+        random.shuffle(wanted)
         async with anyio.create_task_group() as tasks:
-            for job_id in job_ids:
+            for job_id in wanted:
                 tasks.start_soon(read_one, job_id)
         if failures and not answers:
             raise failures[0]
@@ -329,8 +337,7 @@ class Monitor:
             if state.terminal:
                 del self._watches[state.ref.job_id]
             else:
-                # What was not told by Airbyte just now is good for a beginning.
-                if asked or watch.seen == _NEVER:
+                if asked:
                     watch.seen = now
                 watch.pushed = state.job_type in PUSHED_JOB_TYPES
 

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -40,18 +41,26 @@ def url_of(bound: socket.socket, *, scheme: str = "http") -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+class _Protocol(H11Protocol):
+    """Without an access log, also where that has handlers of its own: webhook tokens are in URLs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+
+
 class Server(uvicorn.Server):
     """Serves until ``should_exit`` is set; signals are left to the process.
 
     It parses with h11, which hands over the body of a request that offers an upgrade to HTTP/2; httptools, uvicorn's
-    own choice where it is installed, loses it. Its access log is off: webhook tokens are in URLs.
+    own choice where it is installed, loses it.
 
     :param app: what to serve.
     :param options: further ones of ``uvicorn.Config``.
     """
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:
-        settings = {"http": "h11", "ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
+        settings = {"http": _Protocol, "ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
         super().__init__(uvicorn.Config(app, **{**settings, "server_header": False, **options}))
 
     @contextlib.contextmanager

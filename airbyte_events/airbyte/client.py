@@ -294,8 +294,9 @@ class AirbyteClient:
             try:
                 return await self._backoff.attempt(partial(self._send, None, request))
             except (Unauthorized, Forbidden) as exc:
+                # Without its type: it is no word on what the token was wanted for.
                 raise type(exc)(
-                    exc.status_code, f"{exc} (Airbyte does not accept this client id and client secret)", type=exc.type
+                    exc.status_code, f"{exc} (Airbyte does not accept this client id and client secret)"
                 ) from exc
             except NotFound as exc:
                 raise NotFound(

@@ -1,6 +1,6 @@
 """A bare endpoint on the listener's own HTTP server: it reads the body and answers 202::
 
-    python bare.py PORT
+python bare.py PORT
 """
 
 from __future__ import annotations

@@ -45,33 +45,47 @@ def duration(scale: Scale) -> float:
 
 def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
     """Medians over the rounds. ``confirmed_after``: seconds from the last answer until the API has confirmed all."""
-    ours, bare, confirmed = [], [], []
+    ours: list[dict[str, Any]] = []
+    bare: list[dict[str, Any]] = []
+    confirmed = []
     for number in range(1, scale.rounds + 1):
         rig = Rig(processes, home, f"ingest-{number}", listener=True)
-        (port,) = free_ports(1)
-        bare_name = rig.start("bare", [sys.executable, str(HERE / "bare.py"), str(port)])
-        bare_url = f"http://127.0.0.1:{port}/webhooks/default/{rig.webhook_token}"
-        processes.wait_until(lambda url=bare_url: _there(url), "the bare endpoint", timeout=30, blame=[bare_name])
+        bare_url = _start_bare(processes, rig)
         rig.set_webhook_url(None)  # the load generator sends them
         jobs = rig.start_jobs(scale.count)
         rig.end_now(jobs)
-        # Each goes first as often as the other.
-        for url in (rig.webhook_url, bare_url) if number % 2 else (bare_url, rig.webhook_url):
-            rates = ours if url == rig.webhook_url else bare
-            rates.append(_load(url, jobs[0], scale))
-            if url == rig.webhook_url:
-                confirmed.append(_confirmed(rig, scale.count))
+        if number % 2:  # each goes first in turn
+            bare.append(_load(bare_url, jobs[0], scale))
+        ours.append(_load(rig.webhook_url, jobs[0], scale))
+        confirmed.append(_confirmed(rig, scale.count))
+        if not number % 2:
+            bare.append(_load(bare_url, jobs[0], scale))
         rig.close()
-    rates = {"listener": _medians(ours), "bare": _medians(bare)}
-    pairs = [one["per_second"] / other["per_second"] for one, other in zip(ours, bare, strict=True)]
+    pairs = zip(ours, bare, strict=True)
     return {
-        **rates,
-        "ratio": statistics.median(pairs),
+        "listener": _medians(ours),
+        "bare": _medians(bare),
+        "ratio": statistics.median(one["per_second"] / other["per_second"] for one, other in pairs),
         "confirmed_after": statistics.median(confirmed),
         "connections": scale.connections,
         "rounds": scale.rounds,
         "count": scale.count,
     }
+
+
+def _start_bare(processes: Processes, rig: Rig) -> str:
+    (port,) = free_ports(1)
+    name = rig.start("bare", [sys.executable, str(HERE / "bare.py"), str(port)])
+    url = f"http://127.0.0.1:{port}/webhooks/default/{rig.webhook_token}"
+
+    def there() -> bool:
+        try:
+            return httpx.get(url, trust_env=False).status_code == httpx.codes.METHOD_NOT_ALLOWED
+        except httpx.TransportError:
+            return False
+
+    processes.wait_until(there, "the bare endpoint", timeout=30, blame=[name])
+    return url
 
 
 def _load(url: str, first_job: int, scale: Scale) -> dict[str, Any]:
@@ -101,10 +115,3 @@ def _confirmed(rig: Rig, count: int) -> float:
 
 def _medians(rounds: list[dict[str, Any]]) -> dict[str, float]:
     return {name: statistics.median(each[name] for each in rounds) for name in ("per_second", "p50", "p99")}
-
-
-def _there(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).status_code == httpx.codes.METHOD_NOT_ALLOWED
-    except httpx.TransportError:
-        return False

@@ -98,7 +98,7 @@ def run(address: tuple[str, int], requests: list[bytes], connections: int) -> di
                         key.data.send(request)
         took = time.perf_counter() - began
         for key in list(selector.get_map().values()):
-            key.fileobj.close()
+            key.data.socket.close()
     seconds.sort()
     return {
         "per_second": len(requests) / took,

@@ -1,6 +1,6 @@
 """Makes or refreshes ``.venv-bench``, where the official provider lives, with nothing but Python's standard library::
 
-    python peer.py
+    PYTHONPATH=. python deploy/bench/peer.py
 
 A stamp in it holds what is installed, so that an environment that fits is left alone.
 """
@@ -11,11 +11,8 @@ import os
 import sys
 import time
 import venv
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import environment
+from deploy import environment
 
 PROVIDER = "6.2.0"
 REQUIREMENTS = [f"apache-airflow-providers-airbyte=={PROVIDER}", environment.AIRFLOW, "psutil"]

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-class BareTrigger(BaseTrigger):  # type: ignore[misc]  # where Airflow is not installed it is Any
+class BareTrigger(BaseTrigger):
     """Waits for what never comes: what any trigger costs."""
 
     def __init__(self, job_id: int, **_: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -25,7 +25,7 @@ class BareTrigger(BaseTrigger):  # type: ignore[misc]  # where Airflow is not in
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         await asyncio.Event().wait()
-        yield TriggerEvent({"job_id": self.job_id})
+        yield TriggerEvent({"job_id": self.job_id})  # type: ignore[no-untyped-call]
 
 
 class OracleTrigger(BareTrigger):
@@ -36,7 +36,8 @@ class OracleTrigger(BareTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         await Oracle.here()
-        yield TriggerEvent(await _TOLD.setdefault(self.job_id, asyncio.get_running_loop().create_future()))
+        told = await _TOLD.setdefault(self.job_id, asyncio.get_running_loop().create_future())
+        yield TriggerEvent(told)  # type: ignore[no-untyped-call]
 
 
 _TOLD: dict[int, asyncio.Future[dict[str, Any]]] = {}

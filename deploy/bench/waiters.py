@@ -2,11 +2,12 @@
 
     python waiters.py --trigger MODULE:CLASS --jobs FIRST-LAST --output FILE [--poll-interval SECONDS] [--memory]
 
-Runs in any environment that has Airflow and the trigger. Airflow connections come from ``AIRFLOW_CONN_*``. A file of the
-output's name with ``.started`` at its end appears when every trigger has had its first turn.
+Runs in any environment that has Airflow and the trigger. Airflow connections come from ``AIRFLOW_CONN_*``. A file of
+the output's name with ``.started`` at its end appears when every trigger has had its first turn.
 
-The heartbeat is a timer of 5 ms. Where the loop is blocked, every timer that would have been due meanwhile is late; so a
-stall counts once for each of its 5 ms, and the 99th percentile is of a timer at any time, not of the few that were set.
+The heartbeat is a timer of 5 ms. Where the loop is blocked, every timer that would have been due meanwhile is late; so
+a stall counts once for each of its 5 ms, and the 99th percentile is of a timer at any time, not of the few that were
+set.
 """
 
 from __future__ import annotations

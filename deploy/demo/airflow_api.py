@@ -46,6 +46,11 @@ class LogLine:
     event: str
     fields: Mapping[str, Any]
 
+    def __str__(self) -> str:
+        """The text, and what went wrong if the line tells of an exception."""
+        causes = (f"{error['exc_type']}: {error['exc_value']}" for error in self.fields.get("error_detail") or ())
+        return "; ".join((self.event, *causes))
+
 
 class AirflowApi:
     """A client for an Airflow whose simple auth manager lets everybody in as admin.

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_api import AirflowApi, TaskInstance
+from airflow_api import AirflowApi, LogLine, TaskInstance
 from processes import Processes, StackError, free_ports, scrubbed_environment
 
 if TYPE_CHECKING:
@@ -187,10 +187,21 @@ class AirflowStack:
 
         return self.processes.wait_until(probe, f"run {run_id} of {dag_id}", timeout=timeout)
 
+    def wait_for_log(
+        self, dag_id: str, run_id: str, task_id: str, text: str, *, try_number: int = 1, timeout: float = 60.0
+    ) -> LogLine:
+        """The first line of the task's log that contains the text, once there is one."""
+
+        def probe() -> LogLine | None:
+            log = self.api.task_log(dag_id, run_id, task_id, try_number=try_number)
+            return next((line for line in log if text in str(line)), None)
+
+        return self.processes.wait_until(probe, f"{text!r} in the log of task {task_id}", timeout=timeout)
+
     def log_tail(self, dag_id: str, run_id: str, task_id: str, lines: int = 20) -> str:
         """The end of a task's log, as the end of an error's message."""
-        log = self.api.task_log(dag_id, run_id, task_id)[-lines:]
-        return "; the end of its log:\n" + "\n".join(f"    {line.event}" for line in log)
+        log = [line for line in self.api.task_log(dag_id, run_id, task_id) if not line.event.startswith("::")]
+        return "; the end of its log:\n" + "\n".join(f"    {line}" for line in log[-lines:])
 
 
 def _airflow(*arguments: str) -> list[str]:
@@ -226,8 +237,8 @@ def configuration(home: Path, dags: Path, port: int, log_ports: list[int]) -> di
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[1]),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
-        # A worker now and then learns of its task's exit by its next heartbeat only, by default 5 seconds later. Airflow
-        # 3.3 fails a deferred task whose trigger fires in between: https://github.com/apache/airflow/issues/72716.
+        # A worker now and then learns of its task's exit by its next heartbeat only, by default 5 seconds later.
+        # Airflow 3.3 fails a deferred task whose trigger fires in between: github.com/apache/airflow/issues/72716.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         # A colour code in a log file is noise in an error's message.

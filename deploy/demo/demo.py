@@ -44,6 +44,8 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("stopped, nothing is left running")
         status = 130
+    except SystemExit as exc:  # a signal
+        status = int(exc.code or 0)
     except (StackError, AirflowApiError) as exc:
         console.print(f"the demo failed: {exc}", markup=False, highlight=False, style="red", soft_wrap=True)
         status = 1

@@ -99,9 +99,13 @@ class Process:
         self.release()
         self._wait()
 
-    def restart(self) -> None:
-        """The same command, environment and log file again; it is stopped first."""
+    def restart(self, env: Mapping[str, str] | None = None) -> None:
+        """The same command and log file again; it is stopped first.
+
+        :param env: another environment.
+        """
         self.stop()
+        self._env = dict(self._env if env is None else env)
         self._start()
 
     def release(self) -> None:

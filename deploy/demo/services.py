@@ -84,6 +84,8 @@ class Services:
         timeout: float = 60.0,
     ) -> None:
         self.addresses = addresses
+        self.listener_as_made = True
+        """Whether the listener has the settings that were given here."""
         self._home = home.resolve()
         self._connections, self._duration = connections, duration
         self._progress = progress
@@ -151,9 +153,13 @@ class Services:
         """``kill -9``: a crash."""
         self.processes["listener"].kill()
 
-    def restart_listener(self) -> None:
-        """The listener again, on the same port and store; returns when it is ready."""
-        self.processes["listener"].restart()
+    def restart_listener(self, **settings: str) -> None:
+        """The listener again, on the same port and store; returns when it is ready.
+
+        :param settings: until the next restart, by the names of their environment variables.
+        """
+        self.processes["listener"].restart(self._listener_env | settings)
+        self.listener_as_made = not settings
         self._wait_for("listener", self.listener, "/readyz")
 
     def connection_ids(self) -> list[str]:

@@ -103,7 +103,7 @@ async def wait_shared(
             failures += 1
             if until is not None and time.time() > until + _PATIENCE:
                 raise WaitTimeout(f"job {job_id}: there was nobody to ask for its status: {exc}") from exc
-            logger.info("waiting for job %d goes on with another hub: %s", job_id, exc)
+            logger.debug("waiting for job %d goes on with another hub: %s", job_id, exc)
         await anyio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 2.0**failures)))  # noqa: S311
 
 

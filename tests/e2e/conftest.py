@@ -48,14 +48,23 @@ def airflow(addresses: Addresses, dags: Path, tmp_path_factory: pytest.TempPathF
         yield stack
 
 
-@pytest.fixture
-def services(addresses: Addresses, tmp_path: Path) -> Iterator[Services]:
-    """A fresh simulator and a listener with an empty store, for one test.
-
-    ``kill_listener()`` and ``restart_listener()`` are for the middle of a wait.
-    """
-    with Services(addresses, tmp_path, connections=3, duration=10.0) as services:
+@pytest.fixture(scope="session")
+def running_services(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """One simulator for the whole session: as from an Airbyte, no job id comes twice."""
+    with Services(addresses, tmp_path_factory.mktemp("services"), connections=3, duration=10.0) as services:
         yield services
+
+
+@pytest.fixture
+def services(running_services: Services) -> Services:
+    """Simulator and listener, both up.
+
+    ``kill_listener()`` and ``restart_listener()`` are for the middle of a wait; the next test finds it up again.
+    ``airbyte`` and ``listener`` are HTTP clients of the two.
+    """
+    if running_services.processes["listener"].status is not None or not running_services.listener_as_made:
+        running_services.restart_listener()
+    return running_services
 
 
 @contextmanager

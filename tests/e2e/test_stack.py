@@ -7,12 +7,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import httpx
 import psutil  # type: ignore[import-untyped]
 import pytest
 from airflow_api import AirflowApiError
 from airflow_stack import COMPONENTS, AirflowStack
 from keeper import alive
 from processes import StackError, wait_until
+from services import Services
 
 Owner = Callable[[str, Path, str], AbstractContextManager[subprocess.Popen[str]]]
 
@@ -46,6 +48,17 @@ def test_airflow_listens_on_loopback_only(airflow: AirflowStack) -> None:
     assert listening == {"127.0.0.1"}
 
 
+def test_a_killed_listener_comes_back_at_the_same_place(services: Services) -> None:
+    services.kill_listener()
+    with pytest.raises(StackError, match="listener ended with status 137"):
+        services.processes.check()
+    with pytest.raises(httpx.ConnectError):
+        services.listener.get("/healthz")
+    services.restart_listener()
+    assert services.listener.get("/v1/jobs").status_code == 200
+    assert len(services.connection_ids()) == 3
+
+
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "airflow.db").mkdir()
     with (
@@ -62,7 +75,7 @@ def test_nothing_outlives_a_killed_owner_with_tasks_at_work(owner: Owner, tmp_pa
 
         def at_work() -> list[psutil.Process] | None:
             found = itself.children(recursive=True)
-            return found if any("signal.pause()" in " ".join(child.cmdline()) for child in found) else None
+            return found if any("signal.pause()" in command_line(child) for child in found) else None
 
         found = wait_until(at_work, "the task's own child", timeout=60)
         process.kill()
@@ -82,6 +95,13 @@ def test_nothing_outlives_the_stack(tmp_path: Path, dags: Path) -> None:
     assert not at_home(tmp_path)
     with pytest.raises((AirflowApiError, RuntimeError)):
         stack.api.dag_known("hangs")
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # a zombie has none
+        return ""
 
 
 def at_home(home: Path) -> list[psutil.Process]:

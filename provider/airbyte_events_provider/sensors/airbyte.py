@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airbyte_events.airbyte import Job
 
 _WEEK = 7 * 24 * 3600.0
+_REASON_SECONDS = 20.0
 
 
 class AirbyteJobSensor(BaseSensorOperator):
@@ -81,7 +82,8 @@ class AirbyteJobSensor(BaseSensorOperator):
     def _succeeded(self, job: Job) -> bool:
         if job.status.terminal and job.status is not JobStatus.SUCCEEDED:
             # Why it failed only a listener knows.
-            self._finish(self.hook.wait(job.job_id, connection_id=job.connection_id))
+            told = self.hook.wait(job.job_id, connection_id=job.connection_id, until=time.time() + _REASON_SECONDS)
+            self._finish(told)
         self.log.info("Airbyte job %s is %s", job.job_id, job.status.value)
         return job.status is JobStatus.SUCCEEDED
 

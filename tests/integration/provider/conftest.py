@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from airflow.sdk.bases.operator import BaseOperator, ExecutorSafeguard
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger
 from pydantic import SecretStr
 
 from airbyte_events.listener import assemble
@@ -22,6 +22,7 @@ from airbyte_events.server import Server, bind, url_of
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
+from airbyte_events_provider.hub import HubKey, shared_hub
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 
 CLIENT_SECRET = "client-secret-0123456789abcdef"
@@ -46,6 +47,7 @@ class Stage:
     connection_id: str
     monkeypatch: pytest.MonkeyPatch
     secrets: tuple[str, ...] = (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN)
+    listened: bool = False
 
     def connect(self, conn_id: str, **fields: Any) -> None:
         """Define an Airflow connection."""
@@ -86,8 +88,18 @@ class Stage:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns when it holds; what happens elsewhere can't tell."""
         with anyio.fail_after(10):
-            while not condition():
+            while not condition():  # noqa: ASYNC110
                 await anyio.sleep(0.005)
+
+    async def waited_for(self, count: int = 1) -> None:
+        """Returns when so many jobs are waited for by the triggers' hub, and it follows the listener, if it has one."""
+        async with shared_hub(HubKey("airbyte_default")) as shared:
+            await self.until(lambda: shared.hub.waiting >= count)
+            if self.listened:
+                await self.until(lambda: shared.hub.following)
+            else:
+                looks = self.requests("GET /jobs")
+                await self.until(lambda: self.requests("GET /jobs") > looks)
 
     async def job(self, number: int = 1) -> Job:
         """The job of that number, once it is there."""
@@ -106,10 +118,7 @@ class Stage:
 
     async def fire(self, trigger: BaseTrigger) -> dict[str, Any]:
         """Run a trigger as the triggerer does; its one event, which is JSON."""
-        events: list[TriggerEvent] = []
-        async for event in trigger.run():
-            events.append(event)
-        (event,) = events
+        (event,) = [event async for event in trigger.run()]
         payload: dict[str, Any] = json.loads(json.dumps(event.payload))
         return payload
 
@@ -122,7 +131,7 @@ class Stage:
 
         def run() -> Any:
             ExecutorSafeguard.tracker.set(task)
-            return getattr(task, method)(context={}, **values)
+            return getattr(task, method)(**{"context": {}} | values)
 
         return await anyio.to_thread.run_sync(run)
 
@@ -191,4 +200,5 @@ async def listener(stage: Stage) -> AsyncIterator[Served]:
     """Known to Airflow, and named by the Airbyte's connection."""
     async with stage.listener() as served:
         stage.connect_listener(served.url)
+        stage.listened = True
         yield served

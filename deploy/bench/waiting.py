@@ -42,7 +42,7 @@ def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
     each side on a simulator of its own, whose requests are counted.
     """
     rigs = {
-        (side, count): Rig(processes, home, f"standing-{side.name}-{count}", listener=side.pushed)
+        (side, count): Rig(processes, home, f"waiting-{side.name}-{count}", listener=side.pushed)
         for side in SIDES
         for count in scale.tasks
     }

@@ -1,0 +1,189 @@
+"""The figures as one table: for people, for pipes, for the README."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peer import PROVIDER
+from rich.box import SIMPLE
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+COLUMNS = ("pushed", "polling only", f"official {PROVIDER}", "floor")
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """:param cells: one for each of :data:`COLUMNS`."""
+
+    what: str
+    cells: tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """What this project wants to reach, as a ratio of figures of one run."""
+
+    what: str
+    value: str
+    met: bool
+
+    def data(self) -> dict[str, Any]:
+        return {"aim": self.what, "value": self.value, "met": self.met}
+
+
+def rows(results: dict[str, Any]) -> Iterator[Row]:
+    """A row for every figure that was measured."""
+    parts = {"latency": _latency, "waiting": _waiting, "stalls": _stalls, "delivery": _delivery, "ingest": _ingest}
+    for name, part in parts.items():
+        if name in results:
+            yield from part(results[name])
+
+
+def _latency(seen: dict[str, Any]) -> Iterator[Row]:
+    for name in ("p50", "p95", "p99"):
+        figures = {side: _seconds(each[name]) for side, each in seen.items()}
+        yield _row(f"from a job's end to the trigger's event, {name}", figures, "oracle")
+
+
+def _waiting(seen: dict[str, Any]) -> Iterator[Row]:
+    per_minute = seen["requests_per_minute"]
+    for count in per_minute["push"]:
+        figures = {side: f"{each[count]:,.1f}" for side, each in per_minute.items()}
+        yield _row(f"requests a minute, {int(count):,} waiting", figures)
+    figures = {side: _kilobytes(each["uss"]) for side, each in seen["bytes_per_trigger"].items()}
+    yield _row(f"memory a waiting trigger, {seen['triggers']:,} waiting", figures, "bare")
+
+
+def _stalls(seen: dict[str, Any]) -> Iterator[Row]:
+    for count in seen["push"]:
+        for name, what in (("longest", "longest stall of the event loop"), ("p99", "lateness of its timers, p99")):
+            figures = {
+                side: f"{'≥ ' if each[count]['cut'] else ''}{_seconds(each[count][name])}"
+                for side, each in seen.items()
+            }
+            yield _row(f"{what}, {int(count):,} waiting", figures, "bare")
+
+
+def _delivery(seen: dict[str, Any]) -> Iterator[Row]:
+    for name in ("p50", "p99"):
+        what = f"from webhook to another process at {seen['rate']} a second, {name}"
+        yield _row(what, {"push": _seconds(seen[name])})
+
+
+def _ingest(seen: dict[str, Any]) -> Iterator[Row]:
+    figures = {"push": f"{seen['listener']['per_second']:,.0f}", "bare": f"{seen['bare']['per_second']:,.0f}"}
+    yield _row("webhooks taken durably, a second", figures, "bare")
+
+
+def _row(what: str, figures: dict[str, str], floor: str = "") -> Row:
+    pushed, polled, official, least = (figures.get(side, "") for side in ("push", "poll", "official", floor))
+    return Row(what=what, cells=(pushed, polled, official, least))
+
+
+def aims(results: dict[str, Any]) -> Iterator[Aim]:
+    """What is aimed at, where it was measured."""
+    if latency := results.get("latency"):
+        for name, limit in (("p50", 0.020), ("p99", 0.150)):
+            pushed, told = latency["push"][name], latency["oracle"][name]
+            over = None if pushed is None or told is None else pushed - told
+            what = f"push {name} within {limit * 1000:.0f} ms of the floor"
+            yield Aim(what=what, value=_seconds(over), met=over is not None and over <= limit)
+    if waiting := results.get("waiting"):
+        count = str(waiting["triggers"])
+        pushed, theirs = (waiting["requests_per_minute"][side][count] for side in ("push", "official"))
+        # None at all is at most one in the time that was measured.
+        fewer = theirs / max(pushed, 60 / waiting["seconds"])
+        yield Aim(
+            what=f"at least 100 times fewer requests than official at {int(count):,} tasks",
+            value=f"{'≥ ' if not pushed else ''}{fewer:,.0f} times",
+            met=fewer >= 100,
+        )
+    if stalls := results.get("stalls"):
+        longest = max(each["longest"] for side in ("push", "poll") for each in stalls[side].values())
+        theirs = max(each["longest"] for each in stalls["official"].values())
+        bare = max(each["longest"] for each in stalls["bare"].values())
+        value = f"{_seconds(longest)} (official {_seconds(theirs)}, this machine without either {_seconds(bare)})"
+        yield Aim(what="no stall over 50 ms where official stalls for seconds", value=value, met=longest <= 0.050)
+    if waiting:
+        taken = waiting["bytes_per_trigger"]
+        over = max(taken[side]["uss"] for side in ("push", "poll")) - taken["bare"]["uss"]
+        yield Aim(what="at most 20 kB a waiting trigger over a bare one", value=_kilobytes(over), met=over <= 20_000)
+    if ingest := results.get("ingest"):
+        share = ingest["ratio"]
+        yield Aim(what="webhooks taken durably at 80 % of a bare endpoint", value=f"{share:.0%}", met=share >= 0.8)
+
+
+def for_terminal(document: dict[str, Any]) -> Table:
+    table = Table(box=SIMPLE, caption=_caption(document), caption_justify="left")
+    table.add_column("")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for row in rows(document["results"]):
+        table.add_row(row.what, *row.cells)
+    return table
+
+
+def aims_for_terminal(document: dict[str, Any]) -> Table:
+    table = Table(box=SIMPLE, show_header=False)
+    for aim in aims(document["results"]):
+        table.add_row("[green]met[/]" if aim.met else "[red]missed[/]", aim.what, aim.value)
+    return table
+
+
+def for_pipe(document: dict[str, Any]) -> str:
+    """Columns of plain text."""
+    table = [("", *COLUMNS), *((row.what, *row.cells) for row in rows(document["results"]))]
+    lines = [*_aligned(table), "", _caption(document), ""]
+    lines += _aligned([("met" if aim.met else "missed", aim.what, aim.value) for aim in aims(document["results"])])
+    return "\n".join(lines)
+
+
+def for_readme(document: dict[str, Any]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(('', *COLUMNS))} |", "|---|" + "---:|" * len(COLUMNS)]
+    lines += [f"| {' | '.join((row.what, *row.cells))} |" for row in rows(document["results"])]
+    return "\n".join([*lines, "", _caption(document)])
+
+
+def put_into(text: str, table: str) -> str:
+    """A text with the table between its markers.
+
+    :raises ValueError: if it has none.
+    """
+    before, marker, rest = text.partition(BEGIN)
+    if not marker:
+        raise ValueError(f"there is no {BEGIN}")
+    after = rest.partition(END)[2] if END in rest else rest
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def _caption(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    return (
+        f"Measured by `{document['command']}` on {document['date']}, {machine['cpus']} CPUs ({machine['cpu']}), "
+        f"{machine['memory_gib']} GiB of memory, Python {machine['python']}; simulated Airbyte, listener and triggers "
+        "share that machine. Floor: a trigger that gets the webhook itself; a trigger that only waits; an endpoint on "
+        "the same server that keeps nothing."
+    )
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))] if table else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "not in time"
+    if seconds >= 0.9995:
+        return f"{seconds:.1f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.0995 else f"{seconds * 1000:.1f} ms"
+
+
+def _kilobytes(amount: float) -> str:
+    return f"{amount / 1000:,.1f} kB" if amount < 99_500 else f"{amount / 1000:,.0f} kB"

@@ -1,0 +1,247 @@
+"""The client of a listener's feed against servers that are none, or are ill."""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from airbyte_events.client import FeedClient
+from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, SettingsError
+from airbyte_events.events import Cursor, JobRef
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def client(feed: Any, http: httpx.AsyncClient, make: Any) -> FeedClient:
+    return FeedClient(http, feed.url, make.api_token, hello=0.3, silence=0.3, answer=0.3)
+
+
+async def read(client: FeedClient, count: int = 1, **options: Any) -> list[Any]:
+    found = []
+    with anyio.fail_after(5):
+        async with client.stream(**options) as frames:
+            async for frame in frames:
+                found.append(frame)
+                if len(found) == count:
+                    break
+    return found
+
+
+class TestStream:
+    async def test_says_what_it_wants_and_reads_what_is_said(self, feed: Any, client: Any, make: Any) -> None:
+        event = make.event(5)
+        feed.hello = (
+            feed.frame("hello", {"epoch": "e1"}) + feed.job(event) + feed.frame("bookmark", id="e1-9") + feed.frame("?")
+        )
+        hello, job, bookmark, other = await read(client, 4, after=Cursor("e1", 3), instance="default")
+
+        assert (hello.name, hello.cursor, hello.data) == ("hello", Cursor("e1", 0), {"epoch": "e1"})
+        assert (job.name, job.cursor, job.event.ref) == ("job", Cursor("e1", 1), JobRef("default", 5))
+        assert (bookmark.name, bookmark.cursor, bookmark.event) == ("bookmark", Cursor("e1", 9), None)
+        assert other.name == "?"
+        (request,) = feed.requests
+        assert request.query == {"instance": ["default"]}
+        assert request.headers["last-event-id"] == "e1-3"
+        assert request.headers["authorization"] == f"Bearer {make.api_token}"
+        assert request.headers["accept"] == "text/event-stream"
+        # A compressed stream is one that something holds back.
+        assert request.headers["accept-encoding"] == "identity"
+
+    async def test_ends_with_the_answer(self, feed: Any, client: Any) -> None:
+        async with client.stream() as frames, anyio.create_task_group() as tasks:
+
+            async def hang_up() -> None:
+                await feed.until(lambda: bool(feed.closers))
+                feed.hang_up()
+
+            tasks.start_soon(hang_up)
+            assert [frame.name async for frame in frames] == ["hello"]
+
+    async def test_frames_come_however_they_are_cut(self, feed: Any, client: Any) -> None:
+        feed.hello = b""
+        async with client.stream() as frames, anyio.create_task_group() as tasks:
+
+            async def drip() -> None:
+                await feed.until(lambda: bool(feed.streams))
+                for byte in feed.frame("bookmark", {"name": "ü"}):
+                    await feed.say(bytes([byte]))
+
+            tasks.start_soon(drip)
+            assert (await anext(frames)).name == "hello"
+            assert (await anext(frames)).data == {"name": "ü"}
+
+    @pytest.mark.parametrize("first", [None, b": a comment\n", b"event: hel"])
+    async def test_one_that_never_says_hello(self, feed: Any, client: Any, first: bytes | None) -> None:
+        feed.hello = first
+        with pytest.raises(FeedUnreachable, match="said nothing in time"):
+            await read(client)
+
+    async def test_one_that_drips_and_says_nothing(self, feed: Any, client: Any) -> None:
+        feed.hello = None
+
+        async def drip() -> None:
+            await feed.until(lambda: bool(feed.streams))
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                while True:
+                    await feed.say(b": still here\n")
+                    await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(drip)
+            with pytest.raises(FeedUnreachable, match="said nothing in time"):
+                await read(client)
+            tasks.cancel_scope.cancel()
+
+    async def test_one_that_goes_silent(self, client: Any) -> None:
+        with pytest.raises(FeedUnreachable, match="said nothing in time"):
+            await read(client, 2)
+
+    @pytest.mark.parametrize(
+        "garbage",
+        [
+            b"event: job\ndata: no json\n\n",
+            b"event: job\ndata: {}\n\n",
+            b"event: hello\ndata: []\n\n",
+            b"event: hello\ndata: " + b"[" * 100_000 + b"\n\n",
+            b"event: hello\nid: yesterday\ndata: {}\n\n",
+            b"event: hello\ndata: \xff\xfe\n\n",
+            b'event: job\ndata: {"id": "e1-1", "data": {"job_id": 1e999, "instance": "a", "observed_at": '
+            b'"2024-01-01T00:00:00Z", "status": "failed", "origin": "poll"}}\n\n',
+            b"x" * (1 << 21),
+        ],
+    )
+    async def test_garbage(self, feed: Any, client: Any, garbage: bytes) -> None:
+        feed.hello = garbage
+        with pytest.raises(FeedUnreachable, match="a frame that is no feed's"):
+            await read(client)
+
+    @pytest.mark.parametrize(
+        ("status", "error"), [(400, FeedRefused), (401, FeedRefused), (404, FeedRefused), (503, FeedUnreachable)]
+    )
+    async def test_a_refusal(self, feed: Any, client: Any, status: int, error: type[FeedError]) -> None:
+        feed.faults["/v1/events"] = status
+        with pytest.raises(error) as caught:
+            await read(client)
+        assert getattr(caught.value, "status_code", 503) == status
+
+    async def test_a_listener_that_is_not_there(self, feed: Any, http: Any, make: Any) -> None:
+        async with make.serve(make.listener()):
+            pass
+        gone = make.listener()
+        async with make.serve(gone):
+            pass
+        with pytest.raises(FeedUnreachable, match="gives no answer: ConnectError"):
+            await read(FeedClient(http, gone.url, None))
+
+    async def test_a_reader_that_leaves_leaves_no_connection(self, feed: Any, client: Any) -> None:
+        for _ in range(5):
+            await read(client)
+        pool = client._http._transport._pool
+        assert pool.connections == []
+
+
+class TestAnotherServer:
+    """Airbyte's own address given for the listener's, say."""
+
+    @pytest.mark.parametrize("status", [200, 302, 404])
+    async def test_a_web_page(self, http: Any, make: Any, status: int) -> None:
+        class Page(make.listener):  # type: ignore[misc]
+            async def answer(self, request: Any, stream: Any) -> None:
+                head = (
+                    f"HTTP/1.1 {status} OK\r\nContent-Type: text/html\r\nConnection: close\r\nLocation: /login\r\n\r\n"
+                )
+                await stream.send(head.encode() + b"<html>\n<p>" + request.headers["authorization"].encode())
+
+        page = Page()
+        async with make.serve(page):
+            client = FeedClient(http, page.url, make.api_token)
+            with pytest.raises(FeedRefused) as caught:
+                await read(client)
+            assert make.api_token not in str(caught.value)
+            assert "\n" not in str(caught.value)
+            with pytest.raises(FeedError) as caught:
+                await client.watch([JobRef("default", 1)])
+            assert make.api_token not in "".join(traceback.format_exception(caught.value))
+            assert page.count("GET", "/login") == 0
+
+
+class TestWatch:
+    async def test_states_and_unknown_jobs(self, feed: Any, client: Any, make: Any) -> None:
+        feed.states = {1: make.event(1)}
+        feed.unknown = {2}
+        answer = await client.watch([JobRef("default", 1), JobRef("default", 2), JobRef("default", 3)])
+        assert {ref: state.status.value for ref, state in answer.states.items()} == {JobRef("default", 1): "succeeded"}
+        assert answer.unknown == {JobRef("default", 2)}
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"<html>",
+            b"[]",
+            b"{}",
+            b'{"jobs": null}',
+            b'{"jobs": [{"job_id": 1}]}',
+            b'{"jobs": [], "unknown": [{"instance": "a", "job_id": []}]}',
+            b'{"jobs": [], "unknown": 5}',
+            b'{"jobs": ' + b"[" * 100_000,
+        ],
+    )
+    async def test_garbage(self, http: Any, make: Any, answer: bytes) -> None:
+        class Odd(make.listener):  # type: ignore[misc]
+            async def answer(self, request: Any, stream: Any) -> None:
+                await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + answer)
+
+        odd = Odd()
+        async with make.serve(odd):
+            with pytest.raises(FeedUnreachable, match="no listener's"):
+                await FeedClient(http, odd.url, None).watch([JobRef("default", 1)])
+
+    async def test_i4_an_answer_that_never_ends(self, http: Any, make: Any) -> None:
+        class Endless(make.listener):  # type: ignore[misc]
+            async def answer(self, request: Any, stream: Any) -> None:
+                await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+                while True:
+                    await stream.send(b" ")
+                    await anyio.lowlevel.checkpoint()
+
+        endless = Endless()
+        async with make.serve(endless):
+            with pytest.raises(FeedUnreachable, match="said nothing in time"):
+                await FeedClient(http, endless.url, None, answer=0.1).watch([JobRef("default", 1)])
+
+
+class TestSecrets:
+    async def test_i7_none_in_repr_url_or_error(self, http: Any, feed: Any, make: Any) -> None:
+        host = feed.url.removeprefix("http://")
+        feed.faults = {"/v1/events": 401, "/v1/watches": 400}
+        client = FeedClient(http, f"http://user:pa55word@{host}/?key=s3cret", make.api_token)
+        shown = [repr(client), client.url]
+        for ask in (read(client), client.watch([JobRef("default", 1)])):
+            with pytest.raises(FeedRefused) as caught:
+                await ask
+            shown.append("".join(traceback.format_exception(caught.value)))
+        assert client.url == feed.url
+        for text in shown:
+            assert "pa55word" not in text
+            assert "s3cret" not in text
+            assert make.api_token not in text
+
+    async def test_i7_a_token_that_is_none_is_refused_unseen(self, http: Any) -> None:
+        for token in ("tökén", "to\nken"):
+            with pytest.raises(SettingsError) as caught:
+                FeedClient(http, "http://listener:8484", token)
+            assert token not in str(caught.value)
+        assert FeedClient(http, "http://listener:8484", " token\n")._headers == {"Authorization": "Bearer token"}
+
+    @pytest.mark.parametrize("url", ["http://[::1", "http://s3cret@listener:port"])
+    async def test_i7_a_url_that_is_none_is_refused_unseen(self, http: Any, url: str) -> None:
+        with pytest.raises(SettingsError, match="http://listener:8484") as caught:
+            FeedClient(http, url, None)
+        assert "s3cret" not in str(caught.value)

@@ -1,0 +1,542 @@
+"""The hub with a real listener and a simulated Airbyte, and on both event loops with small programs that misbehave."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import pytest
+
+from airbyte_events.airbyte import AirbyteClient, Credentials
+from airbyte_events.client import FeedClient
+from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
+from airbyte_events.hub import Hub
+from airbyte_events.polling import Ticks
+from airbyte_events.simulator import Script, Simulator, serve_simulator
+
+pytestmark = pytest.mark.anyio
+
+FAST = Ticks(unproven=0.02, proven=0.02, idle=0.02)
+
+
+def lonely(make: Any, http: Any, airbyte: Any, **options: Any) -> Hub:
+    """A hub without a listener."""
+    return Hub(make.client(http, airbyte.url), **{"ticks": FAST, **options})
+
+
+def fed(make: Any, http: Any, airbyte: Any, feed: Any, **options: Any) -> Hub:
+    client = FeedClient(http, feed.url, make.api_token, hello=0.5, silence=5)
+    return Hub(make.client(http, airbyte.url), client, **{"ticks": FAST, "grace": 5.0, **options})
+
+
+class TestWithAListener:
+    """Of the real kind; uvicorn's event loop."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_a_push_completes_the_wait_with_a_read_at_submit_and_one_to_confirm(
+        self, stage: Any, waiters: Any
+    ) -> None:
+        async with stage.listener() as url, stage.hub(stage.feed(url), grace=30) as hub:
+            await stage.ready(hub)
+            jobs = stage.start(3)
+            for job in jobs:
+                waiters.wait(hub, job.id, connection_id=job.connection.id)
+            await stage.until(lambda: all(stage.reads(job) == 1 for job in jobs))
+            stage.end(jobs)
+            for job in jobs:
+                event = await waiters.result(job.id)
+                assert (event.status, event.origin.value) == ("succeeded", "webhook")
+            assert [stage.reads(job) for job in jobs] == [2, 2, 2]
+            assert hub.waiting == 0
+
+    async def test_i4_no_end_is_lost_however_it_falls_into_the_join(self, stage: Any, waiters: Any) -> None:
+        dice = random.Random(7)
+        async with stage.listener() as url, stage.hub(stage.feed(url), grace=30) as hub:
+            await stage.until(lambda: hub.following)
+            jobs = stage.start(120)
+
+            async def play(job: Any) -> None:
+                for act in dice.choice([("end", "wait"), ("wait", "end")]):
+                    for _ in range(dice.randrange(60)):
+                        await anyio.lowlevel.checkpoint()
+                    if act == "wait":
+                        waiters.wait(hub, job.id, connection_id=job.connection.id)
+                    else:
+                        stage.end([job])
+
+            async with anyio.create_task_group() as tasks:
+                for job in jobs:
+                    tasks.start_soon(play, job)
+            for job in jobs:
+                assert (await waiters.result(job.id)).status == "succeeded"
+
+    async def test_i4_a_listener_that_is_down_at_the_start_is_done_without(self, stage: Any, waiters: Any) -> None:
+        async with stage.listener() as url:
+            pass
+        began = time.monotonic()
+        looks = stage.count("GET /jobs")
+        async with stage.hub(stage.feed(url)) as hub:
+            (job,) = stage.start()
+            waiters.wait(hub, job.id)
+            await stage.until(lambda: stage.reads(job) == 1 or stage.count("GET /jobs") > looks)
+            # A stream that can't be joined is not waited for.
+            assert time.monotonic() - began < 1.5
+            stage.end([job])
+            assert (await waiters.result(job.id)).status == "succeeded"
+
+    async def test_i4_a_listener_that_dies_is_replaced_by_polling_and_taken_again(
+        self, stage: Any, waiters: Any
+    ) -> None:
+        listener = await stage.start_listener(waiters.tasks)
+        async with stage.hub(stage.feed(listener.url)) as hub:
+            await stage.ready(hub)
+            first, second = stage.start(2)
+            waiters.wait(hub, first.id)
+            waiters.wait(hub, second.id)
+            await stage.until(lambda: stage.reads(first) == stage.reads(second) == 1)
+            await listener.stop()
+            stage.end([first])
+            event = await waiters.result(first.id)
+            assert (event.status, event.origin.value) == ("succeeded", "poll")
+            # It comes back with an empty store, so with another epoch.
+            listener = await stage.start_listener(waiters.tasks, port=listener.port)
+            await stage.until(lambda: hub.following)
+            await stage.until(lambda: stage.sim.traffic.working == 0)
+            looks = stage.count("GET /jobs")
+            stage.end([second])
+            event = await waiters.result(second.id)
+            assert (event.status, event.origin.value) == ("succeeded", "webhook")
+            # Polling has stopped, perhaps in the middle of a look.
+            assert stage.count("GET /jobs") <= looks + 2
+
+    async def test_an_end_while_the_listener_restarts_with_an_empty_store_is_read_again(
+        self, stage: Any, waiters: Any
+    ) -> None:
+        listener = await stage.start_listener(waiters.tasks)
+        async with stage.hub(stage.feed(listener.url), grace=30) as hub:
+            await stage.ready(hub)
+            (job,) = stage.start()
+            waiters.wait(hub, job.id)
+            await stage.until(lambda: stage.reads(job) == 1)
+            await listener.stop()
+            stage.end([job])
+            await stage.start_listener(waiters.tasks, port=listener.port)
+            assert (await waiters.result(job.id)).status == "succeeded"
+            assert stage.reads(job) <= 2
+
+    async def test_i4_a_wrong_token_is_told_and_polled_around(
+        self, stage: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (job,) = stage.start()
+        async with stage.listener(webhooks=False) as url, stage.hub(stage.feed(url, "wrong-token")) as hub:
+            waiters.wait(hub, job.id)
+            await stage.until(lambda: stage.reads(job) == 1)
+            stage.end([job])
+            assert (await waiters.result(job.id)).status == "succeeded"
+            assert not hub.following
+        assert "refuses the API token" in caplog.text
+        assert "wrong-token" not in caplog.text
+
+    async def test_i3_the_listener_of_another_airbyte_is_not_believed(
+        self, stage: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with serve_simulator(Simulator(client_id="c", client_secret="s")) as here:
+            airbyte = AirbyteClient(
+                stage.http, here.url, credentials=Credentials(client_id="c", client_secret="s"), attempts=1
+            )
+            job = here.world.start_job(here.world.add_connection(Script.hanging()))
+            (foreign,) = stage.start()
+            assert job.id == foreign.id
+            stage.end([foreign])
+            async with stage.listener() as url, Hub(airbyte, stage.feed(url), ticks=FAST) as hub:
+                await stage.until(lambda: hub.following)
+                waiters.wait(hub, job.id, connection_id=job.connection.id.upper())
+                await stage.until(lambda: here.traffic.counts["GET /jobs"] > 1)
+                assert not waiters.results
+                assert not hub.following
+                here.world.end_job(job, "failed")
+                event = await waiters.result(job.id)
+                assert (event.status, event.connection_id) == ("failed", job.connection.id)
+        assert "is not the Airbyte at" in caplog.text
+
+    async def test_i4_a_blind_listener_is_seen_around(self, stage: Any, waiters: Any) -> None:
+        (job,) = stage.start()
+        async with (
+            stage.listener(secret="not the secret", webhooks=False) as url,
+            stage.hub(stage.feed(url), grace=30, recheck=0.1) as hub,
+        ):
+            waiters.wait(hub, job.id)
+            await stage.until(lambda: stage.reads(job) == 1 and hub.following)
+            stage.end([job])
+            assert (await waiters.result(job.id)).status == "succeeded"
+            assert hub.following
+
+    async def test_i4_a_blind_listener_of_an_airbyte_that_can_not_list(self, stage: Any, waiters: Any) -> None:
+        stage.fault("broken-list")
+        (job,) = stage.start()
+        async with (
+            stage.listener(secret="not the secret", webhooks=False) as url,
+            stage.hub(stage.feed(url), grace=30, recheck=0.1) as hub,
+        ):
+            waiters.wait(hub, job.id)
+            await stage.until(lambda: stage.reads(job) >= 1 and hub.following)
+            stage.end([job])
+            assert (await waiters.result(job.id)).status == "succeeded"
+
+    @pytest.mark.parametrize("with_listener", [True, False])
+    async def test_an_unknown_job(self, stage: Any, with_listener: bool) -> None:
+        async with AsyncExitStack() as stack:
+            feed = None
+            if with_listener:
+                feed = stage.feed(await stack.enter_async_context(stage.listener()))
+            hub = await stack.enter_async_context(stage.hub(feed))
+            with pytest.raises(UnknownJob, match="knows no job 404"):
+                await hub.wait(404)
+            assert hub.waiting == 0
+
+    async def test_a_thousand_waiters_are_one_stream_and_one_call(self, stage: Any, waiters: Any) -> None:
+        jobs = stage.start(1000)
+        async with stage.listener() as url, stage.hub(stage.feed(url), grace=30) as hub:
+            for job in jobs:
+                waiters.wait(hub, job.id)
+            await stage.until(lambda: hub.following and stage.count("GET /jobs") >= 11)
+            assert stage.count("GET /jobs/{id}") == 0
+            looks = stage.count("GET /jobs")
+            stage.end(jobs)
+            for job in jobs:
+                assert (await waiters.result(job.id)).status == "succeeded"
+            # A page holds a hundred: how many looks there are depends on how the webhooks fall.
+            assert stage.count("GET /jobs") - looks < 200
+            assert stage.count("GET /jobs/{id}") < 30
+            assert hub.waiting == 0
+
+
+class TestWithoutAListener:
+    async def test_i4_ends_are_found_by_shared_looks(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+        for job_id in range(1, 6):
+            airbyte.put(job_id, ago=3600)
+        async with lonely(make, http, airbyte) as hub:
+            for job_id in range(1, 6):
+                waiters.wait(hub, job_id)
+            await airbyte.until(lambda: airbyte.reads == 5)
+            ends = ("succeeded", "failed", "cancelled", "succeeded", "failed")
+            for job_id, end in enumerate(ends, 1):
+                airbyte.put(job_id, end)
+            for job_id, end in enumerate(ends, 1):
+                assert (await waiters.result(job_id)).status == end
+            assert airbyte.reads == 5
+
+    async def test_several_wait_for_one_job(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+        airbyte.put(1)
+        async with lonely(make, http, airbyte) as hub:
+            for key in range(10):
+                waiters.wait(hub, 1, key)
+            await airbyte.until(lambda: airbyte.reads == 1)
+            airbyte.put(1, "succeeded")
+            for key in range(10):
+                assert (await waiters.result(key)).status == "succeeded"
+            assert airbyte.reads == 1
+
+    async def test_i4_all_who_wait_for_an_unknown_job_are_told(
+        self, make: Any, http: Any, airbyte: Any, waiters: Any
+    ) -> None:
+        async with lonely(make, http, airbyte) as hub:
+            # Some come while others are just being answered.
+            for key in range(30):
+                waiters.wait(hub, 5, key)
+                for _ in range(key % 7):
+                    await anyio.lowlevel.checkpoint()
+            for key in range(30):
+                assert isinstance(await waiters.result(key), UnknownJob)
+            assert hub.waiting == 0
+
+    async def test_i3_a_proxys_404_makes_no_job_unknown(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+        airbyte.put(1)
+        airbyte.faults["all"] = "proxy"
+        async with lonely(make, http, airbyte) as hub:
+            waiters.wait(hub, 1)
+            await airbyte.until(lambda: airbyte.reads > 1)
+            airbyte.faults.clear()
+            airbyte.put(1, "succeeded")
+            assert (await waiters.result(1)).status == "succeeded"
+
+    async def test_a_job_that_airbyte_could_not_tell_of_at_first_can_turn_out_unknown(
+        self, make: Any, http: Any, airbyte: Any, waiters: Any
+    ) -> None:
+        airbyte.faults[5] = 503
+        async with lonely(make, http, airbyte, recheck=0.1) as hub:
+            waiters.wait(hub, 5)
+            await airbyte.until(lambda: airbyte.reads > 1)
+            assert not waiters.results
+            airbyte.faults.clear()
+            assert isinstance(await waiters.result(5), UnknownJob)
+
+    async def test_the_status_is_read_before_giving_up(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.put(1)
+        async with lonely(make, http, airbyte) as hub:
+            with pytest.raises(WaitTimeout, match="job 1 is running"):
+                await hub.wait(1, until=time.time() + 0.1)
+            assert airbyte.reads == 2
+            assert hub.waiting == 0
+
+    async def test_i3_a_job_that_ended_while_nobody_looked_is_no_time_out(
+        self, make: Any, http: Any, airbyte: Any
+    ) -> None:
+        airbyte.put(1, "succeeded", ago=7200)
+        airbyte.put(2, "failed", ago=7200)
+        async with lonely(make, http, airbyte) as hub:
+            assert (await hub.wait(1, until=time.time() - 3600)).status == "succeeded"
+            assert (await hub.wait(2, until=0)).status == "failed"
+
+    async def test_an_unknown_job_past_the_deadline(self, make: Any, http: Any, airbyte: Any) -> None:
+        async with lonely(make, http, airbyte) as hub:
+            with pytest.raises(UnknownJob):
+                await hub.wait(1, until=0)
+
+    async def test_i4_airbyte_is_down_at_the_deadline(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.put(1)
+        async with lonely(make, http, airbyte) as hub, anyio.create_task_group() as tasks:
+
+            async def break_down() -> None:
+                await airbyte.until(lambda: airbyte.reads == 1)
+                airbyte.faults["all"] = 503
+
+            tasks.start_soon(break_down)
+            with pytest.raises(WaitTimeout, match=r"gives no answer: .*503"):
+                await hub.wait(1, until=time.time() + 0.3)
+
+    async def test_cancelled_waiters_leave_nothing_behind(
+        self, make: Any, http: Any, airbyte: Any, waiters: Any
+    ) -> None:
+        airbyte.held = anyio.Event()
+        async with lonely(make, http, airbyte) as hub:
+            scopes = [waiters.wait(hub, job_id, job_id, connection_id="c") for job_id in range(1, 50)]
+            for job_id in range(1, 50):
+                airbyte.put(job_id)
+            await anyio.wait_all_tasks_blocked()
+            assert hub.waiting == 49
+            for scope in scopes[::2]:
+                scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            # The answer comes for some who are gone.
+            airbyte.held.set()
+            airbyte.held = None
+            await airbyte.until(lambda: airbyte.lists > 2)
+            for scope in scopes:
+                scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert hub.waiting == 0
+            looks = airbyte.lists
+            await airbyte.until(lambda: airbyte.lists > looks)
+            assert hub._monitor.watched == {}
+            assert hub._connections == hub._asked == {}
+            assert hub._bus._by_job == {}
+
+    async def test_a_failing_hub_tells_every_waiter(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+        airbyte.put(1)
+
+        class Broken(Ticks):
+            def due(self, monitor: Any) -> float:
+                if 1 in monitor.watched:
+                    raise RuntimeError("out of order")
+                return 0.02
+
+        hub = Hub(make.client(http, airbyte.url), ticks=Broken())
+
+        async def run() -> None:
+            async with hub:
+                waiters.wait(hub, 1, 0)
+                waiters.wait(hub, 1, 1)
+                await anyio.sleep_forever()
+
+        with pytest.raises(Exception) as caught:  # noqa: PT011 -- a group, of a package's own on Python 3.10
+            await run()
+        assert caught.group_contains(RuntimeError, match="out of order")
+        assert isinstance(await waiters.result(0), HubClosed)
+        assert isinstance(await waiters.result(1), HubClosed)
+        with pytest.raises(HubClosed), anyio.fail_after(1):
+            await hub.wait(1)
+
+    async def test_a_hub_that_ends_tells_every_waiter(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+        airbyte.put(1)
+        async with lonely(make, http, airbyte) as hub:
+            waiters.wait(hub, 1)
+            waiters.wait(hub, 2)
+            await airbyte.until(lambda: airbyte.reads > 0)
+        assert isinstance(await waiters.result(1), HubClosed)
+
+    async def test_the_body_of_the_hub_raises_what_it_raises(self, make: Any, http: Any, airbyte: Any) -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with lonely(make, http, airbyte):
+                raise ZeroDivisionError
+
+
+class TestWithAFeedThatMisbehaves:
+    async def test_a_wait_that_begins_with_the_stream_is_asked_for_once(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        feed.states = {job_id: make.event(job_id, "running") for job_id in range(1, 201)}
+        async with fed(make, http, airbyte, feed) as hub:
+            for job_id in feed.states:
+                waiters.wait(hub, job_id)
+            await feed.until(lambda: bool(feed.watched))
+            await anyio.wait_all_tasks_blocked()
+            for job_id in feed.states:
+                await feed.say(feed.job(make.event(job_id)))
+            for job_id in feed.states:
+                assert (await waiters.result(job_id)).status == "succeeded"
+            assert [len(call) for call in feed.watched] == [200]
+            assert feed.count("GET", "/v1/events") == 1
+            assert airbyte.requests == []
+
+    async def test_a_reset_has_the_states_read_again(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        feed.states = {1: make.event(1, "running")}
+        async with fed(make, http, airbyte, feed) as hub:
+            waiters.wait(hub, 1)
+            await feed.until(lambda: len(feed.watched) == 1)
+            feed.states = {1: make.event(1, "failed")}
+            await feed.say(feed.frame("reset", {"reason": "the cursor is too old"}))
+            assert (await waiters.result(1)).status == "failed"
+
+    async def test_i5_a_stream_is_resumed_and_the_states_are_read_again(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        feed.states = {1: make.event(1, "running")}
+        async with fed(make, http, airbyte, feed) as hub:
+            waiters.wait(hub, 1)
+            await feed.until(lambda: len(feed.watched) == 1)
+            await feed.say(feed.job(make.event(7)))
+            await feed.say(feed.frame("goaway", {"reason": "drain"}, id=None))
+            feed.states = {1: make.event(1, "cancelled")}
+            assert (await waiters.result(1)).status == "cancelled"
+            assert "last-event-id" not in feed.requests[0].headers
+            again = [each for each in feed.requests if each.path == "/v1/events"][1]
+            assert again.headers["last-event-id"] == "e1-1"
+            assert again.query == {"instance": ["default"]}
+
+    async def test_i3_a_foreign_end_that_came_before_the_wait_is_not_believed(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1)
+        feed.states = {1: make.event(1, "succeeded", "another-connection")}
+        async with fed(make, http, airbyte, feed) as hub:
+            # Whoever does not know the connection can't tell.
+            assert (await hub.wait(1)).connection_id == "another-connection"
+            waiters.wait(hub, 1, connection_id=make.connection)
+            await airbyte.until(lambda: airbyte.reads == 1 and airbyte.lists > 1)
+            assert not waiters.results
+            airbyte.put(1, "failed")
+            assert (await waiters.result(1)).status == "failed"
+            assert not hub.following
+
+    async def test_i3_a_foreign_end_is_not_believed_while_the_feed_is_down(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1)
+        feed.states = {1: make.event(1, "succeeded", "another-connection")}
+        async with fed(make, http, airbyte, feed, grace=0.1) as hub:
+            await hub.wait(1)
+            feed.faults["/v1/events"] = 503
+            feed.hang_up()
+            await feed.until(lambda: feed.count("GET", "/v1/events") > 1)
+            waiters.wait(hub, 1, connection_id=make.connection)
+            await airbyte.until(lambda: airbyte.lists > 2)
+            assert not waiters.results
+            airbyte.put(1, "failed")
+            assert (await waiters.result(1)).status == "failed"
+
+    async def test_a_connection_that_is_not_the_jobs_own_is_the_callers_affair(
+        self, make: Any, http: Any, airbyte: Any, feed: Any
+    ) -> None:
+        airbyte.put(1, "succeeded")
+        async with lonely(make, http, airbyte) as hub:
+            assert (await hub.wait(1, connection_id="mistaken")).connection_id == make.connection
+        feed.states = {1: make.event(1)}
+        async with fed(make, http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            assert (await hub.wait(1, connection_id="mistaken")).connection_id == make.connection
+
+    async def test_i4_a_listener_that_denies_a_job_which_is_there_is_left(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1)
+        feed.unknown = {1}
+        async with fed(make, http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            waiters.wait(hub, 1)
+            await airbyte.until(lambda: airbyte.lists > 1)
+            airbyte.put(1, "succeeded")
+            assert (await waiters.result(1)).status == "succeeded"
+            assert not hub.following
+
+    @pytest.mark.parametrize("status", [400, 404, 500])
+    async def test_i4_a_listener_that_takes_no_watches(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, status: int
+    ) -> None:
+        airbyte.put(1)
+        feed.faults["/v1/watches"] = status
+        async with fed(make, http, airbyte, feed, recheck=0.1) as hub:
+            waiters.wait(hub, 1)
+            await airbyte.until(lambda: airbyte.reads == 1)
+            airbyte.put(1, "succeeded")
+            assert (await waiters.result(1)).status == "succeeded"
+            assert hub.following is (status == 500)
+
+    async def test_i4_a_stream_that_comes_and_goes_at_once(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1)
+        feed.hello = b"garbage: no frame\n\n" + feed.frame("hello") + b"event: job\ndata: {broken\n\n"
+        async with fed(make, http, airbyte, feed, grace=0.1) as hub:
+            waiters.wait(hub, 1)
+            await feed.until(lambda: feed.count("GET", "/v1/events") > 2)
+            airbyte.put(1, "succeeded")
+            feed.states = {1: make.event(1)}
+            assert (await waiters.result(1)).status == "succeeded"
+
+    async def test_i4_a_stream_that_is_held_back_is_no_stream(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1)
+        feed.hello = None
+        async with fed(make, http, airbyte, feed, grace=0.1) as hub:
+            waiters.wait(hub, 1)
+            await airbyte.until(lambda: airbyte.lists > 1)
+            airbyte.put(1, "succeeded")
+            assert (await waiters.result(1)).status == "succeeded"
+            assert not hub.following
+
+    async def test_i6_events_that_nobody_waits_for_are_not_kept(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        feed.states = {1: make.event(1, "running")}
+        async with fed(make, http, airbyte, feed) as hub:
+            waiters.wait(hub, 1)
+            await feed.until(lambda: len(feed.watched) == 1)
+            for job_id in range(2, 300):
+                await feed.say(feed.job(make.event(job_id, "running")))
+            await feed.say(feed.job(make.event(1)))
+            assert (await waiters.result(1)).status == "succeeded"
+            assert [event.ref.job_id for event in await hub._store.jobs(limit=1000)] == [1]
+
+    async def test_a_missed_end_before_the_first_recheck_is_found_by_it(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        """The listener said *running* and never anything again, though it is alive."""
+        airbyte.put(1)
+        feed.states = {1: make.event(1, "running")}
+        async with fed(make, http, airbyte, feed, recheck=0.1) as hub:
+            waiters.wait(hub, 1)
+            await feed.until(lambda: len(feed.watched) == 1)
+            airbyte.put(1, "succeeded")
+            event = await waiters.result(1)
+            assert (event.status, event.origin.value) == ("succeeded", "poll")
+            assert hub.following

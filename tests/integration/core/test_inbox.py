@@ -1,0 +1,189 @@
+"""The inbox: every notification is confirmed in the end, and none holds up the others."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from airbyte_events.inbox import Inbox
+from airbyte_events.monitor import Monitor
+from airbyte_events.store import Outcome
+
+pytestmark = pytest.mark.anyio
+
+
+def inbox_of(watched: Any, **options: Any) -> Inbox:
+    return Inbox(watched.monitor, watched.store, **{"retry": 0.05, **options})
+
+
+class TestConfirming:
+    async def test_all_that_an_earlier_process_left_is_confirmed(self, watched: Any, make: Any) -> None:
+        for job_id in range(1, 1251):
+            watched.airbyte.put(job_id, "succeeded")
+        stored = [await watched.receive(make.body(job_id)) for job_id in range(1, 1251)]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(inbox_of(watched).run)
+            await watched.until_settled(*stored)
+            tasks.cancel_scope.cancel()
+        assert {await watched.outcome(each) for each in stored} == {Outcome.CONFIRMED}
+        assert watched.airbyte.reads == 0
+
+    @pytest.mark.parametrize(
+        ("status", "outcome"),
+        [
+            ("succeeded", Outcome.CONFIRMED),
+            ("failed", Outcome.UNCONFIRMED),
+            ("running", Outcome.UNCONFIRMED),
+            ("cancelled", Outcome.UNCONFIRMED),
+            (None, Outcome.UNKNOWN_JOB),
+        ],
+    )
+    async def test_what_becomes_of_a_success(
+        self, watched: Any, make: Any, status: str | None, outcome: Outcome
+    ) -> None:
+        if status:
+            watched.airbyte.put(5, status)
+        stored = await watched.receive(make.body(5))
+        await inbox_of(watched).confirm_pending()
+        assert await watched.outcome(stored) is outcome
+        assert len(watched.airbyte.requests) == 1
+        assert await watched.ends(5) == (status in ("succeeded", "failed", "cancelled"))
+
+    @pytest.mark.parametrize(
+        "title", ["[THIS IS A TEST NOTIFICATION] Sync completed", "Sync queued", "Connection disabled", "Hello World!"]
+    )
+    async def test_i3_what_tells_of_no_end_ends_nothing_even_if_it_gets_here(
+        self, watched: Any, make: Any, title: str
+    ) -> None:
+        watched.airbyte.put(10)
+        stored = await watched.receive(make.body(10, success=False, title=title))
+        await inbox_of(watched).confirm_pending()
+        assert await watched.outcome(stored) is Outcome.UNCONFIRMED
+        assert await watched.ends(10) == 0
+
+    async def test_one_that_names_no_job_makes_a_look(self, watched: Any, make: Any) -> None:
+        watched.airbyte.put(5, "failed")
+        stored = await watched.receive(make.body(None, success=False))
+        await inbox_of(watched).confirm_pending()
+        assert await watched.outcome(stored) is Outcome.CONFIRMED
+        assert await watched.ends(5) == 1
+        assert (watched.airbyte.lists, watched.airbyte.reads) == (1, 0)
+
+    async def test_what_comes_during_a_confirmation_is_the_next_one(self, watched: Any, make: Any) -> None:
+        inbox = inbox_of(watched)
+        watched.airbyte.put(1, "succeeded")
+        first = await watched.receive(make.body(1))
+        watched.airbyte.held = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(inbox.run)
+            await anyio.wait_all_tasks_blocked()
+            others = []
+            for job_id in range(2, 30):
+                watched.airbyte.put(job_id, "succeeded")
+                others.append(await watched.receive(make.body(job_id)))
+                inbox.wake()
+            watched.airbyte.held.set()
+            await watched.until_settled(first, *others)
+            tasks.cancel_scope.cancel()
+        assert (watched.airbyte.reads, watched.airbyte.lists) == (1, 1)
+
+
+class TestTrouble:
+    async def test_one_that_airbyte_fails_over_holds_up_nobody(self, watched: Any, make: Any) -> None:
+        watched.airbyte.faults[9] = 500
+        inbox = inbox_of(watched, retry=3600)
+        poison = await watched.receive(make.body(9))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(inbox.run)
+            await watched.airbyte.until(lambda: watched.airbyte.reads_of(9) == 1)
+            await anyio.wait_all_tasks_blocked()
+            for job_id in range(1, 9):
+                watched.airbyte.put(job_id, "succeeded")
+                stored = await watched.receive(make.body(job_id))
+                inbox.wake()
+                await watched.until_settled(stored)
+            nameless = await watched.receive(make.body(None))
+            inbox.wake()
+            await watched.until_settled(nameless)
+            tasks.cancel_scope.cancel()
+        assert await watched.outcome(poison) is Outcome.PENDING
+        assert watched.airbyte.reads_of(9) == 1
+
+    async def test_one_that_airbyte_fails_over_is_tried_again(self, watched: Any, make: Any) -> None:
+        watched.airbyte.faults[9] = 500
+        watched.airbyte.put(9, "failed")
+        poison = await watched.receive(make.body(9, success=False))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(inbox_of(watched).run)
+            await watched.airbyte.until(lambda: watched.airbyte.reads_of(9) > 2)
+            watched.airbyte.faults.clear()
+            await watched.until_settled(poison)
+            tasks.cancel_scope.cancel()
+        assert await watched.outcome(poison) is Outcome.CONFIRMED
+        assert (await watched.state(9)).error is not None
+
+    async def test_more_of_those_than_a_batch_holds_hold_up_nobody(self, watched: Any, make: Any) -> None:
+        watched.airbyte.faults["list"] = 500
+        inbox = inbox_of(watched, retry=3600)
+        for number in range(510):
+            await watched.receive(make.body(None, recordsCommitted=number))
+        await inbox.confirm_pending()
+        watched.airbyte.put(1, "succeeded")
+        stored = await watched.receive(make.body(1))
+        await inbox.confirm_pending()
+        assert await watched.outcome(stored) is Outcome.CONFIRMED
+
+    @pytest.mark.parametrize("fault", [401, 429, 500, 503, "proxy"])
+    async def test_while_airbyte_is_down_they_wait(self, watched: Any, make: Any, fault: int | str) -> None:
+        watched.airbyte.faults["all"] = fault
+        stored = []
+        for job_id in range(1, 11):
+            watched.airbyte.put(job_id, "succeeded")
+            # Long ago: while nothing can be confirmed, nothing is given up.
+            stored.append(await watched.receive(make.body(job_id), age=7200))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(inbox_of(watched).run)
+            await watched.airbyte.until(lambda: watched.airbyte.lists > 2)
+            assert {await watched.outcome(each) for each in stored} == {Outcome.PENDING}
+            watched.airbyte.faults.clear()
+            await watched.until_settled(*stored)
+            tasks.cancel_scope.cancel()
+        assert {await watched.outcome(each) for each in stored} == {Outcome.CONFIRMED}
+
+    async def test_an_hour_later_one_is_given_up_where_others_can_be_confirmed(self, watched: Any, make: Any) -> None:
+        watched.airbyte.faults[9] = 500
+        inbox = inbox_of(watched, retry=0.0, give_up_after=timedelta(seconds=3600))
+        old = await watched.receive(make.body(9), age=3700)
+        young = await watched.receive(make.body(9, recordsCommitted=1), age=3500)
+        await inbox.confirm_pending()
+        assert await watched.outcome(old) is Outcome.PENDING
+        watched.airbyte.put(1, "succeeded")
+        await watched.receive(make.body(1))
+        await inbox.confirm_pending()
+        await inbox.confirm_pending()
+        assert await watched.outcome(old) is Outcome.UNCONFIRMED
+        assert await watched.outcome(young) is Outcome.PENDING
+
+    async def test_an_instance_that_is_down_does_not_hold_up_another(self, watched: Any, make: Any, http: Any) -> None:
+        gone = make.airbyte()
+        async with make.serve(gone):
+            pass
+        down = Monitor("gone", make.client(http, gone.url), watched.store)
+        await watched.store.receive(
+            instance="gone",
+            body=make.body(1),
+            kind="success",
+            job_id=1,
+            outcome=Outcome.PENDING,
+            received_at=(await watched.receive(make.body(2))).received_at,
+        )
+        watched.airbyte.put(2, "succeeded")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Inbox(down, watched.store).run)
+            tasks.start_soon(inbox_of(watched).run)
+            await watched.until_ended(2)
+            tasks.cancel_scope.cancel()
+        assert [each.instance for each in await watched.store.pending("gone")] == ["gone"]

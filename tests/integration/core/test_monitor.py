@@ -1,0 +1,442 @@
+"""The monitor against a small Airbyte: what it asks, what becomes an event, and what does not."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from airbyte_events.airbyte import Credentials
+from airbyte_events.errors import AirbyteError, AirbyteUnreachable, ServerError
+from airbyte_events.events import JobRef, JobStatus, Origin, utcnow
+from airbyte_events.monitor import Monitor
+from airbyte_events.notifications import parse
+from airbyte_events.store.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+
+async def hint(watched: Any, body: bytes) -> Any:
+    """Confirm a notification alone, as the inbox does."""
+    notification = parse(body)
+    told = {notification.job_id: notification}
+    return (await watched.monitor.confirm(told, Origin.WEBHOOK, told)).get(notification.job_id)
+
+
+class TestConfirming:
+    async def test_a_true_hint_becomes_an_event_with_what_the_webhook_knows(self, watched: Any, make: Any) -> None:
+        watched.airbyte.put(5, "failed")
+
+        state = await hint(watched, make.body(5, success=False))
+
+        assert (state.status, state.origin) == (JobStatus.FAILED, Origin.WEBHOOK)
+        assert str(state.error) == "no such table (type config_error, origin destination)"
+        assert (state.records, state.bytes, state.workspace_id) == (45, 90, "w1")
+        assert state.names == {"workspace": "Team", "connection": "orders"}
+        assert (watched.airbyte.reads, watched.airbyte.lists) == (1, 0)
+        assert watched.monitor.counters.announced == 1
+
+    @pytest.mark.parametrize("status", ["pending", "running", "incomplete", "succeeded", "cancelled"])
+    async def test_i3_a_hint_that_the_api_does_not_share_changes_nothing(
+        self, watched: Any, make: Any, status: str
+    ) -> None:
+        watched.airbyte.put(5, status)
+
+        state = await hint(watched, make.body(5, success=False))
+
+        assert state.status == status
+        assert state.error is None
+        assert state.names == {}
+        assert len(watched.airbyte.requests) == 1
+        assert watched.monitor.counters.announced == 0
+
+    async def test_i3_a_hint_of_no_job_changes_nothing_and_costs_one_request(self, watched: Any, make: Any) -> None:
+        assert await hint(watched, make.body(404)) is None
+        assert await watched.events() == []
+        assert len(watched.airbyte.requests) == 1
+
+    async def test_i3_a_forged_end_does_not_prove_that_push_works(self, watched: Any, make: Any) -> None:
+        for job_id in range(1, 4):
+            watched.airbyte.put(job_id)
+            await watched.receive(make.body(job_id))
+            await hint(watched, make.body(job_id))
+            watched.airbyte.put(job_id, "failed")
+        await watched.monitor.look()
+
+        assert not watched.monitor.push_proven
+        assert (watched.monitor.counters.announced, watched.monitor.counters.missed) == (0, 3)
+
+    async def test_a_burst_of_hints_is_one_list(self, watched: Any, make: Any) -> None:
+        told = {job_id: parse(make.body(job_id)) for job_id in range(1, 41)}
+        for job_id in told:
+            watched.airbyte.put(job_id, "succeeded")
+
+        states = await watched.monitor.confirm(told, Origin.WEBHOOK, told)
+
+        assert {state.status for state in states.values()} == {JobStatus.SUCCEEDED}
+        assert {state.origin for state in states.values()} == {Origin.WEBHOOK}
+        assert len(states) == 40
+        assert (watched.airbyte.lists, watched.airbyte.reads) == (1, 0)
+
+    async def test_three_hints_are_three_reads(self, watched: Any) -> None:
+        for job_id in (1, 2, 3):
+            watched.airbyte.put(job_id, "succeeded")
+
+        await watched.monitor.confirm([1, 2, 3], Origin.WEBHOOK)
+
+        assert (watched.airbyte.lists, watched.airbyte.reads) == (0, 3)
+
+    async def test_of_a_burst_only_what_the_list_does_not_have_is_read(self, watched: Any) -> None:
+        for job_id in range(1, 6):
+            watched.airbyte.put(job_id, "succeeded")
+        watched.airbyte.put(6, "succeeded", ago=86_400)
+
+        states = await watched.monitor.confirm(range(1, 8), Origin.SUBMIT)
+
+        assert states.pop(7) is None
+        assert {state.status for state in states.values()} == {JobStatus.SUCCEEDED}
+        assert (watched.airbyte.lists, watched.airbyte.reads_of(6), watched.airbyte.reads_of(7)) == (1, 1, 1)
+        assert watched.airbyte.reads == 2
+
+    async def test_a_burst_where_lists_fail_is_read_one_by_one(self, watched: Any) -> None:
+        watched.airbyte.faults["list"] = 500
+        for job_id in range(1, 6):
+            watched.airbyte.put(job_id, "succeeded")
+
+        assert len(await watched.monitor.confirm(range(1, 6), Origin.WEBHOOK)) == 5
+        assert watched.airbyte.reads == 5
+
+    async def test_one_job_that_airbyte_fails_over_does_not_keep_a_bursts_others(self, watched: Any) -> None:
+        for job_id in range(1, 6):
+            watched.airbyte.put(job_id, "succeeded")
+        watched.airbyte.faults[9] = 500
+
+        states = await watched.monitor.confirm([1, 2, 3, 4, 5, 9], Origin.WEBHOOK)
+
+        assert sorted(states) == [1, 2, 3, 4, 5]
+
+    async def test_nothing_to_be_had_is_an_error(self, watched: Any) -> None:
+        watched.airbyte.put(1)
+        watched.airbyte.faults["all"] = 503
+        with pytest.raises(ServerError):
+            await watched.monitor.confirm([1, 2], Origin.WEBHOOK)
+        with pytest.raises(ServerError):
+            await watched.monitor.confirm(range(10), Origin.WEBHOOK)
+
+    @pytest.mark.parametrize("status", [401, 408, 422, 425, 429, 500, 502])
+    async def test_i3_only_airbytes_own_words_make_a_job_unknown(self, watched: Any, status: int) -> None:
+        watched.airbyte.faults[1] = status
+        with pytest.raises(AirbyteError):
+            await watched.monitor.watch([1])
+        assert watched.monitor.never_seen() == [1]
+
+    @pytest.mark.parametrize("status", [403, 404, 409])
+    async def test_a_job_that_airbyte_does_not_know_is_not_watched(self, watched: Any, status: int) -> None:
+        watched.airbyte.faults[1] = status
+        assert await watched.monitor.watch([1]) == {1: None}
+        assert watched.monitor.watched == {}
+
+    async def test_i3_refused_credentials_make_no_job_unknown(self, airbyte: Any, http: Any, make: Any) -> None:
+        airbyte.put(1)
+        client = make.client(http, airbyte.url, credentials=Credentials(client_id="a", client_secret="b"))
+        for status in (401, 403, 404):
+            airbyte.faults["list"] = status  # the token's route has no number in it
+            with pytest.raises(AirbyteError):
+                await Monitor("default", client, MemoryStore()).watch([1])
+
+    async def test_known_states_are_told_though_airbyte_is_down(self, watched: Any) -> None:
+        watched.airbyte.put(1)
+        await watched.monitor.watch([1])
+        watched.airbyte.faults["all"] = 503
+
+        assert list(await watched.monitor.watch([1, 2])) == [1]
+        with pytest.raises(ServerError):
+            await watched.monitor.watch([2])
+        assert sorted(watched.monitor.watched) == [1, 2]
+
+
+class TestOneEnd:
+    async def test_i2_poll_and_webhook_at_once_are_one_event(self, watched: Any, make: Any) -> None:
+        for round_ in range(10):
+            job_id = round_ + 1
+            watched.airbyte.put(job_id)
+            await watched.monitor.watch([job_id])
+            watched.airbyte.put(job_id, "succeeded")
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(watched.monitor.look)
+                    tasks.start_soon(hint, watched, make.body(job_id))
+                    tasks.start_soon(watched.monitor.read, [job_id])
+            assert await watched.ends(job_id) == 1
+
+    async def test_a_late_webhook_annotates_without_a_second_event(self, watched: Any, make: Any) -> None:
+        watched.airbyte.put(5, "failed")
+        await watched.monitor.look()
+        assert (await watched.state(5)).error is None
+
+        await hint(watched, make.body(5, success=False))
+
+        state = await watched.state(5)
+        assert str(state.error) == "no such table (type config_error, origin destination)"
+        assert state.origin is Origin.POLL
+        assert await watched.ends(5) == 1
+
+    async def test_i3_a_late_forged_webhook_annotates_nothing(self, watched: Any, make: Any) -> None:
+        watched.airbyte.put(5, "succeeded")
+        await watched.monitor.look()
+        before = await watched.state(5)
+
+        await hint(watched, make.body(5, success=False))
+
+        assert await watched.state(5) == before
+
+    async def test_polling_that_is_first_takes_what_waits_in_the_inbox(self, watched: Any, make: Any) -> None:
+        watched.airbyte.put(5, "failed")
+        await watched.receive(make.body(5, success=False))
+
+        await watched.monitor.look()
+
+        assert (await watched.state(5)).error is not None
+        assert watched.monitor.counters.announced == 1
+
+    async def test_a_contradiction_is_counted_and_changes_nothing(
+        self, watched: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        watched.airbyte.put(5, "succeeded")
+        await watched.monitor.look()
+        watched.airbyte.put(5, "failed")
+
+        await watched.monitor.look()
+
+        assert (await watched.state(5)).status is JobStatus.SUCCEEDED
+        assert watched.monitor.counters.contradictions == 1
+        assert "has ended otherwise" in caplog.text
+
+    async def test_i2_failed_again_is_a_repeat(self, watched: Any) -> None:
+        for _ in range(2):
+            watched.airbyte.put(5, "failed")
+            await watched.monitor.look()
+        assert await watched.ends(5) == 1
+
+    async def test_incomplete_can_succeed(self, watched: Any) -> None:
+        for status in ("running", "incomplete", "succeeded"):
+            watched.airbyte.put(5, status)
+            await watched.monitor.look()
+        assert [status for _, status in await watched.events()] == ["running", "incomplete", "succeeded"]
+
+
+class TestPush:
+    async def end(self, watched: Any, make: Any, job_id: int, *, announced: bool) -> None:
+        watched.airbyte.put(job_id, "succeeded")
+        if announced:
+            await hint(watched, make.body(job_id))
+        else:
+            await watched.monitor.look()
+
+    async def test_is_proven_by_three_in_a_row_and_disproven_by_one(self, watched: Any, make: Any) -> None:
+        for job_id, announced, proven in (
+            (1, True, False),
+            (2, True, False),
+            (3, True, True),
+            (4, False, False),
+            (5, True, False),
+            (6, True, False),
+            (7, True, True),
+        ):
+            await self.end(watched, make, job_id, announced=announced)
+            assert watched.monitor.push_proven is proven
+
+    @pytest.mark.parametrize("fields", [{"job_type": "reset"}, {"job_type": "clear"}, {"job_type": "refresh"}])
+    async def test_what_never_pushes_disproves_nothing(self, watched: Any, make: Any, fields: Any) -> None:
+        for job_id in (1, 2, 3):
+            await self.end(watched, make, job_id, announced=True)
+        watched.airbyte.put(4, "succeeded", **fields)
+        watched.airbyte.put(5, "cancelled")
+        await watched.monitor.look()
+        assert watched.monitor.push_proven
+
+    async def test_of_watched_jobs_it_is_known_which_never_push(self, watched: Any) -> None:
+        watched.airbyte.put(1)
+        watched.airbyte.put(2, job_type="reset")
+        await watched.monitor.watch([1, 2])
+        assert watched.monitor.watched == {1: True, 2: False}
+
+
+class TestLooking:
+    async def test_pages_by_its_own_offset_whatever_the_next_link_says(self, watched: Any) -> None:
+        for job_id in range(1, 251):
+            watched.airbyte.put(job_id, "succeeded")
+
+        assert await watched.monitor.look() == set(range(1, 251))
+        offsets = [request.query["offset"] for request in watched.airbyte.requests]
+        assert offsets == [["0"], ["100"], ["200"]]
+
+    async def test_takes_only_what_has_changed_since_the_last(self, watched: Any) -> None:
+        watched.airbyte.put(1, ago=3600)
+        watched.airbyte.put(2, ago=300)
+        assert await watched.monitor.look() == {2}
+        watched.airbyte.put(1, "succeeded")
+        assert await watched.monitor.look() == {1}
+        assert watched.airbyte.lists == 2
+
+    async def test_begins_where_another_process_ended(self, watched: Any, make: Any, http: Any) -> None:
+        mark = utcnow() - timedelta(hours=6)
+        await watched.store.remember("looked_at/default", mark.isoformat())
+        watched.airbyte.put(1, "succeeded", ago=5 * 3600)
+        assert await watched.monitor.look() == {1}
+
+    async def test_i4_the_first_reaches_back_to_the_first_watch(self, watched: Any) -> None:
+        """The listener was believed for longer than a look reaches back."""
+        watched.airbyte.put(1)
+        await watched.monitor.watch([1])
+        (watch,) = watched.monitor._watches.values()
+        watch.began -= timedelta(hours=2)
+        watched.airbyte.put(1, "succeeded", ago=7100)
+
+        assert await watched.monitor.look() == {1}
+
+    @pytest.mark.parametrize("hours", [1, -1, 24, -24])
+    async def test_airbytes_clock_counts(self, watched: Any, hours: int) -> None:
+        watched.airbyte.ahead = timedelta(hours=hours)
+        watched.airbyte.put(1, ago=60)
+        assert await watched.monitor.look() == {1}
+        watched.airbyte.put(1, "succeeded")
+        watched.airbyte.put(2, "succeeded")
+        assert await watched.monitor.look() == {1, 2}
+        assert await watched.ends(1) == 1
+
+    async def test_i4_airbytes_clock_is_put_back(self, watched: Any) -> None:
+        watched.airbyte.ahead = timedelta(hours=3)
+        await watched.monitor.look()
+        watched.airbyte.ahead = timedelta(0)
+        watched.airbyte.put(1, "succeeded")
+        assert await watched.monitor.look() == {1}
+
+    async def test_an_airbyte_without_a_clock(self, watched: Any) -> None:
+        watched.airbyte.dated = False
+        for job_id in (1, 2):
+            watched.airbyte.put(job_id, "succeeded")
+            assert job_id in await watched.monitor.look()
+
+    async def test_i4_after_a_long_absence_what_is_too_much_to_list_is_read(
+        self, airbyte: Any, http: Any, make: Any, watched: Any
+    ) -> None:
+        monitor = Monitor("default", make.client(http, airbyte.url), watched.store, largest_look=200)
+        airbyte.put(1_000)
+        await monitor.watch([1_000])
+        del airbyte.jobs[1_000]
+        for job_id in range(1, 500):
+            airbyte.put(job_id, "succeeded", ago=60)
+        airbyte.put(1_000, "succeeded", ago=60)
+        lists = airbyte.lists
+
+        assert 1_000 not in await monitor.look()
+        assert airbyte.lists - lists == 2
+        assert monitor.never_seen() == [1_000]
+        # The next one does not begin there again.
+        for job_id in range(1, 500):
+            airbyte.put(job_id, "succeeded", ago=3600)
+        assert len(await monitor.look()) <= 1
+
+    async def test_an_end_without_a_time(self, watched: Any) -> None:
+        watched.airbyte.put(1, "succeeded", lastUpdatedAt=None, duration="PT90S", startTime="2024-01-01T00:00Z")
+        watched.airbyte.put(2, "succeeded", lastUpdatedAt=None)
+        await watched.monitor.look()
+        assert (await watched.state(1)).data()["finished_at"] == "2024-01-01T00:01:30.000000Z"
+        assert (await watched.state(2)).finished_at is None
+
+    async def test_an_unknown_status_is_active_and_warned_of_once(
+        self, watched: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        watched.airbyte.put(1, "napping")
+        states = await watched.monitor.watch([1])
+        await watched.monitor.look()
+        await watched.monitor.read([1])
+
+        assert states[1].status is JobStatus.UNKNOWN
+        assert not states[1].terminal
+        assert watched.monitor.watched == {1: True}
+        warnings = [each for each in caplog.records if each.levelno >= logging.WARNING]
+        assert len(warnings) == 1
+        assert "napping" in warnings[0].getMessage()
+        watched.airbyte.put(1, "succeeded")
+        await watched.monitor.look()
+        assert (await watched.state(1)).status is JobStatus.SUCCEEDED
+
+    async def test_a_job_of_the_same_id_in_another_instance_is_another_job(
+        self, watched: Any, http: Any, make: Any
+    ) -> None:
+        other = make.airbyte()
+        async with make.serve(other):
+            elsewhere = Monitor("other", make.client(http, other.url), watched.store)
+            watched.airbyte.put(1, "running")
+            other.put(1, "failed")
+            await watched.monitor.watch([1])
+            await watched.receive(make.body(1, success=False))
+            await elsewhere.look()
+
+            assert (await watched.state(1)).status is JobStatus.RUNNING
+            there = (await watched.store.states([JobRef("other", 1)]))[JobRef("other", 1)]
+            assert there.status is JobStatus.FAILED
+            # Nor is the notification that came to the one taken for the other's.
+            assert there.error is None
+            assert watched.monitor.watched == {1: True}
+
+    async def test_looks_at_the_same_time_go_one_after_the_other(self, watched: Any) -> None:
+        watched.airbyte.held = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watched.monitor.look)
+            tasks.start_soon(watched.monitor.look)
+            await anyio.wait_all_tasks_blocked()
+            assert watched.airbyte.lists <= 1
+            watched.airbyte.held.set()
+
+    async def test_an_airbyte_that_is_gone(self, http: Any, make: Any, watched: Any) -> None:
+        gone = make.airbyte()
+        async with make.serve(gone):
+            pass
+        with pytest.raises(AirbyteUnreachable):
+            await Monitor("default", make.client(http, gone.url), watched.store).look()
+
+
+class TestWatching:
+    async def test_asks_once_for_what_is_not_known(self, watched: Any) -> None:
+        watched.airbyte.put(1)
+        for _ in range(3):
+            assert (await watched.monitor.watch([1]))[1].status is JobStatus.RUNNING
+        assert watched.airbyte.reads == 1
+
+    async def test_what_is_being_asked_for_is_not_asked_for_by_others(self, watched: Any) -> None:
+        watched.airbyte.put(1)
+        watched.airbyte.held = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watched.monitor.watch, [1])
+            await anyio.wait_all_tasks_blocked()
+            assert watched.monitor.never_seen() == []
+            watched.airbyte.held.set()
+
+    async def test_a_renewed_watch_is_no_news_of_the_job(self, watched: Any, make: Any) -> None:
+        """Else whoever renews often would keep a blind list from ever being noticed."""
+        watched.airbyte.put(1)
+        await watched.monitor.watch([1])
+        (watch,) = watched.monitor._watches.values()
+        watch.seen -= 1000
+        await watched.monitor.watch([1])
+        await watched.monitor.absorb([make.event(1, "running")])
+        assert watched.monitor.stale(900) == [1]
+        await watched.monitor.read([1])
+        assert watched.monitor.stale(900) == []
+
+    @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+    async def test_ends_with_the_job(self, watched: Any, end: str) -> None:
+        watched.airbyte.put(1)
+        await watched.monitor.watch([1])
+        watched.airbyte.put(1, end)
+        await watched.monitor.look()
+        assert watched.monitor.watched == {}
+        assert (await watched.monitor.watch([1]))[1].status == end
+        assert watched.monitor.watched == {}
+        assert watched.airbyte.reads == 1

@@ -1,0 +1,225 @@
+"""The operator, in a thread as in a worker, against a simulated Airbyte and a real listener."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+
+from airbyte_events.events import JobError
+from airbyte_events.simulator import Fault, Script
+from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+
+pytestmark = pytest.mark.anyio
+
+
+def operator(stage: Any, **values: Any) -> AirbyteTriggerSyncOperator:
+    return AirbyteTriggerSyncOperator(
+        **{"task_id": "sync", "connection_id": stage.connection_id, "wait_seconds": 0.1, "timeout": 15} | values
+    )
+
+
+def ending(stage: Any, status: str = "succeeded", **values: Any) -> Any:
+    """Wait until the task waits for the job, then end it."""
+
+    async def end() -> None:
+        job = await stage.job()
+        await stage.until(lambda: stage.reads(job) + stage.requests("GET /jobs") > 0)
+        stage.end(job, status, **values)
+
+    return end
+
+
+async def defer(stage: Any, task: AirbyteTriggerSyncOperator) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as deferred:
+        await stage.execute(task)
+    return deferred.value
+
+
+async def resume(stage: Any, task: AirbyteTriggerSyncOperator, deferred: TaskDeferred) -> Any:
+    """Fire the trigger, and go on in another worker."""
+    event = await stage.fire(deferred.trigger)
+    return await stage.execute(task, deferred.method_name, event=event)
+
+
+async def run(stage: Any, task: AirbyteTriggerSyncOperator, status: str | None = "succeeded", **values: Any) -> Any:
+    """The task in whichever way, while its job comes to that end, or to none."""
+    if task.deferrable:
+        deferred = await defer(stage, task)
+        if status is not None:
+            stage.end(stage.sim.world.jobs[1], status, **values)
+        return await resume(stage, task, deferred)
+    if status is None:
+        return await stage.execute(task)
+    return await stage.executing(task, ending(stage, status, **values))
+
+
+async def test_the_synchronous_way_returns_the_job_id(stage: Any) -> None:
+    assert await stage.executing(operator(stage), ending(stage)) == 1
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_the_synchronous_way_is_told_by_the_listener(stage: Any, listener: Any) -> None:
+    task = operator(stage, wait_seconds=3600)
+    assert await stage.executing(task, ending(stage)) == 1
+
+
+async def test_the_asynchronous_way_returns_the_job_id_at_once(stage: Any) -> None:
+    assert await stage.execute(operator(stage, asynchronous=True, deferrable=True)) == 1
+    assert stage.sim.world.jobs[1].status == "running"
+
+
+async def test_the_deferrable_way_returns_the_job_id(stage: Any, listener: Any) -> None:
+    deferred = await defer(stage, operator(stage, deferrable=True))
+    assert deferred.timeout is None
+    stage.end(stage.sim.world.jobs[1])
+    assert await resume(stage, operator(stage, deferrable=True), deferred) == 1
+
+
+async def test_a_job_that_has_ended_when_it_is_submitted_is_not_waited_for(stage: Any) -> None:
+    stage.sim.world.connections[stage.connection_id].script = Script.lasting(0)
+    stage.sim.add_fault(Fault(kind="reset", route="POST /jobs", after=True, count=1))
+    assert await stage.execute(operator(stage, deferrable=True)) == 1
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_a_failed_job_fails_the_task_with_airbytes_reason(
+    stage: Any, listener: Any, deferrable: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    error = JobError(message="password refused", type="config_error", origin="destination")
+    with pytest.raises(AirflowException) as info:
+        await run(stage, operator(stage, deferrable=deferrable), "failed", error=error)
+    assert "failed: password refused (type config_error, origin destination)" in str(info.value)
+    assert not isinstance(info.value, AirflowFailException)
+    assert stage.connection_id in str(info.value)
+    assert "password refused (type config_error, origin destination)" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_a_cancelled_job_fails_the_task_for_good(stage: Any, deferrable: bool) -> None:
+    with pytest.raises(AirflowFailException, match="was cancelled in Airbyte"):
+        await run(stage, operator(stage, deferrable=deferrable), "cancelled")
+
+
+@pytest.mark.parametrize(("records", "right"), [(9, False), (10, True)])
+async def test_min_records(stage: Any, records: int, right: bool) -> None:
+    task = operator(stage, min_records=10)
+    if right:
+        assert await stage.executing(task, ending(stage, records=records)) == 1
+    else:
+        with pytest.raises(AirflowException, match="moved 9 records, and min_records wants 10"):
+            await stage.executing(task, ending(stage, records=records))
+
+
+async def test_min_records_of_a_job_that_never_ran(stage: Any) -> None:
+    stage.sim.world.connections[stage.connection_id].script = Script(records=None, bytes=None)
+    with pytest.raises(AirflowException, match="says not how many records it moved"):
+        await stage.executing(operator(stage, min_records=1), ending(stage))
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_the_timeout_ends_the_wait_and_not_the_job(stage: Any, deferrable: bool) -> None:
+    task = operator(stage, timeout=0.3, deferrable=deferrable)
+    with pytest.raises(AirflowException, match=r"job 1 is running; the time to wait for it was over .* on in Airbyte"):
+        await run(stage, task, None)
+    assert stage.sim.world.jobs[1].status == "running"
+
+
+async def test_the_execution_timeout_of_a_deferred_task_cancels_the_job(stage: Any) -> None:
+    task = operator(stage, execution_timeout=timedelta(seconds=0.2), deferrable=True)
+    deferred = await defer(stage, task)
+    with pytest.raises(AirflowException, match=r"execution_timeout was over at .* The job is cancelled now"):
+        await resume(stage, task, deferred)
+    assert stage.sim.world.jobs[1].status == "cancelled"
+
+
+async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_success(stage: Any) -> None:
+    task = operator(stage, execution_timeout=timedelta(seconds=0.2), deferrable=True)
+    deferred = await defer(stage, task)
+    event = await stage.fire(deferred.trigger)
+    stage.end(stage.sim.world.jobs[1])
+    assert await stage.execute(task, "execute_complete", event=event) == 1
+
+
+async def test_a_kill_cancels_the_job_and_the_task_may_be_tried_again(stage: Any) -> None:
+    task = operator(stage)
+
+    async def kill() -> None:
+        job = await stage.job()
+        await stage.until(lambda: task.job_id == job.id and stage.requests("GET /jobs") > 0)
+        await stage.execute(task, "kill")
+
+    task.kill = lambda context: task.on_kill()  # type: ignore[attr-defined]
+    with pytest.raises(AirflowException, match="since its task was ended from outside") as info:
+        await stage.executing(task, kill)
+    assert not isinstance(info.value, AirflowFailException)
+    assert stage.sim.world.jobs[1].status == "cancelled"
+
+
+async def test_a_kill_before_the_job_is_there_does_nothing(stage: Any) -> None:
+    operator(stage).on_kill()
+    assert stage.sim.traffic.total == 0
+
+
+async def test_a_running_sync_of_the_connection_is_waited_for(stage: Any) -> None:
+    job = stage.start()
+    task = operator(stage)
+
+    async def end() -> None:
+        await stage.until(lambda: task.job_id is not None)
+        stage.end(job)
+
+    assert await stage.executing(task, end) == job.id
+    assert len(stage.sim.world.jobs) == 1
+
+
+async def test_a_job_of_another_type_is_in_the_way(stage: Any) -> None:
+    stage.start("reset")
+    with pytest.raises(AirflowException, match=r"a reset job \(1\) of the connection runs, so no sync can be started"):
+        await stage.execute(operator(stage))
+
+
+async def test_an_inactive_connection_is_told(stage: Any) -> None:
+    stage.sim.world.connections[stage.connection_id].active = False
+    with pytest.raises(AirflowException, match="enabled in Airbyte"):
+        await stage.execute(operator(stage))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="reset", route="POST /jobs", after=True, count=1),
+        Fault(kind="status", status=502, route="POST /jobs", after=True, count=1),
+        Fault(kind="truncated", route="POST /jobs", count=1),
+    ],
+    ids=lambda fault: fault.kind,
+)
+async def test_a_job_whose_creation_got_no_answer_is_found(stage: Any, fault: Fault) -> None:
+    older = stage.start()
+    stage.end(older)
+    stage.sim.add_fault(fault)
+
+    async def end() -> None:
+        stage.end(await stage.job(older.id + 1))
+
+    assert await stage.executing(operator(stage), end) == older.id + 1
+    assert len(stage.sim.world.jobs) == 2
+
+
+async def test_a_wrong_client_secret_is_told(stage: Any) -> None:
+    stage.connect("airbyte_default", conn_type="airbyte", host=stage.sim.url, login="client", password="wrong-secret")
+    with pytest.raises(AirflowException, match="does not accept this client id and client secret") as info:
+        await stage.execute(operator(stage))
+    assert "wrong-secret" not in str(info.value)
+
+
+async def test_mapped_over_connections_they_wait_together(stage: Any) -> None:
+    tasks = [
+        operator(stage, connection_id=stage.sim.world.add_connection(Script.lasting(0.3)).id, deferrable=True)
+        for _ in range(5)
+    ]
+    deferrals = [await defer(stage, task) for task in tasks]
+    firing = [stage.firing(each.trigger) for each in deferrals]
+    assert {(await each)["status"] for each in firing} == {"success"}

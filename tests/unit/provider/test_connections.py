@@ -1,0 +1,137 @@
+"""Airflow connections become settings, or a message that says what to write."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow.sdk import Connection
+
+from airbyte_events.airbyte import Credentials
+from airbyte_events.errors import SettingsError
+from airbyte_events_provider.connections import (
+    AirbyteSettings,
+    choose_listener,
+    parse_airbyte,
+    parse_listener,
+    read_airbyte,
+)
+
+
+def connection(extra: object = None, **fields: Any) -> Connection:
+    given = None if extra is None else extra if isinstance(extra, str) else json.dumps(extra)
+    return Connection(conn_id="c", extra=given, **({"host": "http://airbyte:8000"} | fields))
+
+
+def test_the_least() -> None:
+    assert parse_airbyte(connection()) == AirbyteSettings(conn_id="c", url="http://airbyte:8000/api/public/v1")
+
+
+def test_all() -> None:
+    settings = parse_airbyte(
+        connection(
+            host="https://api.airbyte.com/v1/",
+            login="id",
+            password="secret",
+            schema="v1/applications/token",
+            extra={
+                "proxies": {"https": "http://user:pass@proxy:3128"},
+                "timeout": "7.5",
+                "verify": "/ca.pem",
+                "instance": "eu",
+                "listener_conn_id": "listener",
+            },
+        )
+    )
+    assert settings == AirbyteSettings(
+        conn_id="c",
+        url="https://api.airbyte.com/v1",
+        credentials=Credentials(client_id="id", client_secret="secret"),
+        token_url="v1/applications/token",
+        proxies=(("https://", "http://user:pass@proxy:3128"),),
+        timeout=7.5,
+        verify="/ca.pem",
+        instance="eu",
+        listener_conn_id="listener",
+    )
+    assert "secret" not in repr(settings)
+    assert "pass" not in repr(settings)
+
+
+def test_one_proxy_for_all() -> None:
+    assert parse_airbyte(connection({"proxies": "http://proxy"})).proxies == (("all://", "http://proxy"),)
+
+
+@pytest.mark.parametrize(
+    ("value", "verify"), [("false", False), (False, False), ("", True), (None, True), ("/ca", "/ca")]
+)
+def test_verify(value: object, verify: object) -> None:
+    assert parse_airbyte(connection({"verify": value})).verify == verify
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"host": ""}, "connection 'c': the Airbyte URL is empty: write for example http"),
+        ({"host": "airbyte:8000"}, "has no scheme: write http://airbyte:8000"),
+        ({"login": "id"}, "client secret is empty"),
+        ({"extra": "{"}, "the extra of Airflow connection 'c' is not a JSON object"),
+        ({"extra": "[]"}, "is not a JSON object"),
+        ({"extra": {"timeout": 0}}, "extra 'timeout' of Airflow connection 'c' is not a positive number"),
+        ({"extra": {"timeout": "soon"}}, "is not a positive number"),
+        ({"extra": {"proxies": 1}}, "extra 'proxies' of Airflow connection 'c' is neither"),
+        ({"extra": {"proxies": {"https": "proxy:1"}}}, "is neither"),
+        ({"extra": {"verify": 1}}, "extra 'verify' of"),
+        ({"extra": {"instance": 1}}, "extra 'instance' of Airflow connection 'c' is not text"),
+    ],
+)
+def test_faults(fields: dict[str, Any], fault: str) -> None:
+    with pytest.raises(SettingsError) as info:
+        parse_airbyte(connection(**fields))
+    assert fault in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "http://listener:8484/"}, "http://listener:8484"),
+        ({"host": "listener", "port": 8484}, "http://listener:8484"),
+        ({"host": "listener", "schema": "https"}, "https://listener"),
+    ],
+)
+def test_a_listener(fields: dict[str, Any], url: str) -> None:
+    settings = parse_listener(connection(password="token", **fields))
+    assert (settings.url, settings.token) == (url, "token")
+    assert "token" not in repr(settings).replace("token=", "")
+
+
+def test_a_listener_without_a_host() -> None:
+    with pytest.raises(SettingsError, match="has no host: write the listener's URL"):
+        parse_listener(connection(host=None))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named", "configured", "chosen"),
+    [
+        (None, None, None, None),
+        (None, None, "of_config", "of_config"),
+        (None, "of_connection", "of_config", "of_connection"),
+        ("of_task", "of_connection", "of_config", "of_task"),
+        ("", "of_connection", "of_config", None),
+    ],
+)
+def test_which_listener(
+    wanted: str | None, named: str | None, configured: str | None, chosen: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if configured:
+        monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__LISTENER_CONN_ID", configured)
+    airbyte = AirbyteSettings(conn_id="c", url="http://airbyte/api/public/v1", listener_conn_id=named)
+    assert choose_listener(wanted, airbyte) == chosen
+
+
+def test_an_airbyte_by_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_BY_URI", "airbyte://id:secret@https%3A%2F%2Fairbyte%2Fapi%2Fpublic%2Fv1%2F")
+    settings = read_airbyte("by_uri")
+    assert settings.url == "https://airbyte/api/public/v1"
+    assert settings.credentials == Credentials(client_id="id", client_secret="secret")

@@ -1,0 +1,69 @@
+"""What a job's end is called in the task's log."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events_provider.outcome import describe, missing_records, outcome
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def event(status: JobStatus, **values: Any) -> JobEvent:
+    fields: dict[str, Any] = {"observed_at": NOW, "origin": Origin.POLL, "connection_id": "uuid"}
+    return JobEvent(ref=JobRef("default", 17), status=status, **fields | values)
+
+
+@pytest.mark.parametrize(
+    ("status", "values", "words"),
+    [
+        (JobStatus.SUCCEEDED, {}, "Airbyte job 17 of connection uuid succeeded."),
+        (
+            JobStatus.SUCCEEDED,
+            {"records": 1234, "bytes": 5, "duration_seconds": 60.0, "names": {"connection": "orders"}},
+            "Airbyte job 17 of connection orders (uuid) succeeded (1,234 records, 5 bytes, 60 s).",
+        ),
+        (JobStatus.CANCELLED, {}, "Airbyte job 17 of connection uuid was cancelled in Airbyte."),
+        (
+            JobStatus.FAILED,
+            {"url": "http://airbyte/connections/uuid"},
+            "Airbyte job 17 of connection uuid failed: Airbyte's API tells no reason; the job's log in Airbyte does. "
+            "See http://airbyte/connections/uuid",
+        ),
+        (
+            JobStatus.FAILED,
+            {"error": JobError(message="no route", type="transient_error", origin="source")},
+            "Airbyte job 17 of connection uuid failed: no route (type transient_error, origin source). "
+            "A retry of the task may succeed.",
+        ),
+        (
+            JobStatus.FAILED,
+            {"error": JobError(message="bad", type="config_error")},
+            "Airbyte job 17 of connection uuid failed: bad (type config_error). Correct the settings of the "
+            "connection, its source and its destination in Airbyte, then clear the task.",
+        ),
+    ],
+)
+def test_words(status: JobStatus, values: dict[str, Any], words: str) -> None:
+    assert describe(event(status, **values)) == words
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [(JobStatus.SUCCEEDED, "success"), (JobStatus.FAILED, "error"), (JobStatus.CANCELLED, "cancelled")],
+)
+def test_statuses(status: JobStatus, name: str) -> None:
+    told = outcome(event(status))
+    assert (told["status"], told["job_id"], told["job"]["status"]) == (name, 17, status.value)
+
+
+@pytest.mark.parametrize(
+    ("records", "wanted", "enough"), [(None, None, True), (0, 0, True), (0, 1, False), (1, 1, True), (None, 0, False)]
+)
+def test_min_records(records: int | None, wanted: int | None, enough: bool) -> None:
+    told = outcome(event(JobStatus.SUCCEEDED, records=records))
+    assert (missing_records(told, wanted) is None) is enough
