@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -221,6 +222,11 @@ def _announce(settings: Settings, listener: Listener, addresses: list[str]) -> N
     sys.stdout.flush()
 
 
+def _not_cut_off(record: logging.LogRecord) -> bool:
+    """No traceback for each request that a drain cuts off: one line says how many there were."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def _configure_logging(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
@@ -229,3 +235,4 @@ def _configure_logging(level: str) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
     # It warns twice of every POST of Airbyte's: that an upgrade is offered, and that it is not taken.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_not_cut_off)

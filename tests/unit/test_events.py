@@ -200,7 +200,23 @@ class TestData:
         assert FULL.data()["names"] == {"connection": "Orders → Lake"}
 
     def test_has_the_contracts_fields(self) -> None:
-        assert list(event().data()) == ["instance", "job_id", "connection_id", "workspace_id", "job_type", "status", "previous_status", "started_at", "finished_at", "observed_at", "records", "bytes", "duration_seconds", "origin", "error"]
+        assert list(event().data()) == [
+            "instance",
+            "job_id",
+            "connection_id",
+            "workspace_id",
+            "job_type",
+            "status",
+            "previous_status",
+            "started_at",
+            "finished_at",
+            "observed_at",
+            "records",
+            "bytes",
+            "duration_seconds",
+            "origin",
+            "error",
+        ]
 
     @pytest.mark.parametrize(
         "change",

@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import sqlite3
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -502,9 +501,11 @@ async def test_i1_a_store_that_is_opened_again_has_everything(kind: Kind, tmp_pa
         assert await store.append([event(2, SUCCEEDED)]) == [Verdict.CONTRADICTION]
         with anyio.fail_after(5):
             await store.changed(0)
-        assert (await store.receive(
-            instance="default", body=b"body", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
-        )).duplicate
+        assert (
+            await store.receive(
+                instance="default", body=b"body", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
+            )
+        ).duplicate
 
 
 async def test_every_log_has_an_identity_of_its_own(kind: Kind, tmp_path: Path) -> None:
@@ -525,9 +526,11 @@ async def test_i6_the_memory_store_forgets_what_ended_but_no_active_job() -> Non
         assert len(await store.jobs()) == 11
         assert await store.states([JobRef("default", 1), JobRef("default", 2)]) != {}
         assert len(await store.notifications()) == 10
-        assert not (await store.receive(
-            instance="default", body=b"0", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
-        )).duplicate
+        assert not (
+            await store.receive(
+                instance="default", body=b"0", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
+            )
+        ).duplicate
 
 
 class TestSQLiteFile:
@@ -601,13 +604,18 @@ class TestSQLiteFile:
     async def test_i1_a_full_disk_refuses_and_keeps_what_was_promised(self, tmp_path: Path) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         stored = 0
+
+        async def fill(store: EventStore) -> None:
+            nonlocal stored
+            for _ in range(1_000):
+                await received(store, os.urandom(4_000))
+                stored += 1
+
         async with SQLiteStore(tmp_path / "events.db") as store:
             resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
             try:
                 with pytest.raises(StoreError, match="the store failed"):
-                    for _ in range(1_000):
-                        await received(store, os.urandom(4_000))
-                        stored += 1
+                    await fill(store)
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             assert len(await store.notifications(limit=1_000)) == stored > 0
@@ -637,13 +645,14 @@ class TestSQLiteFile:
             "        await anyio.sleep_forever()\n"
             "anyio.run(main)\n"
         )
-        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
+        async with await anyio.open_process([sys.executable, "-c", code, str(path)]) as process:
             assert process.stdout is not None
-            assert await anyio.to_thread.run_sync(process.stdout.readline) == b"open\n"
+            assert (await process.stdout.receive()).startswith(b"open")
             with pytest.raises(StoreLocked, match=f"process {process.pid}"):
                 async with SQLiteStore(path):
                     pass
             process.kill()
+            await process.wait()
         async with SQLiteStore(path) as store:
             assert await store.recall("x") == "1"
 
@@ -698,10 +707,10 @@ class TestSQLiteFile:
             await store.head()
 
     async def test_what_was_begun_before_the_end_is_finished(self, tmp_path: Path) -> None:
-        async with anyio.create_task_group() as tasks:
-            async with SQLiteStore(tmp_path / "events.db") as store:
-                for number in range(20):
-                    tasks.start_soon(received, store, str(number).encode())
+        async with anyio.create_task_group() as tasks, SQLiteStore(tmp_path / "events.db") as store:
+            for number in range(20):
+                tasks.start_soon(received, store, str(number).encode())
+            for _ in range(3):
                 await anyio.lowlevel.checkpoint()
         async with SQLiteStore(tmp_path / "events.db") as store:
             assert len(await store.notifications()) == 20

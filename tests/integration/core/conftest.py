@@ -213,6 +213,7 @@ class Listener(Program):
     :param states: what it tells of jobs that are to be watched.
     :param unknown: the jobs that it says Airbyte does not have.
     :param faults: by path: a status to answer with.
+    :param held: answers to watches wait for this.
     :param hello: what streams begin with, after the HTTP head; None: nothing at all.
     """
 
@@ -221,6 +222,7 @@ class Listener(Program):
     states: dict[int, JobEvent] = field(default_factory=dict)
     unknown: set[int] = field(default_factory=set)
     faults: dict[str, int] = field(default_factory=dict)
+    held: anyio.Event | None = None
     hello: bytes | None = b""
     streams: list[SocketStream] = field(default_factory=list)
     closers: list[anyio.Event] = field(default_factory=list)
@@ -252,6 +254,8 @@ class Listener(Program):
         if request.path in self.faults:
             await reply(stream, self.faults[request.path], {"error": "a fault"})
         elif request.path == "/v1/watches":
+            if self.held is not None:
+                await self.held.wait()
             refs = [(job["instance"], job["job_id"]) for job in json.loads(request.body)["jobs"]]
             states = [self.states[job_id].data() for _, job_id in refs if job_id in self.states]
             unknown = [{"instance": name, "job_id": job_id} for name, job_id in refs if job_id in self.unknown]

@@ -107,13 +107,17 @@ class TestWithAListener:
             # It comes back with an empty store, so with another epoch.
             listener = await stage.start_listener(waiters.tasks, port=listener.port)
             await stage.until(lambda: hub.following)
-            await stage.until(lambda: stage.sim.traffic.working == 0)
-            looks = stage.count("GET /jobs")
             stage.end([second])
-            event = await waiters.result(second.id)
+            assert (await waiters.result(second.id)).status == "succeeded"
+            # By now the looks that were under way are over, and there are no more.
+            (third,) = stage.start()
+            waiters.wait(hub, third.id)
+            await stage.until(lambda: stage.reads(third) == 1 and stage.sim.traffic.working == 0)
+            looks = stage.count("GET /jobs")
+            stage.end([third])
+            event = await waiters.result(third.id)
             assert (event.status, event.origin.value) == ("succeeded", "webhook")
-            # Polling has stopped, perhaps in the middle of a look.
-            assert stage.count("GET /jobs") <= looks + 2
+            assert stage.count("GET /jobs") == looks
 
     async def test_an_end_while_the_listener_restarts_with_an_empty_store_is_read_again(
         self, stage: Any, waiters: Any
@@ -421,6 +425,48 @@ class TestWithAFeedThatMisbehaves:
             again = [each for each in feed.requests if each.path == "/v1/events"][1]
             assert again.headers["last-event-id"] == "e1-1"
             assert again.query == {"instance": ["default"]}
+
+    async def test_a_cursor_that_is_refused_is_not_insisted_on(
+        self, make: Any, http: Any, airbyte: Any, feed: Any
+    ) -> None:
+        async with fed(make, http, airbyte, feed):
+            await feed.until(lambda: bool(feed.streams))
+            feed.faults["/v1/events"] = 400
+            await feed.say(feed.frame("goaway", {"reason": "age"}))
+            await feed.until(lambda: feed.count("GET", "/v1/events") == 2)
+            feed.faults.clear()
+            await feed.until(lambda: feed.count("GET", "/v1/events") == 3)
+            assert ["last-event-id" in each.headers for each in feed.requests] == [False, True, False]
+
+    async def test_one_that_leaves_while_the_listener_is_asked_leaves_nothing_behind(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1)
+        airbyte.put(2)
+        feed.held = anyio.Event()
+        async with fed(make, http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            leaving = waiters.wait(hub, 1)
+            waiters.wait(hub, 2)
+            with anyio.fail_after(5):
+                while not feed.watched:
+                    await anyio.lowlevel.checkpoint()
+            leaving.cancel()
+            await anyio.wait_all_tasks_blocked()
+            feed.held.set()
+            await airbyte.until(lambda: airbyte.reads_of(2) == 1)
+            await anyio.wait_all_tasks_blocked()
+            assert list(hub._monitor.watched) == [2]
+            assert hub.waiting == 1
+
+    async def test_a_connections_id_is_the_same_in_capitals(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        feed.states = {1: make.event(1, "succeeded", make.connection.upper())}
+        async with fed(make, http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            assert (await hub.wait(1, connection_id=make.connection)).status == "succeeded"
+            assert hub.following
 
     async def test_i3_a_foreign_end_that_came_before_the_wait_is_not_believed(
         self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any

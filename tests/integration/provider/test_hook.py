@@ -116,8 +116,7 @@ SYNCHRONOUS_TASK = """
 import sys, warnings
 from datetime import timedelta
 from airflow.sdk.bases.operator import ExecutorSafeguard
-from airflow.sdk.exceptions import AirflowTaskTimeout
-from airflow.sdk.execution_time.timeout import timeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout, timeout
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 task = AirbyteTriggerSyncOperator(task_id="sync", connection_id=sys.argv[1], wait_seconds=0.1)
 ExecutorSafeguard.tracker.set(task)

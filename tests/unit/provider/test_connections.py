@@ -21,7 +21,7 @@ from airbyte_events_provider.connections import (
 
 def connection(extra: object = None, **fields: Any) -> Connection:
     given = None if extra is None else extra if isinstance(extra, str) else json.dumps(extra)
-    return Connection(conn_id="c", extra=given, **({"host": "http://airbyte:8000"} | fields))
+    return Connection(conn_id="c", conn_type="airbyte", extra=given, **({"host": "http://airbyte:8000"} | fields))
 
 
 def test_the_least() -> None:
