@@ -17,7 +17,7 @@ from airbyte_events.errors import SettingsError
 try:
     from airflow.sdk.log import mask_secret
 except ImportError:  # Airflow 3.0
-    from airflow.sdk.execution_time.secrets_masker import mask_secret
+    from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
