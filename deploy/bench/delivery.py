@@ -36,7 +36,7 @@ QUICK = Scale(seconds=4.0)
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
-    return 12 + scale.rate * scale.seconds * 0.004 + scale.seconds
+    return 7 + scale.rate * scale.seconds * 0.004 + scale.seconds
 
 
 def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:

@@ -40,7 +40,7 @@ QUICK = Scale(rounds=2, count=1000)
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
-    return scale.rounds * (8 + scale.count * 0.004)
+    return scale.rounds * (4 + scale.count * 0.002)
 
 
 def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:

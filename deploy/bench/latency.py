@@ -37,12 +37,12 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(push=60, poll=30, official=10, seconds=15.0, tail=12.0)
+QUICK = Scale(push=60, poll=30, official=5, seconds=10.0, tail=11.0)
 
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
-    return 35 + scale.official * 0.15 + scale.seconds + scale.tail
+    return 14 + scale.official * 0.15 + scale.seconds + scale.tail
 
 
 def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def _latency(seen: dict[str, Any]) -> Iterator[Row]:
 def _waiting(seen: dict[str, Any]) -> Iterator[Row]:
     per_minute = seen["requests_per_minute"]
     for count in per_minute["push"]:
-        figures = {side: f"{each[count]:,.1f}" for side, each in per_minute.items()}
+        figures = {side: _number(each[count]) for side, each in per_minute.items()}
         yield _row(f"requests a minute, {int(count):,} waiting", figures)
     figures = {side: _kilobytes(each["uss"]) for side, each in seen["bytes_per_trigger"].items()}
     yield _row(f"memory a waiting trigger, {seen['triggers']:,} waiting", figures, "bare")
@@ -96,13 +96,14 @@ def aims(results: dict[str, Any]) -> Iterator[Aim]:
     if waiting := results.get("waiting"):
         count = str(waiting["triggers"])
         pushed, theirs = (waiting["requests_per_minute"][side][count] for side in ("push", "official"))
-        # None at all is at most one in the time that was measured.
-        fewer = theirs / max(pushed, 60 / waiting["seconds"])
-        yield Aim(
-            what=f"at least 100 times fewer requests than official at {int(count):,} tasks",
-            value=f"{'≥ ' if not pushed else ''}{fewer:,.0f} times",
-            met=fewer >= 100,
-        )
+        if theirs is not None:
+            # None at all is at most one in the time that was measured.
+            fewer = theirs / max(pushed, 60 / waiting["seconds"])
+            yield Aim(
+                what=f"at least 100 times fewer requests than official at {int(count):,} tasks",
+                value=f"{'' if pushed else '≥ '}{fewer:,.0f} times",
+                met=fewer >= 100,
+            )
     if stalls := results.get("stalls"):
         longest = max(each["longest"] for side in ("push", "poll") for each in stalls[side].values())
         theirs = max(each["longest"] for each in stalls["official"].values())
@@ -175,6 +176,10 @@ def _caption(document: dict[str, Any]) -> str:
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))] if table else []
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _number(number: float | None) -> str:
+    return "not seen" if number is None else f"{number:,.1f}"
 
 
 def _seconds(seconds: float | None) -> str:

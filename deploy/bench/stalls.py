@@ -33,13 +33,13 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(tasks=(50,), seconds=5.0, bound=20.0)
+QUICK = Scale(tasks=(20,), seconds=3.0, bound=15.0)
 
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
-    ours = sum(12 + min(scale.bound, count / 50 + scale.seconds) for count in scale.tasks) * (len(SIDES) - 1)
-    return ours + sum(12 + min(scale.bound, count * 0.35 + scale.seconds) for count in scale.tasks)
+    ours = sum(5 + min(scale.bound, count / 50 + scale.seconds) for count in scale.tasks) * (len(SIDES) - 1)
+    return ours + sum(5 + min(scale.bound, count * 0.27 + scale.seconds) for count in scale.tasks)
 
 
 def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:

@@ -50,8 +50,12 @@ def airflow(addresses: Addresses, dags: Path, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def running_services(addresses: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """One simulator for the whole session: as from an Airbyte, no job id comes twice."""
-    with Services(addresses, tmp_path_factory.mktemp("services"), connections=3, duration=10.0) as services:
+    """One simulator for the whole session: as from an Airbyte, no job id comes twice.
+
+    The listener looks at Airbyte once an hour: what completes a task sooner was pushed.
+    """
+    home = tmp_path_factory.mktemp("services")
+    with Services(addresses, home, connections=3, duration=10.0, poll_interval=3600.0) as services:
         yield services
 
 

@@ -48,7 +48,7 @@ class Airbyte:
         job: dict[str, Any] = self._client.get(f"/_simulator/jobs/{job_id}").raise_for_status().json()
         return job
 
-    def requests(self, **criteria: object) -> list[dict[str, Any]]:
+    def requests(self, **criteria: str | int) -> list[dict[str, Any]]:
         answer = self._client.get("/_simulator/requests", params={**criteria, "limit": 1000}).raise_for_status()
         calls: list[dict[str, Any]] = answer.json()["recent"]
         return calls
@@ -136,11 +136,16 @@ def test_a_failed_job_fails_its_task_with_the_reason_that_the_webhook_brought(
     assert all(word in log for word in error.values()), log
 
 
-def test_a_cancelled_job_fails_its_task_and_says_so(
-    airflow: AirflowStack, services: Services, airbyte: Airbyte, wait: Callable[[], Waiting]
-) -> None:
-    # Airbyte does not announce it: the listener's looks have to find it.
+@pytest.fixture
+def polling(services: Services) -> None:
+    """A listener that looks often."""
     services.restart_listener(AIRBYTE_EVENTS_POLL_INTERVAL="2")
+
+
+@pytest.mark.usefixtures("polling")
+def test_a_cancelled_job_that_airbyte_does_not_announce_fails_its_task_and_says_so(
+    airflow: AirflowStack, airbyte: Airbyte, wait: Callable[[], Waiting]
+) -> None:
     waiting = wait()
     airbyte.end(waiting.job_id, "cancelled")
     airflow.wait_for_task(ONE, waiting.run_id, "sync", {"failed"})

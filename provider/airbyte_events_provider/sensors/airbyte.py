@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -23,6 +23,7 @@ from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.sdk import XComArg
 
     from airbyte_events.airbyte import Job
 
@@ -50,7 +51,7 @@ class AirbyteJobSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        airbyte_job_id: int,
+        airbyte_job_id: int | XComArg,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         airbyte_conn_id: str = "airbyte_default",
         api_version: str = "v1",
@@ -61,7 +62,8 @@ class AirbyteJobSensor(BaseSensorOperator):
             kwargs.setdefault("poke_interval", 5)
             kwargs.setdefault("timeout", _WEEK)
         super().__init__(**kwargs)
-        self.airbyte_job_id = airbyte_job_id
+        # Templated: an XComArg has become the job id when the task runs.
+        self.airbyte_job_id = cast(int, airbyte_job_id)
         self.deferrable = deferrable
         self.airbyte_conn_id = airbyte_conn_id
         self.api_version = api_version
