@@ -30,9 +30,10 @@ from airbyte_events.errors import (
     WaitTimeout,
 )
 from airbyte_events.events import EventFilter, JobEvent, JobRef
-from airbyte_events.monitor import WATCH_SECONDS, Monitor
+from airbyte_events.monitor import Monitor
 from airbyte_events.polling import Poller, Ticks
 from airbyte_events.store.memory import MemoryStore
+from airbyte_events.watches import WATCH_SECONDS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -168,7 +169,7 @@ class Hub:
         if not self._waiting[job_id]:
             del self._waiting[job_id]
             self._connections.pop(job_id, None)
-            self._monitor.forget(job_id)
+            self._monitor.watches.forget(job_id)
 
     async def _end_of(self, job_id: int) -> JobEvent:
         wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
@@ -240,7 +241,7 @@ class Hub:
             return
         finally:
             for left in set(job_ids) - self._waiting.keys():
-                self._monitor.forget(left)
+                self._monitor.watches.forget(left)
         for job_id, state in states.items():
             if state is None:
                 # They look once more, and give up.

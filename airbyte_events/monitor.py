@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from airbyte_events.events import (
 )
 from airbyte_events.notifications import Notification, parse
 from airbyte_events.store import EventStore
+from airbyte_events.watches import Watches
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +46,10 @@ LOOKBACK = timedelta(minutes=10)
 LARGEST_LOOK = 5_000
 """Jobs that one look takes in. After an absence in which more have changed, those that are watched are read."""
 
-WATCH_SECONDS = 30 * 60.0
-"""How long a job is watched for somebody who does not ask again."""
-
 PROVEN_BY = 3
 """So many syncs in a row must have been announced before polling found their end, for push to count as proven."""
 
 _CONCURRENT_READS = 4  # Airbyte serves five requests of the public API at a time: one is left to others
-
-_NEVER = float("-inf")
-
-
-@dataclass(slots=True)
-class _Watch:
-    began: datetime
-    seen: float
-    """When Airbyte last told of it, or was asked first."""
-    until: float = 0.0
-    pushed: bool = True
 
 
 @dataclass(slots=True)
@@ -94,11 +80,9 @@ class Monitor:
         self.instance = instance
         self.airbyte = airbyte
         self.counters = Counters()
-        self.watch_changed = anyio.Event()
-        """Set when a job is watched that was not; replaced by whoever waits for it."""
+        self.watches = Watches()
         self._store = store
         self._largest_look = largest_look
-        self._watches: dict[int, _Watch] = {}
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
         self._looking = anyio.Lock()
         self._reading = anyio.CapacityLimiter(_CONCURRENT_READS)
@@ -108,24 +92,6 @@ class Monitor:
         """The last syncs that ended were announced by webhook before polling found them."""
         return len(self._pushes) == PROVEN_BY and all(self._pushes)
 
-    @property
-    def watched(self) -> dict[int, bool]:
-        """The jobs that somebody waits for, and whether Airbyte announces the end of each."""
-        now = time.monotonic()
-        for job_id in [job_id for job_id, watch in self._watches.items() if watch.until < now]:
-            del self._watches[job_id]
-        return {job_id: watch.pushed for job_id, watch in self._watches.items()}
-
-    def never_seen(self) -> list[int]:
-        """Watched jobs that Airbyte has not told of yet."""
-        return [job_id for job_id, watch in self._watches.items() if watch.seen == _NEVER]
-
-    def stale(self, seconds: float) -> list[int]:
-        """Watched jobs that no answer told of for so long, the longest first."""
-        before = time.monotonic() - seconds
-        stale = [(watch.seen, job_id) for job_id, watch in self._watches.items() if watch.seen <= before]
-        return [job_id for _, job_id in sorted(stale)]
-
     async def watch(self, job_ids: Collection[int]) -> dict[int, JobEvent | None]:
         """Follow these jobs from now on, and tell their state: None for one that Airbyte does not know.
 
@@ -134,22 +100,15 @@ class Monitor:
         :return: one that could not be asked for is left out.
         :raises AirbyteError: if none could be asked for. The jobs are watched all the same.
         """
-        now = time.monotonic()
-        fresh = [job_id for job_id in job_ids if job_id not in self._watches]
-        for job_id in job_ids:
-            self._watches.setdefault(job_id, _Watch(began=utcnow(), seen=now)).until = now + WATCH_SECONDS
+        fresh = self.watches.add(job_ids)
         states: dict[int, JobEvent | None] = {}
         try:
             known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
-            self._see(known.values(), asked=False)
+            self.watches.see(known.values(), asked=False)
             states.update({ref.job_id: state for ref, state in known.items()})
             states |= await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
         finally:
-            for job_id in self._watches.keys() & set(fresh) - states.keys():
-                self._watches[job_id].seen = _NEVER
-            # Only now is it known which of them are worth a look.
-            if self._watches.keys() & set(fresh):
-                self.watch_changed.set()
+            self.watches.settle(fresh, states.keys())
         return states
 
     async def _confirm_beside(self, states: Collection[int], job_ids: Collection[int]) -> dict[int, JobEvent | None]:
@@ -162,10 +121,6 @@ class Monitor:
                 "%d jobs of %s are watched, their states not known yet: %s", len(job_ids), self.instance, exc
             )
             return {}
-
-    def forget(self, job_id: int) -> None:
-        """Nobody waits for this job any more."""
-        self._watches.pop(job_id, None)
 
     async def confirm(
         self,
@@ -215,7 +170,7 @@ class Monitor:
         async with self._looking:
             mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
             started = utcnow()
-            first = min([watch.began for watch in self._watches.values()], default=started)
+            first = self.watches.began() or started
             since = (mark or min(first, started - LOOKBACK + OVERLAP)) - OVERLAP
             found, served_at = await self._find(since, started)
             if served_at < since:
@@ -234,8 +189,7 @@ class Monitor:
             found |= {job.job_id: job for job in page.jobs}
             if len(found) >= self._largest_look:
                 logger.warning("more than %d jobs of %s have changed since %s", len(found), self.instance, since)
-                for watch in self._watches.values():
-                    watch.seen = _NEVER
+                self.watches.unsee()
                 break
         return found, served_at or started
 
@@ -261,7 +215,7 @@ class Monitor:
                 except AirbyteError as exc:
                     if _says_unknown(exc):
                         answers[job_id] = None
-                        self.forget(job_id)
+                        self.watches.forget(job_id)
                     else:
                         failures.append(exc)
 
@@ -279,7 +233,7 @@ class Monitor:
     async def absorb(self, states: Sequence[JobEvent]) -> None:
         """Take over states that a listener has confirmed."""
         await self._store.append(states)
-        self._see(states, asked=False)
+        self.watches.see(states, asked=False)
 
     async def _absorb(
         self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Notification]
@@ -308,7 +262,7 @@ class Monitor:
         ]
         if repeats:
             await self._store.annotate(repeats)
-        self._see(enriched)
+        self.watches.see(enriched, asked=True)
 
     def _event(self, job: Job, origin: Origin) -> JobEvent:
         terminal = job.status.terminal
@@ -328,18 +282,6 @@ class Monitor:
             bytes=job.bytes if terminal else None,
             duration_seconds=job.duration_seconds if terminal else None,
         )
-
-    def _see(self, states: Iterable[JobEvent], *, asked: bool = True) -> None:
-        now = time.monotonic()
-        for state in states:
-            if (watch := self._watches.get(state.ref.job_id)) is None:
-                continue
-            if state.terminal:
-                del self._watches[state.ref.job_id]
-            else:
-                if asked:
-                    watch.seen = now
-                watch.pushed = state.job_type in PUSHED_JOB_TYPES
 
     def _count(
         self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], told: Mapping[JobRef, Notification]

@@ -40,7 +40,7 @@ class Ticks:
 
     def due(self, monitor: Monitor) -> float:
         """The seconds from one look to the next, as things stand."""
-        watched = monitor.watched
+        watched = monitor.watches.jobs
         if not watched:
             return self.idle
         return self.proven if monitor.push_proven and all(watched.values()) else self.unproven
@@ -123,12 +123,12 @@ class Poller:
             if not isinstance(exc, AirbyteUnreachable):
                 self._read_one_by_one(f"it failed to list them: {exc}")
             return
-        if new := self._monitor.never_seen()[: self._reads]:
+        if new := self._monitor.watches.never_seen()[: self._reads]:
             await self._read(new, Origin.SUBMIT)
         await self._spot_check()
 
     async def _read_watched(self) -> int:
-        job_ids = self._monitor.stale(0)[: self._reads]
+        job_ids = self._monitor.watches.stale(0)[: self._reads]
         await self._monitor.read(job_ids)
         return len(job_ids)
 
@@ -141,7 +141,7 @@ class Poller:
             return {}
 
     async def _spot_check(self) -> None:
-        stale = self._monitor.stale(self._stale)
+        stale = self._monitor.watches.stale(self._stale)
         if time.monotonic() < self._checked + self._spot_check_every or not stale:
             return
         self._checked = time.monotonic()
@@ -159,7 +159,7 @@ class Poller:
 
     async def _wait(self, looked: float, jitter: float) -> None:
         while True:
-            self._monitor.watch_changed = anyio.Event()
+            self._monitor.watches.changed = anyio.Event()
             tick = self._ticks.due(self._monitor) * jitter
             if self.failures:
                 tick = min(max(tick, _BACK_OFF_LIMIT), tick * 2 ** min(self.failures, 10))
@@ -167,4 +167,4 @@ class Poller:
             if remaining <= 0:
                 return
             with anyio.move_on_after(remaining):
-                await self._monitor.watch_changed.wait()
+                await self._monitor.watches.changed.wait()

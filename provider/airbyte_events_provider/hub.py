@@ -130,7 +130,7 @@ class SharedTicks(Ticks):
     wanted: Counter[float] = field(default_factory=Counter)
 
     def due(self, monitor: Monitor) -> float:
-        if not monitor.watched:
+        if not monitor.watches.jobs:
             return self.idle
         return min(self.wanted, default=self.unproven)
 

@@ -338,7 +338,7 @@ class TestWithoutAListener:
             assert hub.waiting == 0
             looks = airbyte.lists
             await airbyte.until(lambda: airbyte.lists > looks)
-            assert hub._monitor.watched == {}
+            assert hub._monitor.watches.jobs == {}
             assert hub._connections == hub._asked == {}
             assert hub._bus._by_job == {}
 
@@ -347,7 +347,7 @@ class TestWithoutAListener:
 
         class Broken(Ticks):
             def due(self, monitor: Any) -> float:
-                if 1 in monitor.watched:
+                if 1 in monitor.watches.jobs:
                     raise RuntimeError("out of order")
                 return 0.02
 
@@ -456,7 +456,7 @@ class TestWithAFeedThatMisbehaves:
             feed.held.set()
             await airbyte.until(lambda: airbyte.reads_of(2) == 1)
             await anyio.wait_all_tasks_blocked()
-            assert list(hub._monitor.watched) == [2]
+            assert list(hub._monitor.watches.jobs) == [2]
             assert hub.waiting == 1
 
     async def test_a_connections_id_is_the_same_in_capitals(

@@ -131,13 +131,13 @@ class TestConfirming:
         watched.airbyte.faults[1] = status
         with pytest.raises(AirbyteError):
             await watched.monitor.watch([1])
-        assert watched.monitor.never_seen() == [1]
+        assert watched.monitor.watches.never_seen() == [1]
 
     @pytest.mark.parametrize("status", [403, 404, 409])
     async def test_a_job_that_airbyte_does_not_know_is_not_watched(self, watched: Any, status: int) -> None:
         watched.airbyte.faults[1] = status
         assert await watched.monitor.watch([1]) == {1: None}
-        assert watched.monitor.watched == {}
+        assert watched.monitor.watches.jobs == {}
 
     async def test_i3_refused_credentials_make_no_job_unknown(self, airbyte: Any, http: Any, make: Any) -> None:
         airbyte.put(1)
@@ -155,7 +155,7 @@ class TestConfirming:
         assert list(await watched.monitor.watch([1, 2])) == [1]
         with pytest.raises(ServerError):
             await watched.monitor.watch([2])
-        assert sorted(watched.monitor.watched) == [1, 2]
+        assert sorted(watched.monitor.watches.jobs) == [1, 2]
 
 
 class TestOneEnd:
@@ -262,7 +262,7 @@ class TestPush:
         watched.airbyte.put(1)
         watched.airbyte.put(2, job_type="reset")
         await watched.monitor.watch([1, 2])
-        assert watched.monitor.watched == {1: True, 2: False}
+        assert watched.monitor.watches.jobs == {1: True, 2: False}
 
 
 class TestLooking:
@@ -292,7 +292,7 @@ class TestLooking:
         """The listener was believed for longer than a look reaches back."""
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
-        (watch,) = watched.monitor._watches.values()
+        (watch,) = watched.monitor.watches._watches.values()
         watch.began -= timedelta(hours=2)
         watched.airbyte.put(1, "succeeded", ago=7100)
 
@@ -335,7 +335,7 @@ class TestLooking:
 
         assert 1_000 not in await monitor.look()
         assert airbyte.lists - lists == 2
-        assert monitor.never_seen() == [1_000]
+        assert monitor.watches.never_seen() == [1_000]
         # The next one does not begin there again.
         for job_id in range(1, 500):
             airbyte.put(job_id, "succeeded", ago=3600)
@@ -358,7 +358,7 @@ class TestLooking:
 
         assert states[1].status is JobStatus.UNKNOWN
         assert not states[1].terminal
-        assert watched.monitor.watched == {1: True}
+        assert watched.monitor.watches.jobs == {1: True}
         warnings = [each for each in caplog.records if each.levelno >= logging.WARNING]
         assert len(warnings) == 1
         assert "napping" in warnings[0].getMessage()
@@ -383,7 +383,7 @@ class TestLooking:
             assert there.status is JobStatus.FAILED
             # Nor is the notification that came to the one taken for the other's.
             assert there.error is None
-            assert watched.monitor.watched == {1: True}
+            assert watched.monitor.watches.jobs == {1: True}
 
     async def test_looks_at_the_same_time_go_one_after_the_other(self, watched: Any) -> None:
         watched.airbyte.held = anyio.Event()
@@ -415,20 +415,20 @@ class TestWatching:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watched.monitor.watch, [1])
             await anyio.wait_all_tasks_blocked()
-            assert watched.monitor.never_seen() == []
+            assert watched.monitor.watches.never_seen() == []
             watched.airbyte.held.set()
 
     async def test_a_renewed_watch_is_no_news_of_the_job(self, watched: Any, make: Any) -> None:
         """Else whoever renews often would keep a blind list from ever being noticed."""
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
-        (watch,) = watched.monitor._watches.values()
+        (watch,) = watched.monitor.watches._watches.values()
         watch.seen -= 1000
         await watched.monitor.watch([1])
         await watched.monitor.absorb([make.event(1, "running")])
-        assert watched.monitor.stale(900) == [1]
+        assert watched.monitor.watches.stale(900) == [1]
         await watched.monitor.read([1])
-        assert watched.monitor.stale(900) == []
+        assert watched.monitor.watches.stale(900) == []
 
     @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
     async def test_ends_with_the_job(self, watched: Any, end: str) -> None:
@@ -436,7 +436,7 @@ class TestWatching:
         await watched.monitor.watch([1])
         watched.airbyte.put(1, end)
         await watched.monitor.look()
-        assert watched.monitor.watched == {}
+        assert watched.monitor.watches.jobs == {}
         assert (await watched.monitor.watch([1]))[1].status == end
-        assert watched.monitor.watched == {}
+        assert watched.monitor.watches.jobs == {}
         assert watched.airbyte.reads == 1

@@ -39,7 +39,7 @@ class TestTicks:
         watched.airbyte.put(2, job_type="clear")
         await watched.monitor.watch([2])
         assert Ticks().due(watched.monitor) == 10
-        watched.monitor.forget(2)
+        watched.monitor.watches.forget(2)
         assert Ticks().due(watched.monitor) == 60
 
     async def test_a_new_watch_brings_the_next_look_forward(self, watched: Any) -> None:
@@ -82,7 +82,7 @@ class TestCost:
             watched.airbyte.put(job_id, "succeeded")
         await poller.tick()
         assert (watched.airbyte.lists, watched.airbyte.reads) == (18, 0)
-        assert len(watched.monitor.watched) == 880
+        assert len(watched.monitor.watches.jobs) == 880
 
     async def test_jobs_that_could_not_be_asked_for_are_read_by_the_next_tick(self, watched: Any) -> None:
         watched.airbyte.put(1, "succeeded", ago=86_400)
@@ -150,7 +150,7 @@ class TestTrouble:
         await poller.tick()
         assert (watched.airbyte.lists, watched.airbyte.reads) == (2, 30)
         await poller.tick()
-        assert len(watched.monitor.watched) == 0
+        assert len(watched.monitor.watches.jobs) == 0
         watched.airbyte.faults.clear()
         with anyio.fail_after(5):
             while watched.airbyte.lists == 2:
@@ -241,4 +241,4 @@ class TestTrouble:
             async with make.serve(airbyte, where):
                 await watched.until_ended(*jobs)
                 tasks.cancel_scope.cancel()
-        assert monitor.watched == {}
+        assert monitor.watches.jobs == {}

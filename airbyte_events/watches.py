@@ -1,0 +1,105 @@
+"""The jobs that somebody waits for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import anyio
+
+from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, utcnow
+
+WATCH_SECONDS = 30 * 60.0
+"""How long a job is watched for somebody who does not ask again."""
+
+_NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class Watch:
+    """:param began: when somebody first asked.
+    :param seen: when Airbyte last told of the job, or was asked first; by the monotonic clock.
+    :param until: when the watch ends, likewise.
+    :param pushed: whether Airbyte announces the end of such a job.
+    """
+
+    began: datetime
+    seen: float
+    until: float = 0.0
+    pushed: bool = True
+
+
+class Watches:
+    """What is watched at one instance, until each job has ended or nobody asks for it any more."""
+
+    def __init__(self) -> None:
+        self.changed = anyio.Event()
+        """Set when a job is watched that was not; replaced by whoever waits for it."""
+        self._watches: dict[int, Watch] = {}
+
+    @property
+    def jobs(self) -> dict[int, bool]:
+        """The jobs, and whether Airbyte announces the end of each."""
+        now = time.monotonic()
+        for job_id in [job_id for job_id, watch in self._watches.items() if watch.until < now]:
+            del self._watches[job_id]
+        return {job_id: watch.pushed for job_id, watch in self._watches.items()}
+
+    def add(self, job_ids: Iterable[int]) -> set[int]:
+        """Watch these jobs, or go on watching them.
+
+        :return: those that were not watched.
+        """
+        now = time.monotonic()
+        fresh = set(job_ids) - self._watches.keys()
+        for job_id in job_ids:
+            self._watches.setdefault(job_id, Watch(began=utcnow(), seen=now)).until = now + WATCH_SECONDS
+        return fresh
+
+    def settle(self, fresh: Collection[int], told: Collection[int]) -> None:
+        """What was added was asked for: ``told`` are those of which there is word. The rest waits to be read."""
+        self.unsee(set(fresh) - set(told))
+        # Only now is it known which of them are worth a look.
+        if self._watches.keys() & fresh:
+            self.changed.set()
+
+    def forget(self, job_id: int) -> None:
+        """Nobody waits for this job any more."""
+        self._watches.pop(job_id, None)
+
+    def see(self, states: Iterable[JobEvent], *, asked: bool) -> None:
+        """Take note of states; those that have ended are not watched any more.
+
+        :param asked: Airbyte told them just now.
+        """
+        now = time.monotonic()
+        for state in states:
+            if (watch := self._watches.get(state.ref.job_id)) is None:
+                continue
+            if state.terminal:
+                del self._watches[state.ref.job_id]
+                continue
+            if asked:
+                watch.seen = now
+            watch.pushed = state.job_type in PUSHED_JOB_TYPES
+
+    def unsee(self, job_ids: Iterable[int] | None = None) -> None:
+        """These jobs, or all, have to be read one by one."""
+        for job_id in self._watches.keys() & (self._watches.keys() if job_ids is None else set(job_ids)):
+            self._watches[job_id].seen = _NEVER
+
+    def never_seen(self) -> list[int]:
+        """Jobs that Airbyte has not told of yet."""
+        return [job_id for job_id, watch in self._watches.items() if watch.seen == _NEVER]
+
+    def stale(self, seconds: float) -> list[int]:
+        """Jobs that no answer told of for so long, the longest first."""
+        before = time.monotonic() - seconds
+        stale = [(watch.seen, job_id) for job_id, watch in self._watches.items() if watch.seen <= before]
+        return [job_id for _, job_id in sorted(stale)]
+
+    def began(self) -> datetime | None:
+        """When the first of them was watched."""
+        return min((watch.began for watch in self._watches.values()), default=None)
