@@ -18,7 +18,7 @@ from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
 from airbyte_events.feed import Feed
 from airbyte_events.inbox import Inbox
 from airbyte_events.monitor import Monitor
-from airbyte_events.query import QueryError, event_filter, number, whole_id
+from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others, whole_id
 from airbyte_events.store import Outcome, StoredNotification
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,7 @@ class API:
     async def jobs(self, request: Request) -> Response:
         """Latest states, newest first."""
         try:
+            refuse_others(request.query_params, FILTERS | {"limit", "before"})
             wanted = event_filter(request.query_params)
             limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
             before = _before(request)
@@ -140,6 +141,7 @@ class API:
     async def notifications(self, request: Request) -> Response:
         """The inbox, newest first."""
         try:
+            refuse_others(request.query_params, frozenset({"limit", "before"}))
             limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
             before = _before(request)
         except QueryError as exc:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from airbyte_events.bus import EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
-from airbyte_events.query import QueryError, event_filter, number
+from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others
 from airbyte_events.sse import Frame
 from airbyte_events.store import EventStore
 
@@ -58,6 +58,7 @@ class Feed:
     async def events(self, request: Request) -> Response:
         """A stream for who accepts ``text/event-stream``, else a page."""
         try:
+            refuse_others(request.query_params, FILTERS | {"after", "wait", "limit"})
             wanted = event_filter(request.query_params)
             after, lost = self._resume(request)
             # HEAD gets the headers of a page, as those of a stream have no end.

@@ -17,10 +17,22 @@ class QueryError(ValueError):
     """A parameter is wrong. The message names it, its fault and what it takes."""
 
 
-def event_filter(params: QueryParams) -> EventFilter:
-    """The filters ``instance``, ``connection_id``, ``job_id``, ``status`` and ``terminal``.
+FILTERS = frozenset({"instance", "connection_id", "job_id", "status", "terminal"})
 
-    Each but the last can be given several times, or several values with commas between.
+
+def refuse_others(params: QueryParams, known: frozenset[str]) -> None:
+    """A misspelt filter must not pass for none.
+
+    :raises QueryError: if there is a parameter that is not known.
+    """
+    if others := sorted(params.keys() - known):
+        raise QueryError(f"{others[0][:40]}: no such parameter here; there are {', '.join(sorted(known))}")
+
+
+def event_filter(params: QueryParams) -> EventFilter:
+    """The filters of :data:`FILTERS`.
+
+    Each but ``terminal`` can be given several times, or several values with commas between.
 
     :raises QueryError: if one is wrong.
     """

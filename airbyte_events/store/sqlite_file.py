@@ -187,6 +187,8 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             f" {SCHEMA_VERSION}): upgrade airbyte-events, or name another file"
         )
     if version == 0:
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StoreError(f"{path} is the database of something else: name another file")
         epoch = secrets.token_hex(8)
         connection.executescript(
             f"BEGIN IMMEDIATE; {SCHEMA} INSERT INTO meta VALUES ('epoch', '{epoch}');"

@@ -46,6 +46,7 @@ def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "follower.py"), "--url", str(rig.listener_url), "--output", str(output)]
     name = rig.start("follower", command, {"FEED_TOKEN": rig.api_token})
     processes.wait_until(output.with_name(output.name + ".started").exists, "an open feed", timeout=30, blame=[name])
+    rig.end_now(rig.start_jobs(1))  # the first webhook of all opens a client and connections
     job_ids = rig.start_jobs(int(scale.rate * scale.seconds))
     begin = time.time() + 2 + len(job_ids) * 0.005
     rig.end_at({job_id: begin + number / scale.rate for number, job_id in enumerate(job_ids)})
@@ -53,7 +54,8 @@ def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
     processes.watch(3)
     processes.stop(name)
     seen = {int(job_id): at for job_id, at in json.loads(output.read_text()).items()}
-    sent = {job["job_id"]: parse_time(job["webhooks"][0]["sent_at"]) for job in rig.get("/jobs")["jobs"]}
+    jobs = {job["job_id"]: job for job in rig.get("/jobs")["jobs"]}
+    sent = {job_id: parse_time(jobs[job_id]["webhooks"][0]["sent_at"]) for job_id in job_ids}
     rig.close()
     late = [seen.get(job_id, math.inf) - at.timestamp() for job_id, at in sent.items() if at is not None]
     return {**percentiles(late), "rate": scale.rate}

@@ -51,12 +51,12 @@ def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
     counts = {PUSH: scale.push, ORACLE: scale.push, POLL: scale.poll, OFFICIAL: scale.official}
     hooks = {ORACLE: f"http://127.0.0.1:{rig.oracle_port}/", POLL: None, OFFICIAL: None}
     # The first workspace is the listener's.
-    jobs = {
-        side: rig.start_jobs(count, rig.workspace(hooks[side]) if side in hooks else None)
-        for side, count in counts.items()
-    }
+    workspaces = {side: rig.workspace(hooks[side]) if side in hooks else None for side in counts}
+    jobs = {side: rig.start_jobs(count, workspaces[side]) for side, count in counts.items()}
     waiters = {side: rig.wait(side, job_ids) for side, job_ids in jobs.items()}
     wait_until_started(processes, list(waiters.values()), timeout=START_SECONDS)
+    for side in (PUSH, ORACLE):
+        rig.end_now(rig.start_jobs(1, workspaces[side]))  # the first webhook of all opens a client and connections
     begin = time.time() + 5 + sum(counts.values()) * 0.005  # until then all have their scripts
     for job_ids in jobs.values():
         rig.end_at(spread(job_ids, begin, scale.seconds))

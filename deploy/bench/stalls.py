@@ -29,7 +29,7 @@ class Scale:
 
     tasks: tuple[int, ...] = (100, 1000)
     seconds: float = 20.0
-    bound: float = 90.0
+    bound: float = 60.0
 
 
 FULL = Scale()

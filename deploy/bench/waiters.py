@@ -7,7 +7,8 @@ the output's name with ``.started`` at its end appears when every trigger has ha
 
 The heartbeat is a timer of 5 ms. Where the loop is blocked, every timer that would have been due meanwhile is late; so
 a stall counts once for each of its 5 ms, and the 99th percentile is of a timer at any time, not of the few that were
-set.
+set. Python's garbage collector stops everything, too, and longest where much is imported and kept: its longest pause is
+told beside.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Waiters:
         self._errors: dict[int, str] = {}
         self._late: list[float] = []
         self._beaten = time.monotonic()
+        self._collecting = 0.0
+        self._longest_collection = 0.0
         self._first = {"uss": 0, "rss": 0}
         self._before = 0
 
@@ -63,6 +66,7 @@ class Waiters:
             self._start(left[:1])
             await asyncio.sleep(3)
             self._first, self._before, left = measure(), 1, left[1:]
+        gc.callbacks.append(self._note_collection)
         self._beaten = time.monotonic()
         beat = asyncio.create_task(self._beat())
         for number in range(0, len(left), BATCH):
@@ -94,15 +98,22 @@ class Waiters:
             await asyncio.sleep(BEAT)
             self._late.append(max(0.0, time.monotonic() - self._beaten - BEAT))
 
+    def _note_collection(self, phase: str, _: object) -> None:
+        if phase == "start":
+            self._collecting = time.monotonic()
+        else:
+            self._longest_collection = max(self._longest_collection, time.monotonic() - self._collecting)
+
     def leave(self) -> NoReturn:
         """Write down what was seen, the stall that goes on now included, and end this process at once."""
         self._late.append(max(0.0, time.monotonic() - self._beaten - BEAT))
+        gc.callbacks.remove(self._note_collection)
         result = {
             "triggers": len(self._tasks),
             "waiting": sum(not task.done() for task in self._tasks.values()),
             "events": {job_id: {"at": at, "payload": payload} for job_id, (at, payload) in self._events.items()},
             "errors": self._errors,
-            "stalls": stalls(self._late),
+            "stalls": {**stalls(self._late), "collection": self._longest_collection},
             "bytes": self._bytes() if self._memory else None,
         }
         part = self._output.with_name(self._output.name + ".part")

@@ -402,6 +402,7 @@ class TestRefusals:
             "job_id": ["x", "1,x", "-1", "0", "1.5", " 1", "1_0", "\u0663", str(2**63), "9" * 5_000],
             "wait": ["x", "-1", "61", "nan", "inf", ""],
             "limit": ["0", "1001", "x", "nan"],
+            "jobs_id": ["1"],
         }
         for name, values in wrong.items():
             for value in values:

@@ -679,7 +679,7 @@ class TestSQLiteFile:
             path.write_text("diary " * 1_000)
         else:
             connection = sqlite3.connect(path)
-            connection.execute("CREATE TABLE events (what TEXT)")
+            connection.execute("CREATE TABLE recipes (what TEXT)")
             connection.close()
         with pytest.raises(StoreError, match=str(path)):
             async with SQLiteStore(path):
