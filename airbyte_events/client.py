@@ -20,8 +20,6 @@ HELLO_SECONDS = 10.0
 SILENCE_SECONDS = 40.0
 """A stream that says nothing for so long is dead: a listener sends a bookmark at least every 15 s."""
 
-WATCHES_PER_CALL = 1_000
-
 ANSWER_SECONDS = 60.0
 """The longest that a listener may take to tell states: it asks Airbyte for those it does not know."""
 
@@ -154,7 +152,7 @@ class FeedClient:
             await _abandon(chunks)
 
     async def watch(self, refs: Collection[JobRef]) -> WatchAnswer:
-        """Have the listener watch these jobs, at most :data:`WATCHES_PER_CALL`, and tell their states.
+        """Have the listener watch these jobs, at most 1,000, and tell their states.
 
         :raises FeedUnreachable: if there is no answer.
         :raises FeedRefused: if the listener refuses.

@@ -19,7 +19,7 @@ import anyio
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.bus import EventBus
-from airbyte_events.client import WATCHES_PER_CALL, FeedClient, FeedFrame
+from airbyte_events.client import FeedClient, FeedFrame
 from airbyte_events.errors import (
     AirbyteError,
     CursorExpired,
@@ -30,7 +30,7 @@ from airbyte_events.errors import (
     WaitTimeout,
 )
 from airbyte_events.events import EventFilter, JobEvent, JobRef
-from airbyte_events.monitor import Monitor
+from airbyte_events.monitor import TOGETHER, Monitor
 from airbyte_events.polling import Poller, Ticks
 from airbyte_events.store.memory import MemoryStore
 from airbyte_events.watches import WATCH_SECONDS
@@ -215,7 +215,7 @@ class Hub:
         return [self._asked.setdefault(job_id, anyio.Event()) for job_id in job_ids]
 
     async def _ask(self) -> None:
-        """Answer all questions that came while the last answer was under way by one request."""
+        """Answer the questions that came while the last answer was under way together."""
         while True:
             await self._question.wait()
             self._question = anyio.Event()
@@ -224,7 +224,7 @@ class Hub:
                 with anyio.move_on_after(_HELLO_SECONDS):
                     await self._tried.wait()
             while self._asked:
-                asked = {job_id: self._asked.pop(job_id) for job_id in list(self._asked)[:WATCHES_PER_CALL]}
+                asked = {job_id: self._asked.pop(job_id) for job_id in list(self._asked)[:TOGETHER]}
                 try:
                     await self._watch([job_id for job_id in asked if job_id in self._waiting])
                 finally:

@@ -37,11 +37,14 @@ logger = logging.getLogger(__name__)
 BURST = 4
 """From so many jobs on, one look at the instance replaces a request for each."""
 
-OVERLAP = timedelta(minutes=2)
+OVERLAP = timedelta(seconds=30)
 """How far a look reaches back behind the one before: more than Airbyte's web server and database differ by."""
 
 LOOKBACK = timedelta(minutes=10)
 """How far the first look of all reaches back, at least: to when the first of the watched jobs was watched."""
+
+TOGETHER = 100
+"""Jobs that are taken in at a time: a thousand in one go would stall a triggerer's event loop."""
 
 LARGEST_LOOK = 5_000
 """Jobs that one look takes in. After an absence in which more have changed, those that are watched are read."""
@@ -238,12 +241,23 @@ class Monitor:
     async def _absorb(
         self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Notification]
     ) -> None:
+        answered = list(jobs)
+        for start in range(0, len(answered), TOGETHER):
+            observed = {
+                JobRef(self.instance, job.job_id): self._event(job, origins.get(job.job_id, Origin.POLL))
+                for job in answered[start : start + TOGETHER]
+            }
+            await self._reconcile(observed, notifications)
+            self.watches.see(observed.values(), asked=True)
+
+    async def _reconcile(self, answered: Mapping[JobRef, JobEvent], notifications: Mapping[int, Notification]) -> None:
+        known = await self._store.states(answered)
+        # Looks overlap: most of what they tell was told before.
         observed = {
-            JobRef(self.instance, job.job_id): self._event(job, origins.get(job.job_id, Origin.POLL)) for job in jobs
+            ref: event for ref, event in answered.items() if _news(known.get(ref), event) or ref.job_id in notifications
         }
         if not observed:
             return
-        known = await self._store.states(observed)
         ended = {ref for ref, event in observed.items() if event.terminal and _news(known.get(ref), event)}
         told = {JobRef(self.instance, job_id): notification for job_id, notification in notifications.items()}
         missing = [ref for ref in ended if ref not in told]
@@ -262,7 +276,6 @@ class Monitor:
         ]
         if repeats:
             await self._store.annotate(repeats)
-        self.watches.see(enriched, asked=True)
 
     def _event(self, job: Job, origin: Origin) -> JobEvent:
         terminal = job.status.terminal
