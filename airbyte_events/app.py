@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airbyte_events import __version__
 from airbyte_events.api import API
@@ -21,7 +22,7 @@ Readiness = Callable[[], "dict[str, str]"]
 """What is not ready, by part; empty when all is."""
 
 
-def create_app(api: API, receiver: Receiver | None, api_tokens: Tokens, unready: Readiness) -> Starlette:
+def create_app(api: API, receiver: Receiver | None, api_tokens: Tokens, unready: Readiness) -> ASGIApp:
     """The application with all routes.
 
     :param receiver: None where it has an address of its own.
@@ -39,20 +40,18 @@ def create_app(api: API, receiver: Receiver | None, api_tokens: Tokens, unready:
 
     v1 = Router(api.routes, redirect_slashes=False, middleware=[Middleware(BearerAuth, tokens=api_tokens)])
     routes: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz), Mount("/v1", v1)]
-    return _application(routes + (list(receiver.routes) if receiver is not None else []))
-
-
-def create_receiver_app(receiver: Receiver) -> Starlette:
-    """The application with the receiver alone, for an address that is open to Airbyte and to nobody else."""
-    return _application(list(receiver.routes))
-
-
-def _application(routes: list[BaseRoute]) -> Starlette:
-    app = Starlette(
+    others = Starlette(
         routes=routes,
         exception_handlers={HTTPException: _refused, StoreError: _unavailable, ClientDisconnect: _gone},
     )
-    app.router.redirect_slashes = False
+    others.router.redirect_slashes = False
+    if receiver is None:
+        return others
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        webhook = scope["type"] == "http" and scope["path"].startswith("/webhooks/")
+        await (receiver if webhook else others)(scope, receive, send)
+
     return app
 
 

@@ -11,14 +11,16 @@ import anyio
 
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import JobEvent, Origin, utcnow
-from airbyte_events.monitor import Monitor
+from airbyte_events.monitor import BURST, Monitor
 from airbyte_events.notifications import Notification, parse
 from airbyte_events.store import EventStore, Outcome, StoredNotification
 
 logger = logging.getLogger(__name__)
 
-BATCH = 500
+BATCH = 2_000
 """Notifications that are confirmed at a time."""
+
+_LONGEST_REST = 1.0
 
 RETRY_SECONDS = 60.0
 """What could not be confirmed is tried again so often, and more often to begin with."""
@@ -94,8 +96,12 @@ class Inbox:
         """
         left: set[int] = set()
         while pending := await self._next(but | left):
+            began = anyio.current_time()
             outcomes = await self._confirm(pending)
             await self._store.settle(outcomes, utcnow())
+            if len(pending) >= BURST:
+                # Half of the time is left to the receiver, for whose answers Airbyte waits.
+                await anyio.sleep(min(anyio.current_time() - began, _LONGEST_REST))
             left |= {stored.id for stored in pending} - outcomes.keys()
         return left
 

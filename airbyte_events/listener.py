@@ -16,12 +16,12 @@ import anyio
 import anyio.abc
 import httpx
 from pydantic import SecretStr
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from airbyte_events import __version__
 from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.api import API
-from airbyte_events.app import create_app, create_receiver_app
+from airbyte_events.app import create_app
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import EventBus
 from airbyte_events.errors import SettingsError
@@ -52,8 +52,8 @@ class Listener:
     :param new_tokens: tokens that were made just now, by what they open: ``webhook``, ``api``.
     """
 
-    app: Starlette
-    receiver_app: Starlette | None
+    app: ASGIApp
+    receiver_app: ASGIApp | None
     bus: EventBus
     new_tokens: dict[str, str]
 
@@ -94,7 +94,7 @@ async def assemble(settings: Settings) -> AsyncIterator[Listener]:
         apart = settings.webhook_apart is not None
         listener = Listener(
             app=create_app(API(feed, monitors, inboxes), None if apart else receiver, api_tokens, unready),
-            receiver_app=create_receiver_app(receiver) if apart else None,
+            receiver_app=receiver if apart else None,
             bus=bus,
             new_tokens=new_tokens,
         )

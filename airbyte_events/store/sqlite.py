@@ -77,6 +77,9 @@ class SQLiteStore(EventStore):
             self._appended = anyio.Event()
 
     def _append_one(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
+        row = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", observed.ref).fetchone()
+        if row is not None and row[0] == observed.status.value:
+            return Verdict.REPEAT  # the most frequent case, without reading all that is known of the job
         known = self._state(connection, observed.ref)
         verdict = reconcile(known, observed)
         if verdict is Verdict.NEW:

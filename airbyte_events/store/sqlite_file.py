@@ -98,7 +98,7 @@ class SQLiteFile:
     async def transact(
         self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None = None
     ) -> T:
-        """Run it in a worker thread within a transaction, which is durable on return.
+        """Run it in a worker thread within a transaction, which is durable on return. It may be run twice.
 
         Whoever is cancelled meanwhile leaves; what was begun is finished all the same.
 
@@ -134,28 +134,30 @@ class SQLiteFile:
 
 def _run_batch(connection: sqlite3.Connection, batch: Sequence[_Operation[Any]]) -> None:
     try:
-        connection.execute("BEGIN IMMEDIATE")
+        _run_together(connection, batch)
+    except Exception:
+        # One has failed, and with it the transaction: now each has its own, and its own failure.
         for operation in batch:
-            connection.execute("SAVEPOINT operation")
             try:
-                operation.value = operation.run(connection)
+                _run_together(connection, [operation])
             except sqlite3.Error as exc:
-                if not connection.in_transaction:
-                    raise  # a full disk, for one, ends the whole transaction
                 operation.error = _failure(exc)
-            except Exception as exc:  # belongs to the one who asked, not to this batch
+            except Exception as exc:  # belongs to the one who asked
                 operation.error = exc
-            if operation.error is not None:
-                connection.execute("ROLLBACK TO operation")
-            connection.execute("RELEASE operation")
+
+
+def _run_together(connection: sqlite3.Connection, batch: Sequence[_Operation[Any]]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for operation in batch:
+            operation.value = operation.run(connection)
         connection.execute("COMMIT")
-    except sqlite3.Error as exc:
-        # Nothing of the batch is durable: everybody in it is told.
+    except BaseException:
+        # A full disk, for one, has ended the transaction already.
         if connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-        for operation in batch:
-            operation.error = _failure(exc)
+        raise
 
 
 def _failure(exc: sqlite3.Error) -> StoreError:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import logging
 import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -194,6 +196,7 @@ class SharedHub:
                 open_hub(self.airbyte, settings, self.ticks) as self.hub,
             ):
                 logger.info("waiting for the jobs of %s by %s", settings.airbyte.url, _source(settings))
+                _spare_the_heap()
                 self._settled.set()
                 await self._until_unneeded(settings)
         except Exception as exc:
@@ -245,6 +248,16 @@ class SharedHub:
         if current != settings:
             logger.info("Airflow connection %r has changed: beginning anew", self.key.airbyte_conn_id)
         return current != settings
+
+
+@cache
+def _spare_the_heap() -> None:
+    """Take what the process holds by now, Airflow itself for the most part, out of garbage collection.
+
+    A thousand triggers are objects enough to have Python collect all of its heap, and with Airflow's in it that stops
+    the event loop for 100 to 200 ms.
+    """
+    gc.freeze()
 
 
 def _source(settings: HubSettings) -> str:

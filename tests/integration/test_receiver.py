@@ -22,7 +22,6 @@ import pytest
 from anyio.abc import SocketStream
 
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.app import create_receiver_app
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.inbox import Inbox
 from airbyte_events.monitor import Monitor
@@ -93,7 +92,7 @@ async def receiving(store: EventStore) -> AsyncIterator[Rig]:
     async with store, httpx.AsyncClient() as nobody:
         airbyte = AirbyteClient(nobody, "http://127.0.0.1:9")
         inboxes = {name: Inbox(Monitor(name, airbyte, store), store) for name in ("default", "other")}
-        app = create_receiver_app(Receiver(store, inboxes, Tokens(map(digest_of, tokens))))
+        app = Receiver(store, inboxes, Tokens(map(digest_of, tokens)))
         async with (
             serving(app, timeout_graceful_shutdown=2) as url,
             httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,
