@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 BATCH = 2_000
 """Notifications that are confirmed at a time."""
 
-_LONGEST_REST = 1.0
+_LONGEST_REST = 0.05
 
 RETRY_SECONDS = 60.0
 """What could not be confirmed is tried again so often, and more often to begin with."""
@@ -100,7 +100,7 @@ class Inbox:
             outcomes = await self._confirm(pending)
             await self._store.settle(outcomes, utcnow())
             if len(pending) >= BURST:
-                # Half of the time is left to the receiver, for whose answers Airbyte waits.
+                # In a crowd some of the time is left to the receiver, for whose answers Airbyte waits.
                 await anyio.sleep(min(anyio.current_time() - began, _LONGEST_REST))
             left |= {stored.id for stored in pending} - outcomes.keys()
         return left

@@ -52,6 +52,8 @@ LARGEST_LOOK = 5_000
 PROVEN_BY = 3
 """So many syncs in a row must have been announced before polling found their end, for push to count as proven."""
 
+_SECOND = timedelta(seconds=1)  # webhooks tell ends in whole seconds
+
 _CONCURRENT_READS = 4  # Airbyte serves five requests of the public API at a time: one is left to others
 
 
@@ -141,7 +143,7 @@ class Monitor:
         missing = set(job_ids)
         if len(missing) >= BURST:
             try:
-                missing -= await self.look(origins, told)
+                missing -= await self._look_beside(origins, told)
             except AirbyteError as exc:
                 # Each job is asked for alone: some releases can't list, and what is down is down for that too.
                 logger.info(
@@ -183,6 +185,18 @@ class Monitor:
             await self._absorb(found.values(), origins or {}, notifications or {})
             await self._store.remember(f"looked_at/{self.instance}", format_time(served_at) or "")
             return set(found)
+
+    async def _look_beside(self, origins: Mapping[int, Origin], notifications: Mapping[int, Notification]) -> set[int]:
+        """Look for these jobs: no further back than to the first end that webhooks told of, if they told of each."""
+        ends = [notifications[job_id].finished_at for job_id in origins if job_id in notifications]
+        known = [end for end in ends if end is not None]
+        if len(known) < len(origins) or max(known) - min(known) > LOOKBACK:
+            return await self.look(origins, notifications)
+        # What this leaves out is read by itself, or found by the next look: where that begins is not changed.
+        found, _ = await self._find(min(known) - _SECOND, utcnow())
+        self.counters.looks += 1
+        await self._absorb(found.values(), origins, notifications)
+        return set(found)
 
     async def _find(self, since: datetime, started: datetime) -> tuple[dict[int, Job], datetime]:
         found: dict[int, Job] = {}
