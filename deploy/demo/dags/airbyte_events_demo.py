@@ -6,9 +6,10 @@ Against an Airbyte of your own: put your connections' ids in, and make the Airfl
 
 from __future__ import annotations
 
+from airflow.sdk import DAG, Param
+
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor
-from airflow.sdk import DAG, Param
 
 with DAG(
     dag_id="airbyte_events_demo",
