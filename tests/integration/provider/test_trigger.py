@@ -313,8 +313,8 @@ async def test_killing_a_sensors_task_leaves_the_job_alone(stage: Any) -> None:
 
 async def test_airbyte_in_trouble_is_waited_for(stage: Any) -> None:
     job = stage.start()
-    stage.sim.add_fault(Fault(kind="status", status=500, count=2))
-    stage.sim.add_fault(Fault(kind="reset", count=2))
+    stage.sim.add_fault(Fault(kind="status", status=500, count=1))
+    stage.sim.add_fault(Fault(kind="reset", count=1))
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
     stage.end(job)
