@@ -65,14 +65,19 @@ def airbyte(services: Services) -> Airbyte:
 
 @pytest.fixture
 def wait(airflow: AirflowStack, airbyte: Airbyte) -> Callable[[], Waiting]:
-    """Start a run of the DAG with one task; returns once the task is deferred and its trigger waits."""
+    """Start a run of the DAG with one task; returns once the task is deferred and its job is watched."""
 
     def start() -> Waiting:
         connection_id = airbyte.connect(HANGING)
         run_id = airflow.trigger_dag(ONE, {"connection": connection_id})
         airflow.wait_for_task(ONE, run_id, "sync", {"deferred"})
         airflow.wait_for_log(ONE, run_id, "sync", "Waiting for Airbyte job")
-        return Waiting(run_id, airbyte.jobs(connection_id)[0]["job_id"])
+        job_id = airbyte.jobs(connection_id)[0]["job_id"]
+        # Its state was asked for: what happens from now on is told, and no longer found.
+        airflow.processes.wait_until(
+            lambda: airbyte.requests(job_id=job_id) or None, f"a look at job {job_id}", timeout=30
+        )
+        return Waiting(run_id, job_id)
 
     return start
 
