@@ -11,15 +11,17 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.backlog import Backlog
 from airbyte_events.bus import EventBus
-from airbyte_events.client import FeedClient, FeedFrame
+from airbyte_events.client import FeedClient, FeedFrame, WatchAnswer
+from airbyte_events.ends import Ends, Place, Wanted
 from airbyte_events.errors import (
     AirbyteError,
     CursorExpired,
@@ -30,9 +32,12 @@ from airbyte_events.errors import (
     WaitTimeout,
 )
 from airbyte_events.events import EventFilter, JobEvent, JobRef
+from airbyte_events.followers import FollowedStore, Followers
+from airbyte_events.following import Following
 from airbyte_events.monitor import TOGETHER, Monitor
 from airbyte_events.polling import Poller, Ticks
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.reasons import Reasons, lacks_reason
+from airbyte_events.trust import Trust
 from airbyte_events.watches import WATCH_SECONDS
 
 if TYPE_CHECKING:
@@ -49,8 +54,8 @@ RECHECK_SECONDS = 600.0
 """So often the hub looks by itself while the feed is up: a listener can be alive and blind."""
 
 _HELLO_SECONDS = 2.0
-_RECONNECT_LIMIT = 15.0
 _LAST_LOOK_SECONDS = 30.0
+_LONGEST_PAUSE = 60.0
 
 
 class Hub:
@@ -78,32 +83,32 @@ class Hub:
         self._feed = feed
         self._grace = grace
         self._recheck_every = min(recheck, WATCH_SECONDS / 2)
-        self._store = MemoryStore()
+        self._followers = Followers()
+        self._store = FollowedStore(self._followers, self._looked)
         self._bus = EventBus(self._store)
         self._monitor = Monitor(instance, airbyte, self._store)
         self._poller = Poller(self._monitor, ticks)
+        self._backlog = Backlog(self._monitor, self._followers, self._learn_more)
+        self._trust = Trust(self._monitor, self._monitor.absorb, self._leave_feed)
+        self._following = None if feed is None else Following(feed, instance, self._take)
+        self._reasons = None if feed is None else Reasons(feed, self._store)
         # Who waits for a job, each by what ends the wait.
         self._waiting: dict[int, set[anyio.CancelScope]] = {}
-        # Whose connection a job is known to be of: the feed could be that of another Airbyte.
-        self._connections: dict[int, str] = {}
-        # Events up to this one are not believed any more.
-        self._forgotten = 0
         self._asked: dict[int, anyio.Event] = {}
         self._question = anyio.Event()
-        self._up = _Switch()
-        self._tried = anyio.Event()
-        self._following = anyio.CancelScope()
+        self._gap = anyio.Event()
+        self._cut = 0
 
     async def __aenter__(self) -> Self:
         await self._bus.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()
-        self._tasks.start_soon(self._run, self._ask)
-        self._tasks.start_soon(self._run, self._recheck)
-        if self._feed is None:
-            self._tasks.start_soon(self._run, self._poller.run)
+        sources = [self._ask, self._recheck, self._backlog.run]
+        if self._following is None or self._reasons is None:
+            sources += [self._poller.run]
         else:
-            self._tasks.start_soon(self._run, partial(self._follow, self._feed))
-            self._tasks.start_soon(self._run, self._fall_back)
+            sources += [self._following.run, self._fall_back, self._close_gaps, self._trust.run, self._reasons.run]
+        for source in sources:
+            self._tasks.start_soon(self._run, source)
         return self
 
     async def __aexit__(
@@ -122,6 +127,7 @@ class Hub:
         except BaseException:
             # Whoever waits is told rather than left waiting.
             self._bus.close()
+            self._followers.close()
             for answered in self._asked.values():
                 answered.set()
             raise
@@ -132,14 +138,24 @@ class Hub:
         return len(self._waiting)
 
     @property
+    def followers(self) -> int:
+        """How many follow connections and have been told what had ended before."""
+        return self._followers.settled
+
+    @property
     def following(self) -> bool:
         """Whether the listener's feed is up."""
-        return self._up.on
+        return self._following is not None and self._following.up.on
+
+    @property
+    def _left(self) -> bool:
+        return self._following is not None and self._following.left
 
     async def wait(self, job_id: int, *, connection_id: str | None = None, until: float | None = None) -> JobEvent:
         """Wait for a job's end.
 
-        Joins the stream, then asks for the job's state, then waits: no end falls between.
+        Joins the stream, then asks for the job's state, then waits: no end falls between. A failure that was found
+        before the listener had told why waits a moment for that.
 
         :param job_id: which job.
         :param connection_id: the Airbyte connection that it is known to be of; a job of that number in another Airbyte
@@ -154,11 +170,12 @@ class Hub:
         waiting = anyio.CancelScope(deadline=deadline)
         self._waiting.setdefault(job_id, set()).add(waiting)
         if connection_id is not None:
-            self._connections[job_id] = connection_id.lower()
+            self._trust.expected[job_id] = connection_id.lower()
         try:
+            event: JobEvent | None = None
             with waiting:
-                return await self._end_of(job_id)
-            return await self._last_look(job_id)
+                event = await self._end_of(job_id)
+            return await self.explain(event or await self._last_look(job_id))
         except anyio.EndOfStream as exc:
             raise HubClosed(f"the wait for job {job_id} ended with the hub") from exc
         finally:
@@ -168,8 +185,27 @@ class Hub:
         self._waiting[job_id].remove(waiting)
         if not self._waiting[job_id]:
             del self._waiting[job_id]
-            self._connections.pop(job_id, None)
+            self._trust.expected.pop(job_id, None)
             self._monitor.watches.forget(job_id)
+
+    @contextlib.contextmanager
+    def follow(self, wanted: Wanted, place: Place) -> Iterator[Ends]:
+        """Be told of ends, whoever started the jobs: ``with hub.follow(wanted, place) as ends: await ends.receive()``.
+
+        Joins the stream, then looks up what has ended since the place, then goes on with what ends: each job's end is
+        told once. When the hub ends, so do the ends, after what was taken in is delivered.
+
+        :param wanted: which ends.
+        :param place: where to begin. It is taken over; whoever needs it still makes a copy.
+        """
+        with self._followers.joined(Ends(wanted, place)) as ends, self._monitor.watches.followed():
+            yield ends
+
+    async def explain(self, event: JobEvent) -> JobEvent:
+        """A failure with its reason, where a listener can tell or will in a moment; any other event as it is."""
+        if self._reasons is None or not self.following or self._left or not lacks_reason(event):
+            return event
+        return await self._reasons.explain(event)
 
     async def _end_of(self, job_id: int) -> JobEvent:
         wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
@@ -219,10 +255,10 @@ class Hub:
         while True:
             await self._question.wait()
             self._question = anyio.Event()
-            if self._feed is not None:
+            if self._following is not None:
                 # A stream that is about to be joined saves asking twice.
                 with anyio.move_on_after(_HELLO_SECONDS):
-                    await self._tried.wait()
+                    await self._following.tried.wait()
             while self._asked:
                 asked = {job_id: self._asked.pop(job_id) for job_id in list(self._asked)[:TOGETHER]}
                 try:
@@ -233,7 +269,9 @@ class Hub:
 
     async def _watch(self, job_ids: list[int]) -> None:
         """Have the listener watch jobs, and watch them here, too: what it can't tell is asked of Airbyte."""
-        refused = await self._watch_there(job_ids)
+        answer = await self._watch_there([JobRef(self.instance, job_id) for job_id in job_ids])
+        if answer is not None:
+            await self._absorb(answer.states.values())
         try:
             states = await self._monitor.watch(job_ids)
         except AirbyteError as exc:
@@ -247,96 +285,79 @@ class Hub:
                 # They look once more, and give up.
                 for waiting in self._waiting.get(job_id, ()):
                     waiting.cancel()
-            elif state.ref in refused:
+            elif answer is not None and state.ref in answer.unknown:
                 self._leave_feed(f"it does not know job {job_id}, which is there")
 
-    async def _watch_there(self, job_ids: list[int]) -> frozenset[JobRef]:
-        """Have the listener watch jobs if its feed is up, and take over their states.
-
-        :return: those that it says are unknown.
-        """
-        if self._feed is None or not self.following or not job_ids:
-            return frozenset()
+    async def _watch_there(self, refs: Collection[JobRef]) -> WatchAnswer | None:
+        """Have the listener watch jobs, if its feed is up, and tell their states."""
+        if self._feed is None or not self.following or not refs:
+            return None
         try:
-            answer = await self._feed.watch([JobRef(self.instance, job_id) for job_id in job_ids])
+            return await self._feed.watch(refs)
         except FeedError as exc:
             logger.warning("the listener does not take watches, asking Airbyte instead: %s", exc)
             if isinstance(exc, FeedRefused) and exc.status_code != 401:
                 self._leave_feed(str(exc))
-            return frozenset()
-        await self._absorb(answer.states.values())
-        return answer.unknown
+            return None
 
-    async def _follow(self, feed: FeedClient) -> None:
-        with self._following:
-            await self._follow_stream(feed)
-
-    async def _follow_stream(self, feed: FeedClient) -> None:
-        after = None
-        failures = 0
-        while True:
-            try:
-                async with feed.stream(after=after, instance=self.instance) as frames:
-                    async for frame in frames:
-                        failures = 0
-                        after = frame.cursor or after
-                        await self._take(frame)
-                        if frame.name == "goaway":
-                            break
-            except FeedError as exc:
-                failures += 1
-                if isinstance(exc, FeedRefused):
-                    # It may be the cursor that it does not take. States are read again in any case.
-                    after = None
-                if failures == 1 or isinstance(exc, FeedRefused):
-                    logger.warning("the listener's feed is down, coming back to it: %s", exc)
-            finally:
-                self._up.turn(False)
-                self._tried.set()
-            await anyio.sleep(random.uniform(0, min(_RECONNECT_LIMIT, 0.5 * 2 ** min(failures, 10))))  # noqa: S311
+    async def _learn_more(self, states: Sequence[JobEvent]) -> None:
+        """Take over what the listener knows of jobs that Airbyte has told of: names, reasons, who is who."""
+        told = {state.ref: state for state in states}
+        answer = await self._watch_there(told)
+        if answer is None:
+            return
+        for ref in told.keys() & answer.unknown:
+            self._leave_feed(f"it does not know job {ref.job_id}, which is there")
+        for ref in told.keys() & answer.states.keys():
+            mine, theirs = (each.connection_id or "" for each in (told[ref], answer.states[ref]))
+            if mine.lower() != theirs.lower():
+                self._leave_feed(f"its job {ref.job_id} is of connection {theirs}, not {mine}")
+        if not self._left:
+            same = [state for ref, state in answer.states.items() if state.status is told[ref].status]
+            await self._monitor.absorb(same)
 
     async def _take(self, frame: FeedFrame) -> None:
         if frame.event is not None:
             await self._absorb([frame.event])
-        elif frame.name == "hello":
+        elif frame.name in ("hello", "reset"):
+            if frame.name == "reset":
+                logger.info("the listener's feed begins anew: %s", frame.data.get("reason"))
             # What happened before the stream was joined is in the states.
             self._ask_for(self._waiting)
-            self._up.turn(True)
-            self._tried.set()
-        elif frame.name == "reset":
-            logger.info("the listener's feed begins anew: %s", frame.data.get("reason"))
-            self._ask_for(self._waiting)
+            self._gap.set()
 
     async def _absorb(self, states: Iterable[JobEvent]) -> None:
-        """Take over what the listener tells of jobs that are waited for."""
-        ours = [state for state in states if state.ref.job_id in self._waiting]
+        """Take over what the listener tells of jobs that are waited for, and of connections that are followed."""
+        ours: list[JobEvent] = []
+        doubted: list[JobEvent] = []
+        for state in states:
+            if state.ref.job_id in self._waiting:
+                ours.append(state)
+            elif self._followers.wants(state):
+                known = self._followers.names(state.connection_id) or self._trust.is_ours(state)
+                (ours if known else doubted).append(state)
         foreign = next(filter(self._is_foreign, ours), None)
         if foreign is not None:
             self._distrust(foreign)
-        elif not self._following.cancel_called:
+        elif not self._left:
             await self._monitor.absorb(ours)
+            self._trust.doubt(doubted)
 
     def _is_foreign(self, state: JobEvent) -> bool:
-        """Whether a state is that of a job of the same number in another Airbyte, told by the feed."""
-        expected = self._connections.get(state.ref.job_id)
-        if self._feed is None or expected is None or state.connection_id is None:
-            return False
-        # Once the feed is left, what is told is Airbyte's own word.
-        left = self._following.cancel_called and state.cursor is not None and state.cursor.sequence > self._forgotten
-        return state.connection_id.lower() != expected and not left
+        return self._feed is not None and self._trust.is_foreign(state, left=self._left)
 
     def _distrust(self, foreign: JobEvent) -> None:
         """Leave the feed, which tells of another Airbyte's jobs, forget what it told, and ask Airbyte itself."""
         self._leave_feed(
             f"its job {foreign.ref.job_id} is of connection {foreign.connection_id},"
-            f" not {self._connections[foreign.ref.job_id]}"
+            f" not {self._trust.expected[foreign.ref.job_id]}"
         )
-        self._forgotten = self._store.forget_states()
+        self._trust.forgotten = self._store.forget_states()
         self._ask_for(self._waiting)
 
     def _leave_feed(self, reason: str) -> None:
         """Leave the feed for good and poll: it tells of another Airbyte's jobs, or can't see all of ours."""
-        if self._feed is None or self._following.cancel_called:
+        if self._feed is None or self._following is None or self._left:
             return
         logger.error(
             "the instance %r of the listener %s is not the Airbyte at %s, polling instead: %s",
@@ -346,19 +367,21 @@ class Hub:
             reason,
         )
         self._grace = 0.0
-        self._following.cancel()
+        self._following.leave()
 
     async def _fall_back(self) -> None:
+        assert self._following is not None  # noqa: S101 -- only then is there something to fall back from
+        up = self._following.up
         while True:
-            await self._up.turned(False)
+            await up.turned(False)
             with anyio.move_on_after(self._grace):
-                await self._up.turned(True)
-            if self.following:
+                await up.turned(True)
+            if up.on:
                 continue
             logger.warning("the listener's feed has been down for %g s: polling until it is back", self._grace)
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._poller.run)
-                await self._up.turned(True)
+                await up.turned(True)
                 polling.cancel_scope.cancel()
             logger.info("the listener's feed is back")
 
@@ -366,7 +389,7 @@ class Hub:
         """Renew the watches before they run out, and look now and then though all seems well."""
         while True:
             await anyio.sleep(self._recheck_every * random.uniform(0.9, 1.1))  # noqa: S311
-            if not self._waiting:
+            if not self._waiting and not len(self._followers):
                 continue
             self._ask_for(self._waiting)
             if self.following:
@@ -375,20 +398,27 @@ class Hub:
                 except AirbyteError as exc:
                     logger.warning("Airbyte gives no answer: %s", exc)
 
+    async def _close_gaps(self) -> None:
+        """Find what followers were not told while the stream was not there, whenever it is joined."""
+        while True:
+            await self._gap.wait()
+            self._gap = anyio.Event()
+            failures = 0
+            while len(self._followers):
+                try:
+                    found = await self._monitor.look()
+                    if found:
+                        await self._learn_more([state] if (state := await self._known(max(found))) else [])
+                    break
+                except AirbyteError as exc:
+                    failures += 1
+                    logger.warning("what ended while the feed was down is not known yet: %s", exc)
+                await anyio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 2.0 ** min(failures, 10)))  # noqa: S311
 
-class _Switch:
-    """On or off, and both can be waited for."""
-
-    def __init__(self) -> None:
-        self.on = False
-        self._turned = anyio.Event()
-
-    def turn(self, on: bool) -> None:
-        if on is not self.on:
-            self.on = on
-            self._turned.set()
-            self._turned = anyio.Event()
-
-    async def turned(self, on: bool) -> None:
-        while self.on is not on:
-            await self._turned.wait()
+    def _looked(self, moment: datetime) -> None:
+        """A look was taken in."""
+        if self._monitor.counters.cut > self._cut:
+            self._cut = self._monitor.counters.cut
+            self._followers.miss()
+        else:
+            self._followers.complete(moment)

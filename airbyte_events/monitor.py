@@ -68,6 +68,8 @@ class Counters:
     announced: int = 0
     missed: int = 0
     """Syncs that ended without a webhook having come."""
+    cut: int = 0
+    """Looks that did not take in all that had changed."""
 
 
 class Monitor:
@@ -207,6 +209,7 @@ class Monitor:
             if len(found) >= self._largest_look:
                 logger.warning("more than %d jobs of %s have changed since %s", len(found), self.instance, since)
                 self.watches.unsee()
+                self.counters.cut += 1
                 break
         return found, served_at or started
 
@@ -230,7 +233,7 @@ class Monitor:
                 try:
                     answers[job_id] = await self.airbyte.get_job(job_id)
                 except AirbyteError as exc:
-                    if _says_unknown(exc):
+                    if says_unknown(exc):
                         answers[job_id] = None
                         self.watches.forget(job_id)
                     else:
@@ -252,13 +255,19 @@ class Monitor:
         await self._store.append(states)
         self.watches.see(states, asked=False)
 
+    async def take_in(self, jobs: Collection[Job]) -> list[JobEvent]:
+        """Take in what the API told somebody else, and tell these jobs' states."""
+        await self._absorb(jobs, {}, {})
+        states = await self._store.states([JobRef(self.instance, job.job_id) for job in jobs])
+        return list(states.values())
+
     async def _absorb(
         self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Notification]
     ) -> None:
         answered = list(jobs)
         for start in range(0, len(answered), TOGETHER):
             observed = {
-                JobRef(self.instance, job.job_id): self._event(job, origins.get(job.job_id, Origin.POLL))
+                JobRef(self.instance, job.job_id): event_of(self.instance, job, origins.get(job.job_id, Origin.POLL))
                 for job in answered[start : start + TOGETHER]
             }
             await self._reconcile(observed, notifications)
@@ -291,25 +300,6 @@ class Monitor:
         if repeats:
             await self._store.annotate(repeats)
 
-    def _event(self, job: Job, origin: Origin) -> JobEvent:
-        terminal = job.status.terminal
-        finished_at = job.updated_at if terminal else None
-        if terminal and finished_at is None and job.started_at is not None and job.duration_seconds is not None:
-            finished_at = job.started_at + timedelta(seconds=job.duration_seconds)
-        return JobEvent(
-            ref=JobRef(self.instance, job.job_id),
-            status=job.status,
-            observed_at=utcnow(),
-            origin=origin,
-            connection_id=job.connection_id,
-            job_type=job.job_type,
-            started_at=job.started_at,
-            finished_at=finished_at,
-            records=job.records if terminal else None,
-            bytes=job.bytes if terminal else None,
-            duration_seconds=job.duration_seconds if terminal else None,
-        )
-
     def _count(
         self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], told: Mapping[JobRef, Notification]
     ) -> None:
@@ -327,6 +317,27 @@ class Monitor:
                     self.counters.missed += not announced
 
 
+def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
+    """What the API tells of a job of the instance, as an event."""
+    terminal = job.status.terminal
+    finished_at = job.updated_at if terminal else None
+    if terminal and finished_at is None and job.started_at is not None and job.duration_seconds is not None:
+        finished_at = job.started_at + timedelta(seconds=job.duration_seconds)
+    return JobEvent(
+        ref=JobRef(instance, job.job_id),
+        status=job.status,
+        observed_at=utcnow(),
+        origin=origin,
+        connection_id=job.connection_id,
+        job_type=job.job_type,
+        started_at=job.started_at,
+        finished_at=finished_at,
+        records=job.records if terminal else None,
+        bytes=job.bytes if terminal else None,
+        duration_seconds=job.duration_seconds if terminal else None,
+    )
+
+
 def _news(known: JobEvent | None, observed: JobEvent) -> bool:
     return known is None or known.status is not observed.status
 
@@ -335,9 +346,12 @@ def _agree(event: JobEvent | None, told: Notification) -> bool:
     return event is not None and told.expected_status is event.status
 
 
-def _says_unknown(error: AirbyteError) -> bool:
-    """409, and 403 on Cloud, are Airbyte's ways to say that it has no such job, in a problem document of its own: what
-    a proxy in front of it answers while Airbyte restarts says nothing about a job."""
+def says_unknown(error: AirbyteError) -> bool:
+    """Whether Airbyte's answer is that it has no such job.
+
+    409, and 403 on Cloud, are its ways to say so, in a problem document of its own: what a proxy in front of it answers
+    while Airbyte restarts says nothing about a job.
+    """
     return isinstance(error, (Conflict, Forbidden, NotFound)) and error.type is not None
 
 

@@ -31,7 +31,7 @@ class Ticks:
 
     :param unproven: while jobs are watched and push is unproven, or the kind of one of them never pushes.
     :param proven: while jobs are watched and push is proven.
-    :param idle: while no job is watched.
+    :param idle: while nobody waits for a job.
     """
 
     unproven: float = 10.0
@@ -41,7 +41,7 @@ class Ticks:
     def due(self, monitor: Monitor) -> float:
         """The seconds from one look to the next, as things stand."""
         watched = monitor.watches.jobs
-        if not watched:
+        if not watched and not monitor.watches.followers:
             return self.idle
         return self.proven if monitor.push_proven and all(watched.values()) else self.unproven
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,7 +38,19 @@ class Watches:
     def __init__(self) -> None:
         self.changed = anyio.Event()
         """Set when a job is watched that was not; replaced by whoever waits for it."""
+        self.followers = 0
+        """How many wait for jobs that may not exist yet."""
         self._watches: dict[int, Watch] = {}
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Somebody waits meanwhile for a job that may not exist yet."""
+        self.followers += 1
+        self.changed.set()
+        try:
+            yield
+        finally:
+            self.followers -= 1
 
     @property
     def jobs(self) -> dict[int, bool]:

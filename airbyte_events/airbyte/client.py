@@ -216,14 +216,40 @@ class AirbyteClient:
         request = replace(self._request("DELETE", f"/jobs/{int(job_id)}", "/jobs/{id}"), timeout=self._create_timeout)
         return self._job(await self._write(request, self._backoff.observe, 1))
 
-    async def get_connection(self, connection_id: str) -> dict[str, Any]:
+    async def get_connection(self, connection_id: str, *, attempts: int | None = None) -> dict[str, Any]:
         """The connection, in Airbyte's own fields.
 
+        :param attempts: how often it is tried, in place of the client's.
         :raises NotFound: or :class:`Forbidden`, if there is none.
         """
-        if re.fullmatch(r"[0-9A-Za-z_-]+", connection_id) is None:
-            raise ValueError("a connection id is a UUID")
-        return (await self._read(self._request("GET", f"/connections/{connection_id}", "/connections/{id}"))).object()
+        return await self._get("connections", connection_id, attempts)
+
+    async def list_connections(self) -> list[dict[str, Any]]:
+        """All connections, in Airbyte's own fields."""
+        found: list[dict[str, Any]] = []
+        while True:
+            params = {"limit": PAGE, "offset": len(found), "workspaceIds": self._workspace_ids or None}
+            given = {name: value for name, value in params.items() if value is not None}
+            answer = await self._read(replace(self._request("GET", "/connections"), params=given))
+            page = answer.object().get("data")
+            if not isinstance(page, list) or not all(isinstance(each, dict) for each in page):
+                raise AirbyteProtocolError(f"{answer.request}: the answer has no list of connections")
+            found += page
+            if len(page) < PAGE:
+                return found
+
+    async def get_source(self, source_id: str, *, attempts: int | None = None) -> dict[str, Any]:
+        """The source, as :meth:`get_connection`. What is secret in its configuration Airbyte has blotted out."""
+        return await self._get("sources", source_id, attempts)
+
+    async def get_destination(self, destination_id: str, *, attempts: int | None = None) -> dict[str, Any]:
+        """The destination, as :meth:`get_source`."""
+        return await self._get("destinations", destination_id, attempts)
+
+    async def _get(self, kind: str, id: str, attempts: int | None) -> dict[str, Any]:
+        if re.fullmatch(r"[0-9A-Za-z_-]+", id) is None:
+            raise ValueError(f"{kind} have UUIDs for ids")
+        return (await self._read(self._request("GET", f"/{kind}/{id}", f"/{kind}/{{id}}"), attempts)).object()
 
     async def health(self) -> None:
         """Ask once, without a token, whether the API is there; returns if it is."""
@@ -240,10 +266,12 @@ class AirbyteClient:
             connect_timeout=self._timeout,
         )
 
-    async def _read(self, request: Request) -> Answer:
+    async def _read(self, request: Request, attempts: int | None = None) -> Answer:
         """Send what changes nothing: again and again if it fails for a while."""
         return await self._authorised(
-            lambda token: self._backoff.attempt(partial(self._send, token, request)), self._attempts, transient
+            lambda token: self._backoff.attempt(partial(self._send, token, request)),
+            attempts or self._attempts,
+            transient,
         )
 
     async def _write(

@@ -8,8 +8,10 @@ from uuid import uuid4
 
 from starlette.responses import JSONResponse
 
+from .state import sample_id
+
 if TYPE_CHECKING:
-    from .state import Connection, Job, Workspace
+    from .state import Actor, Connection, Job, Workspace
 
 _ERRORS_PAGE = "https://reference.airbyte.com/reference/errors"
 
@@ -131,11 +133,23 @@ def connection_data(connection: Connection) -> dict[str, Any]:
         "workspaceId": connection.workspace_id,
         "status": "active" if connection.active else "inactive",
         "schedule": {"scheduleType": "manual"},
-        "configurations": {"streams": []},
-        "namespaceDefinition": "destination",
+        **connection.moves,
         "nonBreakingSchemaUpdatesBehavior": "ignore",
         "createdAt": int(connection.created_at.timestamp()),
         "tags": [],
+    }
+
+
+def actor_data(actor: Actor, workspace_id: str) -> dict[str, Any]:
+    """The source as ``GET /sources/{id}`` tells it, the destination as ``GET /destinations/{id}`` does."""
+    return {
+        f"{actor.kind}Id": actor.id,
+        "name": actor.name,
+        f"{actor.kind}Type": actor.type,
+        "definitionId": sample_id(f"{actor.kind} definition {actor.type}", 1),
+        "workspaceId": workspace_id,
+        "configuration": actor.configuration,
+        "createdAt": 1_700_000_000,
     }
 
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from .answers import (
     FrameworkError,
     Problem,
+    actor_data,
     bad_request,
     connection_data,
     job_data,
@@ -19,7 +20,7 @@ from .answers import (
     wrong_secret,
 )
 from .listing import JOB_TYPES, Page, as_uuid, select_jobs, workspace_ids
-from .state import NOTIFICATION_KINDS, Connection, Job, Refused, Workspace
+from .state import NOTIFICATION_KINDS, Actor, Connection, Job, Refused, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,8 @@ class PublicApi:
             "DELETE /jobs/{id}": self._cancel_job,
             "GET /connections": self._list_connections,
             "GET /connections/{id}": self._get_connection,
+            "GET /sources/{id}": self._get_source,
+            "GET /destinations/{id}": self._get_destination,
             "GET /workspaces": self._list_workspaces,
             "GET /workspaces/{id}": self._get_workspace,
             "PATCH /workspaces/{id}": self._patch_workspace,
@@ -138,6 +141,16 @@ class PublicApi:
 
     def _get_connection(self, request: Request, body: bytes, id: str) -> Response:
         return JSONResponse(connection_data(self._connection(as_uuid("connectionId", id))))
+
+    def _get_source(self, request: Request, body: bytes, id: str) -> Response:
+        return self._actor(self._world.sources, as_uuid("sourceId", id), "source")
+
+    def _get_destination(self, request: Request, body: bytes, id: str) -> Response:
+        return self._actor(self._world.destinations, as_uuid("destinationId", id), "destination")
+
+    def _actor(self, actors: dict[str, Actor], id: str, kind: str) -> Response:
+        actor = self._known(actors, id, kind)
+        return JSONResponse(actor_data(actor, next(iter(self._world.workspaces))))
 
     def _list_workspaces(self, request: Request, body: bytes, id: str) -> Response:
         page, wanted = Page.of(request.query_params), workspace_ids(request.query_params)

@@ -63,9 +63,33 @@ class Workspace:
         return (webhook.get("url") or None) if webhook.get("enabled") else None
 
 
+@dataclass(slots=True, kw_only=True)
+class Actor:
+    """A source or a destination.
+
+    :param kind: ``source`` or ``destination``.
+    :param type: the connector's, such as ``postgres``.
+    :param configuration: as the API tells it: what is secret is blotted out.
+    """
+
+    kind: str
+    id: str
+    name: str
+    type: str
+    configuration: dict[str, Any] = field(default_factory=dict)
+
+
+def sample_streams() -> dict[str, Any]:
+    """What a connection moves, and where to, unless it is given something else; in the public API's fields."""
+    streams = [{"name": name, "namespace": "public", "syncMode": "full_refresh_append"} for name in ("orders", "items")]
+    return {"configurations": {"streams": streams}, "namespaceDefinition": "destination", "prefix": ""}
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Connection:
-    """:param next_scripts: used up by the connection's next jobs, one each, before ``script`` is used again."""
+    """:param moves: what it moves, and where to, in the public API's fields.
+    :param next_scripts: used up by the connection's next jobs, one each, before ``script`` is used again.
+    """
 
     id: str
     name: str
@@ -75,6 +99,7 @@ class Connection:
     script: Script
     created_at: datetime
     active: bool = True
+    moves: dict[str, Any] = field(default_factory=sample_streams)
     next_scripts: deque[Script] = field(default_factory=deque)
     jobs: list[Job] = field(default_factory=list)
     current: Job | None = None

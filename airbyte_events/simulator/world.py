@@ -9,7 +9,7 @@ from uuid import uuid4
 from airbyte_events.events import utcnow
 
 from .scripts import DEFAULT_ERROR
-from .state import Connection, Job, Refused, Workspace, sample_id
+from .state import Actor, Connection, Job, Refused, Workspace, sample_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,8 @@ class World:
     def __init__(self, timers: Timers) -> None:
         self.workspaces: dict[str, Workspace] = {}
         self.connections: dict[str, Connection] = {}
+        self.sources: dict[str, Actor] = {}
+        self.destinations: dict[str, Actor] = {}
         self.jobs: dict[int, Job] = {}
         self.recent: dict[int, Job] = {}
         """The same jobs, the one that changed last at the end."""
@@ -38,6 +40,14 @@ class World:
         self._timers = timers
         self._job_ids = count(1)
         self._now = utcnow()
+        for kind, actors in (("source", self.sources), ("destination", self.destinations)):
+            actor = Actor(
+                kind=kind,
+                id=sample_id(kind, 1),
+                name=f"Simulated {kind}",
+                type="faker" if kind == "source" else "dev-null",
+            )
+            actors[actor.id] = actor
 
     def add_workspace(self, name: str = "Simulated workspace", id: str | None = None) -> Workspace:
         workspace = Workspace(id=id or str(uuid4()), name=name)

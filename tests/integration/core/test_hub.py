@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -12,7 +14,9 @@ import pytest
 
 from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.client import FeedClient
+from airbyte_events.ends import Ends, Place, Wanted
 from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
+from airbyte_events.events import JobError, Origin, utcnow
 from airbyte_events.hub import Hub
 from airbyte_events.polling import Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
@@ -339,7 +343,7 @@ class TestWithoutAListener:
             looks = airbyte.lists
             await airbyte.until(lambda: airbyte.lists > looks)
             assert hub._monitor.watches.jobs == {}
-            assert hub._connections == hub._asked == {}
+            assert hub._trust.expected == hub._asked == {}
             assert hub._bus._by_job == {}
 
     async def test_a_failing_hub_tells_every_waiter(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
@@ -586,3 +590,221 @@ class TestWithAFeedThatMisbehaves:
             event = await waiters.result(1)
             assert (event.status, event.origin.value) == ("succeeded", "poll")
             assert hub.following
+
+
+async def told(ends: Ends, count: int = 1) -> list[int]:
+    """The next jobs."""
+    with anyio.fail_after(8):
+        return [(await anext(ends)).ref.job_id for _ in range(count)]
+
+
+def lately(**floor: Any) -> Place:
+    """From ten minutes ago on."""
+    moment = utcnow() - timedelta(minutes=10)
+    return Place(since=moment, floor=floor.get("floor", moment))
+
+
+class TestFollowingConnections:
+    """Any job of them, whoever started it."""
+
+    async def test_i4_what_has_ended_since_and_what_ends_then(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.put(1, "succeeded", ago=3600)
+        airbyte.put(2, "succeeded", ago=60)
+        airbyte.put(3, "failed", connection_id="another", ago=60)
+        async with lonely(make, http, airbyte) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([make.connection.upper()])), lately()) as ends:
+                assert await told(ends) == [2]
+                airbyte.put(4)
+                airbyte.put(5, "succeeded", connection_id="another")
+                looks = airbyte.lists
+                await airbyte.until(lambda: airbyte.lists > looks + 1)
+                airbyte.put(4, "cancelled")
+                airbyte.put(6, "succeeded")
+                assert sorted(await told(ends, 2)) == [4, 6]
+            assert len(hub._followers) == hub._monitor.watches.followers == 0
+            assert hub._followers._by_connection == {}
+
+    async def test_from_now_on_is_by_airbytes_clock(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.ahead = timedelta(hours=2)
+        airbyte.put(1, "succeeded", ago=10)
+        async with lonely(make, http, airbyte) as hub:
+            with hub.follow(Wanted(), Place()) as ends:
+                await airbyte.until(lambda: airbyte.lists > 2)
+                airbyte.put(2, "succeeded")
+                assert await told(ends) == [2]
+                assert abs(ends.place.floor - airbyte.now()) < timedelta(seconds=5)
+
+    async def test_a_place_is_gone_on_from(self, make: Any, http: Any, airbyte: Any) -> None:
+        for job_id in range(1, 4):
+            airbyte.put(job_id, "succeeded", ago=60)
+        async with lonely(make, http, airbyte) as hub:
+            with hub.follow(Wanted(), lately()) as ends:
+                assert await told(ends, 3) == [1, 2, 3]
+                looks = airbyte.lists
+                await airbyte.until(lambda: airbyte.lists > looks + 2)
+                kept = ends.place.data()
+            airbyte.put(4, "succeeded")
+            with hub.follow(Wanted(), Place.from_data(kept)) as ends:
+                assert await told(ends) == [4]
+
+    async def test_i4_airbyte_that_fails_to_list_is_asked_again(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.put(1, "succeeded")
+        airbyte.faults["list"] = 500
+        async with lonely(make, http, airbyte) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([make.connection])), lately()) as ends:
+                await airbyte.until(lambda: airbyte.lists > 1)
+                airbyte.faults.clear()
+                assert await told(ends) == [1]
+
+    async def test_i6_who_falls_behind_is_told_all_the_same(self, make: Any, http: Any, airbyte: Any) -> None:
+        async with lonely(make, http, airbyte) as hub:
+            with hub.follow(Wanted(), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1)
+                for job_id in range(1, 2001):
+                    airbyte.put(job_id, "succeeded")
+                while not ends.late:
+                    looks = airbyte.lists
+                    await airbyte.until(lambda looks=looks: airbyte.lists > looks)
+                assert len(ends._held) <= 1001
+                assert sorted(await told(ends, 2000)) == list(range(1, 2001))
+
+    async def test_a_look_that_is_cut_short_loses_nothing(self, make: Any, http: Any, airbyte: Any) -> None:
+        async with lonely(make, http, airbyte) as hub:
+            hub._monitor._largest_look = 100
+            with hub.follow(Wanted(), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1)
+                for job_id in range(1, 301):
+                    airbyte.put(job_id, "succeeded")
+                assert sorted(await told(ends, 300)) == list(range(1, 301))
+
+    async def test_many_who_come_together_share_a_look(self, make: Any, http: Any, airbyte: Any) -> None:
+        for job_id in range(1, 51):
+            airbyte.put(job_id, "succeeded", connection_id=f"c{job_id}")
+        async with lonely(make, http, airbyte, ticks=Ticks()) as hub, AsyncExitStack() as stack:
+            await airbyte.until(lambda: airbyte.lists == 1)
+            all_ends = [
+                stack.enter_context(hub.follow(Wanted(connection_ids=frozenset([f"c{job_id}"])), lately()))
+                for job_id in range(1, 51)
+            ]
+            assert [await told(ends) for ends in all_ends] == [[job_id] for job_id in range(1, 51)]
+            # One for all, and the poller's, which is no longer idle.
+            assert airbyte.lists <= 3
+
+    async def test_a_hub_that_ends_delivers_what_it_holds(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.put(1, "succeeded")
+        async with lonely(make, http, airbyte) as hub:
+            follow = hub.follow(Wanted(), lately())
+            ends = follow.__enter__()
+            await airbyte.until(lambda: hub.followers == 1)
+        assert [event.ref.job_id async for event in ends] == [1]
+        follow.__exit__(None, None, None)
+
+    async def test_a_push_is_told_and_nobody_looks(self, make: Any, http: Any, airbyte: Any, feed: Any) -> None:
+        async with fed(make, http, airbyte, feed) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([make.connection])), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1 and airbyte.lists == 2)
+                await anyio.wait_all_tasks_blocked()
+                await feed.say(feed.job(make.event(8, connection_id="another")))
+                await feed.say(feed.job(make.event(9)))
+                assert await told(ends) == [9]
+                assert (airbyte.lists, airbyte.reads) == (2, 0)
+
+    @pytest.mark.parametrize("frame", ["reset", "goaway"])
+    async def test_i5_what_the_feed_leaves_out_is_looked_up(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, frame: str
+    ) -> None:
+        async with fed(make, http, airbyte, feed) as hub:
+            with hub.follow(Wanted(), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1 and airbyte.lists == 2)
+                airbyte.put(1, "succeeded")
+                feed.states = {1: make.event(1)}
+                await feed.say(feed.frame(frame, {"reason": "for some reason"}))
+                assert await told(ends) == [1]
+
+    async def test_ends_of_connections_that_nobody_named_are_checked_once_for_each(
+        self, make: Any, http: Any, airbyte: Any, feed: Any
+    ) -> None:
+        for job_id in range(1, 5):
+            airbyte.put(job_id, "succeeded", ago=3600)
+        async with fed(make, http, airbyte, feed) as hub:
+            with hub.follow(Wanted(), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1)
+                for job_id in range(1, 5):
+                    await feed.say(feed.job(make.event(job_id)))
+                assert await told(ends, 4) == [1, 2, 3, 4]
+                assert airbyte.reads == 1
+                assert hub.following
+
+    @pytest.mark.parametrize("there", [True, False])
+    async def test_i3_ends_of_another_airbyte_are_not_told(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, there: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if there:
+            airbyte.put(1, connection_id="ours")
+        async with fed(make, http, airbyte, feed) as hub:
+            with hub.follow(Wanted(), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1)
+                await feed.say(feed.job(make.event(1)))
+                await airbyte.until(lambda: airbyte.reads == 1 and airbyte.lists > 3)
+                airbyte.put(2, "succeeded")
+                assert await told(ends) == [2]
+                assert not hub.following
+        assert "polling instead" in caplog.text
+
+
+class TestReasons:
+    """Of failures that were found before the webhook came."""
+
+    def failure(self, make: Any, **values: Any) -> Any:
+        return replace(make.event(1, "failed"), **{"origin": Origin.POLL} | values)
+
+    async def test_a_reason_that_comes_a_moment_later_is_in_the_result(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        feed.states = {1: self.failure(make)}
+        async with fed(make, http, airbyte, feed) as hub:
+            for key in range(3):
+                waiters.wait(hub, 1, key)
+            await feed.until(lambda: len(feed.watched) == 2)
+            assert not waiters.results
+            feed.states = {1: self.failure(make, error=JobError(message="no such table"))}
+            for key in range(3):
+                assert (await waiters.result(key)).error.message == "no such table"
+
+    async def test_a_reason_that_does_not_come_is_done_without(
+        self, make: Any, http: Any, airbyte: Any, feed: Any
+    ) -> None:
+        feed.states = {1: self.failure(make)}
+        async with fed(make, http, airbyte, feed) as hub:
+            began = anyio.current_time()
+            assert (await hub.wait(1)).error is None
+            assert 1.5 < anyio.current_time() - began < 4
+            assert len(feed.watched) < 15
+
+    async def test_another_airbytes_reason_is_none(self, make: Any, http: Any, airbyte: Any, feed: Any) -> None:
+        airbyte.put(1, "failed")
+        other = self.failure(make, connection_id="another", error=JobError(message="another's"))
+        async with fed(make, http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            feed.faults["/v1/watches"] = 500
+            found = await hub.wait(1)
+            assert (found.status, found.error) == ("failed", None)
+            feed.faults.clear()
+            feed.states = {1: other}
+            assert (await hub.explain(found)).error is None
+
+    @pytest.mark.parametrize("values", [{"job_type": "reset"}, {"origin": Origin.WEBHOOK}])
+    async def test_who_has_none_is_not_waited_for(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, values: Any
+    ) -> None:
+        feed.states = {1: self.failure(make, **values)}
+        async with fed(make, http, airbyte, feed) as hub:
+            assert (await hub.wait(1)).error is None
+            assert len(feed.watched) == 1
+
+    async def test_without_a_listener_nobody_is_asked(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.put(1, "failed")
+        async with lonely(make, http, airbyte) as hub:
+            began = anyio.current_time()
+            assert (await hub.wait(1)).status == "failed"
+            assert anyio.current_time() - began < 1

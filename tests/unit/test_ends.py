@@ -1,0 +1,117 @@
+"""Places: what was told, what is to be told, what is kept of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airbyte_events.ends import KEPT, MOST_TOLD, Place, Wanted, ended_before
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+
+NOON = datetime(2024, 5, 1, 12, tzinfo=timezone.utc)
+MINUTE = timedelta(minutes=1)
+
+
+def end(job_id: int, at: datetime | None = NOON, **values: object) -> JobEvent:
+    event = JobEvent(
+        ref=JobRef("default", job_id),
+        status=JobStatus.SUCCEEDED,
+        observed_at=NOON,
+        origin=Origin.POLL,
+        connection_id="c",
+        job_type="sync",
+        finished_at=at,
+    )
+    return replace(event, **values)  # type: ignore[arg-type]
+
+
+def test_what_was_told_is_known_for_an_hour_by_its_job_and_then_by_its_time() -> None:
+    place = Place(since=NOON)
+    place.tell(1)
+    place.complete(NOON + MINUTE)
+    place.complete(NOON + KEPT)
+    assert place.knows(end(1))
+    assert not place.knows(end(2))
+    place.complete(NOON + KEPT + 2 * MINUTE)
+    assert place.told == {}
+    assert place.knows(end(1))
+    assert not place.knows(end(2, NOON + 3 * MINUTE))
+
+
+def test_an_end_without_a_time_is_known_by_its_job() -> None:
+    place = Place(since=NOON, floor=NOON)
+    assert not place.knows(end(1, None))
+    place.tell(1)
+    assert place.knows(end(1, None))
+
+
+def test_time_does_not_go_back() -> None:
+    place = Place(since=NOON)
+    place.complete(NOON - MINUTE)
+    assert place.since == NOON
+
+
+def test_a_floor_stays() -> None:
+    place = Place()
+    place.complete(NOON, NOON - MINUTE)
+    assert place.floor == NOON - MINUTE
+    assert place.knows(end(1, NOON - 2 * MINUTE))
+
+
+def test_what_is_told_is_bounded() -> None:
+    place = Place(since=NOON)
+    for job_id in range(MOST_TOLD + 10):
+        place.tell(job_id)
+    assert len(place.told) == MOST_TOLD
+    assert 0 not in place.told
+
+
+def test_a_place_survives_being_kept() -> None:
+    place = Place(since=NOON, floor=NOON - MINUTE)
+    place.tell(3)
+    place.complete(NOON + MINUTE)
+    place.tell(5)
+    again = Place.from_data(json.loads(json.dumps(place.data())))
+    assert (again.since, again.floor, set(again.told)) == (place.since, place.floor, {3, 5})
+    again.complete(NOON + 2 * MINUTE)
+    assert again.knows(end(3, NOON + 2 * MINUTE))
+
+
+@pytest.mark.parametrize("data", [None, [], {}, {"told": ["x"]}, {"told": [1], "since": "yesterday"}])
+def test_what_is_no_place(data: object) -> None:
+    with pytest.raises(ValueError, match="not a"):
+        Place.from_data(data)
+
+
+@pytest.mark.parametrize(
+    ("ended", "moment", "before"),
+    [
+        # Whole seconds may be cut.
+        (NOON, NOON + timedelta(seconds=0.9), False),
+        (NOON, NOON + timedelta(seconds=1), True),
+        (NOON + timedelta(milliseconds=5), NOON + timedelta(milliseconds=5), False),
+        (NOON + timedelta(milliseconds=5), NOON + timedelta(milliseconds=6), True),
+        (None, NOON, False),
+    ],
+)
+def test_what_has_surely_ended_before(ended: datetime | None, moment: datetime, before: bool) -> None:
+    assert ended_before(end(1, ended), moment) is before
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        ({}, True),
+        ({"connection_ids": frozenset(["C"])}, True),
+        ({"connection_ids": frozenset(["d"])}, False),
+        ({"job_types": frozenset(["sync", "reset"])}, True),
+        ({"job_types": frozenset(["reset"])}, False),
+        ({"statuses": frozenset([JobStatus.FAILED])}, False),
+    ],
+)
+def test_what_is_wanted(wanted: dict[str, frozenset[str]], matches: bool) -> None:
+    assert Wanted(**wanted).matches(end(1)) is matches  # type: ignore[arg-type]
+    assert not Wanted(**wanted).matches(end(1, status=JobStatus.RUNNING))  # type: ignore[arg-type]
