@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,13 +24,10 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
     :param attempts: how often a read is tried.
     :raises SettingsError: if the settings can't be those of an Airbyte.
     """
-    tls = await _tls(settings.verify)
-    try:
+    tls = await _tls(settings.verify, settings.client_cert)
+    with proxied(settings):
         mounts = {scheme: httpx.AsyncHTTPTransport(verify=tls, proxy=url) for scheme, url in settings.proxies}
         http = httpx.AsyncClient(verify=tls, mounts=mounts)
-    except (ValueError, httpx.InvalidURL, ImportError) as exc:
-        # The message of httpx holds the URL, and that may hold a password.
-        raise SettingsError(f"extra 'proxies' of Airflow connection {settings.conn_id!r} can't be used") from exc
     async with http:
         yield AirbyteClient(
             http,
@@ -45,17 +42,49 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
 @contextlib.asynccontextmanager
 async def open_listener(settings: ListenerSettings) -> AsyncIterator[FeedClient]:
     """A listener's feed: ``async with open_listener(settings) as feed``."""
-    async with httpx.AsyncClient(verify=await _tls(settings.verify)) as http:
+    async with httpx.AsyncClient(verify=await _tls(settings.verify, settings.client_cert)) as http:
         yield FeedClient(http, settings.url, settings.token)
 
 
-async def _tls(verify: bool | str) -> ssl.SSLContext:
+@contextlib.contextmanager
+def proxied(settings: AirbyteSettings) -> Iterator[None]:
+    """While a client by these proxies is made.
+
+    :raises SettingsError: if they can't be used.
+    """
+    try:
+        yield
+    except (ValueError, httpx.InvalidURL, ImportError) as exc:
+        # The message of httpx holds the URL, and that may hold a password.
+        raise SettingsError(f"extra 'proxies' of Airflow connection {settings.conn_id!r} can't be used") from exc
+
+
+async def _tls(verify: bool | str, client_cert: str | None) -> ssl.SSLContext:
     # To load the certificates takes 10 to 30 ms and 0.7 MB: not on the event loop, and once for all.
-    return await anyio.to_thread.run_sync(_make_tls, verify)
+    return await anyio.to_thread.run_sync(make_tls, verify, client_cert)
 
 
 @lru_cache
-def _make_tls(verify: bool | str) -> ssl.SSLContext:
+def make_tls(verify: bool | str, client_cert: str | None = None) -> ssl.SSLContext:
+    """What TLS connections are made with.
+
+    :param verify: whether, or by the certificates in which file or folder, the server's certificate is checked.
+    :param client_cert: a file with a certificate and its key, for a server that wants one.
+    :raises SettingsError: if a file can't be used.
+    """
+    tls = _trusting(verify)
+    if client_cert is not None:
+        try:
+            # For a key with a password, OpenSSL would ask at a terminal.
+            tls.load_cert_chain(client_cert, password=_no_password)
+        except OSError as exc:
+            raise SettingsError(
+                f"client_cert: there is no certificate with its key in {client_cert}: {exc.strerror}"
+            ) from exc
+    return tls
+
+
+def _trusting(verify: bool | str) -> ssl.SSLContext:
     if isinstance(verify, bool):
         return httpx.create_ssl_context(verify=verify)
     try:
@@ -63,3 +92,7 @@ def _make_tls(verify: bool | str) -> ssl.SSLContext:
         return ssl.create_default_context(capath=verify) if folder else ssl.create_default_context(cafile=verify)
     except OSError as exc:
         raise SettingsError(f"verify: there are no certificates in {verify}: {exc.strerror}") from exc
+
+
+def _no_password() -> str:
+    raise SettingsError("client_cert: its key has a password, which can't be given: take one without")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 from asgiref.sync import sync_to_async
@@ -41,8 +44,10 @@ class AirbyteSettings:
     :param proxies: proxy URLs by scheme (``http://``, ``https://``, ``all://``).
     :param timeout: seconds for one request.
     :param verify: whether, or by the certificates in which file or folder, the server's certificate is checked.
+    :param client_cert: a file with a certificate and its key, for a server that wants one.
     :param instance: what a listener calls this Airbyte.
     :param listener_conn_id: the Airflow connection of the listener for it; None if it names none.
+    :param web_url: where people reach its web app, if not where that stands beside the API.
     """
 
     conn_id: str
@@ -52,8 +57,10 @@ class AirbyteSettings:
     proxies: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     timeout: float = REQUEST_SECONDS
     verify: bool | str = True
+    client_cert: str | None = None
     instance: str = "default"
     listener_conn_id: str | None = None
+    web_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +71,16 @@ class ListenerSettings:
     :param url: of the listener.
     :param token: one of its API tokens.
     :param verify: see :class:`AirbyteSettings`.
+    :param client_cert: see :class:`AirbyteSettings`.
+    :param dashboard_url: where people reach the listener, if not where the workers do.
     """
 
     conn_id: str
     url: str
     token: str | None = field(default=None, repr=False)
     verify: bool | str = True
+    client_cert: str | None = None
+    dashboard_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +186,10 @@ def parse_airbyte(connection: Connection) -> AirbyteSettings:
         proxies=tuple(_proxies(conn_id, extra.get("proxies"))),
         timeout=parse_timeout(extra.get("timeout"), f"extra 'timeout' of Airflow connection {conn_id!r}"),
         verify=_verify(conn_id, extra.get("verify")),
+        client_cert=_text(conn_id, extra, "client_cert"),
         instance=_text(conn_id, extra, "instance") or "default",
         listener_conn_id=_text(conn_id, extra, "listener_conn_id"),
+        web_url=_page(conn_id, extra, "web_url"),
     )
 
 
@@ -190,11 +203,14 @@ def parse_listener(connection: Connection) -> ListenerSettings:
         )
     if "://" not in host:
         host = f"{connection.schema or 'http'}://{host}" + (f":{connection.port}" if connection.port else "")
+    extra = _extra(connection)
     return ListenerSettings(
         conn_id=conn_id,
         url=host.rstrip("/"),
         token=connection.password or None,
-        verify=_verify(conn_id, _extra(connection).get("verify")),
+        verify=_verify(conn_id, extra.get("verify")),
+        client_cert=_text(conn_id, extra, "client_cert"),
+        dashboard_url=_page(conn_id, extra, "dashboard_url"),
     )
 
 
@@ -232,6 +248,17 @@ def _text(conn_id: str, extra: dict[str, Any], name: str) -> str | None:
     return value or None
 
 
+def _page(conn_id: str, extra: dict[str, Any], name: str) -> str | None:
+    """The address of a page for people. It ends up in links, so nothing secret may be in it."""
+    value = (_text(conn_id, extra, name) or "").strip()
+    if value and re.fullmatch(r"https?://[^\s@?#\\]+", value) is None:
+        raise SettingsError(
+            f"extra {name!r} of Airflow connection {conn_id!r} is no web address without user name and query, "
+            "for example https://airbyte.example.com"
+        )
+    return value.rstrip("/") or None
+
+
 def _verify(conn_id: str, value: object) -> bool | str:
     if value is None or value == "":
         return True
@@ -247,6 +274,10 @@ def _verify(conn_id: str, value: object) -> bool | str:
 def _proxies(conn_id: str, value: object) -> Iterator[tuple[str, str]]:
     if not value:
         return
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        # An object, as it is written into the field of Airflow's form.
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
     proxies = {"all": value} if isinstance(value, str) else value
     if not isinstance(proxies, dict) or not all(isinstance(url, str) and "://" in url for url in proxies.values()):
         raise SettingsError(
@@ -264,4 +295,6 @@ def _secrets(connection: Connection) -> Iterator[str]:
     for _, url in _proxies(connection.conn_id, _extra(connection).get("proxies")):
         login, at, _ = url.rpartition("@")
         if at and ":" in login.partition("://")[2]:
-            yield login.rpartition(":")[2]
+            password = login.partition("://")[2].partition(":")[2]
+            # As it stands in the URL, and as it is.
+            yield from {password, unquote(password)}

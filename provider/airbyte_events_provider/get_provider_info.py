@@ -48,9 +48,16 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": {
                     "listener_conn_id": _field("Listener", "The Airflow connection of the listener, if there is one"),
                     "instance": _field("Instance", "What the listener calls this Airbyte; default if empty"),
-                    "proxies": _field("Proxy", "A proxy's URL"),
+                    "web_url": _field(
+                        "Web app", "Where people reach Airbyte, for links; if empty, where it stands beside its API"
+                    ),
+                    **_connecting(),
                     "timeout": _field("Timeout", "Seconds for one request; 20 if empty", "number"),
-                    "verify": _field("Certificates", "A file of trusted certificates, or false to trust any server"),
+                    "proxies": _field(
+                        "Proxies",
+                        'A proxy\'s URL, or one for each scheme: {"https": "http://proxy:3128"}',
+                        format="password",
+                    ),
                 },
             },
             {
@@ -63,13 +70,25 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {"host": "http://localhost:8484"},
                 },
                 "conn-fields": {
-                    "verify": _field("Certificates", "A file of trusted certificates, or false to trust any server"),
+                    "dashboard_url": _field(
+                        "Dashboard", "Where people reach the listener, for links; if empty, where the workers do"
+                    ),
+                    **_connecting(),
                 },
             },
         ],
+        "extra-links": [
+            "airbyte_events_provider.links.AirbyteConnectionLink",
+            "airbyte_events_provider.links.AirbyteJobLink",
+            "airbyte_events_provider.links.ListenerJobLink",
+        ],
+        "plugins": [
+            {"name": "airbyte_events", "plugin-class": "airbyte_events_provider.plugin.AirbyteEventsPlugin"},
+        ],
+        "queues": ["airbyte_events_provider.queues.airbyte.AirbyteEventsMessageQueueProvider"],
         "config": {
             "airbyte_events": {
-                "description": "How tasks wait for Airbyte jobs.",
+                "description": "How tasks wait for Airbyte jobs, and what Airflow's web interface has of it.",
                 "options": {
                     "listener_conn_id": _option(
                         "The Airflow connection of the listener, for Airbyte connections that name none. "
@@ -89,14 +108,34 @@ def get_provider_info() -> dict[str, Any]:
                     "hub_linger": _option(
                         "Seconds that a triggerer stays connected after its last waiting task.", "float", default="60"
                     ),
+                    "dashboard_url": _option(
+                        "Where people reach the listener. Given, Airflow 3.1 and newer has an entry of that name in "
+                        "its navigation.",
+                        "string",
+                        example="https://airbyte-events.example.com",
+                    ),
+                    "mount_receiver": _option(
+                        "Whether the API server is the listener, too: it takes Airbyte's webhooks at "
+                        "/airbyte-events/webhooks/INSTANCE/TOKEN. It wants the extra 'server' of airbyte-events and "
+                        "the listener's own settings, the environment variables AIRBYTE_EVENTS_*.",
+                        "boolean",
+                        default="False",
+                    ),
                 },
             }
         },
     }
 
 
-def _field(label: str, description: str, type: str = "string") -> dict[str, Any]:
-    return {"label": label, "description": description, "schema": {"type": [type, "null"]}}
+def _connecting() -> dict[str, Any]:
+    return {
+        "verify": _field("Certificates", "A file of trusted certificates, or false to trust any server"),
+        "client_cert": _field("Client certificate", "A file with a certificate and its key, if the server wants one"),
+    }
+
+
+def _field(label: str, description: str, type: str = "string", **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": [type, "null"], **schema}}
 
 
 def _option(description: str, type: str, *, example: str | None = None, default: str | None = None) -> dict[str, Any]:

@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 REREAD_SECONDS = 300.0
 """So often a shared hub looks whether its Airflow connections have changed."""
 
+STARTING = 4
+"""So many jobs are started at a time: Airbyte serves five requests of the public API at a time."""
+
 _READ_ATTEMPTS = 3
 _LONGEST_PAUSE = 15.0
 _PATIENCE = 60.0
@@ -132,7 +135,7 @@ class SharedTicks(Ticks):
     wanted: Counter[float] = field(default_factory=Counter)
 
     def due(self, monitor: Monitor) -> float:
-        if not monitor.watches.jobs:
+        if not monitor.watches.jobs and not monitor.watches.followers:
             return self.idle
         return min(self.wanted, default=self.unproven)
 
@@ -161,6 +164,7 @@ class SharedHub:
     def __init__(self, key: HubKey, hubs: dict[HubKey, SharedHub]) -> None:
         self.key = key
         self.ticks = SharedTicks()
+        self.starting = anyio.CapacityLimiter(STARTING)
         self._hubs = hubs
         self._waiting = 0
         self._turned = anyio.Event()  # the first came, or the last has gone

@@ -13,6 +13,8 @@ SUCCESS = "success"
 ERROR = "error"
 CANCELLED = "cancelled"
 TIMEOUT = "timeout"
+BEGIN = "begin"
+"""Of an event that hands the task over to a worker, to begin there."""
 
 _STATUSES = {JobStatus.SUCCEEDED: SUCCESS, JobStatus.CANCELLED: CANCELLED}
 
@@ -52,7 +54,7 @@ def _too_late(end_time: float | None, execution_deadline: float | None, *, hard:
     moment = execution_deadline if hard else end_time
     when = datetime.fromtimestamp(moment or 0, timezone.utc).isoformat(timespec="seconds")
     if hard:
-        return f"the task's execution_timeout was over at {when}."
+        return f"the time that it may take was over at {when}."
     return (
         f"the time to wait for it was over at {when}. The job was not cancelled: it goes on in Airbyte. "
         "Give the task a longer timeout, or wait for the job by AirbyteJobSensor."
@@ -119,6 +121,30 @@ def arrival(event: JobEvent) -> str:
     after = max(0.0, (utcnow() - event.observed_at).total_seconds() * 1000)
     ended = f"; it ended at {format_time(event.finished_at)}" if event.finished_at else ""
     return f"job {event.ref.job_id} {event.status.value}: {_HOW[event.origin].format(after=after)}{ended}"
+
+
+_RESULT = ("status", "records", "bytes", "started_at", "finished_at", "duration_seconds")
+
+
+def xcoms(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task that waited for a job to succeed leaves for those after it, by XCom key.
+
+    ``return_value`` is the job id, as with the official provider. ``job`` is the job's event data (see
+    :meth:`airbyte_events.events.JobEvent.data`), of which ``status``, ``records``, ``bytes``, ``started_at``,
+    ``finished_at`` (RFC 3339, UTC) and ``duration_seconds`` have keys of their own, too. Unknown is None.
+
+    :param told: the trigger's event.
+    """
+    job = told["job"] or {}
+    return {"return_value": told["job_id"], "job": told["job"], **{key: job.get(key) for key in _RESULT}}
+
+
+def push(context: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """Leave :func:`xcoms` for later tasks, but for the return value."""
+    ti = context.get("ti")
+    for key, value in xcoms(told).items():
+        if ti is not None and key != "return_value":
+            ti.xcom_push(key=key, value=value)
 
 
 def missing_records(told: Mapping[str, Any], min_records: int | None) -> str | None:

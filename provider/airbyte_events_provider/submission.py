@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -25,6 +25,17 @@ _CLOCKS = timedelta(hours=1)
 _SLACK = timedelta(seconds=2)
 
 
+class OnConflict(str, Enum):
+    """What a task does when its Airbyte connection is busy with another job."""
+
+    ATTACH = "attach"
+    """Wait for that job as for its own, if it is of the same type; otherwise as :attr:`WAIT`."""
+    WAIT = "wait"
+    """Wait for that job's end, then start its own."""
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 class How(str, Enum):
     """How a job was come by."""
 
@@ -33,6 +44,10 @@ class How(str, Enum):
     """It was running already."""
     FOUND = "found"
     """It was created, and the answer that said so was lost."""
+    RESUMED = "resumed"
+    """An earlier try of the task started it."""
+    IN_THE_WAY = "in the way"
+    """It is another job, which keeps the wanted one from being started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +58,27 @@ class Submission:
     how: How
 
 
-async def submit(airbyte: AirbyteClient, connection_id: str, job_type: str = "sync") -> Submission:
+async def submit(
+    airbyte: AirbyteClient,
+    connection_id: str,
+    job_type: str = "sync",
+    on_conflict: OnConflict = OnConflict.ATTACH,
+) -> Submission:
     """Start a job of the connection, or find the one that is there instead.
 
-    A connection has one job at a time. While one of the same type runs, that is the job; one of another type is in the
-    way. Nothing is created again before a look has shown that the first request created nothing.
+    A connection has one job at a time. Nothing is created again before a look has shown that the first request created
+    nothing.
 
     :param connection_id: the Airbyte connection (UUID).
     :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param on_conflict: while one of the same type runs, ``attach`` takes that; for the others it is in the way, as one
+        of another type is for all.
     :raises AirbyteError: if there is no job in the end; the message says why.
     """
     began = utcnow()
+    if on_conflict is not OnConflict.ATTACH and (running := await find_active(airbyte, connection_id)) is not None:
+        # Airbyte would not refuse: until a job has begun its first attempt, it answers with that same job.
+        return Submission(job=running, how=How.IN_THE_WAY)
     for pause in (*_PAUSES, None):
         try:
             return Submission(job=await airbyte.create_job(connection_id, job_type), how=How.STARTED)
@@ -62,7 +87,8 @@ async def submit(airbyte: AirbyteClient, connection_id: str, job_type: str = "sy
                 raise Conflict(409, f"{exc}; is connection {connection_id} enabled in Airbyte?", type=exc.type) from exc
             running = await _look(find_active(airbyte, connection_id), exc)
             if running is not None:
-                return _attach(running, job_type, exc)
+                attached = on_conflict is OnConflict.ATTACH and running.job_type in (None, job_type)
+                return Submission(job=running, how=How.ATTACHED if attached else How.IN_THE_WAY)
             failure: AirbyteError = exc
         except NotSent:
             raise
@@ -88,16 +114,6 @@ async def _look(look: Awaitable[Job | None], failure: AirbyteError) -> Job | Non
         ) from exc
 
 
-def _attach(running: Job, job_type: str, conflict: Conflict) -> Submission:
-    if running.job_type not in (None, job_type):
-        raise Conflict(
-            409,
-            f"a {running.job_type} job ({running.job_id}) of the connection runs, so no {job_type} can be started",
-            type=conflict.type,
-        ) from conflict
-    return Submission(job=running, how=How.ATTACHED)
-
-
 async def find_active(airbyte: AirbyteClient, connection_id: str) -> Job | None:
     """The connection's newest active job.
 
@@ -110,12 +126,15 @@ async def find_active(airbyte: AirbyteClient, connection_id: str) -> Job | None:
     return None
 
 
-async def find_created(airbyte: AirbyteClient, connection_id: str, job_type: str, began: datetime) -> Job | None:
+async def find_created(
+    airbyte: AirbyteClient, connection_id: str, job_type: str, began: datetime, looks: Sequence[float] = LOOKS
+) -> Job | None:
     """The connection's newest job of this type that was created since then.
 
     :param began: by this machine's clock; how Airbyte's differs is taken from its answers.
+    :param looks: see :data:`LOOKS`.
     """
-    for seconds in LOOKS:
+    for seconds in looks:
         await anyio.sleep(seconds)
         asked = utcnow()
         created: list[Job] = []

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.errors import AirbyteEventsError, Forbidden, NotFound, Unauthorized
+from airbyte_events.errors import AirbyteEventsError, SettingsError
 from airbyte_events.events import JobEvent
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.clients import open_airbyte
 from airbyte_events_provider.connections import (
     AirbyteSettings,
     aread_airbyte,
+    aread_listener,
     choose_listener,
     parse_timeout,
     read_airbyte,
     read_hub,
 )
-from airbyte_events_provider.hooks.listener import ListenerHook
+from airbyte_events_provider.hooks.diagnosis import Fault, diagnose_airbyte, diagnose_listener
+from airbyte_events_provider.hooks.forms import behaviour, widgets
+from airbyte_events_provider.hooks.sdk import open_sdk
 from airbyte_events_provider.hub import wait_alone
+from airbyte_events_provider.links import workspace_of
 from airbyte_events_provider.outcome import SUCCESS, conclude
-from airbyte_events_provider.submission import Submission, submit
+from airbyte_events_provider.submission import LOOKS, How, OnConflict, Submission, find_created, submit
+
+if TYPE_CHECKING:
+    from airbyte_api import AirbyteAPI
 
 T = TypeVar("T")
 
@@ -39,7 +47,8 @@ class AirbyteHook(BaseHook):
 
     :param airbyte_conn_id: the Airflow connection: host is the server's URL, login and password are the client id and
         secret of an application (none for an Airbyte without authentication), schema is the token URL where it is not
-        the usual one. Extra: ``proxies``, ``timeout``, ``verify``, ``instance``, ``listener_conn_id``.
+        the usual one. Extra: ``listener_conn_id``, ``instance``, ``web_url``, ``proxies``, ``timeout``, ``verify``,
+        ``client_cert``.
     :param api_version: only ``v1`` exists.
     :param timeout: seconds for one request, instead of the connection's.
     :param listener_conn_id: the Airflow connection of the listener that waits are told by; by default the one that
@@ -68,16 +77,12 @@ class AirbyteHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """How Airflow's form names the fields."""
-        return {
-            "hidden_fields": ["port"],
-            "relabeling": {
-                "host": "Server URL",
-                "login": "Client ID (optional)",
-                "password": "Client Secret (optional)",
-                "schema": "Token URL",
-            },
-            "placeholders": {"host": "http://localhost:8000/api/public/v1"},
-        }
+        return behaviour(cls.conn_type)
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The fields of the extra in Airflow's form, before Airflow 3.2."""
+        return widgets(cls.conn_type)
 
     @cached_property
     def settings(self) -> AirbyteSettings:
@@ -126,6 +131,26 @@ class AirbyteHook(BaseHook):
             "timeout": extra.get("timeout"),
         }
 
+    @cached_property
+    def conn(self) -> dict[str, Any]:
+        """What :meth:`get_conn_params` gives for the hook's own connection."""
+        return self.get_conn_params(self.airbyte_conn_id)
+
+    def create_api_session(self) -> AirbyteAPI:
+        """Airbyte's own Python SDK, which is not needed otherwise: ``pip install airbyte-api``.
+
+        What goes through it has none of this hook's care: it is not repeated, and a job may be started twice.
+
+        :raises AirflowException: if it is not installed, or the connection is wrong.
+        """
+        with _translated():
+            return open_sdk(self.settings)
+
+    @cached_property
+    def airbyte_api(self) -> AirbyteAPI:
+        """What :meth:`create_api_session` gives."""
+        return self.create_api_session()
+
     def get_job_details(self, job_id: int) -> Job:
         """The job as it is now: ``job_id``, ``status``, ``job_type``, ``connection_id``, ….
 
@@ -137,21 +162,52 @@ class AirbyteHook(BaseHook):
         """The job's status, such as ``running``; raises as :meth:`get_job_details` does."""
         return self.get_job_details(job_id).status.value
 
-    def submit(self, connection_id: str, job_type: str = "sync") -> Submission:
-        """Start a job, or find the one of the same type that runs already.
+    def submit(
+        self, connection_id: str, job_type: str = "sync", on_conflict: OnConflict = OnConflict.ATTACH
+    ) -> Submission:
+        """Start a job, or find the one that runs already; see :func:`~airbyte_events_provider.submission.submit`.
 
         :param connection_id: the Airbyte connection (UUID).
         :raises AirflowException: if there is none in the end.
         """
-        return self._call(lambda airbyte: submit(airbyte, connection_id, job_type))
+        return self._call(lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict))
+
+    def find_created(
+        self, connection_id: str, job_type: str, since: datetime, looks: Sequence[float] = LOOKS
+    ) -> Job | None:
+        """The connection's newest job of this type that was created since then.
+
+        :param looks: seconds before each look, until there is one.
+        """
+        return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, since, looks))
+
+    def list_connections(self) -> list[dict[str, Any]]:
+        """All Airbyte connections that the client sees, in the API's own fields: ``connectionId``, ``name``, ….
+
+        :raises AirflowException: if Airbyte does not tell.
+        """
+        return self._call(lambda airbyte: airbyte.list_connections())
+
+    def workspace_of(self, connection_id: str) -> str | None:
+        """The workspace of an Airbyte connection; None if Airbyte does not tell at once."""
+        return self._call(lambda airbyte: workspace_of(airbyte, connection_id), attempts=1)
+
+    def _submit_only(self, connection_id: str, job_type: str) -> Job:
+        submission = self.submit(connection_id, job_type)
+        if submission.how is How.IN_THE_WAY:
+            raise AirflowException(
+                f"{submission.job.job_type} job {submission.job.job_id} of Airbyte connection {connection_id} runs, "
+                f"so no {job_type} can be started: wait for its end first."
+            )
+        return submission.job
 
     def submit_sync_connection(self, connection_id: str) -> Job:
         """Start a sync of the Airbyte connection; see :meth:`submit`."""
-        return self.submit(connection_id).job
+        return self._submit_only(connection_id, "sync")
 
     def submit_reset_connection(self, connection_id: str) -> Job:
         """Start a reset of the Airbyte connection; see :meth:`submit`."""
-        return self.submit(connection_id, "reset").job
+        return self._submit_only(connection_id, "reset")
 
     def cancel_job(self, job_id: int) -> Job:
         """Cancel the job if it is active; what another job of the connection does is left alone.
@@ -167,12 +223,14 @@ class AirbyteHook(BaseHook):
         *,
         connection_id: str | None = None,
         until: float | None = None,
+        execution_deadline: float | None = None,
         poll_interval: float = 3,
     ) -> dict[str, Any]:
         """Wait for a job's end, told by the listener if there is one, and by looks at Airbyte otherwise.
 
         :param connection_id: the Airbyte connection that the job is known to be of.
         :param until: how long, in seconds since the epoch.
+        :param execution_deadline: how long the job may run, likewise.
         :param poll_interval: seconds between looks.
         :return: what the job came to, see :func:`~airbyte_events_provider.outcome.conclude`.
         """
@@ -180,10 +238,15 @@ class AirbyteHook(BaseHook):
             hub = replace(read_hub(self.airbyte_conn_id, self.listener_conn_id), airbyte=self.settings)
 
         async def work() -> dict[str, Any]:
+            deadlines = [each for each in (until, execution_deadline) if each is not None]
             wait: Awaitable[JobEvent] = wait_alone(
-                hub, int(job_id), connection_id=connection_id, until=until, poll_interval=poll_interval
+                hub,
+                int(job_id),
+                connection_id=connection_id,
+                until=min(deadlines, default=None),
+                poll_interval=poll_interval,
             )
-            return await conclude(wait, int(job_id), until)
+            return await conclude(wait, int(job_id), until, execution_deadline)
 
         return run_blocking(work)
 
@@ -206,28 +269,26 @@ class AirbyteHook(BaseHook):
         raise AirflowException(told["message"])
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether all works that the connection is for; if not, which part does not.
+        """Whether all works that the connection is for; if not, which part does not, and what to do.
 
         :return: the answer, and it in words.
         """
+
+        async def examine(settings: AirbyteSettings) -> str:
+            found, job = await diagnose_airbyte(settings)
+            chosen = choose_listener(self.listener_conn_id, settings)
+            if chosen is None:
+                return f"{found} No listener is configured: waiting tasks poll."
+            try:
+                return f"{found} {await diagnose_listener(await aread_listener(chosen), settings, job)}"
+            except (Fault, SettingsError, AirflowNotFoundException) as exc:
+                raise Fault(f"{found} But not all of its listener: {exc}") from exc
+
         try:
             settings = self.settings
-            self._call(lambda airbyte: airbyte.health(), attempts=1)
-        except AirflowException as exc:
-            return False, f"The server's URL: {exc}"
-        try:
-            self._call(lambda airbyte: airbyte.list_jobs(limit=1), attempts=1)
-        except AirflowException as exc:
-            refused = isinstance(exc.__cause__, (Unauthorized, NotFound))
-            part = "The credentials" if refused else "Listing jobs"
-            if isinstance(exc.__cause__, Forbidden):
-                part = "The permission to list jobs"
-            return False, f"{part}: {exc}"
-        chosen = choose_listener(self.listener_conn_id, settings)
-        if chosen is None:
-            return True, "Airbyte answers. No listener is configured: waiting tasks poll."
-        works, words = ListenerHook(chosen).test_connection()
-        return works, f"Airbyte answers. {words}" if works else f"Airbyte answers, but not the listener: {words}"
+            return True, run_blocking(lambda: examine(settings))
+        except (Fault, AirbyteEventsError, AirflowException) as exc:
+            return False, str(exc)
 
 
 @contextlib.contextmanager

@@ -13,13 +13,15 @@ from airbyte_events.errors import AirbyteEventsError
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.clients import open_listener
 from airbyte_events_provider.connections import aread_listener, read_listener
+from airbyte_events_provider.hooks.diagnosis import Fault, diagnose_listener
+from airbyte_events_provider.hooks.forms import behaviour, widgets
 
 
 class ListenerHook(BaseHook):
     """A listener, which tells of Airbyte's jobs when they end.
 
     :param listener_conn_id: the Airflow connection: host is the listener's URL, password is one of its API tokens.
-        Extra: ``verify``.
+        Extra: ``dashboard_url``, ``verify``, ``client_cert``.
     """
 
     conn_name_attr = "listener_conn_id"
@@ -34,11 +36,12 @@ class ListenerHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """How Airflow's form names the fields."""
-        return {
-            "hidden_fields": ["login", "schema", "port"],
-            "relabeling": {"host": "Listener URL", "password": "API token"},
-            "placeholders": {"host": "http://localhost:8484"},
-        }
+        return behaviour(cls.conn_type)
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The fields of the extra in Airflow's form, before Airflow 3.2."""
+        return widgets(cls.conn_type)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[FeedClient]:
@@ -56,12 +59,6 @@ class ListenerHook(BaseHook):
         """
         try:
             settings = read_listener(self.listener_conn_id)
-
-            async def ask() -> None:
-                async with open_listener(settings) as feed:
-                    await feed.watch([])
-
-            run_blocking(ask)
-        except (AirbyteEventsError, AirflowException) as exc:
+            return True, run_blocking(lambda: diagnose_listener(settings, None, None))
+        except (Fault, AirbyteEventsError, AirflowException) as exc:
             return False, str(exc)
-        return True, f"The listener {settings.url} answers."

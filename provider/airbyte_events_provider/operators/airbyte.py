@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    conf,
+)
 
-from airbyte_events.events import JobStatus
-from airbyte_events_provider.connections import SECTION
+from airbyte_events.events import JobStatus, parse_time
+from airbyte_events_provider.connections import SECTION, read_hub
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.outcome import CANCELLED, SUCCESS, TIMEOUT, missing_records
-from airbyte_events_provider.submission import How, Submission
+from airbyte_events_provider.ledger import Ledger
+from airbyte_events_provider.lineage import lineage
+from airbyte_events_provider.links import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
+from airbyte_events_provider.outcome import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
+from airbyte_events_provider.resumption import Wanted, resume
+from airbyte_events_provider.starting import start_in_triggerer
+from airbyte_events_provider.submission import How, OnConflict, Submission
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-_STARTED = {
+    from airbyte_events.airbyte import Job
+
+JOB_TYPES = ("sync", "reset", "clear")
+
+_SAID = {
     How.STARTED: "Airbyte job %s of connection %s was started",
     How.ATTACHED: "Airbyte job %s of connection %s runs already: waiting for that one",
     How.FOUND: "Airbyte job %s of connection %s was started, though Airbyte's answer was lost",
+    How.RESUMED: "Airbyte job %s of connection %s is that of an earlier try: going on with it",
 }
 
 
@@ -30,12 +48,16 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     """Starts a sync in Airbyte and waits for its end: told by a listener where there is one, by polling otherwise.
 
     Three ways: in the worker (the default), in the triggerer (``deferrable=True``, which takes no worker slot), or by a
-    later :class:`~airbyte_events_provider.sensors.airbyte.AirbyteJobSensor` (``asynchronous=True``). In each the
-    task's result is the job id.
+    later :class:`~airbyte_events_provider.sensors.airbyte.AirbyteJobSensor` (``asynchronous=True``).
 
-    While a sync of the connection runs already, that is the one that is waited for. A failed job fails the task with
-    Airbyte's reason. A job that somebody cancelled in Airbyte fails it for good: a retry does not undo a person's
-    decision.
+    In each the task's result is the job id. One that has waited leaves more as XComs: ``status``, ``records``,
+    ``bytes``, ``started_at``, ``finished_at`` (RFC 3339, UTC), ``duration_seconds``, and ``job``, which has these and
+    the rest of what is known of the job.
+
+    A task is never the reason for a second sync: a retry goes on with the job that an earlier try has started, whether
+    that is active still or has succeeded meanwhile, and starts another only if it failed. A failed job fails the task
+    with Airbyte's reason. A job that somebody cancelled in Airbyte fails it for good: a retry does not undo a person's
+    decision. To clear the task starts a new job.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
@@ -44,16 +66,29 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :param api_version: only ``v1`` exists.
     :param wait_seconds: between looks at Airbyte where no listener tells. Deferred tasks share their looks, which come
         no more often than ``[airbyte_events] poll_interval`` says.
-    :param timeout: seconds to wait. Then the task fails, and the job goes on.
+    :param timeout: seconds to wait, None for as long as it takes. Then the task fails, and the job goes on.
     :param listener_conn_id: the Airflow connection of the listener; by default the one that the Airbyte's connection or
         Airflow's configuration names. An empty string is none. Templated.
+    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param on_conflict: what to do while another job of the connection runs: ``attach`` (wait for that one, as for the
+        task's own; one of another type is as with ``wait``), ``wait`` (for its end, then start), ``fail`` or ``skip``.
+    :param retry_cancelled: let a retry start the job again that a person has cancelled in Airbyte.
+    :param cancel_on_kill: cancel the job when a person fails or clears the task while it waits, or marks it as success.
+        In the triggerer that needs Airflow 3.3.
+    :param cancel_on_timeout: cancel the job when ``timeout`` is over.
     :param min_records: a success that moved fewer records fails the task: Airbyte can call a job successful that never
         ran.
+    :param end_from_trigger: let the trigger end a task that succeeded, without a worker for it. Airflow then sends no
+        e-mail, calls no ``on_success_callback`` in a worker, and updates no outlets: a task that has outlets goes on in
+        a worker all the same. Needs ``deferrable``.
+    :param start_from_trigger: let the triggerer start the job, too, without a worker for it. A retry begins in a
+        worker. Needs ``deferrable``, and Airflow 3.3; older versions, and mapped tasks, begin in a worker.
     :param execution_timeout: how long the task may take (a ``timedelta``). Then the job is cancelled, and the task
         fails.
     """
 
     template_fields: Sequence[str] = ("connection_id", "airbyte_conn_id", "listener_conn_id")
+    operator_extra_links = (AirbyteConnectionLink(), AirbyteJobLink(), ListenerJobLink())
     ui_color = "#6C51FD"
 
     def __init__(
@@ -64,10 +99,17 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         api_version: str = "v1",
         wait_seconds: float = 3,
-        timeout: float = 3600,
+        timeout: float | None = 3600,
         *,
         listener_conn_id: str | None = None,
+        job_type: str = "sync",
+        on_conflict: str = OnConflict.ATTACH.value,
+        retry_cancelled: bool = False,
+        cancel_on_kill: bool = True,
+        cancel_on_timeout: bool = False,
         min_records: int | None = None,
+        end_from_trigger: bool = False,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -79,9 +121,45 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.wait_seconds = wait_seconds
         self.timeout = timeout
         self.listener_conn_id = listener_conn_id
+        self.job_type = job_type
+        self.on_conflict = on_conflict
+        self.retry_cancelled = retry_cancelled
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_on_timeout = cancel_on_timeout
         self.min_records = min_records
+        self.end_from_trigger = end_from_trigger
         self.job_id: int | None = None
         self._killed = False
+        self._told: Mapping[str, Any] | None = None
+        self._ledger: Ledger | None = None
+        self._check(start_from_trigger)
+        self.start_from_trigger = start_from_trigger
+        if start_from_trigger:
+            # Both are set here, for Airflow reads them from the operator when it parses the DAG.
+            self.start_from_trigger, self.start_trigger_args = start_in_triggerer(self)
+
+    def _check(self, start_from_trigger: bool) -> None:
+        """:raises ValueError: if the arguments can't be meant so."""
+        if self.job_type == "refresh":
+            raise ValueError(
+                "job_type='refresh': Airbyte's public API starts no refresh (it answers 422). Start it in Airbyte, and "
+                "wait for it by AirbyteJobSensor; or use 'clear', then 'sync', which loads everything again, too."
+            )
+        _one_of("job_type", self.job_type, JOB_TYPES)
+        _one_of("on_conflict", self.on_conflict, [each.value for each in OnConflict])
+        if self.min_records is not None and self.min_records < 0:
+            raise ValueError("min_records can't be negative")
+        waits = {
+            "min_records": self.min_records is not None,
+            "cancel_on_timeout": self.cancel_on_timeout,
+            "end_from_trigger": self.end_from_trigger,
+            "start_from_trigger": start_from_trigger,
+        }
+        given = [name for name, is_given in waits.items() if is_given]
+        if self.asynchronous and given:
+            raise ValueError(f"asynchronous=True does not wait for the job's end, so {given[0]} can't do anything")
+        if not self.deferrable and (needing := [name for name in given if name.endswith("_from_trigger")]):
+            raise ValueError(f"{needing[0]}=True needs deferrable=True")
 
     @cached_property
     def hook(self) -> AirbyteHook:
@@ -89,87 +167,231 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
 
     def execute(self, context: Context) -> int:
-        """Start the sync, and wait for its end unless told otherwise.
+        """Start the job, or go on with that of an earlier try, and wait for its end unless told otherwise.
 
         :return: the job id.
         """
-        began = time.time()
-        submission = self.hook.submit(self.connection_id)
-        job_id = self.job_id = submission.job.job_id
-        self.log.info(_STARTED[submission.how], job_id, self.connection_id)
-        if self.asynchronous:
-            return job_id
-        if self.deferrable and not submission.job.status.terminal:
-            self._defer(submission, began)
-        told = self.hook.wait(
-            job_id,
-            connection_id=submission.job.connection_id,
-            until=began + self.timeout,
-            poll_interval=self.wait_seconds,
-        )
-        return self._finish(told)
+        return self._run(context, time.time())
 
-    def _defer(self, submission: Submission, began: float) -> None:
-        limit = self.execution_timeout
-        # Airflow's own time-out of a deferral would not ask for the job's status before it strikes.
-        self.defer(
-            trigger=AirbyteSyncTrigger(
-                submission.job.job_id,
-                self.airbyte_conn_id,
-                end_time=began + self.timeout,
-                poll_interval=max(self.wait_seconds, conf.getfloat(SECTION, "poll_interval", fallback=10.0)),
-                execution_deadline=None if limit is None else began + limit.total_seconds(),
-                listener_conn_id=self.listener_conn_id,
-                connection_id=submission.job.connection_id,
-            ),
-            method_name="execute_complete",
-        )
-
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> int:
+    def execute_complete(self, context: Context, event: Mapping[str, Any], began: float | None = None) -> int:
         """Go on where the trigger has fired.
 
         :return: the job id.
         """
+        if event["status"] == BEGIN:
+            self.log.info("%s", event["message"])
+            return self._run(context, time.time())
         self.job_id = event["job_id"]
-        return self._finish(event)
+        return self._finish(context, event, began or time.time())
 
-    def _finish(self, told: Mapping[str, Any]) -> int:
+    def execute_after(self, context: Context, event: Mapping[str, Any], began: float) -> int:
+        """Go on where the job that was in the way has ended.
+
+        :return: the job id.
+        """
+        self._check_turn(event)
+        return self._run(context, began, resuming=False)
+
+    def _run(self, context: Context, began: float, *, resuming: bool = True) -> int:
+        ledger = self._ledger = Ledger(context)
+        submission = (self._resume(ledger) if resuming else None) or self._submit(ledger)
+        while submission.how is How.IN_THE_WAY:
+            self._wait_for_turn(submission.job, began)
+            submission = self._submit(ledger)
+        job = submission.job
+        self.job_id = job.job_id
+        self.log.info(_SAID[submission.how], job.job_id, self.connection_id)
+        self._leave_links(context, job)
+        if self.asynchronous:
+            return job.job_id
+        if self.deferrable and not job.status.terminal:
+            self._defer(job, began)
+        told = self.hook.wait(
+            job.job_id,
+            connection_id=job.connection_id,
+            until=self._until(began),
+            execution_deadline=self._until(began) if self.cancel_on_timeout else None,
+            poll_interval=self.wait_seconds,
+        )
+        return self._finish(context, told, began)
+
+    @property
+    def _wanted(self) -> Wanted:
+        return Wanted(
+            connection_id=self.connection_id,
+            job_type=self.job_type,
+            retries=self.retries or 0,
+            retry_cancelled=self.retry_cancelled,
+            cancel_on_kill=self.cancel_on_kill,
+            begun_by_trigger=self.start_from_trigger,
+        )
+
+    def _resume(self, ledger: Ledger) -> Submission | None:
+        job = resume(self.hook, ledger, self._wanted)
+        return None if job is None else Submission(job=job, how=How.RESUMED)
+
+    def _submit(self, ledger: Ledger) -> Submission:
+        entry = self._wanted.entry(self.hook, ledger)
+        ledger.write(entry)
+        submission = self.hook.submit(self.connection_id, self.job_type, OnConflict(self.on_conflict))
+        if submission.how is How.IN_THE_WAY:
+            ledger.forget()
+        else:
+            adopted = submission.how is How.ATTACHED and ledger.just_cleared(self.retries or 0)
+            ledger.write(replace(entry, job_id=submission.job.job_id, adopted=adopted))
+        return submission
+
+    def _wait_for_turn(self, other: Job, began: float) -> None:
+        """Do as ``on_conflict`` says about the job that is in the way."""
+        kind = other.job_type or "of unknown type"
+        what = f"Airbyte job {other.job_id} ({kind}) of connection {self.connection_id} runs"
+        if self.on_conflict == OnConflict.FAIL.value:
+            raise AirflowException(f"{what}, and on_conflict='fail': nothing was started.")
+        if self.on_conflict == OnConflict.SKIP.value:
+            raise AirflowSkipException(f"{what}, and on_conflict='skip': nothing was started.")
+        self.log.info("%s: waiting for its end, to start a %s then", what, self.job_type)
+        if self.deferrable:
+            self.defer(
+                trigger=self._trigger(other, began, cancel_on_kill=False),
+                method_name="execute_after",
+                kwargs={"began": began},
+            )
+        self._check_turn(
+            self.hook.wait(
+                other.job_id,
+                connection_id=other.connection_id,
+                until=self._until(began),
+                poll_interval=self.wait_seconds,
+            )
+        )
+
+    def _check_turn(self, event: Mapping[str, Any]) -> None:
+        if event["job"] is None:
+            raise AirflowException(f"{event['message']} It was in the way, so nothing was started.")
+        self.log.info("%s Now it is this task's turn.", event["message"])
+
+    def _leave_links(self, context: Context, job: Job) -> None:
+        if (ti := context.get("ti")) is None:
+            return
+        hub = read_hub(self.airbyte_conn_id, self.listener_conn_id)
+        workspace_id = self.hook.workspace_of(self.connection_id)
+        links = link_xcoms(
+            hub.airbyte, hub.listener, connection_id=self.connection_id, job_id=job.job_id, workspace_id=workspace_id
+        )
+        for key, url in links.items():
+            ti.xcom_push(key=key, value=url)
+
+    def _until(self, began: float) -> float | None:
+        return None if self.timeout is None else began + self.timeout
+
+    def _defer(self, job: Job, began: float) -> None:
+        ends = self.end_from_trigger and not self.outlets
+        if self.end_from_trigger and self.outlets:
+            self.log.info("The task has outlets, which no trigger updates: it will end in a worker")
+        self.defer(
+            trigger=self._trigger(job, began, cancel_on_kill=self.cancel_on_kill, end_from_trigger=ends),
+            method_name="execute_complete",
+            kwargs={"began": began},
+        )
+
+    def _trigger(
+        self, job: Job, began: float, *, cancel_on_kill: bool, end_from_trigger: bool = False
+    ) -> AirbyteSyncTrigger:
+        until = self._until(began)
+        limits = [None if self.execution_timeout is None else began + self.execution_timeout.total_seconds()]
+        limits += [until] if self.cancel_on_timeout else []
+        # Airflow's own time-out of a deferral would not ask for the job's status before it strikes.
+        return AirbyteSyncTrigger(
+            job.job_id,
+            self.airbyte_conn_id,
+            end_time=until,
+            poll_interval=max(self.wait_seconds, conf.getfloat(SECTION, "poll_interval", fallback=10.0)),
+            execution_deadline=min((limit for limit in limits if limit is not None), default=None),
+            listener_conn_id=self.listener_conn_id,
+            connection_id=job.connection_id,
+            cancel_on_kill=cancel_on_kill,
+            end_from_trigger=end_from_trigger,
+            min_records=self.min_records,
+        )
+
+    def _finish(self, context: Context, told: Mapping[str, Any], began: float) -> int:
+        self._told = told
         job_id: int = told["job_id"]
         status, message = told["status"], told["message"]
+        ledger = Ledger(context)
         if status == SUCCESS:
             if (shortage := missing_records(told, self.min_records)) is not None:
+                self._give_up(ledger)
                 raise AirflowException(shortage)
             self.log.info("%s", message)
+            push(context, told)
             return job_id
-        if status == CANCELLED and self._killed:
-            raise AirflowException(f"Airbyte job {job_id} was cancelled, since its task was ended from outside.")
-        self.log.error("%s", message)
-        if status == CANCELLED:
-            raise AirflowFailException(
-                f"{message} A retry would undo that decision, so there is none: clear the task to sync again."
-            )
         if status == TIMEOUT:
-            return self._cancel_overdue(job_id, message)
+            return self._cancel_overdue(context, told, began)
+        if status == CANCELLED:
+            return self._heed_cancellation(context, told, began)
+        self.log.error("%s", message)
         raise AirflowException(message)
 
-    def _cancel_overdue(self, job_id: int, message: str) -> int:
+    def _heed_cancellation(self, context: Context, told: Mapping[str, Any], began: float) -> int:
+        job_id, message = told["job_id"], told["message"]
+        ledger = Ledger(context)
+        if self._killed:
+            self._give_up(ledger)
+            raise AirflowException(f"Airbyte job {job_id} was cancelled, since its task was ended from outside.")
+        entry = ledger.read()
+        if entry is not None and entry.adopted and ledger.cleared_away(parse_time(told["job"]["finished_at"])):
+            self.log.info("Airbyte job %s was cancelled because the task was cleared: starting another", job_id)
+            return self._run(context, began, resuming=False)
+        self.log.error("%s", message)
+        if self.retry_cancelled:
+            raise AirflowException(message)
+        raise AirflowFailException(
+            f"{message} A retry would undo that decision, so there is none: clear the task to sync again."
+        )
+
+    def _cancel_overdue(self, context: Context, told: Mapping[str, Any], began: float) -> int:
+        job_id, message = told["job_id"], told["message"]
+        self.log.error("%s", message)
+        self._give_up(Ledger(context))
         try:
             job = self.hook.cancel_job(job_id)
         except AirflowException as exc:
             raise AirflowException(f"{message} The job could not be cancelled: {exc}") from exc
         if job.status is JobStatus.SUCCEEDED:
             self.log.warning("Airbyte job %s has succeeded after all, before it could be cancelled", job_id)
-            return job_id
+            return self._finish(context, self.hook.wait(job_id, connection_id=job.connection_id), began)
         raise AirflowException(f"{message} The job is {job.status.value} now.")
+
+    def _give_up(self, ledger: Ledger) -> None:
+        """Have a retry start another job."""
+        if (entry := ledger.read()) is not None:
+            ledger.write(replace(entry, done=True))
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What OpenLineage is told, where Airflow's provider for it is installed, whether the task succeeded or not."""
+        return lineage(self.hook, self.connection_id, self._told)
 
     def on_kill(self) -> None:
         """Cancel the job, if it runs."""
-        if self.job_id is None:
+        if self.job_id is None or not self.cancel_on_kill:
             return
         self._killed = True
+        self._cancel_killed(self.job_id)
+        # After that, for it may fail: a task that was cleared is no longer this one's.
+        if self._ledger is not None:
+            with contextlib.suppress(AirflowException):
+                self._give_up(self._ledger)
+
+    def _cancel_killed(self, job_id: int) -> None:
         try:
-            job = self.hook.cancel_job(self.job_id)
+            job = self.hook.cancel_job(job_id)
         except AirflowException as exc:
-            self.log.warning("Airbyte job %s could not be cancelled: %s", self.job_id, exc)
+            self.log.warning("Airbyte job %s could not be cancelled: %s", job_id, exc)
         else:
-            self.log.info("The task was ended from outside: Airbyte job %s is %s", self.job_id, job.status.value)
+            self.log.info("The task was ended from outside: Airbyte job %s is %s", job_id, job.status.value)
+
+
+def _one_of(name: str, value: object, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is none of {', '.join(allowed)}")

@@ -1,16 +1,26 @@
-"""The trigger that waits for an Airbyte job."""
+"""The triggers that wait for Airbyte jobs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Hashable, Iterable
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from airbyte_events.airbyte import Job
+from airbyte_events.ends import Place, Wanted
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobEvent
+from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
-from airbyte_events_provider.outcome import ERROR, arrival, conclude
+from airbyte_events_provider.ledger import prepared_at
+from airbyte_events_provider.outcome import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
+from airbyte_events_provider.starting import NotStarted, start
+from airbyte_events_provider.stream import SHARES_STREAMS, Member, Producer, stream_of
+from airbyte_events_provider.submission import OnConflict, find_created
+from airbyte_events_provider.syncs import Sought, await_sync, moment
+from airbyte_events_provider.watching import Watch, several, terminal_status, watch_on
 
 
 class AirbyteSyncTrigger(BaseTrigger):
@@ -22,7 +32,7 @@ class AirbyteSyncTrigger(BaseTrigger):
 
     :param job_id: which job.
     :param conn_id: the Airflow connection of the Airbyte.
-    :param end_time: until when to wait, in seconds since the epoch.
+    :param end_time: until when to wait, in seconds since the epoch; None for as long as it takes.
     :param poll_interval: seconds between looks while no listener tells. The triggers of one Airbyte share their looks,
         and the shortest interval counts.
     :param execution_deadline: until when the job may run, in seconds since the epoch. This and ``end_time`` are
@@ -31,18 +41,22 @@ class AirbyteSyncTrigger(BaseTrigger):
         Airflow's configuration names. An empty string is none.
     :param connection_id: the Airbyte connection that the job is of; another Airbyte's job is not taken for it.
     :param cancel_on_kill: whether the job is cancelled when a person fails, clears or marks the deferred task.
+    :param end_from_trigger: whether a success ends the task without a worker.
+    :param min_records: a success that moved fewer records is left to a worker, which fails the task.
     """
 
     def __init__(
         self,
         job_id: int,
         conn_id: str,
-        end_time: float,
+        end_time: float | None,
         poll_interval: float,
         execution_deadline: float | None = None,
         listener_conn_id: str | None = None,
         connection_id: str | None = None,
         cancel_on_kill: bool = True,
+        end_from_trigger: bool = False,
+        min_records: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.job_id = job_id
@@ -53,6 +67,8 @@ class AirbyteSyncTrigger(BaseTrigger):
         self.listener_conn_id = listener_conn_id
         self.connection_id = connection_id
         self.cancel_on_kill = cancel_on_kill
+        self.end_from_trigger = end_from_trigger
+        self.min_records = min_records
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class path, and the arguments to make the same trigger elsewhere; none of them is secret."""
@@ -67,6 +83,8 @@ class AirbyteSyncTrigger(BaseTrigger):
                 "listener_conn_id": self.listener_conn_id,
                 "connection_id": self.connection_id,
                 "cancel_on_kill": self.cancel_on_kill,
+                "end_from_trigger": self.end_from_trigger,
+                "min_records": self.min_records,
             },
         )
 
@@ -77,7 +95,16 @@ class AirbyteSyncTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
         # Nothing that must end in the task that began it (a task group, a cancel scope) is open around the yield.
-        yield TriggerEvent(await self._conclude())  # type: ignore[no-untyped-call]
+        yield await self.event()
+
+    async def event(self) -> TriggerEvent:
+        """Wait; what is to be fired then."""
+        told = await self._conclude()
+        succeeded = told["status"] == SUCCESS and missing_records(told, self.min_records) is None
+        if self.end_from_trigger and succeeded:
+            # What fails goes on in a worker: only there it can fail for good, or fire off e-mails.
+            return TaskSuccessEvent(xcoms=xcoms(told))
+        return TriggerEvent(told)  # type: ignore[no-untyped-call]
 
     async def _conclude(self) -> dict[str, Any]:
         try:
@@ -112,3 +139,322 @@ class AirbyteSyncTrigger(BaseTrigger):
             self.log.warning("Airbyte job %s could not be cancelled: %s", self.job_id, exc)
         else:
             self.log.info("The task was ended by a person: Airbyte job %s is %s", self.job_id, job.status.value)
+
+
+class AirbyteStartTrigger(BaseTrigger):
+    """Starts an Airbyte job and waits for its end: a task that begins in the triggerer needs no worker for either.
+
+    Fires the events of :class:`AirbyteSyncTrigger`. What is not plain sailing (a retry, a job in the way, an Airbyte
+    that refuses) it leaves to a worker, by an event with ``status`` ``begin`` and a ``message``.
+
+    A trigger may begin again, in this process or another. It looks first for a job that was created since Airflow
+    prepared the task's try: so none is started twice.
+
+    :param connection_id: the Airbyte connection (UUID). Templated.
+    :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
+    :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`. Templated.
+    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param on_conflict: see :class:`~airbyte_events_provider.submission.OnConflict`.
+    :param timeout: seconds to wait, None for as long as it takes.
+    :param execution_timeout: seconds that the job may take.
+    :param poll_interval: as for :class:`AirbyteSyncTrigger`, and so are the rest.
+    """
+
+    def __init__(
+        self,
+        connection_id: str,
+        airbyte_conn_id: str,
+        listener_conn_id: str | None = None,
+        job_type: str = "sync",
+        on_conflict: str = "attach",
+        timeout: float | None = None,
+        execution_timeout: float | None = None,
+        poll_interval: float = 10.0,
+        cancel_on_kill: bool = True,
+        end_from_trigger: bool = False,
+        min_records: int | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.connection_id = connection_id
+        self.airbyte_conn_id = airbyte_conn_id
+        self.listener_conn_id = listener_conn_id
+        self.job_type = job_type
+        self.on_conflict = on_conflict
+        self.timeout = timeout
+        self.execution_timeout = execution_timeout
+        self.poll_interval = poll_interval
+        self.cancel_on_kill = cancel_on_kill
+        self.end_from_trigger = end_from_trigger
+        self.min_records = min_records
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """See :meth:`AirbyteSyncTrigger.serialize`."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "connection_id": self.connection_id,
+                "airbyte_conn_id": self.airbyte_conn_id,
+                "listener_conn_id": self.listener_conn_id,
+                "job_type": self.job_type,
+                "on_conflict": self.on_conflict,
+                "timeout": self.timeout,
+                "execution_timeout": self.execution_timeout,
+                "poll_interval": self.poll_interval,
+                "cancel_on_kill": self.cancel_on_kill,
+                "end_from_trigger": self.end_from_trigger,
+                "min_records": self.min_records,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Start, wait, then fire once."""
+        yield await self._event()
+
+    async def _event(self) -> TriggerEvent:
+        try:
+            return await self._waiting(await self._start()).event()
+        except NotStarted as exc:
+            message = str(exc)
+        except Exception as exc:
+            self.log.exception("No job of Airbyte connection %s could be started here", self.connection_id)
+            message = f"{type(exc).__name__}: {exc}"
+        return TriggerEvent({"status": BEGIN, "message": f"Beginning in a worker: {message}"})  # type: ignore[no-untyped-call]
+
+    async def _start(self) -> Job:
+        if (getattr(self.task_instance, "try_number", 1) or 1) > 1:
+            raise NotStarted("this is not the task's first try.")
+        async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared, shared.starting:
+            return await start(
+                shared.airbyte,
+                self.connection_id,
+                self.job_type,
+                OnConflict(self.on_conflict),
+                since=prepared_at(self.task_instance),
+            )
+
+    def _waiting(self, job: Job) -> AirbyteSyncTrigger:
+        # Not from now: this may be the second trigger that waits for it.
+        began = time.time() if job.started_at is None else job.started_at.timestamp()
+        return AirbyteSyncTrigger(
+            job.job_id,
+            self.airbyte_conn_id,
+            end_time=None if self.timeout is None else began + self.timeout,
+            poll_interval=self.poll_interval,
+            execution_deadline=None if self.execution_timeout is None else began + self.execution_timeout,
+            listener_conn_id=self.listener_conn_id,
+            connection_id=self.connection_id,
+            end_from_trigger=self.end_from_trigger,
+            min_records=self.min_records,
+        )
+
+    async def on_kill(self) -> None:
+        """Cancel the job, if it was started; see :meth:`AirbyteSyncTrigger.on_kill`."""
+        since = prepared_at(self.task_instance)
+        if not self.cancel_on_kill or since is None:
+            return
+        try:
+            async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared:
+                # One whose creation was cut off is there as well.
+                job = await find_created(shared.airbyte, self.connection_id, self.job_type, since)
+        except AirbyteEventsError as exc:
+            self.log.warning("The job of Airbyte connection %s could not be cancelled: %s", self.connection_id, exc)
+            return
+        if job is not None:
+            await self._waiting(job).on_kill()
+
+
+class AirbyteConnectionSyncTrigger(BaseTrigger):
+    """Fires once, when a connection has a successful job that ended after a given time, whoever started it.
+
+    The events are those of :class:`AirbyteSyncTrigger`: ``success``, or ``timeout`` past the end time, or ``error`` if
+    nobody can be asked.
+
+    :param connection_id: the Airbyte connection (UUID).
+    :param conn_id: the Airflow connection of the Airbyte.
+    :param after: when the job ended at the earliest, ISO 8601.
+    :param end_time: until when to wait, in seconds since the epoch; compared only after Airbyte was asked. None for as
+        long as it takes.
+    :param poll_interval: seconds between looks while no listener tells, see :class:`AirbyteSyncTrigger`.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
+    :param min_records: a success that moved fewer records is not the one.
+    :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`.
+    """
+
+    def __init__(
+        self,
+        connection_id: str,
+        conn_id: str,
+        after: str,
+        end_time: float | None,
+        poll_interval: float,
+        job_type: str = "sync",
+        min_records: int | None = None,
+        listener_conn_id: str | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.connection_id = connection_id
+        self.conn_id = conn_id
+        self.after = after
+        self.end_time = end_time
+        self.poll_interval = poll_interval
+        self.job_type = job_type
+        self.min_records = min_records
+        self.listener_conn_id = listener_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """See :meth:`AirbyteSyncTrigger.serialize`."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "connection_id": self.connection_id,
+                "conn_id": self.conn_id,
+                "after": self.after,
+                "end_time": self.end_time,
+                "poll_interval": self.poll_interval,
+                "job_type": self.job_type,
+                "min_records": self.min_records,
+                "listener_conn_id": self.listener_conn_id,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire once."""
+        yield TriggerEvent(await self._conclude())  # type: ignore[no-untyped-call]
+
+    async def _conclude(self) -> dict[str, Any]:
+        try:
+            after = moment(self.after)
+            if after is None:
+                raise ValueError("after is no time")
+            sought = Sought(
+                connection_id=self.connection_id,
+                after=after,
+                job_type=self.job_type,
+                min_records=self.min_records,
+            )
+            self.log.info("Waiting for %s", sought)
+            return await await_sync(
+                HubKey(self.conn_id, self.listener_conn_id),
+                sought,
+                until=self.end_time,
+                poll_interval=self.poll_interval,
+            )
+        except AirbyteEventsError as exc:
+            message = f"Can't wait for Airbyte connection {self.connection_id}: {exc}"
+        except Exception as exc:
+            # A trigger that ends without an event fails its task without a word.
+            self.log.exception("Waiting for Airbyte connection %s failed", self.connection_id)
+            message = f"Waiting for Airbyte connection {self.connection_id} failed: {type(exc).__name__}: {exc}"
+        return {"status": ERROR, "message": message, "job_id": None, "job": None}
+
+
+class AirbyteSyncEventTrigger(BaseEventTrigger):
+    """For an asset's watcher: fires whenever a job of a connection ends, whoever started it.
+
+    ::
+
+        Asset("orders", watchers=[AssetWatcher(name="synced", trigger=AirbyteSyncEventTrigger(connection_ids="…"))])
+
+    Its events are jobs' event data (:meth:`airbyte_events.events.JobEvent.data`): ``instance``, ``job_id``,
+    ``connection_id``, ``workspace_id``, ``job_type``, ``status``, ``previous_status``, ``started_at``, ``finished_at``,
+    ``observed_at``, ``records``, ``bytes``, ``duration_seconds``, ``origin``, ``error`` (``message``, ``type``,
+    ``origin``), and ``names`` and ``url`` where a webhook brought them. A task of the DAG that is run finds it in the
+    asset event's ``extra["payload"]``.
+
+    Each end is told once. Trouble (with Airbyte, the listener, Airflow's connections) never ends the watch. It begins
+    with what ends once it runs; from Airflow 3.3 on it goes on where it was after a triggerer's death, and repeats at
+    most what Airflow had not stored.
+
+    :param airbyte_conn_id: the Airflow connection of the Airbyte.
+    :param connection_ids: the Airbyte connection (UUID), or several; all by default.
+    :param workspace_ids: only connections in this Airbyte workspace (UUID), or these; all by default.
+    :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``; empty for all.
+    :param statuses: ``succeeded``, ``failed``, ``cancelled``; empty for all.
+    :param listener_conn_id: the Airflow connection of the listener; by default the one that the Airbyte's connection or
+        Airflow's configuration names. An empty string is none.
+    :param poll_interval: seconds between looks while no listener tells; by default as ``[airbyte_events]
+        poll_interval`` says. All triggers of one Airbyte share their looks, and the shortest interval counts.
+    :raises ValueError: if a status is not one that a job ends with.
+    """
+
+    def __init__(
+        self,
+        airbyte_conn_id: str = "airbyte_default",
+        *,
+        connection_ids: str | Iterable[str] | None = None,
+        workspace_ids: str | Iterable[str] | None = None,
+        job_types: str | Iterable[str] = ("sync",),
+        statuses: str | Iterable[str] = ("succeeded",),
+        listener_conn_id: str | None = None,
+        poll_interval: float | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.airbyte_conn_id = airbyte_conn_id
+        self.connection_ids = several(connection_ids)
+        self.workspace_ids = several(workspace_ids)
+        self.job_types = several(job_types)
+        self.statuses = several(statuses)
+        self.listener_conn_id = listener_conn_id
+        self.poll_interval = poll_interval
+        self._watch = Watch(
+            key=HubKey(airbyte_conn_id, listener_conn_id),
+            wanted=Wanted(
+                connection_ids=frozenset(self.connection_ids),
+                job_types=frozenset(self.job_types),
+                statuses=frozenset(map(terminal_status, self.statuses)),
+            ),
+            workspace_ids=frozenset(map(str.lower, self.workspace_ids)),
+            poll_interval=poll_interval,
+        )
+        self._member: Member | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """See :meth:`AirbyteSyncTrigger.serialize`. The same filters, in whatever order, are the same trigger."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "airbyte_conn_id": self.airbyte_conn_id,
+                "connection_ids": self.connection_ids,
+                "workspace_ids": self.workspace_ids,
+                "job_types": self.job_types,
+                "statuses": self.statuses,
+                "listener_conn_id": self.listener_conn_id,
+                "poll_interval": self.poll_interval,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Fire for each end: by a stream of its own, where Airflow has no shared ones (before 3.3)."""
+        async for item in watch_on(self._watch, Place()):
+            if isinstance(item, JobEvent):
+                yield self._event(item)
+
+    def shared_stream_key(self) -> Hashable | None:
+        """The same for all watchers of one Airbyte by one listener."""
+        return ("airbyte-events", *self._watch.key) if SHARES_STREAMS else None
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Producer:
+        """What Airflow reads for all who have the same :meth:`shared_stream_key`."""
+        return Producer(HubKey(kwargs["airbyte_conn_id"], kwargs["listener_conn_id"]))
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """Join the stream, and fire for what is meant for this watcher."""
+        cursors = Cursors(getattr(self, "asset_state_store", None), self.serialize()[1])
+        member = self._member = Member(stream_of(self._watch.key), self._watch, cursors)
+        try:
+            async for item in shared_stream:
+                if item.member is member:
+                    yield self._event(item.event)
+                    item.passed = True
+        finally:
+            member.leave()
+
+    def _event(self, event: JobEvent) -> TriggerEvent:
+        self.log.info("%s", arrival(event))
+        return TriggerEvent(event.data())  # type: ignore[no-untyped-call]
+
+    async def cleanup(self) -> None:
+        """Leave the stream."""
+        if self._member is not None:
+            self._member.leave()

@@ -1,4 +1,8 @@
-"""A simulated Airbyte and listeners on real sockets, known to Airflow by environment variables."""
+"""A simulated Airbyte and listeners on real sockets, known to Airflow by environment variables.
+
+What needs a newer Airflow than the lowest supported one says so:
+``@pytest.mark.needs_airflow(3, 3, "the task state store")``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import anyio
@@ -28,6 +33,20 @@ from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 CLIENT_SECRET = "client-secret-0123456789abcdef"
 API_TOKEN = "api-token-0123456789abcdef012345"
 WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    what = "needs_airflow(major, minor, feature): skipped, with the feature as the reason, on an Airflow that is older"
+    config.addinivalue_line("markers", what)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs_airflow"):
+        major, minor, feature = marker.args
+        if (major, minor) > AIRFLOW:
+            pytest.skip(f"{feature} came with Airflow {major}.{minor}")
 
 
 @pytest.fixture
@@ -144,7 +163,7 @@ class Stage:
         return await running
 
     @asynccontextmanager
-    async def listener(self, **settings: Any) -> AsyncIterator[Served]:
+    async def listener(self, *, port: int = 0, **settings: Any) -> AsyncIterator[Served]:
         """A listener for this Airbyte, which sends its webhooks there. It hardly polls: what is told, webhooks told."""
         instance = InstanceSettings(
             airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET)
@@ -156,7 +175,7 @@ class Stage:
             "webhook_tokens": [WEBHOOK_TOKEN],
             "poll_interval": 3600,
         }
-        with bind("127.0.0.1", 0) as bound:
+        with bind("127.0.0.1", port) as bound:
             async with assemble(Settings.exactly(**given | settings)) as listener, anyio.create_task_group() as tasks:
                 server = Server(listener.app, timeout_graceful_shutdown=1)
                 tasks.start_soon(server.serve, [bound])

@@ -9,11 +9,14 @@ from typing import Any
 
 import anyio.to_thread
 import pytest
+from airbyte_api.api import GetJobRequest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
-from airbyte_events.simulator import Fault
+from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
+
+from .conftest import CLIENT_SECRET
 
 pytestmark = pytest.mark.anyio
 
@@ -70,15 +73,64 @@ async def check(conn_id: str = "airbyte_default") -> tuple[bool, str]:
     return await anyio.to_thread.run_sync(AirbyteHook(conn_id).test_connection)
 
 
-async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: Any) -> None:
+async def test_the_connection_test_says_what_it_found(stage: Any) -> None:
     works, words = await check()
     assert works, words
-    assert f"the listener {listener.url} answers" in words.lower()
+    assert words == (
+        f"Airbyte at {stage.sim.url}/api/public/v1 answers, accepts the credentials and lists jobs. "
+        "No listener is configured: waiting tasks poll."
+    )
 
+
+async def test_the_connection_test_compares_airbyte_and_listener(stage: Any, listener: Any) -> None:
+    works, words = await check()
+    assert works, words
+    assert "whether it listens to this Airbyte shows when that has a job" in words
+
+    stage.end(stage.start())
+    works, words = await check()
+    assert works, words
+    assert f"The listener {listener.url} answers, takes the token, and knows this Airbyte as 'default'." in words
+
+    stage.connect_airbyte(instance="eu", listener_conn_id="listener")
+    works, words = await check()
+    assert not works
+    assert f"The instance: the listener {listener.url} has none called 'eu'" in words
+
+    async with serve_simulator(Simulator(client_id="client", client_secret=CLIENT_SECRET)) as other:
+        stage.connect(
+            "airbyte_default",
+            conn_type="airbyte",
+            host=other.url,
+            login="client",
+            password=CLIENT_SECRET,
+            extra={"listener_conn_id": "listener"},
+        )
+        theirs = other.world.add_connection(Script.hanging())
+        for _ in range(3):  # the first of them has a number that both have
+            other.world.end_job(other.world.start_job(theirs), "succeeded")
+        works, words = await check()
+        assert not works
+        assert "what the listener" in words
+        assert "is another Airbyte: it does not have job 1 of this one" in words
+
+
+async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: Any) -> None:
     stage.connect_listener(listener.url, "wrong-token-0123456789abcdef0123")
     works, words = await check()
     assert not works
+    assert "But not all of its listener: The listener's API token:" in words
     assert "refuses the API token" in words
+
+    stage.connect_listener("http://127.0.0.1:9")
+    works, words = await check()
+    assert not works
+    assert "Does it run, and is it reached from here?" in words
+
+    stage.connect_listener(stage.sim.url)
+    works, words = await check()
+    assert not works
+    assert "Is that a listener's?" in words
 
     stage.sim.add_fault(Fault(kind="status", status=403, route="GET /jobs", count=1))
     works, words = await check()
@@ -89,22 +141,80 @@ async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: 
     works, words = await check()
     assert not works
     assert words.startswith("The credentials")
+    assert "Settings, Applications" in words
     assert "wrong-secret" not in words
 
     stage.connect("airbyte_default", conn_type="airbyte", host="http://127.0.0.1:9")
     works, words = await check()
     assert not works
-    assert words.startswith("The server's URL")
+    assert words.startswith("The server's URL: nobody answers")
+
+    stage.connect("airbyte_default", conn_type="airbyte", host=f"{listener.url}/v1")
+    works, words = await check()
+    assert not works
+    assert "The server's URL: " in words
+
+    stage.connect("airbyte_default", conn_type="airbyte", host="http://airbyte:8000/api/v1")
+    works, words = await check()
+    assert not works
+    assert "is of the internal configuration API: write http://airbyte:8000/api/public/v1" in words
 
 
 async def test_the_listeners_connection_test(stage: Any, listener: Any) -> None:
     assert await anyio.to_thread.run_sync(ListenerHook("listener").test_connection) == (
         True,
-        f"The listener {listener.url} answers.",
+        f"The listener {listener.url} answers and takes the token.",
     )
     works, words = await anyio.to_thread.run_sync(ListenerHook("nowhere").test_connection)
     assert not works
     assert "nowhere" in words
+
+
+async def test_airbytes_sdk_for_those_who_used_it(stage: Any) -> None:
+    job = stage.start()
+
+    def ask() -> Any:
+        sdk = AirbyteHook().airbyte_api
+        try:
+            return sdk.jobs.get_job(request=GetJobRequest(job_id=job.id))
+        finally:
+            sdk.sdk_configuration.client.close()
+
+    answer = await anyio.to_thread.run_sync(ask)
+    assert (answer.job_response.job_id, answer.job_response.status) == (job.id, "running")
+
+
+async def test_without_airbytes_sdk(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "airbyte_api", None)
+    with pytest.raises(AirflowException, match="pip install 'airbyte-api>=1,<2', or use the hook's own methods"):
+        await anyio.to_thread.run_sync(AirbyteHook().create_api_session)
+
+
+async def test_requests_go_by_the_proxy(stage: Any, server: Any) -> None:
+    proxy = server.url.replace("http://", "http://user:pass@")
+    server.on("GET /api/public/v1/jobs/7", server.reply(200, {}))
+    stage.connect("airbyte_default", conn_type="airbyte", host="http://airbyte.invalid", extra={"proxies": proxy})
+    with pytest.raises(AirflowException) as info:
+        await anyio.to_thread.run_sync(AirbyteHook().get_job_details, 7)
+    assert "pass" not in str(info.value)
+    (request,) = server.requests
+    assert request.headers["proxy-authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    ("extra", "fault"),
+    [
+        ({"verify": "/nowhere.pem"}, "verify: there are no certificates in /nowhere.pem"),
+        ({"client_cert": "/nowhere.pem"}, "client_cert: there is no certificate with its key in /nowhere.pem"),
+        ({"proxies": "ftp://user:pass@proxy"}, "extra 'proxies' of Airflow connection 'airbyte_default' can't be used"),
+    ],
+)
+async def test_connecting_options_that_are_wrong(stage: Any, extra: dict[str, Any], fault: str) -> None:
+    stage.connect("airbyte_default", conn_type="airbyte", host="https://airbyte.invalid", extra=extra)
+    with pytest.raises(AirflowException) as info:
+        await anyio.to_thread.run_sync(AirbyteHook().get_job_details, 7)
+    assert fault in str(info.value)
+    assert "pass@" not in str(info.value)
 
 
 async def test_the_listeners_feed_for_coroutines(stage: Any, listener: Any) -> None:

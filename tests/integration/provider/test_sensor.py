@@ -1,11 +1,14 @@
-"""The sensor, in a thread as in a worker, against a simulated Airbyte."""
+"""The sensors, in a thread as in a worker, against a simulated Airbyte."""
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
@@ -17,10 +20,25 @@ try:
 except ImportError:  # Airflow 3.0 and 3.1
     from airflow.exceptions import AirflowRescheduleException
 
-from airbyte_events.events import JobError
-from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor
+from airbyte_events.events import JobError, utcnow
+from airbyte_events.simulator import Fault
+from airbyte_events_provider.hub import HubKey, shared_hub
+from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
 
 pytestmark = pytest.mark.anyio
+
+
+class Instance:
+    """What a worker knows of its task's try."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def get_first_reschedule_date(self, context: Any) -> None:
+        return None
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
 
 
 def sensor(job_id: Any, **values: Any) -> AirbyteJobSensor:
@@ -58,10 +76,6 @@ async def test_a_job_without_success_fails_the_sensor_for_good(stage: Any, liste
 async def test_rescheduling(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     job = stage.start()
     task = sensor(job.id, mode="reschedule")
-
-    class Instance:
-        def get_first_reschedule_date(self, context: Any) -> None:
-            return None
 
     with pytest.raises(AirflowRescheduleException):
         await stage.execute(task, context={"ti": Instance()})
@@ -107,3 +121,208 @@ async def test_failing_softly(stage: Any) -> None:
     event = await stage.fire(deferred.value.trigger)
     with pytest.raises(AirflowSkipException):
         await stage.execute(task, "resume_execution", next_method="execute_complete", next_kwargs={"event": event})
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_the_result_is_left_for_later_tasks(stage: Any, listener: Any, deferrable: bool) -> None:
+    job = stage.start()
+    task, ti = sensor(job.id, deferrable=deferrable), Instance()
+    if deferrable:
+        with pytest.raises(TaskDeferred) as deferred:
+            await stage.execute(task)
+        firing = stage.firing(deferred.value.trigger)
+        await stage.waited_for()
+    stage.end(job, records=7, bytes=70)
+    if deferrable:
+        returned = await stage.execute(task, "execute_complete", context={"ti": ti}, event=await firing)
+    else:
+        returned = await stage.execute(task, context={"ti": ti})
+    # As the official one.
+    assert returned is None
+    assert (ti.xcoms["status"], ti.xcoms["records"], ti.xcoms["bytes"]) == ("succeeded", 7, 70)
+    assert ti.xcoms["job"]["job_id"] == job.id
+    assert set(ti.xcoms) == {"job", "status", "records", "bytes", "started_at", "finished_at", "duration_seconds"}
+
+
+async def test_a_success_with_too_few_records(stage: Any) -> None:
+    job = stage.start()
+    stage.end(job, records=6)
+    with pytest.raises(AirflowFailException, match="moved 6 records, and min_records wants 7"):
+        await stage.execute(sensor(job.id, min_records=7))
+    await stage.execute(sensor(job.id, min_records=6))
+
+
+def syncs(stage: Any, **values: Any) -> AirbyteSyncSensor:
+    given = {"task_id": "wait", "connection_id": stage.connection_id, "poke_interval": 0.05}
+    return AirbyteSyncSensor(**given | {"after": utcnow() - timedelta(seconds=2), "deferrable": False} | values)
+
+
+class TestSyncSensor:
+    """Of a connection, whoever started the sync."""
+
+    async def test_poking(self, stage: Any) -> None:
+        async def sync() -> None:
+            await stage.until(lambda: stage.requests("GET /jobs") > 1)
+            failed = stage.start()
+            stage.end(failed, "failed")
+            await stage.until(lambda: stage.requests("GET /jobs") > 5)
+            stage.end(stage.start())
+
+        assert await stage.executing(syncs(stage), sync) == 2
+
+    async def test_rescheduling(self, stage: Any) -> None:
+        task, ti = syncs(stage, mode="reschedule"), Instance()
+        with pytest.raises(AirflowRescheduleException):
+            await stage.execute(task, context={"ti": ti})
+        job = stage.start()
+        stage.end(job, records=5)
+        assert await stage.execute(task, context={"ti": ti}) == job.id
+        assert ti.xcoms["records"] == 5
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    async def test_one_that_has_ended_already(self, stage: Any, deferrable: bool) -> None:
+        job = stage.start()
+        stage.end(job)
+        ti = Instance()
+        assert await stage.execute(syncs(stage, deferrable=deferrable), context={"ti": ti}) == job.id
+        assert ti.xcoms["job"]["connection_id"] == stage.connection_id
+
+    async def defer(self, stage: Any, **values: Any) -> Any:
+        with pytest.raises(TaskDeferred) as deferred:
+            await stage.execute(syncs(stage, deferrable=True, **values))
+        return deferred.value.trigger
+
+    async def joined(self, stage: Any) -> None:
+        async with shared_hub(HubKey("airbyte_default")) as shared:
+            await stage.until(lambda: shared.hub.followers > 0)
+            if stage.listened:
+                await stage.until(lambda: shared.hub.following)
+                # After the one that is made when the feed is joined.
+                await shared.hub._monitor.look()
+
+    async def test_deferring_on_push(self, stage: Any, listener: Any) -> None:
+        firing = stage.firing(await self.defer(stage))
+        await self.joined(stage)
+        looks = stage.requests("GET /jobs")
+        failed = stage.start()
+        stage.end(failed, "failed")
+        job = stage.start()
+        stage.end(job, records=7)
+        event = await firing
+        assert (event["status"], event["job_id"]) == ("success", job.id)
+        assert (event["job"]["origin"], event["job"]["names"]["connection"]) == ("webhook", "orders")
+        # Nobody looked.
+        assert stage.requests("GET /jobs") == looks
+        ti = Instance()
+        task = syncs(stage)
+        assert await stage.execute(task, "execute_complete", context={"ti": ti}, event=event) == job.id
+        assert ti.xcoms["records"] == 7
+
+    async def test_deferring_without_a_listener(self, stage: Any) -> None:
+        stage.monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
+        firing = stage.firing(await self.defer(stage, poke_interval=0.1))
+        await self.joined(stage)
+        job = stage.start()
+        stage.end(job)
+        event = await firing
+        assert (event["status"], event["job_id"], event["job"]["origin"]) == ("success", job.id, "poll")
+
+    async def test_i4_a_sync_between_the_deferral_and_the_trigger(self, stage: Any, listener: Any) -> None:
+        trigger = await self.defer(stage)
+        job = stage.start()
+        stage.end(job)
+        event = await stage.fire(trigger)
+        assert (event["status"], event["job_id"]) == ("success", job.id)
+
+    async def test_i4_a_listener_that_goes_is_replaced_by_polling(self, stage: Any, listener: Any) -> None:
+        firing = stage.firing(await self.defer(stage, poke_interval=0.1))
+        await self.joined(stage)
+        stage.sim.workspace.set_webhook(None)
+        listener.stop()
+        job = stage.start()
+        stage.end(job)
+        assert (await firing)["job_id"] == job.id
+
+    async def test_a_hundred_share_their_looks(self, stage: Any) -> None:
+        connections = [stage.start_elsewhere().connection for _ in range(100)]
+        deferred = [await self.defer(stage, connection_id=connection.id) for connection in connections]
+        looks = stage.requests("GET /jobs")
+        firing = [stage.firing(trigger) for trigger in deferred]
+        async with shared_hub(HubKey("airbyte_default")) as shared:
+            await stage.until(lambda: shared.hub.followers == 100)
+        for connection in connections:
+            stage.end(connection.jobs[0])
+        assert [(await each)["job_id"] for each in firing] == [connection.jobs[0].id for connection in connections]
+        assert stage.requests("GET /jobs") - looks < 60
+
+    async def test_what_is_not_wanted_is_passed_over(self, stage: Any, listener: Any) -> None:
+        firing = stage.firing(await self.defer(stage, min_records=10))
+        await self.joined(stage)
+        for ending in ({"status": "cancelled"}, {"records": 9}, {"records": 10}):
+            job = stage.start()
+            stage.end(job, **ending)
+        assert (await firing)["job_id"] == job.id
+
+    async def test_the_time_is_over_only_after_airbyte_was_asked(self, stage: Any) -> None:
+        trigger = await self.defer(stage, timeout=0.0)
+        job = stage.start()
+        stage.end(job)
+        assert (await stage.fire(trigger))["job_id"] == job.id
+
+    @pytest.mark.parametrize("soft_fail", [False, True])
+    async def test_the_timeout(self, stage: Any, soft_fail: bool) -> None:
+        event = await stage.fire(await self.defer(stage, timeout=0.1))
+        assert stage.connection_id in event["message"]
+        with pytest.raises(AirflowSkipException if soft_fail else AirflowSensorTimeout):
+            await stage.execute(
+                syncs(stage, soft_fail=soft_fail),
+                "resume_execution",
+                next_method="execute_complete",
+                next_kwargs={"event": event},
+            )
+
+    async def test_airbyte_in_trouble(self, stage: Any) -> None:
+        stage.sim.add_fault(Fault(kind="status", status=401))
+        with pytest.raises(AirflowException, match="401"):
+            await stage.execute(syncs(stage))
+
+    async def test_a_missing_connection_is_told(self, stage: Any) -> None:
+        trigger = await self.defer(stage)
+        stage.monkeypatch.delenv("AIRFLOW_CONN_AIRBYTE_DEFAULT")
+        event = await stage.fire(trigger)
+        assert (event["status"], event["job"]) == ("error", None)
+        assert "airbyte_default" in event["message"]
+
+    async def test_the_trigger_is_made_again_from_what_airflow_stores(self, stage: Any) -> None:
+        trigger = await self.defer(stage, min_records=3)
+        path, kwargs = trigger.serialize()
+        assert path == "airbyte_events_provider.triggers.airbyte.AirbyteConnectionSyncTrigger"
+        assert type(trigger)(**json.loads(json.dumps(kwargs))).serialize() == (path, kwargs)
+        assert not [secret for secret in stage.secrets if secret in json.dumps(kwargs)]
+
+    @pytest.mark.parametrize(
+        ("after", "context", "found"),
+        [
+            ("2024-05-01T00:00:00Z", {}, True),
+            ("2124-05-01 00:00", {}, False),
+            (datetime(2024, 5, 1), {}, True),
+            (None, {"data_interval_end": datetime(2024, 5, 1, tzinfo=timezone.utc)}, True),
+            (None, {"data_interval_end": datetime(2124, 5, 1, tzinfo=timezone.utc), "logical_date": utcnow()}, False),
+            (None, {"logical_date": datetime(2024, 5, 1, tzinfo=timezone.utc)}, True),
+            ("None", {"logical_date": datetime(2124, 5, 1, tzinfo=timezone.utc)}, False),
+            ("", {"dag_run": type("Run", (), {"start_date": datetime(2024, 5, 1, tzinfo=timezone.utc)})}, True),
+        ],
+    )
+    async def test_from_when_on(self, stage: Any, after: Any, context: Any, found: bool) -> None:
+        stage.end(stage.start())
+        task = syncs(stage, after=after, timeout=0.0, deferrable=True)
+        if found:
+            assert await stage.execute(task, context=context) == 1
+        else:
+            with pytest.raises(TaskDeferred):
+                await stage.execute(task, context=context)
+
+    @pytest.mark.parametrize(("after", "complaint"), [("yesterday", "not an ISO 8601 time"), (None, "give the sensor")])
+    async def test_no_time(self, stage: Any, after: Any, complaint: str) -> None:
+        with pytest.raises(AirflowFailException, match=complaint):
+            await stage.execute(syncs(stage, after=after))

@@ -8,6 +8,11 @@ from typing import Any
 import pytest
 from airflow.sdk import Connection
 
+try:
+    from airflow.sdk.log import redact
+except ImportError:  # Airflow 3.0
+    from airflow.sdk.execution_time.secrets_masker import redact  # type: ignore[no-redef]
+
 from airbyte_events.airbyte import Credentials
 from airbyte_events.errors import SettingsError
 from airbyte_events_provider.connections import (
@@ -39,8 +44,10 @@ def test_all() -> None:
                 "proxies": {"https": "http://user:pass@proxy:3128"},
                 "timeout": "7.5",
                 "verify": "/ca.pem",
+                "client_cert": "/me.pem",
                 "instance": "eu",
                 "listener_conn_id": "listener",
+                "web_url": "https://airbyte.example.com/",
             },
         )
     )
@@ -52,8 +59,10 @@ def test_all() -> None:
         proxies=(("https://", "http://user:pass@proxy:3128"),),
         timeout=7.5,
         verify="/ca.pem",
+        client_cert="/me.pem",
         instance="eu",
         listener_conn_id="listener",
+        web_url="https://airbyte.example.com",
     )
     assert "secret" not in repr(settings)
     assert "pass" not in repr(settings)
@@ -61,6 +70,26 @@ def test_all() -> None:
 
 def test_one_proxy_for_all() -> None:
     assert parse_airbyte(connection({"proxies": "http://proxy"})).proxies == (("all://", "http://proxy"),)
+
+
+def test_proxies_as_the_form_has_them() -> None:
+    written = '{"http": "http://a:1", "https": "http://b:2"}'
+    assert parse_airbyte(connection({"proxies": written})).proxies == (
+        ("http://", "http://a:1"),
+        ("https://", "http://b:2"),
+    )
+
+
+def test_what_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = json.dumps({"proxies": {"https": "http://user:pass%40word@proxy:3128"}})
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_MASKED",
+        json.dumps(
+            {"conn_type": "airbyte", "host": "http://a", "login": "i", "password": "client-s3cret", "extra": extra}
+        ),
+    )
+    read_airbyte("masked")
+    assert redact("client-s3cret, pass%40word and pass@word") == "***, *** and ***"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +112,10 @@ def test_verify(value: object, verify: object) -> None:
         ({"extra": {"proxies": 1}}, "extra 'proxies' of Airflow connection 'c' is neither"),
         ({"extra": {"proxies": {"https": "proxy:1"}}}, "is neither"),
         ({"extra": {"verify": 1}}, "extra 'verify' of"),
+        ({"extra": {"client_cert": 1}}, "extra 'client_cert' of Airflow connection 'c' is not text"),
+        ({"extra": {"web_url": "airbyte"}}, "extra 'web_url' of Airflow connection 'c' is no web address"),
+        ({"extra": {"web_url": "https://user:secret@airbyte"}}, "without user name and query"),
+        ({"extra": {"web_url": "javascript:alert()"}}, "is no web address"),
         ({"extra": {"instance": 1}}, "extra 'instance' of Airflow connection 'c' is not text"),
     ],
 )
@@ -90,6 +123,7 @@ def test_faults(fields: dict[str, Any], fault: str) -> None:
     with pytest.raises(SettingsError) as info:
         parse_airbyte(connection(**fields))
     assert fault in str(info.value)
+    assert "secret@" not in str(info.value)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +138,11 @@ def test_a_listener(fields: dict[str, Any], url: str) -> None:
     settings = parse_listener(connection(password="token", **fields))
     assert (settings.url, settings.token) == (url, "token")
     assert "token" not in repr(settings).replace("token=", "")
+
+
+def test_a_listener_that_people_reach_elsewhere() -> None:
+    settings = parse_listener(connection({"dashboard_url": "https://events.example.com/"}, host="http://listener"))
+    assert settings.dashboard_url == "https://events.example.com"
 
 
 def test_a_listener_without_a_host() -> None:

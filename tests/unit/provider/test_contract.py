@@ -73,4 +73,6 @@ def test_what_airflow_stores_names_connections_and_holds_nothing_of_them() -> No
         "listener_conn_id",
         "connection_id",
         "cancel_on_kill",
+        "end_from_trigger",
+        "min_records",
     }

@@ -1,0 +1,50 @@
+"""Airbyte's own Python SDK, for code that was written against the official provider's hook."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airbyte_events.airbyte.url import token_endpoint
+from airbyte_events_provider.clients import make_tls, proxied
+from airbyte_events_provider.connections import AirbyteSettings
+
+if TYPE_CHECKING:
+    from airbyte_api import AirbyteAPI
+
+
+def open_sdk(settings: AirbyteSettings) -> AirbyteAPI:
+    """The SDK's client for these settings: their URL, credentials, token URL, proxies, certificates and time-out.
+
+    :raises AirflowException: if the SDK is not installed.
+    :raises SettingsError: if the settings can't be those of an Airbyte.
+    """
+    try:
+        from airbyte_api import AirbyteAPI
+        from airbyte_api.models import SchemeClientCredentials, Security
+    except ImportError as exc:
+        raise AirflowException(
+            "Airbyte's SDK is not installed, which this hook needs for airbyte_api and create_api_session() only: "
+            "pip install 'airbyte-api>=1,<2', or use the hook's own methods, or hook.open()"
+        ) from exc
+    security = None
+    if settings.credentials is not None:
+        security = Security(
+            client_credentials=SchemeClientCredentials(
+                client_id=settings.credentials.client_id,
+                client_secret=settings.credentials.client_secret,
+                token_url=token_endpoint(settings.url, settings.token_url),
+            )
+        )
+    tls = make_tls(settings.verify, settings.client_cert)
+    # The time-out is the client's, not the SDK's: that asks for its token past its own.
+    with proxied(settings):
+        client = httpx.Client(
+            verify=tls,
+            mounts={scheme: httpx.HTTPTransport(verify=tls, proxy=url) for scheme, url in settings.proxies},
+            timeout=settings.timeout,
+            follow_redirects=True,
+        )
+    return AirbyteAPI(server_url=settings.url, security=security, client=client)

@@ -1,0 +1,148 @@
+"""What a task has asked Airbyte for, kept over its tries: by it a retry goes on with the job that is there.
+
+Airflow 3.3 keeps a state for each task instance that its retries and clearings share. Older versions keep nothing, and
+then the job is looked for by its connection, its type and the time of its creation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airbyte_events.events import format_time, parse_time
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+KEY = "airbyte_job"
+"""Of the entry in the task state store."""
+
+_CLOCKS = timedelta(seconds=2)
+_SOON = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What was asked for last.
+
+    :param url: of the Airbyte.
+    :param connection_id: the Airbyte connection (UUID).
+    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param asked_at: when, by the clock of the worker.
+    :param job_id: what Airbyte answered; None while it has not.
+    :param max_tries: the task's then: every clearing by a person raises it.
+    :param done: whether the task has given that job up: it cancelled it itself, or what it brought was not enough.
+    :param adopted: whether the job was active still when a person cleared the task: its cancellation may be under way.
+    """
+
+    url: str
+    connection_id: str
+    job_type: str
+    asked_at: datetime
+    job_id: int | None = None
+    max_tries: int
+    done: bool = False
+    adopted: bool = False
+
+    def values(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "url": self.url,
+            "connection_id": self.connection_id,
+            "job_type": self.job_type,
+            "asked_at": format_time(self.asked_at),
+            "job_id": self.job_id,
+            "max_tries": self.max_tries,
+            "done": self.done,
+            "adopted": self.adopted,
+        }
+
+    @classmethod
+    def parse(cls, values: object) -> Entry | None:
+        """What :meth:`values` gave; None if it is something else."""
+        try:
+            given = dict(values)  # type: ignore[call-overload]
+            asked_at = parse_time(given.pop("asked_at"))
+            return None if asked_at is None else cls(asked_at=asked_at, **given)
+        except (TypeError, ValueError, KeyError):
+            return None
+
+
+class Ledger:
+    """The entry of the task that runs in this context. Where Airflow keeps none, reading finds nothing."""
+
+    def __init__(self, context: Context) -> None:
+        given: Mapping[str, Any] = context
+        self._store = given.get("task_state_store")
+        self._ti = given.get("ti")
+        self._dag_run = given.get("dag_run")
+
+    @property
+    def kept(self) -> bool:
+        """Whether this Airflow keeps entries."""
+        return self._store is not None
+
+    @property
+    def max_tries(self) -> int:
+        """See :class:`Entry`."""
+        return int(getattr(self._ti, "max_tries", 0) or 0)
+
+    def read(self) -> Entry | None:
+        """The entry, if there is one."""
+        return None if self._store is None else Entry.parse(self._store.get(KEY))
+
+    def write(self, entry: Entry) -> None:
+        """Replace the entry."""
+        if self._store is not None:
+            self._store.set(KEY, entry.values())
+
+    def forget(self) -> None:
+        """Delete the entry."""
+        if self._store is not None:
+            self._store.delete(KEY)
+
+    def tries_of_this_clearing(self, retries: int) -> int:
+        """The number of this try, counted from when a person last cleared the task, else from the first.
+
+        :param retries: how many the task may have.
+        """
+        return int(getattr(self._ti, "try_number", 1) or 1) - (self.max_tries - retries)
+
+    def just_cleared(self, retries: int) -> bool:
+        """Whether a person clearing the task is why this try is made."""
+        return self.max_tries > retries and self.tries_of_this_clearing(retries) == 1
+
+    @property
+    def run_began(self) -> datetime | None:
+        """When the DAG run did."""
+        began: datetime | None = getattr(self._dag_run, "start_date", None)
+        return began
+
+    @property
+    def prepared_at(self) -> datetime | None:
+        """When Airflow prepared this try: with the DAG run, when the try before failed, or when a person cleared it."""
+        return prepared_at(self._ti)
+
+    def cleared_away(self, ended_at: datetime | None) -> bool:
+        """Whether a job that was cancelled then was so because its task was cleared, and not by a person in Airbyte.
+
+        Airflow prepares the next try as soon as a task is cleared, and the try before ends, and cancels its job, right
+        after that.
+        """
+        prepared = self.prepared_at
+        return prepared is not None and ended_at is not None and -_CLOCKS < ended_at - prepared < _SOON
+
+
+def prepared_at(ti: object) -> datetime | None:
+    """When the try that a task instance stands for was prepared: Airflow 3 gives each a UUID of version 7, which tells.
+
+    :param ti: of any of the types that Airflow has for it.
+    """
+    uuid = getattr(ti, "id", None)
+    number = getattr(uuid, "int", None)
+    if number is None or getattr(uuid, "version", None) != 7:
+        return None
+    # RFC 9562: the first 48 bits are milliseconds since the epoch.
+    return datetime.fromtimestamp((number >> 80) / 1000, timezone.utc)

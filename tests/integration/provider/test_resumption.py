@@ -1,0 +1,345 @@
+"""A task's tries, killed, failed and cleared, against one simulated Airbyte: no try is the reason for a second sync."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import anyio
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airbyte_events.simulator import Script
+from airbyte_events_provider.ledger import KEY
+from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+
+pytestmark = pytest.mark.anyio
+
+
+class StateStore(dict[str, Any]):
+    """As Airflow 3.3 keeps it for a task instance."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+def uuid7(after: float = 0) -> uuid.UUID:
+    """Made by Airflow so many seconds from now."""
+    return uuid.UUID(int=int((time.time() + after) * 1000) << 80 | 7 << 76 | 2 << 62 | 17)
+
+
+@dataclass
+class TaskInstance:
+    try_number: int
+    max_tries: int
+    id: uuid.UUID = field(default_factory=uuid7)
+    xcoms: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+@dataclass
+class DagRun:
+    start_date: datetime
+
+
+@dataclass(kw_only=True)
+class Task:
+    """A task with one retry, and what Airflow keeps of it from try to try."""
+
+    stage: Any
+    store: StateStore | None = field(default_factory=StateStore)
+    values: dict[str, Any] = field(default_factory=dict)
+    ti: TaskInstance = field(default_factory=lambda: TaskInstance(0, 1))
+    dag_run: DagRun = field(default_factory=lambda: DagRun(datetime.now(timezone.utc)))
+
+    def operator(self) -> AirbyteTriggerSyncOperator:
+        given = {"task_id": "sync", "connection_id": self.stage.connection_id, "wait_seconds": 0.1, "retries": 1}
+        return AirbyteTriggerSyncOperator(**given | self.values)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        context = {"ti": self.ti, "dag_run": self.dag_run}
+        return context if self.store is None else context | {"task_state_store": self.store}
+
+    async def attempt(self, *, cleared: bool = False, after: float = 0) -> Any:
+        """Its next try, in a worker; the task's result, or the deferral.
+
+        :param after: seconds that Airflow took to find that the try before had ended.
+        """
+        tries = self.ti.try_number
+        self.ti = TaskInstance(tries + 1, tries + 1 if cleared else self.ti.max_tries, id=uuid7(after))
+        return await self.execute("execute")
+
+    async def fire(self, deferred: TaskDeferred) -> Any:
+        """Wait by the trigger, then go on in a worker."""
+        event = await self.stage.fire(deferred.trigger)
+        return await self.execute(deferred.method_name, event=event, **deferred.kwargs or {})
+
+    async def execute(self, method: str, **values: Any) -> Any:
+        try:
+            return await self.stage.execute(self.operator(), method, context=self.context, **values)
+        except TaskDeferred as deferred:
+            return deferred
+
+
+@pytest.fixture
+def task(stage: Any) -> Task:
+    return Task(stage=stage, values={"deferrable": True})
+
+
+@pytest.fixture(params=["kept", "not kept"])
+def old_or_new(request: pytest.FixtureRequest, stage: Any) -> Task:
+    """In an Airflow that keeps a state for tasks, and in an older one."""
+    return Task(stage=stage, store=StateStore() if request.param == "kept" else None, values={"deferrable": True})
+
+
+async def test_a_retry_goes_on_with_the_job_that_runs(old_or_new: Task, stage: Any) -> None:
+    await old_or_new.attempt()
+    deferred = await old_or_new.attempt()
+    stage.end(stage.sim.world.jobs[1])
+    assert await old_or_new.fire(deferred) == 1
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_a_job_that_succeeded_meanwhile_completes_the_task_at_once(old_or_new: Task, stage: Any) -> None:
+    await old_or_new.attempt()
+    stage.end(stage.sim.world.jobs[1], records=17)
+    assert await old_or_new.attempt() == 1
+    assert old_or_new.ti.xcoms["records"] == 17
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_a_job_that_failed_is_started_anew(old_or_new: Task, stage: Any) -> None:
+    deferred = await old_or_new.attempt()
+    stage.end(stage.sim.world.jobs[1], "failed")
+    with pytest.raises(AirflowException):
+        await old_or_new.fire(deferred)
+    assert (await old_or_new.attempt()).trigger.job_id == 2
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_one_that_is_killed_while_it_waits_in_a_worker_is_found_by_its_retry(
+    stage: Any, deferrable: bool
+) -> None:
+    task = Task(stage=stage, values={"timeout": 0.3})
+    with pytest.raises(AirflowException):
+        await task.attempt()
+    stage.end(stage.sim.world.jobs[1])
+    task.values = {"deferrable": deferrable}
+    assert await task.attempt() == 1
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_asynchronous_tasks_have_one_job_for_all_tries(old_or_new: Task, stage: Any) -> None:
+    old_or_new.values = {"asynchronous": True}
+    assert await old_or_new.attempt() == await old_or_new.attempt() == 1
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_a_worker_that_is_killed_while_it_asks_for_a_job_leaves_it_to_be_found(task: Task, stage: Any) -> None:
+    await task.attempt()
+    assert task.store is not None
+    # Airbyte's answer never came.
+    task.store[KEY]["job_id"] = None
+    assert (await task.attempt()).trigger.job_id == 1
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_a_job_that_a_person_cancels_between_two_tries_fails_the_task_for_good(task: Task, stage: Any) -> None:
+    await task.attempt()
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    with pytest.raises(AirflowFailException, match="was cancelled in Airbyte"):
+        await task.attempt(after=30)
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_a_job_that_a_person_cancels_while_a_retry_waits_fails_the_task_for_good(task: Task, stage: Any) -> None:
+    await task.attempt()
+    deferred = await task.attempt()
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    with pytest.raises(AirflowFailException, match="was cancelled in Airbyte"):
+        await task.fire(deferred)
+
+
+async def test_retry_cancelled_lets_a_retry_start_it_again(task: Task, stage: Any) -> None:
+    task.values["retry_cancelled"] = True
+    deferred = await task.attempt()
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    with pytest.raises(AirflowException) as info:
+        await task.fire(deferred)
+    assert not isinstance(info.value, AirflowFailException)
+    assert (await task.attempt()).trigger.job_id == 2
+
+
+async def test_a_cleared_task_starts_anew_though_its_job_succeeded(old_or_new: Task, stage: Any) -> None:
+    deferred = await old_or_new.attempt()
+    stage.end(stage.sim.world.jobs[1])
+    assert await old_or_new.fire(deferred) == 1
+    assert (await old_or_new.attempt(cleared=True)).trigger.job_id == 2
+
+
+async def test_a_cleared_task_starts_anew_after_its_clearing_has_cancelled_the_job(task: Task, stage: Any) -> None:
+    deferred = await task.attempt()
+    await deferred.trigger.on_kill()
+    assert stage.sim.world.jobs[1].status == "cancelled"
+    assert (await task.attempt(cleared=True)).trigger.job_id == 2
+
+
+async def test_a_cleared_task_does_not_adopt_the_job_that_its_clearing_is_about_to_cancel(
+    task: Task, stage: Any
+) -> None:
+    first = await task.attempt()
+    looks = stage.reads(stage.sim.world.jobs[1])
+
+    async def clear() -> None:
+        await stage.until(lambda: stage.reads(stage.sim.world.jobs[1]) > looks)
+        await first.trigger.on_kill()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(clear)
+        assert (await task.attempt(cleared=True)).trigger.job_id == 2
+
+
+async def test_a_clearing_that_is_late_to_cancel_the_job_is_no_persons_decision_either(task: Task, stage: Any) -> None:
+    first = await task.attempt()
+    second = await task.attempt(cleared=True)
+    assert second.trigger.job_id == 1
+    await first.trigger.on_kill()
+    third = await task.fire(second)
+    assert third.trigger.job_id == 2
+    stage.end(stage.sim.world.jobs[2])
+    assert await task.fire(third) == 2
+
+
+async def test_a_cleared_task_that_does_not_cancel_goes_on_with_the_job(task: Task, stage: Any) -> None:
+    task.values["cancel_on_kill"] = False
+    await task.attempt()
+    assert (await task.attempt(cleared=True)).trigger.job_id == 1
+
+
+async def test_a_running_task_that_is_cleared_starts_anew(task: Task, stage: Any) -> None:
+    """Airflow gives such a one no more tries, and its next try begins after the worker has cancelled the job."""
+    await task.attempt()
+    task.ti = TaskInstance(1, task.ti.max_tries)
+    prepared = task.ti.id
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    task.ti = TaskInstance(2, task.ti.max_tries, id=prepared)
+    assert (await task.execute("execute")).trigger.job_id == 2
+
+
+async def test_a_person_who_clears_the_task_may_undo_a_cancellation(task: Task, stage: Any) -> None:
+    deferred = await task.attempt()
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    with pytest.raises(AirflowFailException):
+        await task.fire(deferred)
+    assert (await task.attempt(cleared=True)).trigger.job_id == 2
+
+
+async def test_too_few_records_are_no_success_for_a_retry_either(task: Task, stage: Any) -> None:
+    task.values["min_records"] = 10
+    deferred = await task.attempt()
+    stage.end(stage.sim.world.jobs[1], records=3)
+    with pytest.raises(AirflowException, match="min_records wants 10"):
+        await task.fire(deferred)
+    assert (await task.attempt()).trigger.job_id == 2
+
+
+async def test_what_the_task_has_cancelled_as_overdue_a_retry_starts_anew(task: Task, stage: Any) -> None:
+    task.values |= {"timeout": 0.2, "cancel_on_timeout": True}
+    with pytest.raises(AirflowException, match="The job is cancelled now"):
+        await task.fire(await task.attempt())
+    task.values = {"deferrable": True}
+    assert (await task.attempt()).trigger.job_id == 2
+
+
+async def test_another_connection_than_that_of_the_try_before_gets_a_job_of_its_own(task: Task, stage: Any) -> None:
+    await task.attempt()
+    task.values["connection_id"] = stage.sim.world.add_connection(Script.hanging()).id
+    assert (await task.attempt()).trigger.job_id == 2
+
+
+async def test_an_entry_that_nobody_can_read_is_none(task: Task, stage: Any) -> None:
+    assert task.store is not None
+    task.store[KEY] = {"job_id": "seventeen"}
+    assert (await task.attempt()).trigger.job_id == 1
+
+
+async def test_the_result_is_the_same_in_both_ways(stage: Any) -> None:
+    results = []
+    for deferrable in (False, True):
+        task = Task(stage=stage, values={"deferrable": deferrable})
+        stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.3)
+        result = await task.attempt()
+        results.append(await task.fire(result) if isinstance(result, TaskDeferred) else result)
+        xcoms = task.ti.xcoms
+        assert xcoms["status"] == xcoms["job"]["status"] == "succeeded"
+        assert {"records", "bytes", "started_at", "finished_at", "duration_seconds"} <= xcoms.keys()
+    assert results == [1, 2]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_on_conflict_wait_waits_for_the_other_and_starts_its_own(stage: Any, deferrable: bool) -> None:
+    task = Task(stage=stage, values={"on_conflict": "wait", "deferrable": deferrable})
+    stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.4)
+    assert stage.start().id == 1
+    result = await task.attempt()
+    while isinstance(result, TaskDeferred):
+        result = await task.fire(result)
+    assert result == 2
+
+
+@pytest.mark.parametrize(("policy", "error"), [("fail", AirflowException), ("skip", AirflowSkipException)])
+@pytest.mark.parametrize("script", [Script.hanging(), Script.hanging("pending")], ids=["running", "not begun"])
+async def test_on_conflict_fail_and_skip(stage: Any, policy: str, error: type[Exception], script: Script) -> None:
+    """Before its first attempt Airbyte does not refuse a second job: it answers with the first."""
+    stage.sim.world.connections[stage.connection_id].script = script
+    stage.start()
+    with pytest.raises(error, match=f"on_conflict='{policy}': nothing was started"):
+        await Task(stage=stage, values={"on_conflict": policy}).attempt()
+    assert stage.requests("POST /jobs") == 0
+
+
+async def test_a_job_of_another_type_is_waited_for_before_the_own_is_started(stage: Any) -> None:
+    stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.4)
+    stage.start("reset")
+    assert await Task(stage=stage).attempt() == 2
+    assert stage.sim.world.jobs[2].type == "sync"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"job_type": "refresh"}, "starts no refresh"),
+        ({"job_type": "sink"}, "none of sync, reset, clear"),
+        ({"on_conflict": "fight"}, "none of attach, wait, fail, skip"),
+        ({"min_records": -1}, "negative"),
+        ({"end_from_trigger": True, "deferrable": False}, "needs deferrable=True"),
+        ({"start_from_trigger": True, "deferrable": False}, "needs deferrable=True"),
+        ({"asynchronous": True, "min_records": 1}, "does not wait"),
+    ],
+)
+async def test_what_can_not_be_meant_is_refused_when_the_dag_is_parsed(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        AirbyteTriggerSyncOperator(task_id="sync", connection_id="c", **values)
+
+
+@pytest.mark.parametrize("job_type", ["reset", "clear"])
+async def test_other_job_types(stage: Any, job_type: str) -> None:
+    task = Task(stage=stage, values={"job_type": job_type, "deferrable": True})
+    deferred = await task.attempt()
+    assert stage.sim.world.jobs[1].type == job_type
+    stage.end(stage.sim.world.jobs[1])
+    assert await task.fire(deferred) == 1

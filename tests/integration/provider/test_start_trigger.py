@@ -1,0 +1,154 @@
+"""Tasks that begin and end in the triggerer: no worker, and never a second job."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from airflow.sdk import Asset
+from airflow.triggers.base import StartTriggerArgs, TaskSuccessEvent, TriggerEvent
+
+from airbyte_events.simulator import Fault, Script
+from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class TaskInstance:
+    id: uuid.UUID
+    try_number: int = 1
+    task_id: str = "sync"
+    task: None = None
+
+
+def starting(stage: Any, ti: TaskInstance, **values: Any) -> AirbyteStartTrigger:
+    given = {"connection_id": stage.connection_id, "airbyte_conn_id": "airbyte_default", "poll_interval": 0.1}
+    trigger = AirbyteStartTrigger(**given | values)
+    trigger.task_instance = ti  # type: ignore[assignment]
+    return trigger
+
+
+async def event_of(trigger: Any) -> TriggerEvent:
+    (event,) = [event async for event in trigger.run()]
+    return event
+
+
+@pytest.fixture
+def ti(stage: Any) -> TaskInstance:
+    return TaskInstance(uuid.UUID(int=int(time.time() * 1000) << 80 | 7 << 76 | 2 << 62))
+
+
+async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(stage: Any, listener: Any) -> None:
+    job = stage.start()
+    stage.end(job, records=17)
+    event = await event_of(stage.trigger(job, end_from_trigger=True))
+    assert isinstance(event, TaskSuccessEvent)
+    assert event.xcoms is not None
+    assert event.xcoms["return_value"] == job.id
+    assert event.xcoms["records"] == event.xcoms["job"]["records"] == 17
+
+
+@pytest.mark.parametrize(("status", "records"), [("failed", 17), ("cancelled", 17), ("succeeded", 16)])
+async def test_what_is_no_success_goes_on_in_a_worker(stage: Any, status: str, records: int) -> None:
+    job = stage.start()
+    stage.end(job, status, records=records)
+    event = await event_of(stage.trigger(job, end_from_trigger=True, min_records=17))
+    assert type(event) is TriggerEvent
+    assert event.payload["job_id"] == job.id
+
+
+async def test_it_starts_the_job_and_waits_for_it(stage: Any, listener: Any, ti: TaskInstance) -> None:
+    stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.3)
+    event = await event_of(starting(stage, ti, end_from_trigger=True))
+    assert isinstance(event, TaskSuccessEvent)
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_begun_again_elsewhere_it_goes_on_with_the_job(stage: Any, ti: TaskInstance) -> None:
+    first = stage.firing(starting(stage, ti))
+    job = await stage.job()
+    first.cancel()
+    second = stage.firing(starting(stage, ti))
+    await stage.waited_for()
+    stage.end(job)
+    assert (await second)["job_id"] == job.id
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_begun_again_after_the_job_has_ended_it_tells_that_end(stage: Any, ti: TaskInstance) -> None:
+    job = stage.start()
+    stage.end(job, "failed")
+    told = await stage.fire(starting(stage, ti))
+    assert (told["status"], told["job_id"]) == ("error", job.id)
+    assert stage.requests("POST /jobs") == 0
+
+
+async def test_a_retry_begins_in_a_worker(stage: Any, ti: TaskInstance) -> None:
+    ti.try_number = 2
+    told = await stage.fire(starting(stage, ti))
+    assert told["status"] == "begin"
+    assert stage.requests("POST /jobs") == 0
+
+
+@pytest.mark.parametrize("policy", ["wait", "fail", "skip"])
+async def test_a_job_in_the_way_is_a_workers_affair(stage: Any, ti: TaskInstance, policy: str) -> None:
+    stage.start("reset")
+    told = await stage.fire(starting(stage, ti, on_conflict=policy))
+    assert told["status"] == "begin"
+    assert "job 1 of the connection runs" in told["message"]
+
+
+async def test_what_airbyte_refuses_is_a_workers_affair(stage: Any, ti: TaskInstance) -> None:
+    stage.sim.add_fault(Fault(kind="status", status=403, route="POST /jobs"))
+    assert (await stage.fire(starting(stage, ti)))["status"] == "begin"
+
+
+async def test_a_kill_cancels_the_job_that_it_started(stage: Any, ti: TaskInstance) -> None:
+    trigger = starting(stage, ti)
+    waiting = stage.firing(trigger)
+    job = await stage.job()
+    waiting.cancel()
+    await trigger.on_kill()
+    assert job.status == "cancelled"
+
+
+async def test_a_kill_leaves_the_job_alone_if_it_was_told_to(stage: Any, ti: TaskInstance) -> None:
+    trigger = starting(stage, ti, cancel_on_kill=False)
+    stage.start()
+    await trigger.on_kill()
+    assert stage.sim.world.jobs[1].status == "running"
+
+
+def test_the_operator_tells_airflow_how_to_begin_in_the_triggerer() -> None:
+    task = AirbyteTriggerSyncOperator(
+        task_id="sync", connection_id="{{ params.c }}", deferrable=True, start_from_trigger=True, end_from_trigger=True
+    )
+    assert task.start_from_trigger
+    args = task.start_trigger_args
+    assert isinstance(args, StartTriggerArgs)
+    assert args.trigger_kwargs is not None
+    trigger = AirbyteStartTrigger(**args.trigger_kwargs)
+    assert args.trigger_cls == trigger.serialize()[0]
+    assert trigger.serialize()[1] == args.trigger_kwargs
+    assert set(task.template_fields) <= args.trigger_kwargs.keys()
+
+
+def test_outlets_are_updated_by_workers_alone() -> None:
+    task = AirbyteTriggerSyncOperator(
+        task_id="sync",
+        connection_id="c",
+        deferrable=True,
+        start_from_trigger=True,
+        end_from_trigger=True,
+        outlets=[Asset("orders")],
+    )
+    assert task.start_trigger_args.trigger_kwargs["end_from_trigger"] is False  # type: ignore[union-attr]
+
+
+def test_a_trigger_of_before_these_arguments_can_be_made() -> None:
+    AirbyteSyncTrigger(job_id=17, conn_id="airbyte_default", end_time=2e9, poll_interval=60)

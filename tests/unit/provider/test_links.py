@@ -1,0 +1,65 @@
+"""Where the links of a task lead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
+from airbyte_events_provider.links import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
+
+CONNECTION, JOB, LISTENER = (each().xcom_key for each in (AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink))
+
+
+def links(url: str, listener: ListenerSettings | None = None, **values: Any) -> dict[str, str]:
+    extra = {name: values.pop(name) for name in ("web_url", "instance") if name in values}
+    airbyte = AirbyteSettings(conn_id="c", url=url, **extra)
+    return link_xcoms(airbyte, listener, **{"connection_id": "co", "job_id": 7, "workspace_id": "ws"} | values)
+
+
+@pytest.mark.parametrize(
+    ("url", "web"),
+    [
+        ("https://api.airbyte.com/v1", "https://cloud.airbyte.com"),
+        ("http://airbyte:8000/api/public/v1", "http://airbyte:8000"),
+        ("https://intranet/airbyte/api/public/v1", "https://intranet/airbyte"),
+    ],
+)
+def test_airbytes_pages(url: str, web: str) -> None:
+    page = f"{web}/workspaces/ws/connections/co"
+    assert links(url) == {CONNECTION: page, JOB: f"{page}/timeline?openLogs=true&jobId=7"}
+
+
+def test_pages_where_the_connection_says() -> None:
+    assert links("http://a/api/public/v1", web_url="https://b")[CONNECTION] == "https://b/workspaces/ws/connections/co"
+
+
+@pytest.mark.parametrize(
+    ("url", "values"),
+    [
+        ("http://localhost:8006/v1", {}),  # an old release: its pages are at another port
+        ("http://airbyte/api/public/v1", {"workspace_id": None}),
+        ("http://airbyte/api/public/v1", {"connection_id": None}),
+    ],
+)
+def test_no_link_is_better_than_a_wrong_one(url: str, values: dict[str, Any]) -> None:
+    assert links(url, **values) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "at"),
+    [
+        ({"url": "http://listener:8484"}, "http://listener:8484"),
+        ({"url": "http://user:secret@listener:8484/behind"}, "http://listener:8484/behind"),
+        ({"url": "http://listener:8484", "dashboard_url": "https://events.example.com"}, "https://events.example.com"),
+    ],
+)
+def test_the_listeners_page(given: dict[str, str], at: str) -> None:
+    listener = ListenerSettings(conn_id="l", **given)
+    assert links("http://a/api/public/v1", listener, instance="e/u")[LISTENER] == f"{at}/jobs/e%2Fu/7"
+
+
+def test_names_differ() -> None:
+    classes = (AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink)
+    assert len({each().name for each in classes}) == len({each().xcom_key for each in classes}) == 3
