@@ -1,7 +1,8 @@
-# The commands of this project. They need Python 3.10 or newer, git and make; the rest goes into .venv.
+# The commands of this project. They need Python 3.10 or newer, git and make; the rest goes into .venv,
+# and what the lowest supported Airflow needs into .venv-lowest.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e bench lint types layers package clean
+.PHONY: help demo test test-lowest e2e e2e-lowest bench lint types layers package clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough. PYTHON=… on the command line chooses another.
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.stamp-run  ## run a simulated Airbyte, the listener and a real Airflow, and show a pushed task
 	@$(BIN)/python deploy/demo/demo.py $(ARGS)
@@ -19,8 +20,15 @@ demo: .venv/.stamp-run  ## run a simulated Airbyte, the listener and a real Airf
 test: .venv/.stamp-dev  ## unit and integration tests
 	@$(BIN)/pytest $(ARGS)
 
+# That Airflow warns of its own modules' names.
+test-lowest: .venv-lowest/.stamp-lowest  ## the provider's tests on the lowest supported Airflow
+	@.venv-lowest/bin/pytest -W ignore::DeprecationWarning tests/unit/provider tests/integration/provider $(ARGS)
+
 e2e: .venv/.stamp-dev  ## tests with a real Airflow
 	@$(BIN)/pytest tests/e2e $(ARGS)
+
+e2e-lowest: .venv-lowest/.stamp-lowest  ## the same on the lowest supported Airflow
+	@.venv-lowest/bin/pytest -W ignore::DeprecationWarning tests/e2e $(ARGS)
 
 bench: .venv/.stamp-dev  ## compare with the official provider
 	@PYTHONPATH=.:deploy/demo $(BIN)/python deploy/bench/bench.py $(ARGS)
@@ -31,7 +39,7 @@ lint: .venv/.stamp-dev  ## style
 
 types: .venv/.stamp-dev  ## strict types
 	@$(BIN)/mypy
-	@MYPYPATH=deploy/demo:deploy/bench $(BIN)/mypy deploy tests/e2e
+	@MYPYPATH=deploy/demo:deploy/bench:tests/e2e $(BIN)/mypy deploy tests/e2e
 
 layers: .venv/.stamp-dev  ## imports run downwards only
 	@$(BIN)/lint-imports
@@ -40,11 +48,11 @@ package: .venv/.stamp-dev  ## build wheel and sdist into dist/
 	@rm -rf dist
 	@$(BIN)/python -m build --outdir dist .
 
-clean:  ## remove what was built and what demos left, but not .venv
+clean:  ## remove what was built and what demos left, but no environment
 	@rm -rf build dist .demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis
-	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-.venv/.stamp-%: pyproject.toml deploy/environment.py
+.venv/.stamp-run .venv/.stamp-dev .venv-lowest/.stamp-lowest: pyproject.toml deploy/environment.py
 	@test -n "$(PYTHON)" || { echo "no Python from 3.10 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not a Python from 3.10 to 3.14" >&2; exit 1; }
-	@$(PYTHON) deploy/environment.py $*
+	@$(PYTHON) deploy/environment.py $(@F:.stamp-%=%)

@@ -36,7 +36,7 @@ def main() -> int:
             venv.EnvBuilder(with_pip=True, symlinks=True).create(VENV)
         what = f"installing the official provider {PROVIDER} with Airflow"
         pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check"]
-        if not environment.run(what, [*pip, *REQUIREMENTS]):
+        if not environment.run(what, [*pip, *REQUIREMENTS], VENV / "install.log"):
             return 1
         (VENV / ".stamp").write_text(_fingerprint())
         print(f".venv-bench is ready after {time.monotonic() - started:.0f} s", flush=True)

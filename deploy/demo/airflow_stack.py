@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from airflow_api import AirflowApi, LogLine, TaskInstance
 from processes import Processes, StackError, free_ports, scrubbed_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
+    from processes import Process
     from typing_extensions import Self
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
@@ -93,10 +94,10 @@ class AirflowStack:
         self.processes.stop("db-migrate")
         self._progress("database made")
 
-    def _start(self, component: str) -> None:
+    def _start(self, component: str, name: str | None = None) -> None:
         # Their log servers would listen on all interfaces. Logs are read from the files: all is on one machine.
         quiet = ("--skip-serve-logs",) if component in ("scheduler", "triggerer") else ()
-        self.processes.start(component, _airflow(component, *quiet), env=self._env, grace=GRACE)
+        self.processes.start(name or component, _airflow(component, *quiet), env=self._env, grace=GRACE)
 
     def kill(self, component: str) -> None:
         """``kill -9``: a crash. What it started goes with it."""
@@ -110,6 +111,16 @@ class AirflowStack:
         """
         self.processes[component].restart()
         self.wait_until_healthy()
+
+    @contextmanager
+    def another(self, component: str) -> Iterator[Process]:
+        """One more of a component, for the length of a ``with`` block, beside the one that is there."""
+        name = f"{component}-2"
+        self._start(component, name)
+        try:
+            yield self.processes[name]
+        finally:
+            self.processes.stop(name)
 
     def wait_until_healthy(self) -> None:
         """:raises StackError: if a component ends, or is not healthy in time."""
@@ -231,6 +242,8 @@ def configuration(home: Path, dags: Path, port: int, log_ports: list[int]) -> di
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__BASE_URL": url,
+        # For the values of XComs over the REST API, which Airflow 3.3 gives without being told.
+        "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[0]),
