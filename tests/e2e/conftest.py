@@ -1,7 +1,8 @@
 """One Airflow for all end-to-end tests, and beside it a simulated Airbyte with a listener.
 
 The stacks are those of the demo. Airflow knows the addresses of the other two from its start, but runs without them:
-a test asks for what it needs.
+a test asks for what it needs. What needs a newer Airflow than the lowest supported one says so, test or module:
+``@pytest.mark.needs_airflow(3, 3, "the task state store")``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "deploy" / "demo"
-sys.path.insert(0, str(DEMO))
+sys.path[:0] = [str(DEMO), str(Path(__file__).parent)]
 
 from airflow_stack import AirflowStack  # noqa: E402
 from services import Addresses, Services  # noqa: E402
@@ -24,6 +26,20 @@ from services import Addresses, Services  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    what = "needs_airflow(major, minor, feature): skipped, with the feature as the reason, on an Airflow that is older"
+    config.addinivalue_line("markers", what)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs_airflow"):
+        major, minor, feature = marker.args
+        if (major, minor) > AIRFLOW:
+            pytest.skip(f"{feature} came with Airflow {major}.{minor}")
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +49,11 @@ def addresses() -> Addresses:
 
 @pytest.fixture(scope="session")
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A DAG folder with the tests' DAGs and the demo's."""
+    """A DAG folder with the tests' DAGs, the demo's and the documentation's."""
     folder = tmp_path_factory.mktemp("dags")
     (folder / "tests").symlink_to(ROOT / "tests" / "e2e" / "dags")
     (folder / "demo").symlink_to(DEMO / "dags")
+    (folder / "examples").symlink_to(ROOT / "docs" / "examples")
     return folder
 
 
@@ -55,7 +72,7 @@ def running_services(addresses: Addresses, tmp_path_factory: pytest.TempPathFact
     The listener looks at Airbyte once an hour: what completes a task sooner was pushed.
     """
     home = tmp_path_factory.mktemp("services")
-    with Services(addresses, home, connections=3, duration=10.0, poll_interval=3600.0) as services:
+    with Services(addresses, home, connections=50, duration=10.0, poll_interval=3600.0) as services:
         yield services
 
 

@@ -1,0 +1,27 @@
+"""One task that syncs, in each way that it can wait, with retries."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param
+
+from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+
+WAYS: dict[str, dict[str, Any]] = {
+    "in_worker": {},
+    "deferred": {"deferrable": True},
+    "without_worker": {"deferrable": True, "start_from_trigger": True, "end_from_trigger": True},
+    "hurried": {"deferrable": True, "timeout": 15},
+    "polling": {"deferrable": True, "listener_conn_id": "", "retries": 0},
+}
+
+for way, arguments in WAYS.items():
+    given = {"retries": 2, "retry_delay": timedelta(seconds=1), **arguments}
+    with DAG(dag_id=f"tries_{way}", schedule=None, params={"connection": Param("", type="string")}):
+        AirbyteTriggerSyncOperator(
+            task_id="sync",
+            connection_id="{{ params.connection }}",
+            **given,
+        )

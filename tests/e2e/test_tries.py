@@ -1,0 +1,163 @@
+"""Workers and triggerers that are killed, tasks that are cleared and failed: one sync each, or a new one where a person
+asked for it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from one_task import begin_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_stack import AirflowStack
+    from services import Services
+
+
+@pytest.fixture
+def begin(airflow: AirflowStack, services: Services) -> Any:
+    return partial(begin_run, airflow, services)
+
+
+def test_a_worker_that_is_killed_while_it_waits_starts_no_second_sync(begin: Any) -> None:
+    run = begin("in_worker")
+    run.until_said("was started")
+    run.kill_worker()
+    run.until_said("is that of an earlier try", tries=2)
+    (job,) = run.until_jobs("running")
+    run.end(job)
+    run.until_state("success", tries=2)
+    run.until_jobs("succeeded")
+    assert run.result == job["job_id"]
+
+
+def test_a_sync_that_succeeds_while_nobody_waits_completes_the_retry_at_once(begin: Any) -> None:
+    run = begin("in_worker")
+    run.until_said("was started")
+    run.kill_worker()
+    run.end(run.jobs[0])
+    run.until_state("success", tries=2)
+    run.until_jobs("succeeded")
+
+
+@contextmanager
+def slow_to_answer(services: Services) -> Iterator[None]:
+    """Airbyte starts jobs, and is long in saying so."""
+    fault = {"kind": "slow", "route": "POST /jobs", "delay": 15}
+    services.airbyte.post("/_simulator/faults", json=fault).raise_for_status()
+    try:
+        yield
+    finally:
+        services.airbyte.delete("/_simulator/faults").raise_for_status()
+
+
+@pytest.mark.parametrize("way", ["in_worker", "deferred"])
+def test_a_worker_that_is_killed_while_it_submits_starts_no_second_sync(
+    begin: Any, services: Services, way: str
+) -> None:
+    with slow_to_answer(services):
+        run = begin(way)
+        (job,) = run.until_jobs("running")
+        run.kill_worker()
+    run.until_said("is that of an earlier try", tries=2)
+    run.end(job)
+    run.until_state("success", tries=2)
+    run.until_jobs("succeeded")
+
+
+@pytest.mark.parametrize("way", ["in_worker", "deferred", "without_worker"])
+def test_a_sync_that_a_person_cancels_fails_its_task_for_good(begin: Any, way: str) -> None:
+    run = begin(way)
+    run.until_said("was started" if way == "in_worker" else "Waiting for Airbyte job")
+    run.end(run.until_jobs("running")[0], "cancelled")
+    run.services.restart_listener(AIRBYTE_EVENTS_POLL_INTERVAL="2")
+    run.until_state("failed")
+    run.until_jobs("cancelled")
+
+
+@pytest.mark.parametrize("way", ["in_worker", "deferred", "without_worker"])
+def test_a_sync_that_fails_is_started_anew_by_a_retry(begin: Any, way: str) -> None:
+    run = begin(way)
+    run.end(run.until_jobs("running")[0], "failed")
+    run.end(run.until_jobs("failed", "running")[1])
+    run.until_state("success", tries=2)
+    run.until_jobs("failed", "succeeded")
+
+
+def test_clearing_a_deferred_task_cancels_its_sync_and_starts_another(begin: Any) -> None:
+    run = begin("deferred")
+    run.until_said("Waiting for Airbyte job")
+    run.clear()
+    run.end(run.until_jobs("cancelled", "running")[1])
+    run.until_state("success", tries=2)
+    run.until_jobs("cancelled", "succeeded")
+
+
+def test_clearing_a_task_that_waits_in_a_worker_cancels_its_sync_and_starts_another(begin: Any) -> None:
+    run = begin("in_worker")
+    run.until_said("was started")
+    run.clear()
+    run.end(run.until_jobs("cancelled", "running")[1])
+    run.until_state("success", tries=2)
+    run.until_jobs("cancelled", "succeeded")
+
+
+@pytest.mark.parametrize("way", ["deferred", "without_worker"])
+def test_failing_a_deferred_task_cancels_its_sync(begin: Any, way: str) -> None:
+    run = begin(way)
+    run.until_said("Waiting for Airbyte job")
+    run.mark("failed")
+    run.until_jobs("cancelled")
+    run.until_state("failed")
+
+
+def test_a_task_can_begin_and_end_without_a_worker(begin: Any) -> None:
+    run = begin("without_worker")
+    run.until_said("Waiting for Airbyte job")
+    (job,) = run.until_jobs("running")
+    run.end(job)
+    task = run.until_state("success")
+    assert task["pid"] is None
+    assert run.result == job["job_id"]
+
+
+@pytest.mark.parametrize("way", ["deferred", "without_worker"])
+def test_a_triggerer_that_is_killed_loses_nothing_and_doubles_nothing(
+    begin: Any, airflow: AirflowStack, way: str
+) -> None:
+    runs = [begin(way) for _ in range(3)]
+    for run in runs:
+        run.until_said("Waiting for Airbyte job")
+    airflow.kill("triggerer")
+    runs[0].end(runs[0].jobs[0])
+    airflow.restart("triggerer")
+    runs[1].end(runs[1].jobs[0])
+    runs[2].until(lambda: runs[2].airflow.api.health().get("triggerer") == "healthy", "a healthy triggerer")
+    runs[2].end(runs[2].jobs[0])
+    for run in runs:
+        run.until_state("success")
+        (job,) = run.until_jobs("succeeded")
+        assert run.result == job["job_id"]
+
+
+@pytest.mark.parametrize("way", ["deferred", "without_worker"])
+def test_two_triggerers_of_which_one_dies_lose_nothing_and_double_nothing(
+    begin: Any, airflow: AirflowStack, way: str
+) -> None:
+    with airflow.another("triggerer") as other:
+        runs = [begin(way) for _ in range(6)]
+        for run in runs:
+            run.until_said("Waiting for Airbyte job")
+        for run in runs[:2]:
+            run.end(run.jobs[0])
+            run.until_state("success")
+        other.kill()
+        for run in runs[2:]:
+            run.end(run.jobs[0])
+        for run in runs[2:]:
+            run.until_state("success")
+            (job,) = run.until_jobs("succeeded")
+            assert run.result == job["job_id"]

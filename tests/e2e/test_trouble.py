@@ -1,0 +1,92 @@
+"""What fails a task of the provider that users move from, or starts a second sync there, does neither here."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from one_task import begin_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_stack import AirflowStack
+    from services import Services
+
+
+@pytest.fixture
+def begin(airflow: AirflowStack, services: Services) -> Any:
+    return partial(begin_run, airflow, services)
+
+
+@pytest.fixture
+def faults(services: Services) -> Iterator[Any]:
+    """Set a fault of the simulated Airbyte; they end with the test."""
+
+    def add(**fault: Any) -> None:
+        services.airbyte.post("/_simulator/faults", json=fault).raise_for_status()
+
+    yield add
+    services.airbyte.delete("/_simulator/faults").raise_for_status()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 502},
+        {"kind": "status", "status": 503},
+        {"kind": "status", "status": 504},
+        {"kind": "status", "status": 429},
+        {"kind": "status", "status": 401},
+        {"kind": "reset"},
+        {"kind": "truncated"},
+        {"kind": "slow", "delay": 5},
+    ],
+    ids=lambda trouble: str(trouble.get("status", trouble["kind"])),
+)
+def test_trouble_while_a_task_polls_does_not_fail_it(begin: Any, faults: Any, trouble: dict[str, Any]) -> None:
+    run = begin("polling")
+    run.until_said("Waiting for Airbyte job")
+    (job,) = run.until_jobs("running")
+    for route in ("GET /jobs", "GET /jobs/{id}"):
+        faults(route=route, count=1, **trouble)
+    run.end(job)
+    run.until_state("success")
+    assert run.result == job["job_id"]
+    run.until_jobs("succeeded")
+
+
+@pytest.mark.parametrize("way", ["in_worker", "deferred", "without_worker"])
+def test_a_create_whose_answer_is_lost_starts_one_sync(begin: Any, faults: Any, way: str) -> None:
+    faults(kind="reset", route="POST /jobs", after=True, count=1)
+    run = begin(way)
+    (job,) = run.until_jobs("running")
+    run.until_said("though Airbyte's answer was lost" if way != "without_worker" else "Waiting for Airbyte job")
+    run.end(job)
+    run.until_state("success")
+    run.until_jobs("succeeded")
+
+
+def test_statuses_that_nobody_has_heard_of_are_waited_through(begin: Any) -> None:
+    statuses = ("queued", "becalmed", "running")
+    run = begin("deferred", {"phases": [{"status": each, "seconds": 1.5} for each in statuses]})
+    run.until_state("success")
+    run.until_jobs("succeeded")
+
+
+def test_a_job_that_succeeds_while_the_triggerer_is_down_past_the_deadline_is_a_success(
+    begin: Any, airflow: AirflowStack
+) -> None:
+    run = begin("hurried")
+    run.until_said("Waiting for Airbyte job")
+    airflow.kill("triggerer")
+    (job,) = run.jobs
+    run.end(job)
+    # The deadline has to pass: it is the wall clock's.
+    time.sleep(16)
+    airflow.restart("triggerer")
+    run.until_state("success")
+    assert run.result == job["job_id"]
