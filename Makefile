@@ -1,8 +1,8 @@
 # The commands of this project. They need Python 3.10 or newer, git and make; the rest goes into .venv,
-# and what the lowest supported Airflow needs into .venv-lowest.
+# what the lowest supported Airflow needs into .venv-lowest, and what has the official provider beside ours into .venv-both.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest e2e e2e-lowest bench lint types layers package clean
+.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench lint types layers package clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough. PYTHON=… on the command line chooses another.
@@ -30,6 +30,9 @@ e2e: .venv/.stamp-dev  ## tests with a real Airflow
 e2e-lowest: .venv-lowest/.stamp-lowest  ## the same on the lowest supported Airflow
 	@.venv-lowest/bin/pytest -W ignore::DeprecationWarning tests/e2e $(ARGS)
 
+coexistence: .venv-both/.stamp-both  ## tests beside the official provider, in one Airflow
+	@.venv-both/bin/pytest tests/coexistence $(ARGS)
+
 bench: .venv/.stamp-dev  ## compare with the official provider
 	@PYTHONPATH=.:deploy/demo $(BIN)/python deploy/bench/bench.py $(ARGS)
 
@@ -52,7 +55,7 @@ clean:  ## remove what was built and what demos left, but no environment
 	@rm -rf build dist .demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-.venv/.stamp-run .venv/.stamp-dev .venv-lowest/.stamp-lowest: pyproject.toml deploy/environment.py
+.venv/.stamp-run .venv/.stamp-dev .venv-lowest/.stamp-lowest .venv-both/.stamp-both: pyproject.toml deploy/environment.py
 	@test -n "$(PYTHON)" || { echo "no Python from 3.10 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not a Python from 3.10 to 3.14" >&2; exit 1; }
 	@$(PYTHON) deploy/environment.py $(@F:.stamp-%=%)

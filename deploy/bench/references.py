@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,15 +29,26 @@ class BareTrigger(BaseTrigger):
 
 
 class OracleTrigger(BareTrigger):
-    """Told by Airbyte's own webhook, straight into the waiting process: the least that any trigger can take."""
+    """Told by Airbyte's own webhook, straight into the waiting process: the least that any trigger can take.
+
+    :param end_from_trigger: end the task without a worker.
+    """
+
+    def __init__(self, job_id: int, end_from_trigger: bool = False, **_: Any) -> None:
+        super().__init__(job_id)
+        self.end_from_trigger = end_from_trigger
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        return "references.OracleTrigger", {"job_id": self.job_id}
+        kwargs = {"job_id": self.job_id, "end_from_trigger": self.end_from_trigger}
+        return "references.OracleTrigger", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         await Oracle.here()
         told = await _TOLD.setdefault(self.job_id, asyncio.get_running_loop().create_future())
-        yield TriggerEvent(told)  # type: ignore[no-untyped-call]
+        if self.end_from_trigger:
+            yield TaskSuccessEvent(xcoms={"return_value": told["job_id"]})
+        else:
+            yield TriggerEvent(told)  # type: ignore[no-untyped-call]
 
 
 _TOLD: dict[int, asyncio.Future[dict[str, Any]]] = {}

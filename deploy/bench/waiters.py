@@ -4,11 +4,6 @@
 
 Runs in any environment that has Airflow and the trigger. Airflow connections come from ``AIRFLOW_CONN_*``. A file of
 the output's name with ``.started`` at its end appears when every trigger has had its first turn.
-
-The heartbeat is a timer of 5 ms. Where the loop is blocked, every timer that would have been due meanwhile is late; so
-a stall counts once for each of its 5 ms, and the 99th percentile is of a timer at any time, not of the few that were
-set. Python's garbage collector stops everything, too, and longest where much is imported and kept: its longest pause is
-told beside.
 """
 
 from __future__ import annotations
@@ -27,10 +22,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil  # type: ignore[import-untyped]
+from heartbeat import Heartbeat, stalls
 
 BATCH = 50
 """New triggers that the triggerer takes at a time, about once a second."""
-BEAT = 0.005
 CONNECTION = "airbyte_bench"
 
 
@@ -52,10 +47,7 @@ class Waiters:
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._events: dict[int, tuple[float, Any]] = {}
         self._errors: dict[int, str] = {}
-        self._late: list[float] = []
-        self._beaten = time.monotonic()
-        self._collecting = 0.0
-        self._longest_collection = 0.0
+        self._heartbeat = Heartbeat()
         self._first = {"uss": 0, "rss": 0}
         self._before = 0
 
@@ -66,9 +58,7 @@ class Waiters:
             self._start(left[:1])
             await asyncio.sleep(3)
             self._first, self._before, left = measure(), 1, left[1:]
-        gc.callbacks.append(self._note_collection)
-        self._beaten = time.monotonic()
-        beat = asyncio.create_task(self._beat())
+        beat = asyncio.create_task(self._heartbeat.beat())
         for number in range(0, len(left), BATCH):
             self._start(left[number : number + BATCH])
             await asyncio.sleep(1)
@@ -92,28 +82,16 @@ class Waiters:
             with contextlib.suppress(Exception):
                 await trigger.cleanup()
 
-    async def _beat(self) -> None:
-        while True:
-            self._beaten = time.monotonic()
-            await asyncio.sleep(BEAT)
-            self._late.append(max(0.0, time.monotonic() - self._beaten - BEAT))
-
-    def _note_collection(self, phase: str, _: object) -> None:
-        if phase == "start":
-            self._collecting = time.monotonic()
-        else:
-            self._longest_collection = max(self._longest_collection, time.monotonic() - self._collecting)
-
     def leave(self) -> NoReturn:
         """Write down what was seen, the stall that goes on now included, and end this process at once."""
-        self._late.append(max(0.0, time.monotonic() - self._beaten - BEAT))
-        gc.callbacks.remove(self._note_collection)
+        self._heartbeat.note()
+        told = {**stalls(self._heartbeat.late), "collection": self._heartbeat.collection}
         result = {
             "triggers": len(self._tasks),
             "waiting": sum(not task.done() for task in self._tasks.values()),
             "events": {job_id: {"at": at, "payload": payload} for job_id, (at, payload) in self._events.items()},
             "errors": self._errors,
-            "stalls": {**stalls(self._late), "collection": self._longest_collection},
+            "stalls": told,
             "bytes": self._bytes() if self._memory else None,
         }
         part = self._output.with_name(self._output.name + ".part")
@@ -131,25 +109,6 @@ def measure() -> dict[str, int]:
     gc.collect()
     memory = psutil.Process().memory_full_info()
     return {"uss": memory.uss, "rss": memory.rss}
-
-
-def stalls(late: list[float]) -> dict[str, float]:
-    """The longest lateness of a timer and the 99th percentile, in seconds.
-
-    :param late: of each beat.
-    """
-    at_any_time = []
-    for seconds in late:
-        while seconds > 0:
-            at_any_time.append(seconds)
-            seconds -= BEAT
-    # Beats that were in time are in the list by their few microseconds.
-    at_any_time.sort()
-    return {
-        "longest": max(late, default=0.0),
-        "p99": at_any_time[int(len(at_any_time) * 0.99)] if at_any_time else 0.0,
-        "beats": len(late),
-    }
 
 
 def main() -> None:

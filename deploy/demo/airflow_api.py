@@ -15,15 +15,23 @@ ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"}
 """The states that a task instance stays in."""
 
 
+PAGE = 100
+"""Task instances: as many as Airflow gives at a time."""
+
+
 class AirflowApiError(Exception):
     """Airflow refused a request, or did not answer it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInstance:
-    """One task of one run, as Airflow has it now. Times are aware; None is not yet."""
+    """One task of one run, as Airflow has it now. Times are aware; None is not yet.
+
+    :param map_index: -1 for a task that is not mapped.
+    """
 
     task_id: str
+    map_index: int = -1
     state: str | None
     try_number: int
     start_date: datetime | None
@@ -129,18 +137,24 @@ class AirflowApi:
         return str(self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}")["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> dict[str, TaskInstance]:
-        """The run's task instances by task id. Mapped tasks are not for this client."""
+        """The run's task instances by task id, for a run of a few tasks none of which is mapped."""
         answer = self.request("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")
-        return {
-            found["task_id"]: TaskInstance(
-                task_id=found["task_id"],
-                state=found["state"],
-                try_number=found["try_number"],
-                start_date=_time(found["start_date"]),
-                end_date=_time(found["end_date"]),
-            )
-            for found in answer["task_instances"]
-        }
+        return {found["task_id"]: _task_instance(found) for found in answer["task_instances"]}
+
+    def all_task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
+        """The run's task instances, however many; each of a mapped task is one."""
+        path, found = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", []
+        while True:
+            params = {"limit": PAGE, "offset": len(found), "order_by": "id"}
+            page = self.request("GET", path, params=params)["task_instances"]
+            found += page
+            if len(page) < PAGE:
+                return [_task_instance(each) for each in found]
+
+    def count_task_instances(self, dag_id: str, run_id: str, state: str) -> int:
+        """How many of the run's task instances are in this state."""
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        return int(self.request("GET", path, params={"limit": 1, "state": state})["total_entries"])
 
     def xcoms(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
         """What the task has pushed, decoded, by key (``return_value`` is what it returned)."""
@@ -164,6 +178,17 @@ class AirflowApi:
             )
             for line in answer["content"]
         ]
+
+
+def _task_instance(found: Mapping[str, Any]) -> TaskInstance:
+    return TaskInstance(
+        task_id=found["task_id"],
+        map_index=found["map_index"],
+        state=found["state"],
+        try_number=found["try_number"],
+        start_date=_time(found["start_date"]),
+        end_date=_time(found["end_date"]),
+    )
 
 
 def _time(text: str | None) -> datetime | None:

@@ -22,7 +22,7 @@ from airbyte_events_provider.datasets import Actor, Name, read_names, written_na
 from airbyte_events_provider.outcome import SUCCESS
 
 if TYPE_CHECKING:
-    from airflow.providers.openlineage.extractors import OperatorLineage  # type: ignore[import-not-found]
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airbyte_events_provider.hooks.airbyte import AirbyteHook
 
@@ -42,7 +42,7 @@ class Tables:
     written: tuple[Name, ...] = ()
 
 
-def lineage(hook: AirbyteHook, connection_id: str, told: Mapping[str, Any] | None) -> OperatorLineage | None:
+def lineage(hook: AirbyteHook, connection_id: str, told: Mapping[str, Any] | None) -> OperatorLineage[Any, Any] | None:
     """The tables that the connection's streams are read from and written to, and what came of the job.
 
     How many records a table got is told where the connection has but one: Airbyte knows the sum alone.
@@ -118,7 +118,7 @@ async def _actor(id: str, type_key: str, asked: Awaitable[dict[str, Any]]) -> Ac
 def _output(table: Name, job: Mapping[str, Any]) -> Any:
     from airflow.providers.common.compat.openlineage.facet import OutputDataset, OutputStatisticsOutputDatasetFacet
 
-    facets = {}
+    facets: dict[str, Any] = {}
     if job.get("records") is not None or job.get("bytes") is not None:
         facets["outputStatistics"] = OutputStatisticsOutputDatasetFacet(
             rowCount=job.get("records"), size=job.get("bytes")

@@ -201,11 +201,10 @@ def server_loses_bodies() -> bool:
 def _unmounted(scope: Scope) -> dict[str, Any]:
     """The request as the listener would have got it without Airflow around it."""
     path, root = scope["path"], scope.get("root_path", "")
-    if path.startswith(root):
-        path = path[len(root) :]
-    else:
+    if not path.startswith(root):
         # A proxy has taken the path of Airflow's base URL away, which Airflow puts before it all the same.
-        path = path.removeprefix("/" + root.rpartition("/")[2])
+        root = "/" + root.rpartition("/")[2]
+    path = path.removeprefix(root)
     return {**scope, "path": path, "raw_path": quote(path).encode(), "root_path": ""}
 
 

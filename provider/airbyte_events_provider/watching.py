@@ -122,11 +122,10 @@ async def _located(shared: SharedHub, event: JobEvent) -> JobEvent:
             failures += 1
             logger.warning("the workspace of connection %s is not known yet: %s", connection_id, exc)
             await anyio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 2.0 ** min(failures, 10)))  # noqa: S311
+    workspace_id = known[connection_id]
     if len(known) > _MOST_WORKSPACES:
-        workspace_id = known[connection_id]
         known.popitem(last=False)
-        return replace(event, workspace_id=workspace_id)
-    return replace(event, workspace_id=known[connection_id])
+    return replace(event, workspace_id=workspace_id)
 
 
 async def _workspace_of(airbyte: AirbyteClient, connection_id: str) -> str | None:

@@ -67,3 +67,39 @@ def test_mapped_over_all_connections(airflow: AirflowStack, services: Services) 
     run(airflow, "example_mapped")
     for connection_id, count in before.items():
         assert len(jobs(services, connection_id)) == count + 1, connection_id
+
+
+def sync(services: Services) -> int:
+    """A sync that Airbyte's own schedule starts."""
+    answer = services.airbyte.post("/_simulator/jobs", json={"connection_id": ORDERS}).raise_for_status()
+    job_id: int = answer.json()["job_ids"][0]
+    return job_id
+
+
+def test_a_sync_that_airbyte_schedules_is_waited_for(airflow: AirflowStack, services: Services) -> None:
+    dag_id = "example_scheduled_by_airbyte"
+    run_id = airflow.trigger_dag(dag_id)
+    airflow.wait_for_task(dag_id, run_id, "orders_synced", {"deferred"})
+    job_id = sync(services)
+    airflow.wait_for_task(dag_id, run_id, "orders_synced", {"success"})
+    assert airflow.api.xcoms(dag_id, run_id, "orders_synced")["return_value"] == job_id
+    airflow.wait_for_task(dag_id, run_id, "report", {"success"})
+
+
+def test_a_dag_runs_whenever_a_connection_has_synced(airflow: AirflowStack, services: Services) -> None:
+    dag_id = "example_assets"
+    airflow.wait_for_dag(dag_id)
+    started: list[int] = []
+
+    def told() -> str | None:
+        """What a run said of one of these syncs. The watch may begin after the first of them."""
+        if not started or jobs(services, ORDERS)[-1]["status"] == "succeeded":
+            started.append(sync(services))
+        for each in airflow.api.request("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"]:
+            if each["state"] == "success":
+                for said in airflow.api.xcoms(dag_id, each["dag_run_id"], "report")["return_value"]:
+                    if any(said.startswith(f"job {job_id}:") for job_id in started):
+                        return str(said)
+        return None
+
+    assert airflow.processes.wait_until(told, "a run for a sync", timeout=120).endswith("records")

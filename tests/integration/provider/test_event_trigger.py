@@ -113,6 +113,8 @@ class Scene:
             yield triggerer
         finally:
             await triggerer.stop()
+            # A triggerer's hub goes with it.
+            await self.stage.until(lambda: not [task for task in asyncio.all_tasks() if "hub of" in task.get_name()])
 
     async def watched(self, count: int = 1) -> None:
         """Returns when so many watch, and know what had ended before."""
