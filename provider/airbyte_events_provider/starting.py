@@ -26,12 +26,18 @@ class NotStarted(AirbyteEventsError):
     """No job was started here; the message says why not."""
 
 
-def start_in_triggerer(operator: AirbyteTriggerSyncOperator) -> tuple[bool, StartTriggerArgs | None]:
-    """Whether the operator's task can begin in the triggerer, and what Airflow has to know for that.
+def without_workers() -> bool:
+    """Whether this Airflow can begin and end tasks in the triggerer, from 3.3 on.
 
-    From Airflow 3.3 on: before, the templates of such a task are not rendered.
+    Before, it does not render the templates of those that begin there, and of those that end there it stores the
+    XComs as text (3.0.6).
     """
-    if tuple(int(part) for part in airflow.__version__.split(".")[:2]) < (3, 3):
+    return tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 3)
+
+
+def start_in_triggerer(operator: AirbyteTriggerSyncOperator) -> tuple[bool, StartTriggerArgs | None]:
+    """Whether the operator's task can begin in the triggerer, and what Airflow has to know for that."""
+    if not without_workers():
         return False, None
     limit = operator.execution_timeout
     kwargs = {

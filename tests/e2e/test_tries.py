@@ -22,6 +22,7 @@ def begin(airflow: AirflowStack, services: Services) -> Any:
     return partial(begin_run, airflow, services)
 
 
+@pytest.mark.needs_airflow(3, 3, "retries of tasks whose process was killed")
 def test_a_worker_that_is_killed_while_it_waits_starts_no_second_sync(begin: Any) -> None:
     run = begin("in_worker")
     run.until_said("was started")
@@ -34,11 +35,22 @@ def test_a_worker_that_is_killed_while_it_waits_starts_no_second_sync(begin: Any
     assert run.result == job["job_id"]
 
 
+@pytest.mark.needs_airflow(3, 3, "retries of tasks whose process was killed")
 def test_a_sync_that_succeeds_while_nobody_waits_completes_the_retry_at_once(begin: Any) -> None:
     run = begin("in_worker")
     run.until_said("was started")
     run.kill_worker()
     run.end(run.jobs[0])
+    run.until_state("success", tries=2)
+    run.until_jobs("succeeded")
+
+
+def test_a_try_that_gives_up_waiting_leaves_its_sync_to_the_next(begin: Any) -> None:
+    run = begin("hurried")
+    run.until_said("The job was not cancelled")
+    (job,) = run.until_jobs("running")
+    run.until_said("is that of an earlier try", tries=2)
+    run.end(job)
     run.until_state("success", tries=2)
     run.until_jobs("succeeded")
 
@@ -54,6 +66,7 @@ def slow_to_answer(services: Services) -> Iterator[None]:
         services.airbyte.delete("/_simulator/faults").raise_for_status()
 
 
+@pytest.mark.needs_airflow(3, 3, "retries of tasks whose process was killed")
 @pytest.mark.parametrize("way", ["in_worker", "deferred"])
 def test_a_worker_that_is_killed_while_it_submits_starts_no_second_sync(
     begin: Any, services: Services, way: str
@@ -87,6 +100,7 @@ def test_a_sync_that_fails_is_started_anew_by_a_retry(begin: Any, way: str) -> N
     run.until_jobs("failed", "succeeded")
 
 
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
 def test_clearing_a_deferred_task_cancels_its_sync_and_starts_another(begin: Any) -> None:
     run = begin("deferred")
     run.until_said("Waiting for Airbyte job")
@@ -96,6 +110,7 @@ def test_clearing_a_deferred_task_cancels_its_sync_and_starts_another(begin: Any
     run.until_jobs("cancelled", "succeeded")
 
 
+@pytest.mark.needs_airflow(3, 3, "another try of running tasks that are cleared")
 def test_clearing_a_task_that_waits_in_a_worker_cancels_its_sync_and_starts_another(begin: Any) -> None:
     run = begin("in_worker")
     run.until_said("was started")
@@ -105,6 +120,7 @@ def test_clearing_a_task_that_waits_in_a_worker_cancels_its_sync_and_starts_anot
     run.until_jobs("cancelled", "succeeded")
 
 
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
 @pytest.mark.parametrize("way", ["deferred", "without_worker"])
 def test_failing_a_deferred_task_cancels_its_sync(begin: Any, way: str) -> None:
     run = begin(way)
@@ -114,6 +130,7 @@ def test_failing_a_deferred_task_cancels_its_sync(begin: Any, way: str) -> None:
     run.until_state("failed")
 
 
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
 def test_a_task_can_begin_and_end_without_a_worker(begin: Any) -> None:
     run = begin("without_worker")
     run.until_said("Waiting for Airbyte job")

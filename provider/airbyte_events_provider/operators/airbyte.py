@@ -25,7 +25,7 @@ from airbyte_events_provider.lineage import lineage
 from airbyte_events_provider.links import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
 from airbyte_events_provider.outcome import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
 from airbyte_events_provider.resumption import Wanted, resume
-from airbyte_events_provider.starting import start_in_triggerer
+from airbyte_events_provider.starting import start_in_triggerer, without_workers
 from airbyte_events_provider.submission import How, OnConflict, Submission
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 
@@ -80,7 +80,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         ran.
     :param end_from_trigger: let the trigger end a task that succeeded, without a worker for it. Airflow then sends no
         e-mail, calls no ``on_success_callback`` in a worker, and updates no outlets: a task that has outlets goes on in
-        a worker all the same. Needs ``deferrable``.
+        a worker all the same, and so do all before Airflow 3.3. Needs ``deferrable``.
     :param start_from_trigger: let the triggerer start the job, too, without a worker for it. A retry begins in a
         worker. Needs ``deferrable``, and Airflow 3.3; older versions, and mapped tasks, begin in a worker.
     :param execution_timeout: how long the task may take (a ``timedelta``). Then the job is cancelled, and the task
@@ -173,7 +173,13 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         """
         return self._run(context, time.time())
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any], began: float | None = None) -> int:
+    def execute_complete(
+        self,
+        context: Context,
+        event: Mapping[str, Any],
+        began: float | None = None,
+        try_number: int | None = None,
+    ) -> int:
         """Go on where the trigger has fired.
 
         :return: the job id.
@@ -181,14 +187,19 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if event["status"] == BEGIN:
             self.log.info("%s", event["message"])
             return self._run(context, time.time())
+        if try_number not in (None, _try_number(context)):
+            # Airflow 3.0 has a retry go on where the try before ended, with the event of that.
+            return self._run(context, time.time())
         self.job_id = event["job_id"]
         return self._finish(context, event, began or time.time())
 
-    def execute_after(self, context: Context, event: Mapping[str, Any], began: float) -> int:
+    def execute_after(self, context: Context, event: Mapping[str, Any], began: float, try_number: int | None) -> int:
         """Go on where the job that was in the way has ended.
 
         :return: the job id.
         """
+        if try_number not in (None, _try_number(context)):
+            return self._run(context, time.time())
         self._check_turn(event)
         return self._run(context, began, resuming=False)
 
@@ -196,7 +207,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         ledger = self._ledger = Ledger(context)
         submission = (self._resume(ledger) if resuming else None) or self._submit(ledger)
         while submission.how is How.IN_THE_WAY:
-            self._wait_for_turn(submission.job, began)
+            self._wait_for_turn(context, submission.job, began)
             submission = self._submit(ledger)
         job = submission.job
         self.job_id = job.job_id
@@ -205,7 +216,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if self.asynchronous:
             return job.job_id
         if self.deferrable and not job.status.terminal:
-            self._defer(job, began)
+            self._defer(context, job, began)
         told = self.hook.wait(
             job.job_id,
             connection_id=job.connection_id,
@@ -241,7 +252,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             ledger.write(replace(entry, job_id=submission.job.job_id, adopted=adopted))
         return submission
 
-    def _wait_for_turn(self, other: Job, began: float) -> None:
+    def _wait_for_turn(self, context: Context, other: Job, began: float) -> None:
         """Do as ``on_conflict`` says about the job that is in the way."""
         kind = other.job_type or "of unknown type"
         what = f"Airbyte job {other.job_id} ({kind}) of connection {self.connection_id} runs"
@@ -254,7 +265,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             self.defer(
                 trigger=self._trigger(other, began, cancel_on_kill=False),
                 method_name="execute_after",
-                kwargs={"began": began},
+                kwargs={"began": began, "try_number": _try_number(context)},
             )
         self._check_turn(
             self.hook.wait(
@@ -284,14 +295,14 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def _until(self, began: float) -> float | None:
         return None if self.timeout is None else began + self.timeout
 
-    def _defer(self, job: Job, began: float) -> None:
-        ends = self.end_from_trigger and not self.outlets
+    def _defer(self, context: Context, job: Job, began: float) -> None:
+        ends = self.end_from_trigger and not self.outlets and without_workers()
         if self.end_from_trigger and self.outlets:
             self.log.info("The task has outlets, which no trigger updates: it will end in a worker")
         self.defer(
             trigger=self._trigger(job, began, cancel_on_kill=self.cancel_on_kill, end_from_trigger=ends),
             method_name="execute_complete",
-            kwargs={"began": began},
+            kwargs={"began": began, "try_number": _try_number(context)},
         )
 
     def _trigger(
@@ -390,6 +401,11 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             self.log.warning("Airbyte job %s could not be cancelled: %s", job_id, exc)
         else:
             self.log.info("The task was ended from outside: Airbyte job %s is %s", job_id, job.status.value)
+
+
+def _try_number(context: Context) -> int | None:
+    number: int | None = getattr(context.get("ti"), "try_number", None)
+    return number
 
 
 def _one_of(name: str, value: object, allowed: Collection[str]) -> None:

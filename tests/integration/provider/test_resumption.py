@@ -277,6 +277,15 @@ async def test_an_entry_that_nobody_can_read_is_none(task: Task, stage: Any) -> 
     assert (await task.attempt()).trigger.job_id == 1
 
 
+async def test_a_retry_that_airflow_3_0_begins_where_the_try_before_ended_begins_anew(task: Task, stage: Any) -> None:
+    deferred = await task.attempt()
+    stage.end(stage.sim.world.jobs[1], "failed")
+    event = await stage.fire(deferred.trigger)
+    task.ti = TaskInstance(2, task.ti.max_tries)
+    again = await task.execute(deferred.method_name, event=event, **deferred.kwargs)
+    assert again.trigger.job_id == 2
+
+
 async def test_the_result_is_the_same_in_both_ways(stage: Any) -> None:
     results = []
     for deferrable in (False, True):

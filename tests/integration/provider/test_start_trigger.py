@@ -124,6 +124,7 @@ async def test_a_kill_leaves_the_job_alone_if_it_was_told_to(stage: Any, ti: Tas
     assert stage.sim.world.jobs[1].status == "running"
 
 
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
 def test_the_operator_tells_airflow_how_to_begin_in_the_triggerer() -> None:
     task = AirbyteTriggerSyncOperator(
         task_id="sync", connection_id="{{ params.c }}", deferrable=True, start_from_trigger=True, end_from_trigger=True
@@ -138,6 +139,7 @@ def test_the_operator_tells_airflow_how_to_begin_in_the_triggerer() -> None:
     assert set(task.template_fields) <= args.trigger_kwargs.keys()
 
 
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
 def test_outlets_are_updated_by_workers_alone() -> None:
     task = AirbyteTriggerSyncOperator(
         task_id="sync",
