@@ -55,7 +55,7 @@ def test_a_killed_listener_comes_back_at_the_same_place(services: Services) -> N
         services.listener.get("/healthz")
     services.restart_listener()
     assert services.listener.get("/v1/jobs").status_code == 200
-    assert len(services.connection_ids()) == 3
+    assert services.connection_ids()
 
 
 def test_a_start_that_fails_says_why(tmp_path: Path) -> None:
