@@ -94,6 +94,7 @@ class Hub:
         self._reasons = None if feed is None else Reasons(feed, self._store)
         # Who waits for a job, each by what ends the wait.
         self._waiting: dict[int, set[anyio.CancelScope]] = {}
+        self._leaving = anyio.Lock()
         self._asked: dict[int, anyio.Event] = {}
         self._question = anyio.Event()
         self._gap = anyio.Event()
@@ -175,7 +176,10 @@ class Hub:
             event: JobEvent | None = None
             with waiting:
                 event = await self._end_of(job_id)
-            return await self.explain(event or await self._last_look(job_id))
+            event = await self.explain(event or await self._last_look(job_id))
+            # One in each turn of the event loop: what hundreds do that are told at once would hold it up.
+            async with self._leaving:
+                return event
         except anyio.EndOfStream as exc:
             raise HubClosed(f"the wait for job {job_id} ended with the hub") from exc
         finally:

@@ -40,14 +40,17 @@ class MonitorTrigger(BaseTrigger):
         heartbeat = Heartbeat()
         beating = asyncio.get_running_loop().create_task(heartbeat.beat())
         try:
-            with Path(self.output).open("a", buffering=1) as file:
-                while True:
-                    await asyncio.sleep(EVERY)
-                    late, heartbeat.late = heartbeat.late, []
-                    collection, heartbeat.collection = heartbeat.collection, 0.0
-                    told = {"at": time.time(), "tasks": len(asyncio.all_tasks()), "collection": collection}
-                    file.write(json.dumps({**told, "late": [round(each, 5) for each in late]}) + "\n")
+            while True:
+                await asyncio.sleep(EVERY)
+                self._write(heartbeat)
         finally:
             beating.cancel()
             with suppress(asyncio.CancelledError):
                 await beating
+
+    def _write(self, heartbeat: Heartbeat) -> None:
+        late, heartbeat.late = heartbeat.late, []
+        collection, heartbeat.collection = heartbeat.collection, 0.0
+        line = {"at": time.time(), "tasks": len(asyncio.all_tasks()), "collection": collection}
+        with Path(self.output).open("a") as file:
+            file.write(json.dumps({**line, "late": [round(each, 5) for each in late]}) + "\n")

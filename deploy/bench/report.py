@@ -38,7 +38,14 @@ class Aim:
 
 def rows(results: dict[str, Any]) -> Iterator[Row]:
     """A row for every figure that was measured."""
-    parts = {"latency": _latency, "waiting": _waiting, "stalls": _stalls, "delivery": _delivery, "ingest": _ingest}
+    parts = {
+        "latency": _latency,
+        "waiting": _waiting,
+        "stalls": _stalls,
+        "delivery": _delivery,
+        "ingest": _ingest,
+        "mapped": _mapped,
+    }
     for name, part in parts.items():
         if name in results:
             yield from part(results[name])
@@ -79,6 +86,32 @@ def _delivery(seen: dict[str, Any]) -> Iterator[Row]:
 def _ingest(seen: dict[str, Any]) -> Iterator[Row]:
     figures = {"push": f"{seen['listener']['per_second']:,.0f}", "bare": f"{seen['bare']['per_second']:,.0f}"}
     yield _row("webhooks taken durably, a second", figures, "bare")
+
+
+def _mapped(seen: dict[str, Any]) -> Iterator[Row]:
+    for ender in ("trigger", "worker"):
+        sides = [side for side in ("push", "oracle") if f"{side}_{ender}" in seen["one_by_one"]]
+        for name in ("p50", "p95", "p99"):
+            figures = {side: _seconds(seen["one_by_one"][f"{side}_{ender}"][name]) for side in sides}
+            yield _row(f"from a job's end to its task's success, ended by the {ender}, {name}", figures, "oracle")
+        burst = {side: seen["at_once"][f"{side}_{ender}"] for side in sides}
+        figures = {side: _seconds(each["until_last"]) for side, each in burst.items()}
+        size = max((each["count"] for each in burst.values()), default=0)
+        yield _row(
+            f"until the last success of {size:,} whose jobs end at once, ended by the {ender}", figures, "oracle"
+        )
+    phases = seen["phases"]
+    count = sum(number for name, number in seen["tasks"].items() if name.startswith("push"))
+    begun = sum(phases["starting"]["requests"].values()) / count
+    waited = sum(phases["waiting"]["requests"].values()) * 60 / phases["waiting"]["seconds"]
+    yield _row(f"requests a task, while {count:,} mapped tasks begin", {"push": _number(begun)})
+    yield _row(f"requests a minute, {count:,} mapped tasks waiting", {"push": _number(waited)})
+    for phase, what in (("starting", "beginning"), ("waiting", "waiting")):
+        longest = _seconds(phases[phase]["stalls"]["longest"])
+        yield _row(f"longest stall of the triggerer's event loop, {count:,} mapped tasks {what}", {"push": longest})
+    bursts = {side: phases.get(f"at_once_{side}_trigger") for side in ("push", "oracle")}
+    figures = {side: _seconds(each["stalls"]["longest"]) for side, each in bursts.items() if each}
+    yield _row("longest stall of the triggerer's event loop, jobs ending at once", figures, "oracle")
 
 
 def _row(what: str, figures: dict[str, str], floor: str = "") -> Row:

@@ -159,9 +159,22 @@ class Rig:
 
     def start_jobs(self, count: int, workspace_id: str | None = None) -> list[int]:
         """Jobs that run until they are told to end, each of a connection of its own."""
+        if not count:
+            return []
         body = {"count": count, "start": True, "script": HANGING, "workspace_id": workspace_id}
         job_ids: list[int] = self.post("/connections", body)["job_ids"]
         return job_ids
+
+    def connections(self, count: int) -> list[str]:
+        """Ids of new connections, whose jobs run until they are told to end."""
+        if not count:
+            return []
+        connection_ids: list[str] = self.post("/connections", {"count": count, "script": HANGING})["connection_ids"]
+        return connection_ids
+
+    def jobs_by_connection(self) -> dict[str, int]:
+        """The ids of the connections' jobs."""
+        return {job["connection_id"]: job["job_id"] for job in self.get("/jobs")["jobs"]}
 
     def end_at(self, times: Mapping[int, float]) -> None:
         """Have jobs succeed at these times, in seconds since the epoch."""
@@ -184,6 +197,11 @@ class Rig:
         """How many requests the public API has had."""
         return int(self.get("/requests?limit=0")["total"])
 
+    def requests_by_route(self) -> dict[str, int]:
+        """The same by route, such as ``GET /jobs/{id}``."""
+        counts: dict[str, int] = self.get("/requests?limit=0")["counts"]
+        return counts
+
     def wait(self, side: Side, job_ids: Collection[int], *, memory: bool = False) -> Waiters:
         """Start a process that waits for jobs; their ids follow one another."""
         self._waiters += 1
@@ -197,13 +215,6 @@ class Rig:
 
     def _airflow_settings(self, side: Side, what: str) -> dict[str, str]:
         airflow = self.home / f"airflow-{what}"
-        airbyte = {
-            "conn_type": "airbyte",
-            "host": f"{self.airbyte_url}/api/public/v1",
-            "schema": f"{self.airbyte_url}/api/public/v1/applications/token",
-            "login": "bench",
-            "password": self._secret,
-        }
         settings = {
             "AIRFLOW_HOME": str(airflow),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -211,11 +222,29 @@ class Rig:
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
             "ORACLE_PORT": str(self.oracle_port),
         }
-        if side.pushed:
-            airbyte["extra"] = json.dumps({"listener_conn_id": "listener_bench"})
-            listener = {"conn_type": "airbyte_events", "host": self.listener_url, "password": self.api_token}
-            settings["AIRFLOW_CONN_LISTENER_BENCH"] = json.dumps(listener)
-        return {**settings, "AIRFLOW_CONN_AIRBYTE_BENCH": json.dumps(airbyte)}
+        connections = self.airflow_connections(pushed=side.pushed)
+        return {
+            **settings,
+            **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields) for name, fields in connections.items()},
+        }
+
+    def airflow_connections(self, *, pushed: bool) -> dict[str, dict[str, Any]]:
+        """What Airflow is told of this rig, by connection id.
+
+        :param pushed: whether of the listener, too.
+        """
+        airbyte = {
+            "conn_type": "airbyte",
+            "host": f"{self.airbyte_url}/api/public/v1",
+            "schema": f"{self.airbyte_url}/api/public/v1/applications/token",
+            "login": "bench",
+            "password": self._secret,
+        }
+        if not pushed:
+            return {"airbyte_bench": airbyte}
+        airbyte["extra"] = json.dumps({"listener_conn_id": "listener_bench"})
+        listener = {"conn_type": "airbyte_events", "host": self.listener_url, "password": self.api_token}
+        return {"airbyte_bench": airbyte, "listener_bench": listener}
 
 
 class Waiters:

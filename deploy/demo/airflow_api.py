@@ -143,7 +143,8 @@ class AirflowApi:
 
     def all_task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """The run's task instances, however many; each of a mapped task is one."""
-        path, found = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances", []
+        path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        found: list[dict[str, Any]] = []
         while True:
             params = {"limit": PAGE, "offset": len(found), "order_by": "id"}
             page = self.request("GET", path, params=params)["task_instances"]

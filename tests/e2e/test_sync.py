@@ -64,7 +64,7 @@ def airbyte(services: Services) -> Airbyte:
 
 
 @pytest.fixture
-def wait(airflow: AirflowStack, airbyte: Airbyte) -> Callable[[], Waiting]:
+def wait(airflow: AirflowStack, services: Services, airbyte: Airbyte) -> Callable[[], Waiting]:
     """Start a run of the DAG with one task; returns once the task is deferred and its job is watched."""
 
     def start() -> Waiting:
@@ -73,9 +73,11 @@ def wait(airflow: AirflowStack, airbyte: Airbyte) -> Callable[[], Waiting]:
         airflow.wait_for_task(ONE, run_id, "sync", {"deferred"})
         airflow.wait_for_log(ONE, run_id, "sync", "Waiting for Airbyte job")
         job_id = airbyte.jobs(connection_id)[0]["job_id"]
-        # Its state was asked for: what happens from now on is told, and no longer found.
+        # The listener was asked for its state, and watches it: what happens from now on is told, and no longer found.
         airflow.processes.wait_until(
-            lambda: airbyte.requests(job_id=job_id) or None, f"a look at job {job_id}", timeout=30
+            lambda: services.listener.get(f"/v1/jobs/default/{job_id}").is_success,
+            f"a watch of job {job_id}",
+            timeout=60,
         )
         return Waiting(run_id, job_id)
 
@@ -91,7 +93,7 @@ def test_three_ways_complete_on_push(airflow: AirflowStack, services: Services, 
         ("synchronous", "asynchronous", "sensor", "deferrable"), "success"
     )
     for task_id, connection_id in zip(("synchronous", "asynchronous", "deferrable"), connection_ids, strict=True):
-        (job,) = airbyte.jobs(connection_id)
+        job = max(airbyte.jobs(connection_id), key=lambda job: job["job_id"])
         assert airflow.api.xcoms(THREE_WAYS, run_id, task_id)["return_value"] == job["job_id"]
         told = services.listener.get(f"/v1/jobs/default/{job['job_id']}").raise_for_status().json()["job"]
         assert (told["status"], told["origin"]) == ("succeeded", "webhook")

@@ -1,0 +1,272 @@
+"""Mapped tasks of a real Airflow: from a job's end to the task's success, and what a thousand that wait cost.
+
+All wait in one triggerer at the same time: this project's tasks, and beside them tasks of a trigger that Airbyte tells
+directly, each of them once with a worker that ends the task, and once ended by the trigger. First some jobs of all of
+them end one by one, so slowly that no task queues for a worker; then those that are left end at once, group by group.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_stack import AirflowStack
+from loop import Loop
+from processes import StackError
+from quantiles import percentiles
+from rig import HERE, Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_api import TaskInstance
+    from processes import Processes
+
+DAG = "bench_mapped"
+WORKERS = 6
+STARTS = 3.0
+"""Tasks a second that workers begin, or go on with, on two cores."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """A number for each group of tasks: who tells the trigger, and who ends the task."""
+
+    push_trigger: int = 0
+    oracle_trigger: int = 0
+    push_worker: int = 0
+    oracle_worker: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """:param tasks: how many wait.
+    :param one_by_one: of these, whose jobs end one by one; those of the rest end at once, group by group.
+    :param seconds: over which the ends are spread.
+    :param quiet: seconds for which all wait and requests are counted.
+    :param bound: seconds after which the start or the end of all tasks is given up.
+    """
+
+    tasks: Groups
+    one_by_one: Groups
+    seconds: float
+    quiet: float = 60.0
+    bound: float = 1800.0
+
+
+FULL = Scale(
+    tasks=Groups(push_trigger=850, oracle_trigger=600, push_worker=150, oracle_worker=125),
+    one_by_one=Groups(push_trigger=350, oracle_trigger=100, push_worker=75, oracle_worker=50),
+    seconds=240.0,
+)
+QUICK = Scale(
+    tasks=Groups(push_trigger=17, oracle_trigger=17, push_worker=8, oracle_worker=8),
+    one_by_one=Groups(push_trigger=5, oracle_trigger=5, push_worker=4, oracle_worker=4),
+    seconds=20.0,
+    quiet=15.0,
+)
+CI = Scale(tasks=Groups(push_trigger=1000), one_by_one=Groups(push_trigger=100), seconds=20.0, quiet=30.0)
+"""The least that shows that a thousand complete."""
+
+
+def duration(scale: Scale) -> float:
+    """About how long it takes, in seconds."""
+    resumed = scale.tasks.push_worker + scale.tasks.oracle_worker
+    return 60 + (scale.tasks.total + resumed) / STARTS + scale.seconds + scale.quiet
+
+
+def measure(
+    processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Seconds from the commit of a job's end to the end of its task, by group: ``one_by_one``, and ``at_once``, with
+    those from the first job's end ``until_last`` task's; requests by route, and stalls of the triggerer's loop, by
+    phase.
+    """
+    rig = Rig(processes, home, "mapped", listener=True)
+    try:
+        with _airflow(rig, scale) as airflow:
+            return Mapped(rig, airflow, scale, progress).measure()
+    finally:
+        rig.close()
+
+
+def _airflow(rig: Rig, scale: Scale) -> AirflowStack:
+    seconds = str(24 * 3600)
+    settings = {
+        "BENCH_MAPPED": str(rig.home / "mapped.json"),
+        "ORACLE_PORT": str(rig.oracle_port),
+        "PYTHONPATH": str(HERE),
+        "AIRFLOW__CORE__PARALLELISM": str(WORKERS),
+        "AIRFLOW__TRIGGERER__CAPACITY": str(2 * scale.tasks.total),
+        # The DAG's file stays as it is, and is read again by each worker in any case.
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": seconds,
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": seconds,
+    }
+    tasks = scale.tasks
+    oracle = rig.workspace(f"http://127.0.0.1:{rig.oracle_port}/")
+    told = {
+        "monitor": str(rig.home / "monitor.jsonl"),
+        "max_active_tasks": WORKERS,
+        "ours": {
+            "push_worker": {"arguments": {}, "values": rig.connections(tasks.push_worker)},
+            "push_trigger": {
+                "arguments": {"end_from_trigger": True},
+                "values": rig.connections(tasks.push_trigger),
+            },
+        },
+        "oracle": {
+            "oracle_worker": {"arguments": {}, "values": rig.start_jobs(tasks.oracle_worker, oracle)},
+            "oracle_trigger": {
+                "arguments": {"end_from_trigger": True},
+                "values": rig.start_jobs(tasks.oracle_trigger, oracle),
+            },
+        },
+    }
+    (rig.home / "mapped.json").write_text(json.dumps(told))
+    return AirflowStack(
+        rig.home / "airflow", HERE / "dags", connections=rig.airflow_connections(pushed=True), settings=settings
+    )
+
+
+class Mapped:
+    """One measurement.
+
+    :param rig: with what is in ``mapped.json`` there.
+    :param progress: is called with a line now and then.
+    """
+
+    def __init__(self, rig: Rig, airflow: AirflowStack, scale: Scale, progress: Callable[[str], None]) -> None:
+        self._rig, self._airflow, self._scale, self._progress = rig, airflow, scale, progress
+        told = json.loads((rig.home / "mapped.json").read_text())
+        self._loop = Loop(airflow, Path(told["monitor"]))
+        self._values = {name: each["values"] for kind in ("ours", "oracle") for name, each in told[kind].items()}
+
+    def measure(self) -> dict[str, Any]:
+        """See :func:`measure`."""
+        self._loop.watch()
+        phases = {
+            "starting": self._phase("all have begun", self._start),
+            "waiting": self._phase("all waited", lambda: self._airflow.processes.watch(self._scale.quiet)),
+            "one_by_one": self._phase("jobs ended one by one", self._end_one_by_one),
+            **self._end_at_once(),
+        }
+        tasks = {
+            (task.task_id, task.map_index): task for task in self._airflow.api.all_task_instances(DAG, self._run_id)
+        }
+        chosen, rest = self._chosen()
+        return {
+            "tasks": asdict(self._scale.tasks),
+            "one_by_one": {name: self._late(tasks, name, 0, ids) for name, ids in chosen.items() if ids},
+            "at_once": {name: self._late(tasks, name, len(chosen[name]), ids) for name, ids in rest.items() if ids},
+            "phases": phases,
+            "watchdog": self._loop.blocked(),
+        }
+
+    def _phase(self, what: str, act: Callable[[], None]) -> dict[str, Any]:
+        requests, begun = self._rig.requests_by_route(), time.time()
+        act()
+        ended = time.time()
+        counts = self._rig.requests_by_route().items()
+        made = {route: more for route, count in counts if (more := count - requests.get(route, 0))}
+        late = self._loop.stalls(begun, ended)
+        told = ", ".join(f"{count:,} {route}" for route, count in made.items()) or "none"
+        timers = f"timers up to {late['longest'] * 1000:.0f} ms late, p99 {late['p99'] * 1000:.1f} ms"
+        self._progress(f"{what}: {ended - begun:.0f} s; requests: {told}; the triggerer's loop: {timers}")
+        return {"seconds": ended - begun, "requests": made, "stalls": late}
+
+    def _start(self) -> None:
+        self._run_id = self._airflow.trigger_dag(DAG)
+        self._until("wait", self._waiting, self._scale.tasks.total, timeout=self._scale.bound)
+
+    def _end_one_by_one(self) -> None:
+        """At even distances in a random order."""
+        chosen, _ = self._chosen()
+        job_ids = [job_id for ids in chosen.values() for job_id in ids]
+        random.shuffle(job_ids)
+        begin, step = time.time() + 2 + len(job_ids) * 0.005, self._scale.seconds / max(1, len(job_ids))
+        self._rig.end_at({job_id: begin + (number + random.random()) * step for number, job_id in enumerate(job_ids)})
+        wanted = self._scale.one_by_one.total
+        self._until("ended, one by one", self._ended, wanted, timeout=self._scale.seconds + 120)
+
+    def _end_at_once(self) -> dict[str, dict[str, Any]]:
+        """A phase for each group, so that none has another's load."""
+        ended, phases = self._scale.one_by_one.total, {}
+        for name, job_ids in self._chosen()[1].items():
+            if job_ids:
+                ended += len(job_ids)
+                what = f"{len(job_ids):,} jobs of {name} ended at once"
+                phases[f"at_once_{name}"] = self._phase(what, partial(self._end_now, job_ids, ended))
+        return phases
+
+    def _end_now(self, job_ids: list[int], ended: int) -> None:
+        self._rig.end_now(job_ids)
+        self._until("ended", self._ended, ended, timeout=self._scale.bound)
+
+    def _until(self, what: str, count: Callable[[], int], wanted: int, *, timeout: float) -> None:
+        """Returns when so many tasks are there; tells how far it is."""
+        told = time.monotonic()
+
+        def probe() -> bool:
+            nonlocal told
+            found = count()
+            if time.monotonic() > told + 10:
+                told = time.monotonic()
+                self._progress(f"{found:,} of {wanted:,} tasks {what}")
+            if found < wanted:
+                time.sleep(1)  # Airflow has enough to do
+            return found >= wanted
+
+        self._airflow.processes.wait_until(probe, f"{wanted} tasks that {what}", timeout=timeout)
+
+    def _waiting(self) -> int:
+        """As many as are on the triggerer's loop, once all are deferred."""
+        deferred = self._count("deferred")
+        return deferred if deferred < self._scale.tasks.total else self._loop.tasks
+
+    def _ended(self) -> int:
+        return self._count("success")
+
+    def _count(self, state: str) -> int:
+        """:raises StackError: if a task has failed."""
+        if failed := self._airflow.api.count_task_instances(DAG, self._run_id, "failed"):
+            raise StackError(f"{failed:,} tasks failed")
+        return self._airflow.api.count_task_instances(DAG, self._run_id, state)
+
+    def _chosen(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+        """The jobs of each group, by map index: those that end one by one, and the rest."""
+        found = self._rig.jobs_by_connection()
+        jobs = {
+            name: [found[value] if isinstance(value, str) else value for value in values]
+            for name, values in self._values.items()
+        }
+        counts = asdict(self._scale.one_by_one)
+        return (
+            {name: job_ids[: counts[name]] for name, job_ids in jobs.items()},
+            {name: job_ids[counts[name] :] for name, job_ids in jobs.items()},
+        )
+
+    def _late(
+        self, tasks: Mapping[tuple[str, int], TaskInstance], name: str, first: int, job_ids: list[int]
+    ) -> dict[str, Any]:
+        """Of the tasks of the group that wait for these jobs.
+
+        :param first: the map index of the first.
+        """
+        begun = self._rig.ended(job_ids)
+        ended = [_seconds(tasks[name, index]) for index, _ in enumerate(job_ids, first)]
+        late = [at - begun[job_id] for job_id, at in zip(job_ids, ended, strict=True)]
+        return {**percentiles(late), "until_last": max(ended) - min(begun.values())}
+
+
+def _seconds(task: TaskInstance) -> float:
+    return math.inf if task.end_date is None else task.end_date.timestamp()
