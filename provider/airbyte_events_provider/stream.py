@@ -19,6 +19,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import anyio
 from airflow.providers.common.compat.sdk import conf
 
 from airbyte_events.ends import Mark, Place
@@ -112,10 +113,16 @@ class Member:
         self._room = asyncio.Event()
         self._stored = Place()
         self._saved_at = float("-inf")
+        # Unlike a task's own cancellation, that of a scope is repeated until it is heeded.
+        self._telling = anyio.CancelScope()
         # In an empty context: Airflow would take its log lines for some task's.
         self._task = contextvars.Context().run(asyncio.create_task, self._tell(), name=f"watcher {self.number}")
 
     async def _tell(self) -> None:
+        with self._telling:
+            await self._tell_all()
+
+    async def _tell_all(self) -> None:
         self._stored = await self._cursors.load()
         async with contextlib.aclosing(watch_on(self._watch, self._stored.copy())) as items:
             async for item in items:
@@ -140,7 +147,7 @@ class Member:
         if self.left:
             return
         self.left = True
-        self._task.cancel()
+        self._telling.cancel()
         for _ in range(self._unstored):
             self._stream.done()
 
