@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 ENDED = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 """The states that a task instance stays in."""
 
-
 PAGE = 100
 """Task instances: as many as Airflow gives at a time."""
+
+BUSY_RETRIES = 5
+"""How often a request is sent again, a second apart, that Airflow's database was too busy for."""
 
 
 class AirflowApiError(Exception):
@@ -102,13 +105,22 @@ class AirflowApi:
         self._authorized = True
 
     def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
-        try:
-            answer = self._client.request(method, path, headers={"Accept": "application/json"}, **content)
-        except httpx.TransportError as exc:
-            raise AirflowApiError(f"{method} {path}: no answer: {exc}") from exc
+        answer = self._try(method, path, **content)
+        for _ in range(BUSY_RETRIES):
+            if answer.status_code != httpx.codes.INTERNAL_SERVER_ERROR or "Database error" not in answer.text:
+                break
+            # SQLite was locked for longer than Airflow waits: it has undone what it began, so it may be asked again.
+            time.sleep(1)
+            answer = self._try(method, path, **content)
         if answer.is_error:
             raise AirflowApiError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer
+
+    def _try(self, method: str, path: str, **content: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, headers={"Accept": "application/json"}, **content)
+        except httpx.TransportError as exc:
+            raise AirflowApiError(f"{method} {path}: no answer: {exc}") from exc
 
     def dag_known(self, dag_id: str) -> bool:
         """Whether the DAG processor has brought the DAG in."""
