@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import AsyncIterator, Hashable, Iterable
 from typing import Any
@@ -23,7 +24,17 @@ from airbyte_events_provider.syncs import Sought, await_sync, moment
 from airbyte_events_provider.watching import Watch, several, terminal_status, watch_on
 
 
-class AirbyteSyncTrigger(BaseTrigger):
+class _ByArguments:
+    """A trigger that is made again elsewhere from its constructor's arguments, each of which it keeps by its name."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class path, and the arguments to make the same trigger elsewhere; none of them is secret."""
+        made = type(self)
+        names = list(inspect.signature(made).parameters)
+        return f"{made.__module__}.{made.__qualname__}", {name: getattr(self, name) for name in names}
+
+
+class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
     """Fires once, when an Airbyte job has ended: told by a listener, or found by polling.
 
     All triggers of a triggerer share one stream and one poll for each Airbyte. Its event is an object with ``status``
@@ -69,24 +80,6 @@ class AirbyteSyncTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.end_from_trigger = end_from_trigger
         self.min_records = min_records
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class path, and the arguments to make the same trigger elsewhere; none of them is secret."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "job_id": self.job_id,
-                "conn_id": self.conn_id,
-                "end_time": self.end_time,
-                "poll_interval": self.poll_interval,
-                "execution_deadline": self.execution_deadline,
-                "listener_conn_id": self.listener_conn_id,
-                "connection_id": self.connection_id,
-                "cancel_on_kill": self.cancel_on_kill,
-                "end_from_trigger": self.end_from_trigger,
-                "min_records": self.min_records,
-            },
-        )
 
     @property
     def _hub_key(self) -> HubKey:
@@ -141,7 +134,7 @@ class AirbyteSyncTrigger(BaseTrigger):
             self.log.info("The task was ended by a person: Airbyte job %s is %s", self.job_id, job.status.value)
 
 
-class AirbyteStartTrigger(BaseTrigger):
+class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     """Starts an Airbyte job and waits for its end: a task that begins in the triggerer needs no worker for either.
 
     Fires the events of :class:`AirbyteSyncTrigger`. What is not plain sailing (a retry, a job in the way, an Airbyte
@@ -186,25 +179,6 @@ class AirbyteStartTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.end_from_trigger = end_from_trigger
         self.min_records = min_records
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """See :meth:`AirbyteSyncTrigger.serialize`."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "connection_id": self.connection_id,
-                "airbyte_conn_id": self.airbyte_conn_id,
-                "listener_conn_id": self.listener_conn_id,
-                "job_type": self.job_type,
-                "on_conflict": self.on_conflict,
-                "timeout": self.timeout,
-                "execution_timeout": self.execution_timeout,
-                "poll_interval": self.poll_interval,
-                "cancel_on_kill": self.cancel_on_kill,
-                "end_from_trigger": self.end_from_trigger,
-                "min_records": self.min_records,
-            },
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Start, wait, then fire once."""
@@ -263,7 +237,7 @@ class AirbyteStartTrigger(BaseTrigger):
             await self._waiting(job).on_kill()
 
 
-class AirbyteConnectionSyncTrigger(BaseTrigger):
+class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):
     """Fires once, when a connection has a successful job that ended after a given time, whoever started it.
 
     The events are those of :class:`AirbyteSyncTrigger`: ``success``, or ``timeout`` past the end time, or ``error`` if
@@ -301,22 +275,6 @@ class AirbyteConnectionSyncTrigger(BaseTrigger):
         self.min_records = min_records
         self.listener_conn_id = listener_conn_id
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """See :meth:`AirbyteSyncTrigger.serialize`."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "connection_id": self.connection_id,
-                "conn_id": self.conn_id,
-                "after": self.after,
-                "end_time": self.end_time,
-                "poll_interval": self.poll_interval,
-                "job_type": self.job_type,
-                "min_records": self.min_records,
-                "listener_conn_id": self.listener_conn_id,
-            },
-        )
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
         yield TriggerEvent(await self._conclude())  # type: ignore[no-untyped-call]
@@ -348,7 +306,7 @@ class AirbyteConnectionSyncTrigger(BaseTrigger):
         return {"status": ERROR, "message": message, "job_id": None, "job": None}
 
 
-class AirbyteSyncEventTrigger(BaseEventTrigger):
+class AirbyteSyncEventTrigger(_ByArguments, BaseEventTrigger):
     """For an asset's watcher: fires whenever a job of a connection ends, whoever started it.
 
     ::
@@ -390,6 +348,7 @@ class AirbyteSyncEventTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.airbyte_conn_id = airbyte_conn_id
+        # The same values, in whatever order, are the same trigger.
         self.connection_ids = several(connection_ids)
         self.workspace_ids = several(workspace_ids)
         self.job_types = several(job_types)
@@ -407,21 +366,6 @@ class AirbyteSyncEventTrigger(BaseEventTrigger):
             poll_interval=poll_interval,
         )
         self._member: Member | None = None
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """See :meth:`AirbyteSyncTrigger.serialize`. The same filters, in whatever order, are the same trigger."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "airbyte_conn_id": self.airbyte_conn_id,
-                "connection_ids": self.connection_ids,
-                "workspace_ids": self.workspace_ids,
-                "job_types": self.job_types,
-                "statuses": self.statuses,
-                "listener_conn_id": self.listener_conn_id,
-                "poll_interval": self.poll_interval,
-            },
-        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire for each end: by a stream of its own, where Airflow has no shared ones (before 3.3)."""
