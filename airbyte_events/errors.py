@@ -17,6 +17,7 @@
     │       └── ServerError        5xx
     ├── StoreError                 the event store can't do what was asked
     │   ├── StoreLocked            another process holds it
+    │   ├── LeaseLost              the lease to write with has passed to another
     │   └── CursorExpired          the cursor is of another log, or its events are no longer kept
     ├── FeedError                  a listener's feed did not give what was asked
     │   ├── FeedUnreachable        no answer, or the stream broke or went silent
@@ -112,6 +113,10 @@ class StoreError(AirbyteEventsError):
 
 class StoreLocked(StoreError):
     """Another process holds the store."""
+
+
+class LeaseLost(StoreError):
+    """The lease to write with has passed to another process, and nothing was written."""
 
 
 class CursorExpired(StoreError):

@@ -200,28 +200,32 @@ class JobEvent:
         try:
             error = data.get("error")
             previous = data.get("previous_status")
+            names = data.get("names") or {}
             observed_at = parse_time(data["observed_at"])
-            if observed_at is None:
-                raise ValueError("observed_at is null")
+            instance, job_id = _text(data, "instance"), _amount(data, "job_id", int)
+            if observed_at is None or not instance or not job_id:
+                raise ValueError("not a job event: it has no observed_at, no instance or no job_id")
             return cls(
-                ref=JobRef(str(data["instance"]), int(data["job_id"])),
+                ref=JobRef(instance, job_id),
                 status=parse_status(data["status"]),
                 observed_at=observed_at,
                 origin=Origin(data["origin"]),
-                connection_id=data.get("connection_id"),
-                workspace_id=data.get("workspace_id"),
-                job_type=data.get("job_type"),
+                connection_id=_text(data, "connection_id"),
+                workspace_id=_text(data, "workspace_id"),
+                job_type=_text(data, "job_type"),
                 previous_status=None if previous is None else parse_status(previous),
                 started_at=parse_time(data.get("started_at")),
                 finished_at=parse_time(data.get("finished_at")),
-                records=data.get("records"),
-                bytes=data.get("bytes"),
-                duration_seconds=data.get("duration_seconds"),
+                records=_amount(data, "records", int),
+                bytes=_amount(data, "bytes", int),
+                duration_seconds=_amount(data, "duration_seconds", int, float),
                 error=None
                 if error is None
-                else JobError(message=error.get("message"), type=error.get("type"), origin=error.get("origin")),
-                names=dict(data.get("names") or {}),
-                url=data.get("url"),
+                else JobError(
+                    message=_text(error, "message"), type=_text(error, "type"), origin=_text(error, "origin")
+                ),
+                names={name: text for name in names if (text := _text(names, name)) is not None},
+                url=_text(data, "url"),
                 cursor=cursor,
             )
         except (KeyError, TypeError, AttributeError, OverflowError) as exc:
@@ -254,6 +258,26 @@ class JobEvent:
         if not isinstance(data, dict) or not isinstance(envelope.get("id"), str):
             raise ValueError("not an event's envelope: no data or no id")
         return cls.from_data(data, Cursor.parse(envelope["id"]))
+
+
+# An event comes over the network, too: what is of another type would fail far from here.
+
+
+def _text(data: dict[str, Any], name: str) -> str | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    if type(value) is not str or "\0" in value:
+        raise ValueError(f"not a job event: {name[:40]!r} is no text")
+    value.encode()  # a half surrogate pair is a ValueError, too
+    return value
+
+
+def _amount(data: dict[str, Any], name: str, *types: type) -> Any:
+    value = data.get(name)
+    if value is None or (type(value) in types and 0 <= value < 2**63):
+        return value
+    raise ValueError(f"not a job event: {name!r} is no number, or out of range")
 
 
 class Verdict(Enum):

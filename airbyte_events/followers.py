@@ -11,6 +11,7 @@ import anyio
 
 from airbyte_events.ends import Ends
 from airbyte_events.events import JobEvent, Verdict, parse_time
+from airbyte_events.store import Lease
 from airbyte_events.store.memory import MemoryStore
 
 
@@ -105,15 +106,15 @@ class FollowedStore(MemoryStore):
         self._followers = followers
         self._looked = looked
 
-    async def append(self, observed: Sequence[JobEvent]) -> list[Verdict]:
-        verdicts = await super().append(observed)
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+        verdicts = await super().append(observed, lease=lease)
         for event, verdict in zip(observed, verdicts, strict=True):
-            if verdict is Verdict.NEW and event.terminal and (state := self._state(event.ref)) is not None:
+            if verdict is Verdict.NEW and event.terminal and (state := self._log.state(event.ref)) is not None:
                 self._followers.offer(state)
         return verdicts
 
-    async def remember(self, key: str, value: str) -> None:
-        await super().remember(key, value)
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
+        await super().remember(key, value, lease=lease)
         moment = parse_time(value) if key.startswith("looked_at/") else None
         if moment is not None:
             self._looked(moment)

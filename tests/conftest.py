@@ -9,7 +9,7 @@ import shutil
 import socket
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -29,6 +29,19 @@ atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database of a PostgreSQL server, for schemas with names of their own: of the one that the environment variable
+    names, or of one that runs meanwhile."""
+    if url := os.environ.get("AIRBYTE_EVENTS_TEST_POSTGRES_URL"):
+        yield url
+        return
+    from tests.postgres_server import running
+
+    with running() as server:
+        yield server.url()
 
 
 @dataclass

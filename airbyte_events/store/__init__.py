@@ -3,75 +3,48 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict
+from airbyte_events.store.dump import Record
+from airbyte_events.store.records import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Lease,
+    LogPage,
+    Outcome,
+    Pruned,
+    Receipt,
+    StoredNotification,
+    StoreStats,
+)
+from airbyte_events.store.wakeups import Wakeup
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-
-class Outcome(str, Enum):
-    """What became of a notification."""
-
-    PENDING = "pending"
-    """Stored, not yet confirmed by the API."""
-    CONFIRMED = "confirmed"
-    """The API says the same."""
-    UNCONFIRMED = "unconfirmed"
-    """The API says otherwise: the job is still active, or has ended in another way."""
-    UNKNOWN_JOB = "unknown_job"
-    """The API knows no such job."""
-    IGNORED = "ignored"
-    """Tells of no job's end: a test, *queued*, a disabled connection, a kind that is not known."""
-    REJECTED = "rejected"
-    """Empty, or not a JSON object."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredNotification:
-    """A webhook body in the inbox.
-
-    :param id: counts up within the store.
-    :param instance: whose webhook URL it came to.
-    :param received_at: when, in UTC.
-    :param kind: its :class:`~airbyte_events.notifications.NotificationKind`, by value; ``rejected`` for none.
-    :param job_id: the job that it names.
-    :param body: as it came.
-    :param outcome: what became of it.
-    :param settled_at: when that was known.
-    """
-
-    id: int
-    instance: str
-    received_at: datetime
-    kind: str
-    job_id: int | None
-    body: bytes
-    outcome: Outcome
-    settled_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
-    """A notification is durable. ``duplicate``: the same body came before, under this id."""
-
-    id: int
-    duplicate: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogPage:
-    """Events in log order, and the sequence up to which the log was read for them."""
-
-    events: Sequence[JobEvent]
-    position: int
+__all__ = [
+    "ANNOUNCING_KINDS",
+    "Attempt",
+    "Delivery",
+    "DeliveryState",
+    "EventStore",
+    "Lease",
+    "LogPage",
+    "Outcome",
+    "Pruned",
+    "Receipt",
+    "Record",
+    "StoreStats",
+    "StoredNotification",
+    "Wakeup",
+]
 
 
 class EventStore(ABC):
@@ -84,6 +57,9 @@ class EventStore(ABC):
     epoch: str
     """The log's identity, made with the log."""
 
+    shared: bool = False
+    """Whether other processes can have it open, too."""
+
     @abstractmethod
     async def __aenter__(self) -> Self: ...
 
@@ -93,10 +69,12 @@ class EventStore(ABC):
     ) -> None: ...
 
     @abstractmethod
-    async def append(self, observed: Sequence[JobEvent]) -> list[Verdict]:
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
         """Reconcile observations with what is known, in order and atomically; those that are new enter the log.
 
+        :param lease: write only while this is held.
         :return: a verdict for each observation.
+        :raises LeaseLost: if somebody else holds the lease; nothing was written.
         """
 
     @abstractmethod
@@ -137,13 +115,24 @@ class EventStore(ABC):
 
     @abstractmethod
     async def receive(
-        self, *, instance: str, body: bytes, kind: str, job_id: int | None, outcome: Outcome, received_at: datetime
+        self,
+        *,
+        instance: str,
+        body: bytes,
+        kind: str,
+        job_id: int | None,
+        outcome: Outcome,
+        received_at: datetime,
+        targets: Collection[str] = (),
     ) -> Receipt:
-        """Keep a notification. The same body for the same instance is kept once."""
+        """Keep a notification. The same body for the same instance is kept once.
+
+        :param targets: where it is to be forwarded, see :class:`Delivery`: due at once, and kept with it or not at all.
+        """
 
     @abstractmethod
-    async def pending(self, instance: str, *, limit: int = 500) -> list[StoredNotification]:
-        """The instance's notifications that wait to be confirmed, oldest first."""
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+        """The instance's notifications that wait to be confirmed, by id: those whose id is above ``after``."""
 
     @abstractmethod
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
@@ -162,12 +151,105 @@ class EventStore(ABC):
         """A value that :meth:`remember` kept."""
 
     @abstractmethod
-    async def remember(self, key: str, value: str) -> None:
-        """Keep a small value, such as how far an instance was looked at."""
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
+        """Keep a small value, such as how far an instance was looked at.
+
+        :param lease: write only while this is held.
+        :raises LeaseLost: if somebody else holds the lease; nothing was written.
+        """
+
+    @abstractmethod
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        """Join before looking: ``with store.news(topic) as wakeup``, look, then ``await wakeup.wait()``.
+
+        :param topic: ``inbox/<instance>`` (a notification waits to be confirmed), ``watches/<instance>`` (other jobs
+            are watched), ``deliveries/<instance>`` (something is to be forwarded) or ``leases/<name>`` (it was given
+            back), whichever process did it.
+        """
+
+    @abstractmethod
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        """Take a lease, or renew it, for so long by the store's clock; None while somebody else holds it."""
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """Give a lease back before its time, so that another can have it at once. One that is lost stays lost."""
+
+    @abstractmethod
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        """Somebody waits for these jobs, for so long from now unless it is said again.
+
+        A job that has ended is not watched any more.
+        """
+
+    @abstractmethod
+    async def watched(self, instance: str) -> dict[int, datetime]:
+        """The instance's jobs that somebody waits for, whichever process was asked, and since when."""
+
+    @abstractmethod
+    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+        """The instance's deliveries that are due by now, the longest due first.
+
+        :param but: leave out those to these targets, so that one which is slow does not hide the others.
+        """
+
+    @abstractmethod
+    async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        """When the next of the instance's deliveries is due; None if none is.
+
+        :param but: leave out those to these targets.
+        """
+
+    @abstractmethod
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        """Write down what attempts to deliver came to."""
+
+    @abstractmethod
+    async def deliveries(
+        self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
+    ) -> list[Delivery]:
+        """Deliveries, newest first: those whose id is below ``before``."""
+
+    @abstractmethod
+    async def prune(self, before: datetime, *, keep: int) -> Pruned:
+        """Remove events that were observed, and notifications that were received and settled, before a time.
+
+        Events beyond the ``keep`` newest go, too. Whoever reads on from behind them gets
+        :class:`~airbyte_events.errors.CursorExpired`. A job's latest state stays for ever (a job ends once), and so do
+        notifications that wait to be confirmed and deliveries that are due. Works in steps that let others write.
+        """
+
+    @abstractmethod
+    async def stats(self) -> StoreStats:
+        """How large it is: estimates where exact counts would take long."""
 
     @abstractmethod
     async def check(self) -> None:
         """Write and read once, so that a store that is full, read-only or gone raises."""
+
+    @abstractmethod
+    def dump(self) -> AsyncGenerator[Record, None]:
+        """All that it holds at one moment, leases and watches aside: see :mod:`airbyte_events.store.dump`.
+
+        What can't be read as it should is told as it is.
+        """
+
+    @abstractmethod
+    async def restore(self, records: AsyncIterable[Record]) -> None:
+        """Become the store that was dumped: epoch, sequences and ids stay, so that every cursor goes on.
+
+        Nobody else may use it meanwhile. When it fails the store is as empty as it was.
+
+        :raises StoreError: if a notification or an event ever came to this store, or a record can't be read.
+        """
+
+    @abstractmethod
+    async def compact(self) -> None:
+        """Give back the space of what was pruned. Takes as much time and space as copying what is left."""
+
+    @abstractmethod
+    async def damage(self) -> list[str]:
+        """What the engine finds wrong with its own structures, and with what it finds things by."""
 
 
 ANNOUNCING_KINDS = ("success", "failure")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from collections import OrderedDict, deque
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -14,19 +11,28 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from airbyte_events.errors import CursorExpired
-from airbyte_events.events import (
-    EVERYTHING,
-    Cursor,
-    EventFilter,
-    JobEvent,
-    JobRef,
-    Verdict,
-    annotate,
-    reconcile,
-    succeed,
+from airbyte_events.errors import StoreError
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict, utcnow
+from airbyte_events.store import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    EventStore,
+    Lease,
+    LogPage,
+    Outcome,
+    Pruned,
+    Receipt,
+    Record,
+    StoredNotification,
+    StoreStats,
+    Wakeup,
+    dump,
 )
-from airbyte_events.store import ANNOUNCING_KINDS, EventStore, LogPage, Outcome, Receipt, StoredNotification
+from airbyte_events.store.leases import Leases
+from airbyte_events.store.memory_inbox import MemoryInbox
+from airbyte_events.store.memory_log import MemoryLog
+from airbyte_events.store.wakeups import Wakeups, topics_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,18 +44,19 @@ class MemoryStore(EventStore):
     """:param capacity: how many events, jobs that have ended, and notifications are kept, each."""
 
     def __init__(self, *, capacity: int = 10_000) -> None:
-        self.epoch = secrets.token_hex(8)
         self._capacity = capacity
-        self._head = 0
-        self._events: deque[JobEvent] = deque(maxlen=capacity)
-        # Active jobs are never forgotten; ended ones in the order of their end.
-        self._active: dict[JobRef, JobEvent] = {}
-        self._ended: OrderedDict[JobRef, JobEvent] = OrderedDict()
-        self._inbox: OrderedDict[int, StoredNotification] = OrderedDict()
-        self._digests: dict[bytes, int] = {}
-        self._received = 0
+        self._log = MemoryLog(capacity)
+        self._inbox = MemoryInbox(capacity)
         self._values: dict[str, str] = {}
+        self._leases = Leases()
+        # Since when somebody waits for a job, and until what time of the event loop's clock.
+        self._watches: dict[JobRef, tuple[datetime, float]] = {}
         self._appended = anyio.Event()
+        self._wakeups = Wakeups()
+
+    @property
+    def epoch(self) -> str:  # type: ignore[override]  # nobody but the store sets it
+        return self._log.epoch
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,152 +66,234 @@ class MemoryStore(EventStore):
     ) -> None:
         return None
 
-    async def append(self, observed: Sequence[JobEvent]) -> list[Verdict]:
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
         await anyio.lowlevel.checkpoint()
-        verdicts = []
-        for event in observed:
-            known = self._state(event.ref)
-            verdict = reconcile(known, event)
-            verdicts.append(verdict)
-            if verdict is Verdict.NEW:
-                self._head += 1
-                stored = succeed(known, event, Cursor(self.epoch, self._head))
-                self._events.append(stored)
-                self._keep(stored)
+        self._leases.ensure(lease)
+        verdicts = [self._log.append(event) for event in observed]
+        for event, verdict in zip(observed, verdicts, strict=True):
+            if verdict is Verdict.NEW and event.terminal:
+                self._watches.pop(event.ref, None)
         if Verdict.NEW in verdicts:
-            self._appended.set()
-            self._appended = anyio.Event()
+            self._wake_readers()
         return verdicts
+
+    def _wake_readers(self) -> None:
+        self._appended.set()
+        self._appended = anyio.Event()
 
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         await anyio.lowlevel.checkpoint()
         for state in states:
-            known = self._state(state.ref)
-            if known is not None and known.status is state.status:
-                (self._ended if known.terminal else self._active)[state.ref] = annotate(known, state)
+            self._log.annotate(state)
 
     async def head(self) -> int:
         await anyio.lowlevel.checkpoint()
-        return self._head
+        return self._log.head
 
     async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
         await anyio.lowlevel.checkpoint()
-        forgotten = self._head - len(self._events)
-        if not forgotten <= after <= self._head:
-            raise CursorExpired(f"the log keeps what follows {forgotten} up to {self._head}, not {after}")
-        found = list(
-            islice((event for event in islice(self._events, after - forgotten, None) if wanted.matches(event)), limit)
-        )
-        last = found[-1].cursor if len(found) == limit else None
-        return LogPage(events=found, position=last.sequence if last else self._head)
+        return self._log.read(after, limit, wanted)
 
     async def changed(self, after: int) -> None:
-        while self._head <= after:
+        while self._log.head <= after:
             await self._appended.wait()
         await anyio.lowlevel.checkpoint()
 
     async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
         await anyio.lowlevel.checkpoint()
-        return {ref: state for ref in refs if (state := self._state(ref)) is not None}
+        return {ref: state for ref in refs if (state := self._log.state(ref)) is not None}
 
     async def jobs(
         self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
     ) -> list[JobEvent]:
         await anyio.lowlevel.checkpoint()
-        states = [
-            (state.cursor.sequence, state)
-            for kept in (self._active, self._ended)
-            for state in kept.values()
-            if state.cursor is not None and (before is None or state.cursor.sequence < before) and wanted.matches(state)
-        ]
-        states.sort(key=lambda item: item[0], reverse=True)
-        return [state for _, state in states[:limit]]
+        older = (
+            state
+            for sequence, state in self._log.states()
+            if (before is None or sequence < before) and wanted.matches(state)
+        )
+        return list(islice(older, limit))
 
     async def history(self, ref: JobRef) -> list[JobEvent]:
         await anyio.lowlevel.checkpoint()
-        return [event for event in self._events if event.ref == ref]
+        return [event for event in self._log.events if event.ref == ref]
 
     async def receive(
-        self, *, instance: str, body: bytes, kind: str, job_id: int | None, outcome: Outcome, received_at: datetime
+        self,
+        *,
+        instance: str,
+        body: bytes,
+        kind: str,
+        job_id: int | None,
+        outcome: Outcome,
+        received_at: datetime,
+        targets: Collection[str] = (),
     ) -> Receipt:
         await anyio.lowlevel.checkpoint()
-        digest = hashlib.sha256(instance.encode() + b"\0" + body).digest()
-        if (known := self._digests.get(digest)) is not None:
-            return Receipt(id=known, duplicate=True)
-        self._received += 1
-        self._digests[digest] = self._received
-        self._inbox[self._received] = StoredNotification(
-            id=self._received,
-            instance=instance,
-            received_at=received_at,
-            kind=kind,
-            job_id=job_id,
-            body=body,
-            outcome=outcome,
+        item = StoredNotification(
+            id=0, instance=instance, received_at=received_at, kind=kind, job_id=job_id, body=body, outcome=outcome
         )
-        if len(self._inbox) > self._capacity:
-            _, oldest = self._inbox.popitem(last=False)
-            del self._digests[hashlib.sha256(oldest.instance.encode() + b"\0" + oldest.body).digest()]
-        return Receipt(id=self._received, duplicate=False)
+        receipt = self._inbox.add(item, targets)
+        if not receipt.duplicate:
+            self._wakeups.wake(topics_of(instance, outcome, targets))
+        return receipt
 
-    async def pending(self, instance: str, *, limit: int = 500) -> list[StoredNotification]:
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
         await anyio.lowlevel.checkpoint()
-        waiting = (
-            item for item in self._inbox.values() if item.outcome is Outcome.PENDING and item.instance == instance
-        )
-        return list(islice(waiting, limit))
+        return list(islice((item for item in self._inbox.pending(instance) if item.id > after), limit))
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await anyio.lowlevel.checkpoint()
-        for id_, outcome in outcomes.items():
-            if (item := self._inbox.get(id_)) is not None:
-                done = None if outcome is Outcome.PENDING else settled_at
-                self._inbox[id_] = replace(item, outcome=outcome, settled_at=done)
+        self._wakeups.wake(f"inbox/{instance}" for instance in self._inbox.settle(outcomes, settled_at))
 
     async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
         await anyio.lowlevel.checkpoint()
-        older = (item for id_, item in reversed(self._inbox.items()) if before is None or id_ < before)
-        return list(islice(older, limit))
+        return self._inbox.newest(limit, before)
 
     async def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
         await anyio.lowlevel.checkpoint()
-        wanted = set(refs)
-        return {
-            JobRef(item.instance, item.job_id): item
-            for item in self._inbox.values()
-            if item.job_id is not None
-            and item.kind in ANNOUNCING_KINDS
-            and JobRef(item.instance, item.job_id) in wanted
-        }
+        return self._inbox.announcements(refs)
 
     async def recall(self, key: str) -> str | None:
         await anyio.lowlevel.checkpoint()
         return self._values.get(key)
 
-    async def remember(self, key: str, value: str) -> None:
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
         await anyio.lowlevel.checkpoint()
+        self._leases.ensure(lease)
         self._values[key] = value
+
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        return self._wakeups.joined(topic)
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        await anyio.lowlevel.checkpoint()
+        return self._leases.acquire(name, holder, anyio.current_time(), seconds)
+
+    async def release(self, lease: Lease) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._leases.release(lease)
+        self._wakeups.wake([f"leases/{lease.name}"])
+        self._wakeups.wake([f"leases/{lease.name}"])
+
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._forget_watches()
+        until = anyio.current_time() + seconds
+        fresh = set()
+        for ref in refs:
+            if (state := self._log.state(ref)) is not None and state.terminal:
+                continue
+            if ref not in self._watches:
+                fresh.add(ref.instance)
+            since, longest = self._watches.get(ref, (utcnow(), until))
+            self._watches[ref] = since, max(longest, until)
+        self._wakeups.wake(f"watches/{instance}" for instance in fresh)
+
+    async def watched(self, instance: str) -> dict[int, datetime]:
+        await anyio.lowlevel.checkpoint()
+        self._forget_watches()
+        return {ref.job_id: since for ref, (since, _) in self._watches.items() if ref.instance == instance}
+
+    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+        await anyio.lowlevel.checkpoint()
+        now = utcnow()
+        return [each for each in self._inbox.due(instance, but) if each.due_at <= now][:limit]
+
+    async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        await anyio.lowlevel.checkpoint()
+        return next((each.due_at for each in self._inbox.due(instance, but)), None)
+
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._wakeups.wake(f"deliveries/{instance}" for instance in self._inbox.attempted(attempts))
+
+    async def deliveries(
+        self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
+    ) -> list[Delivery]:
+        await anyio.lowlevel.checkpoint()
+        return list(islice(self._inbox.deliveries(state, before), limit))
+
+    async def prune(self, before: datetime, *, keep: int) -> Pruned:
+        await anyio.lowlevel.checkpoint()
+        return Pruned(events=self._log.prune(before, keep), notifications=self._inbox.prune(before))
+
+    async def stats(self) -> StoreStats:
+        await anyio.lowlevel.checkpoint()
+        log, inbox = self._log, self._inbox
+        return StoreStats(
+            first=log.forgotten + 1 if log.events else 0,
+            head=log.head,
+            events=len(log.events),
+            jobs=log.jobs,
+            notifications=len(inbox),
+            pending=sum(1 for _ in inbox.pending()),
+            due=sum(1 for _ in inbox.deliveries(DeliveryState.DUE)),
+            dead=sum(1 for _ in inbox.deliveries(DeliveryState.DEAD)),
+            bytes=0,
+        )
 
     async def check(self) -> None:
         await anyio.lowlevel.checkpoint()
+
+    async def dump(self) -> AsyncGenerator[Record, None]:
+        await anyio.lowlevel.checkpoint()
+        log, inbox = self._log, self._inbox
+        records = [
+            dump.log_record(epoch=log.epoch, head=log.head, received=inbox.received, forwarded=inbox.forwarded),
+            *(dump.event_record("event", log.forgotten + n, each.data()) for n, each in enumerate(log.events, 1)),
+            *reversed([dump.event_record("job", sequence, each.data()) for sequence, each in log.states()]),
+            *reversed([dump.notification_record(each) for each in inbox.newest()]),
+            *reversed([dump.delivery_record(each) for each in inbox.deliveries()]),
+            *(dump.value_record(key, self._values[key]) for key in sorted(self._values.keys() - dump.NOT_DUMPED)),
+        ]
+        for record in records:
+            yield record
+
+    async def restore(self, records: AsyncIterable[Record]) -> None:
+        if self._log.head or self._inbox.received:
+            raise StoreError(dump.NOT_EMPTY)
+        log, inbox, values = MemoryLog(self._capacity), MemoryInbox(self._capacity), dict[str, str]()
+        known: dump.LogRecord | None = None
+        async for record in records:
+            if known is None:
+                known = dump.read_log(record)
+                log.epoch, log.head = known.epoch, known.head
+                continue
+            kind = dump.kind_of(record)
+            if kind == "event":
+                log.events.append(dump.read_event(record, known.epoch))
+            elif kind == "job":
+                log.keep(dump.read_event(record, known.epoch))
+            elif kind == "notification":
+                inbox.keep(dump.read_notification(record))
+            elif kind == "delivery":
+                inbox.keep_delivery(dump.read_delivery(record, inbox.find))
+            else:
+                values.update([dump.read_value(record)])
+        if known is None:
+            raise StoreError(dump.NOTHING)
+        inbox.received, inbox.forwarded = known.received, known.forwarded
+        self._log, self._inbox, self._values = log, inbox, values
+        self._wake_readers()
+        self._wakeups.wake()
+
+    async def compact(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def damage(self) -> list[str]:
+        await anyio.lowlevel.checkpoint()
+        return []
 
     def forget_states(self) -> int:
         """Forget what state every job is in; the log stays as it is.
 
         :return: the log's head.
         """
-        self._active.clear()
-        self._ended.clear()
-        return self._head
+        self._log.forget_states()
+        return self._log.head
 
-    def _state(self, ref: JobRef) -> JobEvent | None:
-        return self._active.get(ref) or self._ended.get(ref)
-
-    def _keep(self, state: JobEvent) -> None:
-        if not state.terminal:
-            self._active[state.ref] = state
-            return
-        self._active.pop(state.ref, None)
-        self._ended[state.ref] = state
-        if len(self._ended) > self._capacity:
-            self._ended.popitem(last=False)
+    def _forget_watches(self) -> None:
+        now = anyio.current_time()
+        for ref in [ref for ref, (_, until) in self._watches.items() if until <= now]:
+            del self._watches[ref]

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
-from airbyte_events.errors import CursorExpired, StoreError
-from airbyte_events.events import (
-    EVERYTHING,
-    FOLLOWED_BY,
-    Cursor,
-    EventFilter,
-    JobEvent,
-    JobRef,
-    Verdict,
-    annotate,
-    format_time,
-    parse_time,
-    reconcile,
-    succeed,
+from airbyte_events.errors import StoreError
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict
+from airbyte_events.store import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    EventStore,
+    Lease,
+    LogPage,
+    Outcome,
+    Pruned,
+    Receipt,
+    Record,
+    StoredNotification,
+    StoreStats,
+    Wakeup,
+    dump,
+    sqlite_dump,
+    sqlite_inbox,
+    sqlite_log,
 )
-from airbyte_events.store import ANNOUNCING_KINDS, EventStore, LogPage, Outcome, Receipt, StoredNotification
-from airbyte_events.store.sqlite_file import SQLiteFile
+from airbyte_events.store.dump import LogRecord
+from airbyte_events.store.leases import Leases
+from airbyte_events.store.sqlite_file import Connect, SQLiteFile
+from airbyte_events.store.sqlite_log import Log
+from airbyte_events.store.wakeups import Wakeups, topics_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,22 +47,29 @@ if TYPE_CHECKING:
 
 
 class SQLiteStore(EventStore):
-    """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out."""
+    """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
+    :param read_only: read what a file holds at this moment, whether or not another process has it open.
+    """
 
-    def __init__(self, path: Path) -> None:
-        self._file = SQLiteFile(path)
+    def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
+        self._path = path
+        self._file = SQLiteFile(path, read_only=read_only, connect=connect)
         self._head = 0
         self._appended = anyio.Event()
+        self._wakeups = Wakeups()
+        # Not in the file: who held one when the process before this ended is gone, and need not be waited for.
+        self._leases = Leases()
 
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
         try:
-            self.epoch, self._head = await self._file.transact(
-                lambda connection: (_epoch(connection), _head(connection))
-            )
+            self.epoch, self._head = await self._file.transact(lambda c: (sqlite_log.epoch(c), sqlite_log.head(c)))
+            if await self.recall(sqlite_dump.RESTORING) is not None:
+                raise StoreError(f"{self._path} holds an import that was cut off: remove the file, then import again")
         except BaseException:
             await self._file.__aexit__(None, None, None)
             raise
+        self._log = Log(self.epoch)
         return self
 
     async def __aexit__(
@@ -61,10 +77,10 @@ class SQLiteStore(EventStore):
     ) -> None:
         await self._file.__aexit__(exc_type, exc, tb)
 
-    async def append(self, observed: Sequence[JobEvent]) -> list[Verdict]:
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
         def run(connection: sqlite3.Connection) -> tuple[list[Verdict], int]:
-            verdicts = [self._append_one(connection, event) for event in observed]
-            return verdicts, _head(connection)
+            self._leases.ensure(lease)
+            return [self._log.append(connection, event) for event in observed], sqlite_log.head(connection)
 
         verdicts, _ = await self._file.transact(run, self._advance)
         return verdicts
@@ -76,52 +92,18 @@ class SQLiteStore(EventStore):
             self._appended.set()
             self._appended = anyio.Event()
 
-    def _append_one(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
-        row = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", observed.ref).fetchone()
-        if row is not None and row[0] == observed.status.value:
-            return Verdict.REPEAT  # the most frequent case, without reading all that is known of the job
-        known = self._state(connection, observed.ref)
-        verdict = reconcile(known, observed)
-        if verdict is Verdict.NEW:
-            stored = succeed(known, observed, Cursor(self.epoch, 0))
-            row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
-            sequence = connection.execute(
-                "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
-            ).lastrowid
-            connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
-        return verdict
-
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         def run(connection: sqlite3.Connection) -> None:
             for state in states:
-                known = self._state(connection, state.ref)
-                if known is not None and known.status is state.status:
-                    connection.execute(
-                        "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?",
-                        (json.dumps(annotate(known, state).data()), *state.ref),
-                    )
+                self._log.annotate(connection, state)
 
         await self._file.transact(run)
 
     async def head(self) -> int:
-        return await self._file.transact(_head)
+        return await self._file.transact(sqlite_log.head)
 
     async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
-        def run(connection: sqlite3.Connection) -> LogPage:
-            head = _head(connection)
-            first = connection.execute("SELECT min(sequence) FROM events").fetchone()[0]
-            forgotten = head if first is None else first - 1
-            if not forgotten <= after <= head:
-                raise CursorExpired(f"the log keeps what follows {forgotten} up to {head}, not {after}")
-            where, values = _criteria(wanted)
-            rows = connection.execute(
-                f"SELECT sequence, data FROM events WHERE sequence > ?{where} ORDER BY sequence LIMIT ?",
-                (after, *values, limit),
-            ).fetchall()
-            found = [self._event(*row) for row in rows]
-            return LogPage(events=found, position=rows[-1][0] if len(rows) == limit else head)
-
-        return await self._file.transact(run)
+        return await self._file.transact(lambda c: self._log.read(c, after, limit, wanted))
 
     async def changed(self, after: int) -> None:
         while self._head <= after:
@@ -129,7 +111,7 @@ class SQLiteStore(EventStore):
 
     async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
         def run(connection: sqlite3.Connection) -> dict[JobRef, JobEvent]:
-            found = ((ref, self._state(connection, ref)) for ref in refs)
+            found = ((ref, self._log.state(connection, ref)) for ref in refs)
             return {ref: state for ref, state in found if state is not None}
 
         return await self._file.transact(run)
@@ -137,73 +119,47 @@ class SQLiteStore(EventStore):
     async def jobs(
         self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
     ) -> list[JobEvent]:
-        def run(connection: sqlite3.Connection) -> list[JobEvent]:
-            where, values = _criteria(wanted)
-            rows = connection.execute(
-                f"SELECT sequence, data FROM jobs WHERE sequence < ?{where} ORDER BY sequence DESC LIMIT ?",
-                (2**62 if before is None else before, *values, limit),
-            )
-            return [self._event(*row) for row in rows]
-
-        return await self._file.transact(run)
+        return await self._file.transact(lambda c: self._log.jobs(c, limit, before, wanted))
 
     async def history(self, ref: JobRef) -> list[JobEvent]:
-        def run(connection: sqlite3.Connection) -> list[JobEvent]:
-            rows = connection.execute(
-                "SELECT sequence, data FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence", ref
-            )
-            return [self._event(*row) for row in rows]
-
-        return await self._file.transact(run)
+        return await self._file.transact(lambda c: self._log.history(c, ref))
 
     async def receive(
-        self, *, instance: str, body: bytes, kind: str, job_id: int | None, outcome: Outcome, received_at: datetime
+        self,
+        *,
+        instance: str,
+        body: bytes,
+        kind: str,
+        job_id: int | None,
+        outcome: Outcome,
+        received_at: datetime,
+        targets: Collection[str] = (),
     ) -> Receipt:
-        digest = hashlib.sha256(instance.encode() + b"\0" + body).digest()
-        row = (instance, digest, format_time(received_at), kind, job_id, body, outcome.value)
-
-        def run(connection: sqlite3.Connection) -> Receipt:
-            inserted = connection.execute(
-                "INSERT INTO notifications (instance, digest, received_at, kind, job_id, body, outcome)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING RETURNING id",
-                row,
-            ).fetchone()
-            if inserted is not None:
-                return Receipt(id=inserted[0], duplicate=False)
-            first = connection.execute("SELECT id FROM notifications WHERE digest = ?", (digest,)).fetchone()
-            return Receipt(id=first[0], duplicate=True)
-
-        return await self._file.transact(run)
-
-    async def pending(self, instance: str, *, limit: int = 500) -> list[StoredNotification]:
-        return await self._inbox("WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT ?", instance, limit)
-
-    async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
-        at = format_time(settled_at)
-        rows = [(outcome.value, None if outcome is Outcome.PENDING else at, id_) for id_, outcome in outcomes.items()]
-        await self._file.transact(
-            lambda connection: connection.executemany(
-                "UPDATE notifications SET outcome = ?, settled_at = ? WHERE id = ?", rows
-            )
+        item = StoredNotification(
+            id=0, instance=instance, received_at=received_at, kind=kind, job_id=job_id, body=body, outcome=outcome
         )
 
+        def announce(receipt: Receipt) -> None:
+            if not receipt.duplicate:
+                self._wakeups.wake(topics_of(instance, outcome, targets))
+
+        return await self._file.transact(lambda c: sqlite_inbox.add(c, item, targets), announce)
+
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+        condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
+        return await self._inbox(condition, instance, after, limit)
+
+    async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
+        await self._file.transact(lambda c: sqlite_inbox.settle(c, outcomes, settled_at), self._waking("inbox"))
+
     async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
-        return await self._inbox("WHERE id < ? ORDER BY id DESC LIMIT ?", 2**62 if before is None else before, limit)
+        return await self._inbox("WHERE id < ? ORDER BY id DESC LIMIT ?", _before(before), limit)
+
+    async def _inbox(self, condition: str, *values: object) -> list[StoredNotification]:
+        return await self._file.transact(lambda c: sqlite_inbox.notifications(c, condition, *values))
 
     async def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
-        def run(connection: sqlite3.Connection) -> dict[JobRef, StoredNotification]:
-            found = {}
-            for ref in refs:
-                row = connection.execute(
-                    f"{_SELECT_NOTIFICATION} WHERE instance = ? AND job_id = ? AND kind IN (?, ?)"
-                    " ORDER BY id DESC LIMIT 1",
-                    (*ref, *ANNOUNCING_KINDS),
-                ).fetchone()
-                if row is not None:
-                    found[ref] = _notification(row)
-            return found
-
-        return await self._file.transact(run)
+        return await self._file.transact(lambda c: sqlite_inbox.announcements(c, refs))
 
     async def recall(self, key: str) -> str | None:
         def run(connection: sqlite3.Connection) -> str | None:
@@ -212,73 +168,134 @@ class SQLiteStore(EventStore):
 
         return await self._file.transact(run)
 
-    async def remember(self, key: str, value: str) -> None:
-        await self._file.transact(
-            lambda connection: connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-        )
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
+        def run(connection: sqlite3.Connection) -> None:
+            self._leases.ensure(lease)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+        await self._file.transact(run)
+
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        return self._wakeups.joined(topic)
+
+    def _waking(self, topic: str) -> Callable[[Iterable[str]], None]:
+        return lambda instances: self._wakeups.wake(f"{topic}/{instance}" for instance in instances)
+
+    # Leases change within a transaction, so that none passes on in the midst of one that it guards.
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        now = anyio.current_time()
+        return await self._file.transact(lambda _: self._leases.acquire(name, holder, now, seconds))
+
+    async def release(self, lease: Lease) -> None:
+        wake = partial(self._wakeups.wake, [f"leases/{lease.name}"])
+        await self._file.transact(lambda _: self._leases.release(lease), lambda _: wake())
+
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await self._file.transact(lambda c: sqlite_log.watch(c, refs, seconds), self._waking("watches"))
+
+    async def watched(self, instance: str) -> dict[int, datetime]:
+        return await self._file.transact(lambda c: sqlite_log.watched(c, instance))
+
+    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+        return await self._file.transact(lambda c: sqlite_inbox.due(c, instance, but, limit))
+
+    async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        return await self._file.transact(lambda c: sqlite_inbox.next_due(c, instance, but))
+
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        await self._file.transact(lambda c: sqlite_inbox.attempted(c, attempts), self._waking("deliveries"))
+
+    async def deliveries(
+        self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
+    ) -> list[Delivery]:
+        # By value, so that the index of those that are due or dead is found.
+        wanted = "" if state is None else f"AND d.state = '{state.value}'"
+        condition = f"WHERE d.id < ? {wanted} ORDER BY d.id DESC LIMIT ?"
+        return await self._file.transact(lambda c: sqlite_inbox.deliveries(c, condition, _before(before), limit))
+
+    async def prune(self, before: datetime, *, keep: int) -> Pruned:
+        events = notifications = 0
+        while removed := await self._file.transact(lambda c: sqlite_log.prune(c, before, keep)):
+            events += removed
+        position: int | None = 0
+        while position is not None:
+            step = partial(sqlite_inbox.prune, after=position, before=before)
+            removed, position = await self._file.transact(step)
+            notifications += removed
+        return Pruned(events=events, notifications=notifications)
+
+    async def stats(self) -> StoreStats:
+        def run(connection: sqlite3.Connection) -> StoreStats:
+            def count(table: str) -> int:
+                return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+            first, head = sqlite_log.first(connection), sqlite_log.head(connection)
+            return StoreStats(
+                first=first or 0,
+                head=head,
+                events=0 if first is None else head - first + 1,
+                jobs=count("jobs"),
+                notifications=count("notifications"),
+                pending=count("notifications WHERE outcome = 'pending'"),
+                due=count("deliveries WHERE state = 'due'"),
+                dead=count("deliveries WHERE state = 'dead'"),
+                bytes=self._file.size,
+            )
+
+        return await self._file.transact(run)
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))
 
-    async def _inbox(self, condition: str, *values: object) -> list[StoredNotification]:
-        return await self._file.transact(
-            lambda connection: [
-                _notification(row) for row in connection.execute(f"{_SELECT_NOTIFICATION} {condition}", values)
-            ]
-        )
+    async def dump(self) -> AsyncGenerator[Record, None]:
+        yield await self._file.transact(sqlite_dump.log)
+        for part in sqlite_dump.PARTS:
+            position: int | None = 0
+            while position is not None:
+                records, position = await self._file.transact(partial(sqlite_dump.page, part=part, after=position))
+                for record in records:
+                    yield record
+        for record in await self._file.transact(sqlite_dump.values):
+            yield record
 
-    def _event(self, sequence: int, data: str) -> JobEvent:
-        return JobEvent.from_data(json.loads(data), Cursor(self.epoch, sequence))
+    async def restore(self, records: AsyncIterable[Record]) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._file.transact(sqlite_dump.begin)
+        try:
+            known = await self._fill(records)
+            await self._file.transact(partial(sqlite_dump.finish, known=known))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._file.transact(sqlite_dump.undo)
+            raise
+        self.epoch = known.epoch
+        self._log = Log(self.epoch)
+        self._advance(([], known.head))
+        self._wakeups.wake()
 
-    def _state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
-        row = connection.execute("SELECT sequence, data FROM jobs WHERE instance = ? AND job_id = ?", ref).fetchone()
-        return None if row is None else self._event(*row)
+    async def _fill(self, records: AsyncIterable[Record]) -> LogRecord:
+        known: LogRecord | None = None
+        waiting: list[Record] = []
+        async for record in records:
+            if known is None:
+                known = dump.read_log(record)
+                continue
+            waiting.append(record)
+            if len(waiting) == sqlite_dump.PAGE:
+                await self._file.transact(partial(sqlite_dump.fill, records=waiting, epoch=known.epoch))
+                waiting = []
+        if known is None:
+            raise StoreError(dump.NOTHING)
+        await self._file.transact(partial(sqlite_dump.fill, records=waiting, epoch=known.epoch))
+        return known
 
+    async def compact(self) -> None:
+        await self._file.vacuum()
 
-_SELECT_NOTIFICATION = "SELECT id, instance, received_at, kind, job_id, body, outcome, settled_at FROM notifications"
-
-
-def _notification(row: tuple[Any, ...]) -> StoredNotification:
-    received_at = parse_time(row[2])
-    if received_at is None:
-        raise StoreError("a stored notification has no time")
-    return StoredNotification(
-        id=row[0],
-        instance=row[1],
-        received_at=received_at,
-        kind=row[3],
-        job_id=row[4],
-        body=row[5],
-        outcome=Outcome(row[6]),
-        settled_at=parse_time(row[7]),
-    )
-
-
-def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
-    terminal = {status.value for status, followers in FOLLOWED_BY.items() if not followers}
-    statuses = {status.value for status in wanted.statuses}
-    if wanted.terminal is not None:
-        kept = terminal if wanted.terminal else {status.value for status in FOLLOWED_BY} - terminal
-        # Criteria that contradict each other leave a status that no row has.
-        statuses = (statuses & kept if statuses else kept) or {""}
-    text = ""
-    values: list[object] = []
-    for column, choices in (
-        ("instance", wanted.instances),
-        ("job_id", wanted.job_ids),
-        ("connection_id", wanted.connection_ids),
-        ("status", statuses),
-    ):
-        if choices:
-            text += f" AND {column} IN ({', '.join('?' * len(choices))})"
-            values += choices
-    return text, values
+    async def damage(self) -> list[str]:
+        return await self._file.transact(sqlite_dump.damage)
 
 
-def _epoch(connection: sqlite3.Connection) -> str:
-    return str(connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
-
-
-def _head(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return 0 if row is None else int(row[0])
+def _before(id_: int | None) -> int:
+    return 2**62 if id_ is None else id_

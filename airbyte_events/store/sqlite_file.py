@@ -3,56 +3,41 @@
 All access goes over one connection (two in one process can corrupt a WAL in SQLite before 3.51.3, see
 https://sqlite.org/wal.html#walresetbug) and in batches: what is asked for while a transaction is being synced to disk
 runs together in the next one, so that a hundred concurrent writers pay for one sync.
+
+Another process may read the file meanwhile. What it sees is the file at the moment when it began, and it neither writes
+nor checkpoints, which is what two must not do at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
-import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 
 from airbyte_events.errors import StoreError, StoreLocked
+from airbyte_events.store.sqlite_place import Place
+from airbyte_events.store.sqlite_schema import ensure_newest, migrate
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    instance TEXT NOT NULL, job_id INTEGER NOT NULL, connection_id TEXT, status TEXT NOT NULL, data TEXT NOT NULL
-);
-CREATE INDEX events_by_job ON events (instance, job_id);
-CREATE TABLE jobs (
-    instance TEXT NOT NULL, job_id INTEGER NOT NULL, connection_id TEXT, status TEXT NOT NULL,
-    sequence INTEGER NOT NULL, data TEXT NOT NULL,
-    PRIMARY KEY (instance, job_id)
-) WITHOUT ROWID;
-CREATE INDEX jobs_by_sequence ON jobs (sequence);
-CREATE TABLE notifications (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    instance TEXT NOT NULL, digest BLOB NOT NULL UNIQUE, received_at TEXT NOT NULL, kind TEXT NOT NULL,
-    job_id INTEGER, body BLOB NOT NULL, outcome TEXT NOT NULL, settled_at TEXT
-);
-CREATE INDEX notifications_pending ON notifications (instance, id) WHERE outcome = 'pending';
-CREATE INDEX notifications_by_job ON notifications (instance, job_id) WHERE job_id IS NOT NULL;
-"""
+Connect = Callable[[Path], sqlite3.Connection]
+
+_LARGEST_WAL = 64 * 2**20
+"""Bytes that a write-ahead log keeps once it has been worked off."""
 
 
 class _Operation(Generic[T]):
@@ -69,19 +54,27 @@ class _Operation(Generic[T]):
 
 
 class SQLiteFile:
-    """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out."""
+    """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
+    :param read_only: read what a file holds at this moment, whether or not another process has it open.
+    :param connect: opens it for writing; another build of SQLite can be behind it.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
         self._path = path
+        self._connect = connect or _connect
+        self._read_only = read_only
         self._waiting: list[_Operation[Any]] = []
         self._wake = anyio.Event()
         self._closing = False
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(_lock(self._path))
-            self._connection = await anyio.to_thread.run_sync(_open, self._path)
+            if not self._read_only:
+                stack.enter_context(_lock(self._path))
+            opened = partial(_read, self._path) if self._read_only else partial(_open, self._path, self._connect)
+            self._connection = await anyio.to_thread.run_sync(opened)
             stack.callback(self._connection.close)
+            self._place = Place(self._path)
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(self._run_batches)
             self._stack = stack.pop_all()
@@ -115,6 +108,28 @@ class SQLiteFile:
             raise operation.error
         return operation.value
 
+    async def vacuum(self) -> None:
+        """Write the file anew without what is free in it.
+
+        :raises StoreError: if the database failed, for want of space for the copy, for one.
+        """
+
+        def run(connection: sqlite3.Connection) -> None:
+            # Not possible within a transaction. What shares this one is whole all the same.
+            connection.execute("COMMIT")
+            try:
+                connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.execute("BEGIN")
+
+        await self.transact(run)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self._place.size
+
     async def _run_batches(self) -> None:
         # Shielded, so that a cancelled process still finishes and answers what it has begun.
         with anyio.CancelScope(shield=True):
@@ -123,7 +138,7 @@ class SQLiteFile:
                 self._wake = anyio.Event()
                 while self._waiting:
                     batch, self._waiting = self._waiting, []
-                    await anyio.to_thread.run_sync(_run_batch, self._connection, batch)
+                    await anyio.to_thread.run_sync(self._run_batch, batch)
                     for operation in batch:
                         operation.done.set()
                         if operation.committed is not None and operation.error is None:
@@ -131,33 +146,39 @@ class SQLiteFile:
                 if self._closing:
                     self._wake.set()
 
+    def _run_batch(self, batch: Sequence[_Operation[Any]]) -> None:
+        try:
+            self._run_together(batch)
+        except Exception:
+            # One has failed, and with it the transaction: now each has its own, and its own failure.
+            for operation in batch:
+                try:
+                    self._run_together([operation])
+                except sqlite3.Error as exc:
+                    operation.error = _failure(exc)
+                except Exception as exc:  # belongs to the one who asked
+                    operation.error = exc
 
-def _run_batch(connection: sqlite3.Connection, batch: Sequence[_Operation[Any]]) -> None:
-    try:
-        _run_together(connection, batch)
-    except Exception:
-        # One has failed, and with it the transaction: now each has its own, and its own failure.
-        for operation in batch:
-            try:
-                _run_together(connection, [operation])
-            except sqlite3.Error as exc:
-                operation.error = _failure(exc)
-            except Exception as exc:  # belongs to the one who asked
-                operation.error = exc
-
-
-def _run_together(connection: sqlite3.Connection, batch: Sequence[_Operation[Any]]) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        for operation in batch:
-            operation.value = operation.run(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        # A full disk, for one, has ended the transaction already.
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
+    def _run_together(self, batch: Sequence[_Operation[Any]]) -> None:
+        connection = self._connection
+        if self._read_only:  # all in the one transaction that it was opened with
+            for operation in batch:
+                operation.value = operation.run(connection)
+            return
+        self._place.ensure()
+        connection.execute("BEGIN")
+        try:
+            for operation in batch:
+                operation.value = operation.run(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            # A full disk, for one, has ended the transaction already.
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
+        # Once more: what was written to files that nobody can find any more is not kept.
+        self._place.ensure()
 
 
 def _failure(exc: sqlite3.Error) -> StoreError:
@@ -166,37 +187,42 @@ def _failure(exc: sqlite3.Error) -> StoreError:
     return failure
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _read(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise StoreError(f"there is no store {path}")
     try:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=5
+        )
+        try:
+            connection.execute("BEGIN")
+            ensure_newest(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as exc:
+        raise StoreError(f"can't read the store {path}: {exc}") from exc
+    return connection
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+
+
+def _open(path: Path, connect: Connect) -> sqlite3.Connection:
+    try:
+        connection = connect(path)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            _migrate(connection, path)
+            connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_WAL}")
+            migrate(connection, path)
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as exc:
         raise StoreError(f"can't open the store {path}: {exc}") from exc
     return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise StoreError(
-            f"the store {path} was written by a newer airbyte-events (schema {version}, this one knows"
-            f" {SCHEMA_VERSION}): upgrade airbyte-events, or name another file"
-        )
-    if version == 0:
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise StoreError(f"{path} is the database of something else: name another file")
-        epoch = secrets.token_hex(8)
-        connection.executescript(
-            f"BEGIN IMMEDIATE; {SCHEMA} INSERT INTO meta VALUES ('epoch', '{epoch}');"
-            f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-        )
-        logger.info("made the store %s, schema %d", path, SCHEMA_VERSION)
 
 
 @contextlib.contextmanager

@@ -1,85 +1,23 @@
-"""What every store promises, and what the SQLite file promises beyond that."""
+"""What every store promises."""
 
 from __future__ import annotations
 
-import os
 import random
-import resource
-import sqlite3
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from airbyte_events.errors import CursorExpired, StoreError, StoreLocked
-from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Origin, Verdict
+from airbyte_events.errors import CursorExpired
+from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
 from airbyte_events.store import EventStore, Outcome
-from airbyte_events.store.memory import MemoryStore
-from airbyte_events.store.sqlite import SQLiteStore
-from airbyte_events.store.sqlite_file import SQLiteFile
+
+from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
 
 pytestmark = pytest.mark.anyio
-
-NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
-RUNNING, SUCCEEDED, FAILED = JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED
-
-
-def event(job_id: int = 1, status: JobStatus = RUNNING, *, instance: str = "default", **values: Any) -> JobEvent:
-    values = {"observed_at": NOON, "origin": Origin.POLL} | values
-    return JobEvent(ref=JobRef(instance, job_id), status=status, **values)
-
-
-def one_of(**criteria: Any) -> EventFilter:
-    return EventFilter(**{name: v if isinstance(v, bool) else frozenset(v) for name, v in criteria.items()})
-
-
-def sequences(events: list[JobEvent] | Any) -> list[int]:
-    return [each.cursor.sequence for each in events]
-
-
-# What a store is to these tests: how it is opened, whether it outlives that, how its oldest events are cut off.
-
-
-@dataclass(frozen=True)
-class Kind:
-    open: Callable[[Path], EventStore]
-    durable: bool
-    prune: Callable[[Path, int], None] | None = None
-
-
-def cut_off(folder: Path, sequence: int) -> None:
-    connection = sqlite3.connect(folder / "events.db")
-    with connection:
-        connection.execute("DELETE FROM events WHERE sequence <= ?", (sequence,))
-    connection.close()
-
-
-KINDS = {
-    "memory": Kind(lambda folder: MemoryStore(capacity=1_000), durable=False),
-    "sqlite": Kind(lambda folder: SQLiteStore(folder / "events.db"), durable=True, prune=cut_off),
-}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return KINDS[request.param]
-
-
-@pytest.fixture
-async def store(kind: Kind, tmp_path: Path) -> AsyncIterator[EventStore]:
-    async with kind.open(tmp_path) as store:
-        yield store
-
-
-async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int:
-    values = {"instance": "default", "kind": "success", "job_id": 1, "outcome": Outcome.PENDING} | values
-    return (await store.receive(body=body, received_at=NOON, **values)).id
 
 
 class TestAppend:
@@ -369,6 +307,7 @@ class TestInbox:
         await received(store, b"4", instance="other")
         assert [each.id for each in await store.pending("default")] == [first, second]
         assert [each.id for each in await store.pending("default", limit=1)] == [first]
+        assert [each.id for each in await store.pending("default", after=first)] == [second]
         later = NOON + timedelta(seconds=1)
         await store.settle({first: Outcome.CONFIRMED, second: Outcome.UNKNOWN_JOB, 999: Outcome.CONFIRMED}, later)
         assert await store.pending("default") == []
@@ -515,202 +454,3 @@ async def test_every_log_has_an_identity_of_its_own(kind: Kind, tmp_path: Path) 
         async with kind.open(tmp_path / name) as store:
             epochs.append(store.epoch)
     assert epochs[0] != epochs[1]
-
-
-async def test_i6_the_memory_store_forgets_what_ended_but_no_active_job() -> None:
-    async with MemoryStore(capacity=10) as store:
-        await store.append([event(1)])
-        await store.append([event(job_id, SUCCEEDED) for job_id in range(2, 52)])
-        for number in range(50):
-            await received(store, str(number).encode())
-        assert len(await store.jobs()) == 11
-        assert await store.states([JobRef("default", 1), JobRef("default", 2)]) != {}
-        assert len(await store.notifications()) == 10
-        assert not (
-            await store.receive(
-                instance="default", body=b"0", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
-            )
-        ).duplicate
-
-
-class TestSQLiteFile:
-    async def test_i1_syncs_every_transaction(self, tmp_path: Path) -> None:
-        async with SQLiteFile(tmp_path / "events.db") as file:
-            settings = [
-                await file.transact(lambda c, name=name: c.execute(f"PRAGMA {name}").fetchone()[0])
-                for name in ("journal_mode", "synchronous")
-            ]
-        assert settings == ["wal", 2]
-
-    async def test_many_callers_share_a_transaction(self, tmp_path: Path) -> None:
-        async with SQLiteFile(tmp_path / "events.db") as file:
-            begun: list[str] = []
-            await file.transact(lambda c: c.set_trace_callback(lambda s: begun.append(s) if "BEGIN" in s else None))
-            async with anyio.create_task_group() as tasks:
-                for _ in range(100):
-                    tasks.start_soon(file.transact, lambda c: c.execute("INSERT INTO meta VALUES (random(), 0)"))
-            await file.transact(lambda c: c.set_trace_callback(None))
-        assert len(begun) < 10
-
-    async def test_what_fails_fails_alone(self, tmp_path: Path) -> None:
-        outcomes: dict[str, object] = {}
-
-        def insert(key: str, then: str) -> Callable[[sqlite3.Connection], None]:
-            def run(connection: sqlite3.Connection) -> None:
-                connection.execute("INSERT INTO meta VALUES (?, 0)", (key,))
-                if then == "raise":
-                    raise LookupError(key)
-                connection.execute(then)
-
-            return run
-
-        async def attempt(file: SQLiteFile, key: str, then: str) -> None:
-            try:
-                outcomes[key] = await file.transact(insert(key, then))
-            except (StoreError, LookupError) as exc:
-                outcomes[key] = type(exc)
-
-        async with SQLiteFile(tmp_path / "events.db") as file:
-            async with anyio.create_task_group() as tasks:
-                for key, then in (("a", "SELECT 1"), ("b", "raise"), ("c", "SELECT * FROM nowhere"), ("d", "SELECT 1")):
-                    tasks.start_soon(attempt, file, key, then)
-            kept = await file.transact(lambda c: [row[0] for row in c.execute("SELECT key FROM meta ORDER BY key")])
-        assert outcomes == {"a": None, "b": LookupError, "c": StoreError, "d": None}
-        assert kept == ["a", "d", "epoch"]
-
-    async def test_a_transaction_that_is_lost_fails_for_all_in_it(self, tmp_path: Path) -> None:
-        """SQLite gives up the whole transaction where the disk is full, for one."""
-        outcomes: dict[str, object] = {}
-
-        async def attempt(file: SQLiteFile, key: str, conflict: str) -> None:
-            try:
-                sql = f"INSERT OR {conflict} INTO meta VALUES (?, 0)"
-                await file.transact(lambda c: c.execute(sql, (key,)))
-                outcomes[key] = "stored"
-            except StoreError:
-                outcomes[key] = "failed"
-
-        async with SQLiteFile(tmp_path / "events.db") as file:
-            async with anyio.create_task_group() as tasks:
-                # Taken first, so that the others share a transaction.
-                tasks.start_soon(attempt, file, "first", "ABORT")
-                await anyio.lowlevel.checkpoint()
-                for key, conflict in (("a", "ABORT"), ("epoch", "ROLLBACK"), ("z", "ABORT")):
-                    tasks.start_soon(attempt, file, key, conflict)
-            kept = await file.transact(lambda c: {row[0] for row in c.execute("SELECT key FROM meta")})
-        assert kept == {"epoch"} | {key for key, outcome in outcomes.items() if outcome == "stored"}
-        assert outcomes["epoch"] == "failed"
-
-    async def test_i1_a_full_disk_refuses_and_keeps_what_was_promised(self, tmp_path: Path) -> None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        stored = 0
-
-        async def fill(store: EventStore) -> None:
-            nonlocal stored
-            for _ in range(1_000):
-                await received(store, os.urandom(4_000))
-                stored += 1
-
-        async with SQLiteStore(tmp_path / "events.db") as store:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
-            try:
-                with pytest.raises(StoreError, match="the store failed"):
-                    await fill(store)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-            assert len(await store.notifications(limit=1_000)) == stored > 0
-            await received(store)
-        async with SQLiteStore(tmp_path / "events.db") as store:
-            assert len(await store.notifications(limit=1_000)) == stored + 1
-
-    async def test_a_second_opening_is_refused(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        async with SQLiteStore(path) as store:
-            with pytest.raises(StoreLocked, match=rf"{path} is in use by process {os.getpid()}: stop it"):
-                async with SQLiteStore(path):
-                    pass
-            await store.check()
-        async with SQLiteStore(path):
-            pass
-
-    async def test_a_second_process_is_refused_until_the_first_is_gone(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        code = (
-            "import sys, pathlib, anyio\n"
-            "from airbyte_events.store.sqlite import SQLiteStore\n"
-            "async def main():\n"
-            "    async with SQLiteStore(pathlib.Path(sys.argv[1])) as store:\n"
-            "        await store.remember('x', '1')\n"
-            "        print('open', flush=True)\n"
-            "        await anyio.sleep_forever()\n"
-            "anyio.run(main)\n"
-        )
-        async with await anyio.open_process([sys.executable, "-c", code, str(path)]) as process:
-            assert process.stdout is not None
-            assert (await process.stdout.receive()).startswith(b"open")
-            with pytest.raises(StoreLocked, match=f"process {process.pid}"):
-                async with SQLiteStore(path):
-                    pass
-            process.kill()
-            await process.wait()
-        async with SQLiteStore(path) as store:
-            assert await store.recall("x") == "1"
-
-    async def test_a_newer_schema_is_refused(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        async with SQLiteStore(path):
-            pass
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA user_version = 99")
-        connection.close()
-        with pytest.raises(StoreError, match=r"newer airbyte-events \(schema 99.*upgrade"):
-            async with SQLiteStore(path):
-                pass
-
-    @pytest.mark.parametrize("fault", ["folder", "below a file", "no database", "foreign database"])
-    async def test_what_can_not_be_opened_is_named(self, tmp_path: Path, fault: str) -> None:
-        path = tmp_path / "events.db"
-        if fault == "folder":
-            path.mkdir()
-        elif fault == "below a file":
-            path.write_text("")
-            path = path / "events.db"
-        elif fault == "no database":
-            path.write_text("diary " * 1_000)
-        else:
-            connection = sqlite3.connect(path)
-            connection.execute("CREATE TABLE recipes (what TEXT)")
-            connection.close()
-        with pytest.raises(StoreError, match=str(path)):
-            async with SQLiteStore(path):
-                pass
-
-    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
-    @pytest.mark.parametrize("what", ["file", "folder"])
-    async def test_a_read_only_path_is_named(self, tmp_path: Path, what: str) -> None:
-        path = tmp_path / "data" / "events.db"
-        async with SQLiteStore(path):
-            pass
-        target = path if what == "file" else path.parent
-        target.chmod(0o500)
-        try:
-            with pytest.raises(StoreError, match=str(path)):
-                async with SQLiteStore(path):
-                    pass
-        finally:
-            target.chmod(0o700)
-
-    async def test_a_closed_store_says_so(self, tmp_path: Path) -> None:
-        async with SQLiteStore(tmp_path / "new" / "folder" / "events.db") as store:
-            pass
-        with pytest.raises(StoreError, match="closed"):
-            await store.head()
-
-    async def test_what_was_begun_before_the_end_is_finished(self, tmp_path: Path) -> None:
-        async with anyio.create_task_group() as tasks, SQLiteStore(tmp_path / "events.db") as store:
-            for number in range(20):
-                tasks.start_soon(received, store, str(number).encode())
-            for _ in range(3):
-                await anyio.lowlevel.checkpoint()
-        async with SQLiteStore(tmp_path / "events.db") as store:
-            assert len(await store.notifications()) == 20

@@ -1,0 +1,184 @@
+"""The inbox of a PostgreSQL store: notifications, and where they are forwarded. Statements over any connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from airbyte_events.events import JobRef
+from airbyte_events.store import (
+    ANNOUNCING_KINDS,
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Outcome,
+    Receipt,
+    StoredNotification,
+)
+from airbyte_events.store.postgres_pool import Connection
+from airbyte_events.store.records import digest_of
+
+PRUNED_AT_ONCE = 1_000
+
+_NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
+
+
+class Arrival(NamedTuple):
+    """What :meth:`Inbox.receive` is to keep."""
+
+    instance: str
+    body: bytes
+    kind: str
+    job_id: int | None
+    outcome: Outcome
+    received_at: datetime
+    targets: Collection[str]
+
+
+class Inbox:
+    """:param schema: what holds the tables, in quotes."""
+
+    def __init__(self, schema: str) -> None:
+        self._s = schema
+
+    async def receive(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        """Keep them all, in one round trip, or none."""
+        digests = [digest_of(each.instance, each.body) for each in arrivals]
+        # The same body can have come twice at once.
+        firsts = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+        kept = [arrivals[place] for place in sorted(firsts.values())]
+        numbers = {digests[place]: number for number, place in enumerate(sorted(firsts.values()), 1)}
+        targets = [
+            {"n": number, "place": place, "target": target}
+            for number, each in enumerate(kept, 1)
+            for place, target in enumerate(dict.fromkeys(each.targets))
+        ]
+        found = await connection.execute(
+            f"SELECT number, key, duplicate FROM {self._s}.receive_1(%s::text[], %s::bytea[], %s::timestamptz[],"
+            " %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s)",
+            [
+                [each.instance for each in kept],
+                list(numbers),
+                [each.received_at for each in kept],
+                [each.kind for each in kept],
+                [each.job_id for each in kept],
+                [each.body for each in kept],
+                [each.outcome.value for each in kept],
+                json.dumps(targets),
+            ],
+        )
+        receipts = {number: (key, duplicate) for number, key, duplicate in await found.fetchall()}
+        answers = []
+        for place, digest in enumerate(digests):
+            key, duplicate = receipts[numbers[digest]]
+            answers.append(Receipt(id=key, duplicate=duplicate or place != firsts[digest]))
+        return answers
+
+    async def find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
+        found = await connection.execute(f"SELECT {_NOTIFICATION} FROM {self._s}.notifications n {condition}", values)
+        return [_notification(row) for row in await found.fetchall()]
+
+    async def settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
+        """The instances that have something to confirm again."""
+        return await self._update(
+            connection,
+            f"UPDATE {self._s}.notifications n SET outcome = u.outcome,"
+            " settled_at = CASE WHEN u.outcome <> 'pending' THEN %s END"
+            " FROM unnest(%s::bigint[], %s::text[]) u (id, outcome) WHERE n.id = u.id"
+            " RETURNING n.instance, n.outcome = 'pending' AS again",
+            "inbox/",
+            [settled_at, list(outcomes), [outcome.value for outcome in outcomes.values()]],
+        )
+
+    async def announcements(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
+        found = await self.find(
+            connection,
+            "JOIN unnest(%s::text[], %s::bigint[]) r (instance, job_id) USING (instance, job_id) WHERE n.id ="
+            f" (SELECT id FROM {self._s}.notifications a WHERE (a.instance, a.job_id) = (r.instance, r.job_id)"
+            " AND a.kind = ANY (%s) ORDER BY id DESC LIMIT 1)",
+            [ref.instance for ref in refs],
+            [ref.job_id for ref in refs],
+            list(ANNOUNCING_KINDS),
+        )
+        return {JobRef(each.instance, each.job_id): each for each in found if each.job_id is not None}
+
+    async def deliveries(self, connection: Connection, condition: str, *values: object) -> list[Delivery]:
+        found = await connection.execute(
+            f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
+            f" FROM {self._s}.deliveries d JOIN {self._s}.notifications n ON n.id = d.notification {condition}",
+            values,
+        )
+        return [_delivery(row) for row in await found.fetchall()]
+
+    async def next_due(self, connection: Connection, instance: str, but: Collection[str]) -> datetime | None:
+        found = await connection.execute(
+            f"SELECT min(due_at) FROM {self._s}.deliveries"
+            " WHERE state = 'due' AND instance = %s AND target <> ALL (%s::text[])",
+            [instance, list(but)],
+        )
+        row = await found.fetchone()
+        return None if row is None or row[0] is None else row[0].astimezone(timezone.utc)
+
+    async def attempted(self, connection: Connection, attempts: Sequence[Attempt]) -> list[str]:
+        """The instances that have something to send again."""
+        return await self._update(
+            connection,
+            f"UPDATE {self._s}.deliveries d SET state = u.state, attempts = d.attempts + 1, due_at = u.due_at,"
+            " fault = u.fault FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[], %s::text[])"
+            " u (id, state, due_at, fault) WHERE d.id = u.id RETURNING d.instance, d.state = 'due' AS again",
+            "deliveries/",
+            [
+                [each.delivery for each in attempts],
+                [each.state.value for each in attempts],
+                [each.due_at for each in attempts],
+                [each.fault for each in attempts],
+            ],
+        )
+
+    async def prune(self, connection: Connection, before: datetime) -> int:
+        """A step of pruning: how many notifications were removed, with what was forwarded of them."""
+        done = await connection.execute(
+            f"DELETE FROM {self._s}.notifications WHERE id IN (SELECT id FROM {self._s}.notifications n"
+            " WHERE received_at < %s AND outcome <> 'pending' AND coalesce(settled_at, received_at) < %s"
+            f" AND NOT EXISTS (SELECT FROM {self._s}.deliveries d WHERE d.notification = n.id AND d.state = 'due')"
+            f" ORDER BY received_at LIMIT {PRUNED_AT_ONCE})",
+            [before, before],
+        )
+        return done.rowcount
+
+    async def _update(self, connection: Connection, sql: str, topic: str, values: list[object]) -> list[str]:
+        """Run an update that returns instances, and tell of those that have work again."""
+        found = await connection.execute(
+            f"WITH done AS ({sql}), news AS (SELECT DISTINCT instance FROM done WHERE again)"
+            f" SELECT array_agg(instance), {self._s}.tell_1(array_agg(%s || instance)) FROM news",
+            [*values, topic],
+        )
+        row = await found.fetchone()
+        return row[0] if row is not None and row[0] else []
+
+
+def _notification(row: Sequence[Any]) -> StoredNotification:
+    return StoredNotification(
+        id=row[0],
+        instance=row[1],
+        received_at=row[2].astimezone(timezone.utc),
+        kind=row[3],
+        job_id=row[4],
+        body=bytes(row[5]),
+        outcome=Outcome(row[6]),
+        settled_at=None if row[7] is None else row[7].astimezone(timezone.utc),
+    )
+
+
+def _delivery(row: Sequence[Any]) -> Delivery:
+    return Delivery(
+        id=row[0],
+        target=row[1],
+        state=DeliveryState(row[2]),
+        attempts=row[3],
+        due_at=row[4].astimezone(timezone.utc),
+        fault=row[5],
+        notification=_notification(row[6:]),
+    )

@@ -1,0 +1,305 @@
+"""The event log of a PostgreSQL store, the latest states, watches and leases. Statements over any connection to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
+from airbyte_events.events import (
+    FOLLOWED_BY,
+    Cursor,
+    EventFilter,
+    JobEvent,
+    JobRef,
+    Verdict,
+    annotate,
+    format_time,
+    reconcile,
+    succeed,
+)
+from airbyte_events.store import Lease, LogPage
+from airbyte_events.store.postgres_pool import Connection
+
+PRUNED_AT_ONCE = 1_000
+
+_TRIES = 20
+"""How often others may write about the same jobs while an append is under way."""
+
+_TERMINAL = frozenset(status.value for status, followers in FOLLOWED_BY.items() if not followers)
+
+
+class _Known(NamedTuple):
+    state: JobEvent
+    revision: int
+
+
+class Log:
+    """:param schema: what holds the tables, in quotes.
+    :param epoch: the log's identity, part of every cursor.
+    """
+
+    def __init__(self, schema: str, epoch: str) -> None:
+        self._s = schema
+        self._epoch = epoch
+
+    async def append(
+        self, connection: Connection, observed: Sequence[JobEvent], lease: Lease | None
+    ) -> tuple[list[Verdict], int]:
+        """Verdicts, and the head if there were news, else 0.
+
+        What is written is made of what is known, and only written if that is still known when it is: otherwise it is
+        made anew.
+        """
+        for _ in range(_TRIES):
+            known = await self._known(connection, {event.ref for event in observed})
+            states = {ref: each.state for ref, each in known.items()}
+            verdicts, news = [], []
+            for event in observed:
+                before = states.get(event.ref)
+                verdicts.append(reconcile(before, event))
+                if verdicts[-1] is Verdict.NEW:
+                    states[event.ref] = succeed(before, event, Cursor(self._epoch, 0))
+                    news.append(states[event.ref])
+            if not news:
+                await self._ensure(connection, lease)
+                return verdicts, 0
+            head = await self._write(connection, news, known, lease)
+            if head is not None:
+                return verdicts, head
+        raise StoreError("others write about the same jobs all the time")
+
+    async def annotate(self, connection: Connection, told: Sequence[JobEvent]) -> None:
+        for _ in range(_TRIES):
+            known = await self._known(connection, {each.ref for each in told})
+            better: dict[JobRef, JobEvent] = {}
+            for each in told:
+                if (of_job := known.get(each.ref)) is not None and of_job.state.status is each.status:
+                    better[each.ref] = annotate(better.get(each.ref, of_job.state), each)
+            rows = [
+                {**_of(ref, known.get(ref)), "data": state.data()}
+                for ref, state in better.items()
+                if state != known[ref].state
+            ]
+            if not rows:
+                return
+            row = await _one(connection, f"SELECT {self._s}.annotate_1(%s)", json.dumps(rows))
+            if row[0]:
+                return
+        raise StoreError("others write about the same jobs all the time")
+
+    async def head(self, connection: Connection) -> int:
+        return int((await _one(connection, f"SELECT head FROM {self._s}.log"))[0])
+
+    async def read(self, connection: Connection, after: int, limit: int, wanted: EventFilter) -> LogPage:
+        where, values = _criteria(wanted)
+        # One statement, so that all of it is from one moment; a row even if there are no events.
+        found = await connection.execute(
+            f"SELECT head, (SELECT min(sequence) FROM {self._s}.events), e.sequence, e.data FROM {self._s}.log"
+            f" LEFT JOIN LATERAL (SELECT sequence, data FROM {self._s}.events WHERE sequence > %s{where}"
+            " ORDER BY sequence LIMIT %s) e ON true ORDER BY e.sequence",
+            [after, *values, limit],
+        )
+        rows = await found.fetchall()
+        head, first = rows[0][:2]
+        forgotten = head if first is None else first - 1
+        if not forgotten <= after <= head:
+            raise CursorExpired(f"the log keeps what follows {forgotten} up to {head}, not {after}")
+        events = [self._event(*row[2:]) for row in rows if row[2] is not None]
+        return LogPage(events=events, position=rows[-1][2] if len(events) == limit else head)
+
+    async def states(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+        return {ref: known.state for ref, known in (await self._known(connection, refs)).items()}
+
+    async def jobs(self, connection: Connection, limit: int, before: int | None, wanted: EventFilter) -> list[JobEvent]:
+        where, values = _criteria(wanted)
+        found = await connection.execute(
+            f"SELECT sequence, data FROM {self._s}.jobs WHERE sequence < %s{where} ORDER BY sequence DESC LIMIT %s",
+            [2**62 if before is None else before, *values, limit],
+        )
+        return [self._event(*row) for row in await found.fetchall()]
+
+    async def history(self, connection: Connection, ref: JobRef) -> list[JobEvent]:
+        found = await connection.execute(
+            f"SELECT sequence, data FROM {self._s}.events WHERE instance = %s AND job_id = %s ORDER BY sequence", ref
+        )
+        return [self._event(*row) for row in await found.fetchall()]
+
+    async def remember(self, connection: Connection, key: str, value: str, lease: Lease | None) -> None:
+        held, who = "SELECT", list[object]()
+        if lease is not None:
+            held = f"SELECT FROM {self._s}.leases WHERE name = %s AND holder = %s AND fence = %s FOR SHARE"
+            who = list(_key(lease))
+        done = await connection.execute(
+            f"WITH held AS ({held}) INSERT INTO {self._s}.meta SELECT %s, %s FROM held"
+            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [*who, key, value],
+        )
+        if not done.rowcount:
+            raise _lost(lease)
+
+    async def recall(self, connection: Connection, key: str) -> str | None:
+        found = await connection.execute(f"SELECT value FROM {self._s}.meta WHERE key = %s", [key])
+        row = await found.fetchone()
+        return None if row is None else str(row[0])
+
+    async def acquire(self, connection: Connection, name: str, holder: str, seconds: float) -> Lease | None:
+        found = await connection.execute(
+            f"INSERT INTO {self._s}.leases AS l"
+            " VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s)) ON CONFLICT (name) DO UPDATE SET"
+            " holder = excluded.holder, fence = l.fence + (l.holder IS DISTINCT FROM excluded.holder)::int,"
+            " expires_at = clock_timestamp() + make_interval(secs => %s)"
+            " WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp() RETURNING fence",
+            [name, holder, seconds, seconds],
+        )
+        row = await found.fetchone()
+        return None if row is None else Lease(name=name, holder=holder, fence=row[0])
+
+    async def release(self, connection: Connection, lease: Lease) -> None:
+        await connection.execute(
+            f"WITH given AS (UPDATE {self._s}.leases SET holder = NULL, expires_at = '-infinity'"
+            " WHERE name = %s AND holder = %s AND fence = %s RETURNING name)"
+            f" SELECT {self._s}.tell_1(ARRAY['leases/' || name]) FROM given",
+            _key(lease),
+        )
+
+    async def watch(self, connection: Connection, refs: Collection[JobRef], seconds: float) -> list[str]:
+        """The instances that have jobs which were not watched before."""
+        await connection.execute(
+            f"DELETE FROM {self._s}.watches WHERE (instance, job_id) IN (SELECT instance, job_id"
+            f" FROM {self._s}.watches WHERE until <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED)"
+        )
+        # In the order of jobs, so that two who ask for the same ones do not wait for each other.
+        row = await _one(
+            connection,
+            f"WITH told AS (INSERT INTO {self._s}.watches AS w"
+            " SELECT instance, job_id, now(), now() + make_interval(secs => %s)"
+            " FROM (SELECT DISTINCT * FROM unnest(%s::text[], %s::bigint[])) AS r (instance, job_id) WHERE NOT EXISTS"
+            f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (r.instance, r.job_id) AND j.terminal)"
+            " ORDER BY instance, job_id ON CONFLICT (instance, job_id) DO UPDATE SET"
+            " since = CASE WHEN w.until > now() THEN w.since ELSE now() END, until = greatest(w.until, excluded.until)"
+            " RETURNING instance, since = now() AS fresh), news AS (SELECT DISTINCT instance FROM told WHERE fresh)"
+            f" SELECT array_agg(instance), {self._s}.tell_1(array_agg('watches/' || instance)) FROM news",
+            seconds,
+            *_columns(refs),
+        )
+        return row[0] or []
+
+    async def watched(self, connection: Connection, instance: str) -> dict[int, datetime]:
+        # A job whose end was written while it began to be watched is left out here.
+        found = await connection.execute(
+            f"SELECT job_id, since FROM {self._s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
+            f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)",
+            [instance],
+        )
+        return {job_id: since.astimezone(timezone.utc) for job_id, since in await found.fetchall()}
+
+    async def prunable(self, connection: Connection, before: datetime, keep: int) -> int:
+        """The sequence up to which events can go: what is kept has no gap."""
+        row = await _one(
+            connection,
+            f"SELECT coalesce((SELECT sequence - 1 FROM {self._s}.events WHERE sequence > head - %s::bigint"
+            f" AND observed_at >= %s ORDER BY sequence LIMIT 1), head) FROM {self._s}.log",
+            keep,
+            before,
+        )
+        return int(row[0])
+
+    async def prune(self, connection: Connection, last: int) -> int:
+        """A step of pruning: how many events were removed."""
+        done = await connection.execute(
+            f"DELETE FROM {self._s}.events WHERE sequence IN (SELECT sequence FROM {self._s}.events"
+            f" WHERE sequence <= %s ORDER BY sequence LIMIT {PRUNED_AT_ONCE})",
+            [last],
+        )
+        return done.rowcount
+
+    async def _known(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, _Known]:
+        found = await connection.execute(
+            f"SELECT sequence, data, revision FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
+            f" JOIN {self._s}.jobs j USING (instance, job_id)",
+            _columns(refs),
+        )
+        known = [_Known(self._event(*row[:2]), row[2]) for row in await found.fetchall()]
+        return {each.state.ref: each for each in known}
+
+    async def _write(
+        self, connection: Connection, news: Sequence[JobEvent], known: Mapping[JobRef, _Known], lease: Lease | None
+    ) -> int | None:
+        """The new head; None if something else is known by now."""
+        events = [
+            {
+                "n": number,
+                "instance": event.ref.instance,
+                "job_id": event.ref.job_id,
+                "connection_id": event.connection_id,
+                "status": event.status.value,
+                "terminal": event.terminal,
+                "observed_at": format_time(event.observed_at),
+                "data": event.data(),
+            }
+            for number, event in enumerate(news, 1)
+        ]
+        expected = [_of(ref, known.get(ref)) for ref in {event.ref for event in news}]
+        row = await _one(
+            connection,
+            f"SELECT {self._s}.append_1(%s, %s, %s, %s, %s)",
+            json.dumps(events),
+            json.dumps(expected),
+            *(_key(lease) if lease is not None else (None, None, None)),
+        )
+        if row[0] == -1:
+            raise _lost(lease)
+        return None if row[0] is None else int(row[0])
+
+    async def _ensure(self, connection: Connection, lease: Lease | None) -> None:
+        if lease is not None and not (await _one(connection, f"SELECT {self._s}.holds_1(%s, %s, %s)", *_key(lease)))[0]:
+            raise _lost(lease)
+
+    def _event(self, sequence: int, data: dict[str, Any]) -> JobEvent:
+        return JobEvent.from_data(data, Cursor(self._epoch, sequence))
+
+
+def _of(ref: JobRef, known: _Known | None) -> dict[str, Any]:
+    """What is known of a job, for comparison."""
+    sequence = None if known is None or known.state.cursor is None else known.state.cursor.sequence
+    revision = None if known is None else known.revision
+    return {"instance": ref.instance, "job_id": ref.job_id, "sequence": sequence, "revision": revision}
+
+
+def _columns(refs: Collection[JobRef]) -> tuple[list[str], list[int]]:
+    return [ref.instance for ref in refs], [ref.job_id for ref in refs]
+
+
+def _key(lease: Lease) -> tuple[str, str, int]:
+    return lease.name, lease.holder, lease.fence
+
+
+def _lost(lease: Lease | None) -> LeaseLost:
+    return LeaseLost("nothing was written" if lease is None else f"the lease {lease.name} has passed to another")
+
+
+async def _one(connection: Connection, sql: str, *values: object) -> Any:
+    return await (await connection.execute(sql, values)).fetchone()
+
+
+def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
+    statuses = {status.value for status in wanted.statuses}
+    if wanted.terminal is not None:
+        kept = set(_TERMINAL) if wanted.terminal else {status.value for status in FOLLOWED_BY} - _TERMINAL
+        # Criteria that contradict each other leave a status that no row has.
+        statuses = (statuses & kept if statuses else kept) or {""}
+    text = ""
+    values: list[object] = []
+    for column, choices in (
+        ("instance", wanted.instances),
+        ("job_id", wanted.job_ids),
+        ("connection_id", wanted.connection_ids),
+        ("status", statuses),
+    ):
+        if choices:
+            text += f" AND {column} = ANY (%s)"
+            values.append(list(choices))
+    return text, values

@@ -1,0 +1,78 @@
+"""The URL of a PostgreSQL store: what it may look like, and what of it may be shown."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+DEFAULT_SCHEMA = "airbyte_events"
+
+# Stricter than libpq, which quotes what it can't read, and that can be a piece of a password with an @ or a / in it.
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|%2[Ff][A-Za-z0-9._%-]+)(?::[0-9]{1,5})?"
+_URL = re.compile(
+    rf"""postgres(?:ql)?://
+    (?:(?P<user>[^@:/?\#\s]*)(?::(?P<password>[^@:/?\#\s]*))?@)?
+    (?P<hosts>{_HOST}(?:,{_HOST})*)?
+    (?:/(?P<database>[^@:/?\#\s]*))?
+    (?:\?(?P<query>[^@?\#\s]*))?""",
+    re.VERBOSE,
+)
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresURL:
+    """A libpq URL, ``postgresql://user:password@host/database``, with one option more: ``schema``.
+
+    Its text, like its ``repr``, tells where the database is, without user, password and options.
+
+    :param conninfo: what libpq is told.
+    :param schema: what holds the tables.
+    :param shown: host and database.
+    :param secrets: what no message may hold.
+    """
+
+    conninfo: str = field(repr=False)
+    schema: str
+    shown: str
+    secrets: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> PostgresURL:
+        """:raises ValueError: if the text is not such a URL; the message holds nothing of it."""
+        match = _URL.fullmatch(url)
+        if match is None or _BAD_ESCAPE.search(url):
+            raise ValueError(
+                "not written postgresql://user:password@host:5432/database; in user and password a % is written %25,"
+                " a / %2F, an @ %40, a : %3A, a ? %3F and a # %23"
+            )
+        schema = DEFAULT_SCHEMA
+        options = []
+        passwords = [match["password"] or ""]
+        for option in filter(None, (match["query"] or "").split("&")):
+            name, _, value = option.partition("=")
+            if name == "schema":
+                schema = value
+            else:
+                options.append(option)
+            if "password" in name:
+                passwords.append(value)
+        if not re.fullmatch(r"[a-z_][a-z0-9_]{0,47}", schema) or schema.startswith("pg_"):
+            raise ValueError("the schema is 1 to 48 small letters, digits and _ long, with no digit and no pg_ first")
+        where = f"postgresql://{match['hosts'] or ''}/{match['database'] or ''}"
+        return cls(
+            conninfo=url.partition("?")[0] + ("?" + "&".join(options) if options else ""),
+            schema=schema,
+            shown=where if schema == DEFAULT_SCHEMA else f"{where}?schema={schema}",
+            secrets=tuple(secret for each in passwords for secret in {each, unquote(each)} if secret),
+        )
+
+    def __str__(self) -> str:
+        return self.shown
+
+    def hide(self, text: str) -> str:
+        """The text without the password, should there be one in it."""
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return text

@@ -1,0 +1,159 @@
+"""What stores keep and tell, beside events."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from airbyte_events.events import JobEvent
+
+
+class Outcome(str, Enum):
+    """What became of a notification."""
+
+    PENDING = "pending"
+    """Stored, not yet confirmed by the API."""
+    CONFIRMED = "confirmed"
+    """The API says the same."""
+    UNCONFIRMED = "unconfirmed"
+    """The API says otherwise: the job is still active, or has ended in another way."""
+    UNKNOWN_JOB = "unknown_job"
+    """The API knows no such job."""
+    IGNORED = "ignored"
+    """Tells of no job's end: a test, *queued*, a disabled connection, a kind that is not known."""
+    REJECTED = "rejected"
+    """Empty, or not a JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredNotification:
+    """A webhook body in the inbox.
+
+    :param id: counts up within the store.
+    :param instance: whose webhook URL it came to.
+    :param received_at: when, in UTC.
+    :param kind: its :class:`~airbyte_events.notifications.NotificationKind`, by value; ``rejected`` for none.
+    :param job_id: the job that it names.
+    :param body: as it came.
+    :param outcome: what became of it.
+    :param settled_at: when that was known.
+    """
+
+    id: int
+    instance: str
+    received_at: datetime
+    kind: str
+    job_id: int | None
+    body: bytes
+    outcome: Outcome
+    settled_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A notification is durable. ``duplicate``: the same body came before, under this id."""
+
+    id: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPage:
+    """Events in log order, and the sequence up to which the log was read for them."""
+
+    events: Sequence[JobEvent]
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to do something alone for a while.
+
+    :param name: what it is the right to.
+    :param holder: who has it.
+    :param fence: counts up whenever the lease changes hands: who writes with an old one is refused.
+    """
+
+    name: str
+    holder: str
+    fence: int
+
+
+class DeliveryState(str, Enum):
+    """What became of a notification's forwarding to a target."""
+
+    DUE = "due"
+    """To be sent, for the first time or again."""
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    """Given up; it can be made due again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """A notification that is forwarded to a target.
+
+    :param id: counts up within the store.
+    :param notification: what is forwarded.
+    :param target: where to, by a name that holds no secret.
+    :param attempts: how often it was tried.
+    :param due_at: when to try (again), in UTC.
+    :param fault: why the last attempt failed; holds no secret.
+    """
+
+    id: int
+    notification: StoredNotification
+    target: str
+    state: DeliveryState
+    attempts: int
+    due_at: datetime
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What an attempt to deliver came to.
+
+    :param state: ``due`` to try again at ``due_at``.
+    """
+
+    delivery: int
+    state: DeliveryState
+    due_at: datetime
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStats:
+    """How large a store is.
+
+    :param first: the sequence of the oldest event that is kept, 0 for an empty log.
+    :param head: that of the newest.
+    :param bytes: on disk (in memory: 0).
+    """
+
+    first: int
+    head: int
+    events: int
+    jobs: int
+    notifications: int
+    pending: int
+    due: int
+    dead: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """How much was removed."""
+
+    events: int
+    notifications: int
+
+
+def digest_of(instance: str, body: bytes) -> bytes:
+    """What tells a notification that came before."""
+    return hashlib.sha256(instance.encode() + b"\0" + body).digest()

@@ -1,0 +1,165 @@
+"""The inbox of a SQLite store: notifications, and where they are forwarded. Functions over its connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from airbyte_events.errors import StoreError
+from airbyte_events.events import JobRef, format_time, parse_time, utcnow
+from airbyte_events.store import (
+    ANNOUNCING_KINDS,
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Outcome,
+    Receipt,
+    StoredNotification,
+)
+from airbyte_events.store.records import digest_of
+
+PRUNED_AT_ONCE = 1_000
+
+_NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
+_SELECT_DELIVERY = (
+    f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
+    " FROM deliveries AS d JOIN notifications AS n ON n.id = d.notification"
+)
+
+
+def add(connection: sqlite3.Connection, item: StoredNotification, targets: Collection[str]) -> Receipt:
+    """:param item: gets an id of its own."""
+    digest, at = digest_of(item.instance, item.body), format_time(item.received_at)
+    inserted = connection.execute(
+        "INSERT INTO notifications (instance, digest, received_at, kind, job_id, body, outcome)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING RETURNING id",
+        (item.instance, digest, at, item.kind, item.job_id, item.body, item.outcome.value),
+    ).fetchone()
+    if inserted is None:
+        first = connection.execute("SELECT id FROM notifications WHERE digest = ?", (digest,)).fetchone()
+        return Receipt(id=first[0], duplicate=True)
+    connection.executemany(
+        "INSERT INTO deliveries (notification, instance, target, state, attempts, due_at)"
+        " VALUES (?, ?, ?, 'due', 0, ?)",
+        [(inserted[0], item.instance, target, at) for target in dict.fromkeys(targets)],
+    )
+    return Receipt(id=inserted[0], duplicate=False)
+
+
+def notifications(connection: sqlite3.Connection, condition: str, *values: object) -> list[StoredNotification]:
+    rows = connection.execute(f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}", values)
+    return [_notification(row) for row in rows]
+
+
+def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
+    """:return: the instances that have something to confirm again."""
+    at = format_time(settled_at)
+    queued = set()
+    for id_, outcome in outcomes.items():
+        row = connection.execute(
+            "UPDATE notifications SET outcome = ?, settled_at = ? WHERE id = ? RETURNING instance",
+            (outcome.value, None if outcome is Outcome.PENDING else at, id_),
+        ).fetchone()
+        if row is not None and outcome is Outcome.PENDING:
+            queued.add(row[0])
+    return queued
+
+
+def announcements(connection: sqlite3.Connection, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
+    condition = "WHERE instance = ? AND job_id = ? AND kind IN (?, ?) ORDER BY id DESC LIMIT 1"
+    found = {}
+    for ref in refs:
+        for newest in notifications(connection, condition, *ref, *ANNOUNCING_KINDS):
+            found[ref] = newest
+    return found
+
+
+def deliveries(connection: sqlite3.Connection, condition: str, *values: object) -> list[Delivery]:
+    return [_delivery(row) for row in connection.execute(f"{_SELECT_DELIVERY} {condition}", values)]
+
+
+def due(connection: sqlite3.Connection, instance: str, but: Collection[str], limit: int) -> list[Delivery]:
+    condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
+    values = (instance, format_time(utcnow()), *but, limit)
+    return deliveries(connection, f"{condition} ORDER BY d.due_at, d.id LIMIT ?", *values)
+
+
+def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str]) -> datetime | None:
+    row = connection.execute(
+        f"SELECT min(due_at) FROM deliveries WHERE state = 'due' AND instance = ? AND {_none_of('target', but)}",
+        (instance, *but),
+    ).fetchone()
+    return parse_time(row[0])
+
+
+def _none_of(column: str, values: Collection[str]) -> str:
+    return f"{column} NOT IN ({', '.join('?' * len(values))})"
+
+
+def attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> set[str]:
+    """:return: the instances that have something to send again."""
+    again = set()
+    for attempt in attempts:
+        row = connection.execute(
+            "UPDATE deliveries SET state = ?, attempts = attempts + 1, due_at = ?, fault = ? WHERE id = ?"
+            " RETURNING instance",
+            (attempt.state.value, format_time(attempt.due_at), attempt.fault, attempt.delivery),
+        ).fetchone()
+        if row is not None and attempt.state is DeliveryState.DUE:
+            again.add(row[0])
+    return again
+
+
+def prune(connection: sqlite3.Connection, after: int, before: datetime) -> tuple[int, int | None]:
+    """A step of pruning.
+
+    :param after: the id behind which to go on.
+    :return: how many notifications were removed, and where to go on, None at the end.
+    """
+    limit = format_time(before)
+    rows = connection.execute(
+        "SELECT id, received_at, outcome <> 'pending' AND coalesce(settled_at, received_at) < ? AND NOT EXISTS"
+        " (SELECT 1 FROM deliveries WHERE notification = notifications.id AND state = 'due')"
+        " FROM notifications WHERE id > ? ORDER BY id LIMIT ?",
+        (limit, after, PRUNED_AT_ONCE),
+    ).fetchall()
+    old = [(id_,) for id_, _, removable in rows if removable]
+    connection.executemany("DELETE FROM deliveries WHERE notification = ?", old)
+    connection.executemany("DELETE FROM notifications WHERE id = ?", old)
+    # They lie in the order in which they came, or nearly: behind one that is too young there is nothing to look for.
+    ended = len(rows) < PRUNED_AT_ONCE or rows[-1][1] >= limit
+    return len(old), None if ended else rows[-1][0]
+
+
+def _notification(row: Sequence[Any]) -> StoredNotification:
+    return StoredNotification(
+        id=row[0],
+        instance=row[1],
+        received_at=_time(row[2]),
+        kind=row[3],
+        job_id=row[4],
+        body=row[5],
+        outcome=Outcome(row[6]),
+        settled_at=parse_time(row[7]),
+    )
+
+
+def _delivery(row: Sequence[Any]) -> Delivery:
+    return Delivery(
+        id=row[0],
+        target=row[1],
+        state=DeliveryState(row[2]),
+        attempts=row[3],
+        due_at=_time(row[4]),
+        fault=row[5],
+        notification=_notification(row[6:]),
+    )
+
+
+def _time(text: str) -> datetime:
+    moment = parse_time(text)
+    if moment is None:
+        raise StoreError("what is stored has no time")
+    return moment

@@ -1,0 +1,175 @@
+"""The event log of a SQLite store, the latest states and the watches of jobs. Functions over its connection."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from airbyte_events.errors import CursorExpired
+from airbyte_events.events import (
+    FOLLOWED_BY,
+    Cursor,
+    EventFilter,
+    JobEvent,
+    JobRef,
+    Verdict,
+    annotate,
+    format_time,
+    parse_time,
+    reconcile,
+    succeed,
+    utcnow,
+)
+from airbyte_events.store import LogPage
+
+PRUNED_AT_ONCE = 1_000
+
+TERMINAL = frozenset(status.value for status, followers in FOLLOWED_BY.items() if not followers)
+
+
+def epoch(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+
+
+def head(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def first(connection: sqlite3.Connection) -> int | None:
+    """The oldest sequence that is kept."""
+    row = connection.execute("SELECT min(sequence) FROM events").fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+class Log:
+    """:param epoch: the log's identity, part of every cursor."""
+
+    def __init__(self, epoch: str) -> None:
+        self._epoch = epoch
+
+    def append(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
+        row = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", observed.ref).fetchone()
+        if row is not None and row[0] == observed.status.value:
+            return Verdict.REPEAT  # the most frequent case, without reading all that is known of the job
+        known = self.state(connection, observed.ref)
+        verdict = reconcile(known, observed)
+        if verdict is Verdict.NEW:
+            stored = succeed(known, observed, Cursor(self._epoch, 0))
+            row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
+            sequence = connection.execute(
+                "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
+            ).lastrowid
+            connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
+            if stored.terminal:
+                connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", stored.ref)
+        return verdict
+
+    def annotate(self, connection: sqlite3.Connection, told: JobEvent) -> None:
+        known = self.state(connection, told.ref)
+        if known is not None and known.status is told.status:
+            connection.execute(
+                "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?",
+                (json.dumps(annotate(known, told).data()), *told.ref),
+            )
+
+    def read(self, connection: sqlite3.Connection, after: int, limit: int, wanted: EventFilter) -> LogPage:
+        newest, oldest = head(connection), first(connection)
+        forgotten = newest if oldest is None else oldest - 1
+        if not forgotten <= after <= newest:
+            raise CursorExpired(f"the log keeps what follows {forgotten} up to {newest}, not {after}")
+        where, values = _criteria(wanted)
+        rows = connection.execute(
+            f"SELECT sequence, data FROM events WHERE sequence > ?{where} ORDER BY sequence LIMIT ?",
+            (after, *values, limit),
+        ).fetchall()
+        found = [self.event(*row) for row in rows]
+        return LogPage(events=found, position=rows[-1][0] if len(rows) == limit else newest)
+
+    def state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
+        row = connection.execute("SELECT sequence, data FROM jobs WHERE instance = ? AND job_id = ?", ref).fetchone()
+        return None if row is None else self.event(*row)
+
+    def jobs(
+        self, connection: sqlite3.Connection, limit: int, before: int | None, wanted: EventFilter
+    ) -> list[JobEvent]:
+        where, values = _criteria(wanted)
+        rows = connection.execute(
+            f"SELECT sequence, data FROM jobs WHERE sequence < ?{where} ORDER BY sequence DESC LIMIT ?",
+            (2**62 if before is None else before, *values, limit),
+        )
+        return [self.event(*row) for row in rows]
+
+    def history(self, connection: sqlite3.Connection, ref: JobRef) -> list[JobEvent]:
+        rows = connection.execute(
+            "SELECT sequence, data FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence", ref
+        )
+        return [self.event(*row) for row in rows]
+
+    def event(self, sequence: int, data: str) -> JobEvent:
+        return JobEvent.from_data(json.loads(data), Cursor(self._epoch, sequence))
+
+
+def prune(connection: sqlite3.Connection, before: datetime, keep: int) -> int:
+    """A step of pruning: from the oldest event on, up to the first that stays, so that what is kept has no gap.
+
+    :return: how many were removed, :data:`PRUNED_AT_ONCE` if there may be more.
+    """
+    beyond, limit = head(connection) - keep, format_time(before) or ""
+    removed, last = 0, 0
+    rows = connection.execute("SELECT sequence, data FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
+    for sequence, data in rows:
+        if sequence > beyond and json.loads(data)["observed_at"] >= limit:
+            break
+        removed, last = removed + 1, sequence
+    rows.close()
+    connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
+    return removed
+
+
+def watch(connection: sqlite3.Connection, refs: Collection[JobRef], seconds: float) -> set[str]:
+    """:return: the instances that have jobs which were not watched before."""
+    now = utcnow()
+    since, until = format_time(now), format_time(now + timedelta(seconds=seconds))
+    connection.execute("DELETE FROM watches WHERE until <= ?", (since,))
+    fresh = set()
+    for ref in refs:
+        known = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", ref).fetchone()
+        if known is not None and known[0] in TERMINAL:
+            continue
+        watched = connection.execute(
+            "UPDATE watches SET until = max(until, ?) WHERE instance = ? AND job_id = ?", (until, *ref)
+        )
+        if not watched.rowcount:
+            connection.execute("INSERT INTO watches VALUES (?, ?, ?, ?)", (*ref, since, until))
+            fresh.add(ref.instance)
+    return fresh
+
+
+def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
+    rows: Sequence[tuple[int, str]] = connection.execute(
+        "SELECT job_id, since FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
+    ).fetchall()
+    return {job_id: moment for job_id, since in rows if (moment := parse_time(since)) is not None}
+
+
+def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
+    statuses = {status.value for status in wanted.statuses}
+    if wanted.terminal is not None:
+        kept = set(TERMINAL) if wanted.terminal else {status.value for status in FOLLOWED_BY} - TERMINAL
+        # Criteria that contradict each other leave a status that no row has.
+        statuses = (statuses & kept if statuses else kept) or {""}
+    text = ""
+    values: list[object] = []
+    for column, choices in (
+        ("instance", wanted.instances),
+        ("job_id", wanted.job_ids),
+        ("connection_id", wanted.connection_ids),
+        ("status", statuses),
+    ):
+        if choices:
+            text += f" AND {column} IN ({', '.join('?' * len(choices))})"
+            values += choices
+    return text, values

@@ -1,0 +1,99 @@
+"""The stores, every one of which passes the same tests, and what these tests store."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.store import EventStore, Outcome
+from airbyte_events.store.memory import MemoryStore
+from airbyte_events.store.postgres import PostgresStore
+from airbyte_events.store.sqlite import SQLiteStore
+
+NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+RUNNING, SUCCEEDED, FAILED = JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED
+
+
+def event(job_id: int = 1, status: JobStatus = RUNNING, *, instance: str = "default", **values: Any) -> JobEvent:
+    values = {"observed_at": NOON, "origin": Origin.POLL} | values
+    return JobEvent(ref=JobRef(instance, job_id), status=status, **values)
+
+
+def one_of(**criteria: Any) -> EventFilter:
+    return EventFilter(**{name: v if isinstance(v, bool) else frozenset(v) for name, v in criteria.items()})
+
+
+def sequences(events: list[JobEvent] | Any) -> list[int]:
+    return [each.cursor.sequence for each in events]
+
+
+async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int:
+    values = {"instance": "default", "kind": "success", "job_id": 1, "outcome": Outcome.PENDING} | values
+    return (await store.receive(body=body, received_at=NOON, **values)).id
+
+
+@dataclass(frozen=True)
+class Kind:
+    """:param open: the store of a folder, one that is there or a new one.
+    :param durable: whether it outlives being opened.
+    :param shared: whether several can be open at once.
+    :param prune: cut off a folder's oldest events; the memory store forgets by itself.
+    """
+
+    open: Callable[[Path], EventStore]
+    durable: bool
+    shared: bool = False
+    prune: Callable[[Path, int], None] | None = None
+
+
+def _cut_off(folder: Path, sequence: int) -> None:
+    connection = sqlite3.connect(folder / "events.db")
+    with connection:
+        connection.execute("DELETE FROM events WHERE sequence <= ?", (sequence,))
+    connection.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    if request.param == "memory":
+        return Kind(lambda folder: MemoryStore(capacity=1_000), durable=False)
+    if request.param == "sqlite":
+        return Kind(lambda folder: SQLiteStore(folder / "events.db"), durable=True, prune=_cut_off)
+    url: str = request.getfixturevalue("postgres_url")
+
+    def schema(folder: Path) -> str:
+        return "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:24]
+
+    def cut_off(folder: Path, sequence: int) -> None:
+        with psycopg.connect(url) as connection:
+            connection.execute(f"DELETE FROM {schema(folder)}.events WHERE sequence <= {sequence}")
+
+    return Kind(
+        lambda folder: PostgresStore(f"{url}?schema={schema(folder)}"), durable=True, shared=True, prune=cut_off
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # PostgreSQL's driver runs on asyncio.
+    items[:] = [
+        item
+        for item in items
+        if not isinstance(item, pytest.Function)
+        or not hasattr(item, "callspec")
+        or (item.callspec.params.get("kind"), item.callspec.params.get("anyio_backend")) != ("postgres", "trio")
+    ]
+
+
+@pytest.fixture
+async def store(kind: Kind, tmp_path: Path) -> AsyncIterator[EventStore]:
+    async with kind.open(tmp_path) as store:
+        yield store

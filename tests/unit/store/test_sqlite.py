@@ -1,0 +1,427 @@
+"""What the SQLite file promises beyond what every store does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import sqlite3
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from airbyte_events.errors import StoreError, StoreLocked
+from airbyte_events.events import JobRef, JobStatus, Verdict
+from airbyte_events.store import EventStore, Outcome
+from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.store.sqlite_file import SQLiteFile
+
+from .conftest import NOON, event, received, sequences
+
+pytestmark = pytest.mark.anyio
+
+NOTIFICATION: dict[str, Any] = {
+    "instance": "default",
+    "kind": "success",
+    "job_id": 1,
+    "outcome": Outcome.PENDING,
+    "received_at": NOON,
+}
+
+
+class TestSQLiteFile:
+    async def test_i1_syncs_every_transaction(self, tmp_path: Path) -> None:
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            settings = [
+                await file.transact(lambda c, name=name: c.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("journal_mode", "synchronous")
+            ]
+        assert settings == ["wal", 2]
+
+    async def test_many_callers_share_a_transaction(self, tmp_path: Path) -> None:
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            begun: list[str] = []
+            await file.transact(lambda c: c.set_trace_callback(lambda s: begun.append(s) if "BEGIN" in s else None))
+            async with anyio.create_task_group() as tasks:
+                for _ in range(100):
+                    tasks.start_soon(file.transact, lambda c: c.execute("INSERT INTO meta VALUES (random(), 0)"))
+            await file.transact(lambda c: c.set_trace_callback(None))
+        assert len(begun) < 10
+
+    async def test_what_fails_fails_alone(self, tmp_path: Path) -> None:
+        outcomes: dict[str, object] = {}
+
+        def insert(key: str, then: str) -> Callable[[sqlite3.Connection], None]:
+            def run(connection: sqlite3.Connection) -> None:
+                connection.execute("INSERT INTO meta VALUES (?, 0)", (key,))
+                if then == "raise":
+                    raise LookupError(key)
+                connection.execute(then)
+
+            return run
+
+        async def attempt(file: SQLiteFile, key: str, then: str) -> None:
+            try:
+                outcomes[key] = await file.transact(insert(key, then))
+            except (StoreError, LookupError) as exc:
+                outcomes[key] = type(exc)
+
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            async with anyio.create_task_group() as tasks:
+                for key, then in (("a", "SELECT 1"), ("b", "raise"), ("c", "SELECT * FROM nowhere"), ("d", "SELECT 1")):
+                    tasks.start_soon(attempt, file, key, then)
+            kept = await file.transact(lambda c: [row[0] for row in c.execute("SELECT key FROM meta ORDER BY key")])
+        assert outcomes == {"a": None, "b": LookupError, "c": StoreError, "d": None}
+        assert kept == ["a", "d", "epoch"]
+
+    async def test_a_transaction_that_is_lost_fails_for_all_in_it(self, tmp_path: Path) -> None:
+        """SQLite gives up the whole transaction where the disk is full, for one."""
+        outcomes: dict[str, object] = {}
+
+        async def attempt(file: SQLiteFile, key: str, conflict: str) -> None:
+            try:
+                sql = f"INSERT OR {conflict} INTO meta VALUES (?, 0)"
+                await file.transact(lambda c: c.execute(sql, (key,)))
+                outcomes[key] = "stored"
+            except StoreError:
+                outcomes[key] = "failed"
+
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            async with anyio.create_task_group() as tasks:
+                # Taken first, so that the others share a transaction.
+                tasks.start_soon(attempt, file, "first", "ABORT")
+                await anyio.lowlevel.checkpoint()
+                for key, conflict in (("a", "ABORT"), ("epoch", "ROLLBACK"), ("z", "ABORT")):
+                    tasks.start_soon(attempt, file, key, conflict)
+            kept = await file.transact(lambda c: {row[0] for row in c.execute("SELECT key FROM meta")})
+        assert kept == {"epoch"} | {key for key, outcome in outcomes.items() if outcome == "stored"}
+        assert outcomes["epoch"] == "failed"
+
+    async def test_i1_a_full_disk_refuses_and_keeps_what_was_promised(self, tmp_path: Path) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        stored = 0
+
+        async def fill(store: EventStore) -> None:
+            nonlocal stored
+            for _ in range(1_000):
+                await received(store, os.urandom(4_000))
+                stored += 1
+
+        async with SQLiteStore(tmp_path / "events.db") as store:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+            try:
+                with pytest.raises(StoreError, match="the store failed"):
+                    await fill(store)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            assert len(await store.notifications(limit=1_000)) == stored > 0
+            await received(store)
+        async with SQLiteStore(tmp_path / "events.db") as store:
+            assert len(await store.notifications(limit=1_000)) == stored + 1
+
+    async def test_a_second_opening_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            with pytest.raises(StoreLocked, match=rf"{path} is in use by process {os.getpid()}: stop it"):
+                async with SQLiteStore(path):
+                    pass
+            await store.check()
+        async with SQLiteStore(path):
+            pass
+
+    async def test_a_second_process_is_refused_until_the_first_is_gone(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        code = (
+            "import sys, pathlib, anyio\n"
+            "from airbyte_events.store.sqlite import SQLiteStore\n"
+            "async def main():\n"
+            "    async with SQLiteStore(pathlib.Path(sys.argv[1])) as store:\n"
+            "        await store.remember('x', '1')\n"
+            "        print('open', flush=True)\n"
+            "        await anyio.sleep_forever()\n"
+            "anyio.run(main)\n"
+        )
+        async with await anyio.open_process([sys.executable, "-c", code, str(path)]) as process:
+            assert process.stdout is not None
+            assert (await process.stdout.receive()).startswith(b"open")
+            with pytest.raises(StoreLocked, match=f"process {process.pid}"):
+                async with SQLiteStore(path):
+                    pass
+            process.kill()
+            await process.wait()
+        async with SQLiteStore(path) as store:
+            assert await store.recall("x") == "1"
+
+    async def test_a_newer_schema_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path):
+            pass
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 99")
+        connection.close()
+        with pytest.raises(StoreError, match=r"newer airbyte-events \(schema 99.*upgrade"):
+            async with SQLiteStore(path):
+                pass
+
+    @pytest.mark.parametrize("fault", ["folder", "below a file", "no database", "foreign database"])
+    async def test_what_can_not_be_opened_is_named(self, tmp_path: Path, fault: str) -> None:
+        path = tmp_path / "events.db"
+        if fault == "folder":
+            path.mkdir()
+        elif fault == "below a file":
+            path.write_text("")
+            path = path / "events.db"
+        elif fault == "no database":
+            path.write_text("diary " * 1_000)
+        else:
+            connection = sqlite3.connect(path)
+            connection.execute("CREATE TABLE recipes (what TEXT)")
+            connection.close()
+        with pytest.raises(StoreError, match=str(path)):
+            async with SQLiteStore(path):
+                pass
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+    @pytest.mark.parametrize("what", ["file", "folder"])
+    async def test_a_read_only_path_is_named(self, tmp_path: Path, what: str) -> None:
+        path = tmp_path / "data" / "events.db"
+        async with SQLiteStore(path):
+            pass
+        target = path if what == "file" else path.parent
+        target.chmod(0o500)
+        try:
+            with pytest.raises(StoreError, match=str(path)):
+                async with SQLiteStore(path):
+                    pass
+        finally:
+            target.chmod(0o700)
+
+    async def test_a_closed_store_says_so(self, tmp_path: Path) -> None:
+        async with SQLiteStore(tmp_path / "new" / "folder" / "events.db") as store:
+            pass
+        with pytest.raises(StoreError, match="closed"):
+            await store.head()
+
+    async def test_what_was_begun_before_the_end_is_finished(self, tmp_path: Path) -> None:
+        async with anyio.create_task_group() as tasks, SQLiteStore(tmp_path / "events.db") as store:
+            for number in range(20):
+                tasks.start_soon(received, store, str(number).encode())
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+        async with SQLiteStore(tmp_path / "events.db") as store:
+            assert len(await store.notifications()) == 20
+
+
+# As version 1 made it.
+VERSION_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    instance TEXT NOT NULL, job_id INTEGER NOT NULL, connection_id TEXT, status TEXT NOT NULL, data TEXT NOT NULL
+);
+CREATE INDEX events_by_job ON events (instance, job_id);
+CREATE TABLE jobs (
+    instance TEXT NOT NULL, job_id INTEGER NOT NULL, connection_id TEXT, status TEXT NOT NULL,
+    sequence INTEGER NOT NULL, data TEXT NOT NULL,
+    PRIMARY KEY (instance, job_id)
+) WITHOUT ROWID;
+CREATE INDEX jobs_by_sequence ON jobs (sequence);
+CREATE TABLE notifications (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    instance TEXT NOT NULL, digest BLOB NOT NULL UNIQUE, received_at TEXT NOT NULL, kind TEXT NOT NULL,
+    job_id INTEGER, body BLOB NOT NULL, outcome TEXT NOT NULL, settled_at TEXT
+);
+CREATE INDEX notifications_pending ON notifications (instance, id) WHERE outcome = 'pending';
+CREATE INDEX notifications_by_job ON notifications (instance, job_id) WHERE job_id IS NOT NULL;
+INSERT INTO meta VALUES ('epoch', '5f3a9c1e5f3a9c1e'), ('looked_at/default', '2024-01-01T12:00:00.000000Z');
+PRAGMA journal_mode = WAL;
+PRAGMA user_version = 1;
+"""
+
+
+def of_version_1(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1)
+    with connection:
+        for status in ("running", "succeeded"):
+            data = json.dumps(event(1, JobStatus(status)).data())
+            row = ("default", 1, None, status, data)
+            connection.execute(
+                "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?,?,?,?,?)", row
+            )
+        connection.execute("INSERT INTO jobs VALUES (?,?,?,?,2,?)", row)
+        digest = hashlib.sha256(b"default\0body").digest()
+        row = ("default", digest, "2024-01-01T12:00:00.000000Z", "success", 1, b"body", "pending")
+        connection.execute(
+            "INSERT INTO notifications (instance, digest, received_at, kind, job_id, body, outcome)"
+            " VALUES (?,?,?,?,?,?,?)",
+            row,
+        )
+    connection.close()
+
+
+class TestMigration:
+    async def test_i5_a_file_of_version_1_goes_on(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        of_version_1(path)
+        for _ in range(2):
+            async with SQLiteStore(path) as store:
+                assert (store.epoch, await store.head()) == ("5f3a9c1e5f3a9c1e", 2)
+                assert [each.status.value for each in (await store.read(0)).events] == ["running", "succeeded"]
+                assert [each.body for each in await store.pending("default")] == [b"body"]
+                assert await store.recall("looked_at/default") == "2024-01-01T12:00:00.000000Z"
+                assert await store.append([event(1, JobStatus.FAILED)]) == [Verdict.CONTRADICTION]
+                assert (await store.receive(**NOTIFICATION, body=b"body", targets=["x"])).duplicate
+        async with SQLiteStore(path) as store:
+            await store.receive(**NOTIFICATION, body=b"new", targets=["x"])
+            await store.watch([JobRef("default", 2)], 60)
+            assert (len(await store.due("default")), set(await store.watched("default"))) == (1, {2})
+            assert await store.append([event(2)]) == [Verdict.NEW]
+            assert await store.head() == 3
+
+    async def test_a_reader_of_an_older_file_says_what_to_do(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        of_version_1(path)
+        before = path.read_bytes()
+        with pytest.raises(StoreError, match=r"older airbyte-events \(schema 1.*start"):
+            async with SQLiteStore(path, read_only=True):
+                pass
+        assert path.read_bytes() == before
+
+
+class TestReader:
+    async def test_sees_one_moment_of_a_file_in_use(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            await store.append([event(1)])
+            async with SQLiteStore(path, read_only=True) as reader:
+                await store.append([event(2)])
+                await store.prune(NOON + timedelta(hours=1), keep=1)
+                assert (reader.epoch, await reader.head()) == (store.epoch, 1)
+                assert sequences((await reader.read(0)).events) == [1]
+                with pytest.raises(StoreError, match="readonly"):
+                    await reader.append([event(3)])
+                assert await reader.head() == 1
+            assert await store.head() == 2
+
+    async def test_of_no_file_makes_none(self, tmp_path: Path) -> None:
+        path = tmp_path / "a ?%20#b.db"
+        with pytest.raises(StoreError, match="there is no store"):
+            async with SQLiteStore(path, read_only=True):
+                pass
+        assert [path async for path in anyio.Path(tmp_path).iterdir()] == []
+        async with SQLiteStore(path):
+            pass
+        async with SQLiteStore(path, read_only=True) as reader:
+            assert await reader.head() == 0
+
+
+class TestPlace:
+    """Files that are removed or replaced while they are in use."""
+
+    @pytest.mark.parametrize("name", ["events.db", "events.db-wal"])
+    async def test_i1_nothing_is_acknowledged_that_nobody_will_find(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            kept = await received(store, b"kept")
+            aside = tmp_path / "aside"
+            (tmp_path / name).rename(aside)
+            for _ in range(2):
+                with pytest.raises(StoreError, match=f"{name} was removed or replaced"):
+                    await received(store, b"lost")
+            with pytest.raises(StoreError, match="removed or replaced"):
+                await store.check()
+            aside.rename(tmp_path / name)
+            await store.check()
+            assert [each.id for each in await store.notifications()] == [kept]
+
+    async def test_i1_another_file_in_its_place_is_not_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            path.with_name("copy").write_bytes(path.read_bytes())
+            path.with_name("copy").replace(path)
+            with pytest.raises(StoreError, match="removed or replaced"):
+                await received(store, b"lost")
+
+    @pytest.mark.parametrize("when", ["before", "during"])
+    async def test_i1_whenever_it_goes(self, tmp_path: Path, when: str) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteFile(path) as file:
+
+            def insert(connection: sqlite3.Connection) -> None:
+                connection.execute("INSERT INTO meta VALUES ('x', 0)")
+                path.rename(path.with_name("aside"))
+
+            if when == "before":
+                path.rename(path.with_name("aside"))
+            with pytest.raises(StoreError, match="removed or replaced"):
+                await file.transact(insert)
+
+
+class TestCompact:
+    async def test_gives_space_back(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            for number in range(200):
+                await store.receive(
+                    **NOTIFICATION | {"outcome": Outcome.IGNORED}, body=os.urandom(4_000) + bytes([number])
+                )
+            await store.append([event(1)])
+            before = (await store.stats()).bytes
+            assert (await store.prune(NOON + timedelta(hours=1), keep=10)).notifications == 200
+            assert (await store.stats()).bytes >= before // 2
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(store.compact)
+                tasks.start_soon(store.append, [event(2)])
+            assert (await store.stats()).bytes < before // 4
+            assert path.stat().st_size < 200_000
+            assert await store.head() == 2
+
+
+class TestDamage:
+    async def test_of_a_page_is_found(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            await store.append([event(job_id) for job_id in range(1, 501)])
+        content = bytearray(path.read_bytes())
+        page = int.from_bytes(content[16:18], "big")
+        content[-page:] = b"\xff" * page
+        path.write_bytes(content)
+        async with SQLiteStore(path, read_only=True) as store:
+            assert await store.damage() != []
+
+    async def test_of_what_rows_are_found_by(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            await store.append([event(1), event(2)])
+            assert await store.damage() == []
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute("UPDATE events SET status = 'failed' WHERE sequence = 1")
+            connection.execute("UPDATE jobs SET job_id = 9 WHERE job_id = 2")
+        connection.close()
+        async with SQLiteStore(path) as store:
+            assert await store.damage() == [
+                "event 1 is filed as something else than it is",
+                "job 2 is filed as something else than it is",
+            ]
+
+
+async def test_an_import_that_was_cut_off_is_not_taken_for_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    async with SQLiteStore(path):
+        pass
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("INSERT INTO meta VALUES ('restoring', '1')")
+    connection.close()
+    with pytest.raises(StoreError, match=r"import that was cut off: remove"):
+        async with SQLiteStore(path):
+            pass

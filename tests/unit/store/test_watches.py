@@ -1,0 +1,77 @@
+"""Watches: the jobs that somebody waits for, whichever process was asked."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from airbyte_events.events import JobRef, utcnow
+from airbyte_events.store import EventStore
+
+from .conftest import FAILED, SUCCEEDED, event
+
+pytestmark = pytest.mark.anyio
+
+LONG, SHORT = 600.0, 0.05
+
+
+def refs(*job_ids: int, instance: str = "default") -> list[JobRef]:
+    return [JobRef(instance, job_id) for job_id in job_ids]
+
+
+async def test_are_kept_by_instance(store: EventStore) -> None:
+    before = utcnow()
+    await store.watch([*refs(1, 2**63 - 1), *refs(1, 3, instance="other")], LONG)
+    await store.watch([], LONG)
+    watched = await store.watched("default")
+    assert set(watched) == {1, 2**63 - 1}
+    assert all((moment - before).total_seconds() < 60 for moment in watched.values())
+    assert set(await store.watched("other")) == {1, 3}
+    assert await store.watched("nowhere") == {}
+
+
+async def test_who_asks_again_has_asked_since_the_first_time(store: EventStore) -> None:
+    await store.watch(refs(1), SHORT)
+    since = await store.watched("default")
+    await store.watch(refs(1, 2), LONG)
+    await anyio.sleep(2 * SHORT)
+    watched = await store.watched("default")
+    assert set(watched) == {1, 2}
+    if since:  # a machine that is slow enough has seen the first one end
+        assert watched[1] == since[1]
+
+
+async def test_one_who_asks_for_less_does_not_end_it_for_others(store: EventStore) -> None:
+    await store.watch(refs(1), LONG)
+    await store.watch(refs(1), SHORT)
+    await anyio.sleep(2 * SHORT)
+    assert set(await store.watched("default")) == {1}
+
+
+async def test_end_by_themselves(store: EventStore) -> None:
+    await store.watch(refs(1), SHORT)
+    await store.watch(refs(2), LONG)
+    with anyio.fail_after(10):
+        while set(await store.watched("default")) != {2}:  # noqa: ASYNC110  # time alone ends it
+            await anyio.sleep(0.01)
+
+
+async def test_end_with_the_job(store: EventStore) -> None:
+    await store.append([event(1), event(4, FAILED)])
+    await store.watch(refs(1, 2, 3, 4), LONG)
+    assert set(await store.watched("default")) == {1, 2, 3}
+    await store.append([event(1, SUCCEEDED), event(2), event(3, FAILED, instance="other")])
+    assert set(await store.watched("default")) == {2, 3}
+    await store.watch(refs(1), LONG)
+    assert set(await store.watched("default")) == {2, 3}
+
+
+async def test_news_of_jobs_that_were_not_watched(store: EventStore) -> None:
+    with store.news("watches/default") as wakeup, anyio.fail_after(10):
+        await store.watch(refs(1), LONG)
+        while set(await store.watched("default")) != {1}:
+            await wakeup.wait()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(store.watch, refs(2), LONG)
+            while set(await store.watched("default")) != {1, 2}:
+                await wakeup.wait()
