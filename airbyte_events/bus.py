@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUFFER = 1_000
-"""Events that wait for one subscriber. One that falls further behind reads the log again from where it is."""
+"""Events that wait for one subscriber. One that falls further behind reads on from where it is: so many of the newest
+events are at hand, what was before them is in the log."""
 
 _PAGE = 1_000
 _RETRY_SECONDS = 1.0
@@ -43,6 +45,9 @@ class EventBus:
         self._anyone: set[Subscription] = set()
         # Thousands wait for one job each: they are found by it, not asked one by one.
         self._by_job: dict[JobRef, set[Subscription]] = {}
+        # The newest events, all behind a sequence: a thousand who come back after a restart need not read the log.
+        self._recent: deque[JobEvent] = deque(maxlen=BUFFER)
+        self._recent_after = 0
         self.position = 0
         """The sequence up to which the log has been handed out."""
         self.healthy = True
@@ -51,6 +56,7 @@ class EventBus:
 
     async def __aenter__(self) -> Self:
         self.position = await self._store.head()
+        await self._recall()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._follow)
         return self
@@ -71,6 +77,16 @@ class EventBus:
         """
         return Subscription(self, self._store, self.position if after is None else after, wanted)
 
+    @property
+    def subscriptions(self) -> int:
+        """How many there are."""
+        return len(self._subscriptions())
+
+    @property
+    def lag(self) -> int:
+        """How many events the slowest of them is behind what was handed out."""
+        return self.position - min((each.position for each in self._subscriptions()), default=self.position)
+
     def close(self) -> None:
         """End every subscription, once it has delivered what it holds."""
         self.closed = True
@@ -79,6 +95,22 @@ class EventBus:
 
     def _subscriptions(self) -> list[Subscription]:
         return [*self._anyone, *(each for some in self._by_job.values() for each in some)]
+
+    async def _recall(self) -> None:
+        """Have the newest events at hand."""
+        self._recent_after = self.position
+        if (after := max(0, self.position - BUFFER)) < self.position:
+            with contextlib.suppress(CursorExpired):
+                page = await self._store.read(after, limit=BUFFER)
+                self._recent.extend(page.events)
+                self._recent_after, self.position = after, max(self.position, page.position)
+
+    def _has_at_hand(self, sequence: int) -> bool:
+        """Whether all that is behind this sequence, up to the bus's own place, need not be read."""
+        return self._recent_after <= sequence <= self.position
+
+    def _behind(self, sequence: int) -> list[JobEvent]:
+        return [event for event in self._recent if _sequence(event) > sequence]
 
     async def _follow(self) -> None:
         while True:
@@ -100,7 +132,8 @@ class EventBus:
             # Subscribers are told so, too, each by its own reading.
             for subscription in self._subscriptions():
                 subscription._fall_behind()
-            self.position = head
+            self._recent.clear()
+            self._recent_after = self.position = head
             return False
         self.healthy = True
         if page.position > self.position:
@@ -111,6 +144,9 @@ class EventBus:
     def _publish(self, events: Sequence[JobEvent], position: int) -> None:
         self.position = position
         for event in events:
+            if len(self._recent) == BUFFER:
+                self._recent_after = _sequence(self._recent[0])
+            self._recent.append(event)
             for subscription in self._by_job.get(event.ref, ()):
                 subscription._offer(event)
             for subscription in self._anyone:
@@ -196,6 +232,14 @@ class Subscription:
         return [self._held.popleft() for _ in range(min(limit, len(self._held)))]
 
     async def _catch_up(self) -> None:
+        if self._bus._has_at_hand(self._position):
+            # Only whether they are still kept is asked of the store.
+            await self._store.read(self._position, limit=1)
+            if self._bus._has_at_hand(self._position):
+                self._held.extend(filter(self.wanted.matches, self._bus._behind(self._position)))
+                self._position = self._bus.position
+                self._behind = False
+                return
         page = await self._store.read(self._position, limit=BUFFER, wanted=self.wanted)
         # Between these lines nothing is published: at the bus's own place, what comes next is offered.
         self._held.extend(page.events)

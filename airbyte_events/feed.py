@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -14,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from airbyte_events.bus import EventBus, Subscription
+from airbyte_events.bus import BUFFER, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
-from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others
+from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others, whole_number
 from airbyte_events.sse import Frame
 from airbyte_events.store import EventStore
 
@@ -54,6 +53,9 @@ class Feed:
         self.sources = sources
         self.heartbeat = heartbeat
         self.max_age = max_age
+        self.resets = 0
+        """How often a reader was told to read the states again."""
+        self._frames: dict[int, bytes] = {}
 
     async def events(self, request: Request) -> Response:
         """A stream for who accepts ``text/event-stream``, else a page."""
@@ -65,7 +67,7 @@ class Feed:
             if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
                 return EventStream(self, after, wanted, lost)
             wait = number(request.query_params, "wait", 0.0, least=0, most=60)
-            limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
+            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
         except QueryError as exc:
             return JSONResponse({"error": str(exc)}, status_code=400)
         async with _while_connected(request.receive):
@@ -77,6 +79,17 @@ class Feed:
 
     def envelope(self, event: JobEvent) -> dict[str, Any]:
         return event.envelope(self.sources.get(event.ref.instance, event.ref.instance))
+
+    def frame(self, event: JobEvent) -> bytes:
+        """The event as a frame, which is made once for all streams that tell of it at about the same time."""
+        sequence = event.cursor.sequence if event.cursor is not None else 0
+        made = self._frames.get(sequence)
+        if made is None:
+            made = Frame(event="job", id=str(event.cursor), data=json.dumps(self.envelope(event))).encode()
+            self._frames[sequence] = made
+            if len(self._frames) > BUFFER:
+                del self._frames[next(iter(self._frames))]
+        return made
 
     def _resume(self, request: Request) -> tuple[int, str | None]:
         """Where to begin, and why what the client has seen last can't be gone on from, if so."""
@@ -103,6 +116,7 @@ class Feed:
                         found = await events.receive(limit)
                     position = events.position
         except CursorExpired as exc:
+            self.resets += 1
             body = {
                 "error": "reset",
                 "message": f"{exc}: read the states again",
@@ -133,7 +147,7 @@ class EventStream(Response):
 
     async def _stream(self, send: Send) -> None:
         feed, after = self._feed, self._after
-        ends = time.monotonic() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
+        ends = anyio.current_time() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
         hello = {"epoch": feed.store.epoch, "head": feed.cursor(feed.bus.position), "heartbeat": feed.heartbeat}
         await _send(send, Frame(event="hello", id=None if self._lost else feed.cursor(after), data=json.dumps(hello)))
         if self._lost is not None:
@@ -153,7 +167,7 @@ class EventStream(Response):
     async def _follow(self, send: Send, events: Subscription, ends: float) -> str:
         """Send what comes until the stream has to end; the reason is returned."""
         heartbeat = self._feed.heartbeat
-        while (left := ends - time.monotonic()) > 0:
+        while (left := ends - anyio.current_time()) > 0:
             batch: list[JobEvent] = []
             try:
                 with anyio.move_on_after(min(heartbeat, left)):
@@ -161,15 +175,13 @@ class EventStream(Response):
             except anyio.EndOfStream:
                 return "drain"
             if batch:
-                await _send(send, *(self._job(event) for event in batch))
+                await _send_bytes(send, b"".join(map(self._feed.frame, batch)))
             else:
                 await _send(send, Frame(event="bookmark", id=self._feed.cursor(events.position), data="{}"))
         return "age"
 
-    def _job(self, event: JobEvent) -> Frame:
-        return Frame(event="job", id=str(event.cursor), data=json.dumps(self._feed.envelope(event)))
-
     async def _reset(self, send: Send, reason: str) -> int:
+        self._feed.resets += 1
         head = self._feed.bus.position
         await _send(send, Frame(event="reset", id=self._feed.cursor(head), data=json.dumps({"reason": reason})))
         return head
@@ -196,6 +208,9 @@ async def _while_connected(receive: Receive) -> AsyncIterator[None]:
         raise error
 
 
-async def _send(send: Send, *frames: Frame) -> None:
-    body = b"".join(frame.encode() for frame in frames)
+async def _send(send: Send, frame: Frame) -> None:
+    await _send_bytes(send, frame.encode())
+
+
+async def _send_bytes(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})

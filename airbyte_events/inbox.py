@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 
 import anyio
 
-from airbyte_events.errors import AirbyteError, StoreError
+from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import JobEvent, Origin, utcnow
 from airbyte_events.monitor import BURST, Monitor
 from airbyte_events.notifications import Notification, parse
@@ -50,7 +51,6 @@ class Inbox:
         self._store = store
         self._retry = retry
         self._give_up_after = give_up_after
-        self._arrived = anyio.Event()
         # Those that Airbyte could not be asked about, all to be tried again together; what comes meanwhile is not
         # held up by them.
         self._aside: set[int] = set()
@@ -58,21 +58,22 @@ class Inbox:
         self._retry_at = math.inf
         self._answered_at = datetime.min.replace(tzinfo=timezone.utc)
 
-    def wake(self) -> None:
-        """There is something new."""
-        self._arrived.set()
-
     async def run(self) -> None:
-        """Confirm until cancelled, beginning with what an earlier process left."""
-        while True:
-            self._arrived = anyio.Event()
-            try:
-                await self.confirm_pending()
-            except StoreError as exc:
-                logger.warning("notifications of %s wait for the store: %s", self._monitor.instance, exc)
-                self._retry_later()
-            with anyio.CancelScope(deadline=self._retry_at):
-                await self._arrived.wait()
+        """Confirm until cancelled what any process has stored, beginning with what an earlier one left.
+
+        :raises LeaseLost: if another process confirms this instance's now.
+        """
+        with self._store.news(f"inbox/{self._monitor.instance}") as arrived:
+            while True:
+                try:
+                    await self.confirm_pending()
+                except LeaseLost:
+                    raise
+                except StoreError as exc:
+                    logger.warning("notifications of %s wait for the store: %s", self._monitor.instance, exc)
+                    self._retry_later()
+                with anyio.CancelScope(deadline=self._retry_at):
+                    await arrived.wait()
 
     async def confirm_pending(self) -> None:
         """Confirm what waits, and set aside what Airbyte can't be asked about.
@@ -80,8 +81,9 @@ class Inbox:
         :raises StoreError: if the store can't tell what waits, or can't keep what became of it.
         """
         retry = anyio.current_time() >= self._retry_at
-        # The new ones first: over the others Airbyte may fail again.
-        left = await self._try(but=self._aside)
+        # The new ones first: over the others Airbyte may fail again. One that turns up among those, because its id was
+        # given before theirs and it was stored after them, is found when they are tried again.
+        left = await self._try(after=max(self._aside, default=0))
         left |= await self._try(but=left) if retry else self._aside
         self._aside = left
         if not left:
@@ -89,16 +91,25 @@ class Inbox:
         elif retry or self._retry_at == math.inf:
             self._retry_later()
 
-    async def _try(self, *, but: set[int]) -> set[int]:
-        """Confirm what waits but for these.
+    async def _try(self, *, after: int = 0, but: Collection[int] = ()) -> set[int]:
+        """Confirm what waits with an id above ``after``, but for these.
 
         :return: those that Airbyte could not be asked about.
         """
         left: set[int] = set()
-        while pending := await self._next(but | left):
+        while page := await self._next(after):
+            after = page[-1].id
+            pending = [stored for stored in page if stored.id not in but]
+            if not pending:
+                continue
             began = anyio.current_time()
             outcomes = await self._confirm(pending)
             await self._store.settle(outcomes, utcnow())
+            settled = self._monitor.counters.settled
+            for stored in pending:
+                if (outcome := outcomes.get(stored.id)) is not None:
+                    settled[outcome.value] = settled.get(outcome.value, 0) + 1
+                    _log(stored, outcome)
             if len(pending) >= BURST:
                 # In a crowd some of the time is left to the receiver, for whose answers Airbyte waits.
                 await anyio.sleep(min(anyio.current_time() - began, _LONGEST_REST))
@@ -110,9 +121,10 @@ class Inbox:
         delay = min(self._retry, 2.0 ** min(self._retries, 10))
         self._retry_at = anyio.current_time() + delay * random.uniform(0.5, 1)  # noqa: S311
 
-    async def _next(self, aside: set[int]) -> list[StoredNotification]:
-        pending = await self._store.pending(self._monitor.instance, limit=BATCH + len(aside))
-        return [stored for stored in pending if stored.id not in aside]
+    async def _next(self, after: int) -> list[StoredNotification]:
+        # What comes while Airbyte may not be asked is asked for together.
+        await self._monitor.allowance.wait()
+        return await self._store.pending(self._monitor.instance, after=after, limit=BATCH)
 
     async def _confirm(self, pending: list[StoredNotification]) -> dict[int, Outcome]:
         """What became of each of them; one that Airbyte could not be asked about is left out."""
@@ -128,6 +140,7 @@ class Inbox:
         try:
             if any(notification.job_id is None for _, notification in told):
                 # Old releases do not name the job: something ended, and a look finds what.
+                self._monitor.allowance.take()
                 await self._monitor.look()
                 looked = True
         except AirbyteError as exc:
@@ -143,6 +156,18 @@ class Inbox:
             elif stored.received_at + self._give_up_after < self._answered_at:
                 outcomes[stored.id] = Outcome.UNCONFIRMED
         return outcomes
+
+
+def _log(stored: StoredNotification, outcome: Outcome) -> None:
+    # What was confirmed is heard of as an event.
+    logger.log(
+        logging.DEBUG if outcome is Outcome.CONFIRMED else logging.INFO,
+        "notification %d of %s is %s",
+        stored.id,
+        stored.instance,
+        outcome.value,
+        extra={"instance": stored.instance, "job_id": stored.job_id, "notification": stored.id},
+    )
 
 
 def _judge(notification: Notification, state: JobEvent | None) -> Outcome:

@@ -6,16 +6,18 @@ many records were committed) is added when the API agrees with it.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import anyio
 
 from airbyte_events.airbyte import AirbyteClient, Job
+from airbyte_events.allowance import Allowance
 from airbyte_events.errors import AirbyteError, Conflict, Forbidden, NotFound
 from airbyte_events.events import (
     PUSHED_JOB_TYPES,
@@ -29,7 +31,7 @@ from airbyte_events.events import (
     utcnow,
 )
 from airbyte_events.notifications import Notification, parse
-from airbyte_events.store import EventStore
+from airbyte_events.store import EventStore, Lease
 from airbyte_events.watches import Watches
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ TOGETHER = 100
 
 LARGEST_LOOK = 5_000
 """Jobs that one look takes in. After an absence in which more have changed, those that are watched are read."""
+
+ASKED_AT_ONCE = 100
+ASKED_PER_SECOND = 10.0
+"""Requests that webhooks cause: whoever knows their URL could have Airbyte asked for any number of jobs."""
 
 PROVEN_BY = 3
 """So many syncs in a row must have been announced before polling found their end, for push to count as proven."""
@@ -70,6 +76,8 @@ class Counters:
     """Syncs that ended without a webhook having come."""
     cut: int = 0
     """Looks that did not take in all that had changed."""
+    settled: dict[str, int] = field(default_factory=dict)
+    """Notifications, by what became of them."""
 
 
 class Monitor:
@@ -79,20 +87,37 @@ class Monitor:
     :param airbyte: its API.
     :param store: where its events go.
     :param largest_look: see :data:`LARGEST_LOOK`.
+    :param lease: where several listeners share the store: what is written after this has passed on is refused.
+    :param marking: whether its looks say where the next one begins. One monitor of an instance does, at a time.
+    :param beside: another monitor of the instance, to count and to be patient with.
     """
 
     def __init__(
-        self, instance: str, airbyte: AirbyteClient, store: EventStore, *, largest_look: int = LARGEST_LOOK
+        self,
+        instance: str,
+        airbyte: AirbyteClient,
+        store: EventStore,
+        *,
+        largest_look: int = LARGEST_LOOK,
+        lease: Lease | None = None,
+        marking: bool = True,
+        beside: Monitor | None = None,
     ) -> None:
         self.instance = instance
         self.airbyte = airbyte
-        self.counters = Counters()
+        self.counters: Counters = Counters() if beside is None else beside.counters
+        self.allowance = Allowance(rate=ASKED_PER_SECOND, burst=ASKED_AT_ONCE)
+        """For what webhooks cause."""
         self.watches = Watches()
+        self._lease = lease
+        self._marking = marking
         self._store = store
         self._largest_look = largest_look
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
         self._looking = anyio.Lock()
-        self._reading = anyio.CapacityLimiter(_CONCURRENT_READS)
+        self._reading: anyio.CapacityLimiter = (
+            anyio.CapacityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
+        )
 
     @property
     def push_proven(self) -> bool:
@@ -118,6 +143,12 @@ class Monitor:
             self.watches.settle(fresh, states.keys())
         return states
 
+    async def tell(self, job_ids: Collection[int]) -> dict[int, JobEvent | None]:
+        """The state of these jobs, as :meth:`watch` tells it, without watching them."""
+        known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+        states: dict[int, JobEvent | None] = {ref.job_id: state for ref, state in known.items()}
+        return states | await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
+
     async def _confirm_beside(self, states: Collection[int], job_ids: Collection[int]) -> dict[int, JobEvent | None]:
         try:
             return await self.confirm(job_ids, Origin.SUBMIT)
@@ -137,30 +168,40 @@ class Monitor:
     ) -> dict[int, JobEvent | None]:
         """Ask the API about these jobs now, many of them by one look.
 
+        Webhooks have an allowance: beyond it, what a look does not tell of counts as unknown.
+
         :return: their states; None for one that Airbyte does not know. One that could not be asked for is left out.
         :raises AirbyteError: if none could be asked for.
         """
         told = dict(notifications or {})
         origins = dict.fromkeys(job_ids, origin)
         missing = set(job_ids)
-        if len(missing) >= BURST:
+        bounded = origin is Origin.WEBHOOK
+        looked = False
+        if len(missing) >= BURST or (bounded and self.allowance.left < len(missing)):
+            self.allowance.take(bounded)
             try:
                 missing -= await self._look_beside(origins, told)
+                looked = True
             except AirbyteError as exc:
                 # Each job is asked for alone: some releases can't list, and what is down is down for that too.
                 logger.info(
                     "listing the jobs of %s failed, reading %d one by one: %s", self.instance, len(missing), exc
                 )
+        asked = set(itertools.islice(missing, self.allowance.take(len(missing)))) if bounded else missing
+        unknown = missing - asked if looked else set()
         try:
-            answers = await self.read(missing, origins, told)
+            answers = await self.read(asked, origins, told)
         except AirbyteError:
             if len(missing) == len(origins):
                 raise
             # The look told of the others.
             answers = {}
         states = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
-        found: dict[int, JobEvent | None] = {job_id: None for job_id, job in answers.items() if job is None}
-        return found | {ref.job_id: state for ref, state in states.items() if ref.job_id not in missing - set(answers)}
+        found: dict[int, JobEvent | None] = dict.fromkeys(unknown)
+        found |= {job_id: None for job_id, job in answers.items() if job is None}
+        left_out = missing - set(answers) - unknown
+        return found | {ref.job_id: state for ref, state in states.items() if ref.job_id not in left_out}
 
     async def look(
         self,
@@ -177,22 +218,39 @@ class Monitor:
         async with self._looking:
             mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
             started = utcnow()
-            first = self.watches.began() or started
-            since = (mark or min(first, started - LOOKBACK + OVERLAP)) - OVERLAP
+            since = (mark or await self._first_mark(started)) - OVERLAP
             found, served_at = await self._find(since, started)
             if served_at < since:
                 # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
                 found, served_at = await self._find(served_at - max(LOOKBACK, started - since), served_at)
             self.counters.looks += 1
             await self._absorb(found.values(), origins or {}, notifications or {})
-            await self._store.remember(f"looked_at/{self.instance}", format_time(served_at) or "")
+            if self._marking:
+                await self._remember("looked_at", served_at)
             return set(found)
+
+    async def _first_mark(self, started: datetime) -> datetime:
+        """Where the first look of all begins: it does not move on while looks fail."""
+        began = parse_time(await self._store.recall(f"looking_since/{self.instance}"))
+        if began is None:
+            began = started - LOOKBACK + OVERLAP
+            if self._marking:
+                await self._remember("looking_since", began)
+        return min(began, self.watches.began() or started)
+
+    async def cut_at(self) -> datetime | None:
+        """When a look last did not take in all that had changed: of what was watched before, any may have ended."""
+        return parse_time(await self._store.recall(f"cut_at/{self.instance}"))
+
+    async def _remember(self, what: str, moment: datetime) -> None:
+        await self._store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self._lease)
 
     async def _look_beside(self, origins: Mapping[int, Origin], notifications: Mapping[int, Notification]) -> set[int]:
         """Look for these jobs: no further back than to the first end that webhooks told of, if they told of each."""
         ends = [notifications[job_id].finished_at for job_id in origins if job_id in notifications]
         known = [end for end in ends if end is not None]
-        if len(known) < len(origins) or max(known) - min(known) > LOOKBACK:
+        # An end of years ago, which anybody can write who knows the webhooks' URL, would have all jobs listed.
+        if len(known) < len(origins) or max(*known, utcnow()) - min(known) > LOOKBACK:
             return await self.look(origins, notifications)
         # What this leaves out is read by itself, or found by the next look: where that begins is not changed.
         found, _ = await self._find(min(known) - _SECOND, utcnow())
@@ -210,6 +268,9 @@ class Monitor:
                 logger.warning("more than %d jobs of %s have changed since %s", len(found), self.instance, since)
                 self.watches.unsee()
                 self.counters.cut += 1
+                if self._marking:
+                    # Before the mark: who goes on from there has to read them.
+                    await self._remember("cut_at", utcnow())
                 break
         return found, served_at or started
 
@@ -290,7 +351,7 @@ class Monitor:
         # What the API does not say, too, is nobody's word.
         told = {ref: notification for ref, notification in told.items() if _agree(observed.get(ref), notification)}
         enriched = [_enrich(event, told.get(ref)) for ref, event in observed.items()]
-        verdicts = await self._store.append(enriched)
+        verdicts = await self._store.append(enriched, lease=self._lease)
         self._count(enriched, verdicts, told)
         repeats = [
             event
@@ -306,10 +367,16 @@ class Monitor:
         for event, verdict in zip(events, verdicts, strict=True):
             if verdict is Verdict.CONTRADICTION:
                 self.counters.contradictions += 1
-                logger.warning("job %s is told to be %s, but it has ended otherwise", event.ref, event.status.value)
+                logger.warning(
+                    "job %s is told to be %s, but it has ended otherwise",
+                    event.ref,
+                    event.status.value,
+                    extra={"instance": event.ref.instance, "job_id": event.ref.job_id},
+                )
             elif verdict is Verdict.NEW:
                 self.counters.events += 1
-                logger.info("job %s is %s (%s)", event.ref, event.status.value, event.origin.value)
+                # Its place in the log is known to whoever reads that; there it is said aloud.
+                logger.debug("job %s is %s (%s)", event.ref, event.status.value, event.origin.value)
                 if _announceable(event):
                     announced = event.ref in told
                     self._pushes.append(announced)

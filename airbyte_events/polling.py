@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from dataclasses import dataclass
 
 import anyio
@@ -14,6 +13,7 @@ from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
     AirbyteUnreachable,
+    LeaseLost,
     RateLimited,
     ServerError,
     StoreError,
@@ -92,27 +92,40 @@ class Poller:
         self._unlisted = unlisted
         self._reads = reads
         self._lists_from = float("-inf")
-        self._checked = time.monotonic()
+        self._checked = anyio.current_time()
         self.failures = 0
         """Ticks in a row that got no answer."""
 
+    @property
+    def seconds_between_looks(self) -> float:
+        """As things stand, and before jitter."""
+        return self._ticks.due(self._monitor)
+
     async def run(self) -> None:
-        """Poll until cancelled, at once to begin with."""
+        """Poll until cancelled, at once to begin with.
+
+        :raises LeaseLost: if another process polls this instance now.
+        """
         while True:
             try:
                 await self.tick()
                 self.failures = 0
+            except LeaseLost:
+                raise
             except (AirbyteError, StoreError) as exc:
                 self.failures += 1
-                logger.warning("polling %s failed (%d in a row): %s", self._monitor.instance, self.failures, exc)
-            await self._wait(time.monotonic(), random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+                about = {"instance": self._monitor.instance, "failures": self.failures}
+                logger.warning(
+                    "polling %s failed (%d in a row): %s", self._monitor.instance, self.failures, exc, extra=about
+                )
+            await self._wait(anyio.current_time(), random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
 
     async def tick(self) -> None:
         """Look once.
 
         :raises AirbyteError: if the instance answers neither a list nor the read of a single job.
         """
-        if time.monotonic() < self._lists_from:
+        if anyio.current_time() < self._lists_from:
             await self._read_watched()
             return
         try:
@@ -121,11 +134,20 @@ class Poller:
             if isinstance(exc, (Unauthorized, RateLimited)) or not await self._read_watched():
                 raise
             if not isinstance(exc, AirbyteUnreachable):
-                self._read_one_by_one(f"it failed to list them: {exc}")
+                await self._list_again()
             return
         if new := self._monitor.watches.never_seen()[: self._reads]:
             await self._read(new, Origin.SUBMIT)
         await self._spot_check()
+
+    async def _list_again(self) -> None:
+        """Reads are answered: find out whether lists are all that fails, or Airbyte has just come back."""
+        try:
+            await self._monitor.look()
+        except (AirbyteUnreachable, RateLimited, Unauthorized):
+            raise
+        except AirbyteError as exc:
+            self._read_one_by_one(f"it failed to list them: {exc}")
 
     async def _read_watched(self) -> int:
         job_ids = self._monitor.watches.stale(0)[: self._reads]
@@ -142,9 +164,9 @@ class Poller:
 
     async def _spot_check(self) -> None:
         stale = self._monitor.watches.stale(self._stale)
-        if time.monotonic() < self._checked + self._spot_check_every or not stale:
+        if anyio.current_time() < self._checked + self._spot_check_every or not stale:
             return
-        self._checked = time.monotonic()
+        self._checked = anyio.current_time()
         job_id = random.choice(stale)  # noqa: S311
         job = (await self._read([job_id], Origin.POLL)).get(job_id)
         # It may have ended since the look: what matters is whether a look finds it now.
@@ -152,7 +174,7 @@ class Poller:
             self._read_one_by_one(f"its list leaves out job {job_id}, which has ended")
 
     def _read_one_by_one(self, reason: str) -> None:
-        self._lists_from = time.monotonic() + self._unlisted
+        self._lists_from = anyio.current_time() + self._unlisted
         logger.warning(
             "reading the watched jobs of %s one by one for %g s: %s", self._monitor.instance, self._unlisted, reason
         )
@@ -163,7 +185,7 @@ class Poller:
             tick = self._ticks.due(self._monitor) * jitter
             if self.failures:
                 tick = min(max(tick, _BACK_OFF_LIMIT), tick * 2 ** min(self.failures, 10))
-            remaining = looked + tick - time.monotonic()
+            remaining = looked + tick - anyio.current_time()
             if remaining <= 0:
                 return
             with anyio.move_on_after(remaining):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Collection, Iterable, Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,13 +15,13 @@ from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, utcnow
 WATCH_SECONDS = 30 * 60.0
 """How long a job is watched for somebody who does not ask again."""
 
-_NEVER = float("-inf")
+_NEVER = -math.inf
 
 
 @dataclass(slots=True)
 class Watch:
     """:param began: when somebody first asked.
-    :param seen: when Airbyte last told of the job, or was asked first; by the monotonic clock.
+    :param seen: when Airbyte last told of the job, or was asked first; by the event loop's clock.
     :param until: when the watch ends, likewise.
     :param pushed: whether Airbyte announces the end of such a job.
     """
@@ -40,6 +40,8 @@ class Watches:
         """Set when a job is watched that was not; replaced by whoever waits for it."""
         self.followers = 0
         """How many wait for jobs that may not exist yet."""
+        self.elsewhere: set[int] = set()
+        """The jobs that were watched elsewhere when that was last asked for."""
         self._watches: dict[int, Watch] = {}
 
     @contextlib.contextmanager
@@ -55,7 +57,7 @@ class Watches:
     @property
     def jobs(self) -> dict[int, bool]:
         """The jobs, and whether Airbyte announces the end of each."""
-        now = time.monotonic()
+        now = anyio.current_time()
         for job_id in [job_id for job_id, watch in self._watches.items() if watch.until < now]:
             del self._watches[job_id]
         return {job_id: watch.pushed for job_id, watch in self._watches.items()}
@@ -65,11 +67,21 @@ class Watches:
 
         :return: those that were not watched.
         """
-        now = time.monotonic()
+        now = anyio.current_time()
         fresh = set(job_ids) - self._watches.keys()
         for job_id in job_ids:
             self._watches.setdefault(job_id, Watch(began=utcnow(), seen=now)).until = now + WATCH_SECONDS
         return fresh
+
+    def follow(self, watched: Mapping[int, datetime]) -> None:
+        """Watch what is watched elsewhere: these jobs, and since when. Those that are not among them any more, not."""
+        now = anyio.current_time()
+        for job_id in self.elsewhere - watched.keys():
+            self.forget(job_id)
+        # One that was found to have ended, or not to be, is not taken up again.
+        for job_id in watched.keys() - self.elsewhere:
+            self._watches[job_id] = Watch(began=watched[job_id], seen=now, until=math.inf)
+        self.elsewhere = set(watched)
 
     def settle(self, fresh: Collection[int], told: Collection[int]) -> None:
         """What was added was asked for: ``told`` are those of which there is word. The rest waits to be read."""
@@ -87,7 +99,7 @@ class Watches:
 
         :param asked: Airbyte told them just now.
         """
-        now = time.monotonic()
+        now = anyio.current_time()
         for state in states:
             if (watch := self._watches.get(state.ref.job_id)) is None:
                 continue
@@ -109,7 +121,7 @@ class Watches:
 
     def stale(self, seconds: float) -> list[int]:
         """Jobs that no answer told of for so long, the longest first."""
-        before = time.monotonic() - seconds
+        before = anyio.current_time() - seconds
         stale = [(watch.seen, job_id) for job_id, watch in self._watches.items() if watch.seen <= before]
         return [job_id for _, job_id in sorted(stale)]
 

@@ -140,7 +140,7 @@ async def feeding(store: EventStore, **options: Any) -> AsyncIterator[Rig]:
     token = new_token()
     async with store, EventBus(store) as bus:
         feed = Feed(bus, store, {"default": SOURCE}, **options)
-        app = create_app(API(feed, {}, {}), None, Tokens([digest_of(token)]), dict)
+        app = create_app(API(feed, {}), None, None, None, Tokens([digest_of(token)]), dict)
         headers = {"Authorization": f"Bearer {token}"}
         async with (
             serving(app, timeout_graceful_shutdown=2) as url,
@@ -401,7 +401,10 @@ class TestRefusals:
             "status": ["done", "succeeded,done", "SUCCEEDED"],
             "job_id": ["x", "1,x", "-1", "0", "1.5", " 1", "1_0", "\u0663", str(2**63), "9" * 5_000],
             "wait": ["x", "-1", "61", "nan", "inf", ""],
-            "limit": ["0", "1001", "x", "nan"],
+            "limit": ["0", "1001", "x", "nan", "1.5", "1e2", " 1"],
+            # An empty one would let everything pass.
+            "instance": ["", "a,", "a\0"],
+            "connection_id": ["", "\0"],
             "jobs_id": ["1"],
         }
         for name, values in wrong.items():
@@ -412,11 +415,14 @@ class TestRefusals:
                 if name not in ("wait", "limit"):
                     answer = await rig.http.get("/v1/events", params={name: value}, headers=STREAM)
                     assert answer.status_code == 400
+        for twice in ("limit", "wait", "terminal", "after"):
+            answer = await rig.http.get(f"/v1/events?{twice}=1&{twice}=2")
+            assert answer.json()["error"] == f"{twice}: give it once"
         answer = await rig.http.get("/v1/events", headers=STREAM | {"Last-Event-ID": "nonsense"})
         assert answer.status_code == 400
 
     async def test_the_largest_values_are_taken(self, rig: Rig) -> None:
-        answer = await rig.page(job_id=str(2**63 - 1), limit=1000, instance="☃\0", connection_id="'; --", wait=0)
+        answer = await rig.page(job_id=str(2**63 - 1), limit=1000, instance="☃", connection_id="'; --", wait=0)
         assert answer.json()["events"] == []
 
     async def test_401_without_a_valid_token(self, rig: Rig) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import traceback
+import tracemalloc
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
-from airbyte_events.client import FeedClient
+from airbyte_events.client import LARGEST_ANSWER, FeedClient
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.events import Cursor, JobRef
 
@@ -202,6 +204,35 @@ class TestWatch:
         async with make.serve(odd):
             with pytest.raises(FeedUnreachable, match="no listener's"):
                 await FeedClient(http, odd.url, None).watch([JobRef("default", 1)])
+
+    @pytest.mark.parametrize(
+        ("status", "error"), [(200, FeedUnreachable), (401, FeedRefused), (400, FeedRefused), (503, FeedUnreachable)]
+    )
+    @pytest.mark.parametrize("bomb", [True, False])
+    async def test_an_answer_that_is_too_large_or_unfolds(
+        self, http: Any, make: Any, status: int, error: type[FeedError], bomb: bool
+    ) -> None:
+        body = gzip.compress(bytes(64 << 20), 1) if bomb else bytes(LARGEST_ANSWER + 1)
+        head = f"HTTP/1.1 {status} ?\r\nConnection: close\r\n" + ("Content-Encoding: gzip\r\n" if bomb else "")
+
+        class Large(make.listener):  # type: ignore[misc]
+            async def answer(self, request: Any, stream: Any) -> None:
+                await stream.send(head.encode() + b"\r\n" + body)
+
+        large = Large()
+        async with make.serve(large):
+            client = FeedClient(http, large.url, None)
+            tracemalloc.start()
+            try:
+                for ask in (
+                    (client.watch([JobRef("default", 1)]), read(client)) if status != 200 else (client.watch([]),)
+                ):
+                    with pytest.raises(error) as caught:
+                        await ask
+                    assert getattr(caught.value, "status_code", status) == status
+                assert tracemalloc.get_traced_memory()[1] < 3 * LARGEST_ANSWER
+            finally:
+                tracemalloc.stop()
 
     async def test_i4_an_answer_that_never_ends(self, http: Any, make: Any) -> None:
         class Endless(make.listener):  # type: ignore[misc]

@@ -84,7 +84,6 @@ class TestConfirming:
             for job_id in range(2, 30):
                 watched.airbyte.put(job_id, "succeeded")
                 others.append(await watched.receive(make.body(job_id)))
-                inbox.wake()
             watched.airbyte.held.set()
             await watched.until_settled(first, *others)
             tasks.cancel_scope.cancel()
@@ -103,10 +102,8 @@ class TestTrouble:
             for job_id in range(1, 9):
                 watched.airbyte.put(job_id, "succeeded")
                 stored = await watched.receive(make.body(job_id))
-                inbox.wake()
                 await watched.until_settled(stored)
             nameless = await watched.receive(make.body(None))
-            inbox.wake()
             await watched.until_settled(nameless)
             tasks.cancel_scope.cancel()
         assert await watched.outcome(poison) is Outcome.PENDING

@@ -1,0 +1,261 @@
+"""Forwarding by a whole listener: what of what comes is forwarded, how its answers and its API are with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from airbyte_events.listener import assemble
+from airbyte_events.server import serving
+from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.store.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "canarythatisasecret"
+TEST = b'{"text": "Hello World! This is a test from Airbyte to try slack notification settings for sync successes."}'
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+@dataclass
+class Rig:
+    """A listener that forwards to the test's server.
+
+    :param url: the listener's.
+    """
+
+    server: Any
+    http: httpx.AsyncClient
+    url: str
+    webhooks: str
+    token: str
+
+    async def post(self, body: bytes, **headers: str) -> int:
+        with anyio.fail_after(5):
+            return (await self.http.post(self.webhooks, content=body, headers=headers)).status_code
+
+    async def api(self, path: str, *, method: str = "GET") -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        answer = await self.http.request(method, f"{self.url}/v1/{path}", headers=headers)
+        assert SECRET not in answer.text
+        return answer.status_code, answer.json()
+
+    async def deliveries(self, query: str = "") -> list[dict[str, Any]]:
+        status, answer = await self.api(f"deliveries{query}")
+        assert status == 200
+        found: list[dict[str, Any]] = answer["deliveries"]
+        return found
+
+    async def until(self, state: str, count: int = 1) -> list[dict[str, Any]]:
+        with anyio.fail_after(5):
+            while len(found := await self.deliveries(f"?state={state}")) < count:
+                pass
+        return found
+
+    def came(self, path: str) -> list[bytes]:
+        return [request.body for request in self.server.requests if request.path == path]
+
+
+class SharedStore(MemoryStore):
+    shared = True
+
+
+def instance_of(stage: Any, make: Any, *urls: str) -> InstanceSettings:
+    return InstanceSettings(
+        airbyte_url=stage.sim.url,
+        client_id="client",
+        client_secret=SecretStr(make.secrets[0]),
+        forward_urls=tuple(SecretStr(url) for url in urls),
+    )
+
+
+def settings_of(stage: Any, make: Any, *urls: str) -> Settings:
+    return Settings.exactly(
+        instances={"default": instance_of(stage, make, *urls)},
+        store=StoreLocation(kind="memory"),
+        api_tokens=[make.secrets[1]],
+        webhook_tokens=[make.secrets[2]],
+        poll_interval=3600,
+    )
+
+
+@asynccontextmanager
+async def forwarding(stage: Any, make: Any, server: Any, *urls: str) -> AsyncIterator[Rig]:
+    instance = instance_of(stage, make, *urls)
+    async with stage.listener(instances={"default": instance}, webhooks=False) as url:
+        yield Rig(server, stage.http, url, f"{url}/webhooks/default/{make.secrets[2]}", make.api_token)
+
+
+class TestWhat:
+    async def test_by_kind(self, stage: Any, make: Any, server: Any) -> None:
+        for path in ("/all", "/failures"):
+            server.on(f"POST {path}", server.reply())
+        async with forwarding(stage, make, server, f"{server.url}/all", f"failure={server.url}/failures") as rig:
+            success, failure = make.body(7), make.body(8, success=False)
+            queued = make.body(9, success=False, title="Sync queued", finishedAt=None)
+            unknown = b'{"text": "something new"}'
+            for body in (success, failure, queued, unknown, TEST):
+                assert await rig.post(body) in (200, 202)
+            await rig.until("delivered", 9)
+            assert rig.came("/all") == [success, failure, queued, unknown, TEST]
+            assert rig.came("/failures") == [failure, queued, unknown, TEST]
+
+    async def test_what_is_not(self, stage: Any, make: Any, server: Any) -> None:
+        server.on("POST /all", server.reply())
+        async with forwarding(stage, make, server, f"{server.url}/all") as rig:
+            assert await rig.post(b"garbage") == 400
+            assert await rig.post(b"") == 400
+            assert await rig.post(b'{"spam": ["eggs"]}') == 200
+            assert await rig.post(make.body(6), **{"Airbyte-Events-Forwarded": "1"}) == 202
+            for expected in (202, 200, 200):
+                assert await rig.post(make.body(7)) == expected
+            await rig.until("delivered")
+            assert rig.came("/all") == [make.body(7)]
+            assert len(await rig.deliveries()) == 1
+
+    @pytest.mark.parametrize("host", ["127.0.0.1:8484", "events.example.com"])
+    async def test_not_to_ourselves(self, tmp_path: Path, host: str) -> None:
+        token = f"{SECRET}-and-a-token"
+        ours = {
+            "AIRBYTE_URL": "http://127.0.0.1:9",
+            "STORE": f"sqlite:///{tmp_path}/events.db",
+            "WEBHOOK_TOKENS": token,
+            "FORWARD_URLS": f"failure=http://{host}/webhooks/default/{token}",
+            "PORT": "0",
+        }
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
+        environ = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in ours.items()}
+        serve = [sys.executable, "-c", "from airbyte_events.cli import main; main()", "serve"]
+        with anyio.fail_after(20):
+            done = await anyio.run_process(serve, env=environ, check=False)
+        assert (done.returncode, done.stdout) == (2, b"")
+        *_, line = done.stderr.decode().splitlines()
+        assert line.startswith(f"airbyte-events: AIRBYTE_EVENTS_FORWARD_URLS: http://{host}/… with a webhook token")
+        assert SECRET not in done.stderr.decode()
+
+
+class TestAnswers:
+    async def test_airbyte_does_not_wait_for_a_target_that_hangs(self, stage: Any, make: Any, server: Any) -> None:
+        server.on("POST /hangs", server.hang())
+        server.on("POST /works", server.reply())
+        async with forwarding(stage, make, server, f"{server.url}/hangs", f"{server.url}/works") as rig:
+            for job_id in range(1, 21):
+                assert await rig.post(make.body(job_id)) == 202
+            await rig.until("delivered", 20)
+            assert len(rig.came("/hangs")) == 1
+            due = await rig.deliveries("?state=due")
+            assert [each["attempts"] for each in due] == [0] * 20
+
+    async def test_airbyte_has_its_answer_before_anything_is_sent(self, stage: Any, make: Any, server: Any) -> None:
+        answered = anyio.Event()
+        server.on("POST /x", server.held(answered, server.reply()))
+        async with forwarding(stage, make, server, f"{server.url}/x") as rig:
+            assert await rig.post(make.body(1)) == 202
+            answered.set()
+            await rig.until("delivered")
+
+
+class TestSeveral:
+    async def test_one_listener_of_two_forwards_and_the_other_takes_over(
+        self, stage: Any, make: Any, server: Any
+    ) -> None:
+        server.on("POST /x", server.reply())
+        store = SharedStore()
+        settings = settings_of(stage, make, f"{server.url}/x")
+        token = make.secrets[2]
+        async with (
+            store,
+            assemble(settings, store=store) as first,
+            serving(first.app) as first_url,
+            assemble(settings, store=store) as second,
+            serving(second.app) as second_url,
+        ):
+            one, two = (
+                Rig(server, stage.http, url, f"{url}/webhooks/default/{token}", make.api_token)
+                for url in (first_url, second_url)
+            )
+            for job_id in range(1, 11):
+                assert await (one, two)[job_id % 2].post(make.body(job_id)) == 202
+            await one.until("delivered", 10)
+            assert await two.deliveries() == await one.deliveries()
+            holder = first if first.duties.held else second
+            holder.drain()
+            assert await (two if holder is first else one).post(make.body(11)) == 202
+            await two.until("delivered", 11)
+            first.bus.close()
+            second.bus.close()
+        assert sorted(server.requests[n].body for n in range(11)) == sorted(make.body(n) for n in range(1, 12))
+        assert len(server.requests) == 11
+
+
+class TestDeadLetters:
+    async def test_are_listed_and_sent_again(self, stage: Any, make: Any, server: Any) -> None:
+        path = f"/services/{SECRET}"
+        server.on(f"POST {path}", server.reply(404, body=b"no_service"), server.reply())
+        async with forwarding(stage, make, server, server.url + path) as rig:
+            await rig.post(make.body(1, success=False))
+            (dead,) = await rig.until("dead")
+            notification = (await rig.api("notifications"))[1]["notifications"][0]
+            assert dead.pop("due_at").endswith("Z")
+            assert len(dead["target"].pop("name")) == 12
+            assert dead == {
+                "id": dead["id"],
+                "notification": {**dead["notification"], "id": notification["id"], "kind": "failure", "job_id": 1},
+                "target": {"url": f"{server.url}/…"},
+                "state": "dead",
+                "attempts": 1,
+                "fault": "it answered 404 (no_service)",
+            }
+            status, answer = await rig.api(f"deliveries/{dead['id']}/retry", method="POST")
+            assert (status, answer) == (202, {"delivery": dead["id"]})
+            (delivered,) = await rig.until("delivered")
+            assert (delivered["id"], delivered["fault"]) == (dead["id"], None)
+            assert rig.came(path) == [make.body(1, success=False)] * 2
+            status, answer = await rig.api(f"deliveries/{dead['id']}/retry", method="POST")
+            assert (status, answer) == (409, {"error": "this delivery is delivered, not dead"})
+
+    @pytest.mark.parametrize("id_", ["999", "0", "x", "-1", str(2**63), "9" * 40])
+    async def test_of_no_delivery_is_404(self, stage: Any, make: Any, server: Any, id_: str) -> None:
+        async with forwarding(stage, make, server) as rig:
+            assert (await rig.api(f"deliveries/{id_}/retry", method="POST"))[0] == 404
+
+    async def test_are_paged_and_filtered(self, stage: Any, make: Any, server: Any) -> None:
+        server.on("POST /x", server.reply())
+        async with forwarding(stage, make, server, f"{server.url}/x") as rig:
+            for job_id in range(1, 6):
+                await rig.post(make.body(job_id))
+            await rig.until("delivered", 5)
+            seen, query = [], "limit=2"
+            while True:
+                _, answer = await rig.api(f"deliveries?{query}")
+                seen += [each["notification"]["job_id"] for each in answer["deliveries"]]
+                if answer["next"] is None:
+                    break
+                query = f"limit=2&before={answer['next']}"
+            assert seen == [5, 4, 3, 2, 1]
+            assert await rig.deliveries("?state=dead") == []
+            for wrong in ("state=alive", "limit=0", "before=x", "what=ever"):
+                status, answer = await rig.api(f"deliveries?{wrong}")
+                assert status == 400
+                assert json.dumps(answer)
+
+    async def test_are_for_those_with_a_token(self, stage: Any, make: Any, server: Any) -> None:
+        async with forwarding(stage, make, server) as rig:
+            assert (await rig.http.get(f"{rig.url}/v1/deliveries")).status_code == 401
+            assert (await rig.http.post(f"{rig.url}/v1/deliveries/1/retry")).status_code == 401

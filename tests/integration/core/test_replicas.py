@@ -1,0 +1,574 @@
+"""Several listeners on one store: one at a time confirms and polls, and another takes over."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+
+from airbyte_events.duties import Duties
+from airbyte_events.errors import LeaseLost, ServerError, StoreError
+from airbyte_events.events import JobRef, utcnow
+from airbyte_events.inbox import Inbox
+from airbyte_events.listener import Listener, assemble
+from airbyte_events.monitor import Monitor
+from airbyte_events.notifications import parse
+from airbyte_events.polling import Poller, Ticks
+from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.sources import Sources
+from airbyte_events.store import EventStore, Outcome
+from airbyte_events.store.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+LEASE = "sources/default"
+QUICK = {"lease": 0.4, "renewal": 0.05, "spread": 0.05}
+NEVER = {"lease": 3600.0, "renewal": 3600.0}
+OFTEN = Ticks(unproven=0.02, proven=0.02, idle=0.02)
+WATCHED_ONLY = Ticks(unproven=0.02, proven=0.02, idle=3600.0)
+
+
+class SharedStore(MemoryStore):
+    shared = True
+
+
+class Line:
+    """One listener's way to the store that all share.
+
+    :param cut: nothing gets through.
+    :param held: what a lease is needed or asked for arrives when this is set, and nothing can call it back.
+    """
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+        self.cut = False
+        self.held: anyio.Event | None = None
+        self.waiting = 0
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.store, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+
+        async def through(*args: Any, **options: Any) -> Any:
+            if self.cut:
+                raise StoreError("the line is cut")
+            if self.held is not None and (options.get("lease") or name == "acquire"):
+                self.waiting += name == "append"
+                with anyio.CancelScope(shield=True):
+                    await self.held.wait()
+                    try:
+                        return await found(*args, **options)
+                    except LeaseLost:
+                        self.refused += 1
+                        raise
+            return await found(*args, **options)
+
+        return through
+
+
+@dataclass
+class Replica:
+    """What a listener runs, with leases that suit a test."""
+
+    line: Line
+    sources: dict[str, Sources]
+    duties: Duties
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def holds(self) -> int:
+        return len(self.duties.held)
+
+    @property
+    def looks(self) -> int:
+        return sum(each.counters.looks for each in self.sources.values())
+
+    async def watch(self, *job_ids: int) -> Any:
+        return await self.sources["default"].watch(job_ids)
+
+    def kill(self) -> None:
+        self.line.cut = True
+        self.scope.cancel()
+
+
+@dataclass
+class Group:
+    """Replicas on one store.
+
+    :param watched: the store and the Airbyte, as other tests use them.
+    """
+
+    store: MemoryStore
+    watched: Any
+    start: Callable[..., Replica]
+    replicas: list[Replica] = field(default_factory=list)
+
+    @property
+    def holder(self) -> Replica:
+        (holder,) = [replica for replica in self.replicas if replica.holds]
+        return holder
+
+    @property
+    def others(self) -> list[Replica]:
+        return [replica for replica in self.replicas if not replica.holds]
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        with anyio.fail_after(10):
+            while not condition():
+                await anyio.lowlevel.checkpoint()
+
+    async def until_held(self, *by: Replica) -> Replica:
+        await self.until(lambda: any(replica.holds for replica in by or self.replicas))
+        return next(replica for replica in by or self.replicas if replica.holds)
+
+    async def receive(self, replica: Replica, body: bytes) -> Any:
+        """A webhook comes to a replica."""
+        notification = parse(body)
+        receipt = await replica.line.receive(
+            instance="default",
+            body=body,
+            kind=notification.kind.value,
+            job_id=notification.job_id,
+            outcome=Outcome.PENDING,
+            received_at=utcnow(),
+        )
+        return (await self.store.notifications(limit=1, before=receipt.id + 1))[0]
+
+
+@pytest.fixture
+async def group(watched: Any, http: httpx.AsyncClient, make: Any) -> AsyncIterator[Group]:
+    store = SharedStore()
+    watched.store = store
+    async with anyio.create_task_group() as tasks:
+
+        def start(ticks: Ticks = OFTEN, instances: Sequence[str] = ("default",), **leases: float) -> Replica:
+            line = Line(store)
+            through = cast(EventStore, line)
+            airbyte = make.client(http, watched.airbyte.url)
+            sources = {name: Sources(name, airbyte, through, ticks) for name in instances}
+            works = {f"sources/{name}": each.run for name, each in sources.items()}
+            replica = Replica(line, sources, Duties(through, works, **QUICK | leases))
+
+            async def run() -> None:
+                with replica.scope:
+                    await replica.duties.run()
+
+            tasks.start_soon(run)
+            group.replicas.append(replica)
+            return replica
+
+        group = Group(store, watched, start)
+        try:
+            yield group
+        finally:
+            for replica in group.replicas:
+                if replica.line.held is not None:
+                    replica.line.held.set()
+            tasks.cancel_scope.cancel()
+
+
+class TestTogether:
+    async def test_one_look_a_tick_in_all(self, group: Group) -> None:
+        for _ in range(3):
+            group.start()
+        await group.until(lambda: group.watched.airbyte.lists >= 20)
+
+        looks = sorted(replica.looks for replica in group.replicas)
+        assert looks[:2] == [0, 0]
+        assert looks[2] >= 19
+
+    async def test_a_webhook_is_confirmed_once_whoever_received_it(self, group: Group, make: Any) -> None:
+        for _ in range(3):
+            group.start(WATCHED_ONLY)
+        await group.until_held()
+        for job_id in range(1, 13):
+            group.watched.airbyte.put(job_id, "succeeded")
+            stored = await group.receive(group.replicas[job_id % 3], make.body(job_id))
+            await group.watched.until_settled(stored)
+            assert await group.watched.outcome(stored) is Outcome.CONFIRMED
+
+        assert group.watched.airbyte.reads == 12
+        assert [await group.watched.ends(job_id) for job_id in range(1, 13)] == [1] * 12
+        monitor = group.holder.sources["default"].monitor
+        assert monitor is not None
+        assert monitor.push_proven
+
+    async def test_who_comes_later_does_not_disturb_who_holds(self, group: Group) -> None:
+        first = group.start(lease=2.0)
+        await group.until_held()
+        fence = first.duties.held[LEASE].lease.fence
+        group.start()
+        group.start()
+        await anyio.sleep(2.2)
+
+        assert group.holder is first
+        assert first.duties.held[LEASE].lease.fence == fence
+
+
+class TestTakingOver:
+    async def test_i4_from_one_that_was_killed(self, group: Group, make: Any) -> None:
+        for _ in range(3):
+            group.start()
+        killed = await group.until_held()
+        fence = killed.duties.held[LEASE].lease.fence
+        for job_id in range(1, 9):
+            group.watched.airbyte.put(job_id)
+        await group.others[0].watch(*range(1, 9))
+        killed.kill()
+        for job_id in range(1, 9):
+            group.watched.airbyte.put(job_id, "succeeded")
+        stored = await group.receive(group.replicas[group.replicas[0] is killed], make.body(1))
+
+        next_one = await group.until_held(*(each for each in group.replicas if each is not killed))
+        await group.watched.until_ended(*range(1, 9))
+        await group.watched.until_settled(stored)
+
+        assert next_one.duties.held[LEASE].lease.fence > fence
+        assert [await group.watched.ends(job_id) for job_id in range(1, 9)] == [1] * 8
+
+    async def test_from_one_that_stops_at_once(self, group: Group) -> None:
+        first = group.start(**NEVER)
+        await group.until_held()
+        second, third = group.start(**NEVER), group.start(**NEVER)
+        await anyio.wait_all_tasks_blocked()
+        assert group.holder is first
+        first.duties.stop()
+
+        await group.until_held(second, third)
+        assert group.holder is not first
+
+    async def test_i2_what_one_that_was_paused_writes_late_is_refused(self, group: Group, make: Any) -> None:
+        paused = group.start(WATCHED_ONLY)
+        await group.until_held()
+        await group.until(lambda: group.watched.airbyte.lists == 1)
+        await anyio.wait_all_tasks_blocked()
+        paused.line.held = anyio.Event()
+        other = group.start(WATCHED_ONLY)
+        group.watched.airbyte.put(5, "failed")
+        stored = await group.receive(other, make.body(5, success=False))
+        await group.until(lambda: paused.line.waiting)
+
+        await group.until_held(other)
+        await group.watched.until_settled(stored)
+        # Meanwhile more happens; what the paused one has to say is of yesterday.
+        before = await group.store.head()
+        paused.line.held.set()
+        paused.line.held = None
+        await group.until(lambda: not paused.holds)
+
+        assert await group.store.head() == before
+        assert await group.watched.ends(5) == 1
+        assert paused.line.refused == 1
+        assert group.holder is other
+
+    async def test_one_that_loses_the_store_asks_no_more(self, group: Group) -> None:
+        cut = group.start()
+        await group.until_held()
+        other = group.start()
+        await group.until(lambda: cut.looks > 2)
+        cut.line.cut = True
+        await group.until(lambda: other.holds and not cut.holds)
+
+        looks = cut.looks
+        await group.until(lambda: other.looks > 5)
+        assert cut.looks == looks
+        # It comes back to its place in the queue.
+        cut.line.cut = False
+        other.duties.stop()
+        await group.until_held(cut)
+
+    async def test_a_lease_that_is_not_renewed_ends(self, group: Group) -> None:
+        only = group.start(lease=0.2, renewal=3600.0)
+        await group.until_held()
+        await group.until(lambda: not only.holds)
+        assert only.sources["default"].monitor is None
+
+    async def test_i2_who_finds_that_the_lease_is_lost_stops(
+        self, group: Group, http: httpx.AsyncClient, make: Any
+    ) -> None:
+        lost = await group.store.acquire(LEASE, "this one", 3600)
+        assert lost is not None
+        await group.store.release(lost)
+        await group.store.acquire(LEASE, "another", 3600)
+        monitor = Monitor("default", make.client(http, group.watched.airbyte.url), group.store, lease=lost)
+        group.watched.airbyte.put(5, "succeeded")
+        stored = await group.receive(group.start(), make.body(5))
+        with anyio.fail_after(5):
+            with pytest.raises(LeaseLost):
+                await Poller(monitor).run()
+            with pytest.raises(LeaseLost):
+                await Inbox(monitor, group.store).run()
+            await Sources("default", monitor.airbyte, group.store).run(lost)
+
+        assert await group.store.head() == 0
+        assert await group.watched.outcome(stored) is Outcome.PENDING
+        assert await group.store.recall("looked_at/default") is None
+
+    async def test_i5_it_goes_on_where_the_other_ended(self, group: Group) -> None:
+        first = group.start(**NEVER)
+        await group.until(lambda: first.looks > 2)
+        mark = await group.store.recall("looked_at/default")
+        assert mark is not None
+        first.duties.stop()
+        group.start(WATCHED_ONLY, **NEVER)
+        lists = group.watched.airbyte.lists
+        await group.until(lambda: group.watched.airbyte.lists > lists)
+
+        assert group.watched.airbyte.requests[-1].query["updatedAtStart"][0] <= mark
+
+    async def test_i4_what_was_too_much_to_list_is_read_by_the_next(self, group: Group) -> None:
+        group.watched.airbyte.put(1_000)
+        await group.start(WATCHED_ONLY, **NEVER).watch(1_000)
+        first = await group.until_held()
+        await group.until(lambda: first.looks == 1)
+        # The look that is cut short is the last thing that it does.
+        monitor = first.sources["default"].monitor
+        assert monitor is not None
+        monitor._largest_look = 100
+        del group.watched.airbyte.jobs[1_000]
+        for job_id in range(1, 150):
+            group.watched.airbyte.put(job_id, "succeeded")
+        group.watched.airbyte.put(1_000, "succeeded")
+        assert 1_000 not in await monitor.look()
+        first.duties.stop()
+        for job_id in (*range(1, 150), 1_000):
+            group.watched.airbyte.changed[job_id] = utcnow().replace(year=2000)
+        reads = group.watched.airbyte.reads_of(1_000)
+
+        group.start(WATCHED_ONLY, **NEVER)
+        await group.watched.until_ended(1_000)
+        assert group.watched.airbyte.reads_of(1_000) == reads + 1
+
+
+class TestSeveralInstances:
+    async def test_are_done_at_once_where_nobody_shares_the_store(self, http: Any, make: Any, watched: Any) -> None:
+        store, airbyte = watched.store, make.client(http, watched.airbyte.url)
+        works = {f"sources/{n}": Sources(str(n), airbyte, store, OFTEN).run for n in range(9)}
+        duties = Duties(store, works, spread=3600)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(duties.run)
+            await anyio.wait_all_tasks_blocked()
+            assert len(duties.held) == 9
+            tasks.cancel_scope.cancel()
+        assert duties.held == {}
+
+    async def test_spread_over_those_that_come_later(self, group: Group) -> None:
+        instances = ["default", "a", "b", "c"]
+        first = group.start(instances=instances, turn=0.1)
+        await group.until(lambda: first.holds == 4)
+        second = group.start(instances=instances, turn=0.1)
+
+        await group.until(lambda: second.holds and first.holds + second.holds == 4)
+        assert first.holds
+
+    async def test_one_that_dies_leaves_all_of_its_own(self, group: Group) -> None:
+        instances = ["default", "a", "b", "c"]
+        for _ in range(3):
+            group.start(instances=instances)
+        await group.until(lambda: sum(each.holds for each in group.replicas) == 4)
+        killed = max(group.replicas, key=lambda each: each.holds)
+        killed.kill()
+        left = [each for each in group.replicas if each is not killed]
+        await group.until(lambda: sum(each.holds for each in left) == 4)
+
+
+class TestWatches:
+    async def test_at_any_replica_are_polled_by_the_holder(self, group: Group) -> None:
+        holder = group.start(WATCHED_ONLY)
+        await group.until(lambda: holder.looks == 1)
+        other = group.start(WATCHED_ONLY)
+        group.watched.airbyte.put(5, ago=3600)
+        assert (await other.watch(5))[5].status == "running"
+        await group.until(lambda: holder.looks > 3)
+        group.watched.airbyte.put(5, "cancelled")
+        await group.watched.until_ended(5)
+
+        # Nobody waits any more.
+        await anyio.wait_all_tasks_blocked()
+        looks = holder.looks
+        await anyio.sleep(0.1)
+        assert (holder.looks, other.looks) == (looks, 0)
+        assert group.watched.airbyte.reads == 1
+
+    async def test_i4_outlive_the_holder_and_who_was_asked(self, group: Group) -> None:
+        group.watched.airbyte.put(5, ago=3600)
+        first, second = group.start(WATCHED_ONLY), group.start(WATCHED_ONLY)
+        await group.until_held()
+        await (second if first.holds else first).watch(5)
+        first.kill()
+        second.kill()
+        third = group.start(WATCHED_ONLY)
+        # The look with which it begins has been; this one is there because of the watch.
+        await group.until(lambda: third.looks > 2)
+        group.watched.airbyte.put(5, "cancelled")
+        await group.watched.until_ended(5)
+
+    async def test_who_is_asked_answers_from_the_store(self, group: Group) -> None:
+        group.watched.airbyte.put(5)
+        group.start(WATCHED_ONLY)
+        await group.until_held()
+        for replica in (group.start(WATCHED_ONLY), group.start(WATCHED_ONLY), group.replicas[0]):
+            assert (await replica.watch(5))[5].status == "running"
+        assert group.watched.airbyte.reads == 1
+
+    async def test_of_many_that_nobody_knows_one_look_tells(self, group: Group) -> None:
+        for job_id in range(1, 31):
+            group.watched.airbyte.put(job_id)
+        other = Line(group.store)
+        asked = Sources("default", group.watched.monitor.airbyte, cast(EventStore, other))
+        assert len(await asked.watch(range(1, 31))) == 30
+        assert (group.watched.airbyte.lists, group.watched.airbyte.reads) == (1, 0)
+        # Where the next look begins is for the holder to say: this one took nothing in for its watches.
+        assert await group.store.recall("looked_at/default") is None
+
+    async def test_what_airbyte_does_not_know_or_has_ended_is_not_watched(self, group: Group) -> None:
+        group.watched.airbyte.put(1, "succeeded")
+        replica = group.start(WATCHED_ONLY)
+        states = await replica.watch(1, 404)
+        assert states[404] is None
+        assert states[1].terminal
+        assert await group.store.watched("default") == {}
+
+    async def test_i4_what_could_not_be_asked_for_is_read_by_the_holder(self, group: Group) -> None:
+        group.watched.airbyte.put(5, "succeeded", ago=86_400)
+        holder = group.start(WATCHED_ONLY)
+        await group.until(lambda: holder.looks == 1)
+        group.watched.airbyte.faults[5] = 503
+        with pytest.raises(ServerError):
+            await group.start(WATCHED_ONLY).watch(5)
+        await group.until(lambda: group.watched.airbyte.reads_of(5) > 1)
+        group.watched.airbyte.faults.clear()
+        await group.watched.until_ended(5)
+        assert group.holder is holder
+
+    async def test_that_run_out_are_not_polled(self, group: Group) -> None:
+        for job_id in (5, 6):
+            group.watched.airbyte.put(job_id, ago=3600)
+        await group.store.watch([JobRef("default", 5)], 0.2)
+        holder = group.start(WATCHED_ONLY)
+        await group.until(lambda: 5 in _watched(holder))
+        await anyio.sleep(0.2)
+        await group.start(WATCHED_ONLY).watch(6)
+        await group.until(lambda: 6 in _watched(holder))
+        assert 5 not in _watched(holder)
+
+    async def test_that_the_holder_finds_unknown_are_not_asked_for_again(self, group: Group) -> None:
+        await group.store.watch([JobRef("default", 404)], 60.0)
+        holder = group.start(WATCHED_ONLY)
+        await group.until(lambda: group.watched.airbyte.reads_of(404) == 1)
+        group.watched.airbyte.put(5)
+        await group.start(WATCHED_ONLY).watch(5)
+        await group.until(lambda: 5 in _watched(holder))
+        looks = holder.looks
+        await group.until(lambda: holder.looks > looks + 3)
+        assert group.watched.airbyte.reads_of(404) == 1
+
+
+def _watched(holder: Replica) -> set[int]:
+    monitor = holder.sources["default"].monitor
+    return set() if monitor is None else set(monitor.watches.jobs)
+
+
+@asynccontextmanager
+async def assembled(
+    store: MemoryStore, airbyte: str, **given: Any
+) -> AsyncIterator[tuple[Listener, httpx.AsyncClient]]:
+    """A listener, and a client of it that needs no socket."""
+    settings = Settings.exactly(
+        **{
+            "instances": {"default": InstanceSettings(airbyte_url=airbyte)},
+            "store": StoreLocation(kind="memory"),
+            "api_tokens": ["api-token-0123456789abcdef012345"],
+            "webhook_tokens": ["webhook-token-0123456789abcdef01"],
+        }
+        | given
+    )
+    async with assemble(settings, store=store) as listener:
+        token = listener.new_tokens.get("api", "api-token-0123456789abcdef012345")
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=listener.app),
+            base_url="http://listener",
+            headers={"Authorization": f"Bearer {token}"},
+        ) as client:
+            yield listener, client
+
+
+class TestAssembled:
+    async def test_a_listener_without_the_lease_is_ready_and_does_everything(self, airbyte: Any, make: Any) -> None:
+        store = SharedStore()
+        airbyte.put(5)
+        async with assembled(store, airbyte.url) as one, assembled(store, airbyte.url) as other:
+            with anyio.fail_after(10):
+                while LEASE not in one[0].duties.held | other[0].duties.held:
+                    await anyio.lowlevel.checkpoint()
+            listener, client = other if LEASE in one[0].duties.held else one
+            assert (await client.get("/readyz")).json() == {"status": "ready", "faults": {}}
+            refs = [{"instance": "default", "job_id": 5}]
+            watches = (await client.post("/v1/watches", json={"jobs": refs})).json()
+            assert [job["status"] for job in watches["jobs"]] == ["running"]
+            airbyte.put(5, "failed")
+            answer = await client.post(
+                "/webhooks/default/webhook-token-0123456789abcdef01", content=make.body(5, success=False)
+            )
+            assert answer.status_code == 202
+            page = (await client.get("/v1/events", params={"after": watches["cursor"], "wait": 10})).json()
+            while not any(event["data"]["status"] == "failed" for event in page["events"]):
+                page = (await client.get("/v1/events", params={"after": page["cursor"], "wait": 10})).json()
+            assert page["events"][-1]["data"]["error"]["message"] == "no such table"
+            assert LEASE not in listener.duties.held
+            replay = await client.post(f"/v1/notifications/{answer.json()['event']}/replay")
+            assert replay.status_code == 202
+
+    async def test_i5_a_cursor_of_one_is_good_at_the_other(self, airbyte: Any, make: Any) -> None:
+        store = SharedStore()
+        seen: list[int] = []
+        async with assembled(store, airbyte.url) as (_, one), assembled(store, airbyte.url) as (_, other):
+            cursor = f"{store.epoch}-0"
+            for job_id, client in zip(range(1, 31), itertools.cycle([one, other])):
+                await store.append([make.event(job_id)])
+                page = (await client.get("/v1/events", params={"after": cursor, "wait": 10, "limit": 1})).json()
+                cursor = page["cursor"]
+                seen += [event["data"]["job_id"] for event in page["events"]]
+        assert seen == list(range(1, 31))
+
+    async def test_tokens_are_made_by_one(self, airbyte: Any) -> None:
+        store = SharedStore()
+        made: list[dict[str, str]] = []
+        listeners: list[Listener] = []
+        ready = anyio.Event()
+        over = anyio.Event()
+
+        async def run() -> None:
+            async with assembled(store, airbyte.url, api_tokens=(), webhook_tokens=()) as (listener, _):
+                made.append(listener.new_tokens)
+                listeners.append(listener)
+                if len(listeners) == 3:
+                    ready.set()
+                await over.wait()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(run)
+            with anyio.fail_after(10):
+                await ready.wait()
+            tokens = {name: token for new in made for name, token in new.items()}
+            assert sum(len(new) for new in made) == len(tokens) == 2
+            for listener in listeners:
+                async with httpx.AsyncClient(
+                    transport=httpx.ASGITransport(app=listener.app), base_url="http://listener"
+                ) as client:
+                    bearer = {"Authorization": f"Bearer {tokens['api']}"}
+                    assert (await client.get("/v1/jobs", headers=bearer)).status_code == 200
+                    webhook = await client.post(f"/webhooks/default/{tokens['webhook']}", json={"who": "knows"})
+                    assert webhook.status_code == 200
+            over.set()
