@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from airbyte_events.limits import Visitors
 
 
 class Tokens:
@@ -18,15 +20,36 @@ class Tokens:
     """
 
     def __init__(self, digests: Iterable[str]) -> None:
-        self._digests = tuple(bytes.fromhex(digest) for digest in digests)
+        self._digests: tuple[bytes, ...] = ()
+        self.replace(digests)
+
+    def replace(self, digests: Iterable[str]) -> bool:
+        """Accept these tokens from now on, and no others.
+
+        :return: whether that is a change.
+        """
+        before, self._digests = self._digests, tuple(bytes.fromhex(digest) for digest in digests)
+        return before != self._digests
 
     def __repr__(self) -> str:
         return f"<{len(self._digests)} tokens>"
 
     def accepts(self, token: str) -> bool:
-        digest = bytes.fromhex(digest_of(token))
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         # No early end: the time tells neither which token was close nor how many there are.
         return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
+
+    def sign(self, token: str, message: bytes) -> str:
+        """A signature that :meth:`signed` takes for as long as the token is a member."""
+        return _signature(bytes.fromhex(digest_of(token)), message)
+
+    def signed(self, signature: str, message: bytes) -> bool:
+        """Whether one of the tokens signed this message."""
+        return sum([hmac.compare_digest(signature, _signature(key, message)) for key in self._digests]) > 0
+
+
+def _signature(key: bytes, message: bytes) -> str:
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 
 def digest_of(token: str) -> str:
@@ -40,20 +63,26 @@ def new_token() -> str:
 
 
 class BearerAuth:
-    """Lets requests with ``Authorization: Bearer`` and a valid token through; 401 to all others."""
+    """Lets requests with ``Authorization: Bearer`` and a valid token through; 401 to all others.
 
-    def __init__(self, app: ASGIApp, tokens: Tokens) -> None:
+    :param visitors: what knows how many of them there were.
+    :param known: whether a request without one comes from somebody who has shown one before.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: Tokens, visitors: Visitors, known: Callable[[Scope], bool]) -> None:
         self._app = app
         self._tokens = tokens
+        self._visitors = visitors
+        self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._tokens.accepts(_bearer(scope)):
+        if scope["type"] == "http" and not self._tokens.accepts(_bearer(scope)) and not self._known(scope):
             refusal = JSONResponse(
                 {"error": "unauthorized", "message": "send one of the listener's API tokens as Authorization: Bearer"},
                 status_code=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )
-            await refusal(scope, receive, send)
+            await self._visitors.refuse(scope, refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -10,9 +10,9 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events import sse, wire
+from airbyte_events import answers, sse, wire
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
-from airbyte_events.events import Cursor, JobEvent, JobRef
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
 
 HELLO_SECONDS = 10.0
 """A stream that says nothing for so long after it was opened is held back by something on the way."""
@@ -22,6 +22,12 @@ SILENCE_SECONDS = 40.0
 
 ANSWER_SECONDS = 60.0
 """The longest that a listener may take to tell states: it asks Airbyte for those it does not know."""
+
+
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes. The states of 1,000 jobs have about 1 MB."""
+
+_LONGEST_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +88,7 @@ class FeedClient:
         self._base = str(base.copy_with(query=None, fragment=None)).rstrip("/")
         self.url = str(base.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
         """Where the listener is, as it may be shown."""
+        self._token = token
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._hello = hello
         self._silence = silence
@@ -92,7 +99,7 @@ class FeedClient:
 
     @contextlib.asynccontextmanager
     async def stream(
-        self, *, after: Cursor | None = None, instance: str | None = None
+        self, *, after: Cursor | None = None, instance: str | None = None, wanted: EventFilter = EVERYTHING
     ) -> AsyncIterator[AsyncIterator[FeedFrame]]:
         """Open the stream: ``async with client.stream() as frames: async for frame in frames``.
 
@@ -100,28 +107,30 @@ class FeedClient:
 
         :param after: where to resume; by default with what happens from now on.
         :param instance: only this instance's jobs.
+        :param wanted: only these events.
         :raises FeedUnreachable: if there is no answer.
         :raises FeedRefused: if the listener refuses.
         """
         headers = {
             **self._headers,
+            **answers.UNPACKED,
             "Accept": "text/event-stream",
-            "Accept-Encoding": "identity",
             "Cache-Control": "no-store",
         }
         if after is not None:
             headers["Last-Event-ID"] = str(after)
-        params = {"instance": instance} if instance else None
+        params: list[tuple[str, str | int | float | bool | None]] = [*query(wanted)]
+        if instance:
+            params.append(("instance", instance))
         with self._translated(self._hello):
             request = self._http.build_request(
-                "GET", f"{self._base}/v1/events", headers=headers, params=params, timeout=None
+                "GET", f"{self._base}/v1/events", headers=headers, params=params or None, timeout=None
             )
             response = await self._http.send(request, stream=True, follow_redirects=False)
         try:
             if response.status_code != 200:
                 with self._translated(self._hello):
-                    await response.aread()
-                raise self._refusal(response)
+                    raise self._refusal(response.status_code, await answers.read_body(response, LARGEST_ANSWER))
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise FeedRefused(200, f"{self.url}/v1/events does not answer as a listener's feed: check the URL")
             async with contextlib.aclosing(self._frames(response)) as frames:
@@ -143,7 +152,8 @@ class FeedClient:
                 try:
                     frames = [_parse(frame) for frame in decoder.feed(chunk)]
                 except ValueError as exc:
-                    raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {exc}") from exc
+                    fault = str(exc)[:_LONGEST_MESSAGE]
+                    raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {fault}") from exc
                 for frame in frames:
                     yield frame
                 if frames:
@@ -158,14 +168,16 @@ class FeedClient:
         :raises FeedRefused: if the listener refuses.
         """
         body = {"jobs": [{"instance": ref.instance, "job_id": ref.job_id} for ref in refs]}
+        headers = {**self._headers, **answers.UNPACKED, "Accept": "application/json"}
         with self._translated(self._answer):
-            response = await self._http.post(
-                f"{self._base}/v1/watches", json=body, headers=self._headers, timeout=None, follow_redirects=False
-            )
+            async with self._http.stream(
+                "POST", f"{self._base}/v1/watches", json=body, headers=headers, timeout=None, follow_redirects=False
+            ) as response:
+                content = await answers.read_body(response, LARGEST_ANSWER)
         if response.status_code != 200:
-            raise self._refusal(response)
+            raise self._refusal(response.status_code, content)
         try:
-            answer = wire.parse_object(response.content)
+            answer = wire.parse_object(content)
             states = [JobEvent.from_data(data) for data in answer["jobs"]]
             unknown = frozenset(
                 JobRef(str(each["instance"]), int(each["job_id"])) for each in answer.get("unknown", ())
@@ -174,8 +186,7 @@ class FeedClient:
             raise FeedUnreachable(f"{self.url}/v1/watches gave an answer that is no listener's") from exc
         return WatchAnswer(states={state.ref: state for state in states}, unknown=unknown)
 
-    def _refusal(self, response: httpx.Response) -> FeedRefused | FeedUnreachable:
-        status = response.status_code
+    def _refusal(self, status: int, body: bytes) -> FeedRefused | FeedUnreachable:
         if status >= 500:
             return FeedUnreachable(f"{self.url} answers {status}")
         if status == 401:
@@ -184,10 +195,12 @@ class FeedClient:
             )
         # Only a listener's own words are worth repeating: a proxy's page may hold what was sent.
         try:
-            said = wire.text(wire.parse_object(response.content).get("error"))
+            said = wire.text(wire.parse_object(body).get("error"))
         except ValueError:
             said = None
-        return FeedRefused(status, f"{self.url} answers {status}" + (f": {said[:200]}" if said else ""))
+        if said and self._token:
+            said = said.replace(self._token, "…")
+        return FeedRefused(status, f"{self.url} answers {status}" + (f": {said[:_LONGEST_MESSAGE]}" if said else ""))
 
     @contextlib.contextmanager
     def _translated(self, seconds: float) -> Iterator[None]:
@@ -198,6 +211,17 @@ class FeedClient:
             raise FeedUnreachable(f"{self.url} said nothing in time") from exc
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
             raise FeedUnreachable(f"{self.url} gives no answer: {type(exc).__name__}") from exc
+        except answers.AnswerRefused as exc:
+            raise FeedUnreachable(f"{self.url}: the answer {exc}") from exc
+
+
+def query(wanted: EventFilter) -> list[tuple[str, str]]:
+    """The filter as a listener is asked by it."""
+    params = [("instance", name) for name in sorted(wanted.instances)]
+    params += [("connection_id", id_) for id_ in sorted(wanted.connection_ids)]
+    params += [("job_id", str(id_)) for id_ in sorted(wanted.job_ids)]
+    params += [("status", status.value) for status in sorted(wanted.statuses)]
+    return params if wanted.terminal is None else [*params, ("terminal", "true" if wanted.terminal else "false")]
 
 
 async def _abandon(chunks: AsyncIterator[bytes]) -> None:

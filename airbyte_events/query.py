@@ -17,16 +17,22 @@ class QueryError(ValueError):
     """A parameter is wrong. The message names it, its fault and what it takes."""
 
 
-FILTERS = frozenset({"instance", "connection_id", "job_id", "status", "terminal"})
+_LISTS = frozenset({"instance", "connection_id", "job_id", "status"})
+
+FILTERS = _LISTS | {"terminal"}
+
+_NUMBER = re.compile(r"[0-9]{1,17}(?:\.[0-9]{1,17})?")
 
 
 def refuse_others(params: QueryParams, known: frozenset[str]) -> None:
-    """A misspelt filter must not pass for none.
+    """A misspelt filter must not pass for none, nor one of two values for both.
 
-    :raises QueryError: if there is a parameter that is not known.
+    :raises QueryError: if there is a parameter that is not known, or twice what has one value only.
     """
     if others := sorted(params.keys() - known):
         raise QueryError(f"{others[0][:40]}: no such parameter here; there are {', '.join(sorted(known))}")
+    if twice := [name for name in sorted(params.keys() - _LISTS) if len(params.getlist(name)) > 1]:
+        raise QueryError(f"{twice[0]}: give it once")
 
 
 def event_filter(params: QueryParams) -> EventFilter:
@@ -61,24 +67,37 @@ def whole_id(text: str) -> int:
 
 
 def number(params: QueryParams, name: str, default: float, *, least: float, most: float) -> float:
-    """A number within bounds.
+    """A number within bounds, in plain decimal notation.
 
     :raises QueryError: if it is none.
     """
     text = params.get(name)
     if text is None:
         return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not least <= value <= most:
+    if not _NUMBER.fullmatch(text) or not least <= float(text) <= most:
         raise QueryError(f"{name}: give a number from {least:g} to {most:g}")
-    return value
+    return float(text)
+
+
+def whole_number(params: QueryParams, name: str, default: int, *, least: int, most: int) -> int:
+    """A whole number within bounds.
+
+    :raises QueryError: if it is none.
+    """
+    text = params.get(name)
+    if text is None:
+        return default
+    if not _NUMBER.fullmatch(text) or "." in text or not least <= int(text) <= most:
+        raise QueryError(f"{name}: give a whole number from {least} to {most}")
+    return int(text)
 
 
 def _values(params: QueryParams, name: str) -> Iterable[str]:
-    return [value for text in params.getlist(name) for value in text.split(",") if value]
+    """:raises QueryError: for one that is empty, which would let all pass, or that no database takes."""
+    values = [value for text in params.getlist(name) for value in text.split(",")]
+    if "" in values or any("\0" in value for value in values):
+        raise QueryError(f"{name}: give one or more values, with commas between")
+    return values
 
 
 def _parsed(name: str, parse: Callable[[str], T], values: Iterable[str], wanted: str) -> list[T]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment, unused-ignore]
+
+from airbyte_events.connections import LARGEST_HEAD, BoundedProtocol, Bounds
+
+HANDSHAKE_SECONDS = 10.0
+"""The longest beginning of TLS."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -35,33 +47,71 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def allow_open_files(wanted: int = 8_192) -> None:
+    """Have as many open files as are wanted and may be had: often it is 1,024 of far more."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def url_of(bound: socket.socket, *, scheme: str = "http") -> str:
     """The address of a bound socket, as a URL without a path."""
     host, port = bound.getsockname()[:2]
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-class _Protocol(H11Protocol):
-    """Without an access log, also where that has handlers of its own: webhook tokens are in URLs."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.access_log = False
-
-
 class Server(uvicorn.Server):
     """Serves until ``should_exit`` is set; signals are left to the process.
 
     It parses with h11, which hands over the body of a request that offers an upgrade to HTTP/2; httptools, uvicorn's
-    own choice where it is installed, loses it.
+    own choice where it is installed, loses it. What a proxy tells of a client is left to the application, too.
 
     :param app: what to serve.
+    :param bounds: of its connections.
+    :param tls: serve HTTPS with this.
     :param options: further ones of ``uvicorn.Config``.
     """
 
-    def __init__(self, app: ASGIApp, **options: Any) -> None:
-        settings = {"http": _Protocol, "ws": "none", "lifespan": "off", "log_config": None, "access_log": False}
-        super().__init__(uvicorn.Config(app, **{**settings, "server_header": False, **options}))
+    def __init__(
+        self, app: ASGIApp, *, bounds: Bounds | None = None, tls: ssl.SSLContext | None = None, **options: Any
+    ) -> None:
+        self._bounds = bounds or Bounds()
+        settings: dict[str, Any] = {
+            "http": functools.partial(BoundedProtocol, bounds=self._bounds),
+            "h11_max_incomplete_event_size": LARGEST_HEAD,
+            "ws": "none",
+            "lifespan": "off",
+            "log_config": None,
+            "access_log": False,
+            "server_header": False,
+            "proxy_headers": False,
+        }
+        super().__init__(uvicorn.Config(app, **{**settings, **options}))
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # As uvicorn's own, which leaves strangers a minute for the handshake.
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            return self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=loop
+            )
+
+        tls: dict[str, Any] = {}
+        if self._tls is not None:
+            tls = {"ssl": self._tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+        self.servers = [
+            await loop.create_server(protocol, sock=each, backlog=self.config.backlog, **tls) for each in sockets or ()
+        ]
+        self.started = True
+
+    async def on_tick(self, counter: int) -> bool:
+        self._bounds.sweep(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -30,7 +30,7 @@ class Decoder:
     """Turns bytes, however they are cut, into frames."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._size = 0
         self._event = "message"
         self._data: list[str] = []
@@ -42,9 +42,13 @@ class Decoder:
         :raises ValueError: if a frame is longer than :data:`MAX_FRAME` or not UTF-8.
         """
         frames = []
-        # A carriage return at the end may be half of a line end: it waits for the next chunk.
-        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
-        for line in lines:
+        # Only what is new is searched: a long frame that comes byte by byte costs hardly more than one in a piece.
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+        self._rest += rest
+        for line in (each.removesuffix(b"\r") for each in lines):
             self._size += len(line)
             if self._size > MAX_FRAME:
                 break

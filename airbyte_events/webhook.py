@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 
 import anyio
 from starlette.requests import ClientDisconnect
@@ -19,9 +20,10 @@ from starlette.types import Receive, Scope, Send
 from airbyte_events.auth import Tokens
 from airbyte_events.errors import NotificationError, StoreError
 from airbyte_events.events import utcnow
-from airbyte_events.inbox import Inbox
+from airbyte_events.limits import Visitors
 from airbyte_events.notifications import Notification, parse
 from airbyte_events.store import ANNOUNCING_KINDS, EventStore, Outcome
+from airbyte_events.targets import FORWARDED, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,9 @@ MAX_BODY = 64 * 1024
 
 STORE_SECONDS = 2.0
 """What takes longer to store is refused: Airbyte's job completion waits for the answer."""
+
+
+_PATH = re.compile("/webhooks/([^/]+)/([^/]+)")
 
 
 def not_found() -> Response:
@@ -44,14 +49,31 @@ class Receiver:
     subject to the access log of that one's server, and a webhook token is part of the path.
 
     :param store: where notifications go.
-    :param inboxes: by instance name; what was stored is announced there.
+    :param instances: the names that may be in the URL.
     :param tokens: those that may be in the URL.
+    :param visitors: where requests may come from, and who was refused how often.
+    :param targets: by instance, where its notifications are forwarded to.
+    :param doubt: called when the store has failed.
+    :param kept: called with the seconds that the store took.
     """
 
-    def __init__(self, store: EventStore, inboxes: Mapping[str, Inbox], tokens: Tokens) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        instances: Collection[str],
+        tokens: Tokens,
+        visitors: Visitors | None = None,
+        targets: Mapping[str, Targets] | None = None,
+        doubt: Callable[[], object] | None = None,
+        kept: Callable[[float], object] | None = None,
+    ) -> None:
         self._store = store
-        self._inboxes = inboxes
+        self._instances = instances
         self._tokens = tokens
+        self._visitors = visitors or Visitors()
+        self._targets = targets or {}
+        self._doubt = doubt
+        self._kept = kept
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(scope, receive)
@@ -60,13 +82,8 @@ class Receiver:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
         """Take one notification; None if its sender has gone."""
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        match = re.fullmatch("/webhooks/([^/]+)/([^/]+)", path)
-        if match is None or not self._tokens.accepts(match[2]):
-            return not_found()
-        instance = match[1]
-        if instance not in self._inboxes or scope["method"] != "POST":
-            return not_found()
+        if (instance := self._instance(scope)) is None:
+            return self._visitors.refuse(scope, not_found())
         try:
             body = await _body(scope, receive)
         except ClientDisconnect:
@@ -74,25 +91,43 @@ class Receiver:
         if body is None:
             return _refuse(413, f"a notification has at most {MAX_BODY} bytes")
         notification: Notification | None = None
+        targets: list[str] = []
         fault = ""
         try:
             notification = parse(body)
+            if instance in self._targets and not _was_forwarded(scope):
+                targets = self._targets[instance].of(notification.kind, body)
         except NotificationError as exc:
             fault = str(exc)
         try:
             with anyio.fail_after(STORE_SECONDS):
-                return await self._keep(instance, body, notification, fault)
+                return await self._keep(instance, body, notification, targets, fault)
         except (StoreError, TimeoutError) as exc:
             logger.error("a notification of %s could not be stored: %s", instance, str(exc) or "it took too long")
+            if self._doubt is not None:
+                self._doubt()
             return _refuse(503, "the notification could not be stored", {"Retry-After": "5"})
 
-    async def _keep(self, instance: str, body: bytes, notification: Notification | None, fault: str) -> Response:
+    def _instance(self, scope: Scope) -> str | None:
+        """Which instance's notification it is, if it is one and may be."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        match = _PATH.fullmatch(path)
+        if match is None or not self._tokens.accepts(match[2]):
+            return None
+        if match[1] not in self._instances or scope["method"] != "POST" or not self._visitors.may_send(scope):
+            return None
+        return match[1]
+
+    async def _keep(
+        self, instance: str, body: bytes, notification: Notification | None, targets: Collection[str], fault: str
+    ) -> Response:
         if notification is None:
             outcome = Outcome.REJECTED
         elif notification.kind.value in ANNOUNCING_KINDS:
             outcome = Outcome.PENDING
         else:
             outcome = Outcome.IGNORED
+        began = time.perf_counter()
         receipt = await self._store.receive(
             instance=instance,
             body=body,
@@ -100,14 +135,21 @@ class Receiver:
             job_id=None if notification is None else notification.job_id,
             outcome=outcome,
             received_at=utcnow(),
+            targets=targets,
         )
+        if self._kept is not None:
+            self._kept(time.perf_counter() - began)
         if outcome is Outcome.REJECTED:
-            logger.warning("rejected notification %d of %s: %s", receipt.id, instance, fault)
+            about = {"instance": instance, "notification": receipt.id}
+            logger.warning("rejected notification %d of %s: %s", receipt.id, instance, fault, extra=about)
             return _refuse(400, fault)
         if outcome is Outcome.PENDING and not receipt.duplicate:
-            self._inboxes[instance].wake()
-            return JSONResponse({"event": receipt.id}, status_code=202)
-        return JSONResponse({"event": receipt.id}, status_code=200)
+            return _taken(receipt.id, 202)
+        return _taken(receipt.id, 200)
+
+
+def _was_forwarded(scope: Scope) -> bool:
+    return any(name == FORWARDED.encode() for name, _ in scope["headers"])
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes | None:
@@ -126,6 +168,10 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
         if len(body) > MAX_BODY:
             return None
     return body
+
+
+def _taken(id_: int, status: int) -> Response:
+    return Response(b'{"event":%d}' % id_, status, media_type="application/json")
 
 
 def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 PAGE = 100
 """The most jobs that Airbyte gives at a time."""
 
+_MOST_PAGES = 100
+
 _MOST_UNKNOWN_STATUSES = 50
 
 
@@ -50,7 +52,8 @@ class AirbyteClient:
 
     Every method raises the :class:`~airbyte_events.errors.AirbyteError` of the last attempt.
 
-    :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used.
+    :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used. Best one that
+        takes no cookies (:func:`~airbyte_events.answers.no_cookies`): httpx fails at one that is not ASCII, for ever.
     :param url: in any spelling that :func:`normalise_url` takes.
     :param credentials: of an application; None for an Airbyte without authentication.
     :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.
@@ -104,6 +107,17 @@ class AirbyteClient:
         """The API's base."""
         return self._url
 
+    def authenticate(self, credentials: Credentials) -> bool:
+        """Use these credentials from now on.
+
+        :return: whether they are others than before.
+        """
+        if credentials == self._credentials:
+            return False
+        self._credentials = credentials
+        self._tokens = TokenCache(partial(self._fetch_token, credentials))
+        return True
+
     @property
     def backing_off(self) -> float:
         """Seconds until the next attempt may set out, 0 if Airbyte answers. To be read inside the event loop."""
@@ -115,7 +129,11 @@ class AirbyteClient:
         :raises Conflict: self-hosted, for a job that does not exist (``state-conflict``).
         :raises Forbidden: on Cloud, for the same.
         """
-        return self._job(await self._read(self._request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}")))
+        answer = await self._read(self._request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}"))
+        job = self._job(answer)
+        if job.job_id != job_id:
+            raise AirbyteProtocolError(f"{answer.request}: the answer is of job {job.job_id}: a cache on the way?")
+        return job
 
     async def list_jobs(
         self,
@@ -167,7 +185,7 @@ class AirbyteClient:
         created_since: datetime | None = None,
         connection_id: str | None = None,
         job_type: str | None = None,
-        max_pages: int = 100,
+        max_pages: int = _MOST_PAGES,
     ) -> JobPages:
         """All jobs that match, page by page: ``async for page in client.find_jobs(…)``.
 
@@ -224,19 +242,44 @@ class AirbyteClient:
         """
         return await self._get("connections", connection_id, attempts)
 
+    async def list_workspaces(self) -> list[dict[str, Any]]:
+        """All workspaces that the credentials see, in Airbyte's own fields, ``notifications`` among them."""
+        return await self._list("workspaces")
+
+    async def get_workspace(self, workspace_id: str) -> dict[str, Any]:
+        """The workspace, as :meth:`list_workspaces`; raises as :meth:`get_connection` does."""
+        return await self._get("workspaces", workspace_id, None)
+
+    async def set_notifications(self, workspace_id: str, notifications: dict[str, Any]) -> dict[str, Any]:
+        """Change where a workspace sends notifications. What is not named stays as it is.
+
+        :param notifications: by kind, ``{"success": {"webhook": {"enabled": True, "url": "https://…"}}}``.
+        :return: the workspace as it is then.
+        """
+        request = replace(
+            self._request("PATCH", f"/workspaces/{_checked('workspaces', workspace_id)}", "/workspaces/{id}"),
+            json={"notifications": notifications},
+        )
+        # Sent twice it does what it does once.
+        return (await self._read(request)).object()
+
     async def list_connections(self) -> list[dict[str, Any]]:
-        """All connections, in Airbyte's own fields."""
+        """All connections, in Airbyte's own fields; an :class:`AirbyteError` if they are more than 10,000."""
+        return await self._list("connections")
+
+    async def _list(self, kind: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        while True:
+        for _ in range(_MOST_PAGES):
             params = {"limit": PAGE, "offset": len(found), "workspaceIds": self._workspace_ids or None}
             given = {name: value for name, value in params.items() if value is not None}
-            answer = await self._read(replace(self._request("GET", "/connections"), params=given))
+            answer = await self._read(replace(self._request("GET", f"/{kind}"), params=given))
             page = answer.object().get("data")
             if not isinstance(page, list) or not all(isinstance(each, dict) for each in page):
-                raise AirbyteProtocolError(f"{answer.request}: the answer has no list of connections")
+                raise AirbyteProtocolError(f"{answer.request}: the answer has no list of {kind}")
             found += page
             if len(page) < PAGE:
                 return found
+        raise AirbyteError(f"Airbyte has more than {_MOST_PAGES * PAGE} {kind}, or ignores the offset")
 
     async def get_source(self, source_id: str, *, attempts: int | None = None) -> dict[str, Any]:
         """The source, as :meth:`get_connection`. What is secret in its configuration Airbyte has blotted out."""
@@ -247,9 +290,8 @@ class AirbyteClient:
         return await self._get("destinations", destination_id, attempts)
 
     async def _get(self, kind: str, id: str, attempts: int | None) -> dict[str, Any]:
-        if re.fullmatch(r"[0-9A-Za-z_-]+", id) is None:
-            raise ValueError(f"{kind} have UUIDs for ids")
-        return (await self._read(self._request("GET", f"/{kind}/{id}", f"/{kind}/{{id}}"), attempts)).object()
+        request = self._request("GET", f"/{kind}/{_checked(kind, id)}", f"/{kind}/{{id}}")
+        return (await self._read(request, attempts)).object()
 
     async def health(self) -> None:
         """Ask once, without a token, whether the API is there; returns if it is."""
@@ -356,6 +398,12 @@ class AirbyteClient:
         if name not in self._unknown_statuses and len(self._unknown_statuses) < _MOST_UNKNOWN_STATUSES:
             self._unknown_statuses.add(name)
             logger.warning("Airbyte has a job status %r that this version does not know; it counts as active", name)
+
+
+def _checked(kind: str, id: str) -> str:
+    if re.fullmatch(r"[0-9A-Za-z_-]+", id) is None:
+        raise ValueError(f"{kind} have UUIDs for ids")
+    return id
 
 
 class JobPages(AsyncIterator[JobPage]):

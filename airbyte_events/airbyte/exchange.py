@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events import wire
+from airbyte_events import answers, wire
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -126,7 +126,7 @@ async def exchange(
                 follow_redirects=False,
             ) as response:
                 status = response.status_code
-                body = await _read(request, response)
+                body = await answers.read_body(response, LARGEST_ANSWER)
     except TimeoutError as exc:
         raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
@@ -137,6 +137,8 @@ async def exchange(
         raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
     except httpx.RequestError as exc:
         raise AirbyteUnreachable(f"{request}: no whole answer ({_reason(exc, hide)})") from exc
+    except answers.AnswerRefused as exc:
+        raise AirbyteProtocolError(f"{request}: the answer {exc}") from exc
     finally:
         if observe is not None:
             observe(f"{request.method} {request.route}", status)
@@ -146,8 +148,7 @@ async def exchange(
 
 
 def _headers(token: str | None) -> dict[str, str]:
-    # Uncompressed: answers are small, and a small one can't unfold into a large one.
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "airbyte-events"}
+    headers = {"Accept": "application/json", **answers.UNPACKED, "User-Agent": "airbyte-events"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     return headers
@@ -156,24 +157,6 @@ def _headers(token: str | None) -> dict[str, str]:
 def _timeout(request: Request) -> httpx.Timeout:
     connecting = min(request.timeout, request.connect_timeout or request.timeout)
     return httpx.Timeout(request.timeout, connect=connecting, pool=connecting)
-
-
-async def _read(request: Request, response: httpx.Response) -> bytes:
-    body = bytearray()
-    with anyio.CancelScope() as scope:
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > LARGEST_ANSWER:
-                # Leaving the loop would leave httpx's nested generators to the garbage collector; cancelling ends them.
-                scope.cancel()
-                body.clear()
-    if scope.cancel_called:
-        raise AirbyteProtocolError(f"{request}: the answer is larger than {LARGEST_ANSWER // 1024 // 1024} MiB")
-    if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
-        raise AirbyteProtocolError(
-            f"{request}: the answer is compressed ({encoding[:20]!r}) though none was asked for so"
-        )
-    return bytes(body)
 
 
 _ERRORS: dict[int, type[AirbyteStatusError]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from airbyte_events.airbyte.exchange import Answer
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, SettingsError
 
 _RENEW_AT = 0.9
+
+_LONGEST_TOKEN = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ class TokenCache:
     def _accept(self, answer: Answer) -> str:
         fields = answer.object()
         token = fields.get("access_token")
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token or not token:
+        if not isinstance(token, str) or re.fullmatch(rf"[!-~]{{1,{_LONGEST_TOKEN}}}", token) is None:
             raise AirbyteProtocolError(f"{answer.request}: the answer has no usable access_token")
         life = wire.seconds(fields.get("expires_in"))
         self._token = token

@@ -69,7 +69,11 @@ def token_endpoint(base: str, token_url: str | None = None) -> str:
     wanted = (token_url or "").strip()
     if wanted.strip("/") in {"", "applications/token"}:
         return usual
-    parts = _split(urljoin(base, wanted), "token URL", usual)
+    try:
+        address = urljoin(base, wanted)
+    except ValueError as exc:
+        raise SettingsError(f"the token URL has no usable host and port: write for example {usual}") from exc
+    parts = _split(address, "token URL", usual)
     origin = _origin(parts)
     if parts.scheme != "https" and origin != _origin(urlsplit(base)):
         raise SettingsError(

@@ -12,9 +12,11 @@ import anyio.to_thread
 import httpx
 
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.answers import no_cookies
 from airbyte_events.client import FeedClient
 from airbyte_events.errors import SettingsError
 from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
+from airbyte_events_provider.measures import count_answer
 
 
 @contextlib.asynccontextmanager
@@ -27,7 +29,8 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
     tls = await _tls(settings.verify, settings.client_cert)
     with proxied(settings):
         mounts = {scheme: httpx.AsyncHTTPTransport(verify=tls, proxy=url) for scheme, url in settings.proxies}
-        http = httpx.AsyncClient(verify=tls, mounts=mounts)
+        counting = {"response": [count_answer]}
+        http = httpx.AsyncClient(verify=tls, mounts=mounts, cookies=no_cookies(), event_hooks=counting)
     async with http:
         yield AirbyteClient(
             http,
@@ -42,7 +45,8 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
 @contextlib.asynccontextmanager
 async def open_listener(settings: ListenerSettings) -> AsyncIterator[FeedClient]:
     """A listener's feed: ``async with open_listener(settings) as feed``."""
-    async with httpx.AsyncClient(verify=await _tls(settings.verify, settings.client_cert)) as http:
+    tls = await _tls(settings.verify, settings.client_cert)
+    async with httpx.AsyncClient(verify=tls, cookies=no_cookies()) as http:
         yield FeedClient(http, settings.url, settings.token)
 
 

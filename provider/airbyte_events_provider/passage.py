@@ -113,6 +113,9 @@ class Passage:
             return
         url = httpx.URL("http://listener", raw_path=_target(scope))
         headers = [(name, value) for name, value in scope["headers"] if name not in _BETWEEN_NEIGHBOURS]
+        if scope.get("client"):
+            # It comes from this socket now, where the word of whoever has passed it on counts.
+            headers.append((b"x-forwarded-for", scope["client"][0].encode()))
         request = httpx.Request(scope["method"], url, headers=headers, content=body)
         try:
             with anyio.fail_after(ANSWER_SECONDS):

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from airbyte_events.airbyte import AirbyteClient, Credentials, Job, JobPage
+from airbyte_events.answers import no_cookies
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -359,6 +360,36 @@ class TestRefusals:
         with pytest.raises(AirbyteProtocolError, match="compressed"):
             await client().get_job(5)
         assert server.requests[0].headers["accept-encoding"] == "identity"
+
+    @pytest.mark.parametrize("body", [b"\x1f\x8b", b"x" * (11 * 1024 * 1024)])
+    async def test_an_error_is_one_whatever_its_page_is(
+        self, server: ScriptedServer, client: Make, body: bytes
+    ) -> None:
+        headers = {"Content-Encoding": "gzip"} if len(body) == 2 else {}
+        server.on(JOB_PATH, server.reply(502, body=body, headers=headers), server.reply(200, ENDED))
+
+        assert (await client().get_job(5)).status is JobStatus.SUCCEEDED
+
+    async def test_i3_another_jobs_state_is_not_this_ones(self, server: ScriptedServer, client: Make) -> None:
+        server.on(JOB_PATH, server.reply(200, ENDED | {"jobId": 6}))
+
+        with pytest.raises(AirbyteProtocolError, match="is of job 6"):
+            await client().get_job(5)
+
+    async def test_a_list_of_connections_that_never_ends(self, server: ScriptedServer, client: Make) -> None:
+        server.on(f"GET {BASE}/connections", server.reply(200, {"data": [{}] * 100}))
+
+        with pytest.raises(AirbyteError, match="more than 10000 connections"):
+            await client().list_connections()
+        assert len(server.requests) == 100
+
+    async def test_cookies_are_not_kept(self, server: ScriptedServer) -> None:
+        server.on(JOB_PATH, server.reply(200, ENDED, headers={"Set-Cookie": "a=b; Path=/"}))
+        async with httpx.AsyncClient(cookies=no_cookies()) as http:
+            for _ in range(2):
+                await AirbyteClient(http, server.url).get_job(5)
+            assert len(http.cookies) == 0
+        assert ["cookie" in request.headers for request in server.requests] == [False, False]
 
 
 class TestRetrying:

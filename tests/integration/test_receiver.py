@@ -21,10 +21,7 @@ import httpx
 import pytest
 from anyio.abc import SocketStream
 
-from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.auth import Tokens, digest_of, new_token
-from airbyte_events.inbox import Inbox
-from airbyte_events.monitor import Monitor
 from airbyte_events.server import serving
 from airbyte_events.store import EventStore, Outcome, StoredNotification
 from airbyte_events.store.memory import MemoryStore
@@ -89,10 +86,8 @@ class Rig:
 @asynccontextmanager
 async def receiving(store: EventStore) -> AsyncIterator[Rig]:
     tokens = (new_token(), new_token())
-    async with store, httpx.AsyncClient() as nobody:
-        airbyte = AirbyteClient(nobody, "http://127.0.0.1:9")
-        inboxes = {name: Inbox(Monitor(name, airbyte, store), store) for name in ("default", "other")}
-        app = Receiver(store, inboxes, Tokens(map(digest_of, tokens)))
+    async with store:
+        app = Receiver(store, ("default", "other"), Tokens(map(digest_of, tokens)))
         async with (
             serving(app, timeout_graceful_shutdown=2) as url,
             httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,

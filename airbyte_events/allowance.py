@@ -1,0 +1,47 @@
+"""How often something may be done: so many times at once, and then so many times a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+
+class Allowance:
+    """A token bucket.
+
+    :param rate: how many times a second in the long run.
+    :param burst: how many times at once after a rest.
+    :param clock: seconds; the event loop's unless given.
+    """
+
+    __slots__ = ("_at", "_burst", "_clock", "_left", "_rate")
+
+    def __init__(self, *, rate: float, burst: int, clock: Callable[[], float] = anyio.current_time) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._left = float(burst)
+        self._at = float("-inf")
+
+    @property
+    def left(self) -> int:
+        """How many times it may be done right now."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        return int(self._left)
+
+    def take(self, wanted: int = 1) -> int:
+        """Do it as often as wanted, or as often as may be.
+
+        :return: how often that is.
+        """
+        taken = min(wanted, self.left)
+        self._left -= taken
+        return taken
+
+    async def wait(self) -> None:
+        """Return when it may be done at least once; nothing is taken."""
+        while self.left < 1:  # noqa: ASYNC110  # time is all that it waits for
+            await anyio.sleep((1 - self._left) / self._rate)

@@ -1,0 +1,182 @@
+"""Schemathesis, by the OpenAPI document, against a whole listener over a socket with a simulated Airbyte behind.
+
+Streams are left to tests of their own: what is asked for here are pages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jsonschema
+import pytest
+import requests
+import schemathesis
+from anyio.from_thread import start_blocking_portal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS
+
+from airbyte_events.listener import assemble
+from airbyte_events.openapi import DOCUMENT
+from airbyte_events.server import serving
+from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Script, Simulator, serve_simulator
+
+# Those are the listener's, in its thread.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
+
+API_TOKEN = "api-token-0123456789abcdef012345"
+WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+WEBHOOK = {"instance": "default", "token": WEBHOOK_TOKEN}
+
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+OPERATIONS = [(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods]
+CONFORMS = CHECKS.get_by_names(
+    [
+        "not_a_server_error",
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+    ]
+)
+
+few = settings(max_examples=max(settings().max_examples * 2 // 5, 20))
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[str]:
+    """A listener that knows of a job that runs and of one that has failed, and of notifications of all kinds."""
+    async with serve_simulator(Simulator()) as sim:
+        configured = Settings.exactly(
+            instances={
+                "default": InstanceSettings(airbyte_url=sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
+            },
+            store=StoreLocation(kind="memory"),
+            webhook_tokens=(SecretStr(WEBHOOK_TOKEN),),
+            api_tokens=(SecretStr(API_TOKEN),),
+            poll_interval=3600.0,
+            poll_interval_proven=3600.0,
+            poll_interval_idle=3600.0,
+        )
+        async with assemble(configured) as listener, serving(listener.app, timeout_graceful_shutdown=2) as url:
+            sim.workspace.set_webhook(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
+            for status in (None, "failed"):
+                job = sim.world.start_job(sim.world.add_connection(Script.hanging()), "sync")
+                if status is not None:
+                    sim.world.end_job(job, status)
+                for delivery in job.deliveries:
+                    await delivery.over.wait()
+            yield url
+            listener.drain()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(listening()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+@st.composite
+def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> schemathesis.Case:
+    """A request that is right (or wrong) by the document, with names and tokens that this listener has."""
+    case = draw(SCHEMA[path][method].as_strategy(generation_mode=mode))
+    if path.startswith("/webhooks/"):
+        case.path_parameters = dict(WEBHOOK)
+    if mode is GenerationMode.POSITIVE:
+        small = st.integers(1, 4)
+        for name in case.path_parameters.keys() & {"id", "job_id"}:
+            case.path_parameters[name] = draw(small | st.just(case.path_parameters[name]))
+        if path == "/v1/jobs/{instance}/{job_id}":
+            case.path_parameters["instance"] = draw(st.sampled_from(["default", "other"]))
+        if path == "/v1/watches":
+            case.body["jobs"] = [{"instance": "default", "job_id": draw(small)} for _ in case.body["jobs"]]
+        # Nobody has the time.
+        if "wait" in (case.query or {}):
+            case.query["wait"] = draw(st.sampled_from([0, 0.01]))
+    return case
+
+
+def ask(case: schemathesis.Case, url: str, session: requests.Session) -> Any:
+    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    answer = case.call(base_url=url, session=session, headers=headers, timeout=90)
+    case.validate_response(answer, checks=CONFORMS)
+    return answer
+
+
+def is_right(method: str, path: str, request: requests.PreparedRequest) -> bool:
+    """Whether a request is right by the document as it was sent: a number for a text is a text by then."""
+    operation = DOCUMENT["paths"][path][method.lower()]
+    schemas = {each["name"]: each["schema"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+    query = parse_qs(urlsplit(str(request.url)).query, keep_blank_values=True)
+    if query.keys() - schemas.keys():
+        return False
+    found = [(schemas[name], values) for name, values in query.items()]
+    right = all(
+        valid(schema, [read(schema["items"], each) for value in values for each in value.split(",")])
+        if schema["type"] == "array"
+        else len(values) == 1 and valid(schema, read(schema, values[0]))
+        for schema, values in found
+    )
+    if not right or "requestBody" not in operation:
+        return right
+    try:
+        body = json.loads(request.body or b"")
+    except ValueError:
+        return False
+    return valid(operation["requestBody"]["content"]["application/json"]["schema"], body)
+
+
+def read(schema: dict[str, Any], text: str) -> Any:
+    """The value of a parameter."""
+    if schema["type"] == "boolean":
+        return {"true": True, "false": False}.get(text, text)
+    if schema["type"] in ("integer", "number") and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text, re.ASCII):
+        return float(text) if "." in text else int(text)
+    return text
+
+
+def valid(schema: dict[str, Any], value: Any) -> bool:
+    return jsonschema.Draft202012Validator({**DOCUMENT, **schema}).is_valid(value)
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@few
+@given(data=st.data())
+def test_what_is_right_is_taken(
+    url: str, session: requests.Session, method: str, path: str, data: st.DataObject
+) -> None:
+    answer = ask(data.draw(cases(method, path, GenerationMode.POSITIVE)), url, session)
+    assert answer.status_code not in (400, 401, 413, 429), answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        (method, path)
+        for method, path in OPERATIONS
+        if "parameters" in DOCUMENT["paths"][path][method.lower()]
+        or "requestBody" in DOCUMENT["paths"][path][method.lower()]
+    ],
+)
+@few
+@given(data=st.data())
+def test_what_is_wrong_is_refused(
+    url: str, session: requests.Session, method: str, path: str, data: st.DataObject
+) -> None:
+    answer = ask(data.draw(cases(method, path, GenerationMode.NEGATIVE)), url, session)
+    assert answer.status_code >= 400 or is_right(method, path, answer.request), answer.request.url

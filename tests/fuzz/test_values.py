@@ -1,0 +1,385 @@
+"""What reads text of others, without any I/O: it gives a value that is right, or its own error, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import httpx
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
+
+from airbyte_events import sse, wire
+from airbyte_events.airbyte import normalise_url
+from airbyte_events.airbyte.jobs import parse_duration, parse_job
+from airbyte_events.airbyte.url import token_endpoint
+from airbyte_events.client import FeedClient
+from airbyte_events.errors import NotificationError, SettingsError
+from airbyte_events.events import Cursor, EventFilter, JobError, JobEvent, JobRef, JobStatus, Origin, parse_time
+from airbyte_events.notifications import NotificationKind, parse
+from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others, whole_id, whole_number
+from airbyte_events.settings import StoreLocation
+
+T = TypeVar("T")
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from(
+        [0, -1, 2**63 - 1, 2**63, 10**400, float("nan"), float("inf"), 1e308, "", "\0", "\ud800", "1" * 5_000]
+    ),
+    st.floats(),
+    st.text(),
+    st.from_regex(r"\A\[?(THIS IS A TEST NOTIFICATION|x)?\]? ?(Sync (completed|queued|failure occurred)).{0,9}\Z"),
+    st.from_regex(r"\AYour (connection|sync for connection) .{0,20}( succeeded| failed|is queued)\W{0,9}\Z"),
+    st.from_regex(r"\A(https?://|//|<http)[^ ]{0,30}\Z"),
+    st.from_regex(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:?[0-9]{2})?\Z"),
+)
+JSON = st.recursive(
+    ODD, lambda each: st.lists(each, max_size=4) | st.dictionaries(st.text(), each, max_size=4), max_leaves=12
+)
+
+ACTOR = {"id": "5f0c3d52-8f27-4a5e-9f7e-0d3c6a1b2c3d", "name": "Orders", "url": "https://x/workspaces/1/connections/2"}
+NOTIFICATION: dict[str, Any] = {
+    "text": "Your connection Orders from A to B succeeded\nhttps://x/connections/2\nJob ID: 7",
+    "blocks": [
+        {"type": "section", "text": {"type": "mrkdwn", "text": "Sync completed: <https://x/connections/2|Orders>"}}
+    ],
+    "data": {
+        **dict.fromkeys(("workspace", "connection", "source", "destination"), ACTOR),
+        "jobId": 7,
+        "startedAt": "2024-01-01T00:00:00Z",
+        "finishedAt": "2024-01-01T01:00:00Z",
+        "recordsCommitted": 45,
+        "bytesCommitted": 90,
+        "durationInSeconds": 3600,
+        "success": True,
+        "errorMessage": None,
+        "errorType": None,
+        "errorOrigin": None,
+    },
+}
+
+
+def places(value: Any, *path: Any) -> list[tuple[Any, ...]]:
+    """The paths to everything in a JSON value."""
+    within = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, each in within for place in places(each, *path, key))]
+
+
+def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
+    """The value with another one at a path, as far as that leads."""
+    if not path:
+        return by
+    key, *rest = path
+    if isinstance(value, dict):
+        return {**value, key: replaced(value.get(key), tuple(rest), by)}
+    if isinstance(value, list):
+        return [replaced(each, tuple(rest), by) if at == key else each for at, each in enumerate(value)]
+    return value
+
+
+@st.composite
+def altered(draw: st.DrawFn, value: Any) -> Any:
+    """The value with a few things in it replaced."""
+    for path in draw(st.lists(st.sampled_from(places(value)), max_size=4)):
+        value = replaced(value, path, draw(JSON))
+    return value
+
+
+@st.composite
+def bodies(draw: st.DrawFn, value: Any) -> bytes:
+    """JSON, or what is almost that."""
+    text = json.dumps(draw(altered(value)), ensure_ascii=draw(st.booleans()))
+    body = text.encode(errors="surrogatepass")
+    for _ in range(draw(st.integers(0, 2))):
+        start, length = draw(st.integers(0, len(body))), draw(st.integers(0, 8))
+        body = body[:start] + draw(st.binary(max_size=8)) + body[start + length :]
+    return body
+
+
+def tried(error: type[Exception], read: Callable[..., T], *args: Any) -> tuple[T | None, str]:
+    """What is read, or why it is refused, which must be by this error."""
+    try:
+        return read(*args), ""
+    except error as exc:
+        return None, str(exc)
+
+
+def storable(*texts: str | None) -> None:
+    """What a database and a JSON encoder take."""
+    for text in texts:
+        if text is not None:
+            assert isinstance(text, str)
+            assert "\0" not in text
+            text.encode()
+
+
+class TestNotifications:
+    @given(bodies(NOTIFICATION) | st.binary())
+    @example(rb'{"data": {"jobId": 7, "connection": {"name": "a\u0000\ud800"}, "errorMessage": "\ud800\u0000"}}')
+    @example(b"[" * 60_000)
+    @example(b'{"a":' * 10_000)
+    @example(b'{"data": {"jobId": 7, "jobId": ' + b"9" * 60_000 + b', "success": true}}')
+    @example(b'{"text": "Your connection ' + b" succeeded!!!" * 5_000 + b'x"}')
+    @example(b'{"text": "' + rb"\nConnection ID: \n    " * 3_000 + b'"}')
+    def test_a_body_is_read_or_refused(self, body: bytes) -> None:
+        found, fault = tried(NotificationError, parse, body)
+        if found is None:
+            assert "\n" not in fault
+            assert len(fault) < 300
+            return
+        assert found.job_id is None or 0 < found.job_id < 2**63
+        storable(found.workspace_id, found.connection_id, found.url, *found.names.values())
+        if found.error is not None:
+            storable(found.error.message, found.error.type, found.error.origin)
+        for amount in (found.records, found.bytes, found.duration_seconds):
+            assert amount is None or 0 <= amount < 2**63
+        for moment in (found.started_at, found.finished_at):
+            assert moment is None or moment.tzinfo is timezone.utc
+        if found.url is not None:
+            assert re.match(r"https?://[^@]+", found.url)
+
+    @given(altered(NOTIFICATION))
+    def test_i3_nothing_that_says_otherwise_counts_as_a_success(self, document: Any) -> None:
+        document = replaced(document, ("data", "success"), False)
+        found, _ = tried(NotificationError, parse, json.dumps(document).encode())
+        if found is not None and isinstance(document["data"], dict):
+            assert found.kind is not NotificationKind.SUCCESS
+
+    @given(st.text(max_size=20), st.booleans())
+    def test_i3_a_test_or_a_queued_one_claims_no_end(self, title: str, tested: bool) -> None:
+        start = "[THIS IS A TEST NOTIFICATION] Sync completed" if tested else "Sync queued"
+        blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": f"{start}{title}"}}]
+        assert parse(json.dumps({**NOTIFICATION, "blocks": blocks}).encode()).expected_status is None
+
+
+JOB = {
+    "jobId": 5,
+    "status": "succeeded",
+    "jobType": "sync",
+    "startTime": "2024-01-01T00:00Z",
+    "connectionId": "c",
+    "lastUpdatedAt": "2024-01-01T01:00:00Z",
+    "duration": "PT1H",
+    "bytesSynced": 5,
+    "rowsSynced": 6,
+}
+
+
+class TestJobs:
+    @given(bodies(JOB) | st.binary())
+    def test_an_answer_is_read_or_refused(self, body: bytes) -> None:
+        fields, _ = tried(ValueError, wire.parse_object, body)
+        job, _ = tried(ValueError, parse_job, fields)
+        if job is None or fields is None:
+            return
+        assert 0 < job.job_id < 2**63
+        # I3: no state but the one that is written there.
+        assert job.status is JobStatus.UNKNOWN or job.status.value == fields["status"]
+        storable(job.job_type, job.connection_id)
+        for amount in (job.bytes, job.records, job.duration_seconds):
+            assert amount is None or 0 <= amount < 2**70
+
+    @given(st.text() | st.from_regex(r"\AP[0-9WDTHMS.,]{0,20}\Z"))
+    def test_durations(self, text: str) -> None:
+        seconds = parse_duration(text)
+        assert seconds is None or 0 <= seconds < 1e19
+
+    @given(st.datetimes(timezones=st.just(timezone.utc)))
+    def test_times_hold(self, moment: datetime) -> None:
+        assert parse_time(moment.isoformat()) == moment
+
+
+STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+UTC = st.datetimes(timezones=st.just(timezone.utc))
+COUNT = st.integers(0, 2**63 - 1)
+CURSORS = st.builds(Cursor, st.from_regex(r"[0-9a-f]{1,32}", fullmatch=True), st.integers(0, 10**18 - 1))
+EVENTS = st.builds(
+    JobEvent,
+    ref=st.builds(JobRef, STORABLE.filter(bool), st.integers(1, 2**63 - 1)),
+    status=st.sampled_from(JobStatus),
+    observed_at=UTC,
+    origin=st.sampled_from(Origin),
+    connection_id=st.none() | STORABLE,
+    workspace_id=st.none() | STORABLE,
+    job_type=st.none() | STORABLE,
+    previous_status=st.none() | st.sampled_from(JobStatus),
+    started_at=st.none() | UTC,
+    finished_at=st.none() | UTC,
+    records=st.none() | COUNT,
+    bytes=st.none() | COUNT,
+    duration_seconds=st.none() | st.floats(0, 1e18),
+    error=st.none()
+    | st.builds(JobError, message=st.none() | STORABLE, type=st.none() | STORABLE, origin=st.none() | STORABLE),
+    names=st.dictionaries(st.sampled_from(["workspace", "connection", "source", "destination"]), STORABLE),
+    url=st.none() | STORABLE.filter(bool),
+    cursor=CURSORS,
+)
+
+
+@st.composite
+def cut(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """In pieces."""
+    at = sorted(draw(st.lists(st.integers(0, len(data)), max_size=6)))
+    return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+class TestTheFeed:
+    @given(EVENTS, st.data())
+    def test_events_hold_on_their_way(self, event: JobEvent, data: st.DataObject) -> None:
+        frame = sse.Frame(event="job", id=str(event.cursor), data=json.dumps(event.envelope("source")))
+        decoder = sse.Decoder()
+        found = [frame for piece in data.draw(cut(frame.encode())) for frame in decoder.feed(piece)]
+        assert found == [frame]
+        assert JobEvent.from_envelope(wire.parse_object(found[0].data.encode())) == event
+
+    @given(EVENTS, st.data())
+    def test_what_is_no_event_is_refused(self, event: JobEvent, data: st.DataObject) -> None:
+        envelope = data.draw(altered(event.envelope("source")))
+        assume(isinstance(envelope, dict))
+        found, _ = tried(ValueError, JobEvent.from_envelope, envelope)
+        if found is None:
+            return
+        assert JobEvent.from_envelope(found.envelope("source")) == found
+        assert json.loads(json.dumps(found.data(), allow_nan=False)) == found.data()
+        hash((found.ref, found.connection_id, found.workspace_id, found.job_type, found.url))
+
+    @given(
+        st.lists(
+            st.sampled_from(
+                [b"data: ", b"id: e1-5", b"event: job", b":", b"\n", b"\r\n", b"\r", b"\n\n", b"{}", b"\xff"]
+            )
+            | st.binary(max_size=5)
+        ).map(b"".join),
+        st.data(),
+    )
+    def test_it_does_not_matter_how_bytes_are_cut(self, stream: bytes, data: st.DataObject) -> None:
+        def decoded(pieces: list[bytes]) -> list[sse.Frame] | None:
+            decoder = sse.Decoder()
+            return tried(ValueError, lambda: [frame for piece in pieces for frame in decoder.feed(piece)])[0]
+
+        assert decoded(data.draw(cut(stream))) == decoded([stream])
+
+    @given(CURSORS)
+    def test_cursors_hold(self, cursor: Cursor) -> None:
+        assert Cursor.parse(str(cursor)) == cursor
+
+    @given(st.text() | st.from_regex(r"\A[0-9a-f٣]{0,33}-[0-9٣+_ ]{0,20}\n?\Z"))
+    def test_what_is_no_cursor_is_refused(self, text: str) -> None:
+        cursor, _ = tried(ValueError, Cursor.parse, text)
+        assert cursor is None or str(cursor) == text
+
+
+NUMBERS = st.from_regex(r"\A[-+ ]?[0-9٣_]{0,20}(\.|e|,)?[0-9]{0,4}\n?\Z")
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0,"), min_size=1)
+
+
+class TestQueries:
+    @given(
+        st.builds(
+            EventFilter,
+            instances=st.frozensets(NAMES),
+            connection_ids=st.frozensets(NAMES),
+            job_ids=st.frozensets(st.integers(1, 2**63 - 1)),
+            statuses=st.frozensets(st.sampled_from(JobStatus)),
+            terminal=st.none() | st.booleans(),
+        ),
+        st.booleans(),
+    )
+    def test_filters_hold(self, wanted: EventFilter, commas: bool) -> None:
+        values = {
+            "instance": list(wanted.instances),
+            "connection_id": list(wanted.connection_ids),
+            "job_id": [str(job_id) for job_id in wanted.job_ids],
+            "status": [status.value for status in wanted.statuses],
+            "terminal": [] if wanted.terminal is None else ["true" if wanted.terminal else "false"],
+        }
+        given_ = {name: [",".join(each)] if commas else each for name, each in values.items() if each}
+        assert event_filter(QueryParams(urlencode(given_, doseq=True))) == wanted
+
+    @given(st.lists(st.tuples(st.sampled_from([*FILTERS, "limit", "wait", "x"]), st.text() | NUMBERS), max_size=4))
+    def test_anything_else_is_refused_by_its_name(self, pairs: list[tuple[str, str]]) -> None:
+        params = QueryParams("&".join(f"{name}={quote(value, errors='replace')}" for name, value in pairs))
+
+        def read() -> tuple[EventFilter, int, float]:
+            refuse_others(params, FILTERS | {"limit", "wait"})
+            limit = whole_number(params, "limit", 100, least=1, most=1000)
+            return event_filter(params), limit, number(params, "wait", 0.0, least=0, most=60)
+
+        found, fault = tried(QueryError, read)
+        if found is None:
+            assert fault.partition(": ")[0] in params
+            return
+        wanted, limit, wait = found
+        assert 1 <= limit <= 1000
+        assert 0 <= wait <= 60
+        storable(*wanted.instances, *wanted.connection_ids)
+        # What was given as a filter is one.
+        filters = (("instance", wanted.instances), ("job_id", wanted.job_ids), ("status", wanted.statuses))
+        for name, values in filters:
+            assert bool(values) is (name in params)
+
+    @given(st.text() | st.from_regex(r"\A[0-9٣]{0,30}\n?\Z"))
+    def test_ids(self, text: str) -> None:
+        id_, _ = tried(ValueError, whole_id, text)
+        assert id_ is None or 0 < id_ < 2**63
+
+
+_PARTS = "http https ftp :// : / // @ user:canary@ localhost api.airbyte.com [::1] [ ] 8000 99999 :0 ?key=canary # api"
+URLS = st.lists(
+    st.sampled_from([*_PARTS.split(), "/public", "/v1", "workspaces", "\\", " ", "%", "%00", "é", "。", "٣"])
+    | st.text(max_size=4),
+    max_size=9,
+).map("".join)
+
+
+@pytest.fixture
+def http() -> httpx.AsyncClient:
+    """One that is never opened."""
+    return httpx.AsyncClient()
+
+
+class TestURLs:
+    @given(URLS)
+    def test_airbytes(self, url: str) -> None:
+        found, fault = tried(SettingsError, normalise_url, url)
+        assert "canary" not in fault
+        assert "\n" not in fault
+        if found is not None:
+            assert normalise_url(found) == found
+            assert httpx.URL(found).host
+            assert not httpx.URL(found).userinfo
+            assert not httpx.URL(found).query
+
+    @given(URLS)
+    def test_where_tokens_are_had(self, url: str) -> None:
+        found, fault = tried(SettingsError, token_endpoint, "http://localhost:8000/api/public/v1", url)
+        assert "canary" not in fault
+        if found is not None:
+            # The client secret leaves for no other server without TLS.
+            assert found.startswith(("http://localhost:8000/", "https://"))
+            assert httpx.URL(found).host
+
+    @given(url=URLS)
+    def test_a_listeners(self, http: httpx.AsyncClient, url: str) -> None:
+        client, fault = tried(SettingsError, FeedClient, http, url, "token")
+        assert "canary" not in fault
+        if client is not None:
+            assert not httpx.URL(client.url).userinfo
+            assert not httpx.URL(client.url).query
+
+    @given(URLS | st.from_regex(r"\A(sqlite|memory|mem|postgresql):/{0,4}.{0,9}\Z"))
+    def test_a_stores(self, url: str) -> None:
+        found, fault = tried(ValueError, StoreLocation.parse, url)
+        assert "canary" not in fault
+        # PostgreSQL's is shown without what may be secret.
+        if found is not None and found.kind != "postgresql":
+            assert StoreLocation.parse(str(found)) == found
