@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -13,13 +12,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from airbyte_events import wire
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
 from airbyte_events.feed import Feed
-from airbyte_events.inbox import Inbox
-from airbyte_events.monitor import Monitor
-from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others, whole_id
-from airbyte_events.store import Outcome, StoredNotification
+from airbyte_events.query import FILTERS, QueryError, event_filter, refuse_others, whole_id, whole_number
+from airbyte_events.settings_sources import INSTANCE_NAME
+from airbyte_events.sources import Sources
+from airbyte_events.store import Attempt, Delivery, DeliveryState, Outcome, StoredNotification
+from airbyte_events.targets import Target, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +32,17 @@ class API:
     """The routes under ``/v1``.
 
     :param feed: the event feed, which knows bus and store.
-    :param monitors: by instance name.
-    :param inboxes: by instance name.
+    :param sources: by instance name.
+    :param targets: by instance name, where notifications are forwarded to.
     """
 
-    def __init__(self, feed: Feed, monitors: Mapping[str, Monitor], inboxes: Mapping[str, Inbox]) -> None:
+    def __init__(
+        self, feed: Feed, sources: Mapping[str, Sources], targets: Mapping[str, Targets] | None = None
+    ) -> None:
         self._feed = feed
         self._store = feed.store
-        self._monitors = monitors
-        self._inboxes = inboxes
+        self._sources = sources
+        self._targets = targets or {}
 
     @property
     def routes(self) -> list[Route]:
@@ -50,6 +53,8 @@ class API:
             Route("/jobs/{instance}/{job_id}", self.job),
             Route("/notifications", self.notifications),
             Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
+            Route("/deliveries", self.deliveries),
+            Route("/deliveries/{id}/retry", self.retry, methods=["POST"]),
         ]
 
     async def watch(self, request: Request) -> Response:
@@ -66,7 +71,7 @@ class API:
         async def watch_instance(name: str) -> None:
             job_ids = [ref.job_id for ref in refs if ref.instance == name]
             try:
-                found = await self._monitors[name].watch(job_ids)
+                found = await self._sources[name].watch(job_ids)
             except StoreError as exc:
                 failures.append(exc)
                 return
@@ -89,8 +94,8 @@ class API:
             }
         )
 
-    def _refs(self, body: Any) -> set[JobRef]:
-        jobs = body.get("jobs") if isinstance(body, dict) else None
+    def _refs(self, body: dict[str, Any]) -> set[JobRef]:
+        jobs = body.get("jobs")
         if not isinstance(jobs, list):
             raise QueryError('give {"jobs": [{"instance": "default", "job_id": 17}]}')
         if len(jobs) > MAX_WATCHES:
@@ -100,8 +105,8 @@ class API:
             instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
             if type(job_id) is not int or not 0 < job_id < 2**63:
                 raise QueryError("jobs: each has a job_id, a whole number above 0")
-            if not isinstance(instance, str) or instance not in self._monitors:
-                raise QueryError(f"jobs: the instances here are {', '.join(sorted(self._monitors))}")
+            if not isinstance(instance, str) or instance not in self._sources:
+                raise QueryError(f"jobs: the instances here are {', '.join(sorted(self._sources))}")
             refs.add(JobRef(instance, job_id))
         return refs
 
@@ -110,7 +115,7 @@ class API:
         try:
             refuse_others(request.query_params, FILTERS | {"limit", "before"})
             wanted = event_filter(request.query_params)
-            limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
+            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
             before = _before(request)
         except QueryError as exc:
             return _refuse(400, str(exc))
@@ -122,10 +127,13 @@ class API:
 
     async def job(self, request: Request) -> Response:
         """One job with its history."""
+        instance = request.path_params["instance"]
         try:
-            ref = JobRef(request.path_params["instance"], whole_id(request.path_params["job_id"]))
+            ref = JobRef(instance, whole_id(request.path_params["job_id"]))
         except ValueError:
             raise HTTPException(404) from None
+        if INSTANCE_NAME.fullmatch(instance) is None:
+            raise HTTPException(404)
         if (state := (await self._store.states([ref])).get(ref)) is None:
             return _refuse(404, f"nothing is known of job {ref}")
         history = await self._store.history(ref)
@@ -142,7 +150,7 @@ class API:
         """The inbox, newest first."""
         try:
             refuse_others(request.query_params, frozenset({"limit", "before"}))
-            limit = int(number(request.query_params, "limit", 100, least=1, most=1000))
+            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
             before = _before(request)
         except QueryError as exc:
             return _refuse(400, str(exc))
@@ -164,12 +172,77 @@ class API:
         found = [stored for stored in await self._store.notifications(limit=1, before=before) if stored.id == id_]
         if not found:
             return _refuse(404, f"there is no notification {id_}")
-        inbox = self._inboxes.get(found[0].instance)
-        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or inbox is None:
+        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or found[0].instance not in self._sources:
             return _refuse(409, "this notification tells of no job's end: there is nothing to confirm")
         await self._store.settle({id_: Outcome.PENDING}, utcnow())
-        inbox.wake()
         return JSONResponse({"event": id_}, status_code=202)
+
+    async def deliveries(self, request: Request) -> Response:
+        """What was, is to be or could not be forwarded, newest first: ``{"deliveries": […], "next": id or null}``.
+
+        Query: ``state`` (``due``, ``delivered`` or ``dead``), ``limit``, ``before``. Each has ``id``, ``notification``
+        (as in the inbox), ``target`` (its ``name``, and its ``url`` without the path, null for one that is not in the
+        settings), ``state``, ``attempts``, ``due_at`` and ``fault`` (or null). 400 for a wrong parameter.
+        """
+        try:
+            refuse_others(request.query_params, frozenset({"state", "limit", "before"}))
+            state = _delivery_state(request)
+            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
+            before = _before(request)
+        except QueryError as exc:
+            return _refuse(400, str(exc))
+        found = await self._store.deliveries(limit=limit, before=before, state=state)
+        return JSONResponse(
+            {
+                "deliveries": [self._delivery(each) for each in found],
+                "next": str(found[-1].id) if len(found) == limit else None,
+            }
+        )
+
+    async def retry(self, request: Request) -> Response:
+        """Send a dead delivery again: 202 and ``{"delivery": id}``.
+
+        404 for one that is not there, 409 for one that is not dead or whose target is not in the settings.
+        """
+        try:
+            id_ = whole_id(request.path_params["id"])
+        except ValueError:
+            raise HTTPException(404) from None
+        before = min(id_ + 1, 2**63 - 1)
+        found = [each for each in await self._store.deliveries(limit=1, before=before) if each.id == id_]
+        if not found:
+            return _refuse(404, f"there is no delivery {id_}")
+        if found[0].state is not DeliveryState.DEAD:
+            return _refuse(409, f"this delivery is {found[0].state.value}, not dead")
+        if self._target(found[0]) is None:
+            return _refuse(409, "the target of this delivery is not in the settings any more")
+        again = Attempt(delivery=id_, state=DeliveryState.DUE, due_at=utcnow(), fault=found[0].fault)
+        await self._store.attempted([again])
+        return JSONResponse({"delivery": id_}, status_code=202)
+
+    def _target(self, delivery: Delivery) -> Target | None:
+        targets = self._targets.get(delivery.notification.instance)
+        return None if targets is None else targets.get(delivery.target)
+
+    def _delivery(self, delivery: Delivery) -> dict[str, Any]:
+        target = self._target(delivery)
+        return {
+            "id": delivery.id,
+            "notification": _notification(delivery.notification),
+            "target": {"name": delivery.target, "url": None if target is None else target.shown},
+            "state": delivery.state.value,
+            "attempts": delivery.attempts,
+            "due_at": format_time(delivery.due_at),
+            "fault": delivery.fault,
+        }
+
+
+def _delivery_state(request: Request) -> DeliveryState | None:
+    text = request.query_params.get("state")
+    try:
+        return None if text is None else DeliveryState(text)
+    except ValueError:
+        raise QueryError(f"state: give one of {', '.join(state.value for state in DeliveryState)}") from None
 
 
 def _notification(stored: StoredNotification) -> dict[str, Any]:
@@ -187,19 +260,19 @@ def _notification(stored: StoredNotification) -> dict[str, Any]:
 def _before(request: Request) -> int | None:
     if "before" not in request.query_params:
         return None
-    return int(number(request.query_params, "before", 0, least=0, most=2**53))
+    return whole_number(request.query_params, "before", 0, least=0, most=2**53)
 
 
-async def _json(request: Request) -> Any:
+async def _json(request: Request) -> dict[str, Any]:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
             raise QueryError(f"the body has at most {MAX_BODY} bytes")
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise QueryError("the body is not JSON") from None
+        return wire.parse_object(bytes(body))
+    except ValueError as exc:
+        raise QueryError(f"the body {exc}") from None
 
 
 def _refuse(status: int, message: str) -> Response:

@@ -15,19 +15,43 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from airbyte_events import __version__
 from airbyte_events.api import API
 from airbyte_events.auth import BearerAuth, Tokens
+from airbyte_events.dashboard import Dashboard
 from airbyte_events.errors import StoreError
-from airbyte_events.webhook import Receiver, not_found
+from airbyte_events.headers import SecurityHeaders
+from airbyte_events.limits import AtMost, Visitors
+from airbyte_events.metrics import MetricsPage
+from airbyte_events.openapi import DOCUMENT
+from airbyte_events.sessions import Sessions
+from airbyte_events.status import Status
+from airbyte_events.webhook import not_found
+
+MOST_REQUESTS = 1_500
+"""Requests of ``/v1`` that are under way at a time: streams are, for as long as they are open. The server has more
+connections than that, so that webhooks and the health check find one."""
 
 Readiness = Callable[[], "dict[str, str]"]
 """What is not ready, by part; empty when all is."""
 
 
-def create_app(api: API, receiver: Receiver | None, api_tokens: Tokens, unready: Readiness) -> ASGIApp:
+def create_app(
+    api: API,
+    status: Status | None,
+    metrics: MetricsPage | None,
+    receiver: ASGIApp | None,
+    api_tokens: Tokens,
+    unready: Readiness,
+    visitors: Visitors | None = None,
+    *,
+    most_requests: int = MOST_REQUESTS,
+) -> ASGIApp:
     """The application with all routes.
 
     :param receiver: None where it has an address of its own.
     :param unready: asked by ``/readyz``.
+    :param visitors: who was refused how often.
+    :param most_requests: see :data:`MOST_REQUESTS`.
     """
+    visitors = visitors or Visitors()
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok", "version": __version__})
@@ -38,27 +62,43 @@ def create_app(api: API, receiver: Receiver | None, api_tokens: Tokens, unready:
             {"status": "not ready" if faults else "ready", "faults": faults}, status_code=503 if faults else 200
         )
 
-    v1 = Router(api.routes, redirect_slashes=False, middleware=[Middleware(BearerAuth, tokens=api_tokens)])
-    routes: list[BaseRoute] = [Route("/healthz", healthz), Route("/readyz", readyz), Mount("/v1", v1)]
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(DOCUMENT)
+
+    sessions = Sessions(api_tokens)
+    guards = [
+        Middleware(BearerAuth, tokens=api_tokens, visitors=visitors, known=sessions.admit),
+        Middleware(AtMost, most=most_requests),
+    ]
+    v1 = Router([*api.routes, *([status.route] if status else [])], redirect_slashes=False, middleware=guards)
+    routes: list[BaseRoute] = [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/openapi.json", openapi),
+        Mount("/v1", v1),
+        *([metrics.route] if metrics else []),
+        *Dashboard(sessions, visitors).routes,
+    ]
+
+    async def refused(request: Request, exc: Exception) -> Response:
+        if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
+            return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
+        known = request.scope.get("path", "").startswith("/v1/")  # who gets there has shown a token
+        return not_found() if known else visitors.refuse(request.scope, not_found())
+
     others = Starlette(
         routes=routes,
-        exception_handlers={HTTPException: _refused, StoreError: _unavailable, ClientDisconnect: _gone},
+        exception_handlers={HTTPException: refused, StoreError: _unavailable, ClientDisconnect: _gone},
     )
     others.router.redirect_slashes = False
     if receiver is None:
-        return others
+        return SecurityHeaders(others)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         webhook = scope["type"] == "http" and scope["path"].startswith("/webhooks/")
         await (receiver if webhook else others)(scope, receive, send)
 
-    return app
-
-
-async def _refused(request: Request, exc: Exception) -> Response:
-    if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
-        return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
-    return not_found()
+    return SecurityHeaders(app)
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

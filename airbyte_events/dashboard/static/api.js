@@ -1,0 +1,40 @@
+// What is asked of the listener. The session is a cookie that scripts can't read.
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+async function ask(path, { method = "GET", body } = {}) {
+  const headers = { Accept: "application/json" };
+  // A page of another site can't send this without being let to, which it is not.
+  if (method !== "GET") headers["X-Requested-With"] = "airbyte-events";
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store" });
+  } catch {
+    throw new Refused(0, "The listener does not answer.");
+  }
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Refused(answer.status, told.message ?? told.error ?? `The listener answers ${answer.status}.`);
+  return told;
+}
+
+const query = (values) => {
+  const given = new URLSearchParams(Object.entries(values).filter(([, value]) => value !== null && value !== undefined && value !== ""));
+  return given.size ? `?${given}` : "";
+};
+
+export const signIn = (token) => ask("session", { method: "POST", body: { token } });
+export const signOut = () => ask("session", { method: "DELETE" });
+export const session = () => ask("session");
+export const jobs = (filters) => ask(`v1/jobs${query(filters)}`);
+export const job = (instance, id) => ask(`v1/jobs/${encodeURIComponent(instance)}/${encodeURIComponent(id)}`);
+export const notifications = (filters) => ask(`v1/notifications${query(filters)}`);
+export const replay = (id) => ask(`v1/notifications/${id}/replay`, { method: "POST" });
+export const deliveries = (filters) => ask(`v1/deliveries${query(filters)}`);
+export const retryDelivery = (id) => ask(`v1/deliveries/${id}/retry`, { method: "POST" });
+export const status = () => ask("v1/status");

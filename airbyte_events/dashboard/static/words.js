@@ -1,0 +1,76 @@
+// Times, numbers and states in words.
+
+export const STATUSES = ["pending", "queued", "running", "incomplete", "unknown", "succeeded", "failed", "cancelled"];
+export const ENDS = new Set(["succeeded", "failed", "cancelled"]);
+
+export const ended = (job) => ENDS.has(job.status);
+
+/** 75 → "1 min 15 s" */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "–";
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor((whole % 86400) / 3600), Math.floor((whole % 3600) / 60)];
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+}
+
+/** How long a job took, or takes by now. */
+export function seconds(job, now = Date.now()) {
+  if (job.duration_seconds !== null && ended(job)) return job.duration_seconds;
+  if (job.started_at === null) return null;
+  const end = ended(job) ? (job.finished_at === null ? null : Date.parse(job.finished_at)) : now;
+  return end === null ? null : Math.max(0, (end - Date.parse(job.started_at)) / 1000);
+}
+
+/** How long after its end a job's end was known, in seconds; webhooks tell ends in whole ones. */
+export function lateness(job) {
+  if (!ended(job) || job.finished_at === null) return null;
+  return Math.max(0, (Date.parse(job.observed_at) - Date.parse(job.finished_at)) / 1000);
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+const calendar = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+
+/** A time for people, exact to the machine: today's by the clock. */
+export function when(text, h) {
+  if (!text) return "–";
+  const moment = new Date(text);
+  const today = moment.toDateString() === new Date().toDateString();
+  return h("time", { datetime: text, title: text }, (today ? clock : calendar).format(moment));
+}
+
+export function ago(text, now = Date.now()) {
+  if (!text) return "–";
+  const past = (now - Date.parse(text)) / 1000;
+  return past < 1 ? "now" : `${duration(Math.floor(past))} ago`;
+}
+
+const grouped = new Intl.NumberFormat();
+export const number = (value) => (value === null || value === undefined ? "–" : grouped.format(value));
+
+/** 1536 → "1.5 KiB" */
+export function bytes(value) {
+  if (value === null || value === undefined) return "–";
+  let [left, unit] = [value, 0];
+  for (; left >= 1024 && unit < 4; unit += 1) left /= 1024;
+  return `${unit ? left.toFixed(1) : left} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+}
+
+export function median(values) {
+  const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
+  if (!sorted.length) return null;
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+export const ORIGINS = { webhook: "push", poll: "poll", submit: "asked" };
+
+export const nameOf = (job) => job.names?.connection ?? (job.connection_id ? `${job.connection_id.slice(0, 8)}…` : "unknown connection");
+export const connectionKey = (job) => `${job.instance}/${job.connection_id}`;
+export const idOf = (job) => `${job.instance}/${job.job_id}`;
+export const jobPath = (job) => `jobs/${encodeURIComponent(job.instance)}/${job.job_id}`;
+export const connectionPath = (job) =>
+  `connections/${encodeURIComponent(job.instance)}/${encodeURIComponent(job.connection_id ?? "")}`;
