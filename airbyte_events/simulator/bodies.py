@@ -102,7 +102,10 @@ def schema_changed(connection: Connection, base: str) -> dict[str, Any]:
     """The source's schema has changed. No ``data``."""
     url = _connection_url(connection, base)
     text = f"The schema of the source of {connection.name} has changed: {url}"
-    return {"text": text, "blocks": [_section(f"Schema changes detected: <{url}|{connection.name}>"), _section(text)]}
+    return {
+        "text": text,
+        "blocks": [_section(f"Airbyte detected schema changes for '<{url}|{connection.name}>'."), _section(text)],
+    }
 
 
 def text_only(job: Job, workspace: Workspace, base: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -49,7 +48,7 @@ class Gate:
         body = await request.body()
         response = await self._answer(request, body, route, named, call)
         call.status = None if isinstance(response, BrokenResponse) else response.status_code
-        call.seconds = time.monotonic() - call.monotonic
+        call.seconds = anyio.current_time() - call.monotonic
         await response(scope, receive, send)
 
     def _route(self, method: str, path: str) -> tuple[str, str]:

@@ -29,6 +29,7 @@ from .world import World
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    import httpx
     from starlette.requests import Request
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -51,6 +52,7 @@ class Simulator:
     :param duration: seconds from creation to success of a job whose connection has no script of its own.
     :param faults: what goes wrong from the start.
     :param seed: of the faults' dice.
+    :param transport: what webhooks are sent by; sockets unless given.
     :raises ValueError: if a value is out of range.
     """
 
@@ -68,6 +70,7 @@ class Simulator:
         duration: float = 5.0,
         faults: Iterable[Fault] = (),
         seed: int | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if (client_id is None) != (client_secret is None):
             raise ValueError("a client id and a client secret go together")
@@ -82,7 +85,7 @@ class Simulator:
         self.faults = Faults(seed)
         self.traffic = Traffic()
         self.tokens = Tokens(client_id, client_secret, token_lifetime)
-        self.webhooks = Webhooks(self.timers, self.faults)
+        self.webhooks = Webhooks(self.timers, self.faults, transport)
         self.world.on_end = self._announce
         self.workspace = self.world.add_workspace(id=sample_id("workspace", 1))
         if webhook_url is not None:

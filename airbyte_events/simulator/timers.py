@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,7 @@ class Timers:
 
     def after(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
         """Call ``call(*args)`` in that many seconds, and never before this function has returned."""
-        due = time.monotonic() + seconds
+        due = anyio.current_time() + seconds
         if not self._heap or due < self._heap[0][0]:
             self._sooner.set()
         heapq.heappush(self._heap, (due, next(self._order), call, args))
@@ -36,11 +35,11 @@ class Timers:
         while True:
             self._sooner = anyio.Event()
             for _ in range(_BATCH):
-                if not self._heap or self._heap[0][0] > time.monotonic():
+                if not self._heap or self._heap[0][0] > anyio.current_time():
                     break
                 _, _, call, args = heapq.heappop(self._heap)
                 call(*args)
-            wait = self._heap[0][0] - time.monotonic() if self._heap else float("inf")
+            wait = self._heap[0][0] - anyio.current_time() if self._heap else float("inf")
             # With a wait of 0 or less this is a checkpoint and no more.
             with anyio.move_on_after(wait):
                 await self._sooner.wait()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import time
+
+import anyio
 
 CLAIMED_LIFETIME = 900
 """What ``expires_in`` says at least, in seconds."""
@@ -37,7 +38,7 @@ class Tokens:
         ]
         if not all(right):
             return None
-        now = time.monotonic()
+        now = anyio.current_time()
         self._expiry = {token: expiry for token, expiry in self._expiry.items() if expiry > now}
         token = secrets.token_urlsafe(24)
         self._expiry[token] = now + self._lifetime
@@ -52,14 +53,14 @@ class Tokens:
         if not self.required:
             return True
         scheme, _, token = authorization.partition(" ")
-        return scheme.lower() == "bearer" and self._expiry.get(token.strip(), 0.0) > time.monotonic()
+        return scheme.lower() == "bearer" and self._expiry.get(token.strip(), 0.0) > anyio.current_time()
 
     def expire(self) -> int:
         """Let no token hold any longer.
 
         :return: how many did.
         """
-        now = time.monotonic()
+        now = anyio.current_time()
         held = sum(expiry > now for expiry in self._expiry.values())
         self._expiry.clear()
         return held

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import anyio
 
 from airbyte_events.events import format_time, utcnow
 
@@ -22,7 +23,7 @@ class Call:
     """One call of the public API.
 
     :param route: as ``GET /jobs/{id}``, whatever the base path.
-    :param monotonic: ``time.monotonic()`` at arrival.
+    :param monotonic: the event loop's clock at arrival.
     :param job_id: the id in the path.
     :param status: of the answer; None: not answered (yet).
     :param seconds: from arrival to answer.
@@ -79,7 +80,7 @@ class Traffic:
         call = Call(
             number=self.total,
             at=utcnow(),
-            monotonic=time.monotonic(),
+            monotonic=anyio.current_time(),
             method=method,
             route=route,
             path=path,

@@ -38,6 +38,11 @@ _HEADERS = {
 _TLS_HEADERS = {"User-Agent": "Java-http-client/21.0.5", "Content-Type": "application/json"}
 
 
+def java_headers(url: str) -> dict[str, str]:
+    """What Airbyte's client sends along with a notification to that URL."""
+    return _TLS_HEADERS if url.startswith("https:") else {**_HEADERS, **_TLS_HEADERS}
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery:
     """A notification on its way.
@@ -75,12 +80,13 @@ class Delivery:
 class Webhooks:
     """Sends notifications while :meth:`running` is entered; what comes earlier waits for that."""
 
-    def __init__(self, timers: Timers, faults: Faults) -> None:
+    def __init__(self, timers: Timers, faults: Faults, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.counts: Counter[str] = Counter()
         """``sent``, ``answered`` (with any status), ``refused`` (no 2xx), ``failed`` (no answer), ``lost``."""
         self.recent: deque[Delivery] = deque(maxlen=KEPT)
         self._timers = timers
         self._faults = faults
+        self._transport = transport
         self._queue: deque[Delivery] = deque()
         self._held: list[Delivery] = []
         self._sending = 0
@@ -163,11 +169,16 @@ class Webhooks:
         content = body if isinstance(body, str) else json.dumps(body)
         if self._client is None:
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_SENDING)
-            self._client = httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)  # noqa: S113 -- as Airbyte
+            self._client = httpx.AsyncClient(
+                transport=self._transport,
+                timeout=None,  # noqa: S113 -- as Airbyte
+                limits=limits,
+                trust_env=False,
+            )
         self.counts["sent"] += 1
         delivery.sent_at = utcnow()
         try:
-            headers = _TLS_HEADERS if delivery.url.startswith("https:") else {**_HEADERS, **_TLS_HEADERS}
+            headers = java_headers(delivery.url)
             # A request of its own, so that none of httpx's default headers is added.
             request = httpx.Request("POST", delivery.url, headers=headers, content=content.encode())
             delivery.status = (await self._client.send(request)).status_code

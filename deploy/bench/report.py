@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from peer import PROVIDER
 from rich.box import SIMPLE
+from rich.console import Group
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -119,6 +120,45 @@ def _row(what: str, figures: dict[str, str], floor: str = "") -> Row:
     return Row(what=what, cells=(pushed, polled, official, least))
 
 
+STORE_COLUMNS = ("SQLite", "bare SQLite", "PostgreSQL", "bare PostgreSQL")
+
+
+def store_rows(results: dict[str, Any]) -> Iterator[Row]:
+    """The same, of what stores are measured by: for each of :data:`STORE_COLUMNS`."""
+    if stores := results.get("stores"):
+        lite, server = stores["sqlite"], stores["postgres"]
+        what = f"notifications kept durably, a second, from {lite['callers']} callers"
+        yield _store_row(what, stores, "received_per_second", "bare_received_per_second")
+        for size, cost in lite["appended"].items():
+            cells = (_micros(cost), "", _micros(server["appended"][size]), "")
+            if size == next(reversed(lite["appended"])):
+                bare = [_micros(1e6 / each["bare_appended_per_second"]) for each in (lite, server)]
+                cells = (cells[0], bare[0], cells[2], bare[1])
+            yield Row(what=f"an event in a batch of {lite['batch']}, {int(size):,} in the log", cells=cells)
+        count = lite["caught_up"]["events"]
+        cells = (_seconds(lite["caught_up"]["seconds"]), "", _seconds(server["caught_up"]["seconds"]), "")
+        yield Row(what=f"a reader catches up on {count:,} events", cells=cells)
+    for count, seen in results.get("fanout", {}).items():
+        streams = "1 stream" if count == "1" else f"each of {int(count):,} streams"
+        yield Row(
+            what=f"from the first event to when {streams} has seen {seen['events']}",
+            cells=(_seconds(seen["seconds"]), "", "", ""),
+        )
+    if replicas := results.get("replicas"):
+        for count, what in (("1", "one listener"), ("3", "three listeners")):
+            cells = ("", "", f"{replicas[count]:,.0f}", "")
+            yield Row(what=f"webhooks taken durably, a second, by {what}", cells=cells)
+
+
+def _store_row(what: str, stores: dict[str, Any], ours: str, bare: str) -> Row:
+    cells = [f"{stores[engine][figure]:,.0f}" for engine in ("sqlite", "postgres") for figure in (ours, bare)]
+    return Row(what=what, cells=(cells[0], cells[1], cells[2], cells[3]))
+
+
+def _micros(microseconds: float) -> str:
+    return f"{microseconds:,.0f} µs"
+
+
 def aims(results: dict[str, Any]) -> Iterator[Aim]:
     """What is aimed at, where it was measured."""
     if latency := results.get("latency"):
@@ -154,14 +194,24 @@ def aims(results: dict[str, Any]) -> Iterator[Aim]:
         yield Aim(what="webhooks taken durably at 80 % of a bare endpoint", value=f"{share:.0%}", met=share >= 0.8)
 
 
-def for_terminal(document: dict[str, Any]) -> Table:
-    table = Table(box=SIMPLE, caption=_caption(document), caption_justify="left")
-    table.add_column("")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    for row in rows(document["results"]):
-        table.add_row(row.what, *row.cells)
-    return table
+def tables(results: dict[str, Any]) -> list[tuple[Sequence[str], list[Row]]]:
+    """Those that have rows, each with its columns."""
+    both = [(COLUMNS, list(rows(results))), (STORE_COLUMNS, list(store_rows(results)))]
+    return [(columns, found) for columns, found in both if found]
+
+
+def for_terminal(document: dict[str, Any]) -> Group:
+    """The tables, and below the last one what they are."""
+    shown = []
+    for columns, found in tables(document["results"]):
+        table = Table(box=SIMPLE)
+        table.add_column("")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for row in found:
+            table.add_row(row.what, *row.cells)
+        shown.append(table)
+    return Group(*shown, _caption(document))
 
 
 def aims_for_terminal(document: dict[str, Any]) -> Table:
@@ -173,17 +223,21 @@ def aims_for_terminal(document: dict[str, Any]) -> Table:
 
 def for_pipe(document: dict[str, Any]) -> str:
     """Columns of plain text."""
-    table = [("", *COLUMNS), *((row.what, *row.cells) for row in rows(document["results"]))]
-    lines = [*_aligned(table), "", _caption(document), ""]
+    lines = []
+    for columns, found in tables(document["results"]):
+        lines += [*_aligned([("", *columns), *((row.what, *row.cells) for row in found)]), ""]
+    lines += [_caption(document), ""]
     lines += _aligned([("met" if aim.met else "missed", aim.what, aim.value) for aim in aims(document["results"])])
     return "\n".join(lines)
 
 
 def for_readme(document: dict[str, Any]) -> str:
-    """A table in Markdown."""
-    lines = [f"| {' | '.join(('', *COLUMNS))} |", "|---|" + "---:|" * len(COLUMNS)]
-    lines += [f"| {' | '.join((row.what, *row.cells))} |" for row in rows(document["results"])]
-    return "\n".join([*lines, "", _caption(document)])
+    """The tables in Markdown."""
+    lines = []
+    for columns, found in tables(document["results"]):
+        lines += [f"| {' | '.join(('', *columns))} |", "|---|" + "---:|" * len(columns)]
+        lines += [f"| {' | '.join((row.what, *row.cells))} |" for row in found] + [""]
+    return "\n".join([*lines, _caption(document)])
 
 
 def put_into(text: str, table: str) -> str:

@@ -65,10 +65,18 @@ class Rig:
     :param name: sets its files and processes apart from those of other rigs.
     :param latency: seconds that each call of the simulated API takes.
     :param listener: start one, told by the webhooks of the first workspace and looking at that workspace alone.
+    :param store: its store; a SQLite file by default.
     """
 
     def __init__(
-        self, processes: Processes, home: Path, name: str, *, latency: float = 0.0, listener: bool = False
+        self,
+        processes: Processes,
+        home: Path,
+        name: str,
+        *,
+        latency: float = 0.0,
+        listener: bool = False,
+        store: str | None = None,
     ) -> None:
         self.home = home / name
         self.home.mkdir(parents=True)
@@ -79,6 +87,7 @@ class Rig:
         self.airbyte_url = f"http://127.0.0.1:{airbyte_port}"
         self.listener_url = f"http://127.0.0.1:{listener_port}" if listener else None
         self._env = scrubbed_environment(os.environ, *FOREIGN)
+        self._store = store or f"sqlite:///{self.home / 'listener.db'}"
         self._names: list[str] = []
         self._waiters = 0
         self._control = httpx.Client(trust_env=False, timeout=60)
@@ -96,8 +105,21 @@ class Rig:
         self.start("simulator", [COMMAND, "simulate", *(str(part) for item in options.items() for part in item)])
         self._wait_for("simulator", f"{self.airbyte_url}/_simulator")
         if listener:
-            self.start("listener", [COMMAND, "serve"], self._listener_settings(listener_port))
-            self._wait_for("listener", f"{self.listener_url}/readyz")
+            self._serve("listener", listener_port)
+
+    def another_listener(self) -> str:
+        """Another listener on the same store; its webhook URL is returned."""
+        (port,) = free_ports(1)
+        self._serve(f"listener-{port}", port)
+        return f"http://127.0.0.1:{port}/webhooks/default/{self.webhook_token}"
+
+    def _serve(self, what: str, port: int) -> None:
+        self.start(what, [COMMAND, "serve"], self._listener_settings(port))
+        self._wait_for(what, f"http://127.0.0.1:{port}/readyz")
+
+    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        """Of a process that belongs to it and is started by somebody else."""
+        return self._env | dict(more)
 
     def close(self) -> None:
         """End all of it."""
@@ -115,7 +137,7 @@ class Rig:
             "AIRBYTE_EVENTS_CLIENT_SECRET": self._secret,
             "AIRBYTE_EVENTS_WORKSPACE_IDS": self.get("")["workspace_id"],
             "AIRBYTE_EVENTS_PORT": str(port),
-            "AIRBYTE_EVENTS_STORE": f"sqlite:///{self.home / 'listener.db'}",
+            "AIRBYTE_EVENTS_STORE": self._store,
             "AIRBYTE_EVENTS_WEBHOOK_TOKENS": self.webhook_token,
             "AIRBYTE_EVENTS_API_TOKENS": self.api_token,
             "AIRBYTE_EVENTS_LOG_LEVEL": "warning",

@@ -1,0 +1,59 @@
+"""One listener and its streams: how long until the last of so many has seen every one of a burst of events."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from processes import StackError
+from rig import HERE, Rig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from processes import Processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """:param streams: how many, in turns.
+    :param events: that each of them sees.
+    """
+
+    streams: tuple[int, ...] = (1, 100, 1000)
+    events: int = 500
+
+
+FULL = Scale()
+QUICK = Scale(streams=(1, 50), events=50)
+
+
+def duration(scale: Scale) -> float:
+    """About how long it takes, in seconds."""
+    return 5 + sum(5 + count * scale.events * 0.0003 for count in scale.streams)
+
+
+def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+    """By number of streams: seconds from the first frame on a stream to the last on the last, and frames a second."""
+    found = {}
+    for count in scale.streams:
+        rig = Rig(processes, home, f"fanout-{count}", listener=True)
+        jobs = rig.start_jobs(scale.events)
+        command = [sys.executable, str(HERE / "streams.py"), "--url", str(rig.listener_url), "--streams", str(count)]
+        command += ["--jobs", f"{jobs[0]}-{jobs[-1]}", "--end", rig.airbyte_url]
+        told = subprocess.run(
+            command,
+            env=rig.environment({"FEED_TOKEN": rig.api_token}),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if told.returncode:
+            raise StackError(f"the streams failed:\n{told.stderr}")
+        found[str(count)] = json.loads(told.stdout)
+        rig.close()
+    return found

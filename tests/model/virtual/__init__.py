@@ -1,0 +1,1 @@
+"""Airbyte, a listener, a triggerer and readers of the feed, in process and in virtual time."""

@@ -1,0 +1,86 @@
+"""The listener is killed at any moment, under load, and started again on the same store."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from listening import Listener
+from postgres_server import PostgresServer
+from scene import Scene
+
+from airbyte_events.simulator import Simulator
+
+pytestmark = pytest.mark.anyio
+
+LONGEST_START = 0.8
+"""Seconds; a listener is up in 0.5 on a machine that does nothing else."""
+
+
+async def test_i1_i2_i5_kill_9_under_load(
+    airbyte: Simulator,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    dice: random.Random,
+    soak: bool,
+    report: Callable[..., None],
+) -> None:
+    rounds = 100 if soak else 2
+    scene = Scene(airbyte, http, tmp_path, dice)
+    verdict = await scene.play(partial(_kill, dice, rounds))
+    report("kill -9, SQLite", rounds=rounds, faults=rounds, **verdict.figures, more=str(scene.crowd))
+    verdict.check()
+
+
+async def test_i1_i2_i5_kill_9_under_load_with_postgresql(
+    airbyte: Simulator,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    dice: random.Random,
+    soak: bool,
+    report: Callable[..., None],
+    postgres: PostgresServer,
+) -> None:
+    """In some rounds it is PostgreSQL that is killed. Who dies holds a lease that outlasts a round: now and then there is
+    time for the next one to take over."""
+    rounds = 100 if soak else 2
+    killed = 0
+
+    async def kill(listener: Listener) -> None:
+        nonlocal killed
+        for number in range(rounds):
+            if number % 20 == 10:
+                await listener.ready(supervised=True)
+                await scene.until_told([job for job in scene.crowd.jobs if job.terminal])
+            if number % 5 < 4:
+                await _kill(dice, 1, listener)
+            else:
+                killed += 1
+                await anyio.sleep(dice.uniform(0, 0.8))
+                await anyio.to_thread.run_sync(postgres.stop, dice.choice((signal.SIGQUIT, signal.SIGKILL)))
+                await anyio.to_thread.run_sync(postgres.start)
+                await listener.ready(supervised=True)
+
+    scene = Scene(airbyte, http, tmp_path, dice, STORE=postgres.url())
+    verdict = await scene.play(kill, each_second=20)
+    more = f"{killed} of them PostgreSQL's; {scene.crowd}"
+    report("kill -9, PostgreSQL", rounds=rounds, faults=rounds, **verdict.figures, more=more)
+    verdict.check()
+
+
+async def _kill(dice: random.Random, rounds: int, listener: Listener) -> None:
+    for _ in range(rounds):
+        if dice.random() < 0.25:
+            await anyio.sleep(dice.uniform(0, LONGEST_START))
+        else:
+            await listener.ready()
+            await anyio.sleep(dice.uniform(0.1, 0.8))
+        await listener.kill()
+        listener.start()

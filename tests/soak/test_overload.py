@@ -1,0 +1,195 @@
+"""More than it can take: it stays small, alive and right, and who behaves well notices little."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_process
+import flood
+import httpx
+import pytest
+from crowd import until
+from listening import API_TOKEN, Listener
+from scene import Scene
+from streams import Streams
+from vitals import Vitals, watched
+
+from airbyte_events.client import FeedClient
+from airbyte_events.events import Cursor, JobRef
+from airbyte_events.simulator import Script, Simulator
+from airbyte_events.simulator.state import Job
+
+pytestmark = pytest.mark.anyio
+
+FLOOD_SECONDS = 60.0
+
+
+def running(airbyte: Simulator, count: int, *, since: timedelta = timedelta(0)) -> list[Job]:
+    """Jobs that run until they are told to end."""
+    world = airbyte.world
+    jobs = [world.start_job(world.add_connection(Script.hanging())) for _ in range(count)]
+    for job in jobs:
+        job.updated_at -= since
+    return jobs
+
+
+def end_unannounced(airbyte: Simulator, jobs: list[Job]) -> None:
+    url = airbyte.workspace.webhook_url("success")
+    airbyte.workspace.set_webhook(None)
+    for job in jobs:
+        airbyte.world.end_job(job, "succeeded")
+    airbyte.workspace.set_webhook(url)
+
+
+async def test_i1_i6_a_flood_of_webhooks(
+    airbyte: Simulator,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    dice: random.Random,
+    soak: bool,
+    report: Callable[..., None],
+) -> None:
+    """True ones over and over, tests, and such as are of no job, over far more connections than it has work for."""
+    scene = Scene(airbyte, http, tmp_path, dice)
+    jobs = running(airbyte, 5_000 if soak else 300)
+    end_unannounced(airbyte, jobs)
+    scene.crowd.jobs += jobs
+    true = flood.announcements(airbyte, jobs)
+    others = [b'{"text": "Hello World! %d"}' % number for number in range(len(true))]
+    bodies = [*true, *others, *dice.choices(true, k=2 * len(true))]
+    dice.shuffle(bodies)
+    requests = flood.notifications(scene.listener.webhooks, bodies)
+    outcome = flood.Outcome()
+    vitals = Vitals()
+
+    async def overwhelm(listener: Listener) -> None:
+        nonlocal outcome, vitals
+        async with watched(listener) as vitals:
+            outcome = await anyio.to_process.run_sync(
+                flood.run, ("127.0.0.1", listener.port), requests, 500, FLOOD_SECONDS
+            )
+
+    verdict = await scene.play(overwhelm, each_second=10)
+    figures = verdict.figures | {
+        "sent": verdict.sent + len(requests),
+        "acknowledged": verdict.acknowledged + len(outcome.acknowledged),
+    }
+    report("flood", rounds=1, **figures, more=f"{outcome}; {vitals}; {scene.crowd}")
+    verdict.check()
+    assert outcome.statuses.keys() <= {200, 202, 429, 503}, outcome
+    assert outcome.acknowledged
+    vitals.check(mebibytes=200)
+
+
+@pytest.mark.long
+async def test_i6_watched_jobs_and_streams_that_never_read(
+    airbyte: Simulator,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    dice: random.Random,
+    soak: bool,
+    report: Callable[..., None],
+) -> None:
+    """Some of the jobs are waited for by a hub, some end, and half of these ends are announced."""
+    count, ends = (10_000, 3_000) if soak else (300, 100)
+    scene = Scene(airbyte, http, tmp_path, dice)
+    crowd = scene.crowd
+    # Their latest change is too long ago for a look at what has changed.
+    watched_jobs = running(airbyte, count, since=timedelta(hours=2))
+    jobs = dice.sample(watched_jobs, ends)
+    crowd.jobs += jobs
+    vitals = Vitals()
+    faults: list[str] = []
+    begins = await scene.fill(4)
+
+    async def watch(listener: Listener) -> None:
+        nonlocal vitals
+        async with (
+            crowd.hub() as hub,
+            anyio.create_task_group() as tasks,
+            Streams(listener.port, Cursor(scene.first.epoch, begins), 20) as reading,
+            Streams(listener.port, scene.first, 20, stalled=True) as stalled,
+            watched(listener) as vitals,
+        ):
+            client = FeedClient(http, listener.url, API_TOKEN)
+            for start in range(0, count, 500):
+                refs = [JobRef("default", job.id) for job in watched_jobs[start : start + 500]]
+                assert not (await client.watch(refs)).unknown
+            for job in jobs[:: max(1, ends // 500)]:
+                crowd.wait(tasks, hub, job.id)
+            end_unannounced(airbyte, jobs[::2])
+            for job in jobs[1::2]:
+                airbyte.world.end_job(job, "failed")
+                await anyio.lowlevel.checkpoint()
+            head = await scene.until_told(jobs)
+            await until(lambda: crowd.results.keys() >= crowd.waited, "all waiters of what ended")
+            for stream in stalled.streams:
+                stream.transport.resume_reading()
+            for streams, first in ((reading, begins), (stalled, 0)):
+                await streams.until_seen(head)
+                for stream in streams.streams:
+                    upto = [sequence for sequence in stream.seen if sequence <= head]
+                    # One that did not read for a minute may have been left; then it would resume where it is.
+                    complete = len(upto) == head - first or (streams is stalled and stream.ended.is_set())
+                    if not complete or upto != list(range(first + 1, first + len(upto) + 1)):
+                        faults.append(f"a stream was told {len(upto)} of {head - first} events")
+
+    verdict = await scene.play(watch, each_second=2)
+    asked = airbyte.traffic.counts
+    more = (
+        f"{count:,} jobs watched, {ends:,} end; {asked['GET /jobs']:,} lists, {asked['GET /jobs/{id}']:,} reads;"
+        f" 20 streams that stall; {vitals}"
+    )
+    report("watched jobs, stalled streams", rounds=1, **verdict.figures, more=more)
+    verdict.check()
+    assert not faults, faults[:5]
+    vitals.check(mebibytes=300)
+
+
+async def test_i5_every_stream_sees_all(
+    airbyte: Simulator,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    dice: random.Random,
+    soak: bool,
+    report: Callable[..., None],
+) -> None:
+    """In two phases: so many jobs end, then each stream is shown to have been told of every one."""
+    count, ends, stalled = (1_000, 300, 50) if soak else (100, 50, 10)
+    scene = Scene(airbyte, http, tmp_path, dice)
+    jobs = running(airbyte, ends)
+    scene.crowd.jobs += jobs
+    vitals = Vitals()
+    seen: list[list[int]] = []
+    took = 0.0
+
+    async def fan_out(listener: Listener) -> None:
+        nonlocal vitals, took
+        async with (
+            Streams(listener.port, Cursor(scene.first.epoch, begins), count - stalled) as streams,
+            Streams(listener.port, scene.first, stalled, stalled=True),
+            watched(listener) as vitals,
+        ):
+            began = anyio.current_time()
+            for job in jobs:
+                airbyte.world.end_job(job, dice.choice(("succeeded", "failed")))
+                await anyio.lowlevel.checkpoint()
+            await streams.until_seen(await scene.until_told(jobs))
+            took = anyio.current_time() - began
+            seen.extend(stream.seen for stream in streams.streams)
+
+    begins = await scene.fill(4)
+    verdict = await scene.play(fan_out, each_second=2)
+    told = sum(map(len, seen))
+    complete = [each == list(range(begins + 1, begins + len(each) + 1)) and len(each) >= ends for each in seen]
+    figures = verdict.figures | {"seen": verdict.seen + told, "lost": verdict.lost + complete.count(False)}
+    more = f"{count:,} streams, {stalled} never read; {told / took:,.0f} told a second; {vitals}"
+    report("fan-out", rounds=1, **figures, more=more)
+    verdict.check()
+    assert all(complete)
+    vitals.check(mebibytes=250)
