@@ -2,7 +2,7 @@
 # what the lowest supported Airflow needs into .venv-lowest, and what has the official provider beside ours into .venv-both.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench lint types layers package clean
+.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench fuzz soak browser screenshots docs walkthrough lint types layers package clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough. PYTHON=… on the command line chooses another.
@@ -17,7 +17,7 @@ help:  ## show this list
 demo: .venv/.stamp-run  ## run a simulated Airbyte, the listener and a real Airflow, and show a pushed task
 	@$(BIN)/python deploy/demo/demo.py $(ARGS)
 
-test: .venv/.stamp-dev  ## unit and integration tests
+test: .venv/.stamp-dev  ## unit, integration, model and documentation tests
 	@$(BIN)/pytest $(ARGS)
 
 # That Airflow warns of its own modules' names.
@@ -36,6 +36,25 @@ coexistence: .venv-both/.stamp-both  ## tests beside the official provider, in o
 bench: .venv/.stamp-dev  ## compare with the official provider
 	@PYTHONPATH=.:deploy/demo $(BIN)/python deploy/bench/bench.py $(ARGS)
 
+fuzz: .venv/.stamp-dev  ## look for bugs with made-up input, for FUZZ_SECONDS (300), and say what was tried
+	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --fuzz-seconds=$(or $(FUZZ_SECONDS),300) $(ARGS)
+
+soak: .venv/.stamp-dev  ## crash, power loss, faults on the wire and load, in about 12 minutes, and say what was done
+	@$(BIN)/pytest tests/soak --soak $(ARGS)
+
+browser: .venv/.stamp-dev  ## the dashboard in a real browser: wants Chromium
+	@$(BIN)/pytest tests/browser $(ARGS)
+
+screenshots: .venv/.stamp-dev  ## make docs/screenshots anew: wants Chromium
+	@$(BIN)/python tests/browser/screenshots.py docs/screenshots
+
+docs: .venv/.stamp-dev  ## build the documentation into build/docs; a warning is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
+walkthrough: .venv/.stamp-dev  ## walk through all of it as docs/walkthrough.md says
+	@$(BIN)/python deploy/walkthrough.py
+
 lint: .venv/.stamp-dev  ## style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -43,6 +62,10 @@ lint: .venv/.stamp-dev  ## style
 types: .venv/.stamp-dev  ## strict types
 	@$(BIN)/mypy
 	@MYPYPATH=deploy/demo:deploy/bench:tests/e2e $(BIN)/mypy deploy tests/e2e
+	@MYPYPATH=tests/soak:tests $(BIN)/mypy tests/soak
+	@MYPYPATH=tests/model $(BIN)/mypy tests/model
+	@$(BIN)/mypy tests/docs docs/conf.py docs/from_code.py
+	@MYPYPATH=deploy/demo:tests/browser $(BIN)/mypy tests/browser
 
 layers: .venv/.stamp-dev  ## imports run downwards only
 	@$(BIN)/lint-imports

@@ -8,6 +8,7 @@ _SERVER = frozenset(
     {
         "h11",
         "platformdirs",
+        "prometheus_client",
         "pydantic",
         "pydantic_core",
         "pydantic_settings",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -18,22 +19,32 @@ import httpx
 from pydantic import SecretStr
 from starlette.types import ASGIApp
 
-from airbyte_events import __version__
-from airbyte_events.airbyte import AirbyteClient, Credentials
+from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.answers import no_cookies
 from airbyte_events.api import API
 from airbyte_events.app import create_app
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import EventBus
-from airbyte_events.errors import SettingsError
+from airbyte_events.certificate import Certificate
+from airbyte_events.duties import Duties, Work
+from airbyte_events.errors import LeaseLost, SettingsError
 from airbyte_events.feed import Feed
-from airbyte_events.inbox import Inbox
-from airbyte_events.monitor import Monitor
-from airbyte_events.polling import Poller, Ticks
-from airbyte_events.server import Server, bind, url_of
+from airbyte_events.forwarding import Forwarder
+from airbyte_events.greeting import announce, report
+from airbyte_events.headers import SecurityHeaders
+from airbyte_events.health import StoreHealth
+from airbyte_events.limits import Visitors
+from airbyte_events.logs import configure_logging, log_event
+from airbyte_events.metrics import Metrics, MetricsPage
+from airbyte_events.polling import Ticks
+from airbyte_events.retention import Retention
+from airbyte_events.rotation import Secrets, credentials_of, digests_of
+from airbyte_events.server import Server, allow_open_files, bind, url_of
 from airbyte_events.settings import InstanceSettings, Settings
-from airbyte_events.store import EventStore
-from airbyte_events.store.memory import MemoryStore
-from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.sources import Sources
+from airbyte_events.status import Status
+from airbyte_events.store import EventStore, Lease
+from airbyte_events.targets import Targets, refuse_loops
 from airbyte_events.webhook import Receiver
 
 logger = logging.getLogger(__name__)
@@ -41,34 +52,84 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 4
 """What is under way when a signal comes has so long to end."""
 
+_TOKEN_SECONDS = 10.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """An assembled listener, whose sources run.
+    """An assembled listener, whose sources run unless another one that shares the store runs them.
 
     :param app: everything but what ``receiver_app`` has.
     :param receiver_app: the webhook receiver, where it has an address of its own.
+    :param store: what it keeps its events in.
     :param bus: closing it ends every stream.
+    :param duties: what it does alone of all that share the store.
     :param new_tokens: tokens that were made just now, by what they open: ``webhook``, ``api``.
+    :param secrets: those in use.
     """
 
     app: ASGIApp
     receiver_app: ASGIApp | None
+    store: EventStore
     bus: EventBus
+    duties: Duties
     new_tokens: dict[str, str]
+    secrets: Secrets
+
+    def drain(self) -> None:
+        """End every stream, and leave to others what they can do."""
+        self.bus.close()
+        self.duties.stop()
+
+
+def _work(sources: Sources, forwarder: Forwarder) -> Work:
+    """What is done for an instance by the one listener that holds its lease."""
+
+    async def work(lease: Lease) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(forwarder.run)
+            await sources.run(lease)
+            tasks.cancel_scope.cancel()
+
+    return work
+
+
+async def _tell(bus: EventBus, metrics: Metrics, sources: Mapping[str, Sources]) -> None:
+    """Count and log what enters the log, until cancelled."""
+    with bus.subscribe() as events:
+        async for event in events:
+            metrics.take(event)
+            here = sources.get(event.ref.instance)
+            log_event(event, found_here=here is not None and here.monitor is not None)
 
 
 @contextlib.asynccontextmanager
-async def assemble(settings: Settings) -> AsyncIterator[Listener]:
+async def assemble(
+    settings: Settings,
+    *,
+    store: EventStore | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    certificate: Certificate | None = None,
+) -> AsyncIterator[Listener]:
     """Everything but the server: ``async with assemble(settings) as listener``.
 
+    :param store: in place of the one that the settings name.
+    :param transport: what Airbyte is asked by; sockets unless given.
+    :param certificate: the one that it is served with.
     :raises StoreError: if the store can't be opened.
+    :raises SettingsError: if it would forward to itself.
     """
     async with (
-        _open_store(settings) as store,
+        settings.store.store() if store is None else store as store,
         EventBus(store) as bus,
-        httpx.AsyncClient(follow_redirects=False) as http,
+        contextlib.AsyncExitStack() as stack,
     ):
+        metrics = Metrics()
+        options: dict[str, Any] = {"transport": transport, "verify": httpx.create_ssl_context()}
+        clients = {
+            name: _client(await stack.enter_async_context(_http(event_hooks=metrics.hooks(name), **options)), each)
+            for name, each in settings.instances.items()
+        }
         new_tokens: dict[str, str] = {}
         webhook_tokens = await _tokens(store, "webhook", settings.webhook_tokens, new_tokens)
         api_tokens = await _tokens(store, "api", settings.api_tokens, new_tokens)
@@ -77,11 +138,24 @@ async def assemble(settings: Settings) -> AsyncIterator[Listener]:
             proven=max(settings.poll_interval, settings.poll_interval_proven),
             idle=max(settings.poll_interval, settings.poll_interval_idle),
         )
-        monitors = {name: Monitor(name, _client(http, each), store) for name, each in settings.instances.items()}
-        inboxes = {name: Inbox(monitor, store) for name, monitor in monitors.items()}
-        pollers = {name: Poller(monitor, ticks) for name, monitor in monitors.items()}
-        receiver = Receiver(store, inboxes, webhook_tokens)
-        feed = Feed(bus, store, {name: monitor.airbyte.url for name, monitor in monitors.items()})
+        sources = {name: Sources(name, each, store, ticks) for name, each in clients.items()}
+        targets = {
+            name: Targets(url.get_secret_value() for url in each.forward_urls)
+            for name, each in settings.instances.items()
+        }
+        refuse_loops(targets, webhook_tokens.accepts)
+        works = {
+            f"sources/{name}": _work(each, Forwarder(name, targets[name], store)) for name, each in sources.items()
+        }
+        retention = Retention(store, age=timedelta(days=settings.retain_days), events=settings.retain_events)
+        works["retention"] = retention.run
+        health = StoreHealth(store)
+        duties = Duties(store, works)
+        visitors = Visitors(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
+        receiver = metrics.measured(
+            Receiver(store, sources, webhook_tokens, visitors, targets, health.doubt, metrics.commits.observe)
+        )
+        feed = Feed(bus, store, {name: each.airbyte.url for name, each in sources.items()})
 
         def unready() -> dict[str, str]:
             faults = {}
@@ -89,56 +163,76 @@ async def assemble(settings: Settings) -> AsyncIterator[Listener]:
                 faults["listener"] = "is shutting down"
             if not bus.healthy:
                 faults["store"] = "can't be read"
+            elif not health.writable:
+                faults["store"] = "can't be written"
             return faults
 
         apart = settings.webhook_apart is not None
         listener = Listener(
-            app=create_app(API(feed, monitors, inboxes), None if apart else receiver, api_tokens, unready),
-            receiver_app=receiver if apart else None,
+            app=create_app(
+                API(feed, sources, targets),
+                Status(store, bus, sources, duties, unready),
+                MetricsPage(metrics, store, feed, sources, duties),
+                None if apart else receiver,
+                api_tokens,
+                unready,
+                visitors,
+            ),
+            receiver_app=SecurityHeaders(receiver) if apart else None,
+            store=store,
             bus=bus,
+            duties=duties,
             new_tokens=new_tokens,
+            secrets=Secrets(
+                webhook_tokens=webhook_tokens,
+                api_tokens=api_tokens,
+                clients=clients,
+                certificate=certificate,
+            ),
         )
-        async with anyio.create_task_group() as sources:
-            for name in monitors:
-                sources.start_soon(inboxes[name].run)
-                sources.start_soon(pollers[name].run)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(health.run)
+            tasks.start_soon(duties.run)
+            tasks.start_soon(_tell, bus, metrics, sources)
             yield listener
-            sources.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     """Run a listener until SIGTERM or SIGINT.
 
+    :param reload: reads the settings anew, for secrets that have changed.
     :return: the exit code, 0 after an orderly end.
     :raises SettingsError: if it can't listen where it should.
     :raises StoreError: if the store can't be opened.
     """
-    _configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
+    certificate = None
+    if settings.tls_certfile is not None:
+        certificate = Certificate(settings.tls_certfile, settings.tls_keyfile)
+    allow_open_files()
     with contextlib.ExitStack() as stack:
         wanted = [(settings.host, settings.port), *([settings.webhook_apart] if settings.webhook_apart else [])]
         bound = [stack.enter_context(_bind(*address)) for address in wanted]
-        anyio.run(_serve, settings, bound)
+        anyio.run(_serve, settings, reload, bound, certificate)
     return 0
 
 
-async def _serve(settings: Settings, bound: list[socket.socket]) -> None:
+async def _serve(
+    settings: Settings, reload: Callable[[], Settings], bound: list[socket.socket], certificate: Certificate | None
+) -> None:
     # The signals first: one that comes while the store opens waits there.
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with assemble(settings) as listener:
+        async with assemble(settings, certificate=certificate) as listener:
             apps = [listener.app, *([listener.receiver_app] if listener.receiver_app else [])]
-            servers = [
-                Server(
-                    app,
-                    timeout_graceful_shutdown=DRAIN_SECONDS,
-                    ssl_certfile=settings.tls_certfile,
-                    ssl_keyfile=settings.tls_keyfile,
-                )
-                for app in apps
-            ]
+            tls = None if certificate is None else certificate.context
+            servers = [Server(app, timeout_graceful_shutdown=DRAIN_SECONDS, tls=tls) for app in apps]
             scheme = "https" if settings.tls_certfile else "http"
-            _announce(settings, listener, [url_of(each, scheme=scheme) for each in bound])
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_stop_on_signal, signals, listener.bus, servers)
+            announce(settings, listener.new_tokens, [url_of(each, scheme=scheme) for each in bound])
+            async with _http() as http, anyio.create_task_group() as tasks:
+                tasks.start_soon(report, settings, http, listener.store)
+                tasks.start_soon(_stop_on_signal, signals, listener, servers)
+                tasks.start_soon(listener.secrets.follow, reload)
                 async with anyio.create_task_group() as serving:
                     for server, where in zip(servers, bound, strict=True):
                         serving.start_soon(server.serve, [where])
@@ -146,13 +240,13 @@ async def _serve(settings: Settings, bound: list[socket.socket]) -> None:
     logger.info("stopped")
 
 
-async def _stop_on_signal(signals: AsyncIterator[signal.Signals], bus: EventBus, servers: list[Server]) -> None:
+async def _stop_on_signal(signals: AsyncIterator[signal.Signals], listener: Listener, servers: list[Server]) -> None:
     first = await anext(signals)
     # The second one is not left to the event loop: it works whatever that is busy with, until the very end.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, _exit_at_once)
     logger.info("%s: finishing what is under way; once more to stop at once", first.name)
-    bus.close()
+    listener.drain()
     for server in servers:
         server.should_exit = True
 
@@ -162,33 +256,32 @@ def _exit_at_once(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
-@contextlib.asynccontextmanager
-async def _open_store(settings: Settings) -> AsyncIterator[EventStore]:
-    store: EventStore = MemoryStore() if settings.store.path is None else SQLiteStore(settings.store.path)
-    async with store:
-        yield store
-
-
 async def _tokens(store: EventStore, name: str, given: tuple[SecretStr, ...], new: dict[str, str]) -> Tokens:
     if given:
-        return Tokens(digest_of(token.get_secret_value()) for token in given)
-    # Made once and shown once; what is kept is a digest.
-    digest = await store.recall(f"{name}_token")
-    if digest is None:
-        new[name] = new_token()
-        digest = digest_of(new[name])
-        await store.remember(f"{name}_token", digest)
+        return Tokens(digests_of(given))
+    # Made once and shown once; what is kept is a digest. Of several listeners that start together one makes it.
+    key, holder = f"{name}_token", new_token()
+    while (digest := await store.recall(key)) is None:
+        lease = await store.acquire(key, holder, _TOKEN_SECONDS)
+        if lease is None:
+            await anyio.sleep(_TOKEN_SECONDS / 100)
+        elif await store.recall(key) is None:
+            token = new_token()
+            with contextlib.suppress(LeaseLost):
+                await store.remember(key, digest_of(token), lease=lease)
+                new[name] = token
     return Tokens([digest])
 
 
+def _http(**options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(follow_redirects=False, cookies=no_cookies(), **options)
+
+
 def _client(http: httpx.AsyncClient, instance: InstanceSettings) -> AirbyteClient:
-    credentials = None
-    if instance.client_id is not None and instance.client_secret is not None:
-        credentials = Credentials(client_id=instance.client_id, client_secret=instance.client_secret.get_secret_value())
     return AirbyteClient(
         http,
         instance.airbyte_url,
-        credentials=credentials,
+        credentials=credentials_of(instance),
         token_url=instance.token_url,
         workspace_ids=instance.workspace_ids,
     )
@@ -202,37 +295,3 @@ def _bind(host: str, port: int) -> socket.socket:
             f"can't listen on {host} port {port}: {exc.strerror}; set AIRBYTE_EVENTS_HOST and AIRBYTE_EVENTS_PORT,"
             " for example AIRBYTE_EVENTS_PORT=8485"
         ) from exc
-
-
-def _announce(settings: Settings, listener: Listener, addresses: list[str]) -> None:
-    """Say on standard output what runs and how to reach it; tokens that were made just now are shown here only."""
-    webhook = listener.new_tokens.get("webhook", "<webhook token>")
-    lines = [
-        f"airbyte-events {__version__} listens on {' and '.join(addresses)}",
-        f"  store      {settings.store}",
-    ]
-    for name, instance in settings.instances.items():
-        lines.append(f"  Airbyte    {instance.airbyte_url} ({name})")
-        lines.append(f"  webhooks   {addresses[-1]}/webhooks/{name}/{webhook}")
-    if "api" in listener.new_tokens:
-        lines.append(f"  API token  {listener.new_tokens['api']}")
-    if listener.new_tokens:
-        lines.append("  The tokens above were made just now and are not shown again.")
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-
-
-def _not_cut_off(record: logging.LogRecord) -> bool:
-    """No traceback for each request that a drain cuts off: one line says how many there were."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
-    )
-    for library in ("httpx", "httpcore"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    # It warns twice of every POST of Airbyte's: that an upgrade is offered, and that it is not taken.
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn.error").addFilter(_not_cut_off)

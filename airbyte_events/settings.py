@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from platformdirs import user_data_path
@@ -23,6 +24,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -32,8 +34,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from airbyte_events.addresses import parse_network
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
-from airbyte_events.errors import SettingsError
+from airbyte_events.errors import SettingsError, StoreError
 from airbyte_events.settings_sources import (
     DEFAULT_INSTANCE,
     INSTANCE_NAME,
@@ -46,22 +49,30 @@ from airbyte_events.settings_sources import (
     variables,
     without_file,
 )
+from airbyte_events.store import EventStore
+from airbyte_events.store.memory import MemoryStore
+from airbyte_events.store.postgres_url import PostgresURL
+from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.targets import Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreLocation:
-    """Where events are kept.
+    """Where events are kept. What it shows of itself holds no password.
 
-    :param kind: ``sqlite``, or ``memory`` for events that end with the process.
+    :param kind: ``sqlite``, ``postgresql``, or ``memory`` for events that end with the process.
     :param path: the database file of ``sqlite``, as it was written: a relative one counts from the working directory.
+    :param url: the database of ``postgresql``.
     """
 
-    kind: Literal["sqlite", "memory"]
+    kind: Literal["sqlite", "postgresql", "memory"]
     path: Path | None = None
+    url: PostgresURL | None = None
 
     @classmethod
     def parse(cls, url: str) -> StoreLocation:
-        """:raises ValueError: if the text is not the URL of a store that this version has."""
+        """:raises ValueError: if the text is not the URL of a store that this version has; the message holds nothing
+        of it."""
         if url == "memory:":
             return cls(kind="memory")
         scheme, colon, rest = url.partition(":")
@@ -69,8 +80,10 @@ class StoreLocation:
             raise ValueError(
                 "a store in memory is written memory:, a file sqlite:///relative.db or sqlite:////absolute.db"
             )
+        if scheme in {"postgresql", "postgres"}:
+            return cls(kind="postgresql", url=PostgresURL.parse(url))
         if scheme != "sqlite" or not colon:
-            raise ValueError("no such store in this version, which has sqlite and memory")
+            raise ValueError("no such store in this version, which has sqlite, postgresql and memory")
         if not rest.startswith("///"):
             raise ValueError("sqlite wants three slashes before a relative path and four before an absolute one")
         path = rest[3:]
@@ -83,7 +96,25 @@ class StoreLocation:
         """A file in the user's data folder."""
         return cls(kind="sqlite", path=user_data_path("airbyte-events", appauthor=False) / "events.db")
 
+    def store(self) -> EventStore:
+        """The store, yet to be opened.
+
+        :raises StoreError: if the driver that it wants is not installed.
+        """
+        # Imported where it is wanted: not every installation has a driver.
+        if self.url is not None:
+            try:
+                from airbyte_events.store.postgres import PostgresStore
+            except ImportError as exc:
+                raise StoreError(
+                    f"there is no driver for PostgreSQL ({exc}): pip install 'airbyte-events[postgres]'"
+                ) from None
+            return PostgresStore(self.url)
+        return MemoryStore() if self.path is None else SQLiteStore(self.path)
+
     def __str__(self) -> str:
+        if self.url is not None:
+            return str(self.url)
         return "memory:" if self.path is None else f"sqlite:///{self.path}"
 
 
@@ -157,6 +188,45 @@ def _strong(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return tokens
 
 
+def _targets(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    Targets(url.get_secret_value() for url in urls)
+    return urls
+
+
+def _sendable(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{1,4096}", token.get_secret_value()):
+        raise ValueError("it has characters that no token has")
+    return token
+
+
+def check_address(url: str) -> str:
+    """The address of a listener without what comes after it.
+
+    :raises ValueError: if it is none; the message does not repeat it.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\\]", url):
+        raise ValueError("not an address that begins with http:// or https:// and has a host")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("an address has neither user name nor query here")
+    if "/webhooks/" in parts.path:
+        raise ValueError("without /webhooks/ and what comes after it, as that is a secret of its own")
+    return url.rstrip("/")
+
+
+def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            parse_network(value)
+        except ValueError:
+            raise ValueError("not networks such as 192.0.2.0/24 or addresses, with commas between") from None
+    return values
+
+
 def _there(file: Path) -> Path:
     if not file.is_file():
         raise ValueError("no such file")
@@ -164,6 +234,8 @@ def _there(file: Path) -> Path:
 
 
 def _store(value: object) -> object:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     return StoreLocation.parse(value.strip()) if isinstance(value, str) else value
 
 
@@ -184,11 +256,16 @@ def is_loopback(host: str) -> bool:
 
 _Workspaces = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_uuids)]
 _Tokens = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_strong)]
+_ForwardURLs = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_targets)]
+_Address = Annotated[str, AfterValidator(check_address)]
+_Networks = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_networks)]
 _ExistingFile = Annotated[Path, AfterValidator(_there)]
-_Store = Annotated[StoreLocation, BeforeValidator(_store)]
+_Store = Annotated[StoreLocation, BeforeValidator(_store), PlainSerializer(str)]
 _Host = Annotated[str, BeforeValidator(_host)]
 _Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65535)]
 _Seconds = Annotated[float, BeforeValidator(_no_bool), Field(ge=0.1, le=3600, allow_inf_nan=False)]
+_Days = Annotated[float, BeforeValidator(_no_bool), Field(ge=0.01, le=36500, allow_inf_nan=False)]
+_Events = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=10**15)]
 _Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 _A_PORT = "not a port, a whole number from 0 to 65535"
@@ -241,6 +318,15 @@ class InstanceSettings(BaseModel):
         example="https://airbyte.example.com/api/public/v1/applications/token",
         by_default="`/applications/token` of the API",
     )
+    forward_urls: _ForwardURLs = _setting(
+        (),
+        meaning="Where notifications are forwarded to, such as a Slack channel. URLs, or `KIND=URL` for one kind "
+        "alone: `success`, `failure`, `connectionUpdate`, `connectionUpdateActionRequired`, `syncDisabled`, "
+        "`syncDisabledWarning`.",
+        must_be=_A_LIST,
+        example="failure=https://hooks.slack.com/services/T000/B000/XXXX",
+        by_default="nowhere",
+    )
 
     @field_validator("airbyte_url")
     @classmethod
@@ -286,8 +372,9 @@ class Settings(BaseSettings):
     )
     store: _Store = _setting(
         StoreLocation.default,
-        meaning="Where events are kept: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `memory:` for as long as "
-        "the process lives.",
+        meaning="Where events are kept: `sqlite:///relative.db`, `sqlite:////absolute.db`, "
+        "`postgresql://user:password@host/database` ([PostgreSQL](postgresql.md)), or `memory:` for as long as the "
+        "process lives.",
         must_be=_A_TEXT,
         example="sqlite:////var/lib/airbyte-events/events.db",
         by_default="a file in the user's data folder",
@@ -329,6 +416,20 @@ class Settings(BaseSettings):
         example="what this prints: openssl rand -hex 32",
         by_default="made at start, on loopback only",
     )
+    webhook_allow: _Networks = _setting(
+        (),
+        meaning="Networks that webhooks may come from; to all others the receiver is not there.",
+        must_be=_A_LIST,
+        example="192.0.2.0/24,2001:db8::/32",
+        by_default="all",
+    )
+    trusted_proxies: _Networks = _setting(
+        (),
+        meaning="Proxies whose `X-Forwarded-For` tells where a request comes from.",
+        must_be=_A_LIST,
+        example="192.0.2.7",
+        by_default="none",
+    )
     tls_certfile: _ExistingFile | None = _setting(
         None, meaning="Serve HTTPS with this certificate chain (PEM).", must_be=_A_TEXT, example="/etc/ssl/events.pem"
     )
@@ -351,11 +452,50 @@ class Settings(BaseSettings):
     poll_interval_idle: _Seconds = _setting(
         300.0, meaning="The same while no job is watched.", must_be=_AN_INTERVAL, example="300"
     )
+    retain_days: _Days = _setting(
+        30.0,
+        meaning="Days for which events and settled notifications are kept. The latest state of each job always is.",
+        must_be="not a number of days from 0.01 to 36500",
+        example="90",
+    )
+    retain_events: _Events = _setting(
+        1_000_000,
+        meaning="How many events are kept at most, whatever their age.",
+        must_be="not a whole number from 1 on",
+        example="5000000",
+    )
+    public_url: _Address | None = _setting(
+        None,
+        meaning="Where Airbyte reaches the listener: what stands before `/webhooks/` in the URL that it sends to. "
+        "`airbyte-events webhooks` and `doctor` take it from here.",
+        must_be=_A_TEXT,
+        example="https://events.example.com",
+    )
+    listener_url: _Address | None = _setting(
+        None,
+        meaning="The listener that commands such as `airbyte-events tail` ask. `serve` passes it over.",
+        must_be=_A_TEXT,
+        example="https://events.example.com",
+        by_default="the one of these settings, on this machine",
+    )
+    listener_token: Annotated[SecretStr, AfterValidator(_sendable)] | None = _setting(
+        None,
+        meaning="What those commands show it: one of its `API_TOKENS`.",
+        must_be=_A_TEXT,
+        example="what serve printed when it made its tokens",
+        by_default="the first of `API_TOKENS`, on this machine",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _Lower] = _setting(
         "info",
         meaning="The least grave log lines to write: `debug`, `info`, `warning` or `error`.",
         must_be="not one of debug, info, warning, error",
         example="info",
+    )
+    log_format: Annotated[Literal["console", "json"], _Lower] = _setting(
+        "console",
+        meaning="How to write them: `console` for people, `json` for an object a line ([Operations](operations.md)).",
+        must_be="not one of console, json",
+        example="json",
     )
 
     @classmethod
@@ -442,17 +582,32 @@ class _Exactly(Settings):
         return (init_settings,)
 
 
-def load(config: Path | None = None, *, host: str | None = None, port: int | None = None) -> Settings:
+class _OfStore(Settings):
+    @field_validator("instances")
+    @classmethod
+    def _named(cls, instances: dict[str, InstanceSettings]) -> dict[str, InstanceSettings]:
+        return instances
+
+
+def load(
+    config: Path | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    store: str | None = None,
+    listens: bool = True,
+) -> Settings:
     """The settings, from options (what is given here), the environment and the TOML file, the first of them first.
 
     :param config: the TOML file; without it that of ``AIRBYTE_EVENTS_CONFIG``, if it is set.
+    :param listens: whether there has to be an Airbyte to listen for.
     :raises SettingsError: if a setting is missing, wrong or unknown; the message is one line that names it, its fault
         and an example, and holds no value that was given.
     """
-    options = {"config": config, "host": host, "port": port}
+    options = {"config": config, "host": host, "port": port, "store": store}
     options = {name: value for name, value in options.items() if value is not None}
     try:
-        return Settings(**options)  # type: ignore[arg-type]  # they are what their annotations say
+        return (Settings if listens else _OfStore)(**options)  # type: ignore[arg-type]  # they are what their annotations say
     except ValidationError as exc:
         # No context: a validation error knows the values, though it does not show them.
         raise SettingsError(_explained(exc, options)) from None

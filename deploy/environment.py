@@ -64,7 +64,12 @@ class Kind:
 PACKAGE = ("-e", ".[server,airflow]")
 KINDS = {
     "run": Kind(ROOT / ".venv", "the package with Airflow 3.3", (*PACKAGE, AIRFLOW)),
-    "dev": Kind(ROOT / ".venv", "tools for tests, linting and packaging", ("--group", "dev"), after=("run",)),
+    "dev": Kind(
+        ROOT / ".venv",
+        "tools for tests, linting and packaging",
+        ("-e", ".[server,postgres,airflow]", "--group", "dev"),
+        after=("run",),
+    ),
     "lowest": Kind(
         ROOT / ".venv-lowest", "the package with the lowest Airflow, and tests", (*PACKAGE, "--group", "lowest")
     ),

@@ -1,8 +1,9 @@
 """The listener within Airflow's API server, for those who want no further process.
 
 Airflow runs the lifespan of a FastAPI application that a plugin mounts, and no other's: so that is what this is. An API
-server can have several worker processes, and one store has one owner. Whichever worker gets the store is the listener,
-the others pass on to it what they are asked, and one of them takes over when it ends.
+server can have several worker processes. A database they share, and each of them is a listener. A file has one owner:
+whichever worker gets it is the listener, the others pass on to it what they are asked, and one of them takes over when
+it ends.
 """
 
 from __future__ import annotations
@@ -95,29 +96,34 @@ class MountedListener(FastAPI):
         self._ended = anyio.Event()
         try:
             settings = self._load_settings()
-            if settings.store.path is None:
+            if settings.store.kind == "memory":
                 raise SettingsError(
                     "AIRBYTE_EVENTS_STORE: each worker of an API server would have a memory of its own; "
                     "for example AIRBYTE_EVENTS_STORE=sqlite:////var/lib/airbyte-events/events.db"
                 )
-            path = passage_path(settings.store.path)
+            path = None if settings.store.path is None else passage_path(settings.store.path)
             while not self._closing.is_set():
                 try:
                     await self._listen(settings, path)
                 except StoreLocked:
-                    await self._pass_on(path)
+                    if path is not None:
+                        await self._pass_on(path)
         except SettingsError as exc:
             self._fail(f"it does not start: {exc}")
         finally:
             self._ended.set()
 
-    async def _listen(self, settings: Settings, path: Path) -> None:
+    async def _listen(self, settings: Settings, path: Path | None) -> None:
+        """:param path: where others pass on to it, if they have to."""
         try:
-            async with assemble(settings) as listener, serve_passage(listener.app, path):
+            async with (
+                assemble(settings) as listener,
+                contextlib.nullcontext() if path is None else serve_passage(listener.app, path),
+            ):
                 logger.info("the mounted listener: this process is it; its store is %s", settings.store)
                 with self._answering("listening", listener.app):
                     await self._closing.wait()
-                    listener.bus.close()
+                    listener.drain()
         except StoreLocked:
             raise
         except AirbyteEventsError as exc:

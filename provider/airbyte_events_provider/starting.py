@@ -11,8 +11,8 @@ from airflow.triggers.base import StartTriggerArgs
 
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.errors import AirbyteError, AirbyteEventsError
+from airbyte_events.submission import How, OnConflict, find_created, submit
 from airbyte_events_provider.connections import SECTION
-from airbyte_events_provider.submission import How, OnConflict, find_created, submit
 
 if TYPE_CHECKING:
     from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator

@@ -18,6 +18,7 @@ from airbyte_events.errors import AirbyteError, HubClosed
 from airbyte_events.events import JobEvent, JobStatus, Origin, parse_time
 from airbyte_events.monitor import event_of
 from airbyte_events_provider.hub import HubKey, shared_hub
+from airbyte_events_provider.measures import count_end
 from airbyte_events_provider.outcome import TIMEOUT, arrival, describe, missing_records, outcome
 from airbyte_events_provider.watching import Watch, watch_once
 
@@ -108,6 +109,7 @@ async def await_sync(key: HubKey, sought: Sought, *, until: float | None, poll_i
     if event is None:
         return {"status": TIMEOUT, "message": said, "job_id": None, "job": None}
     logger.info("%s", arrival(event))
+    count_end(event)
     return outcome(event)
 
 

@@ -392,6 +392,26 @@ class TestRefusals:
         assert ["cookie" in request.headers for request in server.requests] == [False, False]
 
 
+class TestWorkspaces:
+    PATH = "/api/public/v1/workspaces/18dccc91-0ab1-4f72-9ed7-0b8fc27c5826"
+
+    async def test_are_listed(self, server: ScriptedServer, client: Make) -> None:
+        server.on("GET /api/public/v1/workspaces", server.reply(200, {"data": [{"workspaceId": "w"}]}))
+        assert await client().list_workspaces() == [{"workspaceId": "w"}]
+
+    async def test_notifications_are_set_again_if_no_answer_came(self, server: ScriptedServer, client: Make) -> None:
+        wanted = {"success": {"webhook": {"enabled": True, "url": "https://example.com"}}}
+        server.on(f"PATCH {self.PATH}", server.reset(), server.reply(200, {"notifications": wanted}))
+        answer = await client().set_notifications(self.PATH.rpartition("/")[2], wanted)
+        assert answer == {"notifications": wanted}
+        assert [request.json() for request in server.requests] == [{"notifications": wanted}] * 2
+
+    async def test_an_id_is_no_path(self, server: ScriptedServer, client: Make) -> None:
+        with pytest.raises(ValueError, match="UUID"):
+            await client().set_notifications("../jobs", {})
+        assert server.requests == []
+
+
 class TestRetrying:
     @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 529])
     async def test_a_status_that_passes(self, server: ScriptedServer, client: Make, status: int) -> None:

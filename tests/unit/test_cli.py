@@ -51,8 +51,19 @@ def test_version() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"airbyte-events {__version__}\n", "")
 
 
+COMMANDS = [
+    (),
+    *(
+        (name,)
+        for name in ("serve", "tail", "jobs", "trigger", "replay", "webhooks", "doctor", "store", "demo", "simulate")
+    ),
+    ("jobs", "show"),
+    *(("webhooks", name) for name in ("install", "status", "test", "uninstall")),
+]
+
+
 class TestHelp:
-    @pytest.mark.parametrize("args", [(), ("serve",), ("demo",), ("simulate",)])
+    @pytest.mark.parametrize("args", COMMANDS)
     def test_is_plain_in_a_pipe(self, args: tuple[str, ...]) -> None:
         done = command(*args, "--help")
         assert (done.returncode, done.stderr) == (0, "")
@@ -64,6 +75,14 @@ class TestHelp:
         shown = CliRunner().invoke(application(rich=rich), ["--help"], prog_name="airbyte-events").output
         for words in ("airbyte-events demo", "airbyte-events serve", "Exit codes: 0 done, 1 failed, 2 wrong usage"):
             assert words in shown
+
+    @pytest.mark.parametrize("rich", [True, False])
+    @pytest.mark.parametrize("args", [args for args in COMMANDS if args and args[0] not in {"simulate", "store"}])
+    def test_of_each_has_examples_and_exit_codes(self, args: tuple[str, ...], rich: bool) -> None:
+        runner = CliRunner()
+        shown = runner.invoke(application(rich=rich), [*args, "--help"], env={"COLUMNS": "200"}).output
+        assert " airbyte-events " in shown.partition("--help")[2] or args == ("serve",)
+        assert "Exit codes: " in shown or args == ("webhooks",)
 
     @pytest.mark.parametrize("rich", [True, False])
     def test_of_serve_names_every_setting(self, rich: bool) -> None:
@@ -127,7 +146,7 @@ def test_shell_completion() -> None:
         COMP_WORDS="airbyte-events s",
         COMP_CWORD="1",
     )
-    assert set(done.stdout.split()) == {"serve", "simulate"}
+    assert set(done.stdout.split()) == {"serve", "simulate", "store"}
 
 
 def test_address_in_use_is_one_line() -> None:

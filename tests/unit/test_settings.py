@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,9 +250,57 @@ class TestStore:
         assert str(store) == url
 
     @pytest.mark.parametrize(
+        ("url", "conninfo", "told"),
+        [
+            (f"postgresql://u:{CANARY}@h:5432/db", f"postgresql://u:{CANARY}@h:5432/db", "postgresql://h:5432/db"),
+            (f"postgres://u:{CANARY}@h", f"postgres://u:{CANARY}@h", "postgresql://h/"),
+            (
+                f"postgresql://u%40x:%2F{CANARY}@[::1]:1,a.b:2/db?schema=x_1&sslmode=verify-full",
+                f"postgresql://u%40x:%2F{CANARY}@[::1]:1,a.b:2/db?sslmode=verify-full",
+                "postgresql://[::1]:1,a.b:2/db?schema=x_1",
+            ),
+            (f"postgresql:///db?host=/run/x&password={CANARY}", None, "postgresql:///db"),
+            ("postgresql://", "postgresql://", "postgresql:///"),
+        ],
+    )
+    def test_i7_a_database_is_named_and_its_password_is_shown_nowhere(
+        self, setenv: SetEnv, url: str, conninfo: str | None, told: str
+    ) -> None:
+        setenv(AIRBYTE_URL=URL, STORE=url)
+        store = load().store
+        assert store.url is not None
+        assert store.url.conninfo == (conninfo or url)
+        assert str(store) == told
+        assert CANARY not in repr(store) + repr(load())
+
+    def test_a_missing_driver_is_named(self) -> None:
+        code = (
+            "import sys; sys.modules['psycopg'] = None\n"
+            "from airbyte_events.errors import StoreError\n"
+            "from airbyte_events.settings import StoreLocation\n"
+            "try: StoreLocation.parse('postgresql://h/d').store()\n"
+            "except StoreError as exc: print(exc)"
+        )
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert "pip install 'airbyte-events[postgres]'" in said
+
+    def test_a_database_is_named_by_file(self, setenv: SetEnv) -> None:
+        Path("store").write_text(f"postgresql://u:{CANARY}@h/db\n")
+        setenv(AIRBYTE_URL=URL, STORE_FILE="store")
+        assert str(load().store) == "postgresql://h/db"
+
+    @pytest.mark.parametrize(
         ("url", "fault"),
         [
-            (f"postgresql://u:{CANARY}@h/db", "no such store in this version, which has sqlite and memory"),
+            (f"mysql://u:{CANARY}@h/db", "no such store in this version, which has sqlite, postgresql and memory"),
+            (f"postgresql://u:{CANARY}/1@h/db", "a / %2F"),
+            (f"postgresql://u:a@{CANARY}@h/db", "an @ %40"),
+            (f"postgresql://u:1/{CANARY}@h/db", "a / %2F"),
+            (f"postgresql://u:1?{CANARY}@h/db", "a ? %3F"),
+            (f"postgresql://u:{CANARY}%zz@h/db", "a % is written %25"),
+            (f"postgresql://u:{CANARY}@h/db?schema=Events", "small letters"),
+            (f"postgresql://u:{CANARY}@h/db?schema=pg_x", "no pg_ first"),
+            ("postgresql:", "not written postgresql://user:password@host"),
             ("events.db", "no such store"),
             ("sqlite", "no such store"),
             ("sqlite://events.db", "three slashes"),
@@ -408,6 +458,7 @@ def test_i7_no_secret_in_repr_dump_or_debug_log(
     monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
     caplog.set_level(logging.DEBUG)
     setenv(AIRBYTE_URL=URL, CLIENT_ID="a", CLIENT_SECRET=CANARY, API_TOKENS=f"{CANARY}-api")
+    setenv(STORE=f"postgresql://u:{CANARY}@h/db")
     config = toml(
         f'webhook_tokens = ["{CANARY}-hook"]\n[instances.eu]\nairbyte_url = "{URL}"\nclient_id = "a"\n'
         f'client_secret = "{CANARY}"'
@@ -430,6 +481,30 @@ def test_values_do_not_change(setenv: SetEnv) -> None:
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1
+
+
+class TestOfCommands:
+    def test_a_listener_passes_over_them(self, setenv: SetEnv, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text(CANARY, encoding="utf-8")
+        setenv(
+            AIRBYTE_URL=URL,
+            LISTENER_URL="https://events.example.com/",
+            LISTENER_TOKEN_FILE=tmp_path / "token",
+            PUBLIC_URL="https://hooks.example.com",
+        )
+        settings = load()
+        assert settings.listener_url == "https://events.example.com"
+        assert settings.listener_token is not None
+        assert settings.listener_token.get_secret_value() == CANARY
+        assert CANARY not in repr(settings)
+
+    @pytest.mark.parametrize("name", ["LISTENER_URL", "PUBLIC_URL"])
+    @pytest.mark.parametrize(
+        "url", ["x", "ftp://x", "https://", f"https://{CANARY}@x", f"https://x/webhooks/a/{CANARY}"]
+    )
+    def test_what_is_no_address_is_refused(self, setenv: SetEnv, name: str, url: str) -> None:
+        setenv(AIRBYTE_URL=URL, **{name: url})
+        assert refused().startswith(f"AIRBYTE_EVENTS_{name}: ")
 
 
 class TestReference:

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.errors import AirbyteEventsError, SettingsError
 from airbyte_events.events import JobEvent
+from airbyte_events.submission import LOOKS, How, OnConflict, Submission, find_created, submit
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.clients import open_airbyte
 from airbyte_events_provider.connections import (
@@ -32,7 +33,6 @@ from airbyte_events_provider.hooks.sdk import open_sdk
 from airbyte_events_provider.hub import wait_alone
 from airbyte_events_provider.links import workspace_of
 from airbyte_events_provider.outcome import SUCCESS, conclude
-from airbyte_events_provider.submission import LOOKS, How, OnConflict, Submission, find_created, submit
 
 if TYPE_CHECKING:
     from airbyte_api import AirbyteAPI
@@ -165,7 +165,7 @@ class AirbyteHook(BaseHook):
     def submit(
         self, connection_id: str, job_type: str = "sync", on_conflict: OnConflict = OnConflict.ATTACH
     ) -> Submission:
-        """Start a job, or find the one that runs already; see :func:`~airbyte_events_provider.submission.submit`.
+        """Start a job, or find the one that runs already; see :func:`~airbyte_events.submission.submit`.
 
         :param connection_id: the Airbyte connection (UUID).
         :raises AirflowException: if there is none in the end.

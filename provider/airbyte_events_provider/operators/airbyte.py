@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airbyte_events.events import JobStatus, parse_time
+from airbyte_events.submission import How, OnConflict, Submission
 from airbyte_events_provider.connections import SECTION, read_hub
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.ledger import Ledger
@@ -26,7 +27,6 @@ from airbyte_events_provider.links import AirbyteConnectionLink, AirbyteJobLink,
 from airbyte_events_provider.outcome import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
 from airbyte_events_provider.resumption import Wanted, resume
 from airbyte_events_provider.starting import start_in_triggerer, without_workers
-from airbyte_events_provider.submission import How, OnConflict, Submission
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 
 if TYPE_CHECKING:

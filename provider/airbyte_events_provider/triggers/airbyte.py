@@ -13,13 +13,14 @@ from airbyte_events.airbyte import Job
 from airbyte_events.ends import Place, Wanted
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobEvent
+from airbyte_events.submission import OnConflict, find_created
 from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
 from airbyte_events_provider.ledger import prepared_at
+from airbyte_events_provider.measures import count_end
 from airbyte_events_provider.outcome import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
 from airbyte_events_provider.starting import NotStarted, start
 from airbyte_events_provider.stream import SHARES_STREAMS, Member, Producer, stream_of
-from airbyte_events_provider.submission import OnConflict, find_created
 from airbyte_events_provider.syncs import Sought, await_sync, moment
 from airbyte_events_provider.watching import Watch, several, terminal_status, watch_on
 
@@ -119,6 +120,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
             poll_interval=self.poll_interval,
         )
         self.log.info("%s", arrival(event))
+        count_end(event)
         return event
 
     async def on_kill(self) -> None:
@@ -147,7 +149,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param on_conflict: see :class:`~airbyte_events_provider.submission.OnConflict`.
+    :param on_conflict: see :class:`~airbyte_events.submission.OnConflict`.
     :param timeout: seconds to wait, None for as long as it takes.
     :param execution_timeout: seconds that the job may take.
     :param poll_interval: as for :class:`AirbyteSyncTrigger`, and so are the rest.
@@ -396,6 +398,7 @@ class AirbyteSyncEventTrigger(_ByArguments, BaseEventTrigger):
 
     def _event(self, event: JobEvent) -> TriggerEvent:
         self.log.info("%s", arrival(event))
+        count_end(event)
         return TriggerEvent(event.data())  # type: ignore[no-untyped-call]
 
     async def cleanup(self) -> None:

@@ -176,6 +176,19 @@ async def test_one_worker_listens_the_others_pass_on_and_take_over(workers: Work
             assert (await second.post(b'{"text": "Another"}'))[0] == 200
 
 
+async def test_workers_that_share_a_database_all_listen(workers: Workers, postgres_url: str) -> None:
+    store = StoreLocation.parse(f"{postgres_url}?schema=mounted_{os.getpid()}")
+    shared = Workers(settings=workers.settings.model_copy(update={"store": store}))
+    bearer = {"Authorization": f"Bearer {API_TOKEN}"}
+    async with shared.start() as first, shared.start() as second:
+        await first.until("listening")
+        await second.until("listening")
+        assert (await second.post())[0] == 200
+        async with httpx.AsyncClient(headers=bearer) as http:
+            kept = (await http.get(f"{first.url}/v1/notifications?limit=5")).json()["notifications"]
+            assert [each["kind"] for each in kept] == ["test"]
+
+
 async def test_the_token_is_in_no_log(
     workers: Workers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,72 @@
+"""What ``airbyte-events doctor`` looks at of Airflow: versions, and the connections that tasks use."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+
+from airbyte_events.errors import AirbyteEventsError
+from airbyte_events_provider.connections import choose_listener
+from airbyte_events_provider.hooks.airbyte import AirbyteHook
+
+LOWEST_AIRFLOW = (3, 0)
+
+_PART = "Airflow"
+
+Line = tuple[str, str, str, str]
+"""A level (``ok``, ``warning``, ``failure``), a part, a text and a remedy."""
+
+
+def examine(conn_ids: Sequence[str]) -> list[Line]:
+    """Look at this Airflow.
+
+    :param conn_ids: its connections of Airbytes; the default one if there are none.
+    """
+    lines = [*_versions()]
+    for conn_id in conn_ids or [AirbyteHook.default_conn_name]:
+        lines += _connection(conn_id, wanted=bool(conn_ids))
+    return lines
+
+
+def _versions() -> Iterator[Line]:
+    airflow = version("apache-airflow")
+    provider = version("airbyte-events")
+    if tuple(int(part) for part in airflow.split(".")[:2]) < LOWEST_AIRFLOW:
+        yield "failure", _PART, f"version {airflow}", "Airflow 3.0 or newer is needed"
+    else:
+        yield "ok", _PART, f"version {airflow}, with airbyte-events {provider}", ""
+    with contextlib.suppress(PackageNotFoundError):
+        official = version("apache-airflow-providers-airbyte")
+        yield (
+            "ok",
+            _PART,
+            f"the official Airbyte provider {official} is there as well; DAGs choose by their imports",
+            "",
+        )
+
+
+def _connection(conn_id: str, *, wanted: bool) -> Iterator[Line]:
+    part = f"{_PART} {conn_id}"
+    hook = AirbyteHook(conn_id)
+    try:
+        listener = choose_listener(None, hook.settings)
+    except AirflowNotFoundException:
+        remedy = (
+            f"airflow connections add {conn_id} --conn-type airbyte --conn-host URL …, or name another: --airflow-conn"
+        )
+        yield "failure" if wanted else "warning", part, "there is no such connection", remedy
+        return
+    except (AirflowException, AirbyteEventsError) as exc:
+        yield "failure", part, str(exc), "set the connection right: Admin, Connections"
+        return
+    good, words = hook.test_connection()
+    if not good:
+        yield "failure", part, words, "set the connection right: Admin, Connections"
+    elif listener is None:
+        remedy = "add a connection of type airbyte_events, and name it in the extra listener_conn_id of this one"
+        yield "warning", part, words, remedy
+    else:
+        yield "ok", part, words, ""

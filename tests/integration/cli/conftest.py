@@ -1,0 +1,236 @@
+"""A simulated Airbyte and a listener on real sockets, and the command line as a process that is told of them."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.abc import Process
+from pydantic import SecretStr
+
+from airbyte_events.listener import assemble
+from airbyte_events.server import serving
+from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.simulator.state import Connection, Job
+
+CLIENT_SECRET = "canary-that-is-a-client-secret"
+API_TOKEN = "canary-that-is-an-api-token-01"
+WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
+COMMAND = [sys.executable, "-c", "from airbyte_events.cli import main; main()"]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Started:
+    """A command that runs."""
+
+    process: Process
+    err: Path
+    _rest: str = ""
+
+    async def line(self) -> str:
+        """The next line of its output."""
+        assert self.process.stdout is not None
+        with anyio.fail_after(20):
+            while "\n" not in self._rest:
+                self._rest += (await self.process.stdout.receive()).decode()
+        line, _, self._rest = self._rest.partition("\n")
+        return line
+
+    async def said(self, words: str) -> None:
+        """Returns when it has said this on standard error; what is written there can't tell."""
+        with anyio.fail_after(20):
+            while words not in self.err.read_text():  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+
+    async def interrupted(self) -> int:
+        """Press Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        with anyio.fail_after(20):
+            return await self.process.wait()
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """:param settings: of the commands, without their prefix."""
+
+    sim: Simulator
+    connection: Connection
+    folder: Path
+    url: str = ""
+    settings: dict[str, str] = field(default_factory=dict)
+    running: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def listen(self) -> None:
+        """Begin to listen, where it listened before and with the store of before."""
+        port = int(self.url.rpartition(":")[2] or 0)
+        instance = InstanceSettings(
+            airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET)
+        )
+        settings = Settings.exactly(
+            instances={"default": instance},
+            store=StoreLocation(kind="sqlite", path=self.folder / "events.db"),
+            api_tokens=[API_TOKEN],
+            webhook_tokens=[WEBHOOK_TOKEN],
+        )
+        listener = await self.running.enter_async_context(assemble(settings))
+        self.url = await self.running.enter_async_context(serving(listener.app, port=port))
+        self.running.callback(listener.drain)
+        self.settings["LISTENER_URL"] = self.url
+
+    async def leave(self) -> None:
+        """Listen no more."""
+        await self.running.aclose()
+
+    def announce(self, *, enabled: bool = True) -> None:
+        """Have Airbyte send its notifications to the listener."""
+        self.sim.workspace.set_webhook(self.receiver if enabled else None)
+
+    @property
+    def receiver(self) -> str:
+        return f"{self.url}/webhooks/default/{WEBHOOK_TOKEN}"
+
+    def start(self, connection: Connection | None = None) -> Job:
+        return self.sim.world.start_job(connection or self.connection)
+
+    def end(self, job: Job, status: str = "succeeded") -> Job:
+        return self.sim.world.end_job(job, status)
+
+    async def settled(self, job: Job) -> None:
+        """Returns when the listener has told of the job's end, which its webhook brought."""
+        with anyio.fail_after(20):
+            while f'"{job.status}"' not in (await self.run("jobs", "--ended", "--job", str(job.id), "--json")).out:
+                pass
+
+    async def run(self, *args: str, stdin: Any = DEVNULL, **settings: str | None) -> Done:
+        """Run a command to its end."""
+        with anyio.fail_after(60):
+            done = await anyio.run_process(
+                [*COMMAND, *args], env=self.environ(settings), stdin=stdin, check=False, stderr=PIPE
+            )
+        told = Done(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
+        check_quiet(told.out + told.err)
+        return told
+
+    @asynccontextmanager
+    async def started(self, *args: str, stdout: int = PIPE, **settings: str | None) -> AsyncIterator[Started]:
+        """A command that runs until it is ended."""
+        err = self.folder / f"err-{len(list(self.folder.iterdir()))}"
+        with err.open("w") as stderr:
+            process = await anyio.open_process(
+                [*COMMAND, *args], env=self.environ(settings), stdin=DEVNULL, stdout=stdout, stderr=stderr
+            )
+        try:
+            yield Started(process, err)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+        check_quiet(err.read_text())
+
+    async def at_terminal(self, *args: str, typed: bytes = b"", **settings: str | None) -> tuple[int, str]:
+        """Run a command at a terminal of its own, of 200 columns.
+
+        :return: the exit code, and what was to be seen, escape sequences and all.
+        """
+        ours, its = pty.openpty()
+        env = self.environ({"TERM": "xterm-256color", "COLUMNS": "200"} | settings)
+        try:
+            process = await anyio.open_process([*COMMAND, *args], env=env, stdin=its, stdout=its, stderr=its)
+        finally:
+            os.close(its)
+        if typed:
+            os.write(ours, typed)
+        seen = bytearray()
+
+        def read() -> None:
+            # The end of the last one who has it open is an error of Linux's own.
+            while True:
+                try:
+                    if not (chunk := os.read(ours, 4096)):
+                        return
+                except OSError:
+                    return
+                seen.extend(chunk)
+
+        try:
+            with anyio.fail_after(60):
+                await anyio.to_thread.run_sync(read)
+                code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            os.close(ours)
+        check_quiet(seen.decode())
+        return code, seen.decode()
+
+    def environ(self, settings: dict[str, str | None]) -> dict[str, str]:
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AIRBYTE_EVENTS_", "AIRFLOW")) and name not in {"NO_COLOR", "FORCE_COLOR"}
+        }
+        outside = {"TERM", "COLUMNS", "NO_COLOR", "XDG_DATA_HOME", "AIRFLOW_CONN_AIRBYTE_DEFAULT", "AIRFLOW_HOME"}
+        env = kept | {"XDG_DATA_HOME": str(self.folder / "share")}
+        for name, value in (self.settings | settings).items():
+            if value is not None:
+                env[name if name in outside else f"AIRBYTE_EVENTS_{name}"] = value
+        return env
+
+
+def check_quiet(text: str) -> None:
+    """I7, whatever the test is about."""
+    assert "Traceback" not in text, text
+    for secret in (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN):
+        assert secret not in text
+
+
+@pytest.fixture
+async def stage(anyio_backend: str, tmp_path: Path) -> AsyncIterator[Stage]:
+    """A simulator with one connection, called Orders, whose jobs run until they are ended; and a listener."""
+    simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
+    connection = simulator.world.add_connection(Script.hanging(), name="Orders")
+    async with serve_simulator(simulator):
+        stage = Stage(sim=simulator, connection=connection, folder=tmp_path)
+        stage.settings = {
+            "AIRBYTE_URL": simulator.url,
+            "CLIENT_ID": "client",
+            "CLIENT_SECRET": CLIENT_SECRET,
+            "LISTENER_TOKEN": API_TOKEN,
+            "WEBHOOK_TOKENS": WEBHOOK_TOKEN,
+            "STORE": f"sqlite:///{tmp_path}/events.db",
+        }
+        await stage.listen()
+        try:
+            yield stage
+        finally:
+            await stage.leave()

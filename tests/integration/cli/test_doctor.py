@@ -1,0 +1,184 @@
+"""``airbyte-events doctor``: what is broken is told, with what to do."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airbyte_events.simulator import Fault
+
+from .conftest import CLIENT_SECRET, Stage
+
+if TYPE_CHECKING:
+    from anyio.abc import SocketStream
+
+    from tests.conftest import ScriptedServer
+
+pytestmark = pytest.mark.anyio
+
+
+async def findings(stage: Stage, *args: str, **settings: str | None) -> tuple[int, list[dict[str, Any]]]:
+    done = await stage.run("doctor", "--json", *args, **settings)
+    told = json.loads(done.out)
+    assert told["broken"] == any(each["level"] == "failure" for each in told["findings"])
+    assert all(each["remedy"] for each in told["findings"] if each["level"] == "failure")
+    return done.code, told["findings"]
+
+
+def of(told: list[dict[str, Any]], level: str) -> str:
+    return "\n".join(f"{each['part']}: {each['text']} -> {each['remedy']}" for each in told if each["level"] == level)
+
+
+async def test_all_is_well(stage: Stage) -> None:
+    stage.announce()
+    code, told = await findings(stage)
+    assert (code, of(told, "failure"), of(told, "warning")) == (0, "", "")
+    well = of(told, "ok")
+    for words in (
+        "settings: right",
+        "accepts the credentials; a token holds",
+        "lists jobs",
+        "its clock agrees",
+        "success and failure go to the listener",
+        "arrives whole",
+        "is ready",
+        "its first words come after",
+        "GiB are free",
+    ):
+        assert words in well
+
+
+async def test_is_lines_in_a_pipe_and_coloured_at_a_terminal(stage: Stage) -> None:
+    done = await stage.run("doctor")
+    assert done.code == 1
+    assert "failure  webhooks default: Simulated workspace: success goes nowhere" in done.out
+    assert "         -> airbyte-events webhooks install --workspace" in done.out
+    assert "\x1b" not in done.out
+    code, seen = await stage.at_terminal("doctor")
+    assert code == 1
+    assert "\x1b[31mfailure" in seen
+
+
+async def test_wrong_settings(stage: Stage) -> None:
+    code, told = await findings(stage, AIRBYTE_URL="localhost:8000")
+    assert code == 1
+    assert "write http://localhost:8000" in of(told, "failure")
+
+
+async def test_nobody_at_the_address(stage: Stage) -> None:
+    code, told = await findings(stage, AIRBYTE_URL="http://127.0.0.1:9")
+    assert code == 1
+    assert "nobody answers at http://127.0.0.1:9/api/public/v1" in of(told, "failure")
+
+
+async def test_an_address_that_is_no_airbyte(stage: Stage) -> None:
+    _, told = await findings(stage, AIRBYTE_URL=stage.url)
+    assert "is not Airbyte's public API" in of(told, "failure")
+
+
+async def test_wrong_credentials(stage: Stage) -> None:
+    code, told = await findings(stage, CLIENT_SECRET="another")
+    assert code == 1
+    assert "does not accept client id and client secret" in of(told, "failure")
+
+
+async def test_credentials_where_none_are_wanted_and_none_where_they_are(stage: Stage) -> None:
+    _, told = await findings(stage, CLIENT_ID=None, CLIENT_SECRET=None)
+    assert "jobs may not be listed" in of(told, "failure")
+
+
+async def test_no_permission_to_list(stage: Stage) -> None:
+    stage.sim.add_fault(Fault(kind="status", status=403, route="GET /jobs"))
+    _, told = await findings(stage)
+    assert "jobs may not be listed" in of(told, "failure")
+    assert "webhooks default" not in of(told, "failure")
+
+
+async def test_the_listener_is_down(stage: Stage) -> None:
+    stage.announce()
+    await stage.leave()
+    code, told = await findings(stage)
+    assert code == 1
+    assert "no listener answers" in of(told, "failure")
+    assert "start airbyte-events serve" in of(told, "failure")
+    # What else there is to look at is looked at.
+    assert "no answer (ConnectError)" in of(told, "failure")
+    assert "lists jobs" in of(told, "ok")
+
+
+async def test_the_token_is_wrong(stage: Stage) -> None:
+    _, told = await findings(stage, LISTENER_TOKEN="another-one")
+    assert "API token: the listener" in of(told, "failure")
+
+
+async def test_webhooks_go_where_they_do_not_arrive(stage: Stage) -> None:
+    stage.sim.workspace.set_webhook(stage.receiver.replace(stage.url, f"{stage.sim.url}/old"))
+    code, told = await findings(stage)
+    assert code == 1
+    assert "it answers 404" in of(told, "failure")
+
+
+async def test_a_server_that_loses_bodies(stage: Stage, server: ScriptedServer) -> None:
+    path = f"/webhooks/default/{stage.receiver.rpartition('/')[2]}"
+    said = {"error": "the notification's body is empty"}
+    server.on(f"POST {path}", server.reply(400, said))
+    stage.sim.workspace.set_webhook(f"{server.url}{path}")
+    _, told = await findings(stage)
+    (request,) = server.requests
+    assert request.headers["upgrade"] == "h2c"
+    # Slack need not hear of it.
+    assert request.headers["airbyte-events-forwarded"] == "1"
+    assert "the body was lost on the way" in of(told, "failure")
+
+
+async def test_a_proxy_that_holds_the_stream_back(stage: Stage, server: ScriptedServer) -> None:
+    async def buffer(stream: SocketStream) -> None:
+        await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        await stream.receive()
+
+    for path, answer in (
+        ("/healthz", {"version": "0.0.9"}),
+        ("/readyz", {"status": "ready"}),
+        ("/v1/status", {"store": {}}),
+    ):
+        server.on(f"GET {path}", server.reply(200, answer))
+    server.on("GET /v1/events", buffer)
+    code, told = await findings(stage, LISTENER_URL=server.url)
+    assert code == 1
+    assert "its first words did not come within 10 s" in of(told, "failure")
+    assert "proxy_buffering off" in of(told, "failure")
+    assert "version 0.0.9" in of(told, "warning")
+
+
+async def test_a_clock_that_is_off_and_a_token_that_is_short(stage: Stage, server: ScriptedServer) -> None:
+    date = format_datetime(datetime.now(timezone.utc) - timedelta(minutes=7), usegmt=True)
+    base = "/api/public/v1"
+    server.on(f"GET {base}/health", server.reply(200, {}))
+    server.on(f"POST {base}/applications/token", server.reply(200, {"access_token": "x", "expires_in": 30}))
+    server.on(f"GET {base}/jobs", server.reply(200, {"data": []}, {"Date": date}))
+    server.on(f"GET {base}/workspaces", server.reply(403, {}))
+    code, told = await findings(stage, AIRBYTE_URL=server.url)
+    assert code == 0
+    warned = of(told, "warning")
+    assert "its clock is 7 min" in warned
+    assert "a token holds 30.0 s only" in warned
+    assert "where they go can't be seen" in warned
+
+
+async def test_airflow_is_looked_at_where_it_is(stage: Stage) -> None:
+    pytest.importorskip("airflow")
+    stage.announce()
+    home = {"AIRFLOW_HOME": str(stage.folder / "airflow")}
+    conn = {"conn_type": "airbyte", "host": stage.sim.url, "login": "client", "password": CLIENT_SECRET}
+    code, told = await findings(stage, "--airflow", AIRFLOW_CONN_AIRBYTE_DEFAULT=json.dumps(conn), **home)
+    assert code == 0
+    assert "Airflow: version 3" in of(told, "ok")
+    assert "No listener is configured" in of(told, "warning")
+    conn["password"] = "another"
+    code, told = await findings(stage, AIRFLOW_CONN_AIRBYTE_DEFAULT=json.dumps(conn), **home)
+    assert code == 1
+    assert "Airflow airbyte_default: The credentials" in of(told, "failure")

@@ -1,0 +1,110 @@
+"""``airbyte-events jobs`` and ``replay``."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from .conftest import Stage
+
+pytestmark = pytest.mark.anyio
+
+HEADINGS = ["JOB", "STATUS", "TYPE", "CONNECTION", "STARTED", "ENDED", "TOOK", "RECORDS", "BY"]
+
+
+async def test_is_plain_columns_in_a_pipe(stage: Stage) -> None:
+    stage.announce()
+    job = stage.end(stage.start(), "failed")
+    await stage.settled(job)
+    done = await stage.run("jobs")
+    assert (done.code, done.err) == (0, "")
+    heading, line = done.out.splitlines()
+    assert heading.split() == HEADINGS
+    assert re.match(rf"default/{job.id} +failed +sync +Orders +\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line)
+    assert line.index("failed") == heading.index("STATUS")
+    assert "\x1b" not in done.out
+
+
+async def test_is_a_coloured_table_at_a_terminal(stage: Stage) -> None:
+    stage.announce()
+    job = stage.end(stage.start(), "failed")
+    await stage.settled(job)
+    code, seen = await stage.at_terminal("jobs")
+    assert code == 0
+    assert "\x1b[31mfailed" in seen
+    assert "─" in seen
+    code, seen = await stage.at_terminal("jobs", NO_COLOR="1")
+    assert code == 0
+    assert "failed" in seen
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", seen)
+
+
+async def test_pages(stage: Stage) -> None:
+    stage.announce()
+    jobs = [stage.end(stage.start()) for _ in range(3)]
+    for job in jobs:
+        await stage.settled(job)
+    first = json.loads((await stage.run("jobs", "--limit", "2", "--json")).out)
+    rest = json.loads((await stage.run("jobs", "--limit", "2", "--before", first["next"], "--json")).out)
+    assert sorted(each["job_id"] for page in (first, rest) for each in page["jobs"]) == [job.id for job in jobs]
+    assert rest["next"] is None
+    assert json.loads((await stage.run("jobs", "--active", "--json")).out)["jobs"] == []
+
+
+async def test_show_tells_where_each_piece_came_from(stage: Stage) -> None:
+    stage.announce()
+    job = stage.end(stage.start(), "failed")
+    await stage.settled(job)
+    done = await stage.run("jobs", "show", str(job.id))
+    assert done.code == 0
+    assert re.search(r"^reason +Something failed", done.out, re.MULTILINE)
+    assert "a webhook came, and the API said the same" in done.out
+    assert re.search(r"^\S+Z +webhook +notification 1, failure: into the inbox", done.out, re.MULTILINE)
+    assert re.search(r"^\S+Z +confirmed +what became of notification 1", done.out, re.MULTILINE)
+    told = json.loads((await stage.run("jobs", "show", f"default/{job.id}", "--json")).out)
+    assert (told["job"]["status"], told["notification"]["id"]) == ("failed", 1)
+
+
+async def test_what_others_wrote_does_not_move_the_cursor(stage: Stage) -> None:
+    stage.announce()
+    stage.connection.name = "Or\x1b[2Jders"
+    job = stage.end(stage.start())
+    await stage.settled(job)
+    for args in (("jobs",), ("jobs", "show", str(job.id))):
+        assert "Or?[2Jders" in (await stage.run(*args)).out
+        assert "\x1b[2J" not in (await stage.at_terminal(*args))[1]
+
+
+@pytest.mark.parametrize(("job", "code"), [("99", 1), ("cloud/99", 1), ("x", 2), ("/7", 2), ("0", 2)])
+async def test_jobs_that_are_not_there(stage: Stage, job: str, code: int) -> None:
+    done = await stage.run("jobs", "show", job)
+    assert (done.code, done.out) == (code, "")
+
+
+class TestReplay:
+    async def test_of_some(self, stage: Stage) -> None:
+        stage.announce()
+        await stage.settled(stage.end(stage.start()))
+        reads = stage.sim.traffic.counts["GET /jobs/{id}"]
+        done = await stage.run("replay", "1", "7", "--json")
+        assert done.code == 1
+        told = json.loads(done.out)
+        assert told["replayed"] == [1]
+        assert told["refused"] == [{"id": 7, "reason": "there is no notification 7"}]
+        while stage.sim.traffic.counts["GET /jobs/{id}"] == reads:
+            await stage.run("jobs")
+
+    async def test_of_all_since(self, stage: Stage) -> None:
+        stage.announce()
+        jobs = [stage.end(stage.start()) for _ in range(2)]
+        for job in jobs:
+            await stage.settled(job)
+        assert json.loads((await stage.run("replay", "--since", "1h", "--json")).out)["replayed"] == [1, 2]
+        assert json.loads((await stage.run("replay", "--since", "2999-01-01T00:00Z", "--json")).out)["replayed"] == []
+        assert "there are none" in (await stage.run("replay", "--since", "1h", "--instance", "cloud")).err
+
+    @pytest.mark.parametrize("args", [(), ("1", "--pending"), ("--since", "soon"), ("0",)])
+    async def test_wrong_usage(self, stage: Stage, args: tuple[str, ...]) -> None:
+        assert (await stage.run("replay", *args)).code == 2

@@ -1,0 +1,54 @@
+"""What ``airbyte-events serve`` says when it starts."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import pytest
+
+from .conftest import Stage, Started
+
+pytestmark = pytest.mark.anyio
+
+
+async def until(serve: Started, words: str) -> list[str]:
+    said = [await serve.line()]
+    while words not in said[-1]:
+        said.append(await serve.line())
+    return said
+
+
+async def test_says_what_it_reaches_and_what_is_missing(stage: Stage) -> None:
+    await stage.leave()
+    args = ("serve", "--port", "0")
+    settings = {"API_TOKENS": "an-api-token-of-22-letters", "PUBLIC_URL": "https://events.example.com"}
+    async with stage.started(*args, **settings) as serve:
+        said = await until(serve, "no webhook yet")
+        assert "listens on http://127.0.0.1:" in said[0]
+        assert f"store      sqlite:///{stage.folder}/events.db" in said[1]
+        assert "https://events.example.com/webhooks/default/<webhook token>" in said[3]
+        assert said[-2:] == [
+            "  default is reached, and lists its jobs",
+            "  default has sent no webhook yet, so ends are found by polling: airbyte-events webhooks install "
+            "--url https://events.example.com",
+        ]
+        serve.process.send_signal(signal.SIGTERM)
+        assert await serve.ended() == 0
+
+
+async def test_an_airbyte_that_is_not_there_delays_nothing(stage: Stage) -> None:
+    await stage.leave()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silence = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with stage.started("serve", "--port", "0", AIRBYTE_URL=silence) as serve:
+            (said,) = await until(serve, "listens on ")
+            url = said.rpartition(" ")[2]
+            # While nobody has answered yet.
+            assert (await stage.run("jobs", LISTENER_URL=url)).code == 1
+            serve.process.send_signal(signal.SIGTERM)
+            assert await serve.ended() == 0
+    async with stage.started("serve", "--port", "0", AIRBYTE_URL="http://127.0.0.1:9") as serve:
+        said = (await until(serve, "is not reached yet"))[-1]
+        assert "no connection" in said
+        assert "airbyte-events doctor tells more" in said

@@ -1,0 +1,123 @@
+"""``airbyte-events tail``: what comes, in which form, and where it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from .conftest import Stage
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_shows_what_happens_and_tells_where_to_go_on(stage: Stage) -> None:
+    stage.announce()
+    job = stage.start()
+    async with stage.started("tail") as tail:
+        await tail.said("following")
+        stage.end(job, "failed")
+        line = await tail.line()
+        assert f"default/{job.id}  failed  sync  Orders" in line
+        assert "(webhook)  Something failed" in line
+        assert "\x1b" not in line
+        assert await tail.interrupted() == 130
+    (cursor,) = [each.rpartition(" ")[2] for each in tail.err.read_text().splitlines() if "to go on" in each]
+    second = stage.end(stage.start())
+    await stage.settled(second)
+    async with stage.started("tail", "--after", cursor, "--ended") as tail:
+        assert f"default/{second.id}  succeeded" in await tail.line()
+
+
+async def test_json_is_an_event_a_line(stage: Stage) -> None:
+    stage.announce()
+    job = stage.start()
+    async with stage.started("tail", "--json") as tail:
+        await tail.said("following")
+        stage.end(job)
+        event = json.loads(await tail.line())
+    assert (event["specversion"], event["type"]) == ("1.0", "io.airbyte.job.succeeded")
+    assert event["source"] == f"{stage.sim.url}/api/public/v1"
+    assert event["data"]["names"]["connection"] == "Orders"
+
+
+async def test_filters(stage: Stage) -> None:
+    stage.announce()
+    other = stage.sim.world.add_connection(stage.connection.script)
+    jobs = [stage.start(), stage.start(other)]
+    async with stage.started("tail", "--status", "failed", "--connection", other.id) as tail:
+        await tail.said("following")
+        stage.end(jobs[0], "failed")
+        stage.end(jobs[1], "succeeded")
+        last = stage.end(stage.start(other), "failed")
+        assert f"default/{last.id}  failed" in await tail.line()
+
+
+async def test_survives_a_restart_of_the_listener(stage: Stage) -> None:
+    stage.announce()
+    async with stage.started("tail", "--ended") as tail:
+        await tail.said("following")
+        first = stage.end(stage.start())
+        assert f"default/{first.id} " in await tail.line()
+        await stage.leave()
+        await tail.said("trying again")
+        await stage.listen()
+        await tail.said("it is back")
+        second = stage.end(stage.start())
+        assert f"default/{second.id} " in await tail.line()
+        assert await tail.interrupted() == 130
+
+
+async def test_keeps_its_cursor_in_a_file(stage: Stage) -> None:
+    stage.announce()
+    file = stage.folder / "cursor"
+    args = ("tail", "--ended", "--cursor-file", str(file))
+    async with stage.started(*args) as tail:
+        await tail.said("following")
+        first = stage.end(stage.start())
+        assert f"default/{first.id} " in await tail.line()
+        assert await tail.interrupted() == 130
+    second = stage.end(stage.start())
+    await stage.settled(second)
+    async with stage.started(*args) as tail:
+        assert f"default/{second.id} " in await tail.line()
+
+
+async def test_ends_quietly_when_nobody_reads(stage: Stage) -> None:
+    stage.announce()
+    ours, its = os.pipe()
+    try:
+        async with stage.started("tail", stdout=its) as tail:
+            await tail.said("following")
+            os.close(ours)
+            stage.end(stage.start())
+            assert await tail.ended() == 141
+    finally:
+        os.close(its)
+    assert "Broken" not in tail.err.read_text()
+
+
+class TestRefusals:
+    async def test_a_token_that_is_not_accepted(self, stage: Stage) -> None:
+        done = await stage.run("tail", LISTENER_TOKEN="another-one")
+        assert (done.code, done.out) == (1, "")
+        assert "does not accept the API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
+        assert "another-one" not in done.err
+
+    async def test_no_token(self, stage: Stage) -> None:
+        done = await stage.run("tail", LISTENER_TOKEN=None)
+        assert done.code == 1
+        assert "wants an API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
+
+    async def test_nobody_there(self, stage: Stage) -> None:
+        await stage.leave()
+        done = await stage.run("tail")
+        assert done.code == 1
+        assert done.err.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        "args", [("--after", "yesterday"), ("--connection", "Orders"), ("--status", "done"), ("--job", "0")]
+    )
+    async def test_wrong_values(self, stage: Stage, args: tuple[str, ...]) -> None:
+        assert (await stage.run("tail", *args)).code == 2

@@ -1,0 +1,129 @@
+"""``airbyte-events trigger``: starts a sync once, and waits on push."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from airbyte_events.simulator import Fault, Script
+
+from .conftest import Done, Stage
+
+pytestmark = pytest.mark.anyio
+
+
+def lasting(stage: Stage, seconds: float, end: str = "succeeded") -> None:
+    stage.connection.script = replace(Script.lasting(seconds), end=end)
+
+
+async def test_starts_and_leaves(stage: Stage) -> None:
+    done = await stage.run("trigger", stage.connection.id)
+    assert (done.code, done.out) == (0, "job default/1 of Orders: started\n")
+    assert [job.status for job in stage.connection.jobs] != []
+
+
+async def test_takes_what_runs_already(stage: Stage) -> None:
+    job = stage.start()
+    # An attempt of it has begun: Airbyte would refuse.
+    stage.sim.world.play(job, Script.hanging())
+    while not job.attempts:
+        await stage.run("jobs")
+    done = await stage.run("trigger", "Orders", "--json")
+    assert done.code == 0
+    assert json.loads(done.out) == {
+        "instance": "default",
+        "job_id": job.id,
+        "connection_id": stage.connection.id,
+        "job_type": "sync",
+        "status": "running",
+        "how": "attached",
+    }
+    assert "was running already" in done.err
+    assert len(stage.connection.jobs) == 1
+
+
+@pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1)])
+async def test_waits_on_push(stage: Stage, end: str, code: int) -> None:
+    stage.announce()
+    lasting(stage, 1.0, end)
+    done = await stage.run("trigger", "Orders", "--wait")
+    assert done.code == code
+    assert re.search(rf"^job default/1 of Orders:  {end} ", done.out, re.MULTILINE)
+    lasting(stage, 1.0)
+    event = json.loads((await stage.run("trigger", "Orders", "--wait", "--json")).out)
+    assert (event["status"], event["origin"]) == ("succeeded", "webhook")
+
+
+async def test_a_cancelled_job_is_no_success(stage: Stage) -> None:
+    stage.announce()
+    async with stage.started("trigger", "Orders", "--wait") as trigger:
+        await trigger.line()
+        await trigger.said("waiting for")
+        stage.end(stage.connection.jobs[0], "cancelled")
+        assert await trigger.ended() == 1
+
+
+async def test_knows_how_long_it_usually_takes(stage: Stage) -> None:
+    stage.announce()
+    lasting(stage, 1.0)
+    await stage.run("trigger", "Orders", "--wait")
+    assert "which usually takes 1.0 s" in (await stage.run("trigger", "Orders", "--wait")).err
+
+
+async def test_shows_progress_at_a_terminal(stage: Stage) -> None:
+    stage.announce()
+    lasting(stage, 1.0)
+    await stage.run("trigger", "Orders", "--wait")
+    code, seen = await stage.at_terminal("trigger", "Orders", "--wait")
+    assert code == 0
+    assert re.search(r"job default/2 of Orders  \S+ \S+ of usually 1\.0 s  told by the listener", seen)
+    assert "\x1b[32msucceeded" in seen
+
+
+async def test_waits_without_a_listener(stage: Stage) -> None:
+    await stage.leave()
+    lasting(stage, 1.0)
+    done = await stage.run("trigger", "Orders", "--wait", LISTENER_TOKEN=None, POLL_INTERVAL="0.2")
+    assert done.code == 0
+    assert "asking Airbyte every few seconds" in done.err
+
+
+async def test_gives_up_when_the_time_is_up(stage: Stage) -> None:
+    done = await stage.run("trigger", "Orders", "--wait", "--timeout", "1s")
+    assert done.code == 3
+    assert "it runs on: airbyte-events jobs show default/1" in done.err
+    assert not stage.connection.jobs[0].terminal
+
+
+async def test_ctrl_c_leaves_the_sync_running(stage: Stage) -> None:
+    async with stage.started("trigger", "Orders", "--wait") as trigger:
+        await trigger.line()
+        await trigger.said("waiting for")
+        assert await trigger.interrupted() == 130
+    assert "Abort" not in trigger.err.read_text()
+    assert not stage.connection.jobs[0].terminal
+
+
+async def test_says_what_is_missing(stage: Stage) -> None:
+    done = await stage.run("trigger", "Orders", AIRBYTE_URL=None, CLIENT_ID=None, CLIENT_SECRET=None)
+    assert done.code == 2
+    assert done.err.startswith("airbyte-events: AIRBYTE_EVENTS_AIRBYTE_URL: not set, and the command starts the sync")
+
+
+async def failed(stage: Stage, *args: str) -> Done:
+    done = await stage.run("trigger", *args)
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    return done
+
+
+async def test_errors_are_one_line(stage: Stage) -> None:
+    assert "no connection is called 'Invoices'" in (await failed(stage, "Invoices")).err
+    assert "404" in (await failed(stage, "00000000-0000-0000-0000-000000000000")).err
+    stage.connection.active = False
+    assert "is connection" in (await failed(stage, "Orders")).err
+    stage.sim.add_fault(Fault(kind="status", status=401))
+    await failed(stage, "Orders")
+    assert (await stage.run("trigger", "Orders", "--timeout", "1s")).code == 2

@@ -1,0 +1,154 @@
+"""``airbyte-events webhooks``: what stands in Airbyte, before and after."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+
+from .conftest import Stage
+
+pytestmark = pytest.mark.anyio
+
+SLACK = "https://hooks.slack.com/services/T000/B000/canary"
+INSTALL = ("webhooks", "install", "--yes")
+
+
+def url_of(stage: Stage, kind: str) -> str | None:
+    return stage.sim.workspace.webhook_url(kind)
+
+
+class TestInstall:
+    async def test_sets_the_urls_and_proves_them(self, stage: Stage) -> None:
+        done = await stage.run(*INSTALL, "--url", stage.url)
+        assert done.code == 0
+        assert f"and is notification 1 of the listener {stage.url}" in done.out
+        assert "not that Airbyte's own machine reaches it" in done.out
+        assert url_of(stage, "success") == url_of(stage, "failure") == stage.receiver
+        assert url_of(stage, "syncDisabled") is None
+        # And it works.
+        await stage.settled(stage.end(stage.start()))
+
+    async def test_dry_run_changes_nothing(self, stage: Stage) -> None:
+        done = await stage.run("webhooks", "install", "--dry-run", "--url", stage.url)
+        assert done.code == 0
+        assert [line.split()[-3:-1] for line in done.out.splitlines()[1:]] == [
+            ["success", "nowhere"],
+            ["failure", "nowhere"],
+        ]
+        assert url_of(stage, "success") is None
+        assert not any(stage.folder.glob("share/**/*.json"))
+
+    async def test_twice_is_as_good_as_once(self, stage: Stage) -> None:
+        stage.sim.workspace.set_webhook(SLACK)
+        await stage.run(*INSTALL, "--url", stage.url)
+        again = await stage.run(*INSTALL, "--url", stage.url)
+        assert again.code == 0
+        assert "nothing has to change" in again.err
+        await stage.run("webhooks", "uninstall", "--yes")
+        assert url_of(stage, "success") == SLACK
+
+    async def test_asks_before_at_a_terminal(self, stage: Stage) -> None:
+        code, seen = await stage.at_terminal("webhooks", "install", "--url", stage.url, typed=b"n\n")
+        assert "Change this in Airbyte?" in seen
+        assert (code, url_of(stage, "success")) == (1, None)
+        code, _ = await stage.at_terminal("webhooks", "install", "--url", stage.url, typed=b"y\n")
+        assert (code, url_of(stage, "success")) == (0, stage.receiver)
+
+    async def test_wants_a_yes_where_nobody_can_be_asked(self, stage: Stage) -> None:
+        done = await stage.run("webhooks", "install", "--url", stage.url)
+        assert done.code == 2
+        assert "--yes" in done.err
+        assert url_of(stage, "success") is None
+
+    async def test_keeps_what_stood_there_for_its_owner_alone(self, stage: Stage) -> None:
+        stage.sim.workspace.set_webhook(SLACK, ("failure", "syncDisabled"))
+        keep = stage.folder / "kept.json"
+        done = await stage.run(*INSTALL, "--url", stage.url, "--all-kinds", "--keep", str(keep), "--json")
+        assert done.code == 0
+        assert "canary" not in done.out + done.err
+        told = json.loads(done.out)
+        assert told["proven"]
+        assert {each["before"].partition("…")[0] for each in told["changes"]} == {"nowhere", "https://hooks.slack.com/"}
+        forwards = stage.folder / "kept.forward-urls"
+        assert told["forward_urls_file"] == str(forwards)
+        for file in (keep, forwards):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert forwards.read_text().splitlines() == [f"failure={SLACK}", f"syncDisabled={SLACK}"]
+        # It is a setting, as it stands.
+        right = await stage.run("webhooks", "status", "--keep", str(keep), FORWARD_URLS_FILE=str(forwards))
+        assert right.code == 0
+
+    async def test_a_url_that_leads_nowhere_is_told(self, stage: Stage) -> None:
+        done = await stage.run(*INSTALL, "--url", f"{stage.sim.url}/elsewhere")
+        assert done.code == 1
+        assert "did not arrive: it answers 404" in done.out
+
+    async def test_says_what_is_missing(self, stage: Stage) -> None:
+        for settings, words in (
+            ({}, "--url: not set, nor AIRBYTE_EVENTS_PUBLIC_URL"),
+            ({"PUBLIC_URL": stage.url, "WEBHOOK_TOKENS": None}, "AIRBYTE_EVENTS_WEBHOOK_TOKENS: not set"),
+            ({"AIRBYTE_URL": None, "CLIENT_ID": None, "CLIENT_SECRET": None}, "AIRBYTE_EVENTS_AIRBYTE_URL: not set"),
+        ):
+            done = await stage.run(*INSTALL, **settings)
+            assert (done.code, done.out) == (2, "")
+            assert words in done.err
+        done = await stage.run(*INSTALL, "--url", f"{stage.url}/webhooks/default/x")
+        assert (done.code, "a secret of its own" in done.err) == (2, True)
+
+    async def test_wants_to_know_which_of_several_workspaces(self, stage: Stage) -> None:
+        other = stage.sim.world.add_workspace("Another one")
+        done = await stage.run(*INSTALL, "--url", stage.url)
+        assert (done.code, other.id in done.err) == (2, True)
+        assert (await stage.run(*INSTALL, "--url", stage.url, "--workspace", other.id)).code == 0
+        assert (other.webhook_url("success"), url_of(stage, "success")) == (stage.receiver, None)
+
+
+class TestUninstall:
+    async def test_sets_back_what_stood_there(self, stage: Stage) -> None:
+        stage.sim.workspace.set_webhook(SLACK, ("failure",))
+        await stage.run(*INSTALL, "--url", stage.url)
+        stage.sim.workspace.set_webhook(SLACK, ("syncDisabled",))
+        # With another token by now: what was installed is known all the same.
+        done = await stage.run("webhooks", "uninstall", "--yes", WEBHOOK_TOKENS="another-token-of-the-webhooks")
+        assert done.code == 0
+        assert [url_of(stage, kind) for kind in ("success", "failure", "syncDisabled")] == [None, SLACK, SLACK]
+
+    async def test_leaves_what_others_have_set_since(self, stage: Stage) -> None:
+        await stage.run(*INSTALL, "--url", stage.url)
+        stage.sim.workspace.set_webhook(SLACK, ("failure",))
+        await stage.run("webhooks", "uninstall", "--yes")
+        assert (url_of(stage, "success"), url_of(stage, "failure")) == (None, SLACK)
+
+
+class TestStatus:
+    async def test_compares(self, stage: Stage) -> None:
+        done = await stage.run("webhooks", "status", "--json")
+        assert done.code == 1
+        rows = {row["kind"]: row for row in json.loads(done.out)["webhooks"]}
+        assert (rows["success"]["is"], rows["success"]["verdict"]) == ("nowhere", "failure")
+        assert rows["syncDisabled"]["verdict"] == ""
+        stage.announce()
+        assert (await stage.run("webhooks", "status")).code == 0
+
+    async def test_another_address_is_not_the_right_one(self, stage: Stage) -> None:
+        stage.announce()
+        assert (await stage.run("webhooks", "status", "--url", stage.url)).code == 0
+        assert (await stage.run("webhooks", "status", "--url", "https://events.example.com")).code == 1
+
+
+class TestTest:
+    async def test_every_kind_becomes_what_it_should(self, stage: Stage) -> None:
+        done = await stage.run("webhooks", "test", "--json")
+        told = json.loads(done.out)
+        assert [each for each in told["notifications"] if not each["right"]] == []
+        assert done.code == 0
+        outcomes = [each["outcome"] for each in told["notifications"]]
+        assert outcomes == ["unknown_job"] * 2 + ["ignored"] * 6 + ["confirmed"]
+        assert not (await stage.run("jobs", "--json")).out.count("job_id")
+
+    async def test_a_token_that_the_listener_does_not_know(self, stage: Stage) -> None:
+        done = await stage.run("webhooks", "test", WEBHOOK_TOKENS="another-token-of-the-webhooks")
+        assert done.code == 1
+        assert "it answers 404" in done.out

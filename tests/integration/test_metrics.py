@@ -1,0 +1,201 @@
+"""``GET /metrics`` of a real listener, as Prometheus reads it, and the log lines of a listener process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import PIPE
+
+import anyio
+import httpx
+import pytest
+from anyio.streams.text import TextReceiveStream
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from airbyte_events.listener import assemble
+from airbyte_events.server import serving
+from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "canary-that-is-a-client-secret"
+API_TOKEN = "canary-that-is-an-api-token-01"
+WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+@dataclass
+class Rig:
+    """A listener and the simulated Airbyte that it looks after."""
+
+    simulator: Simulator
+    http: httpx.AsyncClient
+    job_id: int
+
+    async def samples(self) -> Samples:
+        """All that is told now, by name and labels."""
+        answer = await self.http.get("/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        for secret in (SECRET, API_TOKEN, WEBHOOK_TOKEN):
+            assert secret not in answer.text
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+
+    async def until(self, value: float, name: str, **labels: str) -> Samples:
+        """What is told once that sample has the value."""
+        with anyio.fail_after(10):
+            while (samples := await self.samples()).get(_key(name, **labels)) != value:
+                pass
+        return samples
+
+    async def announce(self, body: bytes, token: str = WEBHOOK_TOKEN) -> int:
+        return (await self.http.post(f"/webhooks/default/{token}", content=body)).status_code
+
+
+def _key(name: str, **labels: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return f"airbyte_events_{name}", tuple(sorted(labels.items()))
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[Rig]:
+    simulator = Simulator(client_id="client", client_secret=SECRET)
+    connection = simulator.world.add_connection(Script.hanging())
+    async with serve_simulator(simulator) as served:
+        settings = Settings.exactly(
+            instances={
+                "default": InstanceSettings(airbyte_url=served.url, client_id="client", client_secret=SecretStr(SECRET))
+            },
+            store=StoreLocation(kind="memory"),
+            api_tokens=[API_TOKEN],
+            webhook_tokens=[WEBHOOK_TOKEN],
+            poll_interval=3600,
+        )
+        async with (
+            assemble(settings) as listener,
+            serving(listener.app) as url,
+            httpx.AsyncClient(base_url=url, trust_env=False) as http,
+        ):
+            yield Rig(served, http, served.world.start_job(connection).id)
+            listener.drain()
+
+
+def told(job_id: int) -> bytes:
+    return json.dumps({"data": {"jobId": job_id, "success": True}}).encode()
+
+
+async def test_what_is_told_from_the_start() -> None:
+    async with listening() as rig:
+        samples = await rig.until(1, "lease_held", lease="sources/default")
+        for name in ("store_head_sequence", "notifications_pending", "deliveries_due", "feed_resets_total"):
+            assert samples[_key(name)] == 0
+        for name in ("notifications_oldest_pending_seconds", "deliveries_overdue_seconds", "backoff_seconds"):
+            assert samples[_key(name, airbyte="default")] == 0
+        assert any(name == "airbyte_events_info" for name, _ in samples)
+
+
+async def test_a_webhook_is_counted_from_its_answer_to_the_event() -> None:
+    async with listening() as rig:
+        assert await rig.announce(told(rig.job_id)) == 202
+        samples = await rig.until(1, "confirmations_total", airbyte="default", outcome="unconfirmed")
+        assert samples[_key("notifications_pending")] == 0
+        assert samples[_key("webhook_requests_total", airbyte="default", status="202")] == 1
+        assert samples[_key("webhook_answer_seconds_count")] == 1
+        assert samples[_key("notification_commit_seconds_count")] == 1
+        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
+        assert await rig.announce(told(rig.job_id) + b" ") == 202
+        samples = await rig.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
+        assert samples[_key("detection_lag_seconds_count", airbyte="default", origin="webhook")] == 1
+        assert samples[_key("airbyte_requests_total", airbyte="default", route="GET jobs/{id}")] >= 2
+        assert _key("missed_webhooks_total", airbyte="default") not in samples
+
+
+async def test_strangers_name_no_instance() -> None:
+    async with listening() as rig:
+        assert await rig.announce(b"{}", token="another-token-0123456789abcdef") == 404
+        samples = await rig.samples()
+        assert samples[_key("webhook_requests_total", airbyte="", status="404")] == 1
+
+
+async def test_what_waits_has_an_age() -> None:
+    async with listening() as rig:
+        await rig.until(1, "lease_held", lease="sources/default")
+        rig.simulator.add_fault(Fault(kind="status", status=503))
+        assert await rig.announce(told(rig.job_id)) == 202
+        with anyio.fail_after(10):
+            while (samples := await rig.samples())[
+                _key("notifications_oldest_pending_seconds", airbyte="default")
+            ] == 0:
+                pass
+        assert samples[_key("notifications_pending")] == 1
+
+
+@pytest.mark.parametrize("lines", ["json", "console"])
+async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines: str) -> None:
+    simulator = Simulator(client_id="client", client_secret=SECRET)
+    job = simulator.world.start_job(simulator.world.add_connection(Script.hanging()))
+    given = {
+        "CLIENT_ID": "client",
+        "CLIENT_SECRET": SECRET,
+        "STORE": f"sqlite:///{tmp_path}/events.db",
+        "API_TOKENS": API_TOKEN,
+        "WEBHOOK_TOKENS": WEBHOOK_TOKEN,
+        "LOG_FORMAT": lines,
+    }
+    serve = [sys.executable, "-c", "from airbyte_events.cli import main; main()", "serve", "--port", "0"]
+    async with serve_simulator(simulator) as served, httpx.AsyncClient(trust_env=False) as http:
+        given["AIRBYTE_URL"] = served.url
+        environ = os.environ | {f"AIRBYTE_EVENTS_{name}": value for name, value in given.items()}
+        with (tmp_path / "log").open("w") as stderr:
+            process = await anyio.open_process(serve, env=environ, stdout=PIPE, stderr=stderr)
+        try:
+            assert process.stdout is not None
+            said = ""
+            with anyio.fail_after(20):
+                async for text in TextReceiveStream(process.stdout):
+                    said += text
+                    if found := re.search(r"listens on (http://\S+)\n[^$]*/webhooks/", said):
+                        break
+                url = found[1]  # type: ignore[index]
+                simulator.world.end_job(job, "succeeded")
+                webhook = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
+                assert (await http.post(webhook, content=told(job.id))).status_code == 202
+                # It is counted, then logged, in one breath.
+                while 'status="succeeded"' not in (await http.get(f"{url}/metrics")).text:
+                    pass
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+    logged = (tmp_path / "log").read_text().splitlines()
+    event = next(line for line in logged if " is succeeded (webhook)" in line)
+    if lines == "console":
+        assert re.search(rf" instance=default job_id={job.id} connection_id=\S+ cursor=[0-9a-f]+-1$", event)
+        return
+    everything = [json.loads(line) for line in logged]
+    assert all({"time", "level", "logger", "message"} <= each.keys() for each in everything)
+    told_of = json.loads(event)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told_of["time"])
+    assert (told_of["level"], told_of["instance"], told_of["job_id"]) == ("info", "default", job.id)
+    assert re.fullmatch("[0-9a-f]+-1", told_of["cursor"])
