@@ -136,7 +136,8 @@ class TestWithAListener:
             stage.end([job])
             await stage.start_listener(waiters.tasks, port=listener.port)
             assert (await waiters.result(job.id)).status == "succeeded"
-            assert stage.reads(job) <= 2
+            # Once by the new listener; twice if it is asked again before it knows.
+            assert stage.reads(job) <= 3
 
     async def test_i4_a_wrong_token_is_told_and_polled_around(
         self, stage: Any, waiters: Any, caplog: pytest.LogCaptureFixture
