@@ -2,7 +2,7 @@
 # what the lowest supported Airflow needs into .venv-lowest, and what has the official provider beside ours into .venv-both.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench fuzz soak browser screenshots docs walkthrough lint types layers package clean
+.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench fuzz soak browser screenshots docs walkthrough lint types layers package deploy-check clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough. PYTHON=… on the command line chooses another.
@@ -52,6 +52,9 @@ docs: .venv/.stamp-dev  ## build the documentation into build/docs; a warning is
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
+deploy-check: .venv/.stamp-deploy  ## check deploy/: image, chart, compose, unit, proxies, alerts; says what was not
+	@$(BIN)/pytest tests/deploy -rs $(ARGS)
+
 walkthrough: .venv/.stamp-dev  ## walk through all of it as docs/walkthrough.md says
 	@$(BIN)/python deploy/walkthrough.py
 
@@ -66,6 +69,7 @@ types: .venv/.stamp-dev  ## strict types
 	@MYPYPATH=tests/model $(BIN)/mypy tests/model
 	@$(BIN)/mypy tests/docs docs/conf.py docs/from_code.py
 	@MYPYPATH=deploy/demo:tests/browser $(BIN)/mypy tests/browser
+	@$(BIN)/mypy tests/deploy
 
 layers: .venv/.stamp-dev  ## imports run downwards only
 	@$(BIN)/lint-imports
@@ -78,7 +82,7 @@ clean:  ## remove what was built and what demos left, but no environment
 	@rm -rf build dist .demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-.venv/.stamp-run .venv/.stamp-dev .venv-lowest/.stamp-lowest .venv-both/.stamp-both: pyproject.toml deploy/environment.py
+.venv/.stamp-run .venv/.stamp-dev .venv/.stamp-deploy .venv-lowest/.stamp-lowest .venv-both/.stamp-both: pyproject.toml deploy/environment.py
 	@test -n "$(PYTHON)" || { echo "no Python from 3.10 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not a Python from 3.10 to 3.14" >&2; exit 1; }
 	@$(PYTHON) deploy/environment.py $(@F:.stamp-%=%)
