@@ -39,7 +39,7 @@ bench: .venv/.stamp-dev  ## compare with the official provider
 fuzz: .venv/.stamp-dev  ## look for bugs with made-up input, for FUZZ_SECONDS (300), and say what was tried
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --fuzz-seconds=$(or $(FUZZ_SECONDS),300) $(ARGS)
 
-soak: .venv/.stamp-dev  ## crash, power loss, faults on the wire and load, in about 12 minutes, and say what was done
+soak: .venv/.stamp-dev  ## crash, power loss, faults on the wire and load, in about 10 minutes, and say what was done
 	@$(BIN)/pytest tests/soak --soak $(ARGS)
 
 browser: .venv/.stamp-dev  ## the dashboard in a real browser: wants Chromium

@@ -69,18 +69,21 @@ class EventBus:
         # What the body raised is its own affair: a task group would wrap it.
         await self._tasks.__aexit__(None, None, None)
 
-    def subscribe(self, *, after: int | None = None, wanted: EventFilter = EVERYTHING) -> Subscription:
+    def subscribe(
+        self, *, after: int | None = None, wanted: EventFilter = EVERYTHING, own: bool = False
+    ) -> Subscription:
         """Join the stream.
 
         :param after: the sequence behind which to begin; by default, with what is published from now on.
         :param wanted: which events.
+        :param own: for what this process does itself; it is not counted.
         """
-        return Subscription(self, self._store, self.position if after is None else after, wanted)
+        return Subscription(self, self._store, self.position if after is None else after, wanted, own)
 
     @property
     def subscriptions(self) -> int:
-        """How many there are."""
-        return len(self._subscriptions())
+        """How many there are, but for the process's own."""
+        return sum(not each.own for each in self._subscriptions())
 
     @property
     def lag(self) -> int:
@@ -173,10 +176,11 @@ class Subscription:
     :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
     """
 
-    __slots__ = ("_behind", "_bus", "_held", "_position", "_store", "_wake", "wanted")
+    __slots__ = ("_behind", "_bus", "_held", "_position", "_store", "_wake", "own", "wanted")
 
-    def __init__(self, bus: EventBus, store: EventStore, after: int, wanted: EventFilter) -> None:
+    def __init__(self, bus: EventBus, store: EventStore, after: int, wanted: EventFilter, own: bool) -> None:
         self._bus = bus
+        self.own = own
         self._store = store
         # Up to here the log is delivered or held.
         self._position = after

@@ -11,10 +11,11 @@ from datetime import datetime, timedelta, timezone
 import anyio
 
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
-from airbyte_events.events import JobEvent, Origin, utcnow
+from airbyte_events.events import JobEvent, JobRef, Origin, utcnow
 from airbyte_events.monitor import BURST, Monitor
 from airbyte_events.notifications import Notification, parse
 from airbyte_events.store import EventStore, Outcome, StoredNotification
+from airbyte_events.tracing import record
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Inbox:
             for stored in pending:
                 if (outcome := outcomes.get(stored.id)) is not None:
                     settled[outcome.value] = settled.get(outcome.value, 0) + 1
-                    _log(stored, outcome)
+                    _tell(stored, outcome)
             if len(pending) >= BURST:
                 # In a crowd some of the time is left to the receiver, for whose answers Airbyte waits.
                 await anyio.sleep(min(anyio.current_time() - began, _LONGEST_REST))
@@ -158,7 +159,7 @@ class Inbox:
         return outcomes
 
 
-def _log(stored: StoredNotification, outcome: Outcome) -> None:
+def _tell(stored: StoredNotification, outcome: Outcome) -> None:
     # What was confirmed is heard of as an event.
     logger.log(
         logging.DEBUG if outcome is Outcome.CONFIRMED else logging.INFO,
@@ -168,6 +169,9 @@ def _log(stored: StoredNotification, outcome: Outcome) -> None:
         outcome.value,
         extra={"instance": stored.instance, "job_id": stored.job_id, "notification": stored.id},
     )
+    if stored.job_id is not None:
+        ref = JobRef(stored.instance, stored.job_id)
+        record("confirm", ref, stored.received_at, outcome=outcome.value, notification=stored.id)
 
 
 def _judge(notification: Notification, state: JobEvent | None) -> Outcome:

@@ -27,7 +27,7 @@ from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import EventBus
 from airbyte_events.certificate import Certificate
 from airbyte_events.duties import Duties, Work
-from airbyte_events.errors import LeaseLost, SettingsError
+from airbyte_events.errors import LeaseLost, SettingsError, StoreError
 from airbyte_events.feed import Feed
 from airbyte_events.forwarding import Forwarder
 from airbyte_events.greeting import announce, report
@@ -45,6 +45,7 @@ from airbyte_events.sources import Sources
 from airbyte_events.status import Status
 from airbyte_events.store import EventStore, Lease
 from airbyte_events.targets import Targets, refuse_loops
+from airbyte_events.tracing import record
 from airbyte_events.webhook import Receiver
 
 logger = logging.getLogger(__name__)
@@ -95,12 +96,19 @@ def _work(sources: Sources, forwarder: Forwarder) -> Work:
 
 
 async def _tell(bus: EventBus, metrics: Metrics, sources: Mapping[str, Sources]) -> None:
-    """Count and log what enters the log, until cancelled."""
-    with bus.subscribe() as events:
-        async for event in events:
-            metrics.take(event)
-            here = sources.get(event.ref.instance)
-            log_event(event, found_here=here is not None and here.monitor is not None)
+    """Count and log what enters the log, until cancelled or the bus closes."""
+    while not bus.closed:
+        # What can't be read any more is not told: that is no reason for the listener to end.
+        with contextlib.suppress(StoreError), bus.subscribe(own=True) as events:
+            async for event in events:
+                metrics.take(event)
+                instance = sources.get(event.ref.instance)
+                here = instance is not None and instance.monitor is not None
+                log_event(event, found_here=here)
+                if here:
+                    since = event.finished_at or event.observed_at
+                    record("event", event.ref, since, status=event.status.value, origin=event.origin.value)
+        await anyio.sleep(0 if bus.closed else 1)
 
 
 @contextlib.asynccontextmanager

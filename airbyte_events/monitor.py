@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from airbyte_events.airbyte import AirbyteClient, Job
+from airbyte_events.airbyte import PAGE, AirbyteClient, Job
 from airbyte_events.allowance import Allowance
 from airbyte_events.errors import AirbyteError, Conflict, Forbidden, NotFound
 from airbyte_events.events import (
@@ -49,7 +49,8 @@ TOGETHER = 100
 """Jobs that are taken in at a time: a thousand in one go would stall a triggerer's event loop."""
 
 LARGEST_LOOK = 5_000
-"""Jobs that one look takes in. After an absence in which more have changed, those that are watched are read."""
+"""Jobs that one look of a triggerer's takes in. After an absence in which more have changed, those that are watched are
+read."""
 
 ASKED_AT_ONCE = 100
 ASKED_PER_SECOND = 10.0
@@ -219,15 +220,15 @@ class Monitor:
             mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
             started = utcnow()
             since = (mark or await self._first_mark(started)) - OVERLAP
-            found, served_at = await self._find(since, started)
+            why = origins or {}, notifications or {}
+            found, served_at = await self._take_in_since(since, started, *why)
             if served_at < since:
                 # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
-                found, served_at = await self._find(served_at - max(LOOKBACK, started - since), served_at)
-            self.counters.looks += 1
-            await self._absorb(found.values(), origins or {}, notifications or {})
+                since = served_at - max(LOOKBACK, started - since)
+                found, served_at = await self._take_in_since(since, served_at, *why)
             if self._marking:
                 await self._remember("looked_at", served_at)
-            return set(found)
+            return found
 
     async def _first_mark(self, started: datetime) -> datetime:
         """Where the first look of all begins: it does not move on while looks fail."""
@@ -253,17 +254,23 @@ class Monitor:
         if len(known) < len(origins) or max(*known, utcnow()) - min(known) > LOOKBACK:
             return await self.look(origins, notifications)
         # What this leaves out is read by itself, or found by the next look: where that begins is not changed.
-        found, _ = await self._find(min(known) - _SECOND, utcnow())
-        self.counters.looks += 1
-        await self._absorb(found.values(), origins, notifications)
-        return set(found)
+        found, _ = await self._take_in_since(min(known) - _SECOND, utcnow(), origins, notifications)
+        return found
 
-    async def _find(self, since: datetime, started: datetime) -> tuple[dict[int, Job], datetime]:
-        found: dict[int, Job] = {}
+    async def _take_in_since(
+        self,
+        since: datetime,
+        started: datetime,
+        origins: Mapping[int, Origin],
+        notifications: Mapping[int, Notification],
+    ) -> tuple[set[int], datetime]:
+        """Take in what has changed since, page by page: what was read is kept though the next page is never had."""
+        found: set[int] = set()
         served_at: datetime | None = None
-        async for page in self.airbyte.find_jobs(updated_since=since):
+        async for page in self.airbyte.find_jobs(updated_since=since, max_pages=self._largest_look // PAGE + 1):
             served_at = served_at or page.served_at or started
-            found |= {job.job_id: job for job in page.jobs}
+            await self._absorb(page.jobs, origins, notifications)
+            found |= {job.job_id for job in page.jobs}
             if len(found) >= self._largest_look:
                 logger.warning("more than %d jobs of %s have changed since %s", len(found), self.instance, since)
                 self.watches.unsee()
@@ -272,6 +279,7 @@ class Monitor:
                     # Before the mark: who goes on from there has to read them.
                     await self._remember("cut_at", utcnow())
                 break
+        self.counters.looks += 1
         return found, served_at or started
 
     async def read(

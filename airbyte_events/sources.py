@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 RECOUNT_SECONDS = 60.0
 """So often it is looked up which jobs are watched, though nothing says that they are others."""
 
+LARGEST_LOOK = 100_000
+"""Jobs that a look takes in. Others than those that are watched are waited for, too: by DAGs that every end runs. A day
+of a large Airbyte is some ten thousand."""
+
 _REST_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
@@ -69,7 +73,14 @@ class Sources:
 
     async def run(self, lease: Lease) -> None:
         """Confirm what webhooks tell, and poll, until cancelled. Returns when it turns out that the lease is lost."""
-        monitor = self.monitor = Monitor(self.instance, self.airbyte, self._store, lease=lease, beside=self._asking)
+        monitor = self.monitor = Monitor(
+            self.instance,
+            self.airbyte,
+            self._store,
+            lease=lease,
+            beside=self._asking,
+            largest_look=LARGEST_LOOK,
+        )
         known = anyio.Event()
 
         async def until_lost(source: Callable[[], Awaitable[None]], tasks: TaskGroup) -> None:

@@ -19,11 +19,12 @@ from starlette.types import Receive, Scope, Send
 
 from airbyte_events.auth import Tokens
 from airbyte_events.errors import NotificationError, StoreError
-from airbyte_events.events import utcnow
+from airbyte_events.events import JobRef, utcnow
 from airbyte_events.limits import Visitors
 from airbyte_events.notifications import Notification, parse
 from airbyte_events.store import ANNOUNCING_KINDS, EventStore, Outcome
 from airbyte_events.targets import FORWARDED, Targets
+from airbyte_events.tracing import record
 
 logger = logging.getLogger(__name__)
 
@@ -127,18 +128,21 @@ class Receiver:
             outcome = Outcome.PENDING
         else:
             outcome = Outcome.IGNORED
-        began = time.perf_counter()
+        began, arrived_at = time.perf_counter(), utcnow()
         receipt = await self._store.receive(
             instance=instance,
             body=body,
             kind="rejected" if notification is None else notification.kind.value,
             job_id=None if notification is None else notification.job_id,
             outcome=outcome,
-            received_at=utcnow(),
+            received_at=arrived_at,
             targets=targets,
         )
         if self._kept is not None:
             self._kept(time.perf_counter() - began)
+        if notification is not None and notification.job_id is not None:
+            ref = JobRef(instance, notification.job_id)
+            record("webhook", ref, arrived_at, kind=notification.kind.value, notification=receipt.id)
         if outcome is Outcome.REJECTED:
             about = {"instance": instance, "notification": receipt.id}
             logger.warning("rejected notification %d of %s: %s", receipt.id, instance, fault, extra=about)

@@ -1,12 +1,12 @@
 """Makes or refreshes the environments of the Makefile, with nothing but Python's standard library::
 
-    python3 deploy/environment.py run|dev|lowest|both
+    python3 deploy/environment.py run|dev|deploy|lowest|both
 
-``run`` is what the demo needs, ``dev`` adds what tests, linters and packaging need: both are in ``.venv``. ``lowest``
-is what tests need beside the lowest Airflow that is supported, in ``.venv-lowest``. ``both`` has
-the official provider beside this one, in ``.venv-both``. Each leaves a stamp of its name that holds the hash of
-pyproject.toml and of what was asked for, so that an environment that fits is left alone. One at a time in each: the
-next waits.
+``run`` is what the demo needs, ``dev`` adds what tests, linters and packaging need, ``deploy`` what checks the files
+for containers, Kubernetes and proxies: all three are in ``.venv``. ``lowest`` is what tests need beside the lowest
+Airflow that is supported, in ``.venv-lowest``. ``both`` has the official provider beside this one, in ``.venv-both``.
+Each leaves a stamp of its name that holds the hash of pyproject.toml and of what was asked for, so that an environment
+that fits is left alone. One at a time in each: the next waits.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ KINDS = {
         ("-e", ".[server,postgres,airflow]", "--group", "dev"),
         after=("run",),
     ),
+    "deploy": Kind(ROOT / ".venv", "tools that check deploy/", ("--group", "deploy"), after=("run", "dev")),
     "lowest": Kind(
         ROOT / ".venv-lowest", "the package with the lowest Airflow, and tests", (*PACKAGE, "--group", "lowest")
     ),

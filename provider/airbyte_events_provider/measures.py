@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airbyte_events.events import JobEvent, utcnow
+from airbyte_events.tracing import record
 
 
 def _stats() -> Any:
@@ -45,6 +46,7 @@ def count_end(event: JobEvent) -> None:
     count(name)
     _time(f"{name}.lag", event.finished_at)
     _time(f"{name}.delivery", event.observed_at)
+    record("trigger", event.ref, event.observed_at, status=event.status.value, origin=event.origin.value)
 
 
 async def count_answer(response: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -84,6 +85,9 @@ class Crowd:
         self.results: dict[int, JobEvent | Exception] = {}
         self.waited: set[int] = set()
         self.followers: list[Follower] = []
+        self.most: float = math.inf
+        """How many jobs there may be by now. On a slow machine rounds last longer, and what a listener that comes back
+        takes in at once has its bound."""
         self._airbyte, self._urls, self._http, self._dice = airbyte, urls, http, dice
         self._airbyte_url = airbyte_url or airbyte.url
         self._connections: list[Connection] = []
@@ -125,7 +129,8 @@ class Crowd:
         with self._busy:
             while True:
                 burst = self._dice.random() < 0.02
-                for job in self.start_jobs(each_second if burst else max(1, each_second // 20)):
+                wanted = each_second if burst else max(1, each_second // 20)
+                for job in self.start_jobs(max(0, int(min(wanted, self.most - len(self.jobs))))):
                     if hubs and self._dice.random() < 0.2:
                         self.wait(tasks, self._dice.choice(hubs), job.id)
                 await anyio.sleep(0.05)

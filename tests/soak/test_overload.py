@@ -56,7 +56,7 @@ async def test_i1_i6_a_flood_of_webhooks(
 ) -> None:
     """True ones over and over, tests, and such as are of no job, over far more connections than it has work for."""
     scene = Scene(airbyte, http, tmp_path, dice)
-    jobs = running(airbyte, 5_000 if soak else 300)
+    jobs = running(airbyte, 3_000 if soak else 300)
     end_unannounced(airbyte, jobs)
     scene.crowd.jobs += jobs
     true = flood.announcements(airbyte, jobs)

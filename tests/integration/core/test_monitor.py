@@ -341,6 +341,20 @@ class TestLooking:
             airbyte.put(job_id, "succeeded", ago=3600)
         assert len(await monitor.look()) <= 1
 
+    async def test_what_a_look_has_read_is_kept_though_it_fails_further_on(self, watched: Any) -> None:
+        await watched.monitor.look()
+        for job_id in range(1, 251):
+            watched.airbyte.put(job_id, "succeeded")
+        watched.airbyte.jobs[150]["jobId"] = "nonsense"
+        with pytest.raises(AirbyteError):
+            await watched.monitor.look()
+        assert await watched.ends(100) == 1
+        assert await watched.ends(101) == 0
+        # And the next one begins where this one did.
+        watched.airbyte.jobs[150]["jobId"] = 150
+        assert await watched.monitor.look() == set(range(1, 251))
+        assert [await watched.ends(job_id) for job_id in (1, 100, 101, 150, 250)] == [1] * 5
+
     async def test_an_end_without_a_time(self, watched: Any) -> None:
         watched.airbyte.put(1, "succeeded", lastUpdatedAt=None, duration="PT90S", startTime="2024-01-01T00:00Z")
         watched.airbyte.put(2, "succeeded", lastUpdatedAt=None)

@@ -1,0 +1,200 @@
+"""The Helm chart, by Helm itself and by Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
+
+CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "airbyte-events"
+VERSIONS = ("1.25", "1.30", "1.34")
+SMALL: dict[str, Any] = {
+    "instances": {"default": {"airbyte_url": "http://airbyte:8001/api/public/v1", "client_id": "an & id"}},
+    "secret": {"apiTokens": "a" * 32, "webhookTokens": "b" * 32, "clientSecrets": {"default": 'a "secret"'}},
+}
+LARGE: dict[str, Any] = {
+    "replicas": 3,
+    "instances": SMALL["instances"] | {"cloud": {"airbyte_url": "https://api.airbyte.com/v1"}},
+    "settings": {"poll_interval": 5, "webhook_allow": ["192.0.2.0/24"], "public_url": "https://events.example.com"},
+    "secret": {"existing": "mine", "forwardUrls": {"cloud": "there"}},
+    "store": {"kind": "postgresql"},
+    "ingress": {"enabled": True, "host": "events.example.com", "tlsSecret": "tls", "path": "/webhooks/"},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "networkPolicy": {
+        "enabled": True,
+        "from": [{"namespaceSelector": {"matchLabels": {"name": "airflow"}}}],
+        "egress": [{"ports": [{"port": 5432}]}],
+    },
+    "serviceAccount": {"create": True, "annotations": {"role": "x"}},
+    "podLabels": {"team": "data"},
+    "podAnnotations": {"note": "y"},
+    "tolerations": [{"key": "spot", "operator": "Exists"}],
+    "nodeSelector": {"disk": "ssd"},
+    "image": {"repository": "registry.example.com/airbyte-events", "pullSecrets": [{"name": "pull"}]},
+}
+Render = Callable[[Mapping[str, Any]], dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def render(helm: ModuleType) -> Render:
+    def render(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What Helm makes of the chart, by kind."""
+        with helm.Chart.load(str(CHART)) as chart:
+            chart.validate_schema(values)
+            rendered = chart.render(dict(values), name="demo", namespace="prod")
+        texts = [text for name, text in rendered.items() if name.endswith(".yaml")]
+        objects = [each for text in texts for each in yaml.safe_load_all(text) if each]
+        assert len({each["kind"] for each in objects}) == len(objects)
+        return {each["kind"]: each for each in objects}
+
+    return render
+
+
+@pytest.mark.parametrize("values", [{}, SMALL, LARGE], ids=["defaults", "small", "large"])
+def test_helm_lint_finds_no_fault(helm: ModuleType, values: dict[str, Any]) -> None:
+    found = helm.lint(str(CHART), values=values) if values else helm.lint(str(CHART))
+    assert [each for each in found["messages"] if each["severity"] > 1] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("values", [SMALL, LARGE], ids=["small", "large"])
+def test_kubernetes_knows_every_field(render: Render, values: dict[str, Any], version: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kubernetes_validate = pytest.importorskip(
+            "kubernetes_validate", reason="NOT CHECKED: kubernetes-validate is not here (PyPI)"
+        )
+        for kind, each in render(values).items():
+            if kind != "ServiceMonitor":  # Prometheus' own, checked below
+                kubernetes_validate.validate(copy.deepcopy(each), version, strict=True)
+
+
+def test_what_one_listener_has(render: Render) -> None:
+    objects = render(SMALL)
+    assert objects.keys() == {
+        "ConfigMap",
+        "Deployment",
+        "PersistentVolumeClaim",
+        "Secret",
+        "Service",
+        "ServiceAccount",
+    }
+    assert objects["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+    assert objects["Secret"]["stringData"]["client-secret-default"] == 'a "secret"'
+
+
+def test_what_several_listeners_have(render: Render) -> None:
+    objects = render(LARGE)
+    assert objects.keys() == {
+        "ConfigMap",
+        "Deployment",
+        "Ingress",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Service",
+        "ServiceAccount",
+        "ServiceMonitor",
+    }
+    pod = objects["Deployment"]["spec"]["template"]
+    selected = objects["Service"]["spec"]["selector"]
+    assert selected.items() <= pod["metadata"]["labels"].items()
+    assert objects["Deployment"]["spec"]["selector"]["matchLabels"] == selected
+    assert objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == selected
+    monitor = objects["ServiceMonitor"]["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= objects["Service"]["metadata"]["labels"].items()
+    assert [each["port"] for each in monitor["endpoints"]] == [
+        each["name"] for each in objects["Service"]["spec"]["ports"]
+    ]
+    annotations = objects["Ingress"]["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
+    assert "AIRBYTE_EVENTS" not in str(objects["ConfigMap"])
+
+
+def test_the_pod_runs_with_the_least(render: Render) -> None:
+    pod = render(SMALL)["Deployment"]["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    container = pod["containers"][0]["securityContext"]
+    assert (container["readOnlyRootFilesystem"], container["allowPrivilegeEscalation"]) == (True, False)
+    assert container["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("values", [SMALL, LARGE], ids=["small", "large"])
+def test_a_listener_takes_the_settings_and_the_secrets_where_they_are_mounted(
+    render: Render, values: dict[str, Any], tmp_path: Path
+) -> None:
+    objects = render(values)
+    mounted = str(tmp_path / "secrets")
+    file = objects["ConfigMap"]["data"]["airbyte-events.toml"].replace("/run/secrets/airbyte-events", mounted)
+    (tmp_path / "settings.toml").write_text(file)
+    secrets = objects.get("Secret", {}).get("stringData") or {
+        "api-tokens": "a" * 32,
+        "webhook-tokens": "b" * 32,
+        "client-secret-default": "s",
+        "forward-urls-cloud": "https://hooks.example.com/x",
+        "store": "postgresql://user:password@db/events",
+    }
+    (tmp_path / "secrets").mkdir()
+    for name, value in secrets.items():
+        (tmp_path / "secrets" / name).write_text(value)
+    container = objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    given = {each["name"]: each["value"] for each in container["env"]}
+    given["AIRBYTE_EVENTS_CONFIG"] = str(tmp_path / "settings.toml")
+    script = (
+        "from airbyte_events.settings import load; s = load();"
+        "print(s.host, s.port, s.log_format, s.store.kind, *s.instances, s.instances['default'].client_id, sep=';')"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
+    done = subprocess.run([sys.executable, "-c", script], env=environ | given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names = ";".join(sorted(values["instances"]))
+    kind = values.get("store", {"kind": "sqlite"})["kind"]
+    assert done.stdout.strip() == f"0.0.0.0;8484;json;{kind};{names};an & id"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"replicas": 2},
+        {"replica": 1},
+        {"store": {"kind": "memory"}},
+        {"settings": {"api_tokens": "x"}},
+        {"instances": {"Big": {"airbyte_url": "http://a"}}},
+        {"instances": {"default": {"client_id": "x"}}},
+        {"ingress": {"enabled": True, "host": ""}},
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(helm: ModuleType, wrong: dict[str, Any]) -> None:
+    with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmError):
+        chart.validate_schema(SMALL | wrong)
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ({"instances": {}}, "name at least one Airbyte"),
+        ({"secret": {"webhookTokens": "b" * 32}}, "secret.apiTokens"),
+        ({"secret": {"apiTokens": "a" * 32, "webhookTokens": "b" * 32}}, "secret.clientSecrets.default"),
+    ],
+    ids=["instances", "token", "client secret"],
+)
+def test_what_is_missing_is_named(helm: ModuleType, missing: dict[str, Any], told: str) -> None:
+    with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmError, match=told):
+        chart.render(SMALL | missing, name="demo", namespace="prod")
+
+
+def test_the_versions_are_those_of_the_package() -> None:
+    import airbyte_events
+
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == airbyte_events.__version__

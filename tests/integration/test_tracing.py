@@ -1,0 +1,110 @@
+"""One trace for each job, from its webhook to the trigger, by OpenTelemetry's own SDK."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+
+import anyio
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from airbyte_events.events import JobRef, utcnow
+from airbyte_events.listener import assemble
+from airbyte_events.server import serving
+from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.tracing import record
+
+pytest.importorskip("opentelemetry.sdk.trace", reason="OpenTelemetry's SDK is not here")
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+WEBHOOK_TOKEN = "a-webhook-token-0123456789abcde"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def provider() -> TracerProvider:
+    """The one of this process: OpenTelemetry takes no second."""
+    provider = TracerProvider()
+    trace.set_tracer_provider(provider)
+    given = trace.get_tracer_provider()
+    assert isinstance(given, TracerProvider)
+    return given
+
+
+@pytest.fixture
+def exporter(provider: TracerProvider) -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
+
+
+def trace_id(span: ReadableSpan) -> int:
+    assert span.context is not None
+    return span.context.trace_id
+
+
+def test_a_job_has_one_trace_and_another_has_another(exporter: InMemorySpanExporter) -> None:
+    now = utcnow()
+    record("webhook", JobRef("default", 1), now - timedelta(seconds=2), kind="success", notification=None)
+    record("trigger", JobRef("default", 1), now + timedelta(hours=1))
+    record("webhook", JobRef("other", 1), now)
+    first, second, third = exporter.get_finished_spans()
+    assert trace_id(first) == trace_id(second) != trace_id(third)
+    assert first.attributes == {"airbyte.instance": "default", "airbyte.job_id": 1, "airbyte.kind": "success"}
+    for span in (first, second, third):
+        assert span.start_time is not None
+        assert span.end_time is not None
+        assert span.end_time >= span.start_time
+    assert (first.end_time or 0) - (first.start_time or 0) >= 2_000_000_000
+
+
+@pytest.mark.anyio
+async def test_from_webhook_to_event(exporter: InMemorySpanExporter) -> None:
+    simulator = Simulator()
+    job = simulator.world.start_job(simulator.world.add_connection(Script.hanging()))
+    async with serve_simulator(simulator) as served:
+        settings = Settings.exactly(
+            instances={"default": InstanceSettings(airbyte_url=served.url)},
+            store=StoreLocation(kind="memory"),
+            api_tokens=[SecretStr("a" * 32)],
+            webhook_tokens=[SecretStr(WEBHOOK_TOKEN)],
+            poll_interval=3600,
+        )
+        async with (
+            assemble(settings) as listener,
+            serving(listener.app) as url,
+            httpx.AsyncClient(trust_env=False) as http,
+        ):
+            simulator.world.end_job(job, "succeeded")
+            body = json.dumps({"data": {"jobId": job.id, "success": True}})
+            assert (await http.post(f"{url}/webhooks/default/{WEBHOOK_TOKEN}", content=body)).status_code == 202
+            with anyio.fail_after(10):
+                while len(spans := exporter.get_finished_spans()) < 3:
+                    await anyio.lowlevel.checkpoint()
+            listener.drain()
+    assert {span.name for span in spans} == {"webhook", "confirm", "event"}
+    assert len({trace_id(span) for span in spans}) == 1
+    assert WEBHOOK_TOKEN not in str([span.to_json() for span in spans])
+
+
+def test_without_opentelemetry_nothing_is_recorded() -> None:
+    script = (
+        "import sys; sys.modules['opentelemetry'] = None\n"
+        "from airbyte_events.tracing import record; from airbyte_events.events import JobRef, utcnow\n"
+        "record('webhook', JobRef('default', 1), utcnow())"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
