@@ -18,7 +18,7 @@ demo: .venv/.stamp-run  ## run a simulated Airbyte, the listener and a real Airf
 	@$(BIN)/python deploy/demo/demo.py $(ARGS)
 
 test: .venv/.stamp-dev  ## unit, integration, model and documentation tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 # That Airflow warns of its own modules' names.
 test-lowest: .venv-lowest/.stamp-lowest  ## the provider's tests on the lowest supported Airflow
