@@ -128,8 +128,12 @@ class PostgresServer:
         try:
             subprocess.run([str(program), "--version"], user=self._user, check=True, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError):
-            self._installed = Path(shutil.copytree(self._installed, self._folder / "installed", symlinks=True))
-            subprocess.run(["chmod", "-R", "a+rX", str(self._installed)], check=True)
+            package, copies = self._installed.parent, self._folder / "installed"
+            # The programs look for the wheel's own libraries by the way that leads to them from where they are.
+            for each in (f"{package.name}/{self._installed.name}", f"{package.name}.libs"):
+                shutil.copytree(package.parent / each, copies / each, symlinks=True)
+            subprocess.run(["chmod", "-R", "a+rX", str(copies)], check=True)
+            self._installed = copies / package.name / self._installed.name
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
