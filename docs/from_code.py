@@ -17,14 +17,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sphinx.application import Sphinx
 
-from airbyte_events import settings_reference
 from airbyte_events.auth import new_token
 from airbyte_events.commands import application
 from airbyte_events.listener import assemble
 from airbyte_events.openapi import DOCUMENT
 from airbyte_events.server import serving
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.settings import reference as settings_reference
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events_provider.get_provider_info import get_provider_info
 
 MARK = re.compile(r"(<!-- From the code.*-->\n)(\S.*\n)*")
 """Where a page wants it, and what is there already, for those who read the page without the site."""
@@ -206,14 +207,49 @@ async def scrape() -> list[Metric]:
                         break
                     await anyio.sleep(0.1)
             answer = await http.get(f"{url}/metrics", headers=headers)
-    families = text_string_to_metric_families(answer.raise_for_status().text)
-    return [family for family in families if not family.name.endswith("_created")]
+    return list(text_string_to_metric_families(answer.raise_for_status().text))
 
 
 def _metric(family: Metric) -> tuple[str, str, str, str]:
     labels = dict.fromkeys(label for sample in family.samples for label in sample.labels if label != "le")
     name = family.name + "_total" * (family.type == "counter")
     return _code(name), family.type, ", ".join(map(_code, labels)), family.documentation
+
+
+# -- Airflow ----------------------------------------------------------------------------------------------------------
+
+
+def airflow() -> str:
+    """Airflow's options of the provider, and the fields of its connections."""
+    provider = get_provider_info()
+    return "\n".join([*_options(provider["config"]), *_fields(provider["connection-types"])])
+
+
+def _options(sections: dict[str, Any]) -> Iterator[str]:
+    yield "## Airflow's configuration\n"
+    yield "In `airflow.cfg`, section `[airbyte_events]`, or as `AIRFLOW__AIRBYTE_EVENTS__NAME` in the environment.\n"
+    rows = (
+        (_code(name), option["type"], _or_nothing(option["default"]), option["description"].strip())
+        for section in sections.values()
+        for name, option in section["options"].items()
+    )
+    yield from _table(("option", "type", "default", "meaning"), rows)
+
+
+def _fields(types: list[dict[str, Any]]) -> Iterator[str]:
+    for each in types:
+        yield f"## Airflow connections of type {each['connection-type']}\n"
+        form = each["ui-field-behaviour"]
+        rows = [(_code(name), label, "") for name, label in form["relabeling"].items()]
+        rows += [
+            (f"extra {_code(name)}", field["label"], _prose(field["description"]))
+            for name, field in each["conn-fields"].items()
+        ]
+        yield from _table(("field", "in the form", "meaning"), rows)
+
+
+def _or_nothing(value: str | None) -> str:
+    return "" if value is None else _code(value)
 
 
 # -- what all of them share -------------------------------------------------------------------------------------------
@@ -239,5 +275,6 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/cli": command_line,
     "reference/http": http_api,
     "reference/metrics": metrics,
+    "reference/provider": airflow,
 }
 """What each page gets."""

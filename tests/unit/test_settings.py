@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings
 
 from airbyte_events.errors import SettingsError
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation, is_loopback, load
-from airbyte_events.settings_reference import Setting, markdown, reference
+from airbyte_events.settings.reference import Setting, markdown, reference
 
 URL = "http://localhost:8000"
 CANARY = "canary-sings-in-the-dark-and-is-never-heard"
@@ -510,7 +510,7 @@ class TestOfCommands:
 class TestReference:
     def test_page_holds_the_settings_of_the_code(self) -> None:
         page = Path(__file__).parents[2] / "docs" / "settings.md"
-        assert markdown() in page.read_text(encoding="utf-8"), "run: python -m airbyte_events.settings_reference"
+        assert markdown() in page.read_text(encoding="utf-8"), "run: python -m airbyte_events.settings.reference"
 
     def test_every_setting_is_told(self) -> None:
         names = {line.variable for line in reference()}

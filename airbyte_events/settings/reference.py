@@ -6,8 +6,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airbyte_events.settings import InstanceSettings, Settings, about
-from airbyte_events.settings_sources import PREFIX, SECRETS
+from airbyte_events.settings.declaration import about
+from airbyte_events.settings.instance import InstanceSettings
+from airbyte_events.settings.listener import Settings
+from airbyte_events.settings.sources import PREFIX, SECRETS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
