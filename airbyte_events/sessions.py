@@ -14,7 +14,6 @@ from starlette.types import Scope
 
 from airbyte_events.auth import Tokens
 
-COOKIE = "airbyte_events_session"
 LIFETIME_SECONDS = 12 * 3600
 
 REQUESTED_WITH = "airbyte-events"
@@ -41,11 +40,21 @@ class Sessions:
             return False
         return self._tokens.signed(match[2], _said(match[1]))
 
+    def shown(self, request: HTTPConnection) -> bool:
+        """Whether a request comes with one."""
+        return self.valid(request.cookies.get(cookie_of(request), ""))
+
     def admit(self, scope: Scope) -> bool:
         """Whether a request may do what it asks for; one that changes something only from our own pages."""
         request = HTTPConnection(scope)
         changes = scope["method"] not in ("GET", "HEAD")
-        return self.valid(request.cookies.get(COOKIE, "")) and not (changes and from_elsewhere(request))
+        return self.shown(request) and not (changes and from_elsewhere(request))
+
+
+def cookie_of(request: HTTPConnection) -> str:
+    """The cookie's name. Browsers send a host's cookies to all of its ports, so each port has a name of its own."""
+    port = re.search(r":([0-9]{1,5})$", request.headers.get("host", ""))
+    return f"airbyte_events_session_{port[1]}" if port else "airbyte_events_session"
 
 
 def from_elsewhere(request: HTTPConnection) -> bool:

@@ -22,6 +22,7 @@ class Status:
     """``GET /v1/status``.
 
     :param unready: what is not ready, by part.
+    :param answers: how many webhooks were answered here, by the HTTP status.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class Status:
         sources: Mapping[str, Sources],
         duties: Duties,
         unready: Callable[[], dict[str, str]],
+        answers: Callable[[], dict[str, int]],
     ) -> None:
         self._store = store
         self._bus = bus
         self._sources = sources
         self._duties = duties
         self._unready = unready
+        self._answers = answers
         self._started_at = utcnow()
 
     @property
@@ -45,6 +48,7 @@ class Status:
 
     async def tell(self, request: Request) -> Response:
         """All of it."""
+        leases = await self._store.holders()
         return JSONResponse(
             {
                 "listener": {
@@ -53,8 +57,10 @@ class Status:
                     "started_at": format_time(self._started_at),
                     "subscriptions": self._bus.subscriptions,
                     "faults": self._unready(),
+                    "webhooks": self._answers(),
                 },
                 "store": asdict(await self._store.stats()),
+                "leases": [{"name": name, "holder": leases[name]} for name in sorted(leases)],
                 "instances": [await self._instance(name, each) for name, each in self._sources.items()],
             }
         )

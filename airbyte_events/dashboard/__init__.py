@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from airbyte_events.limits import Visitors
-from airbyte_events.sessions import COOKIE, LIFETIME_SECONDS, Sessions, from_elsewhere
+from airbyte_events.sessions import LIFETIME_SECONDS, Sessions, cookie_of, from_elsewhere
 
 PAGES = (
     "/",
@@ -72,7 +72,7 @@ class Dashboard:
 
     async def session(self, request: Request) -> Response:
         """Whether the browser is logged in."""
-        return JSONResponse({"signed_in": self._sessions.valid(request.cookies.get(COOKIE, ""))})
+        return JSONResponse({"signed_in": self._sessions.shown(request)})
 
     async def log_in(self, request: Request) -> Response:
         """Exchange an API token for a session."""
@@ -83,7 +83,7 @@ class Dashboard:
             refusal = JSONResponse({"error": "unauthorized", "message": "not an API token"}, status_code=401)
             return self._visitors.refuse(request.scope, refusal)
         response = JSONResponse({"signed_in": True})
-        response.set_cookie(COOKIE, session, max_age=LIFETIME_SECONDS, **_attributes(request))
+        response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
         return response
 
     async def log_out(self, request: Request) -> Response:
@@ -91,14 +91,16 @@ class Dashboard:
         if from_elsewhere(request):
             return JSONResponse({"error": "a page of another site can't log out"}, status_code=403)
         response = JSONResponse({"signed_in": False})
-        response.delete_cookie(COOKIE, **_attributes(request))
+        response.delete_cookie(cookie_of(request), **_attributes(request))
         return response
 
 
 def _attributes(request: Request) -> dict[str, Any]:
+    # The browser knows that it came by HTTPS where a proxy in front ends it.
+    secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
     return {
         "path": f"{request.scope.get('root_path', '')}/",
-        "secure": request.url.scheme == "https",
+        "secure": secure,
         "httponly": True,
         "samesite": "strict",
     }

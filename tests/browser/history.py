@@ -20,6 +20,12 @@ class History:
         self.running: list[int] = []
         self._token = self._log_in()
 
+    @property
+    def pages(self) -> tuple[str, ...]:
+        """Of a job that failed, one that runs, and a connection."""
+        jobs = (f"/jobs/default/{job_id}" for job_id in (self.ended[2], self.running[0]))
+        return (*jobs, f"/connections/default/{self.connections[0]}")
+
     def make(self) -> None:
         """Three rounds: most succeed, one fails, one is cancelled, one is a clear; then two that run."""
         for turn in range(3):

@@ -12,6 +12,13 @@ from playwright.sync_api import BrowserContext, Page, expect
 from services import Services
 
 PAGES = ("/", "/jobs", "/connections", "/inbox", "/forwarding", "/system")
+PHONE = {"width": 375, "height": 812}
+
+
+def serious(page: Page) -> list[tuple[str, str]]:
+    """What axe finds that keeps people from using the page."""
+    found = Axe().run(page)["violations"]
+    return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
 
 
 class TestLogIn:
@@ -81,6 +88,19 @@ class TestLive:
         expect(running.get_by_role("link", name=str(job_id), exact=True)).to_be_visible()
         history.end(job_id, status="succeeded")
 
+    def test_a_hidden_tab_frees_its_connection_and_misses_nothing(self, inside: Page, history: History) -> None:
+        """Browsers have six connections to a host for all of its tabs: a seventh would wait for ever."""
+        hide = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); "
+        hide += "document.dispatchEvent(new Event('visibilitychange')); }"
+        inside.evaluate(hide, True)
+        expect(inside.get_by_role("status").first).to_have_text("paused")
+        job_id = history.start(history.connections[5])
+        inside.evaluate(hide, False)
+        expect(inside.get_by_role("status").first).to_have_text("live")
+        running = inside.get_by_role("region", name="Running jobs")
+        expect(running.get_by_role("link", name=str(job_id), exact=True)).to_be_visible()
+        history.end(job_id, status="succeeded")
+
 
 class TestJobs:
     def test_filters_and_search_are_in_the_address(self, inside: Page) -> None:
@@ -100,19 +120,46 @@ class TestJobs:
         inside.goto(f"/jobs/default/{history.ended[2]}")
         expect(inside.get_by_text(REASON)).to_be_visible()
         events = inside.get_by_role("region", name="History").get_by_role("listitem")
-        expect(events.last).to_contain_text("Webhook")
-        expect(inside.get_by_text("the API confirmed it")).to_be_visible()
+        expect(events.last).to_contain_text("the API confirmed it")
+        expect(events.nth(-2)).to_contain_text("Webhook came")
+        events.nth(-2).get_by_role("link").click()
+        inbox = inside.get_by_role("region", name="Notifications").get_by_role("row")
+        expect(inbox).to_have_count(1 + 1)
 
     def test_an_unknown_job_is_said_to_be_so(self, inside: Page) -> None:
         inside.goto("/jobs/default/987654")
         expect(inside.get_by_text("nothing is known of job default/987654")).to_be_visible()
+        inside.goto("/jobs/default/%E0%A4%A")  # half a letter
+        expect(inside.get_by_text("not found")).to_be_visible()
 
     def test_a_connection_has_plots_and_its_jobs(self, inside: Page) -> None:
         inside.get_by_role("link", name="Connections").click()
         inside.get_by_role("region", name="Connections").get_by_role("link").first.click()
         expect(inside.get_by_role("img", name=re.compile("How long .* jobs took"))).to_be_visible()
         expect(inside.get_by_role("img", name=re.compile("Records that"))).to_be_visible()
+        expect(inside.get_by_role("img", name=re.compile("How .* jobs ended, by day"))).to_be_visible()
         assert inside.locator("svg circle, svg path").count() >= 3
+
+    def test_going_back_leads_to_where_one_was(self, inside: Page, history: History) -> None:
+        inside.goto("/jobs?status=failed")
+        rows = inside.get_by_role("region", name="Jobs").get_by_role("row")
+        expect(rows).to_have_count(1 + 3)
+        rows.last.get_by_role("link").first.click()
+        expect(inside.get_by_role("heading", level=1)).to_contain_text("failed")
+        inside.go_back()
+        expect(inside.get_by_label("State")).to_have_value("failed")
+        expect(rows).to_have_count(1 + 3)
+        inside.go_forward()
+        expect(inside.get_by_role("heading", level=1)).to_contain_text("failed")
+
+    def test_what_runs_is_told_without_taking_the_focus(self, inside: Page, history: History) -> None:
+        inside.goto(f"/jobs/default/{history.running[0]}")
+        connection = inside.get_by_role("region", name="What is known").get_by_role("link").first
+        connection.focus()
+        time = inside.get_by_role("definition").filter(has=inside.get_by_role("progressbar"))
+        before = time.inner_text()
+        expect(time).not_to_have_text(before)
+        expect(connection).to_be_focused()
 
 
 class TestInbox:
@@ -122,6 +169,17 @@ class TestInbox:
         button.click()
         expect(inside.get_by_role("region", name="Notifications").get_by_text("confirmed").first).to_be_visible()
 
+    def test_what_is_refused_is_counted_and_found(self, inside: Page, services: Services) -> None:
+        for body in ("not JSON", '{"text": "Hello World!"}'):
+            services.airbyte.post(services.addresses.webhook_url, content=body)
+        refused = inside.get_by_role("region", name="Webhooks by workspace").get_by_role("link", name="1", exact=True)
+        inside.reload()
+        refused.click()
+        expect(inside).to_have_url(re.compile(r"/inbox\?outcome=refused$"))
+        rows = inside.get_by_role("region", name="Notifications").get_by_role("row")
+        expect(rows).to_have_count(1 + 1)
+        expect(rows.last).to_contain_text("could not be read")
+
     def test_nothing_is_forwarded_here(self, inside: Page) -> None:
         inside.get_by_role("link", name="Forwarding").click()
         expect(inside.get_by_text("Nothing is forwarded like that.")).to_be_visible()
@@ -129,28 +187,50 @@ class TestInbox:
     def test_the_system_page_tells_who_looks_and_how_large_the_store_is(self, inside: Page) -> None:
         inside.get_by_role("link", name="System").click()
         expect(inside.get_by_text("here, since")).to_be_visible()
+        leases = inside.get_by_role("region", name="Leases").get_by_role("row")
+        expect(leases.filter(has_text="confirms and polls for default")).to_contain_text("(this listener)")
         expect(inside.get_by_role("heading", name="Airbyte default")).to_be_visible()
 
 
 class TestEverybody:
-    @pytest.mark.parametrize("context", [{}, {"color_scheme": "dark"}], indirect=True, ids=["light", "dark"])
-    def test_a_screen_reader_meets_nothing_serious(self, inside: Page, history: History) -> None:
-        for path in (*PAGES, f"/jobs/default/{history.ended[2]}"):
-            inside.goto(path)
-            expect(inside.get_by_role("heading", level=1)).to_be_visible()
-            inside.wait_for_timeout(400)
-            found = Axe().run(inside)["violations"]
-            serious = [
-                (each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")
-            ]
-            assert serious == [], path
+    @pytest.mark.parametrize(
+        "context",
+        [{}, {"color_scheme": "dark"}, {"viewport": PHONE, "color_scheme": "dark"}],
+        indirect=True,
+        ids=["light", "dark", "phone-dark"],
+    )
+    def test_a_screen_reader_meets_nothing_serious(
+        self, page: Page, log_in: Callable[[Page], None], history: History
+    ) -> None:
+        page.goto("/")
+        expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+        assert serious(page) == []
+        log_in(page)
+        for path in (*PAGES, *history.pages, "/jobs?q=nothing+is+like+that", "/jobs/default/987654"):
+            page.goto(path)
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            assert serious(page) == [], path
 
-    @pytest.mark.parametrize("context", [{"viewport": {"width": 390, "height": 844}}], indirect=True, ids=["phone"])
-    def test_nothing_is_wider_than_a_phone(self, inside: Page, history: History) -> None:
-        for path in (*PAGES, f"/jobs/default/{history.ended[2]}"):
+    @pytest.mark.parametrize(
+        "context",
+        [{"viewport": PHONE}, {"viewport": {"width": 320, "height": 256}}],
+        indirect=True,
+        ids=["phone", "zoomed"],
+    )
+    def test_nothing_is_wider_than_the_window(self, inside: Page, history: History) -> None:
+        """A window of 1280 by 1024 that is zoomed to 400 % has 320 by 256 of its pixels."""
+        for path in (*PAGES, *history.pages):
             inside.goto(path)
             expect(inside.get_by_role("heading", level=1)).to_be_visible()
-            assert inside.evaluate("document.documentElement.scrollWidth") <= 390, path
+            assert inside.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+
+    @pytest.mark.parametrize("context", [{"viewport": PHONE}], indirect=True, ids=["phone"])
+    def test_a_phone_shows_as_much_and_it_is_still_a_table(self, inside: Page) -> None:
+        ends = inside.get_by_role("table", name="Latest ends")
+        row = ends.get_by_role("row").nth(1)
+        expect(row.get_by_role("cell")).to_have_count(ends.get_by_role("columnheader").count())
+        for cell in row.get_by_role("cell").all():
+            expect(cell).to_be_visible()
 
     def test_the_keyboard_is_enough(self, inside: Page) -> None:
         inside.reload()

@@ -7,6 +7,9 @@ export class Refused extends Error {
   }
 }
 
+/** Hears `out` once what is asked for is refused for want of a session. */
+export const door = new EventTarget();
+
 async function ask(path, { method = "GET", body } = {}) {
   const headers = { Accept: "application/json" };
   // A page of another site can't send this without being let to, which it is not.
@@ -19,8 +22,9 @@ async function ask(path, { method = "GET", body } = {}) {
     throw new Refused(0, "The listener does not answer.");
   }
   const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(answer.status, told.message ?? told.error ?? `The listener answers ${answer.status}.`);
-  return told;
+  if (answer.ok) return told;
+  if (answer.status === 401 && path !== "session") door.dispatchEvent(new Event("out"));
+  throw new Refused(answer.status, told.message ?? told.error ?? `The listener answers ${answer.status}.`);
 }
 
 const query = (values) => {
@@ -28,6 +32,7 @@ const query = (values) => {
   return given.size ? `?${given}` : "";
 };
 
+export const stream = (after) => new EventSource(`v1/events${query({ after })}`);
 export const signIn = (token) => ask("session", { method: "POST", body: { token } });
 export const signOut = () => ask("session", { method: "DELETE" });
 export const session = () => ask("session");

@@ -13,7 +13,22 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-const SVG = new Set(["svg", "g", "path", "circle", "rect", "line", "text", "polyline"]);
+const SVG = new Set(["svg", "g", "path", "circle", "rect", "line", "text"]);
+
+/** An element that changes as time passes: `draw(element)` is called now, and every second while it is on the page. */
+export function ticking(element, draw) {
+  element.dataset.tick = "";
+  element.tick = () => draw(element);
+  draw(element);
+  return element;
+}
+
+export const tick = () => document.querySelectorAll("[data-tick]").forEach((element) => element.tick());
+
+/** Change a text only if it is another: what is selected stays so. */
+export const write = (element, text) => {
+  if (element.textContent !== text) element.textContent = text;
+};
 
 /**
  * Make the children of `parent` those of `items`, in order, touching only what has changed: what has the focus keeps it.
@@ -21,6 +36,7 @@ const SVG = new Set(["svg", "g", "path", "circle", "rect", "line", "text", "poly
  */
 export function patch(parent, items, key, stamp, make) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const active = parent.contains(document.activeElement) ? document.activeElement : null;
   let before = parent.firstElementChild;
   for (const item of items) {
     const name = String(key(item));
@@ -35,7 +51,7 @@ export function patch(parent, items, key, stamp, make) {
         const focused = element.contains(document.activeElement) ? indexOfFocus(element) : -1;
         if (before === element) before = fresh;
         element.replaceWith(fresh);
-        if (focused >= 0) focusable(fresh)[focused]?.focus();
+        if (focused >= 0) focusable(fresh)[focused]?.focus({ preventScroll: true });
       }
       element = fresh;
     }
@@ -43,27 +59,31 @@ export function patch(parent, items, key, stamp, make) {
     else parent.insertBefore(element, before);
   }
   for (const gone of old.values()) gone.remove();
+  // What was moved has lost the focus; where what had it is gone, the list has it.
+  if (active && document.activeElement === document.body) (active.isConnected ? active : parent.closest("[tabindex]"))?.focus({ preventScroll: true });
 }
 
 const focusable = (element) => [...element.querySelectorAll("a, button, input, select")];
 const indexOfFocus = (element) => focusable(element).indexOf(document.activeElement);
 
-/** A table of the columns `{title, cell, class}`: `update(items)` changes its rows. */
+/**
+ * A table of the columns `{title, cell, class}`: `update(items)` changes its rows.
+ * On a phone each row is a card, which takes their meaning from the elements: so it is said in roles.
+ */
 export function table(caption, columns, { key, stamp, empty }) {
-  const body = h("tbody");
+  const body = h("tbody", { role: "rowgroup" });
   const nothing = h("p", { class: "empty" }, empty);
   const frame = h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
     h(
       "table",
-      {},
-      h("caption", { class: "unseen" }, caption),
-      h("thead", {}, h("tr", {}, columns.map((each) => h("th", { scope: "col", class: each.class }, each.title)))),
+      { role: "table", "aria-label": caption },
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((each) => h("th", { role: "columnheader", scope: "col", class: each.class }, each.title)))),
       body,
     ),
   );
-  const row = (item) => h("tr", {}, columns.map((each) => h("td", { class: each.class }, each.cell(item))));
+  const row = (item) => h("tr", { role: "row" }, columns.map((each) => h("td", { role: "cell", class: each.class, "data-title": each.title }, each.cell(item))));
   return {
     element: h("div", {}, frame, nothing),
     update(items) {

@@ -4,63 +4,181 @@ import * as api from "./api.js";
 import { connectionKey, ended, idOf } from "./words.js";
 
 const PAGE = 1000;
-export const MOST = 10_000; // jobs that are held, the newest of them
+const MOST = 10_000; // jobs that are held, the newest of them
+const [SHORTEST, LONGEST] = [1_000, 15_000]; // milliseconds before it is tried again
+const SILENCE = 45_000; // milliseconds: three of the heartbeats that a stream tells
+const PATIENCE = 5_000; // milliseconds for which a tab is hidden before it stops to follow
 
 export class Live {
   jobs = new Map();
-  #names = new Map();
   state = "connecting";
-  complete = false;
+  complete = false; // all that can be held was read
+  trouble = ""; // why the states can't be read, if so
+  #names = new Map();
   #watchers = new Set();
   #told = false;
+  #began = null;
   #source = null;
+  #cursor = null;
+  #blind = false; // something may have happened since the states were read
+  #silence = null;
+  #wait = SHORTEST;
+  #seen = new Set(); // of the reading that is under way, or was the last
+  #newest = null;
+  #connections = null;
 
-  /** `watcher` is called when something has changed, at most a few times a second. Returns how to stop that. */
+  /** `watcher` is called when something has changed, at most a few times a second. */
   watch(watcher) {
     this.#watchers.add(watcher);
-    return () => this.#watchers.delete(watcher);
   }
 
-  begin() {
+  async begin() {
+    const began = (this.#began = Symbol("begun"));
+    await onceSeen();
+    if (began !== this.#began) return;
     // The stream first, then the states: what happens in between is told by the one or the other.
-    this.#source = new EventSource("v1/events");
-    this.#source.addEventListener("hello", () => this.#become("live"));
-    this.#source.addEventListener("job", (event) => this.#take([JSON.parse(event.data).data]));
-    this.#source.addEventListener("reset", () => this.#load());
-    this.#source.addEventListener("error", () => this.#become("reconnecting"));
-    return this.#load();
+    this.#open();
+    await this.#load();
   }
 
   end() {
-    this.#source?.close();
+    this.#began = null;
+    this.#close();
+    this.#cursor = null;
+    this.#blind = false;
+    this.#seen = new Set();
     this.jobs.clear();
     this.complete = false;
+    this.#changed();
   }
 
+  /** Browsers have six connections to a host for all of its tabs: one that nobody looks at gives its own back. */
+  async #rest(source) {
+    while (source === this.#source) {
+      await onceHidden();
+      await new Promise((resolve) => setTimeout(resolve, PATIENCE));
+      if (!document.hidden) continue;
+      if (source !== this.#source) return;
+      this.#close();
+      this.#become("paused");
+      const began = this.#began;
+      await onceSeen();
+      if (began === this.#began && this.#source === null) this.#open();
+    }
+  }
+
+  #close() {
+    clearTimeout(this.#silence);
+    this.#source?.close();
+    this.#source = null;
+    this.#blind ||= this.#cursor === null;
+  }
+
+  /** Streams say something every so often: one that is silent may be dead, or held back on its way. */
+  #heard() {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => {
+      this.#close();
+      this.#become("reconnecting");
+      this.#open();
+      this.#load();
+    }, SILENCE);
+  }
+
+  #open() {
+    const source = api.stream(this.#cursor);
+    const follow = (name, act) =>
+      source.addEventListener(name, (event) => {
+        if (source !== this.#source) return;
+        if (event.lastEventId) this.#cursor = event.lastEventId;
+        this.#heard();
+        act(event);
+      });
+    this.#source = source;
+    this.#rest(source);
+    this.#heard();
+    follow("hello", () => {
+      this.#wait = SHORTEST;
+      this.#become("live");
+      if (this.#blind) this.#load();
+      this.#blind = false;
+    });
+    follow("job", (event) => this.#take([JSON.parse(event.data).data]));
+    follow("bookmark", () => {});
+    follow("reset", () => this.#load());
+    source.addEventListener("error", () => {
+      if (source !== this.#source) return;
+      this.#become("reconnecting");
+      this.#blind ||= this.#cursor === null;
+      // The browser comes again by itself where the connection broke. It does not after an answer such as a proxy's 502.
+      if (source.readyState === EventSource.CLOSED) this.#reopen(source);
+    });
+  }
+
+  async #reopen(source) {
+    await this.#pause();
+    if (source !== this.#source) return;
+    const { signed_in: known } = await api.session().catch(() => ({ signed_in: true }));
+    if (source !== this.#source) return;
+    if (known) this.#open();
+    else api.door.dispatchEvent(new Event("out"));
+  }
+
+  async #pause() {
+    const wait = this.#wait;
+    this.#wait = Math.min(2 * wait, LONGEST);
+    await new Promise((resolve) => setTimeout(resolve, wait * (0.75 + Math.random() / 2)));
+  }
+
+  /** Read the states; those that are not known any more, as after another store was put in place, are forgotten. */
   async #load() {
-    const active = await api.jobs({ terminal: "false", limit: PAGE });
-    this.#take(active.jobs);
+    const seen = (this.#seen = new Set());
+    while (seen === this.#seen) {
+      try {
+        await this.#read(seen);
+        this.trouble = "";
+        return;
+      } catch (error) {
+        if (seen !== this.#seen || error.status === 401) return;
+        this.trouble = `${error.message} Trying again …`;
+        this.#tell();
+        await this.#pause();
+      }
+    }
+  }
+
+  async #read(seen) {
+    const take = (page) => seen === this.#seen && this.#take(page.jobs);
+    take(await api.jobs({ terminal: "false", limit: PAGE }));
     let before = null;
     do {
       const page = await api.jobs({ limit: PAGE, before });
-      this.#take(page.jobs);
+      take(page);
       before = page.next;
-    } while (before !== null && this.jobs.size < MOST && this.#source.readyState !== EventSource.CLOSED);
+    } while (before !== null && seen === this.#seen && seen.size < MOST);
+    if (seen !== this.#seen) return;
+    for (const id of this.jobs.keys()) if (!seen.has(id)) this.jobs.delete(id);
     this.complete = true;
-    this.#tell();
+    this.#changed();
   }
 
   #take(jobs) {
+    const named = new Set();
     for (const job of jobs) {
-      const known = this.jobs.get(idOf(job));
+      const [id, connection] = [idOf(job), connectionKey(job)];
+      this.#seen.add(id);
+      const known = this.jobs.get(id);
       const newer = known === undefined || (ended(job) && !ended(known)) || (ended(job) === ended(known) && job.observed_at >= known.observed_at);
-      if (newer) this.jobs.set(idOf(job), job);
+      if (newer) this.jobs.set(id, job);
       // Only webhooks bring names; they are those of the connection's other jobs, too.
-      if (job.names?.connection) this.#names.set(connectionKey(job), { names: job.names, workspace_id: job.workspace_id, url: job.url });
+      if (job.names?.connection && !(this.#names.get(connection)?.observed_at > job.observed_at)) {
+        if (!this.#names.has(connection)) named.add(connection);
+        this.#names.set(connection, job);
+      } else this.name(job);
     }
-    for (const job of this.jobs.values()) this.name(job);
+    if (named.size) for (const job of this.jobs.values()) if (named.has(connectionKey(job))) this.name(job);
     this.#forget();
-    this.#tell();
+    this.#changed();
   }
 
   /** Give a job the names that another of its connection brought. */
@@ -74,14 +192,19 @@ export class Live {
   }
 
   #forget() {
-    // The first that were put in are the oldest but for the active ones.
     if (this.jobs.size <= MOST * 1.1) return;
+    this.#newest = null;
     const oldest = this.newest().filter(ended).slice(MOST);
     for (const job of oldest) this.jobs.delete(idOf(job));
   }
 
   #become(state) {
     this.state = state;
+    this.#tell();
+  }
+
+  #changed() {
+    this.#newest = this.#connections = null;
     this.#tell();
   }
 
@@ -96,12 +219,14 @@ export class Live {
 
   /** All jobs, the latest change first. */
   newest() {
-    return [...this.jobs.values()].sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : b.job_id - a.job_id));
+    this.#newest ??= [...this.jobs.values()].sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : b.job_id - a.job_id));
+    return this.#newest;
   }
 
   /** The connections, each with its jobs, the latest change first. */
   connections() {
-    const found = new Map();
+    if (this.#connections !== null) return this.#connections;
+    const found = (this.#connections = new Map());
     for (const job of this.newest()) {
       const key = connectionKey(job);
       if (!found.has(key)) found.set(key, []);
@@ -110,5 +235,18 @@ export class Live {
     return found;
   }
 }
+
+const until = (hidden) =>
+  new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden !== hidden) return;
+      document.removeEventListener("visibilitychange", look);
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look);
+    look();
+  });
+const onceSeen = () => until(false);
+const onceHidden = () => until(true);
 
 const at = (job) => job.finished_at ?? job.started_at ?? job.observed_at;

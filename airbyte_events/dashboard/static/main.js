@@ -1,10 +1,11 @@
 // The dashboard: which page is shown, and who may see it.
 
 import * as api from "./api.js";
-import { h } from "./dom.js";
+import { h, tick, write } from "./dom.js";
 import { Live } from "./live.js";
 import { connection, connections } from "./views/connections.js";
-import { forwarding, inbox } from "./views/inbox.js";
+import { forwarding } from "./views/forwarding.js";
+import { inbox } from "./views/inbox.js";
 import { job } from "./views/job.js";
 import { jobs } from "./views/jobs.js";
 import { overview } from "./views/overview.js";
@@ -19,26 +20,35 @@ const PAGES = [
   ["system", "System", system],
 ];
 
-const [main, nav, state, leave] = ["main", "nav", "live", "leave"].map((id) => document.getElementById(id));
+const [main, nav, state, leave, trouble] = ["main", "nav", "live", "leave", "trouble"].map((id) => document.getElementById(id));
 // Where the listener is mounted, with a slash at its end.
 const root = new URL(document.baseURI).pathname;
 const live = new Live();
+const tabs = new BroadcastChannel(`airbyte-events ${root}`);
 let view = null;
 let timer = null;
 
-function route(url) {
+function route(url, place) {
   const path = url.pathname.startsWith(root) ? url.pathname.slice(root.length) : url.pathname.slice(1);
-  const [first = "", instance, id] = path.split("/").map(decodeURIComponent);
-  const about = { live, go, params: url.searchParams, instance, id };
+  const [first = "", instance, id] = path.split("/").map(decoded);
+  const about = { live, go, keep, place, params: url.searchParams, instance, id };
   if (first === "jobs" && id) return job(about);
   if (first === "connections" && id) return connection(about);
-  const page = PAGES.find(([name]) => name === first);
-  return page ? page[2](about) : { title: "No such page", element: h("h1", {}, "There is no such page."), update: () => {} };
+  return PAGES.find(([name]) => name === first)[2](about);
 }
 
-function show({ focus = true } = {}) {
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** Draw what the address says. `place` is where somebody was on it before, as `keep` noted. */
+async function show(place = null) {
   const url = new URL(location.href);
-  view = route(url);
+  const shown = (view = route(url, place ?? {}));
   main.replaceChildren(view.element);
   view.update();
   document.title = `${view.title} · Airbyte Events`;
@@ -49,58 +59,79 @@ function show({ focus = true } = {}) {
   }
   clearInterval(timer);
   if (view.refresh) timer = setInterval(() => document.hidden || (view.reread ?? view.update)(), view.refresh);
-  if (focus) {
-    main.focus({ preventScroll: true });
-    scrollTo(0, 0);
-  }
+  scrollTo(0, 0);
+  await Promise.all([view.ready, place?.scroll && read]);
+  if (place?.scroll && shown === view && scrollY === 0) scrollTo(0, place.scroll);
 }
 
+/** Note where somebody is on this page, for when they come back to it. */
+const keep = (place) => history.replaceState({ ...history.state, ...place }, "");
+
 /** Go to a page; with `stay` only the address changes. */
-function go(path, { replace = false, stay = false } = {}) {
+function go(path, { stay = false } = {}) {
   const url = new URL(path, document.baseURI);
-  history[replace ? "replaceState" : "pushState"](null, "", url);
-  if (!stay) show();
+  if (stay) {
+    history.replaceState(history.state, "", url);
+    return;
+  }
+  keep({ scroll: scrollY });
+  history.pushState(null, "", url);
+  show();
+  main.focus({ preventScroll: true });
 }
 
 function follow(event) {
   const link = event.target.closest?.("a[href]");
   if (!link || !view || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   const url = new URL(link.href);
-  if (url.origin !== location.origin || !url.pathname.startsWith(root) || link.getAttribute("href").startsWith("#")) return;
+  if (url.origin !== location.origin || !url.pathname.startsWith(root)) return;
   event.preventDefault();
-  go(url);
+  if (link.getAttribute("href").startsWith("#")) main.focus();
+  else go(url);
 }
 
-async function enter() {
+let read = null; // done once the states were read
+
+function enter() {
   nav.hidden = leave.hidden = false;
   nav.replaceChildren(...PAGES.map(([name, title]) => h("a", { href: name || "./", "data-page": name }, title)));
-  live.watch(() => {
-    state.dataset.state = live.state;
-    if (state.textContent !== live.state) state.textContent = live.state;
-    view.update();
-  });
-  show({ focus: false });
-  try {
-    await live.begin();
-  } catch (error) {
-    if (error.status === 401) location.reload();
-    else main.prepend(h("p", { class: "alarm", role: "alert" }, error.message));
-  }
+  read = live.begin();
+  show(history.state);
 }
 
-function ask() {
+live.watch(() => {
+  if (!view) return;
+  state.dataset.state = live.state;
+  write(state, live.state);
+  trouble.hidden = !live.trouble;
+  write(trouble, live.trouble);
+  view.update();
+});
+
+/** Show nothing but the way in. */
+function out(why = "") {
+  live.end();
+  view = null;
+  clearInterval(timer);
+  nav.hidden = leave.hidden = trouble.hidden = true;
+  state.textContent = "";
+  document.title = "Airbyte Events";
   // Password managers want a name to keep the token by.
   const name = h("input", { name: "username", value: "airbyte-events", autocomplete: "username", hidden: true, readonly: true });
   const token = h("input", { type: "password", id: "token", name: "token", autocomplete: "current-password", required: true });
-  const alarm = h("p", { class: "alarm", role: "alert", hidden: true });
+  const alarm = h("p", { class: "alarm", role: "alert", hidden: !why }, why);
+  const button = h("button", {}, "Log in");
   async function submit(event) {
     event.preventDefault();
+    button.disabled = true;
     try {
       await api.signIn(token.value.trim());
-      await enter();
+      tabs.postMessage("in");
+      enter();
     } catch (error) {
-      alarm.textContent = error.status === 401 ? "That is none of the listener’s API tokens." : error.message;
+      alarm.textContent = error.status === 401 ? "That is none of the listener’s API tokens." : error.status === 429 ? "Too many wrong tokens came from your address. Wait a minute, then try again." : error.message;
       alarm.hidden = false;
+      button.disabled = false;
       token.select();
     }
   }
@@ -113,19 +144,42 @@ function ask() {
       h("label", { for: "token" }, "API token", token),
       h("p", { class: "faint" }, "One of AIRBYTE_EVENTS_API_TOKENS, or the one that the listener showed when it was started first."),
       alarm,
-      h("button", {}, "Log in"),
+      button,
     ),
   );
   token.focus();
 }
 
-addEventListener("popstate", () => view && show());
+history.scrollRestoration = "manual";
+let scrolled = null;
+addEventListener("scroll", () => {
+  clearTimeout(scrolled);
+  scrolled = setTimeout(() => view && keep({ scroll: scrollY }), 150);
+});
+addEventListener("popstate", () => {
+  clearTimeout(scrolled);
+  if (view) show(history.state);
+});
 document.addEventListener("click", follow);
+setInterval(() => document.hidden || tick(), 1000);
+api.door.addEventListener("out", () => view && out("The session has ended. Log in again to go on."));
+// Who leaves in one tab leaves in all.
+tabs.addEventListener("message", ({ data }) => {
+  if (data === "out" && view) out("You have logged out in another tab.");
+  if (data === "in" && !view) enter();
+});
 leave.addEventListener("click", async () => {
-  await api.signOut().catch(() => {});
-  location.reload();
+  try {
+    await api.signOut();
+  } catch (error) {
+    trouble.hidden = false;
+    trouble.textContent = `Not logged out: ${error.message}`;
+    return;
+  }
+  tabs.postMessage("out");
+  out();
 });
 
 const { signed_in: known } = await api.session().catch(() => ({ signed_in: false }));
-if (known) await enter();
-else ask();
+if (known) enter();
+else out();

@@ -1,7 +1,7 @@
 // What several pages show in the same way.
 
-import { h } from "./dom.js";
-import { ORIGINS, bytes, connectionPath, duration, ended, jobPath, lateness, median, nameOf, number, seconds, when } from "./words.js";
+import { h, ticking, write } from "./dom.js";
+import { ORIGINS, ago, bytes, connectionPath, duration, ended, jobPath, lateness, median, nameOf, number, seconds } from "./words.js";
 
 export const state = (job) => h("span", { class: `state ${job.status}` }, job.status);
 
@@ -19,19 +19,24 @@ export function learnt(job) {
 
 /** Elapsed time against the usual one. */
 export function progress(job, usual) {
-  const spent = seconds(job);
-  if (spent === null) return h("span", { class: "faint" }, "not started");
-  if (usual === null) return h("span", {}, duration(spent), h("span", { class: "faint" }, ", usual time not known yet"));
-  const over = spent > usual;
-  return h(
-    "span",
-    {},
-    h("progress", { max: 1, value: Math.min(1, spent / usual).toFixed(3), "aria-label": `Job ${job.job_id}: elapsed of usual time` }),
-    " ",
-    h("span", { class: over ? "odd" : "" }, duration(spent)),
-    h("span", { class: "faint" }, ` of ${duration(usual)}`),
-  );
+  if (seconds(job) === null) return h("span", { class: "faint" }, "not started");
+  const bar = usual === null ? null : h("progress", { max: 1, "aria-label": `Job ${job.job_id}: elapsed of usual time` });
+  const spent = h("span", {});
+  const of = h("span", { class: "faint" });
+  return ticking(h("span", { class: "progress" }, bar, h("span", {}, spent, of)), () => {
+    const now = seconds(job);
+    const over = usual !== null && now > usual;
+    if (bar) bar.value = Math.min(1, now / Math.max(usual, 0.001));
+    write(spent, duration(Math.floor(now)));
+    spent.className = over ? "odd" : "";
+    write(of, usual === null ? ", usual time not known yet" : over ? `, longer than the usual ${duration(usual)}` : ` of usually ${duration(usual)}`);
+  });
 }
+
+const took = (job) => {
+  const element = h("span", {});
+  return ended(job) ? duration(seconds(job)) : ticking(element, () => write(element, duration(seconds(job) === null ? null : Math.floor(seconds(job)))));
+};
 
 /** The median time of a connection's last successes, in seconds. */
 export const usualTime = (jobs) =>
@@ -40,20 +45,23 @@ export const usualTime = (jobs) =>
 /** Why a job failed, in Airbyte's words. */
 export function reason({ error, status }) {
   if (!error) return h("span", { class: "faint" }, status === "failed" ? "no reason was told" : "");
-  const kind = [error.type, error.origin].filter(Boolean).map((each) => ` · ${each}`);
+  const kind = [error.type, error.origin].filter(Boolean).map((each) => ` · ${each.replaceAll("_", " ")}`);
   return h("span", { class: "reason" }, error.message ?? "no message", h("span", { class: "faint" }, kind));
 }
+
+/** The reason under what has failed, if one is known. */
+export const why = (job) => (job.error ? h("div", { class: "why" }, reason(job)) : "");
 
 export const jobStamp = (job) => `${job.observed_at} ${job.status} ${job.records} ${job.error?.message ?? ""} ${nameOf(job)}`;
 
 export const ENDED_COLUMNS = [
   { title: "Job", cell: jobLink },
   { title: "State", cell: state },
-  { title: "Connection", cell: connectionLink },
-  { title: "Type", cell: (job) => job.job_type ?? "–", class: "wide" },
-  { title: "Ended", cell: (job) => (ended(job) ? when(job.finished_at ?? job.observed_at, h) : h("span", { class: "faint" }, "runs")) },
-  { title: "Took", cell: (job) => duration(seconds(job)), class: "n" },
-  { title: "Records", cell: (job) => number(job.records), class: "n wide" },
-  { title: "Bytes", cell: (job) => bytes(job.bytes), class: "n wide" },
-  { title: "Learnt by", cell: learnt, class: "wide tight" },
+  { title: "Connection", cell: (job) => [connectionLink(job), why(job)], class: "long" },
+  { title: "Type", cell: (job) => job.job_type ?? "–" },
+  { title: "Ended", cell: (job) => (ended(job) ? ago(job.finished_at ?? job.observed_at) : h("span", { class: "faint" }, "runs")) },
+  { title: "Took", cell: took, class: "n" },
+  { title: "Records", cell: (job) => number(job.records), class: "n" },
+  { title: "Bytes", cell: (job) => bytes(job.bytes), class: "n" },
+  { title: "Learnt by", cell: learnt, class: "tight" },
 ];

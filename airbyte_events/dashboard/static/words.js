@@ -1,20 +1,24 @@
 // Times, numbers and states in words.
 
+import { h, ticking, write } from "./dom.js";
+
 export const STATUSES = ["pending", "queued", "running", "incomplete", "unknown", "succeeded", "failed", "cancelled"];
-export const ENDS = new Set(["succeeded", "failed", "cancelled"]);
+const ENDS = new Set(["succeeded", "failed", "cancelled"]);
 
 export const ended = (job) => ENDS.has(job.status);
 
 /** 75 → "1 min 15 s" */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "–";
+  if (seconds === 0) return "0 s";
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor((whole % 86400) / 3600), Math.floor((whole % 3600) / 60)];
-  if (days) return `${days} d ${hours} h`;
-  if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min ${whole % 60} s` : `${whole} s`;
+  const both = (most, unit, least, next) => (least ? `${most} ${unit} ${least} ${next}` : `${most} ${unit}`);
+  if (days) return both(days, "d", hours, "h");
+  if (hours) return both(hours, "h", minutes, "min");
+  return minutes ? both(minutes, "min", whole % 60, "s") : `${whole} s`;
 }
 
 /** How long a job took, or takes by now. */
@@ -31,21 +35,42 @@ export function lateness(job) {
   return Math.max(0, (Date.parse(job.observed_at) - Date.parse(job.finished_at)) / 1000);
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
-const calendar = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const year = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const fine = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+const whole = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
 
-/** A time for people, exact to the machine: today's by the clock. */
-export function when(text, h) {
-  if (!text) return "–";
-  const moment = new Date(text);
-  const today = moment.toDateString() === new Date().toDateString();
-  return h("time", { datetime: text, title: text }, (today ? clock : calendar).format(moment));
+/** A moment's day. */
+export const dayOf = (moment) => (moment.getFullYear() === new Date().getFullYear() ? day : year).format(moment);
+
+/** Its day and time; with `precise` to the millisecond, where it is known to that. */
+export function date(moment, precise = false) {
+  return `${dayOf(moment)}, ${(precise && moment.getMilliseconds() ? fine : clock).format(moment)}`;
 }
 
-export function ago(text, now = Date.now()) {
+const exact = (moment) => `${whole.format(moment)}\n${moment.toISOString()}`;
+
+/** A time for people, exact to the machine. */
+export function when(text, precise = false) {
   if (!text) return "–";
-  const past = (now - Date.parse(text)) / 1000;
-  return past < 1 ? "now" : `${duration(Math.floor(past))} ago`;
+  const moment = new Date(text);
+  return h("time", { datetime: text, title: exact(moment) }, date(moment, precise));
+}
+
+/** How long ago that was, which is said anew as time passes. */
+export function ago(text) {
+  if (!text) return "–";
+  const moment = new Date(text);
+  const element = h("time", { datetime: text, title: exact(moment) });
+  return ticking(element, () => write(element, past((Date.now() - moment) / 1000)));
+}
+
+/** 75 → "1 min ago" */
+function past(seconds) {
+  if (seconds < 1) return "now";
+  for (const [size, unit] of [[86_400, "d"], [3600, "h"], [60, "min"]]) if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ago`;
+  return `${Math.floor(seconds)} s ago`;
 }
 
 const grouped = new Intl.NumberFormat();

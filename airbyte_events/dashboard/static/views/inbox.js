@@ -1,108 +1,72 @@
 import * as api from "../api.js";
 import { h, section, table } from "../dom.js";
-import { when } from "../words.js";
+import { ago, duration } from "../words.js";
+import { reader } from "./lists.js";
 
-const OUTCOMES = { pending: "odd", confirmed: "good", unconfirmed: "odd", unknown_job: "bad", ignored: "faint", rejected: "bad" };
+const OUTCOMES = {
+  pending: ["waits to be confirmed", "odd"],
+  confirmed: ["confirmed", "good"],
+  unconfirmed: ["not so, says the API", "bad"],
+  unknown_job: ["the API knows no such job", "bad"],
+  ignored: ["tells of no end", "faint"],
+  rejected: ["could not be read", "bad"],
+};
+const REFUSED = ["unconfirmed", "unknown_job", "rejected"];
 
-/** A list that is read page by page: `load(before)` gives `{items, next}`. */
-function pages(load, list, filter = () => true) {
-  const alarm = h("p", { class: "alarm", hidden: true, role: "alert" });
-  let [items, next] = [[], null];
-  const more = h("button", { type: "button", hidden: true, onclick: () => read(next) }, "Show more");
-  async function read(before = null) {
-    try {
-      const page = await load(before);
-      items = before === null ? page.items : [...items, ...page.items];
-      next = page.next;
-      alarm.hidden = true;
-    } catch (error) {
-      alarm.textContent = error.message;
-      alarm.hidden = false;
-    }
-    more.hidden = next === null;
-    draw();
-  }
-  const draw = () => list.update(items.filter(filter));
-  async function act(button, action) {
-    button.disabled = true;
-    try {
-      await action();
-      await read();
-    } catch (error) {
-      alarm.textContent = error.message;
-      alarm.hidden = false;
-      button.disabled = false;
-    }
-  }
-  return { read, draw, act, elements: [alarm, list.element, more] };
-}
-
-export function inbox({ params, go }) {
-  const outcome = h("select", { onchange: () => (go(outcome.value ? `inbox?outcome=${outcome.value}` : "inbox", { replace: true, stay: true }), inboxPages.draw()) }, ["", ...Object.keys(OUTCOMES)].map((value) => h("option", { value, selected: value === (params.get("outcome") ?? "") }, value.replace("_", " ") || "any")));
+export function inbox({ params, go, keep, place }) {
+  const chosen = params.get("outcome") ?? "";
+  const choice = (value, text) => h("option", { value, selected: value === chosen }, text);
+  const outcome = h("select", {}, choice("", "any"), choice("refused", "refused: any of the bad ones"), Object.entries(OUTCOMES).map(([value, [text]]) => choice(value, text)));
+  const search = h("input", { type: "search", value: params.get("job") ?? "", inputmode: "numeric", autocomplete: "off" });
+  const filters = h(
+    "form",
+    { class: "filters", role: "search", onsubmit: (event) => event.preventDefault(), oninput: () => change() },
+    h("label", {}, "Job", search),
+    h("label", {}, "What became of it", outcome),
+  );
   const list = table(
     "Notifications",
     [
       { title: "No.", cell: (each) => String(each.id), class: "n" },
-      { title: "Came", cell: (each) => when(each.received_at, h) },
-      { title: "Airbyte", cell: (each) => each.instance, class: "wide" },
-      { title: "Kind", cell: (each) => each.kind },
+      { title: "Came", cell: (each) => ago(each.received_at) },
+      { title: "Airbyte", cell: (each) => each.instance },
+      { title: "Kind", cell: (each) => each.kind.replaceAll("_", " ") },
       { title: "Job", cell: (each) => (each.job_id === null ? "–" : h("a", { href: `jobs/${encodeURIComponent(each.instance)}/${each.job_id}` }, String(each.job_id))) },
-      { title: "What became of it", cell: (each) => h("span", { class: OUTCOMES[each.outcome] }, each.outcome.replace("_", " ")) },
-      { title: "Settled", cell: (each) => when(each.settled_at, h), class: "wide" },
-      { title: "Again", cell: (each) => (["ignored", "rejected"].includes(each.outcome) ? "" : replayButton(each)) },
+      { title: "What became of it", cell: (each) => h("span", { class: OUTCOMES[each.outcome][1] }, OUTCOMES[each.outcome][0]) },
+      { title: "Settled after", cell: (each) => (each.settled_at ? duration((Date.parse(each.settled_at) - Date.parse(each.received_at)) / 1000) : "–"), class: "n" },
+      { title: "Again", cell: (each) => (["ignored", "rejected"].includes(each.outcome) ? "–" : button(each)) },
     ],
     { key: (each) => each.id, stamp: (each) => `${each.outcome} ${each.settled_at}`, empty: "Nothing has come like that." },
   );
-  const inboxPages = pages(
-    async (before) => {
-      const page = await api.notifications({ limit: 100, before });
+  const notifications = reader(
+    async (limit, before) => {
+      const page = await api.notifications({ limit, before });
       return { items: page.notifications, next: page.next };
     },
     list,
-    (each) => !outcome.value || each.outcome === outcome.value,
+    {
+      matches: (each) =>
+        (!outcome.value || each.outcome === outcome.value || (outcome.value === "refused" && REFUSED.includes(each.outcome))) &&
+        (!search.value.trim() || String(each.job_id) === search.value.trim()),
+      shown: place.shown,
+      kept: (shown) => keep({ shown }),
+    },
   );
-  const replayButton = (each) =>
-    h("button", { type: "button", "aria-label": `Confirm notification ${each.id} again`, onclick: (event) => inboxPages.act(event.currentTarget, () => api.replay(each.id)) }, "Confirm again");
-  inboxPages.read();
+  const button = (each) =>
+    h("button", { type: "button", "aria-label": `Confirm notification ${each.id} again`, onclick: (event) => notifications.act(event.currentTarget, each.id, () => api.replay(each.id)) }, "Confirm again");
+
+  function change() {
+    const wanted = Object.entries({ job: search.value.trim(), outcome: outcome.value }).filter(([, value]) => value);
+    go(wanted.length ? `inbox?${new URLSearchParams(wanted)}` : "inbox", { stay: true });
+    notifications.refilter();
+  }
+
   return {
     title: "Inbox",
-    element: h("div", {}, h("h1", {}, "Inbox"), h("form", { class: "filters" }, h("label", {}, "What became of it", outcome)), section("What Airbyte sent", ...inboxPages.elements)),
-    refresh: 10_000,
+    element: h("div", {}, h("h1", {}, "Inbox"), filters, section("What Airbyte sent", ...notifications.elements)),
+    refresh: 5_000,
+    ready: notifications.refresh(),
     update: () => {},
-    reread: () => inboxPages.read(),
-  };
-}
-
-const STATES = { due: "odd", delivered: "good", dead: "bad" };
-
-export function forwarding({ params, go }) {
-  const chosen = h("select", { onchange: () => (go(chosen.value ? `forwarding?state=${chosen.value}` : "forwarding", { replace: true, stay: true }), forwarded.read()) }, ["", ...Object.keys(STATES)].map((value) => h("option", { value, selected: value === (params.get("state") ?? "") }, value || "any")));
-  const list = table(
-    "Deliveries",
-    [
-      { title: "No.", cell: (each) => String(each.id), class: "n" },
-      { title: "To", cell: (each) => each.target.url ?? h("span", { class: "faint" }, "no longer in the settings") },
-      { title: "What", cell: (each) => `${each.notification.id}: ${each.notification.kind}` },
-      { title: "State", cell: (each) => h("span", { class: STATES[each.state] }, each.state) },
-      { title: "Attempts", cell: (each) => String(each.attempts), class: "n" },
-      { title: "Due", cell: (each) => (each.state === "due" ? when(each.due_at, h) : "–"), class: "wide" },
-      { title: "Fault", cell: (each) => h("span", { class: "reason" }, each.fault ?? "") },
-      { title: "Again", cell: (each) => (each.state === "dead" ? retryButton(each) : "") },
-    ],
-    { key: (each) => each.id, stamp: (each) => `${each.state} ${each.attempts} ${each.due_at}`, empty: "Nothing is forwarded like that." },
-  );
-  const forwarded = pages(async (before) => {
-    const page = await api.deliveries({ limit: 100, before, state: chosen.value });
-    return { items: page.deliveries, next: page.next };
-  }, list);
-  const retryButton = (each) =>
-    h("button", { type: "button", "aria-label": `Send delivery ${each.id} again`, onclick: (event) => forwarded.act(event.currentTarget, () => api.retryDelivery(each.id)) }, "Send again");
-  forwarded.read();
-  return {
-    title: "Forwarding",
-    element: h("div", {}, h("h1", {}, "Forwarding"), h("form", { class: "filters" }, h("label", {}, "State", chosen)), section("What is passed on", ...forwarded.elements)),
-    refresh: 10_000,
-    update: () => {},
-    reread: () => forwarded.read(),
+    reread: () => notifications.refresh(),
   };
 }

@@ -1,12 +1,18 @@
 import * as api from "../api.js";
-import { h, section } from "../dom.js";
-import { connectionLink, learnt, progress, reason, state, usualTime } from "../parts.js";
-import { ORIGINS, bytes, connectionKey, duration, ended, nameOf, number, seconds, when } from "../words.js";
+import { h, patch, section } from "../dom.js";
+import { connectionLink, jobStamp, learnt, progress, reason, state, usualTime } from "../parts.js";
+import { ago, bytes, connectionKey, duration, ended, nameOf, number, seconds, when } from "../words.js";
 
 const BY = { webhook: "Airbyte’s webhook came, and the API confirmed it", poll: "found by a look at Airbyte", submit: "asked for because somebody began to wait" };
 
 export function job({ live, instance, id }) {
-  const element = h("div", {}, h("h1", {}, `Job ${id}`));
+  const title = h("h1", {}, `Job ${id}`);
+  const alarm = h("p", { class: "alarm", hidden: true });
+  const why = h("p", { class: "alarm", hidden: true });
+  const facts = h("dl", { class: "facts" });
+  const events = h("ol", { class: "history" });
+  const none = h("p", { class: "empty" }, "Its events are no longer kept.");
+  const known = h("div", { hidden: true }, section("What is known", facts), section("History", events, none));
   let told = null;
   let seen = "";
 
@@ -14,67 +20,78 @@ export function job({ live, instance, id }) {
     try {
       told = await api.job(instance, id);
       live.name(told.job);
+      alarm.hidden = true;
     } catch (error) {
-      element.replaceChildren(h("h1", {}, `Job ${id}`), h("p", { class: "alarm" }, error.message));
-      return;
+      alarm.textContent = error.message;
+      alarm.hidden = false;
     }
-    draw();
+    if (told) draw();
   }
 
   function draw() {
     const { job, history, notification } = told;
-    const others = live.connections().get(connectionKey(job)) ?? [];
-    const fact = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
-    element.replaceChildren(
-      h("h1", {}, `Job ${job.job_id}`, job.instance === "default" ? "" : ` of ${job.instance}`, " ", state(job)),
-      ...(job.error ? [h("p", { class: "alarm" }, reason(job))] : []),
-      section(
-        "What is known",
-        h(
-          "dl",
-          { class: "facts" },
-          fact("Connection", connectionLink(job)),
-          fact("Source", job.names?.source ?? "–"),
-          fact("Destination", job.names?.destination ?? "–"),
-          fact("Workspace", job.names?.workspace ?? job.workspace_id ?? "–"),
-          fact("Type", job.job_type ?? "–"),
-          fact("Started", when(job.started_at, h)),
-          fact("Ended", when(job.finished_at, h)),
-          fact("Time", ended(job) ? duration(seconds(job)) : progress(job, usualTime(others))),
-          fact("Records", number(job.records)),
-          fact("Bytes", bytes(job.bytes)),
-          fact("End learnt by", learnt(job)),
-          fact("In Airbyte", job.url && /^https?:/.test(job.url) ? h("a", { href: job.url, rel: "noreferrer" }, nameOf(job)) : "–"),
-        ),
-      ),
-      section(
-        "History",
-        h(
-          "ol",
-          { class: "history" },
-          history.map(({ data, id: cursor }) =>
-            h("li", {}, state(data), " ", when(data.observed_at, h), h("div", { class: "faint" }, `${BY[data.origin] ?? ORIGINS[data.origin]} · event ${cursor}`)),
-          ),
-          notification
-            ? h("li", {}, `Webhook ${notification.id}: ${notification.kind}, ${notification.outcome.replace("_", " ")}`, " ", when(notification.received_at, h), notification.settled_at ? h("div", { class: "faint" }, "settled ", when(notification.settled_at, h)) : null)
-            : null,
-        ),
-        history.length ? null : h("p", { class: "empty" }, "Its events are no longer kept."),
-      ),
+    const usual = usualTime(live.connections().get(connectionKey(job)) ?? []);
+    known.hidden = false;
+    title.replaceChildren(`Job ${job.job_id}`, job.instance === "default" ? "" : ` of ${job.instance}`, " ", state(job));
+    why.hidden = !job.error;
+    why.replaceChildren(job.error ? reason(job) : "");
+    const fact = (name, stamp, make) => ({ name, stamp, make });
+    patch(
+      facts,
+      [
+        fact("Connection", nameOf(job), () => connectionLink(job)),
+        fact("Source", job.names?.source, () => job.names?.source ?? "–"),
+        fact("Destination", job.names?.destination, () => job.names?.destination ?? "–"),
+        fact("Workspace", job.names?.workspace ?? job.workspace_id, () => job.names?.workspace ?? job.workspace_id ?? "–"),
+        fact("Type", job.job_type, () => job.job_type ?? "–"),
+        fact("Started", job.started_at, () => moment(job.started_at)),
+        fact("Ended", job.finished_at, () => moment(job.finished_at)),
+        fact(ended(job) ? "Took" : "Runs for", `${jobStamp(job)} ${usual}`, () => (ended(job) ? took(job, usual) : progress(job, usual))),
+        fact("Records", job.records, () => number(job.records)),
+        fact("Bytes", job.bytes, () => bytes(job.bytes)),
+        fact("End learnt by", jobStamp(job), () => learnt(job)),
+        fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? h("a", { href: job.url, rel: "noreferrer" }, nameOf(job)) : "–")),
+      ],
+      (each) => each.name,
+      (each) => each.stamp,
+      (each) => h("div", {}, h("dt", {}, each.name), h("dd", {}, each.make())),
     );
+    const entries = history.map(({ data, id: cursor }) => ({ key: cursor, at: data.observed_at, stamp: cursor, make: () => event(data, cursor) }));
+    // In front: of the same moment, it came first.
+    if (notification) entries.unshift({ key: "webhook", at: notification.received_at, stamp: notification.outcome + notification.settled_at, make: () => webhook(notification) });
+    entries.sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0));
+    patch(events, entries, (each) => each.key, (each) => each.stamp, (each) => each.make());
+    none.hidden = history.length > 0;
   }
 
   return {
     title: `Job ${id}`,
-    element,
-    refresh: 2000,
+    element: h("div", {}, title, alarm, why, known),
     update() {
       const now = live.jobs.get(`${instance}/${id}`);
-      const stamp = now ? `${now.status} ${now.observed_at}` : "none";
+      const stamp = now ? jobStamp(now) : "none";
       if (stamp !== seen) {
         seen = stamp;
         read();
-      } else if (told && !ended(told.job)) draw();
+      } else if (told) draw();
     },
   };
 }
+
+const moment = (text) => (text ? [when(text, true), h("div", { class: "faint" }, ago(text))] : "–");
+
+const took = (job, usual) => [duration(seconds(job)), usual === null ? null : h("span", { class: "faint" }, `, usually ${duration(usual)}`)];
+
+const event = (data, cursor) =>
+  h("li", {}, state(data), " ", when(data.observed_at, true), h("div", { class: "faint" }, `${BY[data.origin] ?? data.origin} · event ${cursor}`));
+
+const webhook = (notification) =>
+  h(
+    "li",
+    {},
+    "Webhook came: ",
+    h("a", { href: `inbox?job=${notification.job_id}` }, `notification ${notification.id}`),
+    `, ${notification.kind}, ${notification.outcome.replaceAll("_", " ")} `,
+    when(notification.received_at, true),
+    notification.settled_at ? h("div", { class: "faint" }, "settled ", when(notification.settled_at, true)) : null,
+  );

@@ -1,16 +1,16 @@
-import { h, section, table } from "../dom.js";
+import { h, patch, section, table, write } from "../dom.js";
 import { ENDED_COLUMNS, jobStamp } from "../parts.js";
-import { STATUSES, ended, idOf, nameOf, number } from "../words.js";
+import { ORIGINS, STATUSES, ended, idOf, jobPath, nameOf, number } from "../words.js";
 
 const STEP = 100;
 
-export function jobs({ live, params, go }) {
-  let shown = STEP;
+export function jobs({ live, params, go, keep, place }) {
+  let shown = place.shown ?? STEP;
   const search = h("input", { type: "search", name: "q", value: params.get("q") ?? "", autocomplete: "off" });
-  const status = select("status", ["", ...STATUSES], params.get("status"), "any");
-  const instance = h("select", { name: "instance" });
-  const type = select("type", ["", "sync", "reset", "clear", "refresh"], params.get("type"), "any");
-  const origin = select("origin", ["", "webhook", "poll", "submit"], params.get("origin"), "any");
+  const status = select("status", STATUSES, params.get("status"));
+  const instance = select("instance", [], null);
+  const type = select("type", ["sync", "reset", "clear", "refresh"], params.get("type"));
+  const origin = select("origin", Object.keys(ORIGINS), params.get("origin"), ORIGINS);
   const active = h("input", { type: "checkbox", name: "active", checked: params.get("active") === "yes" });
   const filters = h(
     "form",
@@ -20,25 +20,31 @@ export function jobs({ live, params, go }) {
     h("label", {}, "Airbyte", instance),
     h("label", {}, "Type", type),
     h("label", {}, "Learnt by", origin),
-    h("label", {}, "Running only", active),
+    h("label", { class: "check" }, active, "Running only"),
   );
   const count = h("p", { class: "faint", role: "status" });
   const found = table("Jobs", ENDED_COLUMNS, { key: idOf, stamp: jobStamp, empty: "No job is like that." });
-  const more = h("button", { type: "button", onclick: () => ((shown += STEP), update()) }, "Show more");
+  const older = h("ul", { class: "plain" });
+  const more = h("button", { type: "button", onclick: () => show(shown + STEP) }, "Show more");
 
   function change() {
-    shown = STEP;
     const wanted = { q: search.value.trim(), status: status.value, instance: instance.value, type: type.value, origin: origin.value, active: active.checked ? "yes" : "" };
-    go(`jobs?${new URLSearchParams(Object.entries(wanted).filter(([, value]) => value))}`, { replace: true, stay: true });
+    const given = Object.entries(wanted).filter(([, value]) => value);
+    go(given.length ? `jobs?${new URLSearchParams(given)}` : "jobs", { stay: true });
+    show(STEP);
+  }
+
+  function show(rows) {
+    shown = rows;
+    keep({ shown });
     update();
   }
 
   function update() {
-    const names = ["", ...new Set([...live.jobs.values()].map((job) => job.instance))].sort();
-    if (instance.options.length !== names.length) {
-      const chosen = instance.value || params.get("instance") || "";
-      instance.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, name || "any")));
-    }
+    const chosen = instance.value || params.get("instance") || "";
+    const names = [...new Set([...live.jobs.values()].map((job) => job.instance).concat(chosen || []))].sort();
+    // It is as it was asked for from the first: a name that no job has by now stays chosen.
+    if (instance.options.length !== names.length + 1) instance.replaceChildren(...options(names, chosen));
     const words = search.value.trim().toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = live.newest().filter(
       (job) =>
@@ -49,17 +55,31 @@ export function jobs({ live, params, go }) {
         (!active.checked || !ended(job)) &&
         words.every((word) => text(job).includes(word)),
     );
-    found.update(wanted.slice(0, shown));
+    const sought = words.length === 1 && /^[1-9]\d{0,15}$/.test(words[0]) ? Number(words[0]) : null;
+    // Whoever types a job's number means that one before all that have it somewhere.
+    const exact = wanted.filter((job) => job.job_id === sought);
+    found.update([...exact, ...(exact.length ? wanted.filter((job) => job.job_id !== sought) : wanted)].slice(0, shown));
+    const unread = sought !== null && !exact.length && live.complete;
+    patch(older, unread ? (instance.value ? [instance.value] : names) : [], (each) => `${each}/${sought}`, () => "", (each) =>
+      h("li", {}, "Older than these? ", h("a", { href: jobPath({ instance: each, job_id: sought }) }, `Job ${sought} of ${each}`)),
+    );
     more.hidden = wanted.length <= shown;
-    count.textContent = `${number(wanted.length)} of ${number(live.jobs.size)} jobs${live.complete ? "" : ", reading on …"}`;
+    write(count, `${number(wanted.length)} of ${number(live.jobs.size)} jobs${live.complete ? "" : ", reading on …"}`);
   }
 
-  return { title: "Jobs", element: h("div", {}, h("h1", {}, "Jobs"), filters, section("Found", count, found.element, more)), update };
+  return { title: "Jobs", element: h("div", {}, h("h1", {}, "Jobs"), filters, section("Found", count, found.element, older, more)), update };
 }
 
-function select(name, values, chosen, nothing) {
-  return h("select", { name }, values.map((value) => h("option", { value, selected: value === (chosen ?? "") }, value || nothing)));
-}
+const options = (values, chosen, words = {}) => ["", ...values].map((value) => h("option", { value, selected: value === (chosen ?? "") }, words[value] ?? (value || "any")));
+const select = (name, values, chosen, words) => h("select", { name }, options(values, chosen, words));
 
-const text = (job) =>
-  [job.job_id, job.connection_id, job.workspace_id, ...Object.values(job.names ?? {}), nameOf(job), job.error?.message, job.error?.type].join(" ").toLowerCase();
+const texts = new WeakMap();
+
+/** What is searched. */
+function text(job) {
+  const known = texts.get(job);
+  if (known?.name === nameOf(job)) return known.text;
+  const said = [job.job_id, job.connection_id, job.workspace_id, ...Object.values(job.names ?? {}), nameOf(job), job.error?.message, job.error?.type].join(" ").toLowerCase();
+  texts.set(job, { name: nameOf(job), text: said });
+  return said;
+}

@@ -1,37 +1,41 @@
-import { h, patch, section, table } from "../dom.js";
+import { h, patch, section, table, write } from "../dom.js";
 import { ENDED_COLUMNS, connectionLink, jobLink, jobStamp, progress, reason, state, usualTime } from "../parts.js";
-import { connectionKey, duration, ended, idOf, lateness, median, when } from "../words.js";
+import { DAY, Inbox, announceable, health } from "../webhooks.js";
+import { ago, connectionKey, duration, ended, idOf, lateness, median, number } from "../words.js";
 
 const SHOWN = 15;
-const DAY = 86_400_000;
+const FAILURES = 8;
 
 export function overview({ live }) {
+  const received = new Inbox();
   const tiles = h("dl", { class: "tiles" });
-  const usual = new Map();
+  const usual = (job) => usualTime(live.connections().get(connectionKey(job)) ?? []);
   const running = table(
     "Running jobs",
     [
       { title: "Job", cell: jobLink },
       { title: "State", cell: state },
-      { title: "Connection", cell: connectionLink },
-      { title: "Time, of the usual", cell: (job) => progress(job, usual.get(connectionKey(job)) ?? null) },
+      { title: "Connection", cell: connectionLink, class: "long" },
+      { title: "Time, of the usual", cell: (job) => progress(job, usual(job)), class: "long" },
     ],
-    { key: idOf, stamp: (job) => `${jobStamp(job)} ${Math.floor(Date.now() / 2000)}`, empty: "No job runs." },
+    { key: idOf, stamp: (job) => `${jobStamp(job)} ${usual(job)}`, empty: "No job runs." },
   );
-  const more = h("p", { class: "faint" });
+  const more = h("p", {});
   const ends = table("Latest ends", ENDED_COLUMNS, { key: idOf, stamp: jobStamp, empty: "No job has ended yet." });
   const failures = h("ul", { class: "failures" });
   const none = h("p", { class: "empty" }, "No failure is known.");
   const webhooks = table(
     "Webhooks by workspace",
     [
-      { title: "Workspace", cell: (each) => each.name },
-      { title: "Announced", cell: (each) => each.announced, class: "n" },
-      { title: "Missed", cell: (each) => h("span", { class: each.missed ? "bad" : "" }, String(each.missed)), class: "n" },
-      { title: "Last announced", cell: (each) => (each.last ? when(each.last, h) : "never") },
+      { title: "Workspace", cell: (each) => [each.workspace ?? h("span", { class: "faint" }, "not known"), h("span", { class: "faint" }, ` · ${each.instance}`)], class: "long" },
+      { title: "Announced", cell: (each) => number(each.announced), class: "n" },
+      { title: "Missed", cell: (each) => h("span", { class: each.missed ? "bad" : "" }, number(each.missed)), class: "n" },
+      { title: "Refused", cell: (each) => (each.refused ? h("a", { href: "inbox?outcome=refused" }, number(each.refused)) : "0"), class: "n" },
+      { title: "Last came", cell: (each) => (each.last ? ago(each.last) : "–"), class: "tight" },
     ],
-    { key: (each) => each.key, stamp: (each) => `${each.announced} ${each.missed} ${each.last}`, empty: "No sync has ended yet." },
+    { key: (each) => each.key, stamp: (each) => JSON.stringify(each), empty: "Nothing that webhooks tell of has happened in 24 h." },
   );
+  const partial = h("p", { class: "faint" });
   const page = h(
     "div",
     {},
@@ -39,64 +43,45 @@ export function overview({ live }) {
     tiles,
     section("Running", running.element, more),
     section("Latest ends", ends.element, h("p", {}, h("a", { href: "jobs" }, "All jobs"))),
-    h("div", { class: "columns" }, section("Failures", failures, none), section("Webhooks", webhooks.element)),
+    h("div", { class: "columns" }, section("Failures", failures, none), section("Webhooks, 24 h", webhooks.element, partial)),
   );
-  return {
-    title: "Overview",
-    element: page,
-    refresh: 2000,
-    update() {
-      const jobs = live.newest();
-      const active = jobs.filter((job) => !ended(job));
-      const done = jobs.filter(ended);
-      for (const [key, each] of live.connections()) usual.set(key, usualTime(each));
-      tiles.replaceChildren(...tilesOf(active, done, live.complete));
-      const oldest = active.toReversed();
-      running.update(oldest.slice(0, SHOWN));
-      more.replaceChildren(...(active.length > SHOWN ? [h("a", { href: "jobs?active=yes" }, `All ${active.length} running jobs`)] : []));
-      ends.update(done.slice(0, SHOWN));
-      const failed = done.filter((job) => job.status === "failed").slice(0, 8);
-      none.hidden = failed.length > 0;
-      patch(failures, failed, idOf, jobStamp, failure);
-      webhooks.update(byWorkspace(done));
-    },
-  };
+
+  function update() {
+    const jobs = live.newest();
+    const active = jobs.filter((job) => !ended(job));
+    const done = jobs.filter(ended);
+    patch(tiles, tilesOf(active, done, live.complete), (each) => each.key, JSON.stringify, tile);
+    running.update(active.toReversed().slice(0, SHOWN));
+    patch(more, active.length > SHOWN ? [active.length] : [], () => "more", String, (count) => h("a", { href: "jobs?active=yes" }, `All ${number(count)} running jobs`));
+    ends.update(done.slice(0, SHOWN));
+    const failed = done.filter((job) => job.status === "failed").slice(0, FAILURES);
+    none.hidden = failed.length > 0;
+    patch(failures, failed, idOf, jobStamp, failure);
+    webhooks.update(health(live.jobs, received.items));
+    write(partial, received.trouble || (received.complete ? "" : "Reading the inbox …"));
+  }
+
+  const read = () => received.read().then(update);
+  return { title: "Overview", element: page, refresh: 10_000, ready: read(), update, reread: read };
 }
 
-const failure = (job) =>
-  h("li", {}, "Job ", jobLink(job), " of ", connectionLink(job), ", ", when(job.finished_at ?? job.observed_at, h), h("div", {}, reason(job)));
+const failure = (job) => h("li", {}, "Job ", jobLink(job), " of ", connectionLink(job), ", ", ago(job.finished_at ?? job.observed_at), h("div", {}, reason(job)));
 
 function tilesOf(active, done, complete) {
   const since = Date.now() - DAY;
   const today = done.filter((job) => Date.parse(job.finished_at ?? job.observed_at) > since);
   const count = (status) => today.filter((job) => job.status === status).length;
   const late = (origin) => median(today.filter((job) => job.origin === origin).map(lateness));
-  const pushed = today.filter((job) => job.origin === "webhook").length;
-  const syncs = today.filter(announceable).length;
-  const tile = (name, value, note) => h("div", {}, h("dt", {}, name), h("dd", {}, value, note ? h("small", {}, note) : null));
+  const syncs = today.filter(announceable);
+  const pushed = syncs.filter((job) => job.origin === "webhook").length;
   return [
-    tile("Running", String(active.length), complete ? "" : "reading the states …"),
-    tile("Succeeded, 24 h", String(count("succeeded"))),
-    tile("Failed, 24 h", String(count("failed")), count("cancelled") ? `and ${count("cancelled")} cancelled` : ""),
-    tile("Learnt by push", syncs ? `${Math.round((100 * pushed) / syncs)} %` : "–", "of syncs that Airbyte announces, 24 h"),
-    tile("Known after", duration(late("webhook")), "by push, median; webhooks tell whole seconds"),
-    tile("Known after", duration(late("poll")), "by poll, median"),
+    { key: "running", name: "Running", value: number(active.length), note: complete ? "" : "reading the states …" },
+    { key: "succeeded", name: "Succeeded, 24 h", value: number(count("succeeded")), note: "" },
+    { key: "failed", name: "Failed, 24 h", value: number(count("failed")), note: count("cancelled") ? `and ${number(count("cancelled"))} cancelled` : "" },
+    { key: "share", name: "Learnt by push, 24 h", value: syncs.length ? `${Math.round((100 * pushed) / syncs.length)} %` : "–", note: "of syncs that succeeded or failed" },
+    { key: "push", name: "Push: known after", value: duration(late("webhook")), note: "median, 24 h; webhooks tell whole seconds" },
+    { key: "poll", name: "Poll: known after", value: duration(late("poll")), note: "median, 24 h" },
   ];
 }
 
-const announceable = (job) => job.job_type === "sync" && (job.status === "succeeded" || job.status === "failed");
-
-function byWorkspace(done) {
-  const found = new Map();
-  for (const job of done.filter(announceable)) {
-    const key = `${job.instance}/${job.workspace_id ?? ""}`;
-    const name = job.workspace_id ? `${job.names?.workspace ?? job.workspace_id} (${job.instance})` : `${job.instance}: connections that no webhook told of`;
-    const each = found.get(key) ?? { key, name, announced: 0, missed: 0, last: null };
-    if (job.origin === "webhook") {
-      each.announced += 1;
-      each.last ??= job.finished_at;
-    } else each.missed += 1;
-    found.set(key, each);
-  }
-  return [...found.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-}
+const tile = ({ name, value, note }) => h("div", {}, h("dt", {}, name), h("dd", {}, value, note ? h("small", {}, note) : null));

@@ -1,52 +1,103 @@
 import * as api from "../api.js";
-import { h, section } from "../dom.js";
+import { h, patch, section, table } from "../dom.js";
 import { ago, bytes, duration, number, when } from "../words.js";
 
+/** Facts under a heading: `update([[name, value, class]])`, where a value is a text or `{stamp, make}`. */
+function facts(title) {
+  const list = h("dl", { class: "facts" });
+  const make = ([name, value, kind]) => h("div", {}, h("dt", {}, name), h("dd", { class: kind }, value?.make ? value.make() : value));
+  return {
+    element: section(title, list),
+    update: (items) => patch(list, items, ([name]) => name, ([, value, kind]) => `${value?.stamp ?? value} ${kind}`, make),
+  };
+}
+
+const at = (text, make = when) => (text ? { stamp: text, make: () => make(text) } : "–");
+const odd = (value, kind = "odd") => (value ? kind : "");
+
 export function system() {
-  const element = h("div", {}, h("h1", {}, "System"));
-  const fact = (name, value, kind = "") => h("div", {}, h("dt", {}, name), h("dd", { class: kind }, value));
+  const alarm = h("p", { class: "alarm", role: "alert", hidden: true });
+  const [here, webhooks, store] = [facts("This listener"), facts("Webhooks answered here"), facts("Store")];
+  const leases = table(
+    "Leases",
+    [
+      { title: "What", cell: (each) => (each.name.startsWith("sources/") ? `confirms and polls for ${each.name.slice(8)}` : each.name) },
+      { title: "Held by", cell: (each) => [each.holder, each.here ? h("strong", {}, " (this listener)") : ""], class: "long" },
+    ],
+    { key: (each) => each.name, stamp: (each) => each.holder, empty: "No listener holds one." },
+  );
+  const airbytes = h("div", {});
+  const known = new Map();
+  const element = h("div", {}, h("h1", {}, "System"), alarm, here.element, webhooks.element, store.element, section("Leases", leases.element), airbytes);
 
   async function read() {
     let told;
     try {
       told = await api.status();
     } catch (error) {
-      element.replaceChildren(h("h1", {}, "System"), h("p", { class: "alarm" }, error.message));
+      alarm.textContent = error.message;
+      alarm.hidden = false;
       return;
     }
-    const { listener, store, instances } = told;
-    element.replaceChildren(
-      h("h1", {}, "System"),
-      section(
-        "This listener",
-        h("dl", { class: "facts" }, fact("Version", listener.version), fact("Runs since", when(listener.started_at, h)), fact("Followed by", number(listener.subscriptions)), fact("Ready", Object.entries(listener.faults).map(([part, fault]) => `${part} ${fault}`).join("; ") || "yes", Object.keys(listener.faults).length ? "bad" : "good")),
-      ),
-      section(
-        "Store",
-        h("dl", { class: "facts" }, fact("Size", bytes(store.bytes)), fact("Head", number(store.head)), fact("Events kept", number(store.events)), fact("Jobs", number(store.jobs)), fact("Notifications", number(store.notifications)), fact("Waiting to be confirmed", number(store.pending), store.pending > 100 ? "odd" : ""), fact("To be forwarded", number(store.due)), fact("Given up", number(store.dead), store.dead ? "bad" : "")),
-      ),
-      ...instances.map((each) =>
-        section(
-          `Airbyte ${each.name}`,
-          h(
-            "dl",
-            { class: "facts" },
-            fact("API", each.url),
-            fact("Looked after", each.here_since ? h("span", {}, "here, since ", when(each.here_since, h)) : "by another listener, if any", each.here_since ? "good" : ""),
-            fact("Push", each.push_proven === null ? "–" : each.push_proven ? "proven" : "not proven yet", each.push_proven ? "good" : "odd"),
-            fact("Jobs watched", number(each.watched)),
-            fact("Looks every", duration(each.seconds_between_looks)),
-            fact("Last look", each.looked_at ? ago(each.looked_at) : "–"),
-            fact("Failed looks in a row", number(each.failed_looks), each.failed_looks ? "bad" : ""),
-            fact("Backing off for", each.backoff_seconds ? duration(each.backoff_seconds) : "no", each.backoff_seconds ? "odd" : ""),
-            fact("Looks and reads here", `${number(each.counters.looks)} and ${number(each.counters.reads)}`),
-            fact("Syncs announced and missed here", `${number(each.counters.announced)} and ${number(each.counters.missed)}`, each.counters.missed ? "odd" : ""),
-            fact("Contradictions here", number(each.counters.contradictions), each.counters.contradictions ? "odd" : ""),
-          ),
-        ),
-      ),
-    );
+    alarm.hidden = true;
+    const { listener } = told;
+    const faults = Object.entries(listener.faults).map(([part, fault]) => `${part} ${fault}`);
+    here.update([
+      ["Version", listener.version],
+      ["Name", listener.name],
+      ["Runs since", at(listener.started_at)],
+      ["Followed by", listener.subscriptions === 1 ? "1 stream" : `${number(listener.subscriptions)} streams`],
+      ["Ready", faults.join("; ") || "yes", faults.length ? "bad" : "good"],
+    ]);
+    webhooks.update(answers(listener.webhooks));
+    store.update(kept(told.store));
+    leases.update(told.leases.map((each) => ({ ...each, here: each.holder === listener.name })));
+    for (const each of told.instances) {
+      if (!known.has(each.name)) {
+        known.set(each.name, facts(`Airbyte ${each.name}`));
+        airbytes.append(known.get(each.name).element);
+      }
+      known.get(each.name).update(airbyte(each, told.leases.find(({ name }) => name === `sources/${each.name}`)?.holder));
+    }
   }
-  read();
-  return { title: "System", element, refresh: 5000, update: () => {}, reread: read };
+
+  return { title: "System", element, refresh: 5000, ready: read(), update: () => {}, reread: read };
 }
+
+function answers(webhooks) {
+  const of = (...statuses) => statuses.reduce((sum, status) => sum + (webhooks[status] ?? 0), 0);
+  return [
+    ["Taken", number(of("202"))],
+    ["Taken, nothing to confirm", number(of("200"))],
+    ["Refused: wrong token, address or name", number(of("404", "429")), odd(of("404", "429"))],
+    ["Refused: not a notification", number(of("400", "413")), odd(of("400", "413"))],
+    ["Could not be stored", number(of("503")), odd(of("503"), "bad")],
+  ];
+}
+
+const kept = (store) => [
+  ["Size", bytes(store.bytes)],
+  ["Head", number(store.head)],
+  ["Events kept", number(store.events)],
+  ["Jobs", number(store.jobs)],
+  ["Notifications", number(store.notifications)],
+  ["Waiting to be confirmed", number(store.pending), odd(store.pending > 100)],
+  ["To be forwarded", number(store.due)],
+  ["Forwarding given up", number(store.dead), odd(store.dead, "bad")],
+];
+
+const airbyte = (each, holder) => [
+  ["API", each.url],
+  ["Looked after", each.here_since ? { stamp: each.here_since, make: () => ["here, since ", when(each.here_since)] } : holder ? `by ${holder}` : "by nobody", each.here_since ? "good" : holder ? "" : "bad"],
+  ["Push", each.push_proven === null ? "–" : each.push_proven ? "proven" : "not proven yet", each.push_proven === false ? "odd" : ""],
+  ["Jobs watched", number(each.watched)],
+  ["Looks every", duration(each.seconds_between_looks)],
+  ["Last look", at(each.looked_at, ago)],
+  ["Failed looks in a row", number(each.failed_looks), odd(each.failed_looks, "bad")],
+  ["Backing off", each.backoff_seconds ? `for another ${duration(each.backoff_seconds)}` : "no", odd(each.backoff_seconds)],
+  ["Looks here", number(each.counters.looks)],
+  ["Jobs read one by one here", number(each.counters.reads)],
+  ["Syncs announced here", number(each.counters.announced)],
+  ["Syncs missed here", number(each.counters.missed), odd(each.counters.missed)],
+  ["Contradictions here", number(each.counters.contradictions), odd(each.counters.contradictions)],
+];
