@@ -30,6 +30,10 @@ LARGE: dict[str, Any] = {
     "store": {"kind": "postgresql"},
     "ingress": {"enabled": True, "host": "events.example.com", "tlsSecret": "tls", "path": "/webhooks/"},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "runbooks": "https://wiki.example.com/events/"},
+    "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/etc/ca/ca.pem"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
     "networkPolicy": {
         "enabled": True,
         "from": [{"namespaceSelector": {"matchLabels": {"name": "airflow"}}}],
@@ -75,7 +79,7 @@ def test_kubernetes_knows_every_field(render: Render, values: dict[str, Any], ve
             "kubernetes_validate", reason="NOT CHECKED: kubernetes-validate is not here (PyPI)"
         )
         for kind, each in render(values).items():
-            if kind != "ServiceMonitor":  # Prometheus' own, checked below
+            if kind not in ("ServiceMonitor", "PrometheusRule"):  # Prometheus' own, checked below
                 kubernetes_validate.validate(copy.deepcopy(each), version, strict=True)
 
 
@@ -101,6 +105,7 @@ def test_what_several_listeners_have(render: Render) -> None:
         "Ingress",
         "NetworkPolicy",
         "PodDisruptionBudget",
+        "PrometheusRule",
         "Service",
         "ServiceAccount",
         "ServiceMonitor",
@@ -118,6 +123,19 @@ def test_what_several_listeners_have(render: Render) -> None:
     annotations = objects["Ingress"]["metadata"]["annotations"]
     assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     assert "AIRBYTE_EVENTS" not in str(objects["ConfigMap"])
+
+
+def test_its_alerts_are_those_of_the_file_and_name_a_runbook_where_there_is_one(render: Render) -> None:
+    (group,) = yaml.safe_load((CHART.parents[1] / "prometheus/alerts.yaml").read_text())["groups"]
+    (with_runbooks,) = render(LARGE)["PrometheusRule"]["spec"]["groups"]
+    assert with_runbooks["rules"][0]["annotations"]["runbook_url"] == (
+        "https://wiki.example.com/events/operations.html#airbyteeventsabsent"
+    )
+    (without,) = render(LARGE | {"prometheusRule": {"enabled": True}})["PrometheusRule"]["spec"]["groups"]
+    for rules in (group["rules"], with_runbooks["rules"], without["rules"]):
+        for rule in rules:
+            rule["annotations"].pop("runbook_url", None)
+    assert group == with_runbooks == without
 
 
 def test_the_pod_runs_with_the_least(render: Render) -> None:

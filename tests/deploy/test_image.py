@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,16 +94,15 @@ def _python() -> str:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def image() -> Iterator[Image]:
     if os.geteuid() != 0:
         pytest.skip("NOT CHECKED: only root can make the image's user, as its steps do")
-    root = tmp_path_factory.mktemp("image")
-    for folder in (root, *root.parents):
-        if folder.stat().st_uid == os.geteuid() and folder.is_relative_to(tmp_path_factory.getbasetemp().parent):
-            folder.chmod(0o755)  # the image's user goes through it
-    image = Image(ROOT / "deploy" / "docker" / "Dockerfile", root, _python())
-    image.build()
-    return image
+    # Not pytest's own: any other run of pytest that begins meanwhile shuts that for everybody else.
+    with tempfile.TemporaryDirectory(prefix="image-") as name:
+        Path(name).chmod(0o755)  # the image's user goes through it
+        image = Image(ROOT / "deploy" / "docker" / "Dockerfile", Path(name), _python())
+        image.build()
+        yield image
 
 
 @pytest.mark.parametrize("name", ["docker/Dockerfile", "compose/airflow.Dockerfile"])
