@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from airbyte_events.listener import Listener, assemble
 from airbyte_events.server import serving
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.stdout import say
 
 if TYPE_CHECKING:
     pass
@@ -239,29 +239,29 @@ class JSONLines:
         pass
 
     def arrived(self, job: Followed) -> None:
-        _say(json.dumps(job.data()))
+        say(json.dumps(job.data()))
 
     def end(self, jobs: Sequence[Followed], seconds: float) -> None:
         for job in jobs:
             if job.seen_at is None:
-                _say(json.dumps(job.data()))
+                say(json.dumps(job.data()))
 
 
 class Lines:
     """A line for each job, for pipes."""
 
     def begin(self, airbyte: str, listener: str, jobs: Sequence[Followed]) -> None:
-        _say(_introduction(airbyte, listener, jobs))
+        say(_introduction(airbyte, listener, jobs))
 
     def arrived(self, job: Followed) -> None:
         steps = [f"{name.replace('_', ' ')} {_shown(value)} ms" for name, value in job.steps().items() if value]
-        _say(
+        say(
             f"job {job.ref.job_id} ({job.name}) {_outcome(job)}, learnt by {_origin(job)}; after its end: "
             f"{', '.join(steps)}; requests: {job.reads} for it, {job.looks} for all jobs"
         )
 
     def end(self, jobs: Sequence[Followed], seconds: float) -> None:
-        _say("\n".join(_summary(jobs, seconds)))
+        say("\n".join(_summary(jobs, seconds)))
 
 
 class LiveTable:
@@ -335,11 +335,6 @@ def _shown(milliseconds: float | None) -> str:
 
 def _milliseconds(since: datetime | None, until: datetime | None) -> float | None:
     return None if since is None or until is None else round((until - since).total_seconds() * 1000, 3)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 @asynccontextmanager

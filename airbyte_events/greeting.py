@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 
 import anyio
@@ -14,6 +13,7 @@ from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.rotation import credentials_of
 from airbyte_events.settings import InstanceSettings, Settings
+from airbyte_events.stdout import say
 from airbyte_events.store import EventStore
 
 RECENT = 1_000
@@ -38,7 +38,12 @@ def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Seque
         lines.append(f"  API token  {new_tokens['api']}")
     if new_tokens:
         lines.append("  The tokens above were made just now and are not shown again.")
-    _say(*lines)
+    elif not (settings.webhook_tokens and settings.api_tokens):
+        lines.append(
+            "  Its tokens were shown when they were made; "
+            "AIRBYTE_EVENTS_WEBHOOK_TOKENS and AIRBYTE_EVENTS_API_TOKENS set others."
+        )
+    say(*lines)
 
 
 async def report(settings: Settings, http: httpx.AsyncClient, store: EventStore) -> None:
@@ -62,21 +67,14 @@ async def _report(
     try:
         await airbyte.list_jobs(limit=1)
     except AirbyteError as exc:
-        _say(f"  {name} is not reached yet: {exc}; airbyte-events doctor tells more")
+        say(f"  {name} is not reached yet: {exc}; airbyte-events doctor tells more")
     else:
-        _say(f"  {name} is reached, and lists its jobs")
+        say(f"  {name} is reached, and lists its jobs")
     with contextlib.suppress(StoreError):
         if not any(each.instance == name for each in await store.notifications(limit=RECENT)):
             where = settings.public_url or "URL"
             chosen = f" --instance {name}" if len(settings.instances) > 1 else ""
-            _say(
+            say(
                 f"  {name} has sent no webhook yet, so ends are found by polling: "
                 f"airbyte-events webhooks install{chosen} --url {where}"
             )
-
-
-def _say(*lines: str) -> None:
-    # Whoever started it may have stopped reading: that ends no listener.
-    with contextlib.suppress(OSError):
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()

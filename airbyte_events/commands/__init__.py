@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from airbyte_events import __version__, store_commands
+from airbyte_events import __version__, stdout, store_commands
 from airbyte_events.commands import doctor, jobs, replay, serving, tail, trigger, webhooks
 from airbyte_events.commands.running import EXIT_CODES
 from airbyte_events.errors import AirbyteEventsError, SettingsError
@@ -21,6 +21,7 @@ def run() -> int:
 
     :return: the exit code.
     """
+    stdout.ensure()
     try:
         application(rich=sys.stdout.isatty())(prog_name="airbyte-events")
     except AirbyteEventsError as exc:

@@ -39,6 +39,11 @@ SHORT_TOKEN_SECONDS = 60.0
 
 _ANSWER_SECONDS = 20.0
 
+_MAKE_APPLICATION = (
+    "make an application in Airbyte (User settings, Applications), and set AIRBYTE_EVENTS_CLIENT_ID and "
+    "AIRBYTE_EVENTS_CLIENT_SECRET to its two"
+)
+
 
 class AirbyteChecks:
     """:param name: the instance's.
@@ -68,7 +73,7 @@ class AirbyteChecks:
                     if found.level.value == "failure":
                         return
             lists = True
-            async for found in _lists_jobs(airbyte, part):
+            async for found in _lists_jobs(airbyte, part, known=self._instance.client_id is not None):
                 yield found
                 lists = lists and found.level.value != "failure"
             if lists:
@@ -83,8 +88,7 @@ class AirbyteChecks:
             yield failure(
                 part,
                 f"does not accept client id and client secret: {exc}",
-                "make an application in Airbyte (User settings, Applications), and set AIRBYTE_EVENTS_CLIENT_ID and "
-                "AIRBYTE_EVENTS_CLIENT_SECRET to its two",
+                _MAKE_APPLICATION,
             )
         except NotFound as exc:
             yield failure(
@@ -123,7 +127,14 @@ class AirbyteChecks:
         part = f"webhooks {self._name}"
         try:
             found = await _workspaces(airbyte, self._instance)
-        except (Forbidden, NotFound) as exc:
+        except NotFound as exc:
+            yield failure(
+                part,
+                f"Airbyte has no such workspace: {exc}",
+                "set AIRBYTE_EVENTS_WORKSPACE_IDS to ids of its own, which stand in the addresses of its pages",
+            )
+            return
+        except Forbidden as exc:
             yield warning(
                 part,
                 f"where they go can't be seen: {exc}",
@@ -164,7 +175,7 @@ class AirbyteChecks:
                 f"{workspace.name}: they go to a listener; whether to this one can't be told",
                 "set AIRBYTE_EVENTS_WEBHOOK_TOKENS here as well: the last part of that URL",
             ), urls
-        where = ", ".join(f"{kind} goes {masked(webhooks[kind], self._ours)}" for kind in others)
+        where = ", ".join(f"{kind} goes {_to(masked(webhooks[kind], self._ours))}" for kind in others)
         return failure(
             part,
             f"{workspace.name}: {where}; ends are found by polling alone",
@@ -196,6 +207,10 @@ class AirbyteChecks:
         return ok(part, f"a POST as Airbyte's of {posted.bytes} bytes, from here to {where}, arrives whole")
 
 
+def _to(place: str) -> str:
+    return place if place.startswith("nowhere") else f"to {place}"
+
+
 async def _answers(airbyte: AirbyteClient, part: str) -> Finding:
     try:
         await airbyte.health()
@@ -214,24 +229,24 @@ async def _answers(airbyte: AirbyteClient, part: str) -> Finding:
             f"what answers at {airbyte.url} is not Airbyte's public API: {exc}",
             "write AIRBYTE_EVENTS_AIRBYTE_URL as http(s)://HOST/api/public/v1, or https://api.airbyte.com/v1 for Cloud",
         )
+    except RateLimited as exc:
+        return _sheds_load(part, exc)
     except AirbyteError as exc:
         return failure(part, f"is there, and in trouble: {exc}", "Airbyte's own log tells why")
     return ok(part, f"answers at {airbyte.url}")
 
 
-async def _lists_jobs(airbyte: AirbyteClient, part: str) -> AsyncIterator[Finding]:
+async def _lists_jobs(airbyte: AirbyteClient, part: str, *, known: bool) -> AsyncIterator[Finding]:
     try:
         page = await airbyte.list_jobs(limit=1)
     except (Unauthorized, Forbidden) as exc:
-        yield failure(
-            part,
-            f"jobs may not be listed: {exc}",
-            "give the application's user access to the workspaces, and see that AIRBYTE_EVENTS_WORKSPACE_IDS are "
-            "those; an Airbyte with authentication wants CLIENT_ID and CLIENT_SECRET",
+        remedy = (
+            "give the application's user access to the workspaces, and see that AIRBYTE_EVENTS_WORKSPACE_IDS are those"
         )
+        yield failure(part, f"jobs may not be listed: {exc}", remedy if known else _MAKE_APPLICATION)
         return
     except RateLimited as exc:
-        yield warning(part, f"sheds load: {exc}", "other users of the same credentials cause it; the listener waits")
+        yield _sheds_load(part, exc)
         return
     except AirbyteError as exc:
         yield failure(part, f"can't list jobs: {exc}", "Airbyte's own log tells why")
@@ -250,6 +265,12 @@ async def _lists_jobs(airbyte: AirbyteClient, part: str) -> AsyncIterator[Findin
         )
     else:
         yield ok(part, "its clock agrees with this machine's")
+
+
+def _sheds_load(part: str, exc: RateLimited) -> Finding:
+    return warning(
+        part, f"sheds load: {exc}", "other users of the same credentials cause it; the listener waits: try again later"
+    )
 
 
 async def _workspaces(airbyte: AirbyteClient, instance: InstanceSettings) -> list[Workspace]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator, Iterable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -139,9 +141,16 @@ async def _path(settings: Settings, address: Address) -> AsyncIterator[Finding]:
 async def _airflow(conn_ids: list[str]) -> AsyncIterator[Finding]:
     for found in entry_points(group=ELSEWHERE):
         try:
-            examine = found.load()
+            lines = await anyio.to_thread.run_sync(_examined, found, conn_ids)
         except ImportError as exc:
-            yield warning("Airflow", f"is not installed here ({exc})", "run this with the Python that runs Airflow")
+            yield warning("Airflow", f"can't be loaded here ({exc})", "run this with the Python that runs Airflow")
             continue
-        for level, part, text, remedy in await anyio.to_thread.run_sync(examine, conn_ids):
+        for level, part, text, remedy in lines:
             yield Finding(level=Level(level), part=part, text=text, remedy=remedy)
+
+
+def _examined(found: EntryPoint, conn_ids: list[str]) -> list[tuple[str, str, str, str]]:
+    # Airflow logs to standard output, which is for what is found alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        lines: list[tuple[str, str, str, str]] = found.load()(conn_ids)
+    return lines

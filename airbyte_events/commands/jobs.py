@@ -16,7 +16,7 @@ from airbyte_events.commands.output import Output, amount, duration, moment, sta
 from airbyte_events.commands.running import run
 from airbyte_events.errors import FeedError, FeedUnreachable
 from airbyte_events.settings import load
-from airbyte_events.settings_sources import shown
+from airbyte_events.settings.sources import shown
 
 _PAGE = 1000
 
@@ -72,6 +72,7 @@ def jobs(
             output.table(
                 ("job", "status", "type", "connection", "started", "ended", "took", "records", "by"),
                 [_row(each) for each in found],
+                spare=("type", "started", "records", "took", "by", "ended"),
             )
         else:
             output.say("no such jobs")

@@ -60,7 +60,8 @@ class ListenerChecks:
             status = await self._listener.get("/v1/status")
         except FeedRefused as exc:
             if exc.status_code == 401:
-                yield failure("API token", str(exc), HOW_TO_ENTER)
+                fault = "is not the listener's" if self._listener.address.token else "is not known here"
+                yield failure("API token", fault, HOW_TO_ENTER)
                 return
             yield warning(_PART, f"does not tell how it does: {exc}")
             status = {}
@@ -167,13 +168,17 @@ async def check_store(location: StoreLocation) -> AsyncIterator[Finding]:
     """The store of the settings, as far as it is seen from here beside the listener that has it open."""
     if location.url is not None:
         yield await _database(location)
-    elif location.path is not None and location.path.is_file():
-        yield await _file(location.path)
-        yield _disk(location.path)
     elif location.path is None:
         yield warning(
             "store", "is in memory: what it holds ends with the listener", "AIRBYTE_EVENTS_STORE names a file"
         )
+    elif location.path.is_dir():
+        yield failure("store", f"{location.path} is a folder", "AIRBYTE_EVENTS_STORE names a file in it")
+    elif location.path.exists():
+        yield await _file(location.path)
+        yield _disk(location.path)
+    else:
+        yield ok("store", f"{location.path} is not there: a listener of these settings has not run on this machine yet")
 
 
 async def _database(location: StoreLocation) -> Finding:

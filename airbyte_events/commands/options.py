@@ -22,7 +22,7 @@ ListenerURL = Annotated[
         "--listener",
         metavar="URL",
         help="The listener. [AIRBYTE_EVENTS_LISTENER_URL, else the one of the settings on this machine] "
-        "Its token comes from AIRBYTE_EVENTS_LISTENER_TOKEN or AIRBYTE_EVENTS_LISTENER_TOKEN_FILE.",
+        "Its token: AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE).",
     ),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]

@@ -10,14 +10,16 @@ import select
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from airbyte_events.settings_sources import shown
+from airbyte_events import stdout
+from airbyte_events.errors import AirbyteEventsError
+from airbyte_events.settings.sources import shown
 
 _COLOURS = {
     "succeeded": "green",
@@ -37,6 +39,10 @@ _COLOURS = {
 }
 
 
+_FOLDED, _BETWEEN = 24, 3
+"""How wide a column is that long words are folded in, where there is no more room; and what stands between two."""
+
+
 class Output:
     """Standard output, for people and programs, and standard error for what is said beside.
 
@@ -45,8 +51,8 @@ class Output:
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
-        self._console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self.aside = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._console = _console(sys.stdout)
+        self.aside = _console(sys.stderr)
         """Standard error."""
 
     @property
@@ -64,19 +70,38 @@ class Output:
         else:
             self._write("  ".join(_text(part).plain for part in parts))
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-        """A table, or in a pipe lines with columns."""
+    def table(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, spare: Sequence[str] = ()
+    ) -> None:
+        """A table, or in a pipe lines with columns.
+
+        :param spare: the columns that a narrow terminal does without, the first of them first.
+        """
         cells = [[_text(cell) for cell in row] for row in rows]
         if self.terminal:
-            table = Table(*headings, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-            for row in cells:
-                table.add_row(*row)
-            self._console.print(table, soft_wrap=False)
+            self._draw({heading: [row[column] for row in cells] for column, heading in enumerate(headings)}, spare)
             return
         lines = [[heading.upper() for heading in headings], *([cell.plain for cell in row] for row in cells)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
         for line in lines:
             self._write("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+    def _draw(self, columns: dict[str, list[Text]], spare: Sequence[str]) -> None:
+        left, folded = list(spare), _FOLDED
+        while (
+            sum(least := _least(columns, folded)) + _BETWEEN * (len(columns) - 1) > self._console.width and folded > 1
+        ):
+            if left:
+                del columns[left.pop(0)]
+            else:
+                folded -= 1
+        table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for heading, width in zip(columns, least, strict=True):
+            # What is cut off can't be copied.
+            table.add_column(heading, min_width=width, overflow="fold")
+        for row in zip(*columns.values(), strict=True):
+            table.add_row(*row)
+        self._console.print(table, soft_wrap=False)
 
     def facts(self, facts: Sequence[tuple[str, str | Text | None]]) -> None:
         """Names and what they are; those that are None are left out."""
@@ -98,8 +123,14 @@ class Output:
         return any(happened & (select.POLLERR | select.POLLNVAL) for _, happened in poll.poll(0))
 
     def _write(self, line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            stdout.abandon()
+            raise AirbyteEventsError(f"the output can't be written: {exc.strerror}") from exc
 
 
 def status(name: str) -> Text:
@@ -135,6 +166,16 @@ def duration(seconds: float | None) -> str:
 def amount(number: int | None) -> str:
     """A number with its thousands apart."""
     return "" if number is None else f"{number:,}"
+
+
+def _console(file: TextIO) -> Console:
+    # FORCE_COLOR, which many a build sets, is no reason to fit tables into 80 columns of a pipe.
+    return Console(file=file, force_terminal=file.isatty(), highlight=False, soft_wrap=True)
+
+
+def _least(columns: dict[str, list[Text]], folded: int) -> list[int]:
+    """How wide each column has to be, if what is wider than so much is folded."""
+    return [min(folded, max(cell.cell_len for cell in (Text(heading), *cells))) for heading, cells in columns.items()]
 
 
 def _text(part: str | Text) -> Text:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Awaitable, Callable
 
 import anyio
 import typer
+
+from airbyte_events import stdout
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as of a program that SIGINT has ended."""
@@ -30,7 +31,6 @@ def run(work: Callable[[], Awaitable[int]]) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
-        # What is left in the buffer would fail once more when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stdout.abandon()
         code = CUT_OFF
     raise typer.Exit(code)

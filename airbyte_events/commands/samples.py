@@ -55,7 +55,7 @@ def send_samples(
             output.object({"notifications": told, "right": right})
             return 0 if right else 1
         output.table(
-            ("sent", "answer", "taken for", "became", "", ""),
+            ("sent", "answer", "taken for", "became", "", "why"),
             [
                 [
                     each["sent"],
@@ -67,6 +67,7 @@ def send_samples(
                 ]
                 for each in told
             ],
+            spare=("answer", "taken for") if right else (),
         )
         return 0 if right else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 
 from airbyte_events.commands.running import EXIT_CODES
 from airbyte_events.settings import load
-from airbyte_events.settings_reference import reference
+from airbyte_events.settings.reference import reference
 
 SERVE_HELP = (
     "Listen for the ends of Airbyte's jobs. Takes its webhooks, asks its API, and tells whoever waits. "
@@ -60,5 +61,7 @@ def serve_epilog() -> list[str]:
     ]
     for setting in reference():
         files = " (or _FILE)" if setting.secret else ""
-        lines.append(f"  {setting.variable}{files}  {setting.meaning}".replace("`", ""))
+        # Links are the documentation's.
+        meaning = re.sub(r" \(\[[^]]*\]\([^)]*\)\)", "", setting.meaning).replace("`", "")
+        lines.append(f"  {setting.variable}{files}  {meaning}")
     return [*lines, EXIT_CODES]

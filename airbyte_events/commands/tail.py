@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 import tempfile
 from pathlib import Path
@@ -13,18 +12,22 @@ import anyio
 import typer
 from rich.text import Text
 
+from airbyte_events import client
 from airbyte_events.client import FeedClient, FeedFrame
 from airbyte_events.commands import options
-from airbyte_events.commands.listener import Address, explained, open_listener
+from airbyte_events.commands.listener import Address, Listener, explained, open_listener
 from airbyte_events.commands.output import Output, amount, duration, moment_of, status
 from airbyte_events.commands.running import run
-from airbyte_events.errors import FeedError, FeedRefused, SettingsError
+from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
+from airbyte_events.pauses import pause
 from airbyte_events.settings import load
-from airbyte_events.settings_sources import shown
+from airbyte_events.settings.sources import shown
 
 RECONNECT_SECONDS = 15.0
 """The longest rest between two attempts to come back."""
+
+_READER_SECONDS = 0.5
 
 HELP = (
     "Show job events as they happen. Goes on when the listener restarts, with what happened meanwhile. Ctrl-C ends it "
@@ -91,21 +94,42 @@ class Tail:
 
         :return: never.
         :raises FeedError: if the listener is not there at the start, or refuses.
+        :raises BrokenPipeError: if whoever reads the output has gone.
         """
-        async with open_listener(self._address) as listener:
-            while True:
-                try:
-                    await self._follow(listener.feed)
-                except FeedError as exc:
-                    if isinstance(exc, FeedRefused) and exc.status_code == 401:
-                        raise explained(401, self._address, None) from exc
-                    if not self._met:
-                        raise
-                    self._failures += 1
-                    if self._failures == 1:
-                        self._output.say(f"{exc}; trying again until it is back")
-                limit = min(RECONNECT_SECONDS, 0.5 * 2 ** min(self._failures, 10))
-                await anyio.sleep(random.uniform(0, limit))  # noqa: S311
+        failure: Exception = BrokenPipeError()
+
+        async def follow() -> None:
+            nonlocal failure
+            try:
+                await self._follow_on(listener)
+            except (AirbyteEventsError, BrokenPipeError) as exc:  # its own affair: a task group would wrap it
+                failure = exc
+                tasks.cancel_scope.cancel()
+
+        async with open_listener(self._address) as listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            # Where nothing happens, nothing is written that would tell.
+            while not self._output.reader_gone():  # noqa: ASYNC110 -- no event tells of it
+                await anyio.sleep(_READER_SECONDS)
+            tasks.cancel_scope.cancel()
+        raise failure
+
+    async def _follow_on(self, listener: Listener) -> None:
+        """Follow one stream after the other."""
+        # What is wrong from the start is told as other commands tell it.
+        await listener.get("/v1/jobs", [*client.query(self._wanted), ("limit", "1")])
+        while True:
+            try:
+                await self._follow(listener.feed)
+            except FeedError as exc:
+                if isinstance(exc, FeedRefused) and exc.status_code == 401:
+                    raise explained(401, self._address, None) from exc
+                if not self._met:
+                    raise
+                self._failures += 1
+                if self._failures == 1:
+                    self._output.say(f"{exc}; trying again until it is back")
+            await anyio.sleep(pause(self._failures, first=0.5, longest=RECONNECT_SECONDS, least=0))
 
     async def _follow(self, feed: FeedClient) -> None:
         """Follow one stream to its end."""
@@ -131,8 +155,6 @@ class Tail:
             self._output.say(
                 f"events may be missing here ({frame.data.get('reason')}): airbyte-events jobs shows what is now"
             )
-        elif self._output.reader_gone():
-            raise BrokenPipeError
         # Behind the event: whoever goes on from here has it.
         if frame.cursor is not None and frame.cursor != self.cursor:
             self.cursor = frame.cursor
@@ -187,4 +209,4 @@ def _write(file: Path, text: str) -> None:
             stream.write(text)
         Path(name).replace(file)
     except OSError as exc:
-        raise FeedError(f"--cursor-file: can't be written ({exc.strerror})") from exc
+        raise SettingsError(f"--cursor-file: {file} can't be written ({exc.strerror})") from exc

@@ -25,12 +25,16 @@ from airbyte_events.events import JobEvent, JobStatus, utcnow
 from airbyte_events.hub import Hub
 from airbyte_events.polling import Ticks
 from airbyte_events.settings import Settings, load
+from airbyte_events.settings.sources import shown
 from airbyte_events.submission import How, OnConflict, Submission, submit
 
 SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
 
 USUAL_OF = 20
 """The usual duration is the median of so many successes."""
+
+GRACE_SECONDS = 3.0
+"""A listener that is gone for so long is not waited for: one person's looks at Airbyte cost little."""
 
 _REFRESH_SECONDS = 0.25
 
@@ -171,14 +175,22 @@ class Waiting:
         if feed is None:
             self._output.say("no API token of a listener is known: asking Airbyte every few seconds")
         ticks = Ticks(unproven=settings.poll_interval)
+        runs_on = f"it runs on: airbyte-events jobs show {self._instance}/{self._job.job_id}"
         event: JobEvent | None = None
-        async with Hub(airbyte, feed, instance=self._instance, ticks=ticks) as hub, self._shown(hub):
-            try:
-                event = await hub.wait(self._job.job_id, connection_id=self._job.connection_id, until=until)
-            except WaitTimeout as exc:
-                timeout = exc
+        try:
+            async with (
+                Hub(airbyte, feed, instance=self._instance, ticks=ticks, grace=GRACE_SECONDS) as hub,
+                self._shown(hub),
+            ):
+                try:
+                    event = await hub.wait(self._job.job_id, connection_id=self._job.connection_id, until=until)
+                except WaitTimeout as exc:
+                    timeout = exc
+        except anyio.get_cancelled_exc_class():
+            self._output.say(f"{self._label}: {runs_on}")
+            raise
         if event is None:
-            self._output.say(f"{timeout}; it runs on: airbyte-events jobs show {self._instance}/{self._job.job_id}")
+            self._output.say(f"{timeout}; {runs_on}")
             return TIMED_OUT
         self._end(event)
         return SUCCEEDED if event.status is JobStatus.SUCCEEDED else ENDED_OTHERWISE
@@ -203,14 +215,20 @@ class Waiting:
             self._output.say(f"waiting for {self._label}{usual}")
             yield
             return
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=20))
+        # A narrow terminal cuts off what stands last.
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.fields[elapsed]}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}", markup=False),
+        )
         with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
-            task = progress.add_task("", total=self.usual)
+            task = progress.add_task(shown(self._label), total=self.usual, elapsed="")
 
             async def refresh() -> None:
                 while True:
                     elapsed = self._elapsed()
-                    progress.update(task, description=self._said(elapsed, hub), completed=elapsed)
+                    progress.update(task, completed=elapsed, elapsed=self._said(elapsed, hub))
                     progress.refresh()
                     await anyio.sleep(_REFRESH_SECONDS)
 
@@ -232,4 +250,4 @@ class Waiting:
     def _said(self, elapsed: float, hub: Hub) -> str:
         usual = f" of usually {duration(self.usual)}" if self.usual else ""
         how = "told by the listener" if hub.following else "asking Airbyte"
-        return f"{self._label}  {duration(elapsed)}{usual}  {how}"
+        return f"{duration(elapsed)}{usual}, {how}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Collection
 from enum import Enum
@@ -50,6 +51,11 @@ _STATUS_EPILOG = (
     "Exit codes: 0 successes and failures go to the listener, 1 they do not, 2 wrong usage or settings.",
 )
 
+_LEFT_OPEN = (
+    "that shows that the address and the token lead to the listener, not that Airbyte's own machine reaches it: for "
+    "that press Test in Airbyte's notification settings, or run a sync"
+)
+
 
 class Kind(str, Enum):
     """The kinds of notification, as Airbyte's API calls them."""
@@ -88,7 +94,8 @@ def install(
 
     async def work() -> int:
         async with open_airbyte(meant.instance) as airbyte:
-            changes = list(plan_install(await meant.found(airbyte), kinds, meant.ours))
+            workspaces = await meant.found(airbyte)
+            changes = list(plan_install(workspaces, kinds, meant.ours))
             if not _agreed(output, meant.ours, changes, dry_run=dry_run, yes=yes):
                 return 0 if dry_run else 1
             if changes:
@@ -96,12 +103,18 @@ def install(
                 # Before anything is changed: what stood there is nowhere else.
                 meant.kept.write()
                 await apply(airbyte, changes)
-        forwards = len(meant.kept.forwards())
-        if forwards:
+        forwards = meant.kept.forwards()
+        told = tuple(url.get_secret_value() for url in meant.instance.forward_urls)
+        urls = {entry.partition("=")[2] for entry in forwards}
+        silent = [url for url in urls if not any(entry.endswith(url) for entry in told)]
+        if silent:
             output.say(
-                f"kept {forwards} URLs that stood there, for the listener to forward to: "
+                f"nothing is sent any more to {len(silent)} URL{'s' if len(silent) > 1 else ''} that stood there, "
+                "unless the listener forwards it, which it does when started with "
                 f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={meant.kept.forward_file}"
             )
+        if len(urls) > 1 and len(workspaces) > 1:
+            output.say("forwarding does not tell workspaces apart: each of these URLs hears of all of them")
         proven, words = await _prove(meant)
         if json:
             output.object(
@@ -115,6 +128,8 @@ def install(
             )
         else:
             output.line(status("ok" if proven else "failure"), words)
+            if proven:
+                output.say(_LEFT_OPEN)
         return 0 if proven else 1
 
     run(work)
@@ -142,8 +157,11 @@ def uninstall(
             if changes:
                 meant.kept.forget(changes)
                 meant.kept.write()
-        if changes and meant.kept.forward_file.exists():
-            output.say(f"the listener need not forward any more what is in {meant.kept.forward_file}")
+        if changes and meant.kept.forward_file.exists() and not meant.kept.forwards():
+            output.say(
+                "what is in this file hears of Airbyte itself again, so take it out of the listener's settings: "
+                f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={meant.kept.forward_file}"
+            )
         if json:
             output.object({"changes": _data(changes, meant.ours)})
         return 0
@@ -173,6 +191,7 @@ def show_status(
             output.table(
                 ("workspace", "kind", "should go to", "goes to", ""),
                 [[r["workspace"], r["kind"], r["should"], r["is"], status(r["verdict"])] for r in rows],
+                spare=("should go to",),
             )
         if not right:
             output.say("airbyte-events webhooks install sets it right")
@@ -191,7 +210,7 @@ def _judged(workspace: Workspace, kind: str, ours: Ours) -> dict[str, str]:
         "workspace_id": workspace.id,
         "workspace": workspace.name,
         "kind": kind,
-        "should": should if needed or right else "anywhere",
+        "should": should if wrong else "anywhere",
         "is": masked(webhook, ours),
         "verdict": "ok" if right else "failure" if wrong else "",
     }
@@ -204,18 +223,14 @@ async def _prove(meant: Intent) -> tuple[bool, str]:
     if posted.fault or posted.id is None:
         return False, f"a test sent from here to {where} did not arrive: {posted.fault}"
     arrived = f"a test of {posted.bytes} bytes, sent from here to {where} as Airbyte sends, arrived whole"
-    left_open = (
-        "That shows that the address and the token lead to the listener; not that Airbyte's own machine reaches it: "
-        "for that press Test in Airbyte's notification settings, or run a sync"
-    )
     try:
         async with open_listener(meant.listener) as listener:
             kept = await probe.found(listener, posted.id)
     except FeedError as exc:
-        return True, f"{arrived}, by its answer (the inbox was not looked at: {exc}). {left_open}"
+        return True, f"{arrived}, by its answer (the inbox was not looked at: {exc})"
     if kept is None or kept.get("kind") != "test":
         return False, f"a test sent from here to {where} went to another listener than {meant.listener.url}"
-    return True, f"{arrived} and is notification {posted.id} of the listener {meant.listener.url}. {left_open}"
+    return True, f"{arrived} and is notification {posted.id} of the listener {meant.listener.url}"
 
 
 def _agreed(output: Output, ours: Ours, changes: Collection[Change], *, dry_run: bool, yes: bool) -> bool:
@@ -236,10 +251,21 @@ def _agreed(output: Output, ours: Ours, changes: Collection[Change], *, dry_run:
         raise SettingsError(
             "--yes: not given, and there is nobody to ask; for example --yes, or --dry-run to look first"
         )
-    if typer.confirm("Change this in Airbyte?", err=True):
+    if _confirmed("Change this in Airbyte? [y/N]: "):
         return True
     output.say("nothing was changed")
     return False
+
+
+def _confirmed(question: str) -> bool:
+    # The event loop's way to take Ctrl-C waits for the answer.
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _data(changes: Collection[Change], ours: Ours) -> list[dict[str, str]]:

@@ -171,14 +171,20 @@ def masked(webhook: Webhook, ours: Ours) -> str:
         r"(https?://)(?:[^/?#@]*@)?((?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)(?=[/?#]|$)", webhook.url
     )
     host = "an address that is none" if match is None else f"{match[1]}{match[2]}"
-    text = f"{host}/webhooks/{ours.instance}/…" if ours.has(webhook.url) else f"{host}/… ({digest(webhook.url)[:12]})"
+    if ours.has(webhook.url):
+        text = f"{host}/webhooks/{ours.instance}/…"
+        if ours.tokens and not webhook.url.endswith(f"/{ours.tokens[0]}"):
+            text += " (another token)"
+    else:
+        text = f"{host}/… ({digest(webhook.url)[:12]})"
     return text if webhook.enabled else f"nowhere (switched off: {text})"
 
 
 def plan_install(workspaces: Iterable[Workspace], kinds: Collection[str], ours: Ours) -> Iterator[Change]:
-    """What has to change for these kinds to be sent to us."""
+    """What has to change for these kinds to be sent to us, and those that are already by our URL of now."""
     after = Webhook(enabled=True, url=ours.url)
     for workspace in workspaces:
-        for kind in kinds:
-            if workspace.webhooks[kind] != after:
+        for kind, webhook in workspace.webhooks.items():
+            sent = webhook.enabled and ours.has(webhook.url)
+            if (kind in kinds or sent) and webhook != after:
                 yield Change(workspace=workspace, kind=kind, after=after)

@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from airbyte_events import stdout
+
 from .faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from .instance import Simulator
 from .server import serve_simulator
@@ -96,7 +98,7 @@ def simulate(
             "connections": list(simulator.world.connections),
         }
         if json_output:
-            typer.echo(json.dumps(facts))
+            stdout.say(json.dumps(facts))
         else:
             _introduce(simulator, webhook_url, client_id, client_secret)
 
@@ -130,8 +132,7 @@ def _introduce(simulator: Simulator, webhook_url: str | None, client_id: str | N
         *([("", f"and {len(ids) - _SHOWN} more: GET {facts['api_url']}/connections")] if len(ids) > _SHOWN else []),
     ]
     if not sys.stdout.isatty():
-        for name, value in rows:
-            typer.echo(f"{name}: {value}" if name else value)
+        stdout.say(*[f"{name}: {value}" if name else value for name, value in rows])
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold cyan", justify="right")

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from airbyte_events import __version__
 from airbyte_events.commands import application
-from airbyte_events.settings_reference import reference
+from airbyte_events.settings.reference import reference
 
 CANARY = "canary-sings-in-the-dark-and-is-never-heard"
 
@@ -89,6 +90,7 @@ class TestHelp:
         shown = CliRunner().invoke(application(rich=rich), ["serve", "--help"], env={"COLUMNS": "200"}).output
         assert not [line.variable for line in reference() if line.variable not in shown]
         assert "[instances.NAME]" in shown
+        assert "](" not in shown
 
     def test_is_shown_when_nothing_is_asked_for(self) -> None:
         done = command()
@@ -176,6 +178,30 @@ def test_serve_listens_until_a_signal(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_simulate_goes_on_though_nobody_reads_what_it_says() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with started("simulate", "--port", str(port)) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        while running.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                break
+        running.send_signal(signal.SIGTERM)
+        assert running.stderr.read() == ""
+    assert running.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
+def test_output_that_the_shell_has_closed() -> None:
+    code = "from airbyte_events.cli import main; main()"
+    args = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, "--version"]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 class TestDemo:
     def test_tells_programs_of_every_end(self) -> None:
         # Settings of the real listener are none of the demo's business.
@@ -213,6 +239,15 @@ class TestDemo:
         assert done.returncode == 1
         assert "0 of 5 ends arrived" in done.stdout
         assert "Not arrived: job 5 (clicks)." in done.stdout
+
+    def test_a_reader_who_leaves_ends_nothing(self) -> None:
+        with started("demo") as running:
+            assert running.stdout is not None
+            assert running.stderr is not None
+            running.stdout.readline()
+            running.stdout.close()
+            assert running.stderr.read() == ""
+        assert running.returncode == 0
 
     @pytest.mark.skipif(sys.platform == "win32", reason="signals")
     def test_interrupt_ends_it_and_leaves_nothing(self) -> None:

@@ -157,9 +157,12 @@ class Stage:
             await process.aclose()
         check_quiet(err.read_text())
 
-    async def at_terminal(self, *args: str, typed: bytes = b"", **settings: str | None) -> tuple[int, str]:
+    async def at_terminal(
+        self, *args: str, typed: bytes = b"", interrupt_at: bytes = b"", **settings: str | None
+    ) -> tuple[int, str]:
         """Run a command at a terminal of its own, of 200 columns.
 
+        :param interrupt_at: what it shows when Ctrl-C is pressed.
         :return: the exit code, and what was to be seen, escape sequences and all.
         """
         ours, its = pty.openpty()
@@ -180,7 +183,10 @@ class Stage:
                         return
                 except OSError:
                     return
+                shown_before = interrupt_at in seen
                 seen.extend(chunk)
+                if interrupt_at in seen and not shown_before:
+                    process.send_signal(signal.SIGINT)
 
         try:
             with anyio.fail_after(60):
@@ -199,7 +205,15 @@ class Stage:
             for name, value in os.environ.items()
             if not name.startswith(("AIRBYTE_EVENTS_", "AIRFLOW")) and name not in {"NO_COLOR", "FORCE_COLOR"}
         }
-        outside = {"TERM", "COLUMNS", "NO_COLOR", "XDG_DATA_HOME", "AIRFLOW_CONN_AIRBYTE_DEFAULT", "AIRFLOW_HOME"}
+        outside = {
+            "TERM",
+            "COLUMNS",
+            "NO_COLOR",
+            "FORCE_COLOR",
+            "XDG_DATA_HOME",
+            "AIRFLOW_CONN_AIRBYTE_DEFAULT",
+            "AIRFLOW_HOME",
+        }
         env = kept | {"XDG_DATA_HOME": str(self.folder / "share")}
         for name, value in (self.settings | settings).items():
             if value is not None:

@@ -89,6 +89,7 @@ async def test_wrong_credentials(stage: Stage) -> None:
 async def test_credentials_where_none_are_wanted_and_none_where_they_are(stage: Stage) -> None:
     _, told = await findings(stage, CLIENT_ID=None, CLIENT_SECRET=None)
     assert "jobs may not be listed" in of(told, "failure")
+    assert "make an application in Airbyte" in of(told, "failure")
 
 
 async def test_no_permission_to_list(stage: Stage) -> None:
@@ -96,6 +97,29 @@ async def test_no_permission_to_list(stage: Stage) -> None:
     _, told = await findings(stage)
     assert "jobs may not be listed" in of(told, "failure")
     assert "webhooks default" not in of(told, "failure")
+
+
+async def test_sheds_load(stage: Stage) -> None:
+    stage.sim.add_fault(Fault(kind="status", status=429))
+    code, told = await findings(stage)
+    assert code == 0
+    assert "sheds load" in of(told, "warning")
+
+
+async def test_a_workspace_that_is_not_there(stage: Stage) -> None:
+    code, told = await findings(stage, WORKSPACE_IDS="18dccc91-0ab1-4f72-9ed7-0b8fc27c5826")
+    assert code == 1
+    assert "no such workspace" in of(told, "failure")
+
+
+async def test_a_store_that_is_a_folder_and_one_that_is_not_there(stage: Stage) -> None:
+    stage.announce()
+    code, told = await findings(stage, STORE=f"sqlite:///{stage.folder}")
+    assert code == 1
+    assert f"{stage.folder} is a folder" in of(told, "failure")
+    code, told = await findings(stage, STORE=f"sqlite:///{stage.folder}/none.db")
+    assert code == 0
+    assert "none.db is not there" in of(told, "ok")
 
 
 async def test_the_listener_is_down(stage: Stage) -> None:
@@ -112,7 +136,7 @@ async def test_the_listener_is_down(stage: Stage) -> None:
 
 async def test_the_token_is_wrong(stage: Stage) -> None:
     _, told = await findings(stage, LISTENER_TOKEN="another-one")
-    assert "API token: the listener" in of(told, "failure")
+    assert "API token: is not the listener's" in of(told, "failure")
 
 
 async def test_webhooks_go_where_they_do_not_arrive(stage: Stage) -> None:
@@ -178,7 +202,8 @@ async def test_airflow_is_looked_at_where_it_is(stage: Stage) -> None:
     assert code == 0
     assert "Airflow: version 3" in of(told, "ok")
     assert "No listener is configured" in of(told, "warning")
-    conn["password"] = "another"
+    # Airflow says on standard output that it is too short to be masked.
+    conn["password"] = "x"
     code, told = await findings(stage, AIRFLOW_CONN_AIRBYTE_DEFAULT=json.dumps(conn), **home)
     assert code == 1
     assert "Airflow airbyte_default: The credentials" in of(told, "failure")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,33 @@ async def test_is_a_coloured_table_at_a_terminal(stage: Stage) -> None:
     assert code == 0
     assert "failed" in seen
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", seen)
+
+
+async def test_fits_a_narrow_terminal_and_cuts_nothing_off(stage: Stage) -> None:
+    job = stage.end(stage.start())
+    # Without a webhook nobody has told the connection's name.
+    await stage.settled(job)
+    _, seen = await stage.at_terminal("jobs", COLUMNS="50", NO_COLOR="1")
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", seen).splitlines()]
+    assert all(len(line) <= 50 for line in lines)
+    assert f"default/{job.id}" in lines[2]
+    assert "succeeded" in lines[2]
+    assert stage.connection.id in "".join(line.split()[-1] for line in lines[2:])
+
+
+async def test_is_plain_in_a_pipe_of_a_build_that_forces_colours(stage: Stage) -> None:
+    await stage.settled(stage.end(stage.start()))
+    done = await stage.run("jobs", FORCE_COLOR="1", COLUMNS="40")
+    assert "\x1b" not in done.out
+    assert stage.connection.id in done.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+async def test_an_output_that_can_not_be_written_is_one_line(stage: Stage) -> None:
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230
+        async with stage.started("jobs", stdout=full.fileno()) as jobs:
+            assert await jobs.ended() == 1
+    assert jobs.err.read_text() == "airbyte-events: the output can't be written: No space left on device\n"
 
 
 async def test_pages(stage: Stage) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 
+import anyio
 import pytest
 
 from airbyte_events.simulator import Fault, Script
@@ -79,7 +80,7 @@ async def test_shows_progress_at_a_terminal(stage: Stage) -> None:
     await stage.run("trigger", "Orders", "--wait")
     code, seen = await stage.at_terminal("trigger", "Orders", "--wait")
     assert code == 0
-    assert re.search(r"job default/2 of Orders  \S+ \S+ of usually 1\.0 s  told by the listener", seen)
+    assert re.search(r"\S+ \S+ of usually 1\.0 s, told by the listener.*job default/2 of Orders", seen)
     assert "\x1b[32msucceeded" in seen
 
 
@@ -89,6 +90,16 @@ async def test_waits_without_a_listener(stage: Stage) -> None:
     done = await stage.run("trigger", "Orders", "--wait", LISTENER_TOKEN=None, POLL_INTERVAL="0.2")
     assert done.code == 0
     assert "asking Airbyte every few seconds" in done.err
+
+
+async def test_does_not_wait_for_a_listener_that_is_gone(stage: Stage) -> None:
+    await stage.leave()
+    lasting(stage, 1.0)
+    # A task's triggerer gives it 30 s to come back.
+    with anyio.fail_after(20):
+        done = await stage.run("trigger", "Orders", "--wait", POLL_INTERVAL="0.2")
+    assert done.code == 0
+    assert "the listener's feed is down" in done.err
 
 
 async def test_gives_up_when_the_time_is_up(stage: Stage) -> None:
@@ -103,6 +114,7 @@ async def test_ctrl_c_leaves_the_sync_running(stage: Stage) -> None:
         await trigger.line()
         await trigger.said("waiting for")
         assert await trigger.interrupted() == 130
+    assert "it runs on: airbyte-events jobs show default/1" in trigger.err.read_text()
     assert "Abort" not in trigger.err.read_text()
     assert not stage.connection.jobs[0].terminal
 

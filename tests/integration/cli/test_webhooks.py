@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from .conftest import Stage
+from .conftest import WEBHOOK_TOKEN, Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -24,11 +24,17 @@ class TestInstall:
         done = await stage.run(*INSTALL, "--url", stage.url)
         assert done.code == 0
         assert f"and is notification 1 of the listener {stage.url}" in done.out
-        assert "not that Airbyte's own machine reaches it" in done.out
+        assert "not that Airbyte's own machine reaches it" in done.err
         assert url_of(stage, "success") == url_of(stage, "failure") == stage.receiver
         assert url_of(stage, "syncDisabled") is None
         # And it works.
         await stage.settled(stage.end(stage.start()))
+
+    async def test_ctrl_c_is_an_answer(self, stage: Stage) -> None:
+        args = ("webhooks", "install", "--url", stage.url)
+        code, _ = await stage.at_terminal(*args, interrupt_at=b"[y/N]")
+        assert code == 130
+        assert url_of(stage, "success") is None
 
     async def test_dry_run_changes_nothing(self, stage: Stage) -> None:
         done = await stage.run("webhooks", "install", "--dry-run", "--url", stage.url)
@@ -104,8 +110,46 @@ class TestInstall:
         assert (await stage.run(*INSTALL, "--url", stage.url, "--workspace", other.id)).code == 0
         assert (other.webhook_url("success"), url_of(stage, "success")) == (stage.receiver, None)
 
+    async def test_moves_all_that_is_ours_to_another_address_or_token(self, stage: Stage) -> None:
+        await stage.run(*INSTALL, "--url", stage.url, "--all-kinds")
+        newer = f"a-newer-token-of-the-webhooks,{WEBHOOK_TOKEN}"
+        done = await stage.run("webhooks", "status", "--url", "https://events.example.com", WEBHOOK_TOKENS=newer)
+        assert done.code == 1
+        args = ("webhooks", "install", "--url", "https://events.example.com", "--dry-run", "--json")
+        changes = json.loads((await stage.run(*args, WEBHOOK_TOKENS=newer)).out)["changes"]
+        assert len(changes) == 6
+        assert {each["before"] for each in changes} == {f"{stage.url}/webhooks/default/… (another token)"}
+        assert {each["after"] for each in changes} == {"https://events.example.com/webhooks/default/…"}
+
+    async def test_says_who_is_not_told_any_more_until_it_is_forwarded(self, stage: Stage) -> None:
+        stage.sim.workspace.set_webhook(SLACK, ("failure",))
+        keep = stage.folder / "kept.json"
+        args = (*INSTALL, "--url", stage.url, "--keep", str(keep))
+        file = f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={keep.with_name('kept.forward-urls')}"
+        for _ in range(2):
+            done = await stage.run(*args)
+            assert "nothing is sent any more to 1 URL that stood there" in done.err
+            assert file in done.err
+        done = await stage.run(*args, FORWARD_URLS_FILE=str(keep.with_name("kept.forward-urls")))
+        assert (done.code, "nothing is sent" in done.err) == (0, False)
+
 
 class TestUninstall:
+    async def test_sets_back_workspace_by_workspace_though_installed_twice(self, stage: Stage) -> None:
+        other = stage.sim.world.add_workspace("Another one")
+        other.set_webhook(f"{SLACK}-2", ("failure",))
+        stage.sim.workspace.set_webhook(SLACK, ("failure",))
+        both = ("--workspace", stage.sim.workspace.id, "--workspace", other.id)
+        for base in (stage.url, stage.url.replace("127.0.0.1", "localhost")):
+            assert (await stage.run(*INSTALL, "--url", base, *both)).code == 0
+        done = await stage.run("webhooks", "uninstall", "--yes", "--workspace", other.id)
+        assert "take it out of the listener's settings" not in done.err
+        assert (other.webhook_url("failure"), other.webhook_url("success")) == (f"{SLACK}-2", None)
+        assert url_of(stage, "failure") == stage.receiver.replace("127.0.0.1", "localhost")
+        done = await stage.run("webhooks", "uninstall", "--yes", *both)
+        assert "take it out of the listener's settings" in done.err
+        assert (url_of(stage, "failure"), url_of(stage, "success")) == (SLACK, None)
+
     async def test_sets_back_what_stood_there(self, stage: Stage) -> None:
         stage.sim.workspace.set_webhook(SLACK, ("failure",))
         await stage.run(*INSTALL, "--url", stage.url)
