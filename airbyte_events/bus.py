@@ -28,6 +28,9 @@ BUFFER = 1_000
 events are at hand, what was before them is in the log."""
 
 _PAGE = 1_000
+_STEP = 200
+"""Events that a reader far behind reads at a time: the others' turns are between them."""
+
 _RETRY_SECONDS = 1.0
 
 
@@ -244,7 +247,7 @@ class Subscription:
                 self._position = self._bus.position
                 self._behind = False
                 return
-        page = await self._store.read(self._position, limit=BUFFER, wanted=self.wanted)
+        page = await self._store.read(self._position, limit=_STEP, wanted=self.wanted)
         # Between these lines nothing is published: at the bus's own place, what comes next is offered.
         self._held.extend(page.events)
         self._position = page.position

@@ -125,7 +125,8 @@ class EventStore(ABC):
         received_at: datetime,
         targets: Collection[str] = (),
     ) -> Receipt:
-        """Keep a notification. The same body for the same instance is kept once.
+        """Keep a notification. The same body for the same instance is kept once; if it names no job, once in
+        :data:`~airbyte_events.store.records.REPEATED_WITHIN`.
 
         :param targets: where it is to be forwarded, see :class:`Delivery`: due at once, and kept with it or not at all.
         """
@@ -174,6 +175,10 @@ class EventStore(ABC):
     @abstractmethod
     async def release(self, lease: Lease) -> None:
         """Give a lease back before its time, so that another can have it at once. One that is lost stays lost."""
+
+    @abstractmethod
+    async def holders(self) -> dict[str, str]:
+        """Who holds which lease at the moment, by its name."""
 
     @abstractmethod
     async def watch(self, refs: Collection[JobRef], seconds: float) -> None:

@@ -70,7 +70,7 @@ def event_record(kind: str, sequence: int, data: str | Mapping[str, Any]) -> Rec
 def notification_record(item: StoredNotification, digest: bytes | None = None) -> Record:
     """:param digest: as it is stored."""
     if digest is None:
-        digest = digest_of(item.instance, item.body)
+        digest = digest_of(item.instance, item.body, item.job_id, item.received_at)
     return {
         "record": "notification",
         "id": item.id,
@@ -140,7 +140,7 @@ def read_notification(record: Record) -> StoredNotification:
             outcome=Outcome(record["outcome"]),
             settled_at=parse_time(record["settled_at"]),
         )
-        if digest_of(item.instance, item.body).hex() != record["digest"]:
+        if digest_of(item.instance, item.body, item.job_id, item.received_at).hex() != record["digest"]:
             raise ValueError("its body is not the one that came: the digest differs")
         return item
 

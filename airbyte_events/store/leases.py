@@ -31,6 +31,9 @@ class Leases:
         if self._holds(lease):
             del self._held[lease.name]
 
+    def holders(self, now: float) -> dict[str, str]:
+        return {name: lease.holder for name, (lease, until) in self._held.items() if until > now}
+
     def ensure(self, lease: Lease | None) -> None:
         """One whose time is up is still held until somebody else takes it: nobody can have written meanwhile.
 

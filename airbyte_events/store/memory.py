@@ -174,7 +174,10 @@ class MemoryStore(EventStore):
         await anyio.lowlevel.checkpoint()
         self._leases.release(lease)
         self._wakeups.wake([f"leases/{lease.name}"])
-        self._wakeups.wake([f"leases/{lease.name}"])
+
+    async def holders(self) -> dict[str, str]:
+        await anyio.lowlevel.checkpoint()
+        return self._leases.holders(anyio.current_time())
 
     async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
         await anyio.lowlevel.checkpoint()

@@ -18,7 +18,7 @@ from airbyte_events.store import (
     Receipt,
     StoredNotification,
 )
-from airbyte_events.store.records import digest_of
+from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of
 
 
 class MemoryInbox:
@@ -38,7 +38,7 @@ class MemoryInbox:
 
     def add(self, item: StoredNotification, targets: Collection[str] = ()) -> Receipt:
         """:param item: gets an id of its own."""
-        known = self._digests.get(digest_of(item.instance, item.body))
+        known = self._find_same(item)
         if known is not None:
             return Receipt(id=known, duplicate=True)
         self.received += 1
@@ -60,13 +60,20 @@ class MemoryInbox:
             self._remove([next(iter(self._items))])
         return Receipt(id=item.id, duplicate=False)
 
+    def _find_same(self, item: StoredNotification) -> int | None:
+        told = item.instance, item.body, item.job_id, item.received_at
+        before = self._digests.get(digest_before(*told) or b"")
+        if before is not None and self._items[before].received_at > item.received_at - REPEATED_WITHIN:
+            return before
+        return self._digests.get(digest_of(*told))
+
     def find(self, id_: int) -> StoredNotification:
         """:raises KeyError: if it is not kept."""
         return self._items[id_]
 
     def keep(self, item: StoredNotification) -> None:
         """Keep it as it is."""
-        self._digests[digest_of(item.instance, item.body)] = item.id
+        self._digests[_digest(item)] = item.id
         self._items[item.id] = item
         self.received = max(self.received, item.id)
 
@@ -157,7 +164,7 @@ class MemoryInbox:
         removed = set(ids)
         for id_ in removed:
             item = self._items.pop(id_)
-            del self._digests[digest_of(item.instance, item.body)]
+            del self._digests[_digest(item)]
         if removed:
             for delivery in [each for each in self._deliveries.values() if each.notification.id in removed]:
                 del self._deliveries[delivery.id]
@@ -165,3 +172,7 @@ class MemoryInbox:
     def _current(self, deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
         # What became of a notification may be known by now.
         return (replace(each, notification=self._items[each.notification.id]) for each in deliveries)
+
+
+def _digest(item: StoredNotification) -> bytes:
+    return digest_of(item.instance, item.body, item.job_id, item.received_at)

@@ -185,6 +185,9 @@ class PostgresStore(EventStore):
         await self._run(lambda c: self._log.release(c, lease))
         self._wakeups.wake([f"leases/{lease.name}"])
 
+    async def holders(self) -> dict[str, str]:
+        return await self._run(self._log.holders)
+
     async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
         await self._run(self._waking("watches", lambda c: self._log.watch(c, refs, seconds)))
 

@@ -190,7 +190,7 @@ def _filed(event: JobEvent) -> tuple[object, ...]:
 
 
 def _notification_row(item: StoredNotification) -> tuple[object, ...]:
-    digest = digest_of(item.instance, item.body)
+    digest = digest_of(item.instance, item.body, item.job_id, item.received_at)
     return (
         *(item.id, item.instance, digest, item.received_at, item.kind, item.job_id),
         *(item.body, item.outcome.value, item.settled_at),

@@ -18,7 +18,7 @@ from airbyte_events.store import (
     StoredNotification,
 )
 from airbyte_events.store.postgres_pool import Connection
-from airbyte_events.store.records import digest_of
+from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of
 
 PRUNED_AT_ONCE = 1_000
 
@@ -45,7 +45,8 @@ class Inbox:
 
     async def receive(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
         """Keep them all, in one round trip, or none."""
-        digests = [digest_of(each.instance, each.body) for each in arrivals]
+        told = [(each.instance, each.body, each.job_id, each.received_at) for each in arrivals]
+        digests = [digest_of(*each) for each in told]
         # The same body can have come twice at once.
         firsts = {digest: place for place, digest in reversed(list(enumerate(digests)))}
         kept = [arrivals[place] for place in sorted(firsts.values())]
@@ -56,11 +57,16 @@ class Inbox:
             for place, target in enumerate(dict.fromkeys(each.targets))
         ]
         found = await connection.execute(
-            f"SELECT number, key, duplicate FROM {self._s}.receive_1(%s::text[], %s::bytea[], %s::timestamptz[],"
-            " %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s)",
+            f"SELECT number, key, duplicate FROM {self._s}.receive_1(%s::text[], ARRAY(SELECT coalesce((SELECT digest"
+            f" FROM {self._s}.notifications WHERE digest = d.before AND received_at > d.at - %s), d.digest)"
+            " FROM unnest(%s::bytea[], %s::bytea[], %s::timestamptz[]) WITH ORDINALITY d (digest, before, at, n)"
+            " ORDER BY n), %s::timestamptz[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s)",
             [
                 [each.instance for each in kept],
+                REPEATED_WITHIN,
                 list(numbers),
+                [digest_before(*told[place]) for place in sorted(firsts.values())],
+                [each.received_at for each in kept],
                 [each.received_at for each in kept],
                 [each.kind for each in kept],
                 [each.job_id for each in kept],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 
 import anyio
 import anyio.abc
@@ -39,20 +40,23 @@ class Intake:
     ) -> None:
         self._store = store
         self._tasks = tasks
-        self._waiting: list[_Waiting] = []
+        self._waiting: dict[_Waiting, None] = {}
         self._busy = False
 
     async def receive(self, arrival: Arrival) -> Receipt:
-        """Keep it; whoever is cancelled leaves, and it is kept all the same.
+        """Keep it; whoever is cancelled leaves, and if it is on its way it is kept all the same.
 
         :raises StoreError: if it could not be kept.
         """
         waiting = _Waiting(arrival)
-        self._waiting.append(waiting)
+        self._waiting[waiting] = None
         if not self._busy:
             self._busy = True
             self._tasks.start_soon(self._run)
-        await waiting.done.wait()
+        try:
+            await waiting.done.wait()
+        finally:
+            self._waiting.pop(waiting, None)
         if waiting.error is not None:
             raise waiting.error
         return waiting.receipt
@@ -73,11 +77,13 @@ class Intake:
             self._busy = False
 
     def _next(self) -> list[_Waiting]:
-        size = count = 0
-        for each in self._waiting[:BATCH]:
+        size = 0
+        batch: list[_Waiting] = []
+        for each in islice(self._waiting, BATCH):
             size += len(each.arrival.body)
-            if count and size > BATCH_BYTES:
+            if batch and size > BATCH_BYTES:
                 break
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+            batch.append(each)
+        for each in batch:
+            del self._waiting[each]
         return batch

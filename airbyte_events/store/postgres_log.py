@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import (
-    FOLLOWED_BY,
     Cursor,
     EventFilter,
     JobEvent,
@@ -27,8 +26,6 @@ PRUNED_AT_ONCE = 1_000
 
 _TRIES = 20
 """How often others may write about the same jobs while an append is under way."""
-
-_TERMINAL = frozenset(status.value for status, followers in FOLLOWED_BY.items() if not followers)
 
 
 class _Known(NamedTuple):
@@ -165,6 +162,12 @@ class Log:
             _key(lease),
         )
 
+    async def holders(self, connection: Connection) -> dict[str, str]:
+        found = await connection.execute(
+            f"SELECT name, holder FROM {self._s}.leases WHERE holder IS NOT NULL AND expires_at > clock_timestamp()"
+        )
+        return {str(name): str(holder) for name, holder in await found.fetchall()}
+
     async def watch(self, connection: Connection, refs: Collection[JobRef], seconds: float) -> list[str]:
         """The instances that have jobs which were not watched before."""
         await connection.execute(
@@ -286,20 +289,5 @@ async def _one(connection: Connection, sql: str, *values: object) -> Any:
 
 
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
-    statuses = {status.value for status in wanted.statuses}
-    if wanted.terminal is not None:
-        kept = set(_TERMINAL) if wanted.terminal else {status.value for status in FOLLOWED_BY} - _TERMINAL
-        # Criteria that contradict each other leave a status that no row has.
-        statuses = (statuses & kept if statuses else kept) or {""}
-    text = ""
-    values: list[object] = []
-    for column, choices in (
-        ("instance", wanted.instances),
-        ("job_id", wanted.job_ids),
-        ("connection_id", wanted.connection_ids),
-        ("status", statuses),
-    ):
-        if choices:
-            text += f" AND {column} = ANY (%s)"
-            values.append(list(choices))
-    return text, values
+    choices = wanted.choices()
+    return "".join(f" AND {column} = ANY (%s)" for column in choices), [list(values) for values in choices.values()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 
 from airbyte_events.events import JobEvent
@@ -154,6 +154,17 @@ class Pruned:
     notifications: int
 
 
-def digest_of(instance: str, body: bytes) -> bytes:
-    """What tells a notification that came before."""
-    return hashlib.sha256(instance.encode() + b"\0" + body).digest()
+REPEATED_WITHIN = timedelta(minutes=1)
+"""A body that names no job, such as that of a disabled connection, and comes again within this is a duplicate; later it
+is news, in the same words. What names a job never happens twice."""
+
+
+def digest_of(instance: str, body: bytes, job_id: int | None, received_at: datetime) -> bytes:
+    """What tells a notification that came before: in the same minute, if it names no job."""
+    minute = b"" if job_id is not None else b"%d\0" % (received_at.timestamp() // REPEATED_WITHIN.total_seconds())
+    return hashlib.sha256(instance.encode() + b"\0" + minute + body).digest()
+
+
+def digest_before(instance: str, body: bytes, job_id: int | None, received_at: datetime) -> bytes | None:
+    """That of the minute before; what has it is the same if it came within :data:`REPEATED_WITHIN`."""
+    return digest_of(instance, body, None, received_at - REPEATED_WITHIN) if job_id is None else None

@@ -103,7 +103,7 @@ class SQLiteStore(EventStore):
         return await self._file.transact(sqlite_log.head)
 
     async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
-        return await self._file.transact(lambda c: self._log.read(c, after, limit, wanted))
+        return await self._file.read(lambda c: self._log.read(c, after, limit, wanted))
 
     async def changed(self, after: int) -> None:
         while self._head <= after:
@@ -119,10 +119,10 @@ class SQLiteStore(EventStore):
     async def jobs(
         self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
     ) -> list[JobEvent]:
-        return await self._file.transact(lambda c: self._log.jobs(c, limit, before, wanted))
+        return await self._file.read(lambda c: self._log.jobs(c, limit, before, wanted))
 
     async def history(self, ref: JobRef) -> list[JobEvent]:
-        return await self._file.transact(lambda c: self._log.history(c, ref))
+        return await self._file.read(lambda c: self._log.history(c, ref))
 
     async def receive(
         self,
@@ -147,16 +147,14 @@ class SQLiteStore(EventStore):
 
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
         condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
-        return await self._inbox(condition, instance, after, limit)
+        return await self._file.transact(lambda c: sqlite_inbox.notifications(c, condition, instance, after, limit))
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await self._file.transact(lambda c: sqlite_inbox.settle(c, outcomes, settled_at), self._waking("inbox"))
 
     async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
-        return await self._inbox("WHERE id < ? ORDER BY id DESC LIMIT ?", _before(before), limit)
-
-    async def _inbox(self, condition: str, *values: object) -> list[StoredNotification]:
-        return await self._file.transact(lambda c: sqlite_inbox.notifications(c, condition, *values))
+        condition = "WHERE id < ? ORDER BY id DESC LIMIT ?"
+        return await self._file.read(lambda c: sqlite_inbox.notifications(c, condition, _before(before), limit))
 
     async def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
         return await self._file.transact(lambda c: sqlite_inbox.announcements(c, refs))
@@ -191,6 +189,10 @@ class SQLiteStore(EventStore):
         wake = partial(self._wakeups.wake, [f"leases/{lease.name}"])
         await self._file.transact(lambda _: self._leases.release(lease), lambda _: wake())
 
+    async def holders(self) -> dict[str, str]:
+        now = anyio.current_time()
+        return await self._file.transact(lambda _: self._leases.holders(now))
+
     async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
         await self._file.transact(lambda c: sqlite_log.watch(c, refs, seconds), self._waking("watches"))
 
@@ -212,7 +214,7 @@ class SQLiteStore(EventStore):
         # By value, so that the index of those that are due or dead is found.
         wanted = "" if state is None else f"AND d.state = '{state.value}'"
         condition = f"WHERE d.id < ? {wanted} ORDER BY d.id DESC LIMIT ?"
-        return await self._file.transact(lambda c: sqlite_inbox.deliveries(c, condition, _before(before), limit))
+        return await self._file.read(lambda c: sqlite_inbox.deliveries(c, condition, _before(before), limit))
 
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
         events = notifications = 0
@@ -243,7 +245,7 @@ class SQLiteStore(EventStore):
                 bytes=self._file.size,
             )
 
-        return await self._file.transact(run)
+        return await self._file.read(run)
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))

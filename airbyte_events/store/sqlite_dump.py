@@ -144,7 +144,7 @@ def _fill_notification(connection: sqlite3.Connection, item: StoredNotification)
         (
             item.id,
             item.instance,
-            digest_of(item.instance, item.body),
+            digest_of(item.instance, item.body, item.job_id, item.received_at),
             format_time(item.received_at),
             item.kind,
             item.job_id,

@@ -1,8 +1,9 @@
-"""One SQLite file, and the one connection to it.
+"""One SQLite file, and the one connection that writes to it.
 
-All access goes over one connection (two in one process can corrupt a WAL in SQLite before 3.51.3, see
+All writing goes over one connection (two that write or checkpoint can corrupt a WAL in SQLite before 3.51.3, see
 https://sqlite.org/wal.html#walresetbug) and in batches: what is asked for while a transaction is being synced to disk
-runs together in the next one, so that a hundred concurrent writers pay for one sync.
+runs together in the next one, so that a hundred concurrent writers pay for one sync. What reads much has a connection
+of its own, which does neither, so that nobody who writes waits for those who catch up.
 
 Another process may read the file meanwhile. What it sees is the file at the moment when it began, and it neither writes
 nor checkpoints, which is what two must not do at once.
@@ -17,13 +18,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 
 from airbyte_events.errors import StoreError, StoreLocked
+from airbyte_events.store.sqlite_lane import Lane, Operation
 from airbyte_events.store.sqlite_place import Place
 from airbyte_events.store.sqlite_schema import ensure_newest, migrate
 
@@ -40,19 +42,6 @@ _LARGEST_WAL = 64 * 2**20
 """Bytes that a write-ahead log keeps once it has been worked off."""
 
 
-class _Operation(Generic[T]):
-    """Something to run in a transaction, and whoever waits for it."""
-
-    __slots__ = ("committed", "done", "error", "run", "value")
-
-    def __init__(self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None) -> None:
-        self.run = run
-        self.committed = committed
-        self.done = anyio.Event()
-        self.error: Exception | None = None
-        self.value: T
-
-
 class SQLiteFile:
     """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
     :param read_only: read what a file holds at this moment, whether or not another process has it open.
@@ -63,9 +52,9 @@ class SQLiteFile:
         self._path = path
         self._connect = connect or _connect
         self._read_only = read_only
-        self._waiting: list[_Operation[Any]] = []
-        self._wake = anyio.Event()
-        self._closing = False
+        self._writing = Lane(self._run_batch)
+        # One by one, so that each is answered as soon as it can be.
+        self._reading = self._writing if read_only else Lane(self._read, most=1)
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -75,16 +64,20 @@ class SQLiteFile:
             self._connection = await anyio.to_thread.run_sync(opened)
             stack.callback(self._connection.close)
             self._place = Place(self._path)
+            if not self._read_only:
+                self._reader = await anyio.to_thread.run_sync(_open_reader, self._path, self._connect)
+                stack.callback(self._reader.close)
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            tasks.start_soon(self._run_batches)
+            for lane in {self._writing, self._reading}:
+                tasks.start_soon(lane.serve)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._closing = True
-        self._wake.set()
+        self._writing.close()
+        self._reading.close()
         # What the body raised is its own affair: a task group would wrap it.
         await self._stack.__aexit__(None, None, None)
 
@@ -93,20 +86,19 @@ class SQLiteFile:
     ) -> T:
         """Run it in a worker thread within a transaction, which is durable on return. It may be run twice.
 
-        Whoever is cancelled meanwhile leaves; what was begun is finished all the same.
+        Whoever is cancelled meanwhile leaves; what was begun is finished all the same, and nothing else.
 
         :param committed: called in the event loop with the result once it is durable, also if nobody waits any more.
         :raises StoreError: if the database failed. What ``run`` raises is raised here, and its own changes are undone.
         """
-        if self._closing:
-            raise StoreError("the store is closed")
-        operation = _Operation(run, committed)
-        self._waiting.append(operation)
-        self._wake.set()
-        await operation.done.wait()
-        if operation.error is not None:
-            raise operation.error
-        return operation.value
+        return await self._writing.do(run, committed)
+
+    async def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Run what only reads in a worker thread, beside those who write. It sees all that was durable before.
+
+        :raises StoreError: if the database failed. What ``run`` raises is raised here.
+        """
+        return await self._reading.do(run)
 
     async def vacuum(self) -> None:
         """Write the file anew without what is free in it.
@@ -130,23 +122,22 @@ class SQLiteFile:
         """Bytes on disk."""
         return self._place.size
 
-    async def _run_batches(self) -> None:
-        # Shielded, so that a cancelled process still finishes and answers what it has begun.
-        with anyio.CancelScope(shield=True):
-            while not (self._closing and not self._waiting):
-                await self._wake.wait()
-                self._wake = anyio.Event()
-                while self._waiting:
-                    batch, self._waiting = self._waiting, []
-                    await anyio.to_thread.run_sync(self._run_batch, batch)
-                    for operation in batch:
-                        operation.done.set()
-                        if operation.committed is not None and operation.error is None:
-                            operation.committed(operation.value)
-                if self._closing:
-                    self._wake.set()
+    def _read(self, batch: Sequence[Operation[Any]]) -> None:
+        for operation in batch:
+            try:
+                self._place.ensure()
+                self._reader.execute("BEGIN")
+                try:
+                    operation.value = operation.run(self._reader)
+                finally:
+                    if self._reader.in_transaction:
+                        self._reader.execute("ROLLBACK")
+            except sqlite3.Error as exc:
+                operation.error = _failure(exc)
+            except Exception as exc:  # belongs to the one who asked
+                operation.error = exc
 
-    def _run_batch(self, batch: Sequence[_Operation[Any]]) -> None:
+    def _run_batch(self, batch: Sequence[Operation[Any]]) -> None:
         try:
             self._run_together(batch)
         except Exception:
@@ -159,7 +150,7 @@ class SQLiteFile:
                 except Exception as exc:  # belongs to the one who asked
                     operation.error = exc
 
-    def _run_together(self, batch: Sequence[_Operation[Any]]) -> None:
+    def _run_together(self, batch: Sequence[Operation[Any]]) -> None:
         connection = self._connection
         if self._read_only:  # all in the one transaction that it was opened with
             for operation in batch:
@@ -207,6 +198,16 @@ def _read(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+
+
+def _open_reader(path: Path, connect: Connect) -> sqlite3.Connection:
+    try:
+        connection = connect(path)
+        # Without writing it does not checkpoint either: the other connection is closed after it.
+        connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as exc:
+        raise StoreError(f"can't open the store {path}: {exc}") from exc
+    return connection
 
 
 def _open(path: Path, connect: Connect) -> sqlite3.Connection:

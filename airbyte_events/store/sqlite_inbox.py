@@ -18,7 +18,7 @@ from airbyte_events.store import (
     Receipt,
     StoredNotification,
 )
-from airbyte_events.store.records import digest_of
+from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of
 
 PRUNED_AT_ONCE = 1_000
 
@@ -31,7 +31,14 @@ _SELECT_DELIVERY = (
 
 def add(connection: sqlite3.Connection, item: StoredNotification, targets: Collection[str]) -> Receipt:
     """:param item: gets an id of its own."""
-    digest, at = digest_of(item.instance, item.body), format_time(item.received_at)
+    told = item.instance, item.body, item.job_id, item.received_at
+    digest, at = digest_of(*told), format_time(item.received_at)
+    if (before := digest_before(*told)) is not None:
+        lately = format_time(item.received_at - REPEATED_WITHIN)
+        condition = "digest = ? AND received_at > ?"
+        same = connection.execute(f"SELECT id FROM notifications WHERE {condition}", (before, lately)).fetchone()
+        if same is not None:
+            return Receipt(id=same[0], duplicate=True)
     inserted = connection.execute(
         "INSERT INTO notifications (instance, digest, received_at, kind, job_id, body, outcome)"
         " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING RETURNING id",

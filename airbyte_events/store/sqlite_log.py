@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import (
-    FOLLOWED_BY,
     Cursor,
     EventFilter,
     JobEvent,
     JobRef,
+    JobStatus,
     Verdict,
     annotate,
     format_time,
@@ -26,7 +26,7 @@ from airbyte_events.store import LogPage
 
 PRUNED_AT_ONCE = 1_000
 
-TERMINAL = frozenset(status.value for status, followers in FOLLOWED_BY.items() if not followers)
+TERMINAL = frozenset(status.value for status in JobStatus if status.terminal)
 
 
 def epoch(connection: sqlite3.Connection) -> str:
@@ -156,20 +156,6 @@ def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime
 
 
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
-    statuses = {status.value for status in wanted.statuses}
-    if wanted.terminal is not None:
-        kept = set(TERMINAL) if wanted.terminal else {status.value for status in FOLLOWED_BY} - TERMINAL
-        # Criteria that contradict each other leave a status that no row has.
-        statuses = (statuses & kept if statuses else kept) or {""}
-    text = ""
-    values: list[object] = []
-    for column, choices in (
-        ("instance", wanted.instances),
-        ("job_id", wanted.job_ids),
-        ("connection_id", wanted.connection_ids),
-        ("status", statuses),
-    ):
-        if choices:
-            text += f" AND {column} IN ({', '.join('?' * len(choices))})"
-            values += choices
-    return text, values
+    choices = wanted.choices()
+    text = "".join(f" AND {column} IN ({', '.join('?' * len(values))})" for column, values in choices.items())
+    return text, [value for values in choices.values() for value in values]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from airbyte_events.errors import StoreError
-from airbyte_events.events import FOLLOWED_BY, JobEvent, JobRef, JobStatus
+from airbyte_events.events import JobEvent, JobRef, JobStatus
 from airbyte_events.store import dump
 from airbyte_events.store.dump import LogRecord, Record
 from airbyte_events.store.records import StoredNotification
@@ -72,7 +72,7 @@ class Verification:
         self._sequence = sequence
         event = dump.read_event(record, self._epoch)
         before = self._newest.get(event.ref)
-        if before is not None and not FOLLOWED_BY[_STATUSES[before % len(_STATUSES)]]:
+        if before is not None and _STATUSES[before % len(_STATUSES)].terminal:
             self._fault(f"event {sequence} tells of job {event.ref} after its end, event {before // len(_STATUSES)}")
         self._newest[event.ref] = _packed(sequence, event)
 

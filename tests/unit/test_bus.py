@@ -173,8 +173,11 @@ class TestComingBack:
                     with bus.subscribe(after=after) as events:
                         assert sequences(await events.receive(BUFFER)) == list(range(after + 1, 2 * BUFFER + 1))
                 assert store.told <= 100  # one each, to see that they are still kept
+                told: list[int] = []
                 with bus.subscribe(after=BUFFER - 1) as events:
-                    assert sequences(await events.receive(BUFFER)) == list(range(BUFFER, 2 * BUFFER))
+                    while len(told) < BUFFER + 1:
+                        told += sequences(await events.receive(BUFFER))
+                assert told == list(range(BUFFER, 2 * BUFFER + 1))
 
     async def test_only_what_is_wanted_is_told(self, bus: EventBus, store: MemoryStore) -> None:
         await store.append([event(job_id) for job_id in range(1, 11)])

@@ -37,8 +37,8 @@ def sequences(events: list[JobEvent] | Any) -> list[int]:
 
 
 async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int:
-    values = {"instance": "default", "kind": "success", "job_id": 1, "outcome": Outcome.PENDING} | values
-    return (await store.receive(body=body, received_at=NOON, **values)).id
+    given = {"instance": "default", "kind": "success", "job_id": 1, "outcome": Outcome.PENDING, "received_at": NOON}
+    return (await store.receive(body=body, **(given | values))).id
 
 
 @dataclass(frozen=True)

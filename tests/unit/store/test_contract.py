@@ -13,7 +13,7 @@ import pytest
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
-from airbyte_events.store import EventStore, Outcome
+from airbyte_events.store import EventStore, Outcome, Receipt
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
 
@@ -293,6 +293,35 @@ class TestInbox:
             for _ in range(20):
                 tasks.start_soon(receive)
         assert len(ids) == len(await store.notifications()) == 1
+
+    @pytest.mark.parametrize("second", [0, 1, 59])
+    async def test_what_names_no_job_is_news_again_after_a_minute(self, store: EventStore, second: int) -> None:
+        """A connection is disabled again in the same words: that has to be forwarded. A doubled request has not."""
+        first = NOON + timedelta(seconds=second)
+
+        async def disabled(seconds: float, instance: str = "default") -> Receipt:
+            return await store.receive(
+                instance=instance,
+                body=b"disabled",
+                kind="disabled",
+                job_id=None,
+                outcome=Outcome.IGNORED,
+                received_at=first + timedelta(seconds=seconds),
+                targets=["slack"],
+            )
+
+        original = await disabled(0)
+        assert not original.duplicate
+        assert [await disabled(seconds) for seconds in (0, 2, 59.9)] == [Receipt(id=original.id, duplicate=True)] * 3
+        assert not (await disabled(2, "other")).duplicate
+        again = await disabled(60)
+        assert not again.duplicate
+        assert await disabled(119.9) == Receipt(id=again.id, duplicate=True)
+        assert not (await disabled(24 * 3600)).duplicate
+        assert len([each for each in await store.deliveries() if each.notification.instance == "default"]) == 3
+        # What is of a job's end happens once.
+        named = [await received(store, b"ended", received_at=first + timedelta(days=day)) for day in range(2)]
+        assert named[0] == named[1]
 
     async def test_keeps_all_of_it(self, store: EventStore) -> None:
         body = bytes(range(256))

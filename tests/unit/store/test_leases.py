@@ -55,6 +55,20 @@ async def test_passes_on_at_once_when_it_is_given_back(store: EventStore) -> Non
     assert second.fence > first.fence
 
 
+async def test_who_holds_which_can_be_seen(store: EventStore) -> None:
+    assert await store.holders() == {}
+    poll = await taken(store, "poll", "a", LONG)
+    await taken(store, "prune", "b", LONG)
+    assert await store.holders() == {"poll": "a", "prune": "b"}
+    await store.release(poll)
+    assert await store.holders() == {"prune": "b"}
+    # One whose time is up is nobody's, though nobody else has taken it.
+    await taken(store, "poll", "a", SHORT)
+    with anyio.fail_after(10):
+        while "poll" in await store.holders():  # noqa: ASYNC110  # time alone ends it
+            await anyio.sleep(0.01)
+
+
 async def test_one_that_is_lost_stays_lost(store: EventStore) -> None:
     first = await taken(store, "poll", "a", LONG)
     await store.release(first)

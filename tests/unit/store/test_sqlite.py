@@ -8,6 +8,7 @@ import os
 import resource
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -54,6 +55,46 @@ class TestSQLiteFile:
                     tasks.start_soon(file.transact, lambda c: c.execute("INSERT INTO meta VALUES (random(), 0)"))
             await file.transact(lambda c: c.set_trace_callback(None))
         assert len(begun) < 10
+
+    async def test_who_writes_does_not_wait_for_who_reads(self, tmp_path: Path) -> None:
+        """Nor the other way round; what was written before is read."""
+        written = threading.Event()
+        seen: list[int] = []
+
+        def count(connection: sqlite3.Connection) -> int:
+            assert written.wait(10)
+            return int(connection.execute("SELECT count(*) FROM meta WHERE key = 'x'").fetchone()[0])
+
+        async with SQLiteFile(tmp_path / "events.db") as file, anyio.create_task_group() as tasks:
+
+            async def read() -> None:
+                seen.append(await file.read(count))
+
+            tasks.start_soon(read)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(5):
+                await file.transact(lambda c: c.execute("INSERT INTO meta VALUES ('x', 0)"))
+            written.set()
+            await read()
+        assert seen[-1] == 1
+
+    async def test_a_reader_can_not_write(self, tmp_path: Path) -> None:
+        async with SQLiteFile(tmp_path / "events.db") as file:
+            with pytest.raises(StoreError, match="readonly"):
+                await file.read(lambda c: c.execute("INSERT INTO meta VALUES ('x', 0)"))
+            assert await file.read(lambda c: c.execute("SELECT 1").fetchone()) == (1,)
+
+    async def test_what_was_not_begun_when_its_asker_left_is_not_done(self, tmp_path: Path) -> None:
+        release = threading.Event()
+        done: list[int] = []
+        async with SQLiteFile(tmp_path / "events.db") as file, anyio.create_task_group() as tasks:
+            tasks.start_soon(file.transact, lambda _: release.wait(10))
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0.05):
+                await file.transact(lambda _: done.append(1))
+            release.set()
+            await file.transact(lambda _: done.append(2))
+        assert done == [2]
 
     async def test_what_fails_fails_alone(self, tmp_path: Path) -> None:
         outcomes: dict[str, object] = {}
