@@ -11,16 +11,16 @@ import logging
 import random
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import anyio
 
-from airbyte_events.airbyte import PAGE, AirbyteClient, Job
+from airbyte_events.airbyte import PAGE, AirbyteClient, Job, says_unknown
 from airbyte_events.allowance import Allowance
-from airbyte_events.errors import AirbyteError, Conflict, Forbidden, NotFound
+from airbyte_events.confirmation import agree, announceable, enriched, event_of, is_news
+from airbyte_events.errors import AirbyteError
 from airbyte_events.events import (
-    PUSHED_JOB_TYPES,
     JobEvent,
     JobRef,
     JobStatus,
@@ -59,6 +59,13 @@ ASKED_PER_SECOND = 10.0
 PROVEN_BY = 3
 """So many syncs in a row must have been announced before polling found their end, for push to count as proven."""
 
+REMEMBERED = 1_000
+"""Jobs of which it is known that a contradiction was told."""
+
+FAILURES = 8
+"""When so many reads of jobs have failed, and none has not, the others are left to the next time: meanwhile looks and
+webhooks wait."""
+
 _SECOND = timedelta(seconds=1)  # webhooks tell ends in whole seconds
 
 _CONCURRENT_READS = 4  # Airbyte serves five requests of the public API at a time: one is left to others
@@ -74,7 +81,7 @@ class Counters:
     contradictions: int = 0
     announced: int = 0
     missed: int = 0
-    """Syncs that ended without a webhook having come."""
+    """Syncs that a look found to have ended without a webhook having come."""
     cut: int = 0
     """Looks that did not take in all that had changed."""
     settled: dict[str, int] = field(default_factory=dict)
@@ -115,6 +122,7 @@ class Monitor:
         self._store = store
         self._largest_look = largest_look
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
+        self._contradicted: dict[JobRef, JobStatus] = {} if beside is None else beside._contradicted
         self._looking = anyio.Lock()
         self._reading: anyio.CapacityLimiter = (
             anyio.CapacityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
@@ -288,9 +296,10 @@ class Monitor:
         origins: Mapping[int, Origin] | None = None,
         notifications: Mapping[int, Notification] | None = None,
     ) -> dict[int, Job | None]:
-        """Ask for these jobs one by one, a few at a time.
+        """Ask for these jobs one by one, a few at a time, and each once, in any order.
 
-        :return: None for a job that Airbyte does not know; a job that could not be asked for is left out.
+        :return: None for a job that Airbyte does not know. A job that could not be asked for is left out, and so are
+            those that are left when the first :data:`FAILURES` of all have failed.
         :raises AirbyteError: if none could be asked for.
         """
         answers: dict[int, Job | None] = {}
@@ -300,13 +309,15 @@ class Monitor:
             async with self._reading:
                 self.counters.reads += 1
                 try:
-                    answers[job_id] = await self.airbyte.get_job(job_id)
+                    answers[job_id] = await self.airbyte.get_job(job_id, once=True)
                 except AirbyteError as exc:
                     if says_unknown(exc):
                         answers[job_id] = None
                         self.watches.forget(job_id)
                     else:
                         failures.append(exc)
+                        if len(failures) >= FAILURES and not answers:
+                            tasks.cancel_scope.cancel()
 
         # In any order, so that one job that Airbyte fails over is not always the one that the others wait for.
         wanted = list(set(job_ids))
@@ -346,24 +357,26 @@ class Monitor:
         known = await self._store.states(answered)
         # Looks overlap: most of what they tell was told before.
         observed = {
-            ref: event for ref, event in answered.items() if _news(known.get(ref), event) or ref.job_id in notifications
+            ref: event
+            for ref, event in answered.items()
+            if is_news(known.get(ref), event) or ref.job_id in notifications
         }
         if not observed:
             return
-        ended = {ref for ref, event in observed.items() if event.terminal and _news(known.get(ref), event)}
+        ended = {ref for ref, event in observed.items() if event.terminal and is_news(known.get(ref), event)}
         told = {JobRef(self.instance, job_id): notification for job_id, notification in notifications.items()}
         missing = [ref for ref in ended if ref not in told]
         if missing:
             announcements = await self._store.announcements(missing)
             told |= {ref: parse(stored.body) for ref, stored in announcements.items()}
         # What the API does not say, too, is nobody's word.
-        told = {ref: notification for ref, notification in told.items() if _agree(observed.get(ref), notification)}
-        enriched = [_enrich(event, told.get(ref)) for ref, event in observed.items()]
-        verdicts = await self._store.append(enriched, lease=self._lease)
-        self._count(enriched, verdicts, told)
+        told = {ref: notification for ref, notification in told.items() if agree(observed.get(ref), notification)}
+        events = [enriched(event, told.get(ref)) for ref, event in observed.items()]
+        verdicts = await self._store.append(events, lease=self._lease)
+        self._count(events, verdicts, told)
         repeats = [
             event
-            for event, verdict in zip(enriched, verdicts, strict=True)
+            for event, verdict in zip(events, verdicts, strict=True)
             if verdict is Verdict.REPEAT and event.terminal and event.ref in told
         ]
         if repeats:
@@ -374,6 +387,12 @@ class Monitor:
     ) -> None:
         for event, verdict in zip(events, verdicts, strict=True):
             if verdict is Verdict.CONTRADICTION:
+                # Looks overlap, and a webhook may have told it, too.
+                if self._contradicted.get(event.ref) is event.status:
+                    continue
+                self._contradicted[event.ref] = event.status
+                if len(self._contradicted) > REMEMBERED:
+                    del self._contradicted[next(iter(self._contradicted))]
                 self.counters.contradictions += 1
                 logger.warning(
                     "job %s is told to be %s, but it has ended otherwise",
@@ -384,69 +403,11 @@ class Monitor:
             elif verdict is Verdict.NEW:
                 self.counters.events += 1
                 # Its place in the log is known to whoever reads that; there it is said aloud.
-                logger.debug("job %s is %s (%s)", event.ref, event.status.value, event.origin.value)
-                if _announceable(event):
+                about = {"instance": event.ref.instance, "job_id": event.ref.job_id}
+                logger.debug("found: job %s is %s (%s)", event.ref, event.status.value, event.origin.value, extra=about)
+                if announceable(event):
                     announced = event.ref in told
                     self._pushes.append(announced)
                     self.counters.announced += announced
-                    self.counters.missed += not announced
-
-
-def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
-    """What the API tells of a job of the instance, as an event."""
-    terminal = job.status.terminal
-    finished_at = job.updated_at if terminal else None
-    if terminal and finished_at is None and job.started_at is not None and job.duration_seconds is not None:
-        finished_at = job.started_at + timedelta(seconds=job.duration_seconds)
-    return JobEvent(
-        ref=JobRef(instance, job.job_id),
-        status=job.status,
-        observed_at=utcnow(),
-        origin=origin,
-        connection_id=job.connection_id,
-        job_type=job.job_type,
-        started_at=job.started_at,
-        finished_at=finished_at,
-        records=job.records if terminal else None,
-        bytes=job.bytes if terminal else None,
-        duration_seconds=job.duration_seconds if terminal else None,
-    )
-
-
-def _news(known: JobEvent | None, observed: JobEvent) -> bool:
-    return known is None or known.status is not observed.status
-
-
-def _agree(event: JobEvent | None, told: Notification) -> bool:
-    return event is not None and told.expected_status is event.status
-
-
-def says_unknown(error: AirbyteError) -> bool:
-    """Whether Airbyte's answer is that it has no such job.
-
-    409, and 403 on Cloud, are its ways to say so, in a problem document of its own: what a proxy in front of it answers
-    while Airbyte restarts says nothing about a job.
-    """
-    return isinstance(error, (Conflict, Forbidden, NotFound)) and error.type is not None
-
-
-def _announceable(event: JobEvent) -> bool:
-    return event.job_type in PUSHED_JOB_TYPES and event.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
-
-
-def _enrich(event: JobEvent, told: Notification | None) -> JobEvent:
-    """Add what a notification knows."""
-    if told is None:
-        return event
-    return replace(
-        event,
-        workspace_id=told.workspace_id,
-        started_at=event.started_at or told.started_at,
-        finished_at=told.finished_at or event.finished_at,
-        records=event.records if told.records is None else told.records,
-        bytes=event.bytes if told.bytes is None else told.bytes,
-        duration_seconds=event.duration_seconds if event.duration_seconds is not None else told.duration_seconds,
-        error=told.error if event.status is JobStatus.FAILED else None,
-        names=told.names,
-        url=told.url,
-    )
+                    # What is asked for because somebody waits for it may have ended long ago.
+                    self.counters.missed += not announced and event.origin is Origin.POLL

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -16,29 +16,18 @@ from typing import Any
 
 import httpx
 
-from airbyte_events.airbyte.backoff import Backoff, transient
-from airbyte_events.airbyte.exchange import Answer, Observer, Request, exchange
+from airbyte_events.airbyte.exchange import Answer, Observer
 from airbyte_events.airbyte.jobs import Job, JobPage, parse_job
-from airbyte_events.airbyte.tokens import Credentials, TokenCache
-from airbyte_events.airbyte.url import normalise_url, token_endpoint
+from airbyte_events.airbyte.pages import MOST_PAGES, PAGE, JobPages
+from airbyte_events.airbyte.session import Session
+from airbyte_events.airbyte.tokens import Credentials
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
-    Forbidden,
-    NotFound,
-    NotSent,
-    RateLimited,
-    SettingsError,
-    Unauthorized,
 )
 from airbyte_events.events import JobStatus, format_time
 
 logger = logging.getLogger(__name__)
-
-PAGE = 100
-"""The most jobs that Airbyte gives at a time."""
-
-_MOST_PAGES = 100
 
 _MOST_UNKNOWN_STATUSES = 50
 
@@ -65,7 +54,7 @@ class AirbyteClient:
     :param max_delay: seconds, the most that is waited after any, unless Airbyte asks for more.
     :param random: from 0 to 1, for the jitter.
     :param on_request: told of each request that was made.
-    :raises SettingsError: if a URL is wrong.
+    :raises SettingsError: if a URL is wrong, or ``attempts`` is.
     """
 
     def __init__(
@@ -84,52 +73,52 @@ class AirbyteClient:
         random: Callable[[], float] = random.random,
         on_request: Observer | None = None,
     ) -> None:
-        if attempts < 1:
-            raise SettingsError("attempts must be at least 1")
-        self._http = http
-        self._url = normalise_url(url)
-        self._token_url = token_endpoint(self._url, token_url)
-        self._credentials = credentials
+        self._session = Session(
+            http,
+            url,
+            credentials=credentials,
+            token_url=token_url,
+            timeout=timeout,
+            attempts=attempts,
+            base_delay=base_delay,
+            max_delay=max_delay,
+            random=random,
+            on_request=on_request,
+        )
         self._workspace_ids = [workspace_ids] if isinstance(workspace_ids, str) else list(workspace_ids)
-        self._timeout = timeout
         self._create_timeout = create_timeout
-        self._attempts = attempts
-        self._observe = on_request
-        self._backoff = Backoff(base=base_delay, cap=max_delay, random=random)
-        self._tokens = None if credentials is None else TokenCache(partial(self._fetch_token, credentials))
         self._unknown_statuses: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._url}>"
+        return f"<{type(self).__name__} {self.url}>"
 
     @property
     def url(self) -> str:
         """The API's base."""
-        return self._url
+        return self._session.url
 
     def authenticate(self, credentials: Credentials) -> bool:
         """Use these credentials from now on.
 
         :return: whether they are others than before.
         """
-        if credentials == self._credentials:
-            return False
-        self._credentials = credentials
-        self._tokens = TokenCache(partial(self._fetch_token, credentials))
-        return True
+        return self._session.authenticate(credentials)
 
     @property
     def backing_off(self) -> float:
         """Seconds until the next attempt may set out, 0 if Airbyte answers. To be read inside the event loop."""
-        return self._backoff.remaining
+        return self._session.backing_off
 
-    async def get_job(self, job_id: int) -> Job:
+    async def get_job(self, job_id: int, *, once: bool = False) -> Job:
         """The job's state.
 
+        :param once: it is one of many, and asked for again later: do not repeat it, and if Airbyte fails over this one
+            (500) do not have others wait.
         :raises Conflict: self-hosted, for a job that does not exist (``state-conflict``).
         :raises Forbidden: on Cloud, for the same.
         """
-        answer = await self._read(self._request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}"))
+        request = self._session.request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}")
+        answer = await (self._session.read_once(request) if once else self._session.read(request))
         job = self._job(answer)
         if job.job_id != job_id:
             raise AirbyteProtocolError(f"{answer.request}: the answer is of job {job.job_id}: a cache on the way?")
@@ -172,7 +161,7 @@ class AirbyteClient:
             "orderBy": order_by,
         }
         given = {name: value for name, value in params.items() if value is not None}
-        answer = await self._read(replace(self._request("GET", "/jobs"), params=given))
+        answer = await self._session.read(replace(self._session.request("GET", "/jobs"), params=given))
         jobs = answer.object().get("data")
         if not isinstance(jobs, list):
             raise AirbyteProtocolError(f"{answer.request}: the answer has no list of jobs")
@@ -185,7 +174,7 @@ class AirbyteClient:
         created_since: datetime | None = None,
         connection_id: str | None = None,
         job_type: str | None = None,
-        max_pages: int = _MOST_PAGES,
+        max_pages: int = MOST_PAGES,
     ) -> JobPages:
         """All jobs that match, page by page: ``async for page in client.find_jobs(…)``.
 
@@ -212,11 +201,11 @@ class AirbyteClient:
         :raises Unprocessable: for ``refresh``.
         """
         request = replace(
-            self._request("POST", "/jobs"),
+            self._session.request("POST", "/jobs"),
             json={"connectionId": connection_id, "jobType": job_type},
             timeout=self._create_timeout,
         )
-        return self._job(await self._write(request, self._backoff.attempt_alone, self._attempts))
+        return self._job(await self._session.write(request))
 
     async def cancel_job(self, job_id: int) -> Job:
         """Cancel the job if it is active.
@@ -231,8 +220,10 @@ class AirbyteClient:
         job = await self.get_job(job_id)
         if job.status.terminal:
             return job
-        request = replace(self._request("DELETE", f"/jobs/{int(job_id)}", "/jobs/{id}"), timeout=self._create_timeout)
-        return self._job(await self._write(request, self._backoff.observe, 1))
+        request = replace(
+            self._session.request("DELETE", f"/jobs/{int(job_id)}", "/jobs/{id}"), timeout=self._create_timeout
+        )
+        return self._job(await self._session.write_once(request))
 
     async def get_connection(self, connection_id: str, *, attempts: int | None = None) -> dict[str, Any]:
         """The connection, in Airbyte's own fields.
@@ -257,11 +248,11 @@ class AirbyteClient:
         :return: the workspace as it is then.
         """
         request = replace(
-            self._request("PATCH", f"/workspaces/{_checked('workspaces', workspace_id)}", "/workspaces/{id}"),
+            self._session.request("PATCH", f"/workspaces/{_checked('workspaces', workspace_id)}", "/workspaces/{id}"),
             json={"notifications": notifications},
         )
         # Sent twice it does what it does once.
-        return (await self._read(request)).object()
+        return (await self._session.read(request)).object()
 
     async def list_connections(self) -> list[dict[str, Any]]:
         """All connections, in Airbyte's own fields; an :class:`AirbyteError` if they are more than 10,000."""
@@ -269,17 +260,17 @@ class AirbyteClient:
 
     async def _list(self, kind: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        for _ in range(_MOST_PAGES):
+        for _ in range(MOST_PAGES):
             params = {"limit": PAGE, "offset": len(found), "workspaceIds": self._workspace_ids or None}
             given = {name: value for name, value in params.items() if value is not None}
-            answer = await self._read(replace(self._request("GET", f"/{kind}"), params=given))
+            answer = await self._session.read(replace(self._session.request("GET", f"/{kind}"), params=given))
             page = answer.object().get("data")
             if not isinstance(page, list) or not all(isinstance(each, dict) for each in page):
                 raise AirbyteProtocolError(f"{answer.request}: the answer has no list of {kind}")
             found += page
             if len(page) < PAGE:
                 return found
-        raise AirbyteError(f"Airbyte has more than {_MOST_PAGES * PAGE} {kind}, or ignores the offset")
+        raise AirbyteError(f"Airbyte has more than {MOST_PAGES * PAGE} {kind}, or ignores the offset")
 
     async def get_source(self, source_id: str, *, attempts: int | None = None) -> dict[str, Any]:
         """The source, as :meth:`get_connection`. What is secret in its configuration Airbyte has blotted out."""
@@ -290,97 +281,14 @@ class AirbyteClient:
         return await self._get("destinations", destination_id, attempts)
 
     async def _get(self, kind: str, id: str, attempts: int | None) -> dict[str, Any]:
-        request = self._request("GET", f"/{kind}/{_checked(kind, id)}", f"/{kind}/{{id}}")
-        return (await self._read(request, attempts)).object()
+        request = self._session.request("GET", f"/{kind}/{_checked(kind, id)}", f"/{kind}/{{id}}")
+        return (await self._session.read(request, attempts)).object()
 
     async def health(self) -> None:
         """Ask once, without a token, whether the API is there; returns if it is."""
-        answer = await self._send(None, self._request("GET", "/health"))
+        answer = await self._session.ask(self._session.request("GET", "/health"))
         if answer.is_html:
             raise AirbyteProtocolError(f"{answer.request}: the answer is a web page: is this the API's address?")
-
-    def _request(self, method: str, path: str, route: str | None = None) -> Request:
-        return Request(
-            method=method,
-            url=self._url + path,
-            route=route or path,
-            timeout=self._timeout,
-            connect_timeout=self._timeout,
-        )
-
-    async def _read(self, request: Request, attempts: int | None = None) -> Answer:
-        """Send what changes nothing: again and again if it fails for a while."""
-        return await self._authorised(
-            lambda token: self._backoff.attempt(partial(self._send, token, request)),
-            attempts or self._attempts,
-            transient,
-        )
-
-    async def _write(
-        self, request: Request, send: Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer]], attempts: int
-    ) -> Answer:
-        """Send what changes something: again only if it surely was not acted upon."""
-        return await self._authorised(
-            lambda token: send(partial(self._send, token, request)),
-            attempts,
-            lambda error: isinstance(error, (NotSent, RateLimited)),
-        )
-
-    async def _authorised(
-        self,
-        send: Callable[[str | None], Awaitable[Answer]],
-        attempts: int,
-        worth_repeating: Callable[[AirbyteError], bool],
-    ) -> Answer:
-        renewed = False
-        refused: str | None = None
-        while True:
-            token = None if self._tokens is None else await self._tokens.get(refused=refused)
-            try:
-                return await send(token)
-            except Unauthorized:
-                if token is None or renewed:
-                    raise
-                renewed, refused = True, token
-            except AirbyteError as exc:
-                attempts -= 1
-                if attempts < 1 or not worth_repeating(exc):
-                    raise
-                logger.info("%s; %d attempts left", exc, attempts)
-                renewed, refused = False, None
-
-    async def _fetch_token(self, credentials: Credentials) -> Answer:
-        request = replace(
-            self._request("POST", "", "/applications/token"),
-            url=self._token_url,
-            json={
-                "client_id": credentials.client_id,
-                "client_secret": credentials.client_secret,
-                "grant_type": "client_credentials",
-            },
-        )
-        attempts = self._attempts
-        while True:
-            try:
-                return await self._backoff.attempt(partial(self._send, None, request))
-            except (Unauthorized, Forbidden) as exc:
-                # Without its type: it is no word on what the token was wanted for.
-                raise type(exc)(
-                    exc.status_code, f"{exc} (Airbyte does not accept this client id and client secret)"
-                ) from exc
-            except NotFound as exc:
-                raise NotFound(
-                    404, f"{exc} (an Airbyte without authentication wants neither client id nor client secret)"
-                ) from exc
-            except AirbyteError as exc:
-                attempts -= 1
-                if attempts < 1 or not transient(exc):
-                    raise
-                logger.info("%s; %d attempts left", exc, attempts)
-
-    async def _send(self, token: str | None, request: Request) -> Answer:
-        hide = () if self._credentials is None else (self._credentials.client_secret,)
-        return await exchange(self._http, request, token=token, hide=hide, observe=self._observe)
 
     def _job(self, answer: Answer) -> Job:
         return self._parse(answer, answer.object())
@@ -404,37 +312,3 @@ def _checked(kind: str, id: str) -> str:
     if re.fullmatch(r"[0-9A-Za-z_-]+", id) is None:
         raise ValueError(f"{kind} have UUIDs for ids")
     return id
-
-
-class JobPages(AsyncIterator[JobPage]):
-    """Pages of jobs, in order of creation, by an offset of our own until a short page.
-
-    Airbyte's ``next`` link is not followed: it is on every page that is not empty, drops most filters and may name
-    an internal host. The order is Airbyte's default, by creation, because a job's creation never changes: jobs that
-    are created meanwhile come at the end, and one that begins to match ``updated_since`` meanwhile pushes others
-    towards the end, where they are seen twice rather than never. Ordered by update, a job that changes while one
-    pages moves to the end and pulls an unseen job back over the border of a page that was already read. A job that
-    changes after its place was read is found by the next look, if that begins at the first page's ``served_at``.
-    """
-
-    def __init__(self, look: Callable[[int], Awaitable[JobPage]], max_pages: int) -> None:
-        self._look = look
-        self._max_pages = max_pages
-        self._pages = 0
-        self._previous: JobPage | None = None
-
-    def __aiter__(self) -> JobPages:
-        return self
-
-    async def __anext__(self) -> JobPage:
-        previous = self._previous
-        if previous is not None and len(previous.jobs) < PAGE:
-            raise StopAsyncIteration
-        if self._pages >= self._max_pages:
-            raise AirbyteError(f"more than {self._max_pages * PAGE} jobs match: ask for a shorter time")
-        page = await self._look(self._pages * PAGE)
-        if previous is not None and page.jobs and page.jobs == previous.jobs:
-            raise AirbyteProtocolError("GET /jobs: Airbyte ignores the offset")
-        self._pages += 1
-        self._previous = page
-        return page

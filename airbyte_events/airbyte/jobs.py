@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from airbyte_events import wire
+from airbyte_events.errors import AirbyteError, Conflict, Forbidden, NotFound
 from airbyte_events.events import JobStatus, parse_status
 
 
@@ -22,8 +23,8 @@ class Job:
     :param started_at: when the job was created.
     :param updated_at: when it ended: Airbyte leaves it out while the job is active.
     :param duration_seconds: from start to end, or until now.
-    :param bytes: committed, over all attempts.
-    :param records: committed, over all attempts.
+    :param bytes: committed by the last attempt.
+    :param records: committed by the last attempt.
     """
 
     job_id: int
@@ -87,3 +88,12 @@ def parse_duration(value: object) -> float | None:
     if match is None:
         return None
     return sum(float(number.replace(",", ".")) * _SECONDS[unit] for unit, number in match.groupdict().items() if number)
+
+
+def says_unknown(error: AirbyteError) -> bool:
+    """Whether Airbyte's answer is that it has no such job.
+
+    409, and 403 on Cloud, are its ways to say so, in a problem document of its own: what a proxy in front of it answers
+    while Airbyte restarts says nothing about a job.
+    """
+    return isinstance(error, (Conflict, Forbidden, NotFound)) and error.type is not None

@@ -41,8 +41,8 @@ class Fault:
     :param kind: one of :data:`WEBHOOK_FAULTS` or :data:`API_FAULTS`.
     :param count: how often it strikes; None: until it is cleared.
     :param probability: of striking where it applies, above 0 and at most 1.
-    :param route: where it applies. Calls: a route such as ``GET /jobs/{id}``, a method or a path; webhooks: a kind of
-        notification such as ``failure``. None: everywhere.
+    :param route: where it applies. Calls: a route such as ``GET /jobs/{id}``, a method or a path, also that of one job
+        such as ``/jobs/17``; webhooks: a kind of notification such as ``failure``. None: everywhere.
     :param delay: seconds, for ``late``, ``slow`` and (default 5) ``reordered``.
     :param status: the HTTP status of ``status`` (required), ``html`` and ``empty``.
     :param after: strike after the call was carried out, so that a job is created and the caller never hears of it.
@@ -105,8 +105,9 @@ class Fault:
                 raise ValueError(f"{name} is a number, not {value!r}") from None
         return cls(**values)
 
-    def applies(self, route: str) -> bool:
-        return self.route is None or self.route == route or self.route in route.split(" ")
+    def applies(self, route: str, path: str | None = None) -> bool:
+        """:param path: of a call, with the ids in it."""
+        return self.route in (None, route, path) or self.route in route.split(" ")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -155,12 +156,14 @@ class Faults:
         """Those that can still strike, or did."""
         return list(self._armed.values())
 
-    def strike(self, kinds: dict[str, str], route: str, parameters: frozenset[str] = frozenset()) -> list[ArmedFault]:
+    def strike(
+        self, kinds: dict[str, str], route: str, parameters: frozenset[str] = frozenset(), path: str | None = None
+    ) -> list[ArmedFault]:
         """The faults of these kinds that strike here and now: at most one that spoils the answer, and any slow one."""
         struck: list[ArmedFault] = []
         for armed in self._armed.values():
             fault = armed.fault
-            if fault.kind not in kinds or armed.spent or not fault.applies(route):
+            if fault.kind not in kinds or armed.spent or not fault.applies(route, path):
                 continue
             if fault.kind == "broken-list" and (
                 route != "GET /jobs" or (fault.parameter is not None and fault.parameter not in parameters)

@@ -60,7 +60,7 @@ class Gate:
         return f"{method} (unknown)", ""
 
     async def _answer(self, request: Request, body: bytes, route: str, named: str, call: Call) -> Response:
-        struck = self._faults.strike(API_FAULTS, route, frozenset(request.query_params))
+        struck = self._faults.strike(API_FAULTS, route, frozenset(request.query_params), call.path)
         call.faults = tuple(armed.id for armed in struck)
         spoiler = next((armed for armed in struck if armed.fault.kind != "slow"), None)
         if spoiler is not None and not spoiler.fault.after and spoiler.fault.kind != "truncated":

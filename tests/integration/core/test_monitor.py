@@ -7,14 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from airbyte_events.airbyte import Credentials
 from airbyte_events.errors import AirbyteError, AirbyteUnreachable, ServerError
 from airbyte_events.events import JobRef, JobStatus, Origin, utcnow
-from airbyte_events.monitor import Monitor
+from airbyte_events.monitor import FAILURES, Monitor
 from airbyte_events.notifications import parse
 from airbyte_events.store.memory import MemoryStore
+
+from .conftest import client_of
 
 pytestmark = pytest.mark.anyio
 
@@ -126,6 +129,24 @@ class TestConfirming:
         with pytest.raises(ServerError):
             await watched.monitor.confirm(range(10), Origin.WEBHOOK)
 
+    async def test_i4_jobs_that_airbyte_fails_over_keep_nobody_waiting(
+        self, watched: Any, airbyte: Any, http: httpx.AsyncClient
+    ) -> None:
+        """Patience is for an Airbyte that is in trouble. A job's own trouble costs a request now and then."""
+        for job_id in range(1, 41):
+            airbyte.put(job_id)
+            airbyte.faults[job_id] = 500
+        patient = client_of(http, airbyte.url, attempts=5, base_delay=600.0, max_delay=600.0, random=lambda: 1.0)
+        monitor = Monitor("default", patient, watched.store)
+        with anyio.fail_after(20):
+            with pytest.raises(ServerError):
+                await monitor.read(range(1, 41))
+            assert airbyte.reads < 2 * FAILURES
+            airbyte.put(41, "succeeded")
+            assert 41 in await monitor.look()
+            assert (await monitor.read([1, 2, 41])).keys() == {41}
+            assert airbyte.reads_of(1) <= 2
+
     @pytest.mark.parametrize("status", [401, 408, 422, 425, 429, 500, 502])
     async def test_i3_only_airbytes_own_words_make_a_job_unknown(self, watched: Any, status: int) -> None:
         watched.airbyte.faults[1] = status
@@ -214,6 +235,11 @@ class TestOneEnd:
         assert (await watched.state(5)).status is JobStatus.SUCCEEDED
         assert watched.monitor.counters.contradictions == 1
         assert "has ended otherwise" in caplog.text
+
+        await watched.monitor.look()  # looks overlap: it is told again
+
+        assert watched.monitor.counters.contradictions == 1
+        assert caplog.text.count("has ended otherwise") == 1
 
     async def test_i2_failed_again_is_a_repeat(self, watched: Any) -> None:
         for _ in range(2):
