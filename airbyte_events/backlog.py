@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import anyio
 
 from airbyte_events.airbyte import Job
+from airbyte_events.confirmation import event_of
 from airbyte_events.ends import Ends
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobEvent, utcnow
 from airbyte_events.followers import Followers
-from airbyte_events.monitor import BURST, OVERLAP, Monitor, event_of
+from airbyte_events.monitor import BURST, OVERLAP, Monitor
+from airbyte_events.pauses import pause
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ MOST_PAGES = 300
 """Pages of a hundred jobs that are read for a follower. What has changed beyond that is not told."""
 
 _CONCURRENT = 4
-_LONGEST_PAUSE = 60.0
 
 
 class Backlog:
@@ -53,11 +53,13 @@ class Backlog:
                 continue
             failures = 0 if await self._serve(overdue) else failures + 1
             if failures:
-                await anyio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 2.0 ** min(failures, 10)))  # noqa: S311
+                await anyio.sleep(pause(failures))
 
     async def _serve(self, overdue: Sequence[Ends]) -> bool:
         """Whether all could be served."""
         looked: dict[str | None, datetime] = {}
+        for ends in overdue:
+            ends.seek()
         named = frozenset[str]().union(*(ends.wanted.connection_ids for ends in overdue))
         if not all(ends.wanted.connection_ids for ends in overdue):
             await self._look(None, overdue, looked)
@@ -95,7 +97,7 @@ class Backlog:
 
         :param pages: the most that may be read before it is left to other looks.
         """
-        since = min(ends.place.since or ends.place.floor or utcnow() for ends in overdue) - OVERLAP
+        since = min(_begins(ends) for ends in overdue) - OVERLAP
         served_at: datetime | None = None
         asked_at = utcnow()
         seen = 0
@@ -134,3 +136,9 @@ class Backlog:
             for ends in self._followers.interested(state):
                 if ends in overdue:
                     ends.offer(state, looked_up=True)
+
+
+def _begins(ends: Ends) -> datetime:
+    """Where a look for this follower begins: for who wants to know of what ends from now on, at when that was said."""
+    joined_at = utcnow() - timedelta(seconds=anyio.current_time() - ends.joined_at)
+    return ends.place.since or ends.place.floor or joined_at

@@ -138,6 +138,7 @@ class Ends:
         self._held: deque[JobEvent | Mark] = deque()
         # For who wants to know of what ends from now on: when that is, by Airbyte's clock, is not known yet.
         self._early: list[JobEvent] = []
+        self._missed = False
         self._wake = anyio.Event()
         self._closed = False
 
@@ -158,7 +159,7 @@ class Ends:
             return
         if len(self._held) >= BUFFER and not looked_up:
             # Not told: the look that is due will find it.
-            self.late = True
+            self.miss()
             return
         self.place.tell(event.ref.job_id)
         self._hold(event)
@@ -171,6 +172,14 @@ class Ends:
         if self._held and isinstance(self._held[-1], Mark):
             self._held.pop()
         self._hold(Mark(moment, self.place.floor))
+
+    def miss(self) -> None:
+        """Something may not have been offered: a look is to be made for this follower."""
+        self.late = self._missed = True
+
+    def seek(self) -> None:
+        """A look is about to be made for this follower: it finds what was missed so far, and not what is from now."""
+        self._missed = False
 
     def begin(self, served_at: datetime, elapsed: float) -> None:
         """A look made for this follower begins: only now it is known what time it is in Airbyte.
@@ -188,6 +197,8 @@ class Ends:
             self.offer(event, looked_up=True)
         self.late = False
         self.complete(served_at)
+        # What was missed since then may have ended when its page had been read.
+        self.late = self._missed
 
     def close(self) -> None:
         self._closed = True

@@ -78,7 +78,7 @@ class Followers:
     def miss(self) -> None:
         """A look was cut short: each has to be looked for."""
         for ends in self._all():
-            ends.late = True
+            ends.miss()
         self._call()
 
     @property

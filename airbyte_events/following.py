@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable
 
 import anyio
 
 from airbyte_events.client import FeedClient, FeedFrame
 from airbyte_events.errors import FeedError, FeedRefused
+from airbyte_events.pauses import pause
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Following:
             finally:
                 self.up.turn(False)
                 self.tried.set()
-            await anyio.sleep(random.uniform(0, min(_RECONNECT_LIMIT, 0.5 * 2 ** min(failures, 10))))  # noqa: S311
+            await anyio.sleep(pause(failures, first=0.5, longest=_RECONNECT_LIMIT, least=0))
 
 
 class Switch:

@@ -12,6 +12,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from airbyte_events.events import EventFilter, JobEvent, JobRef
 from airbyte_events.followers import FollowedStore, Followers
 from airbyte_events.following import Following
 from airbyte_events.monitor import TOGETHER, Monitor
+from airbyte_events.pauses import pause
 from airbyte_events.polling import Poller, Ticks
 from airbyte_events.reasons import Reasons, lacks_reason
 from airbyte_events.trust import Trust
@@ -55,7 +57,16 @@ RECHECK_SECONDS = 600.0
 
 _HELLO_SECONDS = 2.0
 _LAST_LOOK_SECONDS = 30.0
-_LONGEST_PAUSE = 60.0
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """Somebody who waits for a job.
+
+    :param scope: what ends the wait.
+    """
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
 class Hub:
@@ -92,8 +103,7 @@ class Hub:
         self._trust = Trust(self._monitor, self._monitor.absorb, self._leave_feed)
         self._following = None if feed is None else Following(feed, instance, self._take)
         self._reasons = None if feed is None else Reasons(feed, self._store)
-        # Who waits for a job, each by what ends the wait.
-        self._waiting: dict[int, set[anyio.CancelScope]] = {}
+        self._waiting: dict[int, set[_Waiter]] = {}
         self._leaving = anyio.Lock()
         self._asked: dict[int, anyio.Event] = {}
         self._question = anyio.Event()
@@ -168,25 +178,27 @@ class Hub:
         :raises HubClosed: if the hub ends before.
         """
         deadline = math.inf if until is None else anyio.current_time() + until - time.time()
-        waiting = anyio.CancelScope(deadline=deadline)
-        self._waiting.setdefault(job_id, set()).add(waiting)
+        waiter = _Waiter()
+        self._waiting.setdefault(job_id, set()).add(waiter)
         if connection_id is not None:
             self._trust.expected[job_id] = connection_id.lower()
         try:
             event: JobEvent | None = None
-            with waiting:
-                event = await self._end_of(job_id)
-            event = await self.explain(event or await self._last_look(job_id))
+            while event is None:
+                with anyio.CancelScope(deadline=deadline) as waiter.scope:
+                    event = await self._end_of(job_id)
+                event = event or await self._last_look(job_id, deadline)
+            event = await self.explain(event)
             # One in each turn of the event loop: what hundreds do that are told at once would hold it up.
             async with self._leaving:
                 return event
         except anyio.EndOfStream as exc:
             raise HubClosed(f"the wait for job {job_id} ended with the hub") from exc
         finally:
-            self._leave(job_id, waiting)
+            self._leave(job_id, waiter)
 
-    def _leave(self, job_id: int, waiting: anyio.CancelScope) -> None:
-        self._waiting[job_id].remove(waiting)
+    def _leave(self, job_id: int, waiter: _Waiter) -> None:
+        self._waiting[job_id].remove(waiter)
         if not self._waiting[job_id]:
             del self._waiting[job_id]
             self._trust.expected.pop(job_id, None)
@@ -220,8 +232,8 @@ class Hub:
                     return event
                 self._distrust(event)
 
-    async def _last_look(self, job_id: int) -> JobEvent:
-        """Ask Airbyte itself, when the time is up or the job is said to be unknown."""
+    async def _last_look(self, job_id: int, deadline: float) -> JobEvent | None:
+        """Ask Airbyte itself, when the time is up or the job is said to be unknown; None if that was too early."""
         reason = f"Airbyte did not tell the status of job {job_id} in time"
         cause: AirbyteError | None = None
         try:
@@ -235,6 +247,9 @@ class Hub:
         state = await self._known(job_id)
         if state is not None and state.terminal and not self._is_foreign(state):
             return state
+        if anyio.current_time() < deadline:
+            # A job that was created just now may not be known everywhere in Airbyte yet.
+            return None
         raise WaitTimeout(reason) from cause
 
     async def _state(self, job_id: int) -> JobEvent | None:
@@ -287,8 +302,8 @@ class Hub:
         for job_id, state in states.items():
             if state is None:
                 # They look once more, and give up.
-                for waiting in self._waiting.get(job_id, ()):
-                    waiting.cancel()
+                for waiter in self._waiting.get(job_id, ()):
+                    waiter.scope.cancel()
             elif answer is not None and state.ref in answer.unknown:
                 self._leave_feed(f"it does not know job {job_id}, which is there")
 
@@ -417,7 +432,7 @@ class Hub:
                 except AirbyteError as exc:
                     failures += 1
                     logger.warning("what ended while the feed was down is not known yet: %s", exc)
-                await anyio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 2.0 ** min(failures, 10)))  # noqa: S311
+                await anyio.sleep(pause(failures))
 
     def _looked(self, moment: datetime) -> None:
         """A look was taken in."""

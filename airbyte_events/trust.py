@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable
 
 import anyio
 
+from airbyte_events.airbyte import says_unknown
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobEvent
-from airbyte_events.monitor import Monitor, says_unknown
+from airbyte_events.monitor import Monitor
+from airbyte_events.pauses import pause
 
 logger = logging.getLogger(__name__)
 
 MOST_KNOWN = 10_000
 """Connections that are known to be ours, and ends that are being checked."""
-
-_LONGEST_PAUSE = 60.0
 
 
 class Trust:
@@ -83,7 +82,7 @@ class Trust:
                     logger.warning("whether job %d is one of ours is not known yet: %s", job_id, exc)
                     # Not always the same one first: Airbyte may fail over that alone.
                     self._doubted[job_id] = self._doubted.pop(job_id)
-                    await anyio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 2.0 ** min(failures, 10)))  # noqa: S311
+                    await anyio.sleep(pause(failures))
                 else:
                     failures = 0
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airbyte_events.ends import KEPT, MOST_TOLD, Place, Wanted, ended_before
+from airbyte_events.ends import BUFFER, KEPT, MOST_TOLD, Ends, Mark, Place, Wanted, ended_before
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=timezone.utc)
@@ -115,3 +115,30 @@ def test_what_has_surely_ended_before(ended: datetime | None, moment: datetime, 
 def test_what_is_wanted(wanted: dict[str, frozenset[str]], matches: bool) -> None:
     assert Wanted(**wanted).matches(end(1)) is matches  # type: ignore[arg-type]
     assert not Wanted(**wanted).matches(end(1, status=JobStatus.RUNNING))  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_i5_what_finds_no_room_during_a_look_wants_another_look() -> None:
+    ends = Ends(Wanted(), Place(since=NOON))
+    ends.seek()
+    for job_id in range(BUFFER):
+        ends.offer(end(job_id), looked_up=True)
+    ends.offer(end(BUFFER))
+    ends.catch_up(NOON + MINUTE)
+    assert [(await anext(ends)).ref.job_id for _ in range(BUFFER)] == list(range(BUFFER))
+    assert isinstance(await ends.receive(), Mark)
+    assert ends.overdue
+    ends.seek()
+    ends.offer(end(BUFFER), looked_up=True)
+    ends.catch_up(NOON + 2 * MINUTE)
+    assert (await anext(ends)).ref.job_id == BUFFER
+    assert not ends.late
+
+
+@pytest.mark.anyio
+async def test_i5_what_a_look_of_all_left_out_during_a_followers_own_wants_another_look() -> None:
+    ends = Ends(Wanted(), Place(since=NOON))
+    ends.seek()
+    ends.miss()
+    ends.catch_up(NOON + MINUTE)
+    assert ends.late

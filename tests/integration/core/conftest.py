@@ -132,6 +132,7 @@ class Airbyte(Program):
     :param ahead: how far Airbyte's clock is ahead of ours.
     :param faults: by ``list`` or job id: a status to answer with, or ``hang``.
     :param hidden: jobs that lists leave out.
+    :param unready: jobs that are not there for the first who asks for them.
     :param held: answers wait for this.
     """
 
@@ -140,6 +141,7 @@ class Airbyte(Program):
     ahead: timedelta = timedelta(0)
     faults: dict[str | int, int | str] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
+    unready: set[int] = field(default_factory=set)
     held: anyio.Event | None = None
     dated: bool = True
 
@@ -191,9 +193,10 @@ class Airbyte(Program):
             await reply(stream, fault, problem(fault, "a-fault"))
         elif not tail.isdigit():
             await self._list(request, stream)
-        elif int(tail) in self.jobs:
+        elif int(tail) in self.jobs and int(tail) not in self.unready:
             await reply(stream, 200, self.jobs[int(tail)])
         else:
+            self.unready.discard(int(tail))
             await reply(stream, 409, problem(409, "state-conflict"))
 
     async def _list(self, request: Request, stream: SocketStream) -> None:

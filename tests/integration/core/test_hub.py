@@ -13,13 +13,17 @@ import anyio
 import pytest
 
 from airbyte_events.airbyte import AirbyteClient, Credentials
+from airbyte_events.backlog import Backlog
 from airbyte_events.client import FeedClient
 from airbyte_events.ends import Ends, Place, Wanted
 from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
 from airbyte_events.events import JobError, Origin, utcnow
+from airbyte_events.followers import Followers
 from airbyte_events.hub import Hub
+from airbyte_events.monitor import Monitor
 from airbyte_events.polling import Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -181,7 +185,7 @@ class TestWithAListener:
             stage.hub(stage.feed(url), grace=30, recheck=0.1) as hub,
         ):
             waiters.wait(hub, job.id)
-            await stage.until(lambda: stage.reads(job) == 1 and hub.following)
+            await stage.until(lambda: stage.reads(job) >= 1 and hub.following)
             stage.end([job])
             assert (await waiters.result(job.id)).status == "succeeded"
             assert hub.following
@@ -285,6 +289,20 @@ class TestWithoutAListener:
             assert not waiters.results
             airbyte.faults.clear()
             assert isinstance(await waiters.result(5), UnknownJob)
+
+    async def test_i3_a_job_that_is_there_after_all_is_waited_for(
+        self, make: Any, http: Any, airbyte: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1, ago=3600)
+        airbyte.unready.add(1)
+        async with lonely(make, http, airbyte) as hub:
+            waiters.wait(hub, 1)
+            await airbyte.until(lambda: airbyte.reads >= 2)
+            looks = airbyte.lists
+            await airbyte.until(lambda: airbyte.lists > looks + 1)
+            assert not waiters.results
+            airbyte.put(1, "succeeded")
+            assert (await waiters.result(1)).status == "succeeded"
 
     async def test_the_status_is_read_before_giving_up(self, make: Any, http: Any, airbyte: Any) -> None:
         airbyte.put(1)
@@ -599,10 +617,10 @@ async def told(ends: Ends, count: int = 1) -> list[int]:
         return [(await anext(ends)).ref.job_id for _ in range(count)]
 
 
-def lately(**floor: Any) -> Place:
+def lately() -> Place:
     """From ten minutes ago on."""
     moment = utcnow() - timedelta(minutes=10)
-    return Place(since=moment, floor=floor.get("floor", moment))
+    return Place(since=moment, floor=moment)
 
 
 class TestFollowingConnections:
@@ -656,6 +674,22 @@ class TestFollowingConnections:
                 await airbyte.until(lambda: airbyte.lists > 1)
                 airbyte.faults.clear()
                 assert await told(ends) == [1]
+
+    async def test_i5_from_now_on_is_from_when_it_was_said(self, make: Any, http: Any, airbyte: Any) -> None:
+        airbyte.put(1, "succeeded", ago=300)
+        followers = Followers()
+
+        async def nothing_more(_: Any) -> None:
+            pass
+
+        backlog = Backlog(Monitor("default", make.client(http, airbyte.url), MemoryStore()), followers, nothing_more)
+        with followers.joined(Ends(Wanted(), Place())) as ends:
+            # As if Airbyte had given no answer for ten minutes.
+            ends.joined_at -= 600
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(backlog.run)
+                assert await told(ends) == [1]
+                tasks.cancel_scope.cancel()
 
     async def test_i6_who_falls_behind_is_told_all_the_same(self, make: Any, http: Any, airbyte: Any) -> None:
         async with lonely(make, http, airbyte) as hub:
