@@ -6,16 +6,15 @@ import asyncio
 import hashlib
 import json
 import logging
-import random
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from airbyte_events.ends import Place
+from airbyte_events.pauses import pause
 
 logger = logging.getLogger(__name__)
 
 _SECONDS = 30.0
-_LONGEST_PAUSE = 60.0
 
 
 class Accessor(Protocol):
@@ -37,7 +36,6 @@ class Cursors:
         self._accessors = list(_accessors(store))
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
         self.key = f"airbyte_events_{digest[:16]}"
-        self._unsaved = False
 
     async def load(self) -> Place:
         """Where the watcher was, the earliest of all that is known; a place for what ends from now on if nothing is.
@@ -58,7 +56,7 @@ class Cursors:
                 # Airflow's errors here are of many kinds, and none of them may end the watch.
                 failures += 1
                 logger.warning("the asset's state can't be read, trying again: %s: %s", type(exc).__name__, exc)
-                await asyncio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 2.0 ** min(failures, 10)))  # noqa: S311
+                await asyncio.sleep(pause(failures))
         try:
             return None if value is None else Place.from_data(value)
         except ValueError as exc:

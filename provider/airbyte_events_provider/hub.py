@@ -12,7 +12,6 @@ import contextlib
 import contextvars
 import gc
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -29,6 +28,7 @@ from airbyte_events.errors import HubClosed, SettingsError, WaitTimeout
 from airbyte_events.events import JobEvent
 from airbyte_events.hub import Hub
 from airbyte_events.monitor import Monitor
+from airbyte_events.pauses import pause
 from airbyte_events.polling import Ticks
 from airbyte_events_provider.clients import open_airbyte, open_listener
 from airbyte_events_provider.connections import SECTION, HubSettings, aread_hub
@@ -109,7 +109,7 @@ async def wait_shared(
             if until is not None and time.time() > until + _PATIENCE:
                 raise WaitTimeout(f"job {job_id}: there was nobody to ask for its status: {exc}") from exc
             logger.debug("waiting for job %d goes on with another hub: %s", job_id, exc)
-        await anyio.sleep(random.uniform(0, min(_LONGEST_PAUSE, 2.0**failures)))  # noqa: S311
+        await anyio.sleep(pause(failures, longest=_LONGEST_PAUSE, least=0))
 
 
 @contextlib.asynccontextmanager

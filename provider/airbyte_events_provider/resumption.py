@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airbyte_events.airbyte import Job
-from airbyte_events.errors import Conflict, Forbidden, NotFound
+from airbyte_events.airbyte import Job, says_unknown
+from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobStatus, utcnow
 from airbyte_events_provider.ledger import Entry, Ledger
 
@@ -26,7 +26,7 @@ _ONE_LOOK = (0.0,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class JobWanted:
     """What a task wants of Airbyte.
 
     :param connection_id: the Airbyte connection (UUID).
@@ -55,7 +55,7 @@ class Wanted:
         )
 
 
-def resume(hook: AirbyteHook, ledger: Ledger, wanted: Wanted) -> Job | None:
+def resume(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Job | None:
     """The job that an earlier try started and that this one goes on with: it is active, or has succeeded since.
 
     A failed one is left behind. So is, after a person has cleared the task, each one that has ended: clearing means to
@@ -115,14 +115,13 @@ def _read(hook: AirbyteHook, job_id: int) -> Job | None:
     try:
         return hook.get_job_details(job_id)
     except AirflowException as exc:
-        # Airbyte's ways to say that there is no such job.
-        if isinstance(exc.__cause__, (Conflict, Forbidden, NotFound)):
+        if isinstance(exc.__cause__, AirbyteError) and says_unknown(exc.__cause__):
             logger.warning("Airbyte does not know job %s any more, which an earlier try started: %s", job_id, exc)
             return None
         raise
 
 
-def _newest(hook: AirbyteHook, ledger: Ledger, wanted: Wanted) -> Job | None:
+def _newest(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Job | None:
     """Where no entry can be: the newest job of the connection and type since the task began, if this is not its first
     try. It need not be the task's own, but a connection has one job at a time, and it did what the task wants."""
     count = ledger.tries_of_this_clearing(wanted.retries)

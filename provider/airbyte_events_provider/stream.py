@@ -76,7 +76,11 @@ class Stream:
 
     async def put(self, item: Item) -> None:
         await self._room.acquire()
-        self._items.put_nowait(item)
+        if item.member.left:
+            # As there was room for it: it has given back what it had, and this would never be.
+            self._room.release()
+        else:
+            self._items.put_nowait(item)
 
     def put_again(self, item: Item) -> None:
         """An item that nobody was there to take."""

@@ -13,10 +13,11 @@ from typing import Any
 import anyio
 
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.confirmation import event_of
 from airbyte_events.ends import Mark, Place, Wanted, ended_before
 from airbyte_events.errors import AirbyteError, HubClosed
 from airbyte_events.events import JobEvent, JobStatus, Origin, parse_time
-from airbyte_events.monitor import event_of
+from airbyte_events.pauses import pause
 from airbyte_events_provider.hub import HubKey, shared_hub
 from airbyte_events_provider.measures import count_end
 from airbyte_events_provider.outcome import TIMEOUT, arrival, describe, missing_records, outcome
@@ -126,4 +127,4 @@ async def _first(watch: Watch, sought: Sought) -> JobEvent:
         except HubClosed as exc:
             failures += 1
             logger.debug("waiting for %s goes on with another hub: %s", sought, exc)
-        await anyio.sleep(min(15.0, 0.5 * 2.0 ** min(failures, 10)))
+        await anyio.sleep(pause(failures, first=0.5, longest=15.0))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 import anyio
@@ -13,14 +13,22 @@ from airflow.providers.common.compat.sdk import conf
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.ends import Mark, Place, Wanted
-from airbyte_events.errors import AirbyteError, Forbidden, HubClosed, NotFound, SettingsError, Unprocessable
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteStatusError,
+    Forbidden,
+    HubClosed,
+    NotFound,
+    SettingsError,
+    Unprocessable,
+)
 from airbyte_events.events import JobEvent, JobStatus, parse_status
+from airbyte_events.pauses import pause
 from airbyte_events_provider.connections import SECTION
 from airbyte_events_provider.hub import HubKey, SharedHub, shared_hub
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 60.0
 _MOST_WORKSPACES = 10_000
 
 
@@ -68,9 +76,10 @@ async def watch_on(watch: Watch, place: Place) -> AsyncGenerator[JobEvent | Mark
     failures = 0
     while True:
         try:
-            async for item in watch_once(watch, place):
-                failures = 0
-                yield item
+            async with aclosing(watch_once(watch, place)) as items:
+                async for item in items:
+                    failures = 0
+                    yield item
         except HubClosed as exc:
             logger.debug("watching Airbyte goes on with another hub: %s", exc)
         except SettingsError as exc:
@@ -79,7 +88,7 @@ async def watch_on(watch: Watch, place: Place) -> AsyncGenerator[JobEvent | Mark
             # A watch that ends is a DAG that silently never runs again.
             logger.exception("watching Airbyte failed, beginning anew")
         failures += 1
-        await anyio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 0.5 * 2.0 ** min(failures, 10)))  # noqa: S311
+        await anyio.sleep(pause(failures, first=0.5))
 
 
 async def watch_once(watch: Watch, place: Place) -> AsyncGenerator[JobEvent | Mark, None]:
@@ -121,7 +130,7 @@ async def _located(shared: SharedHub, event: JobEvent) -> JobEvent:
         except AirbyteError as exc:
             failures += 1
             logger.warning("the workspace of connection %s is not known yet: %s", connection_id, exc)
-            await anyio.sleep(random.uniform(0.5, 1) * min(_LONGEST_PAUSE, 2.0 ** min(failures, 10)))  # noqa: S311
+            await anyio.sleep(pause(failures))
     workspace_id = known[connection_id]
     if len(known) > _MOST_WORKSPACES:
         known.popitem(last=False)
@@ -132,6 +141,9 @@ async def _workspace_of(airbyte: AirbyteClient, connection_id: str) -> str | Non
     try:
         workspace_id = (await airbyte.get_connection(connection_id)).get("workspaceId")
     except (NotFound, Forbidden, Unprocessable, ValueError) as exc:
+        if isinstance(exc, AirbyteStatusError) and exc.type is None:
+            # Not Airbyte's word: a proxy in front of it says so while it restarts.
+            raise
         logger.warning("connection %s is counted to no workspace, as Airbyte does not tell: %s", connection_id, exc)
         return None
     return workspace_id if isinstance(workspace_id, str) else None

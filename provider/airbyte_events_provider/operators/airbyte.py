@@ -25,7 +25,7 @@ from airbyte_events_provider.ledger import Ledger
 from airbyte_events_provider.lineage import lineage
 from airbyte_events_provider.links import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
 from airbyte_events_provider.outcome import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
-from airbyte_events_provider.resumption import Wanted, resume
+from airbyte_events_provider.resumption import JobWanted, resume
 from airbyte_events_provider.starting import start_in_triggerer, without_workers
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 
@@ -227,8 +227,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return self._finish(context, told, began)
 
     @property
-    def _wanted(self) -> Wanted:
-        return Wanted(
+    def _wanted(self) -> JobWanted:
+        return JobWanted(
             connection_id=self.connection_id,
             job_type=self.job_type,
             retries=self.retries or 0,

@@ -445,6 +445,15 @@ async def test_a_workspace_is_found_out_once_for_each_connection(stage: Any, sce
         assert stage.requests("GET /connections/{id}") == (0 if source == "pushed" else 2)
 
 
+async def test_i5_a_proxys_404_takes_no_connection_out_of_its_workspace(stage: Any, scene: Scene, source: str) -> None:
+    stage.sim.add_fault(Fault(kind="html", status=404, route="GET /connections/{id}", count=1))
+    async with scene.triggerer() as triggerer:
+        triggerer.start("orders", workspace_ids=stage.sim.workspace.id)
+        await scene.watched()
+        stage.end(job := stage.start())
+        await stage.until(lambda: triggerer.jobs() == [job.id])
+
+
 async def test_another_airbytes_listener_is_left(stage: Any, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     from airbyte_events.simulator import Script, Simulator, serve_simulator
 

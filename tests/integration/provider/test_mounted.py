@@ -130,9 +130,10 @@ async def test_a_webhook_becomes_an_event_on_the_feed(stage: Any, workers: Worke
     async with workers.start() as worker:
         stage.sim.workspace.set_webhook(f"{worker.url}/webhooks/default/{WEBHOOK_TOKEN}")
         stage.connect_listener(worker.url)
+        stage.listened = True
         job = stage.start()
-        firing = stage.firing(stage.trigger(job, listener_conn_id="listener"))
-        await anyio.sleep(0.3)
+        firing = stage.firing(stage.trigger(job))
+        await stage.waited_for()
         stage.end(job)
         told = await firing
         assert told["status"] == "success"

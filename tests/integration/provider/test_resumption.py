@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airbyte_events.simulator import Script
+from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.ledger import KEY
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 
@@ -155,6 +155,16 @@ async def test_a_worker_that_is_killed_while_it_asks_for_a_job_leaves_it_to_be_f
     # Airbyte's answer never came.
     task.store[KEY]["job_id"] = None
     assert (await task.attempt()).trigger.job_id == 1
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_i3_a_proxys_404_between_two_tries_is_no_reason_for_another_job(task: Task, stage: Any) -> None:
+    await task.attempt()
+    stage.end(stage.sim.world.jobs[1])
+    stage.sim.add_fault(Fault(kind="html", status=404, route="GET /jobs/{id}", count=1))
+    with pytest.raises(AirflowException, match="404"):
+        await task.attempt()
+    assert await task.attempt() == 1
     assert stage.requests("POST /jobs") == 1
 
 
