@@ -17,7 +17,7 @@ from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
 from airbyte_events.feed import Feed
 from airbyte_events.query import FILTERS, QueryError, event_filter, refuse_others, whole_id, whole_number
-from airbyte_events.settings_sources import INSTANCE_NAME
+from airbyte_events.settings.sources import INSTANCE_NAME
 from airbyte_events.sources import Sources
 from airbyte_events.store import Attempt, Delivery, DeliveryState, Outcome, StoredNotification
 from airbyte_events.targets import Target, Targets
@@ -77,7 +77,10 @@ class API:
                 return
             except AirbyteError as exc:
                 # They are watched: polling finds them when Airbyte is back.
-                logger.warning("%d jobs of %s are watched, their states not known yet: %s", len(job_ids), name, exc)
+                about = {"instance": name}
+                logger.warning(
+                    "%d jobs of %s are watched, their states not known yet: %s", len(job_ids), name, exc, extra=about
+                )
                 return
             states.update({JobRef(name, job_id): state for job_id, state in found.items()})
 

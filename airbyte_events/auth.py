@@ -6,11 +6,15 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airbyte_events.limits import Visitors
+
+ADMITTED = "airbyte_events.admitted"
+"""In the scope of a request that was let through: a function that says whether it still would be."""
 
 
 class Tokens:
@@ -76,7 +80,7 @@ class BearerAuth:
         self._known = known
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._tokens.accepts(_bearer(scope)) and not self._known(scope):
+        if scope["type"] == "http" and not self._admits(scope):
             refusal = JSONResponse(
                 {"error": "unauthorized", "message": "send one of the listener's API tokens as Authorization: Bearer"},
                 status_code=401,
@@ -84,7 +88,11 @@ class BearerAuth:
             )
             await self._visitors.refuse(scope, refusal)(scope, receive, send)
             return
+        scope[ADMITTED] = partial(self._admits, scope)
         await self._app(scope, receive, send)
+
+    def _admits(self, scope: Scope) -> bool:
+        return self._tokens.accepts(_bearer(scope)) or self._known(scope)
 
 
 def _bearer(scope: Scope) -> str:

@@ -20,7 +20,8 @@ class Certificate:
         self._certfile = certfile
         self._keyfile = keyfile or certfile
         self._loaded = self._content()
-        self.context = self._context()
+        self.context = self._shown = self._context()
+        self.context.sni_callback = self._show
 
     def renew(self) -> bool:
         """Use what the files hold now; connections that there are go on with what they began with.
@@ -31,24 +32,24 @@ class Certificate:
         content = self._content()
         if content == self._loaded:
             return False
-        self._context()  # one that is not in use: a certificate whose key has not come yet would spoil this one
-        self._load(self.context)
+        # A new context: in the one of before, a certificate with another kind of key would stay beside the new one.
+        self._shown = self._context()
         self._loaded = content
         return True
+
+    def _show(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._shown
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        self._load(context)
-        return context
-
-    def _load(self, context: ssl.SSLContext) -> None:
         try:
             # A password is not asked for: nobody is there to give it.
             context.load_cert_chain(self._certfile, self._keyfile, password=lambda: "")
         except (OSError, ValueError) as exc:
             raise _unusable(exc) from None
+        return context
 
     def _content(self) -> list[bytes]:
         try:
@@ -58,8 +59,10 @@ class Certificate:
 
 
 def _unusable(exc: OSError | ValueError) -> SettingsError:
-    fault = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or str(exc)
+    fault = str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc).lower().replace("_", " ")
+    if "pem lib" in fault:  # all that OpenSSL says of what it can't read
+        fault = "one of the two is no PEM, or the key has a password"
     return SettingsError(
-        f"AIRBYTE_EVENTS_TLS_CERTFILE: with its key it can't be used ({str(fault).lower().replace('_', ' ')});"
+        f"AIRBYTE_EVENTS_TLS_CERTFILE: with its key it can't be used ({fault});"
         " for example /etc/ssl/events.pem, with the key of the same certificate in AIRBYTE_EVENTS_TLS_KEYFILE"
     )

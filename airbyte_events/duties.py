@@ -121,7 +121,8 @@ class Duties:
                 lease = await self._store.acquire(name, self.holder, self._lease)
         except (StoreError, TimeoutError) as exc:
             if name not in self._unanswered:
-                logger.warning("whether %s can be had is not known: %s", name, str(exc) or "the store gives no answer")
+                fault = str(exc) or "the store gives no answer"
+                logger.warning("whether %s can be had is not known: %s", name, fault, extra={"lease": name})
             self._unanswered.add(name)
             return None
         self._unanswered.discard(name)
@@ -145,7 +146,7 @@ class Duties:
                 try:
                     await self._store.release(lease)
                 except StoreError as exc:
-                    logger.warning("%s could not be given back: %s", lease.name, exc)
+                    logger.warning("%s could not be given back: %s", lease.name, exc, extra={"lease": lease.name})
 
     async def _renew(self, lease: Lease, held: anyio.CancelScope) -> None:
         turn_ends = anyio.current_time() + self._turn * random.uniform(0.8, 1.0)  # noqa: S311
@@ -160,7 +161,8 @@ class Duties:
                     renewed = await self._store.acquire(lease.name, self.holder, self._lease)
             except (StoreError, TimeoutError) as exc:
                 # The deadline stays as it is.
-                logger.warning("%s is not renewed: %s", lease.name, str(exc) or "the store gives no answer")
+                fault = str(exc) or "the store gives no answer"
+                logger.warning("%s is not renewed: %s", lease.name, fault, extra={"lease": lease.name})
                 continue
             if renewed != lease:
                 held.cancel()

@@ -133,8 +133,8 @@ class JobEvent:
     :param previous_status: of the event before, in this log.
     :param started_at: when the job was created.
     :param finished_at: when it reached a terminal status.
-    :param records: committed, over all attempts.
-    :param bytes: committed, over all attempts.
+    :param records: committed: over all attempts where a webhook told them, by the last one otherwise.
+    :param bytes: the same.
     :param duration_seconds: from start to end.
     :param error: why it failed.
     :param names: of workspace, connection, source and destination.
@@ -358,6 +358,21 @@ class EventFilter:
         if len(self.instances) == 1 and len(self.job_ids) == 1:
             return JobRef(next(iter(self.instances)), next(iter(self.job_ids)))
         return None
+
+    def choices(self) -> dict[str, frozenset[int] | frozenset[str]]:
+        """The fields of an event that have to have one of some values, with these, as a database is asked for them."""
+        statuses = frozenset(status.value for status in self.statuses)
+        if self.terminal is not None:
+            kept = frozenset(status.value for status in JobStatus if status.terminal is self.terminal)
+            # Criteria that contradict each other leave a status that no job has.
+            statuses = (statuses & kept if statuses else kept) or frozenset([""])
+        fields: dict[str, frozenset[int] | frozenset[str]] = {
+            "instance": self.instances,
+            "job_id": self.job_ids,
+            "connection_id": self.connection_ids,
+            "status": statuses,
+        }
+        return {field: values for field, values in fields.items() if values}
 
     def matches(self, event: JobEvent) -> bool:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import anyio
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from airbyte_events.auth import ADMITTED
 from airbyte_events.bus import BUFFER, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
@@ -143,9 +144,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with _while_connected(receive):
-            await self._stream(send)
+            await self._stream(send, scope.get(ADMITTED, lambda: True))
 
-    async def _stream(self, send: Send) -> None:
+    async def _stream(self, send: Send, admitted: Callable[[], bool]) -> None:
         feed, after = self._feed, self._after
         ends = anyio.current_time() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
         hello = {"epoch": feed.store.epoch, "head": feed.cursor(feed.bus.position), "heartbeat": feed.heartbeat}
@@ -156,7 +157,7 @@ class EventStream(Response):
         while reason is None:
             try:
                 with feed.bus.subscribe(after=after, wanted=self._wanted) as events:
-                    reason = await self._follow(send, events, ends)
+                    reason = await self._follow(send, events, ends, admitted)
             except CursorExpired as exc:
                 after = await self._reset(send, str(exc))
             except StoreError:
@@ -164,7 +165,7 @@ class EventStream(Response):
         await _send(send, Frame(event="goaway", data=json.dumps({"reason": reason})))
         await send({"type": "http.response.body", "body": b""})
 
-    async def _follow(self, send: Send, events: Subscription, ends: float) -> str:
+    async def _follow(self, send: Send, events: Subscription, ends: float, admitted: Callable[[], bool]) -> str:
         """Send what comes until the stream has to end; the reason is returned."""
         heartbeat = self._feed.heartbeat
         while (left := ends - anyio.current_time()) > 0:
@@ -174,6 +175,8 @@ class EventStream(Response):
                     batch = await events.receive(_BATCH)
             except anyio.EndOfStream:
                 return "drain"
+            if not admitted():
+                return "token"
             if batch:
                 await _send_bytes(send, b"".join(map(self._feed.frame, batch)))
             else:

@@ -7,7 +7,6 @@ process. It is sent at least once: a process that ends between an answer and its
 from __future__ import annotations
 
 import logging
-import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ import httpx
 from airbyte_events.answers import UNPACKED, AnswerRefused, no_cookies, read_body
 from airbyte_events.errors import StoreError
 from airbyte_events.events import utcnow
+from airbyte_events.pauses import pause
 from airbyte_events.store import Attempt, Delivery, DeliveryState, EventStore
 from airbyte_events.targets import FORWARDED, Target, Targets
 
@@ -62,7 +62,7 @@ class Patience:
 
     def delay(self, failures: int, cap: float) -> float:
         """Seconds to wait after so many failures: exponential, with jitter."""
-        return random.uniform(0.5, 1) * min(cap, self.base * 2.0 ** min(failures - 1, 30))  # noqa: S311
+        return pause(failures - 1, first=self.base, longest=cap)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

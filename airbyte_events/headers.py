@@ -11,14 +11,16 @@ _PAGE = (
 )
 
 _ANYWHERE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_NOT_KEPT = (b"cache-control", b"no-store")
 _ELSEWHERE = [*_ANYWHERE, (b"content-security-policy", _NOTHING)]
+ELSEWHERE = [*_ELSEWHERE, _NOT_KEPT]
+"""Those of whatever is no page and does not say how long it is to be kept."""
 _ON_PAGES = [
     *_ANYWHERE,
     (b"content-security-policy", _PAGE),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-_NOT_KEPT = (b"cache-control", b"no-store")
 
 
 class SecurityHeaders:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 from collections.abc import Collection
 from datetime import datetime, timedelta, timezone
 
@@ -14,6 +13,7 @@ from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import JobEvent, JobRef, Origin, utcnow
 from airbyte_events.monitor import BURST, Monitor
 from airbyte_events.notifications import Notification, parse
+from airbyte_events.pauses import pause
 from airbyte_events.store import EventStore, Outcome, StoredNotification
 from airbyte_events.tracing import record
 
@@ -119,8 +119,7 @@ class Inbox:
 
     def _retry_later(self) -> None:
         self._retries += 1
-        delay = min(self._retry, 2.0 ** min(self._retries, 10))
-        self._retry_at = anyio.current_time() + delay * random.uniform(0.5, 1)  # noqa: S311
+        self._retry_at = anyio.current_time() + pause(self._retries, longest=self._retry)
 
     async def _next(self, after: int) -> list[StoredNotification]:
         # What comes while Airbyte may not be asked is asked for together.

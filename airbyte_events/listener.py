@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,13 +17,16 @@ from pydantic import SecretStr
 from starlette.types import ASGIApp
 
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.exchange import Observer
 from airbyte_events.answers import no_cookies
 from airbyte_events.api import API
 from airbyte_events.app import create_app
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import EventBus
 from airbyte_events.certificate import Certificate
+from airbyte_events.connections import MOST, Bounds
 from airbyte_events.duties import Duties, Work
+from airbyte_events.ending import on_signal
 from airbyte_events.errors import LeaseLost, SettingsError, StoreError
 from airbyte_events.feed import Feed
 from airbyte_events.forwarding import Forwarder
@@ -34,12 +34,12 @@ from airbyte_events.greeting import announce, report
 from airbyte_events.headers import SecurityHeaders
 from airbyte_events.health import StoreHealth
 from airbyte_events.limits import Visitors
-from airbyte_events.logs import configure_logging, log_event
+from airbyte_events.logs import about, configure_logging, log_event
 from airbyte_events.metrics import Metrics, MetricsPage
 from airbyte_events.polling import Ticks
 from airbyte_events.retention import Retention
 from airbyte_events.rotation import Secrets, credentials_of, digests_of
-from airbyte_events.server import Server, allow_open_files, bind, url_of
+from airbyte_events.server import Server, allow_open_files, bind, connections_for, url_of
 from airbyte_events.settings import InstanceSettings, Settings
 from airbyte_events.sources import Sources
 from airbyte_events.status import Status
@@ -87,10 +87,11 @@ def _work(sources: Sources, forwarder: Forwarder) -> Work:
     """What is done for an instance by the one listener that holds its lease."""
 
     async def work(lease: Lease) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(forwarder.run)
-            await sources.run(lease)
-            tasks.cancel_scope.cancel()
+        with about(instance=sources.instance):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(forwarder.run)
+                await sources.run(lease)
+                tasks.cancel_scope.cancel()
 
     return work
 
@@ -132,10 +133,10 @@ async def assemble(
         EventBus(store) as bus,
         contextlib.AsyncExitStack() as stack,
     ):
-        metrics = Metrics()
+        metrics = Metrics(settings.instances)
         options: dict[str, Any] = {"transport": transport, "verify": httpx.create_ssl_context()}
         clients = {
-            name: _client(await stack.enter_async_context(_http(event_hooks=metrics.hooks(name), **options)), each)
+            name: _client(await stack.enter_async_context(_http(**options)), each, metrics.requests(name))
             for name, each in settings.instances.items()
         }
         new_tokens: dict[str, str] = {}
@@ -179,8 +180,8 @@ async def assemble(
         listener = Listener(
             app=create_app(
                 API(feed, sources, targets),
-                Status(store, bus, sources, duties, unready),
-                MetricsPage(metrics, store, feed, sources, duties),
+                Status(store, bus, sources, duties, unready, metrics.webhook_answers),
+                MetricsPage(metrics, store, feed, sources, duties, unready),
                 None if apart else receiver,
                 api_tokens,
                 unready,
@@ -218,50 +219,54 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     certificate = None
     if settings.tls_certfile is not None:
         certificate = Certificate(settings.tls_certfile, settings.tls_keyfile)
-    allow_open_files()
+    files = allow_open_files()
     with contextlib.ExitStack() as stack:
         wanted = [(settings.host, settings.port), *([settings.webhook_apart] if settings.webhook_apart else [])]
         bound = [stack.enter_context(_bind(*address)) for address in wanted]
-        anyio.run(_serve, settings, reload, bound, certificate)
+        most = connections_for(files, len(bound))
+        if most < MOST:
+            logger.warning(
+                "%d files may be open, which is enough for %d connections instead of %d: raise it with ulimit -n, or"
+                " LimitNOFILE of a systemd unit",
+                *(files, most, MOST),
+            )
+        anyio.run(_serve, settings, reload, bound, certificate, most)
     return 0
 
 
 async def _serve(
-    settings: Settings, reload: Callable[[], Settings], bound: list[socket.socket], certificate: Certificate | None
+    settings: Settings,
+    reload: Callable[[], Settings],
+    bound: list[socket.socket],
+    certificate: Certificate | None,
+    most: int,
 ) -> None:
-    # The signals first: one that comes while the store opens waits there.
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    # The signals first: one that comes while the store opens ends that.
+    with anyio.CancelScope() as opening:
+        on_signal(opening.cancel)
         async with assemble(settings, certificate=certificate) as listener:
             apps = [listener.app, *([listener.receiver_app] if listener.receiver_app else [])]
             tls = None if certificate is None else certificate.context
-            servers = [Server(app, timeout_graceful_shutdown=DRAIN_SECONDS, tls=tls) for app in apps]
+            servers = [
+                Server(app, bounds=Bounds(most=most), timeout_graceful_shutdown=DRAIN_SECONDS, tls=tls) for app in apps
+            ]
+
+            def end() -> None:
+                listener.drain()
+                for server in servers:
+                    server.should_exit = True
+
+            on_signal(end)
             scheme = "https" if settings.tls_certfile else "http"
             announce(settings, listener.new_tokens, [url_of(each, scheme=scheme) for each in bound])
             async with _http() as http, anyio.create_task_group() as tasks:
                 tasks.start_soon(report, settings, http, listener.store)
-                tasks.start_soon(_stop_on_signal, signals, listener, servers)
                 tasks.start_soon(listener.secrets.follow, reload)
                 async with anyio.create_task_group() as serving:
                     for server, where in zip(servers, bound, strict=True):
                         serving.start_soon(server.serve, [where])
                 tasks.cancel_scope.cancel()
     logger.info("stopped")
-
-
-async def _stop_on_signal(signals: AsyncIterator[signal.Signals], listener: Listener, servers: list[Server]) -> None:
-    first = await anext(signals)
-    # The second one is not left to the event loop: it works whatever that is busy with, until the very end.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, _exit_at_once)
-    logger.info("%s: finishing what is under way; once more to stop at once", first.name)
-    listener.drain()
-    for server in servers:
-        server.should_exit = True
-
-
-def _exit_at_once(number: int, frame: object) -> None:
-    os.write(sys.stderr.fileno(), f"{signal.Signals(number).name} again: stopping at once\n".encode())
-    os._exit(128 + number)
 
 
 async def _tokens(store: EventStore, name: str, given: tuple[SecretStr, ...], new: dict[str, str]) -> Tokens:
@@ -285,13 +290,14 @@ def _http(**options: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(follow_redirects=False, cookies=no_cookies(), **options)
 
 
-def _client(http: httpx.AsyncClient, instance: InstanceSettings) -> AirbyteClient:
+def _client(http: httpx.AsyncClient, instance: InstanceSettings, observe: Observer) -> AirbyteClient:
     return AirbyteClient(
         http,
         instance.airbyte_url,
         credentials=credentials_of(instance),
         token_url=instance.token_url,
         workspace_ids=instance.workspace_ids,
+        on_request=observe,
     )
 
 

@@ -1,28 +1,46 @@
 """How log lines are written: for people, or as JSON objects for what collects them.
 
-What a line is about comes as fields: ``logger.info("…", extra={"instance": …, "job_id": …, "cursor": …})``.
+What a line is about comes as fields: ``logger.info("…", extra={"instance": …, "job_id": …, "cursor": …})``, or for all
+that is logged meanwhile: ``with about(instance=…):``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import datetime, timezone
 
 from airbyte_events.events import JobEvent
+from airbyte_events.settings.sources import shown
 
 logger = logging.getLogger(__name__)
 
 # What every record has, and what libraries put there for formatters of their own.
 _NO_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
+_about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
+
+
+@contextlib.contextmanager
+def about(**fields: str) -> Iterator[None]:
+    """What is logged meanwhile has these fields, in tasks that are begun meanwhile, too."""
+    token = _about.set((_about.get() or {}) | fields)
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
 
 def _fields(record: logging.LogRecord) -> dict[str, int | str]:
     given = {name: value for name, value in vars(record).items() if name not in _NO_FIELDS and value is not None}
-    return {name: value if isinstance(value, (int, str)) else str(value) for name, value in given.items()}
+    return (_about.get() or {}) | {
+        name: value if isinstance(value, (int, str)) else str(value) for name, value in given.items()
+    }
 
 
 class ConsoleLines(logging.Formatter):
@@ -34,7 +52,8 @@ class ConsoleLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The line, without what was raised."""
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        return super().formatMessage(record) + fields
+        # Some of it was written by others: a line stays one, and a terminal has nothing to obey.
+        return shown(super().formatMessage(record).rstrip() + fields)
 
 
 class JSONLines(logging.Formatter):

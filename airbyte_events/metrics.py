@@ -7,13 +7,12 @@ connection.
 
 from __future__ import annotations
 
-import re
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
-import httpx
+import anyio
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,70 +22,80 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airbyte_events import __version__
+from airbyte_events.airbyte.exchange import Observer
 from airbyte_events.duties import Duties
-from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobStatus, Origin, utcnow
+from airbyte_events.errors import StoreError
+from airbyte_events.events import JobEvent, JobStatus, Origin, utcnow
 from airbyte_events.feed import Feed
 from airbyte_events.sources import Sources
-from airbyte_events.store import EventStore, StoreStats
+from airbyte_events.store import EventStore, Outcome, StoreStats
 
 _ANSWERS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 _LAGS = (0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 3600)
 
+STORE_SECONDS = 2.0
+"""What the store does not tell in time is left out: the rest, such as refused webhooks, is wanted all the more."""
+
+_ANSWERED = (200, 202, 400, 413, 503)
+_REFUSED = (404, 429)
+_SETTLED = (Outcome.CONFIRMED, Outcome.UNCONFIRMED, Outcome.UNKNOWN_JOB)
+
 
 class Metrics:
-    """The numbers of one listener that are counted as things happen; the others are read when somebody asks."""
+    """The numbers of one listener that are counted as things happen; the others are read when somebody asks.
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    :param instances: by name. What alerts ask for is there from the start, at 0: of a series that begins at 1
+        Prometheus sees no increase.
+    """
+
+    def __init__(self, instances: Iterable[str]) -> None:
+        self._registry = CollectorRegistry()
         self._webhooks = Counter(
             "airbyte_events_webhook_requests",
             "Requests to the webhook receiver, by the answer: 202 taken, 200 taken and nothing to confirm.",
             ["airbyte", "status"],
-            registry=self.registry,
+            registry=self._registry,
         )
         self._answers = Histogram(
             "airbyte_events_webhook_answer_seconds",
             "From a webhook's request to the answer.",
             buckets=_ANSWERS,
-            registry=self.registry,
+            registry=self._registry,
         )
         self.commits = Histogram(
             "airbyte_events_notification_commit_seconds",
             "How long a notification took to be durable.",
             buckets=_ANSWERS,
-            registry=self.registry,
+            registry=self._registry,
         )
         self._requests = Counter(
             "airbyte_events_airbyte_requests",
-            "Requests to Airbyte's API; those that are no responses as well got no answer.",
-            ["airbyte", "route"],
-            registry=self.registry,
-        )
-        self._responses = Counter(
-            "airbyte_events_airbyte_responses",
-            "Its answers.",
+            "Requests to Airbyte's API, by the answer's status, or none; POST /applications/token is for a new token.",
             ["airbyte", "route", "status"],
-            registry=self.registry,
+            registry=self._registry,
         )
         self._events = Counter(
             "airbyte_events_job_events",
             "Events that entered the log, whichever listener found them.",
             ["airbyte", "status", "origin"],
-            registry=self.registry,
+            registry=self._registry,
         )
         self._lags = Histogram(
             "airbyte_events_detection_lag_seconds",
             "From a job's end to the listener's knowledge of it. Webhooks tell ends in whole seconds.",
             ["airbyte", "origin"],
             buckets=_LAGS,
-            registry=self.registry,
+            registry=self._registry,
         )
-        self._missed = Counter(
-            "airbyte_events_missed_webhooks",
-            "Syncs that succeeded or failed, and that a look found first.",
-            ["airbyte"],
-            registry=self.registry,
-        )
+        for status in _REFUSED:
+            self._webhooks.labels("", status)
+        for name in instances:
+            for status in _ANSWERED:
+                self._webhooks.labels(name, status)
+            for origin in Origin:
+                self._lags.labels(name, origin.value)
+                for state in filter(lambda each: each.terminal, JobStatus):
+                    self._events.labels(name, state.value, origin.value)
 
     def take(self, event: JobEvent) -> None:
         """Count an event that has entered the log."""
@@ -95,9 +104,6 @@ class Metrics:
         if event.terminal and event.finished_at is not None:
             lag = (event.observed_at - event.finished_at).total_seconds()
             self._lags.labels(instance, event.origin.value).observe(max(0.0, lag))
-        announceable = event.job_type in PUSHED_JOB_TYPES and event.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
-        if announceable and event.origin is Origin.POLL:
-            self._missed.labels(instance).inc()
 
     def measured(self, receiver: ASGIApp) -> ASGIApp:
         """The webhook receiver, its answers counted."""
@@ -109,7 +115,7 @@ class Metrics:
                 if message["type"] == "http.response.start":
                     status = message["status"]
                     # Whoever is refused may name whatever they like.
-                    instance = "" if status in (404, 429) else scope["path"].split("/")[-2]
+                    instance = "" if status in _REFUSED else scope["path"].split("/")[-2]
                     self._webhooks.labels(instance, status).inc()
                     self._answers.observe(time.perf_counter() - began)
                 await send(message)
@@ -118,28 +124,28 @@ class Metrics:
 
         return app
 
-    def hooks(self, instance: str) -> dict[str, list[Callable[..., Any]]]:
-        """``event_hooks`` of the client that an instance is asked by."""
+    def webhook_answers(self) -> dict[str, int]:
+        """How many webhooks were answered, by the HTTP status."""
+        answers: dict[str, int] = {}
+        for sample in next(iter(self._webhooks.collect())).samples:
+            if sample.name.endswith("_total") and sample.value:
+                status = sample.labels["status"]
+                answers[status] = answers.get(status, 0) + int(sample.value)
+        return answers
 
-        async def asked(request: httpx.Request) -> None:
-            self._requests.labels(instance, route_of(request)).inc()
+    def requests(self, instance: str) -> Observer:
+        """What counts the requests of the client that an instance is asked by."""
+        return lambda route, status: self._requests.labels(instance, route, status or "none").inc()
 
-        async def answered(response: httpx.Response) -> None:
-            self._responses.labels(instance, route_of(response.request), response.status_code).inc()
-
-        return {"request": [asked], "response": [answered]}
-
-
-def route_of(request: httpx.Request) -> str:
-    """What is asked for, without what tells one thing from another: ``GET jobs/{id}``."""
-    known = re.search(r"/(applications/token|[a-z]+)(/[^/]+)?$", request.url.path)
-    if known is None:
-        return "other"
-    return f"{request.method} {known[1]}" + ("/{id}" if known[2] else "")
+    def families(self) -> Iterable[Metric]:
+        """All that was counted. When counting began is left out: it would be one more series for each."""
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
 
-class _Now(Collector):
-    """What is so at this moment."""
+class _Told(Collector):
+    """What is told on one page."""
 
     def __init__(self, families: Iterable[Metric]) -> None:
         self._families = families
@@ -149,7 +155,10 @@ class _Now(Collector):
 
 
 class MetricsPage:
-    """``GET /metrics``."""
+    """``GET /metrics``.
+
+    :param unready: what is not ready, by part.
+    """
 
     def __init__(
         self,
@@ -158,12 +167,14 @@ class MetricsPage:
         feed: Feed,
         sources: Mapping[str, Sources],
         duties: Duties,
+        unready: Callable[[], dict[str, str]],
     ) -> None:
         self._metrics = metrics
         self._store = store
         self._feed = feed
         self._sources = sources
         self._duties = duties
+        self._unready = unready
 
     @property
     def route(self) -> Route:
@@ -171,38 +182,29 @@ class MetricsPage:
 
     async def tell(self, request: Request) -> Response:
         """All numbers, as Prometheus reads them."""
-        watched = {name: len(await self._store.watched(name)) for name in self._sources}
-        now = CollectorRegistry()
-        now.register(
-            _Now(
-                [
-                    *_store(await self._store.stats()),
-                    *await self._queues(),
-                    *self._listener(),
-                    *self._instances(watched),
-                ]
-            )
-        )
-        body = generate_latest(self._metrics.registry) + generate_latest(now)
-        return Response(body, media_type=CONTENT_TYPE_LATEST)
+        stored: list[Metric] = []
+        with contextlib.suppress(StoreError), anyio.move_on_after(STORE_SECONDS):
+            stored = [*_store(await self._store.stats()), *await self._queues()]
+        told = _Told([*self._metrics.families(), *self._listener(), *self._instances(), *stored])
+        return Response(generate_latest(told), media_type=CONTENT_TYPE_LATEST)
 
     async def _queues(self) -> Iterable[Metric]:
-        """How long the next in line of each queue has waited, 0 where nobody does."""
-        confirmed = GaugeMetricFamily(
+        """How long the next in line of each queue has waited, 0 where nobody does, and how many jobs are waited for."""
+        watched = _each("airbyte_events_watched_jobs", "Jobs that somebody waits for, at whichever listener.")
+        confirmed = _each(
             "airbyte_events_notifications_oldest_pending_seconds",
             "Since when the oldest notification waits to be confirmed.",
-            labels=["airbyte"],
         )
-        forwarded = GaugeMetricFamily(
+        forwarded = _each(
             "airbyte_events_deliveries_overdue_seconds",
             "Since when a notification could be forwarded that has not been.",
-            labels=["airbyte"],
         )
         for name in self._sources:
+            watched.add_metric([name], len(await self._store.watched(name)))
             pending = await self._store.pending(name, limit=1)
             confirmed.add_metric([name], _age(pending[0].received_at if pending else None))
             forwarded.add_metric([name], _age(await self._store.next_due(name)))
-        return confirmed, forwarded
+        return watched, confirmed, forwarded
 
     def _listener(self) -> Iterable[Metric]:
         bus = self._feed.bus
@@ -210,9 +212,12 @@ class MetricsPage:
         info.add_metric([__version__], 1)
         yield info
         yield _gauge(
-            "airbyte_events_subscriptions",
-            "Who follows events: streams, pages that wait, and the listener itself.",
-            bus.subscriptions,
+            "airbyte_events_ready",
+            "Whether webhooks can be stored and events read; while not, what the store knows is missing here.",
+            not self._unready(),
+        )
+        yield _gauge(
+            "airbyte_events_subscriptions", "Who follows events: streams, and pages that wait.", bus.subscriptions
         )
         yield _gauge(
             "airbyte_events_subscription_lag_events", "How far the slowest of them is behind the log's head.", bus.lag
@@ -227,23 +232,23 @@ class MetricsPage:
             held.add_metric([name], name in self._duties.held)
         yield held
 
-    def _instances(self, watched: Mapping[str, int]) -> Iterable[Metric]:
-        names = ["airbyte"]
-        gauges = {
-            "airbyte_events_watched_jobs": "Jobs that somebody waits for, at whichever listener.",
-            "airbyte_events_push_proven": "Whether webhooks came before looks of late; where the lease is held.",
-            "airbyte_events_failed_looks": "Looks in a row that got no answer; where the lease is held.",
-            "airbyte_events_backoff_seconds": "Until Airbyte may be asked again.",
+    def _instances(self) -> Iterable[Metric]:
+        backoff = _each("airbyte_events_backoff_seconds", "Until Airbyte may be asked again.")
+        proven = _each(
+            "airbyte_events_push_proven", "Whether webhooks came before looks of late; where the lease is held."
+        )
+        failed = _each("airbyte_events_failed_looks", "Looks in a row that got no answer; where the lease is held.")
+        meanings = {
+            "looks": ("looks", "Looks at all that has changed."),
+            "cut": ("cut_looks", "Those that did not take in all of it."),
+            "reads": ("reads", "Jobs that were read one by one."),
+            "contradictions": ("contradictions", "Jobs that were told to have ended otherwise than they had."),
+            "announced": ("announced_syncs", "Syncs whose success or failure a webhook had told before it was known."),
+            "missed": ("missed_webhooks", "Syncs that succeeded or failed, and that a look found first."),
         }
-        counters = {
-            "looks": "Looks at all that has changed.",
-            "reads": "Jobs that were read one by one.",
-            "contradictions": "Jobs that were told to have ended otherwise than they had.",
-            "cut": "Looks that did not take in all that had changed.",
-        }
-        families = {name: GaugeMetricFamily(name, text, labels=names) for name, text in gauges.items()}
         counted = {
-            name: CounterMetricFamily(f"airbyte_events_{name}", text, labels=names) for name, text in counters.items()
+            counter: CounterMetricFamily(f"airbyte_events_{name}", text, labels=["airbyte"])
+            for counter, (name, text) in meanings.items()
         }
         settled = CounterMetricFamily(
             "airbyte_events_confirmations",
@@ -251,17 +256,16 @@ class MetricsPage:
             labels=["airbyte", "outcome"],
         )
         for name, each in self._sources.items():
-            families["airbyte_events_watched_jobs"].add_metric([name], watched[name])
-            families["airbyte_events_backoff_seconds"].add_metric([name], each.airbyte.backing_off)
+            backoff.add_metric([name], each.airbyte.backing_off)
             if each.monitor is not None:
-                families["airbyte_events_push_proven"].add_metric([name], each.monitor.push_proven)
+                proven.add_metric([name], each.monitor.push_proven)
             if each.poller is not None:
-                families["airbyte_events_failed_looks"].add_metric([name], each.poller.failures)
-            for counter in counters:
-                counted[counter].add_metric([name], getattr(each.counters, counter))
-            for outcome, count in each.counters.settled.items():
-                settled.add_metric([name, outcome], count)
-        return [*families.values(), *counted.values(), settled]
+                failed.add_metric([name], each.poller.failures)
+            for counter, family in counted.items():
+                family.add_metric([name], getattr(each.counters, counter))
+            for outcome in _SETTLED:
+                settled.add_metric([name, outcome.value], each.counters.settled.get(outcome.value, 0))
+        return [backoff, proven, failed, *counted.values(), settled]
 
 
 def _store(stats: StoreStats) -> Iterable[Metric]:
@@ -285,3 +289,7 @@ def _age(moment: datetime | None) -> float:
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
+
+
+def _each(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["airbyte"])

@@ -283,7 +283,6 @@ _PATHS: dict[str, dict[str, Any]] = {
             "security": [],
             "responses": {
                 "200": {"description": "They.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-                "503": _refused("Unavailable"),
             },
         }
     },

@@ -181,6 +181,18 @@ SCHEMAS: dict[str, Schema] = {
             started_at=_TIME,
             subscriptions={**_COUNT, "description": "Who follows events: streams, and pages that wait."},
             faults={"type": "object", "description": "What is not ready, by part.", "additionalProperties": TEXT},
+            webhooks={
+                "type": "object",
+                "description": "Webhooks answered since the start, by the HTTP status; 404 and 429 are refusals.",
+                "additionalProperties": _COUNT,
+            },
+        ),
+        leases=array(
+            _object(
+                "What one listener at a time does for all that share the store.",
+                name={**TEXT, "description": "`sources/INSTANCE` or `retention`."},
+                holder={**TEXT, "description": "The `name` of the listener that does it."},
+            )
         ),
         store=_object(
             "How large the store is.",
@@ -217,7 +229,7 @@ SCHEMAS: dict[str, Schema] = {
     "ResetFrame": _object("`data` of a frame that says: read the states again, what was between is lost.", reason=TEXT),
     "Goaway": _object(
         "`data` of a stream's last frame: connect again.",
-        reason={"type": "string", "enum": ["drain", "age", "store"]},
+        reason={"type": "string", "enum": ["drain", "age", "store", "token"]},
     ),
 }
 """By name."""

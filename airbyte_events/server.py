@@ -19,10 +19,13 @@ try:
 except ImportError:  # on Windows
     resource = None  # type: ignore[assignment, unused-ignore]
 
-from airbyte_events.connections import LARGEST_HEAD, BoundedProtocol, Bounds
+from airbyte_events.connections import LARGEST_HEAD, MOST, BoundedProtocol, Bounds
 
 HANDSHAKE_SECONDS = 10.0
 """The longest beginning of TLS."""
+
+_OTHER_FILES = 256
+"""The store's, and connections of our own."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -47,14 +50,27 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def allow_open_files(wanted: int = 8_192) -> None:
-    """Have as many open files as are wanted and may be had: often it is 1,024 of far more."""
+def allow_open_files(wanted: int = 16_384) -> int:
+    """Have as many open files as are wanted and may be had: often it is 1,024 of far more.
+
+    :return: how many that is.
+    """
     if resource is None:
-        return
+        return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
+def connections_for(files: int, servers: int = 1) -> int:
+    """How many connections each server may have, so that as many again can be told that there are too many, and none
+    waits in vain to be accepted.
+
+    :param files: how many may be open.
+    """
+    return max(1, min(MOST, (files - _OTHER_FILES) // (2 * servers)))
 
 
 def url_of(bound: socket.socket, *, scheme: str = "http") -> str:

@@ -12,6 +12,7 @@ from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.inbox import Inbox
+from airbyte_events.logs import about
 from airbyte_events.monitor import Monitor
 from airbyte_events.polling import Poller, Ticks
 from airbyte_events.store import EventStore, Lease
@@ -62,7 +63,8 @@ class Sources:
         """
         told: dict[int, JobEvent | None] = {}
         try:
-            told = await self._asking.tell(job_ids)
+            with about(instance=self.instance):
+                told = await self._asking.tell(job_ids)
         finally:
             over = {job_id for job_id, state in told.items() if state is None or state.terminal}
             refs = [JobRef(self.instance, job_id) for job_id in job_ids if job_id not in over]

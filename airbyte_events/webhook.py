@@ -34,6 +34,10 @@ MAX_BODY = 64 * 1024
 STORE_SECONDS = 2.0
 """What takes longer to store is refused: Airbyte's job completion waits for the answer."""
 
+MOST_AT_ONCE = 1000
+"""Notifications that are being stored at a time: about as many as a store takes in a second. What comes beyond that is
+refused at once, so that one in trouble takes up neither the memory nor all connections."""
+
 
 _PATH = re.compile("/webhooks/([^/]+)/([^/]+)")
 
@@ -75,6 +79,8 @@ class Receiver:
         self._targets = targets or {}
         self._doubt = doubt
         self._kept = kept
+        self._storing = 0
+        self._overloaded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(scope, receive)
@@ -88,8 +94,12 @@ class Receiver:
         try:
             body = await _body(scope, receive)
         except ClientDisconnect:
+            logger.warning("a notification of %s broke off before its end", instance, extra={"instance": instance})
             return None
         if body is None:
+            logger.warning(
+                "rejected a notification of %s: more than %d bytes", instance, MAX_BODY, extra={"instance": instance}
+            )
             return _refuse(413, f"a notification has at most {MAX_BODY} bytes")
         notification: Notification | None = None
         targets: list[str] = []
@@ -100,14 +110,28 @@ class Receiver:
                 targets = self._targets[instance].of(notification.kind, body)
         except NotificationError as exc:
             fault = str(exc)
+        if self._storing >= MOST_AT_ONCE:
+            if not self._overloaded:
+                logger.error("%d notifications are being stored: what comes beyond that is refused", MOST_AT_ONCE)
+            self._overloaded = True
+            return _refuse(503, "too many notifications are being stored", {"Retry-After": "5"})
+        self._storing += 1
         try:
             with anyio.fail_after(STORE_SECONDS):
                 return await self._keep(instance, body, notification, targets, fault)
         except (StoreError, TimeoutError) as exc:
-            logger.error("a notification of %s could not be stored: %s", instance, str(exc) or "it took too long")
+            logger.error(
+                "a notification of %s could not be stored: %s",
+                instance,
+                str(exc) or "it took too long",
+                extra={"instance": instance},
+            )
             if self._doubt is not None:
                 self._doubt()
             return _refuse(503, "the notification could not be stored", {"Retry-After": "5"})
+        finally:
+            self._storing -= 1
+            self._overloaded = self._overloaded and self._storing > 0
 
     def _instance(self, scope: Scope) -> str | None:
         """Which instance's notification it is, if it is one and may be."""

@@ -31,8 +31,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pgbouncer", action="store_true", help="stores reach PostgreSQL by way of pgbouncer")
+
+
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres_url(pytestconfig: pytest.Config) -> Iterator[str]:
     """A database of a PostgreSQL server, for schemas with names of their own: of the one that the environment variable
     names, or of one that runs meanwhile. Environments without the driver do without these tests."""
     pytest.importorskip("psycopg", reason="the environment has no PostgreSQL driver")
@@ -42,7 +46,13 @@ def postgres_url() -> Iterator[str]:
     from tests.postgres_server import running
 
     with running() as server:
-        yield server.url()
+        if not pytestconfig.getoption("--pgbouncer"):
+            yield server.url()
+            return
+        from tests.pgbouncer import pgbouncer
+
+        with pgbouncer(server) as url:
+            yield url
 
 
 @dataclass

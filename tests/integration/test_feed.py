@@ -105,6 +105,7 @@ class Rig:
     http: httpx.AsyncClient
     url: str
     token: str
+    tokens: Tokens
 
     def cursor(self, sequence: int) -> str:
         return f"{self.store.epoch}-{sequence}"
@@ -140,7 +141,8 @@ async def feeding(store: EventStore, **options: Any) -> AsyncIterator[Rig]:
     token = new_token()
     async with store, EventBus(store) as bus:
         feed = Feed(bus, store, {"default": SOURCE}, **options)
-        app = create_app(API(feed, {}), None, None, None, Tokens([digest_of(token)]), dict)
+        tokens = Tokens([digest_of(token)])
+        app = create_app(API(feed, {}), None, None, None, tokens, dict)
         headers = {"Authorization": f"Bearer {token}"}
         async with (
             serving(app, timeout_graceful_shutdown=2) as url,
@@ -148,7 +150,7 @@ async def feeding(store: EventStore, **options: Any) -> AsyncIterator[Rig]:
                 base_url=url, headers=headers, trust_env=False, timeout=10, limits=httpx.Limits(max_connections=None)
             ) as http,
         ):
-            yield Rig(store, bus, http, url, token)
+            yield Rig(store, bus, http, url, token, tokens)
             bus.close()
 
 
@@ -269,6 +271,22 @@ class TestStream:
             while frame.event == "bookmark":
                 frame = await stream.next()
             assert (frame.event, json.loads(frame.data)) == ("goaway", {"reason": "age"})
+
+    async def test_says_goaway_when_its_token_is_taken_away(self) -> None:
+        """Within a heartbeat, and before it tells of anything more."""
+        async with feeding(MemoryStore(), heartbeat=0.05) as rig:
+            async with rig.stream() as stream:
+                await stream.named("hello")
+                rig.tokens.replace([digest_of(rig.token), digest_of("another")])
+                await rig.append(event(1))
+                while (frame := await stream.next()).event == "bookmark":
+                    pass
+                assert frame.event == "job"
+                rig.tokens.replace([digest_of("another")])
+                while (frame := await stream.next()).event == "bookmark":
+                    pass
+                assert (frame.event, json.loads(frame.data)) == ("goaway", {"reason": "token"})
+            assert (await rig.page()).status_code == 401
 
     async def test_says_goaway_when_the_log_can_not_be_read(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

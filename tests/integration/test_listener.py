@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -232,6 +233,29 @@ async def test_i8_ends_within_5_s_though_clients_do_not(tmp_path: Path) -> None:
         listener.signal(signal.SIGTERM)
         assert await listener.ended(within=8) == 0
         assert time.monotonic() - began < 5.5
+
+
+async def test_i8_ends_within_5_s_though_a_disk_does_not_answer(tmp_path: Path) -> None:
+    """A thread that reads can't be cancelled: here a file that gives nothing, as one on a network's disk may."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(API_TOKEN)
+    settings = {"API_TOKENS_FILE": str(tokens), "WEBHOOK_TOKENS": WEBHOOK_TOKEN}
+    async with airbyte() as simulator, listening(tmp_path, simulator.url, **settings) as listener:
+        tokens.unlink()
+        os.mkfifo(tokens)
+        reading = None
+        with anyio.fail_after(20):
+            while reading is None:
+                # There is nobody to write to until it is read.
+                with contextlib.suppress(OSError):
+                    reading = os.open(tokens, os.O_WRONLY | os.O_NONBLOCK)
+                await anyio.sleep(0.02)
+        began = time.monotonic()
+        listener.signal(signal.SIGTERM)
+        assert await listener.ended(within=8) == 0
+        assert time.monotonic() - began < 5.5
+        os.close(reading)
+        assert "does not finish" in listener.log.read_text()
 
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import anyio
 import httpx
@@ -20,10 +21,13 @@ from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
+from airbyte_events.errors import StoreError
 from airbyte_events.listener import assemble
 from airbyte_events.server import serving
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from airbyte_events.store import EventStore, Receipt, StoreStats
+from airbyte_events.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -76,8 +80,29 @@ def _key(name: str, **labels: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return f"airbyte_events_{name}", tuple(sorted(labels.items()))
 
 
+class LostStore(MemoryStore):
+    """One that fails while it is told to."""
+
+    lost = False
+
+    async def stats(self) -> StoreStats:
+        self._fail()
+        return await super().stats()
+
+    async def check(self) -> None:
+        self._fail()
+
+    async def receive(self, **given: Any) -> Receipt:
+        self._fail()
+        return await super().receive(**given)
+
+    def _fail(self) -> None:
+        if self.lost:
+            raise StoreError("the store is lost")
+
+
 @asynccontextmanager
-async def listening() -> AsyncIterator[Rig]:
+async def listening(store: EventStore | None = None, *, poll_interval: float = 3600) -> AsyncIterator[Rig]:
     simulator = Simulator(client_id="client", client_secret=SECRET)
     connection = simulator.world.add_connection(Script.hanging())
     async with serve_simulator(simulator) as served:
@@ -88,10 +113,11 @@ async def listening() -> AsyncIterator[Rig]:
             store=StoreLocation(kind="memory"),
             api_tokens=[API_TOKEN],
             webhook_tokens=[WEBHOOK_TOKEN],
-            poll_interval=3600,
+            poll_interval=poll_interval,
+            poll_interval_idle=poll_interval,
         )
         async with (
-            assemble(settings) as listener,
+            assemble(settings, store=store) as listener,
             serving(listener.app) as url,
             httpx.AsyncClient(base_url=url, trust_env=False) as http,
         ):
@@ -111,6 +137,65 @@ async def test_what_is_told_from_the_start() -> None:
         for name in ("notifications_oldest_pending_seconds", "deliveries_overdue_seconds", "backoff_seconds"):
             assert samples[_key(name, airbyte="default")] == 0
         assert any(name == "airbyte_events_info" for name, _ in samples)
+        assert not [name for name, _ in samples if name.endswith("_created")]
+
+
+async def test_what_alerts_ask_the_increase_of_is_there_before_it_happens() -> None:
+    async with listening() as rig:
+        samples = await rig.samples()
+        for status in ("200", "202", "400", "413", "503"):
+            assert samples[_key("webhook_requests_total", airbyte="default", status=status)] == 0
+        for status in ("404", "429"):
+            assert samples[_key("webhook_requests_total", airbyte="", status=status)] == 0
+        for name in ("missed_webhooks_total", "contradictions_total"):
+            assert samples[_key(name, airbyte="default")] == 0
+        for outcome in ("confirmed", "unconfirmed", "unknown_job"):
+            assert samples[_key("confirmations_total", airbyte="default", outcome=outcome)] == 0
+        assert samples[_key("detection_lag_seconds_count", airbyte="default", origin="poll")] == 0
+
+
+async def test_metrics_are_told_while_the_store_is_lost() -> None:
+    store = LostStore()
+    async with listening(store) as rig:
+        assert _key("store_size_bytes") in await rig.until(1, "ready")
+        store.lost = True
+        assert await rig.announce(told(rig.job_id)) == 503
+        samples = await rig.until(0, "ready")
+        assert samples[_key("webhook_requests_total", airbyte="default", status="503")] == 1
+        assert _key("store_size_bytes") not in samples
+        store.lost = False
+        assert _key("store_size_bytes") in await rig.until(1, "ready")
+
+
+async def test_a_webhook_that_does_not_come_is_missed() -> None:
+    async with listening(poll_interval=0.5) as rig:
+        # Seen while it runs: what a look finds to have ended is news then.
+        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "failed")
+        samples = await rig.until(1, "missed_webhooks_total", airbyte="default")
+        assert samples[_key("announced_syncs_total", airbyte="default")] == 0
+        await rig.until(1, "detection_lag_seconds_count", airbyte="default", origin="poll")
+
+
+async def test_a_webhook_that_waited_for_airbyte_is_not_missed() -> None:
+    async with listening(poll_interval=0.5) as rig:
+        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+        # Neither a look nor a confirmation is answered; whichever is so first takes in what the webhook told.
+        rig.simulator.add_fault(Fault(kind="status", status=503, count=3))
+        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
+        assert await rig.announce(told(rig.job_id)) == 202
+        samples = await rig.until(1, "announced_syncs_total", airbyte="default")
+        assert samples[_key("missed_webhooks_total", airbyte="default")] == 0
+
+
+async def test_a_token_that_is_refused_is_asked_for_anew() -> None:
+    async with listening() as rig:
+        token = {"airbyte": "default", "route": "POST /applications/token", "status": "200"}
+        await rig.until(1, "airbyte_requests_total", **token)
+        rig.simulator.tokens.expire()
+        assert await rig.announce(told(rig.job_id)) == 202
+        samples = await rig.until(2, "airbyte_requests_total", **token)
+        assert samples[_key("airbyte_requests_total", airbyte="default", route="GET /jobs/{id}", status="401")] == 1
 
 
 async def test_a_webhook_is_counted_from_its_answer_to_the_event() -> None:
@@ -125,8 +210,9 @@ async def test_a_webhook_is_counted_from_its_answer_to_the_event() -> None:
         assert await rig.announce(told(rig.job_id) + b" ") == 202
         samples = await rig.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
         assert samples[_key("detection_lag_seconds_count", airbyte="default", origin="webhook")] == 1
-        assert samples[_key("airbyte_requests_total", airbyte="default", route="GET jobs/{id}")] >= 2
-        assert _key("missed_webhooks_total", airbyte="default") not in samples
+        read = _key("airbyte_requests_total", airbyte="default", route="GET /jobs/{id}", status="200")
+        assert samples[read] >= 2
+        assert samples[_key("missed_webhooks_total", airbyte="default")] == 0
 
 
 async def test_strangers_name_no_instance() -> None:
@@ -176,11 +262,15 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
                     if found := re.search(r"listens on (http://\S+)\n[^$]*/webhooks/", said):
                         break
                 url = found[1]  # type: ignore[index]
+                # The next look is minutes away: the end is learnt by webhook.
+                while 'origin="poll",status="running"} 1' not in (await http.get(f"{url}/metrics")).text:
+                    pass
+                simulator.add_fault(Fault(kind="status", status=503, count=1, route="GET /jobs/{id}"))
                 simulator.world.end_job(job, "succeeded")
                 webhook = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
                 assert (await http.post(webhook, content=told(job.id))).status_code == 202
                 # It is counted, then logged, in one breath.
-                while 'status="succeeded"' not in (await http.get(f"{url}/metrics")).text:
+                while 'origin="webhook",status="succeeded"} 1' not in (await http.get(f"{url}/metrics")).text:
                     pass
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
@@ -190,12 +280,14 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
             await process.aclose()
     logged = (tmp_path / "log").read_text().splitlines()
     event = next(line for line in logged if " is succeeded (webhook)" in line)
+    again = next(line for line in logged if ": 503 " in line)
+    assert " instance=default" in again or json.loads(again)["instance"] == "default"
     if lines == "console":
-        assert re.search(rf" instance=default job_id={job.id} connection_id=\S+ cursor=[0-9a-f]+-1$", event)
+        assert re.search(rf" instance=default job_id={job.id} connection_id=\S+ cursor=[0-9a-f]+-2$", event)
         return
     everything = [json.loads(line) for line in logged]
     assert all({"time", "level", "logger", "message"} <= each.keys() for each in everything)
     told_of = json.loads(event)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told_of["time"])
     assert (told_of["level"], told_of["instance"], told_of["job_id"]) == ("info", "default", job.id)
-    assert re.fullmatch("[0-9a-f]+-1", told_of["cursor"])
+    assert re.fullmatch("[0-9a-f]+-2", told_of["cursor"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -19,6 +21,7 @@ import pytest
 from airbyte_events.health import StoreHealth
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.webhook import MOST_AT_ONCE
 
 from .test_listener import TOKENS, Running, listening
 
@@ -145,6 +148,45 @@ async def test_i1_a_store_that_is_gone_is_told(tmp_path: Path, gone: str) -> Non
         await ready_is(listener, {})
         assert (await post(listener, 1)).status_code == 200
         assert "events.db was removed or replaced" in listener.log.read_text()
+
+
+async def test_i1_a_store_that_hangs_refuses_in_time_and_heals(tmp_path: Path) -> None:
+    """Far more webhooks than can wait for it: each has its answer, the rest of the listener works, and of what was
+    refused nothing lies about to be stored later but what was on its way to the disk."""
+    answers: list[bytes] = []
+    async with served(tmp_path, tmp_path) as listener:
+        assert (await post(listener, 0)).status_code == 200
+        await ready_is(listener, {})
+
+        async def ask(number: int) -> None:
+            at = urlsplit(listener.webhooks)
+            assert at.hostname
+            assert at.port
+            body = b'{"x": "%d %s"}' % (number, b"x" * BODY)
+            head = f"POST {at.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            async with await anyio.connect_tcp(at.hostname, at.port) as stream:
+                await stream.send(head.encode() + body)
+                answers.append(await stream.receive())
+
+        with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as tasks:
+                for number in range(1, 1 + MOST_AT_ONCE + 300):
+                    tasks.start_soon(ask, number)
+                for _ in range(10):
+                    assert (await listener.http.get("/healthz")).status_code == 200
+                    assert (await listener.http.get("/v1/jobs")).status_code == 200
+                await ready_is(listener, {"store": "can't be written"})
+            assert len(answers) == MOST_AT_ONCE + 300
+            assert all(
+                answer.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 5\r\n" in answer for answer in answers
+            )
+            other.execute("ROLLBACK")
+        await ready_is(listener, {})
+        assert (await post(listener, 10_000)).status_code == 200
+        kept = (await listener.http.get("/v1/notifications", params={"limit": 1000})).json()["notifications"]
+        assert 2 <= len(kept) < MOST_AT_ONCE
+        assert listener.log.read_text().count("what comes beyond that is refused") == 1
 
 
 async def test_read_only_is_found_out_and_heals(tmp_path: Path) -> None:

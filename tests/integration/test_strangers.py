@@ -435,6 +435,27 @@ class TestSlowClients:
         assert not bounds.stalled
 
 
+class TestNoRequest:
+    async def test_is_answered_like_all_others(self, rig: Rig) -> None:
+        answer = await rig.raw(b"no request \x00 secret\r\n\r\n")
+        head, _, content = answer.partition(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        assert lines[0].startswith(b"http/1.1 400 ")
+        assert {b"x-content-type-options: nosniff", b"cache-control: no-store"} <= set(lines)
+        assert f"content-length: {len(content)}".encode() in lines
+        assert b"secret" not in answer
+
+    async def test_nor_one_whose_end_is_read_in_two_ways(self, rig: Rig) -> None:
+        """What a proxy takes for a body would be a request of somebody's choice in another's name."""
+        hidden = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        length = b"Content-Length: %d\r\n" % (len(hidden) + 5)
+        chunked = b"Transfer-Encoding: chunked\r\n"
+        for told in (length + chunked, chunked + length):
+            answer = await rig.raw(b"POST /nowhere HTTP/1.1\r\nHost: x\r\n" + told + b"\r\n0\r\n\r\n" + hidden)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert answer.count(b"HTTP/1.1 ") == 1
+
+
 class TestManyConnections:
     async def test_who_sends_a_request_is_served_whoever_holds_the_rest(self) -> None:
         async with listening(Bounds(most=20)) as rig, contextlib.AsyncExitStack() as stack:
@@ -448,8 +469,22 @@ class TestManyConnections:
                     assert (await http.get("/healthz")).status_code == 200
                     assert (await http.post(rig.webhook(), content=b"{}")).status_code == 200
             assert len(rig.bounds.waiting) <= 20
-            # The longest one goes first.
-            assert await until_end(idle[0]) == b""
+            # The longest one goes first, and is told why.
+            assert (await until_end(idle[0])).startswith(b"HTTP/1.1 503 ")
+
+    async def test_who_came_before_a_crowd_was_taken_in_is_told_to_come_again(self) -> None:
+        """More requests at once than there are connections, sent before the first was read: none goes unanswered."""
+        async with listening(Bounds(most=40)) as rig:
+            answers: list[bytes] = []
+
+            async def ask() -> None:
+                answers.append(await rig.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(50):
+                    tasks.start_soon(ask)
+            assert len(answers) == 50
+            assert {answer[:13] for answer in answers} <= {b"HTTP/1.1 200 ", b"HTTP/1.1 503 "}
 
     async def test_those_in_use_are_not_taken_away(self) -> None:
         async with listening(Bounds(most=5)) as rig, contextlib.AsyncExitStack() as stack:
@@ -463,9 +498,10 @@ class TestManyConnections:
                 streams.append(lines)
             answer = await rig.raw(b"")
             assert answer.startswith(b"HTTP/1.1 503 ")
-            assert b"Retry-After: " in answer
+            assert b"retry-after: " in answer
+            assert b"x-content-type-options: nosniff" in answer
             head, _, content = answer.partition(b"\r\n\r\n")
-            assert f"Content-Length: {len(content)}".encode() in head
+            assert f"content-length: {len(content)}".encode() in head
             rig.listener.drain()
             for lines in streams:
                 assert "event: goaway" in [line async for line in lines]
@@ -576,8 +612,8 @@ class Files:
     def __post_init__(self) -> None:
         self.cert, self.key = self.folder / "tls.crt", self.folder / "tls.key"
 
-    def issue(self, *names: str, key: bool = True) -> None:
-        issued = self.authority.issue_cert(*names)
+    def issue(self, *names: str, key: bool = True, kind: trustme.KeyType = trustme.KeyType.ECDSA) -> None:
+        issued = self.authority.issue_cert(*names, key_type=kind)
         self.cert.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
         if key:
             self.key.write_bytes(issued.private_key_pem.bytes())
@@ -616,6 +652,10 @@ class TestTLS:
             files.issue("127.0.0.1", "new.example")
             assert certificate.renew()
             assert await names() == ["new.example"]
+            # A server has one of each kind, and a client takes the kind that it prefers: the one of before is gone.
+            files.issue("127.0.0.1", "other-kind.example", kind=trustme.KeyType.RSA)
+            assert certificate.renew()
+            assert await names() == ["other-kind.example"]
 
     async def test_garbage_and_silence_harm_nobody(self, files: Files) -> None:
         files.issue("127.0.0.1")
@@ -637,7 +677,7 @@ class TestTLS:
     def test_what_can_not_be_used_is_told_in_one_line(self, files: Files) -> None:
         files.issue("127.0.0.1")
         files.key.write_text("no key")
-        with pytest.raises(SettingsError, match=r"^AIRBYTE_EVENTS_TLS_CERTFILE: .*; for example [^\n]*$"):
+        with pytest.raises(SettingsError, match=r"^AIRBYTE_EVENTS_TLS_CERTFILE: .* no PEM, or .*; for example [^\n]*$"):
             Certificate(files.cert, files.key)
         with pytest.raises(SettingsError, match="no such file"):
             Certificate(files.folder / "none", None)

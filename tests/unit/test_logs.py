@@ -58,6 +58,13 @@ class TestConsole:
         line = ConsoleLines().format(record("job %d", 7, **FIELDS))
         assert line.endswith(" WARNING here: job 7 instance=default job_id=7 cursor=5f3a9c1e-42")
 
+    def test_what_others_wrote_makes_no_line_and_no_colour_of_its_own(self) -> None:
+        written = "c\r\n2026-01-01 all is well\x1b[31m\x9b2J\u202e"
+        line = ConsoleLines().format(record("of %s", written, connection_id=written, raised=True))
+        head, _, raised = line.partition("\n")
+        assert head.isprintable()
+        assert raised.startswith("Traceback ")
+
     def test_what_was_raised_comes_below(self) -> None:
         lines = ConsoleLines().format(record("oh", raised=True, instance="default")).splitlines()
         assert lines[0].endswith("here: oh instance=default")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 from dataclasses import dataclass, field
 
 import anyio
@@ -254,3 +256,30 @@ async def test_a_read_only_server_says_so_and_heals(store: PostgresStore, url: s
             )
     await store.check()
     await received(store, b"body")
+
+
+async def test_i8_a_listener_ends_while_its_store_does_not_open(url: str) -> None:
+    """Somebody has the tables, as a migration or a backup has them: Ctrl-C works all the same."""
+    async with PostgresStore(url):
+        pass
+    settings = {"AIRBYTE_URL": "http://127.0.0.1:9", "STORE": url}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
+    command = [sys.executable, "-c", "from airbyte_events.cli import main; main()", "serve", "--port", "0"]
+    with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as onlooker:
+        tables = holder.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'airbyte_events'").fetchall()
+        for (table,) in tables:
+            holder.execute(f'LOCK TABLE airbyte_events."{table}" IN ACCESS EXCLUSIVE MODE')
+        async with await anyio.open_process(
+            command, env=kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in settings.items()}
+        ) as listener:
+            try:
+                with anyio.fail_after(30):
+                    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                    while onlooker.execute(waiting).fetchone() == (0,):  # noqa: ASYNC110 -- nothing else tells
+                        await anyio.sleep(0.02)
+                listener.send_signal(signal.SIGTERM)
+                with anyio.fail_after(8):
+                    assert await listener.wait() == 0
+            finally:
+                if listener.returncode is None:
+                    listener.kill()
