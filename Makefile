@@ -2,7 +2,7 @@
 # what the lowest supported Airflow needs into .venv-lowest, and what has the official provider beside ours into .venv-both.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench fuzz soak browser screenshots docs walkthrough lint types layers package deploy-check clean
+.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough. PYTHON=… on the command line chooses another.
@@ -41,6 +41,9 @@ fuzz: .venv/.stamp-dev  ## look for bugs with made-up input, for FUZZ_SECONDS (3
 
 soak: .venv/.stamp-dev  ## crash, power loss, faults on the wire and load, in about 10 minutes, and say what was done
 	@$(BIN)/pytest tests/soak --soak $(ARGS)
+
+pooled: .venv/.stamp-dev  ## the PostgreSQL store's tests behind pgbouncer, in transaction mode: wants pgbouncer
+	@$(BIN)/pytest tests/unit/store -k postgres --pgbouncer $(ARGS)
 
 browser: .venv/.stamp-dev  ## the dashboard in a real browser: wants Chromium
 	@$(BIN)/pytest tests/browser $(ARGS)

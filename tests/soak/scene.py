@@ -102,7 +102,7 @@ class Scene:
             await listener.ready()
             await crowd.settled()
             head = await self.until_told(crowd.jobs)
-            await until_confirmed(self._http, listener.url)
+            await until_confirmed(self._http, listener.url, crowd.rotten)
             for follower in crowd.followers:
                 await follower.reached(head)
             code, _ = await listener.stop()

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import anyio.to_process
+import anyio.to_thread
 import flood
 import httpx
 import pytest
@@ -21,12 +22,15 @@ from vitals import Vitals, watched
 
 from airbyte_events.client import FeedClient
 from airbyte_events.events import Cursor, JobRef
-from airbyte_events.simulator import Script, Simulator
+from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.state import Job
+from airbyte_events.store import EventStore
+from airbyte_events.webhook import MOST_AT_ONCE
 
 pytestmark = pytest.mark.anyio
 
 FLOOD_SECONDS = 60.0
+CONNECTIONS = MOST_AT_ONCE + 300
 
 
 def running(airbyte: Simulator, count: int, *, since: timedelta = timedelta(0)) -> list[Job]:
@@ -36,6 +40,15 @@ def running(airbyte: Simulator, count: int, *, since: timedelta = timedelta(0)) 
     for job in jobs:
         job.updated_at -= since
     return jobs
+
+
+async def bodies_of(store: EventStore) -> set[bytes]:
+    kept: set[bytes] = set()
+    before = None
+    while page := await store.notifications(limit=1000, before=before):
+        before = page[-1].id
+        kept |= {stored.body for stored in page}
+    return kept
 
 
 def end_unannounced(airbyte: Simulator, jobs: list[Job]) -> None:
@@ -54,7 +67,7 @@ async def test_i1_i6_a_flood_of_webhooks(
     soak: bool,
     report: Callable[..., None],
 ) -> None:
-    """True ones over and over, tests, and such as are of no job, over far more connections than it has work for."""
+    """True ones over and over, tests, and such as are of no job, over more connections than webhooks are taken on."""
     scene = Scene(airbyte, http, tmp_path, dice)
     jobs = running(airbyte, 3_000 if soak else 300)
     end_unannounced(airbyte, jobs)
@@ -71,7 +84,7 @@ async def test_i1_i6_a_flood_of_webhooks(
         nonlocal outcome, vitals
         async with watched(listener) as vitals:
             outcome = await anyio.to_process.run_sync(
-                flood.run, ("127.0.0.1", listener.port), requests, 500, FLOOD_SECONDS
+                flood.run, ("127.0.0.1", listener.port), requests, CONNECTIONS, FLOOD_SECONDS
             )
 
     verdict = await scene.play(overwhelm, each_second=10)
@@ -83,7 +96,62 @@ async def test_i1_i6_a_flood_of_webhooks(
     verdict.check()
     assert outcome.statuses.keys() <= {200, 202, 429, 503}, outcome
     assert outcome.acknowledged
+    async with scene.store() as store:
+        kept = await bodies_of(store)
+    assert not [number for number in outcome.acknowledged if bodies[number] not in kept]
     vitals.check(mebibytes=200)
+
+
+async def test_i4_jobs_that_airbyte_fails_over_hold_up_nobody(
+    airbyte: Simulator,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    dice: random.Random,
+    soak: bool,
+    report: Callable[..., None],
+) -> None:
+    """Every read of them answers 500, for ever. All are watched, the ends of half of them announced, and hubs wait for
+    some. Among them others run and end, some of them unannounced.
+    """
+    count, ends = (200, 30) if soak else (20, 3)
+    scene = Scene(airbyte, http, tmp_path, dice)
+    crowd = scene.crowd
+    rotten = running(airbyte, count)
+    for job in rotten:
+        airbyte.faults.add(Fault(kind="status", status=500, route=f"/jobs/{job.id}"))
+    end_unannounced(airbyte, rotten[::2])
+    for job in rotten:
+        # No look at what has changed tells of them.
+        job.updated_at -= timedelta(hours=2)
+    crowd.rotten = {job.id for job in rotten}
+    told = flood.notifications(scene.listener.webhooks, flood.announcements(airbyte, rotten[::2]))
+    waits: list[float] = []
+
+    async def mix(listener: Listener) -> None:
+        await FeedClient(http, listener.url, API_TOKEN).watch([JobRef("default", job.id) for job in rotten[:100]])
+        outcome = await anyio.to_thread.run_sync(flood.run, ("127.0.0.1", listener.port), told, 10, 20)
+        assert len(outcome.acknowledged) == len(told), outcome
+        async with crowd.hub() as hub, crowd.hub(grace=1) as other, anyio.create_task_group() as tasks:
+            for job in rotten[:10]:
+                tasks.start_soon(hub.wait, job.id)
+            for number in range(ends):
+                (job,) = running(airbyte, 1)
+                crowd.jobs.append(job)
+                crowd.wait(tasks, (hub, other)[number % 2], job.id)
+                await anyio.sleep(dice.uniform(0, 1))
+                began = anyio.current_time()
+                end_unannounced(airbyte, [job])
+                await until(lambda job=job: job.id in crowd.results, "a waiter")  # type: ignore[misc]
+                waits.append(anyio.current_time() - began)
+            tasks.cancel_scope.cancel()
+
+    verdict = await scene.play(mix, each_second=20)
+    reads = sum(call.job_id in crowd.rotten for call in airbyte.traffic.recent("GET /jobs/{id}"))
+    more = f"{count} always answer 500, read {reads:,} times; an end is known in {max(waits):.1f} s at most; {crowd}"
+    report("jobs that Airbyte fails over", rounds=ends, faults=count, **verdict.figures, more=more)
+    verdict.check()
+    assert reads
+    assert max(waits) < 15, waits
 
 
 @pytest.mark.long

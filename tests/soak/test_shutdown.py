@@ -92,16 +92,19 @@ async def test_i8_ends_within_5_s_under_load(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
 async def test_i1_i5_rolling_upgrade(
+    kind: str,
     airbyte: Simulator,
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
     soak: bool,
     report: Callable[..., None],
+    request: pytest.FixtureRequest,
 ) -> None:
-    """The old one ends, then the new one begins on the same file: one at a time has it."""
-    rounds = 20 if soak else 3
+    """The old one ends, then the new one begins on the same store: of a file one at a time can have it."""
+    rounds = (20 if kind == "SQLite" else 8) if soak else 3
     codes: list[int] = []
 
     async def upgrade(listener: Listener) -> None:
@@ -112,8 +115,9 @@ async def test_i1_i5_rolling_upgrade(
             codes.append(code)
             listener.start()
 
-    scene = Scene(airbyte, http, tmp_path, dice)
+    stores = {"STORE": request.getfixturevalue("postgres").url()} if kind == "PostgreSQL" else {}
+    scene = Scene(airbyte, http, tmp_path, dice, **stores)
     verdict = await scene.play(upgrade)
-    report("rolling upgrade, SQLite", rounds=rounds, **verdict.figures, more=str(scene.crowd))
+    report(f"rolling upgrade, {kind}", rounds=rounds, **verdict.figures, more=str(scene.crowd))
     verdict.check()
     assert codes == [0] * rounds
