@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "walkthrough.md"
-LIMIT = 180.0
+LIMIT = 300.0
 """Seconds for all of it."""
 
 _BLOCK = re.compile(

@@ -117,15 +117,15 @@ def run(home: Path, options: argparse.Namespace, progress: Progress) -> dict[str
 
 
 def show(document: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print the results, or put them into the README."""
-    if options.readme:
-        readme = ROOT / "README.md"
-        readme.write_text(report.put_into(readme.read_text(), report.for_readme(document)))
-        print("README.md has the table now", file=sys.stderr)
+    """Print the results, and put them into the documentation if that is wanted."""
+    if options.docs:
+        page = ROOT / "docs" / "benchmarks.md"
+        page.write_text(report.put_into(page.read_text(), report.for_docs(document)))
+        print("docs/benchmarks.md has the table now", file=sys.stderr)
     if options.json:
         print(json.dumps(document, indent=1))
     elif options.markdown:
-        print(report.for_readme(document))
+        print(report.for_docs(document))
     elif sys.stdout.isatty():
         console = Console()
         console.print(report.for_terminal(document), report.aims_for_terminal(document))
@@ -162,7 +162,7 @@ def parse() -> argparse.Namespace:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print all results as JSON")
     form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    parser.add_argument("--readme", action="store_true", help=f"put the table behind {report.BEGIN} in README.md")
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/benchmarks.md")
     parser.add_argument(
         "--results",
         type=Path,

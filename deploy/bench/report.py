@@ -1,4 +1,4 @@
-"""The figures as one table: for people, for pipes, for the README."""
+"""The figures as one table: for people, for pipes, for the documentation."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def for_pipe(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def for_readme(document: dict[str, Any]) -> str:
+def for_docs(document: dict[str, Any]) -> str:
     """The tables in Markdown."""
     lines = []
     for columns, found in tables(document["results"]):

@@ -21,15 +21,15 @@ from airbyte_events.listener import assemble
 from airbyte_events.openapi import DOCUMENT
 from airbyte_events.server import serving
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation, load
-from airbyte_events.settings_reference import reference
-from airbyte_events.settings_sources import SECRETS
+from airbyte_events.settings.reference import reference
+from airbyte_events.settings.sources import SECRETS
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.inputs import NewConnections, parse
 from airbyte_events_provider.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"console", "diff", "ini", "json", "nginx", "python", "sh", "sql", "text", "toml", "yaml"}
+LANGUAGES = {"console", "diff", "dockerfile", "ini", "json", "nginx", "python", "sh", "sql", "text", "toml", "yaml"}
 
 _FENCE = re.compile(
     r"^(?P<indent> *)(?:<!-- schema: (?P<schema>\w+) -->\n *)?```(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$",
@@ -140,7 +140,7 @@ def test_what_is_sent_is_json(sample: Sample) -> None:
 
 @samples("toml")
 def test_settings_load(sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in re.findall(r"/run/secrets/([\w-]+)", sample.text):
+    for name in re.findall(r'_file = "(?:/run/secrets/)?([\w-]+)"', sample.text):
         (tmp_path / name).write_text("a" * 22 + name, encoding="utf-8")
     config = tmp_path / "airbyte-events.toml"
     config.write_text(sample.text.replace("/run/secrets", str(tmp_path)), encoding="utf-8")
