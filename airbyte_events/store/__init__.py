@@ -50,8 +50,9 @@ __all__ = [
 class EventStore(ABC):
     """One ordered log of job events, the latest state of each job, and the inbox of notifications.
 
-    Used as ``async with``. Every method is durable when it returns and has no effect, or all of it, when it is
-    cancelled. All raise :class:`~airbyte_events.errors.StoreError` where the store can't do what was asked.
+    Used as ``async with``. Every method is durable when it returns. One that is cancelled has no effect or all of it,
+    which may be there only in a moment: what was begun is finished. All raise
+    :class:`~airbyte_events.errors.StoreError` where the store can't do what was asked.
     """
 
     epoch: str
