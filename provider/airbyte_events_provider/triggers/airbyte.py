@@ -18,6 +18,7 @@ from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
 from airbyte_events_provider.ledger import prepared_at
 from airbyte_events_provider.measures import count_end
+from airbyte_events_provider.moves import has_moved
 from airbyte_events_provider.outcome import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
 from airbyte_events_provider.starting import NotStarted, start
 from airbyte_events_provider.stream import SHARES_STREAMS, Member, Producer, stream_of
@@ -125,8 +126,12 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job, if it runs: a person has failed, cleared or marked the task that waits for it."""
-        if not self.cancel_on_kill:
+        if not self.cancel_on_kill or await has_moved(self.task_instance):
             return
+        await self.cancel()
+
+    async def cancel(self) -> None:
+        """Cancel the job, if it runs."""
         try:
             async with shared_hub(self._hub_key) as shared:
                 job = await shared.airbyte.cancel_job(int(self.job_id))
@@ -226,7 +231,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     async def on_kill(self) -> None:
         """Cancel the job, if it was started; see :meth:`AirbyteSyncTrigger.on_kill`."""
         since = prepared_at(self.task_instance)
-        if not self.cancel_on_kill or since is None:
+        if not self.cancel_on_kill or since is None or await has_moved(self.task_instance):
             return
         try:
             async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared:
@@ -236,7 +241,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
             self.log.warning("The job of Airbyte connection %s could not be cancelled: %s", self.connection_id, exc)
             return
         if job is not None:
-            await self._waiting(job).on_kill()
+            await self._waiting(job).cancel()
 
 
 class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):

@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from airflow.sdk.bases.operator import BaseOperator, ExecutorSafeguard
+from airflow.sdk.execution_time import comms, task_runner
 from airflow.triggers.base import BaseTrigger
 from pydantic import SecretStr
 
@@ -47,6 +48,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         major, minor, feature = marker.args
         if (major, minor) > AIRFLOW:
             pytest.skip(f"{feature} came with Airflow {major}.{minor}")
+
+
+class TaskStates:
+    """What the triggerer's channel tells of the state of tasks: ``state`` of all, None of such as are gone."""
+
+    def __init__(self) -> None:
+        self.state: str | None = "deferred"
+        self.asked = 0
+
+    def send(self, message: Any) -> Any:
+        self.asked += 1
+        if self.state == "unknown":
+            raise ConnectionError("the supervisor is away")
+        states = {} if self.state is None else {message.run_ids[0]: {message.task_ids[0]: self.state}}
+        return comms.TaskStatesResult(task_states=states)
+
+
+@pytest.fixture
+def task_states(monkeypatch: pytest.MonkeyPatch) -> TaskStates:
+    states = TaskStates()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", states, raising=False)
+    return states
 
 
 @pytest.fixture

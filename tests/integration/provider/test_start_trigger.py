@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import pytest
 from airflow.sdk import Asset
 from airflow.triggers.base import StartTriggerArgs, TaskSuccessEvent, TriggerEvent
@@ -24,6 +25,9 @@ class TaskInstance:
     try_number: int = 1
     task_id: str = "sync"
     task: None = None
+    dag_id: str = "orders"
+    run_id: str = "run"
+    map_index: int | None = -1
 
 
 def starting(stage: Any, ti: TaskInstance, **values: Any) -> AirbyteStartTrigger:
@@ -108,13 +112,48 @@ async def test_what_airbyte_refuses_is_a_workers_affair(stage: Any, ti: TaskInst
     assert (await stage.fire(starting(stage, ti)))["status"] == "begin"
 
 
-async def test_a_kill_cancels_the_job_that_it_started(stage: Any, ti: TaskInstance) -> None:
+async def killed(stage: Any, ti: TaskInstance) -> Any:
+    """The job of a trigger that was ended."""
     trigger = starting(stage, ti)
     waiting = stage.firing(trigger)
     job = await stage.job()
     waiting.cancel()
     await trigger.on_kill()
-    assert job.status == "cancelled"
+    return job
+
+
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
+@pytest.mark.parametrize("state", ["failed", "scheduled", None])
+async def test_a_kill_cancels_the_job_that_it_started(
+    stage: Any, ti: TaskInstance, task_states: Any, state: Any
+) -> None:
+    task_states.state = state
+    assert (await killed(stage, ti)).status == "cancelled"
+
+
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
+@pytest.mark.parametrize("state", ["deferred", "unknown"])
+async def test_i3_a_trigger_that_another_triggerer_has_now_cancels_nothing(
+    stage: Any, ti: TaskInstance, task_states: Any, state: str
+) -> None:
+    task_states.state = state
+    assert (await killed(stage, ti)).status == "running"
+    assert stage.requests("DELETE /jobs/{id}") == 0
+
+
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
+async def test_a_cleared_task_that_is_deferred_anew_for_a_moment_still_cancels(
+    stage: Any, ti: TaskInstance, task_states: Any
+) -> None:
+    """Its next try began in the triggerer, too, which leaves it to a worker."""
+    async with anyio.create_task_group() as tasks:
+
+        async def to_a_worker() -> None:
+            await stage.until(lambda: task_states.asked)
+            task_states.state = "queued"
+
+        tasks.start_soon(to_a_worker)
+        assert (await killed(stage, ti)).status == "cancelled"
 
 
 async def test_a_kill_leaves_the_job_alone_if_it_was_told_to(stage: Any, ti: TaskInstance) -> None:

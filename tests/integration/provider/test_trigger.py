@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -294,6 +295,19 @@ async def test_killing_the_task_cancels_the_job(stage: Any) -> None:
         await firing
     await trigger.on_kill()
     assert job.status == "cancelled"
+
+
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
+@pytest.mark.parametrize(("state", "status"), [("removed", "cancelled"), ("unknown", "running")])
+async def test_a_trigger_that_another_triggerer_has_now_leaves_the_job_alone(
+    stage: Any, task_states: Any, state: str, status: str
+) -> None:
+    job = stage.start()
+    trigger = stage.trigger(job)
+    trigger.task_instance = SimpleNamespace(dag_id="orders", run_id="run", task_id="sync", map_index=3, task=None)
+    task_states.state = state
+    await trigger.on_kill()
+    assert job.status == status
 
 
 async def test_killing_the_task_does_not_cancel_the_next_job_of_the_connection(stage: Any) -> None:
