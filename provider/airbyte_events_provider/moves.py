@@ -1,9 +1,11 @@
-"""Triggers that Airflow moves: ended in one triggerer, because they run in another."""
+"""What is done when Airflow ends a trigger: once, to its end, and not where another triggerer has the trigger now."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 import anyio
 from asgiref.sync import sync_to_async
@@ -13,6 +15,20 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 8.0
 """A task that is cleared can be deferred anew before the trigger of its try before has ended, where tries begin in the
 triggerer. Such a try goes to a worker at once, so that its task is no longer deferred before this is over."""
+
+
+_under_way: set[asyncio.Task[None]] = set()
+
+
+async def to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do something in ``on_kill``, however long it takes.
+
+    Airflow 3.3 cancels a trigger that is to end once more every second until it has ended, its ``on_kill`` included.
+    """
+    task = asyncio.create_task(work)
+    _under_way.add(task)
+    task.add_done_callback(_under_way.discard)
+    await asyncio.shield(task)
 
 
 class _TaskInstance(Protocol):
@@ -38,7 +54,7 @@ async def has_moved(ti: _TaskInstance | None) -> bool:
         while await _state(ti) == "deferred":
             if anyio.current_time() >= until:
                 return True
-            await anyio.sleep(1)
+            await anyio.sleep(0.5)
     except Exception as exc:
         # Airflow's errors here are of many kinds. A sync that runs on can still be cancelled; the other way is none.
         logger.warning("whether the task still waits is not known, so its job is left alone: %s", exc)

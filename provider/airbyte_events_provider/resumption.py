@@ -132,8 +132,10 @@ def _newest(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Job | None:
     if since is None:
         return None
     job = hook.find_created(wanted.connection_id, wanted.job_type, since, _ONE_LOOK)
+    never_cleared = ledger.max_tries == wanted.retries
+    if job is not None and not never_cleared and wanted.cancel_on_kill:
+        job = _settled(hook, job)
     if job is None or not job.status.terminal:
         return job
     # What succeeded in this run may be what the task has been cleared to do again.
-    never_cleared = ledger.max_tries == wanted.retries
     return job if job.status is JobStatus.SUCCEEDED and never_cleared else None

@@ -101,8 +101,9 @@ def test_a_sync_that_fails_is_started_anew_by_a_retry(begin: Any, way: str) -> N
 
 
 @pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
-def test_clearing_a_deferred_task_cancels_its_sync_and_starts_another(begin: Any) -> None:
-    run = begin("deferred")
+@pytest.mark.parametrize("way", ["deferred", "without_worker"])
+def test_clearing_a_deferred_task_cancels_its_sync_and_starts_another(begin: Any, way: str) -> None:
+    run = begin(way)
     run.until_said("Waiting for Airbyte job")
     run.clear()
     run.end(run.until_jobs("cancelled", "running")[1])

@@ -18,7 +18,7 @@ from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
 from airbyte_events_provider.ledger import prepared_at
 from airbyte_events_provider.measures import count_end
-from airbyte_events_provider.moves import has_moved
+from airbyte_events_provider.moves import has_moved, to_its_end
 from airbyte_events_provider.outcome import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
 from airbyte_events_provider.starting import NotStarted, start
 from airbyte_events_provider.stream import SHARES_STREAMS, Member, Producer, stream_of
@@ -126,9 +126,12 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job, if it runs: a person has failed, cleared or marked the task that waits for it."""
-        if not self.cancel_on_kill or await has_moved(self.task_instance):
-            return
-        await self.cancel()
+        if self.cancel_on_kill:
+            await to_its_end(self._on_kill())
+
+    async def _on_kill(self) -> None:
+        if not await has_moved(self.task_instance):
+            await self.cancel()
 
     async def cancel(self) -> None:
         """Cancel the job, if it runs."""
@@ -230,8 +233,12 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job, if it was started; see :meth:`AirbyteSyncTrigger.on_kill`."""
+        if self.cancel_on_kill:
+            await to_its_end(self._on_kill())
+
+    async def _on_kill(self) -> None:
         since = prepared_at(self.task_instance)
-        if not self.cancel_on_kill or since is None or await has_moved(self.task_instance):
+        if since is None or await has_moved(self.task_instance):
             return
         try:
             async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared:

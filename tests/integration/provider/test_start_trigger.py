@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from dataclasses import dataclass
@@ -154,6 +155,17 @@ async def test_a_cleared_task_that_is_deferred_anew_for_a_moment_still_cancels(
 
         tasks.start_soon(to_a_worker)
         assert (await killed(stage, ti)).status == "cancelled"
+
+
+async def test_a_kill_that_airflow_repeats_cancels_once_and_to_the_end(stage: Any) -> None:
+    """As Airflow does every second, until the trigger has ended."""
+    job = stage.start()
+    stage.sim.add_fault(Fault(kind="slow", delay=0.5, count=1, route="GET /jobs/{id}"))
+    killing = asyncio.create_task(stage.trigger(job).on_kill())
+    await stage.until(lambda: stage.reads(job))
+    killing.cancel()
+    await stage.until(lambda: job.status == "cancelled")
+    assert stage.requests("DELETE /jobs/{id}") == 1
 
 
 async def test_a_kill_leaves_the_job_alone_if_it_was_told_to(stage: Any, ti: TaskInstance) -> None:
