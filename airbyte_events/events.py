@@ -59,6 +59,19 @@ PUSHED_JOB_TYPES = frozenset({"sync"})
 """The job types whose end Airbyte announces by webhook; clear, reset and refresh jobs end in silence."""
 
 
+def same_job_type(one: str | None, other: str | None) -> bool:
+    """Return whether two names mean the same type of job.
+
+    Airbyte stores a job that is started as ``clear`` as a reset and reports it as ``reset``
+    (``DefaultJobCreator`` writes ``reset_connection``). An unknown type (None) is the same as no other.
+    """
+    return one is not None and other is not None and _job_type(one) == _job_type(other)
+
+
+def _job_type(name: str) -> str:
+    return "reset" if name == "clear" else name
+
+
 class Origin(str, Enum):
     """How a state was learnt. In every case it is the API that said it."""
 

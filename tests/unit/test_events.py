@@ -25,6 +25,7 @@ from airbyte_events.events import (
     parse_status,
     parse_time,
     reconcile,
+    same_job_type,
     succeed,
 )
 
@@ -334,3 +335,19 @@ class TestFilter:
         assert one.only_job == JobRef("default", 7)
         assert EventFilter(job_ids=frozenset({7})).only_job is None
         assert replace(one, job_ids=frozenset({7, 8})).only_job is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("clear", "reset", True),
+        ("reset", "clear", True),
+        ("sync", "sync", True),
+        ("sync", "reset", False),
+        ("refresh", "clear", False),
+        (None, "sync", False),
+        (None, None, False),
+    ],
+)
+def test_a_clear_is_the_reset_that_airbyte_reports_it_as(one: str | None, other: str | None, same: bool) -> None:
+    assert same_job_type(one, other) is same
