@@ -39,7 +39,7 @@ class Tokens:
         return f"<{len(self._digests)} tokens>"
 
     def accepts(self, token: str) -> bool:
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        digest = bytes.fromhex(digest_of(token))
         # No early end: the time tells neither which token was close nor how many there are.
         return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
 
@@ -58,7 +58,8 @@ def _signature(key: bytes, message: bytes) -> str:
 
 def digest_of(token: str) -> str:
     """A token's SHA-256, hexadecimal: tokens have 128 random bits or more, so a digest does not give them away."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+    # A lone surrogate, which JSON can hold and UTF-8 can not, makes a wrong token of it, not an error.
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def new_token() -> str:

@@ -11,6 +11,7 @@ import httpx
 from airbyte_events import __version__
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, StoreError
+from airbyte_events.printable import shown
 from airbyte_events.rotation import credentials_of
 from airbyte_events.settings import InstanceSettings, Settings
 from airbyte_events.stdout import say
@@ -67,7 +68,7 @@ async def _report(
     try:
         await airbyte.list_jobs(limit=1)
     except AirbyteError as exc:
-        say(f"  {name} is not reached yet: {exc}; airbyte-events doctor tells more")
+        say(shown(f"  {name} is not reached yet: {exc}; airbyte-events doctor tells more"))
     else:
         say(f"  {name} is reached, and lists its jobs")
     with contextlib.suppress(StoreError):

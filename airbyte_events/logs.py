@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from datetime import datetime, timezone
+from typing import Any
 
 from airbyte_events.events import JobEvent
-from airbyte_events.settings.sources import shown
+from airbyte_events.printable import dumps, shown, shown_lines
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,10 @@ class ConsoleLines(logging.Formatter):
         # Some of it was written by others: a line stays one, and a terminal has nothing to obey.
         return shown(super().formatMessage(record).rstrip() + fields)
 
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """What was raised, on lines of its own."""
+        return shown_lines(super().formatException(ei))
+
 
 class JSONLines(logging.Formatter):
     """An object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, the fields, and ``exception``
@@ -71,7 +75,7 @@ class JSONLines(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(_fields(record) | line, ensure_ascii=False)
+        return dumps(_fields(record) | line)
 
 
 FORMATS: dict[str, Callable[[], logging.Formatter]] = {"console": ConsoleLines, "json": JSONLines}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json as jsonlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from airbyte_events import store_upkeep
 from airbyte_events.errors import SettingsError, StoreError
+from airbyte_events.printable import dumps, shown
 from airbyte_events.retention import Retention
 from airbyte_events.settings import Settings, StoreLocation, load
 from airbyte_events.store import EventStore
@@ -261,7 +261,7 @@ def _say(json: bool, result: Mapping[str, object], *, error: bool = False) -> No
     """:param error: on standard error, since standard output has the data."""
     stream = sys.stderr if error else sys.stdout
     if json:
-        stream.write(jsonlib.dumps(result) + "\n")
+        stream.write(dumps(result, ascii=True) + "\n")
         return
     faults = result.get("faults")
     lines = {name.replace("_", " "): value for name, value in result.items() if name != "faults"}
@@ -276,5 +276,5 @@ def _say(json: bool, result: Mapping[str, object], *, error: bool = False) -> No
         width = max(map(len, lines))
         stream.writelines(f"{name:{width}}  {value}\n" for name, value in lines.items())
     if isinstance(faults, list):
-        stream.writelines(f"fault: {fault}\n" for fault in faults)
+        stream.writelines(f"fault: {shown(str(fault))}\n" for fault in faults)
         stream.write(f"{len(faults)} faults\n" if faults else "no fault was found\n")

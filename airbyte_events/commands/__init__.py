@@ -13,6 +13,7 @@ from airbyte_events import __version__, stdout, store_commands
 from airbyte_events.commands import doctor, jobs, replay, serving, tail, trigger, webhooks
 from airbyte_events.commands.running import EXIT_CODES
 from airbyte_events.errors import AirbyteEventsError, SettingsError
+from airbyte_events.printable import shown
 from airbyte_events.simulator.cli import simulate
 
 
@@ -25,7 +26,7 @@ def run() -> int:
     try:
         application(rich=sys.stdout.isatty())(prog_name="airbyte-events")
     except AirbyteEventsError as exc:
-        sys.stderr.write(f"airbyte-events: {' '.join(str(exc).split())}\n")
+        sys.stderr.write(f"airbyte-events: {shown(' '.join(str(exc).split()))}\n")
         return 2 if isinstance(exc, SettingsError) else 1
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1

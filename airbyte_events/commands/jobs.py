@@ -15,8 +15,8 @@ from airbyte_events.commands.listener import Address, Listener, open_listener
 from airbyte_events.commands.output import Output, amount, duration, moment, status
 from airbyte_events.commands.running import run
 from airbyte_events.errors import FeedError, FeedUnreachable
+from airbyte_events.printable import shown
 from airbyte_events.settings import load
-from airbyte_events.settings.sources import shown
 
 _PAGE = 1000
 

@@ -5,7 +5,6 @@ Everything that others wrote (names, reasons, addresses) loses what a terminal w
 
 from __future__ import annotations
 
-import json
 import select
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from rich.text import Text
 
 from airbyte_events import stdout
 from airbyte_events.errors import AirbyteEventsError
-from airbyte_events.settings.sources import shown
+from airbyte_events.printable import dumps, shown
 
 _COLOURS = {
     "succeeded": "green",
@@ -61,7 +60,7 @@ class Output:
 
     def object(self, value: Any) -> None:
         """One line of JSON."""
-        self._write(json.dumps(value))
+        self._write(dumps(value, ascii=True))
 
     def line(self, *parts: str | Text) -> None:
         """A line for people, its parts two spaces apart."""

@@ -21,8 +21,8 @@ from airbyte_events.commands.running import run
 from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.pauses import pause
+from airbyte_events.printable import shown
 from airbyte_events.settings import load
-from airbyte_events.settings.sources import shown
 
 RECONNECT_SECONDS = 15.0
 """The longest rest between two attempts to come back."""

@@ -24,8 +24,8 @@ from airbyte_events.errors import AirbyteError, FeedError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, utcnow
 from airbyte_events.hub import Hub
 from airbyte_events.polling import Ticks
+from airbyte_events.printable import shown
 from airbyte_events.settings import Settings, load
-from airbyte_events.settings.sources import shown
 from airbyte_events.submission import How, OnConflict, Submission, submit
 
 SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3

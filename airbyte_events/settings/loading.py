@@ -9,10 +9,11 @@ from pathlib import Path
 from pydantic import ValidationError, field_validator
 
 from airbyte_events.errors import SettingsError
+from airbyte_events.printable import shown
 from airbyte_events.settings.declaration import Spelt, about
 from airbyte_events.settings.instance import InstanceSettings
 from airbyte_events.settings.listener import Settings
-from airbyte_events.settings.sources import DEFAULT_INSTANCE, PREFIX, read_toml, shown, variables, without_file
+from airbyte_events.settings.sources import DEFAULT_INSTANCE, PREFIX, read_toml, variables, without_file
 
 
 class _WithoutAirbyte(Settings):

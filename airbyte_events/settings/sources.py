@@ -18,6 +18,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from airbyte_events.errors import SettingsError
+from airbyte_events.printable import shown
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -152,11 +153,6 @@ def read_toml(file: Path) -> dict[str, Any]:
         fault = "not UTF-8" if isinstance(exc, UnicodeDecodeError) else "not TOML" + (f" {place[0]}" if place else "")
         raise SettingsError(f"the settings file {file}: {fault}; for example port = 8484") from None
     return tree
-
-
-def shown(text: str) -> str:
-    """The text on one line, without what a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _table(table: dict[str, Any], prefix: str, file: Path, names: frozenset[str]) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from airbyte_events.app import create_app
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import EventBus
 from airbyte_events.feed import Feed
+from airbyte_events.limits import REFUSALS_AT_ONCE
 from airbyte_events.server import serving
 from airbyte_events.sessions import LIFETIME_SECONDS, Sessions
 from airbyte_events.store.memory import MemoryStore
@@ -115,6 +116,24 @@ async def test_what_was_not_given_out_opens_nothing(rig: Rig) -> None:
         rig.http.cookies.clear()
         answer = await rig.http.get("/v1/jobs", headers={"Cookie": f"{name}={wrong}".encode()})
         assert answer.status_code == 401, wrong
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"token": "\\ud800"}',
+        b'{"token": "x\\udfff"}',
+        b'{"token": "\xed\xa0\x80"}',
+        b'{"token": 7}',
+        b"[" * 4000,
+        b"\xff",
+    ],
+)
+async def test_whatever_is_no_token_is_refused_and_counted(rig: Rig, body: bytes) -> None:
+    """Half a surrogate pair among them: JSON can hold it, UTF-8 can not."""
+    answers = [await rig.http.post("/session", content=body, headers=OURS) for _ in range(REFUSALS_AT_ONCE + 1)]
+    assert [each.status_code for each in answers] == [401] * REFUSALS_AT_ONCE + [429]
+    assert (await rig.log_in()).status_code == 200
 
 
 async def test_two_listeners_of_a_host_do_not_log_each_other_out(rig: Rig) -> None:

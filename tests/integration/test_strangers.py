@@ -192,6 +192,25 @@ class TestTokens:
         assert (await rig.get("/v1/nothing")).status_code == 404
         await rig.healthy()
 
+    async def test_half_a_surrogate_pair_is_an_error_of_whoever_sends_it(self, rig: Rig) -> None:
+        """JSON and percent signs can spell what no UTF-8 text holds."""
+        headers = {"Authorization": f"Bearer {API_TOKENS[0]}"}
+        halves = ("\\ud800", "\\udfff", "x\\udc80")
+        for half in halves:
+            for content in (f'{{"jobs": [{{"instance": "{half}", "job_id": 1}}]}}', f'{{"{half}": []}}', f'"{half}"'):
+                answer = await rig.http.post("/v1/watches", content=content, headers=headers)
+                assert answer.status_code == 400, content
+            assert (await rig.http.post(rig.webhook(), content=f'{{"text": "{half}"}}')).status_code == 200
+        for path in ("/v1/events?after=%ED%A0%80", "/v1/jobs?%ED%A0%80=1", "/v1/jobs?limit=%ED%A0%80"):
+            assert (await rig.get(path)).status_code == 400, path
+        assert (await rig.get("/v1/jobs?instance=%ED%A0%80")).status_code == 200
+        assert (await rig.get("/v1/jobs/%ED%A0%80/1")).status_code == 404
+        assert (await rig.http.post(rig.webhook("%ED%A0%80"), content=b"{}")).status_code == 404
+        assert (await rig.http.get("/v1/jobs", headers={"Authorization": b"Bearer \xed\xa0\x80"})).status_code == 401
+        assert (
+            await rig.http.get("/v1/events", headers={**headers, "Last-Event-ID": b"\xed\xa0\x80"})
+        ).status_code == 400
+
 
 class TestRotation:
     """Kubernetes writes a secret into a new folder and swaps a link to it."""
