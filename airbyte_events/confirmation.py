@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from airbyte_events.airbyte import Job
-from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin, utcnow
+from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin, same_job, utcnow
 from airbyte_events.notifications import Notification
 
 
@@ -32,8 +32,8 @@ def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
 
 
 def is_news(known: JobEvent | None, observed: JobEvent) -> bool:
-    """Whether the job's state is another than that which is known."""
-    return known is None or known.status is not observed.status
+    """Return whether the job's state is another than that which is known, or another job has its number."""
+    return known is None or known.status is not observed.status or not same_job(known, observed)
 
 
 def agree(event: JobEvent | None, told: Notification) -> bool:

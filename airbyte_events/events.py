@@ -302,12 +302,51 @@ class Verdict(Enum):
     """Nothing that was not known."""
     CONTRADICTION = "contradiction"
     """The job has ended otherwise, and that stands."""
+    REUSED = "reused"
+    """Another job has the number now: it becomes an event, and nothing of the job before is kept for it."""
+
+
+NEWS = frozenset({Verdict.NEW, Verdict.REUSED})
+"""The verdicts on what enters the log."""
+
+START_PRECISION = timedelta(seconds=1)
+"""By how much two reports of one job's start can differ: Airbyte writes whole seconds, cut or rounded. A format without
+seconds occurs where they are zero (Java's ``OffsetDateTime.toString``), so no more than that is lost."""
+
+LATE = timedelta(seconds=60)
+"""How long after a job was read an answer that was under way by then may still arrive."""
+
+
+def same_job(one: JobEvent, other: JobEvent) -> bool:
+    """Return whether two states of one number are the same job's, by its connection and when it was created.
+
+    Airbyte's database gives a number again once it has been restored or made anew. What is unknown of either decides
+    nothing.
+    """
+    return is_job(one, connection_id=other.connection_id, started_at=other.started_at)
+
+
+def is_job(state: JobEvent, *, connection_id: str | None, started_at: datetime | None) -> bool:
+    """Return whether a state is that of the job of this connection that was created then; None is unknown."""
+    ids = {each.lower() for each in (state.connection_id, connection_id) if each is not None}
+    return len(ids) < 2 and not _differ(state.started_at, started_at)
+
+
+def _differ(one: datetime | None, other: datetime | None) -> bool:
+    """Whether these can't be two reports of one job's start."""
+    return one is not None and other is not None and abs(one - other) > START_PRECISION
 
 
 def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
-    """Judge an observation against the job's latest event: a terminal status is absorbed once, for ever."""
+    """Judge an observation against the job's latest event: a terminal status is absorbed once, for ever.
+
+    A job is its number, its connection and when it was created: an observation that differs is another job's, and what
+    Airbyte says now counts.
+    """
     if known is None:
         return Verdict.NEW
+    if not same_job(known, observed):
+        return Verdict.REPEAT if _is_late(known, observed) else Verdict.REUSED
     if known.status is observed.status:
         return Verdict.REPEAT
     if observed.status in FOLLOWED_BY[known.status]:
@@ -316,9 +355,21 @@ def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
     return Verdict.CONTRADICTION if observed.terminal else Verdict.REPEAT
 
 
+def _is_late(known: JobEvent, observed: JobEvent) -> bool:
+    """Whether an observation of another job was read before the known one, and only arrives after it.
+
+    Numbers are given again to jobs that are created later. An earlier one is the answer of now only after a while: when
+    an older copy of Airbyte has taken the place.
+    """
+    after = observed.observed_at - known.observed_at
+    if known.started_at is None or observed.started_at is None or not _differ(known.started_at, observed.started_at):
+        return after < timedelta(0)
+    return observed.started_at < known.started_at and after <= LATE
+
+
 def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEvent:
-    """The event to store for a :attr:`Verdict.NEW` observation: what was known earlier and is not told again stays."""
-    if known is None:
+    """Return the event to store for an observation that is news: what is known of the job and not told again stays."""
+    if known is None or not same_job(known, observed):
         return replace(observed, cursor=cursor, previous_status=None)
     return replace(
         observed,
@@ -334,7 +385,12 @@ def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEv
 
 
 def annotate(known: JobEvent, told: JobEvent) -> JobEvent:
-    """The known state with what it leaves unknown filled in from another telling of it; what it does know stays."""
+    """Return the known state with what it leaves unknown filled in from another report of it; what it knows stays.
+
+    A report of another status, or of another job of that number, changes nothing.
+    """
+    if known.status is not told.status or not same_job(known, told):
+        return known
     return replace(
         known,
         workspace_id=known.workspace_id or told.workspace_id,

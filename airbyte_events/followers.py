@@ -10,7 +10,7 @@ from itertools import chain
 import anyio
 
 from airbyte_events.ends import Ends
-from airbyte_events.events import JobEvent, Verdict, parse_time
+from airbyte_events.events import NEWS, JobEvent, Verdict, parse_time
 from airbyte_events.store import Lease
 from airbyte_events.store.memory import MemoryStore
 
@@ -109,7 +109,7 @@ class FollowedStore(MemoryStore):
     async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
         verdicts = await super().append(observed, lease=lease)
         for event, verdict in zip(observed, verdicts, strict=True):
-            if verdict is Verdict.NEW and event.terminal and (state := self._log.state(event.ref)) is not None:
+            if verdict in NEWS and event.terminal and (state := self._log.state(event.ref)) is not None:
                 self._followers.offer(state)
         return verdicts
 

@@ -21,6 +21,7 @@ from airbyte_events.allowance import Allowance
 from airbyte_events.confirmation import agree, announceable, enriched, event_of, is_news
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import (
+    NEWS,
     JobEvent,
     JobRef,
     JobStatus,
@@ -400,7 +401,7 @@ class Monitor:
                     event.status.value,
                     extra={"instance": event.ref.instance, "job_id": event.ref.job_id},
                 )
-            elif verdict is Verdict.NEW:
+            elif verdict in NEWS:
                 self.counters.events += 1
                 # Its place in the log is known to whoever reads that; there it is said aloud.
                 about = {"instance": event.ref.instance, "job_id": event.ref.job_id}

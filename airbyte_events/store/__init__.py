@@ -71,7 +71,10 @@ class EventStore(ABC):
 
     @abstractmethod
     async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
-        """Reconcile observations with what is known, in order and atomically; those that are new enter the log.
+        """Reconcile observations with what is known, in order and atomically; those that are news enter the log.
+
+        Another job of a known number (see :func:`~airbyte_events.events.reconcile`) is news, and replaces the job's
+        latest state: nothing of the job before is kept for it.
 
         :param lease: write only while this is held.
         :return: a verdict for each observation.
@@ -82,7 +85,8 @@ class EventStore(ABC):
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         """Fill in what a job's latest state leaves unknown (``error``, ``names``, ``url``, ...) without an event.
 
-        A state of another status than the job's latest one changes nothing.
+        A state of another status than the job's latest one changes nothing, and neither does that of another job which
+        had or has its number.
         """
 
     @abstractmethod

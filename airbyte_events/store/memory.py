@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from airbyte_events.errors import StoreError
-from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict, utcnow
+from airbyte_events.events import EVERYTHING, NEWS, EventFilter, JobEvent, JobRef, Verdict, utcnow
 from airbyte_events.store import (
     Attempt,
     Delivery,
@@ -71,9 +71,9 @@ class MemoryStore(EventStore):
         self._leases.ensure(lease)
         verdicts = [self._log.append(event) for event in observed]
         for event, verdict in zip(observed, verdicts, strict=True):
-            if verdict is Verdict.NEW and event.terminal:
+            if verdict in NEWS and event.terminal:
                 self._watches.pop(event.ref, None)
-        if Verdict.NEW in verdicts:
+        if not NEWS.isdisjoint(verdicts):
             self._wake_readers()
         return verdicts
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import islice
 
 from airbyte_events.errors import CursorExpired
-from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef, Verdict, annotate, reconcile, succeed
+from airbyte_events.events import NEWS, Cursor, EventFilter, JobEvent, JobRef, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import LogPage
 
 
@@ -33,7 +33,7 @@ class MemoryLog:
     def append(self, observed: JobEvent) -> Verdict:
         known = self.state(observed.ref)
         verdict = reconcile(known, observed)
-        if verdict is Verdict.NEW:
+        if verdict in NEWS:
             self.head += 1
             stored = succeed(known, observed, Cursor(self.epoch, self.head))
             self.events.append(stored)
@@ -42,7 +42,7 @@ class MemoryLog:
 
     def annotate(self, told: JobEvent) -> None:
         known = self.state(told.ref)
-        if known is not None and known.status is told.status:
+        if known is not None:
             (self._ended if known.terminal else self._active)[told.ref] = annotate(known, told)
 
     def read(self, after: int, limit: int, wanted: EventFilter) -> LogPage:
@@ -71,10 +71,12 @@ class MemoryLog:
     def keep(self, state: JobEvent) -> None:
         """This is a job's latest state."""
         if not state.terminal:
+            self._ended.pop(state.ref, None)
             self._active[state.ref] = state
             return
         self._active.pop(state.ref, None)
         self._ended[state.ref] = state
+        self._ended.move_to_end(state.ref)
         if len(self._ended) > self._capacity:
             self._ended.popitem(last=False)
 

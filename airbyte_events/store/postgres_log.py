@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import (
+    NEWS,
     Cursor,
     EventFilter,
     JobEvent,
@@ -57,7 +58,7 @@ class Log:
             for event in observed:
                 before = states.get(event.ref)
                 verdicts.append(reconcile(before, event))
-                if verdicts[-1] is Verdict.NEW:
+                if verdicts[-1] in NEWS:
                     states[event.ref] = succeed(before, event, Cursor(self._epoch, 0))
                     news.append(states[event.ref])
             if not news:
@@ -73,7 +74,7 @@ class Log:
             known = await self._known(connection, {each.ref for each in told})
             better: dict[JobRef, JobEvent] = {}
             for each in told:
-                if (of_job := known.get(each.ref)) is not None and of_job.state.status is each.status:
+                if (of_job := known.get(each.ref)) is not None:
                     better[each.ref] = annotate(better.get(each.ref, of_job.state), each)
             rows = [
                 {**_of(ref, known.get(ref)), "data": state.data()}

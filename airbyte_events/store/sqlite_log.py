@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import (
+    NEWS,
     Cursor,
     EventFilter,
     JobEvent,
@@ -51,12 +52,16 @@ class Log:
         self._epoch = epoch
 
     def append(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
-        row = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", observed.ref).fetchone()
-        if row is not None and row[0] == observed.status.value:
+        row = connection.execute(
+            "SELECT status, connection_id, json_extract(data, '$.started_at') FROM jobs"
+            " WHERE instance = ? AND job_id = ?",
+            observed.ref,
+        ).fetchone()
+        if row == (observed.status.value, observed.connection_id, format_time(observed.started_at)):
             return Verdict.REPEAT  # the most frequent case, without reading all that is known of the job
         known = self.state(connection, observed.ref)
         verdict = reconcile(known, observed)
-        if verdict is Verdict.NEW:
+        if verdict in NEWS:
             stored = succeed(known, observed, Cursor(self._epoch, 0))
             row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
             sequence = connection.execute(
@@ -69,10 +74,9 @@ class Log:
 
     def annotate(self, connection: sqlite3.Connection, told: JobEvent) -> None:
         known = self.state(connection, told.ref)
-        if known is not None and known.status is told.status:
+        if known is not None and (better := annotate(known, told)) is not known:
             connection.execute(
-                "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?",
-                (json.dumps(annotate(known, told).data()), *told.ref),
+                "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?", (json.dumps(better.data()), *told.ref)
             )
 
     def read(self, connection: sqlite3.Connection, after: int, limit: int, wanted: EventFilter) -> LogPage:

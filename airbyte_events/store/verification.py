@@ -72,7 +72,9 @@ class Verification:
         self._sequence = sequence
         event = dump.read_event(record, self._epoch)
         before = self._newest.get(event.ref)
-        if before is not None and _STATUSES[before % len(_STATUSES)].terminal:
+        # Another job that was given the number has none before it.
+        reused = event.previous_status is None
+        if before is not None and _STATUSES[before % len(_STATUSES)].terminal and not reused:
             self._fault(f"event {sequence} tells of job {event.ref} after its end, event {before // len(_STATUSES)}")
         self._newest[event.ref] = _packed(sequence, event)
 

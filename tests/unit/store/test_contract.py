@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -14,6 +15,7 @@ import pytest
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
 from airbyte_events.store import EventStore, Outcome, Receipt
+from airbyte_events.store.verification import Verification
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
 
@@ -113,6 +115,107 @@ class TestAppend:
         (stored,) = (await store.read(0)).events
         assert stored.data() == full.data()
         assert (await store.states([full.ref]))[full.ref] == stored
+
+
+class TestReusedNumber:
+    """Airbyte's database was restored or made anew: a number is given again."""
+
+    OLD = event(
+        1,
+        SUCCEEDED,
+        connection_id="c",
+        started_at=NOON,
+        finished_at=NOON + timedelta(seconds=5),
+        workspace_id="w",
+        records=3,
+        names={"source": "s"},
+        url="u",
+    )
+
+    def again(self, status: JobStatus = RUNNING, *, minutes: float = 5, **values: Any) -> JobEvent:
+        later = timedelta(minutes=minutes)
+        given = {"connection_id": "c", "started_at": NOON + later, "observed_at": NOON + later}
+        return event(1, status, **(given | values))
+
+    @pytest.mark.parametrize("status", [RUNNING, SUCCEEDED, FAILED])
+    async def test_i2_a_job_created_at_another_time_is_another_job(self, store: EventStore, status: JobStatus) -> None:
+        await store.append([self.OLD])
+        assert await store.append([self.again(status)]) == [Verdict.REUSED]
+        page = await store.read(0)
+        assert [(each.status, each.previous_status) for each in page.events] == [(SUCCEEDED, None), (status, None)]
+        assert (await store.states([self.OLD.ref]))[self.OLD.ref] == page.events[-1]
+
+    async def test_i2_a_job_of_another_connection_is_another_job(self, store: EventStore) -> None:
+        await store.append([self.OLD])
+        assert await store.append([self.again(connection_id="d", started_at=NOON)]) == [Verdict.REUSED]
+
+    async def test_i3_nothing_of_the_job_before_is_kept_for_it(self, store: EventStore) -> None:
+        await store.append([self.OLD])
+        await store.append([self.again()])
+        (state,) = (await store.states([self.OLD.ref])).values()
+        assert (state.workspace_id, state.records, state.names, state.url, state.finished_at) == (None,) * 2 + (
+            {},
+            None,
+            None,
+        )
+        assert await store.jobs() == [state]
+
+    async def test_i2_each_of_the_two_ends_once(self, store: EventStore) -> None:
+        ends = [self.OLD, self.again(), self.again(FAILED), self.again(FAILED), self.again(SUCCEEDED)]
+        assert await store.append(ends) == [
+            Verdict.NEW,
+            Verdict.REUSED,
+            Verdict.NEW,
+            Verdict.REPEAT,
+            Verdict.CONTRADICTION,
+        ]
+
+    async def test_i3_an_answer_about_the_job_before_that_arrives_late_is_dropped(self, store: EventStore) -> None:
+        await store.append([self.again()])
+        assert await store.append([self.OLD, self.again(minutes=0)]) == [Verdict.REPEAT] * 2
+        assert [each.status for each in (await store.states([self.OLD.ref])).values()] == [RUNNING]
+
+    async def test_an_older_copy_of_airbyte_is_believed_after_a_while(self, store: EventStore) -> None:
+        await store.append([self.again()])
+        assert await store.append([self.again(started_at=NOON, observed_at=NOON + timedelta(hours=1))]) == [
+            Verdict.REUSED
+        ]
+
+    @pytest.mark.parametrize(
+        "same",
+        [
+            {"started_at": None},
+            {"connection_id": None},
+            {"connection_id": "C"},
+            {"started_at": NOON + timedelta(milliseconds=900)},
+        ],
+    )
+    async def test_i3_what_is_unknown_or_cut_makes_no_other_job(
+        self, store: EventStore, same: dict[str, object]
+    ) -> None:
+        await store.append([self.OLD])
+        assert await store.append([self.again(SUCCEEDED, **({"started_at": NOON} | same))]) == [Verdict.REPEAT]
+
+    async def test_i3_it_is_not_annotated_with_what_is_told_of_the_job_before(self, store: EventStore) -> None:
+        await store.append([self.OLD, self.again(SUCCEEDED)])
+        await store.annotate([self.OLD])
+        (state,) = (await store.states([self.OLD.ref])).values()
+        assert (state.url, state.names, state.records) == (None, {}, None)
+
+    async def test_it_is_watched_again(self, store: EventStore) -> None:
+        await store.append([self.OLD, self.again()])
+        await store.watch([self.OLD.ref], 60)
+        assert list(await store.watched("default")) == [1]
+        await store.append([self.again(FAILED)])
+        assert await store.watched("default") == {}
+
+    async def test_what_the_store_holds_can_be_true(self, store: EventStore) -> None:
+        await store.append([self.OLD, self.again(), self.again(SUCCEEDED)])
+        verification = Verification()
+        async for record in store.dump():
+            verification.take(record)
+        verification.finish()
+        assert verification.faults == []
 
 
 class TestAnnotate:
