@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from airbyte_events.events import JobEvent, JobStatus, format_time, parse_time
+from airbyte_events.events import EARLIEST, JobEvent, JobStatus, format_time, parse_time
 
 KEPT = timedelta(hours=1)
 """Within so long before the last complete look, an end is known by its job; before that, by its time."""
@@ -85,7 +85,7 @@ class Place:
         if self.since is not None and moment <= self.since:
             return
         self.since = moment
-        self.floor = max(each for each in (self.floor, floor, moment - KEPT) if each is not None)
+        self.floor = max(each for each in (self.floor, floor, moment - KEPT, EARLIEST) if each is not None)
         self.told = {
             job_id: seen or moment for job_id, seen in self.told.items() if seen is None or seen > moment - KEPT
         }
@@ -105,7 +105,7 @@ class Place:
         """
         if not isinstance(data, dict) or not isinstance(data.get("told"), list):
             raise ValueError("not a place")
-        if not all(isinstance(job_id, int) for job_id in data["told"]):
+        if not all(type(job_id) is int for job_id in data["told"]):
             raise ValueError("not a place: a job id that is no number")
         return cls(
             since=parse_time(data.get("since")), floor=parse_time(data.get("floor")), told=dict.fromkeys(data["told"])
@@ -188,7 +188,7 @@ class Ends:
         :param elapsed: seconds since the follower joined.
         """
         if self.place.since is None and self.place.floor is None:
-            self.place.floor = served_at - timedelta(seconds=elapsed)
+            self.place.floor = max(served_at - timedelta(seconds=elapsed), EARLIEST)
 
     def catch_up(self, served_at: datetime) -> None:
         """All that had ended when the look made for this follower began was offered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
@@ -81,6 +82,16 @@ class Origin(str, Enum):
     """Found by a look at the instance."""
     SUBMIT = "submit"
     """Asked because somebody began to wait."""
+    UNKNOWN = "unknown"
+    """A name that this table does not have: what a newer version wrote."""
+
+
+def parse_origin(name: object) -> Origin:
+    """Return the origin of that name; :attr:`Origin.UNKNOWN` for any other value."""
+    try:
+        return Origin(name)
+    except ValueError:
+        return Origin.UNKNOWN
 
 
 class JobRef(NamedTuple):
@@ -115,6 +126,23 @@ class Cursor(NamedTuple):
         return cls(match[1], int(match[2]))
 
 
+NAMED = ("workspace", "connection", "source", "destination")
+"""What an event may have a name of."""
+
+TOLD_BY_WEBHOOKS = (
+    "workspace_id",
+    "finished_at",
+    "records",
+    "bytes",
+    "duration_seconds",
+    "error",
+    "names",
+    "url",
+)
+"""The fields of an event that a webhook may bring where the API does not. When a job was created is none of them: that
+tells it from another job of its number."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
     """Why a job failed, in Airbyte's words. Only a webhook brings it; the API has no failure reason."""
@@ -146,12 +174,14 @@ class JobEvent:
     :param previous_status: of the event before, in this log.
     :param started_at: when the job was created.
     :param finished_at: when it reached a terminal status.
-    :param records: committed: over all attempts where a webhook told them, by the last one otherwise.
+    :param records: committed, as Airbyte's API counts them, by which Airbyte bills.
     :param bytes: the same.
     :param duration_seconds: from start to end.
     :param error: why it failed.
     :param names: of workspace, connection, source and destination.
     :param url: the connection's page in Airbyte.
+    :param unconfirmed: the fields that a webhook alone brought: the API does not contradict them, nor does it say
+        them. They decide nothing.
     :param cursor: this event's place in the log, once it is stored.
     """
 
@@ -171,6 +201,7 @@ class JobEvent:
     error: JobError | None = None
     names: dict[str, str] = field(default_factory=dict)
     url: str | None = None
+    unconfirmed: frozenset[str] = frozenset()
     cursor: Cursor | None = None
 
     @property
@@ -202,47 +233,53 @@ class JobEvent:
             data["names"] = dict(self.names)
         if self.url:
             data["url"] = self.url
+        if self.unconfirmed:
+            data["unconfirmed"] = sorted(self.unconfirmed)
         return data
 
     @classmethod
-    def from_data(cls, data: dict[str, Any], cursor: Cursor | None = None) -> JobEvent:
-        """The event that :meth:`data` wrote.
+    def from_data(cls, data: object, cursor: Cursor | None = None) -> JobEvent:
+        """Read the event that :meth:`data` wrote, in this version, an older or a newer one.
 
-        :raises ValueError: if the object is not an event's.
+        Fields that this version does not have are ignored, names that it does not have are *unknown*, and so is an
+        optional value of another type or out of range.
+
+        :raises ValueError: if the object is no event's: it lacks its job, its status or its time.
         """
-        try:
-            error = data.get("error")
-            previous = data.get("previous_status")
-            names = data.get("names") or {}
-            observed_at = parse_time(data["observed_at"])
-            instance, job_id = _text(data, "instance"), _amount(data, "job_id", int)
-            if observed_at is None or not instance or not job_id:
-                raise ValueError("not a job event: it has no observed_at, no instance or no job_id")
-            return cls(
-                ref=JobRef(instance, job_id),
-                status=parse_status(data["status"]),
-                observed_at=observed_at,
-                origin=Origin(data["origin"]),
-                connection_id=_text(data, "connection_id"),
-                workspace_id=_text(data, "workspace_id"),
-                job_type=_text(data, "job_type"),
-                previous_status=None if previous is None else parse_status(previous),
-                started_at=parse_time(data.get("started_at")),
-                finished_at=parse_time(data.get("finished_at")),
-                records=_amount(data, "records", int),
-                bytes=_amount(data, "bytes", int),
-                duration_seconds=_amount(data, "duration_seconds", int, float),
-                error=None
-                if error is None
-                else JobError(
-                    message=_text(error, "message"), type=_text(error, "type"), origin=_text(error, "origin")
-                ),
-                names={name: text for name in names if (text := _text(names, name)) is not None},
-                url=_text(data, "url"),
-                cursor=cursor,
-            )
-        except (KeyError, TypeError, AttributeError, OverflowError) as exc:
-            raise ValueError(f"not a job event: {exc!r}") from exc
+        if not isinstance(data, dict):
+            raise ValueError("not a job event: no object")
+        instance, job_id, status = _text(data.get("instance")), _amount(data.get("job_id"), int), data.get("status")
+        observed_at = _moment(data.get("observed_at"))
+        if not instance or not job_id or not isinstance(status, str) or observed_at is None:
+            raise ValueError("not a job event: it has no usable instance, job_id, status or observed_at")
+        previous = data.get("previous_status")
+        error, names, unconfirmed = data.get("error"), data.get("names"), data.get("unconfirmed")
+        return cls(
+            ref=JobRef(instance, job_id),
+            status=parse_status(status),
+            observed_at=observed_at,
+            origin=parse_origin(data.get("origin")),
+            connection_id=_text(data.get("connection_id")),
+            workspace_id=_text(data.get("workspace_id")),
+            job_type=_text(data.get("job_type")),
+            previous_status=None if previous is None else parse_status(previous),
+            started_at=_moment(data.get("started_at")),
+            finished_at=_moment(data.get("finished_at")),
+            records=_amount(data.get("records"), int),
+            bytes=_amount(data.get("bytes"), int),
+            duration_seconds=_duration(data.get("duration_seconds")),
+            error=JobError(**{name: _text(error.get(name)) for name in ("message", "type", "origin")})
+            if isinstance(error, dict)
+            else None,
+            names={noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None}
+            if isinstance(names, dict)
+            else {},
+            url=_text(data.get("url")),
+            unconfirmed=frozenset(name for name in TOLD_BY_WEBHOOKS if name in unconfirmed)
+            if isinstance(unconfirmed, list)
+            else frozenset(),
+            cursor=cursor,
+        )
 
     def envelope(self, source: str) -> dict[str, Any]:
         """The event as a CloudEvents 1.0 JSON object (https://github.com/cloudevents/spec).
@@ -273,24 +310,44 @@ class JobEvent:
         return cls.from_data(data, Cursor.parse(envelope["id"]))
 
 
+def read_event(data: object, cursor: Cursor | None = None) -> JobEvent | None:
+    """Read a stored or received event, whatever version wrote it; None for one that can't be read.
+
+    :param data: what :meth:`JobEvent.data` gave, or its JSON text.
+    """
+    try:
+        return JobEvent.from_data(json.loads(data) if isinstance(data, (str, bytes)) else data, cursor)
+    except (ValueError, RecursionError):
+        return None
+
+
 # An event comes over the network, too: what is of another type would fail far from here.
 
 
-def _text(data: dict[str, Any], name: str) -> str | None:
-    value = data.get(name)
-    if value is None:
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or "\0" in value:
         return None
-    if type(value) is not str or "\0" in value:
-        raise ValueError(f"not a job event: {name[:40]!r} is no text")
-    value.encode()  # a half surrogate pair is a ValueError, too
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return None
     return value
 
 
-def _amount(data: dict[str, Any], name: str, *types: type) -> Any:
-    value = data.get(name)
-    if value is None or (type(value) in types and 0 <= value < 2**63):
-        return value
-    raise ValueError(f"not a job event: {name!r} is no number, or out of range")
+def _amount(value: object, *types: type) -> Any:
+    return value if type(value) in types and 0 <= value < 2**63 else None  # type: ignore[operator]
+
+
+def _duration(value: object) -> float | None:
+    seconds = _amount(value, int, float)
+    return seconds if seconds is not None and seconds <= LONGEST_SECONDS else None
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None
 
 
 class Verdict(Enum):
@@ -367,10 +424,14 @@ def _is_late(known: JobEvent, observed: JobEvent) -> bool:
     return observed.started_at < known.started_at and after <= LATE
 
 
+_LASTING = {"workspace_id", "names", "url"}
+
+
 def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEvent:
     """Return the event to store for an observation that is news: what is known of the job and not told again stays."""
     if known is None or not same_job(known, observed):
         return replace(observed, cursor=cursor, previous_status=None)
+    kept = {name for name in known.unconfirmed & _LASTING if not getattr(observed, name)}
     return replace(
         observed,
         cursor=cursor,
@@ -381,27 +442,24 @@ def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEv
         started_at=observed.started_at or known.started_at,
         names=observed.names or known.names,
         url=observed.url or known.url,
+        unconfirmed=observed.unconfirmed | kept,
     )
 
 
 def annotate(known: JobEvent, told: JobEvent) -> JobEvent:
-    """Return the known state with what it leaves unknown filled in from another report of it; what it knows stays.
+    """Fill in what the known state lacks, or has unconfirmed, from another report of it; what the API said stays.
 
     A report of another status, or of another job of that number, changes nothing.
     """
     if known.status is not told.status or not same_job(known, told):
         return known
-    return replace(
-        known,
-        workspace_id=known.workspace_id or told.workspace_id,
-        records=told.records if known.records is None else known.records,
-        bytes=told.bytes if known.bytes is None else known.bytes,
-        duration_seconds=told.duration_seconds if known.duration_seconds is None else known.duration_seconds,
-        finished_at=known.finished_at or told.finished_at,
-        error=known.error or told.error,
-        names=known.names or told.names,
-        url=known.url or told.url,
-    )
+    taken = {
+        name: getattr(told, name)
+        for name in TOLD_BY_WEBHOOKS
+        if getattr(told, name) not in (None, {}) and (name in known.unconfirmed or getattr(known, name) in (None, {}))
+    }
+    unconfirmed = known.unconfirmed - taken.keys() | told.unconfirmed & taken.keys()
+    return replace(known, **taken, unconfirmed=unconfirmed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -467,12 +525,25 @@ _TIME = re.compile(
 )
 
 
+EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
+LATEST = datetime(2200, 1, 1, tzinfo=timezone.utc)
+"""What lies beyond is no time of a job: calculating with it would overflow somewhere."""
+
+LONGEST_SECONDS = 100 * 366 * 86400.0
+"""A longer duration is no job's."""
+
+
+def is_sane(moment: datetime) -> bool:
+    """Return whether a time lies from :data:`EARLIEST` to :data:`LATEST`."""
+    return EARLIEST <= moment <= LATEST
+
+
 def parse_time(value: object) -> datetime | None:
     """An ISO 8601 instant of any precision, minutes to nanoseconds, as Airbyte writes them; None stays None.
 
     A time without an offset is taken as UTC.
 
-    :raises ValueError: if the value is not a time.
+    :raises ValueError: if the value is not a time from :data:`EARLIEST` to :data:`LATEST`.
     """
     if value is None:
         return None
@@ -489,6 +560,8 @@ def parse_time(value: object) -> datetime | None:
             moment -= sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[-2:]))
         except OverflowError as exc:
             raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}") from exc
+    if not is_sane(moment):
+        raise ValueError(f"not a time between {EARLIEST.year} and {LATEST.year}: {str(value)[:40]!r}")
     return moment
 
 

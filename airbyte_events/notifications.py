@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from airbyte_events import wire
 from airbyte_events.errors import NotificationError
-from airbyte_events.events import JobError, JobStatus
+from airbyte_events.events import NAMED, JobError, JobStatus
 
 
 class NotificationKind(str, Enum):
@@ -216,7 +216,7 @@ def _job_id_in(message: str) -> int | None:
 
 def _names(data: dict[str, Any], link_name: str | None) -> dict[str, str]:
     names = {}
-    for noun in ("workspace", "connection", "source", "destination"):
+    for noun in NAMED:
         name = wire.text(wire.mapping(data.get(noun)).get("name")) or (link_name if noun == "connection" else None)
         if name:
             names[noun] = name

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
-from airbyte_events.events import JobStatus, Origin
+from airbyte_events.events import NAMED, TOLD_BY_WEBHOOKS, JobStatus, Origin
 from airbyte_events.notifications import NotificationKind
 from airbyte_events.store import DeliveryState, Outcome
 from airbyte_events.wire import LARGEST
@@ -61,7 +61,7 @@ _NEXT: Schema = {
 
 _JOB = _object(
     "A job's state, or a change of it. Unknown is null; times are RFC 3339 in UTC.",
-    ("names", "url"),
+    ("names", "url", "unconfirmed"),
     instance={**TEXT, "description": "The Airbyte instance, by the name that the listener's settings give it."},
     job_id=ID,
     connection_id=_or_null(TEXT),
@@ -77,7 +77,8 @@ _JOB = _object(
     duration_seconds=_or_null(_SECONDS),
     origin={
         **named(Origin),
-        "description": "How it was learnt: a webhook came, the instance was looked at, or somebody asked.",
+        "description": "How it was learnt: a webhook came, the instance was looked at, or somebody asked. `unknown`: in"
+        " a way that a newer version of the listener named.",
     },
     error=_or_null(
         _object(
@@ -90,10 +91,16 @@ _JOB = _object(
     names={
         "type": "object",
         "description": "Where a notification brought them.",
-        "propertyNames": {"enum": ["workspace", "connection", "source", "destination"]},
+        "propertyNames": {"enum": [*NAMED]},
         "additionalProperties": TEXT,
     },
     url={**TEXT, "description": "The connection's page in Airbyte."},
+    unconfirmed={
+        "type": "array",
+        "items": {"enum": [*TOLD_BY_WEBHOOKS]},
+        "description": "The fields that a notification alone brought: Airbyte's API does not contradict them, nor does"
+        " it say them. Absent where there are none.",
+    },
 )
 
 _EVENT = _object(

@@ -10,7 +10,7 @@ import json
 from datetime import datetime
 from typing import Any, NoReturn
 
-from airbyte_events.events import parse_time
+from airbyte_events.events import LONGEST_SECONDS, parse_time
 
 LARGEST = 2**63 - 1
 """What Airbyte's ``Long`` and a database's ``bigint`` can hold."""
@@ -82,15 +82,14 @@ def job_id(value: object) -> int | None:
 
 
 def seconds(value: object) -> float | None:
-    """The duration, not negative."""
-    if isinstance(value, float):
-        return value if 0 <= value <= LARGEST else None
-    number = whole(value)
-    return None if number is None else float(number)
+    """The duration, from 0 to :data:`~airbyte_events.events.LONGEST_SECONDS`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
+        return None
+    return float(value)
 
 
 def instant(value: object) -> datetime | None:
-    """The time, aware and in UTC."""
+    """The time, aware and in UTC, within what :func:`~airbyte_events.events.parse_time` takes."""
     try:
         return parse_time(value)
     except ValueError:

@@ -31,6 +31,7 @@ from airbyte_events.errors import (
     Unauthorized,
     Unprocessable,
 )
+from airbyte_events.events import is_sane
 
 LARGEST_ANSWER = 10 * 1024 * 1024
 """Bytes. A page of 100 jobs has about 30 kB."""
@@ -245,6 +246,7 @@ def _retry_after(headers: httpx.Headers) -> float | None:
 def _http_date(value: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value or "")
-        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    return moment if is_sane(moment) else None

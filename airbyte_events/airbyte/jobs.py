@@ -83,11 +83,13 @@ _SECONDS = {"weeks": 604800, "days": 86400, "hours": 3600, "minutes": 60, "secon
 
 
 def parse_duration(value: object) -> float | None:
-    """An ISO 8601 duration such as ``PT8H6M12S`` in seconds; None if it is none, or negative."""
+    """Return an ISO 8601 duration such as ``PT8H6M12S`` in seconds; None if it is none, negative or too long."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return None
-    return sum(float(number.replace(",", ".")) * _SECONDS[unit] for unit, number in match.groupdict().items() if number)
+    return wire.seconds(
+        sum(float(number.replace(",", ".")) * _SECONDS[unit] for unit, number in match.groupdict().items() if number)
+    )
 
 
 def says_unknown(error: AirbyteError) -> bool:

@@ -22,6 +22,7 @@ _HOW = {
     Origin.WEBHOOK: "told by webhook, {after:.0f} ms after the listener confirmed it",
     Origin.POLL: "found by polling, {after:.0f} ms ago",
     Origin.SUBMIT: "found when it was asked for, {after:.0f} ms ago",
+    Origin.UNKNOWN: "told by the listener, {after:.0f} ms after it knew",
 }
 
 

@@ -20,8 +20,25 @@ from airbyte_events.airbyte import normalise_url
 from airbyte_events.airbyte.jobs import parse_duration, parse_job
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.client import FeedClient
+from airbyte_events.ends import KEPT, Place, ended_before
 from airbyte_events.errors import NotificationError, SettingsError
-from airbyte_events.events import Cursor, EventFilter, JobError, JobEvent, JobRef, JobStatus, Origin, parse_time
+from airbyte_events.events import (
+    EARLIEST,
+    LATEST,
+    LONGEST_SECONDS,
+    NAMED,
+    TOLD_BY_WEBHOOKS,
+    Cursor,
+    EventFilter,
+    JobError,
+    JobEvent,
+    JobRef,
+    JobStatus,
+    Origin,
+    annotate,
+    parse_time,
+    read_event,
+)
 from airbyte_events.notifications import NotificationKind, parse
 from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others, whole_id, whole_number
 from airbyte_events.settings import StoreLocation
@@ -191,15 +208,18 @@ class TestJobs:
     @given(st.text() | st.from_regex(r"\AP[0-9WDTHMS.,]{0,20}\Z"))
     def test_durations(self, text: str) -> None:
         seconds = parse_duration(text)
-        assert seconds is None or 0 <= seconds < 1e19
+        assert seconds is None or 0 <= seconds <= LONGEST_SECONDS
 
     @given(st.datetimes(timezones=st.just(timezone.utc)))
-    def test_times_hold(self, moment: datetime) -> None:
-        assert parse_time(moment.isoformat()) == moment
+    @example(datetime.min.replace(tzinfo=timezone.utc))
+    @example(datetime.max.replace(tzinfo=timezone.utc))
+    def test_times_hold_or_are_refused(self, moment: datetime) -> None:
+        found, _ = tried(ValueError, parse_time, moment.isoformat())
+        assert found == (moment if EARLIEST <= moment <= LATEST else None)
 
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-UTC = st.datetimes(timezones=st.just(timezone.utc))
+UTC = st.datetimes(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None), timezones=st.just(timezone.utc))
 COUNT = st.integers(0, 2**63 - 1)
 CURSORS = st.builds(Cursor, st.from_regex(r"[0-9a-f]{1,32}", fullmatch=True), st.integers(0, 10**18 - 1))
 EVENTS = st.builds(
@@ -216,11 +236,12 @@ EVENTS = st.builds(
     finished_at=st.none() | UTC,
     records=st.none() | COUNT,
     bytes=st.none() | COUNT,
-    duration_seconds=st.none() | st.floats(0, 1e18),
+    duration_seconds=st.none() | st.floats(0, LONGEST_SECONDS),
     error=st.none()
     | st.builds(JobError, message=st.none() | STORABLE, type=st.none() | STORABLE, origin=st.none() | STORABLE),
-    names=st.dictionaries(st.sampled_from(["workspace", "connection", "source", "destination"]), STORABLE),
+    names=st.dictionaries(st.sampled_from(NAMED), STORABLE),
     url=st.none() | STORABLE.filter(bool),
+    unconfirmed=st.frozensets(st.sampled_from(TOLD_BY_WEBHOOKS)),
     cursor=CURSORS,
 )
 
@@ -251,6 +272,42 @@ class TestTheFeed:
         assert JobEvent.from_envelope(found.envelope("source")) == found
         assert json.loads(json.dumps(found.data(), allow_nan=False)) == found.data()
         hash((found.ref, found.connection_id, found.workspace_id, found.job_type, found.url))
+
+    @given(EVENTS, st.dictionaries(st.text(), JSON))
+    def test_what_a_newer_version_adds_is_ignored(self, event: JobEvent, more: dict[str, Any]) -> None:
+        known = {*event.data(), "names", "url", "unconfirmed"}
+        added = {name: value for name, value in more.items() if name not in known}
+        assert JobEvent.from_data({**event.data(), **added}, event.cursor) == event
+
+    @given(JSON)
+    def test_any_value_is_read_or_left_out(self, value: Any) -> None:
+        assert read_event(value) is None
+
+    @given(EVENTS, EVENTS)
+    def test_an_annotation_can_be_stored(self, known: JobEvent, told: JobEvent) -> None:
+        both = annotate(known, told)
+        assert JobEvent.from_data(both.data(), both.cursor) == both
+        assert both.unconfirmed <= known.unconfirmed | told.unconfirmed
+
+
+class TestPlaces:
+    @given(st.lists(EVENTS, max_size=5), st.lists(UTC, max_size=5), st.none() | UTC)
+    def test_no_time_of_a_job_is_too_far_for_one(
+        self, events: list[JobEvent], moments: list[datetime], floor: datetime | None
+    ) -> None:
+        place = Place(floor=floor)
+        for event in events:
+            place.tell(event.ref.job_id)
+            assert place.knows(event)
+        for moment in moments:
+            place.complete(moment, floor)
+            assert place.floor is not None
+            assert place.floor >= max(moment - KEPT, EARLIEST)
+            for event in events:
+                place.knows(event)
+                ended_before(event, moment)
+        again = Place.from_data(json.loads(json.dumps(place.data())))
+        assert (again.since, list(again.told)) == (place.since, list(place.told))
 
     @given(
         st.lists(

@@ -24,6 +24,7 @@ from airbyte_events.events import (
     format_time,
     parse_status,
     parse_time,
+    read_event,
     reconcile,
     same_job_type,
     succeed,
@@ -92,6 +93,18 @@ class TestSucceedAndAnnotate:
             known, status=JobStatus.SUCCEEDED, previous_status=JobStatus.RUNNING, records=3, cursor=cursor
         )
 
+    def test_what_stays_is_as_unconfirmed_as_it_was(self) -> None:
+        known = event(names={"source": "s"}, url="u", unconfirmed=frozenset({"names", "url"}))
+        stored = succeed(known, event(JobStatus.SUCCEEDED, url="v"), Cursor("ab", 2))
+        assert (stored.url, stored.unconfirmed) == ("v", {"names"})
+
+    def test_annotating_replaces_what_is_unconfirmed(self) -> None:
+        known = replace(FULL, unconfirmed=frozenset({"error", "url", "records"}))
+        better = JobError(message="a better reason")
+        told = annotate(known, event(JobStatus.FAILED, error=better, records=3, unconfirmed=frozenset({"error"})))
+        assert (told.error, told.records, told.url) == (better, 3, FULL.url)
+        assert told.unconfirmed == {"error", "url"}
+
     def test_a_first_event_has_no_previous_status(self) -> None:
         assert succeed(None, FULL, Cursor("ab", 1)).previous_status is None
 
@@ -151,6 +164,10 @@ class TestTimes:
             "0001-01-01T00:00:00+01:00",
             "9999-12-31T23:59:59-01:00",
             "0000-01-01T00:00:00Z",
+            "0001-01-01T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "2200-01-01T00:00:00.000001Z",
+            "9999-12-31T23:59:59Z",
             1704110400,
             1.5,
             True,
@@ -222,32 +239,83 @@ class TestData:
     @pytest.mark.parametrize(
         "change",
         [
-            {"job_id": None},
-            {"job_id": "x"},
-            {"job_id": float("inf")},
-            *({"job_id": wrong} for wrong in (0, -1, 2**63, True, "7", 7.0)),
-            *({name: wrong} for name in ("connection_id", "url") for wrong in (5, [], {}, "a\0b", "\ud800")),
-            *({"records": wrong} for wrong in (-1, 0.5, True, "5", 2**63)),
-            *({"duration_seconds": wrong} for wrong in (-1, float("inf"), float("nan"), "5")),
-            {"names": {"source": 5}},
-            {"names": "text"},
-            {"error": {"message": ["text"]}},
-            {"observed_at": None},
-            {"observed_at": "yesterday"},
-            {"origin": "rumour"},
-            {"error": "text"},
-            {"names": 5},
-            {"started_at": 5},
+            *({"job_id": wrong} for wrong in (None, "x", float("inf"), 0, -1, 2**63, True, "7", 7.0, [])),
+            *({"instance": wrong} for wrong in (None, "", 5, "a\0b", "\ud800", {})),
+            *({"status": wrong} for wrong in (None, 5, [], {})),
+            *({"observed_at": wrong} for wrong in (None, "yesterday", 5, "9999-12-31T23:59:59Z", "0001-01-01T00:00Z")),
         ],
     )
     def test_what_is_no_event_is_a_value_error(self, change: dict[str, Any]) -> None:
-        with pytest.raises(ValueError, match=r"\S"):
-            JobEvent.from_data({**FULL.data(), **change})
+        data = {**FULL.data(), **change}
+        with pytest.raises(ValueError, match="not a job event"):
+            JobEvent.from_data(data)
+        assert read_event(data) is None
 
-    @pytest.mark.parametrize("field", ["instance", "job_id", "status", "observed_at", "origin"])
+    @pytest.mark.parametrize("data", [None, [], "text", b"\xff", "[" * 100_000, "{}", "null", "5", 5, "NaN"])
+    def test_what_can_not_be_read_is_none(self, data: object) -> None:
+        assert read_event(data) is None
+
+    def test_what_can_be_read_is_read_from_text_too(self) -> None:
+        assert read_event(json.dumps(FULL.data())) == read_event(FULL.data()) == FULL
+
+    @pytest.mark.parametrize("field", ["instance", "job_id", "status", "observed_at"])
     def test_what_an_event_must_have(self, field: str) -> None:
         with pytest.raises(ValueError, match=field):
             JobEvent.from_data({name: value for name, value in FULL.data().items() if name != field})
+
+    @pytest.mark.parametrize(
+        ("field", "wrong"),
+        [
+            *product(("connection_id", "workspace_id", "job_type", "url"), (5, [], {}, "a\0b", "\ud800")),
+            *product(("records", "bytes"), (-1, 0.5, True, "5", 2**63, float("nan"))),
+            *product(("duration_seconds",), (-1, float("inf"), float("nan"), "5", True, 2**63 - 1, 10**400, 1e18)),
+            *product(
+                ("started_at", "finished_at"),
+                (5, "soon", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", {}),
+            ),
+            *product(("error",), ("text", 5, [])),
+        ],
+    )
+    def test_an_optional_value_out_of_range_is_unknown(self, field: str, wrong: Any) -> None:
+        assert JobEvent.from_data({**FULL.data(), field: wrong}) == replace(FULL, **{field: None})
+
+    @pytest.mark.parametrize(
+        "wrong", [5, "text", [], {"source": 5}, {"connection": "\ud800"}, {"stream": "new"}, {5: "x"}]
+    )
+    def test_names_that_are_none_are_unknown(self, wrong: Any) -> None:
+        assert JobEvent.from_data({**FULL.data(), "names": wrong}) == replace(FULL, names={})
+
+    def test_what_a_newer_version_writes_is_read(self) -> None:
+        newer = {
+            **FULL.data(),
+            "status": "paused",
+            "previous_status": "throttled",
+            "origin": "kafka",
+            "error": {"message": "it broke", "type": "config_error", "origin": "platform", "trace": {"deep": [1]}},
+            "names": {"connection": "Orders → Lake", "stream": "orders"},
+            "unconfirmed": ["names", "streams", 5, None, {}],
+            "streams": [{"name": "orders"}] * 1_000,
+            "attempt": {"number": 3},
+        }
+        assert JobEvent.from_data(newer) == replace(
+            FULL,
+            status=JobStatus.UNKNOWN,
+            previous_status=JobStatus.UNKNOWN,
+            origin=Origin.UNKNOWN,
+            error=JobError(message="it broke", type="config_error", origin="platform"),
+            unconfirmed=frozenset({"names"}),
+        )
+
+    def test_without_an_origin_it_is_unknown(self) -> None:
+        data = FULL.data()
+        del data["origin"]
+        assert JobEvent.from_data(data).origin is Origin.UNKNOWN
+
+    def test_what_is_unconfirmed_is_named_only_where_there_is_some(self) -> None:
+        assert "unconfirmed" not in FULL.data()
+        told = replace(FULL, unconfirmed=frozenset({"url", "error"}))
+        assert told.data()["unconfirmed"] == ["error", "url"]
+        assert JobEvent.from_data(told.data()) == told
 
     def test_an_error_reads_as_a_sentence(self) -> None:
         assert str(FULL.error) == "it broke (type config_error, origin source)"
