@@ -30,7 +30,7 @@ class Allowance:
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        return int(self._left)
+        return max(0, int(self._left))
 
     def take(self, wanted: int = 1) -> int:
         """Do it as often as wanted, or as often as may be.
@@ -40,6 +40,11 @@ class Allowance:
         taken = min(wanted, self.left)
         self._left -= taken
         return taken
+
+    def charge(self) -> None:
+        """Count what was done once, allowed or not: beyond what may be done, later times have to wait for it."""
+        _ = self.left
+        self._left -= 1
 
     async def wait(self) -> None:
         """Return when it may be done at least once; nothing is taken."""

@@ -140,8 +140,7 @@ class Inbox:
         try:
             if any(notification.job_id is None for _, notification in told):
                 # Old releases do not name the job: something ended, and a look finds what.
-                self._monitor.allowance.take()
-                await self._monitor.look()
+                await self._monitor.look_for_webhooks()
                 looked = True
         except AirbyteError as exc:
             logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from airbyte_events.airbyte import PAGE, AirbyteClient, Job, says_unknown
+from airbyte_events.airbyte import PAGE, AirbyteClient, Job, charged, says_unknown
 from airbyte_events.allowance import Allowance
 from airbyte_events.confirmation import agree, announceable, enriched, event_of, is_news
 from airbyte_events.errors import AirbyteError
@@ -32,6 +32,7 @@ from airbyte_events.events import (
     utcnow,
 )
 from airbyte_events.notifications import Notification, parse
+from airbyte_events.priority_limiter import PriorityLimiter
 from airbyte_events.store import EventStore, Lease
 from airbyte_events.watches import Watches
 
@@ -55,7 +56,10 @@ read."""
 
 ASKED_AT_ONCE = 100
 ASKED_PER_SECOND = 10.0
-"""Requests that webhooks cause: whoever knows their URL could have Airbyte asked for any number of jobs."""
+"""HTTP requests to Airbyte that webhooks cause: whoever knows their URL could have it asked for any number of jobs."""
+
+NAMELESS_PAGES = 10
+"""Pages that a webhook which names no job has listed, at most."""
 
 PROVEN_BY = 3
 """So many syncs in a row must have been announced before polling found their end, for push to count as proven."""
@@ -70,6 +74,9 @@ webhooks wait."""
 _SECOND = timedelta(seconds=1)  # webhooks tell ends in whole seconds
 
 _CONCURRENT_READS = 4  # Airbyte serves five requests of the public API at a time: one is left to others
+
+_PRIORITIES = {Origin.WEBHOOK: 0, Origin.POLL: 1, Origin.SUBMIT: 2}
+"""Which reads go first: jobs that Airbyte has just announced before those that somebody begins to wait for."""
 
 
 @dataclass(slots=True)
@@ -115,8 +122,10 @@ class Monitor:
         self.instance = instance
         self.airbyte = airbyte
         self.counters: Counters = Counters() if beside is None else beside.counters
-        self.allowance = Allowance(rate=ASKED_PER_SECOND, burst=ASKED_AT_ONCE)
-        """For what webhooks cause."""
+        self.allowance: Allowance = (
+            Allowance(rate=ASKED_PER_SECOND, burst=ASKED_AT_ONCE) if beside is None else beside.allowance
+        )
+        """For requests that webhooks cause."""
         self.watches = Watches()
         self._lease = lease
         self._marking = marking
@@ -125,9 +134,7 @@ class Monitor:
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
         self._contradicted: dict[JobRef, JobStatus] = {} if beside is None else beside._contradicted
         self._looking = anyio.Lock()
-        self._reading: anyio.CapacityLimiter = (
-            anyio.CapacityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
-        )
+        self._reading: PriorityLimiter = PriorityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
 
     @property
     def push_proven(self) -> bool:
@@ -178,27 +185,36 @@ class Monitor:
     ) -> dict[int, JobEvent | None]:
         """Ask the API about these jobs now, many of them by one look.
 
-        Webhooks have an allowance: beyond it, what a look does not tell of counts as unknown.
+        Requests for webhooks are charged to :attr:`allowance`. Beyond it, what a look does not tell of counts as
+        unknown.
 
         :return: their states; None for one that Airbyte does not know. One that could not be asked for is left out.
         :raises AirbyteError: if none could be asked for.
         """
         told = dict(notifications or {})
         origins = dict.fromkeys(job_ids, origin)
-        missing = set(job_ids)
-        bounded = origin is Origin.WEBHOOK
+        if origin is not Origin.WEBHOOK:
+            return await self._confirm(origins, told, bounded=False)
+        with charged(self.allowance.charge):
+            return await self._confirm(origins, told, bounded=True)
+
+    async def _confirm(
+        self, origins: Mapping[int, Origin], told: Mapping[int, Notification], *, bounded: bool
+    ) -> dict[int, JobEvent | None]:
+        missing = set(origins)
         looked = False
         if len(missing) >= BURST or (bounded and self.allowance.left < len(missing)):
-            self.allowance.take(bounded)
+            # A page for every BURST jobs at most: reading these jobs alone would cost little more.
+            pages = max(1, min(len(missing) // BURST, self.allowance.left)) if bounded else None
             try:
-                missing -= await self._look_beside(origins, told)
+                missing -= await self._look_beside(origins, told, pages)
                 looked = True
             except AirbyteError as exc:
                 # Each job is asked for alone: some releases can't list, and what is down is down for that too.
                 logger.info(
                     "listing the jobs of %s failed, reading %d one by one: %s", self.instance, len(missing), exc
                 )
-        asked = set(itertools.islice(missing, self.allowance.take(len(missing)))) if bounded else missing
+        asked = set(itertools.islice(missing, self.allowance.left)) if bounded else missing
         unknown = missing - asked if looked else set()
         try:
             answers = await self.read(asked, origins, told)
@@ -207,7 +223,7 @@ class Monitor:
                 raise
             # The look told of the others.
             answers = {}
-        states = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+        states = await self._store.states([JobRef(self.instance, job_id) for job_id in origins])
         found: dict[int, JobEvent | None] = dict.fromkeys(unknown)
         found |= {job_id: None for job_id, job in answers.items() if job is None}
         left_out = missing - set(answers) - unknown
@@ -216,20 +232,17 @@ class Monitor:
     async def look(
         self,
         origins: Mapping[int, Origin] | None = None,
-        notifications: Mapping[int, Notification] | None = None,
     ) -> set[int]:
         """Ask once for every job that changed since the last look.
 
         :param origins: why jobs are looked for, where it is not for polling's sake.
-        :param notifications: what webhooks told of jobs.
         :return: the ids of the jobs that the API told of.
         :raises AirbyteError: if the API can't list jobs.
         """
         async with self._looking:
-            mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
             started = utcnow()
-            since = (mark or await self._first_mark(started)) - OVERLAP
-            why = origins or {}, notifications or {}
+            since = await self._begin(started)
+            why: tuple[Mapping[int, Origin], Mapping[int, Notification]] = origins or {}, {}
             found, served_at = await self._take_in_since(since, started, *why)
             if served_at < since:
                 # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
@@ -238,6 +251,21 @@ class Monitor:
             if self._marking:
                 await self._remember("looked_at", served_at)
             return found
+
+    async def look_for_webhooks(self) -> None:
+        """Look for what webhooks announced without saying which job: :data:`NAMELESS_PAGES`, the rest is polling's.
+
+        :raises AirbyteError: if the API can't list jobs.
+        """
+        with charged(self.allowance.charge):
+            now = utcnow()
+            pages = max(1, min(NAMELESS_PAGES, self.allowance.left))
+            await self._take_in_since(await self._begin(now), now, {}, {}, pages)
+
+    async def _begin(self, now: datetime) -> datetime:
+        """Where a look begins: what changed before was taken in."""
+        mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
+        return (mark or await self._first_mark(now)) - OVERLAP
 
     async def _first_mark(self, started: datetime) -> datetime:
         """Where the first look of all begins: it does not move on while looks fail."""
@@ -255,15 +283,24 @@ class Monitor:
     async def _remember(self, what: str, moment: datetime) -> None:
         await self._store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self._lease)
 
-    async def _look_beside(self, origins: Mapping[int, Origin], notifications: Mapping[int, Notification]) -> set[int]:
-        """Look for these jobs: no further back than to the first end that webhooks told of, if they told of each."""
+    async def _look_beside(
+        self, origins: Mapping[int, Origin], notifications: Mapping[int, Notification], pages: int | None
+    ) -> set[int]:
+        """Look for these jobs: no further back than to the first end that webhooks told of, if they told of each.
+
+        :param pages: how many may be asked for; None for as many as there are.
+        """
+        if pages is None:
+            return await self.look(origins)
+        now = utcnow()
+        since = await self._begin(now)
         ends = [notifications[job_id].finished_at for job_id in origins if job_id in notifications]
         known = [end for end in ends if end is not None]
         # An end of years ago, which anybody can write who knows the webhooks' URL, would have all jobs listed.
-        if len(known) < len(origins) or max(*known, utcnow()) - min(known) > LOOKBACK:
-            return await self.look(origins, notifications)
+        if known and len(known) == len(origins):
+            since = max(since, min(known)) - _SECOND
         # What this leaves out is read by itself, or found by the next look: where that begins is not changed.
-        found, _ = await self._take_in_since(min(known) - _SECOND, utcnow(), origins, notifications)
+        found, _ = await self._take_in_since(since, now, origins, notifications, pages)
         return found
 
     async def _take_in_since(
@@ -272,15 +309,23 @@ class Monitor:
         started: datetime,
         origins: Mapping[int, Origin],
         notifications: Mapping[int, Notification],
+        pages: int | None = None,
     ) -> tuple[set[int], datetime]:
-        """Take in what has changed since, page by page: what was read is kept though the next page is never had."""
+        """Take in what has changed since, page by page: what was read is kept though the next page is never had.
+
+        :param pages: how many to ask for at most; None for as many as there are, up to the largest look.
+        """
         found: set[int] = set()
         served_at: datetime | None = None
         async for page in self.airbyte.find_jobs(updated_since=since, max_pages=self._largest_look // PAGE + 1):
             served_at = served_at or page.served_at or started
             await self._absorb(page.jobs, origins, notifications)
             found |= {job.job_id for job in page.jobs}
-            if len(found) >= self._largest_look:
+            if pages is not None:
+                pages -= 1
+                if not pages:
+                    break
+            elif len(found) >= self._largest_look:
                 logger.warning("more than %d jobs of %s have changed since %s", len(found), self.instance, since)
                 self.watches.unsee()
                 self.counters.cut += 1
@@ -305,9 +350,10 @@ class Monitor:
         """
         answers: dict[int, Job | None] = {}
         failures: list[AirbyteError] = []
+        why = origins or {}
 
         async def read_one(job_id: int) -> None:
-            async with self._reading:
+            async with self._reading.place(_PRIORITIES[why.get(job_id, Origin.POLL)]):
                 self.counters.reads += 1
                 try:
                     answers[job_id] = await self.airbyte.get_job(job_id, once=True)
@@ -328,7 +374,7 @@ class Monitor:
                 tasks.start_soon(read_one, job_id)
         if failures and not answers:
             raise failures[0]
-        await self._absorb([job for job in answers.values() if job is not None], origins or {}, notifications or {})
+        await self._absorb([job for job in answers.values() if job is not None], why, notifications or {})
         return answers
 
     async def absorb(self, states: Sequence[JobEvent]) -> None:

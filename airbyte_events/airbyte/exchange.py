@@ -6,7 +6,9 @@ Messages name the method, the path and the host; a query, user information, toke
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -94,6 +96,21 @@ class Answer:
 Observer = Callable[[str, "int | None"], None]
 """Told of each request: method and route (``GET /jobs/{id}``), and the HTTP status or None for no answer."""
 
+_charge: ContextVar[Callable[[], object] | None] = ContextVar("_charge", default=None)
+
+
+@contextmanager
+def charged(charge: Callable[[], object]) -> Iterator[None]:
+    """Call ``charge`` for every request that is sent meanwhile by this task and those that it starts.
+
+    Repeated requests and requests for a token count as well: what one call costs is known here only.
+    """
+    before = _charge.set(charge)
+    try:
+        yield
+    finally:
+        _charge.reset(before)
+
 
 async def exchange(
     http: httpx.AsyncClient,
@@ -115,6 +132,8 @@ async def exchange(
     """
     hide = (*hide, token) if token else hide
     status = None
+    if (charge := _charge.get()) is not None:
+        charge()
     try:
         with anyio.fail_after(request.timeout):
             async with http.stream(

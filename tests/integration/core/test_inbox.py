@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -88,6 +89,70 @@ class TestConfirming:
             await watched.until_settled(first, *others)
             tasks.cancel_scope.cancel()
         assert (watched.airbyte.reads, watched.airbyte.lists) == (1, 1)
+
+
+class TestPriority:
+    """Somebody has a thousand jobs watched that are not there, at the same listener."""
+
+    UNKNOWN = range(1_001, 2_001)
+
+    @pytest.fixture
+    async def crowded(self, watched: Any) -> AsyncIterator[Monitor]:
+        """What confirms and polls, while none of those jobs has been answered yet."""
+        asking = watched.monitor
+        watched.airbyte.faults["list"] = 500
+        watched.airbyte.held = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asking.watch, self.UNKNOWN)
+            await anyio.wait_all_tasks_blocked()
+            watched.airbyte.held.set()
+            watched.airbyte.held = anyio.Event()
+            # The list has failed.
+            await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
+            await anyio.wait_all_tasks_blocked()
+            yield Monitor("default", asking.airbyte, watched.store, beside=asking)
+            tasks.cancel_scope.cancel()
+
+    def others_before(self, watched: Any, job_id: int) -> int:
+        paths = [each.path.rpartition("/")[2] for each in watched.airbyte.requests]
+        return len([each for each in paths[: paths.index(str(job_id))] if each != "jobs"])
+
+    async def test_what_webhooks_announce_is_read_before_what_others_begin_to_wait_for(
+        self, watched: Any, crowded: Monitor, make: Any
+    ) -> None:
+        watched.airbyte.put(5, "succeeded")
+        stored = await watched.receive(make.body(5))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Inbox(crowded, watched.store).confirm_pending)
+            await anyio.wait_all_tasks_blocked()
+            watched.airbyte.held.set()
+            await watched.until_settled(stored)
+        assert await watched.outcome(stored) is Outcome.CONFIRMED
+        assert self.others_before(watched, 5) <= 8
+
+    async def test_so_is_what_polling_reads(self, watched: Any, crowded: Monitor) -> None:
+        watched.airbyte.put(5, "succeeded")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(crowded.read, [5])
+            await anyio.wait_all_tasks_blocked()
+            watched.airbyte.held.set()
+            await watched.until_ended(5)
+        assert self.others_before(watched, 5) <= 8
+
+    async def test_who_begins_to_wait_is_answered_though_webhooks_keep_coming(
+        self, watched: Any, crowded: Monitor, make: Any
+    ) -> None:
+        forged = range(10_001, 10_081)
+        for job_id in forged:
+            await watched.receive(make.body(job_id))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Inbox(crowded, watched.store).confirm_pending)
+            await anyio.wait_all_tasks_blocked()
+            watched.airbyte.held.set()
+            await watched.airbyte.until(lambda: watched.airbyte.reads_of(forged[-1]) > 0)
+            await watched.airbyte.until(lambda: watched.airbyte.reads >= 80)
+        asked = [int(each.path.rpartition("/")[2]) for each in watched.airbyte.requests if each.path[-1].isdigit()]
+        assert len([job_id for job_id in asked[:80] if job_id in self.UNKNOWN]) >= 15
 
 
 class TestTrouble:
