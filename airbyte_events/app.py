@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from starlette.applications import Starlette
@@ -29,6 +30,8 @@ MOST_REQUESTS = 1_500
 """Requests of ``/v1`` that are under way at a time: streams are, for as long as they are open. The server has more
 connections than that, so that webhooks and the health check find one."""
 
+_DOCUMENT = json.dumps(DOCUMENT, ensure_ascii=False).encode()
+
 Readiness = Callable[[], "dict[str, str]"]
 """What is not ready, by part; empty when all is."""
 
@@ -42,6 +45,7 @@ def create_app(
     unready: Readiness,
     visitors: Visitors | None = None,
     *,
+    metrics_tokens: Tokens | None = None,
     most_requests: int = MOST_REQUESTS,
 ) -> ASGIApp:
     """The application with all routes.
@@ -49,6 +53,7 @@ def create_app(
     :param receiver: None where it has an address of its own.
     :param unready: asked by ``/readyz``.
     :param visitors: who was refused how often.
+    :param metrics_tokens: what opens ``/metrics``; None: it is open.
     :param most_requests: see :data:`MOST_REQUESTS`.
     """
     visitors = visitors or Visitors()
@@ -63,20 +68,23 @@ def create_app(
         )
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(DOCUMENT)
+        return Response(_DOCUMENT, media_type="application/json")
 
     sessions = Sessions(api_tokens)
     guards = [
         Middleware(BearerAuth, tokens=api_tokens, visitors=visitors, known=sessions.admit),
         Middleware(AtMost, most=most_requests),
     ]
+    scraping = []
+    if metrics_tokens is not None:
+        scraping = [Middleware(BearerAuth, tokens=metrics_tokens, visitors=visitors, kind="metrics")]
     v1 = Router([*api.routes, *([status.route] if status else [])], redirect_slashes=False, middleware=guards)
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/openapi.json", openapi),
         Mount("/v1", v1),
-        *([metrics.route] if metrics else []),
+        *([Route("/metrics", metrics.tell, middleware=scraping)] if metrics else []),
         *Dashboard(sessions, visitors).routes,
     ]
 

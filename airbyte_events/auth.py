@@ -72,18 +72,27 @@ class BearerAuth:
 
     :param visitors: what knows how many of them there were.
     :param known: whether a request without one comes from somebody who has shown one before.
+    :param kind: of the tokens, for people.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, visitors: Visitors, known: Callable[[Scope], bool]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        visitors: Visitors,
+        known: Callable[[Scope], bool] = lambda scope: False,
+        kind: str = "API",
+    ) -> None:
         self._app = app
         self._tokens = tokens
         self._visitors = visitors
         self._known = known
+        self._message = f"send one of the listener's {kind} tokens as Authorization: Bearer"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._admits(scope):
             refusal = JSONResponse(
-                {"error": "unauthorized", "message": "send one of the listener's API tokens as Authorization: Bearer"},
+                {"error": "unauthorized", "message": self._message},
                 status_code=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )

@@ -142,6 +142,7 @@ async def assemble(
         new_tokens: dict[str, str] = {}
         webhook_tokens = await _tokens(store, "webhook", settings.webhook_tokens, new_tokens)
         api_tokens = await _tokens(store, "api", settings.api_tokens, new_tokens)
+        metrics_tokens = Tokens(digests_of(settings.metrics_tokens)) if settings.metrics_tokens else None
         ticks = Ticks(
             unproven=settings.poll_interval,
             proven=max(settings.poll_interval, settings.poll_interval_proven),
@@ -186,6 +187,7 @@ async def assemble(
                 api_tokens,
                 unready,
                 visitors,
+                metrics_tokens=metrics_tokens,
             ),
             receiver_app=SecurityHeaders(receiver) if apart else None,
             store=store,
@@ -195,6 +197,7 @@ async def assemble(
             secrets=Secrets(
                 webhook_tokens=webhook_tokens,
                 api_tokens=api_tokens,
+                metrics_tokens=metrics_tokens,
                 clients=clients,
                 certificate=certificate,
             ),

@@ -18,7 +18,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from airbyte_events import __version__
@@ -35,6 +34,9 @@ _LAGS = (0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 3600)
 
 STORE_SECONDS = 2.0
 """What the store does not tell in time is left out: the rest, such as refused webhooks, is wanted all the more."""
+
+FRESH_SECONDS = 2.0
+"""A page is made for all who ask within so long, as anybody may, and as often as they like."""
 
 _ANSWERED = (200, 202, 400, 413, 503)
 _REFUSED = (404, 429)
@@ -155,7 +157,7 @@ class _Told(Collector):
 
 
 class MetricsPage:
-    """``GET /metrics``.
+    """``GET /metrics``. One page is made at a time, and for :data:`FRESH_SECONDS`; whoever asks meanwhile waits for it.
 
     :param unready: what is not ready, by part.
     """
@@ -175,18 +177,23 @@ class MetricsPage:
         self._sources = sources
         self._duties = duties
         self._unready = unready
-
-    @property
-    def route(self) -> Route:
-        return Route("/metrics", self.tell)
+        self._page = b""
+        self._fresh_until = float("-inf")
+        self._making = anyio.Lock()
 
     async def tell(self, request: Request) -> Response:
-        """All numbers, as Prometheus reads them."""
+        """Return all numbers, as Prometheus reads them, not older than :data:`FRESH_SECONDS`."""
+        async with self._making:
+            if anyio.current_time() >= self._fresh_until:
+                self._page = await self._made()
+                self._fresh_until = anyio.current_time() + FRESH_SECONDS
+        return Response(self._page, media_type=CONTENT_TYPE_LATEST)
+
+    async def _made(self) -> bytes:
         stored: list[Metric] = []
         with contextlib.suppress(StoreError), anyio.move_on_after(STORE_SECONDS):
             stored = [*_store(await self._store.stats()), *await self._queues()]
-        told = _Told([*self._metrics.families(), *self._listener(), *self._instances(), *stored])
-        return Response(generate_latest(told), media_type=CONTENT_TYPE_LATEST)
+        return generate_latest(_Told([*self._metrics.families(), *self._listener(), *self._instances(), *stored]))
 
     async def _queues(self) -> Iterable[Metric]:
         """How long the next in line of each queue has waited, 0 where nobody does, and how many jobs are waited for."""
@@ -200,10 +207,10 @@ class MetricsPage:
             "Since when a notification could be forwarded that has not been.",
         )
         for name in self._sources:
-            watched.add_metric([name], len(await self._store.watched(name)))
-            pending = await self._store.pending(name, limit=1)
-            confirmed.add_metric([name], _age(pending[0].received_at if pending else None))
-            forwarded.add_metric([name], _age(await self._store.next_due(name)))
+            queues = await self._store.queues(name)
+            watched.add_metric([name], queues.watched)
+            confirmed.add_metric([name], _age(queues.pending_since))
+            forwarded.add_metric([name], _age(queues.due_since))
         return watched, confirmed, forwarded
 
     def _listener(self) -> Iterable[Metric]:

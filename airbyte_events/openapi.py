@@ -280,9 +280,11 @@ _PATHS: dict[str, dict[str, Any]] = {
         "get": {
             "operationId": "metrics",
             "summary": "Numbers for Prometheus",
-            "security": [],
+            "description": "Wants a token where the settings have metrics tokens. What it tells is 2 s old at most.",
+            "security": [{}, {"metrics": []}],
             "responses": {
                 "200": {"description": "They.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+                **_refusals(401, 429),
             },
         }
     },
@@ -316,7 +318,8 @@ DOCUMENT: dict[str, Any] = {
         "schemas": SCHEMAS,
         "responses": _RESPONSES,
         "securitySchemes": {
-            "token": {"type": "http", "scheme": "bearer", "description": "One of the listener's API tokens."}
+            "token": {"type": "http", "scheme": "bearer", "description": "One of the listener's API tokens."},
+            "metrics": {"type": "http", "scheme": "bearer", "description": "One of its metrics tokens."},
         },
     },
 }

@@ -27,6 +27,7 @@ have been a trap to whatever watches files."""
 class Secrets:
     """The secrets in use.
 
+    :param metrics_tokens: None where anybody may read the metrics.
     :param clients: by instance name.
     :param certificate: None without TLS.
     """
@@ -34,6 +35,7 @@ class Secrets:
     webhook_tokens: Tokens
     api_tokens: Tokens
     clients: Mapping[str, AirbyteClient]
+    metrics_tokens: Tokens | None = None
     certificate: Certificate | None = None
 
     def renew(self, settings: Settings) -> None:
@@ -45,8 +47,9 @@ class Secrets:
         for what, tokens, given in (
             ("webhook tokens", self.webhook_tokens, settings.webhook_tokens),
             ("API tokens", self.api_tokens, settings.api_tokens),
+            ("metrics tokens", self.metrics_tokens, settings.metrics_tokens),
         ):
-            if given and tokens.replace(digests_of(given)):
+            if given and tokens is not None and tokens.replace(digests_of(given)):
                 logger.info("the %s are others now: %d are valid", what, len(given))
         for name, client in self.clients.items():
             credentials = credentials_of(settings.instances[name]) if name in settings.instances else None

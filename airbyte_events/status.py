@@ -73,7 +73,7 @@ class Status:
             "url": sources.airbyte.url,
             "here_since": None if duty is None else format_time(duty.since),
             "push_proven": None if monitor is None else monitor.push_proven,
-            "watched": len(await self._store.watched(name)),
+            "watched": (await self._store.queues(name)).watched,
             "looked_at": await self._store.recall(f"looked_at/{name}"),
             "seconds_between_looks": None if poller is None else poller.seconds_between_looks,
             "failed_looks": None if poller is None else poller.failures,

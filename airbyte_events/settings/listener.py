@@ -98,6 +98,13 @@ class Settings(BaseSettings):
         example="what this prints: openssl rand -hex 32",
         by_default="made at start, on loopback only",
     )
+    metrics_tokens: Tokens = setting(
+        (),
+        meaning="Who shows one of these as `Authorization: Bearer` may read `/metrics`. Several are valid at once.",
+        must_be=A_LIST,
+        example="what this prints: openssl rand -hex 32",
+        by_default="none, anybody may",
+    )
     webhook_allow: Networks = setting(
         (),
         meaning="Networks that webhooks may come from; to all others the receiver is not there.",
@@ -231,6 +238,14 @@ class Settings(BaseSettings):
         # Who may configure Airbyte reads the receiver's URL there, and may do no more with it than send webhooks.
         if set(tokens) & set(info.data.get("api_tokens", ())):
             raise ValueError("holds a token that is an API token, too: every token opens one door")
+        return tokens
+
+    @field_validator("metrics_tokens")
+    @classmethod
+    def _guard_metrics(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        # Who may configure Prometheus reads them there.
+        if set(tokens) & {*info.data.get("api_tokens", ()), *info.data.get("webhook_tokens", ())}:
+            raise ValueError("holds a token that opens something else, too: every token opens one door")
         return tokens
 
     @field_validator("tls_keyfile")

@@ -32,7 +32,9 @@ PREFIX = "AIRBYTE_EVENTS_"
 DEFAULT_INSTANCE = "default"
 """The instance that environment variables describe."""
 
-SECRETS = frozenset({"client_secret", "forward_urls", "store", "api_tokens", "webhook_tokens", "listener_token"})
+SECRETS = frozenset(
+    {"client_secret", "forward_urls", "store", "api_tokens", "webhook_tokens", "metrics_tokens", "listener_token"}
+)
 """The settings that can be given by file, too, and are shown nowhere."""
 
 INSTANCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")

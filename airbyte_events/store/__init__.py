@@ -18,6 +18,7 @@ from airbyte_events.store.records import (
     LogPage,
     Outcome,
     Pruned,
+    Queues,
     Receipt,
     StoredNotification,
     StoreStats,
@@ -39,6 +40,7 @@ __all__ = [
     "LogPage",
     "Outcome",
     "Pruned",
+    "Queues",
     "Receipt",
     "Record",
     "StoreStats",
@@ -232,6 +234,10 @@ class EventStore(ABC):
     @abstractmethod
     async def stats(self) -> StoreStats:
         """How large it is: estimates where exact counts would take long."""
+
+    @abstractmethod
+    async def queues(self, instance: str) -> Queues:
+        """Count and date what waits for an instance. However much that is, nobody who writes waits for the answer."""
 
     @abstractmethod
     async def check(self) -> None:

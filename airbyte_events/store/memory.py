@@ -22,6 +22,7 @@ from airbyte_events.store import (
     LogPage,
     Outcome,
     Pruned,
+    Queues,
     Receipt,
     Record,
     StoredNotification,
@@ -234,6 +235,14 @@ class MemoryStore(EventStore):
             due=sum(1 for _ in inbox.deliveries(DeliveryState.DUE)),
             dead=sum(1 for _ in inbox.deliveries(DeliveryState.DEAD)),
             bytes=0,
+        )
+
+    async def queues(self, instance: str) -> Queues:
+        pending = next(iter(await self.pending(instance, limit=1)), None)
+        return Queues(
+            watched=len(await self.watched(instance)),
+            pending_since=None if pending is None else pending.received_at,
+            due_since=await self.next_due(instance),
         )
 
     async def check(self) -> None:

@@ -23,6 +23,7 @@ from airbyte_events.store import (
     LogPage,
     Outcome,
     Pruned,
+    Queues,
     Receipt,
     Record,
     StoredNotification,
@@ -226,6 +227,9 @@ class PostgresStore(EventStore):
 
     async def stats(self) -> StoreStats:
         return await self._run(lambda c: postgres_schema.stats(c, self._url.schema))
+
+    async def queues(self, instance: str) -> Queues:
+        return await self._run(lambda c: postgres_schema.queues(c, self._url.schema, instance))
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))

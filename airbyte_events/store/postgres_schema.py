@@ -11,12 +11,13 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import psycopg
 
 from airbyte_events.errors import StoreError
-from airbyte_events.store.records import StoreStats
+from airbyte_events.store.records import Queues, StoreStats
 
 logger = logging.getLogger(__name__)
 
@@ -334,3 +335,21 @@ async def stats(connection: psycopg.AsyncConnection[Any], schema: str) -> StoreS
         dead=dead,
         bytes=sum(size for _, size in tables.values()),
     )
+
+
+async def queues(connection: psycopg.AsyncConnection[Any], schema: str, instance: str) -> Queues:
+    s = f'"{schema}"'
+    found = await connection.execute(
+        f"SELECT (SELECT count(*) FROM {s}.watches w WHERE instance = %(instance)s AND until > now() AND NOT EXISTS"
+        f" (SELECT FROM {s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)),"
+        f" (SELECT received_at FROM {s}.notifications WHERE outcome = 'pending' AND instance = %(instance)s"
+        f" ORDER BY id LIMIT 1), (SELECT min(due_at) FROM {s}.deliveries"
+        " WHERE state = 'due' AND instance = %(instance)s)",
+        {"instance": instance},
+    )
+    watched, pending, due = await found.fetchone() or (0, None, None)
+    return Queues(watched=watched, pending_since=_utc(pending), due_since=_utc(due))
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(timezone.utc)

@@ -147,6 +147,20 @@ class StoreStats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Queues:
+    """What waits for an instance.
+
+    :param watched: how many jobs somebody waits for.
+    :param pending_since: when the oldest notification came that is still to be confirmed; None if there is none.
+    :param due_since: from when on the next delivery is, or was, due; None if there is none.
+    """
+
+    watched: int
+    pending_since: datetime | None
+    due_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
     """How much was removed."""
 

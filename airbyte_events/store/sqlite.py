@@ -24,6 +24,7 @@ from airbyte_events.store import (
     LogPage,
     Outcome,
     Pruned,
+    Queues,
     Receipt,
     Record,
     StoredNotification,
@@ -243,6 +244,16 @@ class SQLiteStore(EventStore):
                 due=count("deliveries WHERE state = 'due'"),
                 dead=count("deliveries WHERE state = 'dead'"),
                 bytes=self._file.size,
+            )
+
+        return await self._file.read(run)
+
+    async def queues(self, instance: str) -> Queues:
+        def run(connection: sqlite3.Connection) -> Queues:
+            return Queues(
+                watched=sqlite_log.watched_jobs(connection, instance),
+                pending_since=sqlite_inbox.pending_since(connection, instance),
+                due_since=sqlite_inbox.next_due(connection, instance, ()),
             )
 
         return await self._file.read(run)

@@ -60,6 +60,15 @@ def notifications(connection: sqlite3.Connection, condition: str, *values: objec
     return [_notification(row) for row in rows]
 
 
+def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | None:
+    """When the oldest came that waits to be confirmed."""
+    row = connection.execute(
+        "SELECT received_at FROM notifications WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT 1",
+        (instance,),
+    ).fetchone()
+    return None if row is None else parse_time(row[0])
+
+
 def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
     """:return: the instances that have something to confirm again."""
     at = format_time(settled_at)

@@ -41,6 +41,8 @@ class Lane:
         self._waiting: dict[Operation[Any], None] = {}
         self._wake = anyio.Event()
         self._closing = False
+        # A thread of its own: however many are used elsewhere, by the files that anybody may load, say.
+        self._thread = anyio.CapacityLimiter(1)
 
     async def do(self, run: Callable[[Connection], T], committed: Callable[[T], object] | None = None) -> T:
         """Run it when it is its turn. Whoever is cancelled meanwhile leaves: what was begun is finished all the same,
@@ -83,7 +85,7 @@ class Lane:
         batch = list(islice(self._waiting, self._most))
         for operation in batch:
             del self._waiting[operation]
-        await anyio.to_thread.run_sync(self._run, batch)
+        await anyio.to_thread.run_sync(self._run, batch, limiter=self._thread)
         for operation in batch:
             operation.done.set()
             if operation.committed is not None and operation.error is None:

@@ -159,6 +159,14 @@ def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime
     return {job_id: moment for job_id, since in rows if (moment := parse_time(since)) is not None}
 
 
+def watched_jobs(connection: sqlite3.Connection, instance: str) -> int:
+    """How many there are."""
+    row = connection.execute(
+        "SELECT count(*) FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
+    ).fetchone()
+    return int(row[0])
+
+
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
     choices = wanted.choices()
     text = "".join(f" AND {column} IN ({', '.join('?' * len(values))})" for column, values in choices.items())

@@ -125,6 +125,15 @@ def test_what_several_listeners_have(render: Render) -> None:
     assert "AIRBYTE_EVENTS" not in str(objects["ConfigMap"])
 
 
+def test_metrics_want_the_token_that_prometheus_shows(render: Render) -> None:
+    objects = render(LARGE | {"secret": {**LARGE["secret"], "metricsToken": "given"}})
+    (endpoint,) = [each for each in objects["ServiceMonitor"]["spec"]["endpoints"] if each["path"] == "/metrics"]
+    credentials = endpoint["authorization"]["credentials"]
+    assert f'/{credentials["key"]}"' in objects["ConfigMap"]["data"]["airbyte-events.toml"]
+    assert credentials["name"] in str(objects["Deployment"])
+    assert "authorization" not in str(render(LARGE)["ServiceMonitor"])
+
+
 def test_its_alerts_are_those_of_the_file_and_name_a_runbook_where_there_is_one(render: Render) -> None:
     (group,) = yaml.safe_load((CHART.parents[1] / "prometheus/alerts.yaml").read_text())["groups"]
     (with_runbooks,) = render(LARGE)["PrometheusRule"]["spec"]["groups"]

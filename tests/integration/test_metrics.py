@@ -22,7 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from airbyte_events.errors import StoreError
+from airbyte_events.limits import REFUSALS_AT_ONCE
 from airbyte_events.listener import assemble
+from airbyte_events.metrics import STORE_SECONDS
 from airbyte_events.server import serving
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
@@ -101,8 +103,24 @@ class LostStore(MemoryStore):
             raise StoreError("the store is lost")
 
 
+class BusyStore(MemoryStore):
+    """One that counts how often it is asked how large it is, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answering = anyio.Event()
+
+    async def stats(self) -> StoreStats:
+        self.asked += 1
+        await self.answering.wait()
+        return await super().stats()
+
+
 @asynccontextmanager
-async def listening(store: EventStore | None = None, *, poll_interval: float = 3600) -> AsyncIterator[Rig]:
+async def listening(
+    store: EventStore | None = None, *, poll_interval: float = 3600, metrics_tokens: tuple[str, ...] = ()
+) -> AsyncIterator[Rig]:
     simulator = Simulator(client_id="client", client_secret=SECRET)
     connection = simulator.world.add_connection(Script.hanging())
     async with serve_simulator(simulator) as served:
@@ -113,6 +131,7 @@ async def listening(store: EventStore | None = None, *, poll_interval: float = 3
             store=StoreLocation(kind="memory"),
             api_tokens=[API_TOKEN],
             webhook_tokens=[WEBHOOK_TOKEN],
+            metrics_tokens=metrics_tokens,
             poll_interval=poll_interval,
             poll_interval_idle=poll_interval,
         )
@@ -165,6 +184,66 @@ async def test_metrics_are_told_while_the_store_is_lost() -> None:
         assert _key("store_size_bytes") not in samples
         store.lost = False
         assert _key("store_size_bytes") in await rig.until(1, "ready")
+
+
+async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_taken() -> None:
+    store = BusyStore()
+    async with listening(store) as rig, anyio.create_task_group() as tasks:
+        answers: list[int] = []
+
+        async def ask() -> None:
+            async with httpx.AsyncClient(base_url=rig.http.base_url, trust_env=False) as http:
+                answers.append((await http.get("/metrics")).status_code)
+
+        for _ in range(40):
+            tasks.start_soon(ask)
+        with anyio.fail_after(10):
+            while not store.asked:  # noqa: ASYNC110 -- nobody tells
+                await anyio.sleep(0.01)
+            assert await rig.announce(told(rig.job_id)) == 202
+            assert (await rig.http.get("/healthz")).status_code == 200
+            assert (await rig.http.get("/readyz")).status_code == 200
+            store.answering.set()
+            while len(answers) < 40:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        assert answers == [200] * 40
+        # On a machine that takes 2 s for 40 answers there is a second page.
+        assert store.asked <= 2
+        # What is older than that is made anew.
+        await rig.until(1, "webhook_requests_total", airbyte="default", status="202")
+
+
+async def test_a_page_that_the_store_holds_up_holds_up_no_other_for_long() -> None:
+    store = BusyStore()
+    async with listening(store) as rig:
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(rig.samples)
+        assert store.asked == 1
+        assert anyio.current_time() - began < 2 * STORE_SECONDS
+        store.answering.set()
+        await rig.until(0, "store_notifications")
+
+
+async def test_where_there_are_tokens_metrics_want_one() -> None:
+    token = "canary-that-is-a-metrics-token"
+
+    def bearer(shown: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {shown}"}
+
+    async with listening(metrics_tokens=(token,)) as rig:
+        assert (await rig.http.get("/metrics", headers=bearer(token))).status_code == 200
+        # Each opens its own door.
+        assert (await rig.http.get("/v1/jobs", headers=bearer(token))).status_code == 401
+        assert (await rig.announce(b"{}", token)) == 404
+        refused = [await rig.http.get("/metrics", headers=bearer(other)) for other in (API_TOKEN, WEBHOOK_TOKEN, "x")]
+        assert [each.status_code for each in refused] == [401] * 3
+        assert "airbyte_events_" not in refused[0].text
+        for _ in range(REFUSALS_AT_ONCE):
+            await rig.http.get("/metrics")
+        assert (await rig.http.get("/metrics")).status_code == 429
+        assert (await rig.http.get("/metrics", headers=bearer(token))).status_code == 200
 
 
 async def test_a_webhook_that_does_not_come_is_missed() -> None:

@@ -368,6 +368,11 @@ class TestListening:
         setenv(AIRBYTE_URL=URL, API_TOKENS=CANARY, WEBHOOK_TOKENS=f"{WEBHOOK_TOKEN},{CANARY}")
         assert refused().startswith("AIRBYTE_EVENTS_WEBHOOK_TOKENS: holds a token that is an API token")
 
+    @pytest.mark.parametrize("token", [API_TOKEN, WEBHOOK_TOKEN])
+    def test_what_opens_the_metrics_opens_nothing_else(self, setenv: SetEnv, token: str) -> None:
+        setenv(AIRBYTE_URL=URL, API_TOKENS=API_TOKEN, WEBHOOK_TOKENS=WEBHOOK_TOKEN, METRICS_TOKENS=token)
+        assert refused().startswith("AIRBYTE_EVENTS_METRICS_TOKENS: holds a token that opens something else")
+
     def test_certificate_and_key_go_together(self, setenv: SetEnv) -> None:
         Path("file.pem").touch()
         setenv(AIRBYTE_URL=URL, TLS_CERTFILE="file.pem")
@@ -402,6 +407,7 @@ class TestListening:
         ("AIRBYTE_URL", f"https://h/?token={CANARY}"),
         ("CLIENT_SECRET_FILE", CANARY),
         ("API_TOKENS_FILE", CANARY),
+        ("METRICS_TOKENS_FILE", CANARY),
         ("CONFIG", CANARY),
         ("PORT", CANARY),
         ("LOG_LEVEL", CANARY),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import anyio
 import pytest
 
 from airbyte_events.events import JobRef, utcnow
-from airbyte_events.store import EventStore
+from airbyte_events.store import EventStore, Outcome, Queues
 
 from .conftest import FAILED, SUCCEEDED, event
 
@@ -54,6 +56,32 @@ async def test_end_by_themselves(store: EventStore) -> None:
     with anyio.fail_after(10):
         while set(await store.watched("default")) != {2}:  # noqa: ASYNC110  # time alone ends it
             await anyio.sleep(0.01)
+
+
+async def test_what_waits_for_an_instance_is_counted(store: EventStore) -> None:
+    assert await store.queues("default") == Queues(watched=0, pending_since=None, due_since=None)
+    await store.watch([*refs(*range(1, 8)), *refs(9, instance="other")], LONG)
+    at = utcnow()
+    for number, instance, outcome in (
+        (1, "default", Outcome.IGNORED),
+        (2, "default", Outcome.PENDING),
+        (3, "default", Outcome.PENDING),
+    ):
+        await store.receive(
+            instance=instance,
+            body=b"{}%d" % number,
+            kind="success",
+            job_id=number,
+            outcome=outcome,
+            received_at=at + timedelta(seconds=number),
+            targets=["chat"],
+        )
+    queues = await store.queues("default")
+    assert queues.watched == len(await store.watched("default")) == 7
+    assert queues.pending_since == (await store.pending("default"))[0].received_at == at + timedelta(seconds=2)
+    assert queues.due_since == await store.next_due("default")
+    assert queues.due_since is not None
+    assert await store.queues("other") == Queues(watched=1, pending_since=None, due_since=None)
 
 
 async def test_end_with_the_job(store: EventStore) -> None:
