@@ -227,8 +227,11 @@ def _said(problem: dict[str, Any]) -> str | None:
 
 
 def _tail(type: str) -> str | None:
-    """``try-again-later`` of ``https://reference.airbyte.com/reference/errors#try-again-later`` or ``error:…``."""
-    match = re.search(r"([A-Za-z0-9_.-]{1,60})$", type)
+    """``state-conflict`` of ``https://reference.airbyte.com/reference/errors#409-state-conflict``, or of ``error:…``.
+
+    Some have the status before their name, and releases differ in it.
+    """
+    match = re.search(r"(?<![A-Za-z0-9_.-])(?:[1-5][0-9]{2}-)?([A-Za-z0-9_.-]{1,60})$", type)
     return None if match is None or match[1] == "blank" else match[1]
 
 

@@ -63,7 +63,7 @@ class Posted:
 
 def harmless() -> dict[str, Any]:
     """What Airbyte's *Test* button sends; no two are the same."""
-    return bodies.sync_test("http://airbyte.invalid")
+    return bodies.sync_test()
 
 
 def samples() -> Iterator[Sample]:
@@ -86,8 +86,7 @@ def samples() -> Iterator[Sample]:
         ("sync succeeded", "success", succeeded, unknown, nobody),
         ("sync failed", "failure", failed, unknown, nobody),
         ("sync queued", "queued", bodies.job_queued(job, workspace, page), ignored, stored),
-        ("Test button, for syncs", "test", bodies.sync_test(page), ignored, stored),
-        ("Test button, for the rest", "test", bodies.hello_world(), ignored, stored),
+        *((f"Test button, {name}", "test", make(), ignored, stored) for name, make in bodies.TESTS.items()),
         ("connection disabled", "disabled", bodies.connection_disabled(connection, page), ignored, stored),
         (
             "connection will be disabled",

@@ -8,6 +8,8 @@ from uuid import uuid4
 
 from starlette.responses import JSONResponse
 
+from airbyte_events.events import utcnow
+
 from .state import sample_id
 
 if TYPE_CHECKING:
@@ -15,31 +17,49 @@ if TYPE_CHECKING:
 
 _ERRORS_PAGE = "https://reference.airbyte.com/reference/errors"
 
+# By title: the tail of ``type``, and ``detail``. They are constants of the platform's ``api-problems.yaml``; what in
+# particular is wrong stands in ``data``.
+_PROBLEMS = {
+    "bad-request": ("#bad-request", "The request could not be understood by the server due to malformed syntax."),
+    "forbidden": ("#forbidden", "The request is forbidden."),
+    "resource-not-found": ("#resource-not-found", "The requested resource could not be found."),
+    "state-conflict": ("#409-state-conflict", "State conflict"),
+    "try-again-later": ("#try-again-later", "Please try again later."),
+    "unprocessable-entity": ("#unprocessable-entity", "The body of the request was not understood"),
+    "unexpected-problem": ("", "An unexpected problem has occurred."),
+}
+
 
 class Problem(Exception):
     """A request that Airbyte answers with a problem document.
 
     :param status: the HTTP status.
-    :param type: the tail of the document's ``type``, such as ``state-conflict``.
-    :param message: what is wrong.
+    :param title: the document's ``title``, such as ``state-conflict``.
+    :param data: what is wrong: a sentence, or the fields of the document's ``data``.
     """
 
-    def __init__(self, status: int, type: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, title: str, data: str | dict[str, str]) -> None:
+        super().__init__(title)
         self.status = status
-        self.type = type
+        self.title = title
+        self.data = {"message": data} if isinstance(data, str) else data
 
     def response(self) -> JSONResponse:
+        tail, detail = _PROBLEMS[self.title]
         return JSONResponse(
             {
-                "title": self.type,
+                "title": self.title,
                 "status": self.status,
-                "detail": str(self),
-                "type": f"{_ERRORS_PAGE}#{self.type}",
-                "data": {"message": str(self)},
+                "detail": detail,
+                "type": _ERRORS_PAGE + tail,
+                "data": self.data,
             },
             self.status,
         )
+
+
+PROBLEMS = tuple(_PROBLEMS)
+"""The titles of problem documents."""
 
 
 class FrameworkError(Exception):
@@ -71,16 +91,21 @@ def bad_request(details: str) -> FrameworkError:
     return FrameworkError(400, "Bad Request", details)
 
 
-def wrong_secret() -> JSONResponse:
-    """The refusal of a client id or secret."""
+def wrong_secret(path: str, *, simple_auth: bool) -> JSONResponse:
+    """The refusal of a client id or secret: Keycloak's, or that of Airbyte's simple authentication (``abctl``)."""
+    if simple_auth:
+        return bad_request("Invalid client id or token").response(path)
     return JSONResponse({"errorId": str(uuid4())}, 401)
 
 
+def rate_limited() -> JSONResponse:
+    """The refusal of a user whose load an operator sheds: no ``Retry-After``."""
+    return JSONResponse({"message": "You are being rate limited."}, 429)
+
+
 def java_time(moment: datetime) -> str:
-    """As Java's ``OffsetDateTime`` prints itself: no seconds when they are zero, else 0, 3 or 6 digits after them."""
+    """Whole seconds as Java's ``OffsetDateTime`` prints them: none when they are zero."""
     moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
-    if moment.microsecond:
-        return moment.isoformat(timespec="microseconds" if moment.microsecond % 1000 else "milliseconds") + "Z"
     return moment.isoformat(timespec="seconds" if moment.second else "minutes") + "Z"
 
 
@@ -97,29 +122,24 @@ def java_duration(seconds: int) -> str:
     return "PT" + ("".join(parts) or "0S")
 
 
-def cut(moment: datetime, job_id: int) -> datetime:
-    """The time at one of three precisions, by job id: seconds, milliseconds, microseconds. Releases differ in it."""
-    step = (1_000_000, 1000, 1)[job_id % 3]
-    return moment.replace(microsecond=moment.microsecond // step * step)
-
-
 def job_data(job: Job) -> dict[str, Any]:
     """The job as ``GET /jobs`` and ``GET /jobs/{id}`` tell it."""
     data: dict[str, Any] = {
         "jobId": job.id,
         "status": job.status,
         "jobType": job.type,
-        "startTime": java_time(cut(job.created_at, job.id)),
+        "startTime": java_time(job.created_at),
         "connectionId": job.connection.id,
     }
     if job.terminal:
-        data["lastUpdatedAt"] = java_time(cut(job.updated_at, job.id))
+        data["lastUpdatedAt"] = java_time(job.updated_at)
     if job.status != "pending":
         data["duration"] = java_duration(int(job.updated_at.timestamp()) - int(job.created_at.timestamp()))
-    if job.bytes is not None:
-        data["bytesSynced"] = job.bytes
-    if job.records is not None:
-        data["rowsSynced"] = job.records
+    counts = job.counts(utcnow())
+    if counts.bytes is not None:
+        data["bytesSynced"] = counts.bytes
+    if counts.records is not None:
+        data["rowsSynced"] = counts.records
     return data
 
 
@@ -153,11 +173,10 @@ def actor_data(actor: Actor, workspace_id: str) -> dict[str, Any]:
     }
 
 
-def workspace_data(workspace: Workspace) -> dict[str, Any]:
-    """The workspace as ``GET /workspaces/{id}`` tells it."""
-    return {
-        "workspaceId": workspace.id,
-        "name": workspace.name,
-        "dataResidency": "auto",
-        "notifications": workspace.notifications,
-    }
+def workspace_data(workspace: Workspace, *, notifications: bool = True) -> dict[str, Any]:
+    """The workspace as ``GET /workspaces/{id}`` tells it.
+
+    :param notifications: whether this release's API has them.
+    """
+    data = {"workspaceId": workspace.id, "name": workspace.name, "dataResidency": "auto"}
+    return {**data, "notifications": workspace.notifications} if notifications else data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -20,7 +21,7 @@ from .answers import (
     wrong_secret,
 )
 from .listing import JOB_TYPES, Page, as_uuid, select_jobs, workspace_ids
-from .state import NOTIFICATION_KINDS, Actor, Connection, Job, Refused, Workspace
+from .state import NOTIFICATION_KINDS, Actor, Connection, Job, Refused, Release, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,13 +40,17 @@ _OPEN = frozenset({"POST /applications/token", "GET /health"})
 class PublicApi:
     """The routes of the public API, without the weather: delays and faults are the gate's.
 
-    :param cloud: answer as Airbyte Cloud does: 403 for what does not exist.
+    :param admin: answer as an instance admin is answered: 409 for an unknown job, 404 for other things; without, 403.
+    :param simple_auth: refuse a wrong secret as Airbyte's simple authentication does: 400.
+    :param release: whose API it is.
     """
 
-    def __init__(self, world: World, tokens: Tokens, *, cloud: bool) -> None:
+    def __init__(self, world: World, tokens: Tokens, *, admin: bool, simple_auth: bool, release: Release) -> None:
         self._world = world
         self._tokens = tokens
-        self._cloud = cloud
+        self._admin = admin
+        self._simple_auth = simple_auth
+        self._release = release
         self._routes: dict[str, Callable[[Request, bytes, str], Response]] = {
             "POST /applications/token": self._token,
             "GET /health": self._health,
@@ -96,7 +101,9 @@ class PublicApi:
             if not isinstance(given.get(name), str):
                 raise bad_request(f"applicationTokenRequest.{name}: must not be null")
         token = self._tokens.issue(given["client_id"], given["client_secret"])
-        return wrong_secret() if token is None else JSONResponse(token)
+        if token is None:
+            return wrong_secret(request.url.path, simple_auth=self._simple_auth)
+        return JSONResponse(token)
 
     def _health(self, request: Request, body: bytes, id: str) -> Response:
         return PlainTextResponse("Successful operation")
@@ -116,8 +123,9 @@ class PublicApi:
     def _list_jobs(self, request: Request, body: bytes, id: str) -> Response:
         query = request.query_params
         page = Page.of(query)
-        jobs = page.cut(select_jobs(self._world, query))
-        kept = {name: query[name] for name in ("jobType", "workspaceIds") if query.get(name)}
+        jobs = page.cut(select_jobs(self._world, query, refreshes=self._release.lists_refreshes))
+        of = "connectionId" if query.get("connectionId") else "workspaceIds"
+        kept = {name: query[name] for name in ("jobType", of) if query.get(name)}
         return JSONResponse(page.answer("/jobs", [job_data(job) for job in jobs], kept))
 
     def _get_job(self, request: Request, body: bytes, id: str) -> Response:
@@ -156,31 +164,41 @@ class PublicApi:
         page, wanted = Page.of(request.query_params), workspace_ids(request.query_params)
         workspaces = [one for one in self._world.workspaces.values() if not wanted or one.id in wanted]
         kept = {"workspaceIds": ",".join(wanted)} if wanted else {}
-        return JSONResponse(page.answer("/workspaces", [workspace_data(one) for one in page.cut(workspaces)], kept))
+        return JSONResponse(page.answer("/workspaces", [self._told(one) for one in page.cut(workspaces)], kept))
 
     def _get_workspace(self, request: Request, body: bytes, id: str) -> Response:
-        return JSONResponse(workspace_data(self._workspace(id)))
+        return JSONResponse(self._told(self._workspace(id)))
+
+    def _told(self, workspace: Workspace) -> dict[str, Any]:
+        return workspace_data(workspace, notifications=self._release.has_notifications)
 
     def _patch_workspace(self, request: Request, body: bytes, id: str) -> Response:
         workspace, given = self._workspace(id), _json_object(body)
         notifications = given.get("notifications") or {}
         if not isinstance(notifications, dict) or not all(isinstance(one, dict) for one in notifications.values()):
             raise bad_request("Failed to convert argument [workspaceUpdateRequest]: notifications")
-        if isinstance(given.get("name"), str):
-            workspace.name = given["name"]
-        for kind, channels in notifications.items():
+        merged = deepcopy(workspace.notifications)
+        # Older releases have no such field, and pass over fields that they do not have.
+        for kind, channels in notifications.items() if self._release.has_notifications else ():
             if kind in NOTIFICATION_KINDS:
                 for channel, settings in channels.items():
                     if isinstance(settings, dict):
-                        workspace.notifications.setdefault(kind, {}).setdefault(channel, {}).update(settings)
-        return JSONResponse(workspace_data(workspace))
+                        merged.setdefault(kind, {}).setdefault(channel, {}).update(settings)
+        for kind, channels in merged.items():
+            webhook = channels.get("webhook", {})
+            if webhook.get("enabled") and not webhook.get("url"):
+                raise Problem(400, "bad-request", f"A webhook URL is required to enable {kind} webhook notifications")
+        if isinstance(given.get("name"), str):
+            workspace.name = given["name"]
+        workspace.notifications = merged
+        return JSONResponse(self._told(workspace))
 
     def _job(self, id: str) -> Job:
         if not re.fullmatch(r"-?\d{1,18}", id):
             raise bad_request(f"Failed to convert argument [jobId] for value [{id[:80]}]")
         job = self._world.jobs.get(int(id))
         if job is None:
-            if self._cloud:
+            if not self._admin:
                 raise _forbidden()
             raise Problem(409, "state-conflict", "Job is not currently running")
         return job
@@ -194,7 +212,9 @@ class PublicApi:
     def _known(self, things: dict[str, T], id: str, name: str) -> T:
         if id in things:
             return things[id]
-        raise _forbidden() if self._cloud else Problem(404, "resource-not-found", f"Could not find {name} {id}")
+        if not self._admin:
+            raise _forbidden()
+        raise Problem(404, "resource-not-found", {"resourceType": name, "resourceId": id})
 
 
 def _forbidden() -> Problem:

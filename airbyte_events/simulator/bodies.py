@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from .inputs import NewNotification
     from .state import Connection, Job, Workspace
 
+TEST_TAG = "THIS IS A TEST NOTIFICATION"
+_TEST_PAGE = "https://airbyte.com/"
+_DISABLED, _WARNED = "Connection disabled", "Warning - repeated connection failures"
 _DONE = {True: ("Sync completed", "succeeded"), False: ("Sync failure occurred", "failed")}
 
 
@@ -37,7 +42,7 @@ def compose(
         return schema_changed(connection, base)
     if connection is not None and what.kind in ("disabled", "disabled-warning"):
         return connection_disabled(connection, base, warning=what.kind == "disabled-warning")
-    return sync_test(base) if what.kind == "test" else hello_world()
+    return TESTS[what.kind]()
 
 
 def job_ended(
@@ -57,45 +62,82 @@ def job_ended(
 
 
 def job_queued(job: Job, workspace: Workspace, base: str, *, tag: str | None = None) -> dict[str, Any]:
-    """The body for a job that waits for capacity: it has a failure's ``data`` and ``"success": false``, but no end."""
-    data = _job_data(job, workspace, base)
-    data.update(success=False, finishedAt=None, durationInSeconds=0, durationFormatted=_duration(0))
-    data.update(errorMessage=None, errorType=None, errorOrigin=None)
-    return _body(f"Your connection {_route_text(data)} is queued\n", "Sync queued", data, tag)
+    """The body for a job that waits for capacity: a failure's ``data``, whose ``finishedAt`` is the last update."""
+    data = {**_job_data(job, workspace, base), "success": False, **_no_error()}
+    body = _body(f"Your sync for connection {_route_text(data)} is queued.\n", "Sync queued", data, tag)
+    body["blocks"][-1] = _section(f"*Job ID:* {job.id}")
+    return body
 
 
-def sync_test(base: str) -> dict[str, Any]:
-    """What the *Test* button of the settings page sends for syncs: job 10 of a workspace that does not exist."""
-    workspace, connection = str(uuid4()), str(uuid4())
-    page = f"{base}/workspaces/{workspace}"
-    now = utcnow()
-    data: dict[str, Any] = {
-        "workspace": {"id": workspace, "name": "Workspace1", "url": page},
-        "connection": {"id": connection, "name": "Connection", "url": f"{page}/connections/{connection}"},
-        "source": _actor("Source", page, "source", str(uuid4())),
-        "destination": _actor("Destination", page, "destination", str(uuid4())),
-        "jobId": 10,
-        **_figures(now, now, 1000, 45),
-        "success": True,
-        **_no_error(),
-    }
-    return _body(
-        f"Your connection {_route_text(data)} succeeded\n", "Sync completed", data, "THIS IS A TEST NOTIFICATION"
-    )
+def sync_test(*, success: bool = True) -> dict[str, Any]:
+    """What the *Test* button sends for syncs that succeed, or fail: job 10 of a workspace that does not exist."""
+    data = _test_data(success)
+    title, verb = _DONE[success]
+    return _body(f"Your connection {_route_text(data)} {verb}\n", title, data, TEST_TAG)
+
+
+def disabled_test(*, warning: bool = False) -> dict[str, Any]:
+    """What the *Test* button sends for connections that are disabled, or about to be. No ``data``."""
+    data = _test_data(False)
+    title = _WARNED if warning else _DISABLED
+    body = _body(_repeated("Connection", warning), title, data, TEST_TAG)
+    del body["data"]
+    return body
+
+
+def schema_test() -> dict[str, Any]:
+    """What the *Test* button sends for schema changes. No ``data``."""
+    text = f"[{TEST_TAG}] The schema of '<{_TEST_PAGE}|Some Connection>' has changed."
+    return {"text": text, "blocks": [_section(text), _section(" • Streams (+1/-1/~0)")]}
 
 
 def hello_world() -> dict[str, Any]:
     """What the *Test* button sends for every other kind."""
-    return {"text": "Hello World! This is a test from Airbyte to try slack notification settings for sync successes."}
+    return {"text": "Hello World! This is a test from Airbyte to try slack notification settings for queued syncs."}
+
+
+TESTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "test": sync_test,
+    "test-failure": lambda: sync_test(success=False),
+    "test-disabled": disabled_test,
+    "test-disabled-warning": lambda: disabled_test(warning=True),
+    "test-schema-change": schema_test,
+    "hello": hello_world,
+}
+"""What the *Test* button of the settings page sends, by kind of notification on demand."""
+
+
+def _test_data(success: bool) -> dict[str, Any]:
+    now = utcnow()
+    names = ("Workspace", "Connection", "Source", "Destination")
+    return {
+        **{name.lower(): {"id": str(uuid4()), "name": name, "url": _TEST_PAGE} for name in names},
+        "jobId": 10,
+        **_figures(now - timedelta(hours=1), now, 159_341_141, 1000 if success else 10),
+        "success": success,
+        **(
+            _no_error()
+            if success
+            else {
+                "errorMessage": "This is a test: here the reason will stand when a sync fails.",
+                "errorType": "transient_error",
+                "errorOrigin": "source",
+            }
+        ),
+    }
 
 
 def connection_disabled(connection: Connection, base: str, *, warning: bool = False) -> dict[str, Any]:
     """*Connection disabled* for failing too often, or the warning that it is about to be. No ``data``."""
     url = _connection_url(connection, base)
-    title = "Warning - repeated connection failures" if warning else "Connection disabled"
-    what = "will be disabled soon" if warning else "was disabled"
-    text = f"Your connection {connection.name} {what}, because it failed repeatedly: {url}"
+    title = _WARNED if warning else _DISABLED
+    text = f"{_repeated(connection.name, warning)}: {url}"
     return {"text": text, "blocks": [_section(f"{title}: <{url}|{connection.name}>"), _section(text)]}
+
+
+def _repeated(name: str, warning: bool) -> str:
+    what = "is scheduled to be automatically disabled" if warning else "was automatically disabled"
+    return f"Your connection {name} {what} because it failed repeatedly"
 
 
 def schema_changed(connection: Connection, base: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from airbyte_events import stdout
 from .faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from .instance import Simulator
 from .server import serve_simulator
+from .state import NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +48,19 @@ def simulate(
         float,
         typer.Option(min=0.001, metavar="SECONDS", help="How long a token holds. It claims 900 s: so does Airbyte."),
     ] = 180.0,
-    cloud: Annotated[
-        bool, typer.Option("--cloud", help="Answer as Airbyte Cloud: 403 for what does not exist.")
+    simple_auth: Annotated[
+        bool, typer.Option("--simple-auth", help="Refuse a wrong secret as abctl's simple authentication does: 400.")
     ] = False,
+    no_admin: Annotated[
+        bool, typer.Option("--no-admin", help="Answer as to a user who is no instance admin: 403 for what is unknown.")
+    ] = False,
+    cloud: Annotated[bool, typer.Option("--cloud", help="Answer as Airbyte Cloud, where nobody is an admin.")] = False,
+    release: Annotated[
+        str,
+        typer.Option(
+            help="Airbyte's release. Up to 1.5 the API has no notifications, up to 2.0 lists have no refreshes."
+        ),
+    ] = NEWEST,
     latency: Annotated[
         float,
         typer.Option(min=0, metavar="SECONDS", help="How long each API call takes. Five are worked at at a time."),
@@ -81,7 +92,10 @@ def simulate(
             client_id=client_id,
             client_secret=client_secret,
             token_lifetime=token_lifetime,
+            simple_auth=simple_auth,
+            admin=not no_admin,
             cloud=cloud,
+            release=release,
             latency=latency,
             connections=connections,
             duration=duration,

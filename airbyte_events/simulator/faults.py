@@ -6,6 +6,8 @@ import random
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from .answers import PROBLEMS
+
 WEBHOOK_FAULTS = {
     "lost": "the webhook is not sent",
     "late": "it is sent `delay` seconds later",
@@ -13,7 +15,7 @@ WEBHOOK_FAULTS = {
     "reordered": "it is sent after the next webhook has been answered, or after `delay` seconds",
 }
 API_FAULTS = {
-    "status": "the call is answered with `status`: 429, 401, 409, 500 …",
+    "status": "the call is answered with `status`: 429, 401, 409, 500 …, in a problem document titled `problem`",
     "html": "it is answered with a web page, with 200 or `status`",
     "empty": "it is answered with an empty body, with 200 or `status`",
     "truncated": "its answer breaks off half-way",
@@ -26,7 +28,7 @@ _TAKES = {
     "late": {"delay"},
     "reordered": {"delay"},
     "slow": {"delay"},
-    "status": {"status", "after"},
+    "status": {"status", "problem", "after"},
     "html": {"status", "after"},
     "empty": {"status", "after"},
     "reset": {"after"},
@@ -45,6 +47,8 @@ class Fault:
         such as ``/jobs/17``; webhooks: a kind of notification such as ``failure``. None: everywhere.
     :param delay: seconds, for ``late``, ``slow`` and (default 5) ``reordered``.
     :param status: the HTTP status of ``status`` (required), ``html`` and ``empty``.
+    :param problem: the title of a ``status`` fault's problem document, such as ``state-conflict`` for a 409, which is
+        ``try-again-later`` unless told otherwise.
     :param after: strike after the call was carried out, so that a job is created and the caller never hears of it.
     :param parameter: ``orderBy``, ``status``, …: the query parameter that a ``broken-list`` stumbles over.
     :raises ValueError: if the values do not make a fault.
@@ -58,6 +62,7 @@ class Fault:
     route: str | None = None
     delay: float | None = None
     status: int | None = None
+    problem: str | None = None
     after: bool = False
     parameter: str | None = None
 
@@ -76,7 +81,9 @@ class Fault:
         if needed and getattr(self, needed) is None:
             raise ValueError(f"a {self.kind!r} fault needs {needed}")
         taken = _TAKES.get(self.kind, set())
-        for name in ("delay", "status", "after", "parameter"):
+        if self.problem is not None and self.problem not in PROBLEMS:
+            raise ValueError(f"no problem is called {self.problem[:40]!r}: {', '.join(PROBLEMS)}")
+        for name in ("delay", "status", "problem", "after", "parameter"):
             if getattr(self, name) not in (None, False) and name not in taken:
                 raise ValueError(f"a {self.kind!r} fault takes no {name}")
 
@@ -90,10 +97,9 @@ class Fault:
         values: dict[str, Any] = {"kind": kind.strip()}
         for item in filter(None, (part.strip() for part in rest.split(","))):
             name, equals, value = item.partition("=")
-            if not equals or name not in {known.name for known in fields(cls)} - {"kind"}:
-                raise ValueError(
-                    f"{item!r} is not one of count=, probability=, route=, delay=, status=, after=, parameter="
-                )
+            if not equals or name not in {field.name for field in fields(cls)} - {"kind"}:
+                known = "count=, probability=, route=, delay=, status=, problem=, after=, parameter="
+                raise ValueError(f"{item!r} is not one of {known}")
             try:
                 if name in ("count", "status"):
                     values[name] = int(value)

@@ -9,7 +9,7 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from .answers import FrameworkError, Problem
+from .answers import FrameworkError, Problem, rate_limited
 from .faults import API_FAULTS, ArmedFault, Faults
 from .transport import BrokenResponse
 
@@ -99,7 +99,17 @@ def _spoilt(armed: ArmedFault, response: Response | None) -> Response:
     if status == 401:
         return FrameworkError(401, "Unauthorized").response("/")
     if status == 429:
-        # Load shedding has no word on when to come again.
-        return Response(status_code=429)
-    tail = {403: "forbidden", 404: "resource-not-found", 409: "try-again-later", 422: "unprocessable-entity"}
-    return Problem(status, tail.get(status, "unexpected-problem"), f"The simulator's {status} fault").response()
+        return rate_limited()
+    title = fault.problem or _TITLES.get(status, "unexpected-problem")
+    # The words of releases since 2026-06 for a create that made no job within 60 s.
+    message = "Could not fulfill request" if title == "state-conflict" else f"The simulator's {status} fault"
+    return Problem(status, title, message).response()
+
+
+_TITLES = {
+    400: "bad-request",
+    403: "forbidden",
+    404: "resource-not-found",
+    409: "try-again-later",
+    422: "unprocessable-entity",
+}

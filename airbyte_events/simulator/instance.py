@@ -19,7 +19,7 @@ from .faults import WEBHOOK_FAULTS, ArmedFault, Fault, Faults
 from .gate import BASES, Gate
 from .inputs import NewNotification, WrongInput
 from .scripts import Script
-from .state import NOTIFICATION_KINDS, Connection, Job, Refused, sample_id
+from .state import NEWEST, NOTIFICATION_KINDS, Connection, Job, Refused, Release, sample_id
 from .timers import Timers
 from .tokens import Tokens
 from .traffic import Traffic
@@ -45,7 +45,11 @@ class Simulator:
     :param client_id: with ``client_secret``: the public API wants a token. Without: no token, and no token endpoint.
     :param client_secret: see ``client_id``.
     :param token_lifetime: how long a token holds, in seconds, whatever its ``expires_in`` says.
-    :param cloud: answer as Airbyte Cloud does: 403 for whatever does not exist.
+    :param simple_auth: refuse a wrong secret as ``abctl``'s simple authentication does, with 400, not as Keycloak: 401.
+    :param admin: whether the credentials are an instance admin's: others are told 403 of whatever does not exist.
+    :param cloud: answer as Airbyte Cloud does, where nobody is an instance admin.
+    :param release: of Airbyte, such as ``1.5``: workspaces have no ``notifications`` up to that one, lists of jobs
+        without ``jobType`` no refreshes up to 2.0.0.
     :param latency: seconds that each call of the public API takes, while it occupies one of ``max_calls`` places.
     :param max_calls: calls of the public API that are worked at at a time.
     :param connections: how many sample connections to begin with; their ids are the same in every run.
@@ -63,7 +67,10 @@ class Simulator:
         client_id: str | None = None,
         client_secret: str | None = None,
         token_lifetime: float = 180.0,
+        simple_auth: bool = False,
+        admin: bool = True,
         cloud: bool = False,
+        release: str = NEWEST,
         latency: float = 0.0,
         max_calls: int = 5,
         connections: int = 0,
@@ -92,7 +99,13 @@ class Simulator:
             self.workspace.set_webhook(webhook_url)
         for number in range(1, connections + 1):
             self.world.add_connection(self.script, id=sample_id("connection", number))
-        api = PublicApi(self.world, self.tokens, cloud=cloud)
+        api = PublicApi(
+            self.world,
+            self.tokens,
+            admin=admin and not cloud,
+            simple_auth=simple_auth,
+            release=Release.parse(release),
+        )
         self._routes = api.routes
         for fault in faults:
             self.add_fault(fault)
@@ -146,7 +159,7 @@ class Simulator:
             "disabled": "syncDisabled",
             "disabled-warning": "syncDisabledWarning",
             "schema-change": "connectionUpdate",
-            "hello": "test",
+            **dict.fromkeys(bodies.TESTS, "test"),
         }.get(what.kind, what.kind)
         subject = job.connection if job is not None else connection
         workspace = self.world.workspaces[subject.workspace_id] if subject is not None else self.workspace

@@ -75,9 +75,10 @@ def workspace_ids(query: QueryParams) -> list[str]:
     ]
 
 
-def select_jobs(world: World, query: QueryParams) -> list[Job]:
+def select_jobs(world: World, query: QueryParams, *, refreshes: bool) -> list[Job]:
     """The jobs that fit the query's filters, in its order.
 
+    :param refreshes: whether a query without ``jobType`` finds refreshes.
     :raises FrameworkError: if a parameter has no such value.
     :raises Problem: if a connection or the order does not exist.
     """
@@ -102,7 +103,7 @@ def select_jobs(world: World, query: QueryParams) -> list[Job]:
         job
         for job in jobs
         if (status is None or job.status == status)
-        and (job_type is None or job.type == job_type)
+        and (job.type == job_type if job_type else refreshes or job.type != "refresh")
         and (not workspaces or job.connection.workspace_id in workspaces)
         and _within(job.created_at, *created)
         and _within(job.updated_at, *updated)

@@ -68,6 +68,11 @@ class Script:
         if min(self.records or 0, self.bytes or 0) < 0:
             raise ValueError("records and bytes are 0 or more")
 
+    def progress(self, elapsed: float) -> float:
+        """How much of it is done after so many seconds, from 0 to 1; one without an end comes ever closer to 1."""
+        length = sum(phase.seconds for phase in self.phases)
+        return elapsed / (elapsed + 10) if self.end is None else min(1.0, elapsed / length) if length else 1.0
+
     @classmethod
     def lasting(cls, seconds: float, end: str | None = "succeeded") -> "Script":
         """A job that is pending for a moment and then runs.

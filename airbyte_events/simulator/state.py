@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
 from airbyte_events.errors import AirbyteEventsError
@@ -26,6 +27,35 @@ NOTIFICATION_KINDS = (
     "syncDisabledWarning",
 )
 """The kinds of notification that a workspace has a webhook URL for, by the public API's names."""
+
+NEWEST = "2.1"
+"""The release that is simulated unless another one is named."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Release:
+    """A release of Airbyte, as far as the public API of releases differs."""
+
+    major: int
+    minor: int
+    patch: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Release:
+        """:raises ValueError: unless the text is two or three numbers: ``1.5``, ``2.0.1``."""
+        if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}", text):
+            raise ValueError(f"a release is written like 1.5 or 2.0.1, not {text[:40]!r}")
+        return cls(*map(int, text.split(".")))
+
+    @property
+    def has_notifications(self) -> bool:
+        """Whether workspaces have ``notifications``: not up to 1.5."""
+        return self >= Release(1, 6)
+
+    @property
+    def lists_refreshes(self) -> bool:
+        """Whether a list of jobs without ``jobType`` has refreshes: not up to 2.0.0."""
+        return self > Release(2, 0, 0)
 
 
 class Refused(AirbyteEventsError):
@@ -105,6 +135,13 @@ class Connection:
     current: Job | None = None
 
 
+class Counts(NamedTuple):
+    """What a job has moved; None: no statistics."""
+
+    records: int | None
+    bytes: int | None
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """:param turn: counts the job's moves, so that a timer of an earlier move comes to nothing.
@@ -130,3 +167,10 @@ class Job:
     @property
     def terminal(self) -> bool:
         return self.ended_at is not None
+
+    def counts(self, now: datetime) -> Counts:
+        """What it has moved by then: also while it runs, from its first attempt on."""
+        if self.terminal or not self.attempts:
+            return Counts(self.records, self.bytes)
+        script, done = self.script, self.script.progress((now - self.history[0][1]).total_seconds())
+        return Counts(*(None if total is None else int(total * done) for total in (script.records, script.bytes)))

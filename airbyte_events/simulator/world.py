@@ -84,19 +84,23 @@ class World:
 
     def delete_connection(self, connection: Connection) -> None:
         """Its current job is cancelled; its jobs stay readable."""
-        if connection.current is not None:
-            self.end_job(connection.current, "cancelled")
+        self.cancel_current(connection)
         del self.connections[connection.id]
 
     def request_job(self, connection: Connection, type: str) -> Job:
-        """Create a job as Airbyte's API does, which may answer with one that exists.
+        """Create a job as Airbyte's API does.
 
-        :raises Refused: if the connection is inactive, or an attempt of its current job has begun.
+        A clear or reset cancels the connection's current job. A sync is answered with the current job, of whatever
+        type, while no attempt of it runs.
+
+        :raises Refused: if the connection is inactive, or a sync is wanted while an attempt of the current job runs.
         """
         if not connection.active:
             raise Refused("state-conflict", "The connection is inactive: only an active connection can be synced")
         current = connection.current
-        if current is not None and current.type == type and not current.attempts:
+        if type != "sync":
+            self.cancel_current(connection)
+        elif current is not None and (not current.attempts or current.status == "incomplete"):
             return current
         return self.start_job(connection, type)
 
@@ -109,6 +113,7 @@ class World:
     ) -> Job:
         """Create a job as a schedule does.
 
+        :param type: a ``clear`` is stored as a ``reset``.
         :param script: in place of the connection's.
         :param created_at: an earlier time of creation, for a job with a past.
         :raises Refused: if the connection has a current job.
@@ -121,7 +126,7 @@ class World:
         job = Job(
             id=next(self._job_ids),
             connection=connection,
-            type=type,
+            type="reset" if type == "clear" else type,
             script=script,
             status="",
             created_at=created_at or now,
@@ -142,11 +147,10 @@ class World:
         job.script = script
         self._play(job, 0, job.turn)
 
-    def cancel_current(self, connection: Connection) -> Job:
-        """:raises Refused: if no job of the connection is active."""
-        if connection.current is None:
-            raise Refused("state-conflict", "Job is not currently running")
-        return self.end_job(connection.current, "cancelled")
+    def cancel_current(self, connection: Connection) -> None:
+        """Cancel the connection's active job, if there is one."""
+        if connection.current is not None:
+            self.end_job(connection.current, "cancelled")
 
     def end_job(
         self,

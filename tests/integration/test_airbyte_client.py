@@ -258,6 +258,25 @@ class TestRefusals:
         assert caught.value.status_code == status
         assert len(server.requests) == 1
 
+    @pytest.mark.parametrize(
+        ("type", "kind"),
+        [
+            ("https://reference.airbyte.com/reference/errors#try-again-later", "try-again-later"),
+            ("https://reference.airbyte.com/reference/errors#409-state-conflict", "state-conflict"),
+            ("error:409-state-conflict", "state-conflict"),
+            ("error:cron-validation/missing-cron-data", "missing-cron-data"),
+            ("error:1409-conflicts", "1409-conflicts"),
+            ("error:409", "409"),
+        ],
+    )
+    async def test_the_kind_of_a_problem_is_the_last_part_of_its_type(
+        self, server: ScriptedServer, client: Make, type: str, kind: str
+    ) -> None:
+        server.on(JOB_PATH, server.reply(409, {"type": type, "title": "t", "data": {"message": "m"}}))
+        with pytest.raises(Conflict) as caught:
+            await client().get_job(5)
+        assert caught.value.type == kind
+
     @pytest.mark.parametrize("kind", ["try-again-later", "state-conflict"])
     async def test_a_conflict_has_its_type_and_airbytes_words(
         self, server: ScriptedServer, client: Make, kind: str

@@ -27,6 +27,26 @@ async def test_a_status(airbyte: Any, status: int) -> None:
     assert await statuses(airbyte, 2) == [200, 200]
 
 
+async def test_load_shedding_has_a_sentence_and_no_word_on_when_to_come_again(airbyte: Any) -> None:
+    await airbyte.fault("status", status=429)
+    answer = await airbyte.get("/jobs")
+    assert answer.json() == {"message": "You are being rate limited."}
+    assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "says"),
+    [
+        (None, "try-again-later", "The simulator's 409 fault"),
+        ("state-conflict", "409-state-conflict", "Could not fulfill request"),
+    ],
+)
+async def test_a_conflict_of_either_kind(airbyte: Any, problem: str | None, kind: str, says: str) -> None:
+    await airbyte.fault("status", status=409, problem=problem)
+    document = (await airbyte.create()).json()
+    assert (document["type"].rpartition("#")[2], document["data"]) == (kind, {"message": says})
+
+
 async def test_a_web_page(airbyte: Any) -> None:
     await airbyte.fault("html")
     answer = await airbyte.get("/jobs")

@@ -15,13 +15,18 @@ QUICK = Script(phases=(Phase(status="pending", seconds=0), Phase(status="running
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-def problem(answer: Any) -> tuple[int, str]:
-    """Status and kind of a problem document, whose shape is checked."""
+def problem(answer: Any) -> tuple[int, str, str | None]:
+    """Status, kind and message of a problem document, whose shape is checked."""
     document = answer.json()
     assert document.keys() == {"title", "status", "detail", "type", "data"}
     assert document["status"] == answer.status_code
-    assert document["data"] == {"message": document["detail"]}
-    return answer.status_code, document["type"].rpartition("#")[2]
+    kind = document["type"].rpartition("#")[2]
+    assert kind.removeprefix(f"{answer.status_code}-") == document["title"]
+    return answer.status_code, kind, document["data"].get("message")
+
+
+NO_JOB = (409, "409-state-conflict", "Job is not currently running")
+FORBIDDEN = (403, "forbidden", "You don't have permission to access this resource.")
 
 
 class TestReading:
@@ -47,14 +52,15 @@ class TestReading:
         await airbyte.control("POST", f"/jobs/{job_id}/end", {"status": "cancelled"})
         assert "lastUpdatedAt" in (await airbyte.get(f"/jobs/{job_id}")).json()
 
-    async def test_an_unknown_job_is_a_conflict(self, airbyte: Any) -> None:
-        assert problem(await airbyte.get("/jobs/4711")) == (409, "state-conflict")
+    async def test_an_unknown_job_is_a_conflict_to_an_admin(self, airbyte: Any) -> None:
+        assert problem(await airbyte.get("/jobs/4711")) == NO_JOB
 
-    async def test_an_unknown_job_is_forbidden_on_cloud(self, rehearse: Any) -> None:
-        async with rehearse(cloud=True) as airbyte:
+    @pytest.mark.parametrize("options", [{"cloud": True}, {"admin": False}])
+    async def test_what_is_unknown_is_forbidden_to_others_and_on_cloud(self, rehearse: Any, options: Any) -> None:
+        async with rehearse(**options) as airbyte:
             for path in ("/jobs/4711", f"/connections/{UNKNOWN}", f"/workspaces/{UNKNOWN}"):
-                assert problem(await airbyte.get(path)) == (403, "forbidden")
-            assert problem(await airbyte.create(connection_id=UNKNOWN)) == (403, "forbidden")
+                assert problem(await airbyte.get(path)) == FORBIDDEN
+            assert problem(await airbyte.create(connection_id=UNKNOWN)) == FORBIDDEN
 
     async def test_a_failed_attempt_shows_as_incomplete(self, rehearse: Any) -> None:
         phases = [("running", 0.0), ("incomplete", 0.0), ("running", 0.01)]
@@ -87,17 +93,34 @@ class TestReading:
             assert job["status"] == "succeeded"
             assert not {"rowsSynced", "bytesSynced"} & job.keys()
 
+    async def test_counts_are_told_while_it_runs_and_move(self, airbyte: Any) -> None:
+        job_id = (await airbyte.create()).json()["jobId"]
+        seen = [(await airbyte.get(f"/jobs/{job_id}")).json()["bytesSynced"]]
+
+        async def moved() -> bool:
+            seen.append((await airbyte.get("/jobs")).json()["data"][0]["bytesSynced"])
+            return bool(seen[-1] > seen[0])
+
+        await airbyte.until(moved)
+        assert seen == sorted(seen)
+        assert seen[-1] < 90_000
+
+    async def test_a_job_that_nobody_attempted_has_no_counts(self, rehearse: Any) -> None:
+        async with rehearse(Script.hanging("queued")) as airbyte:
+            assert not {"rowsSynced", "bytesSynced"} & (await airbyte.create()).json().keys()
+
     async def test_a_start_at_a_full_minute_has_no_seconds(self, airbyte: Any) -> None:
         body = {"connection_id": airbyte.connection_id, "created_at": "2024-01-01T01:00:00+01:00"}
         (job_id,) = (await airbyte.control("POST", "/jobs", body))["job_ids"]
         assert (await airbyte.get(f"/jobs/{job_id}")).json()["startTime"] == "2024-01-01T00:00Z"
 
-    async def test_times_have_no_fixed_precision(self, airbyte: Any) -> None:
-        made = await airbyte.control("POST", "/connections", {"count": 3})
-        body = {"connection_ids": made["connection_ids"], "created_at": "2024-01-01T00:00:01.123456Z"}
-        await airbyte.control("POST", "/jobs", body)
-        times = {job["startTime"] for job in (await airbyte.get("/jobs")).json()["data"]}
-        assert times == {"2024-01-01T00:00:01Z", "2024-01-01T00:00:01.123Z", "2024-01-01T00:00:01.123456Z"}
+    async def test_times_are_whole_seconds(self, airbyte: Any) -> None:
+        body = {"connection_id": airbyte.connection_id, "created_at": "2024-01-01T00:00:01.999999Z"}
+        (job_id,) = (await airbyte.control("POST", "/jobs", body))["job_ids"]
+        await airbyte.control("POST", f"/jobs/{job_id}/end", {})
+        job = (await airbyte.get(f"/jobs/{job_id}")).json()
+        assert job["startTime"] == "2024-01-01T00:00:01Z"
+        assert "." not in job["lastUpdatedAt"]
 
 
 class TestCreating:
@@ -105,13 +128,18 @@ class TestCreating:
         async with rehearse(Script.hanging("pending")) as airbyte:
             first, second = await airbyte.create(), await airbyte.create()
             assert (second.status_code, second.json()["jobId"]) == (200, first.json()["jobId"])
-            assert problem(await airbyte.create("clear")) == (409, "try-again-later")
+
+    async def test_a_sync_before_a_reset_s_first_attempt_answers_with_the_reset(self, rehearse: Any) -> None:
+        async with rehearse(Script.hanging("pending")) as airbyte:
+            first, second = await airbyte.create("reset"), await airbyte.create()
+            assert second.json() == first.json()
 
     async def test_while_an_attempt_runs_is_a_conflict(self, airbyte: Any) -> None:
         await airbyte.create()
-        assert problem(await airbyte.create()) == (409, "try-again-later")
+        says = f"A sync is already running for: {airbyte.connection_id}"
+        assert problem(await airbyte.create()) == (409, "try-again-later", says)
 
-    async def test_between_attempts_is_a_conflict(self, rehearse: Any) -> None:
+    async def test_between_attempts_answers_with_the_same_job(self, rehearse: Any) -> None:
         phases = (Phase(status="running", seconds=0), Phase(status="incomplete", seconds=0))
         async with rehearse(Script(phases=phases, end=None)) as airbyte:
             job_id = (await airbyte.create()).json()["jobId"]
@@ -120,22 +148,39 @@ class TestCreating:
                 return bool((await airbyte.get(f"/jobs/{job_id}")).json()["status"] == "incomplete")
 
             await airbyte.until(incomplete)
-            assert problem(await airbyte.create()) == (409, "try-again-later")
+            assert (await airbyte.create()).json()["jobId"] == job_id
+
+    @pytest.mark.parametrize("job_type", ["reset", "clear"])
+    @pytest.mark.parametrize("status", ["pending", "running"])
+    async def test_a_clear_or_reset_cancels_what_is_there(self, rehearse: Any, job_type: str, status: str) -> None:
+        async with rehearse(Script.hanging(status)) as airbyte:
+            sync = (await airbyte.create()).json()["jobId"]
+            created = await airbyte.create(job_type)
+            assert (created.status_code, created.json()["jobType"]) == (200, "reset")
+            assert created.json()["jobId"] > sync
+            assert (await airbyte.get(f"/jobs/{sync}")).json()["status"] == "cancelled"
+            assert (await airbyte.get(f"/jobs/{created.json()['jobId']}")).json()["status"] == status
 
     async def test_for_an_inactive_connection_is_a_conflict(self, airbyte: Any) -> None:
         await airbyte.control("PATCH", f"/connections/{airbyte.connection_id}", {"active": False})
-        assert problem(await airbyte.create()) == (409, "state-conflict")
+        says = "The connection is inactive: only an active connection can be synced"
+        assert problem(await airbyte.create()) == (409, "409-state-conflict", says)
         assert (await airbyte.get(f"/connections/{airbyte.connection_id}")).json()["status"] == "inactive"
 
     async def test_for_an_unknown_connection_is_not_found(self, airbyte: Any) -> None:
-        assert problem(await airbyte.create(connection_id=UNKNOWN)) == (404, "resource-not-found")
+        answer = await airbyte.create(connection_id=UNKNOWN)
+        assert problem(answer)[:2] == (404, "resource-not-found")
+        assert answer.json()["data"] == {"resourceType": "connection", "resourceId": UNKNOWN}
 
     async def test_refresh_is_refused(self, airbyte: Any) -> None:
         assert problem(await airbyte.create("refresh"))[0] == 422
 
     @pytest.mark.parametrize("job_type", ["reset", "clear"])
-    async def test_other_types(self, airbyte: Any, job_type: str) -> None:
-        assert (await airbyte.create(job_type)).json()["jobType"] == job_type
+    async def test_a_clear_is_stored_and_told_as_a_reset(self, airbyte: Any, job_type: str) -> None:
+        job_id = (await airbyte.create(job_type)).json()["jobId"]
+        assert (await airbyte.get(f"/jobs/{job_id}")).json()["jobType"] == "reset"
+        assert [job["jobId"] for job in (await airbyte.get("/jobs", jobType="reset")).json()["data"]] == [job_id]
+        assert (await airbyte.get("/jobs", jobType="clear")).json()["data"] == []
 
     @pytest.mark.parametrize("body", [b"", b"[]", b'{"connectionId": 1, "jobType": "sync"}', b'{"jobType": "nap"}'])
     async def test_a_body_that_makes_no_sense_fails_in_the_framework(self, airbyte: Any, body: bytes) -> None:
@@ -160,11 +205,16 @@ class TestCancelling:
         assert (answer.json()["jobId"], answer.json()["status"]) == (old, "succeeded")
         assert (await airbyte.get(f"/jobs/{new}")).json()["status"] == "cancelled"
 
-    async def test_when_nothing_runs_is_a_conflict(self, airbyte: Any) -> None:
+    @pytest.mark.parametrize("status", ["succeeded", "cancelled"])
+    async def test_when_nothing_runs_answers_with_the_job_as_it_is(self, airbyte: Any, status: str) -> None:
         job_id = (await airbyte.create()).json()["jobId"]
-        assert (await airbyte.http.delete(f"/api/public/v1/jobs/{job_id}")).json()["status"] == "cancelled"
-        assert problem(await airbyte.http.delete(f"/api/public/v1/jobs/{job_id}")) == (409, "state-conflict")
-        assert problem(await airbyte.http.delete("/api/public/v1/jobs/4711")) == (409, "state-conflict")
+        await airbyte.control("POST", f"/jobs/{job_id}/end", {"status": status})
+        before = (await airbyte.get(f"/jobs/{job_id}")).json()
+        answer = await airbyte.http.delete(f"/api/public/v1/jobs/{job_id}")
+        assert (answer.status_code, answer.json()) == (200, before)
+
+    async def test_an_unknown_job_is_a_conflict(self, airbyte: Any) -> None:
+        assert problem(await airbyte.http.delete("/api/public/v1/jobs/4711")) == NO_JOB
 
 
 class TestTheRest:
@@ -181,12 +231,12 @@ class TestTheRest:
         assert (one["name"], one["status"]) == ("orders", "active")
         assert (await airbyte.get("/connections", workspaceIds=one["workspaceId"])).json()["data"] == [one]
         assert (await airbyte.get("/connections", workspaceIds=UNKNOWN)).json()["data"] == []
-        assert problem(await airbyte.get(f"/connections/{UNKNOWN}")) == (404, "resource-not-found")
+        assert problem(await airbyte.get(f"/connections/{UNKNOWN}"))[:2] == (404, "resource-not-found")
         assert (await airbyte.get("/connections/x")).status_code == 400
 
     async def test_patching_notifications_merges(self, airbyte: Any) -> None:
         path = f"/workspaces/{airbyte.sim.workspace.id}"
-        webhooks = (("success", {"enabled": True}), ("success", {"url": "http://a/"}), ("failure", {"url": "b"}))
+        webhooks = (("success", {"url": "http://a/"}), ("success", {"enabled": True}), ("failure", {"url": "b"}))
         for kind, webhook in webhooks:
             body = {"notifications": {kind: {"webhook": webhook}, "queued": {"webhook": webhook}}}
             answer = await airbyte.http.patch(f"/api/public/v1{path}", json=body)
@@ -197,3 +247,24 @@ class TestTheRest:
             "failure": {"webhook": {"url": "b"}},
         }
         assert (await airbyte.get("/workspaces")).json()["data"] == [told]
+
+    @pytest.mark.parametrize("webhook", [{"enabled": True}, {"enabled": True, "url": ""}])
+    async def test_enabling_notifications_without_a_url_is_refused(self, airbyte: Any, webhook: Any) -> None:
+        path = f"/api/public/v1/workspaces/{airbyte.sim.workspace.id}"
+        body = {"name": "new", "notifications": {"failure": {"webhook": webhook}}}
+        answer = await airbyte.http.patch(path, json=body)
+        says = "A webhook URL is required to enable failure webhook notifications"
+        assert problem(answer) == (400, "bad-request", says)
+        told = (await airbyte.http.get(path)).json()
+        assert (told["name"], told["notifications"]) == ("Simulated workspace", {})
+
+    @pytest.mark.parametrize(("release", "has"), [("1.5", False), ("1.6", True), ("2.1", True)])
+    async def test_workspaces_have_notifications_since_1_6(self, rehearse: Any, release: str, has: bool) -> None:
+        async with rehearse(release=release, webhook_url="http://a/") as airbyte:
+            path = f"/api/public/v1/workspaces/{airbyte.sim.workspace.id}"
+            body = {"name": "new", "notifications": {"failure": {"webhook": {"enabled": True, "url": "http://b/"}}}}
+            patched = (await airbyte.http.patch(path, json=body)).json()
+            assert (patched["name"], "notifications" in patched) == ("new", has)
+            assert (await airbyte.http.get(path)).json() == patched
+            assert (await airbyte.get("/workspaces")).json()["data"] == [patched]
+            assert airbyte.sim.workspace.webhook_url("failure") == ("http://b/" if has else "http://a/")

@@ -42,6 +42,12 @@ class TestPages:
         assert (last["data"], last["next"]) == ([], "")
         assert last["previous"].endswith("?jobType=sync&limit=2&offset=0")
 
+    async def test_the_next_link_keeps_the_connection(self, airbyte: Any) -> None:
+        (connection, _), _ = await start(airbyte, 2)
+        query = {"connectionId": connection, "workspaceIds": airbyte.sim.workspace.id, "status": "pending", "limit": 1}
+        page = (await airbyte.get("/jobs", **query)).json()
+        assert page["next"].endswith(f"/jobs?connectionId={connection}&limit=1&offset=1")
+
 
 class TestFilters:
     async def test_by_what_the_job_is(self, airbyte: Any) -> None:
@@ -50,7 +56,8 @@ class TestFilters:
         connections, jobs = await start(airbyte, 2)
         _, clears = await start(airbyte, 1, job_type="clear", workspace_id=other["workspaceId"], script=hanging)
         assert await ids(airbyte, connectionId=connections[1]) == [jobs[1]]
-        assert await ids(airbyte, jobType="clear") == clears
+        assert await ids(airbyte, jobType="reset") == clears
+        assert await ids(airbyte, jobType="clear") == []
         assert await ids(airbyte, status="queued") == clears
         assert await ids(airbyte, workspaceIds=other["workspaceId"]) == clears
         both = f"{airbyte.sim.workspace.id},{other['workspaceId']}"
@@ -77,6 +84,17 @@ class TestFilters:
         assert await ids(airbyte, updatedAtStart=since, orderBy="updatedAt|ASC") == [jobs[2], jobs[0]]
         assert await ids(airbyte, updatedAtEnd=since) == jobs[1:]
         assert await ids(airbyte, orderBy="updatedAt|DESC", limit=1) == [jobs[0]]
+
+    @pytest.mark.parametrize(("release", "listed"), [("1.5", False), ("2.0", False), ("2.0.1", True), ("2.1", True)])
+    async def test_without_a_type_there_are_no_refreshes_up_to_2_0(
+        self, rehearse: Any, release: str, listed: bool
+    ) -> None:
+        async with rehearse(release=release) as airbyte:
+            connections, jobs = await start(airbyte, 1, job_type="refresh")
+            _, clears = await start(airbyte, 1, job_type="clear")
+            assert await ids(airbyte) == jobs * listed + clears
+            assert await ids(airbyte, connectionId=connections[0]) == jobs * listed
+            assert await ids(airbyte, jobType="refresh") == jobs
 
     @pytest.mark.parametrize(
         ("parameter", "broken"),

@@ -48,6 +48,17 @@ async def test_wrong_credentials(rehearse: Any, wrong: dict[str, str]) -> None:
         assert answer.json().keys() == {"errorId"}
 
 
+@pytest.mark.parametrize("wrong", [{"client_secret": "x"}, {"client_id": "x"}])
+async def test_simple_authentication_refuses_wrong_credentials_with_400(rehearse: Any, wrong: dict[str, str]) -> None:
+    async with rehearse(**CREDENTIALS, simple_auth=True) as airbyte:
+        answer = await airbyte.http.post(TOKEN, json={**CREDENTIALS, **wrong})
+        assert (answer.status_code, answer.json()["message"]) == (400, "Bad Request")
+        assert [error["message"] for error in answer.json()["_embedded"]["errors"]] == ["Invalid client id or token"]
+        assert (await airbyte.http.post(TOKEN, json=CREDENTIALS)).is_success
+        refused = await airbyte.get("/jobs")
+        assert (refused.status_code, refused.json().keys()) == (401, {"message", "_links", "_embedded"})
+
+
 async def test_missing_credentials(rehearse: Any) -> None:
     async with rehearse(**CREDENTIALS) as airbyte:
         assert (await airbyte.http.post(TOKEN, json={"client_id": "me"})).status_code == 400

@@ -166,11 +166,14 @@ class TestOnDemand:
         assert delivery["status"] == 202
         return server.requests[-1]
 
-    async def test_queued_looks_like_a_failure_without_an_end(self, told: Any, server: Any) -> None:
+    async def test_queued_looks_like_a_failure_whose_end_is_the_last_update(self, told: Any, server: Any) -> None:
         job_id = (await told.create()).json()["jobId"]
         body = (await self.send(told, server, "queued", job_id=job_id)).json()
         assert body["blocks"][0]["text"]["text"].startswith("Sync queued: <")
-        assert [body["data"][name] for name in ("jobId", "success", "finishedAt")] == [job_id, False, None]
+        job = told.sim.world.jobs[job_id]
+        assert (body["data"]["jobId"], body["data"]["success"], body["data"]["errorMessage"]) == (job_id, False, None)
+        assert parse_time(body["data"]["finishedAt"]) == job.updated_at.replace(microsecond=0)
+        assert not job.terminal
 
     async def test_the_test_button(self, told: Any, server: Any) -> None:
         bodies = [(await self.send(told, server, "test")).json() for _ in range(2)]
@@ -181,6 +184,25 @@ class TestOnDemand:
         hello = (await self.send(told, server, "hello")).json()
         assert list(hello) == ["text"]
         assert hello["text"].startswith("Hello World!")
+
+    async def test_the_test_button_for_failures(self, told: Any, server: Any) -> None:
+        body = (await self.send(told, server, "test-failure")).json()
+        title = body["blocks"][0]["text"]["text"]
+        assert title.startswith("[THIS IS A TEST NOTIFICATION] Sync failure occurred: <")
+        assert (body["data"]["jobId"], body["data"]["success"], body["data"]["errorOrigin"]) == (10, False, "source")
+
+    @pytest.mark.parametrize(
+        ("kind", "title"),
+        [
+            ("test-disabled", "Connection disabled: <"),
+            ("test-disabled-warning", "Warning - repeated connection failures: <"),
+            ("test-schema-change", "The schema of '<"),
+        ],
+    )
+    async def test_the_test_button_for_those_without_data(self, told: Any, server: Any, kind: str, title: str) -> None:
+        body = (await self.send(told, server, kind)).json()
+        assert sorted(body) == ["blocks", "text"]
+        assert body["blocks"][0]["text"]["text"].startswith(f"[THIS IS A TEST NOTIFICATION] {title}")
 
     @pytest.mark.parametrize(
         ("kind", "title"),

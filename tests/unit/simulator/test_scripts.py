@@ -18,6 +18,14 @@ class TestScripts:
     def test_hanging(self) -> None:
         assert (Script.hanging("queued").phases[0].status, Script.hanging().end) == ("queued", None)
 
+    def test_progress_grows_and_comes_to_its_end_with_the_script(self) -> None:
+        script = Script.lasting(4)
+        assert [script.progress(seconds) for seconds in (0, 1, 4, 9)] == [0, 0.25, 1, 1]
+        assert Script.lasting(0).progress(0) == 1
+        hanging = [Script.hanging().progress(seconds) for seconds in (0, 1, 10, 1e6)]
+        assert hanging == sorted(hanging)
+        assert (hanging[0], hanging[2], hanging[3] < 1) == (0, 0.5, True)
+
     @pytest.mark.parametrize(
         ("values", "says"),
         [
@@ -56,6 +64,7 @@ class TestFaults:
             ),
             ("reset:probability=0.1,after=true", Fault(kind="reset", probability=0.1, after=True)),
             ("broken-list:parameter=orderBy", Fault(kind="broken-list", parameter="orderBy")),
+            ("status:status=409,problem=state-conflict", Fault(kind="status", status=409, problem="state-conflict")),
         ],
     )
     def test_from_text(self, text: str, fault: Fault) -> None:
@@ -74,6 +83,8 @@ class TestFaults:
             ("lost:count=0", "count is 1 or more"),
             ("lost:probability=0", "probability is above 0"),
             ("status:status=99", "HTTP status"),
+            ("status:status=409,problem=busy", "no problem is called 'busy'"),
+            ("html:problem=forbidden", "takes no problem"),
             ("slow:delay=-1", "0 or more"),
         ],
     )
@@ -96,9 +107,11 @@ class TestFaults:
         {"token_lifetime": 0},
         {"latency": -1},
         {"max_calls": 0},
+        {"release": "1"},
+        {"release": "1.5-rc"},
         {"faults": [Fault(kind="lost", route="GET /jobs")]},
     ],
 )
 def test_wrong_simulators(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"together|above 0|no route"):
+    with pytest.raises(ValueError, match=r"together|above 0|no route|like 1.5"):
         Simulator(**options)
