@@ -175,9 +175,13 @@ def parse_airbyte(connection: Connection) -> AirbyteSettings:
     extra = _extra(connection)
     try:
         url = normalise_url(connection.host or "")
+        login, password = (connection.login or "").strip(), _password(connection)
         credentials = None
-        if connection.login or connection.password:
-            credentials = Credentials(client_id=connection.login or "", client_secret=connection.password or "")
+        if login and password:
+            credentials = Credentials(client_id=login, client_secret=password)
+        elif login or password:
+            # As the official provider does.
+            logger.info("Airflow connection %r lacks login or password: asking Airbyte without authentication", conn_id)
     except SettingsError as exc:
         raise SettingsError(f"Airflow connection {conn_id!r}: {exc}") from exc
     return AirbyteSettings(
@@ -209,7 +213,7 @@ def parse_listener(connection: Connection) -> ListenerSettings:
     return ListenerSettings(
         conn_id=conn_id,
         url=host.rstrip("/"),
-        token=connection.password or None,
+        token=_password(connection) or None,
         verify=_verify(conn_id, extra.get("verify")),
         client_cert=_text(conn_id, extra, "client_cert"),
         dashboard_url=_page(conn_id, extra, "dashboard_url"),
@@ -241,6 +245,11 @@ def _extra(connection: Connection) -> dict[str, Any]:
     if not isinstance(extra, dict):
         raise SettingsError(f"the extra of Airflow connection {connection.conn_id!r} is not a JSON object")
     return extra
+
+
+def _password(connection: Connection) -> str:
+    """Without the line break that a secret read from a file ends with, as the listener takes its secrets."""
+    return (connection.password or "").strip()
 
 
 def _text(conn_id: str, extra: dict[str, Any], name: str) -> str | None:
@@ -293,7 +302,7 @@ def _proxies(conn_id: str, value: object) -> Iterator[tuple[str, str]]:
 def _secrets(connection: Connection) -> Iterator[str]:
     """What Airflow does not mask by itself: it knows the password, but not those within proxy URLs."""
     if connection.password:
-        yield connection.password
+        yield from {connection.password, _password(connection)} - {""}
     for _, url in _proxies(connection.conn_id, _extra(connection).get("proxies")):
         login, at, _ = url.rpartition("@")
         if at and ":" in login.partition("://")[2]:

@@ -14,7 +14,9 @@ ERROR = "error"
 CANCELLED = "cancelled"
 TIMEOUT = "timeout"
 BEGIN = "begin"
-"""Of an event that hands the task over to a worker, to begin there."""
+"""The key of an event that hands the task over to a worker, to begin there. Its status is ``error``: a task whose
+import was changed to the official provider meanwhile takes every status that it does not know for a success. Release
+0.1.0 had it as the status."""
 
 _STATUSES = {JobStatus.SUCCEEDED: SUCCESS, JobStatus.CANCELLED: CANCELLED}
 

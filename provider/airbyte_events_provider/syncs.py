@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import anyio
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _LAST_LOOK_SECONDS = 30.0
 _SLACK = timedelta(seconds=1)
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +67,19 @@ class Sought:
 
 
 def moment(value: object) -> datetime | None:
-    """A time as tasks are given one: a datetime, or ISO 8601 text; in UTC where it does not say.
+    """Read a time as tasks are given one: a datetime, or ISO 8601 text; in UTC where it does not say.
+
+    A day alone (``{{ ds }}``, a ``date``) is its beginning.
 
     :return: None for None, for empty text and for what a template makes of a time that there is not.
     :raises ValueError: if it is no time.
     """
     if isinstance(value, datetime):
         return value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)
+    if isinstance(value, date):
+        value = value.isoformat()
+    if isinstance(value, str) and _DAY.fullmatch(value.strip()):
+        value = f"{value.strip()}T00:00:00Z"
     return None if value in (None, "", "None") else parse_time(value)
 
 

@@ -121,6 +121,25 @@ def test_airflow_lists_both(airflow_home: Path) -> None:
         assert "Traceback" not in run("airflow", "providers", command)
 
 
+def test_public_methods_of_their_trigger_are_here() -> None:
+    theirs, ours = both("triggers", "AirbyteSyncTrigger")
+    public = {name for name, value in vars(theirs).items() if callable(value) and not name.startswith("_")}
+    assert public == {"serialize", "run", "is_still_running"}
+    assert all(callable(getattr(ours, name)) for name in public)
+
+
+@pytest.mark.parametrize("task", ["operator", "sensor"])
+@pytest.mark.parametrize(("before", "after"), [(OFFICIAL, OURS), (OURS, OFFICIAL)], ids=["here", "back"])
+def test_a_task_deferred_by_one_provider_continues_with_the_other(
+    before: str, after: str, task: str, airflow_home: Path, airbyte: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import is changed while the trigger waits: that of the provider before fires, the task after continues."""
+    said = run("python", str(Path(__file__).with_name("changing.py")), task, before, after)
+    assert "continued with job 1" in said
+    jobs = airbyte.get("/jobs").json()["jobs"]
+    assert [(job["job_id"], job["status"]) for job in jobs] == [(1, "succeeded")]
+
+
 @pytest.mark.parametrize("prefix", [OFFICIAL, OURS])
 def test_one_dag_with_either_import(prefix: str, airbyte: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRBYTE_PREFIX", prefix)

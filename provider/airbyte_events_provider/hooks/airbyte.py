@@ -51,6 +51,7 @@ class AirbyteHook(BaseHook):
         ``client_cert``.
     :param api_version: only ``v1`` exists.
     :param timeout: seconds for one request, instead of the connection's.
+    :raises ValueError: if ``timeout`` is no positive number.
     :param listener_conn_id: the Airflow connection of the listener that waits are told by; by default the one that
         the Airbyte's connection or Airflow's configuration names. An empty string is none.
     """
@@ -69,6 +70,11 @@ class AirbyteHook(BaseHook):
         listener_conn_id: str | None = None,
     ) -> None:
         super().__init__()
+        if timeout is not None:
+            try:
+                parse_timeout(timeout, "the hook's timeout")
+            except SettingsError as exc:
+                raise ValueError(str(exc)) from exc
         self.airbyte_conn_id = airbyte_conn_id
         self.api_version = api_version
         self.timeout = timeout

@@ -19,10 +19,19 @@ from airflow.providers.common.compat.sdk import (
 
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobEvent, format_time
+from airbyte_events_provider.arguments import (
+    WrongArgument,
+    check_count,
+    check_flag,
+    check_job_id,
+    check_text,
+    is_template,
+)
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections import SECTION
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.outcome import SUCCESS, TIMEOUT, missing_records, push
+from airbyte_events_provider.payloads import with_values
 from airbyte_events_provider.syncs import Sought, find_sync, moment
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 
@@ -71,6 +80,8 @@ class AirbyteJobSensor(BaseSensorOperator):
             kwargs.setdefault("poke_interval", 5)
             kwargs.setdefault("timeout", _WEEK)
         super().__init__(**kwargs)
+        check_job_id("airbyte_job_id", airbyte_job_id, templated=True)
+        _check(deferrable, airbyte_conn_id, api_version, listener_conn_id, min_records)
         # Templated: an XComArg has become the job id when the task runs.
         self.airbyte_job_id = cast(int, airbyte_job_id)
         self.deferrable = deferrable
@@ -125,9 +136,15 @@ class AirbyteJobSensor(BaseSensorOperator):
             method_name="execute_complete",
         )
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
-        """Go on where the trigger has fired."""
-        self._finish(event, context)
+    def execute_complete(self, context: Context, event: Any = None) -> None:
+        """Continue after the trigger's event: ours, or that of the official provider.
+
+        :param event: without one the sensor begins again.
+        """
+        if not isinstance(event, Mapping):
+            self.execute(context)
+            return
+        self._finish(with_values(self.hook, event), context)
 
     def _finish(self, told: Mapping[str, Any], context: Context) -> None:
         if told["status"] == SUCCESS:
@@ -138,7 +155,7 @@ class AirbyteJobSensor(BaseSensorOperator):
             return
         self.log.error("%s", told["message"])
         if told["status"] == TIMEOUT:
-            raise AirflowSensorTimeout(f"Airbyte job {told['job_id']} did not end within the sensor's timeout.")
+            raise _overdue(self, f"Airbyte job {told['job_id']} did not end within the sensor's timeout.")
         raise (AirflowFailException if told["job"] else AirflowException)(told["message"])
 
 
@@ -184,6 +201,10 @@ class AirbyteSyncSensor(BaseSensorOperator):
             kwargs.setdefault("poke_interval", 5)
             kwargs.setdefault("timeout", _WEEK)
         super().__init__(**kwargs)
+        check_text("connection_id", connection_id, templated=True)
+        _check(deferrable, airbyte_conn_id, api_version, listener_conn_id, min_records)
+        check_text("job_type", job_type)
+        _check_after(after)
         self.connection_id = connection_id
         self.airbyte_conn_id = airbyte_conn_id
         self.after = after
@@ -256,12 +277,12 @@ class AirbyteSyncSensor(BaseSensorOperator):
             method_name="execute_complete",
         )
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> int:
-        """Go on where the trigger has fired.
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Continue after the trigger's event; without one the sensor begins again.
 
         :return: the job id.
         """
-        return self._finish(event, context)
+        return self._finish(event, context) if isinstance(event, Mapping) else self.execute(context)
 
     def _finish(self, told: Mapping[str, Any], context: Context) -> int:
         if told["status"] == SUCCESS:
@@ -270,7 +291,27 @@ class AirbyteSyncSensor(BaseSensorOperator):
             job_id: int = told["job_id"]
             return job_id
         self.log.error("%s", told["message"])
-        raise (AirflowSensorTimeout if told["status"] == TIMEOUT else AirflowException)(told["message"])
+        raise _overdue(self, told["message"]) if told["status"] == TIMEOUT else AirflowException(told["message"])
+
+
+def _check(
+    deferrable: object, airbyte_conn_id: object, api_version: object, listener_conn_id: object, min_records: object
+) -> None:
+    """:raises WrongArgument: if an argument is of the wrong type."""
+    check_flag("deferrable", deferrable)
+    check_text("airbyte_conn_id", airbyte_conn_id, templated=True)
+    check_text("api_version", api_version)
+    check_text("listener_conn_id", listener_conn_id, optional=True, templated=True)
+    check_count("min_records", min_records, optional=True)
+
+
+def _check_after(after: object) -> None:
+    if is_template(after):
+        return
+    try:
+        moment(after)
+    except ValueError as exc:
+        raise WrongArgument(f"after={after!r} is neither a datetime nor ISO 8601 text nor a template") from exc
 
 
 def _deadline(sensor: BaseSensorOperator) -> float:
@@ -279,6 +320,14 @@ def _deadline(sensor: BaseSensorOperator) -> float:
     if sensor.execution_timeout is not None:
         limits.append(sensor.execution_timeout.total_seconds())
     return time.time() + min(limits)
+
+
+def _overdue(sensor: BaseSensorOperator, message: str) -> Exception:
+    """Past ``timeout`` there is no retry, past ``execution_timeout`` there is: that is Airflow's rule for sensors."""
+    limit = sensor.execution_timeout
+    if limit is not None and limit.total_seconds() < sensor.timeout:
+        return AirflowException(f"{message} (execution_timeout: {limit})")
+    return AirflowSensorTimeout(message)
 
 
 def _since(context: Context) -> datetime:

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Hashable, Iterable
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
+from asgiref.sync import sync_to_async
 
 from airbyte_events.airbyte import Job
 from airbyte_events.ends import Place, Wanted
 from airbyte_events.errors import AirbyteEventsError
-from airbyte_events.events import JobEvent
+from airbyte_events.events import JobEvent, parse_status
 from airbyte_events.submission import OnConflict, find_created
+from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text
 from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
 from airbyte_events_provider.ledger import prepared_at
@@ -56,6 +58,9 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
     :param cancel_on_kill: whether the job is cancelled when a person fails, clears or marks the deferred task.
     :param end_from_trigger: whether a success ends the task without a worker.
     :param min_records: a success that moved fewer records is left to a worker, which fails the task.
+    :param began: when the task began, in seconds since the epoch; the event repeats it, as it does the next one.
+    :param try_number: which try of the task waits.
+    :raises WrongArgument: if an argument is of the wrong type.
     """
 
     def __init__(
@@ -70,8 +75,20 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         cancel_on_kill: bool = True,
         end_from_trigger: bool = False,
         min_records: int | None = None,
+        began: float | None = None,
+        try_number: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        check_job_id("job_id", job_id)
+        check_text("conn_id", conn_id)
+        check_number("end_time", end_time, optional=True, unit="seconds since the epoch")
+        check_number("poll_interval", poll_interval)
+        check_number("execution_deadline", execution_deadline, optional=True, unit="seconds since the epoch")
+        check_text("listener_conn_id", listener_conn_id, optional=True)
+        check_text("connection_id", connection_id, optional=True)
+        check_flag("cancel_on_kill", cancel_on_kill)
+        check_flag("end_from_trigger", end_from_trigger)
+        check_count("min_records", min_records, optional=True)
         self.job_id = job_id
         self.conn_id = conn_id
         self.end_time = end_time
@@ -82,6 +99,8 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.end_from_trigger = end_from_trigger
         self.min_records = min_records
+        self.began = began
+        self.try_number = try_number
 
     @property
     def _hub_key(self) -> HubKey:
@@ -94,7 +113,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
 
     async def event(self) -> TriggerEvent:
         """Wait; what is to be fired then."""
-        told = await self._conclude()
+        told = {**await self._conclude(), "began": self.began, "try_number": self.try_number}
         succeeded = told["status"] == SUCCESS and missing_records(told, self.min_records) is None
         if self.end_from_trigger and succeeded:
             # What fails goes on in a worker: only there it can fail for good, or fire off e-mails.
@@ -124,6 +143,14 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         count_end(event)
         return event
 
+    async def is_still_running(self, hook: Any) -> bool:
+        """Return whether the job is active, as the official trigger does.
+
+        :param hook: an ``AirbyteHook``, ours or theirs.
+        """
+        status = await sync_to_async(hook.get_job_status)(self.job_id)
+        return not parse_status(getattr(status, "value", status)).terminal
+
     async def on_kill(self) -> None:
         """Cancel the job, if it runs: a person has failed, cleared or marked the task that waits for it."""
         if self.cancel_on_kill:
@@ -148,7 +175,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     """Starts an Airbyte job and waits for its end: a task that begins in the triggerer needs no worker for either.
 
     Fires the events of :class:`AirbyteSyncTrigger`. What is not plain sailing (a retry, a job in the way, an Airbyte
-    that refuses) it leaves to a worker, by an event with ``status`` ``begin`` and a ``message``.
+    that refuses) it leaves to a worker, by an event with ``begin`` and a ``message``.
 
     A trigger may begin again, in this process or another. It looks first for a job that was created since Airflow
     prepared the task's try: so none is started twice.
@@ -178,6 +205,12 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
         min_records: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        for name, value in (("connection_id", connection_id), ("airbyte_conn_id", airbyte_conn_id)):
+            check_text(name, value)
+        check_text("listener_conn_id", listener_conn_id, optional=True)
+        check_number("timeout", timeout, optional=True)
+        check_number("execution_timeout", execution_timeout, optional=True)
+        check_number("poll_interval", poll_interval)
         self.connection_id = connection_id
         self.airbyte_conn_id = airbyte_conn_id
         self.listener_conn_id = listener_conn_id
@@ -202,7 +235,8 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
         except Exception as exc:
             self.log.exception("No job of Airbyte connection %s could be started here", self.connection_id)
             message = f"{type(exc).__name__}: {exc}"
-        return TriggerEvent({"status": BEGIN, "message": f"Beginning in a worker: {message}"})  # type: ignore[no-untyped-call]
+        handed_over = {"status": ERROR, BEGIN: True, "message": f"Beginning in a worker: {message}", "job_id": None}
+        return TriggerEvent(handed_over)  # type: ignore[no-untyped-call]
 
     async def _start(self) -> Job:
         if (getattr(self.task_instance, "try_number", 1) or 1) > 1:
@@ -266,6 +300,7 @@ class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param min_records: a success that moved fewer records is not the one.
     :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`.
+    :raises WrongArgument: if an argument is of the wrong type.
     """
 
     def __init__(
@@ -280,6 +315,13 @@ class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):
         listener_conn_id: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        for name, value in (("connection_id", connection_id), ("conn_id", conn_id), ("after", after)):
+            check_text(name, value)
+        check_number("end_time", end_time, optional=True, unit="seconds since the epoch")
+        check_number("poll_interval", poll_interval)
+        check_text("job_type", job_type)
+        check_count("min_records", min_records, optional=True)
+        check_text("listener_conn_id", listener_conn_id, optional=True)
         self.connection_id = connection_id
         self.conn_id = conn_id
         self.after = after
@@ -361,6 +403,9 @@ class AirbyteSyncEventTrigger(_ByArguments, BaseEventTrigger):
         poll_interval: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        check_text("airbyte_conn_id", airbyte_conn_id)
+        check_text("listener_conn_id", listener_conn_id, optional=True)
+        check_number("poll_interval", poll_interval, optional=True)
         self.airbyte_conn_id = airbyte_conn_id
         # The same values, in whatever order, are the same trigger.
         self.connection_ids = several(connection_ids)

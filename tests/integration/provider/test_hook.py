@@ -64,9 +64,16 @@ async def test_a_missing_connection() -> None:
         await anyio.to_thread.run_sync(AirbyteHook("no_such_connection").get_job_details, 1)
 
 
-async def test_a_wrong_timeout(stage: Any) -> None:
-    with pytest.raises(AirflowException, match="the hook's timeout is not a positive number of seconds"):
-        await anyio.to_thread.run_sync(AirbyteHook(timeout=-1).get_job_details, 1)
+@pytest.mark.parametrize("timeout", [-1, 0, float("inf"), "soon"])
+def test_a_wrong_timeout_fails_in_the_constructor(timeout: Any) -> None:
+    with pytest.raises(ValueError, match="the hook's timeout is not a positive number of seconds"):
+        AirbyteHook(timeout=timeout)
+
+
+async def test_a_wrong_timeout_of_the_connection_fails_when_it_is_read(stage: Any) -> None:
+    stage.connect_airbyte(timeout="soon")
+    with pytest.raises(AirflowException, match=r"extra 'timeout' of Airflow connection .* is not a positive number"):
+        await anyio.to_thread.run_sync(AirbyteHook().get_job_details, 1)
 
 
 async def check(conn_id: str = "airbyte_default") -> tuple[bool, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -110,6 +111,25 @@ async def test_the_timeout_of_a_deferred_sensor(stage: Any) -> None:
     with pytest.raises(AirflowSensorTimeout):
         await stage.execute(task, "execute_complete", event=event)
     assert job.status == "running"
+
+
+async def test_past_the_execution_timeout_a_sensor_may_be_tried_again(stage: Any) -> None:
+    """As Airflow has it for sensors: not past the timeout."""
+    job = stage.start()
+    task = sensor(job.id, deferrable=True, timeout=60, execution_timeout=timedelta(seconds=0.1))
+    with pytest.raises(TaskDeferred) as deferred:
+        await stage.execute(task)
+    event = await stage.fire(deferred.value.trigger)
+    with pytest.raises(AirflowException) as raised:
+        await stage.execute(task, "execute_complete", event=event)
+    assert not isinstance(raised.value, (AirflowSensorTimeout, AirflowFailException))
+
+
+async def test_without_an_event_a_sensor_begins_again(stage: Any) -> None:
+    job = stage.start()
+    stage.end(job)
+    await stage.execute(sensor(job.id, deferrable=True), "execute_complete")
+    assert stage.reads(job)
 
 
 async def test_failing_softly(stage: Any) -> None:
@@ -322,7 +342,19 @@ class TestSyncSensor:
             with pytest.raises(TaskDeferred):
                 await stage.execute(task, context=context)
 
-    @pytest.mark.parametrize(("after", "complaint"), [("yesterday", "not an ISO 8601 time"), (None, "give the sensor")])
-    async def test_no_time(self, stage: Any, after: Any, complaint: str) -> None:
-        with pytest.raises(AirflowFailException, match=complaint):
-            await stage.execute(syncs(stage, after=after))
+    async def test_no_time(self, stage: Any) -> None:
+        with pytest.raises(AirflowFailException, match="give the sensor"):
+            await stage.execute(syncs(stage, after=None))
+
+    async def test_a_template_that_makes_no_time(self, stage: Any) -> None:
+        task = syncs(stage, after="{{ params.since }}")
+        task.after = "yesterday"
+        with pytest.raises(AirflowFailException, match="not an ISO 8601 time"):
+            await stage.execute(task)
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    async def test_a_day_is_its_beginning_as_ds_is(self, stage: Any, deferrable: bool) -> None:
+        stage.end(stage.start())
+        task = syncs(stage, after="{{ ds }}", deferrable=deferrable)
+        task.render_template_fields({"ds": time.strftime("%Y-%m-%d", time.gmtime())})
+        assert await stage.execute(task) == 1

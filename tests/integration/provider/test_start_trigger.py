@@ -96,7 +96,7 @@ async def test_begun_again_after_the_job_has_ended_it_tells_that_end(stage: Any,
 async def test_a_retry_begins_in_a_worker(stage: Any, ti: TaskInstance) -> None:
     ti.try_number = 2
     told = await stage.fire(starting(stage, ti))
-    assert told["status"] == "begin"
+    assert told["begin"]
     assert stage.requests("POST /jobs") == 0
 
 
@@ -104,13 +104,13 @@ async def test_a_retry_begins_in_a_worker(stage: Any, ti: TaskInstance) -> None:
 async def test_a_job_in_the_way_is_a_workers_affair(stage: Any, ti: TaskInstance, policy: str) -> None:
     stage.start("reset")
     told = await stage.fire(starting(stage, ti, on_conflict=policy))
-    assert told["status"] == "begin"
+    assert told["begin"]
     assert "job 1 of the connection runs" in told["message"]
 
 
 async def test_what_airbyte_refuses_is_a_workers_affair(stage: Any, ti: TaskInstance) -> None:
     stage.sim.add_fault(Fault(kind="status", status=403, route="POST /jobs"))
-    assert (await stage.fire(starting(stage, ti)))["status"] == "begin"
+    assert (await stage.fire(starting(stage, ti)))["begin"]
 
 
 async def killed(stage: Any, ti: TaskInstance) -> Any:

@@ -104,7 +104,6 @@ def test_verify(value: object, verify: object) -> None:
     [
         ({"host": ""}, "connection 'c': the Airbyte URL is empty: write for example http"),
         ({"host": "airbyte:8000"}, "has no scheme: write http://airbyte:8000"),
-        ({"login": "id"}, "client secret is empty"),
         ({"extra": "{"}, "the extra of Airflow connection 'c' is not a JSON object"),
         ({"extra": "[]"}, "is not a JSON object"),
         ({"extra": {"timeout": 0}}, "extra 'timeout' of Airflow connection 'c' is not a positive number"),
@@ -174,3 +173,19 @@ def test_an_airbyte_by_uri(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read_airbyte("by_uri")
     assert settings.url == "https://airbyte/api/public/v1"
     assert settings.credentials == Credentials(client_id="id", client_secret="secret")
+
+
+@pytest.mark.parametrize("fields", [{"login": "id"}, {"password": "secret"}, {"login": " ", "password": "secret"}])
+def test_half_of_the_credentials_is_none_as_for_the_official_hook(fields: dict[str, str]) -> None:
+    assert parse_airbyte(connection({}, **fields)).credentials is None
+
+
+def test_the_line_break_after_a_secret_read_from_a_file_is_no_part_of_it() -> None:
+    credentials = parse_airbyte(connection({}, login="id\n", password="secret\r\n")).credentials
+    assert credentials is not None
+    assert (credentials.client_id, credentials.client_secret) == ("id", "secret")
+
+
+def test_nor_is_that_after_the_token_of_a_listener() -> None:
+    fields = {"host": "http://listener:8484", "password": "token\n"}
+    assert parse_listener(connection({}, **fields)).token == "token"
