@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from airbyte_events.events import EARLIEST, JobEvent, JobStatus, format_time, parse_time
+from airbyte_events.events import EARLIEST, JobEvent, JobStatus, format_time, parse_time, reported_job_type
 
 KEPT = timedelta(hours=1)
 """Within so long before the last complete look, an end is known by its job; before that, by its time."""
@@ -29,7 +29,8 @@ class Wanted:
     """Which ends somebody wants. Every criterion that is given must hold; within one, any value does.
 
     :param connection_ids: Airbyte connections (UUIDs, in any case); empty for all.
-    :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``; empty for all.
+    :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``; empty for all. Airbyte reports a clear as ``reset``:
+        either name means both.
     :param statuses: terminal ones; empty for all.
     """
 
@@ -39,12 +40,13 @@ class Wanted:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "connection_ids", frozenset(map(str.lower, self.connection_ids)))
+        object.__setattr__(self, "job_types", frozenset(map(reported_job_type, self.job_types)))
 
     def matches(self, event: JobEvent) -> bool:
         return (
             event.terminal
             and (not self.connection_ids or (event.connection_id or "").lower() in self.connection_ids)
-            and (not self.job_types or event.job_type in self.job_types)
+            and (not self.job_types or reported_job_type(event.job_type or "") in self.job_types)
             and (not self.statuses or event.status in self.statuses)
         )
 

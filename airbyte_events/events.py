@@ -63,13 +63,17 @@ PUSHED_JOB_TYPES = frozenset({"sync"})
 def same_job_type(one: str | None, other: str | None) -> bool:
     """Return whether two names mean the same type of job.
 
-    Airbyte stores a job that is started as ``clear`` as a reset and reports it as ``reset``
-    (``DefaultJobCreator`` writes ``reset_connection``). An unknown type (None) is the same as no other.
+    An unknown type (None) is the same as no other.
     """
-    return one is not None and other is not None and _job_type(one) == _job_type(other)
+    return one is not None and other is not None and reported_job_type(one) == reported_job_type(other)
 
 
-def _job_type(name: str) -> str:
+def reported_job_type(name: str) -> str:
+    """Return what Airbyte calls a job that was started under this name.
+
+    Airbyte stores a job that is started as ``clear`` as a reset and reports it as ``reset``
+    (``DefaultJobCreator`` writes ``reset_connection``).
+    """
     return "reset" if name == "clear" else name
 
 

@@ -25,7 +25,7 @@ from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
 )
-from airbyte_events.events import JobStatus, format_time
+from airbyte_events.events import JobStatus, format_time, reported_job_type
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class AirbyteClient:
         :param updated_since: jobs whose status changed then or later.
         :param created_since: jobs created then or later.
         :param connection_id: jobs of this connection.
-        :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
+        :param job_type: ``sync``, ``reset`` or ``refresh``; ``clear`` is the same as ``reset``, which Airbyte stores.
         :param status: jobs in this state. Some releases answer 500 to it.
         :param limit: 1 to 100.
         :param offset: how many to skip.
@@ -154,7 +154,7 @@ class AirbyteClient:
             "offset": offset,
             "workspaceIds": self._workspace_ids or None,
             "connectionId": connection_id,
-            "jobType": job_type,
+            "jobType": None if job_type is None else reported_job_type(job_type),
             "status": None if status is None else status.value,
             "createdAtStart": format_time(created_since),
             "updatedAtStart": format_time(updated_since),

@@ -143,6 +143,13 @@ class TestReading:
             "orderBy": ["updatedAt|ASC"],
         }
 
+    async def test_clears_are_listed_as_the_resets_that_airbyte_stores(
+        self, server: ScriptedServer, client: Make
+    ) -> None:
+        server.on(JOBS, server.reply(200, {"data": []}))
+        await client().list_jobs(job_type="clear")
+        assert server.requests[0].query["jobType"] == ["reset"]
+
     async def test_a_page_asks_for_no_more_than_it_must(self, server: ScriptedServer, client: Make) -> None:
         server.on(JOBS, server.reply(200, {"data": []}))
 

@@ -54,6 +54,12 @@ def test_time_does_not_go_back() -> None:
     assert place.since == NOON
 
 
+@pytest.mark.parametrize("wanted", ["clear", "reset"])
+@pytest.mark.parametrize(("job_type", "matches"), [("clear", True), ("reset", True), ("sync", False), (None, False)])
+def test_a_clear_is_a_reset_to_whoever_wants_either(wanted: str, job_type: str | None, matches: bool) -> None:
+    assert Wanted(job_types=frozenset([wanted])).matches(end(1, job_type=job_type)) is matches
+
+
 def test_a_floor_stays() -> None:
     place = Place()
     place.complete(NOON, NOON - MINUTE)

@@ -172,8 +172,8 @@ class AirbyteSyncSensor(BaseSensorOperator):
         without an offset it is UTC. Airbyte's clock counts, whose times may be in whole seconds. By default the end of
         the DAG run's data interval; for a run without one its logical date, and for one without either (by hand, by an
         asset) its start. Templated.
-    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``. Airbyte announces syncs alone: the end of any other
-        is found by polling.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``. Airbyte reports a clear as ``reset``: either name
+        means both. It announces syncs alone: the end of any other is found by polling.
     :param min_records: a success that moved fewer records is not the one: the sensor waits on. None: any success.
     :param deferrable: wait in the triggerer, told by a listener where there is one; by default as ``[operators]
         default_deferrable`` says.

@@ -382,7 +382,8 @@ class AirbyteSyncEventTrigger(_ByArguments, BaseEventTrigger):
     :param airbyte_conn_id: the Airflow connection of the Airbyte.
     :param connection_ids: the Airbyte connection (UUID), or several; all by default.
     :param workspace_ids: only connections in this Airbyte workspace (UUID), or these; all by default.
-    :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``; empty for all.
+    :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``; empty for all. Airbyte reports a clear as ``reset``:
+        either name means both.
     :param statuses: ``succeeded``, ``failed``, ``cancelled``; empty for all.
     :param listener_conn_id: the Airflow connection of the listener; by default the one that the Airbyte's connection or
         Airflow's configuration names. An empty string is none.

@@ -189,7 +189,7 @@ async def test_only_what_is_wanted_fires(stage: Any, scene: Scene, source: str) 
         triggerer.start("failures", statuses=["failed", "cancelled"], job_types=["sync", "reset"])
         triggerer.start("successes", statuses="succeeded", job_types=[])
         await scene.watched(2)
-        ends = [("failed", "sync"), ("succeeded", "sync"), ("cancelled", "sync"), ("failed", "clear")]
+        ends = [("failed", "sync"), ("succeeded", "sync"), ("cancelled", "sync"), ("failed", "refresh")]
         jobs = []
         for status, job_type in ends:
             jobs.append(job := stage.start(job_type))
@@ -200,6 +200,20 @@ async def test_only_what_is_wanted_fires(stage: Any, scene: Scene, source: str) 
         await stage.until(lambda: len(triggerer.fired) >= 3)
         assert set(triggerer.jobs("failures")) == {jobs[0].id, jobs[2].id}
         assert triggerer.jobs("successes") == [jobs[1].id]
+
+
+@pytest.mark.parametrize("job_type", ["clear", "reset"])
+async def test_a_clear_fires_as_the_reset_that_airbyte_reports(stage: Any, scene: Scene, job_type: str) -> None:
+    async with scene.triggerer() as triggerer:
+        triggerer.start("cleared", job_types=[job_type])
+        await scene.watched()
+        stage.end(stage.start("sync"))
+        job = stage.start("reset")
+        stage.end(job)
+        async with shared_hub(HubKey("airbyte_default")) as shared:
+            await shared.hub._poller.tick()
+        await stage.until(lambda: bool(triggerer.fired))
+        assert [(each["job_id"], each["job_type"]) for _, each in triggerer.fired] == [(job.id, "reset")]
 
 
 async def test_a_failure_has_its_reason(stage: Any, scene: Scene, listener: Any) -> None:

@@ -207,6 +207,21 @@ class TestSyncSensor:
         assert await stage.execute(syncs(stage, deferrable=deferrable), context={"ti": ti}) == job.id
         assert ti.xcoms["job"]["connection_id"] == stage.connection_id
 
+    @pytest.mark.parametrize("job_type", ["clear", "reset"])
+    async def test_a_clear_is_found_though_airbyte_reports_a_reset(self, stage: Any, job_type: str) -> None:
+        job = stage.start("reset")
+        stage.end(job)
+        assert await stage.execute(syncs(stage, job_type=job_type)) == job.id
+
+    @pytest.mark.parametrize("job_type", ["clear", "reset"])
+    async def test_a_clear_completes_a_deferred_sensor(self, stage: Any, job_type: str) -> None:
+        firing = stage.firing(await self.defer(stage, job_type=job_type))
+        await self.joined(stage)
+        stage.end(stage.start("sync"))
+        job = stage.start("reset")
+        stage.end(job)
+        assert (await firing)["job_id"] == job.id
+
     async def defer(self, stage: Any, **values: Any) -> Any:
         with pytest.raises(TaskDeferred) as deferred:
             await stage.execute(syncs(stage, deferrable=True, **values))

@@ -9,7 +9,7 @@ export function jobs({ live, params, go, keep, place }) {
   const search = h("input", { type: "search", name: "q", value: params.get("q") ?? "", autocomplete: "off" });
   const status = select("status", STATUSES, params.get("status"));
   const instance = select("instance", [], null);
-  const type = select("type", ["sync", "reset", "clear", "refresh"], params.get("type"));
+  const type = select("type", ["sync", "reset", "refresh"], params.get("type"));
   const origin = select("origin", Object.keys(ORIGINS), params.get("origin"), ORIGINS);
   const active = h("input", { type: "checkbox", name: "active", checked: params.get("active") === "yes" });
   const filters = h(
