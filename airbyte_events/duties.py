@@ -11,9 +11,10 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 import anyio
 
@@ -25,6 +26,18 @@ logger = logging.getLogger(__name__)
 
 Work = Callable[[Lease], Awaitable[None]]
 """What is done while a lease is held. It is cancelled when the lease ends, and returns if it finds that out first."""
+
+
+class Fitness(Protocol):
+    """Whether a listener gets something done at all."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether it fails again and again here, so that another had better try."""
+
+    async def recovered(self) -> bool:
+        """Try whether it would succeed now."""
+
 
 LEASE_SECONDS = 9.0
 """How long a lease lasts that is not renewed."""
@@ -38,7 +51,15 @@ SPREAD_SECONDS = 1.0
 TURN_SECONDS = 3600.0
 """After so long a listener that holds several gives one back, so that they spread over those that have come since."""
 
+PROBE_SECONDS = 5.0
+"""From one probe to the next whether a listener that gave a lease back would succeed now."""
+
 _RELEASE_SECONDS = 2.0
+
+
+def _candidates(name: str) -> str:
+    """The lease of whoever waits for a lease: how its holder learns that somebody does."""
+    return f"candidates/{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +79,13 @@ class Duties:
 
     :param store: where the leases are.
     :param works: what there is to do, by the lease's name.
+    :param fitness: of what can fail at one listener and succeed at another, likewise. Where it fails, the lease is
+        given back if somebody waits for it.
     :param lease: see :data:`LEASE_SECONDS`.
     :param renewal: see :data:`RENEWAL_SECONDS`.
     :param spread: see :data:`SPREAD_SECONDS`.
     :param turn: see :data:`TURN_SECONDS`.
+    :param probe: see :data:`PROBE_SECONDS`.
     """
 
     def __init__(
@@ -69,10 +93,12 @@ class Duties:
         store: EventStore,
         works: Mapping[str, Work],
         *,
+        fitness: Mapping[str, Fitness] | None = None,
         lease: float = LEASE_SECONDS,
         renewal: float = RENEWAL_SECONDS,
         spread: float = SPREAD_SECONDS,
         turn: float = TURN_SECONDS,
+        probe: float = PROBE_SECONDS,
     ) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         """This listener's name, which no other has had."""
@@ -80,12 +106,20 @@ class Duties:
         """What this listener does at the moment, by the lease's name."""
         self._store = store
         self._works = works
+        self._fitness = fitness or {}
+        self._stood_down: set[str] = set()
         self._lease = lease
         self._renewal = renewal
         self._spread = spread if store.shared and len(works) > 1 else 0.0
         self._turn = turn
+        self._probe = probe
         self._unanswered: set[str] = set()
         self._scope = anyio.CancelScope()
+
+    @property
+    def names(self) -> Collection[str]:
+        """The leases that there are."""
+        return self._works.keys()
 
     def stop(self) -> None:
         """End what is done, and give back what is held, for good."""
@@ -97,15 +131,22 @@ class Duties:
             async with anyio.create_task_group() as tasks:
                 for name, work in self._works.items():
                     tasks.start_soon(self._stand_by, name, work)
+                for name, fitness in self._fitness.items():
+                    tasks.start_soon(self._recover, name, fitness)
 
     async def _stand_by(self, name: str, work: Work) -> None:
         with self._store.news(f"leases/{name}") as given_back:
             while True:
                 await self._let_others_try()
+                if name in self._stood_down:
+                    # Whoever holds nothing but would fail is better than nobody.
+                    await anyio.sleep(self._renewal)
                 asked_at = anyio.current_time()
                 lease = await self._acquire(name)
                 if lease is not None:
                     await self._hold(lease, asked_at + self._lease, work)
+                elif self._store.shared and name in self._fitness and name not in self._stood_down:
+                    await self._acquire(_candidates(name))
                 with anyio.move_on_after(self._renewal):
                     await given_back.wait()
 
@@ -113,6 +154,13 @@ class Duties:
         # By chance, for those that start or are woken together, then by what each has got by then.
         await anyio.sleep(random.random() * self._spread / 2)  # noqa: S311
         await anyio.sleep(len(self.held) / len(self._works) * self._spread / 2)
+
+    async def _recover(self, name: str, fitness: Fitness) -> None:
+        """Have this listener be a candidate again once it would succeed."""
+        while True:
+            await anyio.sleep(self._probe)
+            if name in self._stood_down and await fitness.recovered():
+                self._stood_down.discard(name)
 
     async def _acquire(self, name: str) -> Lease | None:
         """None, too, if the store does not answer."""
@@ -168,3 +216,22 @@ class Duties:
                 held.cancel()
                 return
             held.deadline = asked_at + self._lease
+            if await self._had_better_pass_on(lease):
+                self._stood_down.add(lease.name)
+                held.cancel()
+                return
+
+    async def _had_better_pass_on(self, lease: Lease) -> bool:
+        """Whether it fails here while somebody else waits for the lease."""
+        fitness = self._fitness.get(lease.name)
+        if fitness is None or not fitness.failing or not self._store.shared:
+            return False
+        try:
+            with anyio.fail_after(self._renewal):
+                candidate = (await self._store.holders()).get(_candidates(lease.name))
+        except (StoreError, TimeoutError):
+            return False
+        if candidate in (None, self.holder):
+            return False
+        logger.warning("%s fails here and is left to %s", lease.name, candidate, extra={"lease": lease.name})
+        return True

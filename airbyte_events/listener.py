@@ -160,7 +160,7 @@ async def assemble(
         retention = Retention(store, age=timedelta(days=settings.retain_days), events=settings.retain_events)
         works["retention"] = retention.run
         health = StoreHealth(store)
-        duties = Duties(store, works)
+        duties = Duties(store, works, fitness={f"sources/{name}": each for name, each in sources.items()})
         visitors = Visitors(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
         receiver = metrics.measured(
             Receiver(store, sources, webhook_tokens, visitors, targets, health.doubt, metrics.commits.observe)

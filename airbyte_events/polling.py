@@ -184,7 +184,9 @@ class Poller:
             self._monitor.watches.changed = anyio.Event()
             tick = self._ticks.due(self._monitor) * jitter
             if self.failures:
-                tick = min(max(tick, _BACK_OFF_LIMIT), tick * 2 ** min(self.failures, 10))
+                # One that has failed is due sooner than the next of those that nobody waits for.
+                tick = min(tick, self._ticks.unproven * jitter) * 2 ** min(self.failures, 10)
+                tick = min(tick, max(_BACK_OFF_LIMIT, self._ticks.unproven))
             remaining = looked + tick - anyio.current_time()
             if remaining <= 0:
                 return

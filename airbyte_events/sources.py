@@ -9,8 +9,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.errors import LeaseLost, StoreError
-from airbyte_events.events import JobEvent, JobRef
+from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
+from airbyte_events.events import JobEvent, JobRef, utcnow
 from airbyte_events.inbox import Inbox
 from airbyte_events.logs import about
 from airbyte_events.monitor import Monitor
@@ -26,6 +26,10 @@ RECOUNT_SECONDS = 60.0
 LARGEST_LOOK = 100_000
 """Jobs that a look takes in. Others than those that are watched are waited for, too: by DAGs that every end runs. A day
 of a large Airbyte is some ten thousand."""
+
+FAILING_SECONDS = 15.0
+FAILED_TICKS = 3
+"""After so long without an answer, or so many looks that failed otherwise, another listener had better try."""
 
 _REST_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
@@ -72,6 +76,20 @@ class Sources:
             if refs:
                 await self._store.watch(refs, WATCH_SECONDS)
         return told
+
+    @property
+    def failing(self) -> bool:
+        """Whether Airbyte can't be asked from here."""
+        looks = 0 if self.poller is None else self.poller.failures
+        return self.airbyte.failing_for >= FAILING_SECONDS or looks >= FAILED_TICKS
+
+    async def recovered(self) -> bool:
+        """Whether Airbyte lists jobs now."""
+        try:
+            await self.airbyte.list_jobs(updated_since=utcnow(), limit=1)
+        except AirbyteError:
+            return False
+        return True
 
     async def run(self, lease: Lease) -> None:
         """Confirm what webhooks tell, and poll, until cancelled. Returns when it turns out that the lease is lost."""

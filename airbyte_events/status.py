@@ -49,6 +49,7 @@ class Status:
     async def tell(self, request: Request) -> Response:
         """All of it."""
         leases = await self._store.holders()
+        known = self._duties.names
         return JSONResponse(
             {
                 "listener": {
@@ -60,7 +61,7 @@ class Status:
                     "webhooks": self._answers(),
                 },
                 "store": asdict(await self._store.stats()),
-                "leases": [{"name": name, "holder": leases[name]} for name in sorted(leases)],
+                "leases": [{"name": name, "holder": leases[name]} for name in sorted(leases) if name in known],
                 "instances": [await self._instance(name, each) for name, each in self._sources.items()],
             }
         )

@@ -54,6 +54,7 @@ class Backoff:
         self._random = random
         self._turn = anyio.Lock()
         self._failures = 0
+        self._since = 0.0
         self._until = 0.0
         self._last: AirbyteError | None = None
         # One for each time the gate closed: who set out before that knows nothing new.
@@ -63,6 +64,11 @@ class Backoff:
     def failures(self) -> int:
         """How often in a row the server was in trouble."""
         return self._failures
+
+    @property
+    def failing_for(self) -> float:
+        """Seconds since the first of these failures; 0 if there is none. To be read inside the event loop."""
+        return anyio.current_time() - self._since if self._failures else 0.0
 
     @property
     def remaining(self) -> float:
@@ -118,6 +124,7 @@ class Backoff:
             self._closings += 1
             # Beyond 2**30 the cap has long been reached.
             ceiling = min(self._cap, self._base * 2 ** min(self._failures, 30))
+            self._since = self._since if self._failures else anyio.current_time()
             self._failures += 1
             self._last = error
             self._until = anyio.current_time() + self._random() * ceiling

@@ -109,6 +109,11 @@ class AirbyteClient:
         """Seconds until the next attempt may set out, 0 if Airbyte answers. To be read inside the event loop."""
         return self._session.backing_off
 
+    @property
+    def failing_for(self) -> float:
+        """Seconds for which every request has failed, 0 if Airbyte answers. To be read inside the event loop."""
+        return self._session.failing_for
+
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:
         """The job's state.
 

@@ -82,6 +82,11 @@ class Session:
         """Seconds until the next attempt may set out, 0 if Airbyte answers."""
         return self._backoff.remaining
 
+    @property
+    def failing_for(self) -> float:
+        """Seconds since the server was last in no trouble, 0 if it is not."""
+        return self._backoff.failing_for
+
     def request(self, method: str, path: str, route: str | None = None) -> Request:
         return Request(
             method=method,

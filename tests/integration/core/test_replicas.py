@@ -30,7 +30,7 @@ from airbyte_events.store.memory import MemoryStore
 pytestmark = pytest.mark.anyio
 
 LEASE = "sources/default"
-QUICK = {"lease": 0.4, "renewal": 0.05, "spread": 0.05}
+QUICK = {"lease": 0.4, "renewal": 0.05, "spread": 0.05, "probe": 0.05}
 NEVER = {"lease": 3600.0, "renewal": 3600.0}
 OFTEN = Ticks(unproven=0.02, proven=0.02, idle=0.02)
 WATCHED_ONLY = Ticks(unproven=0.02, proven=0.02, idle=3600.0)
@@ -151,13 +151,16 @@ async def group(watched: Any, http: httpx.AsyncClient, make: Any) -> AsyncIterat
     watched.store = store
     async with anyio.create_task_group() as tasks:
 
-        def start(ticks: Ticks = OFTEN, instances: Sequence[str] = ("default",), **leases: float) -> Replica:
+        def start(
+            ticks: Ticks = OFTEN, instances: Sequence[str] = ("default",), url: str | None = None, **leases: float
+        ) -> Replica:
             line = Line(store)
             through = cast(EventStore, line)
-            airbyte = make.client(http, watched.airbyte.url)
+            airbyte = make.client(http, url or watched.airbyte.url)
             sources = {name: Sources(name, airbyte, through, ticks) for name in instances}
             works = {f"sources/{name}": each.run for name, each in sources.items()}
-            replica = Replica(line, sources, Duties(through, works, **QUICK | leases))
+            fitness = {f"sources/{name}": each for name, each in sources.items()}
+            replica = Replica(line, sources, Duties(through, works, fitness=fitness, **QUICK | leases))
 
             async def run() -> None:
                 with replica.scope:
@@ -348,6 +351,75 @@ class TestTakingOver:
         group.start(WATCHED_ONLY, **NEVER)
         await group.watched.until_ended(1_000)
         assert group.watched.airbyte.reads_of(1_000) == reads + 1
+
+
+class TestWhereAirbyteCanNotBeReached:
+    """By one listener, and by another it can."""
+
+    @pytest.fixture
+    async def far(self, group: Group, make: Any) -> AsyncIterator[Any]:
+        """A way to the same Airbyte on which every request fails until it is mended."""
+        airbyte = make.airbyte(jobs=group.watched.airbyte.jobs, changed=group.watched.airbyte.changed)
+        airbyte.faults["all"] = 503
+        async with make.serve(airbyte):
+            yield airbyte
+
+    def failures(self, replica: Replica) -> int:
+        poller = replica.sources["default"].poller
+        return 0 if poller is None else poller.failures
+
+    async def test_i4_the_lease_passes_to_one_that_reaches_it(self, group: Group, far: Any, make: Any) -> None:
+        cut_off = group.start(url=far.url)
+        await group.until(lambda: self.failures(cut_off) > 2)
+        group.watched.airbyte.put(5, "succeeded")
+        stored = await group.receive(cut_off, make.body(5))
+        group.start()
+        await group.watched.until_ended(5)
+        await group.watched.until_settled(stored)
+        assert await group.watched.outcome(stored) is Outcome.CONFIRMED
+        assert not cut_off.holds
+
+    async def test_refused_credentials_are_a_reason_as_well(self, group: Group, far: Any) -> None:
+        far.faults["all"] = 401
+        cut_off = group.start(url=far.url)
+        await group.until_held(cut_off)
+        other = group.start()
+        await group.until_held(other)
+        assert not cut_off.holds
+
+    async def test_it_stays_where_nobody_waits_for_it(self, group: Group, far: Any) -> None:
+        only = group.start(url=far.url)
+        await group.until_held()
+        lease = only.duties.held[LEASE].lease
+        await group.until(lambda: self.failures(only) > 5)
+        assert only.duties.held[LEASE].lease == lease
+
+    async def test_it_does_not_go_to_and_fro_where_nobody_reaches_it(self, group: Group, far: Any) -> None:
+        first = group.start(url=far.url)
+        await group.until_held()
+        fence = first.duties.held[LEASE].lease.fence
+        second = group.start(url=far.url)
+        await group.until_held(second)
+        await group.until(lambda: self.failures(second) > 5)
+        assert second.duties.held[LEASE].lease.fence == fence + 1
+
+    async def test_one_that_gave_it_back_takes_it_when_the_other_dies(self, group: Group, far: Any) -> None:
+        first = group.start(url=far.url)
+        await group.until_held()
+        second = group.start()
+        await group.until_held(second)
+        second.kill()
+        await group.until_held(first)
+
+    async def test_one_that_reaches_it_again_waits_for_it_again(self, group: Group, far: Any) -> None:
+        first = group.start(url=far.url)
+        await group.until_held()
+        second = group.start()
+        await group.until_held(second)
+        far.faults.clear()
+        group.watched.airbyte.faults["all"] = 503
+        await group.until_held(first)
+        assert not second.holds
 
 
 class TestSeveralInstances:

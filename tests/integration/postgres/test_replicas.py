@@ -122,13 +122,13 @@ class Balancer:
     def __init__(self, ports: list[int]) -> None:
         self.out: set[int] = set()
         """Ports that get no new connection: their health check fails."""
-        self._ports = ports
+        self.ports = ports
         self._turns = count()
 
     async def pass_on(self, client: SocketStream) -> None:
         async with client, AsyncExitStack() as stack:
-            for _ in self._ports:
-                port = self._ports[next(self._turns) % len(self._ports)]
+            for _ in self.ports:
+                port = self.ports[next(self._turns) % len(self.ports)]
                 if port in self.out:
                     continue
                 try:
@@ -364,3 +364,43 @@ async def test_i2_the_holder_is_suspended_and_wakes_up(scene: Scene) -> None:
     await scene.everybody_knows()
     await scene.check()
     assert sum(each.holds for each in scene.listeners) == 1
+
+
+async def test_i4_a_holder_that_can_not_reach_airbyte_leaves_it_to_one_that_can(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    """The webhooks that it takes meanwhile are confirmed by the other."""
+    async with (
+        serve_simulator(Simulator(max_calls=50)) as sim,
+        httpx.AsyncClient(trust_env=False, timeout=30) as http,
+        AsyncExitStack() as stack,
+    ):
+        way = Balancer([int(sim.url.rpartition(":")[2])])
+        way.out.update(way.ports)
+        cut_off = Listener(tmp_path, settings | {"AIRBYTE_URL": await stack.enter_async_context(served(way))})
+        other = Listener(tmp_path, settings | {"AIRBYTE_URL": sim.url})
+        for listener in (cut_off, other):
+            stack.callback(listener.end)
+        await cut_off.start()
+        await until(lambda: cut_off.holds)
+        sim.workspace.set_webhook(f"http://127.0.0.1:{cut_off.port}/webhooks/default/{WEBHOOK_TOKEN}")
+        jobs = [sim.world.start_job(sim.world.add_connection(Script.hanging())) for _ in range(30)]
+        for job in jobs:
+            sim.world.end_job(job, "succeeded")
+        await until(lambda: all(each.status == 202 for job in jobs for each in job.deliveries))
+        await other.start()
+        seconds = await until(lambda: other.holds and not cut_off.holds)
+        print(f"passed on within {seconds:.1f} s")
+        assert seconds < 40
+        query = {"after": f"{(await _cursor(http, other)).epoch}-0", "limit": 100, "terminal": "true"}
+        known: list[int] = []
+        with anyio.fail_after(20):
+            while len(known) < len(jobs):
+                answer = await http.get(f"http://127.0.0.1:{cut_off.port}/v1/events", params=query, headers=AUTHORIZED)
+                known = [each["data"]["job_id"] for each in answer.json()["events"]]
+        assert sorted(known) == [job.id for job in jobs]
+
+
+async def _cursor(http: httpx.AsyncClient, listener: Listener) -> Cursor:
+    answer = await http.get(f"http://127.0.0.1:{listener.port}/v1/events", headers=AUTHORIZED)
+    return Cursor.parse(answer.json()["cursor"])
