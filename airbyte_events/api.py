@@ -64,7 +64,7 @@ class API:
         except QueryError as exc:
             return _refuse(400, str(exc))
         # Before the states: what happens while they are read is on the feed behind this cursor.
-        cursor = self._feed.cursor(self._feed.bus.position)
+        cursor = str(self._feed.bus.cursor)
         states: dict[JobRef, JobEvent | None] = {}
         failures: list[StoreError] = []
 

@@ -13,7 +13,7 @@ import anyio.abc
 import anyio.lowlevel
 
 from airbyte_events.errors import CursorExpired, StoreError
-from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store import EventStore
 
 if TYPE_CHECKING:
@@ -53,12 +53,14 @@ class EventBus:
         self._recent_after = 0
         self.position = 0
         """The sequence up to which the log has been handed out."""
+        self.epoch = ""
+        """The log's, as it was when that was read."""
         self.healthy = True
         """False while the log can't be read."""
         self.closed = False
 
     async def __aenter__(self) -> Self:
-        self.position = await self._store.head()
+        self.epoch, self.position = await self._head()
         await self._recall()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._follow)
@@ -73,15 +75,22 @@ class EventBus:
         await self._tasks.__aexit__(None, None, None)
 
     def subscribe(
-        self, *, after: int | None = None, wanted: EventFilter = EVERYTHING, own: bool = False
+        self, *, after: Cursor | int | None = None, wanted: EventFilter = EVERYTHING, own: bool = False
     ) -> Subscription:
         """Join the stream.
 
-        :param after: the sequence behind which to begin; by default, with what is published from now on.
+        :param after: the place behind which to begin, by itself or by its sequence; by default, with what is published
+            from now on.
         :param wanted: which events.
         :param own: for what this process does itself; it is not counted.
         """
-        return Subscription(self, self._store, self.position if after is None else after, wanted, own)
+        place = self.cursor if after is None else Cursor(self.epoch, after) if isinstance(after, int) else after
+        return Subscription(self, self._store, place, wanted, own)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the bus is."""
+        return Cursor(self.epoch, self.position)
 
     @property
     def subscriptions(self) -> int:
@@ -91,7 +100,9 @@ class EventBus:
     @property
     def lag(self) -> int:
         """How many events the slowest of them is behind what was handed out."""
-        return self.position - min((each.position for each in self._subscriptions()), default=self.position)
+        # Of another log's places there is nothing to be told.
+        positions = (each.position for each in self._subscriptions() if each.cursor.epoch == self.epoch)
+        return self.position - min(positions, default=self.position)
 
     def close(self) -> None:
         """End every subscription, once it has delivered what it holds."""
@@ -102,12 +113,19 @@ class EventBus:
     def _subscriptions(self) -> list[Subscription]:
         return [*self._anyone, *(each for some in self._by_job.values() for each in some)]
 
+    async def _head(self) -> Cursor:
+        while True:
+            epoch = self._store.epoch
+            head = await self._store.head()
+            if epoch == self._store.epoch:
+                return Cursor(epoch, head)
+
     async def _recall(self) -> None:
         """Have the newest events at hand."""
         self._recent_after = self.position
         if (after := max(0, self.position - BUFFER)) < self.position:
             with contextlib.suppress(CursorExpired):
-                page = await self._store.read(after, limit=BUFFER)
+                page = await self._store.read(after, limit=BUFFER, epoch=self.epoch)
                 self._recent.extend(page.events)
                 self._recent_after, self.position = after, max(self.position, page.position)
 
@@ -122,7 +140,7 @@ class EventBus:
         while True:
             try:
                 if await self._read_on():
-                    await self._store.changed(self.position)
+                    await self._store.changed(self.position, epoch=self.epoch)
             except StoreError as exc:
                 if self.healthy:
                     logger.error("can't read the event log, trying again each second: %s", exc)
@@ -132,14 +150,15 @@ class EventBus:
     async def _read_on(self) -> bool:
         """Hand out the next page; whether that was the last one."""
         try:
-            page = await self._store.read(self.position, limit=_PAGE)
+            page = await self._store.read(self.position, limit=_PAGE, epoch=self.epoch)
         except CursorExpired:
-            head = await self._store.head()
+            head = await self._head()
             # Subscribers are told so, too, each by its own reading.
             for subscription in self._subscriptions():
                 subscription._fall_behind()
+            self.epoch, self.position = head
             self._recent.clear()
-            self._recent_after = self.position = head
+            self._recent_after = self.position
             return False
         self.healthy = True
         if page.position > self.position:
@@ -179,14 +198,14 @@ class Subscription:
     :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
     """
 
-    __slots__ = ("_behind", "_bus", "_held", "_position", "_store", "_wake", "own", "wanted")
+    __slots__ = ("_behind", "_bus", "_epoch", "_held", "_position", "_store", "_wake", "own", "wanted")
 
-    def __init__(self, bus: EventBus, store: EventStore, after: int, wanted: EventFilter, own: bool) -> None:
+    def __init__(self, bus: EventBus, store: EventStore, after: Cursor, wanted: EventFilter, own: bool) -> None:
         self._bus = bus
         self.own = own
         self._store = store
         # Up to here the log is delivered or held.
-        self._position = after
+        self._epoch, self._position = after
         self.wanted = wanted
         self._held: deque[JobEvent] = deque()
         self._behind = False
@@ -196,12 +215,17 @@ class Subscription:
 
     def __enter__(self) -> Self:
         self._bus._join(self)
-        self._behind = self._position != self._bus.position
+        self._behind = (self._epoch, self._position) != self._bus.cursor
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bus._leave(self)
         self._held.clear()
+
+    @property
+    def cursor(self) -> Cursor:
+        """:attr:`position`, in the log that is read."""
+        return Cursor(self._epoch, self.position)
 
     @property
     def position(self) -> int:
@@ -239,19 +263,22 @@ class Subscription:
         return [self._held.popleft() for _ in range(min(limit, len(self._held)))]
 
     async def _catch_up(self) -> None:
-        if self._bus._has_at_hand(self._position):
+        if self._is_at_hand():
             # Only whether they are still kept is asked of the store.
-            await self._store.read(self._position, limit=1)
-            if self._bus._has_at_hand(self._position):
+            await self._store.read(self._position, limit=1, epoch=self._epoch)
+            if self._is_at_hand():
                 self._held.extend(filter(self.wanted.matches, self._bus._behind(self._position)))
                 self._position = self._bus.position
                 self._behind = False
                 return
-        page = await self._store.read(self._position, limit=_STEP, wanted=self.wanted)
+        page = await self._store.read(self._position, limit=_STEP, wanted=self.wanted, epoch=self._epoch)
         # Between these lines nothing is published: at the bus's own place, what comes next is offered.
         self._held.extend(page.events)
         self._position = page.position
-        self._behind = page.position < self._bus.position
+        self._behind = self._epoch != self._bus.epoch or page.position < self._bus.position
+
+    def _is_at_hand(self) -> bool:
+        return self._epoch == self._bus.epoch and self._bus._has_at_hand(self._position)
 
     def _offer(self, event: JobEvent) -> None:
         # The log can be read ahead of the bus: what this reader has seen there is not told again.

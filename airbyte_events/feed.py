@@ -56,7 +56,7 @@ class Feed:
         self.max_age = max_age
         self.resets = 0
         """How often a reader was told to read the states again."""
-        self._frames: dict[int, bytes] = {}
+        self._frames: dict[Cursor | None, bytes] = {}
 
     async def events(self, request: Request) -> Response:
         """A stream for who accepts ``text/event-stream``, else a page."""
@@ -75,56 +75,52 @@ class Feed:
             return await self._page(after, wanted, lost, wait, limit)
         return Response(status_code=204)
 
-    def cursor(self, sequence: int) -> str:
-        return str(Cursor(self.store.epoch, sequence))
-
     def envelope(self, event: JobEvent) -> dict[str, Any]:
         return event.envelope(self.sources.get(event.ref.instance, event.ref.instance))
 
     def frame(self, event: JobEvent) -> bytes:
         """The event as a frame, which is made once for all streams that tell of it at about the same time."""
-        sequence = event.cursor.sequence if event.cursor is not None else 0
-        made = self._frames.get(sequence)
+        made = self._frames.get(event.cursor)
         if made is None:
             made = Frame(event="job", id=str(event.cursor), data=json.dumps(self.envelope(event))).encode()
-            self._frames[sequence] = made
+            self._frames[event.cursor] = made
             if len(self._frames) > BUFFER:
                 del self._frames[next(iter(self._frames))]
         return made
 
-    def _resume(self, request: Request) -> tuple[int, str | None]:
+    def _resume(self, request: Request) -> tuple[Cursor, str | None]:
         """Where to begin, and why what the client has seen last can't be gone on from, if so."""
         text = request.headers.get("last-event-id") or request.query_params.get("after")
         if not text:
-            return self.bus.position, None
+            return self.bus.cursor, None
         try:
             cursor = Cursor.parse(text)
         except ValueError as exc:
             raise QueryError(f"after: {exc}") from None
         if cursor.epoch != self.store.epoch:
-            return self.bus.position, "the cursor is of another log"
-        return cursor.sequence, None
+            return self.bus.cursor, "the cursor is of another log"
+        return cursor, None
 
-    async def _page(self, after: int, wanted: EventFilter, lost: str | None, wait: float, limit: int) -> Response:
+    async def _page(self, after: Cursor, wanted: EventFilter, lost: str | None, wait: float, limit: int) -> Response:
         try:
             if lost is not None:
                 raise CursorExpired(lost)
-            page = await self.store.read(after, limit=limit, wanted=wanted)
-            found, position = list(page.events), page.position
+            page = await self.store.read(after.sequence, limit=limit, wanted=wanted, epoch=after.epoch)
+            found, cursor = list(page.events), Cursor(after.epoch, page.position)
             if not found and wait:
-                with self.bus.subscribe(after=position, wanted=wanted) as events:
+                with self.bus.subscribe(after=cursor, wanted=wanted) as events:
                     with anyio.move_on_after(wait), contextlib.suppress(anyio.EndOfStream):
                         found = await events.receive(limit)
-                    position = events.position
+                    cursor = events.cursor
         except CursorExpired as exc:
             self.resets += 1
             body = {
                 "error": "reset",
                 "message": f"{exc}: read the states again",
-                "cursor": self.cursor(self.bus.position),
+                "cursor": str(self.bus.cursor),
             }
             return JSONResponse(body, status_code=410)
-        return JSONResponse({"events": [self.envelope(event) for event in found], "cursor": self.cursor(position)})
+        return JSONResponse({"events": [self.envelope(event) for event in found], "cursor": str(cursor)})
 
 
 class EventStream(Response):
@@ -132,7 +128,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, feed: Feed, after: int, wanted: EventFilter, lost: str | None) -> None:
+    def __init__(self, feed: Feed, after: Cursor, wanted: EventFilter, lost: str | None) -> None:
         # No body: what follows the headers is sent below. Proxies are asked not to hold it back.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -149,8 +145,8 @@ class EventStream(Response):
     async def _stream(self, send: Send, admitted: Callable[[], bool]) -> None:
         feed, after = self._feed, self._after
         ends = anyio.current_time() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
-        hello = {"epoch": feed.store.epoch, "head": feed.cursor(feed.bus.position), "heartbeat": feed.heartbeat}
-        await _send(send, Frame(event="hello", id=None if self._lost else feed.cursor(after), data=json.dumps(hello)))
+        hello = {"epoch": feed.bus.epoch, "head": str(feed.bus.cursor), "heartbeat": feed.heartbeat}
+        await _send(send, Frame(event="hello", id=None if self._lost else str(after), data=json.dumps(hello)))
         if self._lost is not None:
             after = await self._reset(send, self._lost)
         reason = None
@@ -180,13 +176,13 @@ class EventStream(Response):
             if batch:
                 await _send_bytes(send, b"".join(map(self._feed.frame, batch)))
             else:
-                await _send(send, Frame(event="bookmark", id=self._feed.cursor(events.position), data="{}"))
+                await _send(send, Frame(event="bookmark", id=str(events.cursor), data="{}"))
         return "age"
 
-    async def _reset(self, send: Send, reason: str) -> int:
+    async def _reset(self, send: Send, reason: str) -> Cursor:
         self._feed.resets += 1
-        head = self._feed.bus.position
-        await _send(send, Frame(event="reset", id=self._feed.cursor(head), data=json.dumps({"reason": reason})))
+        head = self._feed.bus.cursor
+        await _send(send, Frame(event="reset", id=str(head), data=json.dumps({"reason": reason})))
         return head
 
 

@@ -77,7 +77,7 @@ class PostgresServer:
         password.write_text(PASSWORD)
         if self._user:
             shutil.chown(password, self._user)
-        self._run(
+        self.run(
             "initdb",
             *("--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--no-locale", "--no-sync"),
             *("--no-instructions", f"--pwfile={password}", "-D", str(self._data)),
@@ -122,6 +122,31 @@ class PostgresServer:
         self._process.wait()
         self._process = None
 
+    def standby(self, folder: Path) -> PostgresServer:
+        """One that follows this one, which is up, once it is started."""
+        folder.mkdir()
+        standby = PostgresServer(folder, self._settings)
+        if self._user:
+            shutil.chown(folder, self._user)
+        standby._installed = self._installed
+        self.run("pg_basebackup", "-d", self.url(), "-D", str(standby._data), "-c", "fast", "-R")
+        return standby
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.run("pg_ctl", "promote", "-w", "-D", str(self._data))
+
+    def copy(self, to: Path) -> None:
+        """Copy the data of a server that is down."""
+        subprocess.run(["cp", "-a", str(self._data), str(to)], check=True)
+
+    def put_back(self, copy: Path) -> None:
+        """Put such a copy in the place of the data."""
+        shutil.rmtree(self._data)
+        self._data, before = copy, self._data
+        self.copy(before)
+        self._data = before
+
     def _reach_binaries(self) -> None:
         """The other user may not get to where the wheel was installed: then it gets a copy."""
         program = self._installed / "bin" / "postgres"
@@ -135,17 +160,19 @@ class PostgresServer:
             subprocess.run(["chmod", "-R", "a+rX", str(copies)], check=True)
             self._installed = copies / package.name / self._installed.name
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def run(self, program: str, *arguments: str, input: bytes = b"") -> bytes:
+        """Run one of the server's programs; what it writes is returned."""
         done = subprocess.run(
             [str(self._installed / "bin" / program), *arguments],
             user=self._user,
             cwd=self._folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            input=input,
+            capture_output=True,
             check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"{program}: {done.stdout.decode()}")
+            raise RuntimeError(f"{program}: {done.stderr.decode()}")
+        return done.stdout
 
 
 @contextlib.contextmanager

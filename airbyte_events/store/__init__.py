@@ -58,7 +58,7 @@ class EventStore(ABC):
     """
 
     epoch: str
-    """The log's identity, made with the log."""
+    """The log's identity, made with the log. It changes when the log has lost events that were read before."""
 
     shared: bool = False
     """Whether other processes can have it open, too."""
@@ -96,15 +96,20 @@ class EventStore(ABC):
         """The sequence of the newest event; 0 for an empty log."""
 
     @abstractmethod
-    async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
+    async def read(
+        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+    ) -> LogPage:
         """The next events behind a sequence, at most ``limit``.
 
-        :raises CursorExpired: if events behind that sequence are no longer kept, or it lies beyond the head.
+        :param epoch: which the sequence is of; by default, the log's.
+        :raises CursorExpired: if events behind that sequence are no longer kept, it lies beyond the head, or the log
+            has another epoch.
         """
 
     @abstractmethod
-    async def changed(self, after: int) -> None:
-        """Return once the head may lie behind that sequence. Returning for nothing is allowed."""
+    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+        """Return once the head may lie behind that sequence, or the log has another epoch. Returning for nothing is
+        allowed."""
 
     @abstractmethod
     async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:

@@ -26,7 +26,7 @@ NOT_EMPTY = "the store is not empty: something was stored in it before; name a n
 NOTHING = "not an export of airbyte-events: it is empty"
 KINDS = ("log", "event", "job", "notification", "delivery", "value")
 
-NOT_DUMPED = frozenset({"epoch", "checked_by", "room", "restoring"})
+NOT_DUMPED = frozenset({"epoch", "checked_by", "room", "restoring", "place"})
 """Values that are the store's own."""
 
 

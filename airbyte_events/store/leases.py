@@ -31,6 +31,10 @@ class Leases:
         if self._holds(lease):
             del self._held[lease.name]
 
+    def revoke(self) -> None:
+        """End them all: whoever holds one can't write with it any more."""
+        self._held.clear()
+
     def holders(self, now: float) -> dict[str, str]:
         return {name: lease.holder for name, (lease, until) in self._held.items() if until > now}
 

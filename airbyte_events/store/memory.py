@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from airbyte_events.errors import StoreError
+from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, NEWS, EventFilter, JobEvent, JobRef, Verdict, utcnow
 from airbyte_events.store import (
     Attempt,
@@ -30,6 +30,7 @@ from airbyte_events.store import (
     Wakeup,
     dump,
 )
+from airbyte_events.store.identity import REPLACED
 from airbyte_events.store.leases import Leases
 from airbyte_events.store.memory_inbox import MemoryInbox
 from airbyte_events.store.memory_log import MemoryLog
@@ -91,12 +92,16 @@ class MemoryStore(EventStore):
         await anyio.lowlevel.checkpoint()
         return self._log.head
 
-    async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
+    async def read(
+        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+    ) -> LogPage:
         await anyio.lowlevel.checkpoint()
+        if epoch not in (None, self.epoch):
+            raise CursorExpired(REPLACED)
         return self._log.read(after, limit, wanted)
 
-    async def changed(self, after: int) -> None:
-        while self._log.head <= after:
+    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+        while self._log.head <= after and epoch in (None, self.epoch):
             await self._appended.wait()
         await anyio.lowlevel.checkpoint()
 

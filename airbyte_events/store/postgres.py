@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
+import psycopg
 
-from airbyte_events.errors import StoreError
+from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict
 from airbyte_events.store import (
     Attempt,
@@ -31,7 +32,9 @@ from airbyte_events.store import (
     Wakeup,
     postgres_schema,
 )
+from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
 from airbyte_events.store.postgres_dump import Dump
+from airbyte_events.store.postgres_identity import Identity, State
 from airbyte_events.store.postgres_inbox import Arrival, Inbox
 from airbyte_events.store.postgres_intake import Intake
 from airbyte_events.store.postgres_log import Log
@@ -70,7 +73,7 @@ class PostgresStore(EventStore):
         self._appended = anyio.Event()
         self._wakeups = Wakeups()
         self._inbox = Inbox(self._schema)
-        self._log = Log(self._schema, "")
+        self._identity = Identity(self._url.schema)
         self._dump = Dump(self._schema)
         # What makes it unfit to go on with, and is not mended by trying again.
         self._fault: str | None = None
@@ -81,9 +84,7 @@ class PostgresStore(EventStore):
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             self._pool = await stack.enter_async_context(PostgresPool(self._url))
-            self.epoch = await self._pool.run(self._open, seconds=_OPEN_SECONDS)
-            self._epochs = {self.epoch}
-            self._log = Log(self._schema, self.epoch)
+            await self._pool.run(self._open, seconds=_OPEN_SECONDS)
             stack.callback(self._close)
             tasks = await stack.enter_async_context(anyio.create_task_group())
             self._intake = Intake(self._receive, tasks)
@@ -115,12 +116,21 @@ class PostgresStore(EventStore):
     async def head(self) -> int:
         return await self._run(self._log.head)
 
-    async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
-        return await self._run(lambda c: self._log.read(c, after, limit, wanted))
+    async def read(
+        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+    ) -> LogPage:
+        log = self._log
+        if epoch not in (None, log.epoch):
+            raise CursorExpired(REPLACED)
+        try:
+            return await self._run(lambda c: log.read(c, after, limit, wanted))
+        except LogReplaced:
+            await self._run(self._look)
+            raise
 
-    async def changed(self, after: int) -> None:
+    async def changed(self, after: int, *, epoch: str | None = None) -> None:
         await anyio.lowlevel.checkpoint()
-        while self._head <= after:
+        while self._head <= after and epoch in (None, self.epoch):
             await self._appended.wait()
 
     async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
@@ -248,13 +258,10 @@ class PostgresStore(EventStore):
         connection = await connect(self._url)
         try:
             with translated(self._url):
-                known = await self._dump.restore(connection, records, self._epochs.add)
+                await self._dump.restore(connection, records)
         finally:
             connection.pgconn.finish()
-        self.epoch = known.epoch
-        self._log = Log(self._schema, self.epoch)
-        self._advance(known.head)
-        self._wakeups.wake()
+        await self._run(self._look)
 
     async def compact(self) -> None:
         await self._run(self._dump.compact, seconds=_UPKEEP_SECONDS)
@@ -262,10 +269,9 @@ class PostgresStore(EventStore):
     async def damage(self) -> list[str]:
         return await self._run(self._dump.damage, seconds=_UPKEEP_SECONDS)
 
-    async def _open(self, connection: Connection) -> str:
+    async def _open(self, connection: Connection) -> None:
         await postgres_schema.migrate(connection, self._url.schema)
-        self._head, epoch, _, _ = await postgres_schema.state(connection, self._url.schema)
-        return epoch
+        self._take_up(await self._identity.current(connection))
 
     async def _run(self, work: Work[T], *, seconds: float | None = None) -> T:
         if self._fault is not None:
@@ -290,16 +296,26 @@ class PostgresStore(EventStore):
             self._appended = anyio.Event()
 
     async def _look(self, connection: Connection) -> None:
-        known = self._head
-        head, epoch, version, compatible_with = await postgres_schema.state(connection, self._url.schema)
-        if epoch not in self._epochs:
-            self._fault = "the log was replaced by another one: start again"
-        if compatible_with > postgres_schema.VERSION:
-            self._fault = postgres_schema.too_new(self._url.schema, postgres_schema.VERSION, version)
-        if head < known == self._head:
-            # A standby that had not got all of it has taken over: what is behind its head are no events any more.
-            self._head = head
-        self._advance(head)
+        log = self._log
+        state = await self._identity.current(connection, log.epoch, self._head, log.tail)
+        if state.compatible_with > postgres_schema.VERSION:
+            self._fault = postgres_schema.too_new(self._url.schema, postgres_schema.VERSION, state.version)
+        if state.read_only:
+            # It can't tell what another one has written since.
+            raise psycopg.errors.ReadOnlySqlTransaction("the server is read-only")
+        if state.epoch != self.epoch:
+            self._take_up(state)
+            self._wakeups.wake()
+        self._log.see(Tail(state.head, state.head_mark))
+        self._advance(state.head)
+
+    def _take_up(self, state: State) -> None:
+        """Go on with the log as it is."""
+        self.epoch = state.epoch
+        self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark))
+        self._head = state.head
+        self._appended.set()
+        self._appended = anyio.Event()
 
     def _tell(self, topics: Iterable[str] | None) -> None:
         """What the database tells, see :class:`PostgresNews`."""

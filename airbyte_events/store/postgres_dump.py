@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -78,12 +78,9 @@ class Dump:
                 yield dump.delivery_record(each)
             after = forwarded[-1].id
 
-    async def restore(
-        self, connection: Connection, records: AsyncIterable[Record], known_as: Callable[[str], object]
-    ) -> LogRecord:
+    async def restore(self, connection: Connection, records: AsyncIterable[Record]) -> None:
         """Take in what :meth:`records` told, all of it or nothing.
 
-        :param known_as: called with the new epoch before anybody can read it.
         :raises StoreError: if the store is not empty, or a record can't be read.
         """
         async with connection.transaction():
@@ -108,9 +105,7 @@ class Dump:
                 await connection.execute(
                     f"SELECT setval('{self._s}.{table}_id_seq', %s, %s)", [max(newest, 1), newest > 0]
                 )
-            known_as(known.epoch)
             await connection.execute(f"UPDATE {self._s}.log SET epoch = %s, head = %s", [known.epoch, known.head])
-        return known
 
     async def compact(self, connection: Connection) -> None:
         for columns in (*_COLUMNS.values(), "watches", "leases", "log"):

@@ -21,6 +21,8 @@ from airbyte_events.events import (
     succeed,
 )
 from airbyte_events.store import Lease, LogPage
+from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
+from airbyte_events.store.postgres_identity import MARK
 from airbyte_events.store.postgres_pool import Connection
 
 PRUNED_AT_ONCE = 1_000
@@ -37,11 +39,13 @@ class _Known(NamedTuple):
 class Log:
     """:param schema: what holds the tables, in quotes.
     :param epoch: the log's identity, part of every cursor.
+    :param tail: the newest event that was seen.
     """
 
-    def __init__(self, schema: str, epoch: str) -> None:
+    def __init__(self, schema: str, epoch: str, tail: Tail) -> None:
         self._s = schema
-        self._epoch = epoch
+        self.epoch = epoch
+        self.tail = tail
 
     async def append(
         self, connection: Connection, observed: Sequence[JobEvent], lease: Lease | None
@@ -59,7 +63,7 @@ class Log:
                 before = states.get(event.ref)
                 verdicts.append(reconcile(before, event))
                 if verdicts[-1] in NEWS:
-                    states[event.ref] = succeed(before, event, Cursor(self._epoch, 0))
+                    states[event.ref] = succeed(before, event, Cursor(self.epoch, 0))
                     news.append(states[event.ref])
             if not news:
                 await self._ensure(connection, lease)
@@ -91,22 +95,36 @@ class Log:
     async def head(self, connection: Connection) -> int:
         return int((await _one(connection, f"SELECT head FROM {self._s}.log"))[0])
 
+    def see(self, tail: Tail) -> None:
+        """This event was seen, too."""
+        if tail.sequence > self.tail.sequence:
+            self.tail = tail
+
     async def read(self, connection: Connection, after: int, limit: int, wanted: EventFilter) -> LogPage:
+        """:raises LogReplaced: if it is another log than was seen."""
         where, values = _criteria(wanted)
+        tail = self.tail
         # One statement, so that all of it is from one moment; a row even if there are no events.
         found = await connection.execute(
-            f"SELECT head, (SELECT min(sequence) FROM {self._s}.events), e.sequence, e.data FROM {self._s}.log"
+            f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events),"
+            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = %s),"
+            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head), e.sequence, e.data FROM {self._s}.log"
             f" LEFT JOIN LATERAL (SELECT sequence, data FROM {self._s}.events WHERE sequence > %s{where}"
             " ORDER BY sequence LIMIT %s) e ON true ORDER BY e.sequence",
-            [after, *values, limit],
+            [tail.sequence, after, *values, limit],
         )
         rows = await found.fetchall()
-        head, first = rows[0][:2]
+        if not rows:
+            raise LogReplaced("the log has no epoch any more")
+        epoch, head, first, seen_mark, head_mark = rows[0][:5]
+        if epoch != self.epoch or tail.is_lost(head, first, seen_mark):
+            raise LogReplaced(REPLACED)
+        self.see(Tail(head, head_mark))
         forgotten = head if first is None else first - 1
         if not forgotten <= after <= head:
             raise CursorExpired(f"the log keeps what follows {forgotten} up to {head}, not {after}")
-        events = [self._event(*row[2:]) for row in rows if row[2] is not None]
-        return LogPage(events=events, position=rows[-1][2] if len(events) == limit else head)
+        events = [self._event(*row[5:]) for row in rows if row[5] is not None]
+        return LogPage(events=events, position=rows[-1][5] if len(events) == limit else head)
 
     async def states(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
         return {ref: known.state for ref, known in (await self._known(connection, refs)).items()}
@@ -263,7 +281,7 @@ class Log:
             raise _lost(lease)
 
     def _event(self, sequence: int, data: dict[str, Any]) -> JobEvent:
-        return JobEvent.from_data(data, Cursor(self._epoch, sequence))
+        return JobEvent.from_data(data, Cursor(self.epoch, sequence))
 
 
 def _of(ref: JobRef, known: _Known | None) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Connections to PostgreSQL, each used by one at a time, none for longer than it may take.
 
-A pool of our own, because of three things that are wanted of it together: whoever waits gets an answer in time though
+A pool of our own, because of four things that are wanted of it together: whoever waits gets an answer in time though
 a connection has gone silent and no packet will ever tell so; what was begun is finished though whoever asked has left;
-and the first who asks after an outage finds it over, instead of the next turn of a back-off.
+the first who asks after an outage finds it over, instead of the next turn of a back-off; and a connection to a server
+that does not write any more is not used again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
@@ -51,6 +52,13 @@ _DEFAULTS: dict[str, Any] = {
     "tcp_user_timeout": 8_000,
 }
 
+_READ_ONLY = "25006"
+"""SQLSTATE ``read_only_sql_transaction``: nothing was done."""
+
+_ANOTHER_SERVER = (_READ_ONLY, "57P", "08")
+"""SQLSTATEs, or how they begin, of a server that has become a standby, shuts down or has lost the connection: a new
+connection may reach another one (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+
 
 async def connect(url: PostgresURL) -> Connection:
     """A connection that commits every statement by itself and leaves nothing behind in the session.
@@ -59,12 +67,20 @@ async def connect(url: PostgresURL) -> Connection:
     """
     try:
         given = conninfo.conninfo_to_dict(url.conninfo)
-        text = conninfo.make_conninfo(url.conninfo, **{k: v for k, v in _DEFAULTS.items() if k not in given})
+        defaults = _DEFAULTS | _writing(given)
+        text = conninfo.make_conninfo(url.conninfo, **{k: v for k, v in defaults.items() if k not in given})
         # Prepared statements belong to a session, and behind a pooler the next statement may have another one.
         return await psycopg.AsyncConnection.connect(text, autocommit=True, prepare_threshold=None)
     except psycopg.Error as exc:
         reason = " ".join(str(exc).split()).removeprefix("connection failed: ")
         raise StoreError(f"can't connect to the store {url}: {url.hide(reason)}") from None
+
+
+def _writing(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of several hosts the one that can be written to, unless somebody has said which."""
+    hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST", ""))
+    chosen = "PGTARGETSESSIONATTRS" in os.environ or "service" in given
+    return {"target_session_attrs": "read-write"} if "," in hosts and not chosen else {}
 
 
 def sever(connection: Connection) -> None:
@@ -124,9 +140,7 @@ class PostgresPool:
         try:
             await self._tasks.__aexit__(None, None, None)
         finally:
-            for connection in self._idle:
-                connection.pgconn.finish()
-            self._idle.clear()
+            self._discard_idle()
 
     async def run(self, work: Work[T], *, seconds: float = SECONDS) -> T:
         """Do something on a connection: one statement, or one transaction.
@@ -150,29 +164,53 @@ class PostgresPool:
 
     async def _perform(self, operation: _Operation[Any]) -> None:
         try:
-            # Connecting has a time limit of its own: with several hosts it can take longer than anybody waits, and
-            # whoever comes next finds the connection there.
-            connection = self._take_idle() or await connect(self._url)
-            # Shielded, so that a cancelled process still finishes what it has begun.
-            with anyio.CancelScope(shield=True):
-                await self._work_on(connection, operation)
+            if await self._is_refused(operation):
+                await self._is_refused(operation)
         except Exception as exc:  # belongs to the one who asked
             operation.error = exc
         finally:
             operation.done.set()
             self._free.release()
 
-    async def _work_on(self, connection: Connection, operation: _Operation[Any]) -> None:
+    async def _is_refused(self, operation: _Operation[Any]) -> bool:
+        """Do it; whether a server that only reads has refused, which is worth another try."""
+        # Connecting has a time limit of its own: with several hosts it can take longer than anybody waits, and
+        # whoever comes next finds the connection there.
+        connection = self._take_idle() or await connect(self._url)
+        # Shielded, so that a cancelled process still finishes what it has begun.
+        with anyio.CancelScope(shield=True):
+            state = await self._work_on(connection, operation)
+        return state == _READ_ONLY
+
+    async def _work_on(self, connection: Connection, operation: _Operation[Any]) -> str:
+        """The SQLSTATE with which it failed, if it did so with one."""
+        state = ""
         try:
             if anyio.current_time() < operation.deadline:
                 with translated(self._url), cut_off_at(operation.deadline, connection):
-                    operation.value = await operation.work(connection)
+                    try:
+                        operation.value = await operation.work(connection)
+                    except psycopg.Error as exc:
+                        state = exc.sqlstate or ""
+                        raise
                 operation.error = None
+        except StoreError as exc:
+            operation.error = exc
         finally:
-            if connection.info.transaction_status == pq.TransactionStatus.IDLE:
+            if state.startswith(_ANOTHER_SERVER):
+                # The others lead to the same server.
+                connection.pgconn.finish()
+                self._discard_idle()
+            elif connection.info.transaction_status == pq.TransactionStatus.IDLE:
                 self._idle.append(connection)
             else:
                 connection.pgconn.finish()
+        return state
+
+    def _discard_idle(self) -> None:
+        for connection in self._idle:
+            connection.pgconn.finish()
+        self._idle.clear()
 
     def _take_idle(self) -> Connection | None:
         while self._idle:

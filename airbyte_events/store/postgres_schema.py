@@ -293,17 +293,6 @@ async def _apply(connection: psycopg.AsyncConnection[Any], schema: str, migratio
     logger.info("the schema %s has version %d now", schema, migration.version)
 
 
-async def state(connection: psycopg.AsyncConnection[Any], schema: str) -> tuple[int, str, int, int]:
-    """The log's head and epoch, the schema's version and what that is compatible with."""
-    found = await connection.execute(
-        f'SELECT head, epoch, version, compatible_with FROM "{schema}".log, "{schema}".schema_version'
-    )
-    row: tuple[int, str, int, int] | None = await found.fetchone()
-    if row is None:
-        raise StoreError(f"the schema {schema} is damaged: it has no log")
-    return row
-
-
 async def stats(connection: psycopg.AsyncConnection[Any], schema: str) -> StoreStats:
     s = f'"{schema}"'
     found = await connection.execute(

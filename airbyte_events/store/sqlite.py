@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from airbyte_events.errors import StoreError
+from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict
 from airbyte_events.store import (
     Attempt,
@@ -36,6 +37,7 @@ from airbyte_events.store import (
     sqlite_log,
 )
 from airbyte_events.store.dump import LogRecord
+from airbyte_events.store.identity import REPLACED, LogReplaced
 from airbyte_events.store.leases import Leases
 from airbyte_events.store.sqlite_file import Connect, SQLiteFile
 from airbyte_events.store.sqlite_log import Log
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+logger = logging.getLogger(__name__)
+
 
 class SQLiteStore(EventStore):
     """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
@@ -54,6 +58,7 @@ class SQLiteStore(EventStore):
 
     def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
         self._path = path
+        self._read_only = read_only
         self._file = SQLiteFile(path, read_only=read_only, connect=connect)
         self._head = 0
         self._appended = anyio.Event()
@@ -64,13 +69,13 @@ class SQLiteStore(EventStore):
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
         try:
-            self.epoch, self._head = await self._file.transact(lambda c: (sqlite_log.epoch(c), sqlite_log.head(c)))
+            self._log = await self._file.transact(self._open)
+            self.epoch, self._head = self._log.epoch, self._log.tail.sequence
             if await self.recall(sqlite_dump.RESTORING) is not None:
                 raise StoreError(f"{self._path} holds an import that was cut off: remove the file, then import again")
         except BaseException:
             await self._file.__aexit__(None, None, None)
             raise
-        self._log = Log(self.epoch)
         return self
 
     async def __aexit__(
@@ -78,12 +83,26 @@ class SQLiteStore(EventStore):
     ) -> None:
         await self._file.__aexit__(exc_type, exc, tb)
 
+    def _open(self, connection: sqlite3.Connection) -> Log:
+        if not sqlite_log.epoch(connection) and not self._read_only:
+            logger.error("the store %s had no epoch any more: it has a new one", self._path)
+            sqlite_log.rename(connection)
+        return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection))
+
     async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+        log = self._log
+
         def run(connection: sqlite3.Connection) -> tuple[list[Verdict], int]:
             self._leases.ensure(lease)
-            return [self._log.append(connection, event) for event in observed], sqlite_log.head(connection)
+            if sqlite_log.is_replaced(connection, log.epoch, log.tail):
+                raise LogReplaced(REPLACED)
+            return [log.append(connection, event) for event in observed], sqlite_log.head(connection)
 
-        verdicts, _ = await self._file.transact(run, self._advance)
+        try:
+            verdicts, _ = await self._file.transact(run, self._advance)
+        except LogReplaced:
+            await self._renew()
+            raise
         return verdicts
 
     def _advance(self, appended: tuple[list[Verdict], int]) -> None:
@@ -92,6 +111,32 @@ class SQLiteStore(EventStore):
             self._head = head
             self._appended.set()
             self._appended = anyio.Event()
+
+    async def _renew(self) -> None:
+        """Find out whether the log is still the one that was seen; if not, it has a new epoch from now on."""
+        log = self._log
+
+        def run(connection: sqlite3.Connection) -> Log | None:
+            if not sqlite_log.is_replaced(connection, log.epoch, log.tail):
+                log.see(sqlite_log.tail(connection))
+                return None
+            if sqlite_log.epoch(connection) in ("", log.epoch):
+                sqlite_log.rename(connection)
+            return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection))
+
+        await self._file.transact(run, self._take_up)
+
+    def _take_up(self, log: Log | None) -> None:
+        """Go on with the log as it is, if it is another one."""
+        if log is None or log.epoch == self.epoch:
+            return
+        logger.error("the log %s has lost events: it has a new epoch, and clients read the states again", self._path)
+        self.epoch, self._log, self._head = log.epoch, log, log.tail.sequence
+        # What those remember who hold them may not be so any more.
+        self._leases.revoke()
+        self._appended.set()
+        self._appended = anyio.Event()
+        self._wakeups.wake()
 
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         def run(connection: sqlite3.Connection) -> None:
@@ -103,11 +148,20 @@ class SQLiteStore(EventStore):
     async def head(self) -> int:
         return await self._file.transact(sqlite_log.head)
 
-    async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
-        return await self._file.read(lambda c: self._log.read(c, after, limit, wanted))
+    async def read(
+        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+    ) -> LogPage:
+        log = self._log
+        if epoch not in (None, log.epoch):
+            raise CursorExpired(REPLACED)
+        try:
+            return await self._file.read(lambda c: log.read(c, after, limit, wanted))
+        except LogReplaced:
+            await self._renew()
+            raise
 
-    async def changed(self, after: int) -> None:
-        while self._head <= after:
+    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+        while self._head <= after and epoch in (None, self.epoch):
             await self._appended.wait()
 
     async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
@@ -260,6 +314,7 @@ class SQLiteStore(EventStore):
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))
+        await self._renew()
 
     async def dump(self) -> AsyncGenerator[Record, None]:
         yield await self._file.transact(sqlite_dump.log)
@@ -282,10 +337,7 @@ class SQLiteStore(EventStore):
             with anyio.CancelScope(shield=True):
                 await self._file.transact(sqlite_dump.undo)
             raise
-        self.epoch = known.epoch
-        self._log = Log(self.epoch)
-        self._advance(([], known.head))
-        self._wakeups.wake()
+        self._take_up(await self._file.transact(self._open))
 
     async def _fill(self, records: AsyncIterable[Record]) -> LogRecord:
         known: LogRecord | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -24,6 +26,8 @@ from airbyte_events.events import (
     utcnow,
 )
 from airbyte_events.store import LogPage
+from airbyte_events.store.identity import LOOK_BACK, REPLACED, LogReplaced, Tail, mark_of
+from airbyte_events.wire import instant
 
 PRUNED_AT_ONCE = 1_000
 
@@ -31,12 +35,52 @@ TERMINAL = frozenset(status.value for status in JobStatus if status.terminal)
 
 
 def epoch(connection: sqlite3.Connection) -> str:
-    return str(connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+    """The log's identity; empty if it has none any more."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    return str(row[0]) if row is not None and re.fullmatch("[0-9a-f]{1,32}", str(row[0])) else ""
 
 
 def head(connection: sqlite3.Connection) -> int:
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return 0 if row is None else int(row[0])
+
+
+def tail(connection: sqlite3.Connection) -> Tail:
+    """The newest event."""
+    newest = head(connection)
+    return Tail(newest, _mark(connection, newest))
+
+
+def is_replaced(connection: sqlite3.Connection, known_as: str, seen: Tail) -> bool:
+    """Whether it is another log than was seen.
+
+    :param known_as: its epoch then.
+    :param seen: the newest event that was seen of it.
+    """
+    if epoch(connection) != known_as:
+        return True
+    return seen.is_lost(head(connection), first(connection), _mark(connection, seen.sequence))
+
+
+def rename(connection: sqlite3.Connection) -> None:
+    """Give the log a new epoch. What was found lately is looked for again."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
+    marks = connection.execute("SELECT key, value FROM meta WHERE substr(key, 1, 10) = 'looked_at/'").fetchall()
+    for key, value in marks:
+        moment = instant(value)
+        if moment is not None:
+            earlier = format_time(moment - LOOK_BACK)
+            connection.execute("UPDATE meta SET value = ? WHERE key = ?", (earlier, key))
+
+
+def _mark(connection: sqlite3.Connection, sequence: int) -> str | None:
+    try:
+        row = connection.execute("SELECT data FROM events WHERE sequence = ?", (sequence,)).fetchone()
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        return "a page of the file is damaged"
+    return None if row is None else mark_of(row[0])
 
 
 def first(connection: sqlite3.Connection) -> int | None:
@@ -46,10 +90,18 @@ def first(connection: sqlite3.Connection) -> int | None:
 
 
 class Log:
-    """:param epoch: the log's identity, part of every cursor."""
+    """:param epoch: the log's identity, part of every cursor.
+    :param tail: the newest event that was seen.
+    """
 
-    def __init__(self, epoch: str) -> None:
-        self._epoch = epoch
+    def __init__(self, epoch: str, tail: Tail) -> None:
+        self.epoch = epoch
+        self.tail = tail
+
+    def see(self, seen: Tail) -> None:
+        """This event was seen, too."""
+        if seen.sequence > self.tail.sequence:
+            self.tail = seen
 
     def append(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
         row = connection.execute(
@@ -62,7 +114,7 @@ class Log:
         known = self.state(connection, observed.ref)
         verdict = reconcile(known, observed)
         if verdict in NEWS:
-            stored = succeed(known, observed, Cursor(self._epoch, 0))
+            stored = succeed(known, observed, Cursor(self.epoch, 0))
             row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
             sequence = connection.execute(
                 "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
@@ -80,6 +132,10 @@ class Log:
             )
 
     def read(self, connection: sqlite3.Connection, after: int, limit: int, wanted: EventFilter) -> LogPage:
+        """:raises LogReplaced: if it is another log than was seen."""
+        if is_replaced(connection, self.epoch, self.tail):
+            raise LogReplaced(REPLACED)
+        self.see(tail(connection))
         newest, oldest = head(connection), first(connection)
         forgotten = newest if oldest is None else oldest - 1
         if not forgotten <= after <= newest:
@@ -113,7 +169,7 @@ class Log:
         return [self.event(*row) for row in rows]
 
     def event(self, sequence: int, data: str) -> JobEvent:
-        return JobEvent.from_data(json.loads(data), Cursor(self._epoch, sequence))
+        return JobEvent.from_data(json.loads(data), Cursor(self.epoch, sequence))
 
 
 def prune(connection: sqlite3.Connection, before: datetime, keep: int) -> int:

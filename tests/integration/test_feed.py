@@ -6,7 +6,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import product
@@ -23,6 +23,7 @@ from airbyte_events.api import API
 from airbyte_events.app import create_app
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import BUFFER, EventBus
+from airbyte_events.errors import StoreError
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.feed import Feed
 from airbyte_events.server import serving
@@ -458,3 +459,71 @@ class TestRefusals:
             for scheme in ("bearer", "BEARER"):
                 answer = await http.get("/v1/events", headers={"Authorization": f"{scheme}  {token}"})
                 assert answer.status_code == 200
+
+
+class TestLogThatLostItsLastEvents:
+    """A SQLite file that was put back to an earlier state under a running listener."""
+
+    async def test_i5_every_stream_and_page_is_told(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        store = SQLiteStore(path)
+        async with feeding(store, heartbeat=0.2) as rig:
+            await rig.append(*flips(3))
+            with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
+                live.backup(backup)
+                await rig.append(event(7, JobStatus.SUCCEEDED), event(8, JobStatus.SUCCEEDED))
+                before = rig.cursor(5)
+                async with rig.stream(after=before) as everything, rig.stream(after=before, job_id=9) as one:
+                    for stream in (everything, one):
+                        await stream.named("hello")
+                    await rig.subscriptions(2)
+                    backup.backup(live)
+                    # As many as before and more, under the same numbers.
+                    with suppress(StoreError):
+                        await store.append([event(9, JobStatus.SUCCEEDED)])
+                    await store.append([event(job, JobStatus.SUCCEEDED) for job in (9, 10, 11)])
+                    for stream in (everything, one):
+                        frame = await stream.next()
+                        while frame.event == "bookmark":
+                            frame = await stream.next()
+                        assert frame.event == "reset"
+                        assert str(frame.id).partition("-")[0] == store.epoch != before.partition("-")[0]
+                assert (await rig.page(after=before)).status_code == 410
+                assert (await rig.page(after=rig.cursor(3))).json()["cursor"] == rig.cursor(6)
+
+    async def test_i5_a_cursor_is_never_of_one_log_with_the_place_of_another(self, tmp_path: Path) -> None:
+        path = tmp_path / "events.db"
+        store = SQLiteStore(path)
+        async with feeding(store, heartbeat=0.05) as rig:
+            await rig.append(*flips(9))
+            epoch = store.epoch
+            async with rig.stream() as stream:
+                await stream.named("hello")
+                with closing(sqlite3.connect(path)) as live, live:
+                    live.execute("DELETE FROM events WHERE sequence > 2")
+                    live.execute("UPDATE sqlite_sequence SET seq = 2 WHERE name = 'events'")
+                await store.check()
+                frame = await stream.next()
+                while frame.event == "bookmark":
+                    assert frame.id == f"{epoch}-9"
+                    frame = await stream.next()
+                assert (frame.event, frame.id) == ("reset", f"{store.epoch}-2")
+                assert (await stream.named("bookmark")).id == f"{store.epoch}-2"
+                assert store.epoch != epoch
+
+    async def test_an_event_of_the_new_log_is_not_sent_as_that_of_the_old(self, tmp_path: Path) -> None:
+        """What was sent under a number is kept for other streams."""
+        path = tmp_path / "events.db"
+        store = SQLiteStore(path)
+        async with feeding(store) as rig, rig.stream() as stream:
+            await stream.named("hello")
+            await rig.append(event(1))
+            assert (await stream.job())["subject"] == "jobs/1"
+            with closing(sqlite3.connect(path)) as live, live:
+                live.execute("DELETE FROM events")
+                live.execute("UPDATE sqlite_sequence SET seq = 0 WHERE name = 'events'")
+            await store.check()
+            await stream.named("reset")
+            await rig.append(event(2))
+            told = await stream.job()
+            assert (told["subject"], told["id"]) == ("jobs/2", rig.cursor(1))

@@ -155,8 +155,10 @@ class CountingStore(MemoryStore):
 
     told = 0
 
-    async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
-        page = await super().read(after, limit=limit, wanted=wanted)
+    async def read(
+        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+    ) -> LogPage:
+        page = await super().read(after, limit=limit, wanted=wanted, epoch=epoch)
         self.told += len(page.events)
         return page
 
@@ -406,9 +408,11 @@ class FailingStore(MemoryStore):
 
     failing = False
 
-    async def read(self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING) -> LogPage:
+    async def read(
+        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+    ) -> LogPage:
         await self.head()
-        return await super().read(after, limit=limit, wanted=wanted)
+        return await super().read(after, limit=limit, wanted=wanted, epoch=epoch)
 
     async def head(self) -> int:
         if self.failing:

@@ -216,18 +216,3 @@ async def test_many_notifications_at_once_are_few_transactions(store: PostgresSt
         found = connection.execute("SELECT count(DISTINCT xmin::text) FROM airbyte_events.notifications").fetchone()
     assert found is not None
     assert found[0] < 10
-
-
-async def test_a_head_that_goes_back_is_told_as_it_is(store: PostgresStore, url: str) -> None:
-    """A standby that lacked the last events has taken over."""
-    await store.append([event(1), event(2)])
-    with psycopg.connect(url) as connection:
-        connection.execute("DELETE FROM airbyte_events.events WHERE sequence = 2")
-        connection.execute("UPDATE airbyte_events.log SET head = 1")
-    with anyio.fail_after(20):
-        while True:
-            with anyio.move_on_after(0.2) as waits:
-                await store.changed(1)
-            if waits.cancelled_caught:
-                break
-    assert (await store.read(1)).position == 1
