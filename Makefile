@@ -17,8 +17,9 @@ help:  ## show this list
 demo: .venv/.stamp-run  ## run a simulated Airbyte, the listener and a real Airflow, and show a pushed task
 	@$(BIN)/python deploy/demo/demo.py $(ARGS)
 
+# On asyncio, as in Airflow and in the listener; .ci/packaging runs what is not tied to it on trio.
 test: .venv/.stamp-dev  ## unit, integration, model and documentation tests
-	@$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
+	@$(BIN)/pytest --loop=asyncio --numprocesses=4 --dist=loadfile $(ARGS)
 
 # That Airflow warns of its own modules' names.
 test-lowest: .venv-lowest/.stamp-lowest  ## the provider's tests on the lowest supported Airflow

@@ -32,7 +32,27 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--loop",
+        choices=["asyncio", "trio", "both"],
+        default="both",
+        help="of tests that run on either event loop, run those on this one",
+    )
     parser.addoption("--pgbouncer", action="store_true", help="stores reach PostgreSQL by way of pgbouncer")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of the event loop that ``--loop`` names, and those that run on one alone."""
+    if (loop := config.getoption("--loop")) == "both":
+        return
+    others = {item for item in items if isinstance(item, pytest.Function) and _loop_of(item) not in (None, loop)}
+    config.hook.pytest_deselected(items=list(others))
+    items[:] = [item for item in items if item not in others]
+
+
+def _loop_of(item: pytest.Function) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("anyio_backend")
 
 
 @pytest.fixture(scope="session")
