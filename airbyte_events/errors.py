@@ -6,6 +6,7 @@
     ├── AirbyteError               Airbyte's API did not give what was asked
     │   ├── AirbyteUnreachable     no answer: refused, reset, timed out
     │   │   └── NotSent            no connection was made: Airbyte never saw the request
+    │   ├── MaybeStarted           whether a job was started is not known
     │   ├── AirbyteProtocolError   an answer that is not the public API's (HTML, wrong shape, a redirect)
     │   └── AirbyteStatusError     an answer with an error status
     │       ├── Unauthorized       401, after the token was renewed once
@@ -55,6 +56,10 @@ class AirbyteUnreachable(AirbyteError):
 
 class NotSent(AirbyteUnreachable):
     """The request never left this machine, so it is safe to send again whatever it asks for."""
+
+
+class MaybeStarted(AirbyteError):
+    """Airbyte may have started a job, and did not answer whether it has: start no other before it does."""
 
 
 class AirbyteProtocolError(AirbyteError):

@@ -1,28 +1,38 @@
-"""Starting a job, so that one is started at most once: conflicts, and answers that got lost."""
+"""Starting a job, so that one is started at most once: conflicts, and responses that got lost."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import Enum
 
 import anyio
 
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable, Conflict, NotSent, ServerError
-from airbyte_events.events import utcnow
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteStatusError,
+    AirbyteUnreachable,
+    Conflict,
+    MaybeStarted,
+    NotSent,
+    RateLimited,
+    ServerError,
+)
+from airbyte_events.events import same_job_type
+from airbyte_events.newest import newest_jobs
 
 logger = logging.getLogger(__name__)
 
 LOOKS = (0.0, 2.0, 5.0, 10.0)
-"""Seconds before each look for a job whose creation got no answer: Airbyte may be at it still."""
+"""Seconds before each request for a job whose creation got no response: Airbyte may be at it still."""
+
+PATIENCE = 600.0
+"""Seconds for which whether a job was started is asked, where the caller has no deadline."""
 
 _PAUSES = (1.0, 3.0, 10.0)
-_RECENT = timedelta(days=1)
-_CLOCKS = timedelta(hours=1)
-_SLACK = timedelta(seconds=2)
 
 
 class OnConflict(str, Enum):
@@ -31,7 +41,7 @@ class OnConflict(str, Enum):
     ATTACH = "attach"
     """Wait for that job as for its own, if it is of the same type; otherwise as :attr:`WAIT`."""
     WAIT = "wait"
-    """Wait for that job's end, then start its own."""
+    """Wait for that job to complete, then start its own."""
     FAIL = "fail"
     SKIP = "skip"
 
@@ -41,9 +51,9 @@ class How(str, Enum):
 
     STARTED = "started"
     ATTACHED = "attached"
-    """It was running already."""
+    """It was running already: it is somebody else's."""
     FOUND = "found"
-    """It was created, and the answer that said so was lost."""
+    """It was created, and the response that said so was lost."""
     RESUMED = "resumed"
     """An earlier try of the task started it."""
     IN_THE_WAY = "in the way"
@@ -52,10 +62,54 @@ class How(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """A job to wait for."""
+    """A job to wait for.
+
+    :param owned: whether this submission created the job or may have: only then may its caller cancel it.
+    """
 
     job: Job
     how: How
+    owned: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A connection's jobs before one is started.
+
+    :param newest_id: the highest job id, 0 if there is none. What is created from now on has a higher one, whatever
+        the clocks say.
+    :param active: its active job.
+    """
+
+    newest_id: int
+    active: Job | None = None
+
+
+async def take_snapshot(airbyte: AirbyteClient, connection_id: str, job_type: str) -> Snapshot:
+    """Return the connection's jobs as they are before a job of this type is started.
+
+    :raises AirbyteError: if Airbyte does not list them.
+    """
+    # Airbyte refuses a sync while a refresh runs, but cancels the refresh for a clear or reset.
+    return _snapshot(await _jobs(airbyte, connection_id, refreshes=job_type != "sync"))
+
+
+def _snapshot(jobs: Sequence[Job]) -> Snapshot:
+    return Snapshot(
+        newest_id=max((job.job_id for job in jobs), default=0),
+        active=next((job for job in jobs if not job.status.terminal), None),
+    )
+
+
+async def _jobs(airbyte: AirbyteClient, connection_id: str, *, refreshes: bool) -> list[Job]:
+    """Return the connection's newest jobs, the newest first.
+
+    :param refreshes: whether to ask for refreshes apart, which a list without a type leaves out up to Airbyte 2.0.
+    """
+    jobs = await newest_jobs(airbyte, connection_id)
+    if refreshes and not any(job.job_type == "refresh" for job in jobs):
+        jobs += await newest_jobs(airbyte, connection_id, "refresh")
+    return sorted(jobs, key=lambda job: job.job_id, reverse=True)
 
 
 async def submit(
@@ -63,94 +117,143 @@ async def submit(
     connection_id: str,
     job_type: str = "sync",
     on_conflict: OnConflict = OnConflict.ATTACH,
+    *,
+    before: Snapshot | None = None,
+    until: float | None = None,
 ) -> Submission:
-    """Start a job of the connection, or find the one that is there instead.
+    """Start a job of the connection, or find the one that runs instead.
 
-    A connection has one job at a time. Nothing is created again before a look has shown that the first request created
-    nothing.
+    A connection has one job at a time. Airbyte refuses a sync while an attempt of another job runs, answers with the
+    active job before that, and cancels the active job for a clear or reset: so the active job is asked for first.
+    Nothing is created again before Airbyte has answered that the first request created nothing.
 
     :param connection_id: the Airbyte connection (UUID).
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param on_conflict: while one of the same type runs, ``attach`` takes that; for the others it is in the way, as one
-        of another type is for all.
-    :raises AirbyteError: if there is no job in the end; the message says why.
+    :param on_conflict: while a job of the same type is active, ``attach`` takes it; for the other policies it is in the
+        way, as a job of another type is for all.
+    :param before: what :func:`take_snapshot` returned a moment ago.
+    :param until: seconds since the epoch until when to ask whether a job was started; :data:`PATIENCE` by default.
+    :raises MaybeStarted: if that is not known in the end.
+    :raises AirbyteError: if there is no job in the end, and none was created; the message says why.
     """
-    began = utcnow()
-    if on_conflict is not OnConflict.ATTACH and (running := await find_active(airbyte, connection_id)) is not None:
-        # Airbyte would not refuse: until a job has begun its first attempt, it answers with that same job.
-        return Submission(job=running, how=How.IN_THE_WAY)
+    if before is None:
+        before = await take_snapshot(airbyte, connection_id, job_type)
+    submitting = _Submitting(airbyte, connection_id, job_type, on_conflict, before, until or time.time() + PATIENCE)
+    if before.active is not None:
+        return submitting.taking(before.active)
     for pause in (*_PAUSES, None):
         try:
-            return Submission(job=await airbyte.create_job(connection_id, job_type), how=How.STARTED)
-        except Conflict as exc:
-            if exc.type == "state-conflict":
-                raise Conflict(409, f"{exc}; is connection {connection_id} enabled in Airbyte?", type=exc.type) from exc
-            running = await _look(find_active(airbyte, connection_id), exc)
-            if running is not None:
-                attached = on_conflict is OnConflict.ATTACH and running.job_type in (None, job_type)
-                return Submission(job=running, how=How.ATTACHED if attached else How.IN_THE_WAY)
-            failure: AirbyteError = exc
-        except NotSent:
-            raise
-        except (AirbyteUnreachable, ServerError, AirbyteProtocolError) as exc:
-            logger.warning("whether Airbyte has started a job is not known, looking for it: %s", exc)
-            created = await _look(find_created(airbyte, connection_id, job_type, began), exc)
-            if created is not None:
-                return Submission(job=created, how=How.FOUND)
+            return submitting.answered_by(await airbyte.create_job(connection_id, job_type))
+        except AirbyteError as exc:
             failure = exc
+        if (submission := await submitting.look_after(failure)) is not None:
+            return submission
         if pause is None:
-            raise failure
+            raise submitting.final(failure)
         logger.info("Airbyte has started no job, trying again in %g s: %s", pause, failure)
         await anyio.sleep(pause)
     raise AssertionError
 
 
-async def _look(look: Awaitable[Job | None], failure: AirbyteError) -> Job | None:
-    try:
-        return await look
-    except AirbyteError as exc:
-        raise AirbyteError(
-            f"{failure}; whether a job runs is not known, as the connection's jobs can't be listed: {exc}"
-        ) from exc
+def _created_nothing(failure: AirbyteError) -> bool:
+    """Return whether a request that failed so has surely created no job.
 
-
-async def find_active(airbyte: AirbyteClient, connection_id: str) -> Job | None:
-    """The connection's newest active job.
-
-    Its status is not asked for in the list: some releases can't do that.
+    Releases since 2026-06 answer 409 «Could not fulfill request» after 60 s without news of a job that may come.
     """
-    for since in (utcnow() - _RECENT, None):
-        active = [job async for job in _jobs(airbyte, connection_id, since) if not job.status.terminal]
-        if active:
-            return max(active, key=lambda job: job.job_id)
-    return None
+    if isinstance(failure, NotSent):
+        return True
+    if isinstance(failure, Conflict):
+        return "could not fulfill" not in str(failure).lower()
+    return isinstance(failure, AirbyteStatusError) and not isinstance(failure, ServerError)
+
+
+@dataclass(slots=True)
+class _Submitting:
+    airbyte: AirbyteClient
+    connection_id: str
+    job_type: str
+    on_conflict: OnConflict
+    before: Snapshot
+    until: float
+    lost: bool = False
+    """Whether a request may have created a job, though none was returned."""
+
+    def taking(self, active: Job) -> Submission:
+        """Return what the policy makes of an active job that somebody else started."""
+        # A job whose type Airbyte does not say is taken for one of the same type.
+        same = active.job_type is None or same_job_type(active.job_type, self.job_type)
+        attached = same and self.on_conflict is OnConflict.ATTACH
+        return Submission(job=active, how=How.ATTACHED if attached else How.IN_THE_WAY, owned=False)
+
+    def answered_by(self, job: Job) -> Submission:
+        """Return what a 2xx response means: until a first attempt has begun, Airbyte answers with the active job."""
+        if job.job_id > self.before.newest_id and (job.job_type is None or same_job_type(job.job_type, self.job_type)):
+            return Submission(job=job, how=How.STARTED)
+        return self.taking(job)
+
+    async def look_after(self, failure: AirbyteError) -> Submission | None:
+        """Return the job that there is, though the request for one failed.
+
+        :raises AirbyteError: if there is none, and no other request is of use.
+        """
+        refused = _created_nothing(failure)
+        if refused and not self.lost and not isinstance(failure, Conflict):
+            raise failure
+        if not refused:
+            self.lost = True
+            logger.warning("whether Airbyte has started a job is not known, looking for it: %s", failure)
+        jobs: list[Job] = []
+        for seconds in LOOKS[:1] if refused else LOOKS:
+            await anyio.sleep(seconds)
+            jobs = await self._list(failure)
+            if self.lost and (created := _created(jobs, self.job_type, self.before.newest_id)) is not None:
+                return Submission(job=created, how=How.FOUND)
+        if (active := _snapshot(jobs).active) is not None:
+            return self.taking(active)
+        if refused and isinstance(failure, Conflict) and failure.type == "state-conflict":
+            # Older releases answer so while a job runs: none does.
+            hint = f"{failure}; is connection {self.connection_id} enabled in Airbyte?"
+            raise self.final(Conflict(409, hint, type=failure.type))
+        return None
+
+    async def _list(self, failure: AirbyteError) -> list[Job]:
+        """Return the connection's newest jobs; asks until there is a response: no response is not «no job»."""
+        while True:
+            try:
+                return await _jobs(self.airbyte, self.connection_id, refreshes=True)
+            except AirbyteError as exc:
+                transient = isinstance(exc, (AirbyteUnreachable, ServerError, RateLimited))
+                if not transient or time.time() >= self.until:
+                    said = (
+                        f"{failure}; whether a job runs is not known, as the connection's jobs can't be listed: {exc}"
+                    )
+                    raise self.final(AirbyteError(said)) from exc
+                logger.warning("whether Airbyte has started a job is still not known: %s", exc)
+            # The client has waited between its own attempts.
+            await anyio.sleep(1)
+
+    def final(self, failure: AirbyteError) -> AirbyteError:
+        """Return what the caller is told in the end."""
+        return MaybeStarted(f"{failure}; a job may have been started") if self.lost else failure
 
 
 async def find_created(
-    airbyte: AirbyteClient, connection_id: str, job_type: str, began: datetime, looks: Sequence[float] = LOOKS
+    airbyte: AirbyteClient, connection_id: str, job_type: str, after_id: int, looks: Sequence[float] = LOOKS
 ) -> Job | None:
-    """The connection's newest job of this type that was created since then.
+    """Return the job that a submission created, or may have created, if there is one.
 
-    :param began: by this machine's clock; how Airbyte's differs is taken from its answers.
+    :param after_id: :attr:`Snapshot.newest_id` before the submission.
     :param looks: see :data:`LOOKS`.
+    :raises AirbyteError: if Airbyte does not list the connection's jobs.
     """
     for seconds in looks:
         await anyio.sleep(seconds)
-        asked = utcnow()
-        created: list[Job] = []
-        async for page in airbyte.find_jobs(
-            connection_id=connection_id, job_type=job_type, created_since=began - _CLOCKS
-        ):
-            ahead = page.served_at - asked if page.served_at is not None else timedelta(0)
-            created += [
-                job for job in page.jobs if job.started_at is not None and job.started_at >= began + ahead - _SLACK
-            ]
-        if created:
-            return max(created, key=lambda job: job.job_id)
+        created = _created(await newest_jobs(airbyte, connection_id), job_type, after_id)
+        if created is not None:
+            return created
     return None
 
 
-async def _jobs(airbyte: AirbyteClient, connection_id: str, created_since: datetime | None) -> AsyncIterator[Job]:
-    async for page in airbyte.find_jobs(connection_id=connection_id, created_since=created_since):
-        for job in page.jobs:
-            yield job
+def _created(jobs: Sequence[Job], job_type: str, after_id: int) -> Job | None:
+    later = [job for job in jobs if job.job_id > after_id and same_job_type(job.job_type, job_type)]
+    return min(later, key=lambda job: job.job_id, default=None)

@@ -140,6 +140,7 @@ class AirbyteClient:
         limit: int = PAGE,
         offset: int = 0,
         order_by: str | None = None,
+        once: bool = False,
     ) -> JobPage:
         """One page of jobs, the oldest first unless ordered otherwise.
 
@@ -151,6 +152,7 @@ class AirbyteClient:
         :param limit: 1 to 100.
         :param offset: how many to skip.
         :param order_by: ``updatedAt|ASC`` and the like. Some releases answer 500 to it.
+        :param once: see :meth:`get_job`.
         """
         if not 1 <= limit <= PAGE or offset < 0:
             raise ValueError(f"limit must be from 1 to {PAGE} and offset not negative")
@@ -166,7 +168,8 @@ class AirbyteClient:
             "orderBy": order_by,
         }
         given = {name: value for name, value in params.items() if value is not None}
-        answer = await self._session.read(replace(self._session.request("GET", "/jobs"), params=given))
+        request = replace(self._session.request("GET", "/jobs"), params=given)
+        answer = await (self._session.read_once(request) if once else self._session.read(request))
         jobs = answer.object().get("data")
         if not isinstance(jobs, list):
             raise AirbyteProtocolError(f"{answer.request}: the answer has no list of jobs")

@@ -1,15 +1,19 @@
 """What a task has asked Airbyte for, kept over its tries: by it a retry goes on with the job that is there.
 
-Airflow 3.3 keeps a state for each task instance that its retries and clearings share. Older versions keep nothing, and
-then the job is looked for by its connection, its type and the time of its creation.
+Airflow 3.3 keeps a state for each task instance that its retries and clearings share. Its triggerer can't reach that,
+but XComs: a task that begins there keeps its entry as one, which a try that goes on in a worker reads. Older versions
+keep nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.bases.xcom import BaseXCom
+from asgiref.sync import sync_to_async
 
 from airbyte_events.events import format_time, parse_time
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
 KEY = "airbyte_job"
 """Of the entry in the task state store."""
+
+XCOM = "airbyte_submission"
+"""Of the entry that a trigger keeps."""
 
 _CLOCKS = timedelta(seconds=2)
 _SOON = timedelta(seconds=60)
@@ -30,10 +37,12 @@ class Entry:
     :param url: of the Airbyte.
     :param connection_id: the Airbyte connection (UUID).
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param asked_at: when, by the clock of the worker.
+    :param asked_at: when the task began to ask, by the clock of its process.
+    :param after_id: the connection's highest job id then. What the task created has a higher one.
     :param job_id: what Airbyte answered; None while it has not.
     :param max_tries: the task's then: every clearing by a person raises it.
     :param done: whether the task has given that job up: it cancelled it itself, or what it brought was not enough.
+    :param owned: whether the task created the job, or may have; otherwise it waits for somebody else's.
     :param adopted: whether the job was active still when a person cleared the task: its cancellation may be under way.
     """
 
@@ -41,9 +50,11 @@ class Entry:
     connection_id: str
     job_type: str
     asked_at: datetime
+    after_id: int | None = None
     job_id: int | None = None
     max_tries: int
     done: bool = False
+    owned: bool = True
     adopted: bool = False
 
     def values(self) -> dict[str, Any]:
@@ -53,9 +64,11 @@ class Entry:
             "connection_id": self.connection_id,
             "job_type": self.job_type,
             "asked_at": format_time(self.asked_at),
+            "after_id": self.after_id,
             "job_id": self.job_id,
             "max_tries": self.max_tries,
             "done": self.done,
+            "owned": self.owned,
             "adopted": self.adopted,
         }
 
@@ -71,13 +84,19 @@ class Entry:
 
 
 class Ledger:
-    """The entry of the task that runs in this context. Where Airflow keeps none, reading finds nothing."""
+    """The entry of the task that runs in this context. Where Airflow keeps none, reading finds nothing.
 
-    def __init__(self, context: Context) -> None:
+    :param retries: how often the task may be tried again.
+    :param begun_by_trigger: whether the task may have begun in the triggerer.
+    """
+
+    def __init__(self, context: Context, *, retries: int = 0, begun_by_trigger: bool = False) -> None:
         given: Mapping[str, Any] = context
         self._store = given.get("task_state_store")
         self._ti = given.get("ti")
         self._dag_run = given.get("dag_run")
+        self._retries = retries
+        self._begun_by_trigger = begun_by_trigger
 
     @property
     def kept(self) -> bool:
@@ -91,7 +110,12 @@ class Ledger:
 
     def read(self) -> Entry | None:
         """The entry, if there is one."""
-        return None if self._store is None else Entry.parse(self._store.get(KEY))
+        entry = None if self._store is None else Entry.parse(self._store.get(KEY))
+        if entry is None and self._begun_by_trigger and self._ti is not None:
+            entry = _read_xcom(self._ti)
+            # Only a task's very first try begins there.
+            return entry and replace(entry, max_tries=self._retries)
+        return entry
 
     def write(self, entry: Entry) -> None:
         """Replace the entry."""
@@ -103,16 +127,15 @@ class Ledger:
         if self._store is not None:
             self._store.delete(KEY)
 
-    def tries_of_this_clearing(self, retries: int) -> int:
-        """The number of this try, counted from when a person last cleared the task, else from the first.
+    @property
+    def try_of_this_clearing(self) -> int:
+        """The number of this try, counted from when a person last cleared the task, else from the first."""
+        return int(getattr(self._ti, "try_number", 1) or 1) - (self.max_tries - self._retries)
 
-        :param retries: how many the task may have.
-        """
-        return int(getattr(self._ti, "try_number", 1) or 1) - (self.max_tries - retries)
-
-    def just_cleared(self, retries: int) -> bool:
+    @property
+    def just_cleared(self) -> bool:
         """Whether a person clearing the task is why this try is made."""
-        return self.max_tries > retries and self.tries_of_this_clearing(retries) == 1
+        return self.max_tries > self._retries and self.try_of_this_clearing == 1
 
     @property
     def run_began(self) -> datetime | None:
@@ -133,6 +156,39 @@ class Ledger:
         """
         prepared = self.prepared_at
         return prepared is not None and ended_at is not None and -_CLOCKS < ended_at - prepared < _SOON
+
+
+class TriggerLedger:
+    """The entry of a task that begins in the triggerer: an XCom, as a trigger can reach no other state of its task.
+
+    So a trigger that begins again, in this process or another, knows what it has asked for.
+
+    :param ti: of the task.
+    """
+
+    def __init__(self, ti: Any) -> None:
+        self.entry: Entry | None = None
+        """What was read or written last."""
+        self._ti = ti
+
+    async def read(self) -> Entry | None:
+        """Return the entry; None if there is none, so that this task has asked for nothing."""
+        self.entry = await sync_to_async(_read_xcom)(self._ti)
+        return self.entry
+
+    async def write(self, entry: Entry) -> None:
+        """Replace the entry."""
+        await sync_to_async(BaseXCom.set)(XCOM, entry.values(), **_place(self._ti))
+        self.entry = entry
+
+
+def _read_xcom(ti: Any) -> Entry | None:
+    return Entry.parse(BaseXCom.get_one(key=XCOM, **_place(ti)))
+
+
+def _place(ti: Any) -> dict[str, Any]:
+    map_index = -1 if ti.map_index is None else ti.map_index
+    return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": map_index}
 
 
 def prepared_at(ti: object) -> datetime | None:

@@ -1,9 +1,10 @@
-"""What is done when Airflow ends a trigger: once, to its end, and not where another triggerer has the trigger now."""
+"""What is done when Airflow ends a task from outside: who decided it, and what that means for the task's job."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -16,6 +17,12 @@ LOOK_SECONDS = 8.0
 """A task that is cleared can be deferred anew before the trigger of its try before has ended, where tries begin in the
 triggerer. Such a try goes to a worker at once, so that its task is no longer deferred before this is over."""
 
+
+_ASK_SECONDS = 2.0
+"""A task that a person has ended gets five seconds from Airflow."""
+
+_DECIDED = frozenset({"failed", "success", "skipped", "removed", "restarting", None})
+"""The states of a task that a person has acted on; None is one that was deleted."""
 
 _under_way: set[asyncio.Task[None]] = set()
 
@@ -62,10 +69,38 @@ async def has_moved(ti: _TaskInstance | None) -> bool:
     return False
 
 
+def ended_by_a_person(ti: _TaskInstance | None) -> bool:
+    """Return whether the task that a worker runs is to end since a person has failed, cleared, marked or deleted it.
+
+    A worker that is shut down gets the same signal: its task is ``running`` still. One that the scheduler has given up
+    is to be tried again. Where Airflow does not say, nobody has decided anything.
+    """
+    if ti is None:
+        return False
+    states: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            states.append(_read_state(ti))
+        except Exception as exc:
+            # Airflow's errors here are of many kinds.
+            logger.warning("whether a person has ended the task is not known, so its job goes on: %s", exc)
+
+    # In a thread: the signal may have come while the main one talks to Airflow, holding a lock.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ASK_SECONDS)
+    return bool(states) and states[0] in _DECIDED
+
+
 async def _state(ti: _TaskInstance) -> str | None:
+    return await sync_to_async(_read_state)(ti)
+
+
+def _read_state(ti: _TaskInstance) -> str | None:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
+    states = RuntimeTaskInstance.get_task_states(
         dag_id=ti.dag_id,
         task_ids=[ti.task_id],
         run_ids=[ti.run_id],

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import airflow
 from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import StartTriggerArgs
 
-from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.errors import AirbyteError, AirbyteEventsError
-from airbyte_events.submission import How, OnConflict, find_created, submit
+from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.errors import AirbyteError, AirbyteEventsError, MaybeStarted
+from airbyte_events.events import utcnow
+from airbyte_events.submission import How, OnConflict, find_created, submit, take_snapshot
 from airbyte_events_provider.connections import SECTION
+from airbyte_events_provider.ledger import Entry, TriggerLedger
 
 if TYPE_CHECKING:
     from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 
 TRIGGER = "airbyte_events_provider.triggers.airbyte.AirbyteStartTrigger"
 
-_ONE_LOOK = (0.0,)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a task that begins in the triggerer wants of Airbyte.
+
+    :param connection_id: the Airbyte connection (UUID).
+    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param on_conflict: what to do while another job of the connection runs.
+    :param timeout: seconds that the task may wait; None for as long as it takes.
+    """
+
+    connection_id: str
+    job_type: str
+    on_conflict: OnConflict
+    timeout: float | None
 
 
 class NotStarted(AirbyteEventsError):
@@ -56,21 +72,57 @@ def start_in_triggerer(operator: AirbyteTriggerSyncOperator) -> tuple[bool, Star
     return True, StartTriggerArgs(trigger_cls=TRIGGER, next_method="execute_complete", trigger_kwargs=kwargs)
 
 
-async def start(
-    airbyte: AirbyteClient, connection_id: str, job_type: str, on_conflict: OnConflict, *, since: datetime | None
-) -> Job:
-    """The job of the connection that was created since then, else a new one.
+async def start(airbyte: AirbyteClient, ledger: TriggerLedger, wanted: Wanted) -> Entry:
+    """Return the entry of the job that the task has in Airbyte, which is started unless it is there.
 
-    :param since: when the task's try was prepared.
+    What is asked for is written down first. So a trigger that begins again knows its own job from those of others, even
+    if it was started, or has completed, while no triggerer ran.
+
     :raises NotStarted: if it takes more than that.
     """
     try:
-        job = None if since is None else await find_created(airbyte, connection_id, job_type, since, _ONE_LOOK)
-        if job is not None:
-            return job
-        submission = await submit(airbyte, connection_id, job_type, on_conflict)
+        entry = await ledger.read()
+        if entry is not None and (found := await _of_before(airbyte, entry)) is not None:
+            await ledger.write(found)
+            return found
+        before = await take_snapshot(airbyte, wanted.connection_id, wanted.job_type)
+        if entry is None:
+            entry = Entry(
+                url=airbyte.url,
+                connection_id=wanted.connection_id,
+                job_type=wanted.job_type,
+                asked_at=utcnow(),
+                after_id=before.newest_id,
+                # The triggerer does not know it; the worker that reads it does.
+                max_tries=0,
+            )
+            await ledger.write(entry)
+        until = None if wanted.timeout is None else entry.asked_at.timestamp() + wanted.timeout
+        submission = await submit(
+            airbyte, wanted.connection_id, wanted.job_type, wanted.on_conflict, before=before, until=until
+        )
+    except MaybeStarted as exc:
+        raise NotStarted(str(exc)) from exc
     except AirbyteError as exc:
+        await _give_up(ledger)
         raise NotStarted(str(exc)) from exc
     if submission.how is How.IN_THE_WAY:
+        await _give_up(ledger)
         raise NotStarted(f"job {submission.job.job_id} of the connection runs.")
-    return submission.job
+    entry = replace(entry, job_id=submission.job.job_id, owned=submission.owned)
+    await ledger.write(entry)
+    return entry
+
+
+async def _of_before(airbyte: AirbyteClient, entry: Entry) -> Entry | None:
+    """Return the entry with the job that this task's trigger has started before it began again."""
+    if entry.job_id is not None or entry.after_id is None:
+        return entry
+    job = await find_created(airbyte, entry.connection_id, entry.job_type, entry.after_id)
+    return None if job is None else replace(entry, job_id=job.job_id)
+
+
+async def _give_up(ledger: TriggerLedger) -> None:
+    """Have the worker that goes on look for no job: none was started here."""
+    if ledger.entry is not None and ledger.entry.job_id is None:
+        await ledger.write(replace(ledger.entry, done=True))

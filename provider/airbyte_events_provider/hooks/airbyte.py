@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +14,16 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.errors import AirbyteEventsError, SettingsError
 from airbyte_events.events import JobEvent
-from airbyte_events.submission import LOOKS, How, OnConflict, Submission, find_created, submit
+from airbyte_events.submission import (
+    LOOKS,
+    How,
+    OnConflict,
+    Snapshot,
+    Submission,
+    find_created,
+    submit,
+    take_snapshot,
+)
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.clients import open_airbyte
 from airbyte_events_provider.connections import (
@@ -168,24 +176,43 @@ class AirbyteHook(BaseHook):
         """The job's status, such as ``running``; raises as :meth:`get_job_details` does."""
         return self.get_job_details(job_id).status.value
 
+    def take_snapshot(self, connection_id: str, job_type: str) -> Snapshot:
+        """Return the connection's jobs before one is started; see :func:`~airbyte_events.submission.take_snapshot`.
+
+        :raises AirflowException: if Airbyte does not list them.
+        """
+        return self._call(lambda airbyte: take_snapshot(airbyte, connection_id, job_type))
+
     def submit(
-        self, connection_id: str, job_type: str = "sync", on_conflict: OnConflict = OnConflict.ATTACH
+        self,
+        connection_id: str,
+        job_type: str = "sync",
+        on_conflict: OnConflict = OnConflict.ATTACH,
+        *,
+        before: Snapshot | None = None,
+        until: float | None = None,
     ) -> Submission:
         """Start a job, or find the one that runs already; see :func:`~airbyte_events.submission.submit`.
 
         :param connection_id: the Airbyte connection (UUID).
         :raises AirflowException: if there is none in the end.
         """
-        return self._call(lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict))
+        return self._call(
+            lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict, before=before, until=until)
+        )
 
     def find_created(
-        self, connection_id: str, job_type: str, since: datetime, looks: Sequence[float] = LOOKS
+        self, connection_id: str, job_type: str, after_id: int, looks: Sequence[float] = LOOKS
     ) -> Job | None:
-        """The connection's newest job of this type that was created since then.
+        """Return the job that a submission may have created; see :func:`~airbyte_events.submission.find_created`.
 
-        :param looks: seconds before each look, until there is one.
+        :raises AirflowException: if Airbyte does not list the connection's jobs.
         """
-        return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, since, looks))
+        return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id, looks))
+
+    def find_active(self, connection_id: str) -> Job | None:
+        """Return the connection's active job, if there is one; raises as :meth:`take_snapshot` does."""
+        return self.take_snapshot(connection_id, "sync").active
 
     def list_connections(self) -> list[dict[str, Any]]:
         """All Airbyte connections that the client sees, in the API's own fields: ``connectionId``, ``name``, ….

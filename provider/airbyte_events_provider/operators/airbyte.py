@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -13,18 +14,21 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseOperator,
     conf,
 )
 
+from airbyte_events.errors import MaybeStarted
 from airbyte_events.events import JobStatus, parse_time
 from airbyte_events.submission import How, OnConflict, Submission
 from airbyte_events_provider.arguments import WrongArgument, check_count, check_flag, check_number, check_text
 from airbyte_events_provider.connections import SECTION, read_hub
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.ledger import Ledger
+from airbyte_events_provider.ledger import Entry, Ledger
 from airbyte_events_provider.lineage import lineage
 from airbyte_events_provider.links import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
+from airbyte_events_provider.moves import ended_by_a_person
 from airbyte_events_provider.outcome import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
 from airbyte_events_provider.payloads import with_values
 from airbyte_events_provider.resumption import JobWanted, resume
@@ -134,6 +138,9 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self._killed = False
         self._told: Mapping[str, Any] | None = None
         self._ledger: Ledger | None = None
+        self._ti: Any = None
+        self._asking: Entry | None = None
+        self._owned = True
         self._check(start_from_trigger)
         self.start_from_trigger = start_from_trigger
         if start_from_trigger:
@@ -210,7 +217,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if event.get(BEGIN) or event["status"] == BEGIN:
             self.log.info("%s", event["message"])
             return self._run(context, time.time())
-        self.job_id = event["job_id"]
+        self.job_id, self._owned, self._ti = event["job_id"], event.get("owned", True), context.get("ti")
         began = event.get("began") or began or time.time()
         return self._finish(context, with_values(self.hook, event), began)
 
@@ -233,19 +240,25 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return event.get("try_number", try_number) not in (None, _try_number(context))
 
     def _run(self, context: Context, began: float, *, resuming: bool = True) -> int:
-        ledger = self._ledger = Ledger(context)
-        submission = (self._resume(ledger) if resuming else None) or self._submit(ledger)
+        self._ti = context.get("ti")
+        ledger = self._ledger = self._open_ledger(context)
+        submission = (resume(self.hook, ledger, self._wanted) if resuming else None) or self._submit(ledger, began)
         while submission.how is How.IN_THE_WAY:
             self._wait_for_turn(context, submission.job, began)
-            submission = self._submit(ledger)
+            submission = self._submit(ledger, began)
         job = submission.job
+        self._owned = submission.owned
         self.job_id = job.job_id
+        if self._killed:
+            # While the job was asked for.
+            self._end_own_job(job.job_id)
+            raise AirflowException(f"The task was ended from outside while Airbyte job {job.job_id} was started.")
         self.log.info(_SAID[submission.how], job.job_id, self.connection_id)
         self._leave_links(context, job)
         if self.asynchronous:
             return job.job_id
         if self.deferrable and not job.status.terminal:
-            self._defer(context, job, began)
+            self._defer(context, submission, began)
         told = self.hook.wait(
             job.job_id,
             connection_id=job.connection_id,
@@ -255,6 +268,9 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         )
         return self._finish(context, told, began)
 
+    def _open_ledger(self, context: Context) -> Ledger:
+        return Ledger(context, retries=self.retries or 0, begun_by_trigger=self.start_from_trigger)
+
     @property
     def _wanted(self) -> JobWanted:
         return JobWanted(
@@ -263,22 +279,32 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             retries=self.retries or 0,
             retry_cancelled=self.retry_cancelled,
             cancel_on_kill=self.cancel_on_kill,
-            begun_by_trigger=self.start_from_trigger,
         )
 
-    def _resume(self, ledger: Ledger) -> Submission | None:
-        job = resume(self.hook, ledger, self._wanted)
-        return None if job is None else Submission(job=job, how=How.RESUMED)
-
-    def _submit(self, ledger: Ledger) -> Submission:
-        entry = self._wanted.entry(self.hook, ledger)
+    def _submit(self, ledger: Ledger, began: float) -> Submission:
+        before = self.hook.take_snapshot(self.connection_id, self.job_type)
+        entry = self._asking = self._wanted.entry(self.hook, ledger, before.newest_id)
         ledger.write(entry)
-        submission = self.hook.submit(self.connection_id, self.job_type, OnConflict(self.on_conflict))
+        try:
+            submission = self.hook.submit(
+                self.connection_id,
+                self.job_type,
+                OnConflict(self.on_conflict),
+                before=before,
+                until=self._until(began),
+            )
+        except AirflowException as exc:
+            if not isinstance(exc.__cause__, MaybeStarted):
+                self._asking = None
+                ledger.forget()
+            raise
+        self._asking = None
         if submission.how is How.IN_THE_WAY:
             ledger.forget()
         else:
-            adopted = submission.how is How.ATTACHED and ledger.just_cleared(self.retries or 0)
-            ledger.write(replace(entry, job_id=submission.job.job_id, adopted=adopted))
+            adopted = submission.how is How.ATTACHED and ledger.just_cleared
+            job_id, owned = submission.job.job_id, submission.owned
+            ledger.write(replace(entry, job_id=job_id, owned=owned, adopted=adopted))
         return submission
 
     def _wait_for_turn(self, context: Context, other: Job, began: float) -> None:
@@ -292,7 +318,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.log.info("%s: waiting for its end, to start a %s then", what, self.job_type)
         if self.deferrable:
             self.defer(
-                trigger=self._trigger(context, other, began, cancel_on_kill=False),
+                trigger=self._trigger(context, other, began, owned=False),
                 method_name="execute_after",
             )
         self._check_turn(
@@ -323,17 +349,17 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def _until(self, began: float) -> float | None:
         return None if self.timeout is None else began + self.timeout
 
-    def _defer(self, context: Context, job: Job, began: float) -> None:
+    def _defer(self, context: Context, submission: Submission, began: float) -> None:
         ends = self.end_from_trigger and not self.outlets and without_workers()
         if self.end_from_trigger and self.outlets:
             self.log.info("The task has outlets, which no trigger updates: it will end in a worker")
         self.defer(
-            trigger=self._trigger(context, job, began, cancel_on_kill=self.cancel_on_kill, end_from_trigger=ends),
+            trigger=self._trigger(context, submission.job, began, owned=submission.owned, end_from_trigger=ends),
             method_name="execute_complete",
         )
 
     def _trigger(
-        self, context: Context, job: Job, began: float, *, cancel_on_kill: bool, end_from_trigger: bool = False
+        self, context: Context, job: Job, began: float, *, owned: bool, end_from_trigger: bool = False
     ) -> AirbyteSyncTrigger:
         until = self._until(began)
         limits = [None if self.execution_timeout is None else began + self.execution_timeout.total_seconds()]
@@ -347,9 +373,10 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             execution_deadline=min((limit for limit in limits if limit is not None), default=None),
             listener_conn_id=self.listener_conn_id,
             connection_id=job.connection_id,
-            cancel_on_kill=cancel_on_kill,
+            cancel_on_kill=self.cancel_on_kill,
             end_from_trigger=end_from_trigger,
             min_records=self.min_records,
+            owned=owned,
             # Not as arguments of the method that continues: that of the official provider takes none, nor does
             # `airflow dags test` hand them over.
             began=began,
@@ -360,7 +387,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self._told = told
         job_id: int = told["job_id"]
         status, message = told["status"], told["message"]
-        ledger = Ledger(context)
+        ledger = self._open_ledger(context)
         if status == SUCCESS:
             if (shortage := missing_records(told, self.min_records)) is not None:
                 self._give_up(ledger)
@@ -377,7 +404,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     def _heed_cancellation(self, context: Context, told: Mapping[str, Any], began: float) -> int:
         job_id, message = told["job_id"], told["message"]
-        ledger = Ledger(context)
+        ledger = self._open_ledger(context)
         if self._killed:
             self._give_up(ledger)
             raise AirflowException(f"Airbyte job {job_id} was cancelled, since its task was ended from outside.")
@@ -390,6 +417,11 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             self.log.info("Airbyte job %s was cancelled because the task was cleared: starting another", job_id)
             return self._run(context, began, resuming=False)
         self.log.error("%s", message)
+        if not self._owned:
+            raise AirflowException(f"{message} It was not this task's own: a retry starts another.")
+        if _never_ran(told["job"]):
+            self._give_up(ledger)
+            raise AirflowException(f"{message} It never left Airbyte's queue: Airbyte itself cancels such jobs.")
         if self.retry_cancelled:
             raise AirflowException(message)
         raise AirflowFailException(
@@ -399,7 +431,9 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def _cancel_overdue(self, context: Context, told: Mapping[str, Any], began: float) -> int:
         job_id, message = told["job_id"], told["message"]
         self.log.error("%s", message)
-        self._give_up(Ledger(context))
+        if not self._owned:
+            raise AirflowException(f"{message} The job is not this task's own, so it goes on.")
+        self._give_up(self._open_ledger(context))
         try:
             job = self.hook.cancel_job(job_id)
         except AirflowException as exc:
@@ -419,23 +453,53 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return lineage(self.hook, self.connection_id, self._told)
 
     def on_kill(self) -> None:
-        """Cancel the job, if it runs."""
-        if self.job_id is None or not self.cancel_on_kill:
+        """Cancel the task's own job: a person has failed, cleared or marked the task, or ``execution_timeout`` is over.
+
+        Airflow calls this for every SIGTERM, also of a worker that is shut down, or that the scheduler has given up:
+        then the job goes on, for the next try. If Airflow does not say why, it goes on, too.
+        """
+        overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
+        if not self.cancel_on_kill:
+            return
+        if not overdue and not ended_by_a_person(self._ti):
+            self.log.info("The worker is told to stop. That is no person's decision: the Airbyte job goes on.")
             return
         self._killed = True
-        self._cancel_killed(self.job_id)
-        # After that, for it may fail: a task that was cleared is no longer this one's.
-        if self._ledger is not None:
-            with contextlib.suppress(AirflowException):
-                self._give_up(self._ledger)
+        if self.job_id is not None:
+            self._end_own_job(self.job_id)
+        elif overdue and self._asking is not None:
+            self._end_what_was_asked_for(self._asking)
 
-    def _cancel_killed(self, job_id: int) -> None:
+    def _end_what_was_asked_for(self, entry: Entry) -> None:
+        """Cancel a job whose creation was cut off."""
+        with contextlib.suppress(AirflowException):
+            job = self.hook.find_created(entry.connection_id, entry.job_type, entry.after_id or 0)
+            if job is not None:
+                self._end_own_job(job.job_id)
+
+    def _end_own_job(self, job_id: int) -> None:
+        if not self._owned:
+            self.log.info("Airbyte job %s is not this task's own, so it goes on", job_id)
+            return
         try:
             job = self.hook.cancel_job(job_id)
         except AirflowException as exc:
             self.log.warning("Airbyte job %s could not be cancelled: %s", job_id, exc)
         else:
             self.log.info("The task was ended from outside: Airbyte job %s is %s", job_id, job.status.value)
+        # After that, for it may fail: a task that was cleared is no longer this one's.
+        if self._ledger is not None:
+            with contextlib.suppress(AirflowException):
+                self._give_up(self._ledger)
+
+
+def _never_ran(job: Mapping[str, Any] | None) -> bool:
+    """Return whether a cancelled job was last seen in the queue of a capacity plan, and moved nothing.
+
+    Airbyte cancels such a job itself, at the connection's next scheduled run or after 8 hours.
+    """
+    job = job or {}
+    return job.get("previous_status") == JobStatus.QUEUED.value and not job.get("records") and not job.get("bytes")
 
 
 def _try_number(context: Context) -> int | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import AsyncIterator, Hashable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airbyte_events.airbyte import Job
 from airbyte_events.ends import Place, Wanted
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobEvent, parse_status
@@ -18,11 +17,12 @@ from airbyte_events.submission import OnConflict, find_created
 from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text
 from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
-from airbyte_events_provider.ledger import prepared_at
+from airbyte_events_provider.ledger import Entry, TriggerLedger
 from airbyte_events_provider.measures import count_end
 from airbyte_events_provider.moves import has_moved, to_its_end
 from airbyte_events_provider.outcome import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
 from airbyte_events_provider.starting import NotStarted, start
+from airbyte_events_provider.starting import Wanted as Asked
 from airbyte_events_provider.stream import SHARES_STREAMS, Member, Producer, stream_of
 from airbyte_events_provider.syncs import Sought, await_sync, moment
 from airbyte_events_provider.watching import Watch, several, terminal_status, watch_on
@@ -58,7 +58,8 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
     :param cancel_on_kill: whether the job is cancelled when a person fails, clears or marks the deferred task.
     :param end_from_trigger: whether a success ends the task without a worker.
     :param min_records: a success that moved fewer records is left to a worker, which fails the task.
-    :param began: when the task began, in seconds since the epoch; the event repeats it, as it does the next one.
+    :param owned: whether the task created the job. One that waits for somebody else's job never cancels it.
+    :param began: when the task began, in seconds since the epoch; the event repeats it, ``owned`` and ``try_number``.
     :param try_number: which try of the task waits.
     :raises WrongArgument: if an argument is of the wrong type.
     """
@@ -75,6 +76,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         cancel_on_kill: bool = True,
         end_from_trigger: bool = False,
         min_records: int | None = None,
+        owned: bool = True,
         began: float | None = None,
         try_number: int | None = None,
     ) -> None:
@@ -87,6 +89,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         check_text("listener_conn_id", listener_conn_id, optional=True)
         check_text("connection_id", connection_id, optional=True)
         check_flag("cancel_on_kill", cancel_on_kill)
+        check_flag("owned", owned)
         check_flag("end_from_trigger", end_from_trigger)
         check_count("min_records", min_records, optional=True)
         self.job_id = job_id
@@ -99,6 +102,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.end_from_trigger = end_from_trigger
         self.min_records = min_records
+        self.owned = owned
         self.began = began
         self.try_number = try_number
 
@@ -113,7 +117,8 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
 
     async def event(self) -> TriggerEvent:
         """Wait; what is to be fired then."""
-        told = {**await self._conclude(), "began": self.began, "try_number": self.try_number}
+        repeated = {"owned": self.owned, "began": self.began, "try_number": self.try_number}
+        told = {**await self._conclude(), **repeated}
         succeeded = told["status"] == SUCCESS and missing_records(told, self.min_records) is None
         if self.end_from_trigger and succeeded:
             # What fails goes on in a worker: only there it can fail for good, or fire off e-mails.
@@ -152,8 +157,8 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         return not parse_status(getattr(status, "value", status)).terminal
 
     async def on_kill(self) -> None:
-        """Cancel the job, if it runs: a person has failed, cleared or marked the task that waits for it."""
-        if self.cancel_on_kill:
+        """Cancel the task's own job, if it runs: a person has failed, cleared or marked the task that waits for it."""
+        if self.cancel_on_kill and self.owned:
             await to_its_end(self._on_kill())
 
     async def _on_kill(self) -> None:
@@ -177,8 +182,8 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     Fires the events of :class:`AirbyteSyncTrigger`. What is not plain sailing (a retry, a job in the way, an Airbyte
     that refuses) it leaves to a worker, by an event with ``begin`` and a ``message``.
 
-    A trigger may begin again, in this process or another. It looks first for a job that was created since Airflow
-    prepared the task's try: so none is started twice.
+    A trigger may begin again, in this process or another. It keeps what it has asked for as an XCom of the task: so
+    no job is started twice, and no other one is taken for the task's own.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
@@ -222,6 +227,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.end_from_trigger = end_from_trigger
         self.min_records = min_records
+        self._ledger: TriggerLedger | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Start, wait, then fire once."""
@@ -238,23 +244,26 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
         handed_over = {"status": ERROR, BEGIN: True, "message": f"Beginning in a worker: {message}", "job_id": None}
         return TriggerEvent(handed_over)  # type: ignore[no-untyped-call]
 
-    async def _start(self) -> Job:
+    async def _start(self) -> Entry:
         if (getattr(self.task_instance, "try_number", 1) or 1) > 1:
             raise NotStarted("this is not the task's first try.")
+        ledger = self._ledger = TriggerLedger(self.task_instance)
+        wanted = Asked(
+            connection_id=self.connection_id,
+            job_type=self.job_type,
+            on_conflict=OnConflict(self.on_conflict),
+            timeout=self.timeout,
+        )
         async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared, shared.starting:
-            return await start(
-                shared.airbyte,
-                self.connection_id,
-                self.job_type,
-                OnConflict(self.on_conflict),
-                since=prepared_at(self.task_instance),
-            )
+            return await start(shared.airbyte, ledger, wanted)
 
-    def _waiting(self, job: Job) -> AirbyteSyncTrigger:
-        # Not from now: this may be the second trigger that waits for it.
-        began = time.time() if job.started_at is None else job.started_at.timestamp()
+    def _waiting(self, entry: Entry) -> AirbyteSyncTrigger:
+        # When the task began, by our clock: this may be the second trigger that waits for the job, and the job may be
+        # older than the task, or its time another clock's.
+        began = entry.asked_at.timestamp()
+        assert entry.job_id is not None  # noqa: S101 -- it has been started
         return AirbyteSyncTrigger(
-            job.job_id,
+            entry.job_id,
             self.airbyte_conn_id,
             end_time=None if self.timeout is None else began + self.timeout,
             poll_interval=self.poll_interval,
@@ -263,6 +272,8 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
             connection_id=self.connection_id,
             end_from_trigger=self.end_from_trigger,
             min_records=self.min_records,
+            owned=entry.owned,
+            began=began,
         )
 
     async def on_kill(self) -> None:
@@ -271,18 +282,25 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
             await to_its_end(self._on_kill())
 
     async def _on_kill(self) -> None:
-        since = prepared_at(self.task_instance)
-        if since is None or await has_moved(self.task_instance):
+        if self.task_instance is None or await has_moved(self.task_instance):
             return
         try:
-            async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared:
-                # One whose creation was cut off is there as well.
-                job = await find_created(shared.airbyte, self.connection_id, self.job_type, since)
-        except AirbyteEventsError as exc:
+            ledger = self._ledger or TriggerLedger(self.task_instance)
+            entry = ledger.entry or await ledger.read()
+            if entry is None or entry.done or not entry.owned:
+                return
+            job_id = entry.job_id
+            if job_id is None:
+                # Its creation may have been cut off.
+                async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared:
+                    job = await find_created(shared.airbyte, self.connection_id, self.job_type, entry.after_id or 0)
+                if job is None:
+                    return
+                job_id = job.job_id
+            await self._waiting(replace(entry, job_id=job_id)).cancel()
+        except Exception as exc:
+            # Airflow's errors here are of many kinds.
             self.log.warning("The job of Airbyte connection %s could not be cancelled: %s", self.connection_id, exc)
-            return
-        if job is not None:
-            await self._waiting(job).cancel()
 
 
 class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):

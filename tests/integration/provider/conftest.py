@@ -51,13 +51,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class TaskStates:
-    """What the triggerer's channel tells of the state of tasks: ``state`` of all, None of such as are gone."""
+    """What the channel to Airflow's supervisor returns: the state of tasks, ``state`` of all, None of such as are gone;
+    and the XComs that were stored."""
 
     def __init__(self) -> None:
         self.state: str | None = "deferred"
         self.asked = 0
+        self.xcoms: dict[str, Any] = {}
+        self.stores = True
 
     def send(self, message: Any) -> Any:
+        if isinstance(message, comms.GetXCom):
+            return comms.XComResult(key=message.key, value=self.xcoms.get(message.key))
+        if isinstance(message, comms.SetXCom):
+            if not self.stores:
+                raise ConnectionError("the supervisor is away")
+            self.xcoms[message.key] = message.value
+            return None
         self.asked += 1
         if self.state == "unknown":
             raise ConnectionError("the supervisor is away")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
@@ -143,19 +147,66 @@ async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_succes
     assert await stage.execute(task, "execute_complete", event=event) == 1
 
 
-async def test_a_kill_cancels_the_job_and_the_task_may_be_tried_again(stage: Any) -> None:
-    task = operator(stage)
+@dataclass
+class TaskInstance:
+    dag_id: str = "orders"
+    task_id: str = "sync"
+    run_id: str = "run"
+    map_index: int = -1
+    try_number: int = 1
+    max_tries: int = 0
 
-    async def kill() -> None:
-        job = await stage.job()
-        await stage.until(lambda: task.job_id == job.id and stage.requests("GET /jobs") > 0)
-        await stage.execute(task, "kill")
+    def xcom_push(self, key: str, value: Any) -> None:
+        pass
 
-    task.kill = lambda context: task.on_kill()  # type: ignore[attr-defined]
+
+async def signalled(stage: Any, task_states: Any, state: str | None, task: AirbyteTriggerSyncOperator) -> None:
+    """Airflow calls ``on_kill`` once the task waits for the job; then that succeeds, unless it has been cancelled."""
+    task_states.state = state
+    running = asyncio.get_running_loop().create_task(stage.execute(task, context={"ti": TaskInstance()}))
+    job = await stage.job()
+    await stage.until(lambda: task.job_id == job.id and stage.reads(job) > 0)
+    await anyio.to_thread.run_sync(task.on_kill)
+    if job.status == "running":
+        stage.end(job)
+    await running
+
+
+@pytest.mark.parametrize("state", ["failed", "success", "restarting", None])
+async def test_a_kill_by_a_person_cancels_the_job_and_the_task_may_be_tried_again(
+    stage: Any, task_states: Any, state: str | None
+) -> None:
     with pytest.raises(AirflowException, match="since its task was ended from outside") as info:
-        await stage.executing(task, kill)
+        await signalled(stage, task_states, state, operator(stage))
     assert not isinstance(info.value, AirflowFailException)
     assert stage.sim.world.jobs[1].status == "cancelled"
+
+
+@pytest.mark.parametrize("state", ["running", "up_for_retry", "queued", "scheduled", "unknown"])
+async def test_a_worker_that_is_shut_down_or_given_up_lets_the_job_go_on(
+    stage: Any, task_states: Any, state: str
+) -> None:
+    await signalled(stage, task_states, state, operator(stage))
+    assert stage.requests("DELETE /jobs/{id}") == 0
+
+
+async def test_a_kill_leaves_a_job_that_the_task_attached_to_alone(stage: Any, task_states: Any) -> None:
+    stage.start()
+    await signalled(stage, task_states, "failed", operator(stage))
+    assert stage.requests("DELETE /jobs/{id}") == stage.requests("POST /jobs") == 0
+
+
+async def test_a_kill_while_the_job_is_asked_for_cancels_it_once_it_is_known(stage: Any, task_states: Any) -> None:
+    task = operator(stage)
+    task_states.state = "failed"
+    stage.sim.add_fault(Fault(kind="slow", delay=0.5, route="POST /jobs"))
+    running = asyncio.get_running_loop().create_task(stage.execute(task, context={"ti": TaskInstance()}))
+    job = await stage.job()
+    assert task.job_id is None
+    await anyio.to_thread.run_sync(task.on_kill)
+    with pytest.raises(AirflowException, match="ended from outside while Airbyte job 1 was started"):
+        await running
+    assert job.status == "cancelled"
 
 
 async def test_a_kill_before_the_job_is_there_does_nothing(stage: Any) -> None:

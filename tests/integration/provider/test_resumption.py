@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import anyio
@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airbyte_events.events import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.ledger import KEY
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
@@ -114,12 +115,40 @@ async def test_a_retry_goes_on_with_the_job_that_runs(old_or_new: Task, stage: A
     assert stage.requests("POST /jobs") == 1
 
 
-async def test_a_job_that_succeeded_meanwhile_completes_the_task_at_once(old_or_new: Task, stage: Any) -> None:
-    await old_or_new.attempt()
+async def test_a_job_that_succeeded_meanwhile_completes_the_task_at_once(task: Task, stage: Any) -> None:
+    await task.attempt()
     stage.end(stage.sim.world.jobs[1], records=17)
-    assert await old_or_new.attempt() == 1
-    assert old_or_new.ti.xcoms["records"] == 17
+    assert await task.attempt() == 1
+    assert task.ti.xcoms["records"] == 17
     assert stage.requests("POST /jobs") == 1
+
+
+async def test_where_airflow_keeps_no_state_a_completed_job_is_not_taken_for_the_tasks_own(stage: Any) -> None:
+    """Another task of the run, or Airbyte's schedule, may have started it."""
+    task = Task(stage=stage, store=None, values={"deferrable": True})
+    stage.end(stage.start())
+    stage.sim.add_fault(Fault(kind="status", status=403, route="POST /jobs", count=1))
+    with pytest.raises(AirflowException, match="403"):
+        await task.attempt()
+    assert (await task.attempt()).trigger.job_id == 2
+
+
+@pytest.mark.parametrize("policy", ["attach", "wait", "fail", "skip"])
+async def test_where_airflow_keeps_no_state_an_active_job_is_waited_for_and_not_owned(stage: Any, policy: str) -> None:
+    task = Task(stage=stage, store=None, values={"deferrable": True, "on_conflict": policy})
+    await task.attempt()
+    trigger = (await task.attempt()).trigger
+    assert (trigger.job_id, trigger.owned) == (1, False)
+
+
+async def test_where_airflow_keeps_no_state_a_job_of_before_the_run_is_in_the_way(stage: Any) -> None:
+    stage.sim.world.start_job(
+        stage.sim.world.connections[stage.connection_id], created_at=utcnow() - timedelta(hours=1)
+    )
+    task = Task(stage=stage, store=None, values={"on_conflict": "fail"})
+    for _ in range(2):
+        with pytest.raises(AirflowException, match="on_conflict='fail'"):
+            await task.attempt()
 
 
 async def test_a_job_that_failed_is_started_anew(old_or_new: Task, stage: Any) -> None:
@@ -223,15 +252,120 @@ async def test_a_cleared_task_does_not_adopt_the_job_that_its_clearing_is_about_
         assert (await task.attempt(cleared=True)).trigger.job_id == 2
 
 
-async def test_a_clearing_that_is_late_to_cancel_the_job_is_no_persons_decision_either(task: Task, stage: Any) -> None:
-    first = await task.attempt()
+async def test_a_cleared_task_cancels_its_job_itself_where_no_triggerer_did(task: Task, stage: Any) -> None:
+    await task.attempt()
+    assert (await task.attempt(cleared=True)).trigger.job_id == 2
+    assert stage.sim.world.jobs[1].status == "cancelled"
+
+
+async def test_a_cleared_task_whose_job_was_being_asked_for_finds_and_cancels_it(task: Task, stage: Any) -> None:
+    await task.attempt()
+    assert task.store is not None
+    task.store[KEY]["job_id"] = None
+    assert (await task.attempt(cleared=True)).trigger.job_id == 2
+    assert stage.sim.world.jobs[1].status == "cancelled"
+
+
+async def test_a_clearing_that_can_not_cancel_yet_is_no_persons_decision_either(task: Task, stage: Any) -> None:
+    await task.attempt()
+    stage.sim.add_fault(Fault(kind="status", status=403, route="DELETE /jobs/{id}"))
     second = await task.attempt(cleared=True)
     assert second.trigger.job_id == 1
-    await first.trigger.on_kill()
+    stage.end(stage.sim.world.jobs[1], "cancelled")
     third = await task.fire(second)
     assert third.trigger.job_id == 2
     stage.end(stage.sim.world.jobs[2])
     assert await task.fire(third) == 2
+
+
+async def test_a_refused_start_leaves_nothing_to_be_found_by_the_retry(task: Task, stage: Any) -> None:
+    stage.sim.add_fault(Fault(kind="status", status=403, route="POST /jobs", count=1))
+    with pytest.raises(AirflowException, match="403"):
+        await task.attempt()
+    stage.end(stage.start())
+    assert (await task.attempt()).trigger.job_id == 2
+
+
+async def test_a_start_without_response_is_asked_for_by_the_retry(task: Task, stage: Any) -> None:
+    task.values["timeout"] = 3
+    stage.sim.add_fault(Fault(kind="reset", after=True, route="POST /jobs", count=1))
+    # The snapshot before the start is answered.
+    stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.1)
+    before = stage.requests("GET /jobs")
+
+    async def fail_lists() -> None:
+        await stage.until(lambda: stage.requests("GET /jobs") > before)
+        stage.sim.add_fault(Fault(kind="status", status=403, route="GET /jobs"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(fail_lists)
+        with pytest.raises(AirflowException, match="whether a job runs is not known"):
+            await task.attempt()
+    stage.sim.faults.clear()
+    task.values["timeout"] = 60
+    assert await task.attempt() == 1
+    assert stage.requests("POST /jobs") == 1
+
+
+async def attached(stage: Any, **values: Any) -> tuple[Task, Any]:
+    """A task that waits for another's job."""
+    task = Task(stage=stage, values={"deferrable": True} | values)
+    stage.start()
+    deferred = await task.attempt()
+    assert (deferred.trigger.job_id, deferred.trigger.owned) == (1, False)
+    return task, deferred
+
+
+@pytest.mark.parametrize("values", [{"timeout": 0.2, "cancel_on_timeout": True}, {"execution_timeout": 0.2}])
+async def test_a_time_out_of_a_task_that_attached_leaves_the_job_to_its_owner(stage: Any, values: Any) -> None:
+    if "execution_timeout" in values:
+        values = {"execution_timeout": timedelta(seconds=values["execution_timeout"])}
+    task, deferred = await attached(stage, **values)
+    with pytest.raises(AirflowException, match="not this task's own, so it goes on"):
+        await task.fire(deferred)
+    assert stage.sim.world.jobs[1].status == "running"
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+async def test_a_task_that_attached_and_is_ended_leaves_the_job_to_its_owner(stage: Any, cleared: bool) -> None:
+    task, deferred = await attached(stage)
+    await deferred.trigger.on_kill()
+    again = await task.attempt(cleared=cleared)
+    assert (again.trigger.job_id, again.trigger.owned) == (1, False)
+    assert stage.requests("DELETE /jobs/{id}") == 0
+
+
+async def test_an_attached_job_that_its_owner_cancels_fails_the_task_not_for_good(stage: Any) -> None:
+    task, deferred = await attached(stage)
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    with pytest.raises(AirflowException, match="a retry starts another") as info:
+        await task.fire(deferred)
+    assert not isinstance(info.value, AirflowFailException)
+    again = await task.attempt(after=30)
+    assert (again.trigger.job_id, again.trigger.owned) == (2, True)
+
+
+async def test_the_owner_heeds_a_person_who_cancels_the_job_that_another_task_attached_to(stage: Any) -> None:
+    owner = Task(stage=stage, values={"deferrable": True})
+    waiting = await owner.attempt()
+    other = Task(stage=stage, values={"deferrable": True})
+    await other.attempt()
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    with pytest.raises(AirflowFailException):
+        await owner.fire(waiting)
+
+
+async def test_a_job_that_airbyte_cancels_in_its_queue_is_retried_like_a_failure(task: Task, stage: Any) -> None:
+    stage.sim.world.connections[stage.connection_id].script = Script.hanging("queued")
+    deferred = await task.attempt()
+    waiting = stage.firing(deferred.trigger)
+    await stage.waited_for()
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    event = await waiting
+    with pytest.raises(AirflowException, match="never left Airbyte's queue") as info:
+        await task.execute(deferred.method_name, event=event)
+    assert not isinstance(info.value, AirflowFailException)
+    assert (await task.attempt(after=30)).trigger.job_id == 2
 
 
 async def test_a_cleared_task_that_does_not_cancel_goes_on_with_the_job(task: Task, stage: Any) -> None:
@@ -292,7 +426,7 @@ async def test_a_retry_that_airflow_3_0_begins_where_the_try_before_ended_begins
     stage.end(stage.sim.world.jobs[1], "failed")
     event = await stage.fire(deferred.trigger)
     task.ti = TaskInstance(2, task.ti.max_tries)
-    again = await task.execute(deferred.method_name, event=event, **deferred.kwargs)
+    again = await task.execute(deferred.method_name, event=event, **deferred.kwargs or {})
     assert again.trigger.job_id == 2
 
 
@@ -359,6 +493,7 @@ async def test_what_can_not_be_meant_is_refused_when_the_dag_is_parsed(values: d
 async def test_other_job_types(stage: Any, job_type: str) -> None:
     task = Task(stage=stage, values={"job_type": job_type, "deferrable": True})
     deferred = await task.attempt()
-    assert stage.sim.world.jobs[1].type == job_type
+    # As Airbyte reports either.
+    assert stage.sim.world.jobs[1].type == "reset"
     stage.end(stage.sim.world.jobs[1])
     assert await task.fire(deferred) == 1

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -13,11 +14,12 @@ import pytest
 from airflow.sdk import Asset
 from airflow.triggers.base import StartTriggerArgs, TaskSuccessEvent, TriggerEvent
 
+from airbyte_events.events import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 
 
 @dataclass
@@ -85,12 +87,73 @@ async def test_begun_again_elsewhere_it_goes_on_with_the_job(stage: Any, ti: Tas
     assert stage.requests("POST /jobs") == 1
 
 
-async def test_begun_again_after_the_job_has_ended_it_tells_that_end(stage: Any, ti: TaskInstance) -> None:
-    job = stage.start()
+async def test_begun_again_after_its_job_has_completed_it_fires_for_that(stage: Any, ti: TaskInstance) -> None:
+    first = stage.firing(starting(stage, ti))
+    job = await stage.job()
+    await stage.waited_for()
+    first.cancel()
     stage.end(job, "failed")
+    stage.end(stage.start())
     told = await stage.fire(starting(stage, ti))
-    assert (told["status"], told["job_id"]) == ("error", job.id)
+    assert (told["status"], told["job_id"], told["owned"]) == ("error", job.id, True)
+    assert stage.requests("POST /jobs") == 1
+
+
+async def test_begun_again_while_the_job_was_asked_for_it_goes_on_with_it(stage: Any, ti: TaskInstance) -> None:
+    stage.sim.add_fault(Fault(kind="slow", delay=5, route="POST /jobs"))
+    first = stage.firing(starting(stage, ti))
+    job = await stage.job()
+    first.cancel()
+    second = stage.firing(starting(stage, ti))
+    await stage.waited_for()
+    stage.end(job)
+    told = await second
+    assert (told["job_id"], told["owned"]) == (job.id, True)
+
+
+@pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
+async def test_a_job_that_completed_before_the_task_began_is_not_its_own(
+    stage: Any, ti: TaskInstance, end: str
+) -> None:
+    """However long ago Airflow prepared the task: with its run, before what it depends on."""
+    ti.id = uuid.UUID(int=int((time.time() - 3600) * 1000) << 80 | 7 << 76 | 2 << 62)
+    stage.end(stage.start(), end)
+    waiting = stage.firing(starting(stage, ti))
+    stage.end(await stage.job(2))
+    told = await waiting
+    assert (told["status"], told["job_id"]) == ("success", 2)
+
+
+async def test_a_job_that_was_there_before_is_attached_to_and_never_cancelled(
+    stage: Any, ti: TaskInstance, task_states: Any
+) -> None:
+    job = stage.start()
+    trigger = starting(stage, ti)
+    waiting = stage.firing(trigger)
+    await stage.waited_for()
+    task_states.state = "failed"
+    waiting.cancel()
+    await trigger.on_kill()
+    assert job.status == "running"
+    assert stage.requests("POST /jobs") == stage.requests("DELETE /jobs/{id}") == 0
+
+
+async def test_what_can_not_be_written_down_is_not_started_in_the_triggerer(
+    stage: Any, ti: TaskInstance, task_states: Any
+) -> None:
+    task_states.stores = False
+    assert (await stage.fire(starting(stage, ti)))["begin"] is True
     assert stage.requests("POST /jobs") == 0
+
+
+async def test_deadlines_count_from_when_the_task_began_whatever_the_job_is_older(stage: Any, ti: TaskInstance) -> None:
+    stage.sim.world.start_job(
+        stage.sim.world.connections[stage.connection_id], created_at=utcnow() - timedelta(hours=2)
+    )
+    waiting = stage.firing(starting(stage, ti, timeout=60, execution_timeout=60))
+    await stage.waited_for()
+    stage.end(stage.sim.world.jobs[1])
+    assert (await waiting)["status"] == "success"
 
 
 async def test_a_retry_begins_in_a_worker(stage: Any, ti: TaskInstance) -> None:

@@ -77,6 +77,7 @@ def test_what_airflow_stores_names_connections_and_holds_nothing_of_them() -> No
         "cancel_on_kill",
         "end_from_trigger",
         "min_records",
+        "owned",
         "began",
         "try_number",
     }
