@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airbyte_events import wire
+from airbyte_events.confirmation import PRECISION, Received, ranked
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
 from airbyte_events.feed import Feed
@@ -140,7 +141,10 @@ class API:
         if (state := (await self._store.states([ref])).get(ref)) is None:
             return _refuse(404, f"nothing is known of job {ref}")
         history = await self._store.history(ref)
-        announcement = (await self._store.announcements([ref])).get(ref)
+        since = state.finished_at and state.finished_at - PRECISION
+        announcements = (await self._store.announcements({ref: since})).get(ref, [])
+        best = ranked(map(Received.of, announcements), state)
+        announcement = next((each for each in announcements if best and each.id == best[0].id), None)
         return JSONResponse(
             {
                 "job": state.data(),

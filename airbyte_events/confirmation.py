@@ -1,13 +1,32 @@
-"""What the API says of a job, as an event, and what a webhook adds to it once both agree."""
+"""What the API says of a job, as an event, and what a webhook adds to it where the API leaves room for that.
+
+Whoever knows the webhook's URL writes notifications. The API's values count wherever it has any; what a notification
+alone says is taken if nothing in it contradicts the API, and is marked as unconfirmed. Of several notifications of a
+job the one that agrees best with the API is taken, whichever came first or last.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from airbyte_events.airbyte import Job
-from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin, same_job, utcnow
-from airbyte_events.notifications import Notification
+from airbyte_events.events import (
+    PUSHED_JOB_TYPES,
+    JobEvent,
+    JobRef,
+    JobStatus,
+    Origin,
+    annotate,
+    is_job,
+    same_job,
+    utcnow,
+)
+from airbyte_events.notifications import Notification, reread
+from airbyte_events.store import StoredNotification
 
 
 def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
@@ -36,29 +55,161 @@ def is_news(known: JobEvent | None, observed: JobEvent) -> bool:
     return known is None or known.status is not observed.status or not same_job(known, observed)
 
 
-def agree(event: JobEvent | None, told: Notification) -> bool:
-    """Whether the API says what the notification does."""
-    return event is not None and told.expected_status is event.status
-
-
 def announceable(event: JobEvent) -> bool:
     """Whether Airbyte sends a webhook for it, where it has been told to."""
     return event.job_type in PUSHED_JOB_TYPES and event.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
-def enriched(event: JobEvent, told: Notification | None) -> JobEvent:
-    """Add what a notification knows."""
-    if told is None:
-        return event
-    return replace(
-        event,
-        workspace_id=told.workspace_id,
-        started_at=event.started_at or told.started_at,
-        finished_at=told.finished_at or event.finished_at,
-        records=event.records if told.records is None else told.records,
-        bytes=event.bytes if told.bytes is None else told.bytes,
-        duration_seconds=event.duration_seconds if event.duration_seconds is not None else told.duration_seconds,
-        error=told.error if event.status is JobStatus.FAILED else None,
-        names=told.names,
-        url=told.url,
+PRECISION = timedelta(seconds=2)
+"""Airbyte tells times in whole seconds, cut or rounded."""
+
+_CLOCKS = timedelta(minutes=1)
+"""So far the listener's clock may be behind Airbyte's, where a notification has no time of Airbyte's in it."""
+
+_UPDATED = timedelta(minutes=1)
+"""So long after its end Airbyte may touch a job again, which moves the time that the API has for its end."""
+
+
+def may_be_of(event: JobEvent, told: Notification, received_at: datetime) -> bool:
+    """Return whether a notification can be true of a job in the state that the API reports.
+
+    It claims the same end, of the same connection, at the same time, and its times lie within the job's life.
+
+    :param received_at: when it came, by the listener's clock.
+    """
+    if told.expected_status is not event.status or not is_job(event, connection_id=told.connection_id, started_at=None):
+        return False
+    if event.started_at is not None:
+        earliest = event.started_at - PRECISION
+        if any(moment < earliest for moment in (told.started_at, told.finished_at) if moment is not None):
+            return False
+        if told.finished_at is None and received_at < event.started_at - _CLOCKS:
+            return False
+    if event.finished_at is not None and (told.finished_at or received_at + _CLOCKS) < event.finished_at - _UPDATED:
+        return False
+    latest = (event.finished_at or received_at) + PRECISION
+    return all(moment <= latest for moment in (told.started_at, told.finished_at) if moment is not None)
+
+
+class Received(NamedTuple):
+    """A notification as it was received.
+
+    :param id: its id in the inbox.
+    :param received_at: when, by the listener's clock.
+    """
+
+    id: int
+    received_at: datetime
+    notification: Notification
+
+    @classmethod
+    def of(cls, stored: StoredNotification) -> Received:
+        """Read one of the inbox."""
+        return cls(stored.id, stored.received_at, reread(stored.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Witnesses:
+    """The notifications that may be true of a job, the one that agrees best with the API first.
+
+    :param event: what the API reports.
+    :param airbyte_url: where the API is: links to another site than Airbyte's are not taken.
+    """
+
+    event: JobEvent
+    told: Sequence[Notification]
+    airbyte_url: str
+
+    @classmethod
+    def among(cls, received: Iterable[Received], event: JobEvent, airbyte_url: str) -> Witnesses:
+        """Choose among what was received for the job's number."""
+        return cls(event, [each.notification for each in ranked(received, event)], airbyte_url)
+
+    def enriched(self) -> JobEvent:
+        """Return what the API reports, with what the best of them adds."""
+        return self._with(self.told[0]) if self.told else self.event
+
+    def improve(self, known: JobEvent) -> bool:
+        """Return whether :meth:`enriched` adds to what is known of the job, or is better than that.
+
+        What is known unconfirmed gives way if the notification that said it is at hand, and agrees less; and to one
+        that agrees in all that the API says, counts included, which a stranger can't know.
+        """
+        if not self.told:
+            return False
+        sources = (self._with(told) for told in self.told)
+        if _agreement(self.event, self.told[0]) == _WHOLE or any(
+            all(getattr(each, name) == getattr(known, name) for name in known.unconfirmed) for each in sources
+        ):
+            return annotate(known, self.enriched()) != known
+        return False
+
+    def _with(self, told: Notification) -> JobEvent:
+        brought = {
+            "workspace_id": told.workspace_id,
+            "finished_at": told.finished_at,
+            "records": told.records,
+            "bytes": told.bytes,
+            "duration_seconds": told.duration_seconds,
+            "error": told.error if self.event.status is JobStatus.FAILED else None,
+            "names": told.names,
+            "url": told.url if told.url and _is_page_of(told.url, self.event, self.airbyte_url) else None,
+        }
+        taken: dict[str, Any] = {
+            name: value
+            for name, value in brought.items()
+            if value not in (None, {}) and getattr(self.event, name) in (None, {})
+        }
+        return replace(self.event, **taken, unconfirmed=self.event.unconfirmed | taken.keys())
+
+
+def ranked(received: Iterable[Received], event: JobEvent) -> list[Received]:
+    """Return those that may be true of a job, the one that agrees best with what the API reports first.
+
+    Among equals it is the first that came after the job's end.
+    """
+
+    def rank(each: Received) -> tuple[int, bool, datetime]:
+        early = event.finished_at is not None and each.received_at < event.finished_at - PRECISION
+        return -_agreement(event, each.notification), early, each.received_at
+
+    return sorted((each for each in received if may_be_of(event, each.notification, each.received_at)), key=rank)
+
+
+_WHOLE = 6
+
+
+def _agreement(event: JobEvent, told: Notification) -> int:
+    """In how much a notification that does not contradict the API agrees with it, up to :data:`_WHOLE`."""
+    return sum(
+        [
+            told.connection_id is not None,
+            told.started_at is not None,
+            2 * _near(told.finished_at, event.finished_at),
+            told.records is not None and told.records == event.records,
+            told.bytes is not None and told.bytes == event.bytes,
+        ]
     )
+
+
+def _near(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and other is not None and abs(one - other) <= PRECISION
+
+
+def _is_page_of(url: str, event: JobEvent, airbyte_url: str) -> bool:
+    """Whether an address can be the page of the job's connection: it names that, on Airbyte's own site.
+
+    Where the API's address is one that people can't be sent to (a cluster's service, an IP address), the site is not
+    known, and the connection's id has to do.
+    """
+    page, own = urlsplit(url), urlsplit(airbyte_url).hostname or ""
+    if event.connection_id is not None and f"/connections/{event.connection_id}".lower() not in page.path.lower():
+        return False
+    labels = own.split(".")
+    if len(labels) < 2 or labels[-1].isdigit() or ":" in own or labels[-1] in _PRIVATE:
+        return True
+    return (page.hostname or "").split(".")[-2:] == labels[-2:]
+
+
+_PRIVATE = frozenset({"cluster", "internal", "local", "localhost", "svc"})
+"""The last labels of names that only a cluster or a private network knows."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 
 import anyio
 
+from airbyte_events.confirmation import Received, may_be_of
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import JobEvent, JobRef, Origin, utcnow
 from airbyte_events.monitor import BURST, Monitor
-from airbyte_events.notifications import Notification, parse
 from airbyte_events.pauses import pause
 from airbyte_events.store import EventStore, Outcome, StoredNotification
 from airbyte_events.tracing import record
@@ -128,8 +128,8 @@ class Inbox:
 
     async def _confirm(self, pending: list[StoredNotification]) -> dict[int, Outcome]:
         """What became of each of them; one that Airbyte could not be asked about is left out."""
-        told = [(stored, parse(stored.body)) for stored in pending]
-        by_job = {notification.job_id: notification for _, notification in told if notification.job_id is not None}
+        told = list(map(Received.of, pending))
+        by_job = _by_job(told)
         states: dict[int, JobEvent | None] = {}
         looked = False
         try:
@@ -138,7 +138,7 @@ class Inbox:
         except AirbyteError as exc:
             logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
         try:
-            if any(notification.job_id is None for _, notification in told):
+            if sum(map(len, by_job.values())) < len(told):
                 # Old releases do not name the job: something ended, and a look finds what.
                 await self._monitor.look_for_webhooks()
                 looked = True
@@ -147,13 +147,11 @@ class Inbox:
         if states or looked:
             self._answered_at = utcnow()
         outcomes = {}
-        for stored, notification in told:
-            if notification.job_id is None and looked:
-                outcomes[stored.id] = Outcome.CONFIRMED
-            elif notification.job_id is not None and notification.job_id in states:
-                outcomes[stored.id] = _judge(notification, states[notification.job_id])
-            elif stored.received_at + self._give_up_after < self._answered_at:
-                outcomes[stored.id] = Outcome.UNCONFIRMED
+        for each in told:
+            if (outcome := _judge(each, states, looked=looked)) is not None:
+                outcomes[each.id] = outcome
+            elif each.received_at + self._give_up_after < self._answered_at:
+                outcomes[each.id] = Outcome.UNCONFIRMED
         return outcomes
 
 
@@ -172,7 +170,23 @@ def _tell(stored: StoredNotification, outcome: Outcome) -> None:
         record("confirm", ref, stored.received_at, outcome=outcome.value, notification=stored.id)
 
 
-def _judge(notification: Notification, state: JobEvent | None) -> Outcome:
-    if state is None:
+def _by_job(received: Iterable[Received]) -> dict[int, list[Received]]:
+    found: dict[int, list[Received]] = {}
+    for each in received:
+        if each.notification.job_id is not None:
+            found.setdefault(each.notification.job_id, []).append(each)
+    return found
+
+
+def _judge(received: Received, states: Mapping[int, JobEvent | None], *, looked: bool) -> Outcome | None:
+    """What became of it, if Airbyte could be asked."""
+    told = received.notification
+    if told.job_id is None:
+        return Outcome.CONFIRMED if looked else None
+    if told.job_id not in states:
+        return None
+    if told.expected_status is None:
+        return Outcome.IGNORED
+    if (state := states[told.job_id]) is None:
         return Outcome.UNKNOWN_JOB
-    return Outcome.CONFIRMED if state.status is notification.expected_status else Outcome.UNCONFIRMED
+    return Outcome.CONFIRMED if may_be_of(state, told, received.received_at) else Outcome.UNCONFIRMED

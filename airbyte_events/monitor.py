@@ -18,7 +18,7 @@ import anyio
 
 from airbyte_events.airbyte import PAGE, AirbyteClient, Job, charged, says_unknown
 from airbyte_events.allowance import Allowance
-from airbyte_events.confirmation import agree, announceable, enriched, event_of, is_news
+from airbyte_events.confirmation import PRECISION, Received, Witnesses, announceable, event_of, is_news
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import (
     NEWS,
@@ -31,7 +31,6 @@ from airbyte_events.events import (
     parse_time,
     utcnow,
 )
-from airbyte_events.notifications import Notification, parse
 from airbyte_events.priority_limiter import PriorityLimiter
 from airbyte_events.store import EventStore, Lease
 from airbyte_events.watches import Watches
@@ -72,6 +71,9 @@ FAILURES = 8
 webhooks wait."""
 
 _SECOND = timedelta(seconds=1)  # webhooks tell ends in whole seconds
+
+_WITNESSED_AT_ONCE = 5
+"""Jobs whose notifications are read together: two dozen of each, and one may have half a megabyte."""
 
 _CONCURRENT_READS = 4  # Airbyte serves five requests of the public API at a time: one is left to others
 
@@ -181,7 +183,7 @@ class Monitor:
         self,
         job_ids: Collection[int],
         origin: Origin,
-        notifications: Mapping[int, Notification] | None = None,
+        notifications: Mapping[int, Sequence[Received]] | None = None,
     ) -> dict[int, JobEvent | None]:
         """Ask the API about these jobs now, many of them by one look.
 
@@ -199,7 +201,7 @@ class Monitor:
             return await self._confirm(origins, told, bounded=True)
 
     async def _confirm(
-        self, origins: Mapping[int, Origin], told: Mapping[int, Notification], *, bounded: bool
+        self, origins: Mapping[int, Origin], told: Mapping[int, Sequence[Received]], *, bounded: bool
     ) -> dict[int, JobEvent | None]:
         missing = set(origins)
         looked = False
@@ -242,7 +244,7 @@ class Monitor:
         async with self._looking:
             started = utcnow()
             since = await self._begin(started)
-            why: tuple[Mapping[int, Origin], Mapping[int, Notification]] = origins or {}, {}
+            why: tuple[Mapping[int, Origin], Mapping[int, Sequence[Received]]] = origins or {}, {}
             found, served_at = await self._take_in_since(since, started, *why)
             if served_at < since:
                 # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
@@ -284,7 +286,7 @@ class Monitor:
         await self._store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self._lease)
 
     async def _look_beside(
-        self, origins: Mapping[int, Origin], notifications: Mapping[int, Notification], pages: int | None
+        self, origins: Mapping[int, Origin], notifications: Mapping[int, Sequence[Received]], pages: int | None
     ) -> set[int]:
         """Look for these jobs: no further back than to the first end that webhooks told of, if they told of each.
 
@@ -294,8 +296,8 @@ class Monitor:
             return await self.look(origins)
         now = utcnow()
         since = await self._begin(now)
-        ends = [notifications[job_id].finished_at for job_id in origins if job_id in notifications]
-        known = [end for end in ends if end is not None]
+        ends = [[each.notification.finished_at for each in notifications.get(job_id, ())] for job_id in origins]
+        known = [min(some) for each in ends if (some := [end for end in each if end is not None])]
         # An end of years ago, which anybody can write who knows the webhooks' URL, would have all jobs listed.
         if known and len(known) == len(origins):
             since = max(since, min(known)) - _SECOND
@@ -308,7 +310,7 @@ class Monitor:
         since: datetime,
         started: datetime,
         origins: Mapping[int, Origin],
-        notifications: Mapping[int, Notification],
+        notifications: Mapping[int, Sequence[Received]],
         pages: int | None = None,
     ) -> tuple[set[int], datetime]:
         """Take in what has changed since, page by page: what was read is kept though the next page is never had.
@@ -340,7 +342,7 @@ class Monitor:
         self,
         job_ids: Iterable[int],
         origins: Mapping[int, Origin] | None = None,
-        notifications: Mapping[int, Notification] | None = None,
+        notifications: Mapping[int, Sequence[Received]] | None = None,
     ) -> dict[int, Job | None]:
         """Ask for these jobs one by one, a few at a time, and each once, in any order.
 
@@ -389,7 +391,7 @@ class Monitor:
         return list(states.values())
 
     async def _absorb(
-        self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Notification]
+        self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Sequence[Received]]
     ) -> None:
         answered = list(jobs)
         for start in range(0, len(answered), TOGETHER):
@@ -400,7 +402,9 @@ class Monitor:
             await self._reconcile(observed, notifications)
             self.watches.see(observed.values(), asked=True)
 
-    async def _reconcile(self, answered: Mapping[JobRef, JobEvent], notifications: Mapping[int, Notification]) -> None:
+    async def _reconcile(
+        self, answered: Mapping[JobRef, JobEvent], notifications: Mapping[int, Sequence[Received]]
+    ) -> None:
         known = await self._store.states(answered)
         # Looks overlap: most of what they tell was told before.
         observed = {
@@ -410,28 +414,41 @@ class Monitor:
         }
         if not observed:
             return
-        ended = {ref for ref, event in observed.items() if event.terminal and is_news(known.get(ref), event)}
-        told = {JobRef(self.instance, job_id): notification for job_id, notification in notifications.items()}
-        missing = [ref for ref in ended if ref not in told]
-        if missing:
-            announcements = await self._store.announcements(missing)
-            told |= {ref: parse(stored.body) for ref, stored in announcements.items()}
-        # What the API does not say, too, is nobody's word.
-        told = {ref: notification for ref, notification in told.items() if agree(observed.get(ref), notification)}
-        events = [enriched(event, told.get(ref)) for ref, event in observed.items()]
+        told = await self._witnesses([event for event in observed.values() if event.terminal], notifications)
+        events = [told[ref].enriched() if ref in told else event for ref, event in observed.items()]
         verdicts = await self._store.append(events, lease=self._lease)
         self._count(events, verdicts, told)
-        repeats = [
+        better = [
             event
             for event, verdict in zip(events, verdicts, strict=True)
-            if verdict is Verdict.REPEAT and event.terminal and event.ref in told
+            if verdict is Verdict.REPEAT
+            and event.ref in told
+            and (state := known.get(event.ref)) is not None
+            and told[event.ref].improve(state)
         ]
-        if repeats:
-            await self._store.annotate(repeats)
+        if better:
+            await self._store.annotate(better)
 
-    def _count(
-        self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], told: Mapping[JobRef, Notification]
-    ) -> None:
+    async def _witnesses(
+        self, ended: Sequence[JobEvent], notifications: Mapping[int, Sequence[Received]]
+    ) -> dict[JobRef, Witnesses]:
+        """Return what notifications add to these ends, for those of which there is one that can be true.
+
+        :param notifications: those that came just now: they may be more than the store finds.
+        """
+        found: dict[JobRef, Witnesses] = {}
+        for start in range(0, len(ended), _WITNESSED_AT_ONCE):
+            some = {event.ref: event for event in ended[start : start + _WITNESSED_AT_ONCE]}
+            since = {ref: event.finished_at and event.finished_at - PRECISION for ref, event in some.items()}
+            kept = await self._store.announcements(since)
+            for ref, event in some.items():
+                received = [*map(Received.of, kept.get(ref, ())), *notifications.get(ref.job_id, ())]
+                witnesses = Witnesses.among(received, event, self.airbyte.url)
+                if witnesses.told:
+                    found[ref] = witnesses
+        return found
+
+    def _count(self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], told: Collection[JobRef]) -> None:
         for event, verdict in zip(events, verdicts, strict=True):
             if verdict is Verdict.CONTRADICTION:
                 # Looks overlap, and a webhook may have told it, too.

@@ -38,6 +38,13 @@ class NotificationKind(str, Enum):
     UNKNOWN = "unknown"
 
 
+LONGEST_REASON = 10_000
+"""Characters of a failure's reason that are taken; Airbyte's may have 50,000, and the inbox keeps them all."""
+
+LONGEST_NAME = 500
+LONGEST_URL = 2_000
+LONGEST_WORD = 100
+
 _EXPECTED = {NotificationKind.SUCCESS: JobStatus.SUCCEEDED, NotificationKind.FAILURE: JobStatus.FAILED}
 
 
@@ -116,6 +123,14 @@ def parse(body: bytes) -> Notification:
     )
 
 
+def reread(body: bytes) -> Notification:
+    """Read a body that was stored; what can't be read any more is of an unknown kind."""
+    try:
+        return parse(body)
+    except NotificationError:
+        return Notification(kind=NotificationKind.UNKNOWN)
+
+
 _TEST_TAG = "THIS IS A TEST NOTIFICATION"
 
 _TITLES = (
@@ -192,7 +207,7 @@ def _split_tags(text: str) -> tuple[list[str], str]:
 
 
 def _id(data: dict[str, Any], noun: str) -> str | None:
-    return wire.text(wire.mapping(data.get(noun)).get("id"))
+    return wire.text(wire.mapping(data.get(noun)).get("id"), LONGEST_WORD)
 
 
 _UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
@@ -217,7 +232,8 @@ def _job_id_in(message: str) -> int | None:
 def _names(data: dict[str, Any], link_name: str | None) -> dict[str, str]:
     names = {}
     for noun in NAMED:
-        name = wire.text(wire.mapping(data.get(noun)).get("name")) or (link_name if noun == "connection" else None)
+        name = wire.text(wire.mapping(data.get(noun)).get("name"), LONGEST_NAME)
+        name = name or (link_name if noun == "connection" else None)
         if name:
             names[noun] = name
     return names
@@ -233,7 +249,7 @@ def _link(title: str) -> tuple[str | None, str | None]:
         return None, None
     # Airbyte itself writes an ampersand as "$amp;".
     name = match[2].replace("&lt;", "<").replace("&gt;", ">").replace("$amp;", "&").replace("&amp;", "&")
-    return _page(match[1]), wire.text(name)
+    return _page(match[1]), wire.text(name, LONGEST_NAME)
 
 
 def _last_url(message: str) -> str | None:
@@ -244,7 +260,7 @@ def _last_url(message: str) -> str | None:
 def _page(value: object) -> str | None:
     """An address that is safe to show as a link: http or https, no user information."""
     url = wire.text(value)
-    if url is None or re.search(r"[\x00-\x20\x7f<>\"]", url):
+    if url is None or len(url) > LONGEST_URL or re.search(r"[\x00-\x20\x7f<>\"]", url):
         return None
     try:
         parts = urlsplit(url)
@@ -255,8 +271,8 @@ def _page(value: object) -> str | None:
 
 def _error(data: dict[str, Any]) -> JobError | None:
     error = JobError(
-        message=wire.text(data.get("errorMessage")),
-        type=wire.text(data.get("errorType")),
-        origin=wire.text(data.get("errorOrigin")),
+        message=wire.text(data.get("errorMessage"), LONGEST_REASON),
+        type=wire.text(data.get("errorType"), LONGEST_WORD),
+        origin=wire.text(data.get("errorOrigin"), LONGEST_WORD),
     )
     return None if error == JobError(message=None) else error

@@ -60,11 +60,17 @@ def mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def text(value: object) -> str | None:
-    """The text without surrounding space; None if nothing is left."""
+def text(value: object, most: int | None = None) -> str | None:
+    """Return the text without surrounding space; None if nothing is left.
+
+    :param most: characters; a longer text is cut, and ends in an ellipsis.
+    """
     if not isinstance(value, str):
         return None
-    return value.replace("\0", "").encode(errors="replace").decode().strip() or None
+    found = value.replace("\0", "").encode(errors="replace").decode().strip()
+    if most is not None and len(found) > most:
+        found = found[: most - 1] + "…"
+    return found or None
 
 
 def whole(value: object, least: int = 0) -> int | None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "ANNOUNCEMENTS",
     "ANNOUNCING_KINDS",
     "Attempt",
     "Delivery",
@@ -156,8 +157,14 @@ class EventStore(ABC):
         """The inbox, newest first: those whose id is below ``before``."""
 
     @abstractmethod
-    async def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
-        """The newest success or failure notification of each of these jobs that has one."""
+    async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
+        """Return the success and failure notifications of each of these jobs that has any, by id.
+
+        Of many, :data:`ANNOUNCEMENTS` each: the first, the last, and the first that were received from a time on. So
+        whoever sends any number of them before the job's end, after it, or both, hides none that came with it.
+
+        :param refs: the jobs, each with that time.
+        """
 
     @abstractmethod
     async def recall(self, key: str) -> str | None:
@@ -275,3 +282,6 @@ class EventStore(ABC):
 
 ANNOUNCING_KINDS = ("success", "failure")
 """The kinds of notification that tell of a job's end."""
+
+ANNOUNCEMENTS = 8
+"""See :meth:`EventStore.announcements`."""

@@ -156,7 +156,7 @@ class MemoryStore(EventStore):
         await anyio.lowlevel.checkpoint()
         return self._inbox.newest(limit, before)
 
-    async def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
+    async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
         await anyio.lowlevel.checkpoint()
         return self._inbox.announcements(refs)
 

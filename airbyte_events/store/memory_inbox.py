@@ -10,6 +10,7 @@ from itertools import islice
 
 from airbyte_events.events import JobRef
 from airbyte_events.store import (
+    ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
     Attempt,
     Delivery,
@@ -104,15 +105,14 @@ class MemoryInbox:
         older = (item for id_, item in reversed(self._items.items()) if before is None or id_ < before)
         return list(islice(older, limit))
 
-    def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
-        wanted = set(refs)
-        return {
-            JobRef(item.instance, item.job_id): item
-            for item in self._items.values()
-            if item.job_id is not None
-            and item.kind in ANNOUNCING_KINDS
-            and JobRef(item.instance, item.job_id) in wanted
-        }
+    def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
+        found: dict[JobRef, list[StoredNotification]] = {}
+        for item in self._items.values():
+            if item.job_id is not None and item.kind in ANNOUNCING_KINDS:
+                ref = JobRef(item.instance, item.job_id)
+                if ref in refs:
+                    found.setdefault(ref, []).append(item)
+        return {ref: _chosen(items, refs[ref]) for ref, items in found.items()}
 
     def due(self, instance: str, but: Collection[str] = ()) -> list[Delivery]:
         """What has to be sent, now or later, to other targets than these, the longest due first."""
@@ -172,6 +172,12 @@ class MemoryInbox:
     def _current(self, deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
         # What became of a notification may be known by now.
         return (replace(each, notification=self._items[each.notification.id]) for each in deliveries)
+
+
+def _chosen(items: list[StoredNotification], since: datetime | None) -> list[StoredNotification]:
+    later = [item for item in items if since is not None and item.received_at >= since]
+    chosen = (*items[:ANNOUNCEMENTS], *items[-ANNOUNCEMENTS:], *later[:ANNOUNCEMENTS])
+    return sorted({item.id: item for item in chosen}.values(), key=lambda item: item.id)
 
 
 def _digest(item: StoredNotification) -> bytes:

@@ -177,7 +177,7 @@ class PostgresStore(EventStore):
         condition = "WHERE id < %s ORDER BY id DESC LIMIT %s"
         return await self._run(lambda c: self._inbox.find(c, condition, _before(before), limit))
 
-    async def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
+    async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
         return await self._run(lambda c: self._inbox.announcements(c, refs))
 
     async def recall(self, key: str) -> str | None:

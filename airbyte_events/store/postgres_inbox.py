@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from airbyte_events.events import JobRef
 from airbyte_events.store import (
+    ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
     Attempt,
     Delivery,
@@ -98,17 +99,29 @@ class Inbox:
             [settled_at, list(outcomes), [outcome.value for outcome in outcomes.values()]],
         )
 
-    async def announcements(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
+    async def announcements(
+        self, connection: Connection, refs: Mapping[JobRef, datetime | None]
+    ) -> dict[JobRef, list[StoredNotification]]:
+        of_job = (
+            f"SELECT id FROM {self._s}.notifications a WHERE (a.instance, a.job_id) = (r.instance, r.job_id)"
+            " AND a.kind = ANY (%s)"
+        )
         found = await self.find(
             connection,
-            "JOIN unnest(%s::text[], %s::bigint[]) r (instance, job_id) USING (instance, job_id) WHERE n.id ="
-            f" (SELECT id FROM {self._s}.notifications a WHERE (a.instance, a.job_id) = (r.instance, r.job_id)"
-            " AND a.kind = ANY (%s) ORDER BY id DESC LIMIT 1)",
+            "WHERE n.id IN (SELECT c.id FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[])"
+            f" r (instance, job_id, since) CROSS JOIN LATERAL (({of_job} ORDER BY id LIMIT %s)"
+            f" UNION ({of_job} ORDER BY id DESC LIMIT %s)"
+            f" UNION ({of_job} AND a.received_at >= r.since ORDER BY id LIMIT %s)) c) ORDER BY n.id",
             [ref.instance for ref in refs],
             [ref.job_id for ref in refs],
-            list(ANNOUNCING_KINDS),
+            list(refs.values()),
+            *(list(ANNOUNCING_KINDS), ANNOUNCEMENTS) * 3,
         )
-        return {JobRef(each.instance, each.job_id): each for each in found if each.job_id is not None}
+        told: dict[JobRef, list[StoredNotification]] = {}
+        for each in found:
+            if each.job_id is not None:
+                told.setdefault(JobRef(each.instance, each.job_id), []).append(each)
+        return told
 
     async def deliveries(self, connection: Connection, condition: str, *values: object) -> list[Delivery]:
         found = await connection.execute(

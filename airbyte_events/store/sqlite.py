@@ -211,7 +211,7 @@ class SQLiteStore(EventStore):
         condition = "WHERE id < ? ORDER BY id DESC LIMIT ?"
         return await self._file.read(lambda c: sqlite_inbox.notifications(c, condition, _before(before), limit))
 
-    async def announcements(self, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
+    async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
         return await self._file.transact(lambda c: sqlite_inbox.announcements(c, refs))
 
     async def recall(self, key: str) -> str | None:

@@ -10,6 +10,7 @@ from typing import Any
 from airbyte_events.errors import StoreError
 from airbyte_events.events import JobRef, format_time, parse_time, utcnow
 from airbyte_events.store import (
+    ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
     Attempt,
     Delivery,
@@ -83,12 +84,20 @@ def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], sett
     return queued
 
 
-def announcements(connection: sqlite3.Connection, refs: Collection[JobRef]) -> dict[JobRef, StoredNotification]:
-    condition = "WHERE instance = ? AND job_id = ? AND kind IN (?, ?) ORDER BY id DESC LIMIT 1"
+def announcements(
+    connection: sqlite3.Connection, refs: Mapping[JobRef, datetime | None]
+) -> dict[JobRef, list[StoredNotification]]:
+    of_job = "SELECT id FROM notifications WHERE instance = ?1 AND job_id = ?2 AND kind IN (?3, ?4)"
+    condition = (
+        f"WHERE id IN (SELECT * FROM ({of_job} ORDER BY id LIMIT ?6))"
+        f" OR id IN (SELECT * FROM ({of_job} ORDER BY id DESC LIMIT ?6))"
+        f" OR id IN (SELECT * FROM ({of_job} AND received_at >= ?5 ORDER BY id LIMIT ?6)) ORDER BY id"
+    )
     found = {}
-    for ref in refs:
-        for newest in notifications(connection, condition, *ref, *ANNOUNCING_KINDS):
-            found[ref] = newest
+    for ref, since in refs.items():
+        told = notifications(connection, condition, *ref, *ANNOUNCING_KINDS, format_time(since), ANNOUNCEMENTS)
+        if told:
+            found[ref] = told
     return found
 
 

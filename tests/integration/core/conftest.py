@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.client import FeedClient
-from airbyte_events.events import Cursor, JobEvent, JobRef, Origin, parse_status, utcnow
+from airbyte_events.events import Cursor, JobEvent, JobRef, Origin, format_time, parse_status, utcnow
 from airbyte_events.hub import Hub
 from airbyte_events.listener import assemble
 from airbyte_events.monitor import Monitor
@@ -368,14 +368,15 @@ async def watched(airbyte: Airbyte, http: httpx.AsyncClient) -> Watched:
 
 
 def body(job_id: int | None, success: bool = True, *, title: str | None = None, **data: Any) -> bytes:
-    """A webhook's body."""
+    """A webhook's body, of a job that was created and ended just now unless it says otherwise."""
+    now = utcnow()
     headline = title or ("Sync completed" if success else "Sync failure occurred")
     about = {
         "workspace": {"id": "w1", "name": "Team"},
         "connection": {"id": CONNECTION, "name": "orders", "url": "https://airbyte.example.com/c/1"},
         "jobId": job_id,
-        "startedAt": "2024-01-01T00:00:00Z",
-        "finishedAt": "2024-01-01T01:00:00Z",
+        "startedAt": format_time(now),
+        "finishedAt": format_time(now),
         "success": success,
         "recordsCommitted": 45,
         "bytesCommitted": 90,
@@ -570,6 +571,7 @@ def make() -> Any:
         listener = Listener
         connection = CONNECTION
         api_token = API_TOKEN
+        webhook_token = WEBHOOK_TOKEN
         secrets = (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN)
 
     return Make

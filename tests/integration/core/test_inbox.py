@@ -62,7 +62,7 @@ class TestConfirming:
         watched.airbyte.put(10)
         stored = await watched.receive(make.body(10, success=False, title=title))
         await inbox_of(watched).confirm_pending()
-        assert await watched.outcome(stored) is Outcome.UNCONFIRMED
+        assert await watched.outcome(stored) is Outcome.IGNORED
         assert await watched.ends(10) == 0
 
     async def test_one_that_names_no_job_makes_a_look(self, watched: Any, make: Any) -> None:

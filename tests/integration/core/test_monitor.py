@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from airbyte_events.airbyte import Credentials
+from airbyte_events.confirmation import Received
 from airbyte_events.errors import AirbyteError, AirbyteUnreachable, ServerError
 from airbyte_events.events import JobRef, JobStatus, Origin, utcnow
 from airbyte_events.monitor import FAILURES, Monitor
-from airbyte_events.notifications import parse
 from airbyte_events.store.memory import MemoryStore
 
 from .conftest import client_of
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.anyio
 
 async def hint(watched: Any, body: bytes) -> Any:
     """Confirm a notification alone, as the inbox does."""
-    notification = parse(body)
-    told = {notification.job_id: notification}
-    return (await watched.monitor.confirm(told, Origin.WEBHOOK, told)).get(notification.job_id)
+    received = Received.of(await watched.receive(body))
+    told = {received.notification.job_id: [received]}
+    return (await watched.monitor.confirm(told, Origin.WEBHOOK, told)).get(received.notification.job_id)
 
 
 class TestConfirming:
@@ -73,9 +73,9 @@ class TestConfirming:
         assert (watched.monitor.counters.announced, watched.monitor.counters.missed) == (0, 3)
 
     async def test_a_burst_of_hints_is_one_list(self, watched: Any, make: Any) -> None:
-        told = {job_id: parse(make.body(job_id)) for job_id in range(1, 41)}
-        for job_id in told:
+        for job_id in range(1, 41):
             watched.airbyte.put(job_id, "succeeded")
+        told = {job_id: [Received.of(await watched.receive(make.body(job_id)))] for job_id in range(1, 41)}
 
         states = await watched.monitor.confirm(told, Origin.WEBHOOK, told)
 

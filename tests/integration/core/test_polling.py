@@ -7,10 +7,10 @@ from typing import Any
 import anyio
 import pytest
 
+from airbyte_events.confirmation import Received
 from airbyte_events.errors import AirbyteUnreachable, RateLimited, ServerError
 from airbyte_events.events import Origin
 from airbyte_events.monitor import Monitor
-from airbyte_events.notifications import parse
 from airbyte_events.polling import Poller, Ticks
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +21,7 @@ FAST = Ticks(unproven=0.02, proven=0.02, idle=0.02)
 async def prove_push(watched: Any, make: Any) -> None:
     for job_id in (901, 902, 903):
         watched.airbyte.put(job_id, "succeeded", ago=3600)
-        told = {job_id: parse(make.body(job_id))}
+        told = {job_id: [Received.of(await watched.receive(make.body(job_id, startedAt=None, finishedAt=None)))]}
         await watched.monitor.confirm(told, Origin.WEBHOOK, told)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
-from airbyte_events.store import EventStore, Outcome, Receipt
+from airbyte_events.store import ANNOUNCEMENTS, EventStore, Outcome, Receipt
 from airbyte_events.store.verification import Verification
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
@@ -456,16 +456,32 @@ class TestInbox:
         rest = await store.notifications(before=first[-1].id)
         assert [each.id for each in [*first, *rest]] == ids[::-1]
 
-    async def test_announcements_are_the_newest_of_a_jobs_end(self, store: EventStore) -> None:
-        await received(store, b"1", kind="failure", job_id=1)
-        newest = await received(store, b"2", kind="success", job_id=1)
+    async def test_announcements_are_those_of_a_jobs_end(self, store: EventStore) -> None:
+        first = await received(store, b"1", kind="failure", job_id=1)
+        second = await received(store, b"2", kind="success", job_id=1)
         await received(store, b"3", kind="queued", job_id=1, outcome=Outcome.IGNORED)
         await received(store, b"4", kind="test", job_id=10, outcome=Outcome.IGNORED)
         await received(store, b"5", job_id=1, instance="other")
         refs = [JobRef("default", job_id) for job_id in (1, 2, 10)]
-        found = await store.announcements(refs)
-        assert {ref: each.id for ref, each in found.items()} == {refs[0]: newest}
-        assert await store.announcements([]) == {}
+        found = await store.announcements(dict.fromkeys(refs))
+        assert {ref: [each.id for each in some] for ref, some in found.items()} == {refs[0]: [first, second]}
+        assert await store.announcements({}) == {}
+
+    async def test_of_many_announcements_those_around_a_time_are_told(self, store: EventStore) -> None:
+        before = [
+            await received(store, b"before %d" % number, job_id=1, received_at=NOON - timedelta(seconds=60 - number))
+            for number in range(20)
+        ]
+        true = await received(store, b"true", job_id=1, received_at=NOON)
+        after = [
+            await received(store, b"after %d" % number, job_id=1, received_at=NOON + timedelta(seconds=number + 1))
+            for number in range(20)
+        ]
+        ref, few = JobRef("default", 1), ANNOUNCEMENTS
+        (told,) = (await store.announcements({ref: NOON, JobRef("default", 2): NOON})).values()
+        assert [each.id for each in told] == [*before[:few], true, *after[: few - 1], *after[-few:]]
+        (told,) = (await store.announcements({ref: None})).values()
+        assert [each.id for each in told] == [*before[:few], *after[-few:]]
 
 
 async def test_values_are_remembered(store: EventStore) -> None:
@@ -520,7 +536,7 @@ class TestCancelled:
             lambda: store.pending("default"),
             lambda: store.settle({id_: Outcome.CONFIRMED}, NOON),
             store.notifications,
-            lambda: store.announcements([JobRef("default", 1)]),
+            lambda: store.announcements({JobRef("default", 1): NOON}),
             lambda: store.recall("x"),
             lambda: store.remember("x", "1"),
             store.check,
