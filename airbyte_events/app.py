@@ -32,6 +32,20 @@ connections than that, so that webhooks and the health check find one."""
 
 _DOCUMENT = json.dumps(DOCUMENT, ensure_ascii=False).encode()
 
+
+def requests_for(connections: int) -> int:
+    """How many requests of ``/v1`` may be under way.
+
+    :param connections: how many the server has.
+    """
+    return max(1, min(MOST_REQUESTS, connections // 2))
+
+
+def streams_of(requests: int) -> int:
+    """How many of them may be streams: those are refused first, and who waits for a page or asks for jobs is not."""
+    return max(1, requests - max(1, requests // 15))
+
+
 Readiness = Callable[[], "dict[str, str]"]
 """What is not ready, by part; empty when all is."""
 

@@ -27,6 +27,9 @@ HEARTBEAT_SECONDS = 15.0
 MAX_AGE_SECONDS = 3600.0
 """After so long a stream asks its client to come again, so that clients spread over replicas."""
 
+MOST_STREAMS = 1_400
+"""Streams that are open at a time: fewer than requests may be under way, so that they are refused before all others."""
+
 _BATCH = 200
 
 
@@ -38,6 +41,7 @@ class Feed:
     :param sources: each instance's URL, the CloudEvents ``source``.
     :param heartbeat: seconds between bookmarks.
     :param max_age: seconds that a stream lasts.
+    :param most_streams: see :data:`MOST_STREAMS`.
     """
 
     def __init__(
@@ -48,12 +52,16 @@ class Feed:
         *,
         heartbeat: float = HEARTBEAT_SECONDS,
         max_age: float = MAX_AGE_SECONDS,
+        most_streams: int = MOST_STREAMS,
     ) -> None:
         self.bus = bus
         self.store = store
         self.sources = sources
         self.heartbeat = heartbeat
         self.max_age = max_age
+        self.streams = 0
+        """How many are open."""
+        self._most_streams = most_streams
         self.resets = 0
         """How often a reader was told to read the states again."""
         self._frames: dict[Cursor | None, bytes] = {}
@@ -66,6 +74,8 @@ class Feed:
             after, lost = self._resume(request)
             # HEAD gets the headers of a page, as those of a stream have no end.
             if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
+                if self.streams >= self._most_streams:
+                    return JSONResponse({"error": "too many streams are open"}, 503, {"Retry-After": "5"})
                 return EventStream(self, after, wanted, lost)
             wait = number(request.query_params, "wait", 0.0, least=0, most=60)
             limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
@@ -138,9 +148,13 @@ class EventStream(Response):
         self._lost = lost
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with _while_connected(receive):
-            await self._stream(send, scope.get(ADMITTED, lambda: True))
+        self._feed.streams += 1
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async with _while_connected(receive):
+                await self._stream(send, scope.get(ADMITTED, lambda: True))
+        finally:
+            self._feed.streams -= 1
 
     async def _stream(self, send: Send, admitted: Callable[[], bool]) -> None:
         feed, after = self._feed, self._after

@@ -20,11 +20,11 @@ from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.exchange import Observer
 from airbyte_events.answers import no_cookies
 from airbyte_events.api import API
-from airbyte_events.app import create_app
+from airbyte_events.app import create_app, requests_for, streams_of
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import EventBus
 from airbyte_events.certificate import Certificate
-from airbyte_events.connections import MOST, Bounds
+from airbyte_events.connections import MOST
 from airbyte_events.duties import Duties, Work
 from airbyte_events.ending import on_signal
 from airbyte_events.errors import LeaseLost, SettingsError, StoreError
@@ -39,7 +39,7 @@ from airbyte_events.metrics import Metrics, MetricsPage
 from airbyte_events.polling import Ticks
 from airbyte_events.retention import Retention
 from airbyte_events.rotation import Secrets, credentials_of, digests_of
-from airbyte_events.server import Server, allow_open_files, bind, connections_for, url_of
+from airbyte_events.server import Server, allow_open_files, bind, bounds_for, connections_for, url_of
 from airbyte_events.settings import InstanceSettings, Settings
 from airbyte_events.sources import Sources
 from airbyte_events.status import Status
@@ -119,12 +119,14 @@ async def assemble(
     store: EventStore | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     certificate: Certificate | None = None,
+    connections: int = MOST,
 ) -> AsyncIterator[Listener]:
     """Everything but the server: ``async with assemble(settings) as listener``.
 
     :param store: in place of the one that the settings name.
     :param transport: what Airbyte is asked by; sockets unless given.
     :param certificate: the one that it is served with.
+    :param connections: how many the server has.
     :raises StoreError: if the store can't be opened.
     :raises SettingsError: if it would forward to itself.
     """
@@ -165,7 +167,13 @@ async def assemble(
         receiver = metrics.measured(
             Receiver(store, sources, webhook_tokens, visitors, targets, health.doubt, metrics.commits.observe)
         )
-        feed = Feed(bus, store, {name: each.airbyte.url for name, each in sources.items()})
+        most_requests = requests_for(connections)
+        feed = Feed(
+            bus,
+            store,
+            {name: each.airbyte.url for name, each in sources.items()},
+            most_streams=streams_of(most_requests),
+        )
 
         def unready() -> dict[str, str]:
             faults = {}
@@ -188,6 +196,7 @@ async def assemble(
                 unready,
                 visitors,
                 metrics_tokens=metrics_tokens,
+                most_requests=most_requests,
             ),
             receiver_app=SecurityHeaders(receiver) if apart else None,
             store=store,
@@ -229,11 +238,11 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
         most = connections_for(files, len(bound))
         if most < MOST:
             logger.warning(
-                "%d files may be open, which is enough for %d connections instead of %d: raise it with ulimit -n, or"
-                " LimitNOFILE of a systemd unit",
-                *(files, most, MOST),
+                "%d files may be open, which is enough for %d connections instead of %d, and %d streams: raise it with"
+                " ulimit -n, or LimitNOFILE of a systemd unit",
+                *(files, most, MOST, streams_of(requests_for(most))),
             )
-        anyio.run(_serve, settings, reload, bound, certificate, most)
+        anyio.run(_serve, settings, reload, bound, certificate, files)
     return 0
 
 
@@ -242,16 +251,18 @@ async def _serve(
     reload: Callable[[], Settings],
     bound: list[socket.socket],
     certificate: Certificate | None,
-    most: int,
+    files: int,
 ) -> None:
     # The signals first: one that comes while the store opens ends that.
     with anyio.CancelScope() as opening:
         on_signal(opening.cancel)
-        async with assemble(settings, certificate=certificate) as listener:
+        most = connections_for(files, len(bound))
+        async with assemble(settings, certificate=certificate, connections=most) as listener:
             apps = [listener.app, *([listener.receiver_app] if listener.receiver_app else [])]
             tls = None if certificate is None else certificate.context
             servers = [
-                Server(app, bounds=Bounds(most=most), timeout_graceful_shutdown=DRAIN_SECONDS, tls=tls) for app in apps
+                Server(app, bounds=bounds_for(files, len(bound)), timeout_graceful_shutdown=DRAIN_SECONDS, tls=tls)
+                for app in apps
             ]
 
             def end() -> None:

@@ -25,7 +25,21 @@ HANDSHAKE_SECONDS = 10.0
 """The longest beginning of TLS."""
 
 _OTHER_FILES = 256
-"""The store's, and connections of our own."""
+"""The store's, and connections of our own; a quarter of what may be open where that is less."""
+
+RESERVE = 4
+"""Of so many connections one is for urgent requests alone."""
+
+_ACCEPTED_AT_ONCE = 32
+"""Connections that are accepted in one round of the event loop: more of them are open than may be until each has been
+looked at."""
+
+SENT_BYTES = 64 * 1024
+"""What the system keeps of what was sent over one connection and not read. It would be up to 4 MiB, which the memory
+limit of a container counts."""
+
+_BACKLOG = 2048
+"""Connections that the system keeps until they are accepted."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -42,8 +56,9 @@ def bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, type_, protocol)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
         bound.bind(address)
-        bound.listen(2048)
+        bound.listen(_BACKLOG)
     except OSError:
         bound.close()
         raise
@@ -70,7 +85,16 @@ def connections_for(files: int, servers: int = 1) -> int:
 
     :param files: how many may be open.
     """
-    return max(1, min(MOST, (files - _OTHER_FILES) // (2 * servers)))
+    return max(1, min(MOST, (files - min(_OTHER_FILES, files // 4)) // (2 * servers)))
+
+
+def bounds_for(files: int, servers: int = 1) -> Bounds:
+    """The bounds of each server's connections.
+
+    :param files: how many may be open.
+    """
+    most = connections_for(files, servers)
+    return Bounds(most=most, reserve=most // RESERVE)
 
 
 def url_of(bound: socket.socket, *, scheme: str = "http") -> str:
@@ -120,9 +144,12 @@ class Server(uvicorn.Server):
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {"ssl": self._tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
+        # asyncio takes one number for both: how many are accepted at once, and how many the system keeps.
         self.servers = [
-            await loop.create_server(protocol, sock=each, backlog=self.config.backlog, **tls) for each in sockets or ()
+            await loop.create_server(protocol, sock=each, backlog=_ACCEPTED_AT_ONCE, **tls) for each in sockets or ()
         ]
+        for each in sockets or ():
+            each.listen(_BACKLOG)
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.tls import TLSAttribute
 from pydantic import SecretStr
 
-from airbyte_events.app import MOST_REQUESTS
+from airbyte_events.app import MOST_REQUESTS, requests_for, streams_of
 from airbyte_events.certificate import Certificate
 from airbyte_events.connections import LARGEST_HEAD, MOST, Bounds
 from airbyte_events.errors import SettingsError
@@ -31,7 +32,7 @@ from airbyte_events.headers import SecurityHeaders
 from airbyte_events.limits import REFUSALS_AT_ONCE, AtMost
 from airbyte_events.listener import Listener, assemble
 from airbyte_events.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
-from airbyte_events.server import Server, bind, serving, url_of
+from airbyte_events.server import Server, bind, bounds_for, serving, url_of
 from airbyte_events.settings import InstanceSettings, Settings, StoreLocation, load
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 
@@ -84,7 +85,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def listening(bounds: Bounds | None = None, **given: Any) -> AsyncIterator[Rig]:
+async def listening(bounds: Bounds | None = None, *, connections: int = MOST, **given: Any) -> AsyncIterator[Rig]:
     bounds = bounds or Bounds()
     async with serve_simulator(Simulator()) as sim:
         values: dict[str, Any] = {
@@ -97,7 +98,7 @@ async def listening(bounds: Bounds | None = None, **given: Any) -> AsyncIterator
             "poll_interval_idle": 3600.0,
         }
         async with (
-            assemble(Settings.exactly(**values | given)) as listener,
+            assemble(Settings.exactly(**values | given), connections=connections) as listener,
             serving(listener.app, bounds=bounds, timeout_graceful_shutdown=30) as url,
             httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,
         ):
@@ -109,6 +110,28 @@ async def listening(bounds: Bounds | None = None, **given: Any) -> AsyncIterator
 async def rig() -> AsyncIterator[Rig]:
     async with listening() as rig:
         yield rig
+
+
+LAST = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def open_stream(rig: Rig, stack: contextlib.AsyncExitStack) -> bytes:
+    """Open a stream of events, to be closed with the stack; the beginning of the answer is returned."""
+    stream = await stack.enter_async_context(await rig.connect())
+    token = f"Authorization: Bearer {API_TOKENS[0]}\r\n".encode()
+    await stream.send(b"GET /v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n" + token + b"\r\n")
+    with anyio.fail_after(10):
+        return await stream.receive()
+
+
+async def stall(rig: Rig, stack: contextlib.AsyncExitStack) -> SocketStream:
+    """Ask for much and read nothing, until the server has noticed."""
+    hog = await stack.enter_async_context(await rig.connect())
+    hog.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    before = set(rig.bounds.stalled)
+    await hog.send(100 * b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+    await until(lambda: bool(rig.bounds.stalled.keys() - before))
+    return hog
 
 
 async def until_end(stream: SocketStream) -> bytes:
@@ -524,6 +547,101 @@ class TestManyConnections:
             rig.listener.drain()
             for lines in streams:
                 assert "event: goaway" in [line async for line in lines]
+
+    async def test_the_reserve_is_for_webhooks_and_health(self) -> None:
+        async with listening(Bounds(most=8, reserve=4)) as rig, contextlib.AsyncExitStack() as stack:
+            answers = [await open_stream(rig, stack) for _ in range(5)]
+            assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 4 + [b"HTTP/1.1 503 "]
+            assert b"\r\nretry-after: 5\r\n" in answers[-1].lower()
+            for _ in range(10):
+                assert (await rig.raw(b"GET /healthz" + LAST)).startswith(b"HTTP/1.1 200 ")
+                assert (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 503 ")
+                async with httpx.AsyncClient(base_url=rig.url, trust_env=False, timeout=10) as http:
+                    assert (await http.post(rig.webhook(), content=b"{}")).status_code == 200
+            assert rig.bounds.taken <= 8
+
+    async def test_idle_ones_make_way_for_any_request_once_they_are_not_new(self) -> None:
+        async with listening(Bounds(most=8, reserve=4)) as rig, contextlib.AsyncExitStack() as stack:
+            for _ in range(8):
+                await stack.enter_async_context(await rig.connect())
+            await until(lambda: len(rig.bounds.waiting) == 8)
+
+            async def served() -> bool:
+                return (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 200 ")
+
+            await until(served)
+
+    async def test_those_that_take_nothing_make_way(self) -> None:
+        async with (
+            listening(Bounds(most=8, reserve=4, spared_seconds=0.0)) as rig,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            hogs = [await stall(rig, stack) for _ in range(4)]
+            # The one that has taken nothing for longest goes first.
+            assert (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 200 ")
+            await until_end(hogs[0])
+            assert len(rig.bounds.stalled) == 3
+            assert (await rig.http.post(rig.webhook(), content=b"{}")).status_code == 200
+
+    async def test_those_that_take_nothing_are_spared_for_a_moment(self) -> None:
+        async with listening(Bounds(most=4, reserve=2, spared_seconds=30)) as rig, contextlib.AsyncExitStack() as stack:
+            for _ in range(2):
+                await stall(rig, stack)
+            assert (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 503 ")
+            assert (await rig.http.get("/healthz")).status_code == 200
+            assert len(rig.bounds.stalled) == 2
+
+    async def test_what_is_not_read_is_bounded_over_all_of_them(self) -> None:
+        async with listening(Bounds(unread_bytes=100_000)) as rig, contextlib.AsyncExitStack() as stack:
+            hogs = [await stall(rig, stack) for _ in range(20)]
+            assert rig.bounds.unread <= 100_000
+            assert 0 < len(rig.bounds.stalled) < 20
+            await until_end(hogs[0])
+            for each in hogs:
+                await each.aclose()
+            await until(lambda: rig.bounds.open == 0)
+            assert (rig.bounds.unread, len(rig.bounds.stalled), len(rig.bounds.leaving)) == (0, 0, 0)
+
+    async def test_a_pipeline_is_answered_in_order_and_bounded(self, rig: Rig) -> None:
+        request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        answer = await rig.raw(20 * request + b"GET /nowhere" + LAST)
+        assert answer.count(b"HTTP/1.1 200 ") == 20
+        assert answer.rfind(b"HTTP/1.1 404 ") > answer.rfind(b"HTTP/1.1 200 ")
+        more = await rig.raw((LARGEST_HEAD // len(request) + 20) * request)
+        assert more.count(b"HTTP/1.1 200 ") <= 1
+        await rig.healthy()
+
+    async def test_a_crowd_of_requests_takes_turns_with_others(self, rig: Rig) -> None:
+        """However many come at once, webhooks are stored in their 2 s meanwhile."""
+        async with contextlib.AsyncExitStack() as stack:
+            crowd = [await stack.enter_async_context(await rig.connect()) for _ in range(200)]
+            for stream in crowd:
+                await stream.send(100 * b"POST /webhooks/default/wrong HTTP/1.1\r\nHost: x\r\n\r\n")
+            posts = [await rig.http.post(rig.webhook(), content=body(number)) for number in range(1, 6)]
+        assert [each.status_code for each in posts] == [202] * 5
+
+    @pytest.mark.parametrize("files", [1, 8, 256, 1024, 4096, 16_384])
+    @pytest.mark.parametrize("servers", [1, 2])
+    def test_however_few_files_there_are_webhooks_have_theirs(self, files: int, servers: int) -> None:
+        bounds = bounds_for(files, servers)
+        # As many again may be leaving, and some are for the store.
+        assert 2 * servers * bounds.most <= max(files - min(256, files // 4), 2 * servers)
+        requests = requests_for(bounds.most)
+        assert 1 <= streams_of(requests) <= requests
+        if files >= 256:
+            assert bounds.reserve >= 10
+            assert streams_of(requests) < requests < bounds.most - bounds.reserve
+        assert bounds.most <= MOST
+        assert requests <= MOST_REQUESTS
+
+    async def test_streams_are_refused_before_all_others(self) -> None:
+        async with listening(connections=8) as rig, contextlib.AsyncExitStack() as stack:
+            assert streams_of(requests_for(8)) == 3
+            answers = [await open_stream(rig, stack) for _ in range(4)]
+            assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 3 + [b"HTTP/1.1 503 "]
+            assert b"\r\nretry-after: 5\r\n" in answers[-1].lower()
+            assert (await rig.get("/v1/jobs")).status_code == 200
+            assert (await rig.get("/v1/events")).status_code == 200
 
     async def test_the_api_leaves_connections_to_webhooks_and_health(self) -> None:
         assert MOST_REQUESTS < MOST * 0.75

@@ -76,10 +76,14 @@ class Listener:
             self._process.wait()
         self._files.close()
 
-    def start(self) -> None:
-        """Begin to start it. See :meth:`ready`."""
+    def start(self, *, files: int | None = None) -> None:
+        """Begin to start it. See :meth:`ready`.
+
+        :param files: how many it may have open, unless as many as the tests.
+        """
         assert self._process is None
-        self._process = subprocess.Popen(_SERVE, env=self._env, stdout=self._output, stderr=self._output)
+        limit = () if files is None else ("sh", "-c", f'ulimit -n {files}; exec "$@"', "sh")
+        self._process = subprocess.Popen([*limit, *_SERVE], env=self._env, stdout=self._output, stderr=self._output)
 
     async def ready(self, within: float = START_SECONDS, *, supervised: bool = False) -> None:
         """Returns when it says that it is ready.

@@ -1,0 +1,121 @@
+"""Strangers, and readers that do not read: whoever behaves well is served meanwhile, and memory stays bounded."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from crowd import HEADERS
+from hogs import Hogs
+from listening import API_TOKEN, Listener, free_port
+
+from airbyte_events.simulator import Simulator
+
+pytestmark = pytest.mark.anyio
+
+OPENAPI = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+STREAM = f"GET /v1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer {API_TOKEN}\r\n\r\n"
+
+
+@dataclass
+class Served:
+    """How webhooks and health checks were answered, each over a connection of its own."""
+
+    statuses: dict[str, Counter[int | str]] = field(default_factory=dict)
+    slowest: dict[str, float] = field(default_factory=dict)
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{what} {dict(statuses)}, {self.slowest[what]:.2f} s at most" for what, statuses in self.statuses.items()
+        )
+
+    async def ask(self, listener: Listener, webhooks: str) -> None:
+        """One webhook and one health check."""
+        body = json.dumps({"text": f"Hello {next(self._numbers)}"}).encode()
+        await self._one("webhooks", "POST", webhooks, body)
+        await self._one("health", "GET", f"{listener.url}/healthz", b"")
+
+    async def _one(self, what: str, method: str, url: str, body: bytes) -> None:
+        began = time.perf_counter()
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+            try:
+                status: int | str = (await http.request(method, url, content=body)).status_code
+            except httpx.HTTPError as exc:
+                status = type(exc).__name__
+        self.statuses.setdefault(what, Counter())[status] += 1
+        self.slowest[what] = max(self.slowest.get(what, 0), time.perf_counter() - began)
+
+    def refused(self) -> int:
+        return sum(statuses.total() - statuses[200] for statuses in self.statuses.values())
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one port", "receiver apart"])
+async def test_readers_that_never_read_lock_nobody_out(
+    apart: bool, airbyte: Simulator, tmp_path: Path, soak: bool, report: Callable[..., None]
+) -> None:
+    """More connections than there are, each with requests for large answers that it does not read."""
+    count, seconds = (3_200, 12.0) if soak else (3_200, 4.0)
+    ports = {"WEBHOOK_PORT": str(free_port())} if apart else {}
+    served = Served()
+    async with Listener(tmp_path, airbyte.url, port=None, **ports) as listener:
+        listener.start()
+        await listener.ready()
+        port = int(ports.get("WEBHOOK_PORT", listener.port))
+        webhooks = listener.webhooks.replace(f":{listener.port}/", f":{port}/")
+        before = listener.resident
+        async with Hogs(listener.port, count, 40 * OPENAPI) as hogs:
+            until = time.monotonic() + seconds
+            most = 0
+            while time.monotonic() < until:
+                await served.ask(listener, webhooks)
+                await hogs.hold()
+                most = max(most, listener.resident)
+            await served.ask(listener, webhooks)
+        memory = f"memory {before / 2**20:.0f} to {most / 2**20:.0f} MiB"
+        where = "receiver apart" if apart else "one port"
+        more = f"{count:,} connections that read nothing, {hogs.ended:,} ended; {served}; {memory}"
+        report(f"unread, {where}", rounds=1, more=more)
+        assert not served.refused(), str(served)
+        assert max(served.slowest.values()) < 5, str(served)
+        assert most < 400 * 2**20, memory
+
+
+@pytest.mark.parametrize("files", [256, 1024])
+async def test_with_few_files_streams_are_refused_and_webhooks_are_not(
+    files: int, airbyte: Simulator, tmp_path: Path, report: Callable[..., None]
+) -> None:
+    """More streams than it may have files open, all of them read."""
+    served = Served()
+    answers: Counter[bytes] = Counter()
+    async with Listener(tmp_path, airbyte.url) as listener:
+        listener.start(files=files)
+        await listener.ready()
+        async with AsyncExitStack() as stack:
+            for _ in range(files + 100):
+                stream = await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", listener.port))
+                await stream.send(STREAM.encode())
+                with anyio.fail_after(20):
+                    head = await stream.receive()
+                answers[head[9:12]] += 1
+                assert head[9:12] == b"200" or b"\r\nretry-after: 5\r\n" in head.lower(), head
+            for _ in range(20):
+                await served.ask(listener, listener.webhooks)
+            async with httpx.AsyncClient(trust_env=False, headers=HEADERS) as http:
+                assert (await http.get(f"{listener.url}/v1/jobs")).status_code == 200
+    told = ", ".join(f"{count} × {status.decode()}" for status, count in sorted(answers.items()))
+    report(f"{files} files", rounds=1, more=f"{files + 100} streams: {told}; {served}")
+    assert answers[b"200"] >= files // 8
+    assert answers.keys() == {b"200", b"503"}
+    assert not served.refused(), str(served)
