@@ -21,6 +21,7 @@ from airbyte_events.answers import UNPACKED, AnswerRefused, no_cookies, read_bod
 from airbyte_events.errors import StoreError
 from airbyte_events.events import utcnow
 from airbyte_events.pauses import pause
+from airbyte_events.proxies import async_client
 from airbyte_events.store import Attempt, Delivery, DeliveryState, EventStore
 from airbyte_events.targets import FORWARDED, Target, Targets
 
@@ -254,7 +255,7 @@ async def _client(targets: Targets, timeout: float) -> AsyncIterator[httpx.Async
     masking = _Masking(targets)
     httpx_logger.addFilter(masking)
     try:
-        async with httpx.AsyncClient(
+        async with async_client(
             follow_redirects=False,
             timeout=timeout,
             cookies=no_cookies(),

@@ -37,6 +37,7 @@ from airbyte_events.limits import Visitors
 from airbyte_events.logs import about, configure_logging, log_event
 from airbyte_events.metrics import Metrics, MetricsPage
 from airbyte_events.polling import Ticks
+from airbyte_events.proxies import async_client
 from airbyte_events.retention import Retention
 from airbyte_events.rotation import Secrets, credentials_of, digests_of
 from airbyte_events.server import Server, allow_open_files, bind, bounds_for, connections_for, url_of
@@ -301,7 +302,7 @@ async def _tokens(store: EventStore, name: str, given: tuple[SecretStr, ...], ne
 
 
 def _http(**options: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(follow_redirects=False, cookies=no_cookies(), **options)
+    return async_client(follow_redirects=False, cookies=no_cookies(), **options)
 
 
 def _client(http: httpx.AsyncClient, instance: InstanceSettings, observe: Observer) -> AirbyteClient:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import typer
 
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.commands.listener import http_client
 from airbyte_events.commands.options import uuid
 from airbyte_events.errors import AirbyteError, SettingsError
@@ -43,7 +44,7 @@ async def open_airbyte(instance: InstanceSettings, *, attempts: int = 5) -> Asyn
 
     :param attempts: how often a read is tried.
     """
-    async with http_client(instance.airbyte_url) as http:
+    async with http_client(instance.airbyte_url, token_endpoint(instance.airbyte_url, instance.token_url)) as http:
         yield AirbyteClient(
             http,
             instance.airbyte_url,

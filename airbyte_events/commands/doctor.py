@@ -14,7 +14,7 @@ import anyio.to_thread
 import typer
 from rich.text import Text
 
-from airbyte_events import __version__
+from airbyte_events import __version__, proxies
 from airbyte_events.commands import options
 from airbyte_events.commands.airbyte_checks import AirbyteChecks
 from airbyte_events.commands.findings import Finding, Level, failure, ok, warning
@@ -103,8 +103,13 @@ async def _examine(
         yield failure("settings", str(exc), "airbyte-events serve --help lists all settings")
     else:
         yield _settings(settings)
-        async for finding in _path(settings, address):
-            yield finding
+        try:
+            proxies.Environment.read()
+        except SettingsError as exc:
+            yield failure("proxies", str(exc), "the listener does not start with it")
+        else:
+            async for finding in _path(settings, address):
+                yield finding
     if airflow:
         async for finding in _airflow(list(airflow_conns)):
             yield finding

@@ -14,6 +14,7 @@ from airbyte_events import answers, wire
 from airbyte_events.answers import no_cookies
 from airbyte_events.client import ANSWER_SECONDS, LARGEST_ANSWER, FeedClient
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
+from airbyte_events.proxies import async_client
 from airbyte_events.settings import Settings, check_address, is_loopback
 
 HOW_TO_ENTER = (
@@ -76,13 +77,13 @@ def _reached(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def http_client(url: str) -> httpx.AsyncClient:
-    """A client for that server: through the proxies that the environment names, unless it is on this machine."""
-    host = httpx.URL(url).host
-    mounts: dict[str, httpx.AsyncBaseTransport | None] = {}
-    if is_loopback(host):
-        mounts[f"all://{f'[{host}]' if ':' in host else host}"] = None
-    return httpx.AsyncClient(cookies=no_cookies(), follow_redirects=False, mounts=mounts)
+def http_client(*urls: str) -> httpx.AsyncClient:
+    """Return a client for these servers: through the environment's proxies, unless all of them are on this machine.
+
+    :raises SettingsError: if the environment names a proxy that can't be used.
+    """
+    proxied = not all(is_loopback(httpx.URL(url).host) for url in urls)
+    return async_client(cookies=no_cookies(), follow_redirects=False, proxied=proxied)
 
 
 class Listener:

@@ -15,6 +15,7 @@ from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.answers import no_cookies
 from airbyte_events.client import FeedClient
 from airbyte_events.errors import SettingsError
+from airbyte_events.proxies import async_client
 from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
 from airbyte_events_provider.measures import count_answer
 
@@ -28,9 +29,8 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
     """
     tls = await _tls(settings.verify, settings.client_cert)
     with proxied(settings):
-        mounts = {scheme: httpx.AsyncHTTPTransport(verify=tls, proxy=url) for scheme, url in settings.proxies}
         counting = {"response": [count_answer]}
-        http = httpx.AsyncClient(verify=tls, mounts=mounts, cookies=no_cookies(), event_hooks=counting)
+        http = async_client(verify=tls, given=settings.proxies, cookies=no_cookies(), event_hooks=counting)
     async with http:
         yield AirbyteClient(
             http,
@@ -46,7 +46,7 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
 async def open_listener(settings: ListenerSettings) -> AsyncIterator[FeedClient]:
     """A listener's feed: ``async with open_listener(settings) as feed``."""
     tls = await _tls(settings.verify, settings.client_cert)
-    async with httpx.AsyncClient(verify=tls, cookies=no_cookies()) as http:
+    async with async_client(verify=tls, cookies=no_cookies()) as http:
         yield FeedClient(http, settings.url, settings.token)
 
 

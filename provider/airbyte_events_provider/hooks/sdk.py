@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airbyte_events.airbyte.url import token_endpoint
+from airbyte_events.proxies import async_client, blocking_client
 from airbyte_events_provider.clients import make_tls, proxied
 from airbyte_events_provider.connections import AirbyteSettings
 
@@ -38,13 +38,17 @@ def open_sdk(settings: AirbyteSettings) -> AirbyteAPI:
                 token_url=token_endpoint(settings.url, settings.token_url),
             )
         )
-    tls = make_tls(settings.verify, settings.client_cert)
-    # The time-out is the client's, not the SDK's: that asks for its token past its own.
+    # The time-out is the clients', not the SDK's: that asks for its token past its own.
+    options: dict[str, Any] = {
+        "verify": make_tls(settings.verify, settings.client_cert),
+        "given": settings.proxies,
+        "timeout": settings.timeout,
+        "follow_redirects": True,
+    }
     with proxied(settings):
-        client = httpx.Client(
-            verify=tls,
-            mounts={scheme: httpx.HTTPTransport(verify=tls, proxy=url) for scheme, url in settings.proxies},
-            timeout=settings.timeout,
-            follow_redirects=True,
+        return AirbyteAPI(
+            server_url=settings.url,
+            security=security,
+            client=blocking_client(**options),
+            async_client=async_client(**options),
         )
-    return AirbyteAPI(server_url=settings.url, security=security, client=client)

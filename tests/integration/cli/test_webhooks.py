@@ -189,7 +189,7 @@ class TestTest:
         assert [each for each in told["notifications"] if not each["right"]] == []
         assert done.code == 0
         outcomes = [each["outcome"] for each in told["notifications"]]
-        assert outcomes == ["unknown_job"] * 2 + ["ignored"] * 6 + ["confirmed"]
+        assert outcomes == ["unknown_job"] * 2 + ["ignored"] * 10 + ["confirmed"]
         assert not (await stage.run("jobs", "--json")).out.count("job_id")
 
     async def test_a_token_that_the_listener_does_not_know(self, stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -222,6 +223,36 @@ async def test_connecting_options_that_are_wrong(stage: Any, extra: dict[str, An
         await anyio.to_thread.run_sync(AirbyteHook().get_job_details, 7)
     assert fault in str(info.value)
     assert "pass@" not in str(info.value)
+
+
+@pytest.mark.parametrize("extra", [{}, {"proxies": "http://127.0.0.1:9"}])
+async def test_a_proxy_of_the_environment_that_can_t_be_read_is_not_the_connection_s_fault(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:pa#ss@proxy:3128")
+    stage.connect("airbyte_default", conn_type="airbyte", host="https://airbyte.invalid", extra=extra)
+    ok, says = await anyio.to_thread.run_sync(AirbyteHook().test_connection)
+    assert not ok
+    assert "HTTPS_PROXY: not a proxy's address" in says
+    assert "extra" not in says
+    assert "pa#" not in says
+    with pytest.raises(AirflowException, match="HTTPS_PROXY: not a proxy's address"):
+        await anyio.to_thread.run_sync(AirbyteHook().get_job_details, 7)
+
+
+async def test_networks_of_no_proxy_hold_for_tasks_and_airbytes_sdk(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.0/8,::1/128")
+    job = await anyio.to_thread.run_sync(AirbyteHook().submit_sync_connection, stage.connection_id)
+
+    sdk = await anyio.to_thread.run_sync(lambda: AirbyteHook().airbyte_api)
+    request = GetJobRequest(job_id=job.job_id)
+    with contextlib.closing(sdk.sdk_configuration.client):
+        assert (await anyio.to_thread.run_sync(lambda: sdk.jobs.get_job(request=request))).job_response
+    async with sdk.sdk_configuration.async_client as http:
+        assert (await http.get(f"{stage.sim.url}/v1/health")).is_success
 
 
 async def test_the_listeners_feed_for_coroutines(stage: Any, listener: Any) -> None:

@@ -1,0 +1,268 @@
+"""HTTP clients that go through the proxies which the environment names.
+
+No client here leaves that to httpx: it fails at ``NO_PROXY`` entries that it can't read, such as ``::1/128``, ignores
+IPv4 networks there, and repeats a part of a proxy's password in its message.
+"""
+
+from __future__ import annotations
+
+import importlib
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+from urllib.request import getproxies
+
+import httpx
+
+from airbyte_events.errors import SettingsError
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLE = "http://proxy.example.com:3128"
+_SCHEMES = ("http", "https", "socks5", "socks5h")
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+_ENTRY = re.compile(r"(?:(?P<scheme>https?|all)://)?(?P<host>\[[^\]]*\](?:/\d+)?|[^:]*)(?::(?P<port>\d{1,5}))?")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+T = TypeVar("T")
+
+
+def async_client(
+    *,
+    verify: Any = None,
+    limits: httpx.Limits = _LIMITS,
+    transport: httpx.AsyncBaseTransport | None = None,
+    given: Iterable[tuple[str, str]] = (),
+    proxied: bool = True,
+    **options: Any,
+) -> httpx.AsyncClient:
+    """Return a client, which the caller closes.
+
+    :param verify: the TLS settings; by default the usual authorities, or those of ``SSL_CERT_FILE``.
+    :param transport: in place of sockets and proxies.
+    :param given: proxies by URL pattern (``https://``, ``all://``), which precede those of the environment.
+        ``NO_PROXY`` applies to them, too.
+    :param proxied: False for a client that only ever talks to this machine.
+    :param options: of :class:`httpx.AsyncClient`.
+    :raises SettingsError: if the environment names a proxy that can't be used.
+    :raises ValueError: if one of ``given`` can't be used; httpx raises InvalidURL and ImportError for it as well.
+    """
+    if transport is not None:
+        return httpx.AsyncClient(transport=transport, trust_env=False, **options)
+    tls = httpx.create_ssl_context() if verify is None else verify
+
+    def connect(proxy: str | None) -> httpx.AsyncHTTPTransport:
+        return httpx.AsyncHTTPTransport(verify=tls, limits=limits, proxy=proxy)
+
+    routes = _Routes.of(connect, proxied)
+    mounts = {pattern: _Async(routes.only(connect(url))) for pattern, url in given}
+    return httpx.AsyncClient(transport=_Async(routes), mounts=mounts, trust_env=False, **options)
+
+
+def blocking_client(*, verify: Any = None, given: Iterable[tuple[str, str]] = (), **options: Any) -> httpx.Client:
+    """Return a client as :func:`async_client` does, for code that blocks."""
+    tls = httpx.create_ssl_context() if verify is None else verify
+
+    def connect(proxy: str | None) -> httpx.HTTPTransport:
+        return httpx.HTTPTransport(verify=tls, limits=_LIMITS, proxy=proxy)
+
+    routes = _Routes.of(connect, True)
+    mounts = {pattern: _Blocking(routes.only(connect(url))) for pattern, url in given}
+    return httpx.Client(transport=_Blocking(routes), mounts=mounts, trust_env=False, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Routes(Generic[T]):
+    """Which way a request goes.
+
+    :param direct: to what ``bypass`` holds, and where there is no proxy.
+    :param proxies: by the scheme of the request.
+    """
+
+    direct: T
+    proxies: dict[str, T]
+    bypass: Bypass
+
+    @classmethod
+    def of(cls, connect: Callable[[str | None], T], proxied: bool) -> _Routes[T]:
+        environment = Environment.read() if proxied else Environment()
+        made = {url: connect(url) for url in set(environment.proxies.values())}
+        by_scheme = {scheme: made[url] for scheme, url in environment.proxies.items()}
+        return cls(connect(None), by_scheme, environment.bypass)
+
+    def only(self, proxy: T) -> _Routes[T]:
+        """Return the same with this proxy for every scheme."""
+        return _Routes(self.direct, dict.fromkeys(("http", "https"), proxy), self.bypass)
+
+    def choose(self, url: httpx.URL) -> T:
+        proxy = self.proxies.get(url.scheme)
+        return self.direct if proxy is None or self.bypass.holds(url) else proxy
+
+    @property
+    def transports(self) -> set[T]:
+        return {self.direct, *self.proxies.values()}
+
+
+class _Async(httpx.AsyncBaseTransport):
+    def __init__(self, routes: _Routes[httpx.AsyncHTTPTransport]) -> None:
+        self._routes = routes
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._routes.choose(request.url).handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for transport in self._routes.transports:
+            await transport.aclose()
+
+
+class _Blocking(httpx.BaseTransport):
+    def __init__(self, routes: _Routes[httpx.HTTPTransport]) -> None:
+        self._routes = routes
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._routes.choose(request.url).handle_request(request)
+
+    def close(self) -> None:
+        for transport in self._routes.transports:
+            transport.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One of ``NO_PROXY``.
+
+    :param host: a name, which holds for the names under it, too; with a dot before it, for those alone.
+    :param network: in its place.
+    """
+
+    scheme: str | None
+    port: int | None
+    host: str = ""
+    network: Network | None = None
+
+    def holds(self, scheme: str, host: str, port: int) -> bool:
+        if self.scheme not in (None, scheme) or self.port not in (None, port):
+            return False
+        if self.network is not None:
+            address = _address(host)
+            return address is not None and address.version == self.network.version and address in self.network
+        under = self.host != "localhost" and host.endswith("." + self.host.removeprefix("."))
+        return under or host == self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """``NO_PROXY``: names, addresses and networks, with or without a port, or ``*`` for everything."""
+
+    entries: tuple[_Entry, ...] = ()
+    everything: bool = False
+
+    @classmethod
+    @lru_cache
+    def parse(cls, text: str) -> Bypass:
+        """Read the variable. What can't be a host is left out, and logged once."""
+        words = [word for word in re.split(r"[,\s]+", text) if word]
+        if "*" in words:
+            return cls(everything=True)
+        entries = [_parse_entry(word) for word in words]
+        if wrong := entries.count(None):
+            logger.warning(
+                "NO_PROXY has entries that are neither hosts nor networks, which are ignored: count=%d", wrong
+            )
+        return cls(tuple(entry for entry in entries if entry is not None))
+
+    def holds(self, url: httpx.URL) -> bool:
+        """Return whether a request to that URL takes no proxy."""
+        host = url.host.lower().rstrip(".")
+        port = url.port or {"https": 443}.get(url.scheme, 80)
+        return self.everything or any(entry.holds(url.scheme, host, port) for entry in self.entries)
+
+
+def _parse_entry(word: str) -> _Entry | None:
+    try:
+        # An IPv6 address has colons of its own.
+        return _Entry(None, None, network=ipaddress.ip_network(word, strict=False))
+    except ValueError:
+        match = _ENTRY.fullmatch(word)
+    if match is None:
+        return None
+    scheme = None if match["scheme"] == "all" else match["scheme"]
+    port = int(match["port"]) if match["port"] else None
+    host = match["host"].lower().rstrip(".").removeprefix("*")
+    try:
+        return _Entry(scheme, port, network=ipaddress.ip_network(re.sub(r"[\[\]]", "", host), strict=False))
+    except ValueError:
+        return _Entry(scheme, port, host=host) if re.fullmatch(r"\.?[^\s/\[\].]+(\.[^\s/\[\].]+)*", host) else None
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The proxies that ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` name, or else the system's settings.
+
+    :param proxies: their URLs by the scheme of a request, ``http`` or ``https``.
+    :param bypass: what takes none of them.
+    """
+
+    proxies: dict[str, str] = field(default_factory=dict, repr=False)
+    bypass: Bypass = field(default_factory=Bypass)
+
+    @classmethod
+    def read(cls) -> Environment:
+        """:raises SettingsError: if one of them can't be used; the message names the variable and holds no secret."""
+        found = {scheme: url.strip() for scheme, url in getproxies().items() if url.strip()}
+        bypass = Bypass.parse(found.get("no", ""))
+        if bypass.everything:
+            return cls()
+        proxies = {}
+        for scheme in ("http", "https"):
+            if (source := next((each for each in (scheme, "all") if each in found), None)) is not None:
+                proxies[scheme] = _checked(source, found[source])
+        return cls(proxies, bypass)
+
+
+def _checked(source: str, value: str) -> str:
+    """Return the proxy's URL as httpx takes it.
+
+    :param source: ``http``, ``https`` or ``all``: the variable that it is of.
+    """
+    name = next(
+        (each for each in (f"{source}_proxy", *os.environ) if each.lower() == f"{source}_proxy" and each in os.environ),
+        f"the system's {source} proxy",
+    )
+    url = value if "://" in value else f"http://{value}"
+    scheme = url.partition("://")[0].lower()
+    if scheme not in _SCHEMES:
+        shown = repr(scheme) if re.fullmatch(r"[a-z0-9+.-]{1,20}", scheme) else "what stands before ://"
+        raise SettingsError(f"{name}: {shown} is not one of {', '.join(_SCHEMES)}; for example {name}={_EXAMPLE}")
+    try:
+        parsed = httpx.URL(url)
+        usable = bool(parsed.host) and not parsed.query and not parsed.fragment and "@" not in parsed.path
+    except httpx.InvalidURL:
+        usable = False
+    if not usable:
+        raise SettingsError(
+            f"{name}: not a proxy's address; for example {name}={_EXAMPLE}. In its user name and password # is written "
+            "%23, / %2F, ? %3F, @ %40 and : %3A"
+        )
+    if scheme.startswith("socks"):
+        try:
+            importlib.import_module("socksio")
+        except ImportError:
+            raise SettingsError(
+                f"{name}: a {scheme} proxy needs a package that is not installed: pip install 'httpx[socks]'; or name "
+                f"one that speaks HTTP, for example {name}={_EXAMPLE}"
+            ) from None
+    return url
