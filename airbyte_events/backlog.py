@@ -116,6 +116,11 @@ class Backlog:
                     for ends in overdue:
                         ends.begin(served_at, anyio.current_time() - ends.joined_at)
                 await self._take(page.jobs, set(overdue))
+            if any(ends.wanted.refreshes for ends in overdue):
+                for page in await self._monitor.airbyte.find_refreshes(
+                    updated_since=since, connection_id=connection_id
+                ):
+                    await self._take(page.jobs, set(overdue))
         except AirbyteError as exc:
             whose = f"connection {connection_id}" if connection_id else "all connections"
             logger.warning("what jobs of %s have ended since %s is not known yet: %s", whose, since, exc)

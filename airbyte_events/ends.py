@@ -42,6 +42,11 @@ class Wanted:
         object.__setattr__(self, "connection_ids", frozenset(map(str.lower, self.connection_ids)))
         object.__setattr__(self, "job_types", frozenset(map(reported_job_type, self.job_types)))
 
+    @property
+    def refreshes(self) -> bool:
+        """Whether ends of refreshes can be among them."""
+        return not self.job_types or "refresh" in self.job_types
+
     def matches(self, event: JobEvent) -> bool:
         return (
             event.terminal

@@ -335,6 +335,10 @@ class Monitor:
                     # Before the mark: who goes on from there has to read them.
                     await self._remember("cut_at", utcnow())
                 break
+        if pages is None:
+            for page in await self.airbyte.find_refreshes(updated_since=since):
+                await self._absorb(page.jobs, origins, notifications)
+                found |= {job.job_id for job in page.jobs}
         self.counters.looks += 1
         return found, served_at or started
 

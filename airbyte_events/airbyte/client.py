@@ -19,6 +19,7 @@ import httpx
 from airbyte_events.airbyte.exchange import Answer, Observer
 from airbyte_events.airbyte.jobs import Job, JobPage, parse_job
 from airbyte_events.airbyte.pages import MOST_PAGES, PAGE, JobPages
+from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.tokens import Credentials
 from airbyte_events.errors import (
@@ -88,6 +89,7 @@ class AirbyteClient:
         self._workspace_ids = [workspace_ids] if isinstance(workspace_ids, str) else list(workspace_ids)
         self._create_timeout = create_timeout
         self._unknown_statuses: set[str] = set()
+        self._refreshes = Refreshes(self.list_jobs)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -127,6 +129,7 @@ class AirbyteClient:
         job = self._job(answer)
         if job.job_id != job_id:
             raise AirbyteProtocolError(f"{answer.request}: the answer is of job {job.job_id}: a cache on the way?")
+        self._refreshes.see([job], untyped_list=False)
         return job
 
     async def list_jobs(
@@ -143,6 +146,8 @@ class AirbyteClient:
         once: bool = False,
     ) -> JobPage:
         """One page of jobs, the oldest first unless ordered otherwise.
+
+        Up to Airbyte 2.0 refreshes are left out where ``job_type`` is not given, see :meth:`find_refreshes`.
 
         :param updated_since: jobs whose status changed then or later.
         :param created_since: jobs created then or later.
@@ -173,7 +178,9 @@ class AirbyteClient:
         jobs = answer.object().get("data")
         if not isinstance(jobs, list):
             raise AirbyteProtocolError(f"{answer.request}: the answer has no list of jobs")
-        return JobPage(jobs=tuple(self._parse(answer, job) for job in jobs), served_at=answer.served_at)
+        page = JobPage(jobs=tuple(self._parse(answer, job) for job in jobs), served_at=answer.served_at)
+        self._refreshes.see(page.jobs, untyped_list=job_type is None)
+        return page
 
     def find_jobs(
         self,
@@ -196,6 +203,22 @@ class AirbyteClient:
             job_type=job_type,
         )
         return JobPages(lambda offset: look(limit=PAGE, offset=offset), max_pages)
+
+    async def find_refreshes(self, *, updated_since: datetime, connection_id: str | None = None) -> list[JobPage]:
+        """The refreshes that :meth:`find_jobs` leaves out where it is given no type: none from Airbyte 2.1 on.
+
+        The parameters are those of :meth:`find_jobs`. Costs one request where refreshes are left out and nothing where
+        they are listed, once that is known.
+        """
+        left_out, all_of_them = await self._refreshes.left_out()
+        if all_of_them is not None:
+            return [all_of_them]
+        if not left_out:
+            return []
+        return [
+            page
+            async for page in self.find_jobs(updated_since=updated_since, connection_id=connection_id, job_type=REFRESH)
+        ]
 
     async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
         """Start a job.

@@ -69,12 +69,11 @@ class Program:
         return sum(each.method == method and re.fullmatch(path, each.path) is not None for each in self.requests)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Returns when it holds, looking whenever a request comes."""
+        """Returns when it holds, which an answer can bring about a moment after it was sent."""
         with anyio.fail_after(5):
             while not condition():
-                came = self.came
-                if not condition():
-                    await came.wait()
+                with anyio.move_on_after(0.02):
+                    await self.came.wait()
 
     async def handle(self, stream: SocketStream) -> None:
         async with stream:
@@ -130,8 +129,9 @@ class Airbyte(Program):
 
     :param jobs: in the order of their creation, with the time of their last change on Airbyte's own clock.
     :param ahead: how far Airbyte's clock is ahead of ours.
-    :param faults: by ``list`` or job id: a status to answer with, or ``hang``.
+    :param faults: by ``list``, ``refresh`` (a list of those) or job id: a status to answer with, or ``hang``.
     :param hidden: jobs that lists leave out.
+    :param hides_refreshes: lists without a type leave out refreshes, as up to Airbyte 2.0.
     :param unready: jobs that are not there for the first who asks for them.
     :param held: answers wait for this.
     """
@@ -141,6 +141,7 @@ class Airbyte(Program):
     ahead: timedelta = timedelta(0)
     faults: dict[str | int, int | str] = field(default_factory=dict)
     hidden: set[int] = field(default_factory=set)
+    hides_refreshes: bool = False
     unready: set[int] = field(default_factory=set)
     held: anyio.Event | None = None
     dated: bool = True
@@ -171,7 +172,16 @@ class Airbyte(Program):
 
     @property
     def lists(self) -> int:
-        return self.count("GET", "/api/public/v1/jobs")
+        """Of what has changed, of any type."""
+        return len(self._lists(lambda query: "updatedAtStart" in query and "jobType" not in query))
+
+    @property
+    def refresh_lists(self) -> int:
+        """Whatever was asked for refreshes' sake."""
+        return len(self._lists(lambda query: "updatedAtStart" not in query or "jobType" in query))
+
+    def _lists(self, which: Callable[[dict[str, list[str]]], bool]) -> list[Request]:
+        return [each for each in self.requests if each.path == "/api/public/v1/jobs" and which(each.query)]
 
     @property
     def reads(self) -> int:
@@ -184,7 +194,8 @@ class Airbyte(Program):
         if self.held is not None:
             await self.held.wait()
         tail = request.path.rpartition("/")[2]
-        fault = self.faults.get("all") or self.faults.get(int(tail) if tail.isdigit() else "list")
+        what = "refresh" if "jobType" in request.query else "list"
+        fault = self.faults.get("all") or self.faults.get(int(tail) if tail.isdigit() else what)
         if fault == "hang":
             await stream.receive()
         elif fault == "proxy":
@@ -200,13 +211,28 @@ class Airbyte(Program):
             await reply(stream, 409, problem(409, "state-conflict"))
 
     async def _list(self, request: Request, stream: SocketStream) -> None:
-        since = datetime.fromisoformat(request.query["updatedAtStart"][0].replace("Z", "+00:00"))
+        updated, created = (
+            datetime.fromisoformat(request.query.get(name, ["2000-01-01T00:00:00Z"])[0].replace("Z", "+00:00"))
+            for name in ("updatedAtStart", "createdAtStart")
+        )
         offset, limit = (int(request.query[name][0]) for name in ("offset", "limit"))
-        found = [job for id_, job in self.jobs.items() if self.changed[id_] >= since and id_ not in self.hidden]
+        types = request.query.get("jobType", {job["jobType"] for job in self.jobs.values()} - self._hidden_types)
+        found = [
+            job
+            for id_, job in self.jobs.items()
+            if self.changed[id_] >= updated
+            and datetime.fromisoformat(job["startTime"]) >= created
+            and job["jobType"] in types
+            and id_ not in self.hidden
+        ]
         page = found[offset : offset + limit]
         dates = {"Date": format_datetime(self.now().astimezone(timezone.utc), usegmt=True)} if self.dated else {}
         # As Airbyte's own link: on every page, without the filters, on a host that is not there.
         await reply(stream, 200, {"data": page, "next": "http://internal.invalid:1/jobs?offset=0"}, **dates)
+
+    @property
+    def _hidden_types(self) -> set[str]:
+        return {"refresh"} if self.hides_refreshes else set()
 
 
 @dataclass

@@ -1,0 +1,101 @@
+"""Refreshes, which lists of jobs without a type leave out up to Airbyte 2.0."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+
+import anyio
+
+from airbyte_events.airbyte.jobs import Job, JobPage
+from airbyte_events.errors import AirbyteError, AirbyteStatusError, RateLimited, ServerError, Unauthorized
+
+logger = logging.getLogger(__name__)
+
+PROBE_SECONDS = 300.0
+"""From one question whether there are refreshes to the next, while there has never been one."""
+
+REFRESH = "refresh"
+
+_SECOND = timedelta(seconds=1)
+
+
+class Refreshes:
+    """Finds out whether lists without a type have refreshes: only where they do not is a list of refreshes needed.
+
+    While there has never been a refresh this costs a request every :data:`PROBE_SECONDS`; from the first one on it is
+    known, and what remains is a request for each list, or none.
+
+    :param list_jobs: :meth:`~airbyte_events.airbyte.AirbyteClient.list_jobs`.
+    :param probe: see :data:`PROBE_SECONDS`.
+    """
+
+    def __init__(self, list_jobs: Callable[..., Awaitable[JobPage]], *, probe: float = PROBE_SECONDS) -> None:
+        self._list_jobs = list_jobs
+        self._probe_every = probe
+        self._listed: bool | None = None
+        self._known: Job | None = None
+        self._probed_at = -math.inf
+
+    def see(self, jobs: Iterable[Job], *, untyped_list: bool) -> None:
+        """Take note of jobs that Airbyte reported.
+
+        :param untyped_list: they were found by a list without a type.
+        """
+        refresh = next((job for job in jobs if job.job_type == REFRESH), None)
+        if refresh is None:
+            return
+        self._known = refresh
+        if untyped_list:
+            self._listed = True
+
+    async def left_out(self) -> tuple[bool, JobPage | None]:
+        """Ask, as far as need be, whether refreshes have to be listed apart.
+
+        :return: whether they have, and all that there are where the first one has turned up since the last question.
+        """
+        found: JobPage | None = None
+        if self._listed is None:
+            try:
+                if self._known is None:
+                    found = await self._probe()
+                if self._known is not None:
+                    await self._compare(self._known)
+            except AirbyteError as exc:
+                logger.info("whether lists of jobs have refreshes is not known yet: %s", exc)
+        left_out = self._known is not None and not self._listed
+        return left_out, found if left_out else None
+
+    async def _probe(self) -> JobPage | None:
+        now, before = anyio.current_time(), self._probed_at
+        if now < before + self._probe_every:
+            return None
+        self._probed_at = now
+        try:
+            page = await self._list_jobs(job_type=REFRESH, once=True)
+        except (RateLimited, ServerError, Unauthorized):
+            raise
+        except AirbyteStatusError as exc:
+            logger.info("this Airbyte has no refreshes: %s", exc)
+            self._listed = True
+            return None
+        self.see(page.jobs, untyped_list=False)
+        # What there was before the first question is as old as any other job that is not looked for.
+        return page if page.jobs and before > -math.inf else None
+
+    async def _compare(self, refresh: Job) -> None:
+        """Look for this refresh in a list without a type."""
+        if refresh.started_at is None or refresh.connection_id is None:
+            return
+        try:
+            page = await self._list_jobs(
+                connection_id=refresh.connection_id, created_since=refresh.started_at - _SECOND, once=True
+            )
+            self._listed = any(job.job_id == refresh.job_id for job in page.jobs)
+        except ServerError:
+            # Some releases can't list by everything. That they leave out refreshes is what costs no end.
+            self._listed = False
+        if not self._listed:
+            logger.info("lists of jobs leave out refreshes, as up to Airbyte 2.0: they are listed apart")
