@@ -108,6 +108,13 @@ def get_provider_info() -> dict[str, Any]:
                     "hub_linger": _option(
                         "Seconds that a triggerer stays connected after its last waiting task.", "float", default="60"
                     ),
+                    "min_deferral": _option(
+                        "Seconds that a deferral takes at least, where the task continues in a worker: Airflow fails "
+                        "tasks whose deferral is shorter (apache/airflow#72716). If empty, [workers] "
+                        "min_heartbeat_interval and 5 more. 0 where your Airflow has that mended.",
+                        "float",
+                        example="10",
+                    ),
                     "dashboard_url": _option(
                         "Where people reach the listener. Given, Airflow 3.1 and newer has an entry of that name in "
                         "its navigation.",

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import airflow
 from airflow.providers.common.compat.sdk import conf
+from airflow.sdk import AssetAlias
 from airflow.triggers.base import StartTriggerArgs
+from jinja2 import TemplateError
+from jinja2.meta import find_undeclared_variables
+from jinja2.sandbox import SandboxedEnvironment
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, MaybeStarted
 from airbyte_events.events import utcnow
 from airbyte_events.submission import How, OnConflict, find_created, submit, take_snapshot
+from airbyte_events_provider.arguments import is_template
 from airbyte_events_provider.connections import SECTION
 from airbyte_events_provider.ledger import Entry, TriggerLedger
 
 if TYPE_CHECKING:
     from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 
+LONGEST = timedelta(days=365)
+"""How long Airflow lets a trigger run that began its task. With it Airflow stores until when, which says when the task
+began (``TaskInstance.defer_task`` in 3.3.2)."""
+
 TRIGGER = "airbyte_events_provider.triggers.airbyte.AirbyteStartTrigger"
+
+_RENDERED = frozenset(
+    [
+        *("data_interval_end", "data_interval_start", "dag_run", "ds", "ds_nodash", "logical_date", "macros", "params"),
+        *("partition_key", "run_id", "task_instance_key_str", "ts", "ts_nodash", "ts_nodash_with_tz"),
+    ]
+)
+"""The variables of templates that need no more than the DAG run. For the others the triggerer of Airflow 3.3.2 asks the
+API server what its channel has no answer for (``ToTriggerRunner``): with ``ti.xcom_pull(…)`` in a template the task
+stays deferred for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +49,13 @@ class Wanted:
     :param connection_id: the Airbyte connection (UUID).
     :param job_type: ``sync``, ``reset`` or ``clear``.
     :param on_conflict: what to do while another job of the connection runs.
-    :param timeout: seconds that the task may wait; None for as long as it takes.
+    :param until: until when the task waits, in seconds since the epoch; None for as long as it takes.
     """
 
     connection_id: str
     job_type: str
     on_conflict: OnConflict
-    timeout: float | None
+    until: float | None
 
 
 class NotStarted(AirbyteEventsError):
@@ -53,7 +73,11 @@ def without_workers() -> bool:
 
 def start_in_triggerer(operator: AirbyteTriggerSyncOperator) -> tuple[bool, StartTriggerArgs | None]:
     """Whether the operator's task can begin in the triggerer, and what Airflow has to know for that."""
-    if not without_workers():
+    templates = (operator.connection_id, operator.airbyte_conn_id, operator.listener_conn_id)
+    if not without_workers() or not all(map(renders_in_triggerer, templates)):
+        return False, None
+    if any(isinstance(inlet, AssetAlias) for inlet in operator.inlets):
+        # For the context of its templates Airflow asks what these stand for, and that the triggerer's channel has not.
         return False, None
     limit = operator.execution_timeout
     kwargs = {
@@ -69,7 +93,35 @@ def start_in_triggerer(operator: AirbyteTriggerSyncOperator) -> tuple[bool, Star
         "end_from_trigger": operator.end_from_trigger and not operator.outlets,
         "min_records": operator.min_records,
     }
-    return True, StartTriggerArgs(trigger_cls=TRIGGER, next_method="execute_complete", trigger_kwargs=kwargs)
+    args = StartTriggerArgs(trigger_cls=TRIGGER, next_method="execute_complete", trigger_kwargs=kwargs, timeout=LONGEST)
+    return True, args
+
+
+def renders_in_triggerer(value: object) -> bool:
+    """Return whether the triggerer can render the value of a templated argument."""
+    if not is_template(value):
+        return True
+    if not isinstance(value, str):
+        return False
+    environment = SandboxedEnvironment()
+    try:
+        template = environment.parse(value)
+        # A DAG's own macros and filters are not there, as Airflow does not serialize them: they are unknown here, too.
+        return find_undeclared_variables(template) <= _RENDERED
+    except TemplateError:
+        return False
+
+
+def began_at(timeout_after: datetime | None, execution_timeout: float | None) -> float | None:
+    """Return when a task began that began in the triggerer, in seconds since the epoch, by Airflow's clock.
+
+    :param timeout_after: until when Airflow lets its trigger run; None where no triggerer runs it.
+    :param execution_timeout: the task's, in seconds.
+    """
+    if timeout_after is None:
+        return None
+    longest = LONGEST.total_seconds()
+    return timeout_after.timestamp() - min(longest, longest if execution_timeout is None else execution_timeout)
 
 
 async def start(airbyte: AirbyteClient, ledger: TriggerLedger, wanted: Wanted) -> Entry:
@@ -97,9 +149,8 @@ async def start(airbyte: AirbyteClient, ledger: TriggerLedger, wanted: Wanted) -
                 max_tries=0,
             )
             await ledger.write(entry)
-        until = None if wanted.timeout is None else entry.asked_at.timestamp() + wanted.timeout
         submission = await submit(
-            airbyte, wanted.connection_id, wanted.job_type, wanted.on_conflict, before=before, until=until
+            airbyte, wanted.connection_id, wanted.job_type, wanted.on_conflict, before=before, until=wanted.until
         )
     except MaybeStarted as exc:
         raise NotStarted(str(exc)) from exc

@@ -142,6 +142,24 @@ def test_a_task_can_begin_and_end_without_a_worker(begin: Any) -> None:
     assert run.result == job["job_id"]
 
 
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+def test_what_a_task_without_a_worker_leaves_has_the_types_that_a_worker_leaves(
+    airflow: AirflowStack, services: Services
+) -> None:
+    script = {"phases": [{"status": "running", "seconds": 2}], "end": "succeeded"}
+    answer = services.airbyte.post("/_simulator/connections", json={"script": script}).raise_for_status()
+    run_id = airflow.trigger_dag("ends_early", {"connection": answer.json()["connection_ids"][0]})
+    assert {task.state for task in airflow.wait_for_run("ends_early", run_id).values()} == {"success"}
+    assert airflow.api.xcoms("ends_early", run_id, "read")["return_value"] == {
+        "return_value": "int",
+        "status": "str",
+        "records": "int",
+        "bytes": "int",
+        "started_at": "str",
+        "job": "dict",
+    }
+
+
 @pytest.mark.parametrize("way", ["deferred", "without_worker"])
 def test_a_triggerer_that_is_killed_loses_nothing_and_doubles_nothing(
     begin: Any, airflow: AirflowStack, way: str

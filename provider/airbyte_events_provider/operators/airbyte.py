@@ -24,6 +24,7 @@ from airbyte_events.events import JobStatus, parse_time
 from airbyte_events.submission import How, OnConflict, Submission
 from airbyte_events_provider.arguments import WrongArgument, check_count, check_flag, check_number, check_text
 from airbyte_events_provider.connections import SECTION, read_hub
+from airbyte_events_provider.finishing import can_end_in_triggerer
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.ledger import Entry, Ledger
 from airbyte_events_provider.lineage import lineage
@@ -32,7 +33,7 @@ from airbyte_events_provider.moves import ended_by_a_person
 from airbyte_events_provider.outcome import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
 from airbyte_events_provider.payloads import with_values
 from airbyte_events_provider.resumption import JobWanted, resume
-from airbyte_events_provider.starting import start_in_triggerer, without_workers
+from airbyte_events_provider.starting import start_in_triggerer
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 
 if TYPE_CHECKING:
@@ -85,10 +86,12 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :param min_records: a success that moved fewer records fails the task: Airbyte can call a job successful that never
         ran.
     :param end_from_trigger: let the trigger end a task that succeeded, without a worker for it. Airflow then sends no
-        e-mail, calls no ``on_success_callback`` in a worker, and updates no outlets: a task that has outlets goes on in
-        a worker all the same, and so do all before Airflow 3.3. Needs ``deferrable``.
+        e-mail, calls no ``on_success_callback`` in a worker, no listener, and updates no outlets: a task that has
+        outlets goes on in a worker all the same, and so do all before Airflow 3.3, and where a plugin listens to tasks,
+        as OpenLineage's does. Needs ``deferrable``.
     :param start_from_trigger: let the triggerer start the job, too, without a worker for it. A retry begins in a
-        worker. Needs ``deferrable``, and Airflow 3.3; older versions, and mapped tasks, begin in a worker.
+        worker. Needs ``deferrable``, and Airflow 3.3; older versions, mapped tasks, and tasks whose templated arguments
+        need more than the DAG run (an XComArg, ``ti``, ``var``, ``conn``, a macro of the DAG's), begin in a worker.
     :param execution_timeout: how long the task may take (a ``timedelta``). Then the job is cancelled, and the task
         fails.
     """
@@ -142,6 +145,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self._asking: Entry | None = None
         self._owned = True
         self._check(start_from_trigger)
+        # Decided here, for Airflow reads it from the operator when it parses the DAG.
+        self.end_from_trigger = end_from_trigger and can_end_in_triggerer()
         self.start_from_trigger = start_from_trigger
         if start_from_trigger:
             # Both are set here, for Airflow reads them from the operator when it parses the DAG.
@@ -216,7 +221,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             return self._run(context, time.time())
         if event.get(BEGIN) or event["status"] == BEGIN:
             self.log.info("%s", event["message"])
-            return self._run(context, time.time())
+            return self._run(context, event.get("began") or time.time())
         self.job_id, self._owned, self._ti = event["job_id"], event.get("owned", True), context.get("ti")
         began = event.get("began") or began or time.time()
         return self._finish(context, with_values(self.hook, event), began)
@@ -350,7 +355,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return None if self.timeout is None else began + self.timeout
 
     def _defer(self, context: Context, submission: Submission, began: float) -> None:
-        ends = self.end_from_trigger and not self.outlets and without_workers()
+        ends = self.end_from_trigger and not self.outlets
         if self.end_from_trigger and self.outlets:
             self.log.info("The task has outlets, which no trigger updates: it will end in a worker")
         self.defer(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import AsyncIterator, Hashable, Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
+import anyio
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
@@ -16,16 +19,20 @@ from airbyte_events.events import JobEvent, parse_status
 from airbyte_events.submission import OnConflict, find_created
 from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text
 from airbyte_events_provider.cursors import Cursors
+from airbyte_events_provider.deferral import until_worker_has_left
+from airbyte_events_provider.finishing import leave_xcoms
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
 from airbyte_events_provider.ledger import Entry, TriggerLedger
 from airbyte_events_provider.measures import count_end
 from airbyte_events_provider.moves import has_moved, to_its_end
 from airbyte_events_provider.outcome import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
-from airbyte_events_provider.starting import NotStarted, start
+from airbyte_events_provider.starting import NotStarted, began_at, start
 from airbyte_events_provider.starting import Wanted as Asked
 from airbyte_events_provider.stream import SHARES_STREAMS, Member, Producer, stream_of
 from airbyte_events_provider.syncs import Sought, await_sync, moment
 from airbyte_events_provider.watching import Watch, several, terminal_status, watch_on
+
+_BEFORE_AIRFLOW = 3.0
 
 
 class _ByArguments:
@@ -112,17 +119,24 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
+        began = anyio.current_time()
+        event = await self.event(self.task_instance)
+        if not isinstance(event, TaskSuccessEvent):
+            await until_worker_has_left(self.task_instance, began)
         # Nothing that must end in the task that began it (a task group, a cancel scope) is open around the yield.
-        yield await self.event()
+        yield event
 
-    async def event(self) -> TriggerEvent:
-        """Wait; what is to be fired then."""
+    async def event(self, ti: Any) -> TriggerEvent:
+        """Wait; what is to be fired then.
+
+        :param ti: the task instance that waits; None where no triggerer runs the trigger.
+        """
         repeated = {"owned": self.owned, "began": self.began, "try_number": self.try_number}
         told = {**await self._conclude(), **repeated}
         succeeded = told["status"] == SUCCESS and missing_records(told, self.min_records) is None
-        if self.end_from_trigger and succeeded:
-            # What fails goes on in a worker: only there it can fail for good, or fire off e-mails.
-            return TaskSuccessEvent(xcoms=xcoms(told))
+        # What fails goes on in a worker: only there it can fail for good, or fire off e-mails.
+        if self.end_from_trigger and succeeded and await leave_xcoms(ti, xcoms(told)):
+            return TaskSuccessEvent()
         return TriggerEvent(told)  # type: ignore[no-untyped-call]
 
     async def _conclude(self) -> dict[str, Any]:
@@ -190,8 +204,8 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
     :param on_conflict: see :class:`~airbyte_events.submission.OnConflict`.
-    :param timeout: seconds to wait, None for as long as it takes.
-    :param execution_timeout: seconds that the job may take.
+    :param timeout: seconds to wait, None for as long as it takes. Like the next it counts from when the task began.
+    :param execution_timeout: seconds that the task may take.
     :param poll_interval: as for :class:`AirbyteSyncTrigger`, and so are the rest.
     """
 
@@ -227,6 +241,8 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.end_from_trigger = end_from_trigger
         self.min_records = min_records
+        self.timeout_after: datetime | None = None
+        """Until when Airflow lets it run, which the triggerer sets."""
         self._ledger: TriggerLedger | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -235,39 +251,48 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
 
     async def _event(self) -> TriggerEvent:
         try:
-            return await self._waiting(await self._start()).event()
+            return await self._waiting(await self._start()).event(self.task_instance)
         except NotStarted as exc:
             message = str(exc)
         except Exception as exc:
             self.log.exception("No job of Airbyte connection %s could be started here", self.connection_id)
             message = f"{type(exc).__name__}: {exc}"
-        handed_over = {"status": ERROR, BEGIN: True, "message": f"Beginning in a worker: {message}", "job_id": None}
+        handed_over = {
+            "status": ERROR,
+            BEGIN: True,
+            "message": f"Beginning in a worker: {message}",
+            "job_id": None,
+            "began": began_at(self.timeout_after, self.execution_timeout),
+        }
         return TriggerEvent(handed_over)  # type: ignore[no-untyped-call]
 
     async def _start(self) -> Entry:
         if (getattr(self.task_instance, "try_number", 1) or 1) > 1:
             raise NotStarted("this is not the task's first try.")
         ledger = self._ledger = TriggerLedger(self.task_instance)
+        began = began_at(self.timeout_after, self.execution_timeout) or time.time()
         wanted = Asked(
             connection_id=self.connection_id,
             job_type=self.job_type,
             on_conflict=OnConflict(self.on_conflict),
-            timeout=self.timeout,
+            until=None if self.timeout is None else began + self.timeout,
         )
         async with shared_hub(HubKey(self.airbyte_conn_id, self.listener_conn_id)) as shared, shared.starting:
             return await start(shared.airbyte, ledger, wanted)
 
     def _waiting(self, entry: Entry) -> AirbyteSyncTrigger:
-        # When the task began, by our clock: this may be the second trigger that waits for the job, and the job may be
-        # older than the task, or its time another clock's.
-        began = entry.asked_at.timestamp()
+        # From when the task began, by our clock: this may be the second trigger that waits for the job, and the job may
+        # be older than the task, or its time another clock's.
+        began = began_at(self.timeout_after, self.execution_timeout) or entry.asked_at.timestamp()
+        limit = self.execution_timeout
         assert entry.job_id is not None  # noqa: S101 -- it has been started
         return AirbyteSyncTrigger(
             entry.job_id,
             self.airbyte_conn_id,
             end_time=None if self.timeout is None else began + self.timeout,
             poll_interval=self.poll_interval,
-            execution_deadline=None if self.execution_timeout is None else began + self.execution_timeout,
+            # A little before Airflow's own time-out, which fails the task and leaves the job running.
+            execution_deadline=None if limit is None else began + limit - min(_BEFORE_AIRFLOW, limit / 10),
             listener_conn_id=self.listener_conn_id,
             connection_id=self.connection_id,
             end_from_trigger=self.end_from_trigger,
@@ -351,7 +376,10 @@ class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
-        yield TriggerEvent(await self._conclude())  # type: ignore[no-untyped-call]
+        began = anyio.current_time()
+        told = await self._conclude()
+        await until_worker_has_left(self.task_instance, began)
+        yield TriggerEvent(told)  # type: ignore[no-untyped-call]
 
     async def _conclude(self) -> dict[str, Any]:
         try:

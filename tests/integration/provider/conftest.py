@@ -238,6 +238,7 @@ async def stage(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """Known to Airflow as ``airbyte_default``, without a listener, and polled often."""
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__FALLBACK_AFTER", "0.1")
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", "0")
     simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
     connection = simulator.world.add_connection(Script.hanging(), name="orders")
     async with serve_simulator(simulator) as sim:

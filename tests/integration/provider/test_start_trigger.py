@@ -6,17 +6,18 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import anyio
 import pytest
-from airflow.sdk import Asset
+from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.triggers.base import StartTriggerArgs, TaskSuccessEvent, TriggerEvent
 
 from airbyte_events.events import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+from airbyte_events_provider.starting import LONGEST
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
@@ -50,14 +51,44 @@ def ti(stage: Any) -> TaskInstance:
     return TaskInstance(uuid.UUID(int=int(time.time() * 1000) << 80 | 7 << 76 | 2 << 62))
 
 
-async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(stage: Any, listener: Any) -> None:
+def waiting(stage: Any, job: Any, ti: TaskInstance | None, **values: Any) -> AirbyteSyncTrigger:
+    trigger: AirbyteSyncTrigger = stage.trigger(job, end_from_trigger=True, **values)
+    trigger.task_instance = ti  # type: ignore[assignment]
+    return trigger
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(
+    stage: Any, listener: Any, ti: TaskInstance, task_states: Any
+) -> None:
     job = stage.start()
     stage.end(job, records=17)
-    event = await event_of(stage.trigger(job, end_from_trigger=True))
+    event = await event_of(waiting(stage, job, ti))
     assert isinstance(event, TaskSuccessEvent)
-    assert event.xcoms is not None
-    assert event.xcoms["return_value"] == job.id
-    assert event.xcoms["records"] == event.xcoms["job"]["records"] == 17
+    assert event.xcoms is None, "Airflow would store their JSON text"
+    assert task_states.xcoms["return_value"] == job.id
+    assert task_states.xcoms["records"] == task_states.xcoms["job"]["records"] == 17
+    assert task_states.xcoms["status"] == "succeeded"
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+async def test_where_xcoms_can_not_be_stored_the_task_ends_in_a_worker(
+    stage: Any, ti: TaskInstance, task_states: Any
+) -> None:
+    job = stage.start()
+    stage.end(job)
+    task_states.stores = False
+    event = await event_of(waiting(stage, job, ti))
+    assert type(event) is TriggerEvent
+    assert event.payload["job"]["job_id"] == job.id
+
+
+async def test_where_no_triggerer_runs_the_trigger_the_task_ends_in_a_worker(stage: Any) -> None:
+    """`airflow dags test` hands over no more than the state of an event that ends a task."""
+    job = stage.start()
+    stage.end(job)
+    event = await event_of(waiting(stage, job, None))
+    assert type(event) is TriggerEvent
 
 
 @pytest.mark.parametrize(("status", "records"), [("failed", 17), ("cancelled", 17), ("succeeded", 16)])
@@ -69,7 +100,10 @@ async def test_what_is_no_success_goes_on_in_a_worker(stage: Any, status: str, r
     assert event.payload["job_id"] == job.id
 
 
-async def test_it_starts_the_job_and_waits_for_it(stage: Any, listener: Any, ti: TaskInstance) -> None:
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+async def test_it_starts_the_job_and_waits_for_it(
+    stage: Any, listener: Any, ti: TaskInstance, task_states: Any
+) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.3)
     event = await event_of(starting(stage, ti, end_from_trigger=True))
     assert isinstance(event, TaskSuccessEvent)
@@ -85,6 +119,32 @@ async def test_begun_again_elsewhere_it_goes_on_with_the_job(stage: Any, ti: Tas
     stage.end(job)
     assert (await second)["job_id"] == job.id
     assert stage.requests("POST /jobs") == 1
+
+
+def begun(trigger: AirbyteStartTrigger, ago: float) -> AirbyteStartTrigger:
+    """As Airflow hands it to a triggerer, of a task that began so many seconds ago (``TaskInstance.defer_task``)."""
+    limit = LONGEST
+    if trigger.execution_timeout is not None:
+        limit = min(limit, timedelta(seconds=trigger.execution_timeout))
+    trigger.timeout_after = datetime.now(timezone.utc) - timedelta(seconds=ago) + limit
+    return trigger
+
+
+@pytest.mark.parametrize("limit", ["timeout", "execution_timeout"])
+async def test_a_trigger_that_begins_late_counts_from_when_the_task_began(
+    stage: Any, ti: TaskInstance, limit: str
+) -> None:
+    job = stage.start()
+    told = await stage.fire(begun(starting(stage, ti, **{limit: 60.0}), 61))
+    assert told["job"] is None
+    assert told["status"] == ("error" if limit == "timeout" else "timeout")
+    assert job.status == "running"
+
+
+async def test_what_a_worker_goes_on_with_counts_from_when_the_task_began(stage: Any, ti: TaskInstance) -> None:
+    ti.try_number = 2
+    told = await stage.fire(begun(starting(stage, ti, execution_timeout=3600.0), 60))
+    assert time.time() - told["began"] == pytest.approx(60, abs=5)
 
 
 async def test_begun_again_after_its_job_has_completed_it_fires_for_that(stage: Any, ti: TaskInstance) -> None:
@@ -146,9 +206,13 @@ async def test_what_can_not_be_written_down_is_not_started_in_the_triggerer(
     assert stage.requests("POST /jobs") == 0
 
 
-async def test_deadlines_count_from_when_the_task_began_whatever_the_job_is_older(stage: Any, ti: TaskInstance) -> None:
+@pytest.mark.parametrize("ahead", [-7200.0, -30.0, 7200.0])
+async def test_deadlines_count_from_the_tasks_own_beginning_by_our_clock(
+    stage: Any, ti: TaskInstance, ahead: float
+) -> None:
+    """Not from that of the job, by Airbyte's: it may be another's, older than the limit, and its clock may be wrong."""
     stage.sim.world.start_job(
-        stage.sim.world.connections[stage.connection_id], created_at=utcnow() - timedelta(hours=2)
+        stage.sim.world.connections[stage.connection_id], created_at=utcnow() + timedelta(seconds=ahead)
     )
     waiting = stage.firing(starting(stage, ti, timeout=60, execution_timeout=60))
     await stage.waited_for()
@@ -264,6 +328,56 @@ def test_outlets_are_updated_by_workers_alone() -> None:
         outlets=[Asset("orders")],
     )
     assert task.start_trigger_args.trigger_kwargs["end_from_trigger"] is False  # type: ignore[union-attr]
+
+
+def starts(**values: Any) -> bool:
+    given: dict[str, Any] = {"task_id": "sync", "connection_id": "c", "deferrable": True, "start_from_trigger": True}
+    return AirbyteTriggerSyncOperator(**given | values).start_from_trigger
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
+@pytest.mark.parametrize(
+    "template",
+    [
+        "7b480e47-6992-5e8b-9c8a-acfd34a1b7bc",
+        "{{ params.connection }}",
+        "{{ dag_run.conf['connection'] }}",
+        "{% if ds == '2026-01-01' %}a{% else %}b{% endif %}",
+        "{{ params.connection | lower }}",
+        "{{ macros.datetime.now() }}",
+    ],
+)
+def test_what_needs_the_dag_run_alone_begins_in_the_triggerer(template: str) -> None:
+    assert starts(connection_id=template)
+    assert starts(airbyte_conn_id=template)
+    assert starts(listener_conn_id=template)
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ti.xcom_pull('first') }}",
+        "{{ task_instance.try_number }}",
+        "{{ var.value.connection }}",
+        "{{ conn.airbyte.host }}",
+        "{{ prev_start_date_success }}",
+        "{{ my_macro() }}",
+        "{{ params.connection | my_filter }}",
+        "{{ params.connection | my_filter",
+    ],
+)
+def test_what_the_triggerer_can_not_render_begins_in_a_worker(template: str) -> None:
+    assert not starts(connection_id=template)
+    assert not starts(listener_conn_id=template)
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
+def test_the_result_of_another_task_begins_in_a_worker() -> None:
+    with DAG(dag_id="pipeline", schedule=None):
+        first = AirbyteTriggerSyncOperator(task_id="first", connection_id="c")
+        assert not starts(connection_id=first.output)
+        assert not starts(task_id="second", inlets=[AssetAlias("orders")])
 
 
 def test_a_trigger_of_before_these_arguments_can_be_made() -> None:
