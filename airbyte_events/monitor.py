@@ -6,7 +6,6 @@ many records were committed) is added when the API agrees with it.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 from collections import deque
@@ -19,7 +18,7 @@ import anyio
 from airbyte_events.airbyte import PAGE, AirbyteClient, Job, charged, says_unknown
 from airbyte_events.allowance import Allowance
 from airbyte_events.confirmation import PRECISION, Received, Witnesses, announceable, event_of, is_news
-from airbyte_events.errors import AirbyteError
+from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import (
     NEWS,
     JobEvent,
@@ -216,7 +215,8 @@ class Monitor:
                 logger.info(
                     "listing the jobs of %s failed, reading %d one by one: %s", self.instance, len(missing), exc
                 )
-        asked = set(itertools.islice(missing, self.allowance.left)) if bounded else missing
+        # By chance: whoever floods has no say in which are not asked for.
+        asked = set(random.sample(sorted(missing), min(len(missing), self.allowance.left))) if bounded else missing
         unknown = missing - asked if looked else set()
         try:
             answers = await self.read(asked, origins, told)
@@ -353,16 +353,21 @@ class Monitor:
         :return: None for a job that Airbyte does not know. A job that could not be asked for is left out, and so are
             those that are left when the first :data:`FAILURES` of all have failed.
         :raises AirbyteError: if none could be asked for.
+        :raises StoreError: if what was answered could not be kept.
         """
         answers: dict[int, Job | None] = {}
         failures: list[AirbyteError] = []
         why = origins or {}
+        unabsorbed: list[Job] = []
+        absorbing = anyio.Lock()
+        faults: list[StoreError] = []
 
         async def read_one(job_id: int) -> None:
             async with self._reading.place(_PRIORITIES[why.get(job_id, Origin.POLL)]):
                 self.counters.reads += 1
+                self.watches.ask(job_id)
                 try:
-                    answers[job_id] = await self.airbyte.get_job(job_id, once=True)
+                    job = await self.airbyte.get_job(job_id, once=True)
                 except AirbyteError as exc:
                     if says_unknown(exc):
                         answers[job_id] = None
@@ -371,6 +376,17 @@ class Monitor:
                         failures.append(exc)
                         if len(failures) >= FAILURES and not answers:
                             tasks.cancel_scope.cancel()
+                    return
+            answers[job_id] = job
+            unabsorbed.append(job)
+            # What has been answered does not wait for what has not: all that came during one transaction is the next.
+            async with absorbing:
+                batch, unabsorbed[:] = unabsorbed[:], []
+                try:
+                    await self._absorb(batch, why, notifications or {})
+                except StoreError as exc:
+                    faults.append(exc)
+                    tasks.cancel_scope.cancel()
 
         # In any order, so that one job that Airbyte fails over is not always the one that the others wait for.
         wanted = list(set(job_ids))
@@ -378,9 +394,10 @@ class Monitor:
         async with anyio.create_task_group() as tasks:
             for job_id in wanted:
                 tasks.start_soon(read_one, job_id)
+        if faults:
+            raise faults[0]
         if failures and not answers:
             raise failures[0]
-        await self._absorb([job for job in answers.values() if job is not None], why, notifications or {})
         return answers
 
     async def absorb(self, states: Sequence[JobEvent]) -> None:

@@ -22,12 +22,14 @@ _NEVER = -math.inf
 class Watch:
     """:param began: when somebody first asked.
     :param seen: when Airbyte last told of the job, or was asked first; by the event loop's clock.
+    :param asked: when Airbyte was last asked for this job alone, likewise.
     :param until: when the watch ends, likewise.
     :param pushed: whether Airbyte announces the end of such a job.
     """
 
     began: datetime
     seen: float
+    asked: float = _NEVER
     until: float = 0.0
     pushed: bool = True
 
@@ -110,19 +112,27 @@ class Watches:
                 watch.seen = now
             watch.pushed = state.job_type in PUSHED_JOB_TYPES
 
+    def ask(self, job_id: int) -> None:
+        """Airbyte is asked for this job alone now: whatever comes of it, the others have their turn before it has."""
+        if (watch := self._watches.get(job_id)) is not None:
+            watch.asked = anyio.current_time()
+
     def unsee(self, job_ids: Iterable[int] | None = None) -> None:
         """These jobs, or all, have to be read one by one."""
         for job_id in self._watches.keys() & (self._watches.keys() if job_ids is None else set(job_ids)):
             self._watches[job_id].seen = _NEVER
 
     def never_seen(self) -> list[int]:
-        """Jobs that Airbyte has not told of yet."""
-        return [job_id for job_id, watch in self._watches.items() if watch.seen == _NEVER]
+        """Jobs that Airbyte has not told of yet, those first that it was asked for the longest ago."""
+        unseen = [(watch.asked, job_id) for job_id, watch in self._watches.items() if watch.seen == _NEVER]
+        return [job_id for _, job_id in sorted(unseen)]
 
     def stale(self, seconds: float) -> list[int]:
-        """Jobs that no answer told of for so long, the longest first."""
+        """Jobs that no answer told of for so long, those first of which nothing was heard or asked for the longest."""
         before = anyio.current_time() - seconds
-        stale = [(watch.seen, job_id) for job_id, watch in self._watches.items() if watch.seen <= before]
+        stale = [
+            (max(watch.seen, watch.asked), job_id) for job_id, watch in self._watches.items() if watch.seen <= before
+        ]
         return [job_id for _, job_id in sorted(stale)]
 
     def began(self) -> datetime | None:

@@ -54,7 +54,7 @@ class Backoff:
         self._random = random
         self._turn = anyio.Lock()
         self._failures = 0
-        self._since = 0.0
+        self._began = self._failed_at = 0.0
         self._until = 0.0
         self._last: AirbyteError | None = None
         # One for each time the gate closed: who set out before that knows nothing new.
@@ -67,8 +67,8 @@ class Backoff:
 
     @property
     def failing_for(self) -> float:
-        """Seconds since the first of these failures; 0 if there is none. To be read inside the event loop."""
-        return anyio.current_time() - self._since if self._failures else 0.0
+        """Seconds from the first of these failures to the last; 0 if there is none."""
+        return self._failed_at - self._began if self._failures else 0.0
 
     @property
     def remaining(self) -> float:
@@ -124,7 +124,8 @@ class Backoff:
             self._closings += 1
             # Beyond 2**30 the cap has long been reached.
             ceiling = min(self._cap, self._base * 2 ** min(self._failures, 30))
-            self._since = self._since if self._failures else anyio.current_time()
+            self._failed_at = anyio.current_time()
+            self._began = self._began if self._failures else self._failed_at
             self._failures += 1
             self._last = error
             self._until = anyio.current_time() + self._random() * ceiling

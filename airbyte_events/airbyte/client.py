@@ -113,7 +113,7 @@ class AirbyteClient:
 
     @property
     def failing_for(self) -> float:
-        """Seconds for which every request has failed, 0 if Airbyte answers. To be read inside the event loop."""
+        """Seconds for which every request has failed, from the first to the last; 0 if Airbyte answers."""
         return self._session.failing_for
 
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:

@@ -84,7 +84,7 @@ class Session:
 
     @property
     def failing_for(self) -> float:
-        """Seconds since the server was last in no trouble, 0 if it is not."""
+        """Seconds for which every request has failed, from the first to the last; 0 if the server answers."""
         return self._backoff.failing_for
 
     def request(self, method: str, path: str, route: str | None = None) -> Request:

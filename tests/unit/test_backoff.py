@@ -227,3 +227,16 @@ def test_the_same_error_again() -> None:
     assert twin is not error
     assert twin.__cause__ is error
     assert type(again(NotSent("x"))) is NotSent
+
+
+async def test_how_long_it_has_failed_is_from_the_first_failure_to_the_last() -> None:
+    """The time in which nobody asked says nothing."""
+    backoff = Backoff(base=0.0)
+    assert backoff.failing_for == 0
+    await fail(backoff)
+    await anyio.sleep(0.05)
+    assert backoff.failing_for == 0
+    await fail(backoff)
+    assert backoff.failing_for >= 0.05
+    await backoff.attempt(fine)
+    assert backoff.failing_for == 0

@@ -12,7 +12,7 @@ import pytest
 
 from airbyte_events.airbyte import Credentials
 from airbyte_events.confirmation import Received
-from airbyte_events.errors import AirbyteError, AirbyteUnreachable, ServerError
+from airbyte_events.errors import AirbyteError, AirbyteUnreachable, LeaseLost, ServerError
 from airbyte_events.events import JobRef, JobStatus, Origin, utcnow
 from airbyte_events.monitor import FAILURES, Monitor
 from airbyte_events.store.memory import MemoryStore
@@ -177,6 +177,27 @@ class TestConfirming:
         with pytest.raises(ServerError):
             await watched.monitor.watch([2])
         assert sorted(watched.monitor.watches.jobs) == [1, 2]
+
+
+class TestReading:
+    async def test_i4_what_is_answered_does_not_wait_for_what_is_not(self, watched: Any) -> None:
+        for job_id in (1, 2, 3):
+            watched.airbyte.put(job_id, "succeeded")
+        watched.airbyte.faults[2] = "hang"
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watched.monitor.read, [1, 2, 3])
+            await watched.until_ended(1, 3)
+            tasks.cancel_scope.cancel()
+        assert await watched.ends(2) == 0
+
+    async def test_what_can_not_be_kept_is_the_readers_error(self, watched: Any, make: Any, http: Any) -> None:
+        lost = await watched.store.acquire("sources/default", "this one", 3600)
+        await watched.store.release(lost)
+        monitor = Monitor("default", watched.monitor.airbyte, watched.store, lease=lost)
+        for job_id in (1, 2, 3):
+            watched.airbyte.put(job_id, "succeeded")
+        with pytest.raises(LeaseLost):
+            await monitor.read([1, 2, 3])
 
 
 class TestOneEnd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 from airbyte_events.confirmation import Received
 from airbyte_events.errors import AirbyteUnreachable, RateLimited, ServerError
 from airbyte_events.events import Origin
-from airbyte_events.monitor import Monitor
+from airbyte_events.monitor import FAILURES, Monitor
 from airbyte_events.polling import Poller, Ticks
 
 pytestmark = pytest.mark.anyio
@@ -221,6 +222,21 @@ class TestTrouble:
             watched.airbyte.put(1, "succeeded")
             await watched.until_ended(1)
             tasks.cancel_scope.cancel()
+
+    async def test_i4_any_number_of_jobs_that_airbyte_fails_over_leaves_the_others_their_turn(
+        self, watched: Any
+    ) -> None:
+        for job_id in range(1, 122):
+            watched.airbyte.put(job_id, "succeeded", ago=86_400)
+        watched.airbyte.faults.update(dict.fromkeys(range(1, 121), 500))
+        with suppress(ServerError):
+            await watched.monitor.watch(range(1, 122))
+        poller = Poller(watched.monitor)
+        ticks = 0
+        while not await watched.ends(121):
+            await poller.tick()
+            ticks += 1
+        assert ticks <= 121 // FAILURES + 1
 
     async def test_i4_all_that_ended_while_airbyte_was_down_is_found(self, http: Any, make: Any, watched: Any) -> None:
         jobs = range(1, 131)

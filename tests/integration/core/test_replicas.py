@@ -183,7 +183,7 @@ async def group(watched: Any, http: httpx.AsyncClient, make: Any) -> AsyncIterat
 class TestTogether:
     async def test_one_look_a_tick_in_all(self, group: Group) -> None:
         for _ in range(3):
-            group.start()
+            group.start(lease=5.0)
         await group.until(lambda: group.watched.airbyte.lists >= 20)
 
         looks = sorted(replica.looks for replica in group.replicas)
