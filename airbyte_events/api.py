@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -24,6 +25,8 @@ from airbyte_events.store import Attempt, Delivery, DeliveryState, Outcome, Stor
 from airbyte_events.targets import Target, Targets
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T", Delivery, StoredNotification)
 
 MAX_WATCHES = 1_000
 MAX_BODY = 256 * 1024
@@ -161,13 +164,8 @@ class API:
             before = _before(request)
         except QueryError as exc:
             return _refuse(400, str(exc))
-        found = await self._store.notifications(limit=limit, before=before)
-        return JSONResponse(
-            {
-                "notifications": [_notification(stored) for stored in found],
-                "next": str(found[-1].id) if len(found) == limit else None,
-            }
-        )
+        found = await _gather(self._store.notifications, _notification, limit, before)
+        return JSONResponse({"notifications": found, "next": str(found[-1]["id"]) if len(found) == limit else None})
 
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
@@ -198,13 +196,8 @@ class API:
             before = _before(request)
         except QueryError as exc:
             return _refuse(400, str(exc))
-        found = await self._store.deliveries(limit=limit, before=before, state=state)
-        return JSONResponse(
-            {
-                "deliveries": [self._delivery(each) for each in found],
-                "next": str(found[-1].id) if len(found) == limit else None,
-            }
-        )
+        found = await _gather(partial(self._store.deliveries, state=state), self._delivery, limit, before)
+        return JSONResponse({"deliveries": found, "next": str(found[-1]["id"]) if len(found) == limit else None})
 
     async def retry(self, request: Request) -> Response:
         """Send a dead delivery again: 202 and ``{"delivery": id}``.
@@ -250,6 +243,25 @@ def _delivery_state(request: Request) -> DeliveryState | None:
         return None if text is None else DeliveryState(text)
     except ValueError:
         raise QueryError(f"state: give one of {', '.join(state.value for state in DeliveryState)}") from None
+
+
+_STEP = 50
+"""Notifications that are read at a time where they are listed: each may have half a megabyte, which is not shown."""
+
+
+async def _gather(
+    read: Callable[..., Awaitable[list[T]]], shown: Callable[[T], dict[str, Any]], limit: int, before: int | None
+) -> list[dict[str, Any]]:
+    """Read that many and return what is shown of them."""
+    found: list[dict[str, Any]] = []
+    while len(found) < limit:
+        step = min(_STEP, limit - len(found))
+        page = await read(limit=step, before=before)
+        found += map(shown, page)
+        if len(page) < step:
+            break
+        before = found[-1]["id"]
+    return found
 
 
 def _notification(stored: StoredNotification) -> dict[str, Any]:

@@ -64,31 +64,27 @@ PRECISION = timedelta(seconds=2)
 """Airbyte tells times in whole seconds, cut or rounded."""
 
 _CLOCKS = timedelta(minutes=1)
-"""So far the listener's clock may be behind Airbyte's, where a notification has no time of Airbyte's in it."""
-
-_UPDATED = timedelta(minutes=1)
-"""So long after its end Airbyte may touch a job again, which moves the time that the API has for its end."""
+"""So far the listener's clock may be behind Airbyte's, where a notification does not tell the time of the job's end."""
 
 
 def may_be_of(event: JobEvent, told: Notification, received_at: datetime) -> bool:
-    """Return whether a notification can be true of a job in the state that the API reports.
+    """Return whether a notification can be that of a job in the state that the API reports.
 
-    It claims the same end, of the same connection, at the same time, and its times lie within the job's life.
+    It claims the same end, of the same connection, and came no earlier than the end: one that came before the job was
+    created is that of an earlier job of the number.
 
     :param received_at: when it came, by the listener's clock.
     """
     if told.expected_status is not event.status or not is_job(event, connection_id=told.connection_id, started_at=None):
         return False
-    if event.started_at is not None:
-        earliest = event.started_at - PRECISION
-        if any(moment < earliest for moment in (told.started_at, told.finished_at) if moment is not None):
-            return False
-        if told.finished_at is None and received_at < event.started_at - _CLOCKS:
-            return False
-    if event.finished_at is not None and (told.finished_at or received_at + _CLOCKS) < event.finished_at - _UPDATED:
-        return False
-    latest = (event.finished_at or received_at) + PRECISION
-    return all(moment <= latest for moment in (told.started_at, told.finished_at) if moment is not None)
+    moments = [moment for moment in (event.started_at, event.finished_at) if moment is not None]
+    return not moments or received_at >= max(moments) - _CLOCKS or _near(told.finished_at, event.finished_at)
+
+
+def _is_within(event: JobEvent, moment: datetime, received_at: datetime) -> bool:
+    """Whether a time lies in the job's life: up to its end, or to when the notification came."""
+    started = event.started_at is None or event.started_at - PRECISION <= moment
+    return started and moment <= (event.finished_at or received_at) + PRECISION
 
 
 class Received(NamedTuple):
@@ -117,13 +113,13 @@ class Witnesses:
     """
 
     event: JobEvent
-    told: Sequence[Notification]
+    told: Sequence[Received]
     airbyte_url: str
 
     @classmethod
     def among(cls, received: Iterable[Received], event: JobEvent, airbyte_url: str) -> Witnesses:
         """Choose among what was received for the job's number."""
-        return cls(event, [each.notification for each in ranked(received, event)], airbyte_url)
+        return cls(event, ranked(received, event), airbyte_url)
 
     def enriched(self) -> JobEvent:
         """Return what the API reports, with what the best of them adds."""
@@ -138,16 +134,18 @@ class Witnesses:
         if not self.told:
             return False
         sources = (self._with(told) for told in self.told)
-        if _agreement(self.event, self.told[0]) == _WHOLE or any(
+        if _agreement(self.event, *self.told[0][1:]) == _WHOLE or any(
             all(getattr(each, name) == getattr(known, name) for name in known.unconfirmed) for each in sources
         ):
             return annotate(known, self.enriched()) != known
         return False
 
-    def _with(self, told: Notification) -> JobEvent:
+    def _with(self, received: Received) -> JobEvent:
+        told = received.notification
+        finish = told.finished_at
         brought = {
             "workspace_id": told.workspace_id,
-            "finished_at": told.finished_at,
+            "finished_at": finish if finish and _is_within(self.event, finish, received.received_at) else None,
             "records": told.records,
             "bytes": told.bytes,
             "duration_seconds": told.duration_seconds,
@@ -171,7 +169,7 @@ def ranked(received: Iterable[Received], event: JobEvent) -> list[Received]:
 
     def rank(each: Received) -> tuple[int, bool, datetime]:
         early = event.finished_at is not None and each.received_at < event.finished_at - PRECISION
-        return -_agreement(event, each.notification), early, each.received_at
+        return -_agreement(event, *each[1:]), early, each.received_at
 
     return sorted((each for each in received if may_be_of(event, each.notification, each.received_at)), key=rank)
 
@@ -179,8 +177,11 @@ def ranked(received: Iterable[Received], event: JobEvent) -> list[Received]:
 _WHOLE = 6
 
 
-def _agreement(event: JobEvent, told: Notification) -> int:
-    """In how much a notification that does not contradict the API agrees with it, up to :data:`_WHOLE`."""
+def _agreement(event: JobEvent, received_at: datetime, told: Notification) -> int:
+    """In how much a notification agrees with what the API reports, up to :data:`_WHOLE`; -1 if its times contradict."""
+    times = [moment for moment in (told.started_at, told.finished_at) if moment is not None]
+    if not all(_is_within(event, moment, received_at) for moment in times):
+        return -1
     return sum(
         [
             told.connection_id is not None,

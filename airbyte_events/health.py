@@ -21,7 +21,7 @@ RECHECK_SECONDS = 1.0
 ANSWER_SECONDS = 5.0
 """What takes longer has failed."""
 
-ROOM = 64 * 1024
+ROOM = 512 * 1024
 """Bytes for which there has to be room once there was none: the largest notification. There is always some for less."""
 
 

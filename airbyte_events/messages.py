@@ -19,17 +19,17 @@ def readable(body: bytes) -> str | None:
     Links in it are in Slack's notation, ``<URL|NAME>``, which is Google Chat's, too
     (https://developers.google.com/workspace/chat/format-messages).
 
-    :return: None if it has none, or is no JSON object.
+    :return: None if it has none, or can't be read.
     """
     try:
         document = wire.parse_object(body)
     except ValueError:
-        return None
+        return wire.loose_text(body)
     return wire.text(document.get("text")) or wire.text("\n".join(_texts(document.get("blocks"))))
 
 
 def text_only(body: bytes) -> bytes:
-    """The body for Google Chat, which refuses fields that it does not know.
+    """Return a body with the text alone: for Google Chat, which refuses fields that it does not know.
 
     What Chat would read as a mention (``<users/all>``) is shown as text: in Airbyte's texts it is a name or an error
     message that looks like one, and Slack's mentions are written otherwise.
@@ -44,6 +44,18 @@ def text_only(body: bytes) -> bytes:
     if len(encoded) > LONGEST_TEXT:
         text = encoded[:LONGEST_TEXT].decode(errors="ignore") + "…"
     return json.dumps({"text": text}, ensure_ascii=False).encode()
+
+
+def valid(body: bytes) -> bytes:
+    """Return the body as it is, if it is JSON, and its text alone as JSON otherwise: chats refuse anything else.
+
+    :raises ValueError: if it carries no text.
+    """
+    try:
+        wire.parse_object(body)
+    except ValueError:
+        return text_only(body)
+    return body
 
 
 def _texts(blocks: object) -> Iterator[str]:

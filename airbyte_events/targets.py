@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from airbyte_events.errors import SettingsError
-from airbyte_events.messages import readable, text_only
+from airbyte_events.messages import readable, text_only, valid
 from airbyte_events.notifications import NotificationKind
 
 AIRBYTE_KINDS = {
@@ -57,11 +57,11 @@ class Target:
         return self.kinds is None or kind in self.kinds or kind not in _NAMED
 
     def content(self, body: bytes) -> bytes:
-        """What is sent there for a notification: its own bytes, but to Google Chat.
+        """Return what is sent there for a notification: its own bytes where they are JSON, but to Google Chat.
 
         :raises ValueError: if there is nothing that could be sent there; the message completes "not sent, as …".
         """
-        return text_only(body) if self.url.host == _CHAT else body
+        return text_only(body) if self.url.host == _CHAT else valid(body)
 
 
 class Targets(Mapping[str, Target]):

@@ -22,14 +22,18 @@ from airbyte_events.errors import NotificationError, StoreError
 from airbyte_events.events import JobRef, utcnow
 from airbyte_events.limits import Visitors
 from airbyte_events.notifications import Notification, parse
-from airbyte_events.store import ANNOUNCING_KINDS, EventStore, Outcome
+from airbyte_events.store import EventStore, Outcome
 from airbyte_events.targets import FORWARDED, Targets
 from airbyte_events.tracing import record
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY = 64 * 1024
-"""Bytes; Airbyte's own bodies have a few thousand."""
+MAX_BODY = 512 * 1024
+"""Bytes. Most of Airbyte's bodies have a few thousand; one of a failure with a long reason, which stands there three
+times, has had 152 kB, and one of a schema change over 2,000 fields 96 kB."""
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Of the notifications that are being received and stored at a time, together. What comes beyond that is refused."""
 
 STORE_SECONDS = 2.0
 """What takes longer to store is refused: Airbyte's job completion waits for the answer."""
@@ -45,6 +49,10 @@ _PATH = re.compile("/webhooks/([^/]+)/([^/]+)")
 def not_found() -> Response:
     """The one 404: a wrong token looks like a path that does not exist."""
     return JSONResponse({"error": "not found"}, status_code=404)
+
+
+class _TooLarge(Exception):
+    """A body of more than :data:`MAX_BODY`."""
 
 
 class Receiver:
@@ -80,6 +88,7 @@ class Receiver:
         self._doubt = doubt
         self._kept = kept
         self._storing = 0
+        self._bytes = 0
         self._overloaded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,16 +100,54 @@ class Receiver:
         """Take one notification; None if its sender has gone."""
         if (instance := self._instance(scope)) is None:
             return self._visitors.refuse(scope, not_found())
+        body = bytearray()
         try:
-            body = await _body(scope, receive)
+            refusal = await self._receive(scope, receive, body)
+            return await self._store_body(scope, instance, bytes(body)) if refusal is None else refusal
         except ClientDisconnect:
             logger.warning("a notification of %s broke off before its end", instance, extra={"instance": instance})
             return None
-        if body is None:
+        except _TooLarge:
             logger.warning(
                 "rejected a notification of %s: more than %d bytes", instance, MAX_BODY, extra={"instance": instance}
             )
             return _refuse(413, f"a notification has at most {MAX_BODY} bytes")
+        finally:
+            self._bytes -= len(body)
+
+    async def _receive(self, scope: Scope, receive: Receive, body: bytearray) -> Response | None:
+        """Receive the whole body.
+
+        :param body: what was received is put there.
+        :return: a refusal, if others have taken up all the memory that there is for them.
+        :raises ClientDisconnect: if it broke off.
+        :raises _TooLarge: if it is too long.
+        """
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value[:12]) > MAX_BODY:
+                raise _TooLarge
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            body += part
+            self._bytes += len(part)
+            more = message.get("more_body", False)
+            if len(body) > MAX_BODY:
+                raise _TooLarge
+            if self._bytes > MOST_BYTES:
+                return self._overload(f"{MOST_BYTES} bytes of notifications are held")
+        return None
+
+    def _overload(self, what: str) -> Response:
+        if not self._overloaded:
+            logger.error("%s: what comes beyond that is refused", what)
+        self._overloaded = True
+        return _refuse(503, "too many notifications are being stored", {"Retry-After": "5"})
+
+    async def _store_body(self, scope: Scope, instance: str, body: bytes) -> Response:
         notification: Notification | None = None
         targets: list[str] = []
         fault = ""
@@ -111,10 +158,7 @@ class Receiver:
         except NotificationError as exc:
             fault = str(exc)
         if self._storing >= MOST_AT_ONCE:
-            if not self._overloaded:
-                logger.error("%d notifications are being stored: what comes beyond that is refused", MOST_AT_ONCE)
-            self._overloaded = True
-            return _refuse(503, "too many notifications are being stored", {"Retry-After": "5"})
+            return self._overload(f"{MOST_AT_ONCE} notifications are being stored")
         self._storing += 1
         try:
             with anyio.fail_after(STORE_SECONDS):
@@ -148,7 +192,7 @@ class Receiver:
     ) -> Response:
         if notification is None:
             outcome = Outcome.REJECTED
-        elif notification.kind.value in ANNOUNCING_KINDS:
+        elif notification.is_reason_to_ask:
             outcome = Outcome.PENDING
         else:
             outcome = Outcome.IGNORED
@@ -178,24 +222,6 @@ class Receiver:
 
 def _was_forwarded(scope: Scope) -> bool:
     return any(name == FORWARDED.encode() for name, _ in scope["headers"])
-
-
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """The whole body, or None if it is too long."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value[:12]) > MAX_BODY:
-            return None
-    body = b""
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > MAX_BODY:
-            return None
-    return body
 
 
 def _taken(id_: int, status: int) -> Response:

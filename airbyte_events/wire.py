@@ -7,6 +7,7 @@ it is unknown. Text comes out fit to be stored and sent on: without NUL and with
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -53,6 +54,21 @@ def _kind(value: object) -> str:
     if value is None:
         return "null"
     return {list: "an array", str: "a string", bool: "true or false"}.get(type(value), "a number")
+
+
+_LOOSE = re.compile(r'\{\s*"text"\s*:\s*"')
+
+
+def loose_text(body: bytes) -> str | None:
+    """Return the text of ``{"text": "…"}`` where quotes and newlines in it are not escaped; None for anything else."""
+    try:
+        document = body.decode().strip()
+    except UnicodeDecodeError:
+        return None
+    start, end = _LOOSE.match(document), document.rfind('"')
+    if start is None or end < start.end() or document[end + 1 :].strip() != "}":
+        return None
+    return text(document[start.end() : end])
 
 
 def mapping(value: object) -> dict[str, Any]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANNOUNCEMENTS",
     "ANNOUNCING_KINDS",
+    "PENDING_BYTES",
     "Attempt",
     "Delivery",
     "DeliveryState",
@@ -146,7 +147,10 @@ class EventStore(ABC):
 
     @abstractmethod
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
-        """The instance's notifications that wait to be confirmed, by id: those whose id is above ``after``."""
+        """The instance's notifications that wait to be confirmed, by id: those whose id is above ``after``.
+
+        At least one, if there is any, and no more than have :data:`PENDING_BYTES` together.
+        """
 
     @abstractmethod
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
@@ -282,6 +286,9 @@ class EventStore(ABC):
 
 ANNOUNCING_KINDS = ("success", "failure")
 """The kinds of notification that tell of a job's end."""
+
+PENDING_BYTES = 16 * 1024 * 1024
+"""See :meth:`EventStore.pending`."""
 
 ANNOUNCEMENTS = 8
 """See :meth:`EventStore.announcements`."""

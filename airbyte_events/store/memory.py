@@ -14,6 +14,7 @@ import anyio.lowlevel
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, NEWS, EventFilter, JobEvent, JobRef, Verdict, utcnow
 from airbyte_events.store import (
+    PENDING_BYTES,
     Attempt,
     Delivery,
     DeliveryState,
@@ -34,6 +35,7 @@ from airbyte_events.store.identity import REPLACED
 from airbyte_events.store.leases import Leases
 from airbyte_events.store.memory_inbox import MemoryInbox
 from airbyte_events.store.memory_log import MemoryLog
+from airbyte_events.store.records import fitting
 from airbyte_events.store.wakeups import Wakeups, topics_of
 
 if TYPE_CHECKING:
@@ -146,7 +148,8 @@ class MemoryStore(EventStore):
 
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
         await anyio.lowlevel.checkpoint()
-        return list(islice((item for item in self._inbox.pending(instance) if item.id > after), limit))
+        waiting = islice((item for item in self._inbox.pending(instance) if item.id > after), limit)
+        return fitting(waiting, PENDING_BYTES)
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await anyio.lowlevel.checkpoint()

@@ -21,12 +21,18 @@ from airbyte_events.store import (
 )
 from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of
 
+MOST_BYTES = 128 * 1024 * 1024
+"""Of all bodies together."""
+
 
 class MemoryInbox:
-    """:param capacity: how many notifications are kept; beyond it the oldest goes, and its deliveries with it."""
+    """:param capacity: how many notifications are kept; beyond it, and beyond :data:`MOST_BYTES`, the oldest goes, and
+    its deliveries with it.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        self._bytes = 0
         self._items: OrderedDict[int, StoredNotification] = OrderedDict()
         self._digests: dict[bytes, int] = {}
         self._deliveries: OrderedDict[int, Delivery] = OrderedDict()
@@ -57,7 +63,7 @@ class MemoryInbox:
                     due_at=item.received_at,
                 )
             )
-        if len(self._items) > self._capacity:
+        while len(self._items) > self._capacity or self._bytes > MOST_BYTES:
             self._remove([next(iter(self._items))])
         return Receipt(id=item.id, duplicate=False)
 
@@ -76,6 +82,7 @@ class MemoryInbox:
         """Keep it as it is."""
         self._digests[_digest(item)] = item.id
         self._items[item.id] = item
+        self._bytes += len(item.body)
         self.received = max(self.received, item.id)
 
     def keep_delivery(self, delivery: Delivery) -> None:
@@ -164,6 +171,7 @@ class MemoryInbox:
         removed = set(ids)
         for id_ in removed:
             item = self._items.pop(id_)
+            self._bytes -= len(item.body)
             del self._digests[_digest(item)]
         if removed:
             for delivery in [each for each in self._deliveries.values() if each.notification.id in removed]:

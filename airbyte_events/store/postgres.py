@@ -167,8 +167,7 @@ class PostgresStore(EventStore):
         return receipts
 
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
-        condition = "WHERE outcome = 'pending' AND instance = %s AND id > %s ORDER BY id LIMIT %s"
-        return await self._run(lambda c: self._inbox.find(c, condition, instance, after, limit))
+        return await self._run(lambda c: self._inbox.pending(c, instance, after, limit))
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await self._run(self._waking("inbox", lambda c: self._inbox.settle(c, outcomes, settled_at)))

@@ -11,6 +11,7 @@ from airbyte_events.events import JobRef
 from airbyte_events.store import (
     ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
+    PENDING_BYTES,
     Attempt,
     Delivery,
     DeliveryState,
@@ -86,6 +87,16 @@ class Inbox:
     async def find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
         found = await connection.execute(f"SELECT {_NOTIFICATION} FROM {self._s}.notifications n {condition}", values)
         return [_notification(row) for row in await found.fetchall()]
+
+    async def pending(self, connection: Connection, instance: str, after: int, limit: int) -> list[StoredNotification]:
+        return await self.find(
+            connection,
+            "JOIN (SELECT id, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) size,"
+            f" row_number() OVER (ORDER BY id) place FROM (SELECT id, body FROM {self._s}.notifications"
+            " WHERE outcome = 'pending' AND instance = %s AND id > %s ORDER BY id LIMIT %s) few) p ON p.id = n.id"
+            " WHERE size <= %s OR place = 1 ORDER BY n.id",
+            *(instance, after, limit, PENDING_BYTES),
+        )
 
     async def settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
         """The instances that have something to confirm again."""

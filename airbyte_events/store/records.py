@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -50,6 +50,18 @@ class StoredNotification:
     body: bytes
     outcome: Outcome
     settled_at: datetime | None = None
+
+
+def fitting(items: Iterable[StoredNotification], most: int) -> list[StoredNotification]:
+    """Return the first of them, at least one, whose bodies have no more than that many bytes together."""
+    found: list[StoredNotification] = []
+    size = 0
+    for item in items:
+        size += len(item.body)
+        if found and size > most:
+            break
+        found.append(item)
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

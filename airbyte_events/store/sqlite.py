@@ -201,8 +201,7 @@ class SQLiteStore(EventStore):
         return await self._file.transact(lambda c: sqlite_inbox.add(c, item, targets), announce)
 
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
-        condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
-        return await self._file.transact(lambda c: sqlite_inbox.notifications(c, condition, instance, after, limit))
+        return await self._file.transact(lambda c: sqlite_inbox.pending(c, instance, after, limit))
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await self._file.transact(lambda c: sqlite_inbox.settle(c, outcomes, settled_at), self._waking("inbox"))

@@ -12,6 +12,7 @@ from airbyte_events.events import JobRef, format_time, parse_time, utcnow
 from airbyte_events.store import (
     ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
+    PENDING_BYTES,
     Attempt,
     Delivery,
     DeliveryState,
@@ -19,7 +20,7 @@ from airbyte_events.store import (
     Receipt,
     StoredNotification,
 )
-from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of
+from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of, fitting
 
 PRUNED_AT_ONCE = 1_000
 
@@ -68,6 +69,12 @@ def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | N
         (instance,),
     ).fetchone()
     return None if row is None else parse_time(row[0])
+
+
+def pending(connection: sqlite3.Connection, instance: str, after: int, limit: int) -> list[StoredNotification]:
+    condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
+    rows = connection.execute(f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}", (instance, after, limit))
+    return fitting(map(_notification, rows), PENDING_BYTES)
 
 
 def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:

@@ -139,13 +139,44 @@ class TestAnswers:
         assert other.status_code == 202
         assert [each.instance for each in await rig.kept()] == ["other", "default"]
 
-    async def test_200_for_what_tells_of_no_end(self, rig: Rig) -> None:
+    async def test_whatever_names_a_job_is_a_reason_to_ask_once(self, rig: Rig) -> None:
+        contents = {
+            QUEUED: "queued",
+            body(7, title="Sync completed: x", success=False): "unknown",
+            body(7, title="Sync failure occurred: x", success=True): "unknown",
+            body(7, title="Sync rejoiced: x", success="perhaps"): "unknown",
+            b'{"text": "Something of a newer Airbyte\\n\\nJob ID: 7"}': "unknown",
+            b'{"text": "Your "connection" failed\n\nJob ID: 7"}': "unknown",
+        }
+        for number, (content, kind) in enumerate(contents.items(), 1):
+            for status in (202, 200, 200):
+                answer = await rig.post(content)
+                stored, *earlier = await rig.kept()
+                assert len(earlier) == number - 1
+                assert (answer.status_code, answer.json()) == (status, {"event": stored.id})
+                assert (stored.kind, stored.outcome, stored.job_id) == (kind, Outcome.PENDING, 7)
+        assert len(await rig.store.pending("default")) == len(contents)
+
+    async def test_the_invalid_json_of_old_releases_is_kept(self, rig: Rig) -> None:
+        said = b'{"text":"Your source schema has changed for connection ID: 1.\n\nThe stream "orders" is new.\n"}'
+        answer = await rig.post(said)
+        (stored,) = await rig.kept()
+        assert (answer.status_code, answer.json()) == (200, {"event": stored.id})
+        assert (stored.kind, stored.outcome, stored.body) == ("schema_change", Outcome.IGNORED, said)
+
+    async def test_a_failure_with_a_reason_of_50000_characters_is_kept_whole(self, rig: Rig) -> None:
+        reason = "x" * 50_000
+        document = json.loads(body(7, title="Sync failure occurred: x", success=False, errorMessage=reason))
+        long = json.dumps({**document, "text": reason, "more": reason}).encode()
+        assert len(long) > 150_000
+        assert (await rig.post(long)).status_code == 202
+        assert [stored.body for stored in await rig.kept()] == [long]
+
+    async def test_200_for_what_tells_of_no_job(self, rig: Rig) -> None:
         contents = {
             TEST: "test",
             b'{"text": "Hello World! This is a test from Airbyte"}': "test",
-            QUEUED: "queued",
             b'{"what": "ever"}': "unknown",
-            body(7, title="Sync completed: x", success=False): "unknown",
         }
         for number, (content, kind) in enumerate(contents.items(), 1):
             for _ in range(2):
@@ -183,7 +214,7 @@ class TestAnswers:
             assert (await rig.post(content)).status_code == 413
         assert len(await rig.kept()) == 1
         # The announced length counts, however much of it comes; the connection is not waited upon.
-        for length in ("65537", "9" * 18):
+        for length in (str(MAX_BODY + 1), "9" * 18):
             async with await rig.connect() as stream:
                 await stream.send(
                     f"POST {rig.path()} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{".encode()

@@ -112,16 +112,32 @@ class TestWhatContradictsTheApi:
         [
             {"success": True},
             {"connection": {"id": CONNECTION.replace("5", "6"), "name": "another", "url": PAGE}},
+        ],
+    )
+    def test_is_not_taken(self, data: dict[str, Any]) -> None:
+        assert among(stored(**forged(**data) | data)) == EVENT
+
+    @pytest.mark.parametrize(
+        "data",
+        [
             {"finishedAt": format_time(START - timedelta(hours=1))},
             {"finishedAt": format_time(END + timedelta(seconds=3))},
-            {"finishedAt": format_time(END - timedelta(minutes=2))},
             {"finishedAt": "2199-12-31T00:00:00Z"},
             {"startedAt": format_time(START - timedelta(seconds=3))},
             {"startedAt": format_time(END + timedelta(seconds=3))},
         ],
     )
-    def test_is_not_taken(self, data: dict[str, Any]) -> None:
-        assert among(stored(**forged(**data) | data)) == EVENT
+    def test_a_time_outside_of_the_jobs_life_is_not_taken_and_any_other_notification_is_better(
+        self, data: dict[str, Any]
+    ) -> None:
+        contradicting = stored(**forged(**data))
+        assert among(contradicting).finished_at == END
+        bare = stored(END + timedelta(hours=1), startedAt=None, finishedAt=None, connection=None)
+        assert among(contradicting, bare) == among(bare)
+
+    def test_a_finish_before_the_start_is_none(self) -> None:
+        assert among(stored(finishedAt=format_time(START - timedelta(hours=1))), event=BARE).finished_at is None
+        assert among(stored(finishedAt=format_time(END + timedelta(hours=1))), event=BARE).finished_at is None
 
     @pytest.mark.parametrize("finish", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "0000-01-01T00:00Z", 5, "soon"])
     def test_a_time_out_of_range_is_none(self, finish: Any) -> None:

@@ -388,6 +388,39 @@ class TestFields:
             read(None, "").kind = NotificationKind.SUCCESS  # type: ignore[misc]
 
 
+class TestTextOfOldReleases:
+    """Up to 0.63.0 some were JSON but for the quotes and newlines in their text."""
+
+    @pytest.mark.parametrize(
+        ("said", "kind", "job_id"),
+        [
+            (b'{"text":"Your source schema has changed for "a"\n"}', NotificationKind.SCHEMA_CHANGE, None),
+            (b' { "text" : "Your connection "a" from b to c succeeded\n\nJob ID: 7" } ', NotificationKind.SUCCESS, 7),
+            (b'{"text": "Your connection "a" from b to c just failed...\nJob ID: 7\n"}', NotificationKind.FAILURE, 7),
+            (b'{"text": "Something "else"\nJob ID: 7"}', NotificationKind.UNKNOWN, 7),
+        ],
+    )
+    def test_is_read(self, said: bytes, kind: NotificationKind, job_id: int | None) -> None:
+        notification = parse(said)
+        assert (notification.kind, notification.job_id) == (kind, job_id)
+
+    @pytest.mark.parametrize(
+        "said", [b'{"text":"', b'{"text":"a"', b'{"text": "a "b"" } x', b'"text": "a"b"}', b'{"text": a}', b'{"text"}']
+    )
+    def test_anything_else_is_refused(self, said: bytes) -> None:
+        with pytest.raises(NotificationError):
+            parse(said)
+
+    def test_which_names_a_job_is_a_reason_to_ask(self) -> None:
+        reasons = {kind: Notification(kind=kind, job_id=7).is_reason_to_ask for kind in NotificationKind}
+        assert [kind for kind, reason in reasons.items() if not reason] == [NotificationKind.TEST]
+        without = {kind: Notification(kind=kind).is_reason_to_ask for kind in NotificationKind}
+        assert {kind for kind, reason in without.items() if reason} == {
+            NotificationKind.SUCCESS,
+            NotificationKind.FAILURE,
+        }
+
+
 class TestNoNotification:
     @pytest.mark.parametrize(
         ("data", "fault"),

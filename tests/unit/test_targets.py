@@ -11,7 +11,7 @@ import pytest
 
 from airbyte_events.errors import SettingsError
 from airbyte_events.messages import LONGEST_TEXT, readable, text_only
-from airbyte_events.notifications import NotificationKind
+from airbyte_events.notifications import NotificationKind, parse
 from airbyte_events.settings import Settings, load
 from airbyte_events.targets import AIRBYTE_KINDS, Targets, refuse_loops
 
@@ -177,6 +177,13 @@ class TestMessages:
     def test_slack_and_others_get_the_same_bytes(self) -> None:
         for url in (SLACK, "https://example.com/", "https://chat.googleapis.com.example.com/"):
             assert only(url).content(BODY) is BODY
+
+    def test_invalid_json_of_old_releases_goes_on_as_text(self) -> None:
+        said = b'{"text":"Your source schema has changed.\n\nThe stream "orders" is new.\n"}'
+        for url in (SLACK, CHAT):
+            text = 'Your source schema has changed.\n\nThe stream "orders" is new.'
+            assert json.loads(only(url).content(said)) == {"text": text}
+            assert Targets([url]).of(parse(said).kind, said) == [only(url).name]
 
     def test_google_chat_gets_text_alone(self) -> None:
         assert json.loads(only(CHAT).content(BODY)) == {"text": "Your connection orders failed"}

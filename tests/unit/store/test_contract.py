@@ -14,7 +14,7 @@ import pytest
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
-from airbyte_events.store import ANNOUNCEMENTS, EventStore, Outcome, Receipt
+from airbyte_events.store import ANNOUNCEMENTS, PENDING_BYTES, EventStore, Outcome, Receipt
 from airbyte_events.store.verification import Verification
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
@@ -449,6 +449,12 @@ class TestInbox:
         (again,) = await store.pending("default")
         assert (again.id, again.settled_at, again.body) == (first, None, b"1")
         await store.settle({}, later)
+
+    async def test_large_ones_that_wait_are_told_a_few_at_a_time(self, store: EventStore) -> None:
+        ids = [await received(store, bytes([number]) * (PENDING_BYTES // 32)) for number in range(34)]
+        told = [[each.id for each in await store.pending("default", after=after)] for after in (0, ids[31])]
+        assert told == [ids[:32], ids[32:]]
+        assert [each.id for each in await store.pending("default", limit=3)] == ids[:3]
 
     async def test_is_paged_newest_first(self, store: EventStore) -> None:
         ids = [await received(store, str(number).encode()) for number in range(5)]
