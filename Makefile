@@ -2,7 +2,7 @@
 # what the lowest supported Airflow needs into .venv-lowest, and what has the official provider beside ours into .venv-both.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean
+.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench short-syncs fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough. PYTHON=… on the command line chooses another.
@@ -36,6 +36,9 @@ coexistence: .venv-both/.stamp-both  ## tests beside the official provider, in o
 
 bench: .venv/.stamp-dev  ## compare with the official provider
 	@PYTHONPATH=.:deploy/demo $(BIN)/python deploy/bench/bench.py $(ARGS)
+
+short-syncs: .venv/.stamp-dev  ## whether Airflow fails 200 deferred tasks with syncs of 0.5 to 5 s, in about 8 minutes
+	@PYTHONPATH=.:deploy/demo:deploy/bench $(BIN)/python deploy/bench/short.py $(ARGS)
 
 fuzz: .venv/.stamp-dev  ## look for bugs with made-up input, for FUZZ_SECONDS (300), and say what was tried
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --fuzz-seconds=$(or $(FUZZ_SECONDS),300) $(ARGS)

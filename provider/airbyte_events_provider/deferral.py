@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import anyio
@@ -10,29 +11,42 @@ from airflow.providers.common.compat.sdk import conf
 from airbyte_events_provider.connections import SECTION
 
 LOOP_SECONDS = 5.0
-"""What a scheduler's loop may take on a busy machine, twice."""
+"""What the end of a worker and two of a scheduler's loops take, on a machine that is not overloaded."""
+
+MOST_SECONDS = 20.0
+"""What is added to that at most where workers are slow."""
 
 
-def shortest_deferral() -> float:
+def shortest_deferral(began: float | None = None) -> float:
     """Return how many seconds a deferral takes at least, ``[airbyte_events] min_deferral``.
 
     When a task is deferred, its worker's supervisor notices at most ``[workers] min_heartbeat_interval`` later that the
     process has ended: it waits so long where the process has closed its sockets and is not gone yet
     (``ActivitySubprocess._monitor_subprocess`` of ``airflow.sdk`` 1.3.2). Only then the executor reports that this part
     of the task succeeded, and the scheduler reads that in its next loop. If the task has been queued again by then, the
-    scheduler takes the report for the end of the task that runs, and fails it: *the task instance's state attribute is
-    running* (``SchedulerJobRunner.process_executor_events`` of Airflow 3.3.2, apache/airflow#72716).
+    scheduler takes the report for the end of the task that is queued or runs, and fails it: *the task instance's state
+    attribute is running* (``SchedulerJobRunner.process_executor_events`` of Airflow 3.3.2, apache/airflow#72716).
+
+    :param began: when the task began, in seconds since the epoch. A worker that took long from there to here, on a
+        machine that is overloaded, takes long to end, too.
     """
-    lag = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + LOOP_SECONDS
-    seconds: float = conf.getfloat(SECTION, "min_deferral", fallback=lag)
+    usual: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + LOOP_SECONDS
+    if began is not None:
+        usual += min(max(time.time() - began, 0.0), MOST_SECONDS)
+    seconds: float = conf.getfloat(SECTION, "min_deferral", fallback=usual)
     return seconds
 
 
-async def until_worker_has_left(ti: Any, began: float) -> None:
-    """Wait until a task that continues in a worker may be queued again.
+class Deferral:
+    """A deferral that begins now.
 
-    :param ti: whose trigger it is; None where no triggerer runs the trigger, and no scheduler the task.
-    :param began: when the trigger began, by the event loop's clock.
+    :param ti: whose it is; None where no triggerer runs the trigger, and no scheduler the task.
+    :param began: see :func:`shortest_deferral`.
     """
-    if ti is not None:
-        await anyio.sleep_until(began + shortest_deferral())
+
+    def __init__(self, ti: Any, began: float | None = None) -> None:
+        self._until = anyio.current_time() + (0.0 if ti is None else shortest_deferral(began))
+
+    async def over(self) -> None:
+        """Return when a task that continues in a worker may be queued again."""
+        await anyio.sleep_until(self._until)

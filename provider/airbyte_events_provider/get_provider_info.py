@@ -111,7 +111,8 @@ def get_provider_info() -> dict[str, Any]:
                     "min_deferral": _option(
                         "Seconds that a deferral takes at least, where the task continues in a worker: Airflow fails "
                         "tasks whose deferral is shorter (apache/airflow#72716). If empty, [workers] "
-                        "min_heartbeat_interval and 5 more. 0 where your Airflow has that mended.",
+                        "min_heartbeat_interval and 5, more where workers are slow. 0 where your Airflow has that "
+                        "mended.",
                         "float",
                         example="10",
                     ),

@@ -3,7 +3,8 @@
 Airflow hands each item of the stream to all watchers, and tells the stream when what came of it is in Airflow's
 database. An item is meant for one watcher: each has a place of its own, at which it goes on whenever it joins, however
 long after the others. That place moves on, and is kept in the asset's state, only behind what Airflow has stored: so a
-triggerer's death loses nothing, and repeats at most what was not stored.
+triggerer's death loses nothing. It repeats what Airflow had stored and not confirmed yet, which it does about a second
+later, with its next exchange (``TriggerRunner.sync_state_to_supervisor`` in 3.3.2).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import contextvars
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,19 @@ class Stream:
         # Each watcher is handed every item that is not stored yet, and Airflow fails one whose queue is full.
         self._room = asyncio.Semaphore(max(1, queues // 2))
         self._items: asyncio.Queue[Item] = asyncio.Queue()
+        self._saving: set[asyncio.Task[None]] = set()
+
+    def save(self, saving: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Save a place meanwhile. Airflow advances one watcher at a time, and nobody waits for another's asset."""
+        # In an empty context: Airflow would take its log lines for some task's.
+        task = contextvars.Context().run(asyncio.create_task, saving, name=name)
+        self._saving.add(task)
+        task.add_done_callback(self._saving.discard)
+        return task
+
+    async def saved(self) -> None:
+        """Return when all places are saved that were to be."""
+        await asyncio.gather(*self._saving, return_exceptions=True)
 
     async def put(self, item: Item) -> None:
         await self._room.acquire()
@@ -117,6 +131,8 @@ class Member:
         self._room = asyncio.Event()
         self._stored = Place()
         self._saved_at = float("-inf")
+        self._unsaved = False
+        self._saver: asyncio.Task[None] | None = None
         # Unlike a task's own cancellation, that of a scope is repeated until it is heeded.
         self._telling = anyio.CancelScope()
         # In an empty context: Airflow would take its log lines for some task's.
@@ -127,6 +143,8 @@ class Member:
             await self._tell_all()
 
     async def _tell_all(self) -> None:
+        # That of the same watcher, if it was here before.
+        await self._stream.saved()
         self._stored = await self._cursors.load()
         async with contextlib.aclosing(watch_on(self._watch, self._stored.copy())) as items:
             async for item in items:
@@ -134,7 +152,7 @@ class Member:
                     if self._open and isinstance(self._open[-1], Mark):
                         self._open.pop()
                     self._open.append(item)
-                    await self._move_on()
+                    self._move_on()
                 else:
                     await self._offer(Item(self, item))
 
@@ -155,7 +173,7 @@ class Member:
         for _ in range(self._unstored):
             self._stream.done()
 
-    async def store(self, items: Sequence[Item]) -> None:
+    def store(self, items: Sequence[Item]) -> None:
         """Airflow has stored what came of these, the oldest ones that it had."""
         for item in items:
             with contextlib.suppress(ValueError):
@@ -164,9 +182,9 @@ class Member:
                 self._unstored -= 1
                 self._stream.done()
         self._room.set()
-        await self._move_on(save=True)
+        self._move_on(save=True)
 
-    async def _move_on(self, *, save: bool = False) -> None:
+    def _move_on(self, *, save: bool = False) -> None:
         while self._open and isinstance(mark := self._open[0], Mark):
             self._open.popleft()
             first = self._stored.since is None
@@ -175,7 +193,14 @@ class Member:
             save = save or first or now > self._saved_at + _SAVE_SECONDS
         if save:
             self._saved_at = asyncio.get_running_loop().time()
-            await self._cursors.save(self._stored)
+            self._unsaved = True
+            if self._saver is None or self._saver.done():
+                self._saver = self._stream.save(self._save(), f"place of watcher {self.number}")
+
+    async def _save(self) -> None:
+        while self._unsaved:
+            self._unsaved = False
+            await self._cursors.save(self._stored.copy())
 
 
 class Producer(SharedStreamProducer):
@@ -211,7 +236,10 @@ class Producer(SharedStreamProducer):
             else:
                 # It was not there to be asked.
                 stream_of(self._key).put_again(item)
-        await member.store(stored)
+        member.store(stored)
+
+    async def aclose(self) -> None:
+        await stream_of(self._key).saved()
 
 
 def stream_of(key: HubKey) -> Stream:

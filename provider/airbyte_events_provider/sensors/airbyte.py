@@ -116,6 +116,7 @@ class AirbyteJobSensor(BaseSensorOperator):
         if not self.deferrable:
             super().execute(context)
             return
+        began = time.time()
         # Its Airbyte connection tells it from a job of the same number in another Airbyte.
         job = self.hook.get_job_details(self.airbyte_job_id)
         if self._succeeded(job, context):
@@ -132,6 +133,7 @@ class AirbyteJobSensor(BaseSensorOperator):
                 connection_id=job.connection_id,
                 # It only looks on.
                 cancel_on_kill=False,
+                began=began,
             ),
             method_name="execute_complete",
         )
@@ -260,6 +262,7 @@ class AirbyteSyncSensor(BaseSensorOperator):
         """
         if not self.deferrable:
             return super().execute(context)
+        began = time.time()
         sought = self._sought(context)
         if (told := self._look(sought)) is not None:
             return self._finish(told, context)
@@ -273,6 +276,7 @@ class AirbyteSyncSensor(BaseSensorOperator):
                 job_type=self.job_type,
                 min_records=self.min_records,
                 listener_conn_id=self.listener_conn_id,
+                began=began,
             ),
             method_name="execute_complete",
         )

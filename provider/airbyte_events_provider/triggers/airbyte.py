@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import anyio
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
@@ -19,7 +18,7 @@ from airbyte_events.events import JobEvent, parse_status
 from airbyte_events.submission import OnConflict, find_created
 from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text
 from airbyte_events_provider.cursors import Cursors
-from airbyte_events_provider.deferral import until_worker_has_left
+from airbyte_events_provider.deferral import Deferral
 from airbyte_events_provider.finishing import leave_xcoms
 from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
 from airbyte_events_provider.ledger import Entry, TriggerLedger
@@ -119,10 +118,10 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
-        began = anyio.current_time()
+        deferral = Deferral(self.task_instance, self.began)
         event = await self.event(self.task_instance)
         if not isinstance(event, TaskSuccessEvent):
-            await until_worker_has_left(self.task_instance, began)
+            await deferral.over()
         # Nothing that must end in the task that began it (a task group, a cancel scope) is open around the yield.
         yield event
 
@@ -343,6 +342,7 @@ class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param min_records: a success that moved fewer records is not the one.
     :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`.
+    :param began: when the task began, in seconds since the epoch.
     :raises WrongArgument: if an argument is of the wrong type.
     """
 
@@ -356,6 +356,7 @@ class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):
         job_type: str = "sync",
         min_records: int | None = None,
         listener_conn_id: str | None = None,
+        began: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         for name, value in (("connection_id", connection_id), ("conn_id", conn_id), ("after", after)):
@@ -373,12 +374,13 @@ class AirbyteConnectionSyncTrigger(_ByArguments, BaseTrigger):
         self.job_type = job_type
         self.min_records = min_records
         self.listener_conn_id = listener_conn_id
+        self.began = began
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
-        began = anyio.current_time()
+        deferral = Deferral(self.task_instance, self.began)
         told = await self._conclude()
-        await until_worker_has_left(self.task_instance, began)
+        await deferral.over()
         yield TriggerEvent(told)  # type: ignore[no-untyped-call]
 
     async def _conclude(self) -> dict[str, Any]:

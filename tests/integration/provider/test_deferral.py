@@ -104,3 +104,11 @@ def test_by_default_it_outlasts_the_pause_in_which_airflow_misses_the_end_of_a_w
     assert shortest_deferral() == 10
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "2")
     assert shortest_deferral() == 7
+
+
+def test_where_workers_are_slow_it_takes_as_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL")
+    assert shortest_deferral(time.time() - 7) == pytest.approx(17, abs=1)
+    assert shortest_deferral(time.time() - 3600) == 30
+    # The triggerer's clock is behind the worker's.
+    assert shortest_deferral(time.time() + 3600) == 10

@@ -9,8 +9,11 @@ from typing import Any
 import anyio
 import pytest
 
+from airbyte_events.ends import Wanted
+from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.hub import HubKey
-from airbyte_events_provider.stream import Item, Stream
+from airbyte_events_provider.stream import Item, Member, Producer, Stream, stream_of
+from airbyte_events_provider.watching import Watch
 
 pytestmark = pytest.mark.anyio
 
@@ -43,3 +46,83 @@ async def test_a_watcher_that_leaves_as_there_is_room_for_it_takes_none() -> Non
     await put
     with anyio.fail_after(5):
         await stream.put(item(stays))
+
+
+class Asset:
+    """The state of an asset. ``aset`` waits until the test lets it."""
+
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+        self.may = asyncio.Event()
+        self.asked = self.loaded = 0
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        self.loaded += 1
+        await anyio.sleep_forever()
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.asked += 1
+        await self.may.wait()
+        self.kept.append(value)
+
+
+def member(stream: Stream, asset: Asset) -> Member:
+    watch = Watch(key=stream.key, wanted=Wanted(job_types=frozenset(["sync"])))
+    return Member(stream, watch, Cursors(asset, {}))
+
+
+@pytest.fixture
+async def producer() -> Producer:
+    return Producer(HubKey("airbyte"))
+
+
+async def test_a_slow_state_of_one_asset_keeps_no_other_watcher_waiting(producer: Producer) -> None:
+    """Airflow has one watcher advance at a time."""
+    stream, slow, quick = stream_of(HubKey("airbyte")), Asset(), Asset()
+    quick.may.set()
+    first, second = member(stream, slow), member(stream, quick)
+    with anyio.fail_after(5):
+        first.store([])
+        second.store([])
+        await anyio.wait_all_tasks_blocked()
+    assert slow.asked == len(quick.kept) == 1
+    assert not slow.kept
+    slow.may.set()
+    await producer.aclose()
+    first.leave()
+    second.leave()
+
+
+async def test_the_last_place_is_saved_before_the_stream_is_closed(producer: Producer) -> None:
+    stream, asset = stream_of(HubKey("airbyte")), Asset()
+    one = member(stream, asset)
+    for _ in range(20):
+        one.store([])
+        await anyio.wait_all_tasks_blocked()
+    assert asset.asked == 1
+    closing = asyncio.create_task(producer.aclose())
+    await anyio.wait_all_tasks_blocked()
+    assert not closing.done()
+    asset.may.set()
+    with anyio.fail_after(5):
+        await closing
+    assert len(asset.kept) == 2, "the one under way, and one for all that came meanwhile"
+    one.leave()
+
+
+async def test_a_watcher_that_comes_back_waits_for_its_own_place_to_be_saved() -> None:
+    stream, asset = stream_of(HubKey("airbyte")), Asset()
+    one = member(stream, asset)
+    await anyio.wait_all_tasks_blocked()
+    one.store([])
+    one.leave()
+    again = member(stream, asset)
+    await anyio.wait_all_tasks_blocked()
+    assert asset.asked == 1
+    assert asset.loaded == 1
+    asset.may.set()
+    with anyio.fail_after(5):
+        while asset.loaded < 2:  # noqa: ASYNC110
+            await anyio.sleep(0.005)
+    assert len(asset.kept) == 1
+    again.leave()

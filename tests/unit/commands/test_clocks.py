@@ -1,0 +1,31 @@
+"""How far Airbyte's clock is ahead, by the answer to a request that may have taken its time."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airbyte_events.commands.airbyte_checks import ahead_by
+
+ASKED = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize(
+    ("stamped", "took", "ahead"),
+    [
+        (0, 0.1, 0),
+        (0, 60, 0),  # as the request came in
+        (60, 60, 0),  # as the answer went out
+        (30, 60, 0),
+        (60, 0, 60),
+        (2 * HOUR, 0, 2 * HOUR),
+        (-2 * HOUR, 0, -2 * HOUR + 1),  # whole seconds, cut off
+        (2 * HOUR, 60, 2 * HOUR - 60),
+        (-60, 60, -59),
+    ],
+)
+def test_the_length_of_a_request_is_no_difference_of_clocks(stamped: float, took: float, ahead: float) -> None:
+    served_at, answered = ASKED + timedelta(seconds=stamped), ASKED + timedelta(seconds=took)
+    assert ahead_by(served_at, ASKED, answered) == timedelta(seconds=ahead)
