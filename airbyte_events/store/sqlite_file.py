@@ -12,10 +12,8 @@ nor checkpoints, which is what two must not do at once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,8 +22,9 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
-from airbyte_events.errors import StoreError, StoreLocked
+from airbyte_events.errors import StoreError
 from airbyte_events.store.sqlite_lane import Lane, Operation
+from airbyte_events.store.sqlite_lock import lock
 from airbyte_events.store.sqlite_place import Place
 from airbyte_events.store.sqlite_schema import ensure_newest, migrate
 
@@ -49,7 +48,9 @@ class SQLiteFile:
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
-        self._path = path
+        # SQLite follows symbolic links to the file, whose write-ahead log lies beside what they lead to.
+        self._path = path.resolve()
+        self._named = path
         self._connect = connect or _connect
         self._read_only = read_only
         self._writing = Lane(self._run_batch)
@@ -59,11 +60,11 @@ class SQLiteFile:
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             if not self._read_only:
-                stack.enter_context(_lock(self._path))
+                stack.enter_context(lock(self._path))
             opened = partial(_read, self._path) if self._read_only else partial(_open, self._path, self._connect)
             self._connection = await anyio.to_thread.run_sync(opened)
             stack.callback(self._connection.close)
-            self._place = Place(self._path)
+            self._place = Place(self._named, self._path)
             if not self._read_only:
                 self._reader = await anyio.to_thread.run_sync(_open_reader, self._path, self._connect)
                 stack.callback(self._reader.close)
@@ -224,25 +225,3 @@ def _open(path: Path, connect: Connect) -> sqlite3.Connection:
     except sqlite3.Error as exc:
         raise StoreError(f"can't open the store {path}: {exc}") from exc
     return connection
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("a+")
-    except OSError as exc:
-        raise StoreError(f"can't make the store {path}: {exc.strerror}") from exc
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise StoreLocked(f"the store {path} is in use by process {holder}: stop it, or name another file") from exc
-        except OSError as exc:
-            raise StoreError(f"can't lock the store {path}: {exc.strerror}") from exc
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield

@@ -11,12 +11,12 @@ from airbyte_events.errors import StoreError
 class Place:
     """Where a store's files lie. SQLite goes on writing to those that it has opened when they are removed or replaced.
 
-    :param path: a database in WAL mode that is open.
+    :param named: what a database in WAL mode that is open was named by.
+    :param path: the same without symbolic links.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._files = {each: _identity(each) for each in (path, path.with_name(path.name + "-wal"))}
+    def __init__(self, named: Path, path: Path) -> None:
+        self._files = {each: _identity(each) for each in (named, path.with_name(path.name + "-wal"))}
 
     @property
     def size(self) -> int:

@@ -200,6 +200,83 @@ class TestSQLiteFile:
         async with SQLiteStore(path) as store:
             assert await store.recall("x") == "1"
 
+    @pytest.mark.parametrize("linked", ["file", "folder", "chain", "to what is not there yet"])
+    async def test_i1_a_symbolic_link_leads_no_second_listener_in(self, tmp_path: Path, linked: str) -> None:
+        path, other = tmp_path / "data" / "events.db", tmp_path / "other.db"
+        path.parent.mkdir()
+        if linked == "folder":
+            (tmp_path / "same").symlink_to(path.parent, target_is_directory=True)
+            other = tmp_path / "same" / "events.db"
+        elif linked == "chain":
+            (tmp_path / "between.db").symlink_to("data/events.db")
+            other.symlink_to("between.db")
+        else:
+            other.symlink_to(path)
+        first, second = (other, path) if linked == "to what is not there yet" else (path, other)
+        async with SQLiteStore(first) as store:
+            await store.append([event(1)])
+            with pytest.raises(StoreLocked, match=f"process {os.getpid()}"):
+                async with SQLiteStore(second):
+                    pass
+            await store.append([event(2)])
+        async with SQLiteStore(second) as store:
+            assert await store.head() == 2
+        assert sorted(each.name for each in path.parent.iterdir()) == ["events.db", "events.db.lock"]
+
+    @pytest.mark.parametrize("when", ["before", "while in use"])
+    async def test_i1_a_hard_link_leads_no_second_listener_in(self, tmp_path: Path, when: str) -> None:
+        path, other = tmp_path / "events.db", tmp_path / "elsewhere" / "other.db"
+        other.parent.mkdir()
+        async with SQLiteStore(path) as store:
+            await store.append([event(1)])
+            other.hardlink_to(path)
+            if when == "while in use":
+                with pytest.raises(StoreError, match=rf"{other} has 2 names \(hard links\)"):
+                    async with SQLiteStore(other):
+                        pass
+                await store.append([event(2)])
+        for each in (path, other):
+            with pytest.raises(StoreError, match="2 names"):
+                async with SQLiteStore(each):
+                    pass
+        other.unlink()
+        async with SQLiteStore(path) as store:
+            assert await store.head() == (2 if when == "while in use" else 1)
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs mounts of one file")
+    async def test_i1_a_file_that_is_mounted_by_itself_leads_no_second_listener_in(self, tmp_path: Path) -> None:
+        path, other = tmp_path / "events.db", tmp_path / "elsewhere" / "events.db"
+        other.parent.mkdir()
+        other.touch()
+        async with SQLiteStore(path) as store:
+            mounted = await anyio.run_process(["mount", "--bind", str(path), str(other)], check=False)
+            if mounted.returncode:
+                pytest.skip("no file can be mounted here")
+            try:
+                code = (
+                    "import pathlib, sys, anyio\n"
+                    "from airbyte_events.store.sqlite import SQLiteStore\n"
+                    "async def main():\n"
+                    "    async with SQLiteStore(pathlib.Path(sys.argv[1])): pass\n"
+                    "anyio.run(main)\n"
+                )
+                second = await anyio.run_process([sys.executable, "-c", code, str(other)], check=False)
+                assert b"StoreLocked" in second.stderr
+                assert b"by another name" in second.stderr
+            finally:
+                await anyio.run_process(["umount", "--lazy", str(other)])
+            await store.append([event(1)])
+
+    async def test_a_link_that_leads_elsewhere_meanwhile_is_noticed(self, tmp_path: Path) -> None:
+        (tmp_path / "other.db").write_text("")
+        path = tmp_path / "link.db"
+        path.symlink_to("events.db")
+        async with SQLiteStore(path) as store:
+            path.unlink()
+            path.symlink_to("other.db")
+            with pytest.raises(StoreError, match="replaced"):
+                await store.check()
+
     async def test_a_newer_schema_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "events.db"
         async with SQLiteStore(path):
