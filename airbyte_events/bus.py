@@ -141,9 +141,10 @@ class EventBus:
             try:
                 if await self._read_on():
                     await self._store.changed(self.position, epoch=self.epoch)
-            except StoreError as exc:
+            except Exception as exc:  # nothing that a log holds may end the listener
                 if self.healthy:
-                    logger.error("can't read the event log, trying again each second: %s", exc)
+                    trace = None if isinstance(exc, StoreError) else exc
+                    logger.error("can't read the event log, trying again each second: %s", exc, exc_info=trace)
                 self.healthy = False
                 await anyio.sleep(_RETRY_SECONDS)
 

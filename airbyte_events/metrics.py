@@ -193,7 +193,16 @@ class MetricsPage:
         stored: list[Metric] = []
         with contextlib.suppress(StoreError), anyio.move_on_after(STORE_SECONDS):
             stored = [*_store(await self._store.stats()), *await self._queues()]
-        return generate_latest(_Told([*self._metrics.families(), *self._listener(), *self._instances(), *stored]))
+        unreadable = GaugeMetricFamily(
+            "airbyte_events_store_unreadable_rows",
+            "Rows of the store that can't be read and were left out since the listener started, by table.",
+            labels=["table"],
+        )
+        for table in ("events", "jobs", "notifications", "deliveries"):
+            unreadable.add_metric([table], self._store.unreadable.get(table, 0))
+        return generate_latest(
+            _Told([*self._metrics.families(), *self._listener(), *self._instances(), unreadable, *stored])
+        )
 
     async def _queues(self) -> Iterable[Metric]:
         """How long the next in line of each queue has waited, 0 where nobody does, and how many jobs are waited for."""

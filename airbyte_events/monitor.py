@@ -27,12 +27,12 @@ from airbyte_events.events import (
     Origin,
     Verdict,
     format_time,
-    parse_time,
     utcnow,
 )
 from airbyte_events.priority_limiter import PriorityLimiter
 from airbyte_events.store import EventStore, Lease
 from airbyte_events.watches import Watches
+from airbyte_events.wire import instant
 
 logger = logging.getLogger(__name__)
 
@@ -266,12 +266,12 @@ class Monitor:
 
     async def _begin(self, now: datetime) -> datetime:
         """Where a look begins: what changed before was taken in."""
-        mark = parse_time(await self._store.recall(f"looked_at/{self.instance}"))
+        mark = instant(await self._store.recall(f"looked_at/{self.instance}"))
         return (mark or await self._first_mark(now)) - OVERLAP
 
     async def _first_mark(self, started: datetime) -> datetime:
         """Where the first look of all begins: it does not move on while looks fail."""
-        began = parse_time(await self._store.recall(f"looking_since/{self.instance}"))
+        began = instant(await self._store.recall(f"looking_since/{self.instance}"))
         if began is None:
             began = started - LOOKBACK + OVERLAP
             if self._marking:
@@ -280,7 +280,7 @@ class Monitor:
 
     async def cut_at(self) -> datetime | None:
         """When a look last did not take in all that had changed: of what was watched before, any may have ended."""
-        return parse_time(await self._store.recall(f"cut_at/{self.instance}"))
+        return instant(await self._store.recall(f"cut_at/{self.instance}"))
 
     async def _remember(self, what: str, moment: datetime) -> None:
         await self._store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self._lease)

@@ -23,7 +23,6 @@ from airbyte_events.printable import dumps, shown
 from airbyte_events.retention import Retention
 from airbyte_events.settings import Settings, StoreLocation, load
 from airbyte_events.store import EventStore
-from airbyte_events.store.sqlite import SQLiteStore
 
 KINDS = {"event": "events", "job": "jobs", "notification": "notifications", "delivery": "deliveries", "value": "values"}
 
@@ -192,8 +191,7 @@ async def _open(location: StoreLocation, *, read_only: bool = False, new: bool =
         raise SettingsError("a store in memory is gone with its process; for example --store sqlite:///events.db")
     if location.path is not None and not new and not location.path.is_file():
         raise StoreError(f"there is no store {location.path}")
-    one = SQLiteStore(location.path, read_only=True) if location.path is not None and read_only else location.store()
-    async with one as store:
+    async with location.store(read_only=read_only) as store:
         yield store
 
 

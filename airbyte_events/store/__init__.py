@@ -65,6 +65,11 @@ class EventStore(ABC):
     shared: bool = False
     """Whether other processes can have it open, too."""
 
+    @property
+    def unreadable(self) -> Mapping[str, int]:
+        """How many rows were left out because they can't be read, by table, since the store was opened."""
+        return {}
+
     @abstractmethod
     async def __aenter__(self) -> Self: ...
 

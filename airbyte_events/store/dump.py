@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from airbyte_events.errors import StoreError
 from airbyte_events.events import Cursor, JobEvent, format_time, parse_time
 from airbyte_events.store.records import Delivery, DeliveryState, Outcome, StoredNotification, digest_of
+from airbyte_events.store.rows import delivery_of, notification_of
 
 T = TypeVar("T")
 
@@ -55,22 +56,20 @@ def log_record(*, epoch: str, head: int, received: int, forwarded: int) -> Recor
     }
 
 
-def event_record(kind: str, sequence: int, data: str | Mapping[str, Any]) -> Record:
+def event_record(kind: str, sequence: int, data: object) -> Record:
     """:param kind: ``event``, or ``job`` for the latest state of one.
-    :param data: as :meth:`~airbyte_events.events.JobEvent.data` makes it, or that as JSON; what is not JSON stays text.
+    :param data: as :meth:`~airbyte_events.events.JobEvent.data` makes it, or that as JSON; what is neither stays text.
     """
-    if isinstance(data, str):
+    if isinstance(data, (str, bytes)):
         try:
             data = json.loads(data)
-        except ValueError:
-            return {"record": kind, "sequence": sequence, "data": data}
+        except (ValueError, RecursionError):
+            data = str(data)
     return {"record": kind, "sequence": sequence, "data": data}
 
 
-def notification_record(item: StoredNotification, digest: bytes | None = None) -> Record:
-    """:param digest: as it is stored."""
-    if digest is None:
-        digest = digest_of(item.instance, item.body, item.job_id, item.received_at)
+def notification_record(item: StoredNotification) -> Record:
+    digest = digest_of(item.instance, item.body, item.job_id, item.received_at)
     return {
         "record": "notification",
         "id": item.id,
@@ -84,8 +83,10 @@ def notification_record(item: StoredNotification, digest: bytes | None = None) -
     }
 
 
-def body_fields(digest: bytes, body: bytes) -> Record:
-    """Those of a notification that are bytes."""
+def body_fields(digest: object, body: object) -> Record:
+    """Those of a notification that are bytes. What is not has no digest."""
+    if not isinstance(digest, (bytes, memoryview)) or not isinstance(body, (bytes, memoryview)):
+        return {"digest": None, "body": ""}
     return {"digest": digest.hex(), "body": base64.b64encode(body).decode()}
 
 
@@ -112,6 +113,9 @@ def read_log(record: Record) -> LogRecord:
         raise StoreError("not an export of airbyte-events: it does not begin with the record of a log")
     if record["format"] > FORMAT:
         raise StoreError(f"exported by a newer airbyte-events (format {record['format']}, this one knows {FORMAT})")
+
+    if record.get("epoch") == "":
+        raise StoreError("the log has no epoch any more: a listener makes a new one, and clients read the states again")
 
     def read() -> LogRecord:
         epoch, head = Cursor.parse(f"{record['epoch']}-{record['head']}")
@@ -142,7 +146,9 @@ def read_notification(record: Record) -> StoredNotification:
         )
         if digest_of(item.instance, item.body, item.job_id, item.received_at).hex() != record["digest"]:
             raise ValueError("its body is not the one that came: the digest differs")
-        return item
+        fields = ("id", "instance", "received_at", "kind", "job_id")
+        row = [*(record[name] for name in fields), item.body, record["outcome"], record["settled_at"]]
+        return _sound(notification_of(row))
 
     return _read(record, read)
 
@@ -153,16 +159,14 @@ def read_delivery(record: Record, notification: Callable[[int], StoredNotificati
     """
 
     def read() -> Delivery:
-        due_at = parse_time(record["due_at"])
-        return Delivery(
-            id=int(record["id"]),
-            notification=notification(int(record["notification"])),
-            target=str(record["target"]),
-            state=DeliveryState(record["state"]),
-            attempts=int(record["attempts"]),
-            due_at=due_at if due_at is not None else _missing("due_at"),
-            fault=record["fault"],
-        )
+        item = notification(int(record["notification"]))
+        if record["due_at"] is None:
+            raise KeyError("due_at")
+        DeliveryState(record["state"])
+        parse_time(record["due_at"])
+        fields = ("id", "target", "state", "attempts", "due_at", "fault")
+        of_item = (item.id, item.instance, item.received_at, item.kind, item.job_id, item.body, item.outcome.value)
+        return _sound(delivery_of([*(record[name] for name in fields), *of_item, item.settled_at]))
 
     return _read(record, read)
 
@@ -196,6 +200,12 @@ def _read(record: Record, read: Callable[[], T]) -> T:
     except (KeyError, ValueError, TypeError, AttributeError) as exc:
         why = f"has no {exc}" if isinstance(exc, KeyError) else str(exc)
         raise StoreError(f"{name_of(record)} can't be read: {why}") from exc
+
+
+def _sound(value: T | None) -> T:
+    if value is None:
+        raise ValueError("a value of it is none that it can have")
+    return value
 
 
 def _missing(name: str) -> Any:

@@ -34,13 +34,14 @@ from airbyte_events.store import (
 )
 from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
 from airbyte_events.store.postgres_dump import Dump
-from airbyte_events.store.postgres_identity import Identity, State
+from airbyte_events.store.postgres_identity import NOTHING, Identity, State
 from airbyte_events.store.postgres_inbox import Arrival, Inbox
 from airbyte_events.store.postgres_intake import Intake
 from airbyte_events.store.postgres_log import Log
 from airbyte_events.store.postgres_news import PostgresNews
 from airbyte_events.store.postgres_pool import Connection, PostgresPool, T, Work, connect, translated
 from airbyte_events.store.postgres_url import PostgresURL
+from airbyte_events.store.rows import Unreadable
 from airbyte_events.store.wakeups import Wakeups, topics_of
 
 if TYPE_CHECKING:
@@ -61,18 +62,21 @@ _UPKEEP_SECONDS = 24 * 3600.0
 
 class PostgresStore(EventStore):
     """:param url: ``postgresql://user:password@host/database``; the option ``schema`` names what holds the tables.
+    :param read_only: read what there is, whoever else uses it, and change nothing.
     :raises ValueError: if that is not what the URL is.
     """
 
     shared = True
 
-    def __init__(self, url: str | PostgresURL) -> None:
+    def __init__(self, url: str | PostgresURL, *, read_only: bool = False) -> None:
         self._url = PostgresURL.parse(url) if isinstance(url, str) else url
         self._schema = f'"{self._url.schema}"'
         self._head = 0
         self._appended = anyio.Event()
         self._wakeups = Wakeups()
-        self._inbox = Inbox(self._schema)
+        self._read_only = read_only
+        self._unreadable = Unreadable()
+        self._inbox = Inbox(self._schema, self._unreadable)
         self._identity = Identity(self._url.schema)
         self._dump = Dump(self._schema)
         # What makes it unfit to go on with, and is not mended by trying again.
@@ -88,10 +92,11 @@ class PostgresStore(EventStore):
             stack.callback(self._close)
             tasks = await stack.enter_async_context(anyio.create_task_group())
             self._intake = Intake(self._receive, tasks)
-            news = PostgresNews(self._url, self._look, self._tell)
-            tasks.start_soon(news.run)
-            # Before the task group waits for it.
-            stack.callback(news.close)
+            if not self._read_only:
+                news = PostgresNews(self._url, self._look, self._tell)
+                tasks.start_soon(news.run)
+                # Before the task group waits for it.
+                stack.callback(news.close)
             self._stack = stack.pop_all()
         return self
 
@@ -205,11 +210,7 @@ class PostgresStore(EventStore):
         return await self._run(lambda c: self._log.watched(c, instance))
 
     async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
-        condition = (
-            "WHERE d.state = 'due' AND d.instance = %s AND d.due_at <= clock_timestamp()"
-            " AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s"
-        )
-        return await self._run(lambda c: self._inbox.deliveries(c, condition, instance, list(but), limit))
+        return await self._run(lambda c: self._inbox.due(c, instance, but, limit))
 
     async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
         return await self._run(lambda c: self._inbox.next_due(c, instance, but))
@@ -233,6 +234,10 @@ class PostgresStore(EventStore):
         while removed := await self._run(lambda c: self._inbox.prune(c, before), seconds=_PRUNE_SECONDS):
             notifications += removed
         return Pruned(events=events, notifications=notifications)
+
+    @property
+    def unreadable(self) -> Mapping[str, int]:
+        return self._unreadable.counts
 
     async def stats(self) -> StoreStats:
         return await self._run(lambda c: postgres_schema.stats(c, self._url.schema))
@@ -269,8 +274,12 @@ class PostgresStore(EventStore):
         return await self._run(self._dump.damage, seconds=_UPKEEP_SECONDS)
 
     async def _open(self, connection: Connection) -> None:
-        await postgres_schema.migrate(connection, self._url.schema)
-        self._take_up(await self._identity.current(connection))
+        if self._read_only:
+            await postgres_schema.ensure_there(connection, self._url.schema)
+            self._take_up(await self._identity.state(connection) or NOTHING)
+        else:
+            await postgres_schema.migrate(connection, self._url.schema)
+            self._take_up(await self._identity.current(connection))
 
     async def _run(self, work: Work[T], *, seconds: float | None = None) -> T:
         if self._fault is not None:
@@ -311,7 +320,7 @@ class PostgresStore(EventStore):
     def _take_up(self, state: State) -> None:
         """Go on with the log as it is."""
         self.epoch = state.epoch
-        self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark))
+        self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark), self._unreadable)
         self._head = state.head
         self._appended.set()
         self._appended = anyio.Event()

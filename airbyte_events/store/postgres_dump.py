@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from airbyte_events.errors import StoreError
-from airbyte_events.events import Cursor, JobEvent
+from airbyte_events.events import Cursor, JobEvent, format_time
 from airbyte_events.store import dump
 from airbyte_events.store.dump import LogRecord, Record
 from airbyte_events.store.postgres_inbox import Inbox
 from airbyte_events.store.postgres_pool import Connection
 from airbyte_events.store.records import Delivery, StoredNotification, digest_of
+from airbyte_events.store.rows import Unreadable
 
 PAGE = 1_000
 """Records that are read or written at once."""
@@ -30,17 +32,23 @@ _COLUMNS = {
 }
 
 
+_TABLE = {"notification": "notifications", "delivery": "deliveries"}
+
+_NOTIFICATION = ("id", "instance", "received_at", "kind", "job_id", "outcome", "settled_at")
+_DELIVERY = ("id", "notification", "target", "state", "attempts", "due_at", "fault")
+
+
 class Dump:
     """:param schema: what holds the tables, in quotes."""
 
     def __init__(self, schema: str) -> None:
         self._s = schema
-        self._inbox = Inbox(schema)
+        self._inbox = Inbox(schema, Unreadable())
 
     async def records(self, connection: Connection) -> AsyncGenerator[Record, None]:
         """All of one moment."""
         await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        row = await self._one(connection, f"SELECT epoch, head FROM {self._s}.log")
+        row = await self._one(connection, f"SELECT epoch, head FROM {self._s}.log") or ("", 0)
         received, forwarded = [await self._newest(connection, table) for table in _COUNTED]
         yield dump.log_record(epoch=row[0], head=row[1], received=received, forwarded=forwarded)
         for kind in ("event", "job"):
@@ -61,22 +69,18 @@ class Dump:
                 yield dump.value_record(key, value)
 
     async def _inbox_records(self, connection: Connection) -> AsyncGenerator[Record, None]:
-        after = 0
-        condition = f"WHERE n.id > %s ORDER BY n.id LIMIT {PAGE}"
-        while items := await self._inbox.find(connection, condition, after):
-            found = await connection.execute(
-                f"SELECT id, digest FROM {self._s}.notifications WHERE id = ANY (%s)", [[item.id for item in items]]
+        for kind, columns in (("notification", _NOTIFICATION), ("delivery", _DELIVERY)):
+            bodies = ", digest, body" if kind == "notification" else ""
+            after = 0
+            sql = (
+                f"SELECT {', '.join(columns)}{bodies} FROM {self._s}.{_TABLE[kind]} WHERE id > %s"
+                f" ORDER BY id LIMIT {PAGE}"
             )
-            digests = dict(await found.fetchall())
-            for item in items:
-                yield dump.notification_record(item, digests[item.id])
-            after = items[-1].id
-        after = 0
-        condition = f"WHERE d.id > %s ORDER BY d.id LIMIT {PAGE}"
-        while forwarded := await self._inbox.deliveries(connection, condition, after):
-            for each in forwarded:
-                yield dump.delivery_record(each)
-            after = forwarded[-1].id
+            while rows := await (await connection.execute(sql, [after])).fetchall():
+                for row in rows:
+                    fields = {name: _plain(value) for name, value in zip(columns, row, strict=False)}
+                    yield {"record": kind, **fields, **(dump.body_fields(*row[-2:]) if bodies else {})}
+                after = rows[-1][0]
 
     async def restore(self, connection: Connection, records: AsyncIterable[Record]) -> None:
         """Take in what :meth:`records` told, all of it or nothing.
@@ -167,6 +171,13 @@ class Dump:
 
     async def _one(self, connection: Connection, sql: str) -> Any:
         return await (await connection.execute(sql)).fetchone()
+
+
+def _plain(value: object) -> object:
+    try:
+        return format_time(value) if isinstance(value, datetime) else value
+    except OverflowError:
+        return str(value)
 
 
 def _event_row(event: JobEvent) -> tuple[object, ...]:

@@ -54,6 +54,10 @@ class State(NamedTuple):
     seen_mark: str | None
 
 
+NOTHING = State("", 0, None, 0, 0, True, None, None)
+"""The state of a log that has lost its row."""
+
+
 class Identity:
     """:param schema: what holds the tables, without quotes."""
 
@@ -61,23 +65,21 @@ class Identity:
         self._schema = schema
         self._s = f'"{schema}"'
 
-    async def state(self, connection: Connection, seen: int = 0) -> State:
-        """:param seen: the sequence whose mark is wanted.
-        :raises StoreError: if the log has lost its row and it can't be made anew.
+    async def state(self, connection: Connection, seen: int = 0) -> State | None:
+        """None if the log has lost its row.
+
+        :param seen: the sequence whose mark is wanted.
         """
-        sql = (
+        row = await _one(
+            connection,
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events), version, compatible_with,"
             " current_setting('transaction_read_only') = 'on',"
             f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head),"
             f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = %s)"
-            f" FROM {self._s}.log, {self._s}.schema_version"
+            f" FROM {self._s}.log, {self._s}.schema_version",
+            seen,
         )
-        for _ in range(2):
-            row = await (await connection.execute(sql, [seen])).fetchone()
-            if row is not None:
-                return State(*row)
-            await self._make_log(connection)
-        raise StoreError(f"the schema {self._schema} is damaged: it has no version")
+        return None if row is None else State(*row)
 
     async def current(self, connection: Connection, epoch: str = "", head: int = 0, tail: Tail = UNSEEN) -> State:
         """The state, once the log has got a new epoch if it is not the one that was seen.
@@ -91,6 +93,9 @@ class Identity:
         """
         while True:
             state = await self.state(connection, tail.sequence)
+            if state is None:
+                await self._make_log(connection)
+                continue
             if state.read_only:
                 return state
             place, before = await self._place(connection), await self._stored_place(connection)
@@ -161,6 +166,8 @@ class Identity:
                 " RETURNING head",
                 secrets.token_hex(8),
             )
+            if made is None and await _one(connection, f"SELECT FROM {self._s}.schema_version") is None:
+                raise StoreError(f"the schema {self._schema} is damaged: it has no version")
         if made is not None:
             logger.error("the log had no epoch any more: it has a new one, and clients read the states again")
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeVar
 
-from airbyte_events.events import JobRef
+from airbyte_events.events import JobRef, utcnow
 from airbyte_events.store import (
     ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
     PENDING_BYTES,
     Attempt,
     Delivery,
-    DeliveryState,
     Outcome,
     Receipt,
     StoredNotification,
 )
 from airbyte_events.store.postgres_pool import Connection
 from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of
+from airbyte_events.store.rows import GIVEN_UP, Row, Unreadable, delivery_of, moment_of, notification_of
+
+T = TypeVar("T")
 
 PRUNED_AT_ONCE = 1_000
 
@@ -40,10 +42,13 @@ class Arrival(NamedTuple):
 
 
 class Inbox:
-    """:param schema: what holds the tables, in quotes."""
+    """:param schema: what holds the tables, in quotes.
+    :param unreadable: notes rows that can't be read.
+    """
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, unreadable: Unreadable) -> None:
         self._s = schema
+        self._unreadable = unreadable
 
     async def receive(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
         """Keep them all, in one round trip, or none."""
@@ -85,18 +90,26 @@ class Inbox:
         return answers
 
     async def find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
-        found = await connection.execute(f"SELECT {_NOTIFICATION} FROM {self._s}.notifications n {condition}", values)
-        return [_notification(row) for row in await found.fetchall()]
+        """Those that can be read; a limit is of them."""
+        sql = f"SELECT {_NOTIFICATION} FROM (SELECT * FROM {self._s}.notifications WHERE id <> ALL (%s)) n {condition}"
+        return await self._readable(connection, sql, values, "notifications", notification_of)
 
     async def pending(self, connection: Connection, instance: str, after: int, limit: int) -> list[StoredNotification]:
-        return await self.find(
-            connection,
-            "JOIN (SELECT id, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) size,"
+        """Those that wait to be confirmed. One that can't be read can't be confirmed: it does not wait any more."""
+        sql = (
+            f"SELECT {_NOTIFICATION} FROM {self._s}.notifications n"
+            " JOIN (SELECT id, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) size,"
             f" row_number() OVER (ORDER BY id) place FROM (SELECT id, body FROM {self._s}.notifications"
             " WHERE outcome = 'pending' AND instance = %s AND id > %s ORDER BY id LIMIT %s) few) p ON p.id = n.id"
-            " WHERE size <= %s OR place = 1 ORDER BY n.id",
-            *(instance, after, limit, PENDING_BYTES),
+            " WHERE size <= %s OR place = 1 ORDER BY n.id"
         )
+        while rows := await _rows(connection, sql, instance, after, limit, PENDING_BYTES):
+            found = list(self._unreadable.sift(rows, "notifications", notification_of))
+            if given_up := {row[0] for row in rows} - {each.id for each in found}:
+                await self.settle(connection, dict.fromkeys(given_up, Outcome.REJECTED), utcnow())
+            if found:
+                return found
+        return []
 
     async def settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
         """The instances that have something to confirm again."""
@@ -135,12 +148,49 @@ class Inbox:
         return told
 
     async def deliveries(self, connection: Connection, condition: str, *values: object) -> list[Delivery]:
-        found = await connection.execute(
-            f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
-            f" FROM {self._s}.deliveries d JOIN {self._s}.notifications n ON n.id = d.notification {condition}",
-            values,
+        """Those that can be read; a limit is of them."""
+        sql = f"{self._selected(f'(SELECT * FROM {self._s}.deliveries WHERE id <> ALL (%s))')} {condition}"
+        return await self._readable(connection, sql, values, "deliveries", delivery_of)
+
+    async def due(self, connection: Connection, instance: str, but: Collection[str], limit: int) -> list[Delivery]:
+        """One that can't be read can't be sent: it is given up."""
+        sql = (
+            f"{self._selected(f'{self._s}.deliveries')} WHERE d.state = 'due' AND d.instance = %s"
+            " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s"
         )
-        return [_delivery(row) for row in await found.fetchall()]
+        while rows := await _rows(connection, sql, instance, list(but), limit):
+            found = list(self._unreadable.sift(rows, "deliveries", delivery_of))
+            if given_up := {row[0] for row in rows} - {each.id for each in found}:
+                await connection.execute(
+                    f"UPDATE {self._s}.deliveries SET state = 'dead', fault = %s WHERE id = ANY (%s)",
+                    [GIVEN_UP, list(given_up)],
+                )
+            if found:
+                return found
+        return []
+
+    def _selected(self, deliveries: str) -> str:
+        return (
+            f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
+            f" FROM {deliveries} d JOIN {self._s}.notifications n ON n.id = d.notification"
+        )
+
+    async def _readable(
+        self,
+        connection: Connection,
+        sql: str,
+        values: Sequence[object],
+        table: str,
+        read: Callable[[Row], T | None],
+    ) -> list[T]:
+        """:param sql: takes the ids of those that are left out before its other values."""
+        left_out: list[int] = []
+        while True:
+            rows = await _rows(connection, sql, left_out, *values)
+            found = list(self._unreadable.sift(rows, table, read))
+            if len(found) == len(rows):
+                return found
+            left_out += (row[0] for row in rows if read(row) is None)
 
     async def next_due(self, connection: Connection, instance: str, but: Collection[str]) -> datetime | None:
         found = await connection.execute(
@@ -149,7 +199,7 @@ class Inbox:
             [instance, list(but)],
         )
         row = await found.fetchone()
-        return None if row is None or row[0] is None else row[0].astimezone(timezone.utc)
+        return None if row is None else moment_of(row[0])
 
     async def attempted(self, connection: Connection, attempts: Sequence[Attempt]) -> list[str]:
         """The instances that have something to send again."""
@@ -189,26 +239,5 @@ class Inbox:
         return row[0] if row is not None and row[0] else []
 
 
-def _notification(row: Sequence[Any]) -> StoredNotification:
-    return StoredNotification(
-        id=row[0],
-        instance=row[1],
-        received_at=row[2].astimezone(timezone.utc),
-        kind=row[3],
-        job_id=row[4],
-        body=bytes(row[5]),
-        outcome=Outcome(row[6]),
-        settled_at=None if row[7] is None else row[7].astimezone(timezone.utc),
-    )
-
-
-def _delivery(row: Sequence[Any]) -> Delivery:
-    return Delivery(
-        id=row[0],
-        target=row[1],
-        state=DeliveryState(row[2]),
-        attempts=row[3],
-        due_at=row[4].astimezone(timezone.utc),
-        fault=row[5],
-        notification=_notification(row[6:]),
-    )
+async def _rows(connection: Connection, sql: str, *values: object) -> list[Row]:
+    return await (await connection.execute(sql, values)).fetchall()

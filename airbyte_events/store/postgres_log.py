@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
@@ -19,20 +19,32 @@ from airbyte_events.events import (
     format_time,
     reconcile,
     succeed,
+    utcnow,
 )
 from airbyte_events.store import Lease, LogPage
 from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
 from airbyte_events.store.postgres_identity import MARK
 from airbyte_events.store.postgres_pool import Connection
+from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
 
 PRUNED_AT_ONCE = 1_000
+
+_EVENT = "e.sequence, e.instance, e.job_id, e.status, e.data::text"
+
+_NONSENSE = 20
+"""So many times as long as a lease is taken for."""
 
 _TRIES = 20
 """How often others may write about the same jobs while an append is under way."""
 
 
 class _Known(NamedTuple):
-    state: JobEvent
+    """:param state: None if it can't be read.
+    :param sequence: as it is stored, and so is the revision.
+    """
+
+    state: JobEvent | None
+    sequence: int
     revision: int
 
 
@@ -40,9 +52,11 @@ class Log:
     """:param schema: what holds the tables, in quotes.
     :param epoch: the log's identity, part of every cursor.
     :param tail: the newest event that was seen.
+    :param unreadable: notes rows that can't be read.
     """
 
-    def __init__(self, schema: str, epoch: str, tail: Tail) -> None:
+    def __init__(self, schema: str, epoch: str, tail: Tail, unreadable: Unreadable) -> None:
+        self._unreadable = unreadable
         self._s = schema
         self.epoch = epoch
         self.tail = tail
@@ -57,7 +71,7 @@ class Log:
         """
         for _ in range(_TRIES):
             known = await self._known(connection, {event.ref for event in observed})
-            states = {ref: each.state for ref, each in known.items()}
+            states = {ref: each.state for ref, each in known.items() if each.state is not None}
             verdicts, news = [], []
             for event in observed:
                 before = states.get(event.ref)
@@ -78,7 +92,8 @@ class Log:
             known = await self._known(connection, {each.ref for each in told})
             better: dict[JobRef, JobEvent] = {}
             for each in told:
-                if (of_job := known.get(each.ref)) is not None:
+                of_job = known.get(each.ref)
+                if of_job is not None and of_job.state is not None:
                     better[each.ref] = annotate(better.get(each.ref, of_job.state), each)
             rows = [
                 {**_of(ref, known.get(ref)), "data": state.data()}
@@ -108,8 +123,8 @@ class Log:
         found = await connection.execute(
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events),"
             f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = %s),"
-            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head), e.sequence, e.data FROM {self._s}.log"
-            f" LEFT JOIN LATERAL (SELECT sequence, data FROM {self._s}.events WHERE sequence > %s{where}"
+            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head), {_EVENT} FROM {self._s}.log"
+            f" LEFT JOIN LATERAL (SELECT * FROM {self._s}.events WHERE sequence > %s{where}"
             " ORDER BY sequence LIMIT %s) e ON true ORDER BY e.sequence",
             [tail.sequence, after, *values, limit],
         )
@@ -123,25 +138,35 @@ class Log:
         forgotten = head if first is None else first - 1
         if not forgotten <= after <= head:
             raise CursorExpired(f"the log keeps what follows {forgotten} up to {head}, not {after}")
-        events = [self._event(*row[5:]) for row in rows if row[5] is not None]
-        return LogPage(events=events, position=rows[-1][5] if len(events) == limit else head)
+        told = [row[5:] for row in rows if row[5] is not None]
+        return LogPage(events=self._sift(told, "events"), position=told[-1][0] if len(told) == limit else head)
 
     async def states(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
-        return {ref: known.state for ref, known in (await self._known(connection, refs)).items()}
+        known = await self._known(connection, refs)
+        return {ref: each.state for ref, each in known.items() if each.state is not None}
 
     async def jobs(self, connection: Connection, limit: int, before: int | None, wanted: EventFilter) -> list[JobEvent]:
         where, values = _criteria(wanted)
-        found = await connection.execute(
-            f"SELECT sequence, data FROM {self._s}.jobs WHERE sequence < %s{where} ORDER BY sequence DESC LIMIT %s",
-            [2**62 if before is None else before, *values, limit],
-        )
-        return [self._event(*row) for row in await found.fetchall()]
+        found: list[JobEvent] = []
+        after = 2**62 if before is None else before
+        while len(found) < limit:
+            rows = await _rows(
+                connection,
+                f"SELECT {_EVENT} FROM {self._s}.jobs e WHERE sequence < %s{where} ORDER BY sequence DESC LIMIT %s",
+                *(after, *values, limit - len(found)),
+            )
+            if not rows:
+                break
+            found += self._sift(rows, "jobs")
+            after = rows[-1][0]
+        return found
 
     async def history(self, connection: Connection, ref: JobRef) -> list[JobEvent]:
-        found = await connection.execute(
-            f"SELECT sequence, data FROM {self._s}.events WHERE instance = %s AND job_id = %s ORDER BY sequence", ref
-        )
-        return [self._event(*row) for row in await found.fetchall()]
+        return self._sift(await self._of_job(connection, ref), "events")
+
+    async def _of_job(self, connection: Connection, ref: JobRef) -> list[Row]:
+        sql = f"SELECT {_EVENT} FROM {self._s}.events e WHERE instance = %s AND job_id = %s ORDER BY sequence"
+        return await _rows(connection, sql, *ref)
 
     async def remember(self, connection: Connection, key: str, value: str, lease: Lease | None) -> None:
         held, who = "SELECT", list[object]()
@@ -167,8 +192,11 @@ class Log:
             " VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s)) ON CONFLICT (name) DO UPDATE SET"
             " holder = excluded.holder, fence = l.fence + (l.holder IS DISTINCT FROM excluded.holder)::int,"
             " expires_at = clock_timestamp() + make_interval(secs => %s)"
-            " WHERE l.holder = excluded.holder OR l.expires_at <= clock_timestamp() RETURNING fence",
-            [name, holder, seconds, seconds],
+            " WHERE l.holder = excluded.holder OR l.expires_at NOT BETWEEN clock_timestamp()"
+            " AND clock_timestamp() + make_interval(secs => %s) RETURNING fence",
+            # One that ends much later than it could have been taken for ends never, or the clock was set back: whoever
+            # holds it renews it long before somebody takes it, or is gone.
+            [name, holder, seconds, seconds, _NONSENSE * seconds],
         )
         row = await found.fetchone()
         return None if row is None else Lease(name=name, holder=holder, fence=row[0])
@@ -216,16 +244,17 @@ class Log:
             f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)",
             [instance],
         )
-        return {job_id: since.astimezone(timezone.utc) for job_id, since in await found.fetchall()}
+        return {job_id: moment_of(since) or utcnow() for job_id, since in await found.fetchall()}
 
     async def prunable(self, connection: Connection, before: datetime, keep: int) -> int:
-        """The sequence up to which events can go: what is kept has no gap."""
+        """The sequence up to which events can go: what is kept has no gap. One of a time to come keeps nothing."""
         row = await _one(
             connection,
             f"SELECT coalesce((SELECT sequence - 1 FROM {self._s}.events WHERE sequence > head - %s::bigint"
-            f" AND observed_at >= %s ORDER BY sequence LIMIT 1), head) FROM {self._s}.log",
+            f" AND observed_at BETWEEN %s AND %s ORDER BY sequence LIMIT 1), head) FROM {self._s}.log",
             keep,
             before,
+            utcnow() + TO_COME,
         )
         return int(row[0])
 
@@ -239,13 +268,19 @@ class Log:
         return done.rowcount
 
     async def _known(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, _Known]:
-        found = await connection.execute(
-            f"SELECT sequence, data, revision FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
-            f" JOIN {self._s}.jobs j USING (instance, job_id)",
-            _columns(refs),
+        """What is known of these jobs. Where a state can't be read the newest event that can is the state."""
+        rows = await _rows(
+            connection,
+            f"SELECT {_EVENT}, revision FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
+            f" JOIN {self._s}.jobs e USING (instance, job_id)",
+            *_columns(refs),
         )
-        known = [_Known(self._event(*row[:2]), row[2]) for row in await found.fetchall()]
-        return {each.state.ref: each for each in known}
+        known = {}
+        for *row, revision in rows:
+            ref = JobRef(*row[1:3])
+            states = self._sift([row], "jobs") or self._sift(await self._of_job(connection, ref), "events")
+            known[ref] = _Known(states[-1] if states else None, row[0], revision)
+        return known
 
     async def _write(
         self, connection: Connection, news: Sequence[JobEvent], known: Mapping[JobRef, _Known], lease: Lease | None
@@ -280,13 +315,13 @@ class Log:
         if lease is not None and not (await _one(connection, f"SELECT {self._s}.holds_1(%s, %s, %s)", *_key(lease)))[0]:
             raise _lost(lease)
 
-    def _event(self, sequence: int, data: dict[str, Any]) -> JobEvent:
-        return JobEvent.from_data(data, Cursor(self.epoch, sequence))
+    def _sift(self, rows: Iterable[Row], table: str) -> list[JobEvent]:
+        return list(self._unreadable.sift(rows, table, lambda row: event_of(row, self.epoch)))
 
 
 def _of(ref: JobRef, known: _Known | None) -> dict[str, Any]:
     """What is known of a job, for comparison."""
-    sequence = None if known is None or known.state.cursor is None else known.state.cursor.sequence
+    sequence = None if known is None else known.sequence
     revision = None if known is None else known.revision
     return {"instance": ref.instance, "job_id": ref.job_id, "sequence": sequence, "revision": revision}
 
@@ -301,6 +336,10 @@ def _key(lease: Lease) -> tuple[str, str, int]:
 
 def _lost(lease: Lease | None) -> LeaseLost:
     return LeaseLost("nothing was written" if lease is None else f"the lease {lease.name} has passed to another")
+
+
+async def _rows(connection: Connection, sql: str, *values: object) -> list[Row]:
+    return await (await connection.execute(sql, values)).fetchall()
 
 
 async def _one(connection: Connection, sql: str, *values: object) -> Any:

@@ -14,12 +14,14 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import anyio.abc
 import psycopg
 from psycopg import conninfo, pq
+from psycopg.types.datetime import TimestamptzLoader
 
 from airbyte_events.errors import StoreError
 from airbyte_events.store.postgres_url import PostgresURL
@@ -27,6 +29,7 @@ from airbyte_events.store.postgres_url import PostgresURL
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from psycopg.abc import Buffer
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
@@ -70,10 +73,22 @@ async def connect(url: PostgresURL) -> Connection:
         defaults = _DEFAULTS | _writing(given)
         text = conninfo.make_conninfo(url.conninfo, **{k: v for k, v in defaults.items() if k not in given})
         # Prepared statements belong to a session, and behind a pooler the next statement may have another one.
-        return await psycopg.AsyncConnection.connect(text, autocommit=True, prepare_threshold=None)
+        connection = await psycopg.AsyncConnection.connect(text, autocommit=True, prepare_threshold=None)
     except psycopg.Error as exc:
         reason = " ".join(str(exc).split()).removeprefix("connection failed: ")
         raise StoreError(f"can't connect to the store {url}: {url.hide(reason)}") from None
+    connection.adapters.register_loader("timestamptz", _Time)
+    return connection
+
+
+class _Time(TimestamptzLoader):
+    """A time, or None for one that no calendar of ours has, such as infinity: it spoils its row, not the query."""
+
+    def load(self, data: Buffer) -> datetime | None:  # type: ignore[override]
+        try:
+            return super().load(data)
+        except psycopg.DataError:
+            return None
 
 
 def _writing(given: Mapping[str, Any]) -> dict[str, Any]:

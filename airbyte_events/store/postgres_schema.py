@@ -11,13 +11,13 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import psycopg
 
 from airbyte_events.errors import StoreError
 from airbyte_events.store.records import Queues, StoreStats
+from airbyte_events.store.rows import moment_of
 
 logger = logging.getLogger(__name__)
 
@@ -236,6 +236,19 @@ async def migrate(
                 await _apply(connection, schema, migration)
 
 
+async def ensure_there(connection: psycopg.AsyncConnection[Any], schema: str) -> None:
+    """:raises StoreError: if there is no store in the schema, or one that this version does not know."""
+    found = await _version(connection, schema)
+    if found is None:
+        raise StoreError(f"there is no store in the schema {schema}")
+    if found[0] < VERSION:
+        raise StoreError(
+            f"the schema {schema} was made by an older airbyte-events (version {found[0]}, this one has {VERSION}):"
+            " start this one's listener on it once"
+        )
+    _refuse_newer(schema, VERSION, *found)
+
+
 async def _version(connection: psycopg.AsyncConnection[Any], schema: str) -> tuple[int, int] | None:
     """Version and compatible_with; None if there are no tables yet."""
     # Not by to_regclass: within a transaction that remembers that it found nothing before somebody else made it.
@@ -337,8 +350,4 @@ async def queues(connection: psycopg.AsyncConnection[Any], schema: str, instance
         {"instance": instance},
     )
     watched, pending, due = await found.fetchone() or (0, None, None)
-    return Queues(watched=watched, pending_since=_utc(pending), due_since=_utc(due))
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else moment.astimezone(timezone.utc)
+    return Queues(watched=watched, pending_since=moment_of(pending), due_since=moment_of(due))

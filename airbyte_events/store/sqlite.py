@@ -39,6 +39,7 @@ from airbyte_events.store import (
 from airbyte_events.store.dump import LogRecord
 from airbyte_events.store.identity import REPLACED, LogReplaced
 from airbyte_events.store.leases import Leases
+from airbyte_events.store.rows import Unreadable
 from airbyte_events.store.sqlite_file import Connect, SQLiteFile
 from airbyte_events.store.sqlite_log import Log
 from airbyte_events.store.wakeups import Wakeups, topics_of
@@ -59,6 +60,7 @@ class SQLiteStore(EventStore):
     def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
         self._path = path
         self._read_only = read_only
+        self._unreadable = Unreadable()
         self._file = SQLiteFile(path, read_only=read_only, connect=connect)
         self._head = 0
         self._appended = anyio.Event()
@@ -87,7 +89,7 @@ class SQLiteStore(EventStore):
         if not sqlite_log.epoch(connection) and not self._read_only:
             logger.error("the store %s had no epoch any more: it has a new one", self._path)
             sqlite_log.rename(connection)
-        return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection))
+        return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
 
     async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
         log = self._log
@@ -122,7 +124,7 @@ class SQLiteStore(EventStore):
                 return None
             if sqlite_log.epoch(connection) in ("", log.epoch):
                 sqlite_log.rename(connection)
-            return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection))
+            return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
 
         await self._file.transact(run, self._take_up)
 
@@ -201,17 +203,19 @@ class SQLiteStore(EventStore):
         return await self._file.transact(lambda c: sqlite_inbox.add(c, item, targets), announce)
 
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
-        return await self._file.transact(lambda c: sqlite_inbox.pending(c, instance, after, limit))
+        return await self._file.transact(lambda c: sqlite_inbox.pending(c, self._unreadable, instance, after, limit))
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await self._file.transact(lambda c: sqlite_inbox.settle(c, outcomes, settled_at), self._waking("inbox"))
 
     async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
-        condition = "WHERE id < ? ORDER BY id DESC LIMIT ?"
-        return await self._file.read(lambda c: sqlite_inbox.notifications(c, condition, _before(before), limit))
+        condition = "WHERE id < ? ORDER BY id DESC"
+        return await self._file.read(
+            lambda c: sqlite_inbox.notifications(c, self._unreadable, condition, _before(before), limit=limit)
+        )
 
     async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
-        return await self._file.transact(lambda c: sqlite_inbox.announcements(c, refs))
+        return await self._file.transact(lambda c: sqlite_inbox.announcements(c, self._unreadable, refs))
 
     async def recall(self, key: str) -> str | None:
         def run(connection: sqlite3.Connection) -> str | None:
@@ -254,7 +258,7 @@ class SQLiteStore(EventStore):
         return await self._file.transact(lambda c: sqlite_log.watched(c, instance))
 
     async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
-        return await self._file.transact(lambda c: sqlite_inbox.due(c, instance, but, limit))
+        return await self._file.transact(lambda c: sqlite_inbox.due(c, self._unreadable, instance, but, limit))
 
     async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
         return await self._file.transact(lambda c: sqlite_inbox.next_due(c, instance, but))
@@ -267,8 +271,10 @@ class SQLiteStore(EventStore):
     ) -> list[Delivery]:
         # By value, so that the index of those that are due or dead is found.
         wanted = "" if state is None else f"AND d.state = '{state.value}'"
-        condition = f"WHERE d.id < ? {wanted} ORDER BY d.id DESC LIMIT ?"
-        return await self._file.read(lambda c: sqlite_inbox.deliveries(c, condition, _before(before), limit))
+        condition = f"WHERE d.id < ? {wanted} ORDER BY d.id DESC"
+        return await self._file.read(
+            lambda c: sqlite_inbox.deliveries(c, self._unreadable, condition, _before(before), limit=limit)
+        )
 
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
         events = notifications = 0
@@ -280,6 +286,10 @@ class SQLiteStore(EventStore):
             removed, position = await self._file.transact(step)
             notifications += removed
         return Pruned(events=events, notifications=notifications)
+
+    @property
+    def unreadable(self) -> Mapping[str, int]:
+        return self._unreadable.counts
 
     async def stats(self) -> StoreStats:
         def run(connection: sqlite3.Connection) -> StoreStats:

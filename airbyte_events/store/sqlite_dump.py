@@ -11,6 +11,7 @@ from airbyte_events.events import Cursor, JobEvent, format_time
 from airbyte_events.store import dump, sqlite_inbox, sqlite_log
 from airbyte_events.store.dump import LogRecord, Record
 from airbyte_events.store.records import Delivery, StoredNotification, digest_of
+from airbyte_events.store.rows import Unreadable
 
 PAGE = 1_000
 """Records that are read or written in one transaction."""
@@ -52,20 +53,25 @@ def page(connection: sqlite3.Connection, part: str, after: int) -> tuple[list[Re
             (after, PAGE),
         ).fetchall()
         found = [
-            {"record": "notification", **dict(zip(_NOTIFICATION, row, strict=False)), **dump.body_fields(*row[-2:])}
-            for row in rows
+            {"record": "notification", **_fields(_NOTIFICATION, row), **dump.body_fields(*row[-2:])} for row in rows
         ]
     else:
         rows = connection.execute(
             f"SELECT {', '.join(_DELIVERY)} FROM deliveries WHERE id > ? ORDER BY id LIMIT ?", (after, PAGE)
         ).fetchall()
-        found = [{"record": "delivery", **dict(zip(_DELIVERY, row, strict=True))} for row in rows]
+        found = [{"record": "delivery", **_fields(_DELIVERY, row)} for row in rows]
     return found, rows[-1][0] if len(rows) == PAGE else None
 
 
 def values(connection: sqlite3.Connection) -> list[Record]:
     rows = connection.execute("SELECT key, value FROM meta ORDER BY key")
-    return [dump.value_record(key, value) for key, value in rows if key not in dump.NOT_DUMPED]
+    return [dump.value_record(key, str(value)) for key, value in rows if key not in dump.NOT_DUMPED]
+
+
+def _fields(names: Sequence[str], row: Sequence[object]) -> Record:
+    # A column can hold anything, also what is no JSON.
+    values = ({"bytes": value.hex()} if isinstance(value, bytes) else value for value in row)
+    return dict(zip(names, values, strict=False))
 
 
 def begin(connection: sqlite3.Connection) -> None:
@@ -172,7 +178,7 @@ def _fill_delivery(connection: sqlite3.Connection, item: Delivery) -> None:
 
 
 def _notification(connection: sqlite3.Connection, id_: int) -> StoredNotification:
-    found = sqlite_inbox.notifications(connection, "WHERE id = ?", id_)
+    found = sqlite_inbox.notifications(connection, Unreadable(), "WHERE id = ?", id_, limit=1)
     if not found:
         raise StoreError(f"there is no notification {id_} to forward")
     return found[0]

@@ -186,6 +186,7 @@ def _read(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=5
         )
+        connection.text_factory = _text
         try:
             connection.execute("BEGIN")
             ensure_newest(connection, path)
@@ -201,9 +202,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
 
 
+def _text(data: bytes) -> str:
+    """Text that is not UTF-8 any more spoils the row that it is in, not the query."""
+    return data.decode(errors="surrogateescape")
+
+
 def _open_reader(path: Path, connect: Connect) -> sqlite3.Connection:
     try:
         connection = connect(path)
+        connection.text_factory = _text
         # Without writing it does not checkpoint either: the other connection is closed after it.
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as exc:
@@ -214,6 +221,7 @@ def _open_reader(path: Path, connect: Connect) -> sqlite3.Connection:
 def _open(path: Path, connect: Connect) -> sqlite3.Connection:
     try:
         connection = connect(path)
+        connection.text_factory = _text
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")

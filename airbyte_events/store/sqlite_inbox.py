@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from itertools import islice
 
-from airbyte_events.errors import StoreError
-from airbyte_events.events import JobRef, format_time, parse_time, utcnow
+from airbyte_events.events import JobRef, format_time, utcnow
 from airbyte_events.store import (
     ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
@@ -21,13 +20,14 @@ from airbyte_events.store import (
     StoredNotification,
 )
 from airbyte_events.store.records import REPEATED_WITHIN, digest_before, digest_of, fitting
+from airbyte_events.store.rows import GIVEN_UP, Row, Unreadable, delivery_of, moment_of, notification_of
 
 PRUNED_AT_ONCE = 1_000
 
 _NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
 _SELECT_DELIVERY = (
     f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
-    " FROM deliveries AS d JOIN notifications AS n ON n.id = d.notification"
+    " FROM deliveries AS d LEFT JOIN notifications AS n ON n.id = d.notification"
 )
 
 
@@ -57,9 +57,35 @@ def add(connection: sqlite3.Connection, item: StoredNotification, targets: Colle
     return Receipt(id=inserted[0], duplicate=False)
 
 
-def notifications(connection: sqlite3.Connection, condition: str, *values: object) -> list[StoredNotification]:
+def notifications(
+    connection: sqlite3.Connection, unreadable: Unreadable, condition: str, *values: object, limit: int
+) -> list[StoredNotification]:
+    """The first that can be read."""
     rows = connection.execute(f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}", values)
-    return [_notification(row) for row in rows]
+    return list(islice(unreadable.sift(rows, "notifications", notification_of), limit))
+
+
+def pending(
+    connection: sqlite3.Connection, unreadable: Unreadable, instance: str, after: int, limit: int
+) -> list[StoredNotification]:
+    """Those that wait to be confirmed. One that can't be read can't be confirmed: it does not wait any more."""
+    condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
+    sql = f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}"
+    while True:
+        given_up: dict[int, Outcome] = {}
+
+        def read(row: Row) -> StoredNotification | None:
+            item = notification_of(row)
+            if item is None:
+                given_up[row[0]] = Outcome.REJECTED  # noqa: B023  # within this turn
+            return item
+
+        rows = connection.execute(sql, (instance, after, limit))
+        found = fitting(unreadable.sift(rows, "notifications", read), PENDING_BYTES)
+        rows.close()
+        settle(connection, given_up, utcnow())
+        if found or not given_up:
+            return found
 
 
 def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | None:
@@ -68,13 +94,7 @@ def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | N
         "SELECT received_at FROM notifications WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT 1",
         (instance,),
     ).fetchone()
-    return None if row is None else parse_time(row[0])
-
-
-def pending(connection: sqlite3.Connection, instance: str, after: int, limit: int) -> list[StoredNotification]:
-    condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
-    rows = connection.execute(f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}", (instance, after, limit))
-    return fitting(map(_notification, rows), PENDING_BYTES)
+    return None if row is None else moment_of(row[0])
 
 
 def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
@@ -92,7 +112,7 @@ def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], sett
 
 
 def announcements(
-    connection: sqlite3.Connection, refs: Mapping[JobRef, datetime | None]
+    connection: sqlite3.Connection, unreadable: Unreadable, refs: Mapping[JobRef, datetime | None]
 ) -> dict[JobRef, list[StoredNotification]]:
     of_job = "SELECT id FROM notifications WHERE instance = ?1 AND job_id = ?2 AND kind IN (?3, ?4)"
     condition = (
@@ -102,20 +122,36 @@ def announcements(
     )
     found = {}
     for ref, since in refs.items():
-        told = notifications(connection, condition, *ref, *ANNOUNCING_KINDS, format_time(since), ANNOUNCEMENTS)
+        values = (*ref, *ANNOUNCING_KINDS, format_time(since), ANNOUNCEMENTS)
+        told = notifications(connection, unreadable, condition, *values, limit=3 * ANNOUNCEMENTS)
         if told:
             found[ref] = told
     return found
 
 
-def deliveries(connection: sqlite3.Connection, condition: str, *values: object) -> list[Delivery]:
-    return [_delivery(row) for row in connection.execute(f"{_SELECT_DELIVERY} {condition}", values)]
+def deliveries(
+    connection: sqlite3.Connection, unreadable: Unreadable, condition: str, *values: object, limit: int
+) -> list[Delivery]:
+    """The first that can be read."""
+    rows = connection.execute(f"{_SELECT_DELIVERY} {condition}", values)
+    return list(islice(unreadable.sift(rows, "deliveries", delivery_of), limit))
 
 
-def due(connection: sqlite3.Connection, instance: str, but: Collection[str], limit: int) -> list[Delivery]:
+def due(
+    connection: sqlite3.Connection, unreadable: Unreadable, instance: str, but: Collection[str], limit: int
+) -> list[Delivery]:
+    """One that can't be read, or whose notification is not there, can't be sent: it is given up."""
     condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
-    values = (instance, format_time(utcnow()), *but, limit)
-    return deliveries(connection, f"{condition} ORDER BY d.due_at, d.id LIMIT ?", *values)
+    sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ?"
+    while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit)).fetchall():
+        found = list(unreadable.sift(rows, "deliveries", delivery_of))
+        given_up = {row[0] for row in rows} - {each.id for each in found}
+        connection.executemany(
+            "UPDATE deliveries SET state = 'dead', fault = ? WHERE id = ?", [(GIVEN_UP, id_) for id_ in given_up]
+        )
+        if found:
+            return found
+    return []
 
 
 def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str]) -> datetime | None:
@@ -123,7 +159,7 @@ def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str]
         f"SELECT min(due_at) FROM deliveries WHERE state = 'due' AND instance = ? AND {_none_of('target', but)}",
         (instance, *but),
     ).fetchone()
-    return parse_time(row[0])
+    return moment_of(row[0])
 
 
 def _none_of(column: str, values: Collection[str]) -> str:
@@ -150,7 +186,7 @@ def prune(connection: sqlite3.Connection, after: int, before: datetime) -> tuple
     :param after: the id behind which to go on.
     :return: how many notifications were removed, and where to go on, None at the end.
     """
-    limit = format_time(before)
+    limit = format_time(before) or ""
     rows = connection.execute(
         "SELECT id, received_at, outcome <> 'pending' AND coalesce(settled_at, received_at) < ? AND NOT EXISTS"
         " (SELECT 1 FROM deliveries WHERE notification = notifications.id AND state = 'due')"
@@ -160,38 +196,6 @@ def prune(connection: sqlite3.Connection, after: int, before: datetime) -> tuple
     old = [(id_,) for id_, _, removable in rows if removable]
     connection.executemany("DELETE FROM deliveries WHERE notification = ?", old)
     connection.executemany("DELETE FROM notifications WHERE id = ?", old)
-    # They lie in the order in which they came, or nearly: behind one that is too young there is nothing to look for.
-    ended = len(rows) < PRUNED_AT_ONCE or rows[-1][1] >= limit
+    # They lie in the order in which they came, or nearly: behind a page that is too young there is nothing to look for.
+    ended = len(rows) < PRUNED_AT_ONCE or all(str(received_at) >= limit for _, received_at, _ in rows)
     return len(old), None if ended else rows[-1][0]
-
-
-def _notification(row: Sequence[Any]) -> StoredNotification:
-    return StoredNotification(
-        id=row[0],
-        instance=row[1],
-        received_at=_time(row[2]),
-        kind=row[3],
-        job_id=row[4],
-        body=row[5],
-        outcome=Outcome(row[6]),
-        settled_at=parse_time(row[7]),
-    )
-
-
-def _delivery(row: Sequence[Any]) -> Delivery:
-    return Delivery(
-        id=row[0],
-        target=row[1],
-        state=DeliveryState(row[2]),
-        attempts=row[3],
-        due_at=_time(row[4]),
-        fault=row[5],
-        notification=_notification(row[6:]),
-    )
-
-
-def _time(text: str) -> datetime:
-    moment = parse_time(text)
-    if moment is None:
-        raise StoreError("what is stored has no time")
-    return moment

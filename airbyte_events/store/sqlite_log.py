@@ -6,8 +6,9 @@ import json
 import re
 import secrets
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import (
@@ -20,16 +21,17 @@ from airbyte_events.events import (
     Verdict,
     annotate,
     format_time,
-    parse_time,
     reconcile,
     succeed,
     utcnow,
 )
 from airbyte_events.store import LogPage
 from airbyte_events.store.identity import LOOK_BACK, REPLACED, LogReplaced, Tail, mark_of
-from airbyte_events.wire import instant
+from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
 
 PRUNED_AT_ONCE = 1_000
+
+_EVENT = "sequence, instance, job_id, status, data"
 
 TERMINAL = frozenset(status.value for status in JobStatus if status.terminal)
 
@@ -67,7 +69,7 @@ def rename(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
     marks = connection.execute("SELECT key, value FROM meta WHERE substr(key, 1, 10) = 'looked_at/'").fetchall()
     for key, value in marks:
-        moment = instant(value)
+        moment = moment_of(value)
         if moment is not None:
             earlier = format_time(moment - LOOK_BACK)
             connection.execute("UPDATE meta SET value = ? WHERE key = ?", (earlier, key))
@@ -92,11 +94,13 @@ def first(connection: sqlite3.Connection) -> int | None:
 class Log:
     """:param epoch: the log's identity, part of every cursor.
     :param tail: the newest event that was seen.
+    :param unreadable: notes rows that can't be read.
     """
 
-    def __init__(self, epoch: str, tail: Tail) -> None:
+    def __init__(self, epoch: str, tail: Tail, unreadable: Unreadable) -> None:
         self.epoch = epoch
         self.tail = tail
+        self._unreadable = unreadable
 
     def see(self, seen: Tail) -> None:
         """This event was seen, too."""
@@ -104,13 +108,6 @@ class Log:
             self.tail = seen
 
     def append(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
-        row = connection.execute(
-            "SELECT status, connection_id, json_extract(data, '$.started_at') FROM jobs"
-            " WHERE instance = ? AND job_id = ?",
-            observed.ref,
-        ).fetchone()
-        if row == (observed.status.value, observed.connection_id, format_time(observed.started_at)):
-            return Verdict.REPEAT  # the most frequent case, without reading all that is known of the job
         known = self.state(connection, observed.ref)
         verdict = reconcile(known, observed)
         if verdict in NEWS:
@@ -142,48 +139,57 @@ class Log:
             raise CursorExpired(f"the log keeps what follows {forgotten} up to {newest}, not {after}")
         where, values = _criteria(wanted)
         rows = connection.execute(
-            f"SELECT sequence, data FROM events WHERE sequence > ?{where} ORDER BY sequence LIMIT ?",
-            (after, *values, limit),
+            f"SELECT {_EVENT} FROM events WHERE sequence > ?{where} ORDER BY sequence LIMIT ?", (after, *values, limit)
         ).fetchall()
-        found = [self.event(*row) for row in rows]
+        found = list(self._sift(rows, "events"))
         return LogPage(events=found, position=rows[-1][0] if len(rows) == limit else newest)
 
     def state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
-        row = connection.execute("SELECT sequence, data FROM jobs WHERE instance = ? AND job_id = ?", ref).fetchone()
-        return None if row is None else self.event(*row)
+        """A job's latest state. Where that can't be read its newest event that can is its state."""
+        sql = f"SELECT {_EVENT} FROM jobs WHERE instance = ? AND job_id = ?"
+        rows = connection.execute(sql, ref).fetchall()
+        state = next(self._sift(rows, "jobs"), None)
+        if rows and state is None:
+            sql = f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence DESC"
+            state = next(self._sift(connection.execute(sql, ref), "events"), None)
+        return state
 
     def jobs(
         self, connection: sqlite3.Connection, limit: int, before: int | None, wanted: EventFilter
     ) -> list[JobEvent]:
         where, values = _criteria(wanted)
         rows = connection.execute(
-            f"SELECT sequence, data FROM jobs WHERE sequence < ?{where} ORDER BY sequence DESC LIMIT ?",
-            (2**62 if before is None else before, *values, limit),
+            f"SELECT {_EVENT} FROM jobs WHERE sequence < ?{where} ORDER BY sequence DESC",
+            (2**62 if before is None else before, *values),
         )
-        return [self.event(*row) for row in rows]
+        return list(islice(self._sift(rows, "jobs"), limit))
 
     def history(self, connection: sqlite3.Connection, ref: JobRef) -> list[JobEvent]:
         rows = connection.execute(
-            "SELECT sequence, data FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence", ref
+            f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence", ref
         )
-        return [self.event(*row) for row in rows]
+        return list(self._sift(rows, "events"))
 
-    def event(self, sequence: int, data: str) -> JobEvent:
-        return JobEvent.from_data(json.loads(data), Cursor(self.epoch, sequence))
+    def _sift(self, rows: Iterable[Row], table: str) -> Iterator[JobEvent]:
+        return self._unreadable.sift(rows, table, lambda row: event_of(row, self.epoch))
 
 
 def prune(connection: sqlite3.Connection, before: datetime, keep: int) -> int:
     """A step of pruning: from the oldest event on, up to the first that stays, so that what is kept has no gap.
 
+    One that can't be read, or is of a time to come, goes with those before it.
+
     :return: how many were removed, :data:`PRUNED_AT_ONCE` if there may be more.
     """
-    beyond, limit = head(connection) - keep, format_time(before) or ""
+    beyond, latest = head(connection) - keep, utcnow() + TO_COME
     removed, last = 0, 0
-    rows = connection.execute("SELECT sequence, data FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
-    for sequence, data in rows:
-        if sequence > beyond and json.loads(data)["observed_at"] >= limit:
-            break
-        removed, last = removed + 1, sequence
+    rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
+    for row in rows:
+        if row[0] > beyond:
+            event = event_of(row, "")
+            if event is not None and before <= event.observed_at <= latest:
+                break
+        removed, last = removed + 1, row[0]
     rows.close()
     connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
     return removed
@@ -212,7 +218,7 @@ def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime
     rows: Sequence[tuple[int, str]] = connection.execute(
         "SELECT job_id, since FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
     ).fetchall()
-    return {job_id: moment for job_id, since in rows if (moment := parse_time(since)) is not None}
+    return {job_id: moment_of(since) or utcnow() for job_id, since in rows if type(job_id) is int}
 
 
 def watched_jobs(connection: sqlite3.Connection, instance: str) -> int:

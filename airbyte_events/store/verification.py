@@ -41,17 +41,21 @@ class Verification:
         self.records[kind] += 1
         try:
             if self._log is None:
+                # Whatever is wrong with it, the others are read.
+                self._log = LogRecord(epoch="", head=0, received=0, forwarded=0)
                 self._log = dump.read_log(record)
             else:
                 self._TAKE[dump.kind_of(record)](self, record)
         except StoreError as exc:
             self._fault(str(exc))
+        except (KeyError, TypeError):
+            self._fault(f"{dump.name_of(record)} can't be read: it is found by something that is no number")
 
     def finish(self) -> None:
         """There are no more."""
         if self._log is None:
             self._fault(dump.NOTHING)
-        elif self._sequence and self._sequence != self._log.head:
+        elif self._log.epoch and self._sequence and self._sequence != self._log.head:
             self._fault(f"events {self._sequence + 1} to {self._log.head} are missing")
         if self._newest:
             self._fault(f"{len(self._newest)} jobs have events and no state, such as {next(iter(self._newest))}")
