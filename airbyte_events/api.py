@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -18,15 +17,13 @@ from airbyte_events.confirmation import PRECISION, Received, ranked
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
 from airbyte_events.feed import Feed
-from airbyte_events.query import FILTERS, QueryError, event_filter, refuse_others, whole_id, whole_number
+from airbyte_events.query import FILTERS, QueryError, event_filter, page, refuse_others, whole_id, whole_number
 from airbyte_events.settings.sources import INSTANCE_NAME
 from airbyte_events.sources import Sources
 from airbyte_events.store import Attempt, Delivery, DeliveryState, Outcome, StoredNotification
 from airbyte_events.targets import Target, Targets
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T", Delivery, StoredNotification)
 
 MAX_WATCHES = 1_000
 MAX_BODY = 256 * 1024
@@ -126,11 +123,14 @@ class API:
             before = _before(request)
         except QueryError as exc:
             return _refuse(400, str(exc))
-        states = await self._store.jobs(limit=limit, before=before, wanted=wanted)
-        last = states[-1].cursor if len(states) == limit else None
-        return JSONResponse(
-            {"jobs": [state.data() for state in states], "next": None if last is None else str(last.sequence)}
+        states, following = await page(
+            lambda step, place: self._store.jobs(limit=step, before=place, wanted=wanted),
+            limit,
+            before,
+            lambda state: 0 if state.cursor is None else state.cursor.sequence,
+            lambda state: state.weight,
         )
+        return JSONResponse({"jobs": [state.data() for state in states], "next": _next(following)})
 
     async def job(self, request: Request) -> Response:
         """One job with its history."""
@@ -164,8 +164,14 @@ class API:
             before = _before(request)
         except QueryError as exc:
             return _refuse(400, str(exc))
-        found = await _gather(self._store.notifications, _notification, limit, before)
-        return JSONResponse({"notifications": found, "next": str(found[-1]["id"]) if len(found) == limit else None})
+        found, following = await page(
+            lambda step, place: self._store.notifications(limit=step, before=place),
+            limit,
+            before,
+            lambda stored: stored.id,
+            lambda stored: len(stored.body),
+        )
+        return JSONResponse({"notifications": [_notification(stored) for stored in found], "next": _next(following)})
 
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
@@ -196,8 +202,14 @@ class API:
             before = _before(request)
         except QueryError as exc:
             return _refuse(400, str(exc))
-        found = await _gather(partial(self._store.deliveries, state=state), self._delivery, limit, before)
-        return JSONResponse({"deliveries": found, "next": str(found[-1]["id"]) if len(found) == limit else None})
+        found, following = await page(
+            lambda step, place: self._store.deliveries(limit=step, before=place, state=state),
+            limit,
+            before,
+            lambda delivery: delivery.id,
+            lambda delivery: len(delivery.notification.body),
+        )
+        return JSONResponse({"deliveries": [self._delivery(each) for each in found], "next": _next(following)})
 
     async def retry(self, request: Request) -> Response:
         """Send a dead delivery again: 202 and ``{"delivery": id}``.
@@ -245,25 +257,6 @@ def _delivery_state(request: Request) -> DeliveryState | None:
         raise QueryError(f"state: give one of {', '.join(state.value for state in DeliveryState)}") from None
 
 
-_STEP = 50
-"""Notifications that are read at a time where they are listed: each may have half a megabyte, which is not shown."""
-
-
-async def _gather(
-    read: Callable[..., Awaitable[list[T]]], shown: Callable[[T], dict[str, Any]], limit: int, before: int | None
-) -> list[dict[str, Any]]:
-    """Read that many and return what is shown of them."""
-    found: list[dict[str, Any]] = []
-    while len(found) < limit:
-        step = min(_STEP, limit - len(found))
-        page = await read(limit=step, before=before)
-        found += map(shown, page)
-        if len(page) < step:
-            break
-        before = found[-1]["id"]
-    return found
-
-
 def _notification(stored: StoredNotification) -> dict[str, Any]:
     return {
         "id": stored.id,
@@ -274,6 +267,10 @@ def _notification(stored: StoredNotification) -> dict[str, Any]:
         "outcome": stored.outcome.value,
         "settled_at": format_time(stored.settled_at),
     }
+
+
+def _next(place: int | None) -> str | None:
+    return None if place is None else str(place)
 
 
 def _before(request: Request) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import anyio.lowlevel
 
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store import EventStore
+from airbyte_events.store import UNBOUNDED, EventStore
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,8 +26,18 @@ BUFFER = 1_000
 """Events that wait for one subscriber. One that falls further behind reads on from where it is: so many of the newest
 events are at hand, what was before them is in the log."""
 
-_PAGE = 1_000
-_STEP = 200
+BUFFER_BYTES = 2 * 2**20
+"""About how many bytes of them may wait for one."""
+
+BUFFERED_BYTES = 64 * 2**20
+"""And for all subscribers together, whoever else holds them, too. One for whom there is no room lets go of what waits,
+and reads on from where it is."""
+
+RECENT_BYTES = 16 * 2**20
+"""Bytes of the newest events that are at hand."""
+
+_PAGE, _PAGE_BYTES = 1_000, 4 * 2**20
+_STEP, _STEP_BYTES = 200, 128 * 1024
 """Events that a reader far behind reads at a time: the others' turns are between them."""
 
 _RETRY_SECONDS = 1.0
@@ -49,8 +58,10 @@ class EventBus:
         # Thousands wait for one job each: they are found by it, not asked one by one.
         self._by_job: dict[JobRef, set[Subscription]] = {}
         # The newest events, all behind a sequence: a thousand who come back after a restart need not read the log.
-        self._recent: deque[JobEvent] = deque(maxlen=BUFFER)
+        self._recent: deque[JobEvent] = deque()
         self._recent_after = 0
+        self._recent_bytes = 0
+        self._buffered_bytes = 0
         self.position = 0
         """The sequence up to which the log has been handed out."""
         self.epoch = ""
@@ -123,11 +134,33 @@ class EventBus:
     async def _recall(self) -> None:
         """Have the newest events at hand."""
         self._recent_after = self.position
-        if (after := max(0, self.position - BUFFER)) < self.position:
-            with contextlib.suppress(CursorExpired):
-                page = await self._store.read(after, limit=BUFFER, epoch=self.epoch)
-                self._recent.extend(page.events)
-                self._recent_after, self.position = after, max(self.position, page.position)
+        after = max(0, self.position - BUFFER)
+        try:
+            while after < self.position:
+                page = await self._store.read(after, limit=BUFFER, size=_PAGE_BYTES, epoch=self.epoch)
+                if not self._recent:
+                    self._recent_after = after
+                self._keep(page.events)
+                after = page.position
+            self.position = after
+        except CursorExpired:
+            self._forget()
+
+    def _keep(self, events: Sequence[JobEvent]) -> None:
+        """Have these at hand, behind those that are, and let go of the oldest that are too many."""
+        for event in events:
+            self._recent.append(event)
+            self._recent_bytes += event.weight
+            while len(self._recent) > BUFFER or self._recent_bytes > RECENT_BYTES:
+                oldest = self._recent.popleft()
+                self._recent_bytes -= oldest.weight
+                self._recent_after = _sequence(oldest)
+
+    def _forget(self) -> None:
+        """Have nothing at hand of what is before the bus's place."""
+        self._recent.clear()
+        self._recent_bytes = 0
+        self._recent_after = self.position
 
     def _has_at_hand(self, sequence: int) -> bool:
         """Whether all that is behind this sequence, up to the bus's own place, need not be read."""
@@ -151,15 +184,14 @@ class EventBus:
     async def _read_on(self) -> bool:
         """Hand out the next page; whether that was the last one."""
         try:
-            page = await self._store.read(self.position, limit=_PAGE, epoch=self.epoch)
+            page = await self._store.read(self.position, limit=_PAGE, size=_PAGE_BYTES, epoch=self.epoch)
         except CursorExpired:
             head = await self._head()
             # Subscribers are told so, too, each by its own reading.
             for subscription in self._subscriptions():
                 subscription._fall_behind()
             self.epoch, self.position = head
-            self._recent.clear()
-            self._recent_after = self.position
+            self._forget()
             return False
         self.healthy = True
         if page.position > self.position:
@@ -169,10 +201,8 @@ class EventBus:
 
     def _publish(self, events: Sequence[JobEvent], position: int) -> None:
         self.position = position
+        self._keep(events)
         for event in events:
-            if len(self._recent) == BUFFER:
-                self._recent_after = _sequence(self._recent[0])
-            self._recent.append(event)
             for subscription in self._by_job.get(event.ref, ()):
                 subscription._offer(event)
             for subscription in self._anyone:
@@ -199,7 +229,7 @@ class Subscription:
     :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
     """
 
-    __slots__ = ("_behind", "_bus", "_epoch", "_held", "_position", "_store", "_wake", "own", "wanted")
+    __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "_wake", "own", "wanted")
 
     def __init__(self, bus: EventBus, store: EventStore, after: Cursor, wanted: EventFilter, own: bool) -> None:
         self._bus = bus
@@ -209,6 +239,7 @@ class Subscription:
         self._epoch, self._position = after
         self.wanted = wanted
         self._held: deque[JobEvent] = deque()
+        self._bytes = 0
         self._behind = False
         self._wake = anyio.Event()
         if bus.closed:
@@ -221,7 +252,7 @@ class Subscription:
 
     def __exit__(self, *_: object) -> None:
         self._bus._leave(self)
-        self._held.clear()
+        self._take(len(self._held))
 
     @property
     def cursor(self) -> Cursor:
@@ -244,9 +275,10 @@ class Subscription:
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
 
-    async def receive(self, limit: int) -> list[JobEvent]:
+    async def receive(self, limit: int, size: int = UNBOUNDED) -> list[JobEvent]:
         """The next events, at least one and at most ``limit``; waits for them.
 
+        :param size: no more once these have so many bytes, about.
         :raises anyio.EndOfStream: when the bus has closed and everything was delivered.
         :raises CursorExpired: if what follows this place in the log is no longer kept.
         :raises StoreError: if the log can't be read.
@@ -261,20 +293,47 @@ class Subscription:
                 await self._wake.wait()
                 if not self._bus.closed:
                     self._wake = anyio.Event()
-        return [self._held.popleft() for _ in range(min(limit, len(self._held)))]
+        count = 0
+        for event in self._held:
+            count += 1
+            if count == limit or (size := size - event.weight) <= 0:
+                break
+        return self._take(count)
+
+    def _take(self, count: int) -> list[JobEvent]:
+        taken = [self._held.popleft() for _ in range(count)]
+        self._count(-sum(event.weight for event in taken))
+        return taken
+
+    def _hold(self, event: JobEvent) -> None:
+        self._held.append(event)
+        self._count(event.weight)
+
+    def _count(self, bytes: int) -> None:
+        self._bytes += bytes
+        self._bus._buffered_bytes += bytes
 
     async def _catch_up(self) -> None:
         if self._is_at_hand():
             # Only whether they are still kept is asked of the store.
             await self._store.read(self._position, limit=1, epoch=self._epoch)
             if self._is_at_hand():
-                self._held.extend(filter(self.wanted.matches, self._bus._behind(self._position)))
+                most = BUFFER_BYTES if self._bus._buffered_bytes < BUFFERED_BYTES else _STEP_BYTES
+                for event in self._bus._behind(self._position):
+                    if self._bytes >= most:
+                        return
+                    if self.wanted.matches(event):
+                        self._hold(event)
+                    self._position = _sequence(event)
                 self._position = self._bus.position
                 self._behind = False
                 return
-        page = await self._store.read(self._position, limit=_STEP, wanted=self.wanted, epoch=self._epoch)
+        page = await self._store.read(
+            self._position, limit=_STEP, size=_STEP_BYTES, wanted=self.wanted, epoch=self._epoch
+        )
         # Between these lines nothing is published: at the bus's own place, what comes next is offered.
-        self._held.extend(page.events)
+        for event in page.events:
+            self._hold(event)
         self._position = page.position
         self._behind = self._epoch != self._bus.epoch or page.position < self._bus.position
 
@@ -285,10 +344,15 @@ class Subscription:
         # The log can be read ahead of the bus: what this reader has seen there is not told again.
         if self._behind or _sequence(event) <= self._position or not self.wanted.matches(event):
             return
-        if len(self._held) >= BUFFER:
+        if self._held and (len(self._held) >= BUFFER or self._bytes + event.weight > BUFFER_BYTES):
             self._fall_behind()
+        elif self._held and self._bus._buffered_bytes > BUFFERED_BYTES:
+            self._position = self.position
+            self._take(len(self._held))
+            self._behind = True
+            self._wake.set()
         else:
-            self._held.append(event)
+            self._hold(event)
             self._position = _sequence(event)
             self._wake.set()
 

@@ -19,7 +19,9 @@ MOST_TOLD = 30_000
 """Jobs that a place remembers."""
 
 BUFFER = 1_000
-"""Ends that wait for one follower. One that falls further behind is told the rest by a look of its own."""
+BUFFER_BYTES = 2**20
+"""Ends that wait for one follower, and about how many bytes of them. One that falls further behind is told the rest by
+a look of its own."""
 
 _SECOND = timedelta(seconds=1)
 
@@ -143,6 +145,7 @@ class Ends:
         self.on_overdue: Callable[[], object] = lambda: None
         """Called when a look is to be made for this follower."""
         self._held: deque[JobEvent | Mark] = deque()
+        self._bytes = 0
         # For who wants to know of what ends from now on: when that is, by Airbyte's clock, is not known yet.
         self._early: list[JobEvent] = []
         self._missed = False
@@ -164,7 +167,7 @@ class Ends:
             self._early.append(event)
             del self._early[:-BUFFER]
             return
-        if len(self._held) >= BUFFER and not looked_up:
+        if (len(self._held) >= BUFFER or self._bytes > BUFFER_BYTES) and not looked_up:
             # Not told: the look that is due will find it.
             self.miss()
             return
@@ -177,7 +180,7 @@ class Ends:
             return
         self.place.complete(moment)
         if self._held and isinstance(self._held[-1], Mark):
-            self._held.pop()
+            self._bytes -= _weight(self._held.pop())
         self._hold(Mark(moment, self.place.floor))
 
     def miss(self) -> None:
@@ -213,6 +216,7 @@ class Ends:
 
     def _hold(self, item: JobEvent | Mark) -> None:
         self._held.append(item)
+        self._bytes += _weight(item)
         self._wake.set()
 
     @property
@@ -233,7 +237,9 @@ class Ends:
                 self.on_overdue()
             self._wake = anyio.Event()
             await self._wake.wait()
-        return self._held.popleft()
+        item = self._held.popleft()
+        self._bytes -= _weight(item)
+        return item
 
     def __aiter__(self) -> Ends:
         return self
@@ -245,3 +251,7 @@ class Ends:
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
         return item
+
+
+def _weight(item: JobEvent | Mark) -> int:
+    return item.weight if isinstance(item, JobEvent) else 0

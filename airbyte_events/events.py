@@ -212,6 +212,12 @@ class JobEvent:
     def terminal(self) -> bool:
         return self.status.terminal
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes: what others wrote can be long."""
+        error = 0 if self.error is None else len(self.error.message or "")
+        return 1_000 + error + len(self.url or "") + sum(map(len, self.names.values()))
+
     def data(self) -> dict[str, Any]:
         """The event as plain JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
         data: dict[str, Any] = {

@@ -17,7 +17,7 @@ from airbyte_events.auth import ADMITTED
 from airbyte_events.bus import BUFFER, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
-from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others, whole_number
+from airbyte_events.query import FILTERS, PAGE_BYTES, QueryError, event_filter, number, refuse_others, whole_number
 from airbyte_events.sse import Frame
 from airbyte_events.store import EventStore
 
@@ -30,7 +30,10 @@ MAX_AGE_SECONDS = 3600.0
 MOST_STREAMS = 1_400
 """Streams that are open at a time: fewer than requests may be under way, so that they are refused before all others."""
 
-_BATCH = 200
+_BATCH, _BATCH_BYTES = 200, 64 * 1024
+"""Events that a stream sends at a time; it takes the next ones when its client has read them."""
+
+_FRAMES_BYTES = 8 * 2**20
 
 
 class Feed:
@@ -65,6 +68,7 @@ class Feed:
         self.resets = 0
         """How often a reader was told to read the states again."""
         self._frames: dict[Cursor | None, bytes] = {}
+        self._frames_bytes = 0
 
     async def events(self, request: Request) -> Response:
         """A stream for who accepts ``text/event-stream``, else a page."""
@@ -94,8 +98,9 @@ class Feed:
         if made is None:
             made = Frame(event="job", id=str(event.cursor), data=json.dumps(self.envelope(event))).encode()
             self._frames[event.cursor] = made
-            if len(self._frames) > BUFFER:
-                del self._frames[next(iter(self._frames))]
+            self._frames_bytes += len(made)
+            while len(self._frames) > BUFFER or self._frames_bytes > _FRAMES_BYTES:
+                self._frames_bytes -= len(self._frames.pop(next(iter(self._frames))))
         return made
 
     def _resume(self, request: Request) -> tuple[Cursor, str | None]:
@@ -115,12 +120,12 @@ class Feed:
         try:
             if lost is not None:
                 raise CursorExpired(lost)
-            page = await self.store.read(after.sequence, limit=limit, wanted=wanted, epoch=after.epoch)
+            page = await self.store.read(after.sequence, limit=limit, size=PAGE_BYTES, wanted=wanted, epoch=after.epoch)
             found, cursor = list(page.events), Cursor(after.epoch, page.position)
             if not found and wait:
                 with self.bus.subscribe(after=cursor, wanted=wanted) as events:
                     with anyio.move_on_after(wait), contextlib.suppress(anyio.EndOfStream):
-                        found = await events.receive(limit)
+                        found = await events.receive(limit, PAGE_BYTES)
                     cursor = events.cursor
         except CursorExpired as exc:
             self.resets += 1
@@ -182,13 +187,15 @@ class EventStream(Response):
             batch: list[JobEvent] = []
             try:
                 with anyio.move_on_after(min(heartbeat, left)):
-                    batch = await events.receive(_BATCH)
+                    batch = await events.receive(_BATCH, _BATCH_BYTES)
             except anyio.EndOfStream:
                 return "drain"
             if not admitted():
                 return "token"
             if batch:
                 await _send_bytes(send, b"".join(map(self._feed.frame, batch)))
+                # Sends nothing, and waits until the client has read: what follows stays in the log till then.
+                await _send_bytes(send, b"")
             else:
                 await _send(send, Frame(event="bookmark", id=str(events.cursor), data="{}"))
         return "age"

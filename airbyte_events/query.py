@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from starlette.datastructures import QueryParams
@@ -22,6 +22,40 @@ _LISTS = frozenset({"instance", "connection_id", "job_id", "status"})
 FILTERS = _LISTS | {"terminal"}
 
 _NUMBER = re.compile(r"[0-9]{1,17}(?:\.[0-9]{1,17})?")
+
+
+PAGE_BYTES = 2**20
+"""What a page has at most, about, whatever its limit."""
+
+_FIRST_STEP, _STEP = 25, 200
+
+
+async def page(
+    read: Callable[[int, int | None], Awaitable[Sequence[T]]],
+    limit: int,
+    before: int | None,
+    place: Callable[[T], int],
+    weight: Callable[[T], int],
+) -> tuple[list[T], int | None]:
+    """A page of a list, newest first, that is read in steps, so that no more than is wanted is ever in memory.
+
+    :param read: so many of those before a place.
+    :param place: of an item.
+    :param weight: an item's bytes.
+    :return: the items, and before which place the next page begins, None at the end.
+    """
+    found: list[T] = []
+    size = 0
+    while len(found) < limit and size < PAGE_BYTES:
+        step = min(_STEP, (PAGE_BYTES - size) * len(found) // size + 1) if size else _FIRST_STEP
+        step = min(step, limit - len(found))
+        some = await read(step, before)
+        found += some
+        size += sum(map(weight, some))
+        if len(some) < step:
+            return found, None
+        before = place(some[-1])
+    return found, before
 
 
 def refuse_others(params: QueryParams, known: frozenset[str]) -> None:

@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 
+UNBOUNDED = 2**62
+"""Bytes that no page has."""
+
+
 class EventStore(ABC):
     """One ordered log of job events, the latest state of each job, and the inbox of notifications.
 
@@ -104,10 +108,17 @@ class EventStore(ABC):
 
     @abstractmethod
     async def read(
-        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
     ) -> LogPage:
         """The next events behind a sequence, at most ``limit``.
 
+        :param size: no more once these have so many bytes, about.
         :param epoch: which the sequence is of; by default, the log's.
         :raises CursorExpired: if events behind that sequence are no longer kept, it lies beyond the head, or the log
             has another epoch.

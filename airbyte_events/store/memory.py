@@ -15,6 +15,7 @@ from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, NEWS, EventFilter, JobEvent, JobRef, Verdict, utcnow
 from airbyte_events.store import (
     PENDING_BYTES,
+    UNBOUNDED,
     Attempt,
     Delivery,
     DeliveryState,
@@ -95,12 +96,18 @@ class MemoryStore(EventStore):
         return self._log.head
 
     async def read(
-        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
     ) -> LogPage:
         await anyio.lowlevel.checkpoint()
         if epoch not in (None, self.epoch):
             raise CursorExpired(REPLACED)
-        return self._log.read(after, limit, wanted)
+        return self._log.read(after, limit, size, wanted)
 
     async def changed(self, after: int, *, epoch: str | None = None) -> None:
         while self._log.head <= after and epoch in (None, self.epoch):

@@ -45,15 +45,17 @@ class MemoryLog:
         if known is not None:
             (self._ended if known.terminal else self._active)[told.ref] = annotate(known, told)
 
-    def read(self, after: int, limit: int, wanted: EventFilter) -> LogPage:
+    def read(self, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
         forgotten = self.forgotten
         if not forgotten <= after <= self.head:
             raise CursorExpired(f"the log keeps what follows {forgotten} up to {self.head}, not {after}")
-        found = list(
-            islice((event for event in islice(self.events, after - forgotten, None) if wanted.matches(event)), limit)
-        )
-        last = found[-1].cursor if len(found) == limit else None
-        return LogPage(events=found, position=last.sequence if last else self.head)
+        found: list[JobEvent] = []
+        for sequence, event in enumerate(islice(self.events, after - forgotten, None), after + 1):
+            if wanted.matches(event):
+                found.append(event)
+                if (size := size - event.weight) <= 0 or len(found) == limit:
+                    return LogPage(events=found, position=sequence)
+        return LogPage(events=found, position=self.head)
 
     def state(self, ref: JobRef) -> JobEvent | None:
         return self._active.get(ref) or self._ended.get(ref)

@@ -16,6 +16,7 @@ import psycopg
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict
 from airbyte_events.store import (
+    UNBOUNDED,
     Attempt,
     Delivery,
     DeliveryState,
@@ -122,13 +123,19 @@ class PostgresStore(EventStore):
         return await self._run(self._log.head)
 
     async def read(
-        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
     ) -> LogPage:
         log = self._log
         if epoch not in (None, log.epoch):
             raise CursorExpired(REPLACED)
         try:
-            return await self._run(lambda c: log.read(c, after, limit, wanted))
+            return await self._run(lambda c: log.read(c, after, limit, size, wanted))
         except LogReplaced:
             await self._run(self._look)
             raise

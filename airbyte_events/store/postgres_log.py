@@ -115,7 +115,7 @@ class Log:
         if tail.sequence > self.tail.sequence:
             self.tail = tail
 
-    async def read(self, connection: Connection, after: int, limit: int, wanted: EventFilter) -> LogPage:
+    async def read(self, connection: Connection, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
         """:raises LogReplaced: if it is another log than was seen."""
         where, values = _criteria(wanted)
         tail = self.tail
@@ -123,10 +123,11 @@ class Log:
         found = await connection.execute(
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events),"
             f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = %s),"
-            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head), {_EVENT} FROM {self._s}.log"
-            f" LEFT JOIN LATERAL (SELECT * FROM {self._s}.events WHERE sequence > %s{where}"
-            " ORDER BY sequence LIMIT %s) e ON true ORDER BY e.sequence",
-            [tail.sequence, after, *values, limit],
+            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head), {_EVENT}, e.upto FROM {self._s}.log"
+            " LEFT JOIN LATERAL (SELECT * FROM (SELECT *, sum(bytes) OVER (ORDER BY sequence) AS upto FROM (SELECT *,"
+            f" octet_length(data::text) AS bytes FROM {self._s}.events WHERE sequence > %s{where}"
+            " ORDER BY sequence LIMIT %s) page) sized WHERE upto - bytes < %s) e ON true ORDER BY e.sequence",
+            [tail.sequence, after, *values, limit, size],
         )
         rows = await found.fetchall()
         if not rows:
@@ -138,8 +139,9 @@ class Log:
         forgotten = head if first is None else first - 1
         if not forgotten <= after <= head:
             raise CursorExpired(f"the log keeps what follows {forgotten} up to {head}, not {after}")
-        told = [row[5:] for row in rows if row[5] is not None]
-        return LogPage(events=self._sift(told, "events"), position=told[-1][0] if len(told) == limit else head)
+        told = [row[5:10] for row in rows if row[5] is not None]
+        cut = len(told) == limit or (bool(told) and rows[-1][10] >= size)
+        return LogPage(events=self._sift(told, "events"), position=told[-1][0] if cut else head)
 
     async def states(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
         known = await self._known(connection, refs)

@@ -17,6 +17,7 @@ import anyio
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, Verdict
 from airbyte_events.store import (
+    UNBOUNDED,
     Attempt,
     Delivery,
     DeliveryState,
@@ -151,13 +152,19 @@ class SQLiteStore(EventStore):
         return await self._file.transact(sqlite_log.head)
 
     async def read(
-        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
     ) -> LogPage:
         log = self._log
         if epoch not in (None, log.epoch):
             raise CursorExpired(REPLACED)
         try:
-            return await self._file.read(lambda c: log.read(c, after, limit, wanted))
+            return await self._file.read(lambda c: log.read(c, after, limit, size, wanted))
         except LogReplaced:
             await self._renew()
             raise

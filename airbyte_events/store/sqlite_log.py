@@ -128,7 +128,7 @@ class Log:
                 "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?", (json.dumps(better.data()), *told.ref)
             )
 
-    def read(self, connection: sqlite3.Connection, after: int, limit: int, wanted: EventFilter) -> LogPage:
+    def read(self, connection: sqlite3.Connection, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
         """:raises LogReplaced: if it is another log than was seen."""
         if is_replaced(connection, self.epoch, self.tail):
             raise LogReplaced(REPLACED)
@@ -140,9 +140,16 @@ class Log:
         where, values = _criteria(wanted)
         rows = connection.execute(
             f"SELECT {_EVENT} FROM events WHERE sequence > ?{where} ORDER BY sequence LIMIT ?", (after, *values, limit)
-        ).fetchall()
-        found = list(self._sift(rows, "events"))
-        return LogPage(events=found, position=rows[-1][0] if len(rows) == limit else newest)
+        )
+        taken: list[Row] = []
+        for row in rows:
+            taken.append(row)
+            size -= len(str(row[-1]))
+            if size <= 0:
+                break
+        rows.close()
+        cut = len(taken) == limit or size <= 0
+        return LogPage(events=list(self._sift(taken, "events")), position=taken[-1][0] if cut else newest)
 
     def state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
         """A job's latest state. Where that can't be read its newest event that can is its state."""

@@ -284,6 +284,21 @@ class TestNotifications:
         assert page["notifications"] + rest["notifications"] == found
         assert rest["next"] is None
 
+    async def test_i6_pages_of_large_ones_are_shorter(self, rig: Rig) -> None:
+        for number in range(40):
+            assert (await rig.http.post(rig.webhooks, json={"text": f"{number}" + "x" * 60_000})).status_code == 200
+        seen: list[int] = []
+        pages = 0
+        following: dict[str, Any] = {}
+        while following.get("before", "") is not None:
+            page = await rig.get("/notifications", limit=1000, **following)
+            assert len(page["notifications"]) < 40
+            seen += [each["id"] for each in page["notifications"]]
+            following = {"before": page["next"]}
+            pages += 1
+        assert seen == sorted(seen, reverse=True)
+        assert (len(seen), pages) == (40, 2)
+
     async def test_replaying_confirms_again(self, rig: Rig) -> None:
         job = rig.start()
         body = {"data": {"jobId": job.id, "success": True}}

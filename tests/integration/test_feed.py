@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
@@ -12,6 +13,7 @@ from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
@@ -23,11 +25,13 @@ from airbyte_events.api import API
 from airbyte_events.app import create_app
 from airbyte_events.auth import Tokens, digest_of, new_token
 from airbyte_events.bus import BUFFER, EventBus
+from airbyte_events.connections import Bounds
 from airbyte_events.errors import StoreError
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.feed import Feed
+from airbyte_events.query import PAGE_BYTES
 from airbyte_events.server import serving
-from airbyte_events.store import EventStore
+from airbyte_events.store import EventStore, LogPage
 from airbyte_events.store.memory import MemoryStore
 from airbyte_events.store.sqlite import SQLiteStore
 
@@ -137,8 +141,19 @@ class Rig:
                 await anyio.lowlevel.checkpoint()
 
 
+class CountingStore(MemoryStore):
+    """One that counts the events that it was made to read."""
+
+    told = 0
+
+    async def read(self, after: int, **options: Any) -> LogPage:
+        page = await super().read(after, **options)
+        self.told += len(page.events)
+        return page
+
+
 @asynccontextmanager
-async def feeding(store: EventStore, **options: Any) -> AsyncIterator[Rig]:
+async def feeding(store: EventStore, bounds: Bounds | None = None, **options: Any) -> AsyncIterator[Rig]:
     token = new_token()
     async with store, EventBus(store) as bus:
         feed = Feed(bus, store, {"default": SOURCE}, **options)
@@ -146,7 +161,7 @@ async def feeding(store: EventStore, **options: Any) -> AsyncIterator[Rig]:
         app = create_app(API(feed, {}), None, None, None, tokens, dict)
         headers = {"Authorization": f"Bearer {token}"}
         async with (
-            serving(app, timeout_graceful_shutdown=2) as url,
+            serving(app, timeout_graceful_shutdown=2, bounds=bounds) as url,
             httpx.AsyncClient(
                 base_url=url, headers=headers, trust_env=False, timeout=10, limits=httpx.Limits(max_connections=None)
             ) as http,
@@ -317,6 +332,45 @@ class TestManyClients:
                 await rig.append(*flips(500, names={"connection": padding}))
                 assert await fast.sequences(first + 500) == list(range(first + 1, first + 501))
             assert await slow.sequences(total) == list(range(1, total + 1))
+
+    async def test_i6_one_that_does_not_read_stays_where_it_is_in_the_log(self) -> None:
+        store = CountingStore()
+        async with feeding(store, bounds=(bounds := Bounds())) as rig:
+            for _ in range(20):
+                await rig.append(*flips(20, error=JobError(message="x" * 50_000)))
+            store.told = 0
+            at = urlsplit(rig.url)
+            with socket.socket() as raw:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                raw.connect((at.hostname, at.port))
+                head = f"GET /v1/events?after={rig.cursor(0)} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
+                raw.sendall(f"{head}Authorization: Bearer {rig.token}\r\n\r\n".encode())
+                with anyio.fail_after(10):
+                    while not bounds.stalled:  # noqa: ASYNC110 -- nobody tells
+                        await anyio.sleep(0.01)
+                for _ in range(50):
+                    await rig.http.get("/healthz")
+                # What fits into the buffers on the way, and one batch.
+                assert store.told <= 20
+                assert bounds.unread < 250_000
+            await rig.subscriptions(0)
+            async with rig.stream(after=rig.cursor(0)) as stream:
+                await stream.named("hello")
+                assert await stream.sequences(400) == list(range(1, 401))
+
+    async def test_i6_a_page_has_so_many_bytes_and_the_next_goes_on(self) -> None:
+        async with feeding(MemoryStore()) as rig:
+            for _ in range(4):
+                await rig.append(*flips(20, error=JobError(message="x" * 50_000)))
+            seen: list[int] = []
+            cursor = rig.cursor(0)
+            while len(seen) < 80:
+                page = await rig.page(after=cursor, limit=1000, wait=1)
+                assert len(page.content) < PAGE_BYTES + 100_000
+                cursor = page.json()["cursor"]
+                seen += [int(each["sequence"]) for each in page.json()["events"]]
+                assert cursor == rig.cursor(seen[-1])
+            assert seen == list(range(1, 81))
 
     async def test_those_that_vanish_leave_no_subscription(self, rig: Rig) -> None:
         await rig.append(*flips(5))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,11 +20,15 @@ import pytest
 from crowd import HEADERS
 from hogs import Hogs
 from listening import API_TOKEN, Listener, free_port
+from streams import Streams
 
+from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin, utcnow
+from airbyte_events.settings import StoreLocation
 from airbyte_events.simulator import Simulator
 
 pytestmark = pytest.mark.anyio
 
+FAILED = JobStatus.FAILED
 OPENAPI = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -90,6 +97,59 @@ async def test_readers_that_never_read_lock_nobody_out(
         assert not served.refused(), str(served)
         assert max(served.slowest.values()) < 5, str(served)
         assert most < 400 * 2**20, memory
+
+
+async def test_i6_readers_that_resume_and_do_not_read_take_little_memory(
+    airbyte: Simulator, tmp_path: Path, soak: bool, report: Callable[..., None]
+) -> None:
+    """Streams from the first of many large events on. Those that read in the end see all of them."""
+    count, events = (300, 600) if soak else (60, 300)
+    error = JobError(message="x" * 50_000)
+    now = utcnow()
+    served = Served()
+    async with Listener(tmp_path, airbyte.url) as listener:
+        async with StoreLocation.parse(listener.store).store() as store:
+            for start in range(0, events, 100):
+                refs = [JobRef("earlier", 1 + start + number) for number in range(100)]
+                await store.append(
+                    [JobEvent(ref=ref, status=FAILED, observed_at=now, origin=Origin.POLL, error=error) for ref in refs]
+                )
+            first = Cursor(store.epoch, 0)
+        listener.start()
+        await listener.ready()
+        before, system = listener.resident, sent_unread()
+        most = 0
+        async with Streams(listener.port, first, count, stalled=True) as stalled:
+            for _ in range(30):
+                await served.ask(listener, listener.webhooks)
+                most = max(most, listener.resident)
+                await anyio.sleep(0.1)
+            system = sent_unread() - system
+            reading = stalled.streams[:3]
+            for stream in reading:
+                stream.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+                stream.transport.resume_reading()
+            with anyio.fail_after(60):
+                while not all(stream.has(events) for stream in reading):
+                    most = max(most, listener.resident)
+                    await anyio.sleep(0.1)
+            seen = [stream.seen for stream in reading]
+        more = (
+            f"{count} streams that do not read {events:,} events of 50 kB; memory {before / 2**20:.0f} to"
+            f" {most / 2**20:.0f} MiB, and {system / 2**20:.0f} MiB in the system; {served}"
+        )
+        report("large events, unread", rounds=1, events=events, seen=sum(map(len, seen)), more=more)
+        assert seen == [list(range(1, events + 1))] * len(reading)
+        assert not served.refused(), str(served)
+        assert most < 300 * 2**20, more
+        assert most + system < 400 * 2**20, more
+
+
+def sent_unread() -> int:
+    """Bytes that the system keeps for all TCP connections, of this test's own alone where nothing else runs."""
+    told = Path("/proc/net/sockstat")
+    pages = re.search(r"^TCP:.* mem (\d+)", told.read_text(), re.MULTILINE) if told.exists() else None
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
 
 
 @pytest.mark.parametrize("files", [256, 1024])

@@ -6,15 +6,17 @@ import contextlib
 import gc
 import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timezone
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from airbyte_events.bus import BUFFER, EventBus, Subscription
+from airbyte_events.bus import BUFFER, BUFFER_BYTES, BUFFERED_BYTES, RECENT_BYTES, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
-from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store import EventStore, LogPage
 from airbyte_events.store.memory import MemoryStore
 
@@ -31,6 +33,12 @@ def event(job_id: int, status: JobStatus = RUNNING) -> JobEvent:
 def flips(job_id: int, number: int) -> list[JobEvent]:
     """So many changes of one job."""
     return [event(job_id, RUNNING if each % 2 else INCOMPLETE) for each in range(number)]
+
+
+def large(number: int, size: int = 50_000) -> list[JobEvent]:
+    """So many changes of one job, each of which has much to tell."""
+    error = JobError(message="x" * size)
+    return [replace(each, error=error) for each in flips(1, number)]
 
 
 def only(job_id: int) -> EventFilter:
@@ -155,10 +163,8 @@ class CountingStore(MemoryStore):
 
     told = 0
 
-    async def read(
-        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
-    ) -> LogPage:
-        page = await super().read(after, limit=limit, wanted=wanted, epoch=epoch)
+    async def read(self, after: int, **options: Any) -> LogPage:
+        page = await super().read(after, **options)
         self.told += len(page.events)
         return page
 
@@ -210,6 +216,61 @@ class TestFallingBehind:
                     with pytest.raises(CursorExpired):
                         await anext(each)
             assert held() - before <= BUFFER + 200
+
+    @pytest.mark.parametrize("size", [50_000, 500_000, 3 * BUFFER_BYTES])
+    async def test_i6_a_stalled_subscriber_holds_so_many_bytes(
+        self, bus: EventBus, store: MemoryStore, size: int
+    ) -> None:
+        count = 4 * BUFFER_BYTES // size + 5
+        with bus.subscribe() as events:
+            await store.append(large(count, size))
+            await published(bus, store)
+            assert events._bytes <= BUFFER_BYTES + large(1, size)[0].weight
+            seen: list[int] = []
+            while len(seen) < count:
+                batch = await events.receive(BUFFER, 64 * 1024)
+                assert len(batch) <= 2
+                seen += sequences(batch)
+                assert events._bytes <= BUFFER_BYTES + large(1, size)[0].weight
+            assert seen == list(range(1, count + 1))
+            assert events._bytes == 0
+        assert bus._buffered_bytes == 0
+
+    async def test_i6_all_of_them_together_hold_so_many_bytes_and_miss_nothing(
+        self, bus: EventBus, store: MemoryStore
+    ) -> None:
+        readers, count = 2 * BUFFERED_BYTES // BUFFER_BYTES, 100
+        with contextlib.ExitStack() as stack:
+            stalled = [stack.enter_context(bus.subscribe()) for _ in range(readers)]
+            # One after the other came back later, and has read nothing since.
+            late = [stack.enter_context(bus.subscribe(after=0)) for _ in range(readers)]
+            for number in range(count):
+                await store.append(large(2)[:1] if number % 2 else large(2)[1:])
+                await published(bus, store)
+                for each in late[number : number + 1]:
+                    assert await each.receive(1)
+            assert bus._buffered_bytes <= BUFFERED_BYTES + readers * (BUFFER_BYTES // 10)
+            for each in stalled:
+                seen: list[int] = []
+                while len(seen) < count:
+                    seen += sequences(await each.receive(BUFFER, BUFFER_BYTES))
+                assert seen == list(range(1, count + 1))
+        assert bus._buffered_bytes == 0
+
+    async def test_the_newest_that_are_at_hand_have_so_many_bytes(self) -> None:
+        async with MemoryStore() as store:
+            await store.append(large(BUFFER // 2))
+            async with EventBus(store) as bus:
+                assert sum(each.weight for each in bus._recent) <= RECENT_BYTES
+                for after in (0, bus._recent_after - 1, bus._recent_after, bus._recent_after + 1):
+                    with bus.subscribe(after=after) as events:
+                        seen: list[int] = []
+                        while len(seen) < BUFFER // 2 - after:
+                            seen += sequences(await events.receive(BUFFER))
+                        assert seen == list(range(after + 1, BUFFER // 2 + 1))
+                await store.append(large(BUFFER)[::-1])
+                await published(bus, store)
+                assert sum(each.weight for each in bus._recent) <= RECENT_BYTES
 
     async def test_the_publisher_is_never_blocked(self, bus: EventBus, store: MemoryStore) -> None:
         with bus.subscribe(), bus.subscribe(wanted=only(1)), bus.subscribe(after=0), bus.subscribe() as reader:
@@ -408,11 +469,9 @@ class FailingStore(MemoryStore):
 
     failing = False
 
-    async def read(
-        self, after: int, *, limit: int = 500, wanted: EventFilter = EVERYTHING, epoch: str | None = None
-    ) -> LogPage:
+    async def read(self, after: int, **options: Any) -> LogPage:
         await self.head()
-        return await super().read(after, limit=limit, wanted=wanted, epoch=epoch)
+        return await super().read(after, **options)
 
     async def head(self) -> int:
         if self.failing:

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airbyte_events.ends import BUFFER, KEPT, MOST_TOLD, Ends, Mark, Place, Wanted, ended_before
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.ends import BUFFER, BUFFER_BYTES, KEPT, MOST_TOLD, Ends, Mark, Place, Wanted, ended_before
+from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=timezone.utc)
 MINUTE = timedelta(minutes=1)
@@ -148,3 +148,21 @@ async def test_i5_what_a_look_of_all_left_out_during_a_followers_own_wants_anoth
     ends.miss()
     ends.catch_up(NOON + MINUTE)
     assert ends.late
+
+
+@pytest.mark.anyio
+async def test_i6_what_waits_for_a_follower_is_bounded_in_bytes() -> None:
+    ends = Ends(Wanted(), Place(since=NOON - MINUTE))
+    ends.late = False
+    error = JobError(message="x" * 50_000)
+    for job_id in range(1, 200):
+        ends.offer(end(job_id, error=error))
+    assert ends._bytes <= BUFFER_BYTES + end(1, error=error).weight
+    # The rest is found by a look of its own.
+    assert ends.late
+    held = [(await anext(ends)).ref.job_id for _ in range(len(ends._held))]
+    assert held == list(range(1, len(held) + 1))
+    assert ends._bytes == 0
+    assert ends.overdue
+    ends.offer(end(199, error=error), looked_up=True)
+    assert (await anext(ends)).ref.job_id == 199

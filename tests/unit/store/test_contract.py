@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from airbyte_events.errors import CursorExpired
-from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
+from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
 from airbyte_events.store import ANNOUNCEMENTS, PENDING_BYTES, EventStore, Outcome, Receipt
 from airbyte_events.store.verification import Verification
 
@@ -66,6 +66,24 @@ class TestAppend:
             assert (await store.states([told[-1].ref]))[told[-1].ref] == told[-1]
             assert [each.previous_status for each in told] == [None, *(each.status for each in told[:-1])]
             assert not any(each.terminal for each in told[:-1])
+
+    @pytest.mark.parametrize("wanted", [EVERYTHING, EventFilter(job_ids=frozenset({2, 4}))], ids=["all", "some"])
+    async def test_i6_a_page_has_so_many_bytes(self, store: EventStore, wanted: EventFilter) -> None:
+        error = JobError(message="x" * 10_000)
+        await store.append([event(job_id, FAILED, error=error) for job_id in range(1, 41)])
+        whole = [each for each in (await store.read(0)).events if wanted.matches(each)]
+        for size, most in ((1, 1), (25_000, 3), (1_000_000, 40)):
+            seen: list[JobEvent] = []
+            position = 0
+            while position < 40:
+                page = await store.read(position, size=size, wanted=wanted)
+                assert page.position > position
+                assert len(page.events) <= most
+                position = page.position
+                seen += page.events
+            assert seen == whole
+        assert len((await store.read(0, size=25_000)).events) == 3
+        assert len((await store.read(0, limit=2, size=25_000)).events) == 2
 
     async def test_order_is_commit_order(self, store: EventStore) -> None:
         seen: list[int] = []
