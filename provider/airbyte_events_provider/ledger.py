@@ -7,6 +7,7 @@ keep nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -173,13 +174,16 @@ class TriggerLedger:
 
     async def read(self) -> Entry | None:
         """Return the entry; None if there is none, so that this task has asked for nothing."""
-        self.entry = await sync_to_async(_read_xcom)(self._ti)
+        with contextlib.suppress(ImportError):
+            self.entry = await sync_to_async(_read_xcom)(self._ti)
         return self.entry
 
     async def write(self, entry: Entry) -> None:
         """Replace the entry."""
-        await sync_to_async(BaseXCom.set)(XCOM, entry.values(), **_place(self._ti))
         self.entry = entry
+        # Outside a triggerer there is nothing to keep it, and nothing begins again.
+        with contextlib.suppress(ImportError):
+            await sync_to_async(BaseXCom.set)(XCOM, entry.values(), **_place(self._ti))
 
 
 def _read_xcom(ti: Any) -> Entry | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,9 +63,15 @@ class Run:
         task: dict[str, Any] = self.airflow.api.request("GET", path)
         return task
 
-    def kill_worker(self) -> None:
-        """``kill -9`` to the process that runs the task."""
-        os.kill(self.until(lambda: self.task["pid"], "the task's process"), signal.SIGKILL)
+    def kill_worker(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal, ``kill -9`` by default, to the process that runs the task."""
+        os.kill(self.until(lambda: self.task["pid"], "the task's process"), number)
+
+    def begin_another(self, way: str) -> Run:
+        """A run of one of the DAGs for the same Airbyte connection."""
+        dag_id = f"tries_{way}"
+        run_id = self.airflow.trigger_dag(dag_id, {"connection": self.connection_id})
+        return replace(self, dag_id=dag_id, run_id=run_id)
 
     def clear(self) -> None:
         self.airflow.api.request(

@@ -3,10 +3,12 @@ asked for it."""
 
 from __future__ import annotations
 
+import signal
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from one_task import begin_run
 
@@ -79,6 +81,70 @@ def test_a_worker_that_is_killed_while_it_submits_starts_no_second_sync(
     run.end(job)
     run.until_state("success", tries=2)
     run.until_jobs("succeeded")
+
+
+@pytest.mark.needs_airflow(3, 3, "retries of tasks whose process was killed")
+def test_a_worker_that_is_shut_down_leaves_its_sync_to_the_next_try(begin: Any) -> None:
+    run = begin("in_worker")
+    run.until_said("was started")
+    run.kill_worker(signal.SIGTERM)
+    run.until_said("The worker is told to stop")
+    run.kill_worker()
+    run.until_said("is that of an earlier try", tries=2)
+    run.end(run.until_jobs("running")[0])
+    run.until_state("success", tries=2)
+    run.until_jobs("succeeded")
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
+def test_a_task_that_begins_in_the_triggerer_syncs_again_what_was_written_since_the_run_began(begin: Any) -> None:
+    run = begin("twice")
+    run.end(run.until_jobs("running")[0])
+    _, again = run.until_jobs("succeeded", "running")
+    run.end(again)
+    run.until_state("success")
+    assert run.result == again["job_id"]
+
+
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
+@pytest.mark.parametrize("way", ["deferred", "without_worker", "in_worker"])
+def test_a_task_that_attached_to_anothers_sync_and_is_failed_leaves_it_alone(begin: Any, way: str) -> None:
+    owner = begin("deferred")
+    owner.until_said("Waiting for Airbyte job")
+    other = owner.begin_another(way)
+    other.until_said("runs already" if way == "in_worker" else "Waiting for Airbyte job")
+    other.mark("failed")
+    other.until_said("not this task's own" if way == "in_worker" else "Waiting for Airbyte job")
+    other.until_state("failed")
+    owner.end(owner.until_jobs("running")[0])
+    owner.until_state("success")
+    owner.until_jobs("succeeded")
+
+
+@pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
+def test_failing_a_task_whose_sync_is_being_started_in_the_triggerer_cancels_it(begin: Any, services: Services) -> None:
+    with slow_to_answer(services):
+        run = begin("without_worker")
+        run.until_jobs("running")
+        run.mark("failed")
+        run.until_jobs("cancelled")
+    run.until_state("failed")
+
+
+@pytest.mark.needs_airflow(3, 3, "another try of running tasks that are cleared")
+def test_clearing_a_task_that_was_failed_while_its_sync_was_being_started_cancels_that(
+    begin: Any, services: Services
+) -> None:
+    """Airflow gives a worker's task five seconds to end."""
+    with slow_to_answer(services):
+        run = begin("in_worker")
+        run.until_jobs("running")
+        run.mark("failed")
+        run.until(lambda: not psutil.pid_exists(run.task["pid"]), "the worker to be ended")
+    assert run.jobs[0]["status"] == "running"
+    run.clear()
+    run.end(run.until_jobs("cancelled", "running")[1])
+    run.until_state("success", tries=2)
 
 
 @pytest.mark.parametrize("way", ["in_worker", "deferred", "without_worker"])

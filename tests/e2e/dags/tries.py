@@ -1,11 +1,11 @@
-"""One task that syncs, in each way that it can wait, with retries."""
+"""One task that syncs, in each way that it can wait, with retries; and one that syncs again what was written since."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, Param, task
 
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 
@@ -25,3 +25,15 @@ for way, arguments in WAYS.items():
             connection_id="{{ params.connection }}",
             **given,
         )
+
+with DAG(dag_id="tries_twice", schedule=None, params={"connection": Param("", type="string")}):
+
+    @task
+    def write() -> None:
+        """Write what the first sync has not seen."""
+
+    before = AirbyteTriggerSyncOperator(task_id="sync_before", connection_id="{{ params.connection }}", deferrable=True)
+    again = AirbyteTriggerSyncOperator(
+        task_id="sync", connection_id="{{ params.connection }}", deferrable=True, start_from_trigger=True
+    )
+    before >> write() >> again

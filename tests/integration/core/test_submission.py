@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
@@ -22,6 +22,9 @@ from airbyte_events.newest import newest_jobs
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.scripts import Phase
 from airbyte_events.submission import How, OnConflict, Submission, find_created, submit, take_snapshot
+
+if TYPE_CHECKING:
+    from tests.conftest import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -171,6 +174,21 @@ async def test_a_connection_that_is_disabled_is_said_to_be_at_once(scene: Scene)
     with pytest.raises(Conflict, match="enabled in Airbyte"):
         await scene.submit()
     assert scene.requests("POST /jobs") == 1
+
+
+async def test_a_state_conflict_while_a_job_runs_is_that_job_and_no_disabled_connection(
+    server: ScriptedServer,
+) -> None:
+    """As older releases answer; here the job has begun since the connection's jobs were listed."""
+    running = {"jobId": 5, "status": "running", "jobType": "sync", "connectionId": "c"}
+    problem = {"title": "state-conflict", "type": "error:reference#409-state-conflict", "detail": "State conflict"}
+    jobs = "/api/public/v1/jobs"
+    server.on(f"GET {jobs}", server.reply(200, {"data": []}), server.reply(200, {"data": [running]}))
+    server.on(f"POST {jobs}", server.reply(409, problem))
+    async with httpx.AsyncClient() as http:
+        submission = await submit(AirbyteClient(http, server.url), "c")
+    assert (submission.how, submission.job.job_id, submission.owned) == (How.ATTACHED, 5, False)
+    assert server.count(f"POST {jobs}") == 1
 
 
 async def test_a_refusal_that_created_nothing_is_no_doubt(scene: Scene) -> None:

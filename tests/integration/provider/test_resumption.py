@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airbyte_events.events import utcnow
 from airbyte_events.simulator import Fault, Script
+from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.ledger import KEY
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 
@@ -366,6 +367,21 @@ async def test_a_job_that_airbyte_cancels_in_its_queue_is_retried_like_a_failure
         await task.execute(deferred.method_name, event=event)
     assert not isinstance(info.value, AirflowFailException)
     assert (await task.attempt(after=30)).trigger.job_id == 2
+
+
+async def test_a_job_that_left_the_queue_and_is_cancelled_then_is_a_persons_decision(task: Task, stage: Any) -> None:
+    phases = (Phase(status="queued", seconds=0.3), Phase(status="running", seconds=0))
+    stage.sim.world.connections[stage.connection_id].script = Script(phases=phases, end=None, records=None, bytes=None)
+    deferred = await task.attempt()
+    waiting = stage.firing(deferred.trigger)
+    await stage.waited_for()
+    await stage.until(lambda: stage.sim.world.jobs[1].status == "running")
+    looks = stage.requests("GET /jobs") + stage.reads(stage.sim.world.jobs[1])
+    await stage.until(lambda: stage.requests("GET /jobs") + stage.reads(stage.sim.world.jobs[1]) > looks + 1)
+    stage.end(stage.sim.world.jobs[1], "cancelled")
+    event = await waiting
+    with pytest.raises(AirflowFailException):
+        await task.execute(deferred.method_name, event=event)
 
 
 async def test_a_cleared_task_that_does_not_cancel_goes_on_with_the_job(task: Task, stage: Any) -> None:
