@@ -7,6 +7,8 @@ import signal
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 if TYPE_CHECKING:
     from airflow_stack import AirflowStack
     from services import Services
@@ -66,6 +68,11 @@ class Run:
     def kill_worker(self, number: int = signal.SIGKILL) -> None:
         """Send a signal, ``kill -9`` by default, to the process that runs the task."""
         os.kill(self.until(lambda: self.task["pid"], "the task's process"), number)
+
+    def until_worker_gone(self) -> None:
+        """Returns when the process that runs the task has ended."""
+        pid = self.task["pid"]
+        self.until(lambda: not psutil.pid_exists(pid), "the task's process to end")
 
     def begin_another(self, way: str) -> Run:
         """A run of one of the DAGs for the same Airbyte connection."""

@@ -61,10 +61,10 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     ``bytes``, ``started_at``, ``finished_at`` (RFC 3339, UTC), ``duration_seconds``, and ``job``, which has these and
     the rest of what is known of the job.
 
-    A task is never the reason for a second sync: a retry goes on with the job that an earlier try has started, whether
-    that is active still or has succeeded meanwhile, and starts another only if it failed. A failed job fails the task
-    with Airbyte's reason. A job that somebody cancelled in Airbyte fails it for good: a retry does not undo a person's
-    decision. To clear the task starts a new job.
+    A task completes by its own job: a retry goes on with the job that an earlier try has started, whether that is
+    active still or has succeeded meanwhile, and starts another only if it failed. A failed job fails the task with
+    Airbyte's reason. A job that somebody cancelled in Airbyte fails it for good: a retry does not undo a person's
+    decision. To clear the task starts a new job. A job that somebody else started is waited for, and never cancelled.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
@@ -80,9 +80,10 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :param on_conflict: what to do while another job of the connection runs: ``attach`` (wait for that one, as for the
         task's own; one of another type is as with ``wait``), ``wait`` (for its end, then start), ``fail`` or ``skip``.
     :param retry_cancelled: let a retry start the job again that a person has cancelled in Airbyte.
-    :param cancel_on_kill: cancel the job when a person fails or clears the task while it waits, or marks it as success.
-        In the triggerer that needs Airflow 3.3.
-    :param cancel_on_timeout: cancel the job when ``timeout`` is over.
+    :param cancel_on_kill: cancel the task's own job when a person fails or clears the task, or marks it as success, and
+        when ``execution_timeout`` strikes in a worker. In the triggerer that needs Airflow 3.3. A worker that is shut
+        down cancels nothing.
+    :param cancel_on_timeout: cancel the task's own job when ``timeout`` is over.
     :param min_records: a success that moved fewer records fails the task: Airbyte can call a job successful that never
         ran.
     :param end_from_trigger: let the trigger end a task that succeeded, without a worker for it. Airflow then sends no
@@ -92,7 +93,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :param start_from_trigger: let the triggerer start the job, too, without a worker for it. A retry begins in a
         worker. Needs ``deferrable``, and Airflow 3.3; older versions, mapped tasks, and tasks whose templated arguments
         need more than the DAG run (an XComArg, ``ti``, ``var``, ``conn``, a macro of the DAG's), begin in a worker.
-    :param execution_timeout: how long the task may take (a ``timedelta``). Then the job is cancelled, and the task
+    :param execution_timeout: how long the task may take (a ``timedelta``). Then its own job is cancelled, and the task
         fails.
     """
 
