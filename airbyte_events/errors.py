@@ -73,19 +73,27 @@ class AirbyteStatusError(AirbyteError):
     :param message: what Airbyte said, shortened, or the status phrase.
     :param type: the tail of the problem document's ``type``, such as ``try-again-later``.
     :param retry_after: seconds that the answer asked to wait, where it did.
+    :param page: whether the answer is a web page: then something in front of Airbyte gave it.
     """
 
     def __init__(
-        self, status_code: int, message: str, *, type: str | None = None, retry_after: float | None = None
+        self,
+        status_code: int,
+        message: str,
+        *,
+        type: str | None = None,
+        retry_after: float | None = None,
+        page: bool = False,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.type = type
         self.retry_after = retry_after
+        self.page = page
 
 
 class Unauthorized(AirbyteStatusError):
-    """401 with a fresh token: the client id or secret is wrong, or has no access."""
+    """401 with a fresh token, or no token for these credentials (401 or 400): they are wrong, or have no access."""
 
 
 class Forbidden(AirbyteStatusError):

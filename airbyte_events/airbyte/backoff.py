@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -137,7 +137,8 @@ def again(error: AirbyteError) -> AirbyteError:
     """The same error for another caller: an exception that is raised in two tasks mixes up their tracebacks."""
     twin: AirbyteError
     if isinstance(error, AirbyteStatusError):
-        twin = type(error)(error.status_code, str(error), type=error.type, retry_after=error.retry_after)
+        known: dict[str, Any] = {"type": error.type, "retry_after": error.retry_after, "page": error.page}
+        twin = type(error)(error.status_code, str(error), **known)
     else:
         twin = type(error)(str(error))
     twin.__cause__ = error

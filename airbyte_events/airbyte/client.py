@@ -318,8 +318,7 @@ class AirbyteClient:
     async def health(self) -> None:
         """Ask once, without a token, whether the API is there; returns if it is."""
         answer = await self._session.ask(self._session.request("GET", "/health"))
-        if answer.is_html:
-            raise AirbyteProtocolError(f"{answer.request}: the answer is a web page: is this the API's address?")
+        answer.refuse_page()
 
     def _job(self, answer: Answer) -> Job:
         return self._parse(answer, answer.object())

@@ -12,13 +12,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any
 
 import anyio
 import httpx
 
 from airbyte_events import answers, wire
+from airbyte_events.airbyte.words import Words, one_line, redirection, web_page
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -37,8 +37,6 @@ from airbyte_events.events import is_sane
 
 LARGEST_ANSWER = 10 * 1024 * 1024
 """Bytes. A page of 100 jobs has about 30 kB."""
-
-_LONGEST_MESSAGE = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,23 +67,31 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A 2xx answer, complete."""
+    """A 2xx answer, complete.
+
+    :param page: what to call it if it is a web page.
+    """
 
     request: Request
     headers: httpx.Headers
     body: bytes
+    page: str | None = None
 
     def object(self) -> dict[str, Any]:
         """:raises AirbyteProtocolError: if the body is not a JSON object."""
         try:
             return wire.parse_object(self.body)
         except ValueError as exc:
-            kind = " and calls itself HTML: is this the API's address?" if self.is_html else ""
-            raise AirbyteProtocolError(f"{self.request}: the answer {exc}{kind}") from exc
+            self.refuse_page()
+            raise AirbyteProtocolError(f"{self.request}: the answer {exc}") from exc
 
-    @property
-    def is_html(self) -> bool:
-        return "html" in self.headers.get("content-type", "").lower()
+    def refuse_page(self) -> None:
+        """:raises AirbyteProtocolError: if the body is a web page."""
+        if self.page is not None:
+            raise AirbyteProtocolError(
+                f"{self.request}: the answer is {self.page}: is this the API's address, and does something in front of "
+                "it want a login?"
+            )
 
     @property
     def served_at(self) -> datetime | None:
@@ -164,7 +170,8 @@ async def exchange(
             observe(f"{request.method} {request.route}", status)
     if not 200 <= status <= 299:
         raise _refusal(request, response, body, hide)
-    return Answer(request=request, headers=response.headers, body=body)
+    page = web_page(response.headers, body, hide)
+    return Answer(request=request, headers=response.headers, body=body, page=page)
 
 
 def _headers(token: str | None) -> dict[str, str]:
@@ -192,65 +199,20 @@ _ERRORS: dict[int, type[AirbyteStatusError]] = {
 def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tuple[str, ...]) -> AirbyteError:
     status = response.status_code
     if status < 400:
-        where = ""
-        if "location" in response.headers:
-            target = httpx.URL(request.url).join(_location(response.headers["location"]))
-            where = f" to {target.scheme}://{target.netloc.decode('ascii')}"
-        return AirbyteProtocolError(f"{request}: redirected{where} ({status}): write the URL that needs no redirect")
-    try:
-        problem = wire.parse_object(body)
-    except ValueError:
-        problem = {}
-    message = _one_line(_said(problem) or _phrase(status), hide)
-    kind = _tail(_one_line(wire.text(problem.get("type")) or "", hide))
+        return AirbyteProtocolError(f"{request}: {redirection(request.url, response)}")
+    words = Words.of(response, body, hide)
     error = ServerError if status >= 500 else _ERRORS.get(status, AirbyteStatusError)
     return error(
         status,
-        f"{request}: {status}{f' {kind}' if kind else ''}: {message}",
-        type=kind,
+        f"{request}: {status}{f' {words.type}' if words.type else ''}: {words.message}",
+        type=words.type,
         retry_after=_retry_after(response.headers),
+        page=words.page,
     )
 
 
-def _location(value: str) -> str:
-    try:
-        return str(httpx.URL(value).copy_with(userinfo=b"", query=None, fragment=None))
-    except httpx.InvalidURL:
-        return ""
-
-
-def _said(problem: dict[str, Any]) -> str | None:
-    """The message of a problem document, or of the web framework's own error shape."""
-    data = wire.mapping(problem.get("data"))
-    candidates = (data.get("message"), problem.get("detail"), problem.get("message"), problem.get("title"))
-    return next((said for said in map(wire.text, candidates) if said), None)
-
-
-def _tail(type: str) -> str | None:
-    """``state-conflict`` of ``https://reference.airbyte.com/reference/errors#409-state-conflict``, or of ``error:…``.
-
-    Some have the status before their name, and releases differ in it.
-    """
-    match = re.search(r"(?<![A-Za-z0-9_.-])(?:[1-5][0-9]{2}-)?([A-Za-z0-9_.-]{1,60})$", type)
-    return None if match is None or match[1] == "blank" else match[1]
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "no reason given"
-
-
 def _reason(exc: Exception, hide: tuple[str, ...]) -> str:
-    return _one_line(str(exc) or type(exc).__name__, hide)
-
-
-def _one_line(text: str, hide: tuple[str, ...]) -> str:
-    for secret in hide:
-        text = text.replace(secret, "***")
-    text = " ".join(re.sub(r"[^\w\s!-~…]", "?", text).split())
-    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
+    return one_line(str(exc) or type(exc).__name__, hide)
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:

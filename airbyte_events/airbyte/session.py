@@ -11,11 +11,10 @@ import httpx
 
 from airbyte_events.airbyte.backoff import Backoff, transient
 from airbyte_events.airbyte.exchange import Answer, Observer, Request, exchange
-from airbyte_events.airbyte.tokens import Credentials, TokenCache
+from airbyte_events.airbyte.tokens import Credentials, TokenCache, as_refusal
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import (
     AirbyteError,
-    Forbidden,
     NotFound,
     NotSent,
     RateLimited,
@@ -175,16 +174,13 @@ class Session:
         while True:
             try:
                 return await self._backoff.attempt(partial(self._send, None, request))
-            except (Unauthorized, Forbidden) as exc:
-                # Without its type: it is no word on what the token was wanted for.
-                raise type(exc)(
-                    exc.status_code, f"{exc} (Airbyte does not accept this client id and client secret)"
-                ) from exc
             except NotFound as exc:
                 raise NotFound(
                     404, f"{exc} (an Airbyte without authentication wants neither client id nor client secret)"
                 ) from exc
             except AirbyteError as exc:
+                if (refused := as_refusal(exc)) is not None:
+                    raise refused from exc
                 attempts -= 1
                 if attempts < 1 or not transient(exc):
                     raise

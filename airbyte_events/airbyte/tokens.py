@@ -11,7 +11,14 @@ import anyio
 from airbyte_events import wire
 from airbyte_events.airbyte.backoff import again
 from airbyte_events.airbyte.exchange import Answer
-from airbyte_events.errors import AirbyteError, AirbyteProtocolError, SettingsError
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteProtocolError,
+    AirbyteStatusError,
+    Forbidden,
+    SettingsError,
+    Unauthorized,
+)
 
 _RENEW_AT = 0.9
 
@@ -32,6 +39,19 @@ class Credentials:
         for name, other in (("client_id", "client_secret"), ("client_secret", "client_id")):
             if not getattr(self, name):
                 raise SettingsError(f"{name.replace('_', ' ')} is empty though {other.replace('_', ' ')} is given")
+
+
+def as_refusal(error: AirbyteError) -> AirbyteStatusError | None:
+    """Return what a token endpoint's error means: that it does not accept the credentials; None if it does not say so.
+
+    Keycloak refuses them with 401, Airbyte's own simple authentication (``abctl``) with 400. The error has no type, as
+    that would be taken for a word on what the token was wanted for.
+    """
+    if not isinstance(error, AirbyteStatusError) or error.status_code not in (400, 401, 403):
+        return None
+    kind = Forbidden if error.status_code == 403 else Unauthorized
+    means = "" if error.page else " (Airbyte does not accept this client id and client secret)"
+    return kind(error.status_code, f"{error}{means}", page=error.page)
 
 
 class TokenCache:

@@ -12,13 +12,14 @@ import httpx
 from airbyte_events import wire
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.exchange import Answer, Request, exchange
+from airbyte_events.airbyte.tokens import as_refusal
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.commands import probe
 from airbyte_events.commands.airbytes import open_airbyte
 from airbyte_events.commands.findings import Finding, failure, ok, warning
 from airbyte_events.commands.listener import Listener, http_client
 from airbyte_events.commands.output import duration
-from airbyte_events.commands.workspaces import NEEDED, Ours, Workspace, masked
+from airbyte_events.commands.workspaces import NEEDED, NoNotifications, Ours, Workspace, masked
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -43,6 +44,8 @@ _MAKE_APPLICATION = (
     "make an application in Airbyte (User settings, Applications), and set AIRBYTE_EVENTS_CLIENT_ID and "
     "AIRBYTE_EVENTS_CLIENT_SECRET to its two"
 )
+
+_GO_AROUND = "let the API's requests pass without one, or give AIRBYTE_EVENTS_AIRBYTE_URL an address behind it"
 
 
 class AirbyteChecks:
@@ -84,12 +87,6 @@ class AirbyteChecks:
         try:
             answer = await self._token()
             life = _life(answer)
-        except (Unauthorized, Forbidden) as exc:
-            yield failure(
-                part,
-                f"does not accept client id and client secret: {exc}",
-                _MAKE_APPLICATION,
-            )
         except NotFound as exc:
             yield failure(
                 part,
@@ -98,7 +95,12 @@ class AirbyteChecks:
                 "behind a path of its own there is AIRBYTE_EVENTS_TOKEN_URL",
             )
         except AirbyteError as exc:
-            yield failure(part, f"gives no token: {exc}", "Airbyte's own log tells why")
+            if (refused := as_refusal(exc)) is None:
+                yield failure(part, f"gives no token: {exc}", "Airbyte's own log tells why")
+            elif refused.page:
+                yield failure(part, f"something in front of it wants a login of its own: {exc}", _GO_AROUND)
+            else:
+                yield failure(part, f"does not accept client id and client secret: {exc}", _MAKE_APPLICATION)
         else:
             if life is not None and life < SHORT_TOKEN_SECONDS:
                 yield warning(
@@ -141,6 +143,9 @@ class AirbyteChecks:
                 "have the application's user read the workspaces, or look in Airbyte under Settings, Notifications; if "
                 "AIRBYTE_EVENTS_WORKSPACE_IDS is set, are they those?",
             )
+            return
+        except NoNotifications as exc:
+            yield warning(part, f"where they go can't be seen: {exc}", exc.remedy(self._ours))
             return
         except AirbyteError as exc:
             yield warning(part, f"where they go can't be seen: {exc}", "try again when Airbyte is well")
@@ -222,7 +227,7 @@ async def _answers(airbyte: AirbyteClient, part: str) -> Finding:
             "there is one (HTTPS_PROXY, NO_PROXY)?",
         )
     except Unauthorized as exc:
-        return failure(part, f"something in front of it wants a login of its own: {exc}", "go around it")
+        return failure(part, f"something in front of it wants a login of its own: {exc}", _GO_AROUND)
     except (AirbyteProtocolError, NotFound) as exc:
         return failure(
             part,

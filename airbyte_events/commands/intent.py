@@ -14,8 +14,8 @@ from airbyte_events.commands import options
 from airbyte_events.commands.airbytes import chosen
 from airbyte_events.commands.kept import Kept, usual_file
 from airbyte_events.commands.listener import Address
-from airbyte_events.commands.workspaces import Ours, Workspace, find_workspaces
-from airbyte_events.errors import SettingsError
+from airbyte_events.commands.workspaces import NoNotifications, Ours, Workspace, find_workspaces
+from airbyte_events.errors import AirbyteError, SettingsError
 from airbyte_events.settings import InstanceSettings, Settings, check_address, load
 
 Workspaces = Annotated[
@@ -79,7 +79,11 @@ class Intent:
         )
 
     async def found(self, airbyte: AirbyteClient) -> list[Workspace]:
-        return await find_workspaces(airbyte, self.workspaces)
+        """:raises AirbyteError: if their notifications can't be seen; the message says what to do instead."""
+        try:
+            return await find_workspaces(airbyte, self.workspaces)
+        except NoNotifications as exc:
+            raise AirbyteError(f"{exc}; {exc.remedy(self.ours)}") from exc
 
 
 def base_url(url: str | None, settings: Settings) -> str | None:

@@ -94,6 +94,22 @@ class Ours:
         return self.base is None or url.startswith(f"{self.base}/webhooks/")
 
 
+class NoNotifications(AirbyteError):
+    """Airbyte's API knows nothing of notifications: releases up to 1.5, where its own pages alone show and set them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"this Airbyte's API has no notification settings (workspace {name}), as up to release 1.5")
+
+    @staticmethod
+    def remedy(ours: Ours) -> str:
+        """Return what to do in Airbyte's pages; the URL without its token."""
+        return (
+            "set it in Airbyte's pages: under Settings, Notifications, successful and failed syncs send to "
+            f"{ours.base or 'https://LISTENER'}/webhooks/{ours.instance}/TOKEN, with your webhook token at its end; "
+            "then press Test there"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
     """A workspace and where its notifications go, by kind."""
@@ -104,13 +120,17 @@ class Workspace:
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Workspace:
-        """What Airbyte's API says of it."""
+        """What Airbyte's API says of it.
+
+        :raises NoNotifications: if it says nothing of its notifications.
+        """
         id_ = wire.text(fields.get("workspaceId"))
         if id_ is None:
             raise AirbyteError("Airbyte tells of a workspace without an id")
-        told = wire.mapping(fields.get("notifications"))
-        webhooks = {kind: Webhook.of(told.get(kind)) for kind in KINDS}
-        return cls(id=id_, name=wire.text(fields.get("name")) or id_, webhooks=webhooks)
+        name, told = wire.text(fields.get("name")) or id_, fields.get("notifications")
+        if not isinstance(told, dict):
+            raise NoNotifications(name)
+        return cls(id=id_, name=name, webhooks={kind: Webhook.of(told.get(kind)) for kind in KINDS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import logging
 import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -304,8 +306,18 @@ class TestRefusals:
             ({"type": "error:state-conflict", "data": {"message": "one"}}, "409 state-conflict: one"),
             ({"title": "two", "detail": "one"}, "409: one"),
             ({"title": "one", "type": "about:blank"}, "409: one"),
+            ({"detail": "State conflict", "title": "state-conflict", "data": {"message": "one"}}, "409: one"),
+            ({"detail": "one", "data": {"resourceType": "connection", "resourceId": "2"}}, "409: one (connection 2)"),
             # The web framework's own shape.
-            ({"message": "one", "_links": {}, "_embedded": {"errors": [{"message": "one"}]}}, "409: one"),
+            ({"message": "Conflict", "_links": {}, "_embedded": {"errors": [{"message": "one"}]}}, "409: one"),
+            ({"_embedded": {"errors": [{"message": each} for each in "abacd"]}}, "409: a; b; c"),
+            ({"message": "one", "_embedded": {"errors": []}}, "409: one"),
+            ({"message": "one", "_embedded": {"errors": [{"message": 1}, "x", None]}}, "409: one"),
+            ({"message": "one", "_embedded": [1]}, "409: one"),
+            # OAuth's.
+            ({"error": "invalid_client", "error_description": "one"}, "409: one"),
+            ({"error": "invalid_client"}, "409: invalid_client"),
+            ({"error": {"code": 1}}, "409: Conflict"),
             ({}, "409: Conflict"),
             ([], "409: Conflict"),
             ({"title": 1, "type": 2, "data": []}, "409: Conflict"),
@@ -318,6 +330,33 @@ class TestRefusals:
         with pytest.raises(Conflict) as caught:
             await client().get_job(5)
         assert str(caught.value).endswith(f": {said}")
+
+    @pytest.mark.parametrize(
+        ("content_type", "body", "said"),
+        [
+            (
+                "text/html",
+                b"<html><title>Access denied</title>",
+                "403: Forbidden (the answer is a web page titled «Access denied»)",
+            ),
+            ("text/html", b"", "403: Forbidden (the answer is a web page)"),
+            ("text/html", b"<title>%s</title>" % (b"x" * 5000), "403: Forbidden (the answer is a web page)"),
+            ("application/json", b"<!doctype html><title>a\x1b[0m\nb</title>", "web page titled «a?[0m b»)"),
+            ("text/plain", b"no healthy upstream\n", "403: Forbidden (no healthy upstream)"),
+            ("text/plain; charset=utf-8", b"", "403: Forbidden"),
+            ("application/octet-stream", b"\x00\x01", "403: Forbidden"),
+            ("application/json", b"", "403: Forbidden"),
+        ],
+    )
+    async def test_what_something_in_front_of_airbyte_said(
+        self, server: ScriptedServer, client: Make, content_type: str, body: bytes, said: str
+    ) -> None:
+        server.on(JOB_PATH, server.reply(403, body=body, headers={"Content-Type": content_type}))
+
+        with pytest.raises(Forbidden) as caught:
+            await client().get_job(5)
+        assert str(caught.value).endswith(said)
+        assert (caught.value.type, caught.value.page) == (None, "web page" in said)
 
     async def test_what_airbyte_said_is_shortened(self, server: ScriptedServer, client: Make) -> None:
         server.on(JOB_PATH, server.reply(403, {"detail": "x" * 5000}))
@@ -337,6 +376,25 @@ class TestRefusals:
         assert "hunter2" not in str(caught.value)
         assert len(server.requests) == 1
 
+    @pytest.mark.parametrize(
+        ("location", "remedy"),
+        [
+            ("https://login.example/sso", "does something in front of it want a login?"),
+            ("/login?next=/api", "does something in front of it want a login?"),
+            ("/oauth2/start", "does something in front of it want a login?"),
+            ("/api/public/v1/jobs/5/", "write the URL that needs no redirect"),
+            (None, "write the URL that needs no redirect"),
+        ],
+    )
+    async def test_a_redirect_to_a_log_in_page_is_told_from_others(
+        self, server: ScriptedServer, client: Make, location: str | None, remedy: str
+    ) -> None:
+        server.on(JOB_PATH, server.reply(302, headers={"Location": location} if location else {}))
+
+        with pytest.raises(AirbyteProtocolError) as caught:
+            await client().get_job(5)
+        assert remedy in str(caught.value)
+
     @pytest.mark.parametrize("location", [None, "", "/login", "http://["])
     async def test_a_redirect_to_nowhere(self, server: ScriptedServer, client: Make, location: str | None) -> None:
         server.on(JOB_PATH, server.reply(302, headers={} if location is None else {"Location": location}))
@@ -348,7 +406,8 @@ class TestRefusals:
         ("body", "fault"),
         [
             (b"", "the answer is empty"),
-            (b"<html><body>Sign in</body></html>", "is not JSON"),
+            (b"<html><body>Sign in</body></html>", "is a web page: is this the API's address"),
+            (b"\n<!DOCTYPE html><title>Sign in &amp; go</title>", "is a web page titled «Sign in & go»"),
             (b'{"jobId": 5', "is not JSON"),
             (b"\xff\xfe", "is not UTF-8"),
             (b"[]", "an array instead of an object"),
@@ -367,10 +426,10 @@ class TestRefusals:
             await client().get_job(5)
         assert len(server.requests) == 1
 
-    async def test_html_is_called_html(self, server: ScriptedServer, client: Make) -> None:
-        server.on(JOBS, server.reply(200, body=b"<html>", headers={"Content-Type": "text/html"}))
+    async def test_what_calls_itself_html_is_a_web_page(self, server: ScriptedServer, client: Make) -> None:
+        server.on(JOBS, server.reply(200, body=b"Sign in", headers={"Content-Type": "text/html"}))
 
-        with pytest.raises(AirbyteProtocolError, match="HTML"):
+        with pytest.raises(AirbyteProtocolError, match=r"is a web page: .* want a login"):
             await client().list_jobs()
 
     @pytest.mark.parametrize("content", [{}, {"data": None}, {"data": {}}, {"data": [1]}, {"data": [{"jobId": 1}]}])
@@ -701,6 +760,59 @@ class TestTokens:
         with pytest.raises(Unauthorized, match="does not accept this client id and client secret"):
             await client(secret=SECRET).get_job(5)
         assert [r.path for r in server.requests] == [f"{BASE}/applications/token"]
+
+    @pytest.mark.parametrize(
+        ("status", "answer", "words"),
+        [
+            # Simple authentication, which abctl installs.
+            (
+                400,
+                {"message": "Bad Request", "_embedded": {"errors": [{"message": "Invalid client id or token"}]}},
+                "Invalid client id or token",
+            ),
+            (
+                401,
+                {"error": "invalid_client", "error_description": "Invalid client credentials"},
+                "Invalid client credentials",
+            ),
+            (400, {"error": "unsupported_grant_type"}, "unsupported_grant_type"),
+        ],
+    )
+    async def test_a_refusal_of_the_secret_is_final_in_the_words_of_who_refused_it(
+        self, server: ScriptedServer, client: Make, status: int, answer: Any, words: str
+    ) -> None:
+        server.on(TOKEN, server.reply(status, answer))
+
+        with pytest.raises(Unauthorized) as caught:
+            await client(secret=SECRET).get_job(5)
+        assert f"{status}: {words} (Airbyte does not accept this client id and client secret)" in str(caught.value)
+        assert (caught.value.status_code, caught.value.type) == (status, None)
+        assert len(server.requests) == 1
+
+    async def test_a_web_page_in_the_token_s_place_is_not_called_airbyte_s_refusal(
+        self, server: ScriptedServer, client: Make
+    ) -> None:
+        page = server.reply(403, body=b"<html><title>Denied</title>", headers={"Content-Type": "text/html"})
+        server.on(TOKEN, page)
+
+        with pytest.raises(Forbidden) as caught:
+            await client(secret=SECRET).get_job(5)
+        assert str(caught.value).endswith("403: Forbidden (the answer is a web page titled «Denied»)")
+        assert caught.value.page
+
+    async def test_a_secret_that_is_repeated_in_any_spelling_is_hidden(
+        self, server: ScriptedServer, client: Make
+    ) -> None:
+        secret = "s/cr&t word"
+        for said in (secret, quote(secret, safe="")):
+            server.on(TOKEN, server.reply(400, {"error_description": f"no client has {said} here"}))
+            with pytest.raises(Unauthorized, match=r"no client has \*\*\* here"):
+                await client(secret=secret).get_job(5)
+        page = f"<html><title>no client has {html.escape(secret)} here</title>".encode()
+        for status, error in ((200, AirbyteProtocolError), (403, Forbidden)):
+            server.on(TOKEN, server.reply(status, body=page))
+            with pytest.raises(error, match=r"«no client has \*\*\* here»"):
+                await client(secret=secret).get_job(5)
 
     async def test_a_wrong_secret_is_tried_once_for_all_who_wait(self, server: ScriptedServer, client: Make) -> None:
         release = anyio.Event()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airbyte_events.simulator import Fault
+from airbyte_events.simulator import Fault, Simulator, serve_simulator
 
 from .conftest import CLIENT_SECRET, Stage
 
@@ -84,6 +84,40 @@ async def test_wrong_credentials(stage: Stage) -> None:
     code, told = await findings(stage, CLIENT_SECRET="another")
     assert code == 1
     assert "does not accept client id and client secret" in of(told, "failure")
+
+
+async def test_wrong_credentials_of_simple_authentication_in_its_words(stage: Stage) -> None:
+    async with serve_simulator(Simulator(client_id="client", client_secret="right", simple_auth=True)) as other:
+        code, told = await findings(stage, AIRBYTE_URL=other.url)
+    assert code == 1
+    assert "does not accept client id and client secret" in of(told, "failure")
+    assert "400: Invalid client id or token" in of(told, "failure")
+    assert "make an application in Airbyte" in of(told, "failure")
+
+
+@pytest.mark.parametrize(("status", "location"), [(403, None), (302, "https://login.example/"), (200, None)])
+async def test_a_login_in_front_of_it_is_told_from_airbyte_s_refusal(
+    stage: Stage, server: ScriptedServer, status: int, location: str | None
+) -> None:
+    page = b"<!doctype html><title>Corporate sign-in</title>"
+    headers = {"Content-Type": "text/html"} | ({"Location": location} if location else {})
+    server.on("GET /api/public/v1/health", server.reply(200, body=b"ok", headers={"Content-Type": "text/plain"}))
+    server.on("POST /api/public/v1/applications/token", server.reply(status, body=page, headers=headers))
+    code, told = await findings(stage, AIRBYTE_URL=server.url)
+    assert code == 1
+    assert "login" in of(told, "failure")
+    assert "Corporate sign-in" in of(told, "failure") or status == 302
+    assert "make an application" not in of(told, "failure")
+
+
+async def test_up_to_1_5_webhooks_are_set_in_airbyte_s_pages(stage: Stage) -> None:
+    airbyte = Simulator(client_id="client", client_secret=CLIENT_SECRET, release="1.5", webhook_url=stage.receiver)
+    async with serve_simulator(airbyte) as other:
+        code, told = await findings(stage, AIRBYTE_URL=other.url)
+    assert (code, of(told, "failure")) == (0, "")
+    assert "where they go can't be seen: this Airbyte's API has no notification settings" in of(told, "warning")
+    assert "set it in Airbyte's pages: under Settings, Notifications" in of(told, "warning")
+    assert "webhooks install" not in of(told, "warning")
 
 
 async def test_credentials_where_none_are_wanted_and_none_where_they_are(stage: Stage) -> None:

@@ -7,7 +7,9 @@ import stat
 
 import pytest
 
-from .conftest import WEBHOOK_TOKEN, Stage
+from airbyte_events.simulator import Simulator, serve_simulator
+
+from .conftest import CLIENT_SECRET, WEBHOOK_TOKEN, Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -180,6 +182,28 @@ class TestStatus:
         stage.announce()
         assert (await stage.run("webhooks", "status", "--url", stage.url)).code == 0
         assert (await stage.run("webhooks", "status", "--url", "https://events.example.com")).code == 1
+
+
+class TestOldReleases:
+    @pytest.mark.parametrize(
+        "args", [("install", "--yes"), ("install", "--dry-run"), ("status",), ("uninstall", "--yes")]
+    )
+    async def test_up_to_1_5_it_is_set_in_airbyte_s_pages(self, stage: Stage, args: tuple[str, ...]) -> None:
+        old = Simulator(client_id="client", client_secret=CLIENT_SECRET, release="1.5")
+        async with serve_simulator(old) as airbyte:
+            done = await stage.run("webhooks", *args, AIRBYTE_URL=airbyte.url, PUBLIC_URL="https://events.example.com")
+        assert (done.code, done.out) == (1, "")
+        assert done.err.startswith("airbyte-events: this Airbyte's API has no notification settings")
+        assert "set it in Airbyte's pages: under Settings, Notifications" in done.err
+        assert "https://events.example.com/webhooks/default/TOKEN" in done.err
+        assert "install sets it right" not in done.err
+        assert not [call for call in old.traffic.recent() if call.method == "PATCH"]
+
+    async def test_the_url_that_was_set_by_hand_is_tested_all_the_same(self, stage: Stage) -> None:
+        old = Simulator(client_id="client", client_secret=CLIENT_SECRET, release="1.5", webhook_url=stage.receiver)
+        async with serve_simulator(old) as airbyte:
+            done = await stage.run("webhooks", "test", AIRBYTE_URL=airbyte.url)
+        assert done.code == 0
 
 
 class TestTest:
