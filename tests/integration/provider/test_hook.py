@@ -285,3 +285,12 @@ async def test_the_execution_timeout_of_a_worker_ends_the_wait_and_cancels_the_j
     )
     assert process.stdout.decode().splitlines()[-1] == "timed out"
     assert stage.sim.world.jobs[1].status == "cancelled"
+
+
+async def test_the_execution_timeout_of_a_worker_cancels_a_job_whose_start_it_cut_off(stage: Any) -> None:
+    stage.sim.add_fault(Fault(kind="slow", delay=20, route="POST /jobs"))
+    process = await anyio.run_process(
+        [sys.executable, "-c", SYNCHRONOUS_TASK, stage.connection_id], env=os.environ, stderr=subprocess.STDOUT
+    )
+    assert process.stdout.decode().splitlines()[-1] == "timed out"
+    assert stage.sim.world.jobs[1].status == "cancelled"

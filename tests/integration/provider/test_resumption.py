@@ -431,6 +431,15 @@ async def test_another_connection_than_that_of_the_try_before_gets_a_job_of_its_
     assert (await task.attempt()).trigger.job_id == 2
 
 
+async def test_an_entry_of_an_earlier_release_is_that_of_an_own_job(task: Task, stage: Any) -> None:
+    await task.attempt()
+    assert task.store is not None
+    for name in ("after_id", "owned"):
+        del task.store[KEY][name]
+    trigger = (await task.attempt()).trigger
+    assert (trigger.job_id, trigger.owned) == (1, True)
+
+
 async def test_an_entry_that_nobody_can_read_is_none(task: Task, stage: Any) -> None:
     assert task.store is not None
     task.store[KEY] = {"job_id": "seventeen"}
