@@ -189,10 +189,6 @@ class FeedClient:
     def _refusal(self, status: int, body: bytes) -> FeedRefused | FeedUnreachable:
         if status >= 500:
             return FeedUnreachable(f"{self.url} answers {status}")
-        if status == 401:
-            return FeedRefused(
-                401, f"{self.url} refuses the API token: check the password of the listener's Airflow connection"
-            )
         # Only a listener's own words are worth repeating: a proxy's page may hold what was sent.
         try:
             said = wire.text(wire.parse_object(body).get("error"))
@@ -200,6 +196,12 @@ class FeedClient:
             said = None
         if said and self._token:
             said = said.replace(self._token, "…")
+        if (remedy := elsewhere(status, said)) is not None:
+            return FeedRefused(status, f"{self.url} answers {status}: {remedy}")
+        if status == 401:
+            return FeedRefused(
+                401, f"{self.url} refuses the API token: check the password of the listener's Airflow connection"
+            )
         return FeedRefused(status, f"{self.url} answers {status}" + (f": {said[:_LONGEST_MESSAGE]}" if said else ""))
 
     @contextlib.contextmanager
@@ -213,6 +215,18 @@ class FeedClient:
             raise FeedUnreachable(f"{self.url} gives no answer: {type(exc).__name__}") from exc
         except answers.AnswerRefused as exc:
             raise FeedUnreachable(f"{self.url}: the answer {exc}") from exc
+
+
+def elsewhere(status: int, said: str | None) -> str | None:
+    """Return what to do about an answer of something in front of a listener: a redirect, or a login of its own.
+
+    :param said: the error's own words, if it has a listener's shape.
+    """
+    if 300 <= status <= 399:
+        return "a redirect: write the URL that needs none, or, if it leads to a login, let the listener's paths pass"
+    if status == 401 and said is None:
+        return "something in front of the listener wants a login of its own: let the listener's paths pass without it"
+    return None
 
 
 def query(wanted: EventFilter) -> list[tuple[str, str]]:

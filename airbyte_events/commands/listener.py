@@ -12,7 +12,7 @@ import httpx
 
 from airbyte_events import answers, wire
 from airbyte_events.answers import no_cookies
-from airbyte_events.client import ANSWER_SECONDS, LARGEST_ANSWER, FeedClient
+from airbyte_events.client import ANSWER_SECONDS, LARGEST_ANSWER, FeedClient, elsewhere
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.proxies import async_client
 from airbyte_events.settings import Settings, check_address, is_loopback
@@ -143,6 +143,8 @@ class Listener:
 
 def explained(status: int, address: Address, said: str | None) -> FeedRefused | FeedUnreachable:
     """What a listener's refusal means for who sits at the command line."""
+    if (remedy := elsewhere(status, said)) is not None:
+        return FeedRefused(status, f"the listener {address.url} answers {status}: {remedy}")
     if status == 401:
         fault = "does not accept the API token" if address.token else "wants an API token"
         return FeedRefused(401, f"the listener {address.url} {fault}: {HOW_TO_ENTER}")

@@ -123,7 +123,7 @@ class Tail:
                 await self._follow(listener.feed)
             except FeedError as exc:
                 if isinstance(exc, FeedRefused) and exc.status_code == 401:
-                    raise explained(401, self._address, None) from exc
+                    raise explained(401, self._address, "unauthorized") from exc
                 if not self._met:
                     raise
                 self._failures += 1

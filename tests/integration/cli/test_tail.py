@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import anyio
 import pytest
@@ -111,6 +112,25 @@ class TestRefusals:
         done = await stage.run("tail", LISTENER_TOKEN=None)
         assert done.code == 1
         assert "wants an API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
+
+    @pytest.mark.parametrize(
+        ("status", "location", "says"),
+        [
+            (302, "https://login.example/?next=canary", "answers 302: a redirect: write the URL that needs none"),
+            (401, None, "answers 401: something in front of the listener wants a login of its own"),
+        ],
+    )
+    async def test_a_login_in_front_of_the_listener_is_not_called_a_wrong_token(
+        self, stage: Stage, server: Any, status: int, location: str | None, says: str
+    ) -> None:
+        page = b"<!doctype html><title>Sign in, canary</title>"
+        headers = {"Content-Type": "text/html"} | ({"Location": location} if location else {})
+        server.on("GET /v1/jobs", server.reply(status, body=page, headers=headers))
+        done = await stage.run("tail", LISTENER_URL=server.url)
+        assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+        assert says in done.err
+        assert "API token" not in done.err
+        assert "canary" not in done.err
 
     async def test_nobody_there(self, stage: Stage) -> None:
         await stage.leave()

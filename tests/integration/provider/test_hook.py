@@ -123,6 +123,19 @@ async def test_the_connection_test_compares_airbyte_and_listener(stage: Any, lis
         assert "is another Airbyte: it does not have job 1 of this one" in words
 
 
+@pytest.mark.parametrize(("status", "says"), [(302, "a redirect"), (401, "wants a login of its own")])
+async def test_a_login_in_front_of_the_listener_is_told_from_its_refusal(
+    stage: Any, server: Any, status: int, says: str
+) -> None:
+    server.on("POST /v1/watches", server.reply(status, body=b"<html>Sign in", headers={"Location": "/login"}))
+    stage.connect_listener(server.url, "token-0123456789abcdef0123456789")
+    works, words = await check()
+    assert not works
+    assert f"answers {status}: " in words
+    assert says in words
+    assert "refuses the API token" not in words
+
+
 async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: Any) -> None:
     stage.connect_listener(listener.url, "wrong-token-0123456789abcdef0123")
     works, words = await check()
