@@ -59,6 +59,7 @@ def create_app(
     unready: Readiness,
     visitors: Visitors | None = None,
     *,
+    hopeless: Callable[[], bool] = bool,
     metrics_tokens: Tokens | None = None,
     most_requests: int = MOST_REQUESTS,
 ) -> ASGIApp:
@@ -67,12 +68,15 @@ def create_app(
     :param receiver: None where it has an address of its own.
     :param unready: asked by ``/readyz``.
     :param visitors: who was refused how often.
+    :param hopeless: asked by ``/healthz``: whether a restart is worth trying.
     :param metrics_tokens: what opens ``/metrics``; None: it is open.
     :param most_requests: see :data:`MOST_REQUESTS`.
     """
     visitors = visitors or Visitors()
 
     async def healthz(request: Request) -> Response:
+        if hopeless():
+            return JSONResponse({"status": "the store can't be written", "version": __version__}, status_code=503)
         return JSONResponse({"status": "ok", "version": __version__})
 
     async def readyz(request: Request) -> Response:

@@ -18,6 +18,7 @@
     │       └── ServerError        5xx
     ├── StoreError                 the event store can't do what was asked
     │   ├── StoreLocked            another process holds it
+    │   ├── StoreFull              it has no room, or no connection, left
     │   ├── LeaseLost              the lease to write with has passed to another
     │   └── CursorExpired          the cursor is of another log, or its events are no longer kept
     ├── FeedError                  a listener's feed did not give what was asked
@@ -126,6 +127,10 @@ class StoreError(AirbyteEventsError):
 
 class StoreLocked(StoreError):
     """Another process holds the store."""
+
+
+class StoreFull(StoreError):
+    """The store has no space, or the database no connection, left: it needs somebody to make room."""
 
 
 class LeaseLost(StoreError):

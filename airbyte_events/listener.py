@@ -196,6 +196,7 @@ async def assemble(
                 api_tokens,
                 unready,
                 visitors,
+                hopeless=lambda: health.hopeless,
                 metrics_tokens=metrics_tokens,
                 most_requests=most_requests,
             ),

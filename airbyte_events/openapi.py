@@ -263,9 +263,12 @@ _PATHS: dict[str, dict[str, Any]] = {
     "/healthz": {
         "get": {
             "operationId": "health",
-            "summary": "Whether the process runs",
+            "summary": "Whether the process runs, and need not be started anew",
             "security": [],
-            "responses": {"200": _json("It does.", "Health")},
+            "responses": {
+                "200": _json("It does.", "Health"),
+                "503": _json("The store could not be written for ten minutes, and not for want of space.", "Health"),
+            },
         }
     },
     "/readyz": {

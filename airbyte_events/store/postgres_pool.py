@@ -23,7 +23,7 @@ import psycopg
 from psycopg import conninfo, pq
 from psycopg.types.datetime import TimestamptzLoader
 
-from airbyte_events.errors import StoreError
+from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.postgres_url import PostgresURL
 
 if TYPE_CHECKING:
@@ -57,6 +57,9 @@ _DEFAULTS: dict[str, Any] = {
 
 _READ_ONLY = "25006"
 """SQLSTATE ``read_only_sql_transaction``: nothing was done."""
+
+_FULL = "53"
+"""Class of SQLSTATEs: no space, no memory, no connection left."""
 
 _ANOTHER_SERVER = (_READ_ONLY, "57P", "08")
 """SQLSTATEs, or how they begin, of a server that has become a standby, shuts down or has lost the connection: a new
@@ -112,7 +115,8 @@ def translated(url: PostgresURL) -> Iterator[None]:
         yield
     except psycopg.Error as exc:
         message = exc.diag.message_primary or next(iter(str(exc).splitlines()), "") or type(exc).__name__
-        raise StoreError(f"the store failed: {url.hide(message)}") from None
+        full = (exc.sqlstate or "").startswith(_FULL)
+        raise (StoreFull if full else StoreError)(f"the store failed: {url.hide(message)}") from None
     except UnicodeEncodeError:
         raise StoreError("the store failed: half a surrogate pair is no text") from None
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
-from airbyte_events.errors import StoreError
+from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.sqlite_lane import Lane, Operation
 from airbyte_events.store.sqlite_lock import lock
 from airbyte_events.store.sqlite_place import Place
@@ -174,7 +174,8 @@ class SQLiteFile:
 
 
 def _failure(exc: sqlite3.Error) -> StoreError:
-    failure = StoreError(f"the store failed: {exc}")
+    full = "is full" in str(exc)  # SQLITE_FULL; Python 3.10 does not tell its number
+    failure = (StoreFull if full else StoreError)(f"the store failed: {exc}")
     failure.__cause__ = exc
     return failure
 

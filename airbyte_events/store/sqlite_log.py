@@ -184,19 +184,20 @@ class Log:
 def prune(connection: sqlite3.Connection, before: datetime, keep: int) -> int:
     """A step of pruning: from the oldest event on, up to the first that stays, so that what is kept has no gap.
 
-    One that can't be read, or is of a time to come, goes with those before it.
+    One that can't be read, or is of a time to come, goes with the next that is old.
 
     :return: how many were removed, :data:`PRUNED_AT_ONCE` if there may be more.
     """
     beyond, latest = head(connection) - keep, utcnow() + TO_COME
-    removed, last = 0, 0
+    removed = last = 0
     rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
-    for row in rows:
-        if row[0] > beyond:
-            event = event_of(row, "")
-            if event is not None and before <= event.observed_at <= latest:
-                break
-        removed, last = removed + 1, row[0]
+    for seen, row in enumerate(rows, 1):
+        event = None if row[0] <= beyond else event_of(row, "")
+        if event is not None and before <= event.observed_at <= latest:
+            break
+        # Of others it is not known that they are old until one behind them is, or nothing else is to be seen.
+        if row[0] <= beyond or (event is not None and event.observed_at < before) or seen == PRUNED_AT_ONCE:
+            removed, last = seen, row[0]
     rows.close()
     connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
     return removed

@@ -18,7 +18,13 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+from airbyte_events.api import API
+from airbyte_events.app import create_app
+from airbyte_events.auth import Tokens
+from airbyte_events.bus import EventBus
+from airbyte_events.feed import Feed
 from airbyte_events.health import StoreHealth
+from airbyte_events.server import serving
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.sqlite import SQLiteStore
 from airbyte_events.webhook import MOST_AT_ONCE
@@ -203,6 +209,42 @@ async def test_read_only_is_found_out_and_heals(tmp_path: Path) -> None:
             while not health.writable:
                 await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("fault", "hopeless"), [("gone", True), ("read-only", True), ("full", False)])
+async def test_a_restart_is_asked_for_where_it_may_help(tmp_path: Path, fault: str, hopeless: bool) -> None:
+    """By the liveness probe, once the store could not be written for long; not where there is no space."""
+    path = tmp_path / "events.db"
+    async with SQLiteStore(path) as store, EventBus(store) as bus:
+        health = StoreHealth(store, every=0.01, again=0.01, hopeless=0.5)
+        tokens = Tokens([])
+        app = create_app(
+            API(Feed(bus, store, {}), {}), None, None, None, tokens, dict, hopeless=lambda: health.hopeless
+        )
+        async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
+            assert await health.check()
+            if fault == "gone":
+                path.rename(tmp_path / "aside")
+            elif fault == "read-only":
+                store._file._connection.execute("PRAGMA query_only = ON")
+            else:
+                store._file._connection.execute("PRAGMA max_page_count = 1")
+            health.doubt()
+            assert not await health.check()
+            assert (await http.get("/healthz")).status_code == 200
+            began = anyio.current_time()
+            while anyio.current_time() < began + 0.6:
+                assert not await health.check()
+            answer = await http.get("/healthz")
+            assert answer.status_code == (503 if hopeless else 200)
+            if fault == "gone":
+                (tmp_path / "aside").rename(path)
+            elif fault == "read-only":
+                store._file._connection.execute("PRAGMA query_only = OFF")
+            else:
+                store._file._connection.execute("PRAGMA max_page_count = 1000000")
+            assert await health.check()
+            assert (await http.get("/healthz")).json()["status"] == "ok"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
+
 import anyio
+import psycopg
 import pytest
 
 from airbyte_events.errors import LeaseLost
 from airbyte_events.events import Verdict
 from airbyte_events.store import EventStore, Lease
+from airbyte_events.store.postgres import PostgresStore
 
 from .conftest import event
 
@@ -124,3 +128,22 @@ async def test_others_are_told_when_it_is_given_back(store: EventStore) -> None:
             tasks.start_soon(wakeup.wait)
             await store.release(lease)
         assert await store.acquire("poll", "b", LONG) is not None
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("ends", ["'infinity'", "clock_timestamp() + interval '1 day'", "'-infinity'"])
+async def test_i4_one_that_ends_when_none_can_end_is_taken_over(postgres_url: str, ends: str) -> None:
+    """The server's clock was set back, or the row is damaged: whoever had it may be gone."""
+    schema = "leases_" + secrets.token_hex(8)
+    async with PostgresStore(f"{postgres_url}?schema={schema}") as store:
+        first = await taken(store, "poll", "a", 9)
+        with psycopg.connect(postgres_url) as connection:
+            connection.execute(f"UPDATE {schema}.leases SET expires_at = {ends}")
+        assert (await store.holders()).get("poll") in (None, "a")
+        second = await store.acquire("poll", "b", 9)
+        assert second is not None
+        assert second.fence > first.fence
+        with pytest.raises(LeaseLost):
+            await store.append([event(1)], lease=first)
+        # One that is as long as it should be stays with its holder.
+        assert await store.acquire("poll", "c", 9) is None
