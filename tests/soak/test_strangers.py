@@ -56,7 +56,7 @@ class Served:
 
     async def _one(self, what: str, method: str, url: str, body: bytes) -> None:
         began = time.perf_counter()
-        async with httpx.AsyncClient(trust_env=False, timeout=20) as http:
+        async with httpx.AsyncClient(trust_env=False, verify=False, timeout=20) as http:
             try:
                 status: int | str = (await http.request(method, url, content=body)).status_code
             except httpx.HTTPError as exc:
@@ -97,6 +97,47 @@ async def test_readers_that_never_read_lock_nobody_out(
         assert not served.refused(), str(served)
         assert max(served.slowest.values()) < 5, str(served)
         assert most < 400 * 2**20, memory
+
+
+@pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
+async def test_whoever_reads_the_metrics_holds_up_no_webhook(
+    kind: str, tmp_path: Path, soak: bool, report: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
+    """Over and over, and all other pages that anybody may ask for, while many jobs are watched of an Airbyte that gives
+    no answer."""
+    clients, watched, seconds = (32, 50_000, 8.0) if soak else (32, 5_000, 2.0)
+    settings = {"STORE": request.getfixturevalue("postgres").url()} if kind == "PostgreSQL" else {}
+    served = Served()
+    answers: Counter[str] = Counter()
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    async with Listener(tmp_path, nowhere, port=None, **settings) as listener:
+        async with StoreLocation.parse(listener.store).store() as store:
+            for start in range(1, watched, 10_000):
+                await store.watch([JobRef("default", start + number) for number in range(min(10_000, watched))], 3600)
+        listener.start()
+        await listener.ready()
+
+        async def read(number: int) -> None:
+            pages = ("/metrics", "/metrics", "/metrics", "/openapi.json", "/readyz", "/", "/static/main.js")
+            async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False, timeout=60) as http:
+                while True:
+                    path = pages[number % len(pages)]
+                    answers[f"{path} {(await http.get(path)).status_code}"] += 1
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(clients):
+                tasks.start_soon(read, number)
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                await served.ask(listener, listener.webhooks)
+            tasks.cancel_scope.cancel()
+    told = ", ".join(f"{count:,} × {what}" for what, count in sorted(answers.items()))
+    report(
+        f"pages for anybody, {kind}", rounds=1, more=f"{clients} clients, {watched:,} jobs watched: {told}; {served}"
+    )
+    assert not served.refused(), str(served)
+    assert all(what.endswith(" 200") for what in answers), told
+    assert max(served.slowest.values()) < 5, str(served)
 
 
 async def test_i6_readers_that_resume_and_do_not_read_take_little_memory(
