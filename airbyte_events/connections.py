@@ -47,9 +47,9 @@ BUFFERED_BYTES = 16 * 1024
 READ_BYTES = 64 * 1024
 """What is read at once of a connection; asyncio's own 256 KiB are much for thousands of them."""
 
-TURNS_AT_ONCE = 20
-"""Requests that are begun in one round of the event loop, and as many urgent ones. A crowd that asks at once would else
-make a round of seconds, and a webhook takes several rounds to be stored."""
+TURNS_AT_ONCE = (20, 250)
+"""Requests that are begun in one round of the event loop, and urgent ones. A crowd that asks at once would else make a
+round of seconds, and a webhook takes several rounds to be stored; but those that come together are stored together."""
 
 DRAIN_SECONDS = 2.0
 """The same two when the server ends."""
@@ -132,8 +132,8 @@ class Bounds:
         await turn
 
     def _next_turns(self, loop: asyncio.AbstractEventLoop) -> None:
-        for turns in self._turns:
-            for _ in range(min(TURNS_AT_ONCE, len(turns))):
+        for most, turns in zip(TURNS_AT_ONCE, self._turns, strict=True):
+            for _ in range(min(most, len(turns))):
                 if not (turn := turns.popleft()).done():
                     turn.set_result(None)
         if any(self._turns):
