@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airbyte_events import wire
@@ -48,6 +48,19 @@ class JobPage:
 
     jobs: tuple[Job, ...]
     served_at: datetime | None = None
+
+    def ahead(self, asked: datetime, answered: datetime) -> timedelta:
+        """Return how far Airbyte's clock is ahead, at least: it was read at some moment of the request, however slow.
+
+        :param asked: when the request was sent, by our clock.
+        :param answered: when the response was here.
+        :return: negative where it is behind, zero where it does not say.
+        """
+        if self.served_at is None:
+            return timedelta(0)
+        # Whole seconds, cut off.
+        least, most = self.served_at - answered, self.served_at + timedelta(seconds=1) - asked
+        return max(least, min(most, timedelta(0)))
 
 
 def parse_job(value: object) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import httpx
 
@@ -260,7 +260,7 @@ async def _lists_jobs(airbyte: AirbyteClient, part: str, *, known: bool) -> Asyn
     yield ok(part, "lists jobs")
     if page.served_at is None:
         return
-    ahead = ahead_by(page.served_at, asked, utcnow())
+    ahead = page.ahead(asked, utcnow())
     if abs(ahead) > OVERLAP:
         yield warning(
             part,
@@ -270,15 +270,6 @@ async def _lists_jobs(airbyte: AirbyteClient, part: str, *, known: bool) -> Asyn
         )
     else:
         yield ok(part, "its clock agrees with this machine's")
-
-
-def ahead_by(served_at: datetime, asked: datetime, answered: datetime) -> timedelta:
-    """Return how far Airbyte's clock is ahead, at least: it was read at some moment of the request, however slow.
-
-    :param served_at: the ``Date`` header: whole seconds, cut off.
-    """
-    least, most = served_at - answered, served_at + timedelta(seconds=1) - asked
-    return max(least, min(most, timedelta(0)))
 
 
 def _sheds_load(part: str, exc: RateLimited) -> Finding:

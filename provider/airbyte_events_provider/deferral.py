@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -9,6 +10,8 @@ import anyio
 from airflow.providers.common.compat.sdk import conf
 
 from airbyte_events_provider.connections import SECTION
+
+logger = logging.getLogger(__name__)
 
 LOOP_SECONDS = 5.0
 """What the end of a worker and two of a scheduler's loops take, on a machine that is not overloaded."""
@@ -49,4 +52,7 @@ class Deferral:
 
     async def over(self) -> None:
         """Return when a task that continues in a worker may be queued again."""
-        await anyio.sleep_until(self._until)
+        left = self._until - anyio.current_time()
+        if left > 0:
+            logger.info("the task continues in %.1f s: Airflow has to notice first that it was deferred", left)
+            await anyio.sleep(left)

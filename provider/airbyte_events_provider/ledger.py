@@ -149,14 +149,17 @@ class Ledger:
         """When Airflow prepared this try: with the DAG run, when the try before failed, or when a person cleared it."""
         return prepared_at(self._ti)
 
-    def cleared_away(self, ended_at: datetime | None) -> bool:
+    def cleared_away(self, ended_at: datetime | None, ahead: timedelta) -> bool:
         """Whether a job that was cancelled then was so because its task was cleared, and not by a person in Airbyte.
 
         Airflow prepares the next try as soon as a task is cleared, and the try before ends, and cancels its job, right
         after that.
+
+        :param ended_at: by Airbyte's clock.
+        :param ahead: how far that is ahead of ours.
         """
         prepared = self.prepared_at
-        return prepared is not None and ended_at is not None and -_CLOCKS < ended_at - prepared < _SOON
+        return prepared is not None and ended_at is not None and -_CLOCKS < ended_at - ahead - prepared < _SOON
 
 
 class TriggerLedger:

@@ -94,7 +94,7 @@ def resume(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Submission |
         job.status is JobStatus.CANCELLED
         and entry.owned
         and not wanted.retry_cancelled
-        and not ledger.cleared_away(job.updated_at)
+        and not ledger.cleared_away(job.updated_at, hook.clock_ahead())
     ):
         raise AirflowFailException(
             f"Airbyte job {job.job_id} of connection {wanted.connection_id}, which an earlier try of this task "

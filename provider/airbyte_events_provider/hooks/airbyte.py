@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.errors import AirbyteEventsError, SettingsError
-from airbyte_events.events import JobEvent
+from airbyte_events.events import JobEvent, utcnow
 from airbyte_events.submission import (
     LOOKS,
     How,
@@ -213,6 +214,23 @@ class AirbyteHook(BaseHook):
     def find_active(self, connection_id: str) -> Job | None:
         """Return the connection's active job, if there is one; raises as :meth:`take_snapshot` does."""
         return self.take_snapshot(connection_id, "sync").active
+
+    def clock_ahead(self) -> timedelta:
+        """How far Airbyte's clock is ahead of this machine's; zero if Airbyte does not say.
+
+        The time that its response takes is no difference of clocks.
+        """
+
+        async def look(airbyte: AirbyteClient) -> timedelta:
+            asked = utcnow()
+            page = await airbyte.list_jobs(limit=1, once=True)
+            return page.ahead(asked, utcnow())
+
+        try:
+            return self._call(look)
+        except AirflowException as exc:
+            self.log.warning("Airbyte's clock is taken for this machine's: %s", exc)
+            return timedelta(0)
 
     def list_connections(self) -> list[dict[str, Any]]:
         """All Airbyte connections that the client sees, in the API's own fields: ``connectionId``, ``name``, ….

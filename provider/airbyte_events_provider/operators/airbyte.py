@@ -418,7 +418,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if (
             entry is not None
             and entry.adopted
-            and ledger.cleared_away(parse_time((told["job"] or {}).get("finished_at")))
+            and ledger.cleared_away(parse_time((told["job"] or {}).get("finished_at")), self.hook.clock_ahead())
         ):
             self.log.info("Airbyte job %s was cancelled because the task was cleared: starting another", job_id)
             return self._run(context, began, resuming=False)

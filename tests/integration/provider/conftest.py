@@ -68,6 +68,9 @@ class TaskStates:
                 raise ConnectionError("the supervisor is away")
             self.xcoms[message.key] = message.value
             return None
+        if not isinstance(message, comms.GetTaskStates):
+            # A secret to mask: before Airflow 3.1 (3.0.6) those take this way, too.
+            return None
         self.asked += 1
         if self.state == "unknown":
             raise ConnectionError("the supervisor is away")

@@ -6,6 +6,8 @@ import contextlib
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import anyio.to_thread
@@ -307,3 +309,17 @@ async def test_the_execution_timeout_of_a_worker_cancels_a_job_whose_start_it_cu
     )
     assert process.stdout.decode().splitlines()[-1] == "timed out"
     assert stage.sim.world.jobs[1].status == "cancelled"
+
+
+@pytest.mark.parametrize("hours", [-3, 0, 3])
+async def test_how_far_airbytes_clock_is_ahead(stage: Any, server: Any, hours: int) -> None:
+    date = format_datetime(datetime.now(timezone.utc) + timedelta(hours=hours), usegmt=True)
+    server.on("GET /api/public/v1/jobs", server.reply(200, {"data": []}, {"Date": date}))
+    stage.connect("other", conn_type="airbyte", host=server.url)
+    ahead = await anyio.to_thread.run_sync(AirbyteHook("other").clock_ahead)
+    assert abs(ahead - timedelta(hours=hours)) < timedelta(seconds=2)
+
+
+async def test_the_time_that_an_answer_takes_is_no_difference_of_clocks(stage: Any) -> None:
+    stage.sim.add_fault(Fault(kind="slow", delay=4, route="GET /jobs"))
+    assert await anyio.to_thread.run_sync(AirbyteHook().clock_ahead) == timedelta(0)

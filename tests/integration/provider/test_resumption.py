@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airbyte_events.events import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events.simulator.scripts import Phase
-from airbyte_events_provider.ledger import KEY
+from airbyte_events_provider.ledger import KEY, Ledger
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 
 pytestmark = pytest.mark.anyio
@@ -277,6 +277,15 @@ async def test_a_clearing_that_can_not_cancel_yet_is_no_persons_decision_either(
     assert third.trigger.job_id == 2
     stage.end(stage.sim.world.jobs[2])
     assert await task.fire(third) == 2
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=-3), timedelta(0), timedelta(hours=3)])
+def test_a_clearing_is_known_by_its_time_whatever_airbytes_clock_says(ahead: timedelta) -> None:
+    cleared_at = time.time()
+    ledger = Ledger({"ti": TaskInstance(2, 2, id=uuid7())})  # type: ignore[typeddict-item]
+    for seconds, expected in ((1, True), (-60, False), (120, False)):
+        ended_at = datetime.fromtimestamp(cleared_at + seconds, timezone.utc) + ahead
+        assert ledger.cleared_away(ended_at, ahead) is expected
 
 
 async def test_a_refused_start_leaves_nothing_to_be_found_by_the_retry(task: Task, stage: Any) -> None:

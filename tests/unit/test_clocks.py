@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airbyte_events.commands.airbyte_checks import ahead_by
+from airbyte_events.airbyte import JobPage
 
 ASKED = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 HOUR = 3600.0
@@ -28,4 +28,8 @@ HOUR = 3600.0
 )
 def test_the_length_of_a_request_is_no_difference_of_clocks(stamped: float, took: float, ahead: float) -> None:
     served_at, answered = ASKED + timedelta(seconds=stamped), ASKED + timedelta(seconds=took)
-    assert ahead_by(served_at, ASKED, answered) == timedelta(seconds=ahead)
+    assert JobPage(jobs=(), served_at=served_at).ahead(ASKED, answered) == timedelta(seconds=ahead)
+
+
+def test_an_airbyte_that_does_not_say_the_time_has_ours() -> None:
+    assert JobPage(jobs=()).ahead(ASKED, ASKED) == timedelta(0)
