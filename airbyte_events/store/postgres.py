@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
 
 _OPEN_SECONDS = 30.0
 """To make or migrate the schema, which may wait for another process that does."""
@@ -319,6 +322,7 @@ class PostgresStore(EventStore):
             # It can't tell what another one has written since.
             raise psycopg.errors.ReadOnlySqlTransaction("the server is read-only")
         if state.epoch != self.epoch:
+            logger.warning("the log has another epoch than before: clients read the states again")
             self._take_up(state)
             self._wakeups.wake()
         self._log.see(Tail(state.head, state.head_mark))
