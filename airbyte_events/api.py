@@ -15,7 +15,7 @@ from starlette.routing import Route
 from airbyte_events import wire
 from airbyte_events.confirmation import PRECISION, Received, ranked
 from airbyte_events.errors import AirbyteError, StoreError
-from airbyte_events.events import JobEvent, JobRef, format_time, utcnow
+from airbyte_events.events import Identity, JobEvent, JobRef, format_time, parse_time, utcnow
 from airbyte_events.feed import Feed
 from airbyte_events.query import FILTERS, QueryError, event_filter, page, refuse_others, whole_id, whole_number
 from airbyte_events.settings.sources import INSTANCE_NAME
@@ -70,9 +70,9 @@ class API:
         failures: list[StoreError] = []
 
         async def watch_instance(name: str) -> None:
-            job_ids = [ref.job_id for ref in refs if ref.instance == name]
+            jobs = {ref.job_id: identity for ref, identity in refs.items() if ref.instance == name}
             try:
-                found = await self._sources[name].watch(job_ids)
+                found = await self._sources[name].watch(jobs)
             except StoreError as exc:
                 failures.append(exc)
                 return
@@ -80,7 +80,7 @@ class API:
                 # They are watched: polling finds them when Airbyte is back.
                 about = {"instance": name}
                 logger.warning(
-                    "%d jobs of %s are watched, their states not known yet: %s", len(job_ids), name, exc, extra=about
+                    "%d jobs of %s are watched, their states not known yet: %s", len(jobs), name, exc, extra=about
                 )
                 return
             states.update({JobRef(name, job_id): state for job_id, state in found.items()})
@@ -98,20 +98,20 @@ class API:
             }
         )
 
-    def _refs(self, body: dict[str, Any]) -> set[JobRef]:
+    def _refs(self, body: dict[str, Any]) -> dict[JobRef, Identity]:
         jobs = body.get("jobs")
         if not isinstance(jobs, list):
             raise QueryError('give {"jobs": [{"instance": "default", "job_id": 17}]}')
         if len(jobs) > MAX_WATCHES:
             raise QueryError(f"jobs: at most {MAX_WATCHES} a call, not {len(jobs)}")
-        refs = set()
+        refs: dict[JobRef, Identity] = {}
         for job in jobs:
             instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
             if type(job_id) is not int or not 0 < job_id < 2**63:
                 raise QueryError("jobs: each has a job_id, a whole number above 0")
             if not isinstance(instance, str) or instance not in self._sources:
                 raise QueryError(f"jobs: the instances here are {', '.join(sorted(self._sources))}")
-            refs.add(JobRef(instance, job_id))
+            refs[JobRef(instance, job_id)] = _identity(job)
         return refs
 
     async def jobs(self, request: Request) -> Response:
@@ -247,6 +247,13 @@ class API:
             "due_at": format_time(delivery.due_at),
             "fault": delivery.fault,
         }
+
+
+def _identity(job: dict[str, Any]) -> Identity:
+    try:
+        return Identity(wire.text(job.get("connection_id")), parse_time(job.get("started_at")))
+    except ValueError:
+        raise QueryError("jobs: connection_id is text, and started_at an RFC 3339 time, where they are given") from None
 
 
 def _delivery_state(request: Request) -> DeliveryState | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import httpx
 
 from airbyte_events import answers, sse, wire
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
-from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, Identity, JobEvent, JobRef, format_time
 
 HELLO_SECONDS = 10.0
 """A stream that says nothing for so long after it was opened is held back by something on the way."""
@@ -161,13 +161,15 @@ class FeedClient:
         finally:
             await _abandon(chunks)
 
-    async def watch(self, refs: Collection[JobRef]) -> WatchAnswer:
-        """Have the listener watch these jobs, at most 1,000, and tell their states.
+    async def watch(self, refs: Collection[JobRef] | Mapping[JobRef, Identity]) -> WatchAnswer:
+        """Have the listener watch these jobs, at most 1,000, and return their states.
 
+        :param refs: which jobs; where it is known what tells each from others of its number, with that.
         :raises FeedUnreachable: if there is no answer.
         :raises FeedRefused: if the listener refuses.
         """
-        body = {"jobs": [{"instance": ref.instance, "job_id": ref.job_id} for ref in refs]}
+        identities = refs if isinstance(refs, Mapping) else dict.fromkeys(refs, Identity())
+        body = {"jobs": [_wanted(ref, identity) for ref, identity in identities.items()]}
         headers = {**self._headers, **answers.UNPACKED, "Accept": "application/json"}
         with self._translated(self._answer):
             async with self._http.stream(
@@ -227,6 +229,15 @@ def elsewhere(status: int, said: str | None) -> str | None:
     if status == 401 and said is None:
         return "something in front of the listener wants a login of its own: let the listener's paths pass without it"
     return None
+
+
+def _wanted(ref: JobRef, identity: Identity) -> dict[str, str | int]:
+    told = {"connection_id": identity.connection_id, "started_at": format_time(identity.started_at)}
+    return {
+        "instance": ref.instance,
+        "job_id": ref.job_id,
+        **{name: value for name, value in told.items() if value is not None},
+    }
 
 
 def query(wanted: EventFilter) -> list[tuple[str, str]]:

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 from airbyte_events.airbyte import Job
 from airbyte_events.events import (
     PUSHED_JOB_TYPES,
+    Identity,
     JobEvent,
     JobRef,
     JobStatus,
     Origin,
     annotate,
-    is_job,
     same_job,
     utcnow,
 )
@@ -75,7 +75,7 @@ def may_be_of(event: JobEvent, told: Notification, received_at: datetime) -> boo
 
     :param received_at: when it came, by the listener's clock.
     """
-    if told.expected_status is not event.status or not is_job(event, connection_id=told.connection_id, started_at=None):
+    if told.expected_status is not event.status or not Identity(told.connection_id).fits(event):
         return False
     moments = [moment for moment in (event.started_at, event.finished_at) if moment is not None]
     return not moments or received_at >= max(moments) - _CLOCKS or _near(told.finished_at, event.finished_at)

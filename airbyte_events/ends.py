@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -66,6 +66,20 @@ def ended_before(event: JobEvent, moment: datetime) -> bool:
     return event.finished_at + _SECOND <= moment if cut else event.finished_at < moment
 
 
+class Told(NamedTuple):
+    """A job whose end was told: numbers are given again once Airbyte's database was restored or made anew.
+
+    :param started: when it was created, in whole seconds since the epoch; None is unknown.
+    """
+
+    job_id: int
+    started: int | None
+
+    @classmethod
+    def of(cls, event: JobEvent) -> Told:
+        return cls(event.ref.job_id, None if event.started_at is None else int(event.started_at.timestamp()))
+
+
 @dataclass(slots=True, kw_only=True)
 class Place:
     """Up to where somebody was told of ends. Times are Airbyte's.
@@ -77,15 +91,18 @@ class Place:
 
     since: datetime | None = None
     floor: datetime | None = None
-    told: dict[int, datetime | None] = field(default_factory=dict)
+    told: dict[Told, datetime | None] = field(default_factory=dict)
 
     def knows(self, event: JobEvent) -> bool:
-        """Whether the end was told, or lies too far back."""
-        return event.ref.job_id in self.told or (self.floor is not None and ended_before(event, self.floor))
+        """Return whether the end was told, or lies too far back."""
+        if self.floor is not None and ended_before(event, self.floor):
+            return True
+        # A place that an older version kept does not say when its jobs were created.
+        return Told.of(event) in self.told or Told(event.ref.job_id, None) in self.told
 
-    def tell(self, job_id: int) -> None:
+    def tell(self, event: JobEvent) -> None:
         """The end of this job was told."""
-        self.told[job_id] = None
+        self.told[Told.of(event)] = None
         if len(self.told) > MOST_TOLD:
             del self.told[next(iter(self.told))]
 
@@ -94,31 +111,36 @@ class Place:
         if self.since is not None and moment <= self.since:
             return
         self.since = moment
-        self.floor = max(each for each in (self.floor, floor, moment - KEPT, EARLIEST) if each is not None)
-        self.told = {
-            job_id: seen or moment for job_id, seen in self.told.items() if seen is None or seen > moment - KEPT
-        }
+        self.floor = max(each for each in (self.floor, floor, moment - KEPT) if each is not None)
+        self.told = {told: seen or moment for told, seen in self.told.items() if seen is None or seen > moment - KEPT}
 
     def copy(self) -> Place:
         return replace(self, told=dict(self.told))
 
     def data(self) -> dict[str, Any]:
-        """The place as plain JSON values."""
-        return {"since": format_time(self.since), "floor": format_time(self.floor), "told": list(self.told)}
+        """Return the place as plain JSON values, which older versions can read, too."""
+        return {
+            "since": format_time(self.since),
+            "floor": format_time(self.floor),
+            "told": [each.job_id for each in self.told],
+            "started": [each.started for each in self.told],
+        }
 
     @classmethod
     def from_data(cls, data: object) -> Place:
-        """The place that :meth:`data` wrote.
+        """Return the place that :meth:`data` wrote, in this version or an older one.
 
         :raises ValueError: if the object is no place's.
         """
         if not isinstance(data, dict) or not isinstance(data.get("told"), list):
             raise ValueError("not a place")
-        if not all(type(job_id) is int for job_id in data["told"]):
+        job_ids, started = data["told"], data.get("started")
+        if not isinstance(started, list) or len(started) != len(job_ids):
+            started = [None] * len(job_ids)
+        if not all(isinstance(job_id, int) for job_id in job_ids):
             raise ValueError("not a place: a job id that is no number")
-        return cls(
-            since=parse_time(data.get("since")), floor=parse_time(data.get("floor")), told=dict.fromkeys(data["told"])
-        )
+        told = [Told(job_id, at if isinstance(at, int) else None) for job_id, at in zip(job_ids, started, strict=True)]
+        return cls(since=parse_time(data.get("since")), floor=parse_time(data.get("floor")), told=dict.fromkeys(told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +193,7 @@ class Ends:
             # Not told: the look that is due will find it.
             self.miss()
             return
-        self.place.tell(event.ref.job_id)
+        self.place.tell(event)
         self._hold(event)
 
     def complete(self, moment: datetime) -> None:

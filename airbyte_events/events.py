@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 
 class JobStatus(str, Enum):
@@ -384,19 +384,41 @@ LATE = timedelta(seconds=60)
 """How long after a job was read an answer that was under way by then may still arrive."""
 
 
-def same_job(one: JobEvent, other: JobEvent) -> bool:
-    """Return whether two states of one number are the same job's, by its connection and when it was created.
+class _Identified(Protocol):
+    """A job's state, as an event or as the API returned it."""
 
-    Airbyte's database gives a number again once it has been restored or made anew. What is unknown of either decides
-    nothing.
+    @property
+    def connection_id(self) -> str | None: ...
+
+    @property
+    def started_at(self) -> datetime | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells a job from another one that had its number before, or has it in another Airbyte. None is unknown.
+
+    Airbyte's database gives a number again once it has been restored or made anew.
+
+    :param connection_id: the Airbyte connection (UUID, in any case).
+    :param started_at: when the job was created.
     """
-    return is_job(one, connection_id=other.connection_id, started_at=other.started_at)
+
+    connection_id: str | None = None
+    started_at: datetime | None = None
+
+    def fits(self, state: _Identified) -> bool:
+        """Return whether the state of a job of that number can be this job's; what is unknown decides nothing."""
+        ids = {each.lower() for each in (state.connection_id, self.connection_id) if each is not None}
+        return len(ids) < 2 and not _differ(state.started_at, self.started_at)
 
 
-def is_job(state: JobEvent, *, connection_id: str | None, started_at: datetime | None) -> bool:
-    """Return whether a state is that of the job of this connection that was created then; None is unknown."""
-    ids = {each.lower() for each in (state.connection_id, connection_id) if each is not None}
-    return len(ids) < 2 and not _differ(state.started_at, started_at)
+ANY_JOB = Identity()
+
+
+def same_job(one: JobEvent, other: JobEvent) -> bool:
+    """Return whether two states of one number can be the same job's."""
+    return Identity(one.connection_id, one.started_at).fits(other)
 
 
 def _differ(one: datetime | None, other: datetime | None) -> bool:
@@ -425,11 +447,11 @@ def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
 def _is_late(known: JobEvent, observed: JobEvent) -> bool:
     """Whether an observation of another job was read before the known one, and only arrives after it.
 
-    Numbers are given again to jobs that are created later. An earlier one is the answer of now only after a while: when
-    an older copy of Airbyte has taken the place.
+    A number is given again to a job that is created later. An earlier one of the connection is Airbyte's answer of now
+    only after a while: when an older copy of Airbyte has taken the place.
     """
     after = observed.observed_at - known.observed_at
-    if known.started_at is None or observed.started_at is None or not _differ(known.started_at, observed.started_at):
+    if not Identity(known.connection_id).fits(observed) or known.started_at is None or observed.started_at is None:
         return after < timedelta(0)
     return observed.started_at < known.started_at and after <= LATE
 

@@ -11,17 +11,18 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
-from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.backlog import Backlog
 from airbyte_events.bus import EventBus
 from airbyte_events.client import FeedClient, FeedFrame, WatchAnswer
+from airbyte_events.confirmation import event_of
 from airbyte_events.ends import Ends, Place, Wanted
 from airbyte_events.errors import (
     AirbyteError,
@@ -32,10 +33,10 @@ from airbyte_events.errors import (
     UnknownJob,
     WaitTimeout,
 )
-from airbyte_events.events import EventFilter, JobEvent, JobRef
+from airbyte_events.events import EventFilter, Identity, JobEvent, JobRef, format_time, same_job, utcnow
 from airbyte_events.followers import FollowedStore, Followers
-from airbyte_events.following import Following
-from airbyte_events.monitor import TOGETHER, Monitor
+from airbyte_events.following import AWAY_SECONDS, Following
+from airbyte_events.monitor import BURST, LOOKBACK, TOGETHER, Monitor
 from airbyte_events.pauses import pause
 from airbyte_events.polling import Poller, Ticks
 from airbyte_events.reasons import Reasons, lacks_reason
@@ -63,10 +64,30 @@ _LAST_LOOK_SECONDS = 30.0
 class _Waiter:
     """Somebody who waits for a job.
 
+    :param identity: what is known of the job; Airbyte's own word adds to it.
+    :param began: when the wait did.
+    :param asked: whether Airbyte itself has reported the job since.
     :param scope: what ends the wait.
     """
 
+    identity: Identity
+    began: datetime = field(default_factory=utcnow)
+    asked: bool = False
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def learn(self, state: JobEvent) -> None:
+        """Airbyte itself has reported the job."""
+        self.asked = True
+        self.identity = Identity(
+            self.identity.connection_id or state.connection_id, self.identity.started_at or state.started_at
+        )
+
+    def takes(self, state: JobEvent) -> bool:
+        """Return whether this is the end of the job, and not of one that had its number before."""
+        if not state.terminal or not self.identity.fits(state):
+            return False
+        known = None not in (self.identity.started_at, state.started_at)
+        return known or self.asked or state.observed_at >= self.began
 
 
 class Hub:
@@ -78,6 +99,7 @@ class Hub:
     :param ticks: how often to poll while there is no feed.
     :param grace: seconds that the feed may be down before polling takes over.
     :param recheck: see :data:`RECHECK_SECONDS`.
+    :param away: seconds, see :data:`~airbyte_events.following.AWAY_SECONDS`.
     """
 
     def __init__(
@@ -89,6 +111,7 @@ class Hub:
         ticks: Ticks | None = None,
         grace: float = GRACE_SECONDS,
         recheck: float = RECHECK_SECONDS,
+        away: float = AWAY_SECONDS,
     ) -> None:
         self.instance = instance
         self._feed = feed
@@ -100,11 +123,15 @@ class Hub:
         self._monitor = Monitor(instance, airbyte, self._store)
         self._poller = Poller(self._monitor, ticks)
         self._backlog = Backlog(self._monitor, self._followers, self._learn_more)
-        self._trust = Trust(self._monitor, self._monitor.absorb, self._leave_feed)
-        self._following = None if feed is None else Following(feed, instance, self._take)
+        self._trust = Trust(self._monitor, self._told, self._monitor.absorb, self._refute)
+        self._following = None if feed is None else Following(feed, instance, self._take, away)
         self._reasons = None if feed is None else Reasons(feed, self._store)
         self._waiting: dict[int, set[_Waiter]] = {}
         self._leaving = anyio.Lock()
+        # Jobs that the listener can't report, and those of which what is known may be another job's: Airbyte is asked.
+        self._alone: set[int] = set()
+        self._doubted: set[int] = set()
+        self._lonely = anyio.Event()
         self._asked: dict[int, anyio.Event] = {}
         self._question = anyio.Event()
         self._gap = anyio.Event()
@@ -113,7 +140,7 @@ class Hub:
     async def __aenter__(self) -> Self:
         await self._bus.__aenter__()
         self._tasks = await anyio.create_task_group().__aenter__()
-        sources = [self._ask, self._recheck, self._backlog.run]
+        sources = [self._ask, self._recheck, self._follow_alone, self._backlog.run]
         if self._following is None or self._reasons is None:
             sources += [self._poller.run]
         else:
@@ -162,32 +189,45 @@ class Hub:
     def _left(self) -> bool:
         return self._following is not None and self._following.left
 
-    async def wait(self, job_id: int, *, connection_id: str | None = None, until: float | None = None) -> JobEvent:
+    async def wait(
+        self,
+        job_id: int,
+        *,
+        connection_id: str | None = None,
+        started_at: datetime | None = None,
+        until: float | None = None,
+    ) -> JobEvent:
         """Wait for a job's end.
 
         Joins the stream, then asks for the job's state, then waits: no end falls between. A failure that was found
         before the listener had told why waits a moment for that.
 
+        Numbers are given again once Airbyte's database was restored or made anew. Whoever does not know the rest gets
+        the end of the job that has the number: Airbyte is asked for it, where an end is known from before the wait.
+
         :param job_id: which job.
-        :param connection_id: the Airbyte connection that it is known to be of; a job of that number in another Airbyte
-            is not taken for it.
+        :param connection_id: the Airbyte connection that it is known to be of.
+        :param started_at: when it is known to have been created.
         :param until: when to give up, in seconds since the epoch. The job's status is asked for once more before.
         :return: the job's terminal event.
-        :raises UnknownJob: if Airbyte has no such job.
+        :raises UnknownJob: if Airbyte has no such job, or another one of that number.
         :raises WaitTimeout: if the job has not ended by then.
         :raises HubClosed: if the hub ends before.
         """
         deadline = math.inf if until is None else anyio.current_time() + until - time.time()
-        waiter = _Waiter()
+        looks = 0
+        waiter = _Waiter(Identity(connection_id, started_at))
         self._waiting.setdefault(job_id, set()).add(waiter)
-        if connection_id is not None:
-            self._trust.expected[job_id] = connection_id.lower()
         try:
             event: JobEvent | None = None
             while event is None:
                 with anyio.CancelScope(deadline=deadline) as waiter.scope:
-                    event = await self._end_of(job_id)
-                event = event or await self._last_look(job_id, deadline)
+                    if looks:
+                        # Airbyte says one thing and then another: not in a circle as fast as it goes.
+                        await anyio.sleep(pause(looks - 1, first=0.5, least=0))
+                    event = await self._end_of(job_id, waiter)
+                event = event or await self._last_look(job_id, waiter, deadline)
+                looks += 1
             event = await self.explain(event)
             # One in each turn of the event loop: what hundreds do that are told at once would hold it up.
             async with self._leaving:
@@ -201,7 +241,8 @@ class Hub:
         self._waiting[job_id].remove(waiter)
         if not self._waiting[job_id]:
             del self._waiting[job_id]
-            self._trust.expected.pop(job_id, None)
+            self._alone.discard(job_id)
+            self._doubted.discard(job_id)
             self._monitor.watches.forget(job_id)
 
     @contextlib.contextmanager
@@ -223,42 +264,73 @@ class Hub:
             return event
         return await self._reasons.explain(event)
 
-    async def _end_of(self, job_id: int) -> JobEvent:
+    async def _end_of(self, job_id: int, waiter: _Waiter) -> JobEvent:
         wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
         while True:
             with contextlib.suppress(CursorExpired), self._bus.subscribe(wanted=wanted) as events:
-                event = await self._state(job_id) or (await events.receive(1))[0]
-                if not self._is_foreign(event):
-                    return event
-                self._distrust(event)
+                while (event := await self._state(job_id, waiter)) is None:
+                    event = (await events.receive(1))[0]
+                    if waiter.takes(event):
+                        return event
+                    # Which job's end it is is not known: Airbyte is asked.
+                    self._ask_alone(doubted=[job_id])
+                return event
 
-    async def _last_look(self, job_id: int, deadline: float) -> JobEvent | None:
+    async def _last_look(self, job_id: int, waiter: _Waiter, deadline: float) -> JobEvent | None:
         """Ask Airbyte itself, when the time is up or the job is said to be unknown; None if that was too early."""
-        reason = f"Airbyte did not tell the status of job {job_id} in time"
+        reason = f"Airbyte did not report the status of job {job_id} in time"
         cause: AirbyteError | None = None
         try:
             with anyio.move_on_after(_LAST_LOOK_SECONDS):
-                job = (await self._monitor.read([job_id]))[job_id]
-                if job is None:
+                job = (await self._monitor.read([job_id]))[job_id] or await self._listed(job_id, waiter)
+                if job is not None:
+                    self._told_by_airbyte(waiter, event_of(self.instance, job))
+                    reason = f"job {job_id} is {job.status.value}"
+                elif (state := await self._known(job_id)) is None or not waiter.takes(state):
                     raise UnknownJob(f"Airbyte at {self._monitor.airbyte.url} knows no job {job_id}")
-                reason = f"job {job_id} is {job.status.value}"
         except AirbyteError as exc:
             reason, cause = f"job {job_id} had not ended when last heard of, and Airbyte gives no answer: {exc}", exc
         state = await self._known(job_id)
-        if state is not None and state.terminal and not self._is_foreign(state):
+        if state is not None and waiter.takes(state):
             return state
         if anyio.current_time() < deadline:
             # A job that was created just now may not be known everywhere in Airbyte yet.
             return None
         raise WaitTimeout(reason) from cause
 
-    async def _state(self, job_id: int) -> JobEvent | None:
+    async def _listed(self, job_id: int, waiter: _Waiter) -> Job | None:
+        """Return a job that Airbyte says it does not know, if it lists it: some releases deny jobs that are there."""
+        state = await self._known(job_id)
+        connection_id = waiter.identity.connection_id or (state.connection_id if state is not None else None)
+        started_at = waiter.identity.started_at or (state.started_at if state is not None else None)
+        if connection_id is None:
+            return None
+        since = (started_at or waiter.began) - LOOKBACK
+        async for page in self._monitor.airbyte.find_jobs(connection_id=connection_id, updated_since=since):
+            if found := [job for job in page.jobs if job.job_id == job_id]:
+                await self._monitor.take_in(found)
+                return found[0]
+        return None
+
+    def _told_by_airbyte(self, waiter: _Waiter, state: JobEvent) -> None:
+        """:raises UnknownJob: if that is another job than the one that is waited for."""
+        if not waiter.identity.fits(state):
+            mine = waiter.identity
+            raise UnknownJob(
+                f"Airbyte at {self._monitor.airbyte.url} knows no job {state.ref.job_id} of connection"
+                f" {mine.connection_id} that was created at {format_time(mine.started_at)}: the job of that number is"
+                f" of connection {state.connection_id} and was created at {format_time(state.started_at)}. Airbyte"
+                " gives numbers again when its database was restored or made anew"
+            )
+        waiter.learn(state)
+
+    async def _state(self, job_id: int, waiter: _Waiter) -> JobEvent | None:
         """The job's terminal event, if it has ended."""
         if self._bus.closed:
             raise anyio.EndOfStream
         await self._ask_for([job_id])[0].wait()
         state = await self._known(job_id)
-        return state if state is not None and state.terminal else None
+        return state if state is not None and waiter.takes(state) else None
 
     async def _known(self, job_id: int) -> JobEvent | None:
         ref = JobRef(self.instance, job_id)
@@ -287,57 +359,128 @@ class Hub:
                         answered.set()
 
     async def _watch(self, job_ids: list[int]) -> None:
-        """Have the listener watch jobs, and watch them here, too: what it can't tell is asked of Airbyte."""
-        answer = await self._watch_there([JobRef(self.instance, job_id) for job_id in job_ids])
+        """Have the listener watch jobs, and watch them here, too: what it can't report is asked of Airbyte."""
+        answer = await self._watch_there({JobRef(self.instance, job_id): self._identity(job_id) for job_id in job_ids})
+        doubted: list[JobEvent] = []
         if answer is not None:
-            await self._absorb(answer.states.values())
+            doubted = await self._absorb(answer.states.values())
+            self._ask_alone(doubted=[each.ref.job_id for each in doubted])
+            # One of these says nothing of the others: Airbyte may tell the listener of it later, or never.
+            self._alone -= set(job_ids)
+            self._ask_alone(ref.job_id for ref in answer.unknown)
+        await self._ask_airbyte(job_ids)
+        # Of the same job, the listener may know more than Airbyte has just said.
+        await self._store.annotate(doubted)
+        mine = await self._store.states([each.ref for each in doubted])
+        # Of another one it does not know yet, and would not watch it.
+        await self._told(
+            [mine[each.ref] for each in doubted if each.ref in mine and not same_job(mine[each.ref], each)]
+        )
+
+    def _identity(self, job_id: int) -> Identity:
+        """What is known of a job that is waited for."""
+        return next((each.identity for each in self._waiting.get(job_id, ())), Identity())
+
+    async def _ask_airbyte(self, job_ids: Collection[int], *, again: bool = False) -> None:
+        """Watch jobs: Airbyte is asked for those of which nothing is known, or perhaps another job's state.
+
+        :param again: ask for all of them.
+        """
+
+        def doubt(state: JobEvent) -> bool:
+            waiters = self._waiting.get(state.ref.job_id, ())
+            return (
+                again
+                or state.ref.job_id in self._doubted
+                or any(not each.identity.fits(state) for each in waiters)
+                or (state.terminal and not all(each.takes(state) for each in waiters))
+            )
+
+        known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+        doubted = {ref.job_id for ref, state in known.items() if doubt(state)}
+        states: dict[int, JobEvent | None] = {}
         try:
-            states = await self._monitor.watch(job_ids)
+            states = await self._monitor.watch(job_ids, doubt)
         except AirbyteError as exc:
             logger.warning("the state of %d jobs is not known yet, Airbyte gives no answer: %s", len(job_ids), exc)
-            return
         finally:
             for left in set(job_ids) - self._waiting.keys():
                 self._monitor.watches.forget(left)
+        ended = {ref.job_id for ref, state in known.items() if state.terminal}
         for job_id, state in states.items():
-            if state is None:
-                # They look once more, and give up.
-                for waiter in self._waiting.get(job_id, ()):
-                    waiter.scope.cancel()
-            elif answer is not None and state.ref in answer.unknown:
-                self._leave_feed(f"it does not know job {job_id}, which is there")
+            self._doubted.discard(job_id)
+            if state is None or job_id in doubted or JobRef(self.instance, job_id) not in known:
+                self._answer(job_id, state, wake=again and job_id in ended)
+        # An end that is known, and may be another job's, does not come again by itself.
+        self._ask_alone(doubted=doubted - states.keys())
 
-    async def _watch_there(self, refs: Collection[JobRef]) -> WatchAnswer | None:
-        """Have the listener watch jobs, if its feed is up, and tell their states."""
-        if self._feed is None or not self.following or not refs:
+    def _ask_alone(self, job_ids: Iterable[int] = (), *, doubted: Iterable[int] = ()) -> None:
+        """Have Airbyte asked for jobs: at the poll interval, or until it has answered for those that are doubted."""
+        self._alone |= self._waiting.keys() & set(job_ids)
+        self._doubted |= self._waiting.keys() & set(doubted)
+        self._lonely.set()
+
+    def _answer(self, job_id: int, state: JobEvent | None, *, wake: bool) -> None:
+        """Airbyte itself has reported a job, or that it does not know it.
+
+        :param wake: nobody waits for this answer.
+        """
+        for waiter in self._waiting.get(job_id, ()):
+            if state is not None and waiter.identity.fits(state):
+                waiter.learn(state)
+                if not wake:
+                    continue
+            # They ask once more, and give up if it is so.
+            waiter.scope.cancel()
+
+    async def _follow_alone(self) -> None:
+        """Poll for those jobs alone that the listener can't report, or of which something doubtful is known."""
+        while True:
+            if not self._alone and not self._doubted:
+                self._lonely = anyio.Event()
+                await self._lonely.wait()
+            await anyio.sleep(self._poller.seconds_between_looks)
+            asked = sorted(self._doubted)[:TOGETHER]
+            try:
+                if self.following and len(self._alone) >= BURST:
+                    await self._poller.tick()
+                elif self.following:
+                    asked += self._alone - self._doubted
+                await self._ask_airbyte(asked, again=True)
+            except AirbyteError as exc:
+                logger.warning("Airbyte gives no answer: %s", exc)
+
+    async def _watch_there(self, jobs: Mapping[JobRef, Identity]) -> WatchAnswer | None:
+        """Have the listener watch jobs, if its feed is up, and report their states."""
+        if self._feed is None or not self.following or not jobs:
             return None
         try:
-            return await self._feed.watch(refs)
+            return await self._feed.watch(jobs)
         except FeedError as exc:
             logger.warning("the listener does not take watches, asking Airbyte instead: %s", exc)
             if isinstance(exc, FeedRefused) and exc.status_code != 401:
                 self._leave_feed(str(exc))
             return None
 
+    async def _told(self, states: Collection[JobEvent]) -> Collection[JobEvent] | None:
+        """What the listener reports of these jobs, which are Airbyte's own word."""
+        answer = await self._watch_there({each.ref: Identity(each.connection_id, each.started_at) for each in states})
+        return None if answer is None else answer.states.values()
+
     async def _learn_more(self, states: Sequence[JobEvent]) -> None:
-        """Take over what the listener knows of jobs that Airbyte has told of: names, reasons, who is who."""
-        told = {state.ref: state for state in states}
-        answer = await self._watch_there(told)
-        if answer is None:
-            return
-        for ref in told.keys() & answer.unknown:
-            self._leave_feed(f"it does not know job {ref.job_id}, which is there")
-        for ref in told.keys() & answer.states.keys():
-            mine, theirs = (each.connection_id or "" for each in (told[ref], answer.states[ref]))
-            if mine.lower() != theirs.lower():
-                self._leave_feed(f"its job {ref.job_id} is of connection {theirs}, not {mine}")
+        """Take over what the listener knows of jobs that Airbyte has reported: names, reasons, who is who."""
+        mine = {state.ref: state for state in states}
+        theirs = await self._told(states) or ()
+        self._trust.doubt((each for each in theirs if not same_job(each, mine[each.ref])), disputed=True)
         if not self._left:
-            same = [state for ref, state in answer.states.items() if state.status is told[ref].status]
+            same = [each for each in theirs if same_job(each, mine[each.ref]) and each.status is mine[each.ref].status]
             await self._monitor.absorb(same)
 
     async def _take(self, frame: FeedFrame) -> None:
         if frame.event is not None:
-            await self._absorb([frame.event])
+            if await self._absorb([frame.event]):
+                self._ask_alone(doubted=[frame.event.ref.job_id])
+                self._ask_for([frame.event.ref.job_id])
         elif frame.name in ("hello", "reset"):
             if frame.name == "reset":
                 logger.info("the listener's feed begins anew: %s", frame.data.get("reason"))
@@ -345,47 +488,51 @@ class Hub:
             self._ask_for(self._waiting)
             self._gap.set()
 
-    async def _absorb(self, states: Iterable[JobEvent]) -> None:
-        """Take over what the listener tells of jobs that are waited for, and of connections that are followed."""
+    async def _absorb(self, states: Iterable[JobEvent]) -> list[JobEvent]:
+        """Take over what the listener reports of jobs that are waited for, and of connections that are followed.
+
+        :return: states of jobs that are waited for which may be another job's: a reason to ask Airbyte.
+        """
         ours: list[JobEvent] = []
         doubted: list[JobEvent] = []
         for state in states:
-            if state.ref.job_id in self._waiting:
+            job_id, waiters = state.ref.job_id, self._waiting.get(state.ref.job_id)
+            if not waiters:
+                if self._followers.wants(state):
+                    if self._trust.is_ours(state):
+                        ours.append(state)
+                    else:
+                        self._trust.doubt([state])
+            elif not all(each.identity.fits(state) for each in waiters):
+                # The listener's is another job, or the waiter's number was given to another meanwhile.
+                self._trust.doubt([state], disputed=True)
+                doubted.append(state)
+            elif job_id in self._alone or (state.terminal and not all(each.takes(state) for each in waiters)):
+                doubted.append(state)
+            else:
                 ours.append(state)
-            elif self._followers.wants(state):
-                known = self._followers.names(state.connection_id) or self._trust.is_ours(state)
-                (ours if known else doubted).append(state)
-        foreign = next(filter(self._is_foreign, ours), None)
-        if foreign is not None:
-            self._distrust(foreign)
-        elif not self._left:
+        if not self._left:
             await self._monitor.absorb(ours)
-            self._trust.doubt(doubted)
+        return doubted
 
-    def _is_foreign(self, state: JobEvent) -> bool:
-        return self._feed is not None and self._trust.is_foreign(state, left=self._left)
-
-    def _distrust(self, foreign: JobEvent) -> None:
-        """Leave the feed, which tells of another Airbyte's jobs, forget what it told, and ask Airbyte itself."""
-        self._leave_feed(
-            f"its job {foreign.ref.job_id} is of connection {foreign.connection_id},"
-            f" not {self._trust.expected[foreign.ref.job_id]}"
-        )
-        self._trust.forgotten = self._store.forget_states()
+    def _refute(self, reason: str) -> None:
+        """Leave the feed, which reports another Airbyte's jobs, forget what it reported, and ask Airbyte itself."""
+        self._leave_feed(reason)
+        self._store.forget_states()
         self._ask_for(self._waiting)
 
     def _leave_feed(self, reason: str) -> None:
-        """Leave the feed for good and poll: it tells of another Airbyte's jobs, or can't see all of ours."""
+        """Leave the feed for a while and poll: it reports another Airbyte's jobs, or does not take ours."""
         if self._feed is None or self._following is None or self._left:
             return
         logger.error(
-            "the instance %r of the listener %s is not the Airbyte at %s, polling instead: %s",
+            "the instance %r of the listener %s is not the Airbyte at %s, polling instead for a while: %s",
             self.instance,
             self._feed.url,
             self._monitor.airbyte.url,
             reason,
         )
-        self._grace = 0.0
+        self._trust.forget()
         self._following.leave()
 
     async def _fall_back(self) -> None:
@@ -393,11 +540,12 @@ class Hub:
         up = self._following.up
         while True:
             await up.turned(False)
-            with anyio.move_on_after(self._grace):
+            with anyio.move_on_after(0 if self._left else self._grace):
                 await up.turned(True)
             if up.on:
                 continue
-            logger.warning("the listener's feed has been down for %g s: polling until it is back", self._grace)
+            if not self._left:
+                logger.warning("the listener's feed has been down for %g s: polling until it is back", self._grace)
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._poller.run)
                 await up.turned(True)

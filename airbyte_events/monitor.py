@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -27,8 +27,10 @@ from airbyte_events.events import (
     Origin,
     Verdict,
     format_time,
+    reconcile,
     utcnow,
 )
+from airbyte_events.generations import Generations
 from airbyte_events.priority_limiter import PriorityLimiter
 from airbyte_events.store import EventStore, Lease
 from airbyte_events.watches import Watches
@@ -69,6 +71,9 @@ FAILURES = 8
 """When so many reads of jobs have failed, and none has not, the others are left to the next time: meanwhile looks and
 webhooks wait."""
 
+AGAIN_SECONDS = 0.5
+"""After so long Airbyte is asked once more for a job that somebody waits for and that it said it does not know."""
+
 _SECOND = timedelta(seconds=1)  # webhooks tell ends in whole seconds
 
 _WITNESSED_AT_ONCE = 5
@@ -80,6 +85,9 @@ _PRIORITIES = {Origin.WEBHOOK: 0, Origin.POLL: 1, Origin.SUBMIT: 2}
 """Which reads go first: jobs that Airbyte has just announced before those that somebody begins to wait for."""
 
 
+Doubt = Callable[[JobEvent], bool]
+
+
 @dataclass(slots=True)
 class Counters:
     """What a monitor has done, for metrics and logs."""
@@ -88,6 +96,8 @@ class Counters:
     reads: int = 0
     events: int = 0
     contradictions: int = 0
+    reused: int = 0
+    """Jobs that were given the number of another."""
     announced: int = 0
     missed: int = 0
     """Syncs that a look found to have ended without a webhook having come."""
@@ -134,6 +144,7 @@ class Monitor:
         self._largest_look = largest_look
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
         self._contradicted: dict[JobRef, JobStatus] = {} if beside is None else beside._contradicted
+        self.generations: Generations = Generations(instance, store) if beside is None else beside.generations
         self._looking = anyio.Lock()
         self._reading: PriorityLimiter = PriorityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
 
@@ -142,34 +153,50 @@ class Monitor:
         """The last syncs that ended were announced by webhook before polling found them."""
         return len(self._pushes) == PROVEN_BY and all(self._pushes)
 
-    async def watch(self, job_ids: Collection[int]) -> dict[int, JobEvent | None]:
-        """Follow these jobs from now on, and tell their state: None for one that Airbyte does not know.
+    async def watch(self, job_ids: Collection[int], doubt: Doubt | None = None) -> dict[int, JobEvent | None]:
+        """Follow these jobs from now on, and return their states: None for one that Airbyte does not know.
 
-        Asks Airbyte only for those of which nothing is known.
+        Asks Airbyte only for those of which nothing is known, or what is known may be another job's.
 
+        :param doubt: whether a known state may be another job's, beside what is known from before the numbers began
+            anew.
         :return: one that could not be asked for is left out.
         :raises AirbyteError: if none could be asked for. The jobs are watched all the same.
         """
         fresh = self.watches.add(job_ids)
         states: dict[int, JobEvent | None] = {}
         try:
-            known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+            known = await self._known(job_ids, doubt)
             self.watches.see(known.values(), asked=False)
-            states.update({ref.job_id: state for ref, state in known.items()})
+            states.update(known)
             states |= await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
         finally:
             self.watches.settle(fresh, states.keys())
         return states
 
-    async def tell(self, job_ids: Collection[int]) -> dict[int, JobEvent | None]:
-        """The state of these jobs, as :meth:`watch` tells it, without watching them."""
-        known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
-        states: dict[int, JobEvent | None] = {ref.job_id: state for ref, state in known.items()}
+    async def tell(self, job_ids: Collection[int], doubt: Doubt | None = None) -> dict[int, JobEvent | None]:
+        """Return the states of these jobs, as :meth:`watch` does, without watching them."""
+        states: dict[int, JobEvent | None] = {**await self._known(job_ids, doubt)}
         return states | await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
+
+    async def _known(self, job_ids: Collection[int], doubt: Doubt | None) -> dict[int, JobEvent]:
+        known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+        outdated = await self.generations.outdated(known.values())
+        return {
+            ref.job_id: state
+            for ref, state in known.items()
+            if ref.job_id not in outdated and not (doubt is not None and doubt(state))
+        }
 
     async def _confirm_beside(self, states: Collection[int], job_ids: Collection[int]) -> dict[int, JobEvent | None]:
         try:
-            return await self.confirm(job_ids, Origin.SUBMIT)
+            found = await self.confirm(job_ids, Origin.SUBMIT)
+            unknown = [job_id for job_id, state in found.items() if state is None][:TOGETHER]
+            if unknown:
+                # One such answer is no verdict: it also comes of a database that is behind, or of rights in a cache.
+                await anyio.sleep(AGAIN_SECONDS)
+                found |= await self.confirm(unknown, Origin.SUBMIT)
+            return found
         except AirbyteError as exc:
             if not states:
                 raise
@@ -371,7 +398,7 @@ class Monitor:
                 except AirbyteError as exc:
                     if says_unknown(exc):
                         answers[job_id] = None
-                        self.watches.forget(job_id)
+                        self.watches.miss(job_id)
                     else:
                         failures.append(exc)
                         if len(failures) >= FAILURES and not answers:
@@ -402,7 +429,7 @@ class Monitor:
 
     async def absorb(self, states: Sequence[JobEvent]) -> None:
         """Take over states that a listener has confirmed."""
-        await self._store.append(states)
+        await self._append(states, await self._store.states({state.ref for state in states}))
         self.watches.see(states, asked=False)
 
     async def take_in(self, jobs: Collection[Job]) -> list[JobEvent]:
@@ -421,6 +448,7 @@ class Monitor:
                 for job in answered[start : start + TOGETHER]
             }
             await self._reconcile(observed, notifications)
+            self.generations.reported(ref.job_id for ref in observed)
             self.watches.see(observed.values(), asked=True)
 
     async def _reconcile(
@@ -437,7 +465,7 @@ class Monitor:
             return
         told = await self._witnesses([event for event in observed.values() if event.terminal], notifications)
         events = [told[ref].enriched() if ref in told else event for ref, event in observed.items()]
-        verdicts = await self._store.append(events, lease=self._lease)
+        verdicts = await self._append(events, known)
         self._count(events, verdicts, told)
         better = [
             event
@@ -468,6 +496,16 @@ class Monitor:
                 if witnesses.told:
                     found[ref] = witnesses
         return found
+
+    async def _append(self, events: Sequence[JobEvent], known: Mapping[JobRef, JobEvent]) -> list[Verdict]:
+        for event in events:
+            before = known.get(event.ref)
+            if before is not None and reconcile(before, event) is Verdict.REUSED:
+                # First: who reads the event knows by then that what else is known may be of other jobs.
+                await self.generations.contradicted(before, event, self._lease)
+        verdicts = await self._store.append(events, lease=self._lease)
+        self.counters.reused += verdicts.count(Verdict.REUSED)
+        return verdicts
 
     def _count(self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], told: Collection[JobRef]) -> None:
         for event, verdict in zip(events, verdicts, strict=True):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 from anyio.abc import TaskGroup
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
-from airbyte_events.events import JobEvent, JobRef, utcnow
+from airbyte_events.events import Identity, JobEvent, JobRef, utcnow
 from airbyte_events.inbox import Inbox
 from airbyte_events.logs import about
 from airbyte_events.monitor import Monitor
@@ -50,6 +50,7 @@ class Sources:
         # Any listener asks for jobs of which nothing is known. Where the next look begins is the holder's to say.
         self._asking = Monitor(instance, airbyte, store, marking=False)
         self.counters = self._asking.counters
+        self.generations = self._asking.generations
         self.monitor: Monitor | None = None
         """What is known here of the instance while the lease is held."""
         self.poller: Poller | None = None
@@ -57,10 +58,10 @@ class Sources:
         self._store = store
         self._ticks = ticks
 
-    async def watch(self, job_ids: Collection[int]) -> dict[int, JobEvent | None]:
-        """Have these jobs watched from now on, by whoever polls, and tell their states.
+    async def watch(self, jobs: Mapping[int, Identity]) -> dict[int, JobEvent | None]:
+        """Have these jobs watched from now on, by whoever polls, and return their states.
 
-        Asks Airbyte only for those of which nothing is known.
+        Asks Airbyte only for those of which nothing is known, or another job of that number.
 
         :return: None for a job that Airbyte does not know. One that could not be asked for is left out.
         :raises AirbyteError: if none could be asked for. The jobs are watched all the same.
@@ -68,10 +69,10 @@ class Sources:
         told: dict[int, JobEvent | None] = {}
         try:
             with about(instance=self.instance):
-                told = await self._asking.tell(job_ids)
+                told = await self._asking.tell(jobs, lambda state: not jobs[state.ref.job_id].fits(state))
         finally:
             over = {job_id for job_id, state in told.items() if state is None or state.terminal}
-            refs = [JobRef(self.instance, job_id) for job_id in job_ids if job_id not in over]
+            refs = [JobRef(self.instance, job_id) for job_id in jobs if job_id not in over]
             # Afterwards: only now is it known which of them are worth a look.
             if refs:
                 await self._store.watch(refs, WATCH_SECONDS)

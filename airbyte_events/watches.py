@@ -15,6 +15,9 @@ from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, utcnow
 WATCH_SECONDS = 30 * 60.0
 """How long a job is watched for somebody who does not ask again."""
 
+MISSES = 3
+"""When Airbyte has said so often in a row that it does not know a job, it is not watched any more."""
+
 _NEVER = -math.inf
 
 
@@ -25,6 +28,7 @@ class Watch:
     :param asked: when Airbyte was last asked for this job alone, likewise.
     :param until: when the watch ends, likewise.
     :param pushed: whether Airbyte announces the end of such a job.
+    :param misses: how often in a row Airbyte has said that it does not know the job.
     """
 
     began: datetime
@@ -32,6 +36,7 @@ class Watch:
     asked: float = _NEVER
     until: float = 0.0
     pushed: bool = True
+    misses: int = 0
 
 
 class Watches:
@@ -96,6 +101,15 @@ class Watches:
         """Nobody waits for this job any more."""
         self._watches.pop(job_id, None)
 
+    def miss(self, job_id: int) -> None:
+        """Airbyte said that it does not know this job: it is read again, and in the end forgotten."""
+        if (watch := self._watches.get(job_id)) is None:
+            return
+        watch.misses += 1
+        watch.seen = _NEVER
+        if watch.misses >= MISSES:
+            self.forget(job_id)
+
     def see(self, states: Iterable[JobEvent], *, asked: bool) -> None:
         """Take note of states; those that have ended are not watched any more.
 
@@ -107,9 +121,11 @@ class Watches:
                 continue
             if state.terminal:
                 del self._watches[state.ref.job_id]
+                # Who is asked to watch that number from now on means another job.
+                self.elsewhere.discard(state.ref.job_id)
                 continue
             if asked:
-                watch.seen = now
+                watch.seen, watch.misses = now, 0
             watch.pushed = state.job_type in PUSHED_JOB_TYPES
 
     def ask(self, job_id: int) -> None:

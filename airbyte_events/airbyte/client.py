@@ -25,8 +25,9 @@ from airbyte_events.airbyte.tokens import Credentials
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
+    UnknownJob,
 )
-from airbyte_events.events import JobStatus, format_time, reported_job_type
+from airbyte_events.events import ANY_JOB, Identity, JobStatus, format_time, reported_job_type
 
 logger = logging.getLogger(__name__)
 
@@ -238,17 +239,21 @@ class AirbyteClient:
         )
         return self._job(await self._session.write(request))
 
-    async def cancel_job(self, job_id: int) -> Job:
+    async def cancel_job(self, job_id: int, identity: Identity = ANY_JOB) -> Job:
         """Cancel the job if it is active.
 
         Airbyte's ``DELETE /jobs/{id}`` cancels the *connection's* current job, whichever id it is sent for. So the
         job is read first, nothing is sent for one that has ended, and what was sent once is never sent again: by
         then the connection's next sync might be the one that is hit.
 
+        :param identity: what tells the job from another one that has been given its number since.
         :return: the job, as cancelling it left it or, if it had ended, as it is.
+        :raises UnknownJob: if the number is another job's now. That one is left alone.
         :raises Conflict: ``state-conflict`` if it ended in between.
         """
         job = await self.get_job(job_id)
+        if not identity.fits(job):
+            raise UnknownJob(f"job {job_id} is another one now, of connection {job.connection_id}")
         if job.status.terminal:
             return job
         request = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from numbers import Integral, Real
 from typing import Any
 
@@ -81,3 +82,8 @@ def check_job_id(name: str, value: object, *, templated: bool = False) -> None:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def seconds(moment: datetime | None) -> float | None:
+    """Return a time as triggers take it, in seconds since the epoch."""
+    return None if moment is None else moment.timestamp()

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -65,6 +66,7 @@ async def wait_alone(
     job_id: int,
     *,
     connection_id: str | None = None,
+    started_at: datetime | None = None,
     until: float | None = None,
     poll_interval: float = 10.0,
 ) -> JobEvent:
@@ -73,7 +75,7 @@ async def wait_alone(
         open_airbyte(settings.airbyte) as airbyte,
         open_hub(airbyte, settings, Ticks(unproven=poll_interval)) as hub,
     ):
-        return await hub.wait(job_id, connection_id=connection_id, until=until)
+        return await hub.wait(job_id, connection_id=connection_id, started_at=started_at, until=until)
 
 
 class HubKey(NamedTuple):
@@ -88,6 +90,7 @@ async def wait_shared(
     job_id: int,
     *,
     connection_id: str | None = None,
+    started_at: datetime | None = None,
     until: float | None = None,
     poll_interval: float = 10.0,
 ) -> JobEvent:
@@ -103,7 +106,9 @@ async def wait_shared(
         try:
             async with shared_hub(key) as shared:
                 with shared.ticks.wanting(poll_interval):
-                    return await shared.hub.wait(job_id, connection_id=connection_id, until=until)
+                    return await shared.hub.wait(
+                        job_id, connection_id=connection_id, started_at=started_at, until=until
+                    )
         except HubClosed as exc:
             failures += 1
             if until is not None and time.time() > until + _PATIENCE:

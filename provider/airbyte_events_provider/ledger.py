@@ -41,6 +41,7 @@ class Entry:
     :param asked_at: when the task began to ask, by the clock of its process.
     :param after_id: the connection's highest job id then. What the task created has a higher one.
     :param job_id: what Airbyte answered; None while it has not.
+    :param started_at: when it created that job.
     :param max_tries: the task's then: every clearing by a person raises it.
     :param done: whether the task has given that job up: it cancelled it itself, or what it brought was not enough.
     :param owned: whether the task created the job, or may have; otherwise it waits for somebody else's.
@@ -53,6 +54,7 @@ class Entry:
     asked_at: datetime
     after_id: int | None = None
     job_id: int | None = None
+    started_at: datetime | None = None
     max_tries: int
     done: bool = False
     owned: bool = True
@@ -67,6 +69,7 @@ class Entry:
             "asked_at": format_time(self.asked_at),
             "after_id": self.after_id,
             "job_id": self.job_id,
+            "started_at": format_time(self.started_at),
             "max_tries": self.max_tries,
             "done": self.done,
             "owned": self.owned,
@@ -78,8 +81,8 @@ class Entry:
         """What :meth:`values` gave; None if it is something else."""
         try:
             given = dict(values)  # type: ignore[call-overload]
-            asked_at = parse_time(given.pop("asked_at"))
-            return None if asked_at is None else cls(asked_at=asked_at, **given)
+            asked_at, started_at = parse_time(given.pop("asked_at")), parse_time(given.pop("started_at", None))
+            return None if asked_at is None else cls(asked_at=asked_at, started_at=started_at, **given)
         except (TypeError, ValueError, KeyError):
             return None
 

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airbyte_events.airbyte import Job, says_unknown
 from airbyte_events.errors import AirbyteError
-from airbyte_events.events import JobStatus, same_job_type, utcnow
+from airbyte_events.events import Identity, JobStatus, same_job_type, utcnow
 from airbyte_events.submission import How, Submission
 from airbyte_events_provider.ledger import Entry, Ledger
 
@@ -86,7 +86,9 @@ def resume(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Submission |
         job = _settled(hook, job)
     if not job.status.terminal:
         adopted = entry.adopted or (cleared and entry.owned)
-        ledger.write(replace(entry, job_id=job.job_id, max_tries=ledger.max_tries, adopted=adopted))
+        ledger.write(
+            replace(entry, job_id=job.job_id, started_at=job.started_at, max_tries=ledger.max_tries, adopted=adopted)
+        )
         return Submission(job=job, how=How.RESUMED, owned=entry.owned)
     if cleared:
         return None
@@ -109,7 +111,11 @@ def resume(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Submission |
 
 def _find(hook: AirbyteHook, entry: Entry) -> Job | None:
     if entry.job_id is not None:
-        return _read(hook, entry.job_id)
+        job = _read(hook, entry.job_id)
+        if job is None or Identity(entry.connection_id, entry.started_at).fits(job):
+            return job
+        logger.warning("Airbyte job %s is another one now than that which an earlier try started", entry.job_id)
+        return None
     if entry.after_id is None:
         return None
     logger.info("An earlier try was asking Airbyte for a job when it ended: looking for it")

@@ -160,7 +160,8 @@ async def start(airbyte: AirbyteClient, ledger: TriggerLedger, wanted: Wanted) -
     if submission.how is How.IN_THE_WAY:
         await _give_up(ledger)
         raise NotStarted(f"job {submission.job.job_id} of the connection runs.")
-    entry = replace(entry, job_id=submission.job.job_id, owned=submission.owned)
+    job = submission.job
+    entry = replace(entry, job_id=job.job_id, started_at=job.started_at, owned=submission.owned)
     await ledger.write(entry)
     return entry
 
@@ -170,7 +171,7 @@ async def _of_before(airbyte: AirbyteClient, entry: Entry) -> Entry | None:
     if entry.job_id is not None or entry.after_id is None:
         return entry
     job = await find_created(airbyte, entry.connection_id, entry.job_type, entry.after_id)
-    return None if job is None else replace(entry, job_id=job.job_id)
+    return None if job is None else replace(entry, job_id=job.job_id, started_at=job.started_at)
 
 
 async def _give_up(ledger: TriggerLedger) -> None:

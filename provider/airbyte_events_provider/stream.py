@@ -178,7 +178,7 @@ class Member:
         for item in items:
             with contextlib.suppress(ValueError):
                 self._open.remove(item)
-                self._stored.tell(item.event.ref.job_id)
+                self._stored.tell(item.event)
                 self._unstored -= 1
                 self._stream.done()
         self._room.set()

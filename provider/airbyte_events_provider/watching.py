@@ -112,7 +112,7 @@ async def watch_once(watch: Watch, place: Place) -> AsyncGenerator[JobEvent | Ma
                 event = await shared.hub.explain(item)
                 if watch.workspace_ids:
                     event = await _located(shared, event)
-                place.tell(event.ref.job_id)
+                place.tell(event)
                 if not watch.workspace_ids or (event.workspace_id or "").lower() in watch.workspace_ids:
                     yield event
 

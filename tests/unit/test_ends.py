@@ -30,7 +30,7 @@ def end(job_id: int, at: datetime | None = NOON, **values: object) -> JobEvent:
 
 def test_what_was_told_is_known_for_an_hour_by_its_job_and_then_by_its_time() -> None:
     place = Place(since=NOON)
-    place.tell(1)
+    place.tell(end(1))
     place.complete(NOON + MINUTE)
     place.complete(NOON + KEPT)
     assert place.knows(end(1))
@@ -44,8 +44,32 @@ def test_what_was_told_is_known_for_an_hour_by_its_job_and_then_by_its_time() ->
 def test_an_end_without_a_time_is_known_by_its_job() -> None:
     place = Place(since=NOON, floor=NOON)
     assert not place.knows(end(1, None))
-    place.tell(1)
+    place.tell(end(1))
     assert place.knows(end(1, None))
+
+
+def test_a_number_that_was_given_again_is_another_job() -> None:
+    place = Place(since=NOON)
+    place.tell(end(1, started_at=NOON - MINUTE))
+    place.complete(NOON + MINUTE)
+    assert place.knows(end(1, started_at=NOON - MINUTE))
+    assert not place.knows(end(1, NOON + 2 * MINUTE, started_at=NOON + MINUTE))
+    kept = Place.from_data(json.loads(json.dumps(place.data())))
+    assert kept.knows(end(1, started_at=NOON - MINUTE))
+    assert not kept.knows(end(1, NOON + 2 * MINUTE, started_at=NOON + MINUTE))
+
+
+def test_a_place_that_an_older_version_kept_knows_jobs_by_their_numbers() -> None:
+    kept = Place.from_data({"since": "2024-05-01T12:00:00Z", "floor": None, "told": [1]})
+    assert kept.knows(end(1, started_at=NOON))
+    assert not kept.knows(end(2, started_at=NOON))
+
+
+def test_an_older_version_can_read_a_place() -> None:
+    place = Place(since=NOON)
+    place.tell(end(1, started_at=NOON))
+    place.tell(end(2))
+    assert (place.data()["told"], place.data()["started"]) == ([1, 2], [int(NOON.timestamp()), None])
 
 
 def test_time_does_not_go_back() -> None:
@@ -70,18 +94,18 @@ def test_a_floor_stays() -> None:
 def test_what_is_told_is_bounded() -> None:
     place = Place(since=NOON)
     for job_id in range(MOST_TOLD + 10):
-        place.tell(job_id)
+        place.tell(end(job_id))
     assert len(place.told) == MOST_TOLD
-    assert 0 not in place.told
+    assert not place.knows(end(0))
 
 
 def test_a_place_survives_being_kept() -> None:
     place = Place(since=NOON, floor=NOON - MINUTE)
-    place.tell(3)
+    place.tell(end(3))
     place.complete(NOON + MINUTE)
-    place.tell(5)
+    place.tell(end(5))
     again = Place.from_data(json.loads(json.dumps(place.data())))
-    assert (again.since, again.floor, set(again.told)) == (place.since, place.floor, {3, 5})
+    assert (again.since, again.floor, set(again.told)) == (place.since, place.floor, set(place.told))
     again.complete(NOON + 2 * MINUTE)
     assert again.knows(end(3, NOON + 2 * MINUTE))
 

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -273,6 +273,7 @@ class AirbyteHook(BaseHook):
         job_id: int,
         *,
         connection_id: str | None = None,
+        started_at: datetime | None = None,
         until: float | None = None,
         execution_deadline: float | None = None,
         poll_interval: float = 3,
@@ -280,6 +281,8 @@ class AirbyteHook(BaseHook):
         """Wait for a job's end, told by the listener if there is one, and by looks at Airbyte otherwise.
 
         :param connection_id: the Airbyte connection that the job is known to be of.
+        :param started_at: when it is known to have been created: Airbyte gives numbers again once its database was
+            restored or made anew.
         :param until: how long, in seconds since the epoch.
         :param execution_deadline: how long the job may run, likewise.
         :param poll_interval: seconds between looks.
@@ -294,6 +297,7 @@ class AirbyteHook(BaseHook):
                 hub,
                 int(job_id),
                 connection_id=connection_id,
+                started_at=started_at,
                 until=min(deadlines, default=None),
                 poll_interval=poll_interval,
             )

@@ -22,7 +22,7 @@ from airflow.providers.common.compat.sdk import (
 from airbyte_events.errors import MaybeStarted
 from airbyte_events.events import JobStatus, parse_time
 from airbyte_events.submission import How, OnConflict, Submission
-from airbyte_events_provider.arguments import WrongArgument, check_count, check_flag, check_number, check_text
+from airbyte_events_provider.arguments import WrongArgument, check_count, check_flag, check_number, check_text, seconds
 from airbyte_events_provider.connections import SECTION, read_hub
 from airbyte_events_provider.finishing import can_end_in_triggerer
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
@@ -268,6 +268,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         told = self.hook.wait(
             job.job_id,
             connection_id=job.connection_id,
+            started_at=job.started_at,
             until=self._until(began),
             execution_deadline=self._until(began) if self.cancel_on_timeout else None,
             poll_interval=self.wait_seconds,
@@ -309,8 +310,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             ledger.forget()
         else:
             adopted = submission.how is How.ATTACHED and ledger.just_cleared
-            job_id, owned = submission.job.job_id, submission.owned
-            ledger.write(replace(entry, job_id=job_id, owned=owned, adopted=adopted))
+            job, owned = submission.job, submission.owned
+            ledger.write(replace(entry, job_id=job.job_id, started_at=job.started_at, owned=owned, adopted=adopted))
         return submission
 
     def _wait_for_turn(self, context: Context, other: Job, began: float) -> None:
@@ -331,6 +332,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             self.hook.wait(
                 other.job_id,
                 connection_id=other.connection_id,
+                started_at=other.started_at,
                 until=self._until(began),
                 poll_interval=self.wait_seconds,
             )
@@ -379,6 +381,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             execution_deadline=min((limit for limit in limits if limit is not None), default=None),
             listener_conn_id=self.listener_conn_id,
             connection_id=job.connection_id,
+            started_at=seconds(job.started_at),
             cancel_on_kill=self.cancel_on_kill,
             end_from_trigger=end_from_trigger,
             min_records=self.min_records,
@@ -446,7 +449,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             raise AirflowException(f"{message} The job could not be cancelled: {exc}") from exc
         if job.status is JobStatus.SUCCEEDED:
             self.log.warning("Airbyte job %s has succeeded after all, before it could be cancelled", job_id)
-            return self._finish(context, self.hook.wait(job_id, connection_id=job.connection_id), began)
+            told = self.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at)
+            return self._finish(context, told, began)
         raise AirflowException(f"{message} The job is {job.status.value} now.")
 
     def _give_up(self, ledger: Ledger) -> None:

@@ -26,6 +26,7 @@ from airbyte_events_provider.arguments import (
     check_job_id,
     check_text,
     is_template,
+    seconds,
 )
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections import SECTION
@@ -107,7 +108,12 @@ class AirbyteJobSensor(BaseSensorOperator):
             self.log.info("Airbyte job %s is %s", job.job_id, job.status.value)
             return False
         # Why it failed, and names, only a listener knows.
-        told = self.hook.wait(job.job_id, connection_id=job.connection_id, until=time.time() + _REASON_SECONDS)
+        told = self.hook.wait(
+            job.job_id,
+            connection_id=job.connection_id,
+            started_at=job.started_at,
+            until=time.time() + _REASON_SECONDS,
+        )
         self._finish(told, context)
         return True
 
@@ -117,7 +123,7 @@ class AirbyteJobSensor(BaseSensorOperator):
             super().execute(context)
             return
         began = time.time()
-        # Its Airbyte connection tells it from a job of the same number in another Airbyte.
+        # Its connection and creation tell it from another job of the number, in another Airbyte or in a restored one.
         job = self.hook.get_job_details(self.airbyte_job_id)
         if self._succeeded(job, context):
             return
@@ -131,6 +137,7 @@ class AirbyteJobSensor(BaseSensorOperator):
                 execution_deadline=deadline,
                 listener_conn_id=self.listener_conn_id,
                 connection_id=job.connection_id,
+                started_at=seconds(job.started_at),
                 # It only looks on.
                 cancel_on_kill=False,
                 began=began,
@@ -253,7 +260,12 @@ class AirbyteSyncSensor(BaseSensorOperator):
         if found is None:
             return None
         # Names, and records where the API does not tell them, only a listener knows.
-        return self.hook.wait(found.ref.job_id, connection_id=found.connection_id, until=time.time() + _REASON_SECONDS)
+        return self.hook.wait(
+            found.ref.job_id,
+            connection_id=found.connection_id,
+            started_at=found.started_at,
+            until=time.time() + _REASON_SECONDS,
+        )
 
     def execute(self, context: Context) -> Any:
         """Wait for the sync.

@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Hashable, Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
@@ -14,9 +14,9 @@ from asgiref.sync import sync_to_async
 
 from airbyte_events.ends import Place, Wanted
 from airbyte_events.errors import AirbyteEventsError
-from airbyte_events.events import JobEvent, parse_status
+from airbyte_events.events import Identity, JobEvent, parse_status
 from airbyte_events.submission import OnConflict, find_created
-from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text
+from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text, seconds
 from airbyte_events_provider.cursors import Cursors
 from airbyte_events_provider.deferral import Deferral
 from airbyte_events_provider.finishing import leave_xcoms
@@ -67,6 +67,8 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
     :param owned: whether the task created the job. One that waits for somebody else's job never cancels it.
     :param began: when the task began, in seconds since the epoch; the event repeats it, ``owned`` and ``try_number``.
     :param try_number: which try of the task waits.
+    :param started_at: when the job was created, in seconds since the epoch: Airbyte gives numbers again once its
+        database was restored or made anew, and another job's end is not taken for this one's.
     :raises WrongArgument: if an argument is of the wrong type.
     """
 
@@ -85,6 +87,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         owned: bool = True,
         began: float | None = None,
         try_number: int | None = None,
+        started_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         check_job_id("job_id", job_id)
@@ -94,6 +97,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         check_number("execution_deadline", execution_deadline, optional=True, unit="seconds since the epoch")
         check_text("listener_conn_id", listener_conn_id, optional=True)
         check_text("connection_id", connection_id, optional=True)
+        check_number("started_at", started_at, optional=True, unit="seconds since the epoch")
         check_flag("cancel_on_kill", cancel_on_kill)
         check_flag("owned", owned)
         check_flag("end_from_trigger", end_from_trigger)
@@ -111,10 +115,15 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         self.owned = owned
         self.began = began
         self.try_number = try_number
+        self.started_at = started_at
 
     @property
     def _hub_key(self) -> HubKey:
         return HubKey(self.conn_id, self.listener_conn_id)
+
+    @property
+    def _created_at(self) -> datetime | None:
+        return None if self.started_at is None else datetime.fromtimestamp(self.started_at, timezone.utc)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
@@ -154,6 +163,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
             self._hub_key,
             int(self.job_id),
             connection_id=self.connection_id,
+            started_at=self._created_at,
             until=min(deadlines, default=None),
             poll_interval=self.poll_interval,
         )
@@ -182,7 +192,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
         """Cancel the job, if it runs."""
         try:
             async with shared_hub(self._hub_key) as shared:
-                job = await shared.airbyte.cancel_job(int(self.job_id))
+                job = await shared.airbyte.cancel_job(int(self.job_id), Identity(self.connection_id, self._created_at))
         except AirbyteEventsError as exc:
             self.log.warning("Airbyte job %s could not be cancelled: %s", self.job_id, exc)
         else:
@@ -298,6 +308,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
             min_records=self.min_records,
             owned=entry.owned,
             began=began,
+            started_at=seconds(entry.started_at),
         )
 
     async def on_kill(self) -> None:

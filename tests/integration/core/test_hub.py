@@ -17,7 +17,7 @@ from airbyte_events.backlog import Backlog
 from airbyte_events.client import FeedClient
 from airbyte_events.ends import Ends, Place, Wanted
 from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
-from airbyte_events.events import JobError, Origin, utcnow
+from airbyte_events.events import JobError, Origin, parse_time, utcnow
 from airbyte_events.followers import Followers
 from airbyte_events.hub import Hub
 from airbyte_events.monitor import Monitor
@@ -26,6 +26,8 @@ from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
+
+STARTED = utcnow()
 
 FAST = Ticks(unproven=0.02, proven=0.02, idle=0.02)
 
@@ -362,7 +364,8 @@ class TestWithoutAListener:
             looks = airbyte.lists
             await airbyte.until(lambda: airbyte.lists > looks)
             assert hub._monitor.watches.jobs == {}
-            assert hub._trust.expected == hub._asked == {}
+            assert hub._asked == {}
+            assert hub._alone == hub._doubted == set()
             assert hub._bus._by_job == {}
 
     async def test_a_failing_hub_tells_every_waiter(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
@@ -485,66 +488,97 @@ class TestWithAFeedThatMisbehaves:
     async def test_a_connections_id_is_the_same_in_capitals(
         self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
     ) -> None:
+        airbyte.put(1, "succeeded")
         feed.states = {1: make.event(1, "succeeded", make.connection.upper())}
         async with fed(make, http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
             assert (await hub.wait(1, connection_id=make.connection)).status == "succeeded"
             assert hub.following
 
+    @pytest.mark.parametrize("known", [True, False])
     async def test_i3_a_foreign_end_that_came_before_the_wait_is_not_believed(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, known: bool
     ) -> None:
         airbyte.put(1)
         feed.states = {1: make.event(1, "succeeded", "another-connection")}
         async with fed(make, http, airbyte, feed) as hub:
-            # Whoever does not know the connection can't tell.
-            assert (await hub.wait(1)).connection_id == "another-connection"
-            waiters.wait(hub, 1, connection_id=make.connection)
-            await airbyte.until(lambda: airbyte.reads == 1 and airbyte.lists > 1)
+            waiters.wait(hub, 1, connection_id=make.connection if known else None)
+            await airbyte.until(lambda: airbyte.reads >= 1)
+            await anyio.wait_all_tasks_blocked()
             assert not waiters.results
             airbyte.put(1, "failed")
-            assert (await waiters.result(1)).status == "failed"
-            assert not hub.following
+            feed.states = {}
+            await feed.say(feed.job(make.event(1, "failed")))
+            event = await waiters.result(1)
+            assert (event.status, event.connection_id) == ("failed", make.connection)
 
-    async def test_i3_a_foreign_end_is_not_believed_while_the_feed_is_down(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    async def test_i3_the_listener_of_another_airbyte_is_left_and_come_back_to(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         airbyte.put(1)
         feed.states = {1: make.event(1, "succeeded", "another-connection")}
-        async with fed(make, http, airbyte, feed, grace=0.1) as hub:
-            await hub.wait(1)
-            feed.faults["/v1/events"] = 503
-            feed.hang_up()
-            await feed.until(lambda: feed.count("GET", "/v1/events") > 1)
+        async with fed(make, http, airbyte, feed, away=0.3) as hub:
             waiters.wait(hub, 1, connection_id=make.connection)
-            await airbyte.until(lambda: airbyte.lists > 2)
+            await airbyte.until(lambda: airbyte.lists > 1)
+            assert not hub.following
+            assert "another-connection" in caplog.text
+            # It has been put right.
+            feed.states = {1: make.event(1, "failed")}
+            event = await waiters.result(1)
+            assert (event.status, event.origin) == ("failed", "webhook")
+            assert hub.following
+
+    async def test_i3_a_copy_of_airbyte_has_the_same_connection_and_number_and_another_start(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        airbyte.put(1, ago=5)
+        started_at = parse_time(airbyte.jobs[1]["startTime"])
+        feed.states = {1: replace(make.event(1, "succeeded"), started_at=started_at + timedelta(seconds=60))}
+        async with fed(make, http, airbyte, feed) as hub:
+            waiters.wait(hub, 1, connection_id=make.connection, started_at=started_at)
+            await airbyte.until(lambda: airbyte.lists > 1)
             assert not waiters.results
+            assert not hub.following
             airbyte.put(1, "failed")
             assert (await waiters.result(1)).status == "failed"
+        assert "is not the Airbyte at" in caplog.text
 
-    async def test_a_connection_that_is_not_the_jobs_own_is_the_callers_affair(
+    async def test_i3_a_job_of_another_connection_is_not_the_one_that_is_waited_for(
         self, make: Any, http: Any, airbyte: Any, feed: Any
     ) -> None:
         airbyte.put(1, "succeeded")
         async with lonely(make, http, airbyte) as hub:
-            assert (await hub.wait(1, connection_id="mistaken")).connection_id == make.connection
+            with pytest.raises(UnknownJob, match="of connection mistaken"):
+                await hub.wait(1, connection_id="mistaken")
         feed.states = {1: make.event(1)}
         async with fed(make, http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
-            assert (await hub.wait(1, connection_id="mistaken")).connection_id == make.connection
+            with pytest.raises(UnknownJob, match="of connection mistaken"):
+                await hub.wait(1, connection_id="mistaken")
+            assert hub.following
 
-    async def test_i4_a_listener_that_denies_a_job_which_is_there_is_left(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    @pytest.mark.parametrize("count", [1, 5])
+    async def test_i4_jobs_that_the_listener_does_not_know_are_polled_and_the_others_are_pushed(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, count: int
     ) -> None:
-        airbyte.put(1)
-        feed.unknown = {1}
+        unknown = range(1, count + 1)
+        for job_id in [*unknown, 9]:
+            airbyte.put(job_id)
+        feed.unknown = {*unknown}
         async with fed(make, http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
-            waiters.wait(hub, 1)
-            await airbyte.until(lambda: airbyte.lists > 1)
-            airbyte.put(1, "succeeded")
-            assert (await waiters.result(1)).status == "succeeded"
-            assert not hub.following
+            for job_id in [*unknown, 9]:
+                waiters.wait(hub, job_id, connection_id=make.connection)
+            await airbyte.until(lambda: airbyte.lists + airbyte.reads > count + 3)
+            for job_id in unknown:
+                airbyte.put(job_id, "succeeded")
+            for job_id in unknown:
+                event = await waiters.result(job_id)
+                assert (event.status, event.origin) == ("succeeded", "poll" if count > 3 else event.origin)
+            assert hub.following
+            await feed.say(feed.job(make.event(9, "failed")))
+            assert (await waiters.result(9)).origin == "webhook"
+            assert airbyte.reads_of(9) <= 1
 
     @pytest.mark.parametrize("status", [400, 404, 500])
     async def test_i4_a_listener_that_takes_no_watches(
@@ -735,14 +769,18 @@ class TestFollowingConnections:
         follow.__exit__(None, None, None)
 
     async def test_a_push_is_told_and_nobody_looks(self, make: Any, http: Any, airbyte: Any, feed: Any) -> None:
+        for job_id in (9, 10):
+            airbyte.put(job_id, "succeeded", ago=3600)
         async with fed(make, http, airbyte, feed) as hub:
             with hub.follow(Wanted(connection_ids=frozenset([make.connection])), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1 and airbyte.lists == 2)
                 await anyio.wait_all_tasks_blocked()
                 await feed.say(feed.job(make.event(8, connection_id="another")))
                 await feed.say(feed.job(make.event(9)))
-                assert await told(ends) == [9]
-                assert (airbyte.lists, airbyte.reads) == (2, 0)
+                await feed.say(feed.job(make.event(10)))
+                assert await told(ends, 2) == [9, 10]
+                # Once for the connection: the listener could be that of a copy of this Airbyte.
+                assert (airbyte.lists, airbyte.reads) == (2, 1)
 
     @pytest.mark.parametrize("frame", ["reset", "goaway"])
     async def test_i5_what_the_feed_leaves_out_is_looked_up(
@@ -776,22 +814,115 @@ class TestFollowingConnections:
     ) -> None:
         if there:
             airbyte.put(1, connection_id="ours")
+        feed.states = {1: make.event(1)}
         async with fed(make, http, airbyte, feed) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
-                await feed.say(feed.job(make.event(1)))
-                await airbyte.until(lambda: airbyte.reads == 1 and airbyte.lists > 3)
-                airbyte.put(2, "succeeded")
-                assert await told(ends) == [2]
+                for job_id in [1] if there else [1, 2, 3]:
+                    await feed.say(feed.job(make.event(job_id)))
+                await airbyte.until(lambda: airbyte.reads >= 1 and airbyte.lists > 3)
+                airbyte.put(7, "succeeded")
+                assert await told(ends) == [7]
                 assert not hub.following
         assert "polling instead" in caplog.text
+
+    async def test_i3_ends_of_a_copy_of_our_airbyte_are_not_told(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        airbyte.put(1, ago=600)
+        copied = replace(make.event(1), started_at=utcnow() - timedelta(seconds=60))
+        feed.states = {1: copied}
+        async with fed(make, http, airbyte, feed) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([make.connection])), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1)
+                await feed.say(feed.job(copied))
+                await airbyte.until(lambda: airbyte.reads >= 1 and airbyte.lists > 3)
+                assert not hub.following
+                airbyte.put(7, "succeeded")
+                assert await told(ends) == [7]
+
+    async def test_i4_a_job_that_only_the_listener_may_see_is_no_verdict_about_it(
+        self, make: Any, http: Any, airbyte: Any, feed: Any
+    ) -> None:
+        airbyte.put(1, "succeeded", ago=3600)
+        async with fed(make, http, airbyte, feed) as hub:
+            with hub.follow(Wanted(), lately()) as ends:
+                await airbyte.until(lambda: hub.followers == 1)
+                await feed.say(feed.job(make.event(5, connection_id="hidden")))
+                await airbyte.until(lambda: airbyte.reads == 2)
+                await feed.say(feed.job(make.event(1)))
+                assert await told(ends) == [1]
+                assert hub.following
+
+
+class TestReusedNumbers:
+    """Airbyte's database was restored or made anew while a hub is there."""
+
+    async def test_i3_the_new_job_is_not_told_the_end_of_the_one_before(
+        self, make: Any, http: Any, airbyte: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1, "succeeded", ago=60)
+        async with lonely(make, http, airbyte) as hub:
+            assert (await hub.wait(1)).status == "succeeded"
+            del airbyte.jobs[1]
+            airbyte.put(1)
+            # By its number alone, and by what Airbyte answered to its creation.
+            waiters.wait(hub, 1, 1)
+            waiters.wait(hub, 1, 2, connection_id=make.connection, started_at=parse_time(airbyte.jobs[1]["startTime"]))
+            await airbyte.until(lambda: airbyte.reads >= 2)
+            await anyio.wait_all_tasks_blocked()
+            assert not waiters.results
+            airbyte.put(1, "failed")
+            assert {(await waiters.result(key)).status for key in (1, 2)} == {"failed"}
+
+    async def test_i3_with_a_listener_that_does_not_know_it_yet(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        old = replace(make.event(1, "succeeded"), started_at=utcnow() - timedelta(hours=1))
+        airbyte.put(1)
+        started_at = parse_time(airbyte.jobs[1]["startTime"])
+        feed.states = {1: old}
+        async with fed(make, http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            waiters.wait(hub, 1, connection_id=make.connection, started_at=started_at)
+            await airbyte.until(lambda: airbyte.reads >= 1)
+            feed.states = {1: replace(make.event(1, "running"), started_at=started_at)}
+            # What is told late of the old one, too.
+            await feed.say(feed.job(old))
+            await anyio.wait_all_tasks_blocked()
+            assert not waiters.results
+            airbyte.put(1, "failed")
+            await feed.say(feed.job(replace(make.event(1, "failed"), started_at=started_at)))
+            assert (await waiters.result(1)).status == "failed"
+
+    async def test_i4_who_waits_for_the_job_before_learns_that_it_is_gone(
+        self, make: Any, http: Any, airbyte: Any, waiters: Any
+    ) -> None:
+        airbyte.put(1, ago=60)
+        async with lonely(make, http, airbyte) as hub:
+            waiters.wait(hub, 1, connection_id=make.connection)
+            await airbyte.until(lambda: airbyte.reads == 1)
+            del airbyte.jobs[1]
+            airbyte.put(1, "succeeded")
+            gone = await waiters.result(1)
+            assert isinstance(gone, UnknownJob)
+            assert "its database was restored" in str(gone)
+
+    async def test_followers_are_told_of_the_new_job(self, make: Any, http: Any, airbyte: Any) -> None:
+        async with lonely(make, http, airbyte) as hub:
+            with hub.follow(Wanted(), lately()) as ends:
+                airbyte.put(1, "succeeded", ago=30)
+                assert await told(ends) == [1]
+                del airbyte.jobs[1]
+                airbyte.put(1, "succeeded")
+                assert await told(ends) == [1]
 
 
 class TestReasons:
     """Of failures that were found before the webhook came."""
 
     def failure(self, make: Any, **values: Any) -> Any:
-        return replace(make.event(1, "failed"), **{"origin": Origin.POLL} | values)
+        return replace(make.event(1, "failed"), **{"origin": Origin.POLL, "started_at": STARTED} | values)
 
     async def test_a_reason_that_comes_a_moment_later_is_in_the_result(
         self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
@@ -799,7 +930,7 @@ class TestReasons:
         feed.states = {1: self.failure(make)}
         async with fed(make, http, airbyte, feed) as hub:
             for key in range(3):
-                waiters.wait(hub, 1, key)
+                waiters.wait(hub, 1, key, started_at=STARTED)
             await feed.until(lambda: len(feed.watched) == 2)
             assert not waiters.results
             feed.states = {1: self.failure(make, error=JobError(message="no such table"))}
@@ -812,13 +943,13 @@ class TestReasons:
         feed.states = {1: self.failure(make)}
         async with fed(make, http, airbyte, feed) as hub:
             began = anyio.current_time()
-            assert (await hub.wait(1)).error is None
+            assert (await hub.wait(1, started_at=STARTED)).error is None
             assert 1.5 < anyio.current_time() - began < 4
             assert len(feed.watched) < 15
 
     async def test_another_airbytes_reason_is_none(self, make: Any, http: Any, airbyte: Any, feed: Any) -> None:
         airbyte.put(1, "failed")
-        other = self.failure(make, connection_id="another", error=JobError(message="another's"))
+        other = self.failure(make, connection_id="another", started_at=None, error=JobError(message="another's"))
         async with fed(make, http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
             feed.faults["/v1/watches"] = 500
@@ -834,7 +965,7 @@ class TestReasons:
     ) -> None:
         feed.states = {1: self.failure(make, **values)}
         async with fed(make, http, airbyte, feed) as hub:
-            assert (await hub.wait(1)).error is None
+            assert (await hub.wait(1, started_at=STARTED)).error is None
             assert len(feed.watched) == 1
 
     async def test_without_a_listener_nobody_is_asked(self, make: Any, http: Any, airbyte: Any) -> None:

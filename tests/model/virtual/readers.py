@@ -170,5 +170,5 @@ class Follower:
                     self._place.complete(item.moment, item.floor)
                     continue
                 event = await hub.explain(item)
-                self._place.tell(event.ref.job_id)
+                self._place.tell(event)
                 self.told.append(event)
