@@ -259,6 +259,7 @@ class MetricsPage:
             "cut": ("cut_looks", "Those that did not take in all of it."),
             "reads": ("reads", "Jobs that were read one by one."),
             "contradictions": ("contradictions", "Jobs that were told to have ended otherwise than they had."),
+            "reused": ("reused_job_numbers", "Jobs whose number another job had before: Airbyte's was restored."),
             "announced": ("announced_syncs", "Syncs whose success or failure a webhook had told before it was known."),
             "missed": ("missed_webhooks", "Syncs that succeeded or failed, and that a look found first."),
         }

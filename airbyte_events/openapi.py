@@ -163,7 +163,7 @@ _WATCH = {
                 "schema": {
                     "type": "object",
                     "required": ["jobs"],
-                    "properties": {"jobs": array(ref("JobRef"), maxItems=MAX_WATCHES)},
+                    "properties": {"jobs": array(ref("WatchedJob"), maxItems=MAX_WATCHES)},
                 },
                 "example": {"jobs": [{"instance": "default", "job_id": 17}]},
             }

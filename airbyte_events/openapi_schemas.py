@@ -118,6 +118,15 @@ _EVENT = _object(
 
 _JOB_REF = _object("A job's name: ids are unique within one instance only.", instance=TEXT, job_id=ID)
 
+_WATCHED = _object(
+    "A job, and what tells it from another one that had its number: Airbyte is asked again where that is known.",
+    optional=["connection_id", "started_at"],
+    instance=TEXT,
+    job_id=ID,
+    connection_id=_or_null(TEXT),
+    started_at=_or_null(_TIME),
+)
+
 _NOTIFICATION = _object(
     "What came from Airbyte, and what became of it.",
     id=ID,
@@ -140,6 +149,7 @@ SCHEMAS: dict[str, Schema] = {
         cursor=CURSOR,
     ),
     "JobRef": _JOB_REF,
+    "WatchedJob": _WATCHED,
     "WatchAnswer": _object(
         "The states of jobs that are watched now. A job that is in neither list could not be asked for yet.",
         jobs=array(ref("Job")),

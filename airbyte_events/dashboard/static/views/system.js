@@ -100,4 +100,5 @@ const airbyte = (each, holder) => [
   ["Syncs announced here", number(each.counters.announced)],
   ["Syncs missed here", number(each.counters.missed), odd(each.counters.missed)],
   ["Contradictions here", number(each.counters.contradictions), odd(each.counters.contradictions)],
+  ["Job numbers given again here", number(each.counters.reused), odd(each.counters.reused)],
 ];
