@@ -1,4 +1,4 @@
-"""Following a listener's feed: opened, opened again when it breaks, and left for a while if it can't be trusted."""
+"""Following a listener's feed: opened, opened again when it breaks, and left for good if it can't be trusted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from airbyte_events.pauses import pause
 
 logger = logging.getLogger(__name__)
 
-AWAY_SECONDS = 300.0
-LONGEST_AWAY = 3600.0
-"""A feed that was left is followed again after so long, and twice that each time it is left again."""
-
 _RECONNECT_LIMIT = 15.0
 
 
@@ -26,12 +22,9 @@ class Following:
     :param feed: the listener's.
     :param instance: only this instance's jobs.
     :param take: called with each frame, in order.
-    :param away: seconds, see :data:`AWAY_SECONDS`.
     """
 
-    def __init__(
-        self, feed: FeedClient, instance: str, take: Callable[[FeedFrame], Awaitable[None]], away: float
-    ) -> None:
+    def __init__(self, feed: FeedClient, instance: str, take: Callable[[FeedFrame], Awaitable[None]]) -> None:
         self.up = Switch()
         """Whether the stream is open."""
         self.tried = anyio.Event()
@@ -39,27 +32,21 @@ class Following:
         self._feed = feed
         self._instance = instance
         self._take = take
-        self.left = False
-        """Whether the feed was left."""
-        self._away = away
         self._running = anyio.CancelScope()
 
+    @property
+    def left(self) -> bool:
+        """Whether the feed was left for good."""
+        return self._running.cancel_called
+
     def leave(self) -> None:
-        """Leave the feed, and come back after a while: what it was left for may have been put right."""
-        self.left = True
+        """Leave the feed for good."""
         self._running.cancel()
 
     async def run(self) -> None:
-        """Follow until cancelled."""
-        times = 0
-        while True:
-            began = anyio.current_time()
-            if not self.left:
-                with anyio.CancelScope() as self._running:
-                    await self._follow()
-            times = 1 if anyio.current_time() - began > LONGEST_AWAY else times + 1
-            await anyio.sleep(min(self._away * 2 ** min(times - 1, 10), LONGEST_AWAY))
-            self.left = False
+        """Follow until the feed is left."""
+        with self._running:
+            await self._follow()
 
     async def _follow(self) -> None:
         after = None

@@ -35,7 +35,7 @@ from airbyte_events.errors import (
 )
 from airbyte_events.events import EventFilter, Identity, JobEvent, JobRef, format_time, same_job, utcnow
 from airbyte_events.followers import FollowedStore, Followers
-from airbyte_events.following import AWAY_SECONDS, Following
+from airbyte_events.following import Following
 from airbyte_events.monitor import BURST, LOOKBACK, TOGETHER, Monitor
 from airbyte_events.pauses import pause
 from airbyte_events.polling import Poller, Ticks
@@ -55,6 +55,11 @@ GRACE_SECONDS = 30.0
 
 RECHECK_SECONDS = 600.0
 """So often the hub looks by itself while the feed is up: a listener can be alive and blind."""
+
+AWAY_SECONDS = 300.0
+LONGEST_AWAY = 3600.0
+"""A feed that was left is followed again after so long, and twice that each time it is left again: what it was left for
+may have been put right."""
 
 _HELLO_SECONDS = 2.0
 _LAST_LOOK_SECONDS = 30.0
@@ -99,7 +104,7 @@ class Hub:
     :param ticks: how often to poll while there is no feed.
     :param grace: seconds that the feed may be down before polling takes over.
     :param recheck: see :data:`RECHECK_SECONDS`.
-    :param away: seconds, see :data:`~airbyte_events.following.AWAY_SECONDS`.
+    :param away: seconds, see :data:`AWAY_SECONDS`.
     """
 
     def __init__(
@@ -124,7 +129,8 @@ class Hub:
         self._poller = Poller(self._monitor, ticks)
         self._backlog = Backlog(self._monitor, self._followers, self._learn_more)
         self._trust = Trust(self._monitor, self._told, self._monitor.absorb, self._refute)
-        self._following = None if feed is None else Following(feed, instance, self._take, away)
+        self._following = None if feed is None else Following(feed, instance, self._take)
+        self._away = away
         self._reasons = None if feed is None else Reasons(feed, self._store)
         self._waiting: dict[int, set[_Waiter]] = {}
         self._leaving = anyio.Lock()
@@ -144,7 +150,7 @@ class Hub:
         if self._following is None or self._reasons is None:
             sources += [self._poller.run]
         else:
-            sources += [self._following.run, self._fall_back, self._close_gaps, self._trust.run, self._reasons.run]
+            sources += [self._follow, self._close_gaps, self._trust.run, self._reasons.run]
         for source in sources:
             self._tasks.start_soon(self._run, source)
         return self
@@ -535,16 +541,28 @@ class Hub:
         self._trust.forget()
         self._following.leave()
 
-    async def _fall_back(self) -> None:
-        assert self._following is not None  # noqa: S101 -- only then is there something to fall back from
-        up = self._following.up
+    async def _follow(self) -> None:
+        """Follow the feed; poll while it is down, and while it is left."""
+        times = 0
+        while self._feed is not None and self._following is not None:
+            began = anyio.current_time()
+            async with anyio.create_task_group() as polling:
+                polling.start_soon(self._fall_back, self._following)
+                await self._following.run()
+                times = 1 if anyio.current_time() - began > LONGEST_AWAY else times + 1
+                await anyio.sleep(min(self._away * 2 ** min(times - 1, 10), LONGEST_AWAY))
+                polling.cancel_scope.cancel()
+            self._following = Following(self._feed, self.instance, self._take)
+
+    async def _fall_back(self, following: Following) -> None:
+        up = following.up
         while True:
             await up.turned(False)
-            with anyio.move_on_after(0 if self._left else self._grace):
+            with anyio.move_on_after(0 if following.left else self._grace):
                 await up.turned(True)
             if up.on:
                 continue
-            if not self._left:
+            if not following.left:
                 logger.warning("the listener's feed has been down for %g s: polling until it is back", self._grace)
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._poller.run)

@@ -9,7 +9,7 @@ import anyio
 
 from airbyte_events.client import FeedClient
 from airbyte_events.errors import FeedError
-from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin, same_job
+from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.monitor import TOGETHER
 from airbyte_events.store import EventStore
 
@@ -95,4 +95,5 @@ class Reasons:
 
 def _same(one: JobEvent, other: JobEvent) -> bool:
     """Whether both are the end of one job, and not of two Airbytes' jobs of one number."""
-    return one.status is other.status and same_job(one, other)
+    same = (one.connection_id or "").lower() == (other.connection_id or "").lower()
+    return same and one.status is other.status
