@@ -77,7 +77,11 @@ _FILTERS = [
     _query("terminal", "Only terminal (`true`) or only active (`false`) states.", {"type": "boolean"}),
 ]
 
-_LIMIT = _query("limit", "How many at most.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})
+_LIMIT = _query(
+    "limit",
+    "How many at most; a page ends at about 1 MiB, too.",
+    {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+)
 _BEFORE = _query(
     "before", "The `next` of the page before this one.", {"type": "integer", "minimum": 0, "maximum": 2**53}
 )
@@ -120,7 +124,7 @@ _EVENTS = {
             "Pages: how many seconds to wait for something to happen.",
             {"type": "number", "minimum": 0, "maximum": 60, "default": 0},
         ),
-        {**_LIMIT, "description": "Pages: how many events at most."},
+        {**_LIMIT, "description": "Pages: how many events at most; a page ends at about 1 MiB, too."},
         {
             "name": "Last-Event-ID",
             "in": "header",

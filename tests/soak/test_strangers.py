@@ -73,7 +73,7 @@ async def test_readers_that_never_read_lock_nobody_out(
     apart: bool, airbyte: Simulator, tmp_path: Path, soak: bool, report: Callable[..., None]
 ) -> None:
     """More connections than there are, each with requests for large answers that it does not read."""
-    count, seconds = (3_200, 12.0) if soak else (3_200, 4.0)
+    count, seconds = (3_200, 8.0) if soak else (3_200, 4.0)
     ports = {"WEBHOOK_PORT": str(free_port())} if apart else {}
     served = Served()
     async with Listener(tmp_path, airbyte.url, port=None, **ports) as listener:
@@ -105,7 +105,7 @@ async def test_whoever_reads_the_metrics_holds_up_no_webhook(
 ) -> None:
     """Over and over, and all other pages that anybody may ask for, while many jobs are watched of an Airbyte that gives
     no answer."""
-    clients, watched, seconds = (32, 50_000, 8.0) if soak else (32, 5_000, 2.0)
+    clients, watched, seconds = (32, 50_000, 6.0) if soak else (32, 5_000, 2.0)
     settings = {"STORE": request.getfixturevalue("postgres").url()} if kind == "PostgreSQL" else {}
     served = Served()
     answers: Counter[str] = Counter()
