@@ -50,6 +50,7 @@ def measure(home: Path, options: argparse.Namespace) -> int:
     addresses = Addresses.choose()
     settings = {
         "AIRFLOW__CORE__PARALLELISM": str(options.workers),
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": str(options.heartbeat),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "86400",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "86400",
     }
@@ -82,6 +83,7 @@ def measure(home: Path, options: argparse.Namespace) -> int:
     unfinished = options.tasks - failed - sum(task.state == "success" for task in tasks)
     print(
         f"{options.tasks} tasks, syncs of {options.shortest:g} to {options.longest:g} s, {options.workers} workers, "
+        f"min_heartbeat_interval {options.heartbeat}, "
         f"min_deferral {'default' if options.min_deferral is None else format(options.min_deferral, 'g')}: "
         f"{failed} failed, {log.count(MISMATCH)} mismatches in the scheduler's log, {unfinished} not ended in time, "
         f"{len(ended)} syncs succeeded"
@@ -113,6 +115,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shortest", type=float, default=0.5, help="seconds of the shortest sync")
     parser.add_argument("--longest", type=float, default=5.0, help="seconds of the longest sync")
     parser.add_argument("--workers", type=int, default=6, help="tasks that run at a time")
+    parser.add_argument(
+        "--heartbeat", type=int, default=5, help="[workers] min_heartbeat_interval (Airflow's default: 5)"
+    )
     parser.add_argument("--min-deferral", type=float, help="[airbyte_events] min_deferral, by default its own default")
     parser.add_argument("--seconds", type=float, default=600.0, help="after which it is given up")
     return parser.parse_args()
