@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 
-from airbyte_events.events import JobEvent, format_time, parse_time, utcnow
+from airbyte_events.events import JobEvent, format_time, parse_time
 from airbyte_events.store import EventStore, Lease
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Generations:
         await self._read()
         if self._since is not None and known.observed_at < self._since:
             return
-        since = utcnow()
+        since = observed.observed_at
         await self._store.remember(self._key, f"{self.number + 1} {format_time(since)}", lease=lease)
         self._take(self.number + 1, since)
         logger.error(

@@ -254,8 +254,12 @@ class Monitor:
             answers = {}
         states = await self._store.states([JobRef(self.instance, job_id) for job_id in origins])
         found: dict[int, JobEvent | None] = dict.fromkeys(unknown)
-        found |= {job_id: None for job_id, job in answers.items() if job is None}
+        gone = {job_id for job_id, job in answers.items() if job is None}
+        found |= dict.fromkeys(gone)
         left_out = missing - set(answers) - unknown
+        if not bounded:
+            # What is known of the number is not its job's any more, if it ever was.
+            left_out |= gone
         return found | {ref.job_id: state for ref, state in states.items() if ref.job_id not in left_out}
 
     async def look(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import httpx
@@ -158,6 +159,9 @@ class TestConfirming:
     async def test_a_job_that_airbyte_does_not_know_is_not_watched(self, watched: Any, status: int) -> None:
         watched.airbyte.faults[1] = status
         assert await watched.monitor.watch([1]) == {1: None}
+        # It was asked twice, and is once more.
+        assert watched.monitor.watches.never_seen() == [1]
+        await watched.monitor.read([1])
         assert watched.monitor.watches.jobs == {}
 
     async def test_i3_refused_credentials_make_no_job_unknown(self, airbyte: Any, http: Any, make: Any) -> None:
@@ -502,3 +506,84 @@ class TestWatching:
         assert (await watched.monitor.watch([1]))[1].status == end
         assert watched.monitor.watches.jobs == {}
         assert watched.airbyte.reads == 1
+
+
+class TestReusedNumbers:
+    """Airbyte's database was restored or made anew: it gives job numbers again."""
+
+    def again(self, watched: Any, job_id: int, status: str = "running", **fields: Any) -> None:
+        del watched.airbyte.jobs[job_id]
+        watched.airbyte.put(job_id, status, **fields)
+
+    async def three_ended(self, watched: Any) -> None:
+        for job_id in (1, 2, 3):
+            watched.airbyte.put(job_id, "succeeded", ago=60)
+        await watched.monitor.look()
+        assert watched.monitor.generations.number == 1
+
+    async def test_i3_what_was_known_before_is_asked_for_again_once(self, watched: Any) -> None:
+        await self.three_ended(watched)
+        self.again(watched, 1)
+        await watched.monitor.look()
+        self.again(watched, 2, "pending")
+        watched.airbyte.hidden.add(2)  # no look finds it
+
+        states = await watched.monitor.tell([1, 2, 3])
+
+        assert {job_id: state.status for job_id, state in states.items()} == {
+            1: "running",
+            2: "pending",
+            3: "succeeded",
+        }
+        assert (watched.airbyte.reads_of(1), watched.airbyte.reads_of(2), watched.airbyte.reads_of(3)) == (0, 1, 1)
+        assert (await watched.monitor.tell([1, 2, 3])).keys() == {1, 2, 3}
+        assert watched.airbyte.reads == 2
+
+    async def test_it_is_said_once_and_counted(self, watched: Any, caplog: pytest.LogCaptureFixture) -> None:
+        await self.three_ended(watched)
+        for job_id in (1, 2, 3):
+            self.again(watched, job_id, "succeeded")
+            await watched.monitor.look()
+        assert caplog.text.count("job numbers began anew") == 1
+        assert watched.monitor.counters.reused == 3
+        assert watched.monitor.counters.contradictions == 0
+        assert watched.monitor.generations.number == 2
+
+    async def test_a_second_restore_is_another_generation(self, watched: Any) -> None:
+        await self.three_ended(watched)
+        for _ in range(2):
+            self.again(watched, 1, connection_id=str(uuid4()))
+            await watched.monitor.look()
+        assert watched.monitor.generations.number == 3
+
+    async def test_i3_another_listener_on_the_store_learns_it(self, watched: Any, http: Any) -> None:
+        await self.three_ended(watched)
+        other = Monitor("default", client_of(http, watched.airbyte.url), watched.store)
+        assert await other.tell([2])
+        assert watched.airbyte.reads == 0
+        self.again(watched, 1)
+        await watched.monitor.look()
+        assert await other.tell([2])
+        assert watched.airbyte.reads == 1
+
+    async def test_i3_a_job_that_is_gone_is_unknown(self, watched: Any) -> None:
+        await self.three_ended(watched)
+        self.again(watched, 1)
+        await watched.monitor.look()
+        del watched.airbyte.jobs[3]
+        assert await watched.monitor.tell([3]) == {3: None}
+
+    async def test_i3_one_answer_that_a_job_is_unknown_is_no_verdict(self, watched: Any) -> None:
+        watched.airbyte.put(1)
+        watched.airbyte.unready.add(1)
+        assert (await watched.monitor.watch([1]))[1].status == "running"
+        assert watched.monitor.watches.jobs == {1: True}
+        assert watched.airbyte.reads == 2
+
+    async def test_i4_a_job_that_is_said_to_be_unknown_while_it_is_listed_stays_watched(self, watched: Any) -> None:
+        watched.airbyte.put(1)
+        watched.airbyte.faults[1] = 404
+        for _ in range(2):
+            await watched.monitor.watch([1])
+            await watched.monitor.look()
+        assert watched.monitor.watches.jobs == {1: True}

@@ -482,7 +482,9 @@ async def test_another_airbytes_listener_is_left(stage: Any, scene: Scene, caplo
                 await scene.watched()
                 async with shared_hub(HubKey("airbyte_default")) as shared:
                     await stage.until(lambda: shared.hub.following)
-                other.world.end_job(other.world.start_job(foreign), "succeeded")
+                # One may be of a workspace that only the listener sees, but not three and no other.
+                for _ in range(3):
+                    other.world.end_job(other.world.start_job(foreign), "succeeded")
                 await stage.until(lambda: "polling instead" in caplog.text)
                 stage.end(job := stage.start())
                 await stage.until(lambda: bool(triggerer.fired))
