@@ -12,7 +12,16 @@ import httpx
 
 from airbyte_events import answers, sse, wire
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
-from airbyte_events.events import EVERYTHING, Cursor, EventFilter, Identity, JobEvent, JobRef, format_time
+from airbyte_events.events import (
+    EVERYTHING,
+    Cursor,
+    EventFilter,
+    Identity,
+    JobEvent,
+    JobRef,
+    format_time,
+    read_event,
+)
 
 HELLO_SECONDS = 10.0
 """A stream that says nothing for so long after it was opened is held back by something on the way."""
@@ -30,13 +39,17 @@ LARGEST_ANSWER = 16 * 1024 * 1024
 _LONGEST_MESSAGE = 200
 
 
+FRAMES = frozenset({"hello", "job", "bookmark", "reset", "goaway"})
+"""The kinds of frames. Any other is ignored."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedFrame:
     """What a stream said.
 
-    :param name: ``hello``, ``job``, ``bookmark``, ``reset`` or ``goaway``.
+    :param name: one of :data:`FRAMES`.
     :param cursor: where to resume behind it.
-    :param event: of a ``job`` frame.
+    :param event: of a ``job`` frame; None if it can't be read.
     :param data: the payload of any other one.
     """
 
@@ -150,13 +163,14 @@ class FeedClient:
                 if chunk is None:
                     return
                 try:
-                    frames = [_parse(frame) for frame in decoder.feed(chunk)]
+                    said = decoder.feed(chunk)
+                    frames = [parsed for frame in said if (parsed := _parse(frame)) is not None]
                 except ValueError as exc:
                     fault = str(exc)[:_LONGEST_MESSAGE]
                     raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {fault}") from exc
                 for frame in frames:
                     yield frame
-                if frames:
+                if said:
                     silent_at = anyio.current_time() + self._silence
         finally:
             await _abandon(chunks)
@@ -180,7 +194,8 @@ class FeedClient:
             raise self._refusal(response.status_code, content)
         try:
             answer = wire.parse_object(content)
-            states = [JobEvent.from_data(data) for data in answer["jobs"]]
+            # One that can't be read is one that the listener can't report.
+            states = [state for data in answer["jobs"] if (state := read_event(data)) is not None]
             unknown = frozenset(
                 JobRef(str(each["instance"]), int(each["job_id"])) for each in answer.get("unknown", ())
             )
@@ -258,10 +273,14 @@ async def _abandon(chunks: AsyncIterator[bytes]) -> None:
             pass
 
 
-def _parse(frame: sse.Frame) -> FeedFrame:
+def _parse(frame: sse.Frame) -> FeedFrame | None:
+    """The frame; None for one of a kind that only a newer version knows."""
+    if frame.event not in FRAMES:
+        return None
     data = wire.parse_object(frame.data.encode())
-    try:
-        event = JobEvent.from_envelope(data) if frame.event == "job" else None
-    except OverflowError as exc:
-        raise ValueError("a number out of range") from exc
+    event = None
+    if frame.event == "job":
+        if not isinstance(data.get("data"), dict):
+            raise ValueError("no event's envelope")
+        event = read_event(data["data"], Cursor.parse(str(data.get("id"))))
     return FeedFrame(name=frame.event, cursor=Cursor.parse(frame.id) if frame.id else None, event=event, data=data)

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -21,6 +22,7 @@ import anyio
 from airbyte_events.errors import StoreError
 from airbyte_events.events import utcnow
 from airbyte_events.store import EventStore, Lease
+from airbyte_events.supervision import supervise
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +106,8 @@ class Duties:
         """This listener's name, which no other has had."""
         self.held: dict[str, Duty] = {}
         """What this listener does at the moment, by the lease's name."""
+        self.faults: dict[str, str] = {}
+        """What fails here, and why, likewise. Its lease is given back, and taken again after a pause."""
         self._store = store
         self._works = works
         self._fitness = fitness or {}
@@ -130,7 +134,7 @@ class Duties:
         with self._scope:
             async with anyio.create_task_group() as tasks:
                 for name, work in self._works.items():
-                    tasks.start_soon(self._stand_by, name, work)
+                    tasks.start_soon(supervise, name, partial(self._stand_by, name, work), self.faults)
                 for name, fitness in self._fitness.items():
                     tasks.start_soon(self._recover, name, fitness)
 

@@ -29,17 +29,19 @@ from airbyte_events.errors import (
     CursorExpired,
     FeedError,
     FeedRefused,
+    FeedUnreachable,
     HubClosed,
     UnknownJob,
     WaitTimeout,
 )
 from airbyte_events.events import EventFilter, Identity, JobEvent, JobRef, format_time, same_job, utcnow
 from airbyte_events.followers import FollowedStore, Followers
-from airbyte_events.following import Following
+from airbyte_events.following import Following, Switch
 from airbyte_events.monitor import BURST, LOOKBACK, TOGETHER, Monitor
 from airbyte_events.pauses import pause
 from airbyte_events.polling import Poller, Ticks
 from airbyte_events.reasons import Reasons, lacks_reason
+from airbyte_events.supervision import supervise
 from airbyte_events.trust import Trust
 from airbyte_events.watches import WATCH_SECONDS
 
@@ -60,6 +62,9 @@ AWAY_SECONDS = 300.0
 LONGEST_AWAY = 3600.0
 """A feed that was left is followed again after so long, and twice that each time it is left again: what it was left for
 may have been put right."""
+
+STANDING_SECONDS = 5.0
+"""A stream that has stood for so long is up: one that breaks sooner, again and again, brings nothing."""
 
 _HELLO_SECONDS = 2.0
 _LAST_LOOK_SECONDS = 30.0
@@ -129,7 +134,7 @@ class Hub:
         self._poller = Poller(self._monitor, ticks)
         self._backlog = Backlog(self._monitor, self._followers, self._learn_more)
         self._trust = Trust(self._monitor, self._told, self._monitor.absorb, self._refute)
-        self._following = None if feed is None else Following(feed, instance, self._take)
+        self._following = None if feed is None else Following(feed, instance, self._receive)
         self._away = away
         self._reasons = None if feed is None else Reasons(feed, self._store)
         self._waiting: dict[int, set[_Waiter]] = {}
@@ -167,9 +172,9 @@ class Hub:
 
     async def _run(self, source: Callable[[], Awaitable[None]]) -> None:
         try:
-            await source()
+            await supervise(f"the hub of {self.instance}", source, {})
         except BaseException:
-            # Whoever waits is told rather than left waiting.
+            # The hub has ended: whoever waits is told rather than left waiting.
             self._bus.close()
             self._followers.close()
             for answered in self._asked.values():
@@ -482,14 +487,27 @@ class Hub:
             same = [each for each in theirs if same_job(each, mine[each.ref]) and each.status is mine[each.ref].status]
             await self._monitor.absorb(same)
 
+    async def _receive(self, frame: FeedFrame) -> None:
+        """Take a frame; open the feed anew if that can't be done, whatever the reason.
+
+        :raises FeedUnreachable: if it can't.
+        """
+        try:
+            await self._take(frame)
+        except Exception as exc:
+            logger.exception("a frame of the listener's feed could not be taken: %s", frame.name)
+            raise FeedUnreachable("what it brought could not be taken") from exc
+
     async def _take(self, frame: FeedFrame) -> None:
         if frame.event is not None:
             if await self._absorb([frame.event]):
                 self._ask_alone(doubted=[frame.event.ref.job_id])
                 self._ask_for([frame.event.ref.job_id])
-        elif frame.name in ("hello", "reset"):
+        elif frame.name in ("hello", "reset", "job"):
             if frame.name == "reset":
                 logger.info("the listener's feed begins anew: %s", frame.data.get("reason"))
+            elif frame.name == "job":
+                logger.warning("an event of the listener's feed can't be read, asking for the states: %s", frame.cursor)
             # What happened before the stream was joined is in the states.
             self._ask_for(self._waiting)
             self._gap.set()
@@ -552,21 +570,21 @@ class Hub:
                 times = 1 if anyio.current_time() - began > LONGEST_AWAY else times + 1
                 await anyio.sleep(min(self._away * 2 ** min(times - 1, 10), LONGEST_AWAY))
                 polling.cancel_scope.cancel()
-            self._following = Following(self._feed, self.instance, self._take)
+            self._following = Following(self._feed, self.instance, self._receive)
 
     async def _fall_back(self, following: Following) -> None:
         up = following.up
         while True:
             await up.turned(False)
-            with anyio.move_on_after(0 if following.left else self._grace):
-                await up.turned(True)
-            if up.on:
+            grace = 0 if following.left else self._grace
+            standing = min(STANDING_SECONDS, grace)
+            if await _stands(up, standing, within=grace, unless=lambda: following.left):
                 continue
             if not following.left:
                 logger.warning("the listener's feed has been down for %g s: polling until it is back", self._grace)
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._poller.run)
-                await up.turned(True)
+                await _stands(up, min(STANDING_SECONDS, self._grace))
                 polling.cancel_scope.cancel()
             logger.info("the listener's feed is back")
 
@@ -607,3 +625,24 @@ class Hub:
             self._followers.miss()
         else:
             self._followers.complete(moment)
+
+
+async def _stands(
+    up: Switch, seconds: float, *, within: float = math.inf, unless: Callable[[], bool] = lambda: False
+) -> bool:
+    """Wait until a switch has been on for so long without a break.
+
+    :param within: seconds in which it has to be on for that; what is on then is waited for.
+    :param unless: asked when it has turned off; then it is not waited for any more.
+    :return: whether it has.
+    """
+    ends_at = anyio.current_time() + within
+    while anyio.current_time() < ends_at and not unless():
+        with anyio.CancelScope(deadline=ends_at):
+            await up.turned(True)
+        if up.on:
+            with anyio.move_on_after(seconds) as standing:
+                await up.turned(False)
+            if standing.cancelled_caught:
+                return True
+    return False

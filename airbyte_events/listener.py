@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -45,6 +46,7 @@ from airbyte_events.settings import InstanceSettings, Settings
 from airbyte_events.sources import Sources
 from airbyte_events.status import Status
 from airbyte_events.store import EventStore, Lease
+from airbyte_events.supervision import supervise
 from airbyte_events.targets import Targets, refuse_loops
 from airbyte_events.tracing import record
 from airbyte_events.webhook import Receiver
@@ -184,7 +186,7 @@ async def assemble(
                 faults["store"] = "can't be read"
             elif not health.writable:
                 faults["store"] = "can't be written"
-            return faults
+            return faults | duties.faults
 
         apart = settings.webhook_apart is not None
         listener = Listener(
@@ -214,9 +216,9 @@ async def assemble(
             ),
         )
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(health.run)
-            tasks.start_soon(duties.run)
-            tasks.start_soon(_tell, bus, metrics, sources)
+            tasks.start_soon(supervise, "the store's health", health.run, duties.faults)
+            tasks.start_soon(supervise, "leases", duties.run, duties.faults)
+            tasks.start_soon(supervise, "metrics", partial(_tell, bus, metrics, sources), duties.faults)
             yield listener
             tasks.cancel_scope.cancel()
 
@@ -276,8 +278,9 @@ async def _serve(
             scheme = "https" if settings.tls_certfile else "http"
             announce(settings, listener.new_tokens, [url_of(each, scheme=scheme) for each in bound])
             async with _http() as http, anyio.create_task_group() as tasks:
-                tasks.start_soon(report, settings, http, listener.store)
-                tasks.start_soon(listener.secrets.follow, reload)
+                faults = listener.duties.faults
+                tasks.start_soon(supervise, "the report", partial(report, settings, http, listener.store), faults)
+                tasks.start_soon(supervise, "secrets", partial(listener.secrets.follow, reload), faults)
                 async with anyio.create_task_group() as serving:
                     for server, where in zip(servers, bound, strict=True):
                         serving.start_soon(server.serve, [where])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from contextlib import AsyncExitStack
@@ -368,30 +369,27 @@ class TestWithoutAListener:
             assert hub._alone == hub._doubted == set()
             assert hub._bus._by_job == {}
 
-    async def test_a_failing_hub_tells_every_waiter(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+    async def test_i4_a_source_that_fails_is_begun_again_and_ends_nobodys_wait(
+        self, make: Any, http: Any, airbyte: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         airbyte.put(1)
+        failures = []
 
         class Broken(Ticks):
             def due(self, monitor: Any) -> float:
-                if 1 in monitor.watches.jobs:
-                    raise RuntimeError("out of order")
+                if 1 in monitor.watches.jobs and not failures:
+                    failures.append(1)
+                    raise RuntimeError("canary")
                 return 0.02
 
-        hub = Hub(make.client(http, airbyte.url), ticks=Broken())
-
-        async def run() -> None:
-            async with hub:
-                waiters.wait(hub, 1, 0)
-                waiters.wait(hub, 1, 1)
-                await anyio.sleep_forever()
-
-        with pytest.raises(Exception) as caught:  # noqa: PT011 -- a group, of a package's own on Python 3.10
-            await run()
-        assert caught.group_contains(RuntimeError, match="out of order")
-        assert isinstance(await waiters.result(0), HubClosed)
-        assert isinstance(await waiters.result(1), HubClosed)
-        with pytest.raises(HubClosed), anyio.fail_after(1):
-            await hub.wait(1)
+        async with Hub(make.client(http, airbyte.url), ticks=Broken()) as hub:
+            waiters.wait(hub, 1, 0)
+            waiters.wait(hub, 1, 1)
+            await airbyte.until(lambda: airbyte.reads > 0)
+            airbyte.put(1, "succeeded")
+            assert [(await waiters.result(each)).status for each in (0, 1)] == ["succeeded"] * 2
+            assert (await hub.wait(1)).status == "succeeded"
+        assert caplog.text.count("is begun again: RuntimeError") == 1
 
     async def test_a_hub_that_ends_tells_every_waiter(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
         airbyte.put(1)
@@ -408,6 +406,55 @@ class TestWithoutAListener:
 
 
 class TestWithAFeedThatMisbehaves:
+    async def test_i4_a_stream_that_breaks_again_and_again_is_replaced_by_polling(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        """Each of them begins well, with a hello."""
+        airbyte.put(1)
+        feed.hello = feed.frame("hello", {"epoch": "e1"}) + b"event: job\ndata: what no listener sends\n\n"
+        feed.faults["/v1/watches"] = 503
+        async with fed(make, http, airbyte, feed, grace=0.5) as hub:
+            waiters.wait(hub, 1)
+            await feed.until(lambda: feed.count("GET", "/v1/events") > 2)
+            airbyte.put(1, "succeeded")
+            assert (await waiters.result(1)).status == "succeeded"
+            assert airbyte.lists > 0
+
+    async def test_what_a_newer_listener_sends_is_read_as_far_as_it_can_be(
+        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+    ) -> None:
+        for job_id in (1, 2, 3):
+            airbyte.put(job_id)
+        feed.states = {job_id: make.event(job_id, "running") for job_id in (1, 2, 3)}
+        async with fed(make, http, airbyte, feed) as hub:
+            for job_id in (1, 2, 3):
+                waiters.wait(hub, job_id)
+            await feed.until(lambda: bool(feed.watched))
+            await anyio.wait_all_tasks_blocked()
+            await feed.say(b"event: weather\ndata: sunny\nid: of another kind\n\n")
+            newer = json.loads(feed.job(make.event(1)).decode().partition("data: ")[2].replace("\ndata: ", ""))
+            newer["data"] |= {
+                "origin": "kafka",
+                "previous_status": "throttled",
+                "error": {"message": None, "origin": "platform", "trace": []},
+                "names": {"stream": "orders"},
+                "streams": ["orders"] * 500,
+            }
+            await feed.say(feed.frame("job", newer, newer["id"]))
+            event = await waiters.result(1)
+            assert (event.status, event.origin) == ("succeeded", "unknown")
+            # A state without which nothing can be known: the hub asks.
+            asked = len(feed.watched)
+            airbyte.put(2, "failed")
+            newer["id"] = newer["id"].partition("-")[0] + "-77"
+            newer["data"] |= {"job_id": 2, "observed_at": "+10000-01-01"}
+            del feed.states[2]
+            await feed.say(feed.frame("job", newer, newer["id"]))
+            await feed.until(lambda: len(feed.watched) > asked)
+            await feed.say(feed.job(make.event(3)))
+            assert (await waiters.result(3)).status == "succeeded"
+            assert feed.count("GET", "/v1/events") == 1
+
     async def test_a_wait_that_begins_with_the_stream_is_asked_for_once(
         self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
     ) -> None:

@@ -50,6 +50,7 @@ export function job({ live, instance, id }) {
         fact("Records", job.records, () => number(job.records)),
         fact("Bytes", job.bytes, () => bytes(job.bytes)),
         fact("End learnt by", jobStamp(job), () => learnt(job)),
+        fact("By a webhook alone", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
         fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? h("a", { href: job.url, rel: "noreferrer" }, nameOf(job)) : "–")),
       ],
       (each) => each.name,
