@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
+
+from airbyte_events._utils.times import LONGEST_SECONDS, format_time, parse_time
 
 
 class JobStatus(str, Enum):
@@ -360,28 +362,9 @@ def _moment(value: object) -> datetime | None:
         return None
 
 
-class Verdict(Enum):
-    """What an observation means for what is already known of the job."""
-
-    NEW = "new"
-    """A change: it becomes an event."""
-    REPEAT = "repeat"
-    """Nothing that was not known."""
-    CONTRADICTION = "contradiction"
-    """The job has ended otherwise, and that stands."""
-    REUSED = "reused"
-    """Another job has the number now: it becomes an event, and nothing of the job before is kept for it."""
-
-
-NEWS = frozenset({Verdict.NEW, Verdict.REUSED})
-"""The verdicts on what enters the log."""
-
 START_PRECISION = timedelta(seconds=1)
 """By how much two reports of one job's start can differ: Airbyte writes whole seconds, cut or rounded. A format without
 seconds occurs where they are zero (Java's ``OffsetDateTime.toString``), so no more than that is lost."""
-
-LATE = timedelta(seconds=60)
-"""How long after a job was read an answer that was under way by then may still arrive."""
 
 
 class _Identified(Protocol):
@@ -424,74 +407,6 @@ def same_job(one: JobEvent, other: JobEvent) -> bool:
 def _differ(one: datetime | None, other: datetime | None) -> bool:
     """Whether these can't be two reports of one job's start."""
     return one is not None and other is not None and abs(one - other) > START_PRECISION
-
-
-def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
-    """Judge an observation against the job's latest event: a terminal status is absorbed once, for ever.
-
-    A job is its number, its connection and when it was created: an observation that differs is another job's, and what
-    Airbyte says now counts.
-    """
-    if known is None:
-        return Verdict.NEW
-    if not same_job(known, observed):
-        return Verdict.REPEAT if _is_late(known, observed) else Verdict.REUSED
-    if known.status is observed.status:
-        return Verdict.REPEAT
-    if observed.status in FOLLOWED_BY[known.status]:
-        return Verdict.NEW
-    # What was read before the end and arrives after it is late, not contradictory.
-    return Verdict.CONTRADICTION if observed.terminal else Verdict.REPEAT
-
-
-def _is_late(known: JobEvent, observed: JobEvent) -> bool:
-    """Whether an observation of another job was read before the known one, and only arrives after it.
-
-    A number is given again to a job that is created later. An earlier one of the connection is Airbyte's answer of now
-    only after a while: when an older copy of Airbyte has taken the place.
-    """
-    after = observed.observed_at - known.observed_at
-    if not Identity(known.connection_id).fits(observed) or known.started_at is None or observed.started_at is None:
-        return after < timedelta(0)
-    return observed.started_at < known.started_at and after <= LATE
-
-
-_LASTING = {"workspace_id", "names", "url"}
-
-
-def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEvent:
-    """Return the event to store for an observation that is news: what is known of the job and not told again stays."""
-    if known is None or not same_job(known, observed):
-        return replace(observed, cursor=cursor, previous_status=None)
-    kept = {name for name in known.unconfirmed & _LASTING if not getattr(observed, name)}
-    return replace(
-        observed,
-        cursor=cursor,
-        previous_status=known.status,
-        connection_id=observed.connection_id or known.connection_id,
-        workspace_id=observed.workspace_id or known.workspace_id,
-        job_type=observed.job_type or known.job_type,
-        started_at=observed.started_at or known.started_at,
-        names=observed.names or known.names,
-        url=observed.url or known.url,
-        unconfirmed=observed.unconfirmed | kept,
-    )
-
-
-def annotate(known: JobEvent, told: JobEvent) -> JobEvent:
-    """Fill in what the known state lacks, or has unconfirmed, from another report of it; what the API said stays.
-
-    A report of another status, or of another job of that number, changes nothing.
-    """
-    if known.status is not told.status or not same_job(known, told):
-        return known
-    taken = {
-        name: getattr(told, name)
-        for name in TOLD_BY_WEBHOOKS
-        if getattr(told, name) not in (None, {}) and (name in known.unconfirmed or getattr(known, name) in (None, {}))
-    }
-    unconfirmed = known.unconfirmed - taken.keys() | told.unconfirmed & taken.keys()
-    return replace(known, **taken, unconfirmed=unconfirmed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -544,61 +459,3 @@ class EventFilter:
 
 
 EVERYTHING = EventFilter()
-
-
-def utcnow() -> datetime:
-    """The wall clock, aware, in UTC."""
-    return datetime.now(timezone.utc)
-
-
-_TIME = re.compile(
-    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?\s*(Z|z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?",
-    re.ASCII,
-)
-
-
-EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
-LATEST = datetime(2200, 1, 1, tzinfo=timezone.utc)
-"""What lies beyond is no time of a job: calculating with it would overflow somewhere."""
-
-LONGEST_SECONDS = 100 * 366 * 86400.0
-"""A longer duration is no job's."""
-
-
-def is_sane(moment: datetime) -> bool:
-    """Return whether a time lies from :data:`EARLIEST` to :data:`LATEST`."""
-    return EARLIEST <= moment <= LATEST
-
-
-def parse_time(value: object) -> datetime | None:
-    """An ISO 8601 instant of any precision, minutes to nanoseconds, as Airbyte writes them; None stays None.
-
-    A time without an offset is taken as UTC.
-
-    :raises ValueError: if the value is not a time from :data:`EARLIEST` to :data:`LATEST`.
-    """
-    if value is None:
-        return None
-    match = _TIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}")
-    day, hour, minute, second, fraction, offset = match.groups()
-    moment = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second or '00'}").replace(
-        microsecond=int((fraction or "0")[:6].ljust(6, "0")), tzinfo=timezone.utc
-    )
-    if offset and offset not in "Zz":
-        sign = -1 if offset[0] == "-" else 1
-        try:
-            moment -= sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[-2:]))
-        except OverflowError as exc:
-            raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}") from exc
-    if not is_sane(moment):
-        raise ValueError(f"not a time between {EARLIEST.year} and {LATEST.year}: {str(value)[:40]!r}")
-    return moment
-
-
-def format_time(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with microseconds, ``2024-01-01T00:00:00.000000Z``: of one width, so that text sorts as time."""
-    if moment is None:
-        return None
-    return moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

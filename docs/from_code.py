@@ -17,14 +17,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sphinx.application import Sphinx
 
-from airbyte_events.auth import new_token
-from airbyte_events.commands import application
-from airbyte_events.listener import assemble
-from airbyte_events.openapi import DOCUMENT
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
-from airbyte_events.settings import reference as settings_reference
+from airbyte_events.cli.app import application
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.http.openapi import DOCUMENT
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import reference as settings_reference
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.web.auth import new_token
+from airbyte_events.web.server import serving
 from airbyte_events_provider.get_provider_info import get_provider_info
 
 MARK = re.compile(r"(<!-- From the code.*-->\n)(\S.*\n)*")

@@ -16,18 +16,19 @@ from typing import Any
 
 import httpx
 
-from airbyte_events.airbyte.exchange import Answer, Observer
-from airbyte_events.airbyte.jobs import Job, JobPage, parse_job
-from airbyte_events.airbyte.pages import MOST_PAGES, PAGE, JobPages
+from airbyte_events._utils.times import format_time
+from airbyte_events.airbyte.auth import Credentials
+from airbyte_events.airbyte.models import Job, JobPage, parse_job
+from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
-from airbyte_events.airbyte.tokens import Credentials
+from airbyte_events.airbyte.transport import Answer, Observer
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
     UnknownJob,
 )
-from airbyte_events.events import ANY_JOB, Identity, JobStatus, format_time, reported_job_type
+from airbyte_events.events import ANY_JOB, Identity, JobStatus, reported_job_type
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class AirbyteClient:
     Every method raises the :class:`~airbyte_events.errors.AirbyteError` of the last attempt.
 
     :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used. Best one that
-        takes no cookies (:func:`~airbyte_events.answers.no_cookies`): httpx fails at one that is not ASCII, for ever.
+        takes no cookies (:func:`~airbyte_events._utils.http.no_cookies`): httpx fails at one that is not ASCII, for
+        ever.
     :param url: in any spelling that :func:`normalise_url` takes.
     :param credentials: of an application; None for an Airbyte without authentication.
     :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import anyio
 
-from airbyte_events.airbyte.jobs import Job, JobPage
+from airbyte_events.airbyte.models import Job, JobPage
 from airbyte_events.errors import AirbyteError, AirbyteStatusError, RateLimited, ServerError, Unauthorized
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from functools import partial
 
 import httpx
 
-from airbyte_events.airbyte.backoff import Backoff, transient
-from airbyte_events.airbyte.exchange import Answer, Observer, Request, exchange
-from airbyte_events.airbyte.tokens import Credentials, TokenCache, as_refusal
+from airbyte_events.airbyte.auth import Credentials, TokenCache, as_refusal
+from airbyte_events.airbyte.circuit_breaker import Backoff, transient
+from airbyte_events.airbyte.transport import Answer, Observer, Request, exchange
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import (
     AirbyteError,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
-from airbyte_events import wire
+from airbyte_events._utils import json_values
 
 _LONGEST = 300
 _MOST_ERRORS = 3
@@ -42,12 +42,12 @@ class Words:
         if (page := web_page(response.headers, body, hide)) is not None:
             return cls(message=one_line(f"{_phrase(response)} (the answer is {page})", hide), page=True)
         try:
-            document = wire.parse_object(body)
+            document = json_values.parse_object(body)
         except ValueError:
             return cls(message=one_line(_plain(response, body) or _phrase(response), hide))
         return cls(
             message=one_line(_said(document) or _phrase(response), hide),
-            type=_tail(one_line(wire.text(document.get("type")) or "", hide)),
+            type=_tail(one_line(json_values.text(document.get("type")) or "", hide)),
         )
 
 
@@ -86,19 +86,23 @@ def _said(document: dict[str, Any]) -> str | None:
     Problem documents have it in ``data.message``, and always the same sentence in ``detail``; the web framework in
     ``_embedded.errors[].message``, and the status phrase in ``message``; OAuth has ``error_description``.
     """
-    data = wire.mapping(document.get("data"))
-    errors = wire.mapping(document.get("_embedded")).get("errors")
-    embedded = [wire.text(wire.mapping(each).get("message")) for each in errors] if isinstance(errors, list) else []
-    named = " ".join(filter(None, (wire.text(data.get(name)) for name in ("resourceType", "resourceId"))))
-    detail = wire.text(document.get("detail"))
+    data = json_values.mapping(document.get("data"))
+    errors = json_values.mapping(document.get("_embedded")).get("errors")
+    embedded = (
+        [json_values.text(json_values.mapping(each).get("message")) for each in errors]
+        if isinstance(errors, list)
+        else []
+    )
+    named = " ".join(filter(None, (json_values.text(data.get(name)) for name in ("resourceType", "resourceId"))))
+    detail = json_values.text(document.get("detail"))
     candidates = (
-        wire.text(data.get("message")),
+        json_values.text(data.get("message")),
         "; ".join(list(dict.fromkeys(filter(None, embedded)))[:_MOST_ERRORS]),
         f"{detail} ({named})" if detail and named else detail,
-        wire.text(document.get("error_description")),
-        wire.text(document.get("message")),
-        wire.text(document.get("title")),
-        wire.text(document.get("error")),
+        json_values.text(document.get("error_description")),
+        json_values.text(document.get("message")),
+        json_values.text(document.get("title")),
+        json_values.text(document.get("error")),
     )
     return next((said for said in candidates if said), None)
 

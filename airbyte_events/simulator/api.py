@@ -10,7 +10,8 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from .answers import (
+from airbyte_events.simulator.listing import JOB_TYPES, Page, as_uuid, select_jobs, workspace_ids
+from airbyte_events.simulator.responses import (
     FrameworkError,
     Problem,
     actor_data,
@@ -20,16 +21,15 @@ from .answers import (
     workspace_data,
     wrong_secret,
 )
-from .listing import JOB_TYPES, Page, as_uuid, select_jobs, workspace_ids
-from .state import NOTIFICATION_KINDS, Actor, Connection, Job, Refused, Release, Workspace
+from airbyte_events.simulator.state import NOTIFICATION_KINDS, Actor, Connection, Job, Refused, Release, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
 
-    from .tokens import Tokens
-    from .world import World
+    from airbyte_events.simulator.tokens import Tokens
+    from airbyte_events.simulator.world import World
 
 T = TypeVar("T")
 

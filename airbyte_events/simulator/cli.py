@@ -13,12 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from airbyte_events import stdout
-
-from .faults import API_FAULTS, WEBHOOK_FAULTS, Fault
-from .instance import Simulator
-from .server import serve_simulator
-from .state import NEWEST
+from airbyte_events._utils import stdout
+from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
+from airbyte_events.simulator.server import serve_simulator
+from airbyte_events.simulator.simulator import Simulator
+from airbyte_events.simulator.state import NEWEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,11 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airbyte_events.events import format_time
-
-from .answers import connection_data, workspace_data
-from .faults import Fault
-from .inputs import (
+from airbyte_events._utils.times import format_time
+from airbyte_events.simulator.control_models import (
     ConnectionChange,
     JobEnd,
     JobsEnd,
@@ -26,13 +23,15 @@ from .inputs import (
     WrongInput,
     parse,
 )
-from .scripts import Script
-from .state import NOTIFICATION_KINDS, Connection, Job, Refused
+from airbyte_events.simulator.faults import Fault
+from airbyte_events.simulator.responses import connection_data, workspace_data
+from airbyte_events.simulator.scripts import Script
+from airbyte_events.simulator.state import NOTIFICATION_KINDS, Connection, Job, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .instance import Simulator
+    from airbyte_events.simulator.simulator import Simulator
 
 BASE = "/_simulator"
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from .answers import PROBLEMS
+from airbyte_events.simulator.responses import PROBLEMS
 
 WEBHOOK_FAULTS = {
     "lost": "the webhook is not sent",

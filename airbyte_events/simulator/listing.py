@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
 
-from airbyte_events.events import JobStatus, parse_time
-
-from .answers import Problem, bad_request
+from airbyte_events._utils.times import parse_time
+from airbyte_events.events import JobStatus
+from airbyte_events.simulator.responses import Problem, bad_request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from starlette.datastructures import QueryParams
 
-    from .state import Job
-    from .world import World
+    from airbyte_events.simulator.state import Job
+    from airbyte_events.simulator.world import World
 
 INTERNAL_HOST = "http://airbyte-airbyte-server-svc:8001/api/public/v1"
 """The host in ``next`` and ``previous``: known inside the cluster, and nowhere else."""

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from airbyte_events.server import Server, bind, url_of
-
-from .instance import Simulator
-from .transport import BreakableProtocol
+from airbyte_events.simulator.simulator import Simulator
+from airbyte_events.simulator.transport import BreakableProtocol
+from airbyte_events.web.server import Server, bind, url_of
 
 if TYPE_CHECKING:
     import socket

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airbyte_events.events import JobError
-
-    from .scripts import Script
-    from .webhooks import Delivery
+    from airbyte_events.simulator.scripts import Script
+    from airbyte_events.simulator.webhooks import Delivery
 
 NOTIFICATION_KINDS = (
     "success",

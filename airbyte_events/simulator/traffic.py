@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from airbyte_events.events import format_time, utcnow
+from airbyte_events._utils.times import format_time, utcnow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

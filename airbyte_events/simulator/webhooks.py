@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 
-from airbyte_events.events import format_time, utcnow
-
-from .faults import WEBHOOK_FAULTS, Faults
+from airbyte_events._utils.times import format_time, utcnow
+from airbyte_events.simulator.faults import WEBHOOK_FAULTS, Faults
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from .timers import Timers
+    from airbyte_events.simulator.timers import Timers
 
 MAX_SENDING = 100
 """Webhooks under way at a time; the others wait, as Airbyte's workers have a number, too."""

@@ -6,19 +6,17 @@ from itertools import count
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from airbyte_events.events import utcnow
-
-from .scripts import DEFAULT_ERROR
-from .state import Actor, Connection, Job, Refused, Workspace, sample_id
+from airbyte_events._utils.times import utcnow
+from airbyte_events.simulator.scripts import DEFAULT_ERROR
+from airbyte_events.simulator.state import Actor, Connection, Job, Refused, Workspace, sample_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
     from airbyte_events.events import JobError
-
-    from .scripts import Script
-    from .timers import Timers
+    from airbyte_events.simulator.scripts import Script
+    from airbyte_events.simulator.timers import Timers
 
 
 class World:

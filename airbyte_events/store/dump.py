@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from airbyte_events._utils.times import format_time, parse_time
 from airbyte_events.errors import StoreError
-from airbyte_events.events import Cursor, JobEvent, format_time, parse_time
+from airbyte_events.events import Cursor, JobEvent
 from airbyte_events.store.records import Delivery, DeliveryState, Outcome, StoredNotification, digest_of
 from airbyte_events.store.rows import delivery_of, notification_of
 

@@ -35,7 +35,7 @@ class StoredNotification:
     :param id: counts up within the store.
     :param instance: whose webhook URL it came to.
     :param received_at: when, in UTC.
-    :param kind: its :class:`~airbyte_events.notifications.NotificationKind`, by value; ``rejected`` for none.
+    :param kind: its :class:`~airbyte_events.airbyte.notifications.NotificationKind`, by value; ``rejected`` for none.
     :param job_id: the job that it names.
     :param body: as it came.
     :param outcome: what became of it.

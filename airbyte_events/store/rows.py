@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeVar
 
-from airbyte_events.events import Cursor, JobEvent, is_sane, parse_status, parse_time, read_event
+from airbyte_events._utils.times import is_sane, parse_time
+from airbyte_events.events import Cursor, JobEvent, parse_status, read_event
 from airbyte_events.store.records import Delivery, DeliveryState, Outcome, StoredNotification
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from airbyte_events.server import serving
+from airbyte_events.web.server import serving
 
 
 async def take(request: Request) -> Response:

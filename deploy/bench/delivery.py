@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from quantiles import percentiles
 from rig import HERE, Rig
 
-from airbyte_events.events import parse_time
+from airbyte_events._utils.times import parse_time
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import httpx
 
-from airbyte_events.client import FeedClient
+from airbyte_events.feed.client import FeedClient
 
 
 async def follow(url: str, output: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from airbyte_events.simulator import Script
-from airbyte_events.simulator.bodies import job_ended
+from airbyte_events.simulator.notification_bodies import job_ended
 from airbyte_events.simulator.timers import Timers
 from airbyte_events.simulator.world import World
 

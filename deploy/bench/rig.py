@@ -15,7 +15,7 @@ import httpx
 from peer import PYTHON as PEER_PYTHON
 from processes import Processes, StackError, free_ports, scrubbed_environment
 
-from airbyte_events.events import parse_time
+from airbyte_events._utils.times import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

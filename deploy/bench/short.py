@@ -19,7 +19,7 @@ from airflow_stack import AirflowStack
 from processes import ended_by_signals
 from services import Addresses, Services
 
-from airbyte_events.events import parse_time
+from airbyte_events._utils.times import parse_time
 
 if TYPE_CHECKING:
     from airflow_api import TaskInstance

@@ -17,10 +17,11 @@ from uuid import UUID
 
 import anyio
 
-from airbyte_events import store_upkeep
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin, utcnow
-from airbyte_events.store import Outcome
-from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.store import maintenance
+from airbyte_events.store.records import Outcome
+from airbyte_events.store.sqlite.store import SQLiteStore
 
 BATCH = 1_000
 BODY = 2_500
@@ -89,13 +90,13 @@ async def measure(events: int, notifications: int, folder: Path) -> None:
             await store.stats()
     async with SQLiteStore(path, read_only=True) as store:
         with timed("check"):
-            print(f"{'faults':40} {len((await store_upkeep.verify(store, lambda: None)).faults):10}")
+            print(f"{'faults':40} {len((await maintenance.verify(store, lambda: None)).faults):10}")
         with timed("export"), (folder / "export").open("w") as file:
-            await store_upkeep.write(store, file, lambda: None)
+            await maintenance.write(store, file, lambda: None)
         print(f"{'export':40} {(folder / 'export').stat().st_size / 2**20:10.0f} MiB")
     async with SQLiteStore(folder / "other.db") as store:
         with timed("import"), (folder / "export").open() as file:
-            await store_upkeep.read(store, file, lambda: None)
+            await maintenance.read(store, file, lambda: None)
     async with SQLiteStore(path) as store:
         with timed("prune all but a tenth of the events"):
             await store.prune(utcnow() - timedelta(days=1), keep=events // 10)

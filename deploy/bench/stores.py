@@ -17,12 +17,13 @@ import psycopg
 
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Script
-from airbyte_events.simulator.bodies import job_ended
+from airbyte_events.simulator.notification_bodies import job_ended
 from airbyte_events.simulator.timers import Timers
 from airbyte_events.simulator.world import World
-from airbyte_events.store import EventStore, Outcome
-from airbyte_events.store.postgres import PostgresStore
-from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.records import Outcome
+from airbyte_events.store.sqlite.store import SQLiteStore
 from tests.postgres_server import PostgresServer, running
 
 if TYPE_CHECKING:

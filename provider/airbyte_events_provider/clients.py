@@ -11,13 +11,13 @@ from pathlib import Path
 import anyio.to_thread
 import httpx
 
+from airbyte_events._utils.http import no_cookies
+from airbyte_events._utils.proxies import async_client
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.answers import no_cookies
-from airbyte_events.client import FeedClient
 from airbyte_events.errors import SettingsError
-from airbyte_events.proxies import async_client
+from airbyte_events.feed.client import FeedClient
 from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
-from airbyte_events_provider.measures import count_answer
+from airbyte_events_provider.stats import count_answer
 
 
 @contextlib.asynccontextmanager

@@ -78,12 +78,12 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         "extra-links": [
-            "airbyte_events_provider.links.AirbyteConnectionLink",
-            "airbyte_events_provider.links.AirbyteJobLink",
-            "airbyte_events_provider.links.ListenerJobLink",
+            "airbyte_events_provider.links.airbyte.AirbyteConnectionLink",
+            "airbyte_events_provider.links.airbyte.AirbyteJobLink",
+            "airbyte_events_provider.links.airbyte.ListenerJobLink",
         ],
         "plugins": [
-            {"name": "airbyte_events", "plugin-class": "airbyte_events_provider.plugin.AirbyteEventsPlugin"},
+            {"name": "airbyte_events", "plugin-class": "airbyte_events_provider.plugins.plugin.AirbyteEventsPlugin"},
         ],
         "queues": ["airbyte_events_provider.queues.airbyte.AirbyteEventsMessageQueueProvider"],
         "config": {

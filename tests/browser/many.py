@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin, utcnow
-from airbyte_events.store import Outcome, StoredNotification
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store.dump import Record, event_record, log_record, notification_record
+from airbyte_events.store.records import Outcome, StoredNotification
 
 EPOCH = "0123456789abcdef"
 CONNECTIONS = 120

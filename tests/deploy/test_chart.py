@@ -178,7 +178,7 @@ def test_a_listener_takes_the_settings_and_the_secrets_where_they_are_mounted(
     given = {each["name"]: each["value"] for each in container["env"]}
     given["AIRBYTE_EVENTS_CONFIG"] = str(tmp_path / "settings.toml")
     script = (
-        "from airbyte_events.settings import load; s = load();"
+        "from airbyte_events.listener.settings import load; s = load();"
         "print(s.host, s.port, s.log_format, s.store.kind, *s.instances, s.instances['default'].client_id, sep=';')"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}

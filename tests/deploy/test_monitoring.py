@@ -14,9 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from airbyte_events.listener import assemble
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.web.server import serving
 
 yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
 

@@ -18,11 +18,12 @@ import httpx
 import pytest
 import trustme
 
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin, utcnow
-from airbyte_events.listener import assemble
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.web.server import serving
 
 pytestmark = pytest.mark.anyio
 

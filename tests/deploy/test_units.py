@@ -27,7 +27,7 @@ SECRETS = {"POSTGRES_PASSWORD": "p" * 32, "API_TOKEN": "a" * 32, "WEBHOOK_TOKEN"
 def settings_of(given: dict[str, str]) -> dict[str, Any]:
     """What a listener makes of these environment variables."""
     script = (
-        "import json; from airbyte_events.settings import load; s = load();"
+        "import json; from airbyte_events.listener.settings import load; s = load();"
         "print(json.dumps([s.host, s.port, s.store.kind, s.log_format, s.instances['default'].airbyte_url]))"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
@@ -117,7 +117,7 @@ class TestCompose:
     def test_the_simulator_takes_its_options(self, compose: dict[str, Any]) -> None:
         command = compose["services"]["simulator"]["command"]
         done = subprocess.run(
-            [sys.executable, "-c", "from airbyte_events.cli import main; main()", *command, "--help"],
+            [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", *command, "--help"],
             capture_output=True,
             text=True,
         )

@@ -16,15 +16,15 @@ import anyio
 import pytest
 import typer.main
 
-from airbyte_events.commands import application
-from airbyte_events.listener import assemble
-from airbyte_events.openapi import DOCUMENT
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation, load
-from airbyte_events.settings.reference import reference
-from airbyte_events.settings.sources import SECRETS
+from airbyte_events.cli.app import application
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.http.openapi import DOCUMENT
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation, load
+from airbyte_events.listener.settings.reference import reference
+from airbyte_events.listener.settings.sources import SECRETS
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.simulator.inputs import NewConnections, parse
+from airbyte_events.simulator.control_models import NewConnections, parse
+from airbyte_events.web.server import serving
 from airbyte_events_provider.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]

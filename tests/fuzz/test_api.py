@@ -23,11 +23,11 @@ from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
-from airbyte_events.listener import assemble
-from airbyte_events.openapi import DOCUMENT
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.http.openapi import DOCUMENT
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.web.server import serving
 
 # Those are the listener's, in its thread.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airbyte_events import wire
+from airbyte_events._utils import json_values
+from airbyte_events._utils.http import no_cookies
 from airbyte_events.airbyte import AirbyteClient, Credentials
-from airbyte_events.answers import no_cookies
-from airbyte_events.client import FeedClient, FeedFrame
 from airbyte_events.errors import AirbyteError, FeedError
 from airbyte_events.events import Cursor, JobRef, JobStatus
+from airbyte_events.feed.client import FeedClient, FeedFrame
 
 if TYPE_CHECKING:
     from anyio.abc import SocketStream
@@ -237,7 +237,7 @@ class TestAListener:
         told, fault = await tried(FeedError, lambda: client.watch([JobRef("default", 5)]))
         harmless(fault)
         for state in told.states.values() if told else ():
-            assert wire.parse_object(json.dumps(state.data(), allow_nan=False).encode()) == state.data()
+            assert json_values.parse_object(json.dumps(state.data(), allow_nan=False).encode()) == state.data()
 
     async def followed(self, client: FeedClient) -> list[FeedFrame]:
         found: list[FeedFrame] = []

@@ -15,17 +15,14 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 
-from airbyte_events import sse, wire
+from airbyte_events._utils import json_values
+from airbyte_events._utils.times import EARLIEST, LATEST, LONGEST_SECONDS, parse_time
 from airbyte_events.airbyte import normalise_url
-from airbyte_events.airbyte.jobs import parse_duration, parse_job
+from airbyte_events.airbyte.models import parse_duration, parse_job
+from airbyte_events.airbyte.notifications import NotificationKind, parse
 from airbyte_events.airbyte.url import token_endpoint
-from airbyte_events.client import FeedClient
-from airbyte_events.ends import KEPT, Place, ended_before
 from airbyte_events.errors import NotificationError, SettingsError
 from airbyte_events.events import (
-    EARLIEST,
-    LATEST,
-    LONGEST_SECONDS,
     NAMED,
     TOLD_BY_WEBHOOKS,
     Cursor,
@@ -35,13 +32,22 @@ from airbyte_events.events import (
     JobRef,
     JobStatus,
     Origin,
-    annotate,
-    parse_time,
     read_event,
 )
-from airbyte_events.notifications import NotificationKind, parse
-from airbyte_events.query import FILTERS, QueryError, event_filter, number, refuse_others, whole_id, whole_number
-from airbyte_events.settings import StoreLocation
+from airbyte_events.feed import sse
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.hub.subscription import KEPT, Place, ended_before
+from airbyte_events.listener.http.params import (
+    FILTERS,
+    QueryError,
+    event_filter,
+    number,
+    refuse_others,
+    whole_id,
+    whole_number,
+)
+from airbyte_events.listener.settings import StoreLocation
+from airbyte_events.store.reconcile import annotate
 
 T = TypeVar("T")
 
@@ -194,7 +200,7 @@ JOB = {
 class TestJobs:
     @given(bodies(JOB) | st.binary())
     def test_an_answer_is_read_or_refused(self, body: bytes) -> None:
-        fields, _ = tried(ValueError, wire.parse_object, body)
+        fields, _ = tried(ValueError, json_values.parse_object, body)
         job, _ = tried(ValueError, parse_job, fields)
         if job is None or fields is None:
             return
@@ -260,7 +266,7 @@ class TestTheFeed:
         decoder = sse.Decoder()
         found = [frame for piece in data.draw(cut(frame.encode())) for frame in decoder.feed(piece)]
         assert found == [frame]
-        assert JobEvent.from_envelope(wire.parse_object(found[0].data.encode())) == event
+        assert JobEvent.from_envelope(json_values.parse_object(found[0].data.encode())) == event
 
     @given(EVENTS, st.data())
     def test_what_is_no_event_is_refused(self, event: JobEvent, data: st.DataObject) -> None:

@@ -16,15 +16,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from airbyte_events.listener import assemble
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.http.receiver import MAX_BODY
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.store import EventStore
-from airbyte_events.store.memory import MemoryStore
-from airbyte_events.store.postgres import PostgresStore
-from airbyte_events.store.sqlite import SQLiteStore
-from airbyte_events.webhook import MAX_BODY
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.sqlite.store import SQLiteStore
+from airbyte_events.web.server import serving
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from airbyte_events.proxies import async_client, blocking_client
+from airbyte_events._utils.proxies import async_client, blocking_client
 
 pytestmark = pytest.mark.anyio
 

@@ -12,12 +12,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from airbyte_events.events import JobRef, utcnow
-from airbyte_events.listener import assemble
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.tracing import record
+from airbyte_events.events import JobRef
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.tracing import record
+from airbyte_events.web.server import serving
 
 pytest.importorskip("opentelemetry.sdk.trace", reason="OpenTelemetry's SDK is not here")
 
@@ -104,7 +105,8 @@ async def test_from_webhook_to_event(exporter: InMemorySpanExporter) -> None:
 def test_without_opentelemetry_nothing_is_recorded() -> None:
     script = (
         "import sys; sys.modules['opentelemetry'] = None\n"
-        "from airbyte_events.tracing import record; from airbyte_events.events import JobRef, utcnow\n"
+        "from airbyte_events._utils.times import utcnow; from airbyte_events._utils.tracing import record\n"
+        "from airbyte_events.events import JobRef\n"
         "record('webhook', JobRef('default', 1), utcnow())"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -9,13 +9,13 @@ from functools import wraps
 import anyio
 import pytest
 
-from airbyte_events.bus import BUFFER
-from airbyte_events.client import HELLO_SECONDS, SILENCE_SECONDS
-from airbyte_events.ends import Wanted
+from airbyte_events.bus.bus import BUFFER
 from airbyte_events.errors import WaitTimeout
 from airbyte_events.events import JobEvent
-from airbyte_events.hub import GRACE_SECONDS, RECHECK_SECONDS
-from airbyte_events.polling import Ticks
+from airbyte_events.feed.client import HELLO_SECONDS, SILENCE_SECONDS
+from airbyte_events.hub.hub import GRACE_SECONDS, RECHECK_SECONDS
+from airbyte_events.hub.subscription import Wanted
+from airbyte_events.monitor.poller import Ticks
 from virtual.clock import play
 from virtual.readers import Follower, PageReader, StreamReader
 from virtual.stage import Stage, keeping, staged

@@ -15,14 +15,14 @@ from anyio.abc import TaskGroup
 from listening import API_TOKEN
 
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.client import FeedClient
 from airbyte_events.errors import FeedError
 from airbyte_events.events import Cursor, JobEvent
-from airbyte_events.hub import Hub
-from airbyte_events.polling import Ticks
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.hub.hub import Hub
+from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Phase, Script, Simulator
 from airbyte_events.simulator.state import Connection, Job
-from airbyte_events.store import EventStore
+from airbyte_events.store.base import EventStore
 
 ENDS = ("succeeded",) * 6 + ("failed",) * 3 + ("cancelled",)
 SETTLE_SECONDS = 180.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from airbyte_events.simulator import Simulator
-from airbyte_events.simulator.bodies import job_ended
+from airbyte_events.simulator.notification_bodies import job_ended
 from airbyte_events.simulator.state import Job
 
 _HEAD = (

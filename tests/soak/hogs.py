@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.lowlevel
 
-from airbyte_events.server import allow_open_files
+from airbyte_events.web.server import allow_open_files
 
 if TYPE_CHECKING:
     from types import TracebackType

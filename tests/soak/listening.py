@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 API_TOKEN = "api-token-of-the-soak-tests-0001"
 WEBHOOK_TOKEN = "webhook-token-of-the-soak-tests1"
 START_SECONDS = 60.0
-_SERVE = [sys.executable, "-c", "from airbyte_events.cli import main; main()", "serve"]
+_SERVE = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve"]
 
 
 def free_port() -> int:

@@ -12,11 +12,12 @@ import httpx
 from crowd import Crowd, Verdict, first_cursor, judge, until_confirmed, until_known
 from listening import Listener
 
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin, utcnow
-from airbyte_events.settings import StoreLocation
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Simulator
 from airbyte_events.simulator.state import Job
-from airbyte_events.store import EventStore
+from airbyte_events.store.base import EventStore
 
 RUNNING = JobStatus.RUNNING
 

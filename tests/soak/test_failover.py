@@ -17,8 +17,8 @@ from crowd import HEADERS, Crowd, until, until_known
 from listening import Listener
 from postgres_server import PostgresServer
 
-from airbyte_events.client import FeedClient
 from airbyte_events.errors import FeedError
+from airbyte_events.feed.client import FeedClient
 from airbyte_events.simulator import Simulator
 from airbyte_events.simulator.state import Job
 

@@ -20,12 +20,12 @@ from scene import Scene
 from streams import Streams
 from vitals import Vitals, watched
 
-from airbyte_events.client import FeedClient
 from airbyte_events.events import Cursor, JobRef
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.listener.http.receiver import MOST_AT_ONCE
 from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.state import Job
-from airbyte_events.store import EventStore
-from airbyte_events.webhook import MOST_AT_ONCE
+from airbyte_events.store.base import EventStore
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,10 @@ from crowd import read_all
 from disk import Disk
 
 from airbyte_events.errors import StoreError
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin, Verdict
-from airbyte_events.store import Outcome
-from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Outcome
+from airbyte_events.store.sqlite.store import SQLiteStore
 
 pytestmark = pytest.mark.anyio
 

@@ -15,9 +15,10 @@ import pytest
 from crowd import until
 from listening import API_TOKEN, Listener
 
-from airbyte_events.client import FeedClient
-from airbyte_events.events import JobRef, format_time, utcnow
-from airbyte_events.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
+from airbyte_events._utils.times import format_time, utcnow
+from airbyte_events.events import JobRef
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 
 pytestmark = pytest.mark.anyio

@@ -22,8 +22,9 @@ from hogs import Hogs
 from listening import API_TOKEN, Listener, free_port
 from streams import Streams
 
-from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin, utcnow
-from airbyte_events.settings import StoreLocation
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Simulator
 
 pytestmark = pytest.mark.anyio

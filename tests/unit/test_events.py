@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from airbyte_events._utils.times import format_time, parse_time
 from airbyte_events.events import (
     FOLLOWED_BY,
     Cursor,
@@ -19,16 +20,11 @@ from airbyte_events.events import (
     JobRef,
     JobStatus,
     Origin,
-    Verdict,
-    annotate,
-    format_time,
     parse_status,
-    parse_time,
     read_event,
-    reconcile,
     same_job_type,
-    succeed,
 )
+from airbyte_events.store.reconcile import Verdict, annotate, reconcile, succeed
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
 TERMINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}

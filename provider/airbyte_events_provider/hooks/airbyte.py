@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.errors import AirbyteEventsError, SettingsError
-from airbyte_events.events import JobEvent, utcnow
-from airbyte_events.submission import (
+from airbyte_events.airbyte.submission import (
     LOOKS,
     How,
     OnConflict,
@@ -25,6 +24,8 @@ from airbyte_events.submission import (
     submit,
     take_snapshot,
 )
+from airbyte_events.errors import AirbyteEventsError, SettingsError
+from airbyte_events.events import JobEvent
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.clients import open_airbyte
 from airbyte_events_provider.connections import (
@@ -36,12 +37,12 @@ from airbyte_events_provider.connections import (
     read_airbyte,
     read_hub,
 )
-from airbyte_events_provider.hooks.diagnosis import Fault, diagnose_airbyte, diagnose_listener
+from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk
-from airbyte_events_provider.hub import wait_alone
-from airbyte_events_provider.links import workspace_of
-from airbyte_events_provider.outcome import SUCCESS, conclude
+from airbyte_events_provider.links.airbyte import workspace_of
+from airbyte_events_provider.waiting.result import SUCCESS, conclude
+from airbyte_events_provider.waiting.shared_hub import wait_alone
 
 if TYPE_CHECKING:
     from airbyte_api import AirbyteAPI
@@ -178,7 +179,10 @@ class AirbyteHook(BaseHook):
         return self.get_job_details(job_id).status.value
 
     def take_snapshot(self, connection_id: str, job_type: str) -> Snapshot:
-        """Return the connection's jobs before one is started; see :func:`~airbyte_events.submission.take_snapshot`.
+        """Return the connection's jobs before one is started.
+
+        See :func:`~airbyte_events.airbyte.submission.take_snapshot`.
+
 
         :raises AirflowException: if Airbyte does not list them.
         """
@@ -193,7 +197,7 @@ class AirbyteHook(BaseHook):
         before: Snapshot | None = None,
         until: float | None = None,
     ) -> Submission:
-        """Start a job, or find the one that runs already; see :func:`~airbyte_events.submission.submit`.
+        """Start a job, or find the one that runs already; see :func:`~airbyte_events.airbyte.submission.submit`.
 
         :param connection_id: the Airbyte connection (UUID).
         :raises AirflowException: if there is none in the end.
@@ -205,7 +209,10 @@ class AirbyteHook(BaseHook):
     def find_created(
         self, connection_id: str, job_type: str, after_id: int, looks: Sequence[float] = LOOKS
     ) -> Job | None:
-        """Return the job that a submission may have created; see :func:`~airbyte_events.submission.find_created`.
+        """Return the job that a submission may have created.
+
+        See :func:`~airbyte_events.airbyte.submission.find_created`.
+
 
         :raises AirflowException: if Airbyte does not list the connection's jobs.
         """
@@ -286,7 +293,7 @@ class AirbyteHook(BaseHook):
         :param until: how long, in seconds since the epoch.
         :param execution_deadline: how long the job may run, likewise.
         :param poll_interval: seconds between looks.
-        :return: what the job came to, see :func:`~airbyte_events_provider.outcome.conclude`.
+        :return: what the job came to, see :func:`~airbyte_events_provider.waiting.result.conclude`.
         """
         with _translated():
             hub = replace(read_hub(self.airbyte_conn_id, self.listener_conn_id), airbyte=self.settings)

@@ -8,12 +8,12 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airbyte_events.client import FeedClient
 from airbyte_events.errors import AirbyteEventsError
+from airbyte_events.feed.client import FeedClient
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.clients import open_listener
 from airbyte_events_provider.connections import aread_listener, read_listener
-from airbyte_events_provider.hooks.diagnosis import Fault, diagnose_listener
+from airbyte_events_provider.hooks.connection_test import Fault, diagnose_listener
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airbyte_events._utils.proxies import async_client, blocking_client
 from airbyte_events.airbyte.url import token_endpoint
-from airbyte_events.proxies import async_client, blocking_client
 from airbyte_events_provider.clients import make_tls, proxied
 from airbyte_events_provider.connections import AirbyteSettings
 

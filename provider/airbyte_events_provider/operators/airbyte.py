@@ -19,22 +19,23 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airbyte_events._utils.times import parse_time
+from airbyte_events.airbyte.submission import How, OnConflict, Submission
 from airbyte_events.errors import MaybeStarted
-from airbyte_events.events import JobStatus, parse_time
-from airbyte_events.submission import How, OnConflict, Submission
-from airbyte_events_provider.arguments import WrongArgument, check_count, check_flag, check_number, check_text, seconds
+from airbyte_events.events import JobStatus
+from airbyte_events_provider._arguments import WrongArgument, check_count, check_flag, check_number, check_text, seconds
 from airbyte_events_provider.connections import SECTION, read_hub
-from airbyte_events_provider.finishing import can_end_in_triggerer
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.ledger import Entry, Ledger
-from airbyte_events_provider.lineage import lineage
-from airbyte_events_provider.links import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
-from airbyte_events_provider.moves import ended_by_a_person
-from airbyte_events_provider.outcome import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
-from airbyte_events_provider.payloads import with_values
-from airbyte_events_provider.resumption import JobWanted, resume
-from airbyte_events_provider.starting import start_in_triggerer
+from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
+from airbyte_events_provider.openlineage.extractor import lineage
+from airbyte_events_provider.retry.resume import JobWanted, resume
+from airbyte_events_provider.retry.task_state import Entry, Ledger
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
+from airbyte_events_provider.triggers.end import can_end_in_triggerer
+from airbyte_events_provider.triggers.on_kill import ended_by_a_person
+from airbyte_events_provider.triggers.start import start_in_triggerer
+from airbyte_events_provider.waiting.payloads import with_values
+from airbyte_events_provider.waiting.result import BEGIN, CANCELLED, SUCCESS, TIMEOUT, missing_records, push
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context

@@ -17,9 +17,10 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airbyte_events._utils.times import format_time
 from airbyte_events.errors import AirbyteEventsError
-from airbyte_events.events import JobEvent, format_time
-from airbyte_events_provider.arguments import (
+from airbyte_events.events import JobEvent
+from airbyte_events_provider._arguments import (
     WrongArgument,
     check_count,
     check_flag,
@@ -31,10 +32,10 @@ from airbyte_events_provider.arguments import (
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections import SECTION
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.outcome import SUCCESS, TIMEOUT, missing_records, push
-from airbyte_events_provider.payloads import with_values
-from airbyte_events_provider.syncs import Sought, find_sync, moment
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
+from airbyte_events_provider.waiting.connection_sync import Sought, find_sync, moment
+from airbyte_events_provider.waiting.payloads import with_values
+from airbyte_events_provider.waiting.result import SUCCESS, TIMEOUT, missing_records, push
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -50,8 +51,8 @@ class AirbyteJobSensor(BaseSensorOperator):
     """Waits until an Airbyte job has succeeded: in the worker, rescheduled, or in the triggerer.
 
     A job that failed or was cancelled fails the sensor for good: a retry would look at the same job. Of one that
-    succeeded later tasks find the result in XCom, see :func:`~airbyte_events_provider.outcome.xcoms`; the sensor itself
-    returns nothing, as the official one.
+    succeeded later tasks find the result in XCom, see :func:`~airbyte_events_provider.waiting.result.xcoms`; the
+    sensor itself returns nothing, as the official one.
 
     :param airbyte_job_id: which job. Templated.
     :param deferrable: wait in the triggerer, told by a listener where there is one; by default as ``[operators]
@@ -173,7 +174,7 @@ class AirbyteSyncSensor(BaseSensorOperator):
     schedule, a person, another DAG. One that has ended already completes the sensor at once.
 
     In the worker, rescheduled, or in the triggerer. A sync that fails in between is logged, and the sensor waits on. It
-    returns the job id; for more, later tasks look into XCom, see :func:`~airbyte_events_provider.outcome.xcoms`.
+    returns the job id; for more, later tasks look into XCom, see :func:`~airbyte_events_provider.waiting.result.xcoms`.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.

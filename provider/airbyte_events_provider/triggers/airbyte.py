@@ -12,24 +12,24 @@ from typing import Any
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
-from airbyte_events.ends import Place, Wanted
+from airbyte_events.airbyte.submission import OnConflict, find_created
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import Identity, JobEvent, parse_status
-from airbyte_events.submission import OnConflict, find_created
-from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text, seconds
-from airbyte_events_provider.cursors import Cursors
-from airbyte_events_provider.deferral import Deferral
-from airbyte_events_provider.finishing import leave_xcoms
-from airbyte_events_provider.hub import HubKey, shared_hub, wait_shared
-from airbyte_events_provider.ledger import Entry, TriggerLedger
-from airbyte_events_provider.measures import count_end
-from airbyte_events_provider.moves import has_moved, to_its_end
-from airbyte_events_provider.outcome import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
-from airbyte_events_provider.starting import NotStarted, began_at, start
-from airbyte_events_provider.starting import Wanted as Asked
-from airbyte_events_provider.stream import SHARES_STREAMS, Member, Producer, stream_of
-from airbyte_events_provider.syncs import Sought, await_sync, moment
-from airbyte_events_provider.watching import Watch, several, terminal_status, watch_on
+from airbyte_events.hub.subscription import Place, Wanted
+from airbyte_events_provider._arguments import check_count, check_flag, check_job_id, check_number, check_text, seconds
+from airbyte_events_provider.retry.task_state import Entry, TriggerLedger
+from airbyte_events_provider.stats import count_end
+from airbyte_events_provider.triggers.end import leave_xcoms
+from airbyte_events_provider.triggers.on_kill import has_moved, to_its_end
+from airbyte_events_provider.triggers.start import NotStarted, began_at, start
+from airbyte_events_provider.triggers.start import Wanted as Asked
+from airbyte_events_provider.waiting.asset_state import Cursors
+from airbyte_events_provider.waiting.connection_sync import Sought, await_sync, moment
+from airbyte_events_provider.waiting.deferral import Deferral
+from airbyte_events_provider.waiting.result import BEGIN, ERROR, SUCCESS, arrival, conclude, missing_records, xcoms
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub, wait_shared
+from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS, Member, Producer, stream_of
+from airbyte_events_provider.waiting.watch import Watch, several, terminal_status, watch_on
 
 _BEFORE_AIRFLOW = 3.0
 
@@ -212,7 +212,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param on_conflict: see :class:`~airbyte_events.submission.OnConflict`.
+    :param on_conflict: see :class:`~airbyte_events.airbyte.submission.OnConflict`.
     :param timeout: seconds to wait, None for as long as it takes. Like the next it counts from when the task began.
     :param execution_timeout: seconds that the task may take.
     :param poll_interval: as for :class:`AirbyteSyncTrigger`, and so are the rest.

@@ -19,16 +19,16 @@ import pytest
 from anyio.abc import Process
 from pydantic import SecretStr
 
-from airbyte_events.listener import assemble
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Connection, Job
+from airbyte_events.web.server import serving
 
 CLIENT_SECRET = "canary-that-is-a-client-secret"
 API_TOKEN = "canary-that-is-an-api-token-01"
 WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
-COMMAND = [sys.executable, "-c", "from airbyte_events.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()"]
 
 
 @pytest.fixture

@@ -20,20 +20,21 @@ import pytest
 from anyio.abc import SocketAttribute, SocketStream, TaskGroup, TaskStatus
 from pydantic import SecretStr
 
+from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.airbyte import AirbyteClient, Credentials
-from airbyte_events.client import FeedClient
-from airbyte_events.events import Cursor, JobEvent, JobRef, Origin, format_time, parse_status, utcnow
-from airbyte_events.hub import Hub
-from airbyte_events.listener import assemble
-from airbyte_events.monitor import Monitor
-from airbyte_events.notifications import parse
-from airbyte_events.polling import Ticks
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.airbyte.notifications import parse
+from airbyte_events.events import Cursor, JobEvent, JobRef, Origin, parse_status
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.hub.hub import Hub
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
-from airbyte_events.store import Outcome, StoredNotification
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import Outcome, StoredNotification
+from airbyte_events.web.server import serving
 
 CONNECTION = "5f0c3d52-8f27-4a5e-9f7e-0d3c6a1b2c3d"
 CLIENT_SECRET = "client-secret-0123456789abcdef"

@@ -13,9 +13,9 @@ import anyio
 import httpx
 import pytest
 
-from airbyte_events.client import LARGEST_ANSWER, FeedClient
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.events import Cursor, JobRef
+from airbyte_events.feed.client import LARGEST_ANSWER, FeedClient
 
 pytestmark = pytest.mark.anyio
 

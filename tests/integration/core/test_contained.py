@@ -9,12 +9,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from airbyte_events.listener import assemble
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
-from airbyte_events.simulator.bodies import job_ended
-from airbyte_events.store import StoredNotification
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator.notification_bodies import job_ended
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import StoredNotification
+from airbyte_events.web.server import serving
 
 pytestmark = pytest.mark.anyio
 

@@ -10,10 +10,11 @@ from typing import Any
 import anyio
 import pytest
 
-from airbyte_events.ends import Place, Wanted
-from airbyte_events.events import JobEvent, JobStatus, format_time, utcnow
+from airbyte_events._utils.times import format_time, utcnow
+from airbyte_events.events import JobEvent, JobStatus
+from airbyte_events.hub.subscription import Place, Wanted
 from airbyte_events.simulator import Script
-from airbyte_events_provider.outcome import missing_records, outcome
+from airbyte_events_provider.waiting.result import missing_records, outcome
 
 pytestmark = pytest.mark.anyio
 

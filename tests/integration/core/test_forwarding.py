@@ -15,12 +15,13 @@ from typing import Any
 import anyio
 import pytest
 
-from airbyte_events.events import utcnow
-from airbyte_events.forwarding import NOT_CONFIGURED, Forwarder, Patience
-from airbyte_events.store import Delivery, DeliveryState, EventStore, Outcome
-from airbyte_events.store.memory import MemoryStore
-from airbyte_events.store.sqlite import SQLiteStore
-from airbyte_events.targets import Targets
+from airbyte_events._utils.times import utcnow
+from airbyte_events.listener.forwarding.forwarder import NOT_CONFIGURED, Forwarder, Patience
+from airbyte_events.listener.forwarding.targets import Targets
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import Delivery, DeliveryState, Outcome
+from airbyte_events.store.sqlite.store import SQLiteStore
 
 pytestmark = pytest.mark.anyio
 

@@ -16,10 +16,10 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from airbyte_events.listener import assemble
-from airbyte_events.server import serving
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.web.server import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -142,7 +142,7 @@ class TestWhat:
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
         environ = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in ours.items()}
-        serve = [sys.executable, "-c", "from airbyte_events.cli import main; main()", "serve"]
+        serve = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve"]
         with anyio.fail_after(20):
             done = await anyio.run_process(serve, env=environ, check=False)
         assert (done.returncode, done.stdout) == (2, b"")

@@ -13,18 +13,19 @@ from typing import Any
 import anyio
 import pytest
 
+from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.airbyte import AirbyteClient, Credentials
-from airbyte_events.backlog import Backlog
-from airbyte_events.client import FeedClient
-from airbyte_events.ends import Ends, Place, Wanted
 from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
-from airbyte_events.events import JobError, Origin, parse_time, utcnow
-from airbyte_events.followers import Followers
-from airbyte_events.hub import Hub
-from airbyte_events.monitor import Monitor
-from airbyte_events.polling import Ticks
+from airbyte_events.events import JobError, Origin
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.hub.catch_up import Backlog
+from airbyte_events.hub.hub import Hub
+from airbyte_events.hub.subscribers import Followers
+from airbyte_events.hub.subscription import Ends, Place, Wanted
+from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.store.memory.store import MemoryStore
 
 pytestmark = pytest.mark.anyio
 

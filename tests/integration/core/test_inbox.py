@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 import pytest
 
-from airbyte_events.inbox import Inbox
-from airbyte_events.monitor import Monitor
-from airbyte_events.store import Outcome
+from airbyte_events.listener.inbox import Inbox
+from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.store.records import Outcome
 
 pytestmark = pytest.mark.anyio
 

@@ -8,11 +8,11 @@ from typing import Any
 import anyio
 import pytest
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import Credentials
-from airbyte_events.events import utcnow
-from airbyte_events.inbox import Inbox
-from airbyte_events.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND, BURST, NAMELESS_PAGES, Monitor
-from airbyte_events.store import Outcome
+from airbyte_events.listener.inbox import Inbox
+from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND, BURST, NAMELESS_PAGES, Monitor
+from airbyte_events.store.records import Outcome
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,13 @@ import anyio
 import httpx
 import pytest
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import Credentials
-from airbyte_events.confirmation import Received
 from airbyte_events.errors import AirbyteError, AirbyteUnreachable, LeaseLost, ServerError
-from airbyte_events.events import JobRef, JobStatus, Origin, utcnow
-from airbyte_events.monitor import FAILURES, Monitor
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.events import JobRef, JobStatus, Origin
+from airbyte_events.monitor.monitor import FAILURES, Monitor
+from airbyte_events.monitor.observation import Received
+from airbyte_events.store.memory.store import MemoryStore
 
 from .conftest import client_of
 

@@ -8,11 +8,11 @@ from typing import Any
 import anyio
 import pytest
 
-from airbyte_events.confirmation import Received
 from airbyte_events.errors import AirbyteUnreachable, RateLimited, ServerError
 from airbyte_events.events import Origin
-from airbyte_events.monitor import FAILURES, Monitor
-from airbyte_events.polling import Poller, Ticks
+from airbyte_events.monitor.monitor import FAILURES, Monitor
+from airbyte_events.monitor.observation import Received
+from airbyte_events.monitor.poller import Poller, Ticks
 
 pytestmark = pytest.mark.anyio
 

@@ -9,12 +9,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte.refreshes import Refreshes
-from airbyte_events.ends import Place, Wanted
 from airbyte_events.errors import ServerError
-from airbyte_events.events import utcnow
-from airbyte_events.hub import Hub
-from airbyte_events.polling import Poller, Ticks
+from airbyte_events.hub.hub import Hub
+from airbyte_events.hub.subscription import Place, Wanted
+from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 
 pytestmark = pytest.mark.anyio

@@ -14,18 +14,20 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from airbyte_events.duties import Duties
+from airbyte_events._utils.times import utcnow
+from airbyte_events.airbyte.notifications import parse
 from airbyte_events.errors import LeaseLost, ServerError, StoreError
-from airbyte_events.events import JobRef, utcnow
-from airbyte_events.inbox import Inbox
-from airbyte_events.listener import Listener, assemble
-from airbyte_events.monitor import Monitor
-from airbyte_events.notifications import parse
-from airbyte_events.polling import Poller, Ticks
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
-from airbyte_events.sources import Sources
-from airbyte_events.store import EventStore, Outcome
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.events import JobRef
+from airbyte_events.listener.assembly import Listener, assemble
+from airbyte_events.listener.inbox import Inbox
+from airbyte_events.listener.leader import Duties
+from airbyte_events.listener.pipeline import Sources
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.monitor.poller import Poller, Ticks
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import Outcome
 
 pytestmark = pytest.mark.anyio
 

@@ -13,10 +13,10 @@ import anyio
 import psycopg
 import pytest
 
-from airbyte_events.bus import EventBus
+from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import Cursor, JobRef, JobStatus
-from airbyte_events.store.postgres import PostgresStore
+from airbyte_events.store.postgres.store import PostgresStore
 from tests.postgres_server import PostgresServer
 
 from .conftest import event

@@ -9,9 +9,10 @@ import anyio
 import psycopg
 import pytest
 
-from airbyte_events.events import EventFilter, JobRef, JobStatus, Verdict
-from airbyte_events.store import Attempt, DeliveryState, Outcome
-from airbyte_events.store.postgres import PostgresStore
+from airbyte_events.events import EventFilter, JobRef, JobStatus
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Attempt, DeliveryState, Outcome
 from tests.postgres_server import PostgresServer
 
 from .conftest import NOON, event, received

@@ -22,10 +22,10 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute, SocketStream, TaskGroup
 
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.client import FeedClient
 from airbyte_events.errors import FeedError
 from airbyte_events.events import Cursor, JobEvent
-from airbyte_events.hub import Hub
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.anyio
 API_TOKEN = "api-token-0123456789abcdef012345"
 WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 LEASE = "sources/default"
-SERVE = [sys.executable, "-c", "from airbyte_events.cli import main; main()", "serve"]
+SERVE = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve"]
 AUTHORIZED = {"Authorization": f"Bearer {API_TOKEN}"}
 
 

@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from airbyte_events.errors import LeaseLost
-from airbyte_events.events import JobRef, JobStatus, Verdict
-from airbyte_events.store import Outcome
-from airbyte_events.store.postgres import PostgresStore
+from airbyte_events.events import JobRef, JobStatus
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Outcome
 
 from .conftest import event, received
 
@@ -213,6 +214,8 @@ async def test_many_notifications_at_once_are_few_transactions(store: PostgresSt
         for number in range(200):
             tasks.start_soon(received, store, str(number).encode())
     with psycopg.connect(url) as connection:
-        found = connection.execute("SELECT count(DISTINCT xmin::text) FROM airbyte_events.notifications").fetchone()
+        found = connection.execute(
+            "SELECT count(DISTINCT xmin::text) FROM airbyte_events.airbyte.notifications"
+        ).fetchone()
     assert found is not None
     assert found[0] < 10

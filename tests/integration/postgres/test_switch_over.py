@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from airbyte_events.errors import StoreError
-from airbyte_events.store.postgres import PostgresStore
-from airbyte_events.store.postgres_pool import SIZE, PostgresPool, connect
-from airbyte_events.store.postgres_url import PostgresURL
+from airbyte_events.store.postgres.pool import SIZE, PostgresPool, connect
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.postgres.url import PostgresURL
 from tests.postgres_server import PostgresServer
 
 from .conftest import event, received

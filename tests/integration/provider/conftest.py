@@ -23,13 +23,13 @@ from airflow.sdk.execution_time import comms, task_runner
 from airflow.triggers.base import BaseTrigger
 from pydantic import SecretStr
 
-from airbyte_events.listener import assemble
-from airbyte_events.server import Server, bind, url_of
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
-from airbyte_events_provider.hub import HubKey, shared_hub
+from airbyte_events.web.server import Server, bind, url_of
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 
 CLIENT_SECRET = "client-secret-0123456789abcdef"
 API_TOKEN = "api-token-0123456789abcdef012345"

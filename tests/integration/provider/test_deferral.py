@@ -10,9 +10,9 @@ import anyio
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 
-from airbyte_events.events import format_time, utcnow
-from airbyte_events_provider.deferral import shortest_deferral
+from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
+from airbyte_events_provider.waiting.deferral import shortest_deferral
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 

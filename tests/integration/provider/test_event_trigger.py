@@ -14,8 +14,8 @@ import pytest
 
 from airbyte_events.events import JobError
 from airbyte_events.simulator import Fault
-from airbyte_events_provider.hub import HubKey, shared_hub
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 
 shared_stream = pytest.importorskip("airflow.triggers.shared_stream", reason="Airflow before 3.3")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio.to_thread
 import pytest
 
-from airbyte_events_provider.examination import Line, examine
+from airbyte_events_provider.doctor import Line, examine
 
 from .conftest import Stage
 

@@ -12,10 +12,10 @@ from airbyte_events.errors import AirbyteError
 from airbyte_events.simulator import Fault
 from airbyte_events_provider.clients import open_airbyte
 from airbyte_events_provider.connections import aread_airbyte
-from airbyte_events_provider.datasets import Name
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.lineage import Tables, find_tables, lineage
-from airbyte_events_provider.links import workspace_of
+from airbyte_events_provider.links.airbyte import workspace_of
+from airbyte_events_provider.openlineage.datasets import Name
+from airbyte_events_provider.openlineage.extractor import Tables, find_tables, lineage
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airbyte_events_provider.measures import Stats
+from airbyte_events_provider.stats import Stats
 
 try:
     from airflow._shared.observability.metrics.base_stats_logger import NoStatsLogger

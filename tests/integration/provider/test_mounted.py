@@ -26,10 +26,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from airbyte_events.errors import SettingsError
-from airbyte_events.server import bind, url_of
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
-from airbyte_events_provider import mounted
-from airbyte_events_provider.mounted import MountedListener, load_settings
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.web.server import bind, url_of
+from airbyte_events_provider.plugins import mounted
+from airbyte_events_provider.plugins.mounted import MountedListener, load_settings
 
 from .conftest import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN
 
@@ -231,8 +231,8 @@ SERVER = """
     import uvicorn
     from airflow.api_fastapi.app import lifespan
     from fastapi import FastAPI
-    from airbyte_events.server import bind, url_of
-    from airbyte_events_provider.mounted import MountedListener
+    from airbyte_events.web.server import bind, url_of
+    from airbyte_events_provider.plugins.mounted import MountedListener
     app = FastAPI(lifespan=lifespan)
     app.mount("/airbyte-events", MountedListener())
     bound = bind("127.0.0.1", 0)

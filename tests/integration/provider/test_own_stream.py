@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from airbyte_events_provider.hub import HubKey, shared_hub
-from airbyte_events_provider.stream import SHARES_STREAMS
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ import pytest
 msg_queue = pytest.importorskip("airflow.providers.common.messaging.triggers.msg_queue")
 
 from airbyte_events_provider.get_provider_info import get_provider_info  # noqa: E402
-from airbyte_events_provider.hub import HubKey, shared_hub  # noqa: E402
 from airbyte_events_provider.queues.airbyte import AirbyteEventsMessageQueueProvider  # noqa: E402
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger  # noqa: E402
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub  # noqa: E402
 
 CONNECTION = "2f3c6b0e-2f8e-4f0e-9d3a-0a1b2c3d4e5f"
 

@@ -21,10 +21,11 @@ try:
 except ImportError:  # Airflow 3.0 and 3.1
     from airflow.exceptions import AirflowRescheduleException
 
-from airbyte_events.events import JobError, utcnow
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobError
 from airbyte_events.simulator import Fault
-from airbyte_events_provider.hub import HubKey, shared_hub
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 
 pytestmark = pytest.mark.anyio
 

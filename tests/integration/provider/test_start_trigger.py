@@ -14,11 +14,11 @@ import pytest
 from airflow.sdk import DAG, Asset, AssetAlias
 from airflow.triggers.base import StartTriggerArgs, TaskSuccessEvent, TriggerEvent
 
-from airbyte_events.events import utcnow
+from airbyte_events._utils.times import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
-from airbyte_events_provider.starting import LONGEST
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
+from airbyte_events_provider.triggers.start import LONGEST
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 

@@ -16,7 +16,7 @@ import structlog
 
 from airbyte_events.events import JobError
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
-from airbyte_events_provider.hub import HubKey, shared_hub
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -195,7 +195,11 @@ async def test_what_the_hub_logs_is_in_no_tasks_log(stage: Any) -> None:
         await stage.waited_for()
         stage.end(job)
         await running
-    core = [context for name, context in seen if name.startswith(("airbyte_events.", "airbyte_events_provider.hub"))]
+    core = [
+        context
+        for name, context in seen
+        if name.startswith(("airbyte_events.", "airbyte_events_provider.waiting.shared_hub"))
+    ]
     assert core
     assert not any(core)
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from anyio.abc import SocketStream
 
-from airbyte_events.events import parse_time
+from airbyte_events._utils.times import parse_time
 from airbyte_events.simulator import Script
 
 pytestmark = pytest.mark.anyio

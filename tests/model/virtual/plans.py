@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 import anyio
 from hypothesis import strategies as st
 
-from airbyte_events.ends import Wanted
 from airbyte_events.events import Cursor
-from airbyte_events.simulator.inputs import NewNotification
+from airbyte_events.hub.subscription import Wanted
+from airbyte_events.simulator.control_models import NewNotification
 from airbyte_events.simulator.state import Job
 from virtual.readers import Follower, PageReader, Reader, StreamReader
 from virtual.stage import Stage

@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events.client import FeedClient
-from airbyte_events.ends import Mark, Place, Wanted
 from airbyte_events.errors import FeedError
 from airbyte_events.events import Cursor, JobEvent
-from airbyte_events.hub import Hub
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.hub.hub import Hub
+from airbyte_events.hub.subscription import Mark, Place, Wanted
 from virtual.clock import Machine
 from virtual.network import Network
 from virtual.program import Program

@@ -13,13 +13,13 @@ import httpx
 from anyio.abc import TaskGroup
 from pydantic import SecretStr
 
-from airbyte_events.listener import Listener, assemble
-from airbyte_events.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.assembly import Listener, assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.state import Job
-from airbyte_events.store import EventStore
-from airbyte_events.store.memory import MemoryStore
-from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.sqlite.store import SQLiteStore
 from virtual.clock import Machine
 from virtual.network import Host, Network
 from virtual.program import Program

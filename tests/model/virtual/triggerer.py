@@ -10,10 +10,10 @@ import httpx
 from anyio.abc import TaskGroup
 
 from airbyte_events.airbyte import AirbyteClient, Credentials
-from airbyte_events.client import FeedClient
 from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
 from airbyte_events.events import JobEvent
-from airbyte_events.hub import Hub
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator.state import Job
 from virtual.clock import Machine
 from virtual.network import Network

@@ -8,7 +8,8 @@ import anyio
 
 from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.simulator.state import Job
-from airbyte_events.store import EventStore, Outcome
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.records import Outcome
 from virtual.readers import Follower, Reader
 from virtual.stage import Stage
 from virtual.triggerer import Wait

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airbyte_events_provider.datasets import Actor, Name, read_names, written_names
+from airbyte_events_provider.openlineage.datasets import Actor, Name, read_names, written_names
 
 URL = "https://airbyte.example.com/api/public/v1"
 POSTGRES = {"host": "db", "port": 5433, "database": "shop"}

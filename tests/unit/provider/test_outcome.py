@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events_provider.outcome import describe, missing_records, outcome
+from airbyte_events_provider.waiting.result import describe, missing_records, outcome
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from airbyte_events_provider.mounted import MountedListener
-from airbyte_events_provider.plugin import PREFIX, AirbyteEventsPlugin, dashboard_entry, mounted_listener
+from airbyte_events_provider.plugins.mounted import MountedListener
+from airbyte_events_provider.plugins.plugin import PREFIX, AirbyteEventsPlugin, dashboard_entry, mounted_listener
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_the_mounted_listener(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_server_extra(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MOUNT_RECEIVER", "True")
-    monkeypatch.setitem(sys.modules, "airbyte_events_provider.mounted", None)
+    monkeypatch.setitem(sys.modules, "airbyte_events_provider.plugins.mounted", None)
     assert AirbyteEventsPlugin.fastapi_apps == []
     assert "pip install 'airbyte-events[server]'" in caplog.text
 
@@ -62,8 +62,9 @@ def test_without_the_server_extra(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 def test_workers_load_the_plugin_without_the_server() -> None:
     # Every process of Airflow loads plugins, and most of them need nothing of this one.
     program = (
-        "import sys, airbyte_events_provider.plugin as plugin; plugin.AirbyteEventsPlugin().fastapi_apps;"
-        "print([name for name in ('uvicorn', 'pydantic_settings', 'airbyte_events.listener') if name in sys.modules])"
+        "import sys, airbyte_events_provider.plugins.plugin as plugin; plugin.AirbyteEventsPlugin().fastapi_apps;"
+        "heavy = ('uvicorn', 'pydantic_settings', 'airbyte_events.listener.assembly')\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

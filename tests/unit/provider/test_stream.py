@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 import pytest
 
-from airbyte_events.ends import Wanted
-from airbyte_events_provider.cursors import Cursors
-from airbyte_events_provider.hub import HubKey
-from airbyte_events_provider.stream import Item, Member, Producer, Stream, stream_of
-from airbyte_events_provider.watching import Watch
+from airbyte_events.hub.subscription import Wanted
+from airbyte_events_provider.waiting.asset_state import Cursors
+from airbyte_events_provider.waiting.shared_hub import HubKey
+from airbyte_events_provider.waiting.shared_stream import Item, Member, Producer, Stream, stream_of
+from airbyte_events_provider.waiting.watch import Watch
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airbyte_events.events import parse_time
-from airbyte_events.simulator.answers import java_duration, java_instant, java_time
+from airbyte_events._utils.times import parse_time
+from airbyte_events.simulator.responses import java_duration, java_instant, java_time
 
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 

@@ -14,10 +14,11 @@ import psycopg
 import pytest
 
 from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.store import EventStore, Outcome
-from airbyte_events.store.memory import MemoryStore
-from airbyte_events.store.postgres import PostgresStore
-from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.records import Outcome
+from airbyte_events.store.sqlite.store import SQLiteStore
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
 RUNNING, SUCCEEDED, FAILED = JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED

@@ -13,8 +13,10 @@ import anyio.lowlevel
 import pytest
 
 from airbyte_events.errors import CursorExpired
-from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus, Verdict
-from airbyte_events.store import ANNOUNCEMENTS, PENDING_BYTES, EventStore, Outcome, Receipt
+from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus
+from airbyte_events.store.base import ANNOUNCEMENTS, PENDING_BYTES, EventStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Outcome, Receipt
 from airbyte_events.store.verification import Verification
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences

@@ -14,13 +14,16 @@ import anyio
 import psycopg
 import pytest
 
-from airbyte_events.bus import EventBus
-from airbyte_events.events import JobRef, Verdict, utcnow
-from airbyte_events.store import Attempt, DeliveryState, EventStore, Outcome
-from airbyte_events.store.postgres import PostgresStore
+from airbyte_events._utils.times import utcnow
+from airbyte_events.bus.bus import EventBus
+from airbyte_events.events import JobRef
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.maintenance import verify
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Attempt, DeliveryState, Outcome
 from airbyte_events.store.rows import LOGGED
-from airbyte_events.store.sqlite import SQLiteStore
-from airbyte_events.store_upkeep import verify
+from airbyte_events.store.sqlite.store import SQLiteStore
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, received
 

@@ -7,8 +7,9 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from airbyte_events.events import utcnow
-from airbyte_events.store import Attempt, Delivery, DeliveryState, EventStore, Outcome
+from airbyte_events._utils.times import utcnow
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outcome
 
 from .conftest import NOON, received
 

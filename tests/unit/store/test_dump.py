@@ -13,10 +13,13 @@ import anyio.lowlevel
 import pytest
 
 from airbyte_events.errors import CursorExpired, StoreError
-from airbyte_events.events import JobError, Verdict
-from airbyte_events.store import Attempt, DeliveryState, EventStore, Outcome, Record
-from airbyte_events.store.memory import MemoryStore
-from airbyte_events.store.sqlite import SQLiteStore
+from airbyte_events.events import JobError
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.dump import Record
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Attempt, DeliveryState, Outcome
+from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.store.verification import Verification
 
 from .conftest import FAILED, NOON, SUCCEEDED, Kind, event, received, sequences

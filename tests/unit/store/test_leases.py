@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from airbyte_events.errors import LeaseLost
-from airbyte_events.events import Verdict
-from airbyte_events.store import EventStore, Lease
-from airbyte_events.store.postgres import PostgresStore
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Lease
 
 from .conftest import event
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from airbyte_events.events import JobRef
-from airbyte_events.store import Outcome
-from airbyte_events.store.memory import MemoryStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import Outcome
 
 from .conftest import NOON, SUCCEEDED, event, received
 

@@ -8,8 +8,10 @@ import anyio
 import pytest
 
 from airbyte_events.errors import CursorExpired
-from airbyte_events.events import JobRef, Verdict
-from airbyte_events.store import Attempt, DeliveryState, EventStore, Outcome
+from airbyte_events.events import JobRef
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Attempt, DeliveryState, Outcome
 
 from .conftest import FAILED, NOON, SUCCEEDED, event, received, sequences
 

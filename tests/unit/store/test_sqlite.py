@@ -19,10 +19,12 @@ import anyio.lowlevel
 import pytest
 
 from airbyte_events.errors import StoreError, StoreLocked
-from airbyte_events.events import JobRef, JobStatus, Verdict
-from airbyte_events.store import EventStore, Outcome
-from airbyte_events.store.sqlite import SQLiteStore
-from airbyte_events.store.sqlite_file import SQLiteFile
+from airbyte_events.events import JobRef, JobStatus
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import Outcome
+from airbyte_events.store.sqlite.connection import SQLiteFile
+from airbyte_events.store.sqlite.store import SQLiteStore
 
 from .conftest import NOON, event, received, sequences
 
@@ -181,7 +183,7 @@ class TestSQLiteFile:
         path = tmp_path / "events.db"
         code = (
             "import sys, pathlib, anyio\n"
-            "from airbyte_events.store.sqlite import SQLiteStore\n"
+            "from airbyte_events.store.sqlite.store import SQLiteStore\n"
             "async def main():\n"
             "    async with SQLiteStore(pathlib.Path(sys.argv[1])) as store:\n"
             "        await store.remember('x', '1')\n"
@@ -255,7 +257,7 @@ class TestSQLiteFile:
             try:
                 code = (
                     "import pathlib, sys, anyio\n"
-                    "from airbyte_events.store.sqlite import SQLiteStore\n"
+                    "from airbyte_events.store.sqlite.store import SQLiteStore\n"
                     "async def main():\n"
                     "    async with SQLiteStore(pathlib.Path(sys.argv[1])): pass\n"
                     "anyio.run(main)\n"

@@ -7,8 +7,10 @@ from datetime import timedelta
 import anyio
 import pytest
 
-from airbyte_events.events import JobRef, utcnow
-from airbyte_events.store import EventStore, Outcome, Queues
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobRef
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.records import Outcome, Queues
 
 from .conftest import FAILED, SUCCEEDED, event
 

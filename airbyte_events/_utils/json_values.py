@@ -1,0 +1,118 @@
+"""Values out of JSON that somebody else wrote: of the right type and size, or None.
+
+A field that is missing, of another type or out of range must never stop a notification or a job from being read;
+it is unknown. Text comes out fit to be stored and sent on: without NUL and without half surrogate pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any, NoReturn
+
+from airbyte_events._utils.times import LONGEST_SECONDS, parse_time
+
+LARGEST = 2**63 - 1
+"""What Airbyte's ``Long`` and a database's ``bigint`` can hold."""
+
+_MOST_DIGITS = 20
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that the body is.
+
+    :raises ValueError: if it is not one; the message completes the sentence "the body …".
+    """
+    if not body.strip():
+        raise ValueError("is empty")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"is not UTF-8 text (byte {exc.start})") from exc
+    try:
+        value = json.loads(text, parse_int=_parse_int, parse_constant=_refuse_constant)
+    except RecursionError as exc:
+        raise ValueError("is nested too deeply") from exc
+    except ValueError as exc:
+        raise ValueError(f"is not JSON: {exc}") from exc
+    if not isinstance(value, dict):
+        raise ValueError(f"is JSON, but {_kind(value)} instead of an object")
+    return value
+
+
+def _parse_int(digits: str) -> int:
+    # Thousands of digits cost time squared, and no field of ours may be that large: how large does not matter.
+    return int(digits) if len(digits) <= _MOST_DIGITS else LARGEST + 1
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return {list: "an array", str: "a string", bool: "true or false"}.get(type(value), "a number")
+
+
+_LOOSE = re.compile(r'\{\s*"text"\s*:\s*"')
+
+
+def loose_text(body: bytes) -> str | None:
+    """Return the text of ``{"text": "…"}`` where quotes and newlines in it are not escaped; None for anything else."""
+    try:
+        document = body.decode().strip()
+    except UnicodeDecodeError:
+        return None
+    start, end = _LOOSE.match(document), document.rfind('"')
+    if start is None or end < start.end() or document[end + 1 :].strip() != "}":
+        return None
+    return text(document[start.end() : end])
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """The object, or an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: object, most: int | None = None) -> str | None:
+    """Return the text without surrounding space; None if nothing is left.
+
+    :param most: characters; a longer text is cut, and ends in an ellipsis.
+    """
+    if not isinstance(value, str):
+        return None
+    found = value.replace("\0", "").encode(errors="replace").decode().strip()
+    if most is not None and len(found) > most:
+        found = found[: most - 1] + "…"
+    return found or None
+
+
+def whole(value: object, least: int = 0) -> int | None:
+    """The number, from ``least`` to :data:`LARGEST`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if least <= value <= LARGEST else None
+
+
+def job_id(value: object) -> int | None:
+    """The job id, also if it is written as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = _parse_int(value)
+    return whole(value, least=1)
+
+
+def seconds(value: object) -> float | None:
+    """The duration, from 0 to :data:`~airbyte_events._utils.times.LONGEST_SECONDS`."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
+        return None
+    return float(value)
+
+
+def instant(value: object) -> datetime | None:
+    """The time, aware and in UTC, within what :func:`~airbyte_events._utils.times.parse_time` takes."""
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None

@@ -1,0 +1,67 @@
+"""Times: aware, in UTC, RFC 3339 outside."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+
+def utcnow() -> datetime:
+    """The wall clock, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}):(\d{2})(?::(\d{2})(?:[.,](\d+))?)?\s*(Z|z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?",
+    re.ASCII,
+)
+
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+LATEST = datetime(2200, 1, 1, tzinfo=timezone.utc)
+"""What lies beyond is no time of a job: calculating with it would overflow somewhere."""
+
+
+LONGEST_SECONDS = 100 * 366 * 86400.0
+"""A longer duration is no job's."""
+
+
+def is_sane(moment: datetime) -> bool:
+    """Return whether a time lies from :data:`EARLIEST` to :data:`LATEST`."""
+    return EARLIEST <= moment <= LATEST
+
+
+def parse_time(value: object) -> datetime | None:
+    """An ISO 8601 instant of any precision, minutes to nanoseconds, as Airbyte writes them; None stays None.
+
+    A time without an offset is taken as UTC.
+
+    :raises ValueError: if the value is not a time from :data:`EARLIEST` to :data:`LATEST`.
+    """
+    if value is None:
+        return None
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}")
+    day, hour, minute, second, fraction, offset = match.groups()
+    moment = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second or '00'}").replace(
+        microsecond=int((fraction or "0")[:6].ljust(6, "0")), tzinfo=timezone.utc
+    )
+    if offset and offset not in "Zz":
+        sign = -1 if offset[0] == "-" else 1
+        try:
+            moment -= sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[-2:]))
+        except OverflowError as exc:
+            raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}") from exc
+    if not is_sane(moment):
+        raise ValueError(f"not a time between {EARLIEST.year} and {LATEST.year}: {str(value)[:40]!r}")
+    return moment
+
+
+def format_time(moment: datetime | None) -> str | None:
+    """RFC 3339 in UTC with microseconds, ``2024-01-01T00:00:00.000000Z``: of one width, so that text sorts as time."""
+    if moment is None:
+        return None
+    return moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,0 +1,114 @@
+"""What the public API says of a job, checked on its way in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from airbyte_events._utils import json_values
+from airbyte_events.errors import AirbyteError, Conflict, Forbidden, NotFound
+from airbyte_events.events import JobStatus, parse_status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as the API tells it at one moment. Times are aware and in UTC; None is unknown.
+
+    :param job_id: unique within the Airbyte instance.
+    :param status: its state; :attr:`JobStatus.UNKNOWN` for a name that we do not know.
+    :param job_type: ``sync``, ``reset``, ``clear``, ``refresh`` or what else Airbyte calls it.
+    :param connection_id: the Airbyte connection (UUID).
+    :param started_at: when the job was created.
+    :param updated_at: when it ended: Airbyte leaves it out while the job is active.
+    :param duration_seconds: from start to end, or until now.
+    :param bytes: committed by the last attempt.
+    :param records: committed by the last attempt.
+    """
+
+    job_id: int
+    status: JobStatus
+    job_type: str | None = None
+    connection_id: str | None = None
+    started_at: datetime | None = None
+    updated_at: datetime | None = None
+    duration_seconds: float | None = None
+    bytes: int | None = None
+    records: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """One answer to ``GET /jobs``.
+
+    :param jobs: in the order that was asked for.
+    :param served_at: Airbyte's own clock when it answered (the ``Date`` header, whole seconds, UTC).
+    """
+
+    jobs: tuple[Job, ...]
+    served_at: datetime | None = None
+
+    def ahead(self, asked: datetime, answered: datetime) -> timedelta:
+        """Return how far Airbyte's clock is ahead, at least: it was read at some moment of the request, however slow.
+
+        :param asked: when the request was sent, by our clock.
+        :param answered: when the response was here.
+        :return: negative where it is behind, zero where it does not say.
+        """
+        if self.served_at is None:
+            return timedelta(0)
+        # Whole seconds, cut off.
+        least, most = self.served_at - answered, self.served_at + timedelta(seconds=1) - asked
+        return max(least, min(most, timedelta(0)))
+
+
+def parse_job(value: object) -> Job:
+    """Read a job object.
+
+    :raises ValueError: if it has no job id or no status; everything else may be missing or wrong and is None then.
+    """
+    fields: dict[str, Any] = json_values.mapping(value)
+    job_id = json_values.job_id(fields.get("jobId"))
+    status = fields.get("status")
+    if job_id is None or not isinstance(status, str):
+        raise ValueError("a job without a usable jobId and status")
+    return Job(
+        job_id=job_id,
+        status=parse_status(status),
+        job_type=json_values.text(fields.get("jobType")),
+        connection_id=json_values.text(fields.get("connectionId")),
+        started_at=json_values.instant(fields.get("startTime")),
+        updated_at=json_values.instant(fields.get("lastUpdatedAt")),
+        duration_seconds=parse_duration(fields.get("duration")),
+        bytes=json_values.whole(fields.get("bytesSynced")),
+        records=json_values.whole(fields.get("rowsSynced")),
+    )
+
+
+_NUMBER = r"[0-9]{1,12}"
+_DURATION = re.compile(
+    rf"P(?=[0-9T])(?:(?P<weeks>{_NUMBER})W)?(?:(?P<days>{_NUMBER})D)?"
+    rf"(?:T(?=[0-9])(?:(?P<hours>{_NUMBER})H)?(?:(?P<minutes>{_NUMBER})M)?"
+    rf"(?:(?P<seconds>{_NUMBER}(?:[.,][0-9]{{1,12}})?)S)?)?"
+)
+_SECONDS = {"weeks": 604800, "days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
+
+
+def parse_duration(value: object) -> float | None:
+    """Return an ISO 8601 duration such as ``PT8H6M12S`` in seconds; None if it is none, negative or too long."""
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return None
+    return json_values.seconds(
+        sum(float(number.replace(",", ".")) * _SECONDS[unit] for unit, number in match.groupdict().items() if number)
+    )
+
+
+def says_unknown(error: AirbyteError) -> bool:
+    """Whether Airbyte's answer is that it has no such job.
+
+    409, and 403 on Cloud, are its ways to say so, in a problem document of its own: what a proxy in front of it answers
+    while Airbyte restarts says nothing about a job.
+    """
+    return isinstance(error, (Conflict, Forbidden, NotFound)) and error.type is not None

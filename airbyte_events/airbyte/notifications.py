@@ -1,0 +1,289 @@
+"""Airbyte's webhook bodies: what a notification is about, without any I/O.
+
+A notification is a hint, never the truth: anybody who knows the URL can send one, Airbyte's *Test* button sends one
+that looks like a success of job 10, and the *queued* one has ``"success": false``. So nothing is concluded from here;
+:attr:`Notification.expected_status` says what the API must confirm.
+
+Field names, titles and texts are those of the platform's ``SlackNotificationClient`` and ``SyncSummary``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+from airbyte_events._utils import json_values
+from airbyte_events.errors import NotificationError
+from airbyte_events.events import NAMED, JobError, JobStatus
+
+
+class NotificationKind(str, Enum):
+    """What Airbyte wanted to tell."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    QUEUED = "queued"
+    """The sync waits for capacity; it has not failed."""
+    TEST = "test"
+    """Somebody pressed the *Test* button; whatever job it names is made up."""
+    DISABLED = "disabled"
+    """Airbyte switched the connection off after repeated failures."""
+    DISABLED_WARNING = "disabled_warning"
+    """It will do so soon."""
+    SCHEMA_CHANGE = "schema_change"
+    UNKNOWN = "unknown"
+
+
+LONGEST_REASON = 10_000
+"""Characters of a failure's reason that are taken; Airbyte's may have 50,000, and the inbox keeps them all."""
+
+LONGEST_NAME = 500
+LONGEST_URL = 2_000
+LONGEST_WORD = 100
+
+_EXPECTED = {NotificationKind.SUCCESS: JobStatus.SUCCEEDED, NotificationKind.FAILURE: JobStatus.FAILED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One webhook body. None is unknown throughout; times are aware and in UTC.
+
+    :param kind: what it tells.
+    :param job_id: the job it names. That of a test is made up, see :attr:`expected_status`.
+    :param workspace_id: the Airbyte workspace (UUID).
+    :param connection_id: the Airbyte connection (UUID).
+    :param names: of ``workspace``, ``connection``, ``source`` and ``destination``, as far as they are known.
+    :param url: the connection's page in Airbyte (http or https).
+    :param started_at: when the job was created.
+    :param finished_at: when it ended.
+    :param records: committed, over all attempts.
+    :param bytes: committed, over all attempts.
+    :param duration_seconds: from start to end.
+    :param error: why the job failed.
+    :param success: the field of that name, which is also false for a job that is only queued.
+    """
+
+    kind: NotificationKind
+    job_id: int | None = None
+    workspace_id: str | None = None
+    connection_id: str | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    url: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    records: int | None = None
+    bytes: int | None = None
+    duration_seconds: float | None = None
+    error: JobError | None = None
+    success: bool | None = None
+
+    @property
+    def expected_status(self) -> JobStatus | None:
+        """The job's state if the notification is true; None where it claims no end of a job."""
+        return _EXPECTED.get(self.kind)
+
+    @property
+    def is_reason_to_ask(self) -> bool:
+        """Whether the API is to be asked: it claims an end, or names a job, whatever else it says.
+
+        Title and data may disagree, and a newer version of Airbyte has kinds that this one does not know.
+        """
+        return self.expected_status is not None or (self.job_id is not None and self.kind is not NotificationKind.TEST)
+
+
+def parse(body: bytes) -> Notification:
+    """Read a webhook body.
+
+    Whatever is missing or of the wrong type inside it is unknown; an unknown kind of notification is no error. Airbyte
+    up to 0.63.0 put some together by hand: what is JSON but for the quotes and newlines in its text is read as text.
+
+    :param body: as it was received.
+    :raises NotificationError: if the body is empty or not a JSON object; the message is one sentence.
+    """
+    try:
+        document = json_values.parse_object(body)
+    except ValueError as exc:
+        if (text := json_values.loose_text(body)) is None:
+            raise NotificationError(f"the notification's body {exc}") from exc
+        document = {"text": text}
+    data = json_values.mapping(document.get("data"))
+    message = json_values.text(document.get("text")) or ""
+    tags, title = _split_tags(_first_block_text(document.get("blocks")))
+    success = data.get("success") if isinstance(data.get("success"), bool) else None
+    finished_at = json_values.instant(data.get("finishedAt"))
+    link_url, link_name = _link(title)
+    url = _page(json_values.mapping(data.get("connection")).get("url")) or link_url or _last_url(message)
+    return Notification(
+        kind=_kind(tags, title, message, success, finished_at),
+        job_id=json_values.job_id(data.get("jobId")) or _job_id_in(message),
+        workspace_id=_id(data, "workspace") or _find_id("workspace", url, message),
+        connection_id=_id(data, "connection") or _find_id("connection", url, message),
+        names=_names(data, link_name),
+        url=url,
+        started_at=json_values.instant(data.get("startedAt")),
+        finished_at=finished_at,
+        records=json_values.whole(data.get("recordsCommitted")),
+        bytes=json_values.whole(data.get("bytesCommitted")),
+        duration_seconds=json_values.seconds(data.get("durationInSeconds")),
+        error=None if success else _error(data),
+        success=success,
+    )
+
+
+def reread(body: bytes) -> Notification:
+    """Read a body that was stored; what can't be read any more is of an unknown kind."""
+    try:
+        return parse(body)
+    except NotificationError:
+        return Notification(kind=NotificationKind.UNKNOWN)
+
+
+_TEST_TAG = "THIS IS A TEST NOTIFICATION"
+
+_TITLES = (
+    ("Sync completed", NotificationKind.SUCCESS),
+    ("Sync failure occurred", NotificationKind.FAILURE),
+    ("Sync queued", NotificationKind.QUEUED),
+    ("Connection disabled", NotificationKind.DISABLED),
+    ("Warning - repeated connection failures", NotificationKind.DISABLED_WARNING),
+    ("The schema of '", NotificationKind.SCHEMA_CHANGE),
+    ("Airbyte detected schema changes", NotificationKind.SCHEMA_CHANGE),
+)
+"""How the first block's text begins, after the tag."""
+
+_TEXTS = (
+    (re.compile(r"Hello World!"), NotificationKind.TEST),
+    (re.compile(r"Your connection .* succeeded\W*"), NotificationKind.SUCCESS),
+    (re.compile(r"Your connection .* (?:just )?failed\W*"), NotificationKind.FAILURE),
+    (re.compile(r"Your sync for connection .* is queued\b"), NotificationKind.QUEUED),
+    (re.compile(r"Your connection .* was automatically disabled\b"), NotificationKind.DISABLED),
+    (re.compile(r"Your connection .* is scheduled to be automatically disabled\b"), NotificationKind.DISABLED_WARNING),
+    (re.compile(r"Your source schema has changed\b"), NotificationKind.SCHEMA_CHANGE),
+)
+"""The first line of ``text``, all that platforms before 0.59 send. Names that users chose stand in its middle, so how
+a job ended is read at the line's end."""
+
+_WHOLE_LINE = frozenset({NotificationKind.SUCCESS, NotificationKind.FAILURE})
+
+
+def _kind(
+    tags: list[str], title: str, message: str, success: bool | None, finished_at: datetime | None
+) -> NotificationKind:
+    if _TEST_TAG in tags or _TEST_TAG in _split_tags(message)[0]:
+        return NotificationKind.TEST
+    kind = _kind_by_title(title) or _kind_by_text(message)
+    if kind is None:
+        # A queued job has no end: without one, ``success: false`` is no failure.
+        if success:
+            return NotificationKind.SUCCESS
+        return NotificationKind.FAILURE if success is False and finished_at else NotificationKind.UNKNOWN
+    contradicted = (kind is NotificationKind.SUCCESS and success is False) or (
+        kind is NotificationKind.FAILURE and success is True
+    )
+    return NotificationKind.UNKNOWN if contradicted else kind
+
+
+def _kind_by_title(title: str) -> NotificationKind | None:
+    return next((kind for start, kind in _TITLES if title.startswith(start)), None)
+
+
+def _kind_by_text(text: str) -> NotificationKind | None:
+    line = text.partition("\n")[0].rstrip()
+    for pattern, kind in _TEXTS:
+        if pattern.fullmatch(line) if kind in _WHOLE_LINE else pattern.match(line):
+            return kind
+    return None
+
+
+def _first_block_text(blocks: object) -> str:
+    if not isinstance(blocks, list) or not blocks:
+        return ""
+    value = json_values.mapping(blocks[0]).get("text")
+    return json_values.text(value if isinstance(value, str) else json_values.mapping(value).get("text")) or ""
+
+
+_MOST_TAGS = 4
+
+
+def _split_tags(text: str) -> tuple[list[str], str]:
+    tags: list[str] = []
+    while len(tags) < _MOST_TAGS and text.startswith("[") and (end := text.find("] ")) > 0:
+        tags.append(text[1:end])
+        text = text[end + 2 :]
+    return tags, text
+
+
+def _id(data: dict[str, Any], noun: str) -> str | None:
+    return json_values.text(json_values.mapping(data.get(noun)).get("id"), LONGEST_WORD)
+
+
+_UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
+
+
+def _find_id(noun: str, url: str | None, message: str) -> str | None:
+    """The id in the page's address, or in the text's last lines (``Connection ID: …``)."""
+    match = re.search(rf"/{noun}s/{_UUID}", url or "") or re.search(
+        rf"\n{noun.capitalize()} ID: {_UUID}\s*$", message, re.MULTILINE
+    )
+    return match[1].lower() if match else None
+
+
+_JOB_ID_LINE = re.compile(r"\nJob ID: ([0-9]{1,19})\s*\Z")
+
+
+def _job_id_in(message: str) -> int | None:
+    match = _JOB_ID_LINE.search(message)
+    return json_values.job_id(match[1]) if match else None
+
+
+def _names(data: dict[str, Any], link_name: str | None) -> dict[str, str]:
+    names = {}
+    for noun in NAMED:
+        name = json_values.text(json_values.mapping(data.get(noun)).get("name"), LONGEST_NAME)
+        name = name or (link_name if noun == "connection" else None)
+        if name:
+            names[noun] = name
+    return names
+
+
+_LINK = re.compile(r"<(https?://[^|<>\s]+)\|([^<>]*)>")
+
+
+def _link(title: str) -> tuple[str | None, str | None]:
+    """Address and name in Slack's notation, ``<URL|NAME>``."""
+    match = _LINK.search(title)
+    if match is None:
+        return None, None
+    # Airbyte itself writes an ampersand as "$amp;".
+    name = match[2].replace("&lt;", "<").replace("&gt;", ">").replace("$amp;", "&").replace("&amp;", "&")
+    return _page(match[1]), json_values.text(name, LONGEST_NAME)
+
+
+def _last_url(message: str) -> str | None:
+    found = [word for word in message.split() if word.startswith(("http://", "https://")) and "/connections/" in word]
+    return _page(found[-1]) if found else None
+
+
+def _page(value: object) -> str | None:
+    """An address that is safe to show as a link: http or https, no user information."""
+    url = json_values.text(value)
+    if url is None or len(url) > LONGEST_URL or re.search(r"[\x00-\x20\x7f<>\"]", url):
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return url if parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc else None
+
+
+def _error(data: dict[str, Any]) -> JobError | None:
+    error = JobError(
+        message=json_values.text(data.get("errorMessage"), LONGEST_REASON),
+        type=json_values.text(data.get("errorType"), LONGEST_WORD),
+        origin=json_values.text(data.get("errorOrigin"), LONGEST_WORD),
+    )
+    return None if error == JobError(message=None) else error

@@ -1,0 +1,237 @@
+"""One request and its answer: bounded in time and size, what went wrong told in this package's errors.
+
+Messages name the method, the path and the host; a query, user information, tokens and secrets are never in them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import anyio
+import httpx
+
+from airbyte_events._utils import http as answers
+from airbyte_events._utils import json_values
+from airbyte_events._utils.times import is_sane
+from airbyte_events.airbyte.words import Words, one_line, redirection, web_page
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteProtocolError,
+    AirbyteStatusError,
+    AirbyteUnreachable,
+    Conflict,
+    Forbidden,
+    NotFound,
+    NotSent,
+    RateLimited,
+    ServerError,
+    Unauthorized,
+    Unprocessable,
+)
+
+LARGEST_ANSWER = 10 * 1024 * 1024
+"""Bytes. A page of 100 jobs has about 30 kB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to ask.
+
+    :param method: the HTTP method.
+    :param url: without query.
+    :param route: the path with placeholders, ``/jobs/{id}``: for metrics, where job ids would be without bound.
+    :param params: the query.
+    :param json: the body.
+    :param timeout: seconds for the whole exchange.
+    :param connect_timeout: seconds for getting a connection, if less.
+    """
+
+    method: str
+    url: str
+    route: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+    timeout: float
+    connect_timeout: float | None = None
+
+    def __str__(self) -> str:
+        url = httpx.URL(self.url)
+        return f"{self.method} {url.path} at {url.netloc.decode('ascii')}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A 2xx answer, complete.
+
+    :param page: what to call it if it is a web page.
+    """
+
+    request: Request
+    headers: httpx.Headers
+    body: bytes
+    page: str | None = None
+
+    def object(self) -> dict[str, Any]:
+        """:raises AirbyteProtocolError: if the body is not a JSON object."""
+        try:
+            return json_values.parse_object(self.body)
+        except ValueError as exc:
+            self.refuse_page()
+            raise AirbyteProtocolError(f"{self.request}: the answer {exc}") from exc
+
+    def refuse_page(self) -> None:
+        """:raises AirbyteProtocolError: if the body is a web page."""
+        if self.page is not None:
+            raise AirbyteProtocolError(
+                f"{self.request}: the answer is {self.page}: is this the API's address, and does something in front of "
+                "it want a login?"
+            )
+
+    @property
+    def served_at(self) -> datetime | None:
+        """The server's clock, from the ``Date`` header."""
+        return _http_date(self.headers.get("date"))
+
+
+Observer = Callable[[str, "int | None"], None]
+"""Told of each request: method and route (``GET /jobs/{id}``), and the HTTP status or None for no answer."""
+
+_charge: ContextVar[Callable[[], object] | None] = ContextVar("_charge", default=None)
+
+
+@contextmanager
+def charged(charge: Callable[[], object]) -> Iterator[None]:
+    """Call ``charge`` for every request that is sent meanwhile by this task and those that it starts.
+
+    Repeated requests and requests for a token count as well: what one call costs is known here only.
+    """
+    before = _charge.set(charge)
+    try:
+        yield
+    finally:
+        _charge.reset(before)
+
+
+async def exchange(
+    http: httpx.AsyncClient,
+    request: Request,
+    *,
+    token: str | None = None,
+    hide: tuple[str, ...] = (),
+    observe: Observer | None = None,
+) -> Answer:
+    """Send the request once.
+
+    :param token: the access token, if there is one.
+    :param hide: what must not appear in a message even if the server repeats it.
+    :return: the answer, if its status is 2xx.
+    :raises NotSent: if no connection was made.
+    :raises AirbyteUnreachable: if there was no answer, or not all of it; the request may have been acted upon.
+    :raises AirbyteStatusError: for any other status.
+    :raises AirbyteProtocolError: for a redirect, or an answer that is too large or compressed.
+    """
+    hide = (*hide, token) if token else hide
+    status = None
+    if (charge := _charge.get()) is not None:
+        charge()
+    try:
+        with anyio.fail_after(request.timeout):
+            async with http.stream(
+                request.method,
+                request.url,
+                params=request.params or None,
+                json=request.json,
+                headers=_headers(token),
+                timeout=_timeout(request),
+                follow_redirects=False,
+            ) as response:
+                status = response.status_code
+                body = await answers.read_body(response, LARGEST_ANSWER)
+    except TimeoutError as exc:
+        raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
+        raise NotSent(f"{request}: no connection ({_reason(exc, hide)})") from exc
+    except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
+        raise AirbyteProtocolError(f"{request}: {_reason(exc, hide)}") from exc
+    except httpx.TimeoutException as exc:
+        raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
+    except httpx.RequestError as exc:
+        raise AirbyteUnreachable(f"{request}: no whole answer ({_reason(exc, hide)})") from exc
+    except answers.AnswerRefused as exc:
+        raise AirbyteProtocolError(f"{request}: the answer {exc}") from exc
+    finally:
+        if observe is not None:
+            observe(f"{request.method} {request.route}", status)
+    if not 200 <= status <= 299:
+        raise _refusal(request, response, body, hide)
+    page = web_page(response.headers, body, hide)
+    return Answer(request=request, headers=response.headers, body=body, page=page)
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    headers = {"Accept": "application/json", **answers.UNPACKED, "User-Agent": "airbyte-events"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _timeout(request: Request) -> httpx.Timeout:
+    connecting = min(request.timeout, request.connect_timeout or request.timeout)
+    return httpx.Timeout(request.timeout, connect=connecting, pool=connecting)
+
+
+_ERRORS: dict[int, type[AirbyteStatusError]] = {
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    422: Unprocessable,
+    429: RateLimited,
+}
+
+
+def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tuple[str, ...]) -> AirbyteError:
+    status = response.status_code
+    if status < 400:
+        return AirbyteProtocolError(f"{request}: {redirection(request.url, response)}")
+    words = Words.of(response, body, hide)
+    error = ServerError if status >= 500 else _ERRORS.get(status, AirbyteStatusError)
+    return error(
+        status,
+        f"{request}: {status}{f' {words.type}' if words.type else ''}: {words.message}",
+        type=words.type,
+        retry_after=_retry_after(response.headers),
+        page=words.page,
+    )
+
+
+def _reason(exc: Exception, hide: tuple[str, ...]) -> str:
+    return one_line(str(exc) or type(exc).__name__, hide)
+
+
+def _retry_after(headers: httpx.Headers) -> float | None:
+    """Seconds to wait, from either form of the header; a date is measured by the clock of the server that set it."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+        return float(value)
+    until = _http_date(value)
+    if until is None:
+        return None
+    now = _http_date(headers.get("date")) or datetime.now(timezone.utc)
+    return max(0.0, (until - now).total_seconds())
+
+
+def _http_date(value: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value or "")
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment if is_sane(moment) else None

@@ -1,0 +1,368 @@
+"""The event bus: what enters the log reaches every subscriber, in log order, and no subscriber can hold it up."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
+from airbyte_events.store.base import UNBOUNDED, EventStore
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+BUFFER = 1_000
+"""Events that wait for one subscriber. One that falls further behind reads on from where it is: so many of the newest
+events are at hand, what was before them is in the log."""
+
+BUFFER_BYTES = 2 * 2**20
+"""About how many bytes of them may wait for one."""
+
+BUFFERED_BYTES = 64 * 2**20
+"""And for all subscribers together, whoever else holds them, too. One for whom there is no room lets go of what waits,
+and reads on from where it is."""
+
+RECENT_BYTES = 16 * 2**20
+"""Bytes of the newest events that are at hand."""
+
+_PAGE, _PAGE_BYTES = 1_000, 4 * 2**20
+_STEP, _STEP_BYTES = 200, 128 * 1024
+"""Events that a reader far behind reads at a time: the others' turns are between them."""
+
+_RETRY_SECONDS = 1.0
+
+
+class EventBus:
+    """Follows a store's log and hands what is new to subscribers.
+
+    The log is the truth: the bus reads it in order, whoever appended, so that every subscriber sees the same order and
+    a subscriber's place in it is all there is to know about that subscriber.
+
+    :param store: an open store.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._anyone: set[Subscription] = set()
+        # Thousands wait for one job each: they are found by it, not asked one by one.
+        self._by_job: dict[JobRef, set[Subscription]] = {}
+        # The newest events, all behind a sequence: a thousand who come back after a restart need not read the log.
+        self._recent: deque[JobEvent] = deque()
+        self._recent_after = 0
+        self._recent_bytes = 0
+        self._buffered_bytes = 0
+        self.position = 0
+        """The sequence up to which the log has been handed out."""
+        self.epoch = ""
+        """The log's, as it was when that was read."""
+        self.healthy = True
+        """False while the log can't be read."""
+        self.closed = False
+
+    async def __aenter__(self) -> Self:
+        self.epoch, self.position = await self._head()
+        await self._recall()
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(self._follow)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+        self._tasks.cancel_scope.cancel()
+        # What the body raised is its own affair: a task group would wrap it.
+        await self._tasks.__aexit__(None, None, None)
+
+    def subscribe(
+        self, *, after: Cursor | int | None = None, wanted: EventFilter = EVERYTHING, own: bool = False
+    ) -> Subscription:
+        """Join the stream.
+
+        :param after: the place behind which to begin, by itself or by its sequence; by default, with what is published
+            from now on.
+        :param wanted: which events.
+        :param own: for what this process does itself; it is not counted.
+        """
+        place = self.cursor if after is None else Cursor(self.epoch, after) if isinstance(after, int) else after
+        return Subscription(self, self._store, place, wanted, own)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the bus is."""
+        return Cursor(self.epoch, self.position)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many there are, but for the process's own."""
+        return sum(not each.own for each in self._subscriptions())
+
+    @property
+    def lag(self) -> int:
+        """How many events the slowest of them is behind what was handed out."""
+        # Of another log's places there is nothing to be told.
+        positions = (each.position for each in self._subscriptions() if each.cursor.epoch == self.epoch)
+        return self.position - min(positions, default=self.position)
+
+    def close(self) -> None:
+        """End every subscription, once it has delivered what it holds."""
+        self.closed = True
+        for subscription in self._subscriptions():
+            subscription._wake.set()
+
+    def _subscriptions(self) -> list[Subscription]:
+        return [*self._anyone, *(each for some in self._by_job.values() for each in some)]
+
+    async def _head(self) -> Cursor:
+        while True:
+            epoch = self._store.epoch
+            head = await self._store.head()
+            if epoch == self._store.epoch:
+                return Cursor(epoch, head)
+
+    async def _recall(self) -> None:
+        """Have the newest events at hand."""
+        self._recent_after = self.position
+        after = max(0, self.position - BUFFER)
+        try:
+            while after < self.position:
+                page = await self._store.read(after, limit=BUFFER, size=_PAGE_BYTES, epoch=self.epoch)
+                if not self._recent:
+                    self._recent_after = after
+                self._keep(page.events)
+                after = page.position
+            self.position = after
+        except CursorExpired:
+            self._forget()
+
+    def _keep(self, events: Sequence[JobEvent]) -> None:
+        """Have these at hand, behind those that are, and let go of the oldest that are too many."""
+        for event in events:
+            self._recent.append(event)
+            self._recent_bytes += event.weight
+            while len(self._recent) > BUFFER or self._recent_bytes > RECENT_BYTES:
+                oldest = self._recent.popleft()
+                self._recent_bytes -= oldest.weight
+                self._recent_after = _sequence(oldest)
+
+    def _forget(self) -> None:
+        """Have nothing at hand of what is before the bus's place."""
+        self._recent.clear()
+        self._recent_bytes = 0
+        self._recent_after = self.position
+
+    def _has_at_hand(self, sequence: int) -> bool:
+        """Whether all that is behind this sequence, up to the bus's own place, need not be read."""
+        return self._recent_after <= sequence <= self.position
+
+    def _behind(self, sequence: int) -> list[JobEvent]:
+        return [event for event in self._recent if _sequence(event) > sequence]
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                if await self._read_on():
+                    await self._store.changed(self.position, epoch=self.epoch)
+            except Exception as exc:  # nothing that a log holds may end the listener
+                if self.healthy:
+                    trace = None if isinstance(exc, StoreError) else exc
+                    logger.error("can't read the event log, trying again each second: %s", exc, exc_info=trace)
+                self.healthy = False
+                await anyio.sleep(_RETRY_SECONDS)
+
+    async def _read_on(self) -> bool:
+        """Hand out the next page; whether that was the last one."""
+        try:
+            page = await self._store.read(self.position, limit=_PAGE, size=_PAGE_BYTES, epoch=self.epoch)
+        except CursorExpired:
+            head = await self._head()
+            # Subscribers are told so, too, each by its own reading.
+            for subscription in self._subscriptions():
+                subscription._fall_behind()
+            self.epoch, self.position = head
+            self._forget()
+            return False
+        self.healthy = True
+        if page.position > self.position:
+            self._publish(page.events, page.position)
+            return False
+        return True
+
+    def _publish(self, events: Sequence[JobEvent], position: int) -> None:
+        self.position = position
+        self._keep(events)
+        for event in events:
+            for subscription in self._by_job.get(event.ref, ()):
+                subscription._offer(event)
+            for subscription in self._anyone:
+                subscription._offer(event)
+
+    def _join(self, subscription: Subscription) -> None:
+        job = subscription.wanted.only_job
+        (self._anyone if job is None else self._by_job.setdefault(job, set())).add(subscription)
+
+    def _leave(self, subscription: Subscription) -> None:
+        job = subscription.wanted.only_job
+        if job is None:
+            self._anyone.discard(subscription)
+        elif (sharing := self._by_job.get(job)) is not None:
+            sharing.discard(subscription)
+            if not sharing:
+                del self._by_job[job]
+
+
+class Subscription:
+    """A place in the stream of events: ``with bus.subscribe() as events: async for event in events``.
+
+    It ends when the bus closes. It begins at a place in the log, and whenever its reader falls more than
+    :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
+    """
+
+    __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "_wake", "own", "wanted")
+
+    def __init__(self, bus: EventBus, store: EventStore, after: Cursor, wanted: EventFilter, own: bool) -> None:
+        self._bus = bus
+        self.own = own
+        self._store = store
+        # Up to here the log is delivered or held.
+        self._epoch, self._position = after
+        self.wanted = wanted
+        self._held: deque[JobEvent] = deque()
+        self._bytes = 0
+        self._behind = False
+        self._wake = anyio.Event()
+        if bus.closed:
+            self._wake.set()
+
+    def __enter__(self) -> Self:
+        self._bus._join(self)
+        self._behind = (self._epoch, self._position) != self._bus.cursor
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus._leave(self)
+        self._take(len(self._held))
+
+    @property
+    def cursor(self) -> Cursor:
+        """:attr:`position`, in the log that is read."""
+        return Cursor(self._epoch, self.position)
+
+    @property
+    def position(self) -> int:
+        """The sequence up to which everything wanted was delivered: where to begin again."""
+        if self._held:
+            return _sequence(self._held[0]) - 1
+        return self._position if self._behind else max(self._position, self._bus.position)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        try:
+            return (await self.receive(1))[0]
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def receive(self, limit: int, size: int = UNBOUNDED) -> list[JobEvent]:
+        """The next events, at least one and at most ``limit``; waits for them.
+
+        :param size: no more once these have so many bytes, about.
+        :raises anyio.EndOfStream: when the bus has closed and everything was delivered.
+        :raises CursorExpired: if what follows this place in the log is no longer kept.
+        :raises StoreError: if the log can't be read.
+        """
+        await anyio.lowlevel.checkpoint()
+        while not self._held:
+            if self._behind:
+                await self._catch_up()
+            elif self._bus.closed:
+                raise anyio.EndOfStream
+            else:
+                await self._wake.wait()
+                if not self._bus.closed:
+                    self._wake = anyio.Event()
+        count = 0
+        for event in self._held:
+            count += 1
+            if count == limit or (size := size - event.weight) <= 0:
+                break
+        return self._take(count)
+
+    def _take(self, count: int) -> list[JobEvent]:
+        taken = [self._held.popleft() for _ in range(count)]
+        self._count(-sum(event.weight for event in taken))
+        return taken
+
+    def _hold(self, event: JobEvent) -> None:
+        self._held.append(event)
+        self._count(event.weight)
+
+    def _count(self, bytes: int) -> None:
+        self._bytes += bytes
+        self._bus._buffered_bytes += bytes
+
+    async def _catch_up(self) -> None:
+        if self._is_at_hand():
+            # Only whether they are still kept is asked of the store.
+            await self._store.read(self._position, limit=1, epoch=self._epoch)
+            if self._is_at_hand():
+                most = BUFFER_BYTES if self._bus._buffered_bytes < BUFFERED_BYTES else _STEP_BYTES
+                for event in self._bus._behind(self._position):
+                    if self._bytes >= most:
+                        return
+                    if self.wanted.matches(event):
+                        self._hold(event)
+                    self._position = _sequence(event)
+                self._position = self._bus.position
+                self._behind = False
+                return
+        page = await self._store.read(
+            self._position, limit=_STEP, size=_STEP_BYTES, wanted=self.wanted, epoch=self._epoch
+        )
+        # Between these lines nothing is published: at the bus's own place, what comes next is offered.
+        for event in page.events:
+            self._hold(event)
+        self._position = page.position
+        self._behind = self._epoch != self._bus.epoch or page.position < self._bus.position
+
+    def _is_at_hand(self) -> bool:
+        return self._epoch == self._bus.epoch and self._bus._has_at_hand(self._position)
+
+    def _offer(self, event: JobEvent) -> None:
+        # The log can be read ahead of the bus: what this reader has seen there is not told again.
+        if self._behind or _sequence(event) <= self._position or not self.wanted.matches(event):
+            return
+        if self._held and (len(self._held) >= BUFFER or self._bytes + event.weight > BUFFER_BYTES):
+            self._fall_behind()
+        elif self._held and self._bus._buffered_bytes > BUFFERED_BYTES:
+            self._position = self.position
+            self._take(len(self._held))
+            self._behind = True
+            self._wake.set()
+        else:
+            self._hold(event)
+            self._position = _sequence(event)
+            self._wake.set()
+
+    def _fall_behind(self) -> None:
+        # Its reader takes what is held, then goes on from the log behind it.
+        if not self._held:
+            self._position = self.position
+        self._behind = True
+        self._wake.set()
+
+
+def _sequence(event: JobEvent) -> int:
+    return event.cursor.sequence if event.cursor is not None else 0

@@ -1,0 +1,165 @@
+"""The listener that a command asks: where it is, what it is shown, and its answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import httpx
+
+from airbyte_events._utils import http as answers
+from airbyte_events._utils import json_values
+from airbyte_events._utils.http import no_cookies
+from airbyte_events._utils.proxies import async_client
+from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
+from airbyte_events.feed.client import ANSWER_SECONDS, LARGEST_ANSWER, FeedClient, elsewhere
+from airbyte_events.listener.settings import Settings, check_address, is_loopback
+
+HOW_TO_ENTER = (
+    "set AIRBYTE_EVENTS_LISTENER_TOKEN, or AIRBYTE_EVENTS_LISTENER_TOKEN_FILE, to one of the listener's API tokens "
+    "(serve printed the one that it made)"
+)
+_LONGEST_MESSAGE = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A listener, and what it is shown.
+
+    :param url: without a slash at its end.
+    :param token: one of its API tokens, if one is known.
+    """
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings, given: str | None = None) -> Address:
+        """The listener that the settings or an option name; by default the one that these settings are of.
+
+        The settings' own API tokens are shown to no other machine.
+
+        :param given: the value of ``--listener``.
+        :raises SettingsError: if that is no address.
+        """
+        own = own_url(settings)
+        try:
+            url = check_address(given) if given else settings.listener_url or own
+        except ValueError as exc:
+            raise SettingsError(f"--listener: {exc}; for example --listener https://events.example.com") from None
+        token = settings.listener_token
+        if token is None and settings.api_tokens and (url == own or is_loopback(httpx.URL(url).host)):
+            token = settings.api_tokens[0]
+        return cls(url=url, token=None if token is None else token.get_secret_value())
+
+
+def own_url(settings: Settings) -> str:
+    """Where the listener of these settings is reached on its machine."""
+    scheme = "http" if settings.tls_certfile is None else "https"
+    return f"{scheme}://{_reached(settings.host)}:{settings.port or 8484}"
+
+
+def receiver_url(settings: Settings, listener: Address) -> str:
+    """Where webhooks are sent to: as the settings say, or else on this machine."""
+    if settings.public_url is not None:
+        return settings.public_url
+    if settings.webhook_apart is None:
+        return listener.url
+    host, port = settings.webhook_apart
+    return f"{'http' if settings.tls_certfile is None else 'https'}://{_reached(host)}:{port}"
+
+
+def _reached(host: str) -> str:
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 -- everywhere, so here, too
+        return "127.0.0.1"
+    return f"[{host}]" if ":" in host else host
+
+
+def http_client(*urls: str) -> httpx.AsyncClient:
+    """Return a client for these servers: through the environment's proxies, unless all of them are on this machine.
+
+    :raises SettingsError: if the environment names a proxy that can't be used.
+    """
+    proxied = not all(is_loopback(httpx.URL(url).host) for url in urls)
+    return async_client(cookies=no_cookies(), follow_redirects=False, proxied=proxied)
+
+
+class Listener:
+    """A listener's API.
+
+    :param http: a client whose life belongs to the caller.
+    :raises SettingsError: if the token can't be one.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, address: Address) -> None:
+        self.address = address
+        self.feed = FeedClient(http, address.url, address.token)
+        self._http = http
+
+    async def get(self, path: str, params: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+        """:raises FeedUnreachable: if there is no answer that is a listener's.
+        :raises FeedRefused: for any status but 200.
+        """
+        return await self._ask("GET", path, params)
+
+    async def post(self, path: str) -> dict[str, Any]:
+        """The answer to a POST without a body; raises as :meth:`get` does."""
+        return await self._ask("POST", path, ())
+
+    async def _ask(self, method: str, path: str, params: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        token = self.address.token
+        headers = {**answers.UNPACKED, "Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        url = self.address.url
+        try:
+            with anyio.fail_after(ANSWER_SECONDS):
+                async with self._http.stream(
+                    method, f"{url}{path}", params=list(params) or None, headers=headers, timeout=ANSWER_SECONDS
+                ) as response:
+                    body = await answers.read_body(response, LARGEST_ANSWER)
+        except (TimeoutError, httpx.TimeoutException) as exc:
+            raise FeedUnreachable(f"the listener {url} does not answer") from exc
+        except (httpx.HTTPError, httpx.InvalidURL) as exc:
+            raise FeedUnreachable(
+                f"no listener answers at {url} ({type(exc).__name__}): does it run, and is it reached from here? "
+                "Another one is named by --listener or AIRBYTE_EVENTS_LISTENER_URL"
+            ) from exc
+        except answers.AnswerRefused as exc:
+            raise FeedUnreachable(f"the listener {url}: the answer {exc}") from exc
+        return self._parsed(response.status_code, body)
+
+    def _parsed(self, status: int, body: bytes) -> dict[str, Any]:
+        try:
+            said = json_values.parse_object(body)
+        except ValueError:
+            said = {}
+        if status in (200, 202) and said:
+            return said
+        raise explained(status, self.address, json_values.text(said.get("error")))
+
+
+def explained(status: int, address: Address, said: str | None) -> FeedRefused | FeedUnreachable:
+    """What a listener's refusal means for who sits at the command line."""
+    if (remedy := elsewhere(status, said)) is not None:
+        return FeedRefused(status, f"the listener {address.url} answers {status}: {remedy}")
+    if status == 401:
+        fault = "does not accept the API token" if address.token else "wants an API token"
+        return FeedRefused(401, f"the listener {address.url} {fault}: {HOW_TO_ENTER}")
+    words = f": {said[:_LONGEST_MESSAGE]}" if said else ", which is no listener's answer: check the URL"
+    if status >= 500:
+        return FeedUnreachable(f"the listener {address.url} answers {status}{words if said else ''}")
+    return FeedRefused(status, f"the listener {address.url} answers {status}{words}")
+
+
+@contextlib.asynccontextmanager
+async def open_listener(address: Address) -> AsyncIterator[Listener]:
+    """``async with open_listener(address) as listener``.
+
+    :raises SettingsError: if the token can't be one.
+    """
+    async with http_client(address.url) as http:
+        yield Listener(http, address)

@@ -1,0 +1,114 @@
+"""The commands of the command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from airbyte_events import __version__
+from airbyte_events._utils import stdout
+from airbyte_events._utils.printable import shown
+from airbyte_events.cli import jobs, replay, serve, store, tail, trigger
+from airbyte_events.cli.doctor import doctor
+from airbyte_events.cli.runner import EXIT_CODES
+from airbyte_events.cli.webhooks import webhooks
+from airbyte_events.errors import AirbyteEventsError, SettingsError
+from airbyte_events.simulator.cli import simulate
+
+
+def run() -> int:
+    """Run the command line with the arguments of this process.
+
+    :return: the exit code.
+    """
+    stdout.ensure()
+    try:
+        application(rich=sys.stdout.isatty())(prog_name="airbyte-events")
+    except AirbyteEventsError as exc:
+        sys.stderr.write(f"airbyte-events: {shown(' '.join(str(exc).split()))}\n")
+        return 2 if isinstance(exc, SettingsError) else 1
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 1
+    return 0
+
+
+def application(*, rich: bool) -> typer.Typer:
+    """The command line.
+
+    :param rich: whether help and usage errors are coloured and framed.
+    """
+    app = _group(
+        rich,
+        name="airbyte-events",
+        help="Tells Airflow when an Airbyte job ends: one stream of job events, from Airbyte's webhooks and its API.",
+        epilog=_lines(
+            rich,
+            "See it work, without Airbyte and Airflow:",
+            "  airbyte-events demo",
+            "Listen for your Airbyte, have it send its webhooks there, and find out whether all is well:",
+            "  AIRBYTE_EVENTS_AIRBYTE_URL=http://localhost:8000 airbyte-events serve",
+            "  airbyte-events webhooks install --url http://listener:8484",
+            "  airbyte-events doctor",
+            "Rehearse with a stand-in for Airbyte:",
+            "  airbyte-events simulate --help",
+            "In a pipe output is plain, NO_COLOR switches colours off, and --json is for programs.",
+            EXIT_CODES,
+        ),
+    )
+    app.callback()(_about)
+
+    def add(
+        group: typer.Typer, command: Callable[..., None], text: str, epilog: Iterable[str] = (), name: str | None = None
+    ) -> None:
+        group.command(name, help=text, epilog=_lines(rich, *epilog))(command)
+
+    add(app, serve.serve, serve.SERVE_HELP, serve.serve_epilog())
+    add(app, tail.tail, tail.HELP, tail.EPILOG)
+    known = _group(rich, invoke_without_command=True, no_args_is_help=False)
+    known.callback()(jobs.jobs)
+    add(known, jobs.show, jobs.SHOW_HELP, jobs.SHOW_EPILOG)
+    app.add_typer(known, name="jobs", help=jobs.HELP, epilog=_lines(rich, *jobs.EPILOG))
+    add(app, trigger.trigger, trigger.HELP, trigger.EPILOG)
+    add(app, replay.replay, replay.HELP, replay.EPILOG)
+    hooks = _group(rich)
+    for name, command, text, epilog in webhooks.COMMANDS:
+        add(hooks, command, text, epilog, name)
+    app.add_typer(hooks, name="webhooks", help=webhooks.HELP, epilog=_lines(rich, *webhooks.EPILOG))
+    add(app, doctor.doctor, doctor.HELP, doctor.EPILOG)
+    app.add_typer(store.group(rich=rich), name="store", help=store.HELP)
+    add(app, serve.demo, serve.DEMO_HELP, serve.DEMO_EPILOG)
+    app.command()(simulate)
+    return app
+
+
+def _group(rich: bool, *, no_args_is_help: bool = True, **words: object) -> typer.Typer:
+    return typer.Typer(
+        no_args_is_help=no_args_is_help,
+        rich_markup_mode="rich" if rich else None,
+        # Its tracebacks can show local variables, and those are secrets at times.
+        pretty_exceptions_enable=False,
+        **words,  # type: ignore[arg-type]
+    )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"airbyte-events {__version__}")
+        raise typer.Exit
+
+
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def _lines(rich: bool, *lines: str) -> str:
+    # Both kinds of help would make one paragraph of them, and each has its own way to be told not to.
+    return "\n\n".join(map(escape, lines)) if rich else "\b\n" + "\n".join(lines)

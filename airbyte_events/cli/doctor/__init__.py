@@ -1,0 +1,1 @@
+"""``doctor``: what may be wrong, and what to do."""

@@ -1,0 +1,37 @@
+"""The entry point of the command line, also where the base install has none of what it needs."""
+
+from __future__ import annotations
+
+import sys
+
+_SERVER = frozenset(
+    {
+        "h11",
+        "platformdirs",
+        "prometheus_client",
+        "pydantic",
+        "pydantic_core",
+        "pydantic_settings",
+        "rich",
+        "starlette",
+        "tomli",
+        "typer",
+        "uvicorn",
+    }
+)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or settings."""
+    try:
+        from airbyte_events.cli.app import run
+
+        code = run()
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").partition(".")[0] not in _SERVER:
+            raise
+        sys.stderr.write(
+            "airbyte-events: the command line wants more than the base install: pip install 'airbyte-events[server]'\n"
+        )
+        code = 2
+    sys.exit(code)

@@ -1,0 +1,36 @@
+"""How a command runs and ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+
+import anyio
+import typer
+
+from airbyte_events._utils import stdout
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as of a program that SIGINT has ended."""
+
+CUT_OFF = 141
+"""When whoever reads the output has gone, as of a program that SIGPIPE has ended."""
+
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 after Ctrl-C."
+
+
+def run(work: Callable[[], Awaitable[int]]) -> None:
+    """Run a command's work to its end, and exit.
+
+    :param work: gives the exit code.
+    :raises typer.Exit: always, unless the work fails otherwise.
+    """
+    try:
+        code = anyio.run(work)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:
+        stdout.abandon()
+        code = CUT_OFF
+    raise typer.Exit(code)

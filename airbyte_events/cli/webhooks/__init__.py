@@ -1,0 +1,1 @@
+"""``webhooks``: have Airbyte send its notifications here."""

@@ -1,0 +1,174 @@
+"""Sending the listener what Airbyte sends, to see what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import httpx
+
+from airbyte_events._utils import json_values
+from airbyte_events.cli.api_client import Listener, http_client
+from airbyte_events.errors import FeedUnreachable
+from airbyte_events.listener.forwarding.targets import FORWARDED
+from airbyte_events.simulator import Script, Simulator, notification_bodies
+from airbyte_events.simulator.webhooks import java_headers
+
+ANSWER_SECONDS = 15.0
+"""The longest that a receiver may take; it answers within 2 s, or not at all."""
+
+SETTLE_SECONDS = 15.0
+"""So long is waited to see what became of a notification."""
+
+_LARGEST_ANSWER = 64 * 1024
+_NO_JOB = 900_000_000_000_000_000
+"""Behind this there is no job of any Airbyte: what claims that it ended is asked for, and known to nobody."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A body that Airbyte sends.
+
+    :param name: what it is, for people.
+    :param kind: what the listener should take it for.
+    :param outcomes: what may become of it.
+    :param meaning: why that is right.
+    """
+
+    name: str
+    kind: str
+    body: dict[str, Any]
+    outcomes: frozenset[str]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """What a receiver answered.
+
+    :param status: None for no answer.
+    :param id: of the notification, if it was taken.
+    :param fault: why it was not, for people; empty if it was.
+    """
+
+    status: int | None
+    id: int | None
+    fault: str
+    bytes: int
+
+
+def harmless() -> dict[str, Any]:
+    """What Airbyte's *Test* button sends; no two are the same."""
+    return notification_bodies.sync_test()
+
+
+def samples() -> Iterator[Sample]:
+    """Each kind of body that Airbyte sends. The jobs that they name exist nowhere."""
+    simulator = Simulator()
+    # A listener keeps each body once: the names make every run's others.
+    connection = simulator.world.add_connection(Script.hanging(), name=f"airbyte-events test {secrets.token_hex(4)}")
+    job = simulator.world.start_job(connection)
+    simulator.world.end_job(job, "succeeded")
+    job.id = _NO_JOB + secrets.randbelow(10**16)
+    page = "http://airbyte.invalid"
+    workspace = simulator.workspace
+    nobody = "no Airbyte has the job that it names, so nothing is believed"
+    unknown, ignored = frozenset({"unknown_job"}), frozenset({"ignored"})
+    stored = "kept, and forwarded where that is set; it tells of no job's end"
+    succeeded = notification_bodies.job_ended(job, workspace, page, success=True)
+    failed = notification_bodies.job_ended(job, workspace, page, success=False)
+    failed["data"].update(errorMessage="This is a test", errorType="config_error", errorOrigin="source")
+    for name, kind, body, outcomes, meaning in (
+        ("sync succeeded", "success", succeeded, unknown, nobody),
+        ("sync failed", "failure", failed, unknown, nobody),
+        ("sync queued", "queued", notification_bodies.job_queued(job, workspace, page), ignored, stored),
+        *(
+            (f"Test button, {name}", "test", make(), ignored, stored)
+            for name, make in notification_bodies.TESTS.items()
+        ),
+        ("connection disabled", "disabled", notification_bodies.connection_disabled(connection, page), ignored, stored),
+        (
+            "connection will be disabled",
+            "disabled_warning",
+            notification_bodies.connection_disabled(connection, page, warning=True),
+            ignored,
+            stored,
+        ),
+        ("schema changed", "schema_change", notification_bodies.schema_changed(connection, page), ignored, stored),
+        (
+            "sync succeeded, before Airbyte 0.59",
+            "success",
+            notification_bodies.text_only(job, workspace, page),
+            frozenset({"confirmed"}),
+            "it names no job: a look at all jobs finds whatever has ended",
+        ),
+    ):
+        yield Sample(name=name, kind=kind, body=body, outcomes=outcomes, meaning=meaning)
+
+
+async def post(url: str, body: dict[str, Any], *, forward: bool = False) -> Posted:
+    """Send a body as Airbyte does.
+
+    :param url: the receiver's, token and all.
+    :param forward: whether the listener may send it on to Slack and the like.
+    """
+    content = json.dumps(body).encode()
+    headers = java_headers(url) | ({} if forward else {FORWARDED: "1"})
+    try:
+        async with http_client(url) as http:
+            # A request of its own, so that none of httpx's default headers is added.
+            request = httpx.Request("POST", url, headers=headers, content=content)
+            with anyio.fail_after(ANSWER_SECONDS):
+                response = await http.send(request)
+    except (TimeoutError, httpx.TimeoutException):
+        return Posted(status=None, id=None, fault=f"no answer within {ANSWER_SECONDS:g} s", bytes=len(content))
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        return Posted(status=None, id=None, fault=f"no answer ({type(exc).__name__})", bytes=len(content))
+    said: dict[str, Any] = {}
+    if len(response.content) <= _LARGEST_ANSWER:
+        try:
+            said = json_values.parse_object(response.content)
+        except ValueError:
+            said = {}
+    id_ = json_values.whole(said.get("event"), least=1)
+    fault = "" if response.status_code in (200, 202) and id_ is not None else _fault(response, said)
+    return Posted(status=response.status_code, id=id_ if not fault else None, fault=fault, bytes=len(content))
+
+
+def _fault(response: httpx.Response, said: dict[str, Any]) -> str:
+    status = response.status_code
+    if 200 <= status <= 299:
+        return f"it answers {status}, but not as a listener does: something else stands at that address"
+    if status == 404:
+        return (
+            "it answers 404: no listener is there, or it knows neither this token nor this instance, or it takes "
+            "webhooks from certain networks only (AIRBYTE_EVENTS_WEBHOOK_ALLOW)"
+        )
+    if 300 <= status <= 399:
+        return f"it answers {status}: Airbyte follows no redirect, so name the address that needs none"
+    words = (json_values.text(said.get("error")) or "")[:200]
+    return f"it answers {status}" + (f": {words}" if words else "")
+
+
+async def found(listener: Listener, id_: int, *, settled: bool = False) -> dict[str, Any] | None:
+    """A notification in the listener's inbox; None if it is not there.
+
+    :param settled: wait a moment until it is known what became of it.
+    :raises FeedError: if the listener does not tell.
+    """
+    deadline = anyio.current_time() + SETTLE_SECONDS
+    while True:
+        answer = await listener.get("/v1/notifications", [("limit", "1"), ("before", str(id_ + 1))])
+        listed = answer.get("notifications")
+        if not isinstance(listed, list):
+            raise FeedUnreachable(f"{listener.address.url}/v1/notifications gave an answer that is no listener's")
+        each = json_values.mapping(listed[0]) if listed else {}
+        if each.get("id") != id_:
+            return None
+        if not settled or each.get("outcome") != "pending" or anyio.current_time() > deadline:
+            return each
+        await anyio.sleep(0.1)

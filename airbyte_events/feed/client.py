@@ -1,0 +1,280 @@
+"""A listener's client: follows its feed, asks for job states."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import httpx
+
+from airbyte_events._utils import http as answers
+from airbyte_events._utils import json_values
+from airbyte_events._utils.times import format_time
+from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, Identity, JobEvent, JobRef, read_event
+from airbyte_events.feed import sse
+
+HELLO_SECONDS = 10.0
+"""A stream that says nothing for so long after it was opened is held back by something on the way."""
+
+SILENCE_SECONDS = 40.0
+"""A stream that says nothing for so long is dead: a listener sends a bookmark at least every 15 s."""
+
+ANSWER_SECONDS = 60.0
+"""The longest that a listener may take to tell states: it asks Airbyte for those it does not know."""
+
+
+LARGEST_ANSWER = 16 * 1024 * 1024
+"""Bytes. The states of 1,000 jobs have about 1 MB."""
+
+_LONGEST_MESSAGE = 200
+
+
+FRAMES = frozenset({"hello", "job", "bookmark", "reset", "goaway"})
+"""The kinds of frames. Any other is ignored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedFrame:
+    """What a stream said.
+
+    :param name: one of :data:`FRAMES`.
+    :param cursor: where to resume behind it.
+    :param event: of a ``job`` frame; None if it can't be read.
+    :param data: the payload of any other one.
+    """
+
+    name: str
+    cursor: Cursor | None
+    event: JobEvent | None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchAnswer:
+    """The states of jobs that a listener now watches, and those that Airbyte does not know.
+
+    A job that is in neither could not be asked for yet.
+    """
+
+    states: dict[JobRef, JobEvent]
+    unknown: frozenset[JobRef]
+
+
+class FeedClient:
+    """:param http: a client whose life belongs to the caller.
+    :param url: the listener's, such as ``http://listener:8484``.
+    :param token: one of the listener's API tokens.
+    :param hello: seconds, see :data:`HELLO_SECONDS`.
+    :param silence: seconds, see :data:`SILENCE_SECONDS`.
+    :param answer: seconds, see :data:`ANSWER_SECONDS`.
+    :raises SettingsError: if the URL or the token can't be one.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        url: str,
+        token: str | None,
+        *,
+        hello: float = HELLO_SECONDS,
+        silence: float = SILENCE_SECONDS,
+        answer: float = ANSWER_SECONDS,
+    ) -> None:
+        try:
+            base = httpx.URL(url.rstrip("/"))
+        except httpx.InvalidURL:
+            raise SettingsError("the listener's URL is none: write it as http://listener:8484") from None
+        token = (token or "").strip()
+        if not token.isascii() or not token.isprintable():
+            raise SettingsError("the listener's API token has characters that no token has")
+        self._http = http
+        self._base = str(base.copy_with(query=None, fragment=None)).rstrip("/")
+        self.url = str(base.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
+        """Where the listener is, as it may be shown."""
+        self._token = token
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._hello = hello
+        self._silence = silence
+        self._answer = answer
+
+    def __repr__(self) -> str:
+        return f"FeedClient({self.url!r})"
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, *, after: Cursor | None = None, instance: str | None = None, wanted: EventFilter = EVERYTHING
+    ) -> AsyncIterator[AsyncIterator[FeedFrame]]:
+        """Open the stream: ``async with client.stream() as frames: async for frame in frames``.
+
+        The iterator ends with the response; it raises :class:`FeedUnreachable` when the stream breaks or goes silent.
+
+        :param after: where to resume; by default with what happens from now on.
+        :param instance: only this instance's jobs.
+        :param wanted: only these events.
+        :raises FeedUnreachable: if there is no answer.
+        :raises FeedRefused: if the listener refuses.
+        """
+        headers = {
+            **self._headers,
+            **answers.UNPACKED,
+            "Accept": "text/event-stream",
+            "Cache-Control": "no-store",
+        }
+        if after is not None:
+            headers["Last-Event-ID"] = str(after)
+        params: list[tuple[str, str | int | float | bool | None]] = [*query(wanted)]
+        if instance:
+            params.append(("instance", instance))
+        with self._translated(self._hello):
+            request = self._http.build_request(
+                "GET", f"{self._base}/v1/events", headers=headers, params=params or None, timeout=None
+            )
+            response = await self._http.send(request, stream=True, follow_redirects=False)
+        try:
+            if response.status_code != 200:
+                with self._translated(self._hello):
+                    raise self._refusal(response.status_code, await answers.read_body(response, LARGEST_ANSWER))
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                raise FeedRefused(200, f"{self.url}/v1/events does not answer as a listener's feed: check the URL")
+            async with contextlib.aclosing(self._frames(response)) as frames:
+                yield frames
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+
+    async def _frames(self, response: httpx.Response) -> AsyncGenerator[FeedFrame, None]:
+        decoder = sse.Decoder()
+        chunks = response.aiter_raw()
+        silent_at = anyio.current_time() + self._hello
+        try:
+            while True:
+                with self._translated(silent_at - anyio.current_time()):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                try:
+                    said = decoder.feed(chunk)
+                    frames = [parsed for frame in said if (parsed := _parse(frame)) is not None]
+                except ValueError as exc:
+                    fault = str(exc)[:_LONGEST_MESSAGE]
+                    raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {fault}") from exc
+                for frame in frames:
+                    yield frame
+                if said:
+                    silent_at = anyio.current_time() + self._silence
+        finally:
+            await _abandon(chunks)
+
+    async def watch(self, refs: Collection[JobRef] | Mapping[JobRef, Identity]) -> WatchAnswer:
+        """Have the listener watch these jobs, at most 1,000, and return their states.
+
+        :param refs: which jobs; where it is known what tells each from others of its number, with that.
+        :raises FeedUnreachable: if there is no answer.
+        :raises FeedRefused: if the listener refuses.
+        """
+        identities = refs if isinstance(refs, Mapping) else dict.fromkeys(refs, Identity())
+        body = {"jobs": [_wanted(ref, identity) for ref, identity in identities.items()]}
+        headers = {**self._headers, **answers.UNPACKED, "Accept": "application/json"}
+        with self._translated(self._answer):
+            async with self._http.stream(
+                "POST", f"{self._base}/v1/watches", json=body, headers=headers, timeout=None, follow_redirects=False
+            ) as response:
+                content = await answers.read_body(response, LARGEST_ANSWER)
+        if response.status_code != 200:
+            raise self._refusal(response.status_code, content)
+        try:
+            answer = json_values.parse_object(content)
+            # One that can't be read is one that the listener can't report.
+            states = [state for data in answer["jobs"] if (state := read_event(data)) is not None]
+            unknown = frozenset(
+                JobRef(str(each["instance"]), int(each["job_id"])) for each in answer.get("unknown", ())
+            )
+        except (ValueError, KeyError, TypeError, OverflowError) as exc:
+            raise FeedUnreachable(f"{self.url}/v1/watches gave an answer that is no listener's") from exc
+        return WatchAnswer(states={state.ref: state for state in states}, unknown=unknown)
+
+    def _refusal(self, status: int, body: bytes) -> FeedRefused | FeedUnreachable:
+        if status >= 500:
+            return FeedUnreachable(f"{self.url} answers {status}")
+        # Only a listener's own words are worth repeating: a proxy's page may hold what was sent.
+        try:
+            said = json_values.text(json_values.parse_object(body).get("error"))
+        except ValueError:
+            said = None
+        if said and self._token:
+            said = said.replace(self._token, "…")
+        if (remedy := elsewhere(status, said)) is not None:
+            return FeedRefused(status, f"{self.url} answers {status}: {remedy}")
+        if status == 401:
+            return FeedRefused(
+                401, f"{self.url} refuses the API token: check the password of the listener's Airflow connection"
+            )
+        return FeedRefused(status, f"{self.url} answers {status}" + (f": {said[:_LONGEST_MESSAGE]}" if said else ""))
+
+    @contextlib.contextmanager
+    def _translated(self, seconds: float) -> Iterator[None]:
+        try:
+            with anyio.fail_after(seconds):
+                yield
+        except TimeoutError as exc:
+            raise FeedUnreachable(f"{self.url} said nothing in time") from exc
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
+            raise FeedUnreachable(f"{self.url} gives no answer: {type(exc).__name__}") from exc
+        except answers.AnswerRefused as exc:
+            raise FeedUnreachable(f"{self.url}: the answer {exc}") from exc
+
+
+def elsewhere(status: int, said: str | None) -> str | None:
+    """Return what to do about an answer of something in front of a listener: a redirect, or a login of its own.
+
+    :param said: the error's own words, if it has a listener's shape.
+    """
+    if 300 <= status <= 399:
+        return "a redirect: write the URL that needs none, or, if it leads to a login, let the listener's paths pass"
+    if status == 401 and said is None:
+        return "something in front of the listener wants a login of its own: let the listener's paths pass without it"
+    return None
+
+
+def _wanted(ref: JobRef, identity: Identity) -> dict[str, str | int]:
+    told = {"connection_id": identity.connection_id, "started_at": format_time(identity.started_at)}
+    return {
+        "instance": ref.instance,
+        "job_id": ref.job_id,
+        **{name: value for name, value in told.items() if value is not None},
+    }
+
+
+def query(wanted: EventFilter) -> list[tuple[str, str]]:
+    """The filter as a listener is asked by it."""
+    params = [("instance", name) for name in sorted(wanted.instances)]
+    params += [("connection_id", id_) for id_ in sorted(wanted.connection_ids)]
+    params += [("job_id", str(id_)) for id_ in sorted(wanted.job_ids)]
+    params += [("status", status.value) for status in sorted(wanted.statuses)]
+    return params if wanted.terminal is None else [*params, ("terminal", "true" if wanted.terminal else "false")]
+
+
+async def _abandon(chunks: AsyncIterator[bytes]) -> None:
+    """End an answer's iterator. To leave it where it is would leave httpx's nested generators to the garbage collector;
+    to cancel a read ends them."""
+    with anyio.CancelScope() as reading, contextlib.suppress(httpx.HTTPError, httpx.StreamError):
+        reading.cancel()
+        async for _ in chunks:
+            pass
+
+
+def _parse(frame: sse.Frame) -> FeedFrame | None:
+    """The frame; None for one of a kind that only a newer version knows."""
+    if frame.event not in FRAMES:
+        return None
+    data = json_values.parse_object(frame.data.encode())
+    event = None
+    if frame.event == "job":
+        if not isinstance(data.get("data"), dict):
+            raise ValueError("no event's envelope")
+        event = read_event(data["data"], Cursor.parse(str(data.get("id"))))
+    return FeedFrame(name=frame.event, cursor=Cursor.parse(frame.id) if frame.id else None, event=event, data=data)

@@ -1,0 +1,1 @@
+"""What a process that waits for jobs embeds."""

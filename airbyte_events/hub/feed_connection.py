@@ -1,0 +1,94 @@
+"""Following a listener's feed: opened, opened again when it breaks, and left for good if it can't be trusted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from airbyte_events._utils.backoff import pause
+from airbyte_events.errors import FeedError, FeedRefused
+from airbyte_events.feed.client import FeedClient, FeedFrame
+
+logger = logging.getLogger(__name__)
+
+_RECONNECT_LIMIT = 15.0
+
+
+class Following:
+    """Keeps one stream open.
+
+    :param feed: the listener's.
+    :param instance: only this instance's jobs.
+    :param take: called with each frame, in order.
+    """
+
+    def __init__(self, feed: FeedClient, instance: str, take: Callable[[FeedFrame], Awaitable[None]]) -> None:
+        self.up = Switch()
+        """Whether the stream is open."""
+        self.tried = anyio.Event()
+        """Set once the stream was opened, or could not be."""
+        self._feed = feed
+        self._instance = instance
+        self._take = take
+        self._running = anyio.CancelScope()
+
+    @property
+    def left(self) -> bool:
+        """Whether the feed was left for good."""
+        return self._running.cancel_called
+
+    def leave(self) -> None:
+        """Leave the feed for good."""
+        self._running.cancel()
+
+    async def run(self) -> None:
+        """Follow until the feed is left."""
+        with self._running:
+            await self._follow()
+
+    async def _follow(self) -> None:
+        after = None
+        failures = 0
+        while True:
+            try:
+                async with self._feed.stream(after=after, instance=self._instance) as frames:
+                    async for frame in frames:
+                        failures = 0
+                        after = frame.cursor or after
+                        if frame.name == "hello":
+                            self.up.turn(True)
+                            self.tried.set()
+                        await self._take(frame)
+                        if frame.name == "goaway":
+                            break
+            except FeedError as exc:
+                failures += 1
+                if isinstance(exc, FeedRefused):
+                    # It may be the cursor that it does not take. States are read again in any case.
+                    after = None
+                if failures == 1 or isinstance(exc, FeedRefused):
+                    logger.warning("the listener's feed is down, coming back to it: %s", exc)
+            finally:
+                self.up.turn(False)
+                self.tried.set()
+            await anyio.sleep(pause(failures, first=0.5, longest=_RECONNECT_LIMIT, least=0))
+
+
+class Switch:
+    """On or off, and both can be waited for."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self._turned = anyio.Event()
+
+    def turn(self, on: bool) -> None:
+        if on is not self.on:
+            self.on = on
+            self._turned.set()
+            self._turned = anyio.Event()
+
+    async def turned(self, on: bool) -> None:
+        while self.on is not on:
+            await self._turned.wait()

@@ -1,0 +1,1 @@
+"""Notifications on their way to where they went before."""

@@ -1,0 +1,143 @@
+"""Where notifications are forwarded to. The URLs come from settings and nowhere else, and are secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from airbyte_events.airbyte.notifications import NotificationKind
+from airbyte_events.errors import SettingsError
+from airbyte_events.listener.forwarding.chat import readable, text_only, valid
+
+AIRBYTE_KINDS = {
+    "success": NotificationKind.SUCCESS,
+    "failure": NotificationKind.FAILURE,
+    "connectionUpdate": NotificationKind.SCHEMA_CHANGE,
+    "connectionUpdateActionRequired": NotificationKind.SCHEMA_CHANGE,
+    "syncDisabled": NotificationKind.DISABLED,
+    "syncDisabledWarning": NotificationKind.DISABLED_WARNING,
+}
+"""What Airbyte's API calls the kinds that have a URL each. Whether a schema change wants action is not told by its
+body."""
+
+FORWARDED = "airbyte-events-forwarded"
+"""A header that what is forwarded has. What comes with it is not forwarded again: two listeners can't make a loop."""
+
+_NAMED = frozenset(AIRBYTE_KINDS.values())
+_CHAT = "chat.googleapis.com"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A URL that notifications are forwarded to. Its ``repr`` holds no secret.
+
+    :param name: a digest of the URL, by which the store knows it.
+    :param shown: scheme and host of the URL.
+    :param kinds: what is forwarded; None: everything.
+    """
+
+    name: str
+    shown: str
+    url: httpx.URL = field(repr=False)
+    kinds: frozenset[NotificationKind] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.shown} ({self.name})"
+
+    def wants(self, kind: NotificationKind) -> bool:
+        """Whether notifications of a kind are forwarded there.
+
+        What is of no kind that Airbyte has a URL for (a test, *queued*, one that is not known) goes to every target:
+        better in one channel too many than nowhere.
+        """
+        return self.kinds is None or kind in self.kinds or kind not in _NAMED
+
+    def content(self, body: bytes) -> bytes:
+        """Return what is sent there for a notification: its own bytes where they are JSON, but to Google Chat.
+
+        :raises ValueError: if there is nothing that could be sent there; the message completes "not sent, as …".
+        """
+        return text_only(body) if self.url.host == _CHAT else valid(body)
+
+
+class Targets(Mapping[str, Target]):
+    """An instance's targets by name.
+
+    :param entries: each a URL, or ``KIND=URL`` with one of :data:`AIRBYTE_KINDS`.
+    :raises ValueError: if one is neither; the message does not repeat it.
+    """
+
+    def __init__(self, entries: Iterable[str] = ()) -> None:
+        self._targets: dict[str, Target] = {}
+        for target in map(_parse, entries):
+            known = self._targets.get(target.name, target)
+            both = None if known.kinds is None or target.kinds is None else known.kinds | target.kinds
+            self._targets[target.name] = Target(name=target.name, shown=target.shown, url=target.url, kinds=both)
+
+    def __getitem__(self, name: str) -> Target:
+        return self._targets[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __repr__(self) -> str:
+        return f"<Targets {', '.join(map(str, self.values()))}>"
+
+    def of(self, kind: NotificationKind, body: bytes) -> list[str]:
+        """The names of those that a notification is forwarded to.
+
+        One without a text for people is forwarded to none: Airbyte sends none such, and chats refuse it.
+        """
+        wanting = [target.name for target in self.values() if target.wants(kind)]
+        return wanting if wanting and readable(body) is not None else []
+
+
+def refuse_loops(targets: Mapping[str, Targets], is_webhook_token: Callable[[str], bool]) -> None:
+    """Refuse targets that are the listener's own receiver, whatever the name of its host.
+
+    :param targets: by instance.
+    :raises SettingsError: if one of them is.
+    """
+    for instance, each in targets.items():
+        for target in each.values():
+            match = re.search(r"/webhooks/([^/]+)/([^/]+)/?$", target.url.path)
+            if match and match[1] in targets and is_webhook_token(match[2]):
+                raise SettingsError(
+                    f"AIRBYTE_EVENTS_FORWARD_URLS: {target.shown} with a webhook token of this listener is its own"
+                    f" receiver (instance {instance}); for example {_EXAMPLE}"
+                )
+
+
+_EXAMPLE = "https://hooks.slack.com/services/T000/B000/XXXX"
+
+
+def _parse(entry: str) -> Target:
+    text = entry.strip()
+    kinds = None
+    if not re.match("https?:", text, re.IGNORECASE):
+        kind, equals, text = text.partition("=")
+        if not equals:
+            raise ValueError("an entry is neither an http:// or https:// URL nor KIND=URL; a comma in a URL is %2C")
+        if kind.strip() not in AIRBYTE_KINDS:
+            raise ValueError(f"before = stands one of {', '.join(AIRBYTE_KINDS)}")
+        kinds = frozenset({AIRBYTE_KINDS[kind.strip()]})
+    # No context: it knows the value.
+    text = text.strip()
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise ValueError("an entry has no usable URL") from None
+    if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535 or re.search(r"[\s\\]", text):
+        raise ValueError("an entry has no usable URL that begins with http:// or https:// and a host")
+    if url.userinfo:
+        raise ValueError("an entry has a user name in its URL, which Airbyte never sent either")
+    url = url.copy_with(fragment=None)
+    shown = f"{url.scheme}://{url.netloc.decode('ascii')}/…"
+    return Target(name=hashlib.sha256(str(url).encode()).hexdigest()[:12], shown=shown, url=url, kinds=kinds)

@@ -1,0 +1,244 @@
+"""The feed: job events as a stream (server-sent events) or page by page (long-poll)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from airbyte_events.bus.bus import BUFFER, EventBus, Subscription
+from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.events import Cursor, EventFilter, JobEvent
+from airbyte_events.feed.sse import Frame
+from airbyte_events.listener.http.params import (
+    FILTERS,
+    PAGE_BYTES,
+    QueryError,
+    event_filter,
+    number,
+    refuse_others,
+    whole_number,
+)
+from airbyte_events.store.base import EventStore
+from airbyte_events.web.auth import ADMITTED
+
+HEARTBEAT_SECONDS = 15.0
+"""At least so often a stream says where it is."""
+
+MAX_AGE_SECONDS = 3600.0
+"""After so long a stream asks its client to come again, so that clients spread over replicas."""
+
+MOST_STREAMS = 1_400
+"""Streams that are open at a time: fewer than requests may be under way, so that they are refused before all others."""
+
+_BATCH, _BATCH_BYTES = 200, 64 * 1024
+"""Events that a stream sends at a time; it takes the next ones when its client has read them."""
+
+_FRAMES_BYTES = 8 * 2**20
+
+
+class Feed:
+    """``GET /v1/events``.
+
+    :param bus: what is published.
+    :param store: the log behind it.
+    :param sources: each instance's URL, the CloudEvents ``source``.
+    :param heartbeat: seconds between bookmarks.
+    :param max_age: seconds that a stream lasts.
+    :param most_streams: see :data:`MOST_STREAMS`.
+    """
+
+    def __init__(
+        self,
+        bus: EventBus,
+        store: EventStore,
+        sources: Mapping[str, str],
+        *,
+        heartbeat: float = HEARTBEAT_SECONDS,
+        max_age: float = MAX_AGE_SECONDS,
+        most_streams: int = MOST_STREAMS,
+    ) -> None:
+        self.bus = bus
+        self.store = store
+        self.sources = sources
+        self.heartbeat = heartbeat
+        self.max_age = max_age
+        self.streams = 0
+        """How many are open."""
+        self._most_streams = most_streams
+        self.resets = 0
+        """How often a reader was told to read the states again."""
+        self._frames: dict[Cursor | None, bytes] = {}
+        self._frames_bytes = 0
+
+    async def events(self, request: Request) -> Response:
+        """A stream for who accepts ``text/event-stream``, else a page."""
+        try:
+            refuse_others(request.query_params, FILTERS | {"after", "wait", "limit"})
+            wanted = event_filter(request.query_params)
+            after, lost = self._resume(request)
+            # HEAD gets the headers of a page, as those of a stream have no end.
+            if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
+                if self.streams >= self._most_streams:
+                    return JSONResponse({"error": "too many streams are open"}, 503, {"Retry-After": "5"})
+                return EventStream(self, after, wanted, lost)
+            wait = number(request.query_params, "wait", 0.0, least=0, most=60)
+            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
+        except QueryError as exc:
+            return JSONResponse({"error": str(exc)}, status_code=400)
+        async with _while_connected(request.receive):
+            return await self._page(after, wanted, lost, wait, limit)
+        return Response(status_code=204)
+
+    def envelope(self, event: JobEvent) -> dict[str, Any]:
+        return event.envelope(self.sources.get(event.ref.instance, event.ref.instance))
+
+    def frame(self, event: JobEvent) -> bytes:
+        """The event as a frame, which is made once for all streams that tell of it at about the same time."""
+        made = self._frames.get(event.cursor)
+        if made is None:
+            made = Frame(event="job", id=str(event.cursor), data=json.dumps(self.envelope(event))).encode()
+            self._frames[event.cursor] = made
+            self._frames_bytes += len(made)
+            while len(self._frames) > BUFFER or self._frames_bytes > _FRAMES_BYTES:
+                self._frames_bytes -= len(self._frames.pop(next(iter(self._frames))))
+        return made
+
+    def _resume(self, request: Request) -> tuple[Cursor, str | None]:
+        """Where to begin, and why what the client has seen last can't be gone on from, if so."""
+        text = request.headers.get("last-event-id") or request.query_params.get("after")
+        if not text:
+            return self.bus.cursor, None
+        try:
+            cursor = Cursor.parse(text)
+        except ValueError as exc:
+            raise QueryError(f"after: {exc}") from None
+        if cursor.epoch != self.store.epoch:
+            return self.bus.cursor, "the cursor is of another log"
+        return cursor, None
+
+    async def _page(self, after: Cursor, wanted: EventFilter, lost: str | None, wait: float, limit: int) -> Response:
+        try:
+            if lost is not None:
+                raise CursorExpired(lost)
+            page = await self.store.read(after.sequence, limit=limit, size=PAGE_BYTES, wanted=wanted, epoch=after.epoch)
+            found, cursor = list(page.events), Cursor(after.epoch, page.position)
+            if not found and wait:
+                with self.bus.subscribe(after=cursor, wanted=wanted) as events:
+                    with anyio.move_on_after(wait), contextlib.suppress(anyio.EndOfStream):
+                        found = await events.receive(limit, PAGE_BYTES)
+                    cursor = events.cursor
+        except CursorExpired as exc:
+            self.resets += 1
+            body = {
+                "error": "reset",
+                "message": f"{exc}: read the states again",
+                "cursor": str(self.bus.cursor),
+            }
+            return JSONResponse(body, status_code=410)
+        return JSONResponse({"events": [self.envelope(event) for event in found], "cursor": str(cursor)})
+
+
+class EventStream(Response):
+    """One client's stream. It ends with a ``goaway`` when the bus closes or its time is up."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, feed: Feed, after: Cursor, wanted: EventFilter, lost: str | None) -> None:
+        # No body: what follows the headers is sent below. Proxies are asked not to hold it back.
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._feed = feed
+        self._after = after
+        self._wanted = wanted
+        self._lost = lost
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._feed.streams += 1
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async with _while_connected(receive):
+                await self._stream(send, scope.get(ADMITTED, lambda: True))
+        finally:
+            self._feed.streams -= 1
+
+    async def _stream(self, send: Send, admitted: Callable[[], bool]) -> None:
+        feed, after = self._feed, self._after
+        ends = anyio.current_time() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
+        hello = {"epoch": feed.bus.epoch, "head": str(feed.bus.cursor), "heartbeat": feed.heartbeat}
+        await _send(send, Frame(event="hello", id=None if self._lost else str(after), data=json.dumps(hello)))
+        if self._lost is not None:
+            after = await self._reset(send, self._lost)
+        reason = None
+        while reason is None:
+            try:
+                with feed.bus.subscribe(after=after, wanted=self._wanted) as events:
+                    reason = await self._follow(send, events, ends, admitted)
+            except CursorExpired as exc:
+                after = await self._reset(send, str(exc))
+            except StoreError:
+                reason = "store"
+        await _send(send, Frame(event="goaway", data=json.dumps({"reason": reason})))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _follow(self, send: Send, events: Subscription, ends: float, admitted: Callable[[], bool]) -> str:
+        """Send what comes until the stream has to end; the reason is returned."""
+        heartbeat = self._feed.heartbeat
+        while (left := ends - anyio.current_time()) > 0:
+            batch: list[JobEvent] = []
+            try:
+                with anyio.move_on_after(min(heartbeat, left)):
+                    batch = await events.receive(_BATCH, _BATCH_BYTES)
+            except anyio.EndOfStream:
+                return "drain"
+            if not admitted():
+                return "token"
+            if batch:
+                await _send_bytes(send, b"".join(map(self._feed.frame, batch)))
+                # Sends nothing, and waits until the client has read: what follows stays in the log till then.
+                await _send_bytes(send, b"")
+            else:
+                await _send(send, Frame(event="bookmark", id=str(events.cursor), data="{}"))
+        return "age"
+
+    async def _reset(self, send: Send, reason: str) -> Cursor:
+        self._feed.resets += 1
+        head = self._feed.bus.cursor
+        await _send(send, Frame(event="reset", id=str(head), data=json.dumps({"reason": reason})))
+        return head
+
+
+@contextlib.asynccontextmanager
+async def _while_connected(receive: Receive) -> AsyncIterator[None]:
+    """Cancel the body when the client goes."""
+
+    async def until_gone(body: anyio.CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        body.cancel()
+
+    error: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(until_gone, tasks.cancel_scope)
+        try:
+            yield
+        except Exception as exc:  # its own affair: a task group would wrap it
+            error = exc
+        tasks.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+async def _send(send: Send, frame: Frame) -> None:
+    await _send_bytes(send, frame.encode())
+
+
+async def _send_bytes(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})

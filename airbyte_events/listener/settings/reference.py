@@ -1,0 +1,72 @@
+"""The reference of all settings, from the settings themselves."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airbyte_events.listener.settings.declaration import about
+from airbyte_events.listener.settings.instance import InstanceSettings
+from airbyte_events.listener.settings.listener import Settings
+from airbyte_events.listener.settings.sources import PREFIX, SECRETS
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A line of the reference.
+
+    :param variable: its environment variable.
+    :param key: its key in the TOML file, None if it has none.
+    :param default: in words, empty if there is none.
+    :param secret: whether variable and key exist with ``_FILE`` and ``_file`` at the end, too.
+    """
+
+    variable: str
+    key: str | None
+    default: str
+    meaning: str
+    example: str
+    secret: bool
+
+
+def reference() -> list[Setting]:
+    """Every setting there is, in the order in which one wants to read about them."""
+    lines = [_line(name, field, f"instances.NAME.{name}") for name, field in InstanceSettings.model_fields.items()]
+    for name, field in Settings.model_fields.items():
+        if name != "instances":
+            lines.append(_line(name, field, None if name == "config" else name))
+    return lines
+
+
+def markdown() -> str:
+    """The reference as a Markdown table."""
+    rows = ["| variable | in the file | default | meaning | example |", "|---|---|---|---|---|"]
+    for line in reference():
+        variable = f"`{line.variable}`" + (f"<br>`{line.variable}_FILE`" if line.secret else "")
+        key = "" if line.key is None else f"`{line.key}`" + (f"<br>`{line.key}_file`" if line.secret else "")
+        example = line.example if " " in line.example else f"`{line.example}`"
+        rows.append(f"| {variable} | {key} | {line.default} | {line.meaning} | {example} |")
+    return "\n".join(rows) + "\n"
+
+
+def _line(name: str, field: FieldInfo, key: str | None) -> Setting:
+    words = about(field)
+    default = words.by_default
+    if default is None:
+        default = "" if field.default in (None, ()) else f"`{field.default}`".replace(".0`", "`")
+    return Setting(
+        variable=PREFIX + name.upper(),
+        key=key,
+        default=default,
+        meaning=words.meaning,
+        example=words.example,
+        secret=name in SECRETS,
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

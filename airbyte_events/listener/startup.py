@@ -1,0 +1,81 @@
+"""What a listener says on standard output when it starts: where it is, what it works with, and what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import anyio
+import httpx
+
+from airbyte_events import __version__
+from airbyte_events._utils.printable import shown
+from airbyte_events._utils.stdout import say
+from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.errors import AirbyteError, StoreError
+from airbyte_events.listener.secrets import credentials_of
+from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.store.base import EventStore
+
+RECENT = 1_000
+"""Notifications among which one of an instance is looked for."""
+
+
+def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Sequence[str]) -> None:
+    """Say what runs and how to reach it; tokens that were made just now are shown here only.
+
+    :param new_tokens: by what they open: ``webhook``, ``api``.
+    :param addresses: the listener's, and the receiver's where that is apart.
+    """
+    webhook = new_tokens.get("webhook", "<webhook token>")
+    lines = [
+        f"airbyte-events {__version__} listens on {' and '.join(addresses)}",
+        f"  store      {settings.store}",
+    ]
+    for name, instance in settings.instances.items():
+        lines.append(f"  Airbyte    {instance.airbyte_url} ({name})")
+        lines.append(f"  webhooks   {settings.public_url or addresses[-1]}/webhooks/{name}/{webhook}")
+    if "api" in new_tokens:
+        lines.append(f"  API token  {new_tokens['api']}")
+    if new_tokens:
+        lines.append("  The tokens above were made just now and are not shown again.")
+    elif not (settings.webhook_tokens and settings.api_tokens):
+        lines.append(
+            "  Its tokens were shown when they were made; "
+            "AIRBYTE_EVENTS_WEBHOOK_TOKENS and AIRBYTE_EVENTS_API_TOKENS set others."
+        )
+    say(*lines)
+
+
+async def report(settings: Settings, http: httpx.AsyncClient, store: EventStore) -> None:
+    """Find out which Airbytes are reached, and which have never sent a webhook; say so, a line each, as it is known."""
+    async with anyio.create_task_group() as tasks:
+        for name, instance in settings.instances.items():
+            tasks.start_soon(_report, settings, name, instance, http, store)
+
+
+async def _report(
+    settings: Settings, name: str, instance: InstanceSettings, http: httpx.AsyncClient, store: EventStore
+) -> None:
+    airbyte = AirbyteClient(
+        http,
+        instance.airbyte_url,
+        credentials=credentials_of(instance),
+        token_url=instance.token_url,
+        workspace_ids=instance.workspace_ids,
+        attempts=1,
+    )
+    try:
+        await airbyte.list_jobs(limit=1)
+    except AirbyteError as exc:
+        say(shown(f"  {name} is not reached yet: {exc}; airbyte-events doctor tells more"))
+    else:
+        say(f"  {name} is reached, and lists its jobs")
+    with contextlib.suppress(StoreError):
+        if not any(each.instance == name for each in await store.notifications(limit=RECENT)):
+            where = settings.public_url or "URL"
+            chosen = f" --instance {name}" if len(settings.instances) > 1 else ""
+            say(
+                f"  {name} has sent no webhook yet, so ends are found by polling: "
+                f"airbyte-events webhooks install{chosen} --url {where}"
+            )

@@ -1,0 +1,87 @@
+"""Generations of an instance's job numbers: Airbyte gives them again once its database was restored or made anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+
+from airbyte_events._utils.times import format_time, parse_time
+from airbyte_events.events import JobEvent
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.records import Lease
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 100_000
+"""Jobs that Airbyte has reported since the generation began. When there are more, they are asked for once more."""
+
+
+class Generations:
+    """Knows since when the numbers of an instance's jobs mean what they mean now.
+
+    What is known from before is not answered from knowledge any more: Airbyte is asked once more for each such job.
+
+    :param instance: its name.
+    :param store: where the generation is kept, for all processes that share it.
+    """
+
+    def __init__(self, instance: str, store: EventStore) -> None:
+        self.number = 1
+        """The generation, as last read."""
+        self._instance = instance
+        self._store = store
+        self._key = f"generation/{instance}"
+        self._since: datetime | None = None
+        self._reported: set[int] = set()
+
+    async def outdated(self, states: Iterable[JobEvent]) -> set[int]:
+        """Return which of these jobs' states are known from before the generation began."""
+        await self._read()
+        since = self._since
+        if since is None:
+            return set()
+        return {
+            state.ref.job_id for state in states if state.observed_at < since and state.ref.job_id not in self._reported
+        }
+
+    def reported(self, job_ids: Iterable[int]) -> None:
+        """Note that Airbyte has just reported these jobs."""
+        if self._since is not None:
+            if len(self._reported) > REMEMBERED:
+                self._reported.clear()
+            self._reported.update(job_ids)
+
+    async def contradicted(self, known: JobEvent, observed: JobEvent, lease: Lease | None) -> None:
+        """Begin a new generation, unless the known state is from before this one: a number was given again.
+
+        :param lease: write only while this is held.
+        :raises LeaseLost: if somebody else holds it.
+        """
+        await self._read()
+        if self._since is not None and known.observed_at < self._since:
+            return
+        since = observed.observed_at
+        await self._store.remember(self._key, f"{self.number + 1} {format_time(since)}", lease=lease)
+        self._take(self.number + 1, since)
+        logger.error(
+            "Airbyte's job numbers began anew, what is known of %s's jobs is asked for again: job %d of connection %s"
+            " was created at %s, before it was of connection %s and %s. Was its database restored or replaced? Nothing"
+            " need be done; if this is another Airbyte, give it an instance name of its own",
+            self._instance,
+            observed.ref.job_id,
+            observed.connection_id,
+            format_time(observed.started_at),
+            known.connection_id,
+            format_time(known.started_at),
+            extra={"instance": self._instance, "job_id": observed.ref.job_id, "generation": self.number},
+        )
+
+    async def _read(self) -> None:
+        number, _, since = (await self._store.recall(self._key) or "1").partition(" ")
+        if int(number) != self.number:
+            self._take(int(number), parse_time(since or None))
+
+    def _take(self, number: int, since: datetime | None) -> None:
+        self.number, self._since = number, since
+        self._reported.clear()

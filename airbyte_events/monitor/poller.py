@@ -1,0 +1,194 @@
+"""Polling: one look at an instance finds what changed, however many jobs are watched."""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+
+import anyio
+
+from airbyte_events.airbyte import Job
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteProtocolError,
+    AirbyteUnreachable,
+    LeaseLost,
+    RateLimited,
+    ServerError,
+    StoreError,
+    Unauthorized,
+)
+from airbyte_events.events import Origin
+from airbyte_events.monitor.monitor import Monitor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticks:
+    """Seconds between looks.
+
+    :param unproven: while jobs are watched and push is unproven, or the kind of one of them never pushes.
+    :param proven: while jobs are watched and push is proven.
+    :param idle: while nobody waits for a job.
+    """
+
+    unproven: float = 10.0
+    proven: float = 60.0
+    idle: float = 300.0
+
+    def due(self, monitor: Monitor) -> float:
+        """The seconds from one look to the next, as things stand."""
+        watched = monitor.watches.jobs
+        if not watched and not monitor.watches.followers:
+            return self.idle
+        return self.proven if monitor.push_proven and all(watched.values()) else self.unproven
+
+
+JITTER = 0.1
+"""The share of a tick by which it is shifted at random, so that several pollers do not fall into step."""
+
+STALE_SECONDS = 600.0
+"""A watched job that no answer told of for so long may be one that looks are blind for. One is read now and then."""
+
+SPOT_CHECK_SECONDS = 60.0
+"""From one such reading to the next."""
+
+UNLISTED_SECONDS = 600.0
+"""How long an instance that failed to list a job is read job by job, before it is asked to list again."""
+
+READS_PER_TICK = 100
+"""Jobs that are read one by one in a tick, at most."""
+
+_BACK_OFF_LIMIT = 300.0
+
+
+class Poller:
+    """Looks at an instance from time to time, more often while somebody waits for a job.
+
+    :param monitor: of the instance.
+    :param ticks: how often.
+    :param stale: see :data:`STALE_SECONDS`.
+    :param spot_check: see :data:`SPOT_CHECK_SECONDS`.
+    :param unlisted: see :data:`UNLISTED_SECONDS`.
+    :param reads: see :data:`READS_PER_TICK`.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        ticks: Ticks | None = None,
+        *,
+        stale: float = STALE_SECONDS,
+        spot_check: float = SPOT_CHECK_SECONDS,
+        unlisted: float = UNLISTED_SECONDS,
+        reads: int = READS_PER_TICK,
+    ) -> None:
+        self._monitor = monitor
+        self._ticks = ticks or Ticks()
+        self._stale = stale
+        self._spot_check_every = spot_check
+        self._unlisted = unlisted
+        self._reads = reads
+        self._lists_from = float("-inf")
+        self._checked = anyio.current_time()
+        self.failures = 0
+        """Ticks in a row that got no answer."""
+
+    @property
+    def seconds_between_looks(self) -> float:
+        """As things stand, and before jitter."""
+        return self._ticks.due(self._monitor)
+
+    async def run(self) -> None:
+        """Poll until cancelled, at once to begin with.
+
+        :raises LeaseLost: if another process polls this instance now.
+        """
+        while True:
+            try:
+                await self.tick()
+                self.failures = 0
+            except LeaseLost:
+                raise
+            except (AirbyteError, StoreError) as exc:
+                self.failures += 1
+                about = {"instance": self._monitor.instance, "failures": self.failures}
+                logger.warning(
+                    "polling %s failed (%d in a row): %s", self._monitor.instance, self.failures, exc, extra=about
+                )
+            await self._wait(anyio.current_time(), random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+
+    async def tick(self) -> None:
+        """Look once.
+
+        :raises AirbyteError: if the instance answers neither a list nor the read of a single job.
+        """
+        if anyio.current_time() < self._lists_from:
+            await self._read_watched()
+            return
+        try:
+            await self._monitor.look()
+        except AirbyteError as exc:
+            if isinstance(exc, (Unauthorized, RateLimited)) or not await self._read_watched():
+                raise
+            if not isinstance(exc, AirbyteUnreachable):
+                await self._list_again()
+            return
+        if new := self._monitor.watches.never_seen()[: self._reads]:
+            await self._read(new, Origin.SUBMIT)
+        await self._spot_check()
+
+    async def _list_again(self) -> None:
+        """Reads are answered: find out whether lists are all that fails, or Airbyte has just come back."""
+        try:
+            await self._monitor.look()
+        except (AirbyteUnreachable, RateLimited, Unauthorized):
+            raise
+        except AirbyteError as exc:
+            self._read_one_by_one(f"it failed to list them: {exc}")
+
+    async def _read_watched(self) -> int:
+        job_ids = self._monitor.watches.stale(0)[: self._reads]
+        await self._monitor.read(job_ids)
+        return len(job_ids)
+
+    async def _read(self, job_ids: list[int], origin: Origin) -> dict[int, Job | None]:
+        """Read jobs after a look: if Airbyte fails over these alone, the others need not wait for that."""
+        try:
+            return await self._monitor.read(job_ids, dict.fromkeys(job_ids, origin))
+        except (ServerError, AirbyteProtocolError) as exc:
+            logger.warning("%s lists jobs and fails to tell of job %d: %s", self._monitor.instance, job_ids[0], exc)
+            return {}
+
+    async def _spot_check(self) -> None:
+        stale = self._monitor.watches.stale(self._stale)
+        if anyio.current_time() < self._checked + self._spot_check_every or not stale:
+            return
+        self._checked = anyio.current_time()
+        job_id = random.choice(stale)  # noqa: S311
+        job = (await self._read([job_id], Origin.POLL)).get(job_id)
+        # It may have ended since the look: what matters is whether a look finds it now.
+        if job is not None and job.status.terminal and job_id not in await self._monitor.look():
+            self._read_one_by_one(f"its list leaves out job {job_id}, which has ended")
+
+    def _read_one_by_one(self, reason: str) -> None:
+        self._lists_from = anyio.current_time() + self._unlisted
+        logger.warning(
+            "reading the watched jobs of %s one by one for %g s: %s", self._monitor.instance, self._unlisted, reason
+        )
+
+    async def _wait(self, looked: float, jitter: float) -> None:
+        while True:
+            self._monitor.watches.changed = anyio.Event()
+            tick = self._ticks.due(self._monitor) * jitter
+            if self.failures:
+                # One that has failed is due sooner than the next of those that nobody waits for.
+                tick = min(tick, self._ticks.unproven * jitter) * 2 ** min(self.failures, 10)
+                tick = min(tick, max(_BACK_OFF_LIMIT, self._ticks.unproven))
+            remaining = looked + tick - anyio.current_time()
+            if remaining <= 0:
+                return
+            with anyio.move_on_after(remaining):
+                await self._monitor.watches.changed.wait()

@@ -1,0 +1,211 @@
+"""What the control API is told: JSON bodies as values, and a sentence for each that makes no sense."""
+
+# No postponed annotations here: pydantic checks JSON against these dataclasses when it runs.
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from airbyte_events.errors import AirbyteEventsError
+from airbyte_events.events import JobError
+from airbyte_events.simulator.scripts import Script
+
+JobType = Literal["sync", "reset", "clear", "refresh"]
+NotificationKind = Literal[
+    "success", "failure", "connectionUpdate", "connectionUpdateActionRequired", "syncDisabled", "syncDisabledWarning"
+]
+MAX_COUNT = 100_000
+
+T = TypeVar("T")
+
+
+class WrongInput(AirbyteEventsError):
+    """A request to the control API that makes no sense.
+
+    :param status: the HTTP status of the answer: 400, 404 or 422.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scripted:
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    script: Script | None = None
+    duration: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.script is not None and self.duration is not None:
+            raise ValueError("give a script or a duration, not both")
+
+    def chosen_script(self) -> Script | None:
+        """The script that was given in full, or by its duration in seconds, if any."""
+        return Script.lasting(self.duration) if self.duration is not None else self.script
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewConnections(_Scripted):
+    """``POST /_simulator/connections``. ``start``: begin a job of each at once."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
+    connection_id: UUID | None = None
+    name: str | None = None
+    workspace_id: UUID | None = None
+    active: bool = True
+    start: bool = False
+    job_type: JobType = "sync"
+
+    def __post_init__(self) -> None:
+        _Scripted.__post_init__(self)
+        if self.connection_id is not None and self.count > 1:
+            raise ValueError("a connection_id is of one connection: leave it out, or the count")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionChange(_Scripted):
+    """``PATCH /_simulator/connections/{id}``."""
+
+    active: bool | None = None
+    name: str | None = None
+    next_scripts: tuple[Script, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewWorkspace:
+    """``POST /_simulator/workspaces``."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    workspace_id: UUID | None = None
+    name: str = "Simulated workspace"
+    webhook_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookTarget:
+    """``PUT /_simulator/webhooks``. Without kinds: all of them; without a workspace: every one; url null: nowhere."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    url: str | None
+    kinds: Annotated[tuple[NotificationKind, ...], Field(min_length=1)] | None = None
+    workspace_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJobs(_Scripted):
+    """``POST /_simulator/jobs``: one job for each connection, as a schedule would start them."""
+
+    connection_id: UUID | None = None
+    connection_ids: tuple[UUID, ...] = ()
+    job_type: JobType = "sync"
+    created_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        _Scripted.__post_init__(self)
+        if (self.connection_id is None) == (not self.connection_ids):
+            raise ValueError("give either a connection_id or connection_ids")
+        if self.created_at is not None and self.created_at.tzinfo is None:
+            raise ValueError("created_at is a time with an offset, for example 2024-01-01T00:00:00Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnd:
+    """``POST /_simulator/jobs/{id}/end``. What is left out is taken from the job's script."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    status: Literal["succeeded", "failed", "cancelled"] = "succeeded"
+    error: JobError | None = None
+    records: Annotated[int, Field(ge=0)] | None = None
+    bytes: Annotated[int, Field(ge=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.error is not None and self.status != "failed":
+            raise ValueError(f"only a failed job has an error, not one that has {self.status}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsEnd(JobEnd):
+    """``POST /_simulator/jobs/end``."""
+
+    job_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewNotification:
+    """``POST /_simulator/notifications``: send one now, whether or not it is true.
+
+    :param kind: which body; ``raw``: the one given in ``body`` (JSON) or ``text`` (as it stands).
+    :param url: in place of the workspace's.
+    :param tag: before the headline, for a job's kinds.
+    :param wait: answer when the receiver has answered.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    kind: Literal[
+        "succeeded",
+        "failed",
+        "queued",
+        "text-only",
+        "test",
+        "test-failure",
+        "test-disabled",
+        "test-disabled-warning",
+        "test-schema-change",
+        "hello",
+        "disabled",
+        "disabled-warning",
+        "schema-change",
+        "raw",
+    ]
+    job_id: int | None = None
+    connection_id: UUID | None = None
+    url: str | None = None
+    tag: str | None = None
+    body: dict[str, Any] | None = None
+    text: str | None = None
+    wait: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind in ("succeeded", "failed", "queued", "text-only") and self.job_id is None:
+            raise ValueError(f"a {self.kind!r} notification needs a job_id")
+        if self.kind in ("disabled", "disabled-warning", "schema-change") and self.connection_id is None:
+            raise ValueError(f"a {self.kind!r} notification needs a connection_id")
+        if (self.kind == "raw") != ((self.body is None) != (self.text is None)):
+            raise ValueError("a 'raw' notification, and no other, needs either a body or a text")
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def parse(kind: type[T], body: bytes) -> T:
+    """The request body as a value of that dataclass. An empty body is an empty object.
+
+    :raises WrongInput: with what is wrong in one sentence.
+    """
+    try:
+        value: T = _adapter(kind).validate_json(body or b"{}")  # type: ignore[arg-type]
+        return value
+    except ValidationError as exc:
+        faults = exc.errors(include_url=False, include_context=False)
+    if faults[0]["type"] in ("json_invalid", "dataclass_type"):
+        raise WrongInput(400, "the body is a JSON object")
+    sentences = []
+    for fault in faults:
+        where = ".".join(str(part) for part in fault["loc"])
+        what = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "unexpected_keyword_argument":
+            known = f"; there are {', '.join(field.name for field in fields(kind))}" if len(fault["loc"]) == 1 else ""  # type: ignore[arg-type]
+            what = f"there is no such field{known}"
+        sentences.append(f"{where}: {what}" if where else what)
+    raise WrongInput(422, "; ".join(sentences))

@@ -1,0 +1,115 @@
+"""The way into the public API: it logs every call, lets a few at a time through, and strikes with faults."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from airbyte_events.simulator.faults import API_FAULTS, ArmedFault, Faults
+from airbyte_events.simulator.responses import FrameworkError, Problem, rate_limited
+from airbyte_events.simulator.transport import BrokenResponse
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from airbyte_events.simulator.api import PublicApi
+    from airbyte_events.simulator.traffic import Call, Traffic
+
+BASES = ("/api/public/v1", "/v1")
+"""Where the API stands: self-hosted, and as on Airbyte Cloud."""
+
+
+class Gate:
+    """The ASGI application in front of the public API.
+
+    :param latency: seconds that Airbyte works at every call.
+    :param max_calls: how many calls it works at at a time; the next one waits.
+    """
+
+    def __init__(self, api: PublicApi, faults: Faults, traffic: Traffic, *, latency: float, max_calls: int) -> None:
+        self._api = api
+        self._faults = faults
+        self._traffic = traffic
+        self._latency = latency
+        self._places = anyio.Semaphore(max_calls)
+        self.hurry = anyio.Event()
+        """Set when the end is near: nothing takes time any more."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = next(request.url.path[len(base) :] for base in BASES if request.url.path.startswith(base))
+        route, named = self._route(request.method, path)
+        job_id = int(named) if path.startswith("/jobs/") and re.fullmatch(r"[0-9]{1,18}", named) else None
+        call = self._traffic.arrived(request.method, route, path, request.url.query, job_id)
+        body = await request.body()
+        response = await self._answer(request, body, route, named, call)
+        call.status = None if isinstance(response, BrokenResponse) else response.status_code
+        call.seconds = anyio.current_time() - call.monotonic
+        await response(scope, receive, send)
+
+    def _route(self, method: str, path: str) -> tuple[str, str]:
+        """The route's name and the id in the path: ``("GET /jobs/{id}", "17")``."""
+        head, _, named = path[1:].partition("/")
+        for route in (f"{method} {path}", f"{method} /{head}/{{id}}"):
+            if route in self._api.routes:
+                return route, named if route.endswith("{id}") else ""
+        return f"{method} (unknown)", ""
+
+    async def _answer(self, request: Request, body: bytes, route: str, named: str, call: Call) -> Response:
+        struck = self._faults.strike(API_FAULTS, route, frozenset(request.query_params), call.path)
+        call.faults = tuple(armed.id for armed in struck)
+        spoiler = next((armed for armed in struck if armed.fault.kind != "slow"), None)
+        if spoiler is not None and not spoiler.fault.after and spoiler.fault.kind != "truncated":
+            return _spoilt(spoiler, None)
+        delay = self._latency + sum(armed.fault.delay or 0.0 for armed in struck if armed.fault.kind == "slow")
+        self._traffic.waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._traffic.waiting -= 1
+        self._traffic.working += 1
+        try:
+            # What a call changes it changes first: a job can run long before its caller hears of it, if ever.
+            response = None if request.method == "GET" else self._api.answer(request, body, route, named)
+            if delay:
+                with anyio.move_on_after(delay):
+                    await self.hurry.wait()
+            if response is None:
+                response = self._api.answer(request, body, route, named)
+        finally:
+            self._traffic.working -= 1
+            self._places.release()
+        return response if spoiler is None else _spoilt(spoiler, response)
+
+
+def _spoilt(armed: ArmedFault, response: Response | None) -> Response:
+    """The answer that the fault puts in the place of the true one (None: the call was not carried out)."""
+    fault = armed.fault
+    if fault.kind in ("reset", "truncated"):
+        return BrokenResponse(response if fault.kind == "truncated" else None)
+    if fault.kind == "html":
+        return HTMLResponse("<!doctype html><title>Sign in</title><p>Please sign in.", fault.status or 200)
+    if fault.kind == "empty":
+        return Response(status_code=fault.status or 200)
+    status = fault.status or 500
+    if status == 401:
+        return FrameworkError(401, "Unauthorized").response("/")
+    if status == 429:
+        return rate_limited()
+    title = fault.problem or _TITLES.get(status, "unexpected-problem")
+    # The words of releases since 2026-06 for a create that made no job within 60 s.
+    message = "Could not fulfill request" if title == "state-conflict" else f"The simulator's {status} fault"
+    return Problem(status, title, message).response()
+
+
+_TITLES = {
+    400: "bad-request",
+    403: "forbidden",
+    404: "resource-not-found",
+    409: "try-again-later",
+    422: "unprocessable-entity",
+}

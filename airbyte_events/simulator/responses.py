@@ -1,0 +1,181 @@
+"""How Airbyte writes its answers: jobs, times, durations, pages and three shapes of error."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from starlette.responses import JSONResponse
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.simulator.state import sample_id
+
+if TYPE_CHECKING:
+    from airbyte_events.simulator.state import Actor, Connection, Job, Workspace
+
+_ERRORS_PAGE = "https://reference.airbyte.com/reference/errors"
+
+# By title: the tail of ``type``, and ``detail``. They are constants of the platform's ``api-problems.yaml``; what in
+# particular is wrong stands in ``data``.
+_PROBLEMS = {
+    "bad-request": ("#bad-request", "The request could not be understood by the server due to malformed syntax."),
+    "forbidden": ("#forbidden", "The request is forbidden."),
+    "resource-not-found": ("#resource-not-found", "The requested resource could not be found."),
+    "state-conflict": ("#409-state-conflict", "State conflict"),
+    "try-again-later": ("#try-again-later", "Please try again later."),
+    "unprocessable-entity": ("#unprocessable-entity", "The body of the request was not understood"),
+    "unexpected-problem": ("", "An unexpected problem has occurred."),
+}
+
+
+class Problem(Exception):
+    """A request that Airbyte answers with a problem document.
+
+    :param status: the HTTP status.
+    :param title: the document's ``title``, such as ``state-conflict``.
+    :param data: what is wrong: a sentence, or the fields of the document's ``data``.
+    """
+
+    def __init__(self, status: int, title: str, data: str | dict[str, str]) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.data = {"message": data} if isinstance(data, str) else data
+
+    def response(self) -> JSONResponse:
+        tail, detail = _PROBLEMS[self.title]
+        return JSONResponse(
+            {
+                "title": self.title,
+                "status": self.status,
+                "detail": detail,
+                "type": _ERRORS_PAGE + tail,
+                "data": self.data,
+            },
+            self.status,
+        )
+
+
+PROBLEMS = tuple(_PROBLEMS)
+"""The titles of problem documents."""
+
+
+class FrameworkError(Exception):
+    """A request that fails before it reaches Airbyte's own code: the web framework's shape of error.
+
+    :param status: the HTTP status.
+    :param message: the status phrase.
+    :param details: what exactly is wrong.
+    """
+
+    def __init__(self, status: int, message: str, details: str | None = None) -> None:
+        super().__init__(details or message)
+        self.status = status
+        self.message = message
+
+    def response(self, path: str) -> JSONResponse:
+        return JSONResponse(
+            {
+                "message": self.message,
+                "_links": {"self": {"href": path, "templated": False}},
+                "_embedded": {"errors": [{"message": str(self), "_links": {}, "_embedded": {}}]},
+            },
+            self.status,
+        )
+
+
+def bad_request(details: str) -> FrameworkError:
+    """A request that does not fit the API's description: a wrong type, a missing field, a value out of range."""
+    return FrameworkError(400, "Bad Request", details)
+
+
+def wrong_secret(path: str, *, simple_auth: bool) -> JSONResponse:
+    """The refusal of a client id or secret: Keycloak's, or that of Airbyte's simple authentication (``abctl``)."""
+    if simple_auth:
+        return bad_request("Invalid client id or token").response(path)
+    return JSONResponse({"errorId": str(uuid4())}, 401)
+
+
+def rate_limited() -> JSONResponse:
+    """The refusal of a user whose load an operator sheds: no ``Retry-After``."""
+    return JSONResponse({"message": "You are being rate limited."}, 429)
+
+
+def java_time(moment: datetime) -> str:
+    """Whole seconds as Java's ``OffsetDateTime`` prints them: none when they are zero."""
+    moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    return moment.isoformat(timespec="seconds" if moment.second else "minutes") + "Z"
+
+
+def java_instant(moment: datetime) -> str:
+    """As Java's ``Instant`` prints itself, cut to whole seconds: the webhook's times."""
+    return moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def java_duration(seconds: int) -> str:
+    """As Java's ``Duration`` prints itself: ``PT1H2M3S``, ``PT0S``."""
+    hours, rest = divmod(seconds, 3600)
+    minutes, rest = divmod(rest, 60)
+    parts = [f"{number}{unit}" for number, unit in ((hours, "H"), (minutes, "M"), (rest, "S")) if number]
+    return "PT" + ("".join(parts) or "0S")
+
+
+def job_data(job: Job) -> dict[str, Any]:
+    """The job as ``GET /jobs`` and ``GET /jobs/{id}`` tell it."""
+    data: dict[str, Any] = {
+        "jobId": job.id,
+        "status": job.status,
+        "jobType": job.type,
+        "startTime": java_time(job.created_at),
+        "connectionId": job.connection.id,
+    }
+    if job.terminal:
+        data["lastUpdatedAt"] = java_time(job.updated_at)
+    if job.status != "pending":
+        data["duration"] = java_duration(int(job.updated_at.timestamp()) - int(job.created_at.timestamp()))
+    counts = job.counts(utcnow())
+    if counts.bytes is not None:
+        data["bytesSynced"] = counts.bytes
+    if counts.records is not None:
+        data["rowsSynced"] = counts.records
+    return data
+
+
+def connection_data(connection: Connection) -> dict[str, Any]:
+    """The connection as ``GET /connections/{id}`` tells it."""
+    return {
+        "connectionId": connection.id,
+        "name": connection.name,
+        "sourceId": connection.source_id,
+        "destinationId": connection.destination_id,
+        "workspaceId": connection.workspace_id,
+        "status": "active" if connection.active else "inactive",
+        "schedule": {"scheduleType": "manual"},
+        **connection.moves,
+        "nonBreakingSchemaUpdatesBehavior": "ignore",
+        "createdAt": int(connection.created_at.timestamp()),
+        "tags": [],
+    }
+
+
+def actor_data(actor: Actor, workspace_id: str) -> dict[str, Any]:
+    """The source as ``GET /sources/{id}`` tells it, the destination as ``GET /destinations/{id}`` does."""
+    return {
+        f"{actor.kind}Id": actor.id,
+        "name": actor.name,
+        f"{actor.kind}Type": actor.type,
+        "definitionId": sample_id(f"{actor.kind} definition {actor.type}", 1),
+        "workspaceId": workspace_id,
+        "configuration": actor.configuration,
+        "createdAt": 1_700_000_000,
+    }
+
+
+def workspace_data(workspace: Workspace, *, notifications: bool = True) -> dict[str, Any]:
+    """The workspace as ``GET /workspaces/{id}`` tells it.
+
+    :param notifications: whether this release's API has them.
+    """
+    data = {"workspaceId": workspace.id, "name": workspace.name, "dataResidency": "auto"}
+    return {**data, "notifications": workspace.notifications} if notifications else data

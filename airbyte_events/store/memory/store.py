@@ -1,0 +1,325 @@
+"""A store in memory: for tests, rehearsals and triggerers. It forgets the oldest beyond fixed bounds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
+from airbyte_events.store import dump
+from airbyte_events.store.base import PENDING_BYTES, UNBOUNDED, EventStore
+from airbyte_events.store.dump import Record
+from airbyte_events.store.identity import REPLACED
+from airbyte_events.store.memory.inbox import MemoryInbox
+from airbyte_events.store.memory.leases import Leases
+from airbyte_events.store.memory.log import MemoryLog
+from airbyte_events.store.notify import Wakeup, Wakeups, topics_of
+from airbyte_events.store.reconcile import NEWS, Verdict
+from airbyte_events.store.records import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Lease,
+    LogPage,
+    Outcome,
+    Pruned,
+    Queues,
+    Receipt,
+    StoredNotification,
+    StoreStats,
+    fitting,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+
+class MemoryStore(EventStore):
+    """:param capacity: how many events, jobs that have ended, and notifications are kept, each."""
+
+    def __init__(self, *, capacity: int = 10_000) -> None:
+        self._capacity = capacity
+        self._log = MemoryLog(capacity)
+        self._inbox = MemoryInbox(capacity)
+        self._values: dict[str, str] = {}
+        self._leases = Leases()
+        # Since when somebody waits for a job, and until what time of the event loop's clock.
+        self._watches: dict[JobRef, tuple[datetime, float]] = {}
+        self._appended = anyio.Event()
+        self._wakeups = Wakeups()
+
+    @property
+    def epoch(self) -> str:  # type: ignore[override]  # nobody but the store sets it
+        return self._log.epoch
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        return None
+
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+        await anyio.lowlevel.checkpoint()
+        self._leases.ensure(lease)
+        verdicts = [self._log.append(event) for event in observed]
+        for event, verdict in zip(observed, verdicts, strict=True):
+            if verdict in NEWS and event.terminal:
+                self._watches.pop(event.ref, None)
+        if not NEWS.isdisjoint(verdicts):
+            self._wake_readers()
+        return verdicts
+
+    def _wake_readers(self) -> None:
+        self._appended.set()
+        self._appended = anyio.Event()
+
+    async def annotate(self, states: Sequence[JobEvent]) -> None:
+        await anyio.lowlevel.checkpoint()
+        for state in states:
+            self._log.annotate(state)
+
+    async def head(self) -> int:
+        await anyio.lowlevel.checkpoint()
+        return self._log.head
+
+    async def read(
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
+    ) -> LogPage:
+        await anyio.lowlevel.checkpoint()
+        if epoch not in (None, self.epoch):
+            raise CursorExpired(REPLACED)
+        return self._log.read(after, limit, size, wanted)
+
+    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+        while self._log.head <= after and epoch in (None, self.epoch):
+            await self._appended.wait()
+        await anyio.lowlevel.checkpoint()
+
+    async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+        await anyio.lowlevel.checkpoint()
+        return {ref: state for ref in refs if (state := self._log.state(ref)) is not None}
+
+    async def jobs(
+        self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
+    ) -> list[JobEvent]:
+        await anyio.lowlevel.checkpoint()
+        older = (
+            state
+            for sequence, state in self._log.states()
+            if (before is None or sequence < before) and wanted.matches(state)
+        )
+        return list(islice(older, limit))
+
+    async def history(self, ref: JobRef) -> list[JobEvent]:
+        await anyio.lowlevel.checkpoint()
+        return [event for event in self._log.events if event.ref == ref]
+
+    async def receive(
+        self,
+        *,
+        instance: str,
+        body: bytes,
+        kind: str,
+        job_id: int | None,
+        outcome: Outcome,
+        received_at: datetime,
+        targets: Collection[str] = (),
+    ) -> Receipt:
+        await anyio.lowlevel.checkpoint()
+        item = StoredNotification(
+            id=0, instance=instance, received_at=received_at, kind=kind, job_id=job_id, body=body, outcome=outcome
+        )
+        receipt = self._inbox.add(item, targets)
+        if not receipt.duplicate:
+            self._wakeups.wake(topics_of(instance, outcome, targets))
+        return receipt
+
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+        await anyio.lowlevel.checkpoint()
+        waiting = islice((item for item in self._inbox.pending(instance) if item.id > after), limit)
+        return fitting(waiting, PENDING_BYTES)
+
+    async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._wakeups.wake(f"inbox/{instance}" for instance in self._inbox.settle(outcomes, settled_at))
+
+    async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
+        await anyio.lowlevel.checkpoint()
+        return self._inbox.newest(limit, before)
+
+    async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
+        await anyio.lowlevel.checkpoint()
+        return self._inbox.announcements(refs)
+
+    async def recall(self, key: str) -> str | None:
+        await anyio.lowlevel.checkpoint()
+        return self._values.get(key)
+
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._leases.ensure(lease)
+        self._values[key] = value
+
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        return self._wakeups.joined(topic)
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        await anyio.lowlevel.checkpoint()
+        return self._leases.acquire(name, holder, anyio.current_time(), seconds)
+
+    async def release(self, lease: Lease) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._leases.release(lease)
+        self._wakeups.wake([f"leases/{lease.name}"])
+
+    async def holders(self) -> dict[str, str]:
+        await anyio.lowlevel.checkpoint()
+        return self._leases.holders(anyio.current_time())
+
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._forget_watches()
+        until = anyio.current_time() + seconds
+        fresh = set()
+        for ref in refs:
+            if (state := self._log.state(ref)) is not None and state.terminal:
+                continue
+            if ref not in self._watches:
+                fresh.add(ref.instance)
+            since, longest = self._watches.get(ref, (utcnow(), until))
+            self._watches[ref] = since, max(longest, until)
+        self._wakeups.wake(f"watches/{instance}" for instance in fresh)
+
+    async def watched(self, instance: str) -> dict[int, datetime]:
+        await anyio.lowlevel.checkpoint()
+        self._forget_watches()
+        return {ref.job_id: since for ref, (since, _) in self._watches.items() if ref.instance == instance}
+
+    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+        await anyio.lowlevel.checkpoint()
+        now = utcnow()
+        return [each for each in self._inbox.due(instance, but) if each.due_at <= now][:limit]
+
+    async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        await anyio.lowlevel.checkpoint()
+        return next((each.due_at for each in self._inbox.due(instance, but)), None)
+
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._wakeups.wake(f"deliveries/{instance}" for instance in self._inbox.attempted(attempts))
+
+    async def deliveries(
+        self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
+    ) -> list[Delivery]:
+        await anyio.lowlevel.checkpoint()
+        return list(islice(self._inbox.deliveries(state, before), limit))
+
+    async def prune(self, before: datetime, *, keep: int) -> Pruned:
+        await anyio.lowlevel.checkpoint()
+        return Pruned(events=self._log.prune(before, keep), notifications=self._inbox.prune(before))
+
+    async def stats(self) -> StoreStats:
+        await anyio.lowlevel.checkpoint()
+        log, inbox = self._log, self._inbox
+        return StoreStats(
+            first=log.forgotten + 1 if log.events else 0,
+            head=log.head,
+            events=len(log.events),
+            jobs=log.jobs,
+            notifications=len(inbox),
+            pending=sum(1 for _ in inbox.pending()),
+            due=sum(1 for _ in inbox.deliveries(DeliveryState.DUE)),
+            dead=sum(1 for _ in inbox.deliveries(DeliveryState.DEAD)),
+            bytes=0,
+        )
+
+    async def queues(self, instance: str) -> Queues:
+        pending = next(iter(await self.pending(instance, limit=1)), None)
+        return Queues(
+            watched=len(await self.watched(instance)),
+            pending_since=None if pending is None else pending.received_at,
+            due_since=await self.next_due(instance),
+        )
+
+    async def check(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def dump(self) -> AsyncGenerator[Record, None]:
+        await anyio.lowlevel.checkpoint()
+        log, inbox = self._log, self._inbox
+        records = [
+            dump.log_record(epoch=log.epoch, head=log.head, received=inbox.received, forwarded=inbox.forwarded),
+            *(dump.event_record("event", log.forgotten + n, each.data()) for n, each in enumerate(log.events, 1)),
+            *reversed([dump.event_record("job", sequence, each.data()) for sequence, each in log.states()]),
+            *reversed([dump.notification_record(each) for each in inbox.newest()]),
+            *reversed([dump.delivery_record(each) for each in inbox.deliveries()]),
+            *(dump.value_record(key, self._values[key]) for key in sorted(self._values.keys() - dump.NOT_DUMPED)),
+        ]
+        for record in records:
+            yield record
+
+    async def restore(self, records: AsyncIterable[Record]) -> None:
+        if self._log.head or self._inbox.received:
+            raise StoreError(dump.NOT_EMPTY)
+        log, inbox, values = MemoryLog(self._capacity), MemoryInbox(self._capacity), dict[str, str]()
+        known: dump.LogRecord | None = None
+        async for record in records:
+            if known is None:
+                known = dump.read_log(record)
+                log.epoch, log.head = known.epoch, known.head
+                continue
+            kind = dump.kind_of(record)
+            if kind == "event":
+                log.events.append(dump.read_event(record, known.epoch))
+            elif kind == "job":
+                log.keep(dump.read_event(record, known.epoch))
+            elif kind == "notification":
+                inbox.keep(dump.read_notification(record))
+            elif kind == "delivery":
+                inbox.keep_delivery(dump.read_delivery(record, inbox.find))
+            else:
+                values.update([dump.read_value(record)])
+        if known is None:
+            raise StoreError(dump.NOTHING)
+        inbox.received, inbox.forwarded = known.received, known.forwarded
+        self._log, self._inbox, self._values = log, inbox, values
+        self._wake_readers()
+        self._wakeups.wake()
+
+    async def compact(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    async def damage(self) -> list[str]:
+        await anyio.lowlevel.checkpoint()
+        return []
+
+    def forget_states(self) -> int:
+        """Forget what state every job is in; the log stays as it is.
+
+        :return: the log's head.
+        """
+        self._log.forget_states()
+        return self._log.head
+
+    def _forget_watches(self) -> None:
+        now = anyio.current_time()
+        for ref in [ref for ref, (_, until) in self._watches.items() if until <= now]:
+            del self._watches[ref]

@@ -1,0 +1,244 @@
+"""The inbox of a PostgreSQL store: notifications, and where they are forwarded. Statements over any connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple, TypeVar
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobRef
+from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS, PENDING_BYTES
+from airbyte_events.store.postgres.pool import Connection
+from airbyte_events.store.records import (
+    REPEATED_WITHIN,
+    Attempt,
+    Delivery,
+    Outcome,
+    Receipt,
+    StoredNotification,
+    digest_before,
+    digest_of,
+)
+from airbyte_events.store.rows import GIVEN_UP, Row, Unreadable, delivery_of, moment_of, notification_of
+
+T = TypeVar("T")
+
+PRUNED_AT_ONCE = 1_000
+
+_NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
+
+
+class Arrival(NamedTuple):
+    """What :meth:`Inbox.receive` is to keep."""
+
+    instance: str
+    body: bytes
+    kind: str
+    job_id: int | None
+    outcome: Outcome
+    received_at: datetime
+    targets: Collection[str]
+
+
+class Inbox:
+    """:param schema: what holds the tables, in quotes.
+    :param unreadable: notes rows that can't be read.
+    """
+
+    def __init__(self, schema: str, unreadable: Unreadable) -> None:
+        self._s = schema
+        self._unreadable = unreadable
+
+    async def receive(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+        """Keep them all, in one round trip, or none."""
+        told = [(each.instance, each.body, each.job_id, each.received_at) for each in arrivals]
+        digests = [digest_of(*each) for each in told]
+        # The same body can have come twice at once.
+        firsts = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+        kept = [arrivals[place] for place in sorted(firsts.values())]
+        numbers = {digests[place]: number for number, place in enumerate(sorted(firsts.values()), 1)}
+        targets = [
+            {"n": number, "place": place, "target": target}
+            for number, each in enumerate(kept, 1)
+            for place, target in enumerate(dict.fromkeys(each.targets))
+        ]
+        found = await connection.execute(
+            f"SELECT number, key, duplicate FROM {self._s}.receive_1(%s::text[], ARRAY(SELECT coalesce((SELECT digest"
+            f" FROM {self._s}.notifications WHERE digest = d.before AND received_at > d.at - %s), d.digest)"
+            " FROM unnest(%s::bytea[], %s::bytea[], %s::timestamptz[]) WITH ORDINALITY d (digest, before, at, n)"
+            " ORDER BY n), %s::timestamptz[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s)",
+            [
+                [each.instance for each in kept],
+                REPEATED_WITHIN,
+                list(numbers),
+                [digest_before(*told[place]) for place in sorted(firsts.values())],
+                [each.received_at for each in kept],
+                [each.received_at for each in kept],
+                [each.kind for each in kept],
+                [each.job_id for each in kept],
+                [each.body for each in kept],
+                [each.outcome.value for each in kept],
+                json.dumps(targets),
+            ],
+        )
+        receipts = {number: (key, duplicate) for number, key, duplicate in await found.fetchall()}
+        answers = []
+        for place, digest in enumerate(digests):
+            key, duplicate = receipts[numbers[digest]]
+            answers.append(Receipt(id=key, duplicate=duplicate or place != firsts[digest]))
+        return answers
+
+    async def find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
+        """Those that can be read; a limit is of them."""
+        sql = f"SELECT {_NOTIFICATION} FROM (SELECT * FROM {self._s}.notifications WHERE id <> ALL (%s)) n {condition}"
+        return await self._readable(connection, sql, values, "notifications", notification_of)
+
+    async def pending(self, connection: Connection, instance: str, after: int, limit: int) -> list[StoredNotification]:
+        """Those that wait to be confirmed. One that can't be read can't be confirmed: it does not wait any more."""
+        sql = (
+            f"SELECT {_NOTIFICATION} FROM {self._s}.notifications n"
+            " JOIN (SELECT id, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) size,"
+            f" row_number() OVER (ORDER BY id) place FROM (SELECT id, body FROM {self._s}.notifications"
+            " WHERE outcome = 'pending' AND instance = %s AND id > %s ORDER BY id LIMIT %s) few) p ON p.id = n.id"
+            " WHERE size <= %s OR place = 1 ORDER BY n.id"
+        )
+        while rows := await _rows(connection, sql, instance, after, limit, PENDING_BYTES):
+            found = list(self._unreadable.sift(rows, "notifications", notification_of))
+            if given_up := {row[0] for row in rows} - {each.id for each in found}:
+                await self.settle(connection, dict.fromkeys(given_up, Outcome.REJECTED), utcnow())
+            if found:
+                return found
+        return []
+
+    async def settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
+        """The instances that have something to confirm again."""
+        return await self._update(
+            connection,
+            f"UPDATE {self._s}.notifications n SET outcome = u.outcome,"
+            " settled_at = CASE WHEN u.outcome <> 'pending' THEN %s END"
+            " FROM unnest(%s::bigint[], %s::text[]) u (id, outcome) WHERE n.id = u.id"
+            " RETURNING n.instance, n.outcome = 'pending' AS again",
+            "inbox/",
+            [settled_at, list(outcomes), [outcome.value for outcome in outcomes.values()]],
+        )
+
+    async def announcements(
+        self, connection: Connection, refs: Mapping[JobRef, datetime | None]
+    ) -> dict[JobRef, list[StoredNotification]]:
+        of_job = (
+            f"SELECT id FROM {self._s}.notifications a WHERE (a.instance, a.job_id) = (r.instance, r.job_id)"
+            " AND a.kind = ANY (%s)"
+        )
+        found = await self.find(
+            connection,
+            "WHERE n.id IN (SELECT c.id FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[])"
+            f" r (instance, job_id, since) CROSS JOIN LATERAL (({of_job} ORDER BY id LIMIT %s)"
+            f" UNION ({of_job} ORDER BY id DESC LIMIT %s)"
+            f" UNION ({of_job} AND a.received_at >= r.since ORDER BY id LIMIT %s)) c) ORDER BY n.id",
+            [ref.instance for ref in refs],
+            [ref.job_id for ref in refs],
+            list(refs.values()),
+            *(list(ANNOUNCING_KINDS), ANNOUNCEMENTS) * 3,
+        )
+        told: dict[JobRef, list[StoredNotification]] = {}
+        for each in found:
+            if each.job_id is not None:
+                told.setdefault(JobRef(each.instance, each.job_id), []).append(each)
+        return told
+
+    async def deliveries(self, connection: Connection, condition: str, *values: object) -> list[Delivery]:
+        """Those that can be read; a limit is of them."""
+        sql = f"{self._selected(f'(SELECT * FROM {self._s}.deliveries WHERE id <> ALL (%s))')} {condition}"
+        return await self._readable(connection, sql, values, "deliveries", delivery_of)
+
+    async def due(self, connection: Connection, instance: str, but: Collection[str], limit: int) -> list[Delivery]:
+        """One that can't be read can't be sent: it is given up."""
+        sql = (
+            f"{self._selected(f'{self._s}.deliveries')} WHERE d.state = 'due' AND d.instance = %s"
+            " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s"
+        )
+        while rows := await _rows(connection, sql, instance, list(but), limit):
+            found = list(self._unreadable.sift(rows, "deliveries", delivery_of))
+            if given_up := {row[0] for row in rows} - {each.id for each in found}:
+                await connection.execute(
+                    f"UPDATE {self._s}.deliveries SET state = 'dead', fault = %s WHERE id = ANY (%s)",
+                    [GIVEN_UP, list(given_up)],
+                )
+            if found:
+                return found
+        return []
+
+    def _selected(self, deliveries: str) -> str:
+        return (
+            f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
+            f" FROM {deliveries} d JOIN {self._s}.notifications n ON n.id = d.notification"
+        )
+
+    async def _readable(
+        self,
+        connection: Connection,
+        sql: str,
+        values: Sequence[object],
+        table: str,
+        read: Callable[[Row], T | None],
+    ) -> list[T]:
+        """:param sql: takes the ids of those that are left out before its other values."""
+        left_out: list[int] = []
+        while True:
+            rows = await _rows(connection, sql, left_out, *values)
+            found = list(self._unreadable.sift(rows, table, read))
+            if len(found) == len(rows):
+                return found
+            left_out += (row[0] for row in rows if read(row) is None)
+
+    async def next_due(self, connection: Connection, instance: str, but: Collection[str]) -> datetime | None:
+        found = await connection.execute(
+            f"SELECT min(due_at) FROM {self._s}.deliveries"
+            " WHERE state = 'due' AND instance = %s AND target <> ALL (%s::text[])",
+            [instance, list(but)],
+        )
+        row = await found.fetchone()
+        return None if row is None else moment_of(row[0])
+
+    async def attempted(self, connection: Connection, attempts: Sequence[Attempt]) -> list[str]:
+        """The instances that have something to send again."""
+        return await self._update(
+            connection,
+            f"UPDATE {self._s}.deliveries d SET state = u.state, attempts = d.attempts + 1, due_at = u.due_at,"
+            " fault = u.fault FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[], %s::text[])"
+            " u (id, state, due_at, fault) WHERE d.id = u.id RETURNING d.instance, d.state = 'due' AS again",
+            "deliveries/",
+            [
+                [each.delivery for each in attempts],
+                [each.state.value for each in attempts],
+                [each.due_at for each in attempts],
+                [each.fault for each in attempts],
+            ],
+        )
+
+    async def prune(self, connection: Connection, before: datetime) -> int:
+        """A step of pruning: how many notifications were removed, with what was forwarded of them."""
+        done = await connection.execute(
+            f"DELETE FROM {self._s}.notifications WHERE id IN (SELECT id FROM {self._s}.notifications n"
+            " WHERE received_at < %s AND outcome <> 'pending' AND coalesce(settled_at, received_at) < %s"
+            f" AND NOT EXISTS (SELECT FROM {self._s}.deliveries d WHERE d.notification = n.id AND d.state = 'due')"
+            f" ORDER BY received_at LIMIT {PRUNED_AT_ONCE})",
+            [before, before],
+        )
+        return done.rowcount
+
+    async def _update(self, connection: Connection, sql: str, topic: str, values: list[object]) -> list[str]:
+        """Run an update that returns instances, and tell of those that have work again."""
+        found = await connection.execute(
+            f"WITH done AS ({sql}), news AS (SELECT DISTINCT instance FROM done WHERE again)"
+            f" SELECT array_agg(instance), {self._s}.tell_1(array_agg(%s || instance)) FROM news",
+            [*values, topic],
+        )
+        row = await found.fetchone()
+        return row[0] if row is not None and row[0] else []
+
+
+async def _rows(connection: Connection, sql: str, *values: object) -> list[Row]:
+    return await (await connection.execute(sql, values)).fetchall()

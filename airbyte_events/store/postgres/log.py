@@ -1,0 +1,343 @@
+"""The event log of a PostgreSQL store, the latest states, watches and leases. Statements over any connection to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from airbyte_events._utils.times import format_time, utcnow
+from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
+from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef
+from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
+from airbyte_events.store.postgres.identity import MARK
+from airbyte_events.store.postgres.pool import Connection
+from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
+from airbyte_events.store.records import Lease, LogPage
+from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
+
+PRUNED_AT_ONCE = 1_000
+
+_EVENT = "e.sequence, e.instance, e.job_id, e.status, e.data::text"
+
+_NONSENSE = 20
+"""So many times as long as a lease is taken for."""
+
+_TRIES = 20
+"""How often others may write about the same jobs while an append is under way."""
+
+
+class _Known(NamedTuple):
+    """:param state: None if it can't be read.
+    :param sequence: as it is stored, and so is the revision.
+    """
+
+    state: JobEvent | None
+    sequence: int
+    revision: int
+
+
+class Log:
+    """:param schema: what holds the tables, in quotes.
+    :param epoch: the log's identity, part of every cursor.
+    :param tail: the newest event that was seen.
+    :param unreadable: notes rows that can't be read.
+    """
+
+    def __init__(self, schema: str, epoch: str, tail: Tail, unreadable: Unreadable) -> None:
+        self._unreadable = unreadable
+        self._s = schema
+        self.epoch = epoch
+        self.tail = tail
+
+    async def append(
+        self, connection: Connection, observed: Sequence[JobEvent], lease: Lease | None
+    ) -> tuple[list[Verdict], int]:
+        """Verdicts, and the head if there were news, else 0.
+
+        What is written is made of what is known, and only written if that is still known when it is: otherwise it is
+        made anew.
+        """
+        for _ in range(_TRIES):
+            known = await self._known(connection, {event.ref for event in observed})
+            states = {ref: each.state for ref, each in known.items() if each.state is not None}
+            verdicts, news = [], []
+            for event in observed:
+                before = states.get(event.ref)
+                verdicts.append(reconcile(before, event))
+                if verdicts[-1] in NEWS:
+                    states[event.ref] = succeed(before, event, Cursor(self.epoch, 0))
+                    news.append(states[event.ref])
+            if not news:
+                await self._ensure(connection, lease)
+                return verdicts, 0
+            head = await self._write(connection, news, known, lease)
+            if head is not None:
+                return verdicts, head
+        raise StoreError("others write about the same jobs all the time")
+
+    async def annotate(self, connection: Connection, told: Sequence[JobEvent]) -> None:
+        for _ in range(_TRIES):
+            known = await self._known(connection, {each.ref for each in told})
+            better: dict[JobRef, JobEvent] = {}
+            for each in told:
+                of_job = known.get(each.ref)
+                if of_job is not None and of_job.state is not None:
+                    better[each.ref] = annotate(better.get(each.ref, of_job.state), each)
+            rows = [
+                {**_of(ref, known.get(ref)), "data": state.data()}
+                for ref, state in better.items()
+                if state != known[ref].state
+            ]
+            if not rows:
+                return
+            row = await _one(connection, f"SELECT {self._s}.annotate_1(%s)", json.dumps(rows))
+            if row[0]:
+                return
+        raise StoreError("others write about the same jobs all the time")
+
+    async def head(self, connection: Connection) -> int:
+        return int((await _one(connection, f"SELECT head FROM {self._s}.log"))[0])
+
+    def see(self, tail: Tail) -> None:
+        """This event was seen, too."""
+        if tail.sequence > self.tail.sequence:
+            self.tail = tail
+
+    async def read(self, connection: Connection, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
+        """:raises LogReplaced: if it is another log than was seen."""
+        where, values = _criteria(wanted)
+        tail = self.tail
+        # One statement, so that all of it is from one moment; a row even if there are no events.
+        found = await connection.execute(
+            f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events),"
+            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = %s),"
+            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head), {_EVENT}, e.upto FROM {self._s}.log"
+            " LEFT JOIN LATERAL (SELECT * FROM (SELECT *, sum(bytes) OVER (ORDER BY sequence) AS upto FROM (SELECT *,"
+            f" octet_length(data::text) AS bytes FROM {self._s}.events WHERE sequence > %s{where}"
+            " ORDER BY sequence LIMIT %s) page) sized WHERE upto - bytes < %s) e ON true ORDER BY e.sequence",
+            [tail.sequence, after, *values, limit, size],
+        )
+        rows = await found.fetchall()
+        if not rows:
+            raise LogReplaced("the log has no epoch any more")
+        epoch, head, first, seen_mark, head_mark = rows[0][:5]
+        if epoch != self.epoch or tail.is_lost(head, first, seen_mark):
+            raise LogReplaced(REPLACED)
+        self.see(Tail(head, head_mark))
+        forgotten = head if first is None else first - 1
+        if not forgotten <= after <= head:
+            raise CursorExpired(f"the log keeps what follows {forgotten} up to {head}, not {after}")
+        told = [row[5:10] for row in rows if row[5] is not None]
+        cut = len(told) == limit or (bool(told) and rows[-1][10] >= size)
+        return LogPage(events=self._sift(told, "events"), position=told[-1][0] if cut else head)
+
+    async def states(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+        known = await self._known(connection, refs)
+        return {ref: each.state for ref, each in known.items() if each.state is not None}
+
+    async def jobs(self, connection: Connection, limit: int, before: int | None, wanted: EventFilter) -> list[JobEvent]:
+        where, values = _criteria(wanted)
+        found: list[JobEvent] = []
+        after = 2**62 if before is None else before
+        while len(found) < limit:
+            rows = await _rows(
+                connection,
+                f"SELECT {_EVENT} FROM {self._s}.jobs e WHERE sequence < %s{where} ORDER BY sequence DESC LIMIT %s",
+                *(after, *values, limit - len(found)),
+            )
+            if not rows:
+                break
+            found += self._sift(rows, "jobs")
+            after = rows[-1][0]
+        return found
+
+    async def history(self, connection: Connection, ref: JobRef) -> list[JobEvent]:
+        return self._sift(await self._of_job(connection, ref), "events")
+
+    async def _of_job(self, connection: Connection, ref: JobRef) -> list[Row]:
+        sql = f"SELECT {_EVENT} FROM {self._s}.events e WHERE instance = %s AND job_id = %s ORDER BY sequence"
+        return await _rows(connection, sql, *ref)
+
+    async def remember(self, connection: Connection, key: str, value: str, lease: Lease | None) -> None:
+        held, who = "SELECT", list[object]()
+        if lease is not None:
+            held = f"SELECT FROM {self._s}.leases WHERE name = %s AND holder = %s AND fence = %s FOR SHARE"
+            who = list(_key(lease))
+        done = await connection.execute(
+            f"WITH held AS ({held}) INSERT INTO {self._s}.meta SELECT %s, %s FROM held"
+            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            [*who, key, value],
+        )
+        if not done.rowcount:
+            raise _lost(lease)
+
+    async def recall(self, connection: Connection, key: str) -> str | None:
+        found = await connection.execute(f"SELECT value FROM {self._s}.meta WHERE key = %s", [key])
+        row = await found.fetchone()
+        return None if row is None else str(row[0])
+
+    async def acquire(self, connection: Connection, name: str, holder: str, seconds: float) -> Lease | None:
+        found = await connection.execute(
+            f"INSERT INTO {self._s}.leases AS l"
+            " VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s)) ON CONFLICT (name) DO UPDATE SET"
+            " holder = excluded.holder, fence = l.fence + (l.holder IS DISTINCT FROM excluded.holder)::int,"
+            " expires_at = clock_timestamp() + make_interval(secs => %s)"
+            " WHERE l.holder = excluded.holder OR l.expires_at NOT BETWEEN clock_timestamp()"
+            " AND clock_timestamp() + make_interval(secs => %s) RETURNING fence",
+            # One that ends much later than it could have been taken for ends never, or the clock was set back: whoever
+            # holds it renews it long before somebody takes it, or is gone.
+            [name, holder, seconds, seconds, _NONSENSE * seconds],
+        )
+        row = await found.fetchone()
+        return None if row is None else Lease(name=name, holder=holder, fence=row[0])
+
+    async def release(self, connection: Connection, lease: Lease) -> None:
+        await connection.execute(
+            f"WITH given AS (UPDATE {self._s}.leases SET holder = NULL, expires_at = '-infinity'"
+            " WHERE name = %s AND holder = %s AND fence = %s RETURNING name)"
+            f" SELECT {self._s}.tell_1(ARRAY['leases/' || name]) FROM given",
+            _key(lease),
+        )
+
+    async def holders(self, connection: Connection) -> dict[str, str]:
+        found = await connection.execute(
+            f"SELECT name, holder FROM {self._s}.leases WHERE holder IS NOT NULL AND expires_at > clock_timestamp()"
+        )
+        return {str(name): str(holder) for name, holder in await found.fetchall()}
+
+    async def watch(self, connection: Connection, refs: Collection[JobRef], seconds: float) -> list[str]:
+        """The instances that have jobs which were not watched before."""
+        await connection.execute(
+            f"DELETE FROM {self._s}.watches WHERE (instance, job_id) IN (SELECT instance, job_id"
+            f" FROM {self._s}.watches WHERE until <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED)"
+        )
+        # In the order of jobs, so that two who ask for the same ones do not wait for each other.
+        row = await _one(
+            connection,
+            f"WITH told AS (INSERT INTO {self._s}.watches AS w"
+            " SELECT instance, job_id, now(), now() + make_interval(secs => %s)"
+            " FROM (SELECT DISTINCT * FROM unnest(%s::text[], %s::bigint[])) AS r (instance, job_id) WHERE NOT EXISTS"
+            f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (r.instance, r.job_id) AND j.terminal)"
+            " ORDER BY instance, job_id ON CONFLICT (instance, job_id) DO UPDATE SET"
+            " since = CASE WHEN w.until > now() THEN w.since ELSE now() END, until = greatest(w.until, excluded.until)"
+            " RETURNING instance, since = now() AS fresh), news AS (SELECT DISTINCT instance FROM told WHERE fresh)"
+            f" SELECT array_agg(instance), {self._s}.tell_1(array_agg('watches/' || instance)) FROM news",
+            seconds,
+            *_columns(refs),
+        )
+        return row[0] or []
+
+    async def watched(self, connection: Connection, instance: str) -> dict[int, datetime]:
+        # A job whose end was written while it began to be watched is left out here.
+        found = await connection.execute(
+            f"SELECT job_id, since FROM {self._s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
+            f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)",
+            [instance],
+        )
+        return {job_id: moment_of(since) or utcnow() for job_id, since in await found.fetchall()}
+
+    async def prunable(self, connection: Connection, before: datetime, keep: int) -> int:
+        """The sequence up to which events can go: what is kept has no gap. One of a time to come keeps nothing."""
+        row = await _one(
+            connection,
+            f"SELECT coalesce((SELECT sequence - 1 FROM {self._s}.events WHERE sequence > head - %s::bigint"
+            f" AND observed_at BETWEEN %s AND %s ORDER BY sequence LIMIT 1), head) FROM {self._s}.log",
+            keep,
+            before,
+            utcnow() + TO_COME,
+        )
+        return int(row[0])
+
+    async def prune(self, connection: Connection, last: int) -> int:
+        """A step of pruning: how many events were removed."""
+        done = await connection.execute(
+            f"DELETE FROM {self._s}.events WHERE sequence IN (SELECT sequence FROM {self._s}.events"
+            f" WHERE sequence <= %s ORDER BY sequence LIMIT {PRUNED_AT_ONCE})",
+            [last],
+        )
+        return done.rowcount
+
+    async def _known(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, _Known]:
+        """What is known of these jobs. Where a state can't be read the newest event that can is the state."""
+        rows = await _rows(
+            connection,
+            f"SELECT {_EVENT}, revision FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
+            f" JOIN {self._s}.jobs e USING (instance, job_id)",
+            *_columns(refs),
+        )
+        known = {}
+        for *row, revision in rows:
+            ref = JobRef(*row[1:3])
+            states = self._sift([row], "jobs") or self._sift(await self._of_job(connection, ref), "events")
+            known[ref] = _Known(states[-1] if states else None, row[0], revision)
+        return known
+
+    async def _write(
+        self, connection: Connection, news: Sequence[JobEvent], known: Mapping[JobRef, _Known], lease: Lease | None
+    ) -> int | None:
+        """The new head; None if something else is known by now."""
+        events = [
+            {
+                "n": number,
+                "instance": event.ref.instance,
+                "job_id": event.ref.job_id,
+                "connection_id": event.connection_id,
+                "status": event.status.value,
+                "terminal": event.terminal,
+                "observed_at": format_time(event.observed_at),
+                "data": event.data(),
+            }
+            for number, event in enumerate(news, 1)
+        ]
+        expected = [_of(ref, known.get(ref)) for ref in {event.ref for event in news}]
+        row = await _one(
+            connection,
+            f"SELECT {self._s}.append_1(%s, %s, %s, %s, %s)",
+            json.dumps(events),
+            json.dumps(expected),
+            *(_key(lease) if lease is not None else (None, None, None)),
+        )
+        if row[0] == -1:
+            raise _lost(lease)
+        return None if row[0] is None else int(row[0])
+
+    async def _ensure(self, connection: Connection, lease: Lease | None) -> None:
+        if lease is not None and not (await _one(connection, f"SELECT {self._s}.holds_1(%s, %s, %s)", *_key(lease)))[0]:
+            raise _lost(lease)
+
+    def _sift(self, rows: Iterable[Row], table: str) -> list[JobEvent]:
+        return list(self._unreadable.sift(rows, table, lambda row: event_of(row, self.epoch)))
+
+
+def _of(ref: JobRef, known: _Known | None) -> dict[str, Any]:
+    """What is known of a job, for comparison."""
+    sequence = None if known is None else known.sequence
+    revision = None if known is None else known.revision
+    return {"instance": ref.instance, "job_id": ref.job_id, "sequence": sequence, "revision": revision}
+
+
+def _columns(refs: Collection[JobRef]) -> tuple[list[str], list[int]]:
+    return [ref.instance for ref in refs], [ref.job_id for ref in refs]
+
+
+def _key(lease: Lease) -> tuple[str, str, int]:
+    return lease.name, lease.holder, lease.fence
+
+
+def _lost(lease: Lease | None) -> LeaseLost:
+    return LeaseLost("nothing was written" if lease is None else f"the lease {lease.name} has passed to another")
+
+
+async def _rows(connection: Connection, sql: str, *values: object) -> list[Row]:
+    return await (await connection.execute(sql, values)).fetchall()
+
+
+async def _one(connection: Connection, sql: str, *values: object) -> Any:
+    return await (await connection.execute(sql, values)).fetchone()
+
+
+def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
+    choices = wanted.choices()
+    return "".join(f" AND {column} = ANY (%s)" for column in choices), [list(values) for values in choices.values()]

@@ -1,0 +1,344 @@
+"""A store in PostgreSQL: durable, for several processes at once. For asyncio alone, as psycopg is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+import psycopg
+
+from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
+from airbyte_events.store.base import UNBOUNDED, EventStore
+from airbyte_events.store.dump import Record
+from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
+from airbyte_events.store.notify import Wakeup, Wakeups, topics_of
+from airbyte_events.store.postgres import schema
+from airbyte_events.store.postgres.dump import Dump
+from airbyte_events.store.postgres.group_commit import Intake
+from airbyte_events.store.postgres.identity import NOTHING, Identity, State
+from airbyte_events.store.postgres.inbox import Arrival, Inbox
+from airbyte_events.store.postgres.listen import PostgresNews
+from airbyte_events.store.postgres.log import Log
+from airbyte_events.store.postgres.pool import Connection, PostgresPool, T, Work, connect, translated
+from airbyte_events.store.postgres.url import PostgresURL
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Lease,
+    LogPage,
+    Outcome,
+    Pruned,
+    Queues,
+    Receipt,
+    StoredNotification,
+    StoreStats,
+)
+from airbyte_events.store.rows import Unreadable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+_OPEN_SECONDS = 30.0
+"""To make or migrate the schema, which may wait for another process that does."""
+
+_RECEIVE_SECONDS = 1.8
+"""The webhook receiver refuses after two."""
+
+_PRUNE_SECONDS = 30.0
+
+_UPKEEP_SECONDS = 24 * 3600.0
+
+
+class PostgresStore(EventStore):
+    """:param url: ``postgresql://user:password@host/database``; the option ``schema`` names what holds the tables.
+    :param read_only: read what there is, whoever else uses it, and change nothing.
+    :raises ValueError: if that is not what the URL is.
+    """
+
+    shared = True
+
+    def __init__(self, url: str | PostgresURL, *, read_only: bool = False) -> None:
+        self._url = PostgresURL.parse(url) if isinstance(url, str) else url
+        self._schema = f'"{self._url.schema}"'
+        self._head = 0
+        self._appended = anyio.Event()
+        self._wakeups = Wakeups()
+        self._read_only = read_only
+        self._unreadable = Unreadable()
+        self._inbox = Inbox(self._schema, self._unreadable)
+        self._identity = Identity(self._url.schema)
+        self._dump = Dump(self._schema)
+        # What makes it unfit to go on with, and is not mended by trying again.
+        self._fault: str | None = None
+
+    def __repr__(self) -> str:
+        return f"PostgresStore({str(self._url)!r})"
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            self._pool = await stack.enter_async_context(PostgresPool(self._url))
+            await self._pool.run(self._open, seconds=_OPEN_SECONDS)
+            stack.callback(self._close)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            self._intake = Intake(self._receive, tasks)
+            if not self._read_only:
+                news = PostgresNews(self._url, self._look, self._tell)
+                tasks.start_soon(news.run)
+                # Before the task group waits for it.
+                stack.callback(news.close)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        # What the body raised is its own affair: a task group would wrap it.
+        await self._stack.__aexit__(None, None, None)
+
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+        async def work(connection: Connection) -> list[Verdict]:
+            verdicts, head = await self._log.append(connection, observed, lease)
+            # Here, so that readers are woken though nobody may wait for this any more.
+            self._advance(head)
+            return verdicts
+
+        return await self._run(work)
+
+    async def annotate(self, states: Sequence[JobEvent]) -> None:
+        await self._run(lambda c: self._log.annotate(c, states))
+
+    async def head(self) -> int:
+        return await self._run(self._log.head)
+
+    async def read(
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
+    ) -> LogPage:
+        log = self._log
+        if epoch not in (None, log.epoch):
+            raise CursorExpired(REPLACED)
+        try:
+            return await self._run(lambda c: log.read(c, after, limit, size, wanted))
+        except LogReplaced:
+            await self._run(self._look)
+            raise
+
+    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+        await anyio.lowlevel.checkpoint()
+        while self._head <= after and epoch in (None, self.epoch):
+            await self._appended.wait()
+
+    async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+        return await self._run(lambda c: self._log.states(c, refs))
+
+    async def jobs(
+        self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
+    ) -> list[JobEvent]:
+        return await self._run(lambda c: self._log.jobs(c, limit, before, wanted))
+
+    async def history(self, ref: JobRef) -> list[JobEvent]:
+        return await self._run(lambda c: self._log.history(c, ref))
+
+    async def receive(
+        self,
+        *,
+        instance: str,
+        body: bytes,
+        kind: str,
+        job_id: int | None,
+        outcome: Outcome,
+        received_at: datetime,
+        targets: Collection[str] = (),
+    ) -> Receipt:
+        if self._fault is not None:
+            raise StoreError(self._fault)
+        return await self._intake.receive(Arrival(instance, body, kind, job_id, outcome, received_at, targets))
+
+    async def _receive(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
+        receipts = await self._run(lambda c: self._inbox.receive(c, arrivals), seconds=_RECEIVE_SECONDS)
+        for arrival, receipt in zip(arrivals, receipts, strict=True):
+            if not receipt.duplicate:
+                self._wakeups.wake(topics_of(arrival.instance, arrival.outcome, arrival.targets))
+        return receipts
+
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+        return await self._run(lambda c: self._inbox.pending(c, instance, after, limit))
+
+    async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
+        await self._run(self._waking("inbox", lambda c: self._inbox.settle(c, outcomes, settled_at)))
+
+    async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
+        condition = "WHERE id < %s ORDER BY id DESC LIMIT %s"
+        return await self._run(lambda c: self._inbox.find(c, condition, _before(before), limit))
+
+    async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
+        return await self._run(lambda c: self._inbox.announcements(c, refs))
+
+    async def recall(self, key: str) -> str | None:
+        return await self._run(lambda c: self._log.recall(c, key))
+
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
+        await self._run(lambda c: self._log.remember(c, key, value, lease))
+
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        return self._wakeups.joined(topic)
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        return await self._run(lambda c: self._log.acquire(c, name, holder, seconds))
+
+    async def release(self, lease: Lease) -> None:
+        await self._run(lambda c: self._log.release(c, lease))
+        self._wakeups.wake([f"leases/{lease.name}"])
+
+    async def holders(self) -> dict[str, str]:
+        return await self._run(self._log.holders)
+
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await self._run(self._waking("watches", lambda c: self._log.watch(c, refs, seconds)))
+
+    async def watched(self, instance: str) -> dict[int, datetime]:
+        return await self._run(lambda c: self._log.watched(c, instance))
+
+    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+        return await self._run(lambda c: self._inbox.due(c, instance, but, limit))
+
+    async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        return await self._run(lambda c: self._inbox.next_due(c, instance, but))
+
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        await self._run(self._waking("deliveries", lambda c: self._inbox.attempted(c, attempts)))
+
+    async def deliveries(
+        self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
+    ) -> list[Delivery]:
+        # By value, so that the index of those that are due or dead is found.
+        wanted = "" if state is None else f"AND d.state = '{state.value}'"
+        condition = f"WHERE d.id < %s {wanted} ORDER BY d.id DESC LIMIT %s"
+        return await self._run(lambda c: self._inbox.deliveries(c, condition, _before(before), limit))
+
+    async def prune(self, before: datetime, *, keep: int) -> Pruned:
+        events = notifications = 0
+        last = await self._run(lambda c: self._log.prunable(c, before, keep), seconds=_PRUNE_SECONDS)
+        while removed := await self._run(lambda c: self._log.prune(c, last), seconds=_PRUNE_SECONDS):
+            events += removed
+        while removed := await self._run(lambda c: self._inbox.prune(c, before), seconds=_PRUNE_SECONDS):
+            notifications += removed
+        return Pruned(events=events, notifications=notifications)
+
+    @property
+    def unreadable(self) -> Mapping[str, int]:
+        return self._unreadable.counts
+
+    async def stats(self) -> StoreStats:
+        return await self._run(lambda c: schema.stats(c, self._url.schema))
+
+    async def queues(self, instance: str) -> Queues:
+        return await self._run(lambda c: schema.queues(c, self._url.schema, instance))
+
+    async def check(self) -> None:
+        await self.remember("checked_by", secrets.token_hex(4))
+
+    async def dump(self) -> AsyncGenerator[Record, None]:
+        connection = await connect(self._url)
+        try:
+            with translated(self._url):
+                async with contextlib.aclosing(self._dump.records(connection)) as records:
+                    async for record in records:
+                        yield record
+        finally:
+            connection.pgconn.finish()
+
+    async def restore(self, records: AsyncIterable[Record]) -> None:
+        connection = await connect(self._url)
+        try:
+            with translated(self._url):
+                await self._dump.restore(connection, records)
+        finally:
+            connection.pgconn.finish()
+        await self._run(self._look)
+
+    async def compact(self) -> None:
+        await self._run(self._dump.compact, seconds=_UPKEEP_SECONDS)
+
+    async def damage(self) -> list[str]:
+        return await self._run(self._dump.damage, seconds=_UPKEEP_SECONDS)
+
+    async def _open(self, connection: Connection) -> None:
+        if self._read_only:
+            await schema.ensure_there(connection, self._url.schema)
+            self._take_up(await self._identity.state(connection) or NOTHING)
+        else:
+            await schema.migrate(connection, self._url.schema)
+            self._take_up(await self._identity.current(connection))
+
+    async def _run(self, work: Work[T], *, seconds: float | None = None) -> T:
+        if self._fault is not None:
+            raise StoreError(self._fault)
+        return await (self._pool.run(work) if seconds is None else self._pool.run(work, seconds=seconds))
+
+    def _close(self) -> None:
+        self._fault = "the store is closed"
+
+    def _waking(self, kind: str, work: Work[list[str]]) -> Work[None]:
+        """Wake those who wait in this process, whether or not the database can tell them."""
+
+        async def waking(connection: Connection) -> None:
+            self._wakeups.wake(f"{kind}/{instance}" for instance in await work(connection))
+
+        return waking
+
+    def _advance(self, head: int) -> None:
+        if head > self._head:
+            self._head = head
+            self._appended.set()
+            self._appended = anyio.Event()
+
+    async def _look(self, connection: Connection) -> None:
+        log = self._log
+        state = await self._identity.current(connection, log.epoch, self._head, log.tail)
+        if state.compatible_with > schema.VERSION:
+            self._fault = schema.too_new(self._url.schema, schema.VERSION, state.version)
+        if state.read_only:
+            # It can't tell what another one has written since.
+            raise psycopg.errors.ReadOnlySqlTransaction("the server is read-only")
+        if state.epoch != self.epoch:
+            logger.warning("the log has another epoch than before: clients read the states again")
+            self._take_up(state)
+            self._wakeups.wake()
+        self._log.see(Tail(state.head, state.head_mark))
+        self._advance(state.head)
+
+    def _take_up(self, state: State) -> None:
+        """Go on with the log as it is."""
+        self.epoch = state.epoch
+        self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark), self._unreadable)
+        self._head = state.head
+        self._appended.set()
+        self._appended = anyio.Event()
+
+    def _tell(self, topics: Iterable[str] | None) -> None:
+        """What the database tells, see :class:`PostgresNews`."""
+        self._wakeups.wake(topics)
+
+
+def _before(id_: int | None) -> int:
+    return 2**62 if id_ is None else id_

@@ -1,0 +1,380 @@
+"""A store in one SQLite file: durable, for one process."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
+from airbyte_events.store import dump
+from airbyte_events.store.base import UNBOUNDED, EventStore
+from airbyte_events.store.dump import LogRecord, Record
+from airbyte_events.store.identity import REPLACED, LogReplaced
+from airbyte_events.store.memory.leases import Leases
+from airbyte_events.store.notify import Wakeup, Wakeups, topics_of
+from airbyte_events.store.reconcile import Verdict
+from airbyte_events.store.records import (
+    Attempt,
+    Delivery,
+    DeliveryState,
+    Lease,
+    LogPage,
+    Outcome,
+    Pruned,
+    Queues,
+    Receipt,
+    StoredNotification,
+    StoreStats,
+)
+from airbyte_events.store.rows import Unreadable
+from airbyte_events.store.sqlite import dump as sqlite_dump
+from airbyte_events.store.sqlite import inbox
+from airbyte_events.store.sqlite import log as sqlite_log
+from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
+from airbyte_events.store.sqlite.log import Log
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+
+class SQLiteStore(EventStore):
+    """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
+    :param read_only: read what a file holds at this moment, whether or not another process has it open.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
+        self._path = path
+        self._read_only = read_only
+        self._unreadable = Unreadable()
+        self._file = SQLiteFile(path, read_only=read_only, connect=connect)
+        self._head = 0
+        self._appended = anyio.Event()
+        self._wakeups = Wakeups()
+        # Not in the file: who held one when the process before this ended is gone, and need not be waited for.
+        self._leases = Leases()
+
+    async def __aenter__(self) -> Self:
+        await self._file.__aenter__()
+        try:
+            self._log = await self._file.transact(self._open)
+            self.epoch, self._head = self._log.epoch, self._log.tail.sequence
+            if await self.recall(sqlite_dump.RESTORING) is not None:
+                raise StoreError(f"{self._path} holds an import that was cut off: remove the file, then import again")
+        except BaseException:
+            await self._file.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._file.__aexit__(exc_type, exc, tb)
+
+    def _open(self, connection: sqlite3.Connection) -> Log:
+        if not sqlite_log.epoch(connection) and not self._read_only:
+            logger.error("the store %s had no epoch any more: it has a new one", self._path)
+            sqlite_log.rename(connection)
+        return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
+
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+        log = self._log
+
+        def run(connection: sqlite3.Connection) -> tuple[list[Verdict], int]:
+            self._leases.ensure(lease)
+            if sqlite_log.is_replaced(connection, log.epoch, log.tail):
+                raise LogReplaced(REPLACED)
+            return [log.append(connection, event) for event in observed], sqlite_log.head(connection)
+
+        try:
+            verdicts, _ = await self._file.transact(run, self._advance)
+        except LogReplaced:
+            await self._renew()
+            raise
+        return verdicts
+
+    def _advance(self, appended: tuple[list[Verdict], int]) -> None:
+        _, head = appended
+        if head > self._head:
+            self._head = head
+            self._appended.set()
+            self._appended = anyio.Event()
+
+    async def _renew(self) -> None:
+        """Find out whether the log is still the one that was seen; if not, it has a new epoch from now on."""
+        log = self._log
+
+        def run(connection: sqlite3.Connection) -> Log | None:
+            if not sqlite_log.is_replaced(connection, log.epoch, log.tail):
+                log.see(sqlite_log.tail(connection))
+                return None
+            if sqlite_log.epoch(connection) in ("", log.epoch):
+                sqlite_log.rename(connection)
+            return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
+
+        await self._file.transact(run, self._take_up)
+
+    def _take_up(self, log: Log | None) -> None:
+        """Go on with the log as it is, if it is another one."""
+        if log is None or log.epoch == self.epoch:
+            return
+        logger.error("the log %s has lost events: it has a new epoch, and clients read the states again", self._path)
+        self.epoch, self._log, self._head = log.epoch, log, log.tail.sequence
+        # What those remember who hold them may not be so any more.
+        self._leases.revoke()
+        self._appended.set()
+        self._appended = anyio.Event()
+        self._wakeups.wake()
+
+    async def annotate(self, states: Sequence[JobEvent]) -> None:
+        def run(connection: sqlite3.Connection) -> None:
+            for state in states:
+                self._log.annotate(connection, state)
+
+        await self._file.transact(run)
+
+    async def head(self) -> int:
+        return await self._file.transact(sqlite_log.head)
+
+    async def read(
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
+    ) -> LogPage:
+        log = self._log
+        if epoch not in (None, log.epoch):
+            raise CursorExpired(REPLACED)
+        try:
+            return await self._file.read(lambda c: log.read(c, after, limit, size, wanted))
+        except LogReplaced:
+            await self._renew()
+            raise
+
+    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+        while self._head <= after and epoch in (None, self.epoch):
+            await self._appended.wait()
+
+    async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+        def run(connection: sqlite3.Connection) -> dict[JobRef, JobEvent]:
+            found = ((ref, self._log.state(connection, ref)) for ref in refs)
+            return {ref: state for ref, state in found if state is not None}
+
+        return await self._file.transact(run)
+
+    async def jobs(
+        self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
+    ) -> list[JobEvent]:
+        return await self._file.read(lambda c: self._log.jobs(c, limit, before, wanted))
+
+    async def history(self, ref: JobRef) -> list[JobEvent]:
+        return await self._file.read(lambda c: self._log.history(c, ref))
+
+    async def receive(
+        self,
+        *,
+        instance: str,
+        body: bytes,
+        kind: str,
+        job_id: int | None,
+        outcome: Outcome,
+        received_at: datetime,
+        targets: Collection[str] = (),
+    ) -> Receipt:
+        item = StoredNotification(
+            id=0, instance=instance, received_at=received_at, kind=kind, job_id=job_id, body=body, outcome=outcome
+        )
+
+        def announce(receipt: Receipt) -> None:
+            if not receipt.duplicate:
+                self._wakeups.wake(topics_of(instance, outcome, targets))
+
+        return await self._file.transact(lambda c: inbox.add(c, item, targets), announce)
+
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+        return await self._file.transact(lambda c: inbox.pending(c, self._unreadable, instance, after, limit))
+
+    async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
+        await self._file.transact(lambda c: inbox.settle(c, outcomes, settled_at), self._waking("inbox"))
+
+    async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
+        condition = "WHERE id < ? ORDER BY id DESC"
+        return await self._file.read(
+            lambda c: inbox.notifications(c, self._unreadable, condition, _before(before), limit=limit)
+        )
+
+    async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
+        return await self._file.transact(lambda c: inbox.announcements(c, self._unreadable, refs))
+
+    async def recall(self, key: str) -> str | None:
+        def run(connection: sqlite3.Connection) -> str | None:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            return None if row is None else str(row[0])
+
+        return await self._file.transact(run)
+
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
+        def run(connection: sqlite3.Connection) -> None:
+            self._leases.ensure(lease)
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+        await self._file.transact(run)
+
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        return self._wakeups.joined(topic)
+
+    def _waking(self, topic: str) -> Callable[[Iterable[str]], None]:
+        return lambda instances: self._wakeups.wake(f"{topic}/{instance}" for instance in instances)
+
+    # Leases change within a transaction, so that none passes on in the midst of one that it guards.
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        now = anyio.current_time()
+        return await self._file.transact(lambda _: self._leases.acquire(name, holder, now, seconds))
+
+    async def release(self, lease: Lease) -> None:
+        wake = partial(self._wakeups.wake, [f"leases/{lease.name}"])
+        await self._file.transact(lambda _: self._leases.release(lease), lambda _: wake())
+
+    async def holders(self) -> dict[str, str]:
+        now = anyio.current_time()
+        return await self._file.transact(lambda _: self._leases.holders(now))
+
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await self._file.transact(lambda c: sqlite_log.watch(c, refs, seconds), self._waking("watches"))
+
+    async def watched(self, instance: str) -> dict[int, datetime]:
+        return await self._file.transact(lambda c: sqlite_log.watched(c, instance))
+
+    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+        return await self._file.transact(lambda c: inbox.due(c, self._unreadable, instance, but, limit))
+
+    async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        return await self._file.transact(lambda c: inbox.next_due(c, instance, but))
+
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        await self._file.transact(lambda c: inbox.attempted(c, attempts), self._waking("deliveries"))
+
+    async def deliveries(
+        self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
+    ) -> list[Delivery]:
+        # By value, so that the index of those that are due or dead is found.
+        wanted = "" if state is None else f"AND d.state = '{state.value}'"
+        condition = f"WHERE d.id < ? {wanted} ORDER BY d.id DESC"
+        return await self._file.read(
+            lambda c: inbox.deliveries(c, self._unreadable, condition, _before(before), limit=limit)
+        )
+
+    async def prune(self, before: datetime, *, keep: int) -> Pruned:
+        events = notifications = 0
+        while removed := await self._file.transact(lambda c: sqlite_log.prune(c, before, keep)):
+            events += removed
+        position: int | None = 0
+        while position is not None:
+            step = partial(inbox.prune, after=position, before=before)
+            removed, position = await self._file.transact(step)
+            notifications += removed
+        return Pruned(events=events, notifications=notifications)
+
+    @property
+    def unreadable(self) -> Mapping[str, int]:
+        return self._unreadable.counts
+
+    async def stats(self) -> StoreStats:
+        def run(connection: sqlite3.Connection) -> StoreStats:
+            def count(table: str) -> int:
+                return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+            first, head = sqlite_log.first(connection), sqlite_log.head(connection)
+            return StoreStats(
+                first=first or 0,
+                head=head,
+                events=0 if first is None else head - first + 1,
+                jobs=count("jobs"),
+                notifications=count("notifications"),
+                pending=count("notifications WHERE outcome = 'pending'"),
+                due=count("deliveries WHERE state = 'due'"),
+                dead=count("deliveries WHERE state = 'dead'"),
+                bytes=self._file.size,
+            )
+
+        return await self._file.read(run)
+
+    async def queues(self, instance: str) -> Queues:
+        def run(connection: sqlite3.Connection) -> Queues:
+            return Queues(
+                watched=sqlite_log.watched_jobs(connection, instance),
+                pending_since=inbox.pending_since(connection, instance),
+                due_since=inbox.next_due(connection, instance, ()),
+            )
+
+        return await self._file.read(run)
+
+    async def check(self) -> None:
+        await self.remember("checked_by", secrets.token_hex(4))
+        await self._renew()
+
+    async def dump(self) -> AsyncGenerator[Record, None]:
+        yield await self._file.transact(sqlite_dump.log)
+        for part in sqlite_dump.PARTS:
+            position: int | None = 0
+            while position is not None:
+                records, position = await self._file.transact(partial(sqlite_dump.page, part=part, after=position))
+                for record in records:
+                    yield record
+        for record in await self._file.transact(sqlite_dump.values):
+            yield record
+
+    async def restore(self, records: AsyncIterable[Record]) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._file.transact(sqlite_dump.begin)
+        try:
+            known = await self._fill(records)
+            await self._file.transact(partial(sqlite_dump.finish, known=known))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._file.transact(sqlite_dump.undo)
+            raise
+        self._take_up(await self._file.transact(self._open))
+
+    async def _fill(self, records: AsyncIterable[Record]) -> LogRecord:
+        known: LogRecord | None = None
+        waiting: list[Record] = []
+        async for record in records:
+            if known is None:
+                known = dump.read_log(record)
+                continue
+            waiting.append(record)
+            if len(waiting) == sqlite_dump.PAGE:
+                await self._file.transact(partial(sqlite_dump.fill, records=waiting, epoch=known.epoch))
+                waiting = []
+        if known is None:
+            raise StoreError(dump.NOTHING)
+        await self._file.transact(partial(sqlite_dump.fill, records=waiting, epoch=known.epoch))
+        return known
+
+    async def compact(self) -> None:
+        await self._file.vacuum()
+
+    async def damage(self) -> list[str]:
+        return await self._file.transact(sqlite_dump.damage)
+
+
+def _before(id_: int | None) -> int:
+    return 2**62 if id_ is None else id_

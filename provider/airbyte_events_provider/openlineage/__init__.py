@@ -1,0 +1,1 @@
+"""What a sync has read and written."""

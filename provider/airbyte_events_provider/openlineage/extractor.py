@@ -1,0 +1,135 @@
+"""OpenLineage of a task that ran an Airbyte job, where Airflow's OpenLineage provider is installed.
+
+What can't be had costs its part of the lineage, and never the task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.errors import AirbyteError, AirbyteEventsError
+from airbyte_events_provider.blocking import run_blocking
+from airbyte_events_provider.clients import open_airbyte
+from airbyte_events_provider.connections import AirbyteSettings
+from airbyte_events_provider.openlineage.datasets import Actor, Name, read_names, written_names
+from airbyte_events_provider.waiting.result import SUCCESS
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airbyte_events_provider.hooks.airbyte import AirbyteHook
+
+logger = logging.getLogger(__name__)
+
+LINEAGE_SECONDS = 8.0
+"""Airflow gives the extraction of a task's lineage 10 s, with all that is in it."""
+
+_READS_NOTHING = frozenset({"reset", "clear"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """What a connection reads and writes."""
+
+    read: tuple[Name, ...] = ()
+    written: tuple[Name, ...] = ()
+
+
+def lineage(hook: AirbyteHook, connection_id: str, told: Mapping[str, Any] | None) -> OperatorLineage[Any, Any] | None:
+    """The tables that the connection's streams are read from and written to, and what came of the job.
+
+    How many records a table got is told where the connection has but one: Airbyte knows the sum alone.
+
+    :param hook: of the Airbyte.
+    :param connection_id: the Airbyte connection (UUID).
+    :param told: the trigger's event, or what a wait came to; None if there was none.
+    :return: None where the OpenLineage provider is not installed.
+    """
+    try:
+        from airflow.providers.common.compat.openlineage.facet import Dataset
+        from airflow.providers.openlineage.extractors import OperatorLineage
+    except ImportError:
+        return None
+    job: Mapping[str, Any] = (told or {}).get("job") or {}
+    try:
+        tables = run_blocking(lambda: find_tables(hook.settings, connection_id))
+        source = hook.settings.url
+    except (AirbyteEventsError, AirflowException) as exc:
+        logger.warning("no tables for OpenLineage: %s", exc)
+        return None
+    reads = () if job.get("job_type") in _READS_NOTHING else tables.read
+    return OperatorLineage(
+        inputs=[Dataset(namespace=table.namespace, name=table.name) for table in reads],
+        outputs=[_output(table, job if len(tables.written) == 1 else {}) for table in tables.written],
+        run_facets=dict(_run_facets(told or {}, source)),
+    )
+
+
+async def find_tables(settings: AirbyteSettings, connection_id: str) -> Tables:
+    """Ask Airbyte what the connection reads and writes, once and not for long.
+
+    :raises AirbyteError: if it does not tell of the connection. Without its source or destination, tables are named
+        after Airbyte.
+    """
+    try:
+        async with open_airbyte(settings, attempts=1) as airbyte:
+            with anyio.fail_after(LINEAGE_SECONDS):
+                return await _tables(airbyte, connection_id)
+    except TimeoutError as exc:
+        raise AirbyteError(f"Airbyte did not tell of connection {connection_id} in {LINEAGE_SECONDS:g} s") from exc
+    except ValueError as exc:
+        raise AirbyteError(f"connection {connection_id}: {exc}") from exc
+
+
+async def _tables(airbyte: AirbyteClient, connection_id: str) -> Tables:
+    connection = await airbyte.get_connection(connection_id)
+    source_id, destination_id = (str(connection.get(key) or "unknown") for key in ("sourceId", "destinationId"))
+    source = await _actor(source_id, "sourceType", airbyte.get_source(source_id))
+    destination = await _actor(destination_id, "destinationType", airbyte.get_destination(destination_id))
+    return Tables(
+        read=tuple(read_names(connection, source, airbyte.url)),
+        written=tuple(written_names(connection, destination, airbyte.url)),
+    )
+
+
+async def _actor(id: str, type_key: str, asked: Awaitable[dict[str, Any]]) -> Actor:
+    """Which connector it is, and of what; some users may see a connection, and not what it connects."""
+    try:
+        fields = await asked
+    except (AirbyteError, ValueError) as exc:
+        logger.info("OpenLineage gets Airbyte's own names instead of the tables': %s", exc)
+        fields = {}
+    configuration = fields.get("configuration")
+    kind = fields.get(type_key)
+    return Actor(
+        id=id,
+        type=kind if isinstance(kind, str) else None,
+        configuration=configuration if isinstance(configuration, Mapping) else {},
+    )
+
+
+def _output(table: Name, job: Mapping[str, Any]) -> Any:
+    from airflow.providers.common.compat.openlineage.facet import OutputDataset, OutputStatisticsOutputDatasetFacet
+
+    facets: dict[str, Any] = {}
+    if job.get("records") is not None or job.get("bytes") is not None:
+        facets["outputStatistics"] = OutputStatisticsOutputDatasetFacet(
+            rowCount=job.get("records"), size=job.get("bytes")
+        )
+    return OutputDataset(namespace=table.namespace, name=table.name, outputFacets=facets)
+
+
+def _run_facets(told: Mapping[str, Any], source: str) -> Iterator[tuple[str, Any]]:
+    from airflow.providers.common.compat.openlineage.facet import ErrorMessageRunFacet, ExternalQueryRunFacet
+
+    if told.get("job_id") is not None:
+        yield "externalQuery", ExternalQueryRunFacet(externalQueryId=str(told["job_id"]), source=source)
+    if told.get("status") not in {None, SUCCESS}:
+        yield "errorMessage", ErrorMessageRunFacet(message=str(told.get("message")), programmingLanguage="Airbyte")

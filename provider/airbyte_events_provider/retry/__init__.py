@@ -1,0 +1,1 @@
+"""The job that an earlier try has started."""

@@ -1,0 +1,60 @@
+"""What the triggerer counts in Airflow's own metrics (``[metrics]`` in Airflow's configuration: StatsD, OpenTelemetry).
+
+================================================= ======= ==============================================================
+name                                              kind    meaning
+================================================= ======= ==============================================================
+``airbyte_events.ends.<origin>``                  counter ends that reached their trigger, learnt by ``webhook``,
+                                                          ``poll`` or ``submit``
+``airbyte_events.ends.<origin>.lag``              timer   from the job's end to its trigger
+``airbyte_events.ends.<origin>.delivery``         timer   from the first knowledge of it, here or in the listener, to
+                                                          its trigger
+``airbyte_events.requests``                       counter answers of Airbyte's API to this process
+================================================= ======= ==============================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from datetime import datetime, timedelta
+from typing import Any
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.tracing import record
+from airbyte_events.events import JobEvent
+
+
+def _stats() -> Any:
+    # The first is what the triggerer sets up; from Airflow 3.2 on the second is that of tasks.
+    for name in ("airflow.observability.stats", "airflow.stats"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name).Stats
+    return None
+
+
+Stats = _stats()
+
+
+def count(name: str) -> None:
+    """It has happened once more."""
+    if Stats is not None:
+        Stats.incr(f"airbyte_events.{name}")
+
+
+def count_end(event: JobEvent) -> None:
+    """A job's end has reached its trigger."""
+    name = f"ends.{event.origin.value}"
+    count(name)
+    _time(f"{name}.lag", event.finished_at)
+    _time(f"{name}.delivery", event.observed_at)
+    record("trigger", event.ref, event.observed_at, status=event.status.value, origin=event.origin.value)
+
+
+async def count_answer(response: Any) -> None:
+    """A hook of httpx clients: Airbyte has answered."""
+    count("requests")
+
+
+def _time(name: str, since: datetime | None) -> None:
+    if Stats is not None and since is not None:
+        Stats.timing(f"airbyte_events.{name}", max(timedelta(0), utcnow() - since))

@@ -1,0 +1,1 @@
+"""Waiting for jobs, together with all tasks of a process."""

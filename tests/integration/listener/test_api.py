@@ -1,0 +1,359 @@
+"""Watches, jobs and the inbox over a socket, with a simulated Airbyte behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from airbyte_events.simulator.state import Job
+from airbyte_events.web.server import serving
+
+pytestmark = pytest.mark.anyio
+
+API_TOKEN = "api-token-0123456789abcdef012345"
+WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+def ref(job_id: Any, instance: Any = "default") -> dict[str, Any]:
+    return {"instance": instance, "job_id": job_id}
+
+
+@dataclass
+class Rig:
+    """A served listener for two instances, ``default`` and ``other``, of the same simulator, whose polling is idle."""
+
+    sim: Simulator
+    http: httpx.AsyncClient
+    webhooks: str
+
+    def start(self, job_type: str = "sync") -> Job:
+        return self.sim.world.start_job(self.sim.world.add_connection(Script.hanging()), job_type)
+
+    async def get(self, path: str, **params: Any) -> Any:
+        answer = await self.http.get(f"/v1{path}", params=params)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def watch(self, *refs: Any) -> Any:
+        answer = await self.http.post("/v1/watches", json={"jobs": list(refs)})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def told(self, after: str, **params: Any) -> list[tuple[int, str]]:
+        """What the feed tells next."""
+        page = await self.get("/events", after=after, wait=10, **params)
+        return [(each["data"]["job_id"], each["data"]["status"]) for each in page["events"]]
+
+    async def end(self, job: Job, status: str) -> None:
+        """End a job and wait until its webhooks are answered."""
+        self.sim.world.end_job(job, status)
+        with anyio.fail_after(5):
+            for delivery in job.deliveries:
+                await delivery.over.wait()
+
+    async def settled(self) -> list[dict[str, Any]]:
+        """The inbox, once nothing is pending."""
+        with anyio.fail_after(10):
+            while True:
+                found: list[dict[str, Any]] = (await self.get("/notifications"))["notifications"]
+                if all(each["outcome"] != "pending" for each in found):
+                    return found
+
+
+@asynccontextmanager
+async def listening(store: StoreLocation, **simulator: Any) -> AsyncIterator[Rig]:
+    async with serve_simulator(Simulator(**simulator)) as sim:
+        settings = Settings.exactly(
+            instances={name: InstanceSettings(airbyte_url=sim.url) for name in ("default", "other")},
+            store=store,
+            api_tokens=(SecretStr(API_TOKEN),),
+            webhook_tokens=(SecretStr(WEBHOOK_TOKEN),),
+            poll_interval=3600.0,
+            poll_interval_proven=3600.0,
+            poll_interval_idle=3600.0,
+        )
+        async with assemble(settings) as listener, serving(listener.app, timeout_graceful_shutdown=2) as url:
+            headers = {"Authorization": f"Bearer {API_TOKEN}"}
+            webhooks = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
+            sim.workspace.set_webhook(webhooks)
+            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
+                with anyio.fail_after(5):
+                    # The pollers' first looks find nothing and are not in the way.
+                    while sim.traffic.counts["GET /jobs"] < 2 or sim.traffic.working:
+                        await anyio.lowlevel.checkpoint()
+                yield Rig(sim, http, webhooks)
+            listener.bus.close()
+
+
+@pytest.fixture
+async def rig(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Rig]:
+    async with listening(StoreLocation(kind="memory")) as rig:
+        yield rig
+    assert not [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+
+
+class TestWatches:
+    async def test_tell_the_state_and_then_the_feed_does(self, rig: Rig) -> None:
+        job = rig.start()
+        answer = await rig.watch(ref(job.id))
+        (state,) = answer["jobs"]
+        assert (state["job_id"], state["status"], state["origin"]) == (job.id, "running", "submit")
+        assert state["connection_id"] == job.connection.id
+        assert answer["unknown"] == []
+        await rig.end(job, "succeeded")
+        assert await rig.told(answer["cursor"], terminal="true") == [(job.id, "succeeded")]
+        (state,) = (await rig.watch(ref(job.id)))["jobs"]
+        assert (state["status"], state["previous_status"], state["origin"]) == ("succeeded", "running", "webhook")
+
+    async def test_are_idempotent_and_ask_airbyte_once(self, rig: Rig) -> None:
+        job = rig.start()
+        first = await rig.watch(ref(job.id), ref(job.id))
+        asked = rig.sim.traffic.counts["GET /jobs/{id}"]
+        assert asked == 1
+        for _ in range(3):
+            again = await rig.watch(ref(job.id))
+            assert again["jobs"] == first["jobs"]
+        assert rig.sim.traffic.counts["GET /jobs/{id}"] == asked
+
+    async def test_name_those_that_airbyte_does_not_know(self, rig: Rig) -> None:
+        job = rig.start()
+        answer = await rig.watch(ref(job.id), ref(999), ref(10**18 - 1), ref(job.id, "other"))
+        assert sorted((each["instance"], each["job_id"]) for each in answer["jobs"]) == [
+            ("default", job.id),
+            ("other", job.id),
+        ]
+        assert sorted(each["job_id"] for each in answer["unknown"]) == [999, 10**18 - 1]
+
+    async def test_of_a_thousand_are_one_look(self, rig: Rig) -> None:
+        jobs = [rig.start() for _ in range(1_000)]
+        before = rig.sim.traffic.total
+        answer = await rig.watch(*(ref(job.id) for job in jobs))
+        assert {each["job_id"] for each in answer["jobs"]} == {job.id for job in jobs}
+        assert rig.sim.traffic.total - before <= 20
+        assert (await rig.watch())["jobs"] == []
+
+    async def test_stand_though_airbyte_is_down(self, rig: Rig) -> None:
+        job, other = rig.start(), rig.start()
+        await rig.watch(ref(other.id))
+        fault = rig.sim.add_fault(Fault(kind="status", status=401))
+        answer = await rig.watch(ref(job.id), ref(other.id))
+        assert [each["job_id"] for each in answer["jobs"]] == [other.id]
+        assert answer["unknown"] == []
+        rig.sim.faults.clear(fault.id)
+        assert len((await rig.watch(ref(job.id)))["jobs"]) == 1
+
+    async def test_refuse_with_a_sentence(self, rig: Rig) -> None:
+        bodies: list[Any] = [
+            [],
+            {},
+            None,
+            "jobs",
+            {"jobs": None},
+            {"jobs": {}},
+            {"jobs": [5]},
+            {"jobs": [{}]},
+            {"jobs": [{"job_id": 5}]},
+            {"jobs": [ref(5, "nobody")]},
+            {"jobs": [ref(5, None)]},
+            {"jobs": [ref(5, ["default"])]},
+            *({"jobs": [ref(wrong)]} for wrong in (0, -1, "5", 5.0, True, None, 2**63, [5])),
+            {"jobs": [ref(5)] * 1_001},
+        ]
+        contents = [json.dumps(body).encode() for body in bodies]
+        contents += [b"", b"{", b"\xff", b"[" * 100_000, b'{"jobs": [' + b" " * 300_000 + b"]}"]
+        for content in contents:
+            answer = await rig.http.post("/v1/watches", content=content)
+            assert answer.status_code == 400, content[:60]
+            assert len(answer.json()["error"]) > 10
+        assert rig.sim.traffic.counts["GET /jobs/{id}"] == 0
+
+    async def test_whoever_leaves_within_the_body_harms_nobody(self, rig: Rig) -> None:
+        assert rig.http.base_url.port
+        async with await anyio.connect_tcp("127.0.0.1", rig.http.base_url.port) as stream:
+            head = f"POST /v1/watches HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_TOKEN}\r\n"
+            await stream.send(head.encode() + b"Content-Length: 99\r\n\r\n{")
+            await anyio.wait_all_tasks_blocked()
+        assert (await rig.watch())["jobs"] == []
+
+
+class TestJobs:
+    async def test_are_paged_newest_first_and_filtered(self, rig: Rig) -> None:
+        jobs = [rig.start() for _ in range(7)]
+        await rig.watch(*(ref(job.id) for job in jobs))
+        await rig.watch(ref(jobs[0].id, "other"))
+        await rig.end(jobs[2], "failed")
+        assert (await rig.settled())[0]["outcome"] == "confirmed"
+        seen, params = [], {"limit": 3}
+        while True:
+            page = await rig.get("/jobs", **params)
+            assert len(page["jobs"]) <= 3
+            seen += [(each["instance"], each["job_id"]) for each in page["jobs"]]
+            if page["next"] is None:
+                break
+            params["before"] = page["next"]
+        assert seen[:2] == [("default", jobs[2].id), ("other", jobs[0].id)]
+        assert len(seen) == len(set(seen)) == 8
+        for filters, number in (
+            ({"instance": "other"}, 1),
+            ({"job_id": f"{jobs[0].id},{jobs[1].id}"}, 3),
+            ({"connection_id": jobs[2].connection.id}, 1),
+            ({"status": "failed"}, 1),
+            ({"terminal": "false"}, 7),
+            ({"terminal": "true", "instance": "other"}, 0),
+        ):
+            assert len((await rig.get("/jobs", **filters))["jobs"]) == number, filters
+
+    async def test_one_has_its_history_and_its_notification(self, rig: Rig) -> None:
+        job = rig.start()
+        await rig.watch(ref(job.id))
+        await rig.end(job, "failed")
+        (notification,) = await rig.settled()
+        detail = await rig.get(f"/jobs/default/{job.id}")
+        assert detail["job"]["status"] == "failed"
+        assert detail["job"]["error"] == {"message": "Something failed", "type": "system_error", "origin": "source"}
+        assert [each["data"]["status"] for each in detail["history"]] == ["running", "failed"]
+        assert [each["source"] for each in detail["history"]] == [f"{rig.sim.url}/api/public/v1"] * 2
+        assert detail["notification"] == notification
+        silent = rig.start("reset")
+        await rig.watch(ref(silent.id))
+        assert (await rig.get(f"/jobs/default/{silent.id}"))["notification"] is None
+
+    async def test_404_for_one_that_is_not_known(self, rig: Rig) -> None:
+        for path in ("default/5", "nobody/5", f"default/{2**63}", "default/" + "9" * 5_000, "default/x", "default/0"):
+            assert (await rig.http.get(f"/v1/jobs/{path}")).status_code == 404, path
+        for path in ("default/-1", "default/%D9%A3", "default/1/", "default"):
+            assert (await rig.http.get(f"/v1/jobs/{path}")).json() == {"error": "not found"}
+
+    async def test_400_with_a_sentence(self, rig: Rig) -> None:
+        for path in ("/jobs", "/notifications"):
+            for name, value in (
+                ("limit", "0"),
+                ("limit", "1001"),
+                ("before", "-1"),
+                ("before", "x"),
+                ("before", "nan"),
+            ):
+                answer = await rig.http.get(f"/v1{path}", params={name: value})
+                assert answer.status_code == 400
+                assert answer.json()["error"].startswith(f"{name}: ")
+        assert (await rig.http.get("/v1/jobs", params={"status": "over"})).status_code == 400
+
+
+class TestNotifications:
+    async def test_are_listed_with_what_became_of_them(self, rig: Rig) -> None:
+        ended, running = rig.start(), rig.start()
+        await rig.end(ended, "succeeded")
+        await rig.settled()
+        bodies = [{"data": {"jobId": job_id, "success": True}} for job_id in (running.id, 999)]
+        for body in [*bodies, {"text": "Hello World! test"}, {"who": "knows"}]:
+            assert (await rig.http.post(rig.webhooks, json=body)).is_success
+        assert (await rig.http.post(rig.webhooks, content=b"no json")).status_code == 400
+        found = await rig.settled()
+        assert [(each["kind"], each["job_id"], each["outcome"]) for each in found] == [
+            ("rejected", None, "rejected"),
+            ("unknown", None, "ignored"),
+            ("test", None, "ignored"),
+            ("success", 999, "unknown_job"),
+            ("success", running.id, "unconfirmed"),
+            ("success", ended.id, "confirmed"),
+        ]
+        assert set(found[0]) == {"id", "instance", "received_at", "kind", "job_id", "outcome", "settled_at"}
+        page = await rig.get("/notifications", limit=4)
+        rest = await rig.get("/notifications", limit=4, before=page["next"])
+        assert page["notifications"] + rest["notifications"] == found
+        assert rest["next"] is None
+
+    async def test_i6_pages_of_large_ones_are_shorter(self, rig: Rig) -> None:
+        for number in range(40):
+            assert (await rig.http.post(rig.webhooks, json={"text": f"{number}" + "x" * 60_000})).status_code == 200
+        seen: list[int] = []
+        pages = 0
+        following: dict[str, Any] = {}
+        while following.get("before", "") is not None:
+            page = await rig.get("/notifications", limit=1000, **following)
+            assert len(page["notifications"]) < 40
+            seen += [each["id"] for each in page["notifications"]]
+            following = {"before": page["next"]}
+            pages += 1
+        assert seen == sorted(seen, reverse=True)
+        assert (len(seen), pages) == (40, 2)
+
+    async def test_replaying_confirms_again(self, rig: Rig) -> None:
+        job = rig.start()
+        body = {"data": {"jobId": job.id, "success": True}}
+        id_ = (await rig.http.post(rig.webhooks, json=body)).json()["event"]
+        assert [each["outcome"] for each in await rig.settled()] == ["unconfirmed"]
+        rig.sim.workspace.set_webhook(None)
+        cursor = (await rig.get("/events"))["cursor"]
+        await rig.end(job, "succeeded")
+        for _ in range(2):
+            answer = await rig.http.post(f"/v1/notifications/{id_}/replay")
+            assert (answer.status_code, answer.json()) == (202, {"event": id_})
+            assert [each["outcome"] for each in await rig.settled()] == ["confirmed"]
+        assert await rig.told(cursor) == [(job.id, "succeeded")]
+
+    async def test_what_can_not_be_replayed(self, rig: Rig) -> None:
+        ignored = (await rig.http.post(rig.webhooks, json={"who": "knows"})).json()["event"]
+        await rig.http.post(rig.webhooks, content=b"")
+        for id_ in (ignored, ignored + 1):
+            assert (await rig.http.post(f"/v1/notifications/{id_}/replay")).status_code == 409
+        for missing in ("99", "0", "-1", "x", str(2**63 - 1), str(2**63), "9" * 5_000):
+            assert (await rig.http.post(f"/v1/notifications/{missing}/replay")).status_code == 404
+        assert (await rig.http.get(f"/v1/notifications/{ignored}/replay")).status_code == 404
+
+
+async def test_503_while_the_store_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "events.db"
+    async with listening(StoreLocation(kind="sqlite", path=path)) as rig:
+        job = rig.start()
+        with sqlite3.connect(path) as other:
+            for table in ("jobs", "notifications"):
+                other.execute(f"ALTER TABLE {table} RENAME TO {table}_gone")
+        other.close()
+        for answer in (
+            await rig.http.post("/v1/watches", json={"jobs": [ref(job.id), ref(job.id, "other")]}),
+            await rig.http.get("/v1/jobs"),
+            await rig.http.get(f"/v1/jobs/default/{job.id}"),
+            await rig.http.get("/v1/notifications"),
+            await rig.http.post("/v1/notifications/1/replay"),
+        ):
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+            assert answer.json() == {"error": "the event store is unavailable"}
+        with sqlite3.connect(path) as other:
+            for table in ("jobs", "notifications"):
+                other.execute(f"ALTER TABLE {table}_gone RENAME TO {table}")
+        other.close()
+        assert len((await rig.watch(ref(job.id)))["jobs"]) == 1
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_health(rig: Rig) -> None:
+    async with httpx.AsyncClient(base_url=rig.http.base_url, trust_env=False) as http:
+        assert (await http.get("/healthz")).json()["status"] == "ok"
+        assert (await http.get("/readyz")).json() == {"status": "ready", "faults": {}}
+        for method in ("POST", "DELETE", "PUT"):
+            assert (await http.request(method, "/healthz")).json() == {"error": "not found"}
+        for path in ("/healthz/", "/v1", "/V1/events", "//healthz", "/webhooks"):
+            answer = await http.get(f"{http.base_url}{path}")
+            assert (answer.status_code, answer.json()) == (404, {"error": "not found"}), path

@@ -1,0 +1,373 @@
+"""``GET /metrics`` of a real listener, as Prometheus reads it, and the log lines of a listener process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from anyio.streams.text import TextReceiveStream
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+
+from airbyte_events.errors import StoreError
+from airbyte_events.listener.assembly import assemble
+from airbyte_events.listener.http.metrics import STORE_SECONDS
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import Receipt, StoreStats
+from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
+from airbyte_events.web.server import serving
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "canary-that-is-a-client-secret"
+API_TOKEN = "canary-that-is-an-api-token-01"
+WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+@dataclass
+class Rig:
+    """A listener and the simulated Airbyte that it looks after."""
+
+    simulator: Simulator
+    http: httpx.AsyncClient
+    job_id: int
+
+    async def samples(self) -> Samples:
+        """All that is told now, by name and labels."""
+        answer = await self.http.get("/metrics")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        for secret in (SECRET, API_TOKEN, WEBHOOK_TOKEN):
+            assert secret not in answer.text
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(answer.text)
+            for sample in family.samples
+        }
+
+    async def until(self, value: float, name: str, **labels: str) -> Samples:
+        """What is told once that sample has the value."""
+        with anyio.fail_after(10):
+            while (samples := await self.samples()).get(_key(name, **labels)) != value:
+                pass
+        return samples
+
+    async def announce(self, body: bytes, token: str = WEBHOOK_TOKEN) -> int:
+        return (await self.http.post(f"/webhooks/default/{token}", content=body)).status_code
+
+
+def _key(name: str, **labels: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return f"airbyte_events_{name}", tuple(sorted(labels.items()))
+
+
+class LostStore(MemoryStore):
+    """One that fails while it is told to."""
+
+    lost = False
+
+    async def stats(self) -> StoreStats:
+        self._fail()
+        return await super().stats()
+
+    async def check(self) -> None:
+        self._fail()
+
+    async def receive(self, **given: Any) -> Receipt:
+        self._fail()
+        return await super().receive(**given)
+
+    def _fail(self) -> None:
+        if self.lost:
+            raise StoreError("the store is lost")
+
+
+class BusyStore(MemoryStore):
+    """One that counts how often it is asked how large it is, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answering = anyio.Event()
+
+    async def stats(self) -> StoreStats:
+        self.asked += 1
+        await self.answering.wait()
+        return await super().stats()
+
+
+@asynccontextmanager
+async def listening(
+    store: EventStore | None = None, *, poll_interval: float = 3600, metrics_tokens: tuple[str, ...] = ()
+) -> AsyncIterator[Rig]:
+    simulator = Simulator(client_id="client", client_secret=SECRET)
+    connection = simulator.world.add_connection(Script.hanging())
+    async with serve_simulator(simulator) as served:
+        settings = Settings.exactly(
+            instances={
+                "default": InstanceSettings(airbyte_url=served.url, client_id="client", client_secret=SecretStr(SECRET))
+            },
+            store=StoreLocation(kind="memory"),
+            api_tokens=[API_TOKEN],
+            webhook_tokens=[WEBHOOK_TOKEN],
+            metrics_tokens=metrics_tokens,
+            poll_interval=poll_interval,
+            poll_interval_idle=poll_interval,
+        )
+        async with (
+            assemble(settings, store=store) as listener,
+            serving(listener.app) as url,
+            httpx.AsyncClient(base_url=url, trust_env=False) as http,
+        ):
+            yield Rig(served, http, served.world.start_job(connection).id)
+            listener.drain()
+
+
+def told(job_id: int) -> bytes:
+    return json.dumps({"data": {"jobId": job_id, "success": True}}).encode()
+
+
+async def test_what_is_told_from_the_start() -> None:
+    async with listening() as rig:
+        samples = await rig.until(1, "lease_held", lease="sources/default")
+        for name in ("store_head_sequence", "notifications_pending", "deliveries_due", "feed_resets_total"):
+            assert samples[_key(name)] == 0
+        for name in ("notifications_oldest_pending_seconds", "deliveries_overdue_seconds", "backoff_seconds"):
+            assert samples[_key(name, airbyte="default")] == 0
+        assert any(name == "airbyte_events_info" for name, _ in samples)
+        assert not [name for name, _ in samples if name.endswith("_created")]
+
+
+async def test_what_alerts_ask_the_increase_of_is_there_before_it_happens() -> None:
+    async with listening() as rig:
+        samples = await rig.samples()
+        for status in ("200", "202", "400", "413", "503"):
+            assert samples[_key("webhook_requests_total", airbyte="default", status=status)] == 0
+        for status in ("404", "429"):
+            assert samples[_key("webhook_requests_total", airbyte="", status=status)] == 0
+        for name in ("missed_webhooks_total", "contradictions_total"):
+            assert samples[_key(name, airbyte="default")] == 0
+        for outcome in ("confirmed", "unconfirmed", "unknown_job"):
+            assert samples[_key("confirmations_total", airbyte="default", outcome=outcome)] == 0
+        assert samples[_key("detection_lag_seconds_count", airbyte="default", origin="poll")] == 0
+
+
+async def test_metrics_are_told_while_the_store_is_lost() -> None:
+    store = LostStore()
+    async with listening(store) as rig:
+        assert _key("store_size_bytes") in await rig.until(1, "ready")
+        store.lost = True
+        assert await rig.announce(told(rig.job_id)) == 503
+        samples = await rig.until(0, "ready")
+        assert samples[_key("webhook_requests_total", airbyte="default", status="503")] == 1
+        assert _key("store_size_bytes") not in samples
+        store.lost = False
+        assert _key("store_size_bytes") in await rig.until(1, "ready")
+
+
+async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_taken() -> None:
+    store = BusyStore()
+    async with listening(store) as rig, anyio.create_task_group() as tasks:
+        answers: list[int] = []
+
+        async def ask() -> None:
+            async with httpx.AsyncClient(base_url=rig.http.base_url, trust_env=False) as http:
+                answers.append((await http.get("/metrics")).status_code)
+
+        for _ in range(40):
+            tasks.start_soon(ask)
+        with anyio.fail_after(10):
+            while not store.asked:  # noqa: ASYNC110 -- nobody tells
+                await anyio.sleep(0.01)
+            assert await rig.announce(told(rig.job_id)) == 202
+            assert (await rig.http.get("/healthz")).status_code == 200
+            assert (await rig.http.get("/readyz")).status_code == 200
+            store.answering.set()
+            while len(answers) < 40:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        assert answers == [200] * 40
+        # On a machine that takes 2 s for 40 answers there is a second page.
+        assert store.asked <= 2
+        # What is older than that is made anew.
+        await rig.until(1, "webhook_requests_total", airbyte="default", status="202")
+
+
+async def test_a_page_that_the_store_holds_up_holds_up_no_other_for_long() -> None:
+    store = BusyStore()
+    async with listening(store) as rig:
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(10):
+                tasks.start_soon(rig.samples)
+        assert store.asked == 1
+        assert anyio.current_time() - began < 2 * STORE_SECONDS
+        store.answering.set()
+        await rig.until(0, "store_notifications")
+
+
+async def test_where_there_are_tokens_metrics_want_one() -> None:
+    token = "canary-that-is-a-metrics-token"
+
+    def bearer(shown: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {shown}"}
+
+    async with listening(metrics_tokens=(token,)) as rig:
+        assert (await rig.http.get("/metrics", headers=bearer(token))).status_code == 200
+        # Each opens its own door.
+        assert (await rig.http.get("/v1/jobs", headers=bearer(token))).status_code == 401
+        assert (await rig.announce(b"{}", token)) == 404
+        refused = [await rig.http.get("/metrics", headers=bearer(other)) for other in (API_TOKEN, WEBHOOK_TOKEN, "x")]
+        assert [each.status_code for each in refused] == [401] * 3
+        assert "airbyte_events_" not in refused[0].text
+        for _ in range(REFUSALS_AT_ONCE):
+            await rig.http.get("/metrics")
+        assert (await rig.http.get("/metrics")).status_code == 429
+        assert (await rig.http.get("/metrics", headers=bearer(token))).status_code == 200
+
+
+async def test_a_webhook_that_does_not_come_is_missed() -> None:
+    async with listening(poll_interval=0.5) as rig:
+        # Seen while it runs: what a look finds to have ended is news then.
+        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "failed")
+        samples = await rig.until(1, "missed_webhooks_total", airbyte="default")
+        assert samples[_key("announced_syncs_total", airbyte="default")] == 0
+        await rig.until(1, "detection_lag_seconds_count", airbyte="default", origin="poll")
+
+
+async def test_a_webhook_that_waited_for_airbyte_is_not_missed() -> None:
+    async with listening(poll_interval=0.5) as rig:
+        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+        # Neither a look nor a confirmation is answered; whichever is so first takes in what the webhook told.
+        rig.simulator.add_fault(Fault(kind="status", status=503, count=3))
+        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
+        assert await rig.announce(told(rig.job_id)) == 202
+        samples = await rig.until(1, "announced_syncs_total", airbyte="default")
+        assert samples[_key("missed_webhooks_total", airbyte="default")] == 0
+
+
+async def test_a_token_that_is_refused_is_asked_for_anew() -> None:
+    async with listening() as rig:
+        token = {"airbyte": "default", "route": "POST /applications/token", "status": "200"}
+        await rig.until(1, "airbyte_requests_total", **token)
+        rig.simulator.tokens.expire()
+        assert await rig.announce(told(rig.job_id)) == 202
+        samples = await rig.until(2, "airbyte_requests_total", **token)
+        assert samples[_key("airbyte_requests_total", airbyte="default", route="GET /jobs/{id}", status="401")] == 1
+
+
+async def test_a_webhook_is_counted_from_its_answer_to_the_event() -> None:
+    async with listening() as rig:
+        assert await rig.announce(told(rig.job_id)) == 202
+        samples = await rig.until(1, "confirmations_total", airbyte="default", outcome="unconfirmed")
+        assert samples[_key("notifications_pending")] == 0
+        assert samples[_key("webhook_requests_total", airbyte="default", status="202")] == 1
+        assert samples[_key("webhook_answer_seconds_count")] == 1
+        assert samples[_key("notification_commit_seconds_count")] == 1
+        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
+        assert await rig.announce(told(rig.job_id) + b" ") == 202
+        samples = await rig.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
+        assert samples[_key("detection_lag_seconds_count", airbyte="default", origin="webhook")] == 1
+        read = _key("airbyte_requests_total", airbyte="default", route="GET /jobs/{id}", status="200")
+        assert samples[read] >= 2
+        assert samples[_key("missed_webhooks_total", airbyte="default")] == 0
+
+
+async def test_strangers_name_no_instance() -> None:
+    async with listening() as rig:
+        assert await rig.announce(b"{}", token="another-token-0123456789abcdef") == 404
+        samples = await rig.samples()
+        assert samples[_key("webhook_requests_total", airbyte="", status="404")] == 1
+
+
+async def test_what_waits_has_an_age() -> None:
+    async with listening() as rig:
+        await rig.until(1, "lease_held", lease="sources/default")
+        rig.simulator.add_fault(Fault(kind="status", status=503))
+        assert await rig.announce(told(rig.job_id)) == 202
+        with anyio.fail_after(10):
+            while (samples := await rig.samples())[
+                _key("notifications_oldest_pending_seconds", airbyte="default")
+            ] == 0:
+                pass
+        assert samples[_key("notifications_pending")] == 1
+
+
+@pytest.mark.parametrize("lines", ["json", "console"])
+async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines: str) -> None:
+    simulator = Simulator(client_id="client", client_secret=SECRET)
+    job = simulator.world.start_job(simulator.world.add_connection(Script.hanging()))
+    given = {
+        "CLIENT_ID": "client",
+        "CLIENT_SECRET": SECRET,
+        "STORE": f"sqlite:///{tmp_path}/events.db",
+        "API_TOKENS": API_TOKEN,
+        "WEBHOOK_TOKENS": WEBHOOK_TOKEN,
+        "LOG_FORMAT": lines,
+    }
+    serve = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve", "--port", "0"]
+    async with serve_simulator(simulator) as served, httpx.AsyncClient(trust_env=False) as http:
+        given["AIRBYTE_URL"] = served.url
+        environ = os.environ | {f"AIRBYTE_EVENTS_{name}": value for name, value in given.items()}
+        with (tmp_path / "log").open("w") as stderr:
+            process = await anyio.open_process(serve, env=environ, stdout=PIPE, stderr=stderr)
+        try:
+            assert process.stdout is not None
+            said = ""
+            with anyio.fail_after(20):
+                async for text in TextReceiveStream(process.stdout):
+                    said += text
+                    if found := re.search(r"listens on (http://\S+)\n[^$]*/webhooks/", said):
+                        break
+                url = found[1]  # type: ignore[index]
+                # The next look is minutes away: the end is learnt by webhook.
+                while 'origin="poll",status="running"} 1' not in (await http.get(f"{url}/metrics")).text:
+                    pass
+                simulator.add_fault(Fault(kind="status", status=503, count=1, route="GET /jobs/{id}"))
+                simulator.world.end_job(job, "succeeded")
+                webhook = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
+                assert (await http.post(webhook, content=told(job.id))).status_code == 202
+                # It is counted, then logged, in one breath.
+                while 'origin="webhook",status="succeeded"} 1' not in (await http.get(f"{url}/metrics")).text:
+                    pass
+                process.send_signal(signal.SIGTERM)
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+    logged = (tmp_path / "log").read_text().splitlines()
+    event = next(line for line in logged if " is succeeded (webhook)" in line)
+    again = next(line for line in logged if ": 503 " in line)
+    assert " instance=default" in again or json.loads(again)["instance"] == "default"
+    if lines == "console":
+        assert re.search(rf" instance=default job_id={job.id} connection_id=\S+ cursor=[0-9a-f]+-2$", event)
+        return
+    everything = [json.loads(line) for line in logged]
+    assert all({"time", "level", "logger", "message"} <= each.keys() for each in everything)
+    told_of = json.loads(event)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told_of["time"])
+    assert (told_of["level"], told_of["instance"], told_of["job_id"]) == ("info", "default", job.id)
+    assert re.fullmatch("[0-9a-f]+-2", told_of["cursor"])

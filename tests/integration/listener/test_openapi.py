@@ -1,0 +1,285 @@
+"""The OpenAPI document is what the listener has and answers."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import jsonschema
+import pytest
+from pydantic import SecretStr
+from starlette.routing import BaseRoute, Mount, Route
+
+from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.feed import sse
+from airbyte_events.listener.assembly import Listener, assemble
+from airbyte_events.listener.http.openapi import DOCUMENT
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.web.server import serving
+
+pytestmark = pytest.mark.anyio
+
+API_TOKEN = "api-token-0123456789abcdef012345"
+WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+def closed(schema: Any) -> Any:
+    """The schema, and nothing that it does not name."""
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: closed(each) for name, each in schema.items()}
+    if "required" in schema and "properties" in schema:
+        schema.setdefault("additionalProperties", False)
+    return schema
+
+
+STRICT = closed(copy.deepcopy(DOCUMENT))
+
+
+def conforms(value: Any, schema: Any) -> None:
+    """:param schema: or the name of one."""
+    if isinstance(schema, str):
+        schema = {"$ref": f"#/components/schemas/{schema}"}
+    formats = jsonschema.Draft202012Validator.FORMAT_CHECKER
+    jsonschema.Draft202012Validator({**STRICT, **schema}, format_checker=formats).validate(value)
+
+
+def answers(method: str, path: str) -> dict[str, Any]:
+    """The operation's responses by status."""
+    found = STRICT["paths"][path][method.lower()]["responses"]
+    named = STRICT["components"]["responses"]
+    return {
+        status: named[each["$ref"].rpartition("/")[2]] if "$ref" in each else each for status, each in found.items()
+    }
+
+
+def check(method: str, path: str, answer: httpx.Response) -> Any:
+    """The answer is one that the document tells of."""
+    response = answers(method, path)[str(answer.status_code)]
+    media_type, _, _ = answer.headers["content-type"].partition(";")
+    told = answer.json() if media_type == "application/json" else answer.text
+    conforms(told, response["content"][media_type]["schema"])
+    for name, header in response.get("headers", {}).items():
+        conforms(answer.headers[name], header["schema"])
+    return told
+
+
+def operations(routes: Iterable[BaseRoute], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from operations(route.routes, prefix + route.path)
+        elif isinstance(route, Route) and route.include_in_schema:
+            yield from ((method, prefix + route.path) for method in (route.methods or set()) - {"HEAD"})
+
+
+class Rig:
+    """A served listener, with a simulated Airbyte behind."""
+
+    def __init__(self, sim: Simulator, listener: Listener, http: httpx.AsyncClient) -> None:
+        self.sim = sim
+        self.listener = listener
+        self.http = http
+
+    async def ask(self, method: str, path: str, *, at: dict[str, Any] | None = None, **options: Any) -> Any:
+        """Ask, and check the answer against what the document says.
+
+        :param path: as the document has it.
+        :param at: what is put in its place holders.
+        """
+        return check(method, path, await self.http.request(method, path.format(**(at or {})), **options))
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with serve_simulator(Simulator()) as sim:
+        settings = Settings.exactly(
+            instances={
+                "default": InstanceSettings(airbyte_url=sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
+            },
+            store=StoreLocation(kind="memory"),
+            api_tokens=(SecretStr(API_TOKEN),),
+            webhook_tokens=(SecretStr(WEBHOOK_TOKEN),),
+            poll_interval=3600.0,
+            poll_interval_proven=3600.0,
+            poll_interval_idle=3600.0,
+        )
+        async with assemble(settings) as listener, serving(listener.app, timeout_graceful_shutdown=2) as url:
+            sim.workspace.set_webhook(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
+            headers = {"Authorization": f"Bearer {API_TOKEN}"}
+            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
+                yield Rig(sim, listener, http)
+            listener.bus.close()
+
+
+def test_the_document_is_one_of_openapi_3_1() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        jsonschema.Draft202012Validator.check_schema(schema)
+    ids = [operation["operationId"] for path in DOCUMENT["paths"].values() for operation in path.values()]
+    assert len(ids) == len(set(ids))
+
+    def references(value: Any) -> Iterable[str]:
+        if isinstance(value, dict):
+            yield from [value["$ref"]] if "$ref" in value else []
+        for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            yield from references(each)
+
+    for reference in references(DOCUMENT):
+        _, _, kind, name = reference.split("/")
+        assert name in DOCUMENT["components"][kind], reference
+
+
+def test_an_event_that_tells_all_and_one_that_tells_nothing_conform() -> None:
+    ref, at, cursor = JobRef("default", 7), datetime(2024, 1, 1, tzinfo=timezone.utc), Cursor("ab", 1)
+    bare = JobEvent(ref=ref, status=JobStatus.UNKNOWN, observed_at=at, origin=Origin.POLL, cursor=cursor)
+    full = JobEvent(
+        ref=ref,
+        status=JobStatus.FAILED,
+        observed_at=at,
+        origin=Origin.WEBHOOK,
+        connection_id="c",
+        workspace_id="w",
+        job_type="sync",
+        previous_status=JobStatus.RUNNING,
+        started_at=at,
+        finished_at=at,
+        records=0,
+        bytes=2**63 - 1,
+        duration_seconds=0.5,
+        error=JobError(message="m", type="t", origin="o"),
+        names={"workspace": "a", "connection": "b", "source": "c", "destination": "d"},
+        url="https://airbyte.example.com",
+        cursor=cursor,
+    )
+    for event in (bare, full, replace(full, error=JobError(message=None))):
+        conforms(event.data(), "Job")
+        conforms(event.envelope("https://airbyte.example.com"), "Event")
+
+
+async def test_its_paths_and_methods_are_the_applications() -> None:
+    settings = Settings.exactly(
+        instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
+        store=StoreLocation(kind="memory"),
+        webhook_port=1,
+    )
+    async with assemble(settings) as listener:
+        app: Any = listener.app
+        while not hasattr(app, "routes"):
+            app = app._app  # what is around the application
+        # The receiver does without a route table: what it takes is asked for below.
+        routed = {*operations(app.routes), ("POST", "/webhooks/{instance}/{token}")}
+    described = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
+    assert described == routed
+
+
+async def test_it_is_public_and_what_is_served(rig: Rig) -> None:
+    answer = await rig.http.get("/openapi.json", headers={"Authorization": ""})
+    assert answer.json() == json.loads(json.dumps(DOCUMENT))
+
+
+async def test_what_is_public_and_what_is_not(rig: Rig) -> None:
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            filled = path.format(instance="default", token="wrong", job_id=1, id=1)
+            answer = await rig.http.request(method, filled, headers={"Authorization": ""})
+            assert (answer.status_code == 401) is ("security" not in operation), (method, path)
+            check(method, path, answer)
+
+
+async def test_so_is_what_is_told_who_guesses(rig: Rig) -> None:
+    seen = set()
+    with anyio.fail_after(10):
+        while 429 not in seen:
+            for method, path in (("GET", "/v1/jobs"), ("POST", "/webhooks/{instance}/{token}")):
+                filled = path.format(instance="default", token="wrong")
+                answer = await rig.http.request(method, filled, headers={"Authorization": "Bearer wrong"})
+                check(method, path, answer)
+                seen.add(answer.status_code)
+    assert seen == {401, 404, 429}
+
+
+async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
+    job = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "sync")
+    silent = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "reset")
+    refs = [{"instance": "default", "job_id": job_id} for job_id in (job.id, silent.id, 999)]
+    watched = await rig.ask("POST", "/v1/watches", json={"jobs": refs})
+    assert len(watched["jobs"]) == 2
+    assert len(watched["unknown"]) == 1
+
+    rig.sim.world.end_job(job, "failed")
+    page = await rig.ask("GET", "/v1/events", params={"after": watched["cursor"], "wait": 10})
+    assert page["events"]
+    hook = {"instance": "default", "token": WEBHOOK_TOKEN}
+    webhook = "/webhooks/{instance}/{token}"
+    for content in (b'{"data": {"jobId": 999, "success": true}}', b'{"text": "Hello World!"}', b"no", b" " * 70_000):
+        await rig.ask("POST", webhook, at=hook, content=content)
+    with anyio.fail_after(10):
+        while any(
+            each["outcome"] == "pending" for each in (await rig.ask("GET", "/v1/notifications"))["notifications"]
+        ):
+            await anyio.lowlevel.checkpoint()
+    assert (await rig.ask("GET", "/v1/notifications", params={"limit": 1}))["next"]
+    assert (await rig.ask("GET", "/v1/jobs", params={"limit": 1}))["next"]
+    for id_ in (job.id, silent.id, 999):
+        await rig.ask("GET", "/v1/jobs/{instance}/{job_id}", at={"instance": "default", "job_id": id_})
+    for notification in (await rig.ask("GET", "/v1/notifications"))["notifications"]:
+        await rig.ask("POST", "/v1/notifications/{id}/replay", at={"id": notification["id"]})
+    await rig.ask("POST", "/v1/notifications/{id}/replay", at={"id": 999})
+    deliveries = (await rig.ask("GET", "/v1/deliveries"))["deliveries"]
+    assert deliveries
+    for id_ in (deliveries[0]["id"], 999):
+        await rig.ask("POST", "/v1/deliveries/{id}/retry", at={"id": id_})
+    for path in ("/v1/events", "/v1/jobs", "/v1/notifications", "/v1/deliveries"):
+        await rig.ask("GET", path, params={"wrong": "1"})
+    await rig.ask("POST", "/v1/watches", content=b"no")
+    await rig.ask("GET", "/v1/events", params={"after": "ab-1"})
+    await rig.ask("GET", "/healthz")
+    await rig.ask("GET", "/readyz")
+    rig.listener.bus.close()
+    await rig.ask("GET", "/readyz")
+
+
+async def test_so_are_the_frames_of_a_stream(rig: Rig) -> None:
+    schemas = {"hello": "Hello", "job": "Event", "bookmark": "Bookmark", "reset": "ResetFrame", "goaway": "Goaway"}
+    frames: list[sse.Frame] = []
+    decoder = sse.Decoder()
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "ab-1"}
+    job = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "sync")
+    with anyio.fail_after(10):
+        async with rig.http.stream("GET", "/v1/events", headers=headers) as response:
+            documented = answers("GET", "/v1/events")["200"]["content"]
+            assert response.headers["content-type"].partition(";")[0] in documented
+            async for chunk in response.aiter_raw():
+                for frame in decoder.feed(chunk):
+                    frames.append(frame)
+                    conforms(json.loads(frame.data), schemas[frame.event])
+                    if frame.event == "reset":
+                        rig.sim.world.end_job(job, "succeeded")
+                    if frame.event == "job":
+                        rig.listener.bus.close()
+    assert [frame.event for frame in frames] == ["hello", "reset", "job", "goaway"]
+
+
+def test_its_example_of_a_stream_is_one() -> None:
+    content = DOCUMENT["paths"]["/v1/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+    assert [frame.event for frame in sse.Decoder().feed(content["example"].encode())] == [
+        "hello",
+        "job",
+        "bookmark",
+        "goaway",
+    ]

@@ -1,0 +1,155 @@
+"""The dashboard's sessions: what opens them, what they open, and when they end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+
+import httpx
+import pytest
+
+from airbyte_events.bus.bus import EventBus
+from airbyte_events.listener.http.api import API
+from airbyte_events.listener.http.app import create_app
+from airbyte_events.listener.http.feed import Feed
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.web.auth import Tokens, digest_of, new_token
+from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
+from airbyte_events.web.server import serving
+from airbyte_events.web.sessions import LIFETIME_SECONDS, Sessions
+
+pytestmark = pytest.mark.anyio
+OURS = {"X-Requested-With": "airbyte-events"}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """uvicorn's."""
+    return "asyncio"
+
+
+@dataclass
+class Rig:
+    """A listener that is asked by a browser."""
+
+    http: httpx.AsyncClient
+    token: str
+    tokens: Tokens
+
+    async def log_in(self) -> httpx.Response:
+        return await self.http.post("/session", json={"token": self.token}, headers=OURS)
+
+    async def opens(self) -> bool:
+        return (await self.http.get("/v1/jobs")).status_code == 200
+
+
+@asynccontextmanager
+async def listening(cookies: httpx.Cookies | None = None) -> AsyncIterator[Rig]:
+    token = new_token()
+    tokens = Tokens([digest_of(token)])
+    store = MemoryStore()
+    async with store, EventBus(store) as bus:
+        app = create_app(API(Feed(bus, store, {}), {}), None, None, None, tokens, dict)
+        async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False, cookies=cookies) as http:
+            yield Rig(http, token, tokens)
+            bus.close()
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    async with listening() as rig:
+        yield rig
+
+
+async def test_a_token_opens_one_and_it_opens_the_api(rig: Rig) -> None:
+    assert not await rig.opens()
+    answer = await rig.log_in()
+    [cookie] = SimpleCookie(answer.headers["set-cookie"]).values()
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "strict", "/")
+    assert int(cookie["max-age"]) == LIFETIME_SECONDS
+    assert rig.token not in cookie.value
+    assert digest_of(rig.token) not in cookie.value
+    assert await rig.opens()
+    assert (await rig.http.get("/session")).json() == {"signed_in": True}
+    await rig.http.delete("/session", headers=OURS)
+    assert not await rig.opens()
+
+
+async def test_who_came_by_https_has_it_sent_by_nothing_else(rig: Rig) -> None:
+    """A proxy in front ends TLS; the browser tells where its page is from."""
+    for origin, secure in (("https://events.example.com", True), (str(rig.http.base_url), "")):
+        headers = {**OURS, "Origin": origin}
+        answer = await rig.http.post("/session", json={"token": rig.token}, headers=headers)
+        [cookie] = SimpleCookie(answer.headers["set-cookie"]).values()
+        assert cookie["secure"] == secure, origin
+
+
+async def test_a_page_of_another_site_opens_and_changes_nothing(rig: Rig) -> None:
+    foreign = {"Origin": "https://elsewhere.example.com", "Content-Type": "text/plain"}
+    assert (await rig.http.post("/session", json={"token": rig.token}, headers=foreign)).status_code == 403
+    await rig.log_in()
+    assert (await rig.http.delete("/session", headers=foreign)).status_code == 403
+    for path in ("/v1/watches", "/v1/notifications/1/replay", "/v1/deliveries/1/retry"):
+        assert (await rig.http.post(path, json={}, headers=foreign)).status_code == 401, path
+        assert (await rig.http.post(path, json={}, headers=OURS)).status_code in (400, 404), path
+
+
+async def test_it_ends_with_its_token(rig: Rig) -> None:
+    await rig.log_in()
+    rig.tokens.replace([digest_of(rig.token), digest_of(new_token())])
+    assert await rig.opens()
+    rig.tokens.replace([digest_of(new_token())])
+    assert not await rig.opens()
+
+
+async def test_what_was_not_given_out_opens_nothing(rig: Rig) -> None:
+    await rig.log_in()
+    [(name, session)] = rig.http.cookies.items()
+    until, _, signature = session.partition(".")
+    later = f"{int(until) + 1}.{signature}"
+    over = str(int(time.time()) - 1)
+    ended = f"{over}.{rig.tokens.sign(rig.token, f'session until {over}'.encode())}"
+    for wrong in (later, ended, f"{until}.{'0' * 64}", until, "", "é", session + "0", "." + session):
+        rig.http.cookies.clear()
+        answer = await rig.http.get("/v1/jobs", headers={"Cookie": f"{name}={wrong}".encode()})
+        assert answer.status_code == 401, wrong
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"token": "\\ud800"}',
+        b'{"token": "x\\udfff"}',
+        b'{"token": "\xed\xa0\x80"}',
+        b'{"token": 7}',
+        b"[" * 4000,
+        b"\xff",
+    ],
+)
+async def test_whatever_is_no_token_is_refused_and_counted(rig: Rig, body: bytes) -> None:
+    """Half a surrogate pair among them: JSON can hold it, UTF-8 can not."""
+    answers = [await rig.http.post("/session", content=body, headers=OURS) for _ in range(REFUSALS_AT_ONCE + 1)]
+    assert [each.status_code for each in answers] == [401] * REFUSALS_AT_ONCE + [429]
+    assert (await rig.log_in()).status_code == 200
+
+
+async def test_two_listeners_of_a_host_do_not_log_each_other_out(rig: Rig) -> None:
+    """Browsers keep cookies by host, whatever the port."""
+    await rig.log_in()
+    async with listening(rig.http.cookies) as other:
+        await other.log_in()
+        rig.http.cookies.update(other.http.cookies)
+        assert await rig.opens()
+        assert await other.opens()
+
+
+def test_any_listener_with_the_token_takes_it() -> None:
+    token = new_token()
+    here, there = (Sessions(Tokens([digest_of(token)])) for _ in range(2))
+    session = here.begin(token)
+    assert session is not None
+    assert there.valid(session)
+    assert here.begin("another") is None

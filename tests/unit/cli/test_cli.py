@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from airbyte_events import __version__
+from airbyte_events.cli.app import application
+from airbyte_events.listener.settings.reference import reference
+
+CANARY = "canary-sings-in-the-dark-and-is-never-heard"
+
+
+def command(*args: str, before: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own.
+
+    :param before: Python that runs first.
+    :param variables: of the environment, beside what is there without settings.
+    """
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
+    code = f"{before}\nfrom airbyte_events.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
+        env={**environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def started(*args: str) -> subprocess.Popen[str]:
+    """The same, without waiting for its end."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
+    code = "from airbyte_events.cli.main import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_version() -> None:
+    done = command("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"airbyte-events {__version__}\n", "")
+
+
+COMMANDS = [
+    (),
+    *(
+        (name,)
+        for name in ("serve", "tail", "jobs", "trigger", "replay", "webhooks", "doctor", "store", "demo", "simulate")
+    ),
+    ("jobs", "show"),
+    *(("webhooks", name) for name in ("install", "status", "test", "uninstall")),
+]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("args", COMMANDS)
+    def test_is_plain_in_a_pipe(self, args: tuple[str, ...]) -> None:
+        done = command(*args, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: {' '.join(('airbyte-events', *args))} ")
+        assert not re.search("[\x1b\u2500-\u257f]", done.stdout)
+
+    @pytest.mark.parametrize("rich", [True, False])
+    def test_teaches_by_examples(self, rich: bool) -> None:
+        shown = CliRunner().invoke(application(rich=rich), ["--help"], prog_name="airbyte-events").output
+        for words in ("airbyte-events demo", "airbyte-events serve", "Exit codes: 0 done, 1 failed, 2 wrong usage"):
+            assert words in shown
+
+    @pytest.mark.parametrize("rich", [True, False])
+    @pytest.mark.parametrize("args", [args for args in COMMANDS if args and args[0] not in {"simulate", "store"}])
+    def test_of_each_has_examples_and_exit_codes(self, args: tuple[str, ...], rich: bool) -> None:
+        runner = CliRunner()
+        shown = runner.invoke(application(rich=rich), [*args, "--help"], env={"COLUMNS": "200"}).output
+        assert " airbyte-events " in shown.partition("--help")[2] or args == ("serve",)
+        assert "Exit codes: " in shown or args == ("webhooks",)
+
+    @pytest.mark.parametrize("rich", [True, False])
+    def test_of_serve_names_every_setting(self, rich: bool) -> None:
+        shown = CliRunner().invoke(application(rich=rich), ["serve", "--help"], env={"COLUMNS": "200"}).output
+        assert not [line.variable for line in reference() if line.variable not in shown]
+        assert "[instances.NAME]" in shown
+        assert "](" not in shown
+
+    def test_is_shown_when_nothing_is_asked_for(self) -> None:
+        done = command()
+        assert done.returncode in {0, 2}
+        assert "serve" in done.stdout + done.stderr
+
+
+class TestWrongUsage:
+    def test_missing_settings_are_one_line(self) -> None:
+        done = command("serve")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("airbyte-events: AIRBYTE_EVENTS_AIRBYTE_URL: not set")
+        assert done.stderr.count("\n") == 1
+
+    def test_wrong_option_is_one_line(self) -> None:
+        done = command("serve", "--port", "99999", AIRBYTE_EVENTS_AIRBYTE_URL="http://localhost:8000")
+        assert done.returncode == 2
+        assert done.stderr.startswith("airbyte-events: --port: not a port")
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize("args", [("serve", "--port", "many"), ("serve", "--prot", "1"), ("sevre",), ("--what",)])
+    def test_wrong_arguments(self, args: tuple[str, ...]) -> None:
+        done = command(*args)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "Usage: airbyte-events" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_i7_no_secret_in_help_or_errors() -> None:
+    secrets = {f"AIRBYTE_EVENTS_{name}": CANARY for name in ("CLIENT_SECRET", "API_TOKENS", "WEBHOOK_TOKENS", "QUUX")}
+    for args in (("serve", "--help"), ("serve",), ("serve", "--port", "x")):
+        done = command(*args, **secrets)
+        assert CANARY not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich", "pydantic_settings", "platformdirs", "starlette"])
+def test_base_install_is_told_what_to_install(missing: str) -> None:
+    done = command("--version", before=f"import sys; sys.modules[{missing!r}] = None")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "airbyte-events[server]" in done.stderr
+
+
+def test_modules_that_ought_to_be_there_are_not_explained_away() -> None:
+    done = command("--version", before="import sys; sys.modules['json'] = None")
+    assert done.returncode == 1
+    assert "airbyte-events[server]" not in done.stderr
+
+
+def test_shell_completion() -> None:
+    done = command(
+        before="import sys; sys.argv = ['airbyte-events']",
+        _AIRBYTE_EVENTS_COMPLETE="complete_bash",
+        COMP_WORDS="airbyte-events s",
+        COMP_CWORD="1",
+    )
+    assert set(done.stdout.split()) == {"serve", "simulate", "store"}
+
+
+def test_address_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = command(
+            *("serve", "--port", port),
+            AIRBYTE_EVENTS_AIRBYTE_URL="http://127.0.0.1:9",
+            AIRBYTE_EVENTS_STORE="memory:",
+        )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert port in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_serve_listens_until_a_signal(tmp_path: Path) -> None:
+    config = tmp_path / "events.toml"
+    config.write_text('store = "memory:"\n[instances.eu]\nairbyte_url = "http://127.0.0.1:9"\n', encoding="utf-8")
+    with started("serve", "--config", str(config), "--port", "0") as running:
+        assert running.stdout is not None
+        said = running.stdout.readline()
+        running.send_signal(signal.SIGTERM)
+        _, err = running.communicate(timeout=10)
+    assert re.search(r"listens on http://127\.0\.0\.1:\d+", said)
+    assert running.returncode == 0
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_simulate_goes_on_though_nobody_reads_what_it_says() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with started("simulate", "--port", str(port)) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        while running.poll() is None:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                break
+        running.send_signal(signal.SIGTERM)
+        assert running.stderr.read() == ""
+    assert running.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell")
+def test_output_that_the_shell_has_closed() -> None:
+    code = "from airbyte_events.cli.main import main; main()"
+    args = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, "--version"]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestDemo:
+    def test_tells_programs_of_every_end(self) -> None:
+        # Settings of the real listener are none of the demo's business.
+        done = command(
+            "demo", "--json", AIRBYTE_EVENTS_PORT="nonsense", AIRBYTE_EVENTS_AIRBYTE_URL="http://127.0.0.1:9"
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        jobs = {job["job_id"]: job for job in map(json.loads, done.stdout.splitlines())}
+        assert [jobs[number]["status"] for number in sorted(jobs)] == ["succeeded"] * 3 + ["failed", "cancelled"]
+        for job in jobs.values():
+            steps = [value for value in job["milliseconds"].values() if value is not None]
+            assert job["arrived"]
+            assert steps == sorted(steps)
+            assert sum(job["requests"].values()) > 0
+        assert jobs[4]["error"] == {
+            "message": "the password has expired",
+            "type": "config_error",
+            "origin": "destination",
+        }
+        assert (jobs[5]["origin"], jobs[5]["milliseconds"]["webhook_received"]) == ("poll", None)
+
+    def test_is_plain_in_a_pipe(self) -> None:
+        done = command("demo")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.isascii()
+        assert "\x1b" not in done.stdout
+        assert "5 of 5 ends arrived" in done.stdout
+
+    def test_fails_if_an_end_does_not_arrive(self) -> None:
+        code = (
+            "import anyio; from airbyte_events.cli.demo import Lines, demonstrate; "
+            "raise SystemExit(anyio.run(demonstrate, Lines(), 0.7))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1
+        assert "0 of 5 ends arrived" in done.stdout
+        assert "Not arrived: job 5 (clicks)." in done.stdout
+
+    def test_a_reader_who_leaves_ends_nothing(self) -> None:
+        with started("demo") as running:
+            assert running.stdout is not None
+            assert running.stderr is not None
+            running.stdout.readline()
+            running.stdout.close()
+            assert running.stderr.read() == ""
+        assert running.returncode == 0
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+    def test_interrupt_ends_it_and_leaves_nothing(self) -> None:
+        with started("demo") as running:
+            assert running.stdout is not None
+            begun = running.stdout.readline()
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=10)
+        assert running.returncode == 130
+        assert "Traceback" not in err
+        for port in re.findall(r"127\.0\.0\.1:(\d+)", begun):
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("127.0.0.1", int(port)), timeout=5)

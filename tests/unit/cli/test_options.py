@@ -1,0 +1,42 @@
+"""What is written at the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import typer
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.cli import options
+from airbyte_events.cli.output import duration
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), (" 1d ", 86400), ("0", 0)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert options.seconds("--timeout", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1", "1w", "1h30m", "1e3", "١"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        options.seconds("--timeout", text)
+
+
+def test_since_is_a_time_or_how_long_ago() -> None:
+    assert options.since("--since", "2026-01-31T08:00Z") == datetime(2026, 1, 31, 8, tzinfo=timezone.utc)
+    ago = options.since("--since", "2h")
+    assert timedelta(0) <= utcnow() - timedelta(hours=2) - ago < timedelta(minutes=1)
+    for text in ("soon", "999999999d", "2026-13-01T00:00Z"):
+        with pytest.raises(typer.BadParameter):
+            options.since("--since", text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, ""), (0.0, "0 ms"), (0.85, "850 ms"), (12.34, "12.3 s"), (250.0, "4 min 10 s"), (7500.0, "2 h 5 min")],
+)
+def test_durations_as_people_say_them(seconds: float | None, said: str) -> None:
+    assert duration(seconds) == said

@@ -1,0 +1,560 @@
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
+
+from airbyte_events.errors import SettingsError
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation, is_loopback, load
+from airbyte_events.listener.settings.reference import Setting, markdown, reference
+
+URL = "http://localhost:8000"
+CANARY = "canary-sings-in-the-dark-and-is-never-heard"
+API_TOKEN = "a" * 22
+WEBHOOK_TOKEN = "w" * 22
+WORKSPACE = "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826"
+
+SetEnv = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def setenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SetEnv:
+    """An environment without settings and an empty working directory; call it to set ``AIRBYTE_EVENTS_*``."""
+    for name in list(os.environ):
+        if name.startswith("AIRBYTE_EVENTS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def setenv(**values: object) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"AIRBYTE_EVENTS_{name}", str(value))
+
+    return setenv
+
+
+def toml(text: str) -> Path:
+    Path("events.toml").write_text(text, encoding="utf-8")
+    return Path("events.toml")
+
+
+def refused(config: Path | None = None, **options: object) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(config, **options)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message.isprintable()
+    assert CANARY not in message + repr(caught.value)
+    return message
+
+
+class TestOneAirbyte:
+    def test_needs_no_more_than_its_url(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL)
+        settings = load()
+        assert settings.instances == {"default": InstanceSettings(airbyte_url=f"{URL}/api/public/v1")}
+        assert (settings.host, settings.port, settings.webhook_apart) == ("127.0.0.1", 8484, None)
+        assert (settings.poll_interval, settings.poll_interval_proven, settings.poll_interval_idle) == (10, 60, 300)
+        assert settings.api_tokens == settings.webhook_tokens == ()
+        assert settings.log_level == "info"
+
+    def test_has_credentials_and_workspaces(self, setenv: SetEnv) -> None:
+        other = "0b2a7b50-9f0e-4b0c-8f5b-3c3f7f1d2a11"
+        setenv(AIRBYTE_URL=URL, CLIENT_ID="id", CLIENT_SECRET=CANARY, WORKSPACE_IDS=f"{WORKSPACE}, {other},{WORKSPACE}")
+        instance = load().instances["default"]
+        assert instance.client_id == "id"
+        assert instance.client_secret == SecretStr(CANARY)
+        assert instance.workspace_ids == (WORKSPACE, other)
+
+    def test_resolves_a_relative_token_url(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, TOKEN_URL="/auth/token")
+        assert load().instances["default"].token_url == f"{URL}/auth/token"
+
+    def test_missing_is_told_with_the_variable_and_an_example(self) -> None:
+        message = refused()
+        assert message.startswith("AIRBYTE_EVENTS_AIRBYTE_URL: not set")
+        assert message.endswith("for example AIRBYTE_EVENTS_AIRBYTE_URL=http://localhost:8000/api/public/v1")
+
+    def test_empty_variables_count_as_not_set(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, CLIENT_ID="", CLIENT_SECRET="  ", PORT="", NO_SUCH="")
+        assert load().instances["default"].client_id is None
+
+    def test_wrong_url_is_told_with_the_right_one(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=f"{URL}/api/v1")
+        assert refused().startswith("AIRBYTE_EVENTS_AIRBYTE_URL: ")
+        assert f"{URL}/api/public/v1" in refused()
+
+    @pytest.mark.parametrize("half", ["CLIENT_ID", "CLIENT_SECRET"])
+    def test_half_of_the_credentials_is_refused(self, setenv: SetEnv, half: str) -> None:
+        setenv(AIRBYTE_URL=URL, **{half: CANARY})
+        assert refused().startswith("AIRBYTE_EVENTS_CLIENT_SECRET: ")
+
+
+class TestSeveral:
+    def test_come_from_tables(self, setenv: SetEnv) -> None:
+        Path("secret").write_text(f"{CANARY}\n", encoding="utf-8")
+        config = toml(
+            f"""
+            port = 9000
+            poll_interval = 2.5
+            api_tokens = ["{API_TOKEN}"]
+            [instances.default]
+            airbyte_url = "{URL}"
+            client_id = "a"
+            client_secret_file = "secret"
+            [instances.eu-2]
+            airbyte_url = "https://api.airbyte.com/v1/"
+            workspace_ids = ["{WORKSPACE}"]
+            """
+        )
+        settings = load(config)
+        assert settings.config == config
+        assert (settings.port, settings.poll_interval) == (9000, 2.5)
+        assert settings.api_tokens == (SecretStr(API_TOKEN),)
+        assert settings.instances["default"].client_secret == SecretStr(CANARY)
+        assert settings.instances["eu-2"].airbyte_url == "https://api.airbyte.com/v1"
+        assert settings.instances["eu-2"].workspace_ids == (WORKSPACE,)
+
+    def test_file_is_named_by_a_variable(self, setenv: SetEnv) -> None:
+        setenv(CONFIG=toml(f'[instances.eu]\nairbyte_url = "{URL}"'))
+        assert set(load().instances) == {"eu"}
+
+    def test_option_stands_above_variable_above_file(self, setenv: SetEnv) -> None:
+        config = toml(
+            'host = "127.0.0.3"\nport = 3\nlog_level = "error"\n[instances.default]\nairbyte_url = "http://f"'
+        )
+        setenv(HOST="127.0.0.2", PORT=2, AIRBYTE_URL="http://v")
+        settings = load(config, port=1)
+        assert (settings.port, settings.host, settings.log_level) == (1, "127.0.0.2", "error")
+        assert settings.instances["default"].airbyte_url == "http://v/api/public/v1"
+
+    def test_secret_in_the_environment_completes_the_table(self, setenv: SetEnv) -> None:
+        setenv(CLIENT_SECRET=CANARY)
+        instance = load(toml(f'[instances.default]\nairbyte_url = "{URL}"\nclient_id = "a"')).instances["default"]
+        assert instance.client_secret == SecretStr(CANARY)
+
+    @pytest.mark.parametrize(
+        ("text", "start"),
+        [
+            ("[instances.eu]\nclient_id = 'a'", "instances.eu.airbyte_url in events.toml: not set"),
+            ("[instances.eu]", "instances.eu.airbyte_url in events.toml: not set"),
+            (f"[instances.EU]\nairbyte_url = '{URL}'", "instances.EU in events.toml: an instance's name"),
+            (f"[instances.{'x' * 33}]\nairbyte_url = '{URL}'", f"instances.{'x' * 33} in events.toml: an instance's"),
+            ("[instances]\neu = 'http://x'", "instances.eu in events.toml: not a table"),
+            ("instances = 3", "instances in events.toml: not a table"),
+            (f"airbyte_url = '{URL}'", "airbyte_url in events.toml: belongs in the table"),
+            (
+                f"[instances.eu]\nairbyte_url = '{URL}/api/v1'",
+                "instances.eu.airbyte_url in events.toml: the Airbyte URL",
+            ),
+            (
+                f"[instances.eu]\nairbyte_url = '{URL}'\nclient_id = 7",
+                "instances.eu.client_id in events.toml: not a text",
+            ),
+            (f"port = '80x'\n[instances.eu]\nairbyte_url = '{URL}'", "port in events.toml: not a port"),
+            (f"port = true\n[instances.eu]\nairbyte_url = '{URL}'", "port in events.toml: not a port"),
+            (f"api_tokens = 5\n[instances.eu]\nairbyte_url = '{URL}'", "api_tokens in events.toml: not a list"),
+            ("api_tokens_file = 5", "api_tokens_file in events.toml: not the name of a file"),
+            (f"api_tokens = '{CANARY}'\napi_tokens_file = 'x'", "api_tokens in events.toml: set by value and by file"),
+            ("config = 'x'", "config in events.toml: no such setting"),
+            (f"{CANARY} = = ", "the settings file events.toml: not TOML (at line 1"),
+            ('"a\\nb" = 1', "a?b in events.toml: no such setting"),
+        ],
+    )
+    def test_faults_name_key_and_file(self, text: str, start: str) -> None:
+        assert refused(toml(text)).startswith(start)
+
+    def test_unreadable_files(self, setenv: SetEnv, tmp_path: Path) -> None:
+        assert refused(Path("nowhere.toml")) == "--config: no such file; for example --config airbyte-events.toml"
+        setenv(CONFIG=tmp_path)
+        assert refused().startswith("AIRBYTE_EVENTS_CONFIG: can't be read")
+        Path("events.toml").write_bytes(b"\xff")
+        assert refused(Path("events.toml")).startswith("the settings file events.toml: not UTF-8")
+
+
+class TestUnknown:
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("PROT", "AIRBYTE_EVENTS_PORT"),
+            ("CLIENT_SECRETS", "AIRBYTE_EVENTS_CLIENT_SECRET"),
+            ("API_TOKEN_FILE", "AIRBYTE_EVENTS_API_TOKENS_FILE"),
+            ("AIRBYTE_ULR", "AIRBYTE_EVENTS_AIRBYTE_URL"),
+        ],
+    )
+    def test_variable_is_refused(self, setenv: SetEnv, variable: str, meant: str) -> None:
+        setenv(AIRBYTE_URL=URL, **{variable: CANARY})
+        assert refused() == f"AIRBYTE_EVENTS_{variable}: no such setting; did you mean {meant}?"
+
+    def test_variable_unlike_any_is_refused(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, QUUX=CANARY)
+        assert refused().startswith("AIRBYTE_EVENTS_QUUX: no such setting; airbyte-events serve --help")
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            ("prot = 1", "prot in events.toml: no such setting; did you mean port?"),
+            (
+                "[instances.eu]\nclient_secrets = 1",
+                "instances.eu.client_secrets in events.toml: no such setting; did you",
+            ),
+            ("port_file = 'x'", "port_file in events.toml: no such setting"),
+        ],
+    )
+    def test_key_is_refused(self, text: str, line: str) -> None:
+        assert refused(toml(text)).startswith(line)
+
+    def test_variables_of_kubernetes_services_are_passed_over(self, setenv: SetEnv) -> None:
+        setenv(
+            AIRBYTE_URL=URL,
+            PORT="tcp://10.0.0.1:8484",
+            PORT_8484_TCP="tcp://10.0.0.1:8484",
+            PORT_8484_TCP_PROTO="tcp",
+            PORT_8484_TCP_PORT="8484",
+            PORT_8484_TCP_ADDR="10.0.0.1",
+            SERVICE_HOST="10.0.0.1",
+            SERVICE_PORT="8484",
+            SERVICE_PORT_HTTP="8484",
+            WEBHOOK_PORT="tcp://10.0.0.2:8485",
+            WEBHOOK_SERVICE_HOST="10.0.0.2",
+        )
+        assert (load().port, load().webhook_port) == (8484, None)
+
+
+class TestStore:
+    def test_default_is_a_file_in_the_data_folder(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL)
+        store = load().store
+        assert store.kind == "sqlite"
+        assert store.path is not None
+        assert store.path.is_absolute()
+        assert store.path.parts[-2:] == ("airbyte-events", "events.db")
+
+    @pytest.mark.parametrize(
+        ("url", "store"),
+        [
+            ("memory:", StoreLocation(kind="memory")),
+            ("sqlite:///relative.db", StoreLocation(kind="sqlite", path=Path("relative.db"))),
+            ("sqlite:////var/lib/a b.db", StoreLocation(kind="sqlite", path=Path("/var/lib/a b.db"))),
+        ],
+    )
+    def test_url_is_as_sqlalchemy_writes_it(self, setenv: SetEnv, url: str, store: StoreLocation) -> None:
+        setenv(AIRBYTE_URL=URL, STORE=url)
+        assert load().store == store
+        assert str(store) == url
+
+    @pytest.mark.parametrize(
+        ("url", "conninfo", "told"),
+        [
+            (f"postgresql://u:{CANARY}@h:5432/db", f"postgresql://u:{CANARY}@h:5432/db", "postgresql://h:5432/db"),
+            (f"postgres://u:{CANARY}@h", f"postgres://u:{CANARY}@h", "postgresql://h/"),
+            (
+                f"postgresql://u%40x:%2F{CANARY}@[::1]:1,a.b:2/db?schema=x_1&sslmode=verify-full",
+                f"postgresql://u%40x:%2F{CANARY}@[::1]:1,a.b:2/db?sslmode=verify-full",
+                "postgresql://[::1]:1,a.b:2/db?schema=x_1",
+            ),
+            (f"postgresql:///db?host=/run/x&password={CANARY}", None, "postgresql:///db"),
+            ("postgresql://", "postgresql://", "postgresql:///"),
+        ],
+    )
+    def test_i7_a_database_is_named_and_its_password_is_shown_nowhere(
+        self, setenv: SetEnv, url: str, conninfo: str | None, told: str
+    ) -> None:
+        setenv(AIRBYTE_URL=URL, STORE=url)
+        store = load().store
+        assert store.url is not None
+        assert store.url.conninfo == (conninfo or url)
+        assert str(store) == told
+        assert CANARY not in repr(store) + repr(load())
+
+    def test_a_missing_driver_is_named(self) -> None:
+        code = (
+            "import sys; sys.modules['psycopg'] = None\n"
+            "from airbyte_events.errors import StoreError\n"
+            "from airbyte_events.listener.settings import StoreLocation\n"
+            "try: StoreLocation.parse('postgresql://h/d').store()\n"
+            "except StoreError as exc: print(exc)"
+        )
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert "pip install 'airbyte-events[postgres]'" in said
+
+    def test_a_database_is_named_by_file(self, setenv: SetEnv) -> None:
+        Path("store").write_text(f"postgresql://u:{CANARY}@h/db\n")
+        setenv(AIRBYTE_URL=URL, STORE_FILE="store")
+        assert str(load().store) == "postgresql://h/db"
+
+    @pytest.mark.parametrize(
+        ("url", "fault"),
+        [
+            (f"mysql://u:{CANARY}@h/db", "no such store in this version, which has sqlite, postgresql and memory"),
+            (f"postgresql://u:{CANARY}/1@h/db", "a / %2F"),
+            (f"postgresql://u:a@{CANARY}@h/db", "an @ %40"),
+            (f"postgresql://u:1/{CANARY}@h/db", "a / %2F"),
+            (f"postgresql://u:1?{CANARY}@h/db", "a ? %3F"),
+            (f"postgresql://u:{CANARY}%zz@h/db", "a % is written %25"),
+            (f"postgresql://u:{CANARY}@h/db?schema=Events", "small letters"),
+            (f"postgresql://u:{CANARY}@h/db?schema=pg_x", "no pg_ first"),
+            ("postgresql:", "not written postgresql://user:password@host"),
+            ("events.db", "no such store"),
+            ("sqlite", "no such store"),
+            ("sqlite://events.db", "three slashes"),
+            ("sqlite:events.db", "three slashes"),
+            ("sqlite://", "memory is written memory:"),
+            ("sqlite:///:memory:", "memory is written memory:"),
+            ("memory://", "memory is written memory:"),
+            ("sqlite:///~/events.db", "without ~"),
+            ("sqlite:///a.db?mode=ro", "without ~, ?"),
+        ],
+    )
+    def test_other_urls_are_refused(self, setenv: SetEnv, url: str, fault: str) -> None:
+        setenv(AIRBYTE_URL=URL, STORE=url)
+        assert fault in refused()
+        assert refused().endswith("for example AIRBYTE_EVENTS_STORE=sqlite:////var/lib/airbyte-events/events.db")
+
+
+class TestListening:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST"])
+    def test_loopback_needs_no_tokens(self, setenv: SetEnv, host: str) -> None:
+        setenv(AIRBYTE_URL=URL, HOST=host)
+        assert is_loopback(load().host)
+
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "events.example.com", "localhost.example.com"])
+    def test_beyond_loopback_needs_both_kinds(self, setenv: SetEnv, host: str) -> None:
+        setenv(AIRBYTE_URL=URL)
+        assert refused(host=host).startswith("AIRBYTE_EVENTS_API_TOKENS: not set")
+        setenv(API_TOKENS=API_TOKEN)
+        assert refused(host=host).startswith("AIRBYTE_EVENTS_WEBHOOK_TOKENS: not set")
+        setenv(WEBHOOK_TOKENS=WEBHOOK_TOKEN)
+        assert load(host=host).host == host
+
+    def test_receiver_beyond_loopback_needs_its_own_kind_only(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, WEBHOOK_HOST="0.0.0.0", WEBHOOK_PORT=8485)
+        assert refused().startswith("AIRBYTE_EVENTS_WEBHOOK_TOKENS: not set")
+        setenv(WEBHOOK_TOKENS=WEBHOOK_TOKEN)
+        assert load().webhook_apart == ("0.0.0.0", 8485)
+
+    def test_receiver_on_loopback_and_the_rest_beyond(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, HOST="0.0.0.0", WEBHOOK_HOST="127.0.0.1", WEBHOOK_PORT=8485, API_TOKENS=API_TOKEN)
+        assert load().webhook_apart == ("127.0.0.1", 8485)
+
+    def test_receiver_with_a_port_of_its_own(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, WEBHOOK_PORT=8485)
+        assert load().webhook_apart == ("127.0.0.1", 8485)
+        setenv(WEBHOOK_PORT=8484)
+        assert refused().startswith("AIRBYTE_EVENTS_WEBHOOK_PORT: the same address and port")
+
+    def test_receiver_with_an_address_wants_a_port(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, WEBHOOK_HOST="127.0.0.2")
+        assert refused().startswith("AIRBYTE_EVENTS_WEBHOOK_PORT: not set")
+
+    def test_tokens_are_lists(self, setenv: SetEnv) -> None:
+        Path("tokens").write_text(f"{'x' * 22}\n{'y' * 22}\n", encoding="utf-8")
+        setenv(AIRBYTE_URL=URL, API_TOKENS=f"{API_TOKEN},{'b' * 22},", WEBHOOK_TOKENS_FILE="tokens")
+        assert [token.get_secret_value() for token in load().api_tokens] == [API_TOKEN, "b" * 22]
+        assert [token.get_secret_value() for token in load().webhook_tokens] == ["x" * 22, "y" * 22]
+
+    @pytest.mark.parametrize("token", ["a" * 21, "a" * 257, "a" * 22 + "/", "a" * 22 + "ä", f"{CANARY}+"])
+    def test_weak_tokens_are_refused(self, setenv: SetEnv, token: str) -> None:
+        setenv(AIRBYTE_URL=URL, API_TOKENS=f"{API_TOKEN},{token}")
+        assert refused().startswith("AIRBYTE_EVENTS_API_TOKENS: a token is 22 to 256")
+
+    def test_no_token_is_of_both_kinds(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, API_TOKENS=CANARY, WEBHOOK_TOKENS=f"{WEBHOOK_TOKEN},{CANARY}")
+        assert refused().startswith("AIRBYTE_EVENTS_WEBHOOK_TOKENS: holds a token that is an API token")
+
+    @pytest.mark.parametrize("token", [API_TOKEN, WEBHOOK_TOKEN])
+    def test_what_opens_the_metrics_opens_nothing_else(self, setenv: SetEnv, token: str) -> None:
+        setenv(AIRBYTE_URL=URL, API_TOKENS=API_TOKEN, WEBHOOK_TOKENS=WEBHOOK_TOKEN, METRICS_TOKENS=token)
+        assert refused().startswith("AIRBYTE_EVENTS_METRICS_TOKENS: holds a token that opens something else")
+
+    def test_certificate_and_key_go_together(self, setenv: SetEnv) -> None:
+        Path("file.pem").touch()
+        setenv(AIRBYTE_URL=URL, TLS_CERTFILE="file.pem")
+        assert refused().startswith("AIRBYTE_EVENTS_TLS_KEYFILE: not set, though tls_certfile is")
+        setenv(TLS_KEYFILE="other.pem")
+        assert refused().startswith("AIRBYTE_EVENTS_TLS_KEYFILE: no such file")
+        setenv(TLS_KEYFILE="file.pem")
+        assert load().tls_keyfile == Path("file.pem")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PORT", "80a"),
+        ("PORT", "65536"),
+        ("PORT", "-1"),
+        ("PORT", "80.5"),
+        ("HOST", "10.0.0"),
+        ("HOST", "[::1]"),
+        ("HOST", "a b"),
+        ("HOST", "*"),
+        ("POLL_INTERVAL", "ten"),
+        ("POLL_INTERVAL", "0"),
+        ("POLL_INTERVAL", "nan"),
+        ("POLL_INTERVAL_IDLE", "inf"),
+        ("POLL_INTERVAL_PROVEN", "3601"),
+        ("LOG_LEVEL", "trace"),
+        ("WORKSPACE_IDS", f"{WORKSPACE},mine"),
+        ("TLS_KEYFILE", CANARY),
+        ("TOKEN_URL", f"https://u:{CANARY}@h/token"),
+        ("AIRBYTE_URL", f"https://u:{CANARY}@h"),
+        ("AIRBYTE_URL", f"https://h/?token={CANARY}"),
+        ("CLIENT_SECRET_FILE", CANARY),
+        ("API_TOKENS_FILE", CANARY),
+        ("METRICS_TOKENS_FILE", CANARY),
+        ("CONFIG", CANARY),
+        ("PORT", CANARY),
+        ("LOG_LEVEL", CANARY),
+    ],
+)
+def test_wrong_values_are_told_in_one_line_that_names_the_variable(setenv: SetEnv, variable: str, value: str) -> None:
+    setenv(AIRBYTE_URL=URL)
+    setenv(**{variable: value})
+    message = refused()
+    assert message.startswith(f"AIRBYTE_EVENTS_{variable}: ")
+    assert re.search(r"; for example |: write ", message)
+
+
+def test_wrong_options_are_named_as_options(setenv: SetEnv) -> None:
+    setenv(AIRBYTE_URL=URL, PORT=9000)
+    assert refused(port=70000).endswith("from 0 to 65535; for example --port 8484")
+    assert refused(host="a b").startswith("--host: not an IP address")
+
+
+class TestSecretFiles:
+    def test_value_and_file_together_are_refused(self, setenv: SetEnv) -> None:
+        setenv(AIRBYTE_URL=URL, CLIENT_ID="a", CLIENT_SECRET=CANARY, CLIENT_SECRET_FILE="x")
+        assert refused().startswith("AIRBYTE_EVENTS_CLIENT_SECRET: set by value and by file")
+
+    @pytest.mark.parametrize(
+        ("content", "fault"), [(b"\n", "empty"), (b"\xff" * 22, "not a file of UTF-8"), (b"a" * 65537, "too large")]
+    )
+    def test_content_is_a_secret(self, setenv: SetEnv, content: bytes, fault: str) -> None:
+        Path("secret").write_bytes(content)
+        setenv(AIRBYTE_URL=URL, CLIENT_ID="a", CLIENT_SECRET_FILE="secret")
+        assert refused().startswith("AIRBYTE_EVENTS_CLIENT_SECRET_FILE: ")
+        assert fault in refused()
+
+    def test_weak_tokens_in_a_file_are_told_of_that_file_variable(self, setenv: SetEnv) -> None:
+        Path("secret").write_text("short", encoding="utf-8")
+        setenv(AIRBYTE_URL=URL, API_TOKENS_FILE="secret")
+        assert refused().startswith("AIRBYTE_EVENTS_API_TOKENS_FILE: a token is")
+        config = toml(f'webhook_tokens_file = "secret"\n[instances.eu]\nairbyte_url = "{URL}"')
+        setenv(API_TOKENS_FILE="")
+        assert refused(config).startswith("webhook_tokens_file in events.toml: a token is")
+
+    def test_relative_names_in_the_settings_file_count_from_its_folder(self, tmp_path: Path) -> None:
+        folder = tmp_path / "etc"
+        folder.mkdir()
+        (folder / "secret").write_text(API_TOKEN, encoding="utf-8")
+        config = folder / "events.toml"
+        config.write_text(f'api_tokens_file = "secret"\n[instances.eu]\nairbyte_url = "{URL}"', encoding="utf-8")
+        assert load(config).api_tokens == (SecretStr(API_TOKEN),)
+
+
+def test_i7_no_secret_in_repr_dump_or_debug_log(
+    setenv: SetEnv, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PYDANTIC_SETTINGS_DEBUG", "1")
+    caplog.set_level(logging.DEBUG)
+    setenv(AIRBYTE_URL=URL, CLIENT_ID="a", CLIENT_SECRET=CANARY, API_TOKENS=f"{CANARY}-api")
+    setenv(STORE=f"postgresql://u:{CANARY}@h/db")
+    config = toml(
+        f'webhook_tokens = ["{CANARY}-hook"]\n[instances.eu]\nairbyte_url = "{URL}"\nclient_id = "a"\n'
+        f'client_secret = "{CANARY}"'
+    )
+    settings = load(config)
+    assert settings.api_tokens[0].get_secret_value().startswith(CANARY)
+    assert settings.webhook_tokens[0].get_secret_value().startswith(CANARY)
+    shown = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json(), caplog.text]
+    assert not [text for text in shown if CANARY in text]
+
+
+def test_exactly_asks_nobody_else(setenv: SetEnv) -> None:
+    setenv(PORT="nonsense", CONFIG="nowhere", QUUX="1")
+    settings = Settings.exactly(instances={"eu": InstanceSettings(airbyte_url=URL)}, store="memory:")
+    assert (settings.port, settings.store.kind, list(settings.instances)) == (8484, "memory", ["eu"])
+
+
+def test_values_do_not_change(setenv: SetEnv) -> None:
+    setenv(AIRBYTE_URL=URL)
+    settings = load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1
+
+
+class TestOfCommands:
+    def test_a_listener_passes_over_them(self, setenv: SetEnv, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text(CANARY, encoding="utf-8")
+        setenv(
+            AIRBYTE_URL=URL,
+            LISTENER_URL="https://events.example.com/",
+            LISTENER_TOKEN_FILE=tmp_path / "token",
+            PUBLIC_URL="https://hooks.example.com",
+        )
+        settings = load()
+        assert settings.listener_url == "https://events.example.com"
+        assert settings.listener_token is not None
+        assert settings.listener_token.get_secret_value() == CANARY
+        assert CANARY not in repr(settings)
+
+    @pytest.mark.parametrize("name", ["LISTENER_URL", "PUBLIC_URL"])
+    @pytest.mark.parametrize(
+        "url", ["x", "ftp://x", "https://", f"https://{CANARY}@x", f"https://x/webhooks/a/{CANARY}"]
+    )
+    def test_what_is_no_address_is_refused(self, setenv: SetEnv, name: str, url: str) -> None:
+        setenv(AIRBYTE_URL=URL, **{name: url})
+        assert refused().startswith(f"AIRBYTE_EVENTS_{name}: ")
+
+
+class TestReference:
+    def test_page_holds_the_settings_of_the_code(self) -> None:
+        page = Path(__file__).parents[3] / "docs" / "settings.md"
+        assert markdown() in page.read_text(encoding="utf-8"), (
+            "run: python -m airbyte_events.listener.settings.reference"
+        )
+
+    def test_every_setting_is_told(self) -> None:
+        names = {line.variable for line in reference()}
+        fields = set(InstanceSettings.model_fields) | set(Settings.model_fields) - {"instances"}
+        assert names == {f"AIRBYTE_EVENTS_{name.upper()}" for name in fields}
+        assert all(line.meaning and line.example for line in reference())
+
+    def test_page_names_no_home_folder(self) -> None:
+        assert str(Path.home()) not in markdown()
+
+    def test_toml_of_the_page_loads(self, setenv: SetEnv, tmp_path: Path) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
+        (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+        for name, content in {"api-tokens": API_TOKEN, "webhook-tokens": WEBHOOK_TOKEN}.items():
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        for name in ("airbyte", "airbyte-cloud"):
+            (tmp_path / name).write_text(CANARY, encoding="utf-8")
+        settings = load(toml(example.replace("/run/secrets", str(tmp_path))))
+        assert list(settings.instances) == ["default", "cloud"]
+
+    @pytest.mark.parametrize(
+        "line", [line for line in reference() if " " not in line.example], ids=lambda line: line.variable
+    )
+    def test_examples_are_right(self, setenv: SetEnv, line: Setting) -> None:
+        name = line.variable.removeprefix("AIRBYTE_EVENTS_")
+        setenv(AIRBYTE_URL=URL, API_TOKENS=API_TOKEN, WEBHOOK_TOKENS=WEBHOOK_TOKEN, CLIENT_ID="a", CLIENT_SECRET="b")
+        example = line.example
+        if name in {"CONFIG", "TLS_CERTFILE", "TLS_KEYFILE"}:
+            Path("file").touch()
+            setenv(TLS_CERTFILE="file", TLS_KEYFILE="file")
+            example = "file"
+        if name == "WEBHOOK_HOST":
+            setenv(WEBHOOK_PORT=8485)
+        setenv(**{name: example})
+        assert load()
+
+
+def test_is_a_pydantic_settings_class() -> None:
+    assert issubclass(Settings, BaseSettings)
