@@ -1,1 +1,5 @@
-"""The feed on the wire: its codec and its client."""
+"""The feed on the wire: its codec, and :class:`FeedClient`."""
+
+from airbyte_events.feed.client import FeedClient
+
+__all__ = ["FeedClient"]
