@@ -303,7 +303,7 @@ class TestPlaces:
     ) -> None:
         place = Place(floor=floor)
         for event in events:
-            place.tell(event.ref.job_id)
+            place.tell(event)
             assert place.knows(event)
         for moment in moments:
             place.complete(moment, floor)
