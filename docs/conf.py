@@ -35,7 +35,10 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!airbyte_events).*"),  # names of other projects, whose places are to be had from the network alone
     # What docstrings say to readers of the source.
     ("py:(func|mod)", r"airbyte_events.*"),
-    ("py:class", r"airbyte_events\.events\._Identified|airbyte_events\.monitor\.monitor\.Monitor|airbyte_events_provider\.connections\.AirbyteSettings"),
+    (
+        "py:class",
+        r"airbyte_events\.events\._Identified|airbyte_events\.monitor\.monitor\.Monitor|airbyte_events_provider\.connections\.AirbyteSettings",
+    ),
 ]
 
 myst_heading_anchors = 3

@@ -222,8 +222,8 @@ class TestAListener:
         found = await self.followed(FeedClient(http, server.url, "token", hello=5, silence=5))
         for frame in found:
             assert frame.cursor is None or isinstance(frame.cursor, Cursor)
-            if frame.name == "job":
-                assert frame.event is not None
+            if frame.event is not None:
+                assert frame.name == "job"
                 assert frame.event.status.value.encode() in stream or frame.event.status is JobStatus.UNKNOWN
                 hash((frame.event.ref, frame.event.connection_id))
 

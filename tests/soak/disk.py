@@ -67,6 +67,7 @@ class Disk(apsw.VFS):
         super().__init__(self._vfs, "unix")
         self.operations: list[Operation] = []
         self.lies = lies
+        self._opened: set[str] = set()
 
     def connect(self, path: Path) -> sqlite3.Connection:
         """What :func:`sqlite3.connect` would give, as far as a store uses it."""
@@ -78,7 +79,9 @@ class Disk(apsw.VFS):
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         path = Path(name.filename() if isinstance(name, apsw.URIFilename) else name)
-        if not path.exists():
+        # A store may have made the file already, empty, to lock it.
+        if not path.exists() or path.name not in self._opened:
+            self._opened.add(path.name)
             self.operations.append(Operation("create", path.name))
         return _Recorded(self, name, path.name, flags)
 

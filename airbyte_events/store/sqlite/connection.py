@@ -25,8 +25,8 @@ import anyio.to_thread
 from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.sqlite.executor import Lane, Operation
 from airbyte_events.store.sqlite.file_identity import Place
+from airbyte_events.store.sqlite.lock import lock
 from airbyte_events.store.sqlite.schema import ensure_newest, migrate
-from airbyte_events.store.sqlite_lock import lock
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -130,7 +130,7 @@ class TestReplay:
         for job in jobs:
             await stage.settled(job)
         assert json.loads((await stage.run("replay", "--since", "1h", "--json")).out)["replayed"] == [1, 2]
-        assert json.loads((await stage.run("replay", "--since", "2999-01-01T00:00Z", "--json")).out)["replayed"] == []
+        assert json.loads((await stage.run("replay", "--since", "2199-01-01T00:00Z", "--json")).out)["replayed"] == []
         assert "there are none" in (await stage.run("replay", "--since", "1h", "--instance", "cloud")).err
 
     @pytest.mark.parametrize("args", [(), ("1", "--pending"), ("--since", "soon"), ("0",)])

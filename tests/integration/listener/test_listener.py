@@ -365,7 +365,7 @@ class TestRefusesToStart:
         (tmp_path / "data").write_text("")
         code, said = await refused(tmp_path)
         assert (code, said.count("\n")) == (1, 1)
-        assert said.startswith(f"airbyte-events: can't make the store {tmp_path}/data/events.db: ")
+        assert said.startswith(f"airbyte-events: can't open the store {tmp_path}/data/events.db: ")
 
     async def test_on_a_store_in_use(self, tmp_path: Path) -> None:
         async with airbyte() as simulator, listening(tmp_path, simulator.url, **TOKENS) as listener:

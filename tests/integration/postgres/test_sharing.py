@@ -214,8 +214,6 @@ async def test_many_notifications_at_once_are_few_transactions(store: PostgresSt
         for number in range(200):
             tasks.start_soon(received, store, str(number).encode())
     with psycopg.connect(url) as connection:
-        found = connection.execute(
-            "SELECT count(DISTINCT xmin::text) FROM airbyte_events.airbyte.notifications"
-        ).fetchone()
+        found = connection.execute("SELECT count(DISTINCT xmin::text) FROM airbyte_events.notifications").fetchone()
     assert found is not None
     assert found[0] < 10

@@ -74,6 +74,7 @@ def test_what_airflow_stores_names_connections_and_holds_nothing_of_them() -> No
         "execution_deadline",
         "listener_conn_id",
         "connection_id",
+        "started_at",
         "cancel_on_kill",
         "end_from_trigger",
         "min_records",
