@@ -266,7 +266,7 @@ async def test_nginx_logs_no_token_and_shows_strangers_no_metrics(nginx: Proxy) 
 
     async with behind(remembering) as rig:
         assert await rig.announce(b"{}") == 200
-        assert await rig.announce(b"x" * 70_000) == 413
+        assert await rig.announce(b"x" * 600_000) == 413
         assert (await rig.http.get("/metrics")).status_code == 403
         written = "".join(path.read_text() for path in folders[0].glob("*log"))
         assert "GET /metrics" in written
