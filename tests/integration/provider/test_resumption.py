@@ -313,6 +313,7 @@ async def test_a_start_without_response_is_asked_for_by_the_retry(task: Task, st
             await task.attempt()
     stage.sim.faults.clear()
     task.values["timeout"] = 60
+    await stage.until(lambda: stage.sim.world.jobs[1].status == "succeeded")
     assert await task.attempt() == 1
     assert stage.requests("POST /jobs") == 1
 
