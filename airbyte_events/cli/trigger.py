@@ -17,7 +17,6 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import chosen, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, Listener, open_listener
@@ -28,6 +27,7 @@ from airbyte_events.events import JobEvent, JobStatus
 from airbyte_events.hub.hub import Hub
 from airbyte_events.listener.settings import Settings, load
 from airbyte_events.monitor.poller import Ticks
+from airbyte_events.submission import How, OnConflict, Submission, submit
 
 SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
 

@@ -20,8 +20,8 @@ from airflow.providers.common.compat.sdk import (
 from airbyte_events._utils.times import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events.simulator.scripts import Phase
+from airbyte_events_provider.ledger import KEY, Ledger
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
-from airbyte_events_provider.retry.task_state import KEY, Ledger
 
 pytestmark = pytest.mark.anyio
 

@@ -1,1 +1,0 @@
-"""The job that an earlier try has started."""
