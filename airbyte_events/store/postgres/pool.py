@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -54,6 +55,9 @@ _DEFAULTS: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 8_000,
 }
+
+_QUIET_SECONDS = 60.0
+"""From one warning that a server only reads to the next."""
 
 _READ_ONLY = "25006"
 """SQLSTATE ``read_only_sql_transaction``: nothing was done."""
@@ -144,6 +148,7 @@ class PostgresPool:
         self._size = size
         self._idle: list[Connection] = []
         self._closing = False
+        self._quiet_until = -math.inf
 
     async def __aenter__(self) -> Self:
         self._free = anyio.Semaphore(self._size)
@@ -199,7 +204,12 @@ class PostgresPool:
         # Shielded, so that a cancelled process still finishes what it has begun.
         with anyio.CancelScope(shield=True):
             state = await self._work_on(connection, operation)
-        return state == _READ_ONLY
+        if state != _READ_ONLY:
+            return False
+        if anyio.current_time() >= self._quiet_until:
+            self._quiet_until = anyio.current_time() + _QUIET_SECONDS
+            logger.warning("the PostgreSQL server refuses to write, its connections are closed: %s", operation.error)
+        return True
 
     async def _work_on(self, connection: Connection, operation: _Operation[Any]) -> str:
         """The SQLSTATE with which it failed, if it did so with one."""

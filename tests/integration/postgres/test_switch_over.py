@@ -51,7 +51,11 @@ async def onlooker(url: str) -> AsyncIterator[psycopg.AsyncConnection[object]]:
 
 
 async def test_i1_no_webhook_is_refused_after_it(
-    server: PostgresServer, database: str, url: str, onlooker: psycopg.AsyncConnection[object]
+    server: PostgresServer,
+    database: str,
+    url: str,
+    onlooker: psycopg.AsyncConnection[object],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with PostgresStore(url) as store:
         async with anyio.create_task_group() as tasks:
@@ -67,6 +71,8 @@ async def test_i1_no_webhook_is_refused_after_it(
             await store.check()
             assert len(await store.notifications()) == 4 * SIZE
             assert await store.head() == 2 * SIZE
+            # The log says so once, however many connections led there.
+            assert caplog.text.count("refuses to write") == 1
 
 
 async def test_what_listens_moves_to_the_new_one_too(
