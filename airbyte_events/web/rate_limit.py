@@ -99,7 +99,8 @@ class AtMost:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._left <= 0:
-            refusal = JSONResponse({"error": "too many requests are under way"}, 503, {"Retry-After": "5"})
+            headers = {"Retry-After": "5", "Connection": "close"}
+            refusal = JSONResponse({"error": "too many requests are under way"}, 503, headers)
             await refusal(scope, receive, send)
             return
         self._left -= 1

@@ -43,6 +43,9 @@ _BATCH, _BATCH_BYTES = 200, 64 * 1024
 
 _FRAMES_BYTES = 8 * 2**20
 
+_MAKE_WAY = {"Retry-After": "5", "Connection": "close"}
+"""Of a stream that is refused: its connection is needed by others."""
+
 
 class Feed:
     """``GET /v1/events``.
@@ -87,7 +90,7 @@ class Feed:
             # HEAD gets the headers of a page, as those of a stream have no end.
             if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
                 if self.streams >= self._most_streams:
-                    return JSONResponse({"error": "too many streams are open"}, 503, {"Retry-After": "5"})
+                    return JSONResponse({"error": "too many streams are open"}, 503, _MAKE_WAY)
                 return EventStream(self, after, wanted, lost)
             wait = number(request.query_params, "wait", 0.0, least=0, most=60)
             limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
