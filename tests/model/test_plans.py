@@ -6,8 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
-
 from virtual import plans
 from virtual.clock import play
 from virtual.stage import keeping, staged
@@ -28,7 +26,6 @@ class TestWhateverHappens:
     def test_with_a_log_that_ends_with_its_listener(self, for_each_plan: Any) -> None:
         for_each_plan("lost", lambda steps: play(perform, steps, "lost"))
 
-    @pytest.mark.skip(reason="fails now and then on a busy machine, and its cause is not known yet")
     def test_with_a_log_in_a_file(self, for_each_plan: Any) -> None:
         def play_one(steps: list[plans.Step]) -> None:
             with TemporaryDirectory(prefix="model-") as folder:

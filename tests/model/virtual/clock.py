@@ -13,7 +13,7 @@ import time_machine
 import trio
 from trio.abc import Instrument
 from trio.lowlevel import Task
-from trio.testing import MockClock
+from trio.testing import MockClock, active_thread_count
 
 T = TypeVar("T")
 
@@ -68,7 +68,7 @@ class _Clocks(Instrument):
         self.show(task.context.get(_machine))
 
     def after_task_step(self, task: Task) -> None:
-        threshold = math.inf if trio.to_thread.current_default_thread_limiter().borrowed_tokens else 0.0
+        threshold = math.inf if active_thread_count() else 0.0
         if self._virtual.autojump_threshold != threshold:
             self._virtual.autojump_threshold = threshold
 
