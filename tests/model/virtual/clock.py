@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import anyio
 import time_machine
-import trio
 from trio.abc import Instrument
 from trio.lowlevel import Task
 from trio.testing import MockClock, active_thread_count
