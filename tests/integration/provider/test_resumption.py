@@ -124,6 +124,35 @@ async def test_a_job_that_succeeded_meanwhile_completes_the_task_at_once(task: T
     assert stage.requests("POST /jobs") == 1
 
 
+def be_another(stage: Any, job: Any, how: str) -> None:
+    """Have its number mean another job, as after Airbyte's database was put back."""
+    if how == "created later":
+        job.created_at += timedelta(hours=1)
+    else:
+        job.connection = stage.sim.world.add_connection(Script.hanging())
+
+
+@pytest.mark.parametrize("how", ["created later", "of another connection"])
+async def test_i3_a_retry_does_not_take_the_job_that_has_its_jobs_number_now(task: Task, stage: Any, how: str) -> None:
+    await task.attempt()
+    job = stage.sim.world.jobs[1]
+    stage.end(job)
+    be_another(stage, job, how)
+    deferred = await task.attempt()
+    assert deferred.trigger.job_id == 2
+    assert stage.requests("POST /jobs") == 2
+
+
+@pytest.mark.parametrize("how", ["created later", "of another connection"])
+async def test_i3_a_kill_does_not_cancel_the_job_that_has_its_jobs_number_now(task: Task, stage: Any, how: str) -> None:
+    deferred = await task.attempt()
+    job = stage.sim.world.jobs[1]
+    be_another(stage, job, how)
+    await deferred.trigger.on_kill()
+    assert job.status == "running"
+    assert stage.requests("DELETE /jobs/{id}") == 0
+
+
 async def test_where_airflow_keeps_no_state_a_completed_job_is_not_taken_for_the_tasks_own(stage: Any) -> None:
     """Another task of the run, or Airbyte's schedule, may have started it."""
     task = Task(stage=stage, store=None, values={"deferrable": True})
