@@ -1,4 +1,4 @@
-# The commands of this project. They need Python 3.10 or newer, git and make; the rest goes into .venv,
+# The commands of this project. They need Python 3.11 or newer, git and make; the rest goes into .venv,
 # what the lowest supported Airflow needs into .venv-lowest, and what has the official provider beside ours into .venv-both.
 
 .DEFAULT_GOAL := help
@@ -6,8 +6,8 @@
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough. PYTHON=… on the command line chooses another.
-NEW_ENOUGH := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))
-PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$python; break; }; done)
 BIN := .venv/bin
 
@@ -90,6 +90,6 @@ clean:  ## remove what was built and what demos left, but no environment
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 .venv/.stamp-run .venv/.stamp-dev .venv/.stamp-deploy .venv-lowest/.stamp-lowest .venv-both/.stamp-both: pyproject.toml deploy/environment.py
-	@test -n "$(PYTHON)" || { echo "no Python from 3.10 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not a Python from 3.10 to 3.14" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python from 3.11 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not a Python from 3.11 to 3.14" >&2; exit 1; }
 	@$(PYTHON) deploy/environment.py $(@F:.stamp-%=%)

@@ -6,13 +6,13 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from airbyte_events._utils.times import LONGEST_SECONDS, format_time, parse_time
 
 
-class JobStatus(str, Enum):
+class JobStatus(StrEnum):
     """The state of an Airbyte job, by the names of Airbyte's public API."""
 
     PENDING = "pending"
@@ -53,7 +53,7 @@ go straight to ``succeeded``), and a status that this version has never heard of
 def parse_status(name: object) -> JobStatus:
     """The status of that name; :attr:`JobStatus.UNKNOWN` for any other value."""
     try:
-        return JobStatus(name)
+        return JobStatus(str(name))
     except ValueError:
         return JobStatus.UNKNOWN
 
@@ -79,7 +79,7 @@ def reported_job_type(name: str) -> str:
     return "reset" if name == "clear" else name
 
 
-class Origin(str, Enum):
+class Origin(StrEnum):
     """How a state was learnt. In every case it is the API that said it."""
 
     WEBHOOK = "webhook"
@@ -95,7 +95,7 @@ class Origin(str, Enum):
 def parse_origin(name: object) -> Origin:
     """Return the origin of that name; :attr:`Origin.UNKNOWN` for any other value."""
     try:
-        return Origin(name)
+        return Origin(str(name))
     except ValueError:
         return Origin.UNKNOWN
 

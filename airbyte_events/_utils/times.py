@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 
 def utcnow() -> datetime:
     """The wall clock, aware, in UTC."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 _TIME = re.compile(
@@ -17,10 +17,10 @@ _TIME = re.compile(
 )
 
 
-EARLIEST = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-LATEST = datetime(2200, 1, 1, tzinfo=timezone.utc)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 """What lies beyond is no time of a job: calculating with it would overflow somewhere."""
 
 
@@ -47,7 +47,7 @@ def parse_time(value: object) -> datetime | None:
         raise ValueError(f"not an ISO 8601 time: {str(value)[:40]!r}")
     day, hour, minute, second, fraction, offset = match.groups()
     moment = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second or '00'}").replace(
-        microsecond=int((fraction or "0")[:6].ljust(6, "0")), tzinfo=timezone.utc
+        microsecond=int((fraction or "0")[:6].ljust(6, "0")), tzinfo=UTC
     )
     if offset and offset not in "Zz":
         sign = -1 if offset[0] == "-" else 1
@@ -64,4 +64,4 @@ def format_time(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC with microseconds, ``2024-01-01T00:00:00.000000Z``: of one width, so that text sorts as time."""
     if moment is None:
         return None
-    return moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

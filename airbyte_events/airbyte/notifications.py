@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,7 +21,7 @@ from airbyte_events.errors import NotificationError
 from airbyte_events.events import NAMED, JobError, JobStatus
 
 
-class NotificationKind(str, Enum):
+class NotificationKind(StrEnum):
     """What Airbyte wanted to tell."""
 
     SUCCESS = "success"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -224,14 +224,14 @@ def _retry_after(headers: httpx.Headers) -> float | None:
     until = _http_date(value)
     if until is None:
         return None
-    now = _http_date(headers.get("date")) or datetime.now(timezone.utc)
+    now = _http_date(headers.get("date")) or datetime.now(UTC)
     return max(0.0, (until - now).total_seconds())
 
 
 def _http_date(value: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value or "")
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return moment if is_sane(moment) else None

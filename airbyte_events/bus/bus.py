@@ -17,8 +17,7 @@ from airbyte_events.store.base import UNBOUNDED, EventStore
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ _SERVER = frozenset(
         "pydantic_settings",
         "rich",
         "starlette",
-        "tomli",
         "typer",
         "uvicorn",
     }

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import AsyncIterator
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import anyio
@@ -17,6 +17,7 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
+from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import chosen, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, Listener, open_listener
@@ -27,7 +28,6 @@ from airbyte_events.events import JobEvent, JobStatus
 from airbyte_events.hub.hub import Hub
 from airbyte_events.listener.settings import Settings, load
 from airbyte_events.monitor.poller import Ticks
-from airbyte_events.submission import How, OnConflict, Submission, submit
 
 SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
 
@@ -52,7 +52,7 @@ EPILOG = (
 )
 
 
-class JobType(str, Enum):
+class JobType(StrEnum):
     """What a job can be started as."""
 
     SYNC = "sync"

@@ -48,8 +48,7 @@ from airbyte_events.monitor.watchlist import WATCH_SECONDS
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 logger = logging.getLogger(__name__)
 

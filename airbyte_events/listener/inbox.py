@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import anyio
 
@@ -59,7 +59,7 @@ class Inbox:
         self._aside: set[int] = set()
         self._retries = 0
         self._retry_at = math.inf
-        self._answered_at = datetime.min.replace(tzinfo=timezone.utc)
+        self._answered_at = datetime.min.replace(tzinfo=UTC)
 
     async def run(self) -> None:
         """Confirm until cancelled what any process has stored, beginning with what an earlier one left.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -104,13 +104,13 @@ def rate_limited() -> JSONResponse:
 
 def java_time(moment: datetime) -> str:
     """Whole seconds as Java's ``OffsetDateTime`` prints them: none when they are zero."""
-    moment = moment.astimezone(timezone.utc).replace(tzinfo=None)
+    moment = moment.astimezone(UTC).replace(tzinfo=None)
     return moment.isoformat(timespec="seconds" if moment.second else "minutes") + "Z"
 
 
 def java_instant(moment: datetime) -> str:
     """As Java's ``Instant`` prints itself, cut to whole seconds: the webhook's times."""
-    return moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def java_duration(seconds: int) -> str:

@@ -28,8 +28,7 @@ from airbyte_events.store.records import (
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = [
     "ANNOUNCEMENTS",

@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 
 from airbyte_events.events import JobEvent
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """What became of a notification."""
 
     PENDING = "pending"
@@ -94,7 +94,7 @@ class Lease:
     fence: int
 
 
-class DeliveryState(str, Enum):
+class DeliveryState(StrEnum):
     """What became of a notification's forwarding to a target."""
 
     DUE = "due"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from airbyte_events._utils.times import is_sane, parse_time
@@ -125,7 +125,7 @@ def moment_of(value: object) -> datetime | None:
 
 
 def _moment(value: object) -> datetime:
-    moment = value.astimezone(timezone.utc) if isinstance(value, datetime) else parse_time(value)
+    moment = value.astimezone(UTC) if isinstance(value, datetime) else parse_time(value)
     if moment is None or not is_sane(moment):
         raise ValueError("no time")
     return moment

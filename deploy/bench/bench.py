@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,7 @@ def run(home: Path, options: argparse.Namespace, progress: Progress) -> dict[str
     arguments = ["--ci"] if options.ci else arguments
     return {
         "command": "make bench" + (f' ARGS="{" ".join(arguments)}"' if arguments else ""),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "results": results,
         "aims": [aim.data() for aim in report.aims(results)],

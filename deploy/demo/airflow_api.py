@@ -205,4 +205,4 @@ def _task_instance(found: Mapping[str, Any]) -> TaskInstance:
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return None if text is None else datetime.fromisoformat(text)

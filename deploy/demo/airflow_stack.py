@@ -19,9 +19,9 @@ from processes import Processes, StackError, free_ports, scrubbed_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from typing import Self
 
     from processes import Process
-    from typing_extensions import Self
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 FOREIGN = ("AIRFLOW_", "_AIRFLOW_", "AIRBYTE_EVENTS_")

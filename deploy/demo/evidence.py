@@ -72,4 +72,4 @@ def _get(client: httpx.Client, path: str) -> Any:
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return None if text is None else datetime.fromisoformat(text)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import httpx
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class FeedReader:
@@ -47,7 +47,7 @@ class FeedReader:
             try:
                 with self._client.stream("GET", "/v1/events?terminal=true", headers=headers) as stream:
                     for line in stream.raise_for_status().iter_lines():
-                        self._note(line, datetime.now(timezone.utc))
+                        self._note(line, datetime.now(UTC))
                         if self._left.is_set():
                             return
             except httpx.HTTPError:

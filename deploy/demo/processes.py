@@ -23,8 +23,7 @@ import psutil  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from typing_extensions import Self
+    from typing import Self
 
 T = TypeVar("T")
 

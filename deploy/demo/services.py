@@ -16,8 +16,7 @@ from processes import Processes, free_ports, scrubbed_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from typing_extensions import Self
+    from typing import Self
 
 API = "/api/public/v1"
 

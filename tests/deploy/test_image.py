@@ -84,7 +84,7 @@ class Image:
 def _python() -> str:
     """One that the image's user may run, and that is new enough."""
     for python in ("/usr/bin/python3", sys.executable):
-        command = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]
+        command = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         try:
             if subprocess.run(command, user=10001, cwd="/", capture_output=True, timeout=20).returncode == 0:
                 return python

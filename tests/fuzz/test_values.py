@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -166,7 +166,7 @@ class TestNotifications:
         for amount in (found.records, found.bytes, found.duration_seconds):
             assert amount is None or 0 <= amount < 2**63
         for moment in (found.started_at, found.finished_at):
-            assert moment is None or moment.tzinfo is timezone.utc
+            assert moment is None or moment.tzinfo is UTC
         if found.url is not None:
             assert re.match(r"https?://[^@]+", found.url)
 
@@ -216,16 +216,16 @@ class TestJobs:
         seconds = parse_duration(text)
         assert seconds is None or 0 <= seconds <= LONGEST_SECONDS
 
-    @given(st.datetimes(timezones=st.just(timezone.utc)))
-    @example(datetime.min.replace(tzinfo=timezone.utc))
-    @example(datetime.max.replace(tzinfo=timezone.utc))
+    @given(st.datetimes(timezones=st.just(UTC)))
+    @example(datetime.min.replace(tzinfo=UTC))
+    @example(datetime.max.replace(tzinfo=UTC))
     def test_times_hold_or_are_refused(self, moment: datetime) -> None:
         found, _ = tried(ValueError, parse_time, moment.isoformat())
         assert found == (moment if EARLIEST <= moment <= LATEST else None)
 
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-UTC = st.datetimes(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None), timezones=st.just(timezone.utc))
+UTC = st.datetimes(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None), timezones=st.just(UTC))
 COUNT = st.integers(0, 2**63 - 1)
 CURSORS = st.builds(Cursor, st.from_regex(r"[0-9a-f]{1,32}", fullmatch=True), st.integers(0, 10**18 - 1))
 EVENTS = st.builds(

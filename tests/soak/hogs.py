@@ -14,8 +14,7 @@ from airbyte_events.web.server import allow_open_files
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 
 class Hogs:

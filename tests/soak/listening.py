@@ -19,8 +19,7 @@ import psutil  # type: ignore[import-untyped]
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 API_TOKEN = "api-token-of-the-soak-tests-0001"
 WEBHOOK_TOKEN = "webhook-token-of-the-soak-tests1"

@@ -14,8 +14,7 @@ from airbyte_events.events import Cursor
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 _JOB = re.compile(rb"event: job\nid: [^\n-]+-([0-9]+)\n")
 _NAME = re.compile(rb"event: ([a-z]+)\n")

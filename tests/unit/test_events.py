@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from itertools import product
 from typing import Any
 
@@ -26,7 +26,7 @@ from airbyte_events.events import (
 )
 from airbyte_events.store.reconcile import Verdict, annotate, reconcile, succeed
 
-NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 TERMINAL = {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
@@ -133,7 +133,7 @@ class TestTimes:
     def test_of_any_precision_and_offset(self, text: str, seconds: float) -> None:
         moment = parse_time(text)
         assert moment == NOON + timedelta(seconds=seconds)
-        assert moment.tzinfo is timezone.utc
+        assert moment.tzinfo is UTC
 
     def test_none_stays_none(self) -> None:
         assert parse_time(None) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Collection
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -58,7 +58,7 @@ _LEFT_OPEN = (
 )
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """The kinds of notification, as Airbyte's API calls them."""
 
     SUCCESS = "success"

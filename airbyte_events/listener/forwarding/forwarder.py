@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import anyio
@@ -241,8 +241,8 @@ def _retry_after(headers: httpx.Headers) -> float:
     else:
         try:
             until = parsedate_to_datetime(value)
-            now = datetime.now(timezone.utc)
-            seconds = ((until if until.tzinfo else until.replace(tzinfo=timezone.utc)) - now).total_seconds()
+            now = datetime.now(UTC)
+            seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
         except (ValueError, TypeError, IndexError, OverflowError):
             return 0.0
     return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,6 @@ from airbyte_events.errors import SettingsError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 PREFIX = "AIRBYTE_EVENTS_"
 DEFAULT_INSTANCE = "default"

@@ -40,8 +40,7 @@ from airbyte_events.store.records import (
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 
 class MemoryStore(EventStore):

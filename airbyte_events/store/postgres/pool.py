@@ -29,9 +29,9 @@ from airbyte_events.store.postgres.url import PostgresURL
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from psycopg.abc import Buffer
-    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 

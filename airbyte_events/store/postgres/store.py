@@ -47,8 +47,7 @@ from airbyte_events.store.rows import Unreadable
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 logger = logging.getLogger(__name__)
 

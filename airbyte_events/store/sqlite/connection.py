@@ -30,8 +30,7 @@ from airbyte_events.store.sqlite.schema import ensure_newest, migrate
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 T = TypeVar("T")
 
@@ -174,7 +173,7 @@ class SQLiteFile:
 
 
 def _failure(exc: sqlite3.Error) -> StoreError:
-    full = "is full" in str(exc)  # SQLITE_FULL; Python 3.10 does not tell its number
+    full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     failure = (StoreFull if full else StoreError)(f"the store failed: {exc}")
     failure.__cause__ = exc
     return failure

@@ -45,8 +45,7 @@ from airbyte_events.store.sqlite.log import Log
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
 logger = logging.getLogger(__name__)
 

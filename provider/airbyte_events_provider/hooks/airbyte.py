@@ -14,9 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.errors import AirbyteEventsError, SettingsError
-from airbyte_events.events import JobEvent
-from airbyte_events.submission import (
+from airbyte_events.airbyte.submission import (
     LOOKS,
     How,
     OnConflict,
@@ -26,6 +24,8 @@ from airbyte_events.submission import (
     submit,
     take_snapshot,
 )
+from airbyte_events.errors import AirbyteEventsError, SettingsError
+from airbyte_events.events import JobEvent
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.clients import open_airbyte
 from airbyte_events_provider.connections import (
@@ -181,7 +181,7 @@ class AirbyteHook(BaseHook):
     def take_snapshot(self, connection_id: str, job_type: str) -> Snapshot:
         """Return the connection's jobs before one is started.
 
-        See :func:`~airbyte_events.submission.take_snapshot`.
+        See :func:`~airbyte_events.airbyte.submission.take_snapshot`.
 
 
         :raises AirflowException: if Airbyte does not list them.
@@ -197,7 +197,7 @@ class AirbyteHook(BaseHook):
         before: Snapshot | None = None,
         until: float | None = None,
     ) -> Submission:
-        """Start a job, or find the one that runs already; see :func:`~airbyte_events.submission.submit`.
+        """Start a job, or find the one that runs already; see :func:`~airbyte_events.airbyte.submission.submit`.
 
         :param connection_id: the Airbyte connection (UUID).
         :raises AirflowException: if there is none in the end.
@@ -211,7 +211,7 @@ class AirbyteHook(BaseHook):
     ) -> Job | None:
         """Return the job that a submission may have created.
 
-        See :func:`~airbyte_events.submission.find_created`.
+        See :func:`~airbyte_events.airbyte.submission.find_created`.
 
 
         :raises AirflowException: if Airbyte does not list the connection's jobs.

@@ -20,16 +20,16 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airbyte_events._utils.times import parse_time
+from airbyte_events.airbyte.submission import How, OnConflict, Submission
 from airbyte_events.errors import MaybeStarted
 from airbyte_events.events import JobStatus
-from airbyte_events.submission import How, OnConflict, Submission
 from airbyte_events_provider._arguments import WrongArgument, check_count, check_flag, check_number, check_text, seconds
 from airbyte_events_provider.connections import SECTION, read_hub
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.ledger import Entry, Ledger
 from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
 from airbyte_events_provider.openlineage.extractor import lineage
-from airbyte_events_provider.resumption import JobWanted, resume
+from airbyte_events_provider.retry.resume import JobWanted, resume
+from airbyte_events_provider.retry.task_state import Entry, Ledger
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.end import can_end_in_triggerer
 from airbyte_events_provider.triggers.on_kill import ended_by_a_person

@@ -6,18 +6,18 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Hashable, Iterable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
+from airbyte_events.airbyte.submission import OnConflict, find_created
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import Identity, JobEvent, parse_status
 from airbyte_events.hub.subscription import Place, Wanted
-from airbyte_events.submission import OnConflict, find_created
 from airbyte_events_provider._arguments import check_count, check_flag, check_job_id, check_number, check_text, seconds
-from airbyte_events_provider.ledger import Entry, TriggerLedger
+from airbyte_events_provider.retry.task_state import Entry, TriggerLedger
 from airbyte_events_provider.stats import count_end
 from airbyte_events_provider.triggers.end import leave_xcoms
 from airbyte_events_provider.triggers.on_kill import has_moved, to_its_end
@@ -123,7 +123,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
 
     @property
     def _created_at(self) -> datetime | None:
-        return None if self.started_at is None else datetime.fromtimestamp(self.started_at, timezone.utc)
+        return None if self.started_at is None else datetime.fromtimestamp(self.started_at, UTC)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire once."""
@@ -212,7 +212,7 @@ class AirbyteStartTrigger(_ByArguments, BaseTrigger):
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param on_conflict: see :class:`~airbyte_events.submission.OnConflict`.
+    :param on_conflict: see :class:`~airbyte_events.airbyte.submission.OnConflict`.
     :param timeout: seconds to wait, None for as long as it takes. Like the next it counts from when the task began.
     :param execution_timeout: seconds that the task may take.
     :param poll_interval: as for :class:`AirbyteSyncTrigger`, and so are the rest.

@@ -16,11 +16,11 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.submission import How, OnConflict, find_created, submit, take_snapshot
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, MaybeStarted
-from airbyte_events.submission import How, OnConflict, find_created, submit, take_snapshot
 from airbyte_events_provider._arguments import is_template
 from airbyte_events_provider.connections import SECTION
-from airbyte_events_provider.ledger import Entry, TriggerLedger
+from airbyte_events_provider.retry.task_state import Entry, TriggerLedger
 
 if TYPE_CHECKING:
     from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator

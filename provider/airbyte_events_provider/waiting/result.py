@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from airbyte_events._utils.times import format_time, utcnow
@@ -56,7 +56,7 @@ async def conclude(
 
 def _too_late(end_time: float | None, execution_deadline: float | None, *, hard: bool) -> str:
     moment = execution_deadline if hard else end_time
-    when = datetime.fromtimestamp(moment or 0, timezone.utc).isoformat(timespec="seconds")
+    when = datetime.fromtimestamp(moment or 0, UTC).isoformat(timespec="seconds")
     if hard:
         return f"the time that it may take was over at {when}."
     return (

@@ -7,7 +7,7 @@ import logging
 import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -95,8 +95,8 @@ class TestReading:
             status=JobStatus.SUCCEEDED,
             job_type="sync",
             connection_id="c",
-            started_at=datetime(2024, 1, 1, tzinfo=timezone.utc),
-            updated_at=datetime(2024, 1, 1, 1, tzinfo=timezone.utc),
+            started_at=datetime(2024, 1, 1, tzinfo=UTC),
+            updated_at=datetime(2024, 1, 1, 1, tzinfo=UTC),
             duration_seconds=3600.0,
         )
         assert authorizations(server) == [None]
@@ -121,8 +121,8 @@ class TestReading:
         server.on(JOBS, server.reply(200, page, {"Date": "Mon, 01 Jan 2024 02:00:00 GMT"}))
 
         found = await client(workspace_ids=["w1", "w2"]).list_jobs(
-            updated_since=datetime(2024, 1, 1, tzinfo=timezone.utc),
-            created_since=datetime(2023, 1, 1, tzinfo=timezone.utc),
+            updated_since=datetime(2024, 1, 1, tzinfo=UTC),
+            created_since=datetime(2023, 1, 1, tzinfo=UTC),
             connection_id="c",
             job_type="sync",
             status=JobStatus.RUNNING,
@@ -132,7 +132,7 @@ class TestReading:
         )
 
         assert [job.job_id for job in found.jobs] == [5, 6]
-        assert found.served_at == datetime(2024, 1, 1, 2, tzinfo=timezone.utc)
+        assert found.served_at == datetime(2024, 1, 1, 2, tzinfo=UTC)
         assert server.requests[0].query == {
             "limit": ["50"],
             "offset": ["10"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -213,7 +213,7 @@ async def test_a_proxy_that_holds_the_stream_back(stage: Stage, server: Scripted
 
 
 async def test_a_clock_that_is_off_and_a_token_that_is_short(stage: Stage, server: ScriptedServer) -> None:
-    date = format_datetime(datetime.now(timezone.utc) - timedelta(minutes=7), usegmt=True)
+    date = format_datetime(datetime.now(UTC) - timedelta(minutes=7), usegmt=True)
     base = "/api/public/v1"
     server.on(f"GET {base}/health", server.reply(200, {}))
     server.on(f"POST {base}/applications/token", server.reply(200, {"access_token": "x", "expires_in": 30}))

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any
@@ -213,7 +213,7 @@ class Airbyte(Program):
 
     async def _list(self, request: Request, stream: SocketStream) -> None:
         updated, created = (
-            datetime.fromisoformat(request.query.get(name, ["2000-01-01T00:00:00Z"])[0].replace("Z", "+00:00"))
+            datetime.fromisoformat(request.query.get(name, ["2000-01-01T00:00:00Z"])[0])
             for name in ("updatedAtStart", "createdAtStart")
         )
         offset, limit = (int(request.query[name][0]) for name in ("offset", "limit"))
@@ -227,7 +227,7 @@ class Airbyte(Program):
             and id_ not in self.hidden
         ]
         page = found[offset : offset + limit]
-        dates = {"Date": format_datetime(self.now().astimezone(timezone.utc), usegmt=True)} if self.dated else {}
+        dates = {"Date": format_datetime(self.now().astimezone(UTC), usegmt=True)} if self.dated else {}
         # As Airbyte's own link: on every page, without the filters, on a host that is not there.
         await reply(stream, 200, {"data": page, "next": "http://internal.invalid:1/jobs?offset=0"}, **dates)
 

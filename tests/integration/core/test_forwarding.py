@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("form", ["seconds", "date"])
     async def test_retry_after_is_obeyed_by_all_that_goes_there(self, rig: Rig, form: str) -> None:
-        date = format_datetime(datetime.now(timezone.utc) + timedelta(minutes=10), usegmt=True)
+        date = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
         wait = {"Retry-After": "600" if form == "seconds" else date}
         rig.server.on(ROUTE, rig.server.reply(429, headers=wait))
         first = await rig.receive()

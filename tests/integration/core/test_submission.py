@@ -18,10 +18,10 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.newest import newest_jobs
+from airbyte_events.airbyte.submission import How, OnConflict, Submission, find_created, submit, take_snapshot
 from airbyte_events.errors import Conflict, Forbidden, MaybeStarted, NotSent
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.scripts import Phase
-from airbyte_events.submission import How, OnConflict, Submission, find_created, submit, take_snapshot
 
 if TYPE_CHECKING:
     from tests.conftest import ScriptedServer

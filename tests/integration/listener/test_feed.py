@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from airbyte_events.web.server import serving
 
 pytestmark = pytest.mark.anyio
 
-NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 SOURCE = "https://airbyte.example.com"
 STREAM = {"Accept": "text/event-stream"}
 

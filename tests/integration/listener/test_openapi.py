@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -145,7 +145,7 @@ def test_the_document_is_one_of_openapi_3_1() -> None:
 
 
 def test_an_event_that_tells_all_and_one_that_tells_nothing_conform() -> None:
-    ref, at, cursor = JobRef("default", 7), datetime(2024, 1, 1, tzinfo=timezone.utc), Cursor("ab", 1)
+    ref, at, cursor = JobRef("default", 7), datetime(2024, 1, 1, tzinfo=UTC), Cursor("ab", 1)
     bare = JobEvent(ref=ref, status=JobStatus.UNKNOWN, observed_at=at, origin=Origin.POLL, cursor=cursor)
     full = JobEvent(
         ref=ref,

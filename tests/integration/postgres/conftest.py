@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -15,7 +15,7 @@ from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.records import Outcome, Receipt
 from tests.postgres_server import PostgresServer, running
 
-NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
 def event(job_id: int = 1, status: JobStatus = JobStatus.RUNNING) -> JobEvent:

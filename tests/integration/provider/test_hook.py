@@ -6,7 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
@@ -313,7 +313,7 @@ async def test_the_execution_timeout_of_a_worker_cancels_a_job_whose_start_it_cu
 
 @pytest.mark.parametrize("hours", [-3, 0, 3])
 async def test_how_far_airbytes_clock_is_ahead(stage: Any, server: Any, hours: int) -> None:
-    date = format_datetime(datetime.now(timezone.utc) + timedelta(hours=hours), usegmt=True)
+    date = format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True)
     server.on("GET /api/public/v1/jobs", server.reply(200, {"data": []}, {"Date": date}))
     stage.connect("other", conn_type="airbyte", host=server.url)
     ahead = await anyio.to_thread.run_sync(AirbyteHook("other").clock_ahead)

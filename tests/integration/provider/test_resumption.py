@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -20,8 +20,8 @@ from airflow.providers.common.compat.sdk import (
 from airbyte_events._utils.times import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events.simulator.scripts import Phase
-from airbyte_events_provider.ledger import KEY, Ledger
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+from airbyte_events_provider.retry.task_state import KEY, Ledger
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +65,7 @@ class Task:
     store: StateStore | None = field(default_factory=StateStore)
     values: dict[str, Any] = field(default_factory=dict)
     ti: TaskInstance = field(default_factory=lambda: TaskInstance(0, 1))
-    dag_run: DagRun = field(default_factory=lambda: DagRun(datetime.now(timezone.utc)))
+    dag_run: DagRun = field(default_factory=lambda: DagRun(datetime.now(UTC)))
 
     def operator(self) -> AirbyteTriggerSyncOperator:
         given = {"task_id": "sync", "connection_id": self.stage.connection_id, "wait_seconds": 0.1, "retries": 1}
@@ -313,7 +313,7 @@ def test_a_clearing_is_known_by_its_time_whatever_airbytes_clock_says(ahead: tim
     cleared_at = time.time()
     ledger = Ledger({"ti": TaskInstance(2, 2, id=uuid7())})  # type: ignore[typeddict-item]
     for seconds, expected in ((1, True), (-60, False), (120, False)):
-        ended_at = datetime.fromtimestamp(cleared_at + seconds, timezone.utc) + ahead
+        ended_at = datetime.fromtimestamp(cleared_at + seconds, UTC) + ahead
         assert ledger.cleared_away(ended_at, ahead) is expected
 
 

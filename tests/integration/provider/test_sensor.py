@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -342,11 +342,11 @@ class TestSyncSensor:
             ("2024-05-01T00:00:00Z", {}, True),
             ("2124-05-01 00:00", {}, False),
             (datetime(2024, 5, 1), {}, True),
-            (None, {"data_interval_end": datetime(2024, 5, 1, tzinfo=timezone.utc)}, True),
-            (None, {"data_interval_end": datetime(2124, 5, 1, tzinfo=timezone.utc), "logical_date": utcnow()}, False),
-            (None, {"logical_date": datetime(2024, 5, 1, tzinfo=timezone.utc)}, True),
-            ("None", {"logical_date": datetime(2124, 5, 1, tzinfo=timezone.utc)}, False),
-            ("", {"dag_run": type("Run", (), {"start_date": datetime(2024, 5, 1, tzinfo=timezone.utc)})}, True),
+            (None, {"data_interval_end": datetime(2024, 5, 1, tzinfo=UTC)}, True),
+            (None, {"data_interval_end": datetime(2124, 5, 1, tzinfo=UTC), "logical_date": utcnow()}, False),
+            (None, {"logical_date": datetime(2024, 5, 1, tzinfo=UTC)}, True),
+            ("None", {"logical_date": datetime(2124, 5, 1, tzinfo=UTC)}, False),
+            ("", {"dag_run": type("Run", (), {"start_date": datetime(2024, 5, 1, tzinfo=UTC)})}, True),
         ],
     )
     async def test_from_when_on(self, stage: Any, after: Any, context: Any, found: bool) -> None:

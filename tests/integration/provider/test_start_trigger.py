@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -126,7 +126,7 @@ def begun(trigger: AirbyteStartTrigger, ago: float) -> AirbyteStartTrigger:
     limit = LONGEST
     if trigger.execution_timeout is not None:
         limit = min(limit, timedelta(seconds=trigger.execution_timeout))
-    trigger.timeout_after = datetime.now(timezone.utc) - timedelta(seconds=ago) + limit
+    trigger.timeout_after = datetime.now(UTC) - timedelta(seconds=ago) + limit
     return trigger
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import math
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import anyio
@@ -16,7 +16,7 @@ from trio.testing import MockClock, active_thread_count
 
 T = TypeVar("T")
 
-START = datetime(2026, 3, 1, 9, tzinfo=timezone.utc).timestamp()
+START = datetime(2026, 3, 1, 9, tzinfo=UTC).timestamp()
 """What the wall clocks show when virtual time begins, in seconds since the epoch."""
 
 _machine: contextvars.ContextVar[Machine | None] = contextvars.ContextVar("machine", default=None)

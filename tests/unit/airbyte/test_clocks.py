@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from airbyte_events.airbyte import JobPage
 
-ASKED = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+ASKED = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
 
 

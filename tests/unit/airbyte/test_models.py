@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -29,8 +29,8 @@ def test_a_job() -> None:
         status=JobStatus.SUCCEEDED,
         job_type="sync",
         connection_id="64d901a1-2520-4d91-93c8-9df438668ff0",
-        started_at=datetime(2024, 1, 1, tzinfo=timezone.utc),
-        updated_at=datetime(2024, 1, 1, 8, 6, 12, 500_000, tzinfo=timezone.utc),
+        started_at=datetime(2024, 1, 1, tzinfo=UTC),
+        updated_at=datetime(2024, 1, 1, 8, 6, 12, 500_000, tzinfo=UTC),
         duration_seconds=29172.0,
         bytes=9000,
         records=90,

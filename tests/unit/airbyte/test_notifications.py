@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -97,8 +97,8 @@ class TestKinds:
                 "destination": "Destination",
             },
             url=PAGE,
-            started_at=datetime(2024, 1, 1, 0, tzinfo=timezone.utc),
-            finished_at=datetime(2024, 1, 1, 1, tzinfo=timezone.utc),
+            started_at=datetime(2024, 1, 1, 0, tzinfo=UTC),
+            finished_at=datetime(2024, 1, 1, 1, tzinfo=UTC),
             records=45,
             bytes=90,
             duration_seconds=3600.0,
@@ -357,7 +357,7 @@ class TestFields:
     def test_times_of_any_precision(self, value: str) -> None:
         started_at = read("Sync completed: x", None, DATA | {"startedAt": value}).started_at
 
-        assert started_at == datetime(2024, 1, 1, tzinfo=timezone.utc)
+        assert started_at == datetime(2024, 1, 1, tzinfo=UTC)
 
     @pytest.mark.parametrize(
         "url",
@@ -519,8 +519,8 @@ def test_no_text_makes_it_slow(part: str) -> None:
     """64 KiB of what the patterns look for, in time that is proportional to it."""
     text = part * (64_000 // len(part)) + "x"
     title = body(text, "Your connection a succeeded" + text, DATA | {"connection": {"name": text, "url": text}})
-    started = datetime.now(timezone.utc)
+    started = datetime.now(UTC)
 
     parse(title)
 
-    assert (datetime.now(timezone.utc) - started).total_seconds() < 1.0
+    assert (datetime.now(UTC) - started).total_seconds() < 1.0

@@ -7,7 +7,7 @@ import gc
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -23,7 +23,7 @@ from airbyte_events.store.records import LogPage
 
 pytestmark = pytest.mark.anyio
 
-NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)
+NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 RUNNING, INCOMPLETE = JobStatus.RUNNING, JobStatus.INCOMPLETE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import typer
@@ -26,7 +26,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_since_is_a_time_or_how_long_ago() -> None:
-    assert options.since("--since", "2026-01-31T08:00Z") == datetime(2026, 1, 31, 8, tzinfo=timezone.utc)
+    assert options.since("--since", "2026-01-31T08:00Z") == datetime(2026, 1, 31, 8, tzinfo=UTC)
     ago = options.since("--since", "2h")
     assert timedelta(0) <= utcnow() - timedelta(hours=2) - ago < timedelta(minutes=1)
     for text in ("soon", "999999999d", "2026-13-01T00:00Z"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from airbyte_events.monitor.observation import Received, Witnesses
 from airbyte_events.store.reconcile import annotate
 from airbyte_events.store.records import Outcome, StoredNotification
 
-START = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 END = START + timedelta(minutes=10)
 CONNECTION = "5f0c3d52-8f27-4a5e-9f7e-0d3c6a1b2c3d"
 AIRBYTE = "https://airbyte.example.com/api/public/v1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -87,9 +87,9 @@ MINUTE = timedelta(minutes=1)
         (trigger, {"job_id": None}),
         (trigger, {"end_time": MINUTE}),
         (trigger, {"poll_interval": "10"}),
-        (trigger, {"execution_deadline": datetime.now(timezone.utc)}),
+        (trigger, {"execution_deadline": datetime.now(UTC)}),
         (trigger, {"connection_id": 5}),
-        (sync_trigger, {"after": datetime.now(timezone.utc)}),
+        (sync_trigger, {"after": datetime.now(UTC)}),
         (sync_trigger, {"end_time": "soon"}),
         (start_trigger, {"timeout": MINUTE}),
         (start_trigger, {"connection_id": ["XComArg"]}),
@@ -122,7 +122,7 @@ def test_a_timedelta_is_answered_with_the_number_to_write() -> None:
         (sync_sensor, {"after": "{{ ds }}"}),
         (sync_sensor, {"after": "2026-01-01"}),
         (sync_sensor, {"after": date(2026, 1, 1)}),
-        (sync_sensor, {"after": datetime.now(timezone.utc)}),
+        (sync_sensor, {"after": datetime.now(UTC)}),
         (sync_sensor, {"after": "2026-01-01T00:00+02:00"}),
         (trigger, {"job_id": "17"}),
         (trigger, {"end_time": None}),

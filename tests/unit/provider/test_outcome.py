@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events_provider.waiting.result import describe, missing_records, outcome
 
-NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def event(status: JobStatus, **values: Any) -> JobEvent:

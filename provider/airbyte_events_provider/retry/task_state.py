@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.xcom import BaseXCom
@@ -211,4 +211,4 @@ def prepared_at(ti: object) -> datetime | None:
     if number is None or getattr(uuid, "version", None) != 7:
         return None
     # RFC 9562: the first 48 bits are milliseconds since the epoch.
-    return datetime.fromtimestamp((number >> 80) / 1000, timezone.utc)
+    return datetime.fromtimestamp((number >> 80) / 1000, UTC)

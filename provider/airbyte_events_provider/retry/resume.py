@@ -12,10 +12,10 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import Job, says_unknown
+from airbyte_events.airbyte.submission import How, Submission
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import Identity, JobStatus, same_job_type
-from airbyte_events.submission import How, Submission
-from airbyte_events_provider.ledger import Entry, Ledger
+from airbyte_events_provider.retry.task_state import Entry, Ledger
 
 if TYPE_CHECKING:
     from airbyte_events_provider.hooks.airbyte import AirbyteHook
@@ -49,7 +49,7 @@ class JobWanted:
     def entry(self, hook: AirbyteHook, ledger: Ledger, after_id: int) -> Entry:
         """Return what is written before the job is asked for: a worker can die before Airbyte has answered.
 
-        :param after_id: see :class:`~airbyte_events_provider.ledger.Entry`.
+        :param after_id: see :class:`~airbyte_events_provider.retry.task_state.Entry`.
         """
         return Entry(
             url=hook.settings.url,

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import anyio
 
@@ -35,7 +35,7 @@ PATIENCE = 600.0
 _PAUSES = (1.0, 3.0, 10.0)
 
 
-class OnConflict(str, Enum):
+class OnConflict(StrEnum):
     """What a task does when its Airbyte connection is busy with another job."""
 
     ATTACH = "attach"
@@ -46,7 +46,7 @@ class OnConflict(str, Enum):
     SKIP = "skip"
 
 
-class How(str, Enum):
+class How(StrEnum):
     """How a job was come by."""
 
     STARTED = "started"
