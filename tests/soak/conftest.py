@@ -22,10 +22,9 @@ from rich.table import Table
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from airbyte_events.simulator import Simulator, serve_simulator  # noqa: E402
 from postgres_server import PostgresServer  # noqa: E402
 from postgres_server import running as running_postgres  # noqa: E402
-
-from airbyte_events.simulator import Simulator, serve_simulator  # noqa: E402
 
 COLUMNS = ("rounds", "faults", "sent", "acknowledged", "events", "seen", "lost", "doubled", "seconds")
 ROWS = pytest.StashKey[list[dict[str, Any]]]()

@@ -12,10 +12,10 @@ import anyio.to_thread
 import httpx
 import pytest
 from listening import Listener
-from postgres_server import PostgresServer
 from scene import Scene
 
 from airbyte_events.simulator import Simulator
+from postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
 

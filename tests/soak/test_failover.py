@@ -15,12 +15,12 @@ import httpx
 import pytest
 from crowd import HEADERS, Crowd, until, until_known
 from listening import Listener
-from postgres_server import PostgresServer
 
 from airbyte_events.errors import FeedError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.simulator import Simulator
 from airbyte_events.simulator.state import Job
+from postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
 

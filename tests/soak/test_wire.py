@@ -11,11 +11,11 @@ import anyio
 import httpx
 import pytest
 from listening import Listener, free_port
-from postgres_server import PostgresServer
 from proxy import FAULTS, Fault, Proxy
 from scene import Scene, Ways
 
 from airbyte_events.simulator import Simulator
+from postgres_server import PostgresServer
 
 pytestmark = pytest.mark.anyio
 

@@ -127,7 +127,7 @@ async def test_another_isolation_is_refused(url: str, database: str) -> None:
 
 
 async def test_no_more_rights_are_wanted_than_documented(server: PostgresServer, database: str) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "postgresql.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "postgresql.md").read_text(encoding="utf-8")
     grants = page.partition("## Fewer rights")[2].partition("```sql\n")[2].partition("```")[0]
     async with PostgresStore(server.url(database)):
         pass

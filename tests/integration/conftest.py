@@ -35,6 +35,7 @@ from airbyte_events.simulator.state import Job
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Outcome, StoredNotification
 from airbyte_events.web.server import serving
+from support.clients import client_of
 
 CONNECTION = "5f0c3d52-8f27-4a5e-9f7e-0d3c6a1b2c3d"
 CLIENT_SECRET = "client-secret-0123456789abcdef"
@@ -328,11 +329,6 @@ async def feed(anyio_backend: str) -> AsyncIterator[Listener]:
     program = Listener()
     async with serve(program):
         yield program
-
-
-def client_of(http: httpx.AsyncClient, url: str, **options: Any) -> AirbyteClient:
-    """A client that tries once and waits for nothing."""
-    return AirbyteClient(http, url, **{"attempts": 1, "base_delay": 0.0, "timeout": 5.0, **options})
 
 
 @dataclass

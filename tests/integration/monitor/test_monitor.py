@@ -18,8 +18,7 @@ from airbyte_events.events import JobRef, JobStatus, Origin
 from airbyte_events.monitor.monitor import FAILURES, Monitor
 from airbyte_events.monitor.observation import Received
 from airbyte_events.store.memory.store import MemoryStore
-
-from .conftest import client_of
+from support.clients import client_of
 
 pytestmark = pytest.mark.anyio
 
