@@ -1,4 +1,4 @@
-"""The listener process: settings become a store, a bus, sources and a server, until a signal ends them."""
+"""The listener process: settings become a store, a bus, pipelines and a server, until a signal ends them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.metrics import Metrics, MetricsPage
 from airbyte_events.listener.http.receiver import Receiver
 from airbyte_events.listener.http.status import Status
-from airbyte_events.listener.leader import Duties, Work
+from airbyte_events.listener.leader import LeaderElection, LeaderTask
 from airbyte_events.listener.logging import about, configure_logging, log_event
-from airbyte_events.listener.pipeline import Sources
+from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.listener.startup import announce, report
@@ -45,10 +45,10 @@ from airbyte_events.store.health import StoreHealth
 from airbyte_events.store.records import Lease
 from airbyte_events.store.retention import Retention
 from airbyte_events.web.auth import Tokens, digest_of, new_token
-from airbyte_events.web.h11_protocol import MOST
-from airbyte_events.web.rate_limit import Visitors
+from airbyte_events.web.h11_protocol import MAX_CONNECTIONS
+from airbyte_events.web.rate_limit import ClientAccess
 from airbyte_events.web.security_headers import SecurityHeaders
-from airbyte_events.web.server import Server, allow_open_files, bind, bounds_for, connections_for, url_of
+from airbyte_events.web.server import Server, allow_open_files, bind, connections_for, limits_for, url_of
 from airbyte_events.web.signals import on_signal
 from airbyte_events.web.tls import Certificate
 
@@ -62,13 +62,13 @@ _TOKEN_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """An assembled listener, whose sources run unless another one that shares the store runs them.
+    """An assembled listener, whose pipelines run unless another one that shares the store runs them.
 
     :param app: everything but what ``receiver_app`` has.
     :param receiver_app: the webhook receiver, where it has an address of its own.
     :param store: what it keeps its events in.
     :param bus: closing it ends every stream.
-    :param duties: what it does alone of all that share the store.
+    :param election: what it does alone of all that share the store.
     :param new_tokens: tokens that were made just now, by what they open: ``webhook``, ``api``.
     :param secrets: those in use.
     """
@@ -77,37 +77,37 @@ class Listener:
     receiver_app: ASGIApp | None
     store: EventStore
     bus: EventBus
-    duties: Duties
+    election: LeaderElection
     new_tokens: dict[str, str]
     secrets: Secrets
 
     def drain(self) -> None:
         """End every stream, and leave to others what they can do."""
         self.bus.close()
-        self.duties.stop()
+        self.election.stop()
 
 
-def _work(sources: Sources, forwarder: Forwarder) -> Work:
+def _work(pipelines: Pipeline, forwarder: Forwarder) -> LeaderTask:
     """What is done for an instance by the one listener that holds its lease."""
 
     async def work(lease: Lease) -> None:
-        with about(instance=sources.instance):
+        with about(instance=pipelines.instance):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(forwarder.run)
-                await sources.run(lease)
+                await pipelines.run(lease)
                 tasks.cancel_scope.cancel()
 
     return work
 
 
-async def _tell(bus: EventBus, metrics: Metrics, sources: Mapping[str, Sources]) -> None:
+async def _tell(bus: EventBus, metrics: Metrics, pipelines: Mapping[str, Pipeline]) -> None:
     """Count and log what enters the log, until cancelled or the bus closes."""
     while not bus.closed:
         # What can't be read any more is not told: that is no reason for the listener to end.
         with contextlib.suppress(StoreError), bus.subscribe(own=True) as events:
             async for event in events:
                 metrics.take(event)
-                instance = sources.get(event.ref.instance)
+                instance = pipelines.get(event.ref.instance)
                 here = instance is not None and instance.monitor is not None
                 log_event(event, found_here=here)
                 if here:
@@ -123,7 +123,7 @@ async def assemble(
     store: EventStore | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     certificate: Certificate | None = None,
-    connections: int = MOST,
+    connections: int = MAX_CONNECTIONS,
 ) -> AsyncIterator[Listener]:
     """Everything but the server: ``async with assemble(settings) as listener``.
 
@@ -154,28 +154,28 @@ async def assemble(
             proven=max(settings.poll_interval, settings.poll_interval_proven),
             idle=max(settings.poll_interval, settings.poll_interval_idle),
         )
-        sources = {name: Sources(name, each, store, ticks) for name, each in clients.items()}
+        pipelines = {name: Pipeline(name, each, store, ticks) for name, each in clients.items()}
         targets = {
             name: Targets(url.get_secret_value() for url in each.forward_urls)
             for name, each in settings.instances.items()
         }
         refuse_loops(targets, webhook_tokens.accepts)
         works = {
-            f"sources/{name}": _work(each, Forwarder(name, targets[name], store)) for name, each in sources.items()
+            f"sources/{name}": _work(each, Forwarder(name, targets[name], store)) for name, each in pipelines.items()
         }
         retention = Retention(store, age=timedelta(days=settings.retain_days), events=settings.retain_events)
         works["retention"] = retention.run
         health = StoreHealth(store)
-        duties = Duties(store, works, fitness={f"sources/{name}": each for name, each in sources.items()})
-        visitors = Visitors(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
+        election = LeaderElection(store, works, health={f"sources/{name}": each for name, each in pipelines.items()})
+        access = ClientAccess(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
         receiver = metrics.measured(
-            Receiver(store, sources, webhook_tokens, visitors, targets, health.doubt, metrics.commits.observe)
+            Receiver(store, pipelines, webhook_tokens, access, targets, health.doubt, metrics.commits.observe)
         )
         most_requests = requests_for(connections)
         feed = Feed(
             bus,
             store,
-            {name: each.airbyte.url for name, each in sources.items()},
+            {name: each.airbyte.url for name, each in pipelines.items()},
             most_streams=streams_of(most_requests),
         )
 
@@ -187,18 +187,18 @@ async def assemble(
                 faults["store"] = "can't be read"
             elif not health.writable:
                 faults["store"] = "can't be written"
-            return faults | duties.faults
+            return faults | election.faults
 
         apart = settings.webhook_apart is not None
         listener = Listener(
             app=create_app(
-                API(feed, sources, targets),
-                Status(store, bus, sources, duties, unready, metrics.webhook_answers),
-                MetricsPage(metrics, store, feed, sources, duties, unready),
+                API(feed, pipelines, targets),
+                Status(store, bus, pipelines, election, unready, metrics.webhook_answers),
+                MetricsPage(metrics, store, feed, pipelines, election, unready),
                 None if apart else receiver,
                 api_tokens,
                 unready,
-                visitors,
+                access,
                 hopeless=lambda: health.hopeless,
                 metrics_tokens=metrics_tokens,
                 most_requests=most_requests,
@@ -206,7 +206,7 @@ async def assemble(
             receiver_app=SecurityHeaders(receiver) if apart else None,
             store=store,
             bus=bus,
-            duties=duties,
+            election=election,
             new_tokens=new_tokens,
             secrets=Secrets(
                 webhook_tokens=webhook_tokens,
@@ -217,9 +217,9 @@ async def assemble(
             ),
         )
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(supervise, "the store's health", health.run, duties.faults)
-            tasks.start_soon(supervise, "leases", duties.run, duties.faults)
-            tasks.start_soon(supervise, "metrics", partial(_tell, bus, metrics, sources), duties.faults)
+            tasks.start_soon(supervise, "the store's health", health.run, election.faults)
+            tasks.start_soon(supervise, "leases", election.run, election.faults)
+            tasks.start_soon(supervise, "metrics", partial(_tell, bus, metrics, pipelines), election.faults)
             yield listener
             tasks.cancel_scope.cancel()
 
@@ -241,11 +241,11 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
         wanted = [(settings.host, settings.port), *([settings.webhook_apart] if settings.webhook_apart else [])]
         bound = [stack.enter_context(_bind(*address)) for address in wanted]
         most = connections_for(files, len(bound))
-        if most < MOST:
+        if most < MAX_CONNECTIONS:
             logger.warning(
                 "%d files may be open, which is enough for %d connections instead of %d, and %d streams: raise it with"
                 " ulimit -n, or LimitNOFILE of a systemd unit",
-                *(files, most, MOST, streams_of(requests_for(most))),
+                *(files, most, MAX_CONNECTIONS, streams_of(requests_for(most))),
             )
         anyio.run(_serve, settings, reload, bound, certificate, files)
     return 0
@@ -266,7 +266,7 @@ async def _serve(
             apps = [listener.app, *([listener.receiver_app] if listener.receiver_app else [])]
             tls = None if certificate is None else certificate.context
             servers = [
-                Server(app, bounds=bounds_for(files, len(bound)), timeout_graceful_shutdown=DRAIN_SECONDS, tls=tls)
+                Server(app, limits=limits_for(files, len(bound)), timeout_graceful_shutdown=DRAIN_SECONDS, tls=tls)
                 for app in apps
             ]
 
@@ -279,7 +279,7 @@ async def _serve(
             scheme = "https" if settings.tls_certfile else "http"
             announce(settings, listener.new_tokens, [url_of(each, scheme=scheme) for each in bound])
             async with _http() as http, anyio.create_task_group() as tasks:
-                faults = listener.duties.faults
+                faults = listener.election.faults
                 tasks.start_soon(supervise, "the report", partial(report, settings, http, listener.store), faults)
                 tasks.start_soon(supervise, "secrets", partial(listener.secrets.follow, reload), faults)
                 async with anyio.create_task_group() as serving:

@@ -1,4 +1,4 @@
-"""Duties: what one listener at a time does for all that share a store, and who that is.
+"""LeaderElection: what one listener at a time does for all that share a store, and who that is.
 
 Each duty has a lease. A listener renews those that it holds well before they end, and tries for the others now and
 then: one that dies, hangs or loses the store is replaced when its leases have ended.
@@ -27,11 +27,11 @@ from airbyte_events.store.records import Lease
 
 logger = logging.getLogger(__name__)
 
-Work = Callable[[Lease], Awaitable[None]]
+LeaderTask = Callable[[Lease], Awaitable[None]]
 """What is done while a lease is held. It is cancelled when the lease ends, and returns if it finds that out first."""
 
 
-class Fitness(Protocol):
+class Health(Protocol):
     """Whether a listener gets something done at all."""
 
     @property
@@ -49,7 +49,7 @@ RENEWAL_SECONDS = 2.0
 """From one renewal to the next, and from one try to take over to the next."""
 
 SPREAD_SECONDS = 1.0
-"""Who holds all duties but one lets others try first for so long; who holds fewer, for less."""
+"""Who holds all leases but one lets others try first for so long; who holds fewer, for less."""
 
 TURN_SECONDS = 3600.0
 """After so long a listener that holds several gives one back, so that they spread over those that have come since."""
@@ -66,7 +66,7 @@ def _candidates(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duty:
+class HeldLease:
     """A duty that this listener has.
 
     :param since: when it took it.
@@ -77,12 +77,12 @@ class Duty:
     lease: Lease
 
 
-class Duties:
+class LeaderElection:
     """Does what its listener holds the leases for.
 
     :param store: where the leases are.
     :param works: what there is to do, by the lease's name.
-    :param fitness: of what can fail at one listener and succeed at another, likewise. Where it fails, the lease is
+    :param health: of what can fail at one listener and succeed at another, likewise. Where it fails, the lease is
         given back if somebody waits for it.
     :param lease: see :data:`LEASE_SECONDS`.
     :param renewal: see :data:`RENEWAL_SECONDS`.
@@ -94,9 +94,9 @@ class Duties:
     def __init__(
         self,
         store: EventStore,
-        works: Mapping[str, Work],
+        works: Mapping[str, LeaderTask],
         *,
-        fitness: Mapping[str, Fitness] | None = None,
+        health: Mapping[str, Health] | None = None,
         lease: float = LEASE_SECONDS,
         renewal: float = RENEWAL_SECONDS,
         spread: float = SPREAD_SECONDS,
@@ -105,13 +105,13 @@ class Duties:
     ) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         """This listener's name, which no other has had."""
-        self.held: dict[str, Duty] = {}
+        self.held: dict[str, HeldLease] = {}
         """What this listener does at the moment, by the lease's name."""
         self.faults: dict[str, str] = {}
         """What fails here, and why, likewise. Its lease is given back, and taken again after a pause."""
         self._store = store
         self._works = works
-        self._fitness = fitness or {}
+        self._health = health or {}
         self._stood_down: set[str] = set()
         self._lease = lease
         self._renewal = renewal
@@ -136,10 +136,10 @@ class Duties:
             async with anyio.create_task_group() as tasks:
                 for name, work in self._works.items():
                     tasks.start_soon(supervise, name, partial(self._stand_by, name, work), self.faults)
-                for name, fitness in self._fitness.items():
-                    tasks.start_soon(self._recover, name, fitness)
+                for name, health in self._health.items():
+                    tasks.start_soon(self._recover, name, health)
 
-    async def _stand_by(self, name: str, work: Work) -> None:
+    async def _stand_by(self, name: str, work: LeaderTask) -> None:
         with self._store.news(f"leases/{name}") as given_back:
             while True:
                 await self._let_others_try()
@@ -150,7 +150,7 @@ class Duties:
                 lease = await self._acquire(name)
                 if lease is not None:
                     await self._hold(lease, asked_at + self._lease, work)
-                elif self._store.shared and name in self._fitness and name not in self._stood_down:
+                elif self._store.shared and name in self._health and name not in self._stood_down:
                     await self._acquire(_candidates(name))
                 with anyio.move_on_after(self._renewal):
                     await given_back.wait()
@@ -160,11 +160,11 @@ class Duties:
         await anyio.sleep(random.random() * self._spread / 2)  # noqa: S311
         await anyio.sleep(len(self.held) / len(self._works) * self._spread / 2)
 
-    async def _recover(self, name: str, fitness: Fitness) -> None:
+    async def _recover(self, name: str, health: Health) -> None:
         """Have this listener be a candidate again once it would succeed."""
         while True:
             await anyio.sleep(self._probe)
-            if name in self._stood_down and await fitness.recovered():
+            if name in self._stood_down and await health.recovered():
                 self._stood_down.discard(name)
 
     async def _acquire(self, name: str) -> Lease | None:
@@ -181,10 +181,10 @@ class Duties:
         self._unanswered.discard(name)
         return lease
 
-    async def _hold(self, lease: Lease, until: float, work: Work) -> None:
+    async def _hold(self, lease: Lease, until: float, work: LeaderTask) -> None:
         # By this clock the lease ends before it does by the store's: it began when it was asked for.
         held = anyio.CancelScope(deadline=until)
-        self.held[lease.name] = Duty(since=utcnow(), lease=lease)
+        self.held[lease.name] = HeldLease(since=utcnow(), lease=lease)
         logger.info("%s is done here from now on (fence %d)", lease.name, lease.fence, extra={"lease": lease.name})
         try:
             with held:
@@ -228,8 +228,8 @@ class Duties:
 
     async def _had_better_pass_on(self, lease: Lease) -> bool:
         """Whether it fails here while somebody else waits for the lease."""
-        fitness = self._fitness.get(lease.name)
-        if fitness is None or not fitness.failing or not self._store.shared:
+        health = self._health.get(lease.name)
+        if health is None or not health.failing or not self._store.shared:
             return False
         try:
             with anyio.fail_after(self._renewal):

@@ -37,8 +37,8 @@ _REST_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
 
-class Sources:
-    """One instance's sources.
+class Pipeline:
+    """One instance's pipelines.
 
     :param instance: its name.
     :param airbyte: its API.

@@ -11,9 +11,9 @@ from functools import partial
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from airbyte_events.web.rate_limit import Visitors
+from airbyte_events.web.rate_limit import ClientAccess
 
-ADMITTED = "airbyte_events.admitted"
+STILL_AUTHORIZED = "airbyte_events.admitted"
 """In the scope of a request that was let through: a function that says whether it still would be."""
 
 
@@ -70,7 +70,7 @@ def new_token() -> str:
 class BearerAuth:
     """Lets requests with ``Authorization: Bearer`` and a valid token through; 401 to all others.
 
-    :param visitors: what knows how many of them there were.
+    :param access: what knows how many of them there were.
     :param known: whether a request without one comes from somebody who has shown one before.
     :param kind: of the tokens, for people.
     """
@@ -79,13 +79,13 @@ class BearerAuth:
         self,
         app: ASGIApp,
         tokens: Tokens,
-        visitors: Visitors,
+        access: ClientAccess,
         known: Callable[[Scope], bool] = lambda scope: False,
         kind: str = "API",
     ) -> None:
         self._app = app
         self._tokens = tokens
-        self._visitors = visitors
+        self._access = access
         self._known = known
         self._message = f"send one of the listener's {kind} tokens as Authorization: Bearer"
 
@@ -96,9 +96,9 @@ class BearerAuth:
                 status_code=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )
-            await self._visitors.refuse(scope, refusal)(scope, receive, send)
+            await self._access.refuse(scope, refusal)(scope, receive, send)
             return
-        scope[ADMITTED] = partial(self._admits, scope)
+        scope[STILL_AUTHORIZED] = partial(self._admits, scope)
         await self._app(scope, receive, send)
 
     def _admits(self, scope: Scope) -> bool:

@@ -17,7 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from airbyte_events.web.security_headers import ELSEWHERE
 
-MOST = 3_072
+MAX_CONNECTIONS = 3_072
 """Connections that a server has open. Beyond it one makes way for a new one: the one that has taken nothing for
 longest, if that is longer than :data:`SPARED_SECONDS`, else the one that has waited longest for its request to be
 complete. So who sends a request at once is served, whoever else holds connections."""
@@ -81,10 +81,10 @@ _INVALID = _answer("400 Bad Request", "this is no HTTP request")
 
 
 @dataclass(kw_only=True)
-class Bounds:
-    """Bounds of one server's connections, and what it has to know to keep them. Seconds are those of its event loop."""
+class ConnectionLimits:
+    """Limits of one server's connections, and the state that they need. Times are those of its event loop."""
 
-    most: int = MOST
+    most: int = MAX_CONNECTIONS
     reserve: int = 0
     """How many of them are for urgent requests alone."""
     unread_bytes: int = UNREAD_BYTES
@@ -162,16 +162,16 @@ class _Connection(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """Keeps the bounds, and no access log, also where that has handlers of its own: webhook tokens are in URLs.
+    """Keeps the limits, and no access log, also where that has handlers of its own: webhook tokens are in URLs.
 
-    :param bounds: of all connections of the server.
+    :param limits: of all connections of the server.
     """
 
-    def __init__(self, *args: Any, bounds: Bounds, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: ConnectionLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False
         self.conn = _Connection(h11.SERVER, self.config.h11_max_incomplete_event_size or LARGEST_HEAD)
-        self._bounds = bounds
+        self._limits = limits
         self._unread = 0
         self._application = self.app
         self.app = self._begin
@@ -181,45 +181,45 @@ class BoundedProtocol(H11Protocol):
         transport.set_write_buffer_limits(high=BUFFERED_BYTES)
         if hasattr(transport, "max_size"):
             transport.max_size = READ_BYTES
-        self._bounds.open += 1
-        self._bounds.waiting[self] = self.loop.time()
-        if self._bounds.taken > self._bounds.most:
-            self._bounds.make_room(self.loop.time())
+        self._limits.open += 1
+        self._limits.waiting[self] = self.loop.time()
+        if self._limits.taken > self._limits.most:
+            self._limits.make_room(self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._bounds.open -= 1
-        self._bounds.waiting.pop(self, None)
-        self._bounds.leaving.pop(self, None)
+        self._limits.open -= 1
+        self._limits.waiting.pop(self, None)
+        self._limits.leaving.pop(self, None)
         self._has_read()
         super().connection_lost(exc)
 
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, once it is its turn, or say that there is no room."""
-        bounds, urgent = self._bounds, scope["path"].startswith(URGENT)
-        full = not urgent and bounds.taken > bounds.most - bounds.reserve
-        if full and not bounds.make_room(self.loop.time(), new=NEW_SECONDS):
+        limits, urgent = self._limits, scope["path"].startswith(URGENT)
+        full = not urgent and limits.taken > limits.most - limits.reserve
+        if full and not limits.make_room(self.loop.time(), new=NEW_SECONDS):
             await _CROWDED(scope, receive, send)
             return
-        await bounds.turn(urgent=urgent)
+        await limits.turn(urgent=urgent)
         await self._application(scope, receive, send)
 
     def make_way(self) -> None:
         """Leave for another, with an answer if that is possible."""
-        bounds = self._bounds
-        if self in bounds.stalled or self.conn.their_state is not h11.IDLE or len(bounds.leaving) >= bounds.most:
+        limits = self._limits
+        if self in limits.stalled or self.conn.their_state is not h11.IDLE or len(limits.leaving) >= limits.most:
             self.leave()
             return
-        del bounds.waiting[self]
-        bounds.leaving[self] = self.loop.time()
+        del limits.waiting[self]
+        limits.leaving[self] = self.loop.time()
         self.transport.write(_FULL)
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def leave(self) -> None:
         """End the connection as it is."""
-        self._bounds.waiting.pop(self, None)
+        self._limits.waiting.pop(self, None)
         self._has_read()
-        self._bounds.leaving[self] = self.loop.time()
+        self._limits.leaving[self] = self.loop.time()
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
@@ -228,7 +228,7 @@ class BoundedProtocol(H11Protocol):
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing() or self in self._bounds.leaving:
+        if self.transport.is_closing() or self in self._limits.leaving:
             return
         if len(data) > LARGEST_HEAD and self.conn.their_state is h11.IDLE and b"\n\r\n" not in data[:LARGEST_HEAD]:
             # h11 bounds what is incomplete; what comes whole in one piece it takes at any size.
@@ -247,20 +247,20 @@ class BoundedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         if self.conn.their_state is h11.IDLE or self.conn.their_state is h11.SEND_BODY:
-            self._bounds.waiting.setdefault(self, self.loop.time())
+            self._limits.waiting.setdefault(self, self.loop.time())
         else:
-            self._bounds.waiting.pop(self, None)
+            self._limits.waiting.pop(self, None)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        bounds = self._bounds
-        if self in bounds.leaving:
+        limits = self._limits
+        if self in limits.leaving:
             return
-        bounds.stalled[self] = self.loop.time()
+        limits.stalled[self] = self.loop.time()
         self._unread = self.transport.get_write_buffer_size()
-        bounds.unread += self._unread
-        while bounds.unread > bounds.unread_bytes:
-            next(iter(bounds.stalled)).leave()
+        limits.unread += self._unread
+        while limits.unread > limits.unread_bytes:
+            next(iter(limits.stalled)).leave()
 
     def resume_writing(self) -> None:
         self._has_read()
@@ -268,8 +268,8 @@ class BoundedProtocol(H11Protocol):
 
     def _has_read(self) -> None:
         """The peer reads, or there is nothing more to read."""
-        if self._bounds.stalled.pop(self, None) is not None:
-            self._bounds.unread -= self._unread
+        if self._limits.stalled.pop(self, None) is not None:
+            self._limits.unread -= self._unread
 
     def shutdown(self) -> None:
         super().shutdown()
@@ -277,5 +277,5 @@ class BoundedProtocol(H11Protocol):
 
     def _leave(self) -> None:
         # What the application is at, is given longer.
-        if self in self._bounds.waiting or self in self._bounds.stalled or self.transport.is_closing():
+        if self in self._limits.waiting or self in self._limits.stalled or self.transport.is_closing():
             self.leave()

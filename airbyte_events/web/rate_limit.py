@@ -25,7 +25,7 @@ MOST_ADDRESSES = 1_024
 _OWN_IPV6 = 64  # bits: what a single site has at least, and can take any address of
 
 
-class Visitors:
+class ClientAccess:
     """Where requests come from: who may send any, and how many of one address were refused.
 
     From some number on, whatever is refused is answered with 429. Only what is refused counts and is counted: who shows
@@ -87,7 +87,7 @@ class Visitors:
         return JSONResponse({"error": "too many requests"}, 429, {"Retry-After": f"{1 / REFUSALS_PER_SECOND:.0f}"})
 
 
-class AtMost:
+class ConcurrencyLimit:
     """Lets a number of requests be under way at a time; 503 to what comes beyond that.
 
     :param most: how many.

@@ -19,7 +19,7 @@ try:
 except ImportError:  # on Windows
     resource = None  # type: ignore[assignment, unused-ignore]
 
-from airbyte_events.web.h11_protocol import LARGEST_HEAD, MOST, BoundedProtocol, Bounds
+from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, BoundedProtocol, ConnectionLimits
 
 HANDSHAKE_SECONDS = 10.0
 """The longest beginning of TLS."""
@@ -85,16 +85,16 @@ def connections_for(files: int, servers: int = 1) -> int:
 
     :param files: how many may be open.
     """
-    return max(1, min(MOST, (files - min(_OTHER_FILES, files // 4)) // (2 * servers)))
+    return max(1, min(MAX_CONNECTIONS, (files - min(_OTHER_FILES, files // 4)) // (2 * servers)))
 
 
-def bounds_for(files: int, servers: int = 1) -> Bounds:
-    """The bounds of each server's connections.
+def limits_for(files: int, servers: int = 1) -> ConnectionLimits:
+    """The limits of each server's connections.
 
     :param files: how many may be open.
     """
     most = connections_for(files, servers)
-    return Bounds(most=most, reserve=most // RESERVE)
+    return ConnectionLimits(most=most, reserve=most // RESERVE)
 
 
 def url_of(bound: socket.socket, *, scheme: str = "http") -> str:
@@ -110,17 +110,17 @@ class Server(uvicorn.Server):
     own choice where it is installed, loses it. What a proxy tells of a client is left to the application, too.
 
     :param app: what to serve.
-    :param bounds: of its connections.
+    :param limits: of its connections.
     :param tls: serve HTTPS with this.
     :param options: further ones of ``uvicorn.Config``.
     """
 
     def __init__(
-        self, app: ASGIApp, *, bounds: Bounds | None = None, tls: ssl.SSLContext | None = None, **options: Any
+        self, app: ASGIApp, *, limits: ConnectionLimits | None = None, tls: ssl.SSLContext | None = None, **options: Any
     ) -> None:
-        self._bounds = bounds or Bounds()
+        self._limits = limits or ConnectionLimits()
         settings: dict[str, Any] = {
-            "http": functools.partial(BoundedProtocol, bounds=self._bounds),
+            "http": functools.partial(BoundedProtocol, limits=self._limits),
             "h11_max_incomplete_event_size": LARGEST_HEAD,
             "ws": "none",
             "lifespan": "off",
@@ -153,7 +153,7 @@ class Server(uvicorn.Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        self._bounds.sweep(asyncio.get_running_loop().time())
+        self._limits.sweep(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     @contextlib.contextmanager

@@ -46,7 +46,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long and how often it is tried.
 
     :param timeout: seconds that one attempt may take.
@@ -85,19 +85,21 @@ class Forwarder:
     :param store: where deliveries are.
     """
 
-    def __init__(self, instance: str, targets: Targets, store: EventStore, *, patience: Patience | None = None) -> None:
+    def __init__(
+        self, instance: str, targets: Targets, store: EventStore, *, retry_policy: RetryPolicy | None = None
+    ) -> None:
         self._instance = instance
         self._targets = targets
         self._store = store
-        self._patience = patience or Patience()
+        self._retry_policy = retry_policy or RetryPolicy()
 
     async def run(self) -> None:
         """Forward until cancelled, beginning with what an earlier process left. Only one should run at a time."""
         names = frozenset(self._targets)
-        async with _client(self._targets, self._patience.timeout) as http, anyio.create_task_group() as tasks:
+        async with _client(self._targets, self._retry_policy.timeout) as http, anyio.create_task_group() as tasks:
             tasks.start_soon(self._work, names, self._disown)
             for target in self._targets.values():
-                courier = _Courier(target, http, self._patience)
+                courier = _Courier(target, http, self._retry_policy)
                 tasks.start_soon(self._work, names - {target.name}, courier.deliver)
 
     async def _work(self, but: Collection[str], deal: Callable[[Delivery], Awaitable[tuple[Attempt, float]]]) -> None:
@@ -120,7 +122,7 @@ class Forwarder:
                 except StoreError as exc:
                     troubles += 1
                     logger.warning("what %s has to forward waits for the store: %s", self._instance, exc)
-                    await anyio.sleep(self._patience.delay(troubles, _LONGEST_REST))
+                    await anyio.sleep(self._retry_policy.delay(troubles, _LONGEST_REST))
 
     async def _wait(self, but: Collection[str]) -> float:
         due_at = await self._store.next_due(self._instance, but=but)
@@ -137,11 +139,11 @@ class Forwarder:
             except StoreError as exc:
                 troubles += 1
                 logger.warning("what became of delivery %d is not written yet: %s", attempt.delivery, exc)
-                await anyio.sleep(self._patience.delay(troubles, _LONGEST_REST))
+                await anyio.sleep(self._retry_policy.delay(troubles, _LONGEST_REST))
 
     async def _disown(self, delivery: Delivery) -> tuple[Attempt, float]:
         """Give up what waits for a target that is not configured."""
-        if utcnow() - delivery.notification.received_at < self._patience.grace:
+        if utcnow() - delivery.notification.received_at < self._retry_policy.grace:
             return _attempt(delivery, DeliveryState.DUE, NOT_CONFIGURED, after=_LOOK_AGAIN), 0
         logger.error("delivery %d to %s is dead: %s", delivery.id, delivery.target, NOT_CONFIGURED)
         return _attempt(delivery, DeliveryState.DEAD, NOT_CONFIGURED), 0
@@ -150,10 +152,10 @@ class Forwarder:
 class _Courier:
     """Sends to one target, and rests while that is in trouble."""
 
-    def __init__(self, target: Target, http: httpx.AsyncClient, patience: Patience) -> None:
+    def __init__(self, target: Target, http: httpx.AsyncClient, retry_policy: RetryPolicy) -> None:
         self._target = target
         self._http = http
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._failures = 0
         self._fault = ""
 
@@ -162,7 +164,7 @@ class _Courier:
 
         :return: what came of it, and the seconds until the next delivery may be tried.
         """
-        overdue = utcnow() - delivery.notification.received_at >= self._patience.give_up_after
+        overdue = utcnow() - delivery.notification.received_at >= self._retry_policy.give_up_after
         if overdue and self._failures:
             # Others have just failed: what is given up need not wait for its turn.
             return self._dead(delivery, f"given up, as the target is in trouble: {self._fault}"), 0
@@ -175,10 +177,10 @@ class _Courier:
             return _attempt(delivery, answer.state), 0
         self._failures += 1
         self._fault = answer.fault or ""
-        rest = max(self._patience.delay(self._failures, _LONGEST_REST), answer.retry_after)
+        rest = max(self._retry_policy.delay(self._failures, _LONGEST_REST), answer.retry_after)
         if overdue:
             return self._dead(delivery, f"given up: {answer.fault}"), rest
-        delay = max(self._patience.delay(delivery.attempts + 1, self._patience.cap), answer.retry_after)
+        delay = max(self._retry_policy.delay(delivery.attempts + 1, self._retry_policy.cap), answer.retry_after)
         logger.warning("delivery %d to %s is tried again in %.0f s: %s", delivery.id, self._target, delay, answer.fault)
         return _attempt(delivery, DeliveryState.DUE, answer.fault, after=delay), rest
 
@@ -194,7 +196,7 @@ class _Courier:
         response = None
         said = b""
         try:
-            with anyio.fail_after(self._patience.timeout):
+            with anyio.fail_after(self._retry_policy.timeout):
                 async with self._http.stream("POST", self._target.url, content=content, headers=_HEADERS) as response:
                     said = await read_body(response, _LONGEST_ANSWER)
         except (httpx.HTTPError, TimeoutError, AnswerRefused) as exc:
@@ -221,7 +223,7 @@ class _Courier:
 
     def _why(self, exc: Exception) -> str:
         if isinstance(exc, (TimeoutError, httpx.TimeoutException)):
-            return f"no answer within {self._patience.timeout:g} s"
+            return f"no answer within {self._retry_policy.timeout:g} s"
         # Those of a connection tell nothing but the fault of host, certificate or network.
         detail = str(exc) if isinstance(exc, httpx.ConnectError) else ""
         return " ".join(f"no answer: {detail or type(exc).__name__}".split())[:200]

@@ -27,7 +27,7 @@ from airbyte_events.listener.http.params import (
     whole_id,
     whole_number,
 )
-from airbyte_events.listener.pipeline import Sources
+from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.settings.sources import INSTANCE_NAME
 from airbyte_events.monitor.observation import PRECISION, Received, ranked
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outcome, StoredNotification
@@ -42,16 +42,16 @@ class API:
     """The routes under ``/v1``.
 
     :param feed: the event feed, which knows bus and store.
-    :param sources: by instance name.
+    :param pipelines: by instance name.
     :param targets: by instance name, where notifications are forwarded to.
     """
 
     def __init__(
-        self, feed: Feed, sources: Mapping[str, Sources], targets: Mapping[str, Targets] | None = None
+        self, feed: Feed, pipelines: Mapping[str, Pipeline], targets: Mapping[str, Targets] | None = None
     ) -> None:
         self._feed = feed
         self._store = feed.store
-        self._sources = sources
+        self._pipelines = pipelines
         self._targets = targets or {}
 
     @property
@@ -81,7 +81,7 @@ class API:
         async def watch_instance(name: str) -> None:
             jobs = {ref.job_id: identity for ref, identity in refs.items() if ref.instance == name}
             try:
-                found = await self._sources[name].watch(jobs)
+                found = await self._pipelines[name].watch(jobs)
             except StoreError as exc:
                 failures.append(exc)
                 return
@@ -118,8 +118,8 @@ class API:
             instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
             if type(job_id) is not int or not 0 < job_id < 2**63:
                 raise QueryError("jobs: each has a job_id, a whole number above 0")
-            if not isinstance(instance, str) or instance not in self._sources:
-                raise QueryError(f"jobs: the instances here are {', '.join(sorted(self._sources))}")
+            if not isinstance(instance, str) or instance not in self._pipelines:
+                raise QueryError(f"jobs: the instances here are {', '.join(sorted(self._pipelines))}")
             refs[JobRef(instance, job_id)] = _identity(job)
         return refs
 
@@ -192,7 +192,7 @@ class API:
         found = [stored for stored in await self._store.notifications(limit=1, before=before) if stored.id == id_]
         if not found:
             return _refuse(404, f"there is no notification {id_}")
-        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or found[0].instance not in self._sources:
+        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or found[0].instance not in self._pipelines:
             return _refuse(409, "this notification tells of no job's end: there is nothing to confirm")
         await self._store.settle({id_: Outcome.PENDING}, utcnow())
         return JSONResponse({"event": id_}, status_code=202)

@@ -22,7 +22,7 @@ from airbyte_events.listener.http.openapi import DOCUMENT
 from airbyte_events.listener.http.receiver import not_found
 from airbyte_events.listener.http.status import Status
 from airbyte_events.web.auth import BearerAuth, Tokens
-from airbyte_events.web.rate_limit import AtMost, Visitors
+from airbyte_events.web.rate_limit import ClientAccess, ConcurrencyLimit
 from airbyte_events.web.security_headers import SecurityHeaders
 from airbyte_events.web.sessions import Sessions
 
@@ -57,7 +57,7 @@ def create_app(
     receiver: ASGIApp | None,
     api_tokens: Tokens,
     unready: Readiness,
-    visitors: Visitors | None = None,
+    access: ClientAccess | None = None,
     *,
     hopeless: Callable[[], bool] = bool,
     metrics_tokens: Tokens | None = None,
@@ -67,12 +67,12 @@ def create_app(
 
     :param receiver: None where it has an address of its own.
     :param unready: asked by ``/readyz``.
-    :param visitors: who was refused how often.
+    :param access: who was refused how often.
     :param hopeless: asked by ``/healthz``: whether a restart is worth trying.
     :param metrics_tokens: what opens ``/metrics``; None: it is open.
     :param most_requests: see :data:`MOST_REQUESTS`.
     """
-    visitors = visitors or Visitors()
+    access = access or ClientAccess()
 
     async def healthz(request: Request) -> Response:
         if hopeless():
@@ -90,12 +90,12 @@ def create_app(
 
     sessions = Sessions(api_tokens)
     guards = [
-        Middleware(BearerAuth, tokens=api_tokens, visitors=visitors, known=sessions.admit),
-        Middleware(AtMost, most=most_requests),
+        Middleware(BearerAuth, tokens=api_tokens, access=access, known=sessions.admit),
+        Middleware(ConcurrencyLimit, most=most_requests),
     ]
     scraping = []
     if metrics_tokens is not None:
-        scraping = [Middleware(BearerAuth, tokens=metrics_tokens, visitors=visitors, kind="metrics")]
+        scraping = [Middleware(BearerAuth, tokens=metrics_tokens, access=access, kind="metrics")]
     v1 = Router([*api.routes, *([status.route] if status else [])], redirect_slashes=False, middleware=guards)
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),
@@ -103,14 +103,14 @@ def create_app(
         Route("/openapi.json", openapi),
         Mount("/v1", v1),
         *([Route("/metrics", metrics.tell, middleware=scraping)] if metrics else []),
-        *Dashboard(sessions, visitors).routes,
+        *Dashboard(sessions, access).routes,
     ]
 
     async def refused(request: Request, exc: Exception) -> Response:
         if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
             return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
         known = request.scope.get("path", "").startswith("/v1/")  # who gets there has shown a token
-        return not_found() if known else visitors.refuse(request.scope, not_found())
+        return not_found() if known else access.refuse(request.scope, not_found())
 
     others = Starlette(
         routes=routes,

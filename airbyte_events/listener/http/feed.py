@@ -27,7 +27,7 @@ from airbyte_events.listener.http.params import (
     whole_number,
 )
 from airbyte_events.store.base import EventStore
-from airbyte_events.web.auth import ADMITTED
+from airbyte_events.web.auth import STILL_AUTHORIZED
 
 HEARTBEAT_SECONDS = 15.0
 """At least so often a stream says where it is."""
@@ -168,7 +168,7 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async with _while_connected(receive):
-                await self._stream(send, scope.get(ADMITTED, lambda: True))
+                await self._stream(send, scope.get(STILL_AUTHORIZED, lambda: True))
         finally:
             self._feed.streams -= 1
 

@@ -26,8 +26,8 @@ from airbyte_events.airbyte.transport import Observer
 from airbyte_events.errors import StoreError
 from airbyte_events.events import JobEvent, JobStatus, Origin
 from airbyte_events.listener.http.feed import Feed
-from airbyte_events.listener.leader import Duties
-from airbyte_events.listener.pipeline import Sources
+from airbyte_events.listener.leader import LeaderElection
+from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Outcome, StoreStats
 
@@ -169,15 +169,15 @@ class MetricsPage:
         metrics: Metrics,
         store: EventStore,
         feed: Feed,
-        sources: Mapping[str, Sources],
-        duties: Duties,
+        pipelines: Mapping[str, Pipeline],
+        election: LeaderElection,
         unready: Callable[[], dict[str, str]],
     ) -> None:
         self._metrics = metrics
         self._store = store
         self._feed = feed
-        self._sources = sources
-        self._duties = duties
+        self._pipelines = pipelines
+        self._election = election
         self._unready = unready
         self._page = b""
         self._fresh_until = float("-inf")
@@ -217,7 +217,7 @@ class MetricsPage:
             "airbyte_events_deliveries_overdue_seconds",
             "Since when a notification could be forwarded that has not been.",
         )
-        for name in self._sources:
+        for name in self._pipelines:
             queues = await self._store.queues(name)
             watched.add_metric([name], queues.watched)
             confirmed.add_metric([name], _age(queues.pending_since))
@@ -246,8 +246,8 @@ class MetricsPage:
         held = GaugeMetricFamily(
             "airbyte_events_lease_held", "Whether this listener does it for all that share the store.", labels=["lease"]
         )
-        for name in (*(f"sources/{name}" for name in self._sources), "retention"):
-            held.add_metric([name], name in self._duties.held)
+        for name in (*(f"sources/{name}" for name in self._pipelines), "retention"):
+            held.add_metric([name], name in self._election.held)
         yield held
 
     def _instances(self) -> Iterable[Metric]:
@@ -274,7 +274,7 @@ class MetricsPage:
             "Notifications that were settled, by outcome.",
             labels=["airbyte", "outcome"],
         )
-        for name, each in self._sources.items():
+        for name, each in self._pipelines.items():
             backoff.add_metric([name], each.airbyte.backing_off)
             if each.monitor is not None:
                 proven.add_metric([name], each.monitor.push_proven)

@@ -26,7 +26,7 @@ from airbyte_events.listener.forwarding.targets import FORWARDED, Targets
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Outcome
 from airbyte_events.web.auth import Tokens
-from airbyte_events.web.rate_limit import Visitors
+from airbyte_events.web.rate_limit import ClientAccess
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Receiver:
     :param store: where notifications go.
     :param instances: the names that may be in the URL.
     :param tokens: those that may be in the URL.
-    :param visitors: where requests may come from, and who was refused how often.
+    :param access: where requests may come from, and who was refused how often.
     :param targets: by instance, where its notifications are forwarded to.
     :param doubt: called when the store has failed.
     :param kept: called with the seconds that the store took.
@@ -77,7 +77,7 @@ class Receiver:
         store: EventStore,
         instances: Collection[str],
         tokens: Tokens,
-        visitors: Visitors | None = None,
+        access: ClientAccess | None = None,
         targets: Mapping[str, Targets] | None = None,
         doubt: Callable[[], object] | None = None,
         kept: Callable[[float], object] | None = None,
@@ -85,7 +85,7 @@ class Receiver:
         self._store = store
         self._instances = instances
         self._tokens = tokens
-        self._visitors = visitors or Visitors()
+        self._access = access or ClientAccess()
         self._targets = targets or {}
         self._doubt = doubt
         self._kept = kept
@@ -101,7 +101,7 @@ class Receiver:
     async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
         """Take one notification; None if its sender has gone."""
         if (instance := self._instance(scope)) is None:
-            return self._visitors.refuse(scope, not_found())
+            return self._access.refuse(scope, not_found())
         body = bytearray()
         try:
             refusal = await self._receive(scope, receive, body)
@@ -185,7 +185,7 @@ class Receiver:
         match = _PATH.fullmatch(path)
         if match is None or not self._tokens.accepts(match[2]):
             return None
-        if match[1] not in self._instances or scope["method"] != "POST" or not self._visitors.may_send(scope):
+        if match[1] not in self._instances or scope["method"] != "POST" or not self._access.may_send(scope):
             return None
         return match[1]
 

@@ -13,8 +13,8 @@ from starlette.routing import Route
 from airbyte_events import __version__
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.bus.bus import EventBus
-from airbyte_events.listener.leader import Duties, Duty
-from airbyte_events.listener.pipeline import Sources
+from airbyte_events.listener.leader import HeldLease, LeaderElection
+from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import EventStore
 
 
@@ -29,15 +29,15 @@ class Status:
         self,
         store: EventStore,
         bus: EventBus,
-        sources: Mapping[str, Sources],
-        duties: Duties,
+        pipelines: Mapping[str, Pipeline],
+        election: LeaderElection,
         unready: Callable[[], dict[str, str]],
         answers: Callable[[], dict[str, int]],
     ) -> None:
         self._store = store
         self._bus = bus
-        self._sources = sources
-        self._duties = duties
+        self._pipelines = pipelines
+        self._election = election
         self._unready = unready
         self._answers = answers
         self._started_at = utcnow()
@@ -49,12 +49,12 @@ class Status:
     async def tell(self, request: Request) -> Response:
         """All of it."""
         leases = await self._store.holders()
-        known = self._duties.names
+        known = self._election.names
         return JSONResponse(
             {
                 "listener": {
                     "version": __version__,
-                    "name": self._duties.holder,
+                    "name": self._election.holder,
                     "started_at": format_time(self._started_at),
                     "subscriptions": self._bus.subscriptions,
                     "faults": self._unready(),
@@ -62,22 +62,22 @@ class Status:
                 },
                 "store": asdict(await self._store.stats()),
                 "leases": [{"name": name, "holder": leases[name]} for name in sorted(leases) if name in known],
-                "instances": [await self._instance(name, each) for name, each in self._sources.items()],
+                "instances": [await self._instance(name, each) for name, each in self._pipelines.items()],
             }
         )
 
-    async def _instance(self, name: str, sources: Sources) -> dict[str, Any]:
-        duty: Duty | None = self._duties.held.get(f"sources/{name}")
-        monitor, poller = sources.monitor, sources.poller
+    async def _instance(self, name: str, pipelines: Pipeline) -> dict[str, Any]:
+        duty: HeldLease | None = self._election.held.get(f"sources/{name}")
+        monitor, poller = pipelines.monitor, pipelines.poller
         return {
             "name": name,
-            "url": sources.airbyte.url,
+            "url": pipelines.airbyte.url,
             "here_since": None if duty is None else format_time(duty.since),
             "push_proven": None if monitor is None else monitor.push_proven,
             "watched": (await self._store.queues(name)).watched,
             "looked_at": await self._store.recall(f"looked_at/{name}"),
             "seconds_between_looks": None if poller is None else poller.seconds_between_looks,
             "failed_looks": None if poller is None else poller.failures,
-            "backoff_seconds": round(sources.airbyte.backing_off, 1),
-            "counters": {what: count for what, count in asdict(sources.counters).items() if isinstance(count, int)},
+            "backoff_seconds": round(pipelines.airbyte.backing_off, 1),
+            "counters": {what: count for what, count in asdict(pipelines.counters).items() if isinstance(count, int)},
         }

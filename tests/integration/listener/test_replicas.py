@@ -20,8 +20,8 @@ from airbyte_events.errors import LeaseLost, ServerError, StoreError
 from airbyte_events.events import ANY_JOB, JobRef
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.inbox import Inbox
-from airbyte_events.listener.leader import Duties
-from airbyte_events.listener.pipeline import Sources
+from airbyte_events.listener.leader import LeaderElection
+from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
@@ -83,20 +83,20 @@ class Replica:
     """What a listener runs, with leases that suit a test."""
 
     line: Line
-    sources: dict[str, Sources]
-    duties: Duties
+    pipelines: dict[str, Pipeline]
+    election: LeaderElection
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     @property
     def holds(self) -> int:
-        return len(self.duties.held)
+        return len(self.election.held)
 
     @property
     def looks(self) -> int:
-        return sum(each.counters.looks for each in self.sources.values())
+        return sum(each.counters.looks for each in self.pipelines.values())
 
     async def watch(self, *job_ids: int) -> Any:
-        return await self.sources["default"].watch(dict.fromkeys(job_ids, ANY_JOB))
+        return await self.pipelines["default"].watch(dict.fromkeys(job_ids, ANY_JOB))
 
     def kill(self) -> None:
         self.line.cut = True
@@ -159,14 +159,14 @@ async def group(watched: Any, http: httpx.AsyncClient, make: Any) -> AsyncIterat
             line = Line(store)
             through = cast(EventStore, line)
             airbyte = make.client(http, url or watched.airbyte.url)
-            sources = {name: Sources(name, airbyte, through, ticks) for name in instances}
-            works = {f"sources/{name}": each.run for name, each in sources.items()}
-            fitness = {f"sources/{name}": each for name, each in sources.items()}
-            replica = Replica(line, sources, Duties(through, works, fitness=fitness, **QUICK | leases))
+            pipelines = {name: Pipeline(name, airbyte, through, ticks) for name in instances}
+            works = {f"sources/{name}": each.run for name, each in pipelines.items()}
+            health = {f"sources/{name}": each for name, each in pipelines.items()}
+            replica = Replica(line, pipelines, LeaderElection(through, works, health=health, **QUICK | leases))
 
             async def run() -> None:
                 with replica.scope:
-                    await replica.duties.run()
+                    await replica.election.run()
 
             tasks.start_soon(run)
             group.replicas.append(replica)
@@ -204,20 +204,20 @@ class TestTogether:
 
         assert group.watched.airbyte.reads == 12
         assert [await group.watched.ends(job_id) for job_id in range(1, 13)] == [1] * 12
-        monitor = group.holder.sources["default"].monitor
+        monitor = group.holder.pipelines["default"].monitor
         assert monitor is not None
         assert monitor.push_proven
 
     async def test_who_comes_later_does_not_disturb_who_holds(self, group: Group) -> None:
         first = group.start(lease=2.0)
         await group.until_held()
-        fence = first.duties.held[LEASE].lease.fence
+        fence = first.election.held[LEASE].lease.fence
         group.start()
         group.start()
         await anyio.sleep(2.2)
 
         assert group.holder is first
-        assert first.duties.held[LEASE].lease.fence == fence
+        assert first.election.held[LEASE].lease.fence == fence
 
 
 class TestTakingOver:
@@ -225,7 +225,7 @@ class TestTakingOver:
         for _ in range(3):
             group.start()
         killed = await group.until_held()
-        fence = killed.duties.held[LEASE].lease.fence
+        fence = killed.election.held[LEASE].lease.fence
         for job_id in range(1, 9):
             group.watched.airbyte.put(job_id)
         await group.others[0].watch(*range(1, 9))
@@ -238,7 +238,7 @@ class TestTakingOver:
         await group.watched.until_ended(*range(1, 9))
         await group.watched.until_settled(stored)
 
-        assert next_one.duties.held[LEASE].lease.fence > fence
+        assert next_one.election.held[LEASE].lease.fence > fence
         assert [await group.watched.ends(job_id) for job_id in range(1, 9)] == [1] * 8
 
     async def test_from_one_that_stops_at_once(self, group: Group) -> None:
@@ -247,7 +247,7 @@ class TestTakingOver:
         second, third = group.start(**NEVER), group.start(**NEVER)
         await anyio.wait_all_tasks_blocked()
         assert group.holder is first
-        first.duties.stop()
+        first.election.stop()
 
         await group.until_held(second, third)
         assert group.holder is not first
@@ -289,14 +289,14 @@ class TestTakingOver:
         assert cut.looks == looks
         # It comes back to its place in the queue.
         cut.line.cut = False
-        other.duties.stop()
+        other.election.stop()
         await group.until_held(cut)
 
     async def test_a_lease_that_is_not_renewed_ends(self, group: Group) -> None:
         only = group.start(lease=0.2, renewal=3600.0)
         await group.until_held()
         await group.until(lambda: not only.holds)
-        assert only.sources["default"].monitor is None
+        assert only.pipelines["default"].monitor is None
 
     async def test_i2_who_finds_that_the_lease_is_lost_stops(
         self, group: Group, http: httpx.AsyncClient, make: Any
@@ -313,7 +313,7 @@ class TestTakingOver:
                 await Poller(monitor).run()
             with pytest.raises(LeaseLost):
                 await Inbox(monitor, group.store).run()
-            await Sources("default", monitor.airbyte, group.store).run(lost)
+            await Pipeline("default", monitor.airbyte, group.store).run(lost)
 
         assert await group.store.head() == 0
         assert await group.watched.outcome(stored) is Outcome.PENDING
@@ -324,7 +324,7 @@ class TestTakingOver:
         await group.until(lambda: first.looks > 2)
         mark = await group.store.recall("looked_at/default")
         assert mark is not None
-        first.duties.stop()
+        first.election.stop()
         group.start(WATCHED_ONLY, **NEVER)
         lists = group.watched.airbyte.lists
         await group.until(lambda: group.watched.airbyte.lists > lists)
@@ -337,7 +337,7 @@ class TestTakingOver:
         first = await group.until_held()
         await group.until(lambda: first.looks == 1)
         # The look that is cut short is the last thing that it does.
-        monitor = first.sources["default"].monitor
+        monitor = first.pipelines["default"].monitor
         assert monitor is not None
         monitor._largest_look = 100
         del group.watched.airbyte.jobs[1_000]
@@ -345,7 +345,7 @@ class TestTakingOver:
             group.watched.airbyte.put(job_id, "succeeded")
         group.watched.airbyte.put(1_000, "succeeded")
         assert 1_000 not in await monitor.look()
-        first.duties.stop()
+        first.election.stop()
         for job_id in (*range(1, 150), 1_000):
             group.watched.airbyte.changed[job_id] = utcnow().replace(year=2000)
         reads = group.watched.airbyte.reads_of(1_000)
@@ -367,7 +367,7 @@ class TestWhereAirbyteCanNotBeReached:
             yield airbyte
 
     def failures(self, replica: Replica) -> int:
-        poller = replica.sources["default"].poller
+        poller = replica.pipelines["default"].poller
         return 0 if poller is None else poller.failures
 
     async def test_i4_the_lease_passes_to_one_that_reaches_it(self, group: Group, far: Any, make: Any) -> None:
@@ -392,18 +392,18 @@ class TestWhereAirbyteCanNotBeReached:
     async def test_it_stays_where_nobody_waits_for_it(self, group: Group, far: Any) -> None:
         only = group.start(url=far.url)
         await group.until_held()
-        lease = only.duties.held[LEASE].lease
+        lease = only.election.held[LEASE].lease
         await group.until(lambda: self.failures(only) > 5)
-        assert only.duties.held[LEASE].lease == lease
+        assert only.election.held[LEASE].lease == lease
 
     async def test_it_does_not_go_to_and_fro_where_nobody_reaches_it(self, group: Group, far: Any) -> None:
         first = group.start(url=far.url)
         await group.until_held()
-        fence = first.duties.held[LEASE].lease.fence
+        fence = first.election.held[LEASE].lease.fence
         second = group.start(url=far.url)
         await group.until_held(second)
         await group.until(lambda: self.failures(second) > 5)
-        assert second.duties.held[LEASE].lease.fence == fence + 1
+        assert second.election.held[LEASE].lease.fence == fence + 1
 
     async def test_one_that_gave_it_back_takes_it_when_the_other_dies(self, group: Group, far: Any) -> None:
         first = group.start(url=far.url)
@@ -427,14 +427,14 @@ class TestWhereAirbyteCanNotBeReached:
 class TestSeveralInstances:
     async def test_are_done_at_once_where_nobody_shares_the_store(self, http: Any, make: Any, watched: Any) -> None:
         store, airbyte = watched.store, make.client(http, watched.airbyte.url)
-        works = {f"sources/{n}": Sources(str(n), airbyte, store, OFTEN).run for n in range(9)}
-        duties = Duties(store, works, spread=3600)
+        works = {f"sources/{n}": Pipeline(str(n), airbyte, store, OFTEN).run for n in range(9)}
+        election = LeaderElection(store, works, spread=3600)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(duties.run)
+            tasks.start_soon(election.run)
             await anyio.wait_all_tasks_blocked()
-            assert len(duties.held) == 9
+            assert len(election.held) == 9
             tasks.cancel_scope.cancel()
-        assert duties.held == {}
+        assert election.held == {}
 
     async def test_spread_over_those_that_come_later(self, group: Group) -> None:
         instances = ["default", "a", "b", "c"]
@@ -499,7 +499,7 @@ class TestWatches:
         for job_id in range(1, 31):
             group.watched.airbyte.put(job_id)
         other = Line(group.store)
-        asked = Sources("default", group.watched.monitor.airbyte, cast(EventStore, other))
+        asked = Pipeline("default", group.watched.monitor.airbyte, cast(EventStore, other))
         assert len(await asked.watch(dict.fromkeys(range(1, 31), ANY_JOB))) == 30
         assert (group.watched.airbyte.lists, group.watched.airbyte.reads) == (1, 0)
         # Where the next look begins is for the holder to say: this one took nothing in for its watches.
@@ -550,7 +550,7 @@ class TestWatches:
 
 
 def _watched(holder: Replica) -> set[int]:
-    monitor = holder.sources["default"].monitor
+    monitor = holder.pipelines["default"].monitor
     return set() if monitor is None else set(monitor.watches.jobs)
 
 
@@ -584,9 +584,9 @@ class TestAssembled:
         airbyte.put(5)
         async with assembled(store, airbyte.url) as one, assembled(store, airbyte.url) as other:
             with anyio.fail_after(10):
-                while LEASE not in one[0].duties.held | other[0].duties.held:
+                while LEASE not in one[0].election.held | other[0].election.held:
                     await anyio.lowlevel.checkpoint()
-            listener, client = other if LEASE in one[0].duties.held else one
+            listener, client = other if LEASE in one[0].election.held else one
             assert (await client.get("/readyz")).json() == {"status": "ready", "faults": {}}
             refs = [{"instance": "default", "job_id": 5}]
             watches = (await client.post("/v1/watches", json={"jobs": refs})).json()
@@ -600,7 +600,7 @@ class TestAssembled:
             while not any(event["data"]["status"] == "failed" for event in page["events"]):
                 page = (await client.get("/v1/events", params={"after": page["cursor"], "wait": 10})).json()
             assert page["events"][-1]["data"]["error"]["message"] == "no such table"
-            assert LEASE not in listener.duties.held
+            assert LEASE not in listener.election.held
             replay = await client.post(f"/v1/notifications/{answer.json()['event']}/replay")
             assert replay.status_code == 202
 

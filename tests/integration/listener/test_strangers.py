@@ -30,10 +30,10 @@ from airbyte_events.listener.http.app import MOST_REQUESTS, requests_for, stream
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation, load
 from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
-from airbyte_events.web.h11_protocol import LARGEST_HEAD, MOST, Bounds
-from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE, AtMost
+from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, ConnectionLimits
+from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE, ConcurrencyLimit
 from airbyte_events.web.security_headers import SecurityHeaders
-from airbyte_events.web.server import Server, bind, bounds_for, serving, url_of
+from airbyte_events.web.server import Server, bind, limits_for, serving, url_of
 from airbyte_events.web.tls import Certificate
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,7 @@ class Rig:
 
     sim: Simulator
     listener: Listener
-    bounds: Bounds
+    limits: ConnectionLimits
     http: httpx.AsyncClient
     url: str
 
@@ -85,8 +85,10 @@ class Rig:
 
 
 @asynccontextmanager
-async def listening(bounds: Bounds | None = None, *, connections: int = MOST, **given: Any) -> AsyncIterator[Rig]:
-    bounds = bounds or Bounds()
+async def listening(
+    limits: ConnectionLimits | None = None, *, connections: int = MAX_CONNECTIONS, **given: Any
+) -> AsyncIterator[Rig]:
+    limits = limits or ConnectionLimits()
     async with serve_simulator(Simulator()) as sim:
         values: dict[str, Any] = {
             "instances": {"default": InstanceSettings(airbyte_url=sim.url)},
@@ -99,10 +101,10 @@ async def listening(bounds: Bounds | None = None, *, connections: int = MOST, **
         }
         async with (
             assemble(Settings.exactly(**values | given), connections=connections) as listener,
-            serving(listener.app, bounds=bounds, timeout_graceful_shutdown=30) as url,
+            serving(listener.app, limits=limits, timeout_graceful_shutdown=30) as url,
             httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,
         ):
-            yield Rig(sim, listener, bounds, http, url)
+            yield Rig(sim, listener, limits, http, url)
             listener.drain()
 
 
@@ -128,9 +130,9 @@ async def stall(rig: Rig, stack: contextlib.AsyncExitStack) -> SocketStream:
     """Ask for much and read nothing, until the server has noticed."""
     hog = await stack.enter_async_context(await rig.connect())
     hog.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    before = set(rig.bounds.stalled)
+    before = set(rig.limits.stalled)
     await hog.send(100 * b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
-    await until(lambda: bool(rig.bounds.stalled.keys() - before))
+    await until(lambda: bool(rig.limits.stalled.keys() - before))
     return hog
 
 
@@ -401,7 +403,7 @@ class TestSlowClients:
 
     @pytest.fixture
     async def rig(self) -> AsyncIterator[Rig]:
-        async with listening(Bounds(request_seconds=0.4, stalled_seconds=0.4)) as rig:
+        async with listening(ConnectionLimits(request_seconds=0.4, stalled_seconds=0.4)) as rig:
             yield rig
 
     @pytest.mark.parametrize(
@@ -430,7 +432,7 @@ class TestSlowClients:
             tasks.start_soon(drip)
             await until_end(stream)
             tasks.cancel_scope.cancel()
-        assert not rig.bounds.waiting
+        assert not rig.limits.waiting
         assert json.loads((await rig.get("/v1/notifications")).content)["notifications"] == [] or b"{}POST" in begun
 
     async def test_a_request_after_a_request_has_its_own_time(self, rig: Rig) -> None:
@@ -465,8 +467,8 @@ class TestSlowClients:
                 tasks.cancel_scope.cancel()
             ended.set()
 
-        bounds = Bounds(stalled_seconds=0.4)
-        async with serving(endless, bounds=bounds) as url:
+        limits = ConnectionLimits(stalled_seconds=0.4)
+        async with serving(endless, limits=limits) as url:
             at = urlsplit(url)
             assert at.hostname is not None
             assert at.port is not None
@@ -474,7 +476,7 @@ class TestSlowClients:
                 await stream.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 with anyio.fail_after(20):
                     await ended.wait()
-        assert not bounds.stalled
+        assert not limits.stalled
 
 
 class TestNoRequest:
@@ -500,7 +502,7 @@ class TestNoRequest:
 
 class TestManyConnections:
     async def test_who_sends_a_request_is_served_whoever_holds_the_rest(self) -> None:
-        async with listening(Bounds(most=20)) as rig, contextlib.AsyncExitStack() as stack:
+        async with listening(ConnectionLimits(most=20)) as rig, contextlib.AsyncExitStack() as stack:
             idle = [await stack.enter_async_context(await rig.connect()) for _ in range(60)]
             for stream in idle[1:]:
                 # Those that made way for others have been reset.
@@ -510,13 +512,13 @@ class TestManyConnections:
                 async with httpx.AsyncClient(base_url=rig.url, trust_env=False, timeout=10) as http:
                     assert (await http.get("/healthz")).status_code == 200
                     assert (await http.post(rig.webhook(), content=b"{}")).status_code == 200
-            assert len(rig.bounds.waiting) <= 20
+            assert len(rig.limits.waiting) <= 20
             # The longest one goes first, and is told why.
             assert (await until_end(idle[0])).startswith(b"HTTP/1.1 503 ")
 
     async def test_who_came_before_a_crowd_was_taken_in_is_told_to_come_again(self) -> None:
         """More requests at once than there are connections, sent before the first was read: none goes unanswered."""
-        async with listening(Bounds(most=40)) as rig:
+        async with listening(ConnectionLimits(most=40)) as rig:
             answers: list[bytes] = []
 
             async def ask() -> None:
@@ -529,7 +531,7 @@ class TestManyConnections:
             assert {answer[:13] for answer in answers} <= {b"HTTP/1.1 200 ", b"HTTP/1.1 503 "}
 
     async def test_those_in_use_are_not_taken_away(self) -> None:
-        async with listening(Bounds(most=5)) as rig, contextlib.AsyncExitStack() as stack:
+        async with listening(ConnectionLimits(most=5)) as rig, contextlib.AsyncExitStack() as stack:
             headers = {"Authorization": f"Bearer {API_TOKENS[0]}", "Accept": "text/event-stream"}
             streams = []
             for _ in range(5):
@@ -549,7 +551,7 @@ class TestManyConnections:
                 assert "event: goaway" in [line async for line in lines]
 
     async def test_the_reserve_is_for_webhooks_and_health(self) -> None:
-        async with listening(Bounds(most=8, reserve=4)) as rig, contextlib.AsyncExitStack() as stack:
+        async with listening(ConnectionLimits(most=8, reserve=4)) as rig, contextlib.AsyncExitStack() as stack:
             answers = [await open_stream(rig, stack) for _ in range(5)]
             assert [answer[:13] for answer in answers] == [b"HTTP/1.1 200 "] * 4 + [b"HTTP/1.1 503 "]
             assert b"\r\nretry-after: 5\r\n" in answers[-1].lower()
@@ -558,13 +560,13 @@ class TestManyConnections:
                 assert (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 503 ")
                 async with httpx.AsyncClient(base_url=rig.url, trust_env=False, timeout=10) as http:
                     assert (await http.post(rig.webhook(), content=b"{}")).status_code == 200
-            assert rig.bounds.taken <= 8
+            assert rig.limits.taken <= 8
 
     async def test_idle_ones_make_way_for_any_request_once_they_are_not_new(self) -> None:
-        async with listening(Bounds(most=8, reserve=4)) as rig, contextlib.AsyncExitStack() as stack:
+        async with listening(ConnectionLimits(most=8, reserve=4)) as rig, contextlib.AsyncExitStack() as stack:
             for _ in range(8):
                 await stack.enter_async_context(await rig.connect())
-            await until(lambda: len(rig.bounds.waiting) == 8)
+            await until(lambda: len(rig.limits.waiting) == 8)
 
             async def served() -> bool:
                 return (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 200 ")
@@ -573,34 +575,37 @@ class TestManyConnections:
 
     async def test_those_that_take_nothing_make_way(self) -> None:
         async with (
-            listening(Bounds(most=8, reserve=4, spared_seconds=0.0)) as rig,
+            listening(ConnectionLimits(most=8, reserve=4, spared_seconds=0.0)) as rig,
             contextlib.AsyncExitStack() as stack,
         ):
             hogs = [await stall(rig, stack) for _ in range(4)]
             # The one that has taken nothing for longest goes first.
             assert (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 200 ")
             await until_end(hogs[0])
-            assert len(rig.bounds.stalled) == 3
+            assert len(rig.limits.stalled) == 3
             assert (await rig.http.post(rig.webhook(), content=b"{}")).status_code == 200
 
     async def test_those_that_take_nothing_are_spared_for_a_moment(self) -> None:
-        async with listening(Bounds(most=4, reserve=2, spared_seconds=30)) as rig, contextlib.AsyncExitStack() as stack:
+        async with (
+            listening(ConnectionLimits(most=4, reserve=2, spared_seconds=30)) as rig,
+            contextlib.AsyncExitStack() as stack,
+        ):
             for _ in range(2):
                 await stall(rig, stack)
             assert (await rig.raw(b"GET /openapi.json" + LAST)).startswith(b"HTTP/1.1 503 ")
             assert (await rig.http.get("/healthz")).status_code == 200
-            assert len(rig.bounds.stalled) == 2
+            assert len(rig.limits.stalled) == 2
 
     async def test_what_is_not_read_is_bounded_over_all_of_them(self) -> None:
-        async with listening(Bounds(unread_bytes=100_000)) as rig, contextlib.AsyncExitStack() as stack:
+        async with listening(ConnectionLimits(unread_bytes=100_000)) as rig, contextlib.AsyncExitStack() as stack:
             hogs = [await stall(rig, stack) for _ in range(20)]
-            assert rig.bounds.unread <= 100_000
-            assert 0 < len(rig.bounds.stalled) < 20
+            assert rig.limits.unread <= 100_000
+            assert 0 < len(rig.limits.stalled) < 20
             await until_end(hogs[0])
             for each in hogs:
                 await each.aclose()
-            await until(lambda: rig.bounds.open == 0)
-            assert (rig.bounds.unread, len(rig.bounds.stalled), len(rig.bounds.leaving)) == (0, 0, 0)
+            await until(lambda: rig.limits.open == 0)
+            assert (rig.limits.unread, len(rig.limits.stalled), len(rig.limits.leaving)) == (0, 0, 0)
 
     async def test_a_pipeline_is_answered_in_order_and_bounded(self, rig: Rig) -> None:
         request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -623,15 +628,15 @@ class TestManyConnections:
     @pytest.mark.parametrize("files", [1, 8, 256, 1024, 4096, 16_384])
     @pytest.mark.parametrize("servers", [1, 2])
     def test_however_few_files_there_are_webhooks_have_theirs(self, files: int, servers: int) -> None:
-        bounds = bounds_for(files, servers)
+        limits = limits_for(files, servers)
         # As many again may be leaving, and some are for the store.
-        assert 2 * servers * bounds.most <= max(files - min(256, files // 4), 2 * servers)
-        requests = requests_for(bounds.most)
+        assert 2 * servers * limits.most <= max(files - min(256, files // 4), 2 * servers)
+        requests = requests_for(limits.most)
         assert 1 <= streams_of(requests) <= requests
         if files >= 256:
-            assert bounds.reserve >= 10
-            assert streams_of(requests) < requests < bounds.most - bounds.reserve
-        assert bounds.most <= MOST
+            assert limits.reserve >= 10
+            assert streams_of(requests) < requests < limits.most - limits.reserve
+        assert limits.most <= MAX_CONNECTIONS
         assert requests <= MOST_REQUESTS
 
     async def test_streams_are_refused_before_all_others(self) -> None:
@@ -644,7 +649,7 @@ class TestManyConnections:
             assert (await rig.get("/v1/events")).status_code == 200
 
     async def test_the_api_leaves_connections_to_webhooks_and_health(self) -> None:
-        assert MOST_REQUESTS < MOST * 0.75
+        assert MOST_REQUESTS < MAX_CONNECTIONS * 0.75
         release, begun = anyio.Event(), anyio.Event()
 
         async def held(scope: Any, receive: Any, send: Any) -> None:
@@ -654,7 +659,7 @@ class TestManyConnections:
             await send({"type": "http.response.body"})
 
         async with (
-            serving(AtMost(held, 1)) as url,
+            serving(ConcurrencyLimit(held, 1)) as url,
             httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as http,
             anyio.create_task_group() as tasks,
         ):
@@ -707,7 +712,7 @@ class TestSizes:
 class TestDrain:
     async def test_is_not_held_up_by_those_who_stall(self) -> None:
         """The drain has a minute here, and whoever ends within the test's time was not waited for so long."""
-        bounds = Bounds()
+        limits = ConnectionLimits()
 
         async def endless(scope: Any, receive: Any, send: Any) -> None:
             if scope["method"] == "POST":
@@ -720,7 +725,7 @@ class TestDrain:
             await send({"type": "http.response.body"})
 
         with bind("127.0.0.1", 0) as bound, anyio.fail_after(30):
-            server = Server(endless, bounds=bounds, timeout_graceful_shutdown=60)
+            server = Server(endless, limits=limits, timeout_graceful_shutdown=60)
             at = urlsplit(url_of(bound))
             assert at.hostname is not None
             assert at.port is not None
@@ -735,7 +740,7 @@ class TestDrain:
                 ):
                     stream = await stack.enter_async_context(await anyio.connect_tcp(at.hostname, at.port))
                     await stream.send(begun or b"G")
-                await until(lambda: len(bounds.waiting) == 3 and len(bounds.stalled) == 1)
+                await until(lambda: len(limits.waiting) == 3 and len(limits.stalled) == 1)
                 server.should_exit = True
 
 

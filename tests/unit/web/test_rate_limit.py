@@ -1,4 +1,4 @@
-"""Bounds on what strangers may do, in a time of their own."""
+"""ConnectionLimits on what strangers may do, in a time of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import Response
 
 from airbyte_events._utils.token_bucket import Allowance
-from airbyte_events.web.rate_limit import MOST_ADDRESSES, REFUSALS_AT_ONCE, REFUSALS_PER_SECOND, Visitors
+from airbyte_events.web.rate_limit import MOST_ADDRESSES, REFUSALS_AT_ONCE, REFUSALS_PER_SECOND, ClientAccess
 
 
 @dataclass
@@ -26,8 +26,8 @@ def scope(address: str) -> dict[str, Any]:
     return {"type": "http", "client": (address, 1), "headers": []}
 
 
-def statuses(visitors: Visitors, address: str, count: int) -> list[int]:
-    return [visitors.refuse(scope(address), Response(status_code=404)).status_code for _ in range(count)]
+def statuses(access: ClientAccess, address: str, count: int) -> list[int]:
+    return [access.refuse(scope(address), Response(status_code=404)).status_code for _ in range(count)]
 
 
 class TestAllowance:
@@ -57,43 +57,43 @@ class TestAllowance:
 class TestVisitors:
     def test_too_many_refusals_are_429_until_time_has_passed(self, caplog: pytest.LogCaptureFixture) -> None:
         clock = Clock()
-        visitors = Visitors(clock=clock)
-        assert statuses(visitors, "192.0.2.1", REFUSALS_AT_ONCE + 2) == [404] * REFUSALS_AT_ONCE + [429] * 2
-        answer = visitors.refuse(scope("192.0.2.1"), Response(status_code=401))
+        access = ClientAccess(clock=clock)
+        assert statuses(access, "192.0.2.1", REFUSALS_AT_ONCE + 2) == [404] * REFUSALS_AT_ONCE + [429] * 2
+        answer = access.refuse(scope("192.0.2.1"), Response(status_code=401))
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")
-        assert statuses(visitors, "192.0.2.2", 1) == [404]
+        assert statuses(access, "192.0.2.2", 1) == [404]
         clock.now += 1 / REFUSALS_PER_SECOND
-        assert statuses(visitors, "192.0.2.1", 2) == [404, 429]
+        assert statuses(access, "192.0.2.1", 2) == [404, 429]
         # One line, however many there are.
         (record,) = caplog.records
         assert (record.levelno, "192.0.2.1:" in record.getMessage()) == (logging.WARNING, True)
 
     def test_is_bounded_in_memory(self) -> None:
-        visitors = Visitors(clock=Clock())
+        access = ClientAccess(clock=Clock())
         for number in range(5 * MOST_ADDRESSES):
-            statuses(visitors, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)
-        assert visitors.remembered == MOST_ADDRESSES
+            statuses(access, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)
+        assert access.remembered == MOST_ADDRESSES
 
     def test_the_one_that_goes_on_is_not_forgotten_for_others(self) -> None:
-        visitors = Visitors(most=8, clock=Clock())
-        statuses(visitors, "192.0.2.1", REFUSALS_AT_ONCE)
+        access = ClientAccess(most=8, clock=Clock())
+        statuses(access, "192.0.2.1", REFUSALS_AT_ONCE)
         for number in range(100):
-            assert statuses(visitors, "192.0.2.1", 1) == [429]
-            statuses(visitors, f"10.0.0.{number}", 1)
+            assert statuses(access, "192.0.2.1", 1) == [429]
+            statuses(access, f"10.0.0.{number}", 1)
 
     def test_addresses_of_one_ipv6_site_are_one(self) -> None:
-        visitors = Visitors(clock=Clock())
-        found = [statuses(visitors, f"2001:db8:0:1::{number:x}", 1)[0] for number in range(1, REFUSALS_AT_ONCE + 3)]
+        access = ClientAccess(clock=Clock())
+        found = [statuses(access, f"2001:db8:0:1::{number:x}", 1)[0] for number in range(1, REFUSALS_AT_ONCE + 3)]
         assert found == [404] * REFUSALS_AT_ONCE + [429] * 2
-        assert statuses(visitors, "2001:db8:0:2::1", 1) == [404]
-        assert visitors.remembered == 2
+        assert statuses(access, "2001:db8:0:2::1", 1) == [404]
+        assert access.remembered == 2
 
     def test_who_may_send_webhooks(self) -> None:
-        visitors = Visitors(allowed=["192.0.2.0/24"], proxies=["10.0.0.1"])
-        assert visitors.may_send(scope("192.0.2.1"))
-        assert not visitors.may_send(scope("10.0.0.1"))
-        assert not visitors.may_send({"type": "http", "client": None, "headers": []})
+        access = ClientAccess(allowed=["192.0.2.0/24"], proxies=["10.0.0.1"])
+        assert access.may_send(scope("192.0.2.1"))
+        assert not access.may_send(scope("10.0.0.1"))
+        assert not access.may_send({"type": "http", "client": None, "headers": []})
         forwarded = {**scope("10.0.0.1"), "headers": [(b"x-forwarded-for", b"192.0.2.7")]}
-        assert visitors.may_send(forwarded)
-        assert not visitors.may_send({**forwarded, "client": ("10.0.0.2", 1)})
-        assert Visitors().may_send(scope("203.0.113.1"))
+        assert access.may_send(forwarded)
+        assert not access.may_send({**forwarded, "client": ("10.0.0.2", 1)})
+        assert ClientAccess().may_send(scope("203.0.113.1"))

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from airbyte_events.web.rate_limit import Visitors
+from airbyte_events.web.rate_limit import ClientAccess
 from airbyte_events.web.sessions import LIFETIME_SECONDS, Sessions, cookie_of, from_elsewhere
 
 PAGES = (
@@ -45,12 +45,12 @@ class _Files(StaticFiles):
 
 class Dashboard:
     """:param sessions: who is logged in.
-    :param visitors: who was refused how often.
+    :param access: who was refused how often.
     """
 
-    def __init__(self, sessions: Sessions, visitors: Visitors) -> None:
+    def __init__(self, sessions: Sessions, access: ClientAccess) -> None:
         self._sessions = sessions
-        self._visitors = visitors
+        self._access = access
         self._page = (_FILES / "index.html").read_text(encoding="utf-8")
 
     @property
@@ -81,7 +81,7 @@ class Dashboard:
         session = self._sessions.begin(await _token(request))
         if session is None:
             refusal = JSONResponse({"error": "unauthorized", "message": "not an API token"}, status_code=401)
-            return self._visitors.refuse(request.scope, refusal)
+            return self._access.refuse(request.scope, refusal)
         response = JSONResponse({"signed_in": True})
         response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
         return response

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.listener.forwarding.forwarder import NOT_CONFIGURED, Forwarder, Patience
+from airbyte_events.listener.forwarding.forwarder import NOT_CONFIGURED, Forwarder, RetryPolicy
 from airbyte_events.listener.forwarding.targets import Targets
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
@@ -26,7 +26,7 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 pytestmark = pytest.mark.anyio
 
 CANARY = "canarythatisasecret"
-BRISK = Patience(timeout=5, base=0.002)
+BRISK = RetryPolicy(timeout=5, base=0.002)
 
 
 @pytest.fixture(autouse=True)
@@ -83,9 +83,9 @@ class Rig:
                 await anyio.lowlevel.checkpoint()
 
     @asynccontextmanager
-    async def forwarding(self, patience: Patience = BRISK) -> AsyncIterator[None]:
+    async def forwarding(self, retry_policy: RetryPolicy = BRISK) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Forwarder("default", self.targets, self.store, patience=patience).run)
+            tasks.start_soon(Forwarder("default", self.targets, self.store, retry_policy=retry_policy).run)
             yield
             tasks.cancel_scope.cancel()
 
@@ -156,7 +156,7 @@ class TestSending:
     async def test_an_endless_answer_is_not_waited_for(self, rig: Rig) -> None:
         rig.server.on(ROUTE, rig.server.drip())
         stored = await rig.receive()
-        async with rig.forwarding(Patience(timeout=0.2)):
+        async with rig.forwarding(RetryPolicy(timeout=0.2)):
             delivery = await rig.until(stored, DeliveryState.DELIVERED)
         assert delivery.attempts == 1
 
@@ -173,7 +173,7 @@ class TestTrouble:
         wrong = steps[fault] if isinstance(fault, str) else rig.server.reply(fault)
         rig.server.on(ROUTE, wrong, wrong, rig.server.reply())
         stored = await rig.receive()
-        async with rig.forwarding(Patience(timeout=0.2 if fault == "hang" else 5, base=0.002)):
+        async with rig.forwarding(RetryPolicy(timeout=0.2 if fault == "hang" else 5, base=0.002)):
             delivery = await rig.until(stored, DeliveryState.DELIVERED)
         assert (delivery.attempts, delivery.fault) == (3, None)
         assert rig.bodies == [b'{"text": "hello"}'] * 3
@@ -229,8 +229,8 @@ class TestTrouble:
             await rig.until(stored, DeliveryState.DELIVERED)
 
     async def test_waits_grow_up_to_a_bound(self) -> None:
-        patience = Patience()
-        delays = [patience.delay(failures, patience.cap) for failures in range(1, 2000)]
+        retry_policy = RetryPolicy()
+        delays = [retry_policy.delay(failures, retry_policy.cap) for failures in range(1, 2000)]
         assert 1 <= delays[0] <= 2
         assert 16 <= delays[4] <= 32
         assert all(450 <= delay <= 900 for delay in delays[10:])
@@ -257,7 +257,7 @@ class TestTrouble:
         rig.server.on(ROUTE, rig.server.reply(500), rig.server.reply())
         poison = await rig.receive(b'{"text": "poison"}')
         other = await rig.receive(b'{"text": "other"}')
-        async with rig.forwarding(Patience(base=0.05)):
+        async with rig.forwarding(RetryPolicy(base=0.05)):
             await rig.until(other, DeliveryState.DELIVERED)
             await rig.until(poison, DeliveryState.DELIVERED, attempts=2)
         assert rig.bodies[0] == b'{"text": "poison"}'
@@ -270,7 +270,7 @@ class TestTrouble:
         hanging, working = rig.targets
         for number in range(150):
             await rig.receive(b'{"text": "%d"}' % number, to=[hanging])
-        async with rig.forwarding(Patience(timeout=3600)):
+        async with rig.forwarding(RetryPolicy(timeout=3600)):
             await rig.until_asked("/hangs", 1)
             for number in range(150, 160):
                 await rig.until(await rig.receive(b'{"text": "%d"}' % number, to=[working]), DeliveryState.DELIVERED)

@@ -196,7 +196,7 @@ class TestSeveral:
                 assert await (one, two)[number % 2].post(body) == 202
             await one.until("delivered", 10)
             assert await two.deliveries() == await one.deliveries()
-            holder = first if first.duties.held else second
+            holder = first if first.election.held else second
             holder.drain()
             assert await (two if holder is first else one).post(bodies[10]) == 202
             await two.until("delivered", 11)

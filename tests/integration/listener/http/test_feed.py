@@ -33,7 +33,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage
 from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens, digest_of, new_token
-from airbyte_events.web.h11_protocol import Bounds
+from airbyte_events.web.h11_protocol import ConnectionLimits
 from airbyte_events.web.server import serving
 
 pytestmark = pytest.mark.anyio
@@ -154,7 +154,7 @@ class CountingStore(MemoryStore):
 
 
 @asynccontextmanager
-async def feeding(store: EventStore, bounds: Bounds | None = None, **options: Any) -> AsyncIterator[Rig]:
+async def feeding(store: EventStore, limits: ConnectionLimits | None = None, **options: Any) -> AsyncIterator[Rig]:
     token = new_token()
     async with store, EventBus(store) as bus:
         feed = Feed(bus, store, {"default": SOURCE}, **options)
@@ -162,7 +162,7 @@ async def feeding(store: EventStore, bounds: Bounds | None = None, **options: An
         app = create_app(API(feed, {}), None, None, None, tokens, dict)
         headers = {"Authorization": f"Bearer {token}"}
         async with (
-            serving(app, timeout_graceful_shutdown=2, bounds=bounds) as url,
+            serving(app, timeout_graceful_shutdown=2, limits=limits) as url,
             httpx.AsyncClient(
                 base_url=url, headers=headers, trust_env=False, timeout=10, limits=httpx.Limits(max_connections=None)
             ) as http,
@@ -336,7 +336,7 @@ class TestManyClients:
 
     async def test_i6_one_that_does_not_read_stays_where_it_is_in_the_log(self) -> None:
         store = CountingStore()
-        async with feeding(store, bounds=(bounds := Bounds())) as rig:
+        async with feeding(store, limits=(limits := ConnectionLimits())) as rig:
             for _ in range(20):
                 await rig.append(*flips(20, error=JobError(message="x" * 50_000)))
             store.told = 0
@@ -347,13 +347,13 @@ class TestManyClients:
                 head = f"GET /v1/events?after={rig.cursor(0)} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
                 raw.sendall(f"{head}Authorization: Bearer {rig.token}\r\n\r\n".encode())
                 with anyio.fail_after(10):
-                    while not bounds.stalled:  # noqa: ASYNC110 -- nobody tells
+                    while not limits.stalled:  # noqa: ASYNC110 -- nobody tells
                         await anyio.sleep(0.01)
                 for _ in range(50):
                     await rig.http.get("/healthz")
                 # What fits into the buffers on the way, and one batch.
                 assert store.told <= 20
-                assert bounds.unread < 250_000
+                assert limits.unread < 250_000
             await rig.subscriptions(0)
             async with rig.stream(after=rig.cursor(0)) as stream:
                 await stream.named("hello")
