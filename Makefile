@@ -1,75 +1,85 @@
-# The commands of this project. They need Python 3.11 or newer, git and make; the rest goes into .venv,
-# what the lowest supported Airflow needs into .venv-lowest, and what has the official provider beside ours into .venv-both.
+# The commands of this project. They need Python 3.11 or newer, git and make. uv installs the rest, in the versions of
+# uv.lock: into .venv, what the lowest supported Airflow needs into .venv-lowest, what has the official provider beside ours
+# into .venv-both, and the official provider alone into .venv-bench.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench short-syncs fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean
+.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench short-syncs fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean run-env dev-env deploy-env lowest-env both-env bench-env
 MAKEFLAGS += --no-print-directory
 
-# The first Python that is new enough. PYTHON=… on the command line chooses another.
-NEW_ENOUGH := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
-PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
-	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$python; break; }; done)
+# A Python for the environments: a path, a version or a range. One that is there already is kept if it is in the range.
+PYTHON ?= >=3.11,<3.15
 BIN := .venv/bin
+
+# The uv on PATH, else one of its own.
+UV ?= $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/uv)
+# As pip does: certificates of the system, and those that PIP_CERT names.
+export UV_SYSTEM_CERTS ?= true
+export SSL_CERT_FILE ?= $(PIP_CERT)
+ifeq ($(SSL_CERT_FILE),)
+unexport SSL_CERT_FILE
+endif
+unexport VIRTUAL_ENV PYTHONHOME
+comma := ,
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.stamp-run  ## run a simulated Airbyte, the listener and a real Airflow, and show a pushed task
+demo: run-env  ## run a simulated Airbyte, the listener and a real Airflow, and show a pushed task
 	@$(BIN)/python deploy/demo/demo.py $(ARGS)
 
 # On asyncio, as in Airflow and in the listener; .ci/packaging runs what is not tied to it on trio.
-test: .venv/.stamp-dev  ## unit, integration, model and documentation tests
+test: dev-env  ## unit, integration, model and documentation tests
 	@$(BIN)/pytest --loop=asyncio --numprocesses=4 --dist=loadfile $(ARGS)
 
 # That Airflow warns of its own modules' names.
-test-lowest: .venv-lowest/.stamp-lowest  ## the provider's tests on the lowest supported Airflow
+test-lowest: lowest-env  ## the provider's tests on the lowest supported Airflow
 	@.venv-lowest/bin/pytest -W ignore::DeprecationWarning tests/unit/provider tests/integration/provider $(ARGS)
 
-e2e: .venv/.stamp-dev  ## tests with a real Airflow
+e2e: dev-env  ## tests with a real Airflow
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
-e2e-lowest: .venv-lowest/.stamp-lowest  ## the same on the lowest supported Airflow
+e2e-lowest: lowest-env  ## the same on the lowest supported Airflow
 	@.venv-lowest/bin/pytest -W ignore::DeprecationWarning tests/e2e $(ARGS)
 
-coexistence: .venv-both/.stamp-both  ## tests beside the official provider, in one Airflow
+coexistence: both-env  ## tests beside the official provider, in one Airflow
 	@.venv-both/bin/pytest tests/coexistence $(ARGS)
 
-bench: .venv/.stamp-dev  ## compare with the official provider
+bench: dev-env bench-env  ## compare with the official provider
 	@PYTHONPATH=.:deploy/demo $(BIN)/python deploy/bench/bench.py $(ARGS)
 
-short-syncs: .venv/.stamp-dev  ## whether Airflow fails 200 deferred tasks with syncs of 0.5 to 5 s, in about 8 minutes
+short-syncs: dev-env  ## whether Airflow fails 200 deferred tasks with syncs of 0.5 to 5 s, in about 8 minutes
 	@PYTHONPATH=.:deploy/demo:deploy/bench $(BIN)/python deploy/bench/short.py $(ARGS)
 
-fuzz: .venv/.stamp-dev  ## look for bugs with made-up input, for FUZZ_SECONDS (300), and say what was tried
+fuzz: dev-env  ## look for bugs with made-up input, for FUZZ_SECONDS (300), and say what was tried
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --fuzz-seconds=$(or $(FUZZ_SECONDS),300) $(ARGS)
 
-soak: .venv/.stamp-dev  ## crash, power loss, faults on the wire and load, in about 10 minutes, and say what was done
+soak: dev-env  ## crash, power loss, faults on the wire and load, in about 10 minutes, and say what was done
 	@$(BIN)/pytest tests/soak --soak $(ARGS)
 
-pooled: .venv/.stamp-dev  ## the PostgreSQL store's tests behind pgbouncer, in transaction mode: wants pgbouncer
+pooled: dev-env  ## the PostgreSQL store's tests behind pgbouncer, in transaction mode: wants pgbouncer
 	@$(BIN)/pytest tests/unit/store -k postgres --pgbouncer $(ARGS)
 
-browser: .venv/.stamp-dev  ## the dashboard in a real browser: wants Chromium
+browser: dev-env  ## the dashboard in a real browser: wants Chromium
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-screenshots: .venv/.stamp-dev  ## make docs/screenshots anew: wants Chromium
+screenshots: dev-env  ## make docs/screenshots anew: wants Chromium
 	@$(BIN)/python tests/browser/screenshots.py docs/screenshots
 
-docs: .venv/.stamp-dev  ## build the documentation into build/docs; a warning is an error
+docs: dev-env  ## build the documentation into build/docs; a warning is an error
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
-deploy-check: .venv/.stamp-deploy  ## check deploy/: image, chart, compose, unit, proxies, alerts; says what was not
+deploy-check: deploy-env  ## check deploy/: image, chart, compose, unit, proxies, alerts; says what was not
 	@$(BIN)/pytest tests/deploy -rs $(ARGS)
 
-walkthrough: .venv/.stamp-dev  ## walk through all of it as docs/walkthrough.md says
+walkthrough: dev-env  ## walk through all of it as docs/walkthrough.md says
 	@$(BIN)/python deploy/walkthrough.py
 
-lint: .venv/.stamp-dev  ## style
+lint: dev-env  ## style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: .venv/.stamp-dev  ## strict types
+types: dev-env  ## strict types
 	@$(BIN)/mypy
 	@MYPYPATH=deploy/demo:deploy/bench:tests/e2e $(BIN)/mypy deploy tests/e2e
 	@MYPYPATH=tests/soak:tests $(BIN)/mypy tests/soak
@@ -78,18 +88,55 @@ types: .venv/.stamp-dev  ## strict types
 	@MYPYPATH=deploy/demo:tests/browser $(BIN)/mypy tests/browser
 	@$(BIN)/mypy tests/deploy
 
-layers: .venv/.stamp-dev  ## imports run downwards only
+layers: dev-env  ## imports run downwards only
 	@$(BIN)/lint-imports
 
-package: .venv/.stamp-dev  ## build wheel and sdist into dist/
+package: dev-env  ## build wheel and sdist into dist/
 	@rm -rf dist
-	@$(BIN)/python -m build --outdir dist .
+	@$(UV) build --quiet --out-dir dist
 
 clean:  ## remove what was built and what demos left, but no environment
 	@rm -rf build dist .demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-.venv/.stamp-run .venv/.stamp-dev .venv/.stamp-deploy .venv-lowest/.stamp-lowest .venv-both/.stamp-both: pyproject.toml deploy/environment.py
-	@test -n "$(PYTHON)" || { echo "no Python from 3.11 to 3.14 here: install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not a Python from 3.11 to 3.14" >&2; exit 1; }
-	@$(PYTHON) deploy/environment.py $(@F:.stamp-%=%)
+# Install what is missing: 0.1 s when nothing is. $(1) is the environment, $(2) what is in it, in the words of uv sync. What
+# else is in it stays, or make demo would take away what make test needs. Behind an index of its own (UV_DEFAULT_INDEX, or
+# what pip is told to use) the addresses in the lock file are no use, the versions and hashes are.
+define sync
+	@export UV_PROJECT_ENVIRONMENT=$(1); packages="--frozen $(2)"; \
+	"$(UV)" sync --quiet --check --inexact --python '$(or $(3),$(PYTHON))' $$packages 2>/dev/null || { \
+		echo "installing into $(1)" >&2; \
+		index=$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(python3 -m pip config get global.index-url 2>/dev/null)}}; \
+		if [ -z "$$index" ]; then \
+			"$(UV)" sync --inexact --python '$(or $(3),$(PYTHON))' $$packages; \
+		else \
+			"$(UV)" venv --quiet --allow-existing --python '$(or $(3),$(PYTHON))' $(1) && \
+			"$(UV)" export --quiet $$packages | "$(UV)" pip install --python $(1) --default-index "$$index" -r -; \
+		fi; }
+endef
+
+run-env: $(UV)
+	$(call sync,.venv,--extra server --extra airflow --group newest)
+
+dev-env: $(UV)
+	$(call sync,.venv,--extra server --extra postgres --extra airflow --group dev)
+
+deploy-env: $(UV)
+	$(call sync,.venv,--extra server --extra postgres --extra airflow --group dev --group deploy)
+
+lowest-env: $(UV)
+	$(call sync,.venv-lowest,--extra server --extra airflow --group lowest,>=3.11$(comma)<3.13)
+
+both-env: $(UV)
+	$(call sync,.venv-both,--extra server --extra airflow --group both)
+
+bench-env: $(UV)
+	$(call sync,.venv-bench,--only-group official)
+
+# Moved into place when it is whole: two makes at a time don't get in each other's way.
+.uv/uv:
+	@echo "installing uv into .uv" >&2
+	@mkdir -p .uv && folder=$$(mktemp -d .uv/new-XXXXXX) && trap 'rm -rf "$$folder"' EXIT && { python3 -m venv "$$folder" || { \
+		echo "can't make an environment with $$(command -v python3 || echo python3): install Python 3.11 or newer, on Debian and" \
+			"Ubuntu with its venv part (apt install python3-venv), or uv" >&2; exit 1; }; } && \
+		"$$folder/bin/python" -m pip install --disable-pip-version-check 'uv>=0.9,<1' && mv -f "$$folder/bin/uv" .uv/uv

@@ -1,8 +1,8 @@
 """Measures triggers of this project and of the official provider against the same simulated Airbyte, in one run.
 
 Everything listens on loopback, and nothing is left running. The table goes to standard output and how far it is to
-standard error. The official provider lives in an environment of its own, .venv-bench, which is made the first time.
-Run it by ``make bench``, which puts what it takes from elsewhere in ``deploy`` on the path.
+standard error. Run it by ``make bench``: it installs the official provider into .venv-bench, and puts the modules that
+this takes from elsewhere in ``deploy`` on the path.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib
 import json
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -39,8 +38,6 @@ MEASUREMENTS = {
     "replicas": "one listener and three on PostgreSQL",
     "mapped": "mapped tasks of a real Airflow",
 }
-COMPARED = ("latency", "waiting", "stalls")
-"""These need the official provider's environment."""
 LONG = ("stores", "mapped")
 """These tell how far they are."""
 
@@ -68,9 +65,8 @@ def collect(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     status = 1
     try:
         with ended_by_signals():
-            status = prepare() if any(name in COMPARED for name in options.only) else 0
-            if status == 0:
-                document = run(home, options, Progress(console))
+            document = run(home, options, Progress(console))
+            status = 0
     except KeyboardInterrupt:
         console.print("stopped, nothing is left running")
         status = 130
@@ -83,12 +79,6 @@ def collect(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
         else:
             shutil.rmtree(home, ignore_errors=True)
     return status, document
-
-
-def prepare() -> int:
-    """Make the official provider's environment; the exit status is returned."""
-    # Its output is progress, too.
-    return subprocess.run([sys.executable, str(HERE / "peer.py")], stdout=sys.stderr, check=False).returncode
 
 
 def run(home: Path, options: argparse.Namespace, progress: Progress) -> dict[str, Any]:

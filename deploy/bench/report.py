@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peer import PROVIDER
 from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
@@ -13,7 +14,17 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-COLUMNS = ("pushed", "polling only", f"official {PROVIDER}", "floor")
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def _official() -> str:
+    """Return the official provider's version, as ``.venv-bench`` has it."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    requirement: str = next(each for each in groups["official"] if "providers-airbyte" in each)
+    return requirement.partition("==")[2]
+
+
+COLUMNS = ("pushed", "polling only", f"official {_official()}", "floor")
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
-from peer import PYTHON as PEER_PYTHON
 from processes import Processes, StackError, free_ports, scrubbed_environment
 
 from airbyte_events._utils.times import parse_time
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 COMMAND = str(Path(sys.executable).with_name("airbyte-events"))
 FOREIGN = ("AIRFLOW_", "_AIRFLOW_", "AIRBYTE_EVENTS_", "PYTHON")
 HANGING = {"phases": [{"status": "running", "seconds": 0}], "end": None}
@@ -52,7 +52,7 @@ POLL = Side(name="poll", trigger=_OURS)
 OFFICIAL = Side(
     name="official",
     trigger="airflow.providers.airbyte.triggers.airbyte:AirbyteSyncTrigger",
-    python=str(PEER_PYTHON),
+    python=str(ROOT / ".venv-bench" / "bin" / "python"),
     poll_interval=60.0,
 )
 ORACLE = Side(name="oracle", trigger="references:OracleTrigger")
