@@ -1,4 +1,4 @@
-"""What Airflow's provider manager is told."""
+"""The provider's metadata, for Airflow's provider manager."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The provider, as Airflow's ``provider_info.schema.json`` has it."""
+    """Return the metadata in the form of Airflow's ``provider_info.schema.json``."""
     integration = "Airbyte Events"
     return {
         "package-name": "airbyte-events",
         "name": integration,
-        "description": "Tasks that complete the moment an `Airbyte <https://airbyte.com/>`__ job ends, "
-        "because they are told.\n",
+        "description": "Tasks that complete milliseconds after their `Airbyte <https://airbyte.com/>`__ job, "
+        "by webhooks instead of polling.\n",
         "integrations": [
             {"integration-name": integration, "external-doc-url": "https://airbyte.com/", "tags": ["service"]}
         ],
@@ -46,16 +46,16 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {"host": "http://localhost:8000/api/public/v1"},
                 },
                 "conn-fields": {
-                    "listener_conn_id": _field("Listener", "The Airflow connection of the listener, if there is one"),
-                    "instance": _field("Instance", "What the listener calls this Airbyte; default if empty"),
+                    "listener_conn_id": _field("Listener", "ID of the Airflow connection of the listener, if there is one"),
+                    "instance": _field("Instance", "Name of this Airbyte in the listener's settings; if empty, default"),
                     "web_url": _field(
-                        "Web app", "Where people reach Airbyte, for links; if empty, where it stands beside its API"
+                        "Web app", "URL of Airbyte's web app, for links; if empty, derived from the server URL"
                     ),
                     **_connecting(),
-                    "timeout": _field("Timeout", "Seconds for one request; 20 if empty", "number"),
+                    "timeout": _field("Timeout", "Seconds for one request; if empty, 20", "number"),
                     "proxies": _field(
                         "Proxies",
-                        'A proxy\'s URL, or one for each scheme: {"https": "http://proxy:3128"}',
+                        'A proxy URL, or one for each scheme: {"https": "http://proxy:3128"}',
                         format="password",
                     ),
                 },
@@ -71,7 +71,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
                 "conn-fields": {
                     "dashboard_url": _field(
-                        "Dashboard", "Where people reach the listener, for links; if empty, where the workers do"
+                        "Dashboard", "URL of the listener's dashboard, for links; if empty, the listener URL"
                     ),
                     **_connecting(),
                 },
@@ -88,44 +88,43 @@ def get_provider_info() -> dict[str, Any]:
         "queues": ["airbyte_events_provider.queues.airbyte.AirbyteEventsMessageQueueProvider"],
         "config": {
             "airbyte_events": {
-                "description": "How tasks wait for Airbyte jobs, and what Airflow's web interface has of it.",
+                "description": "How tasks wait for Airbyte jobs, and what is added to Airflow's web interface.",
                 "options": {
                     "listener_conn_id": _option(
-                        "The Airflow connection of the listener, for Airbyte connections that name none. "
-                        "Without one, no listener is used: Airbyte is polled.",
+                        "ID of the Airflow connection of the listener, for connections of type airbyte that name none. "
+                        "If empty, those poll Airbyte.",
                         "string",
                         example="airbyte_events_default",
                     ),
                     "poll_interval": _option(
-                        "Seconds between two looks at an Airbyte for all deferred tasks together, "
-                        "while no listener tells.",
+                        "Seconds between two polls of an Airbyte, one poll for all deferred tasks together, "
+                        "while no listener is connected.",
                         "float",
                         default="10",
                     ),
                     "fallback_after": _option(
-                        "Seconds that a listener may be away before Airbyte is polled instead.", "float", default="30"
+                        "Seconds without a connection to the listener after which Airbyte is polled instead.", "float", default="30"
                     ),
                     "hub_linger": _option(
-                        "Seconds that a triggerer stays connected after its last waiting task.", "float", default="60"
+                        "Seconds for which a triggerer stays connected after its last waiting task.", "float", default="60"
                     ),
                     "min_deferral": _option(
-                        "Seconds that a deferral takes at least, where the task continues in a worker: Airflow fails "
-                        "tasks whose deferral is shorter (apache/airflow#72716). If empty, [workers] "
-                        "min_heartbeat_interval and 5, more where workers are slow. 0 where your Airflow has that "
-                        "mended.",
+                        "Minimum seconds of a deferral after which the task continues in a worker: Airflow fails tasks "
+                        "whose deferral is shorter (apache/airflow#72716). If empty, [workers] "
+                        "min_heartbeat_interval plus 5, more where workers are slow. Set it to 0 if your Airflow has "
+                        "that fixed.",
                         "float",
                         example="10",
                     ),
                     "dashboard_url": _option(
-                        "Where people reach the listener. Given, Airflow 3.1 and newer has an entry of that name in "
-                        "its navigation.",
+                        "URL of the listener's dashboard. If set, Airflow 3.1 and newer links to it in its navigation.",
                         "string",
                         example="https://airbyte-events.example.com",
                     ),
                     "mount_receiver": _option(
-                        "Whether the API server is the listener, too: it takes Airbyte's webhooks at "
-                        "/airbyte-events/webhooks/INSTANCE/TOKEN. It wants the extra 'server' of airbyte-events and "
-                        "the listener's own settings, the environment variables AIRBYTE_EVENTS_*.",
+                        "Whether the API server runs the listener, too: it receives Airbyte's webhooks at "
+                        "/airbyte-events/webhooks/INSTANCE/TOKEN. It needs [api] workers = 1, the extra 'server' of "
+                        "airbyte-events, and the listener's settings, the environment variables AIRBYTE_EVENTS_*.",
                         "boolean",
                         default="False",
                     ),
@@ -137,8 +136,8 @@ def get_provider_info() -> dict[str, Any]:
 
 def _connecting() -> dict[str, Any]:
     return {
-        "verify": _field("Certificates", "A file of trusted certificates, or false to trust any server"),
-        "client_cert": _field("Client certificate", "A file with a certificate and its key, if the server wants one"),
+        "verify": _field("Certificates", "File or folder of trusted certificates, or false to trust any server"),
+        "client_cert": _field("Client certificate", "File with a certificate and its key, if the server requires one"),
     }
 
 

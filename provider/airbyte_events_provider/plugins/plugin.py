@@ -1,4 +1,4 @@
-"""What Airflow's web interface and API server have of this package: what ``[airbyte_events]`` asks for, and no more."""
+"""The Airflow plugin: adds to the web interface and the API server what ``[airbyte_events]`` configures."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from airbyte_events_provider.connections import SECTION
 logger = logging.getLogger(__name__)
 
 PREFIX = "/airbyte-events"
-"""Where the listener stands in the API server."""
+"""The path of the mounted listener in the API server."""
 
 
-class _WhenAsked:
-    """A class attribute that is made when it is first read: plugins are loaded by every process of Airflow."""
+class _Lazy:
+    """A class attribute that is made when it is read: every process of Airflow loads plugins, few read this."""
 
     def __init__(self, make: Callable[[], list[Any]]) -> None:
         self._make = make
@@ -30,9 +30,9 @@ class _WhenAsked:
 
 @cache
 def dashboard_entry() -> list[Any]:
-    """The entry in the navigation that opens the listener's dashboard, if its address is configured.
+    """Return the navigation entry that opens the listener's dashboard; none unless its address is configured.
 
-    From configuration alone: an Airflow connection is nothing that an API server should read to draw its pages.
+    It is configured here and not read from an Airflow connection: the API server reads none to draw its pages.
     """
     url = conf.get(SECTION, "dashboard_url", fallback=None)
     if not url:
@@ -40,20 +40,29 @@ def dashboard_entry() -> list[Any]:
     if re.fullmatch(r"https?://[^\s@\\]+", url) is None:
         logger.error("[%s] dashboard_url is no web address: write https://airbyte-events.example.com", SECTION)
         return []
-    # Without a route of its own it opens in another tab: it wants a login that it would not have within Airflow's.
+    # Without url_route it opens in another tab: the dashboard has a login of its own, which a frame would not have.
     return [{"name": "Airbyte jobs", "href": url, "destination": "nav", "category": "browse"}]
 
 
 @cache
 def mounted_listener() -> list[Any]:
-    """The listener within the API server, if that is configured."""
+    """Return the listener to mount in the API server; none unless that is configured, and it has one worker."""
     if not conf.getboolean(SECTION, "mount_receiver", fallback=False):
+        return []
+    if (workers := conf.getint("api", "workers", fallback=1)) > 1:
+        logger.error(
+            "listener not mounted: [%s] mount_receiver needs one worker of the API server: [api] workers=%d: set it to "
+            "1, or run the listener as a process of its own (airbyte-events serve)",
+            SECTION,
+            workers,
+        )
         return []
     try:
         from airbyte_events_provider.plugins.mounted import MountedListener
     except ImportError as exc:
         logger.error(
-            "[%s] mount_receiver: the listener is not installed (%s): pip install 'airbyte-events[server]'",
+            "listener not mounted: [%s] mount_receiver needs what is not installed (%s): "
+            "pip install 'airbyte-events[server]'",
             SECTION,
             exc,
         )
@@ -62,8 +71,8 @@ def mounted_listener() -> list[Any]:
 
 
 class AirbyteEventsPlugin(AirflowPlugin):
-    """The navigation entry (Airflow 3.1 and newer), and the mounted listener."""
+    """Adds the navigation entry (Airflow 3.1 and newer), and mounts the listener."""
 
     name = "airbyte_events"
-    external_views = _WhenAsked(dashboard_entry)
-    fastapi_apps = _WhenAsked(mounted_listener)
+    external_views = _Lazy(dashboard_entry)
+    fastapi_apps = _Lazy(mounted_listener)

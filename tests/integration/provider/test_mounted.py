@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
 
 @dataclass(kw_only=True)
 class Worker:
-    """A worker process of an API server, in this process."""
+    """An API server's worker, in this process."""
 
     url: str
     server: Server
@@ -69,10 +69,6 @@ class Worker:
         async with httpx.AsyncClient() as http:
             answer: dict[str, Any] = (await http.get(f"{self.url}/healthz")).json()
             return answer
-
-    async def until(self, role: str) -> None:
-        while (await self.health())["role"] != role:  # noqa: ASYNC110  # it can only be asked for
-            await anyio.sleep(0.02)
 
     async def post(self, body: bytes = BODY, token: str = WEBHOOK_TOKEN) -> tuple[int, dict[str, Any]]:
         """A POST as Java's client sends it over plain HTTP."""
@@ -93,7 +89,7 @@ class Worker:
 
 @dataclass(kw_only=True)
 class Workers:
-    """API servers' workers, which share a store."""
+    """Starts API servers' workers, all with the same store."""
 
     settings: Settings
 
@@ -155,39 +151,15 @@ async def test_h11_hands_over_the_body_and_httptools_is_told_of(workers: Workers
         assert (await worker.health())["warnings"] == [mounted.PARSER]
 
 
-async def test_one_worker_listens_the_others_pass_on_and_take_over(workers: Workers) -> None:
-    bearer = {"Authorization": f"Bearer {API_TOKEN}"}
-    async with workers.start() as first:
-        await first.until("listening")
-        async with workers.start() as second:
-            await second.until("passing on")
-            assert (await second.post())[0] == 200
-            assert (await second.post(token="x" * 24))[0] == 404
-            async with httpx.AsyncClient(headers=bearer) as http:
-                kept = (await http.get(f"{first.url}/v1/notifications?limit=5")).json()["notifications"]
-                assert [each["kind"] for each in kept] == ["test"]
-                assert (await http.get(f"{second.url}/v1/notifications?limit=5")).json()["notifications"] == kept
-                accept = {"Accept": "text/event-stream"}
-                async with http.stream("GET", f"{second.url}/v1/events", headers=accept) as stream:
-                    lines = stream.aiter_lines()
-                    assert await anext(lines) == "event: hello"
-                    await lines.aclose()
-            first.server.should_exit = True
-            await second.until("listening")
-            assert (await second.post(b'{"text": "Another"}'))[0] == 200
-
-
-async def test_workers_that_share_a_database_all_listen(workers: Workers, postgres_url: str) -> None:
-    store = StoreLocation.parse(f"{postgres_url}?schema=mounted_{os.getpid()}")
-    shared = Workers(settings=workers.settings.model_copy(update={"store": store}))
-    bearer = {"Authorization": f"Bearer {API_TOKEN}"}
-    async with shared.start() as first, shared.start() as second:
-        await first.until("listening")
-        await second.until("listening")
-        assert (await second.post())[0] == 200
-        async with httpx.AsyncClient(headers=bearer) as http:
-            kept = (await http.get(f"{first.url}/v1/notifications?limit=5")).json()["notifications"]
-            assert [each["kind"] for each in kept] == ["test"]
+async def test_a_second_process_with_the_same_store_says_what_to_do(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with workers.start() as first, workers.start() as second:
+        assert (await first.health())["role"] == "listening"
+        assert (await second.health())["role"] == "failed"
+        assert (await second.post())[0] == 503
+    assert "[api] workers = 1" in caplog.text
+    assert "airbyte-events serve" in caplog.text
 
 
 async def test_the_token_is_in_no_log(
@@ -196,11 +168,9 @@ async def test_the_token_is_in_no_log(
     caplog.set_level(logging.DEBUG)
     # The simulator's server has silenced it in this process.
     monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
-    async with workers.start() as worker, workers.start() as other:
+    async with workers.start() as worker:
         await worker.post()
         await worker.post(b"not JSON")
-        await other.until("passing on")
-        await other.post()
     assert "/webhooks/HIDDEN" in caplog.text
     assert WEBHOOK_TOKEN not in caplog.text
 
@@ -218,7 +188,7 @@ async def test_a_store_in_memory_is_refused(workers: Workers, caplog: pytest.Log
     memory = workers.settings.model_copy(update={"store": StoreLocation(kind="memory")})
     async with workers.start(load=lambda: memory) as worker:
         assert (await worker.health())["role"] == "failed"
-    assert "a memory of its own" in caplog.text
+    assert "AIRBYTE_EVENTS_STORE=memory" in caplog.text
 
 
 async def test_it_wants_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from airbyte_events_provider.plugins.plugin import PREFIX, AirbyteEventsPlugin, 
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AIRFLOW__API__WORKERS", "1")
     yield
     dashboard_entry.cache_clear()
     mounted_listener.cache_clear()
@@ -50,6 +51,16 @@ def test_the_mounted_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(app["app"], MountedListener)
     # Airflow may read it more than once, and there is one.
     assert AirbyteEventsPlugin().fastapi_apps[0]["app"] is app["app"]
+
+
+def test_with_more_than_one_worker_it_is_not_mounted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MOUNT_RECEIVER", "True")
+    monkeypatch.setenv("AIRFLOW__API__WORKERS", "4")
+    assert AirbyteEventsPlugin.fastapi_apps == []
+    assert "[api] workers=4" in caplog.text
+    assert "airbyte-events serve" in caplog.text
 
 
 def test_without_the_server_extra(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
