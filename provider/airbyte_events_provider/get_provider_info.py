@@ -46,8 +46,12 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {"host": "http://localhost:8000/api/public/v1"},
                 },
                 "conn-fields": {
-                    "listener_conn_id": _field("Listener", "ID of the Airflow connection of the listener, if there is one"),
-                    "instance": _field("Instance", "Name of this Airbyte in the listener's settings; if empty, default"),
+                    "listener_conn_id": _field(
+                        "Listener", "ID of the Airflow connection of the listener, if there is one"
+                    ),
+                    "instance": _field(
+                        "Instance", "Name of this Airbyte in the listener's settings; if empty, default"
+                    ),
                     "web_url": _field(
                         "Web app", "URL of Airbyte's web app, for links; if empty, derived from the server URL"
                     ),
@@ -103,10 +107,14 @@ def get_provider_info() -> dict[str, Any]:
                         default="10",
                     ),
                     "fallback_after": _option(
-                        "Seconds without a connection to the listener after which Airbyte is polled instead.", "float", default="30"
+                        "Seconds without a connection to the listener after which Airbyte is polled instead.",
+                        "float",
+                        default="30",
                     ),
                     "hub_linger": _option(
-                        "Seconds for which a triggerer stays connected after its last waiting task.", "float", default="60"
+                        "Seconds for which a triggerer stays connected after its last waiting task.",
+                        "float",
+                        default="60",
                     ),
                     "min_deferral": _option(
                         "Minimum seconds of a deferral after which the task continues in a worker: Airflow fails tasks "
