@@ -190,7 +190,7 @@ async def scrape() -> list[Metric]:
     simulator = Simulator()
     connection = simulator.world.add_connection(Script.lasting(0.1))
     async with serve_simulator(simulator) as airbyte, httpx.AsyncClient(trust_env=False) as http:
-        settings = Settings.exactly(
+        settings = Settings(
             instances={"default": InstanceSettings(airbyte_url=airbyte.url)},
             store=StoreLocation(kind="memory"),
             api_tokens=[SecretStr(api_token)],

@@ -135,7 +135,7 @@ async def demonstrate(screen: Screen, deadline: float = DEADLINE) -> int:
         airbyte = AirbyteClient(http, simulator.url, credentials=credentials)
         secret = SecretStr(credentials.client_secret)
         instance = InstanceSettings(airbyte_url=simulator.url, client_id=credentials.client_id, client_secret=secret)
-        settings = Settings.exactly(
+        settings = Settings(
             instances={_INSTANCE: instance},
             store=StoreLocation(kind="memory"),
             api_tokens=[api_token],

@@ -11,7 +11,7 @@ _SERVER = frozenset(
         "prometheus_client",
         "pydantic",
         "pydantic_core",
-        "pydantic_settings",
+        "structlog",
         "rich",
         "starlette",
         "typer",

@@ -99,7 +99,7 @@ def test_every_alert_has_a_runbook(rules: list[dict[str, Any]]) -> None:
 @pytest.fixture
 async def scraped() -> str:
     """What a listener tells that has seen nothing yet."""
-    settings = Settings.exactly(
+    settings = Settings(
         instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
         store=StoreLocation(kind="memory"),
         api_tokens=[SecretStr("a" * 32)],

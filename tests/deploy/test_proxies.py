@@ -172,7 +172,7 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def behind(proxy: Proxy) -> AsyncIterator[Rig]:
-    settings = Settings.exactly(
+    settings = Settings(
         instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
         store=StoreLocation(kind="memory"),
         api_tokens=[API_TOKEN],

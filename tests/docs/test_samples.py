@@ -20,8 +20,8 @@ from airbyte_events.cli.app import application
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation, load
+from airbyte_events.listener.settings.declaration import SECRETS
 from airbyte_events.listener.settings.reference import reference
-from airbyte_events.listener.settings.sources import SECRETS
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.control_models import NewConnections, parse
 from airbyte_events.web.server import serving
@@ -105,7 +105,7 @@ async def test_the_program_of_the_python_api_is_told(anyio_backend: str) -> None
     simulator = Simulator()
     connection = simulator.world.add_connection(Script.lasting(0.2))
     async with serve_simulator(simulator) as airbyte:
-        settings = Settings.exactly(
+        settings = Settings(
             instances={"default": InstanceSettings(airbyte_url=airbyte.url)},
             store=StoreLocation(kind="memory"),
             api_tokens=["a" * 22],

@@ -55,7 +55,7 @@ few = settings(max_examples=max(settings().max_examples * 2 // 5, 20))
 async def listening() -> AsyncIterator[str]:
     """A listener that knows of a job that runs and of one that has failed, and of notifications of all kinds."""
     async with serve_simulator(Simulator()) as sim:
-        configured = Settings.exactly(
+        configured = Settings(
             instances={
                 "default": InstanceSettings(airbyte_url=sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
             },

@@ -82,7 +82,7 @@ async def http(store: EventStore) -> AsyncIterator[httpx.AsyncClient]:
     """To a listener whose Airbyte has one job that runs, with the id 1, and no other."""
     async with serve_simulator(Simulator()) as sim:
         assert sim.world.start_job(sim.world.add_connection(Script.hanging()), "sync").id == 1
-        configured = Settings.exactly(
+        configured = Settings(
             instances={"default": InstanceSettings(airbyte_url=sim.url)},
             store=StoreLocation(kind="memory"),
             webhook_tokens=(SecretStr(TOKEN),),

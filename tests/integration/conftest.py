@@ -493,7 +493,7 @@ class Stage:
     ) -> AsyncIterator[str]:
         """A listener that hardly polls; its address."""
         instance = InstanceSettings(airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(secret))
-        settings = Settings.exactly(
+        settings = Settings(
             **{
                 "instances": {"default": instance},
                 "store": StoreLocation(kind="memory"),

@@ -28,7 +28,7 @@ from airbyte_events.listener.http.params import (
     whole_number,
 )
 from airbyte_events.listener.pipeline import Pipeline
-from airbyte_events.listener.settings.sources import INSTANCE_NAME
+from airbyte_events.listener.settings.declaration import INSTANCE_NAME
 from airbyte_events.monitor.observation import PRECISION, Received, ranked
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outcome, StoredNotification
 

@@ -1,8 +1,8 @@
-"""What a listener is told: by environment variables and a TOML file.
+"""Load the listener's settings from environment variables and a TOML file.
 
-An option of the command line stands above an environment variable, and that above the file. Secrets can be given as
-they are or by the name of a file that holds them (``…_FILE``). :func:`load` is the way in: whatever is wrong with a
-setting it says in one line, and that line, like the ``repr`` of what it returns, holds no value that was given.
+An option of the command line overrides an environment variable, which overrides the file. A secret can be given by
+value or as the name of a file that holds it (``…_FILE``). Use :func:`load`: it reports a wrong setting in one line.
+Neither that line nor the ``repr`` of the settings holds a value that was given.
 """
 
 from airbyte_events.listener.settings.instance import InstanceSettings

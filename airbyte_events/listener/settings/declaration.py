@@ -1,18 +1,30 @@
-"""How a setting is declared, with what its reference and its errors say of it."""
+"""How a setting is declared, with the words of its reference and of its errors."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+PREFIX = "AIRBYTE_EVENTS_"
+DEFAULT_INSTANCE = "default"
+"""The instance that environment variables describe."""
 
-class About(NamedTuple):
-    """What a setting's reference and its errors say.
+INSTANCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
-    :param must_be: what a value that is refused is not.
-    :param by_default: the default in words, where the value does not tell it.
+SECRETS = frozenset(
+    {"client_secret", "forward_urls", "store", "api_tokens", "webhook_tokens", "metrics_tokens", "listener_token"}
+)
+"""The settings that can also be given by file, and that are never shown."""
+
+
+class Description(NamedTuple):
+    """The words for a setting.
+
+    :param must_be: the fault of a value that is refused, such as "not a port".
+    :param by_default: the default in words, where the value itself does not explain it.
     """
 
     meaning: str
@@ -21,19 +33,18 @@ class About(NamedTuple):
     by_default: str | None
 
 
-def about(field: FieldInfo) -> About:
-    """What there is to say of a setting."""
+def description_of(field: FieldInfo) -> Description:
     extra = field.json_schema_extra
-    return About(**extra) if isinstance(extra, dict) else About("", "not right", "", None)  # type: ignore[arg-type]
+    return Description(**extra) if isinstance(extra, dict) else Description("", "not right", "", None)  # type: ignore[arg-type]
 
 
 def setting(
     default: object = ..., *, meaning: str, must_be: str, example: str, by_default: str | None = None, **more: Any
 ) -> Any:
     more["default_factory" if callable(default) else "default"] = default
-    extra = About(meaning, must_be, example, by_default)._asdict()
+    extra = Description(meaning, must_be, example, by_default)._asdict()
     return Field(description=meaning, validate_default=True, json_schema_extra=extra, **more)
 
 
-class Spelt(ValueError):
-    """A fault that tells the right spelling: no example is needed."""
+class CompleteError(ValueError):
+    """An error whose message already says what to write: no example is added to it."""

@@ -1,4 +1,4 @@
-"""The reference of all settings, from the settings themselves."""
+"""The reference of all settings, made from their declarations."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airbyte_events.listener.settings.declaration import about
+from airbyte_events.listener.settings.declaration import PREFIX, SECRETS, description_of
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
-from airbyte_events.listener.settings.sources import PREFIX, SECRETS
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -22,7 +21,7 @@ class Setting:
     :param variable: its environment variable.
     :param key: its key in the TOML file, None if it has none.
     :param default: in words, empty if there is none.
-    :param secret: whether variable and key exist with ``_FILE`` and ``_file`` at the end, too.
+    :param secret: whether it can also be given by file, as ``variable_FILE`` and ``key_file``.
     """
 
     variable: str
@@ -34,7 +33,7 @@ class Setting:
 
 
 def reference() -> list[Setting]:
-    """Every setting there is, in the order in which one wants to read about them."""
+    """Return every setting, those of an instance first."""
     lines = [_line(name, field, f"instances.NAME.{name}") for name, field in InstanceSettings.model_fields.items()]
     for name, field in Settings.model_fields.items():
         if name != "instances":
@@ -43,7 +42,7 @@ def reference() -> list[Setting]:
 
 
 def markdown() -> str:
-    """The reference as a Markdown table."""
+    """Return the reference as a Markdown table."""
     rows = ["| variable | in the file | default | meaning | example |", "|---|---|---|---|---|"]
     for line in reference():
         variable = f"`{line.variable}`" + (f"<br>`{line.variable}_FILE`" if line.secret else "")
@@ -54,7 +53,7 @@ def markdown() -> str:
 
 
 def _line(name: str, field: FieldInfo, key: str | None) -> Setting:
-    words = about(field)
+    words = description_of(field)
     default = words.by_default
     if default is None:
         default = "" if field.default in (None, ()) else f"`{field.default}`".replace(".0`", "`")

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: how each is written, and which are refused."""
+"""The types of settings: how a value is written, and which values are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airbyte_events.listener.settings.store_url import StoreLocation
 
 
 def _listed(value: object) -> object:
-    """The items of a list that was written in one text, with commas or line ends between."""
+    """Split a text at commas and white space."""
     secret = isinstance(value, SecretStr)
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):
@@ -28,7 +28,7 @@ def _listed(value: object) -> object:
 
 
 def _no_bool(value: object) -> object:
-    # To pydantic true is 1, also where seconds or a port are meant.
+    # pydantic reads true as 1, for a port too.
     if isinstance(value, bool):
         raise PydanticCustomError("bool", "a truth value")
     return value
@@ -40,7 +40,7 @@ def _host(value: object) -> object:
     try:
         ipaddress.ip_address(value)
     except ValueError:
-        # What is all digits and dots is an address gone wrong, not a name.
+        # Digits and dots alone are a wrong address, not a host name.
         if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9_.-]{0,252})", value):
             raise ValueError("not an IP address or a host name") from None
     return value
@@ -50,13 +50,13 @@ def _uuids(values: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(str(UUID(value)) for value in values))
     except ValueError:
-        raise ValueError("not workspace ids (UUIDs), with commas between") from None
+        raise ValueError("not a list of workspace ids (UUIDs) separated by commas") from None
 
 
 def _strong(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     for token in tokens:
         if not re.fullmatch(r"[A-Za-z0-9._~-]{22,256}", token.get_secret_value()):
-            raise ValueError("a token is 22 to 256 letters, digits and -._~ long, so that it has 128 bits or more")
+            raise ValueError("a token is 22 to 256 letters, digits and -._~ long, which makes 128 bits or more")
     return tokens
 
 
@@ -67,14 +67,14 @@ def _targets(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 def _sendable(token: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]{1,4096}", token.get_secret_value()):
-        raise ValueError("it has characters that no token has")
+        raise ValueError("a token has no spaces and no characters outside ASCII")
     return token
 
 
 def check_address(url: str) -> str:
-    """The address of a listener without what comes after it.
+    """Return the address of a listener without a slash at its end.
 
-    :raises ValueError: if it is none; the message does not repeat it.
+    :raises ValueError: if it is no such address; the message does not repeat it.
     """
     try:
         parts = urlsplit(url)
@@ -84,9 +84,9 @@ def check_address(url: str) -> str:
     if not usable or re.search(r"[\s\\]", url):
         raise ValueError("not an address that begins with http:// or https:// and has a host")
     if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("an address has neither user name nor query here")
+        raise ValueError("remove the user name and the query from the address")
     if "/webhooks/" in parts.path:
-        raise ValueError("without /webhooks/ and what comes after it, as that is a secret of its own")
+        raise ValueError("remove /webhooks/ and everything behind it: it contains a webhook token")
     return url.rstrip("/")
 
 
@@ -95,11 +95,11 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
         try:
             parse_network(value)
         except ValueError:
-            raise ValueError("not networks such as 192.0.2.0/24 or addresses, with commas between") from None
+            raise ValueError("not a list of networks or addresses separated by commas") from None
     return values
 
 
-def _there(file: Path) -> Path:
+def _existing(file: Path) -> Path:
     if not file.is_file():
         raise ValueError("no such file")
     return file
@@ -111,15 +111,16 @@ def _store(value: object) -> object:
     return StoreLocation.parse(value.strip()) if isinstance(value, str) else value
 
 
-def together(value: object, info: ValidationInfo, other: str) -> None:
+def check_pair(value: object, info: ValidationInfo, other: str) -> None:
+    """:raises ValueError: if only one of two settings is set that need each other."""
     if other in info.data and value is None and info.data[other] is not None:
-        raise ValueError(f"not set, though {other} is, and they go together")
+        raise ValueError(f"not set, but {other} is; set both or neither")
     if other in info.data and value is not None and info.data[other] is None:
-        raise ValueError(f"set, though {other} is not, and they go together")
+        raise ValueError(f"set, but {other} is not; set both or neither")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine only."""
+    """Return whether a host to listen on can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -131,7 +132,7 @@ Tokens = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidat
 ForwardURLs = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_targets)]
 Address = Annotated[str, AfterValidator(check_address)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_networks)]
-ExistingFile = Annotated[Path, AfterValidator(_there)]
+ExistingFile = Annotated[Path, AfterValidator(_existing)]
 Store = Annotated[StoreLocation, BeforeValidator(_store), PlainSerializer(str)]
 Host = Annotated[str, BeforeValidator(_host)]
 Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65535)]
@@ -143,5 +144,5 @@ Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) el
 
 A_PORT = "not a port, a whole number from 0 to 65535"
 AN_INTERVAL = "not a number of seconds from 0.1 to 3600"
-A_LIST = "not a list with commas between"
+A_LIST = "not a list separated by commas"
 A_TEXT = "not a text"

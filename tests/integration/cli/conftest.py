@@ -96,7 +96,7 @@ class Stage:
         instance = InstanceSettings(
             airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET)
         )
-        settings = Settings.exactly(
+        settings = Settings(
             instances={"default": instance},
             store=StoreLocation(kind="sqlite", path=self.folder / "events.db"),
             api_tokens=[API_TOKEN],

@@ -42,7 +42,7 @@ async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_r
     stage: Any, make: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     secret = SecretStr(make.secrets[0])
-    settings = Settings.exactly(
+    settings = Settings(
         instances={"default": InstanceSettings(airbyte_url=stage.sim.url, client_id="client", client_secret=secret)},
         store=StoreLocation(kind="memory"),
         api_tokens=[make.api_token],

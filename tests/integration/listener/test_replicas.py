@@ -559,7 +559,7 @@ async def assembled(
     store: MemoryStore, airbyte: str, **given: Any
 ) -> AsyncIterator[tuple[Listener, httpx.AsyncClient]]:
     """A listener, and a client of it that needs no socket."""
-    settings = Settings.exactly(
+    settings = Settings(
         **{
             "instances": {"default": InstanceSettings(airbyte_url=airbyte)},
             "store": StoreLocation(kind="memory"),

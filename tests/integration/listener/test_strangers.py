@@ -100,7 +100,7 @@ async def listening(
             "poll_interval_idle": 3600.0,
         }
         async with (
-            assemble(Settings.exactly(**values | given), connections=connections) as listener,
+            assemble(Settings(**values | given), connections=connections) as listener,
             serving(listener.app, limits=limits, timeout_graceful_shutdown=30) as url,
             httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as http,
         ):

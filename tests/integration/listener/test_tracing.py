@@ -78,7 +78,7 @@ async def test_from_webhook_to_event(exporter: InMemorySpanExporter) -> None:
     simulator = Simulator()
     job = simulator.world.start_job(simulator.world.add_connection(Script.hanging()))
     async with serve_simulator(simulator) as served:
-        settings = Settings.exactly(
+        settings = Settings(
             instances={"default": InstanceSettings(airbyte_url=served.url)},
             store=StoreLocation(kind="memory"),
             api_tokens=[SecretStr("a" * 32)],

@@ -212,7 +212,7 @@ class Stage:
             "poll_interval": 3600,
         }
         with bind("127.0.0.1", port) as bound:
-            async with assemble(Settings.exactly(**given | settings)) as listener, anyio.create_task_group() as tasks:
+            async with assemble(Settings(**given | settings)) as listener, anyio.create_task_group() as tasks:
                 server = Server(listener.app, timeout_graceful_shutdown=1)
                 tasks.start_soon(server.serve, [bound])
                 url = url_of(bound)

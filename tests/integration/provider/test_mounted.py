@@ -112,7 +112,7 @@ class Workers:
 @pytest.fixture
 def workers(stage: Any, tmp_path: Path) -> Workers:
     instance = InstanceSettings(airbyte_url=stage.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET))
-    settings = Settings.exactly(
+    settings = Settings(
         instances={"default": instance},
         store=StoreLocation(kind="sqlite", path=tmp_path / "events.db"),
         api_tokens=[API_TOKEN],

@@ -91,7 +91,7 @@ class ListenerProcess(Program):
         """By epoch: the last one is the one in use."""
         self._network = network
         self._make_store = make_store
-        self._settings = Settings.exactly(
+        self._settings = Settings(
             instances={
                 "default": InstanceSettings(
                     airbyte_url="http://airbyte", client_id="client", client_secret=SecretStr(CLIENT_SECRET)

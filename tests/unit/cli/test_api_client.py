@@ -15,7 +15,7 @@ OWN, GIVEN, HOOK = (f"canary-that-is-a-token-{number:02}" for number in range(3)
 
 def settings(**values: Any) -> Settings:
     instances = {"default": InstanceSettings(airbyte_url="http://localhost:8000")}
-    return Settings.exactly(instances=instances, store=StoreLocation(kind="memory"), **values)
+    return Settings(instances=instances, store=StoreLocation(kind="memory"), **values)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_i7_no_secret_in_help_or_errors() -> None:
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("missing", ["typer", "rich", "pydantic_settings", "platformdirs", "starlette"])
+@pytest.mark.parametrize("missing", ["typer", "rich", "pydantic", "platformdirs", "starlette"])
 def test_base_install_is_told_what_to_install(missing: str) -> None:
     done = command("--version", before=f"import sys; sys.modules[{missing!r}] = None")
     assert (done.returncode, done.stdout) == (2, "")

@@ -86,7 +86,7 @@ def instance_of(stage: Any, make: Any, *urls: str) -> InstanceSettings:
 
 
 def settings_of(stage: Any, make: Any, *urls: str) -> Settings:
-    return Settings.exactly(
+    return Settings(
         instances={"default": instance_of(stage, make, *urls)},
         store=StoreLocation(kind="memory"),
         api_tokens=[make.secrets[1]],

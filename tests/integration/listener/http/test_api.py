@@ -84,7 +84,7 @@ class Rig:
 @asynccontextmanager
 async def listening(store: StoreLocation, **simulator: Any) -> AsyncIterator[Rig]:
     async with serve_simulator(Simulator(**simulator)) as sim:
-        settings = Settings.exactly(
+        settings = Settings(
             instances={name: InstanceSettings(airbyte_url=sim.url) for name in ("default", "other")},
             store=store,
             api_tokens=(SecretStr(API_TOKEN),),

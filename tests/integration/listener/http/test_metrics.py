@@ -125,7 +125,7 @@ async def listening(
     simulator = Simulator(client_id="client", client_secret=SECRET)
     connection = simulator.world.add_connection(Script.hanging())
     async with serve_simulator(simulator) as served:
-        settings = Settings.exactly(
+        settings = Settings(
             instances={
                 "default": InstanceSettings(airbyte_url=served.url, client_id="client", client_secret=SecretStr(SECRET))
             },

@@ -108,7 +108,7 @@ class Rig:
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     async with serve_simulator(Simulator()) as sim:
-        settings = Settings.exactly(
+        settings = Settings(
             instances={
                 "default": InstanceSettings(airbyte_url=sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
             },
@@ -172,7 +172,7 @@ def test_an_event_that_tells_all_and_one_that_tells_nothing_conform() -> None:
 
 
 async def test_its_paths_and_methods_are_the_applications() -> None:
-    settings = Settings.exactly(
+    settings = Settings(
         instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
         store=StoreLocation(kind="memory"),
         webhook_port=1,
