@@ -11,6 +11,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventStore
@@ -240,9 +241,7 @@ class Subscription:
         self._held: deque[JobEvent] = deque()
         self._bytes = 0
         self._behind = False
-        self._wake = anyio.Event()
-        if bus.closed:
-            self._wake.set()
+        self._wake = Wakeup()
 
     def __enter__(self) -> Self:
         self._bus._join(self)
@@ -290,8 +289,6 @@ class Subscription:
                 raise anyio.EndOfStream
             else:
                 await self._wake.wait()
-                if not self._bus.closed:
-                    self._wake = anyio.Event()
         count = 0
         for event in self._held:
             count += 1

@@ -47,7 +47,7 @@ class Backlog:
         """Serve until cancelled; while Airbyte gives no answer, again and again."""
         failures = 0
         while True:
-            self._followers.came = anyio.Event()
+            self._followers.came.clear()
             overdue = self._followers.overdue()
             if not overdue:
                 await self._followers.came.wait()

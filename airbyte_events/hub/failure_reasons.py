@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.feed.client import FeedClient
@@ -49,7 +50,7 @@ class Reasons:
         self._feed = feed
         self._store = store
         self._questions: dict[JobRef, _Question] = {}
-        self._asked = anyio.Event()
+        self._asked = Wakeup()
 
     async def explain(self, event: JobEvent) -> JobEvent:
         """The failure with its reason, if that comes within :data:`REASON_SECONDS`."""
@@ -67,7 +68,6 @@ class Reasons:
         """Ask until cancelled."""
         while True:
             await self._asked.wait()
-            self._asked = anyio.Event()
             while self._questions:
                 refs = list(self._questions)
                 for start in range(0, len(refs), TOGETHER):

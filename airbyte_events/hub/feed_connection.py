@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError, FeedRefused
 from airbyte_events.feed.client import FeedClient, FeedFrame
 
@@ -81,13 +82,12 @@ class Switch:
 
     def __init__(self) -> None:
         self.on = False
-        self._turned = anyio.Event()
+        self._turned = Wakeup()
 
     def turn(self, on: bool) -> None:
         if on is not self.on:
             self.on = on
             self._turned.set()
-            self._turned = anyio.Event()
 
     async def turned(self, on: bool) -> None:
         while self.on is not on:

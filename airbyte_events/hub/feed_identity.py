@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 import anyio
 
 from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.airbyte import Job, says_unknown
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobEvent, same_job
@@ -55,7 +56,7 @@ class Trust:
         self._doubted: dict[int, JobEvent] = {}
         # Those of a connection that is ours are believed without asking, but not these.
         self._disputed: set[int] = set()
-        self._doubting = anyio.Event()
+        self._doubting = Wakeup()
 
     def is_ours(self, state: JobEvent) -> bool:
         """Return whether Airbyte itself has reported a job of the connection as the listener did."""
@@ -85,7 +86,6 @@ class Trust:
         failures = 0
         while True:
             await self._doubting.wait()
-            self._doubting = anyio.Event()
             while self._doubted:
                 job_id = next(iter(self._doubted))
                 try:

@@ -21,6 +21,7 @@ import anyio
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.times import format_time, utcnow
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import (
@@ -142,10 +143,10 @@ class Hub:
         # Jobs that the listener can't report, and those of which what is known may be another job's: Airbyte is asked.
         self._alone: set[int] = set()
         self._doubted: set[int] = set()
-        self._lonely = anyio.Event()
+        self._lonely = Wakeup()
         self._asked: dict[int, anyio.Event] = {}
-        self._question = anyio.Event()
-        self._gap = anyio.Event()
+        self._question = Wakeup()
+        self._gap = Wakeup()
         self._cut = 0
 
     async def __aenter__(self) -> Self:
@@ -356,7 +357,6 @@ class Hub:
         """Answer the questions that came while the last answer was under way together."""
         while True:
             await self._question.wait()
-            self._question = anyio.Event()
             if self._following is not None:
                 # A stream that is about to be joined saves asking twice.
                 with anyio.move_on_after(_HELLO_SECONDS):
@@ -447,8 +447,7 @@ class Hub:
     async def _follow_alone(self) -> None:
         """Poll for those jobs alone that the listener can't report, or of which something doubtful is known."""
         while True:
-            if not self._alone and not self._doubted:
-                self._lonely = anyio.Event()
+            while not self._alone and not self._doubted:
                 await self._lonely.wait()
             await anyio.sleep(self._poller.seconds_between_looks)
             asked = sorted(self._doubted)[:TOGETHER]
@@ -605,7 +604,6 @@ class Hub:
         """Find what followers were not told while the stream was not there, whenever it is joined."""
         while True:
             await self._gap.wait()
-            self._gap = anyio.Event()
             failures = 0
             while len(self._followers):
                 try:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 
-import anyio
-
 from airbyte_events._utils.times import parse_time
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import JobEvent
 from airbyte_events.hub.subscription import Ends
 from airbyte_events.store.memory.store import MemoryStore
@@ -21,8 +20,8 @@ class Followers:
     """All who follow connections, found by these."""
 
     def __init__(self) -> None:
-        self.came = anyio.Event()
-        """Set when a look may be due for somebody; replaced by whoever waits for it."""
+        self.came = Wakeup()
+        """Set when a look may be due for somebody."""
         self._anyone: set[Ends] = set()
         self._by_connection: dict[str, set[Ends]] = {}
         self._closed = False

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from airbyte_events._utils.times import EARLIEST, format_time, parse_time
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import JobEvent, JobStatus, reported_job_type
 
 KEPT = timedelta(hours=1)
@@ -172,7 +173,7 @@ class Ends:
         # For who wants to know of what ends from now on: when that is, by Airbyte's clock, is not known yet.
         self._early: list[JobEvent] = []
         self._missed = False
-        self._wake = anyio.Event()
+        self._wake = Wakeup()
         self._closed = False
 
     def lacks(self, event: JobEvent) -> bool:
@@ -258,7 +259,6 @@ class Ends:
                 raise anyio.EndOfStream
             if self.late:
                 self.on_overdue()
-            self._wake = anyio.Event()
             await self._wake.wait()
         item = self._held.popleft()
         self._bytes -= _weight(item)

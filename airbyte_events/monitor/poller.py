@@ -181,7 +181,6 @@ class Poller:
 
     async def _wait(self, looked: float, jitter: float) -> None:
         while True:
-            self._monitor.watches.changed = anyio.Event()
             tick = self._ticks.due(self._monitor) * jitter
             if self.failures:
                 # One that has failed is due sooner than the next of those that nobody waits for.

@@ -11,6 +11,7 @@ from datetime import datetime
 import anyio
 
 from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent
 
 WATCH_SECONDS = 30 * 60.0
@@ -44,8 +45,8 @@ class Watches:
     """What is watched at one instance, until each job has ended or nobody asks for it any more."""
 
     def __init__(self) -> None:
-        self.changed = anyio.Event()
-        """Set when a job is watched that was not; replaced by whoever waits for it."""
+        self.changed = Wakeup()
+        """Set when a job is watched that was not."""
         self.followers = 0
         """How many wait for jobs that may not exist yet."""
         self.elsewhere: set[int] = set()

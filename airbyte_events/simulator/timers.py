@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from airbyte_events._utils.wakeup import Wakeup
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,7 +23,7 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._order = count()
-        self._sooner = anyio.Event()
+        self._sooner = Wakeup()
 
     def after(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
         """Call ``call(*args)`` in that many seconds, and never before this function has returned."""
@@ -33,7 +35,7 @@ class Timers:
     async def run(self) -> None:
         """Make the calls that are due, for ever."""
         while True:
-            self._sooner = anyio.Event()
+            self._sooner.clear()
             for _ in range(_BATCH):
                 if not self._heap or self._heap[0][0] > anyio.current_time():
                     break

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store.dump import Record
-from airbyte_events.store.notify import Wakeup
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import (
     Attempt,
@@ -47,7 +47,6 @@ __all__ = [
     "Record",
     "StoreStats",
     "StoredNotification",
-    "Wakeup",
 ]
 
 

@@ -8,6 +8,7 @@ import secrets
 
 import anyio
 
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.base import EventStore
 
@@ -57,7 +58,7 @@ class StoreHealth:
         self._again = again
         self._hopeless = hopeless
         self._failing_since = math.inf
-        self._doubted = anyio.Event()
+        self._doubted = Wakeup()
 
     @property
     def hopeless(self) -> bool:
@@ -83,7 +84,7 @@ class StoreHealth:
         :return: whether that succeeded.
         """
         doubted = self._doubted.is_set() or not self.writable
-        self._doubted = anyio.Event()
+        self._doubted.clear()
         try:
             with anyio.fail_after(ANSWER_SECONDS):
                 if doubted:

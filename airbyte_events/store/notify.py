@@ -5,24 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable, Iterator
 
-import anyio
-
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.store.records import Outcome
-
-
-class Wakeup:
-    """One who waits for news of a topic."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    async def wait(self) -> None:
-        """Return once there may be news since this last returned, or since joining; at times for nothing."""
-        await self._event.wait()
-        self._event = anyio.Event()
-
-    def set(self) -> None:
-        self._event.set()
 
 
 class Wakeups:

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 
 from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store import dump
@@ -21,7 +22,7 @@ from airbyte_events.store.identity import REPLACED
 from airbyte_events.store.memory.inbox import MemoryInbox
 from airbyte_events.store.memory.leases import Leases
 from airbyte_events.store.memory.log import MemoryLog
-from airbyte_events.store.notify import Wakeup, Wakeups, topics_of
+from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.reconcile import NEWS, Verdict
 from airbyte_events.store.records import (
     Attempt,
@@ -54,7 +55,7 @@ class MemoryStore(EventStore):
         self._leases = Leases()
         # Since when somebody waits for a job, and until what time of the event loop's clock.
         self._watches: dict[JobRef, tuple[datetime, float]] = {}
-        self._appended = anyio.Event()
+        self._appended = Wakeup()
         self._wakeups = Wakeups()
 
     @property
@@ -82,7 +83,6 @@ class MemoryStore(EventStore):
 
     def _wake_readers(self) -> None:
         self._appended.set()
-        self._appended = anyio.Event()
 
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         await anyio.lowlevel.checkpoint()

@@ -14,12 +14,13 @@ import anyio
 import anyio.lowlevel
 import psycopg
 
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventStore
 from airbyte_events.store.dump import Record
 from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
-from airbyte_events.store.notify import Wakeup, Wakeups, topics_of
+from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.dump import Dump
 from airbyte_events.store.postgres.group_commit import Intake
@@ -74,7 +75,7 @@ class PostgresStore(EventStore):
         self._url = PostgresURL.parse(url) if isinstance(url, str) else url
         self._schema = f'"{self._url.schema}"'
         self._head = 0
-        self._appended = anyio.Event()
+        self._appended = Wakeup()
         self._wakeups = Wakeups()
         self._read_only = read_only
         self._unreadable = Unreadable()
@@ -309,7 +310,6 @@ class PostgresStore(EventStore):
         if head > self._head:
             self._head = head
             self._appended.set()
-            self._appended = anyio.Event()
 
     async def _look(self, connection: Connection) -> None:
         log = self._log
@@ -332,7 +332,6 @@ class PostgresStore(EventStore):
         self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark), self._unreadable)
         self._head = state.head
         self._appended.set()
-        self._appended = anyio.Event()
 
     def _tell(self, topics: Iterable[str] | None) -> None:
         """What the database tells, see :class:`PostgresNews`."""

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 import anyio.to_thread
 
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import StoreError
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Lane:
         self._run = run
         self._most = most
         self._waiting: dict[Operation[Any], None] = {}
-        self._wake = anyio.Event()
+        self._wake = Wakeup()
         self._closing = False
         # A thread of its own: however many are used elsewhere, by the files that anybody may load, say.
         self._thread = anyio.CapacityLimiter(1)
@@ -75,7 +76,6 @@ class Lane:
         with anyio.CancelScope(shield=True):
             while not (self._closing and not self._waiting):
                 await self._wake.wait()
-                self._wake = anyio.Event()
                 while self._waiting:
                     await self._run_next()
                 if self._closing:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store import dump
@@ -21,7 +22,7 @@ from airbyte_events.store.base import UNBOUNDED, EventStore
 from airbyte_events.store.dump import LogRecord, Record
 from airbyte_events.store.identity import REPLACED, LogReplaced
 from airbyte_events.store.memory.leases import Leases
-from airbyte_events.store.notify import Wakeup, Wakeups, topics_of
+from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import (
     Attempt,
@@ -61,7 +62,7 @@ class SQLiteStore(EventStore):
         self._unreadable = Unreadable()
         self._file = SQLiteFile(path, read_only=read_only, connect=connect)
         self._head = 0
-        self._appended = anyio.Event()
+        self._appended = Wakeup()
         self._wakeups = Wakeups()
         # Not in the file: who held one when the process before this ended is gone, and need not be waited for.
         self._leases = Leases()
@@ -110,7 +111,6 @@ class SQLiteStore(EventStore):
         if head > self._head:
             self._head = head
             self._appended.set()
-            self._appended = anyio.Event()
 
     async def _renew(self) -> None:
         """Find out whether the log is still the one that was seen; if not, it has a new epoch from now on."""
@@ -135,7 +135,6 @@ class SQLiteStore(EventStore):
         # What those remember who hold them may not be so any more.
         self._leases.revoke()
         self._appended.set()
-        self._appended = anyio.Event()
         self._wakeups.wake()
 
     async def annotate(self, states: Sequence[JobEvent]) -> None:

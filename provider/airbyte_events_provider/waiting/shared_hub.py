@@ -25,6 +25,7 @@ import anyio
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 
 from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import HubClosed, SettingsError, WaitTimeout
 from airbyte_events.events import JobEvent
@@ -172,7 +173,7 @@ class SharedHub:
         self.starting = anyio.CapacityLimiter(STARTING)
         self._hubs = hubs
         self._waiting = 0
-        self._turned = anyio.Event()  # the first came, or the last has gone
+        self._turned = Wakeup()  # the first came, or the last has gone
         self._settled = anyio.Event()  # opened, or failed to
         self._failure: Exception | None = None
         self._task = contextvars.Context().run(asyncio.create_task, self._live(), name=f"hub of {key.airbyte_conn_id}")
@@ -237,7 +238,7 @@ class SharedHub:
         linger = conf.getfloat(SECTION, "hub_linger", fallback=60.0)
         reread_at = time.monotonic() + REREAD_SECONDS
         while True:
-            self._turned = anyio.Event()
+            self._turned.clear()
             needed = self._waiting > 0
             with anyio.move_on_after(reread_at - time.monotonic() if needed else linger) as scope:
                 await self._turned.wait()
