@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
 from airbyte_events.errors import AirbyteEventsError
-from airbyte_events_provider.connections import choose_listener
+from airbyte_events_provider.connections.read import choose_listener
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 
 LOWEST_AIRFLOW = (3, 0)

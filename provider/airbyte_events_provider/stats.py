@@ -1,14 +1,13 @@
-"""What the triggerer counts in Airflow's own metrics (``[metrics]`` in Airflow's configuration: StatsD, OpenTelemetry).
+"""What the provider counts in Airflow's own metrics (``[metrics]`` in Airflow's configuration: StatsD, OpenTelemetry).
 
 ================================================= ======= ==============================================================
 name                                              kind    meaning
 ================================================= ======= ==============================================================
-``airbyte_events.ends.<origin>``                  counter ends that reached their trigger, learnt by ``webhook``,
-                                                          ``poll`` or ``submit``
-``airbyte_events.ends.<origin>.lag``              timer   from the job's end to its trigger
-``airbyte_events.ends.<origin>.delivery``         timer   from the first knowledge of it, here or in the listener, to
-                                                          its trigger
-``airbyte_events.requests``                       counter answers of Airbyte's API to this process
+``airbyte_events.ends.<origin>``                  counter completed jobs that reached their trigger, detected by
+                                                          ``webhook``, ``poll`` or ``submit``
+``airbyte_events.ends.<origin>.lag``              timer   from the job's completion to its trigger
+``airbyte_events.ends.<origin>.delivery``         timer   from its detection, here or in the listener, to its trigger
+``airbyte_events.requests``                       counter responses of Airbyte's API to this process
 ================================================= ======= ==============================================================
 """
 
@@ -25,7 +24,7 @@ from airbyte_events.events import JobEvent
 
 
 def _stats() -> Any:
-    # The first is what the triggerer sets up; from Airflow 3.2 on the second is that of tasks.
+    # The triggerer sets up the first; from Airflow 3.2 on the second is that of tasks.
     for name in ("airflow.observability.stats", "airflow.stats"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name).Stats
@@ -35,24 +34,23 @@ def _stats() -> Any:
 Stats = _stats()
 
 
-def count(name: str) -> None:
-    """It has happened once more."""
+def _count(name: str) -> None:
     if Stats is not None:
         Stats.incr(f"airbyte_events.{name}")
 
 
-def count_end(event: JobEvent) -> None:
-    """A job's end has reached its trigger."""
+def count_completion(event: JobEvent) -> None:
+    """Count a completed job that has reached its trigger."""
     name = f"ends.{event.origin.value}"
-    count(name)
+    _count(name)
     _time(f"{name}.lag", event.finished_at)
     _time(f"{name}.delivery", event.observed_at)
     record("trigger", event.ref, event.observed_at, status=event.status.value, origin=event.origin.value)
 
 
-async def count_answer(response: Any) -> None:
-    """A hook of httpx clients: Airbyte has answered."""
-    count("requests")
+async def count_response(response: Any) -> None:
+    """Count a response of Airbyte; for httpx's ``event_hooks``."""
+    _count("requests")
 
 
 def _time(name: str, since: datetime | None) -> None:

@@ -27,16 +27,15 @@ from airbyte_events.airbyte.submission import (
 from airbyte_events.errors import AirbyteEventsError, SettingsError
 from airbyte_events.events import JobEvent
 from airbyte_events_provider.blocking import run_blocking
-from airbyte_events_provider.clients import open_airbyte
-from airbyte_events_provider.connections import (
-    AirbyteSettings,
+from airbyte_events_provider.connections.clients import open_airbyte
+from airbyte_events_provider.connections.read import (
     aread_airbyte,
     aread_listener,
     choose_listener,
-    parse_timeout,
     read_airbyte,
     read_hub,
 )
+from airbyte_events_provider.connections.settings import AirbyteSettings, parse_timeout
 from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk

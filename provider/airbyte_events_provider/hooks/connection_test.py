@@ -16,8 +16,8 @@ from airbyte_events.errors import (
 )
 from airbyte_events.events import JobRef
 from airbyte_events.feed.client import FeedClient
-from airbyte_events_provider.clients import open_airbyte, open_listener
-from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
+from airbyte_events_provider.connections.clients import open_airbyte, open_listener
+from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
 
 
 class Fault(Exception):

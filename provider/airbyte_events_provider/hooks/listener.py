@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events_provider.blocking import run_blocking
-from airbyte_events_provider.clients import open_listener
-from airbyte_events_provider.connections import aread_listener, read_listener
+from airbyte_events_provider.connections.clients import open_listener
+from airbyte_events_provider.connections.read import aread_listener, read_listener
 from airbyte_events_provider.hooks.connection_test import Fault, diagnose_listener
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 

@@ -8,8 +8,8 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airbyte_events._utils.proxies import async_client, blocking_client
 from airbyte_events.airbyte.url import token_endpoint
-from airbyte_events_provider.clients import make_tls, proxied
-from airbyte_events_provider.connections import AirbyteSettings
+from airbyte_events_provider.connections.clients import make_tls, proxied
+from airbyte_events_provider.connections.settings import AirbyteSettings
 
 if TYPE_CHECKING:
     from airbyte_api import AirbyteAPI

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError
-from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
+from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, AirbyteEventsError
 from airbyte_events_provider.blocking import run_blocking
-from airbyte_events_provider.clients import open_airbyte
-from airbyte_events_provider.connections import AirbyteSettings
+from airbyte_events_provider.connections.clients import open_airbyte
+from airbyte_events_provider.connections.settings import AirbyteSettings
 from airbyte_events_provider.openlineage.datasets import Actor, Name, read_names, written_names
 from airbyte_events_provider.waiting.result import SUCCESS
 

@@ -23,8 +23,9 @@ from airbyte_events._utils.times import parse_time
 from airbyte_events.airbyte.submission import How, OnConflict, Submission
 from airbyte_events.errors import MaybeStarted
 from airbyte_events.events import JobStatus
-from airbyte_events_provider._arguments import WrongArgument, check_count, check_flag, check_number, check_text, seconds
-from airbyte_events_provider.connections import SECTION, read_hub
+from airbyte_events_provider.arguments import WrongArgument, check_count, check_flag, check_number, check_text, seconds
+from airbyte_events_provider.config import poll_interval
+from airbyte_events_provider.connections.read import read_hub
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
 from airbyte_events_provider.openlineage.extractor import lineage
@@ -378,7 +379,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             job.job_id,
             self.airbyte_conn_id,
             end_time=until,
-            poll_interval=max(self.wait_seconds, conf.getfloat(SECTION, "poll_interval", fallback=10.0)),
+            poll_interval=poll_interval(self.wait_seconds),
             execution_deadline=min((limit for limit in limits if limit is not None), default=None),
             listener_conn_id=self.listener_conn_id,
             connection_id=job.connection_id,

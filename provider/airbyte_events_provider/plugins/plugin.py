@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
-from airbyte_events_provider.connections import SECTION
+from airbyte_events_provider.config import SECTION
 
 logger = logging.getLogger(__name__)
 

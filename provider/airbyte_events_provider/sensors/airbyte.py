@@ -20,7 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airbyte_events._utils.times import format_time
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobEvent
-from airbyte_events_provider._arguments import (
+from airbyte_events_provider.arguments import (
     WrongArgument,
     check_count,
     check_flag,
@@ -30,7 +30,7 @@ from airbyte_events_provider._arguments import (
     seconds,
 )
 from airbyte_events_provider.blocking import run_blocking
-from airbyte_events_provider.connections import SECTION
+from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import Sought, find_sync, moment
@@ -134,7 +134,7 @@ class AirbyteJobSensor(BaseSensorOperator):
                 job.job_id,
                 self.airbyte_conn_id,
                 end_time=deadline,
-                poll_interval=max(self.poke_interval, conf.getfloat(SECTION, "poll_interval", fallback=10.0)),
+                poll_interval=poll_interval(self.poke_interval),
                 execution_deadline=deadline,
                 listener_conn_id=self.listener_conn_id,
                 connection_id=job.connection_id,
@@ -285,7 +285,7 @@ class AirbyteSyncSensor(BaseSensorOperator):
                 self.airbyte_conn_id,
                 after=format_time(sought.after) or "",
                 end_time=_deadline(self),
-                poll_interval=max(self.poke_interval, conf.getfloat(SECTION, "poll_interval", fallback=10.0)),
+                poll_interval=poll_interval(self.poke_interval),
                 job_type=self.job_type,
                 min_records=self.min_records,
                 listener_conn_id=self.listener_conn_id,

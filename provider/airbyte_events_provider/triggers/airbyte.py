@@ -16,9 +16,9 @@ from airbyte_events.airbyte.submission import OnConflict, find_created
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import Identity, JobEvent, parse_status
 from airbyte_events.hub.subscription import Place, Wanted
-from airbyte_events_provider._arguments import check_count, check_flag, check_job_id, check_number, check_text, seconds
+from airbyte_events_provider.arguments import check_count, check_flag, check_job_id, check_number, check_text, seconds
 from airbyte_events_provider.retry.task_state import Entry, TriggerLedger
-from airbyte_events_provider.stats import count_end
+from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.end import leave_xcoms
 from airbyte_events_provider.triggers.on_kill import has_moved, to_its_end
 from airbyte_events_provider.triggers.start import NotStarted, began_at, start
@@ -168,7 +168,7 @@ class AirbyteSyncTrigger(_ByArguments, BaseTrigger):
             poll_interval=self.poll_interval,
         )
         self.log.info("%s", arrival(event))
-        count_end(event)
+        count_completion(event)
         return event
 
     async def is_still_running(self, hook: Any) -> bool:
@@ -515,7 +515,7 @@ class AirbyteSyncEventTrigger(_ByArguments, BaseEventTrigger):
 
     def _event(self, event: JobEvent) -> TriggerEvent:
         self.log.info("%s", arrival(event))
-        count_end(event)
+        count_completion(event)
         return TriggerEvent(event.data())  # type: ignore[no-untyped-call]
 
     async def cleanup(self) -> None:

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import airflow
-from airflow.providers.common.compat.sdk import conf
 from airflow.sdk import AssetAlias
 from airflow.triggers.base import StartTriggerArgs
 from jinja2 import TemplateError
@@ -18,8 +17,8 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.submission import How, OnConflict, find_created, submit, take_snapshot
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, MaybeStarted
-from airbyte_events_provider._arguments import is_template
-from airbyte_events_provider.connections import SECTION
+from airbyte_events_provider.arguments import is_template
+from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.retry.task_state import Entry, TriggerLedger
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def start_in_triggerer(operator: AirbyteTriggerSyncOperator) -> tuple[bool, Star
         "on_conflict": operator.on_conflict,
         "timeout": operator.timeout,
         "execution_timeout": None if limit is None else limit.total_seconds(),
-        "poll_interval": max(operator.wait_seconds, conf.getfloat(SECTION, "poll_interval", fallback=10.0)),
+        "poll_interval": poll_interval(operator.wait_seconds),
         "cancel_on_kill": operator.cancel_on_kill,
         "end_from_trigger": operator.end_from_trigger and not operator.outlets,
         "min_records": operator.min_records,

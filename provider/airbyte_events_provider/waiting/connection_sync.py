@@ -20,7 +20,7 @@ from airbyte_events.errors import AirbyteError, HubClosed
 from airbyte_events.events import JobEvent, JobStatus, Origin
 from airbyte_events.hub.subscription import Mark, Place, Wanted, ended_before
 from airbyte_events.monitor.observation import event_of
-from airbyte_events_provider.stats import count_end
+from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.waiting.result import TIMEOUT, arrival, describe, missing_records, outcome
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.watch import Watch, watch_once
@@ -119,7 +119,7 @@ async def await_sync(key: HubKey, sought: Sought, *, until: float | None, poll_i
     if event is None:
         return {"status": TIMEOUT, "message": said, "job_id": None, "job": None}
     logger.info("%s", arrival(event))
-    count_end(event)
+    count_completion(event)
     return outcome(event)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from airflow.providers.common.compat.sdk import conf
 
-from airbyte_events_provider.connections import SECTION
+from airbyte_events_provider.config import SECTION
 
 logger = logging.getLogger(__name__)
 

@@ -32,8 +32,10 @@ from airbyte_events.events import JobEvent
 from airbyte_events.hub.hub import Hub
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Ticks
-from airbyte_events_provider.clients import open_airbyte, open_listener
-from airbyte_events_provider.connections import SECTION, HubSettings, aread_hub
+from airbyte_events_provider.config import SECTION
+from airbyte_events_provider.connections.clients import open_airbyte, open_listener
+from airbyte_events_provider.connections.read import aread_hub
+from airbyte_events_provider.connections.settings import HubSettings
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from airbyte_events.errors import (
 )
 from airbyte_events.events import JobEvent, JobStatus, parse_status
 from airbyte_events.hub.subscription import Mark, Place, Wanted
-from airbyte_events_provider.connections import SECTION
+from airbyte_events_provider.config import SECTION
 from airbyte_events_provider.waiting.shared_hub import HubKey, SharedHub, shared_hub
 
 logger = logging.getLogger(__name__)

@@ -227,8 +227,8 @@ async def test_requests_go_by_the_proxy(stage: Any, server: Any) -> None:
 @pytest.mark.parametrize(
     ("extra", "fault"),
     [
-        ({"verify": "/nowhere.pem"}, "verify: there are no certificates in /nowhere.pem"),
-        ({"client_cert": "/nowhere.pem"}, "client_cert: there is no certificate with its key in /nowhere.pem"),
+        ({"verify": "/nowhere.pem"}, "verify: no certificates in /nowhere.pem"),
+        ({"client_cert": "/nowhere.pem"}, "client_cert: no certificate with its key in /nowhere.pem"),
         ({"proxies": "ftp://user:pass@proxy"}, "extra 'proxies' of Airflow connection 'airbyte_default' can't be used"),
     ],
 )

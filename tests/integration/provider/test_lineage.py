@@ -10,8 +10,8 @@ import pytest
 
 from airbyte_events.errors import AirbyteError
 from airbyte_events.simulator import Fault
-from airbyte_events_provider.clients import open_airbyte
-from airbyte_events_provider.connections import aread_airbyte
+from airbyte_events_provider.connections.clients import open_airbyte
+from airbyte_events_provider.connections.read import aread_airbyte
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.links.airbyte import workspace_of
 from airbyte_events_provider.openlineage.datasets import Name

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk import DAG, BaseOperator
 
-from airbyte_events_provider._arguments import WrongArgument
+from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
 from airbyte_events_provider.triggers.airbyte import (

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from airbyte_events.errors import SettingsError
-from airbyte_events_provider.clients import make_tls
+from airbyte_events_provider.connections.clients import make_tls
 
 
 def write_certificate(path: Path, encryption: KeySerializationEncryption) -> str:
@@ -40,13 +40,13 @@ def test_a_certificate_with_its_key(tmp_path: Path) -> None:
 
 def test_a_key_with_a_password_is_refused_at_once(tmp_path: Path) -> None:
     path = write_certificate(tmp_path / "me.pem", BestAvailableEncryption(b"password"))
-    with pytest.raises(SettingsError, match="its key has a password"):
+    with pytest.raises(SettingsError, match="the key has a password"):
         make_tls(True, path)
 
 
 def test_a_file_without_a_key(tmp_path: Path) -> None:
     (tmp_path / "me.pem").write_text("nothing")
-    with pytest.raises(SettingsError, match="client_cert: there is no certificate with its key in"):
+    with pytest.raises(SettingsError, match="client_cert: no certificate with its key in"):
         make_tls(True, str(tmp_path / "me.pem"))
 
 

@@ -15,13 +15,8 @@ except ImportError:  # Airflow 3.0
 
 from airbyte_events.airbyte import Credentials
 from airbyte_events.errors import SettingsError
-from airbyte_events_provider.connections import (
-    AirbyteSettings,
-    choose_listener,
-    parse_airbyte,
-    parse_listener,
-    read_airbyte,
-)
+from airbyte_events_provider.connections.read import choose_listener, read_airbyte
+from airbyte_events_provider.connections.settings import AirbyteSettings, parse_airbyte, parse_listener
 
 
 def connection(extra: object = None, **fields: Any) -> Connection:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
+from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
 from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
 
 CONNECTION, JOB, LISTENER = (each().xcom_key for each in (AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink))

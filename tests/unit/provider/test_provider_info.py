@@ -19,7 +19,7 @@ from packaging.version import Version
 
 import airbyte_events_provider
 from airbyte_events_provider import get_provider_info as module
-from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
+from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
 from airbyte_events_provider.get_provider_info import get_provider_info
 
 with warnings.catch_warnings():

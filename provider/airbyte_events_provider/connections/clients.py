@@ -1,4 +1,4 @@
-"""HTTP clients by the settings of Airflow connections."""
+"""HTTP clients for the settings of Airflow connections."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from airbyte_events._utils.proxies import async_client
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import SettingsError
 from airbyte_events.feed.client import FeedClient
-from airbyte_events_provider.connections import AirbyteSettings, ListenerSettings
-from airbyte_events_provider.stats import count_answer
+from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
+from airbyte_events_provider.stats import count_response
 
 
 @contextlib.asynccontextmanager
 async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> AsyncIterator[AirbyteClient]:
-    """Airbyte's API: ``async with open_airbyte(settings) as airbyte``.
+    """Open a client of Airbyte's API: ``async with open_airbyte(settings) as airbyte``.
 
-    :param attempts: how often a read is tried.
-    :raises SettingsError: if the settings can't be those of an Airbyte.
+    :param attempts: how often to try a read.
+    :raises SettingsError: if the certificates or proxies can't be used.
     """
     tls = await _tls(settings.verify, settings.client_cert)
     with proxied(settings):
-        counting = {"response": [count_answer]}
+        counting = {"response": [count_response]}
         http = async_client(verify=tls, given=settings.proxies, cookies=no_cookies(), event_hooks=counting)
     async with http:
         yield AirbyteClient(
@@ -44,7 +44,7 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
 
 @contextlib.asynccontextmanager
 async def open_listener(settings: ListenerSettings) -> AsyncIterator[FeedClient]:
-    """A listener's feed: ``async with open_listener(settings) as feed``."""
+    """Open a client of a listener's feed: ``async with open_listener(settings) as feed``."""
     tls = await _tls(settings.verify, settings.client_cert)
     async with async_client(verify=tls, cookies=no_cookies()) as http:
         yield FeedClient(http, settings.url, settings.token)
@@ -52,28 +52,27 @@ async def open_listener(settings: ListenerSettings) -> AsyncIterator[FeedClient]
 
 @contextlib.contextmanager
 def proxied(settings: AirbyteSettings) -> Iterator[None]:
-    """While a client by these proxies is made.
+    """Translate the errors of a client that is made with these proxies.
 
     :raises SettingsError: if they can't be used.
     """
     try:
         yield
     except (ValueError, httpx.InvalidURL, ImportError) as exc:
-        # The message of httpx holds the URL, and that may hold a password.
+        # Without httpx's message: it holds the URL, which may hold a password.
         raise SettingsError(f"extra 'proxies' of Airflow connection {settings.conn_id!r} can't be used") from exc
 
 
 async def _tls(verify: bool | str, client_cert: str | None) -> ssl.SSLContext:
-    # To load the certificates takes 10 to 30 ms and 0.7 MB: not on the event loop, and once for all.
+    # Loading the certificates takes 10 to 30 ms and 0.7 MB: off the event loop, and once for all.
     return await anyio.to_thread.run_sync(make_tls, verify, client_cert)
 
 
 @lru_cache
 def make_tls(verify: bool | str, client_cert: str | None = None) -> ssl.SSLContext:
-    """What TLS connections are made with.
+    """Return the TLS settings of a client.
 
-    :param verify: whether, or by the certificates in which file or folder, the server's certificate is checked.
-    :param client_cert: a file with a certificate and its key, for a server that wants one.
+    :param verify: see :class:`AirbyteSettings`, as for ``client_cert``.
     :raises SettingsError: if a file can't be used.
     """
     tls = _trusting(verify)
@@ -82,9 +81,7 @@ def make_tls(verify: bool | str, client_cert: str | None = None) -> ssl.SSLConte
             # For a key with a password, OpenSSL would ask at a terminal.
             tls.load_cert_chain(client_cert, password=_no_password)
         except OSError as exc:
-            raise SettingsError(
-                f"client_cert: there is no certificate with its key in {client_cert}: {exc.strerror}"
-            ) from exc
+            raise SettingsError(f"client_cert: no certificate with its key in {client_cert}: {exc.strerror}") from exc
     return tls
 
 
@@ -95,8 +92,8 @@ def _trusting(verify: bool | str) -> ssl.SSLContext:
         folder = Path(verify).is_dir()
         return ssl.create_default_context(capath=verify) if folder else ssl.create_default_context(cafile=verify)
     except OSError as exc:
-        raise SettingsError(f"verify: there are no certificates in {verify}: {exc.strerror}") from exc
+        raise SettingsError(f"verify: no certificates in {verify}: {exc.strerror}") from exc
 
 
 def _no_password() -> str:
-    raise SettingsError("client_cert: its key has a password, which can't be given: take one without")
+    raise SettingsError("client_cert: the key has a password, which is not supported: use a key without one")

@@ -1,0 +1,16 @@
+"""The section ``[airbyte_events]`` of Airflow's configuration."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import conf
+
+SECTION = "airbyte_events"
+
+
+def poll_interval(at_least: float = 0.0) -> float:
+    """Return the seconds between two polls that deferred tasks share.
+
+    :param at_least: what the task asks for.
+    """
+    shared: float = conf.getfloat(SECTION, "poll_interval", fallback=10.0)
+    return max(at_least, shared)

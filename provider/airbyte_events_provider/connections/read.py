@@ -1,0 +1,114 @@
+"""Reading Airflow connections: in a worker, and on the event loop of a triggerer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
+from asgiref.sync import sync_to_async
+
+from airbyte_events.errors import SettingsError
+from airbyte_events_provider.config import SECTION
+from airbyte_events_provider.connections.settings import (
+    AirbyteSettings,
+    HubSettings,
+    ListenerSettings,
+    parse_airbyte,
+    parse_listener,
+    secrets,
+)
+
+try:
+    from airflow.sdk.log import mask_secret
+except ImportError:  # Airflow 3.0
+    from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
+
+logger = logging.getLogger(__name__)
+
+
+def read_airbyte(conn_id: str) -> AirbyteSettings:
+    """Return what the Airflow connection of an Airbyte says.
+
+    :raises AirflowNotFoundException: if there is no such connection.
+    :raises SettingsError: if a field is wrong.
+    """
+    connection = BaseHook.get_connection(conn_id)
+    for secret in secrets(connection):
+        mask_secret(secret)
+    return parse_airbyte(connection)
+
+
+def read_listener(conn_id: str) -> ListenerSettings:
+    """Return what the Airflow connection of a listener says; raises as :func:`read_airbyte` does."""
+    return parse_listener(BaseHook.get_connection(conn_id))
+
+
+def read_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
+    """Return what a hub needs.
+
+    A listener's connection that is missing or wrong costs speed, not correctness: it is logged, and Airbyte polled.
+
+    :param listener_conn_id: see :func:`choose_listener`.
+    :raises AirflowNotFoundException: if there is no such Airbyte connection.
+    :raises SettingsError: if a field of it is wrong.
+    """
+    airbyte = read_airbyte(airbyte_conn_id)
+    if chosen := choose_listener(listener_conn_id, airbyte):
+        with _polling_instead(chosen):
+            return HubSettings(airbyte=airbyte, listener=read_listener(chosen))
+    return HubSettings(airbyte=airbyte)
+
+
+async def aread_airbyte(conn_id: str) -> AirbyteSettings:
+    """Do as :func:`read_airbyte`, on an event loop."""
+    connection = await _aget_connection(conn_id)
+    for secret in secrets(connection):
+        await sync_to_async(mask_secret)(secret)
+    return parse_airbyte(connection)
+
+
+async def aread_listener(conn_id: str) -> ListenerSettings:
+    """Do as :func:`read_listener`, on an event loop."""
+    return parse_listener(await _aget_connection(conn_id))
+
+
+async def aread_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
+    """Do as :func:`read_hub`, on an event loop."""
+    airbyte = await aread_airbyte(airbyte_conn_id)
+    if chosen := choose_listener(listener_conn_id, airbyte):
+        with _polling_instead(chosen):
+            return HubSettings(airbyte=airbyte, listener=await aread_listener(chosen))
+    return HubSettings(airbyte=airbyte)
+
+
+async def _aget_connection(conn_id: str) -> Connection:
+    if hasattr(BaseHook, "aget_connection"):
+        # In the triggers of `airflow dags test` it finds none that is in Airflow's database; the other one does.
+        with contextlib.suppress(AirflowNotFoundException):
+            return await BaseHook.aget_connection(conn_id)
+    return await sync_to_async(BaseHook.get_connection)(conn_id)
+
+
+def choose_listener(wanted: str | None, airbyte: AirbyteSettings) -> str | None:
+    """Return the Airflow connection of the listener to use.
+
+    :param wanted: the task's; None: the one that the Airbyte's connection names, else the one in Airflow's
+        configuration, else none. An empty string: none.
+    """
+    if wanted is not None:
+        return wanted or None
+    return airbyte.listener_conn_id or conf.get(SECTION, "listener_conn_id", fallback=None) or None
+
+
+@contextlib.contextmanager
+def _polling_instead(conn_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (AirflowNotFoundException, SettingsError) as exc:
+        logger.error("polling Airbyte instead of the listener: Airflow connection %r can't be used: %s", conn_id, exc)
