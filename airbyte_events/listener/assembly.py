@@ -16,6 +16,7 @@ import anyio.abc
 import httpx
 from pydantic import SecretStr
 from starlette.types import ASGIApp
+from structlog.contextvars import bound_contextvars
 
 from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
@@ -34,7 +35,7 @@ from airbyte_events.listener.http.metrics import Metrics, MetricsPage
 from airbyte_events.listener.http.receiver import Receiver
 from airbyte_events.listener.http.status import Status
 from airbyte_events.listener.leader import LeaderElection, LeaderTask
-from airbyte_events.listener.logging import about, configure_logging, log_event
+from airbyte_events.listener.logging import configure_logging, log_event
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of
 from airbyte_events.listener.settings import InstanceSettings, Settings
@@ -91,7 +92,7 @@ def _work(pipelines: Pipeline, forwarder: Forwarder) -> LeaderTask:
     """What is done for an instance by the one listener that holds its lease."""
 
     async def work(lease: Lease) -> None:
-        with about(instance=pipelines.instance):
+        with bound_contextvars(instance=pipelines.instance):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(forwarder.run)
                 await pipelines.run(lease)

@@ -1,117 +1,66 @@
-"""How log lines are written: for people, or as JSON objects for what collects them.
+"""Render the log through structlog: lines for people, or JSON objects for log collectors.
 
-What a line is about comes as fields: ``logger.info("…", extra={"instance": …, "job_id": …, "cursor": …})``, or for all
-that is logged meanwhile: ``with about(instance=…):``.
+Modules log with the standard library. The fields of a line are its ``extra`` and what
+``structlog.contextvars.bound_contextvars`` binds around it, also for tasks that are started there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
+from typing import Literal
+
+from structlog.contextvars import merge_contextvars
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import JSONRenderer, format_exc_info
+from structlog.stdlib import ExtraAdder, ProcessorFormatter
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from airbyte_events._utils.printable import dumps, shown, shown_lines
 from airbyte_events.events import JobEvent
 
 logger = logging.getLogger(__name__)
 
-# What every record has, and what libraries put there for formatters of their own.
-_NO_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
-_about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
-
-
-@contextlib.contextmanager
-def about(**fields: str) -> Iterator[None]:
-    """What is logged meanwhile has these fields, in tasks that are begun meanwhile, too."""
-    token = _about.set((_about.get() or {}) | fields)
-    try:
-        yield
-    finally:
-        _about.reset(token)
-
-
-def _fields(record: logging.LogRecord) -> dict[str, int | str]:
-    given = {name: value for name, value in vars(record).items() if name not in _NO_FIELDS and value is not None}
-    return (_about.get() or {}) | {
-        name: value if isinstance(value, (int, str)) else str(value) for name, value in given.items()
-    }
+def formatter(format: Literal["console", "json"], *, colors: bool = False) -> logging.Formatter:
+    """Return the formatter of a log: its lines are printable, whatever others have written into them."""
+    rendering: list[Processor] = [JSONRenderer(serializer=lambda fields, **_: dumps(fields))]
+    if format == "console":
+        console = ConsoleRenderer(
+            colors=colors, pad_event_to=0, sort_keys=False, exception_formatter=plain_traceback, event_key="message"
+        )
+        rendering = [_printable, console]
+    return ProcessorFormatter(
+        foreign_pre_chain=[merge_contextvars, ExtraAdder(), format_exc_info],
+        processors=[_fields_and_record, *rendering],
+    )
 
 
-class ConsoleLines(logging.Formatter):
-    """A line for people; its fields come last, as ``name=value``."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line, without what was raised."""
-        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        # Some of it was written by others: a line stays one, and a terminal has nothing to obey.
-        return shown(super().formatMessage(record).rstrip() + fields)
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """What was raised, on lines of its own."""
-        return shown_lines(super().formatException(ei))
-
-
-class JSONLines(logging.Formatter):
-    """An object a line: ``time`` (RFC 3339, UTC), ``level``, ``logger``, ``message``, the fields, and ``exception``
-    where something was raised."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The object."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line = {
-            "time": time.replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return dumps(_fields(record) | line)
-
-
-FORMATS: dict[str, Callable[[], logging.Formatter]] = {"console": ConsoleLines, "json": JSONLines}
-
-
-def configure_logging(level: str, format: str) -> None:
-    """Write this process's log to standard error.
-
-    :param format: one of :data:`FORMATS`.
-    """
+def configure_logging(level: str, format: Literal["console", "json"]) -> None:
+    """Write this process's log to standard error, in colour if that is a terminal and ``NO_COLOR`` is not set."""
     lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(FORMATS[format]())
+    colors = sys.stderr.isatty() and sys.platform != "win32" and not os.environ.get("NO_COLOR")
+    lines.setFormatter(formatter(format, colors=colors))
     logging.basicConfig(level=level.upper(), handlers=[lines], force=True)
     for library in ("httpx", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    # It warns twice of every POST of Airbyte's: that an upgrade is offered, and that it is not taken.
+    # uvicorn warns twice of each of Airbyte's POSTs: that an upgrade is offered, and that it is not taken.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn.error").addFilter(_not_cut_off)
-
-
-def _not_cut_off(record: logging.LogRecord) -> bool:
-    """No traceback for each request that a drain cuts off: one line says how many there were."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+    logging.getLogger("uvicorn.error").addFilter(_not_cancelled)
 
 
 def log_event(event: JobEvent, *, found_here: bool) -> None:
-    """Log what has entered the event log.
+    """Log an event that was appended to the event log.
 
-    :param found_here: whether this process looks after the instance: of several listeners one speaks up.
+    :param found_here: whether this listener leads the instance: of several listeners one logs the event as ``info``.
     """
     logger.log(
         logging.INFO if found_here else logging.DEBUG,
-        "job %s is %s (%s)",
-        event.ref,
-        event.status.value,
-        event.origin.value,
+        "job %s: job=%s origin=%s",
+        *(event.status.value, event.ref, event.origin.value),
         extra={
             "instance": event.ref.instance,
             "job_id": event.ref.job_id,
@@ -119,3 +68,31 @@ def log_event(event: JobEvent, *, found_here: bool) -> None:
             "cursor": event.cursor,
         },
     )
+
+
+def _fields_and_record(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Return the fields, then what every line has, which no field can replace."""
+    record: logging.LogRecord = event.pop("_record")
+    message, exception = event.pop("event"), event.pop("exception", None)
+    time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    fields = {
+        name: value if isinstance(value, int | str) else str(value)
+        for name, value in event.items()
+        # uvicorn gives a message with colours as well.
+        if value is not None and name not in ("_from_structlog", "color_message")
+    }
+    fields |= {"time": time, "level": record.levelname.lower(), "logger": record.name, "message": message}
+    return fields | ({"exception": exception} if exception else {})
+
+
+def _printable(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
+    """Keep a line one line, and free of what a terminal obeys."""
+    printable = {shown(name): shown(str(value)) for name, value in fields.items()}
+    if "exception" in fields:
+        printable["exception"] = shown_lines(str(fields["exception"]))
+    return printable | {"timestamp": printable.pop("time")}
+
+
+def _not_cancelled(record: logging.LogRecord) -> bool:
+    """Drop the traceback of each request that a drain cancels: one line gives their number."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 from anyio.abc import TaskGroup
+from structlog.contextvars import bound_contextvars
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import Identity, JobEvent, JobRef
 from airbyte_events.listener.inbox import Inbox
-from airbyte_events.listener.logging import about
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.monitor.watchlist import WATCH_SECONDS
@@ -70,7 +70,7 @@ class Pipeline:
         """
         told: dict[int, JobEvent | None] = {}
         try:
-            with about(instance=self.instance):
+            with bound_contextvars(instance=self.instance):
                 told = await self._asking.tell(jobs, lambda state: not jobs[state.ref.job_id].fits(state))
         finally:
             over = {job_id for job_id, state in told.items() if state is None or state.terminal}

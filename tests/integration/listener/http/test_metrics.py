@@ -359,7 +359,7 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
                 process.kill()
             await process.aclose()
     logged = (tmp_path / "log").read_text().splitlines()
-    event = next(line for line in logged if " is succeeded (webhook)" in line)
+    event = next(line for line in logged if "job succeeded: " in line and "origin=webhook" in line)
     again = next(line for line in logged if ": 503 " in line)
     assert " instance=default" in again or json.loads(again)["instance"] == "default"
     if lines == "console":
