@@ -12,8 +12,7 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import JobEvent
 from airbyte_events.hub.subscription import Ends
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.reconcile import NEWS, Verdict
-from airbyte_events.store.records import Lease
+from airbyte_events.store.records import Appended, Lease
 
 
 class Followers:
@@ -107,12 +106,12 @@ class FollowedStore(MemoryStore):
         self._followers = followers
         self._looked = looked
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
-        verdicts = await super().append(observed, lease=lease)
-        for event, verdict in zip(observed, verdicts, strict=True):
-            if verdict in NEWS and event.terminal and (state := self._log.state(event.ref)) is not None:
-                self._followers.offer(state)
-        return verdicts
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
+        appended = await super().append(observed, lease=lease)
+        for event in appended.events:
+            if event.terminal:
+                self._followers.offer(event)
+        return appended
 
     async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
         await super().remember(key, value, lease=lease)

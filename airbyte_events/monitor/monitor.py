@@ -27,7 +27,7 @@ from airbyte_events.monitor.observation import PRECISION, Received, Witnesses, a
 from airbyte_events.monitor.watchlist import Watches
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import NEWS, Verdict, reconcile
-from airbyte_events.store.records import Lease
+from airbyte_events.store.records import Appended, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -462,7 +462,7 @@ class Monitor:
             return
         told = await self._witnesses([event for event in observed.values() if event.terminal], notifications)
         events = [told[ref].enriched() if ref in told else event for ref, event in observed.items()]
-        verdicts = await self._append(events, known)
+        verdicts = (await self._append(events, known)).verdicts
         self._count(events, verdicts, told)
         better = [
             event
@@ -494,15 +494,15 @@ class Monitor:
                     found[ref] = witnesses
         return found
 
-    async def _append(self, events: Sequence[JobEvent], known: Mapping[JobRef, JobEvent]) -> list[Verdict]:
+    async def _append(self, events: Sequence[JobEvent], known: Mapping[JobRef, JobEvent]) -> Appended:
         for event in events:
             before = known.get(event.ref)
             if before is not None and reconcile(before, event) is Verdict.REUSED:
                 # First: who reads the event knows by then that what else is known may be of other jobs.
                 await self.generations.contradicted(before, event, self._lease)
-        verdicts = await self._store.append(events, lease=self._lease)
-        self.counters.reused += verdicts.count(Verdict.REUSED)
-        return verdicts
+        appended = await self._store.append(events, lease=self._lease)
+        self.counters.reused += appended.verdicts.count(Verdict.REUSED)
+        return appended
 
     def _count(self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], told: Collection[JobRef]) -> None:
         for event, verdict in zip(events, verdicts, strict=True):

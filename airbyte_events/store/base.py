@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store.dump import Record
-from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import (
+    Appended,
     Attempt,
     Delivery,
     DeliveryState,
@@ -34,6 +34,7 @@ __all__ = [
     "ANNOUNCEMENTS",
     "ANNOUNCING_KINDS",
     "PENDING_BYTES",
+    "Appended",
     "Attempt",
     "Delivery",
     "DeliveryState",
@@ -82,14 +83,14 @@ class EventStore(ABC):
     ) -> None: ...
 
     @abstractmethod
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
         """Reconcile observations with what is known, in order and atomically; those that are news enter the log.
 
         Another job of a known number (see :func:`~airbyte_events.store.reconcile.reconcile`) is news, and replaces the
         job's latest state: nothing of the job before is kept for it.
 
         :param lease: write only while this is held.
-        :return: a verdict for each observation.
+        :return: the verdicts, and the states as they are now.
         :raises LeaseLost: if somebody else holds the lease; nothing was written.
         """
 

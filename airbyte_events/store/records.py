@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Self
 
-from airbyte_events.events import JobEvent
+from airbyte_events.events import JobEvent, JobRef
+from airbyte_events.store.reconcile import NEWS, Verdict
 
 
 class Outcome(StrEnum):
@@ -78,6 +80,29 @@ class LogPage:
 
     events: Sequence[JobEvent]
     position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """The result of :meth:`~airbyte_events.store.base.EventStore.append`.
+
+    :param verdicts: one for each observation, in their order.
+    :param events: those that entered the log, in log order, with their cursors.
+    :param states: the latest state of each observed job.
+    """
+
+    verdicts: Sequence[Verdict]
+    events: Sequence[JobEvent]
+    states: Mapping[JobRef, JobEvent]
+
+    @classmethod
+    def of(cls, results: Sequence[tuple[Verdict, JobEvent]]) -> Self:
+        """:param results: each observation's verdict, with the job's latest state by then."""
+        return cls(
+            verdicts=[verdict for verdict, _ in results],
+            events=[state for verdict, state in results if verdict in NEWS],
+            states={state.ref: state for _, state in results},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

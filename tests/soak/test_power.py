@@ -41,7 +41,7 @@ async def work(store: SQLiteStore, disk: Disk, job_ids: range, dice: random.Rand
         )
         disk.mark(json.dumps(["received", job_id]))
         for status in (JobStatus.RUNNING, dice.choice((JobStatus.SUCCEEDED, JobStatus.FAILED))):
-            assert await store.append([event(job_id, status)]) == [Verdict.NEW]
+            assert (await store.append([event(job_id, status)])).verdicts == [Verdict.NEW]
             disk.mark(json.dumps(["appended", job_id, status.value]))
         await store.settle({receipt.id: Outcome.CONFIRMED}, NOON)
         disk.mark(json.dumps(["settled", job_id]))

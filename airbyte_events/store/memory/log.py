@@ -31,15 +31,17 @@ class MemoryLog:
         """The sequence up to which events are no longer kept."""
         return self.head - len(self.events)
 
-    def append(self, observed: JobEvent) -> Verdict:
+    def append(self, observed: JobEvent) -> tuple[Verdict, JobEvent]:
+        """Return the verdict, and the job's latest state."""
         known = self.state(observed.ref)
         verdict = reconcile(known, observed)
-        if verdict in NEWS:
-            self.head += 1
-            stored = succeed(known, observed, Cursor(self.epoch, self.head))
-            self.events.append(stored)
-            self.keep(stored)
-        return verdict
+        if known is not None and verdict not in NEWS:
+            return verdict, known
+        self.head += 1
+        stored = succeed(known, observed, Cursor(self.epoch, self.head))
+        self.events.append(stored)
+        self.keep(stored)
+        return verdict, stored
 
     def annotate(self, told: JobEvent) -> None:
         known = self.state(told.ref)

@@ -23,8 +23,8 @@ from airbyte_events.store.memory.inbox import MemoryInbox
 from airbyte_events.store.memory.leases import Leases
 from airbyte_events.store.memory.log import MemoryLog
 from airbyte_events.store.notify import Wakeups, topics_of
-from airbyte_events.store.reconcile import NEWS, Verdict
 from airbyte_events.store.records import (
+    Appended,
     Attempt,
     Delivery,
     DeliveryState,
@@ -70,16 +70,16 @@ class MemoryStore(EventStore):
     ) -> None:
         return None
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
         await anyio.lowlevel.checkpoint()
         self._leases.ensure(lease)
-        verdicts = [self._log.append(event) for event in observed]
-        for event, verdict in zip(observed, verdicts, strict=True):
-            if verdict in NEWS and event.terminal:
+        appended = Appended.of([self._log.append(event) for event in observed])
+        for event in appended.events:
+            if event.terminal:
                 self._watches.pop(event.ref, None)
-        if not NEWS.isdisjoint(verdicts):
+        if appended.events:
             self._wake_readers()
-        return verdicts
+        return appended
 
     def _wake_readers(self) -> None:
         self._appended.set()

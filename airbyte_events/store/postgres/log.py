@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
 from airbyte_events.store.postgres.identity import MARK
 from airbyte_events.store.postgres.pool import Connection
 from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
-from airbyte_events.store.records import Lease, LogPage
+from airbyte_events.store.records import Appended, Lease, LogPage
 from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
 
 PRUNED_AT_ONCE = 1_000
@@ -51,31 +52,39 @@ class Log:
         self.epoch = epoch
         self.tail = tail
 
-    async def append(
-        self, connection: Connection, observed: Sequence[JobEvent], lease: Lease | None
-    ) -> tuple[list[Verdict], int]:
-        """Verdicts, and the head if there were news, else 0.
-
-        What is written is made of what is known, and only written if that is still known when it is: otherwise it is
+    async def append(self, connection: Connection, observed: Sequence[JobEvent], lease: Lease | None) -> Appended:
+        """What is written is made of what is known, and only written if that is still known when it is: otherwise it is
         made anew.
         """
         for _ in range(_TRIES):
             known = await self._known(connection, {event.ref for event in observed})
             states = {ref: each.state for ref, each in known.items() if each.state is not None}
-            verdicts, news = [], []
+            results: list[tuple[Verdict, JobEvent]] = []
             for event in observed:
                 before = states.get(event.ref)
-                verdicts.append(reconcile(before, event))
-                if verdicts[-1] in NEWS:
+                verdict = reconcile(before, event)
+                if before is None or verdict in NEWS:
                     states[event.ref] = succeed(before, event, Cursor(self.epoch, 0))
-                    news.append(states[event.ref])
+                results.append((verdict, states[event.ref]))
+            news = [state for verdict, state in results if verdict in NEWS]
             if not news:
                 await self._ensure(connection, lease)
-                return verdicts, 0
+                return Appended.of(results)
             head = await self._write(connection, news, known, lease)
             if head is not None:
-                return verdicts, head
+                return Appended.of(self._numbered(results, head - len(news)))
         raise StoreError("others write about the same jobs all the time")
+
+    def _numbered(self, results: Iterable[tuple[Verdict, JobEvent]], head: int) -> list[tuple[Verdict, JobEvent]]:
+        """Give the events their cursors, behind the head that was."""
+        states: dict[JobRef, JobEvent] = {}
+        numbered = []
+        for verdict, state in results:
+            if verdict in NEWS:
+                head += 1
+                states[state.ref] = replace(state, cursor=Cursor(self.epoch, head))
+            numbered.append((verdict, states.get(state.ref, state)))
+        return numbered
 
     async def annotate(self, connection: Connection, told: Sequence[JobEvent]) -> None:
         for _ in range(_TRIES):

@@ -30,8 +30,8 @@ from airbyte_events.store.postgres.listen import PostgresNews
 from airbyte_events.store.postgres.log import Log
 from airbyte_events.store.postgres.pool import Connection, PostgresPool, T, Work, connect, translated
 from airbyte_events.store.postgres.url import PostgresURL
-from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import (
+    Appended,
     Attempt,
     Delivery,
     DeliveryState,
@@ -109,12 +109,13 @@ class PostgresStore(EventStore):
         # What the body raised is its own affair: a task group would wrap it.
         await self._stack.__aexit__(None, None, None)
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
-        async def work(connection: Connection) -> list[Verdict]:
-            verdicts, head = await self._log.append(connection, observed, lease)
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
+        async def work(connection: Connection) -> Appended:
+            appended = await self._log.append(connection, observed, lease)
             # Here, so that readers are woken though nobody may wait for this any more.
-            self._advance(head)
-            return verdicts
+            if appended.events and (newest := appended.events[-1].cursor) is not None:
+                self._advance(newest.sequence)
+            return appended
 
         return await self._run(work)
 

@@ -7,6 +7,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice
 
@@ -96,19 +97,21 @@ class Log:
         if seen.sequence > self.tail.sequence:
             self.tail = seen
 
-    def append(self, connection: sqlite3.Connection, observed: JobEvent) -> Verdict:
+    def append(self, connection: sqlite3.Connection, observed: JobEvent) -> tuple[Verdict, JobEvent]:
+        """Return the verdict, and the job's latest state."""
         known = self.state(connection, observed.ref)
         verdict = reconcile(known, observed)
-        if verdict in NEWS:
-            stored = succeed(known, observed, Cursor(self.epoch, 0))
-            row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
-            sequence = connection.execute(
-                "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
-            ).lastrowid
-            connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
-            if stored.terminal:
-                connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", stored.ref)
-        return verdict
+        if known is not None and verdict not in NEWS:
+            return verdict, known
+        stored = succeed(known, observed, Cursor(self.epoch, 0))
+        row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
+        sequence = connection.execute(
+            "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
+        ).lastrowid
+        connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
+        if stored.terminal:
+            connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", stored.ref)
+        return verdict, replace(stored, cursor=Cursor(self.epoch, sequence or 0))
 
     def annotate(self, connection: sqlite3.Connection, told: JobEvent) -> None:
         known = self.state(connection, told.ref)

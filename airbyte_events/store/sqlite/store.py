@@ -23,8 +23,8 @@ from airbyte_events.store.dump import LogRecord, Record
 from airbyte_events.store.identity import REPLACED, LogReplaced
 from airbyte_events.store.memory.leases import Leases
 from airbyte_events.store.notify import Wakeups, topics_of
-from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import (
+    Appended,
     Attempt,
     Delivery,
     DeliveryState,
@@ -90,26 +90,25 @@ class SQLiteStore(EventStore):
             sqlite_log.rename(connection)
         return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> list[Verdict]:
+    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
         log = self._log
 
-        def run(connection: sqlite3.Connection) -> tuple[list[Verdict], int]:
+        def run(connection: sqlite3.Connection) -> Appended:
             self._leases.ensure(lease)
             if sqlite_log.is_replaced(connection, log.epoch, log.tail):
                 raise LogReplaced(REPLACED)
-            return [log.append(connection, event) for event in observed], sqlite_log.head(connection)
+            return Appended.of([log.append(connection, event) for event in observed])
 
         try:
-            verdicts, _ = await self._file.transact(run, self._advance)
+            return await self._file.transact(run, self._advance)
         except LogReplaced:
             await self._renew()
             raise
-        return verdicts
 
-    def _advance(self, appended: tuple[list[Verdict], int]) -> None:
-        _, head = appended
-        if head > self._head:
-            self._head = head
+    def _advance(self, appended: Appended) -> None:
+        newest = appended.events[-1].cursor if appended.events else None
+        if newest is not None and newest.sequence > self._head:
+            self._head = newest.sequence
             self._appended.set()
 
     async def _renew(self) -> None:

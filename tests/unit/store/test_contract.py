@@ -28,7 +28,7 @@ class TestAppend:
     async def test_news_enter_the_log_in_order(self, store: EventStore) -> None:
         assert await store.head() == 0
         assert (await store.read(0)).events == []
-        verdicts = await store.append([event(1), event(2), event(1), event(1, SUCCEEDED)])
+        verdicts = (await store.append([event(1), event(2), event(1), event(1, SUCCEEDED)])).verdicts
         assert verdicts == [Verdict.NEW, Verdict.NEW, Verdict.REPEAT, Verdict.NEW]
         page = await store.read(0)
         assert [(each.ref.job_id, each.status, each.previous_status) for each in page.events] == [
@@ -40,8 +40,16 @@ class TestAppend:
         assert {each.cursor.epoch for each in page.events if each.cursor} == {store.epoch}
         assert page.position == await store.head() == 3
 
+    async def test_returns_the_events_and_states_that_a_reader_finds(self, store: EventStore) -> None:
+        await store.append([event(3, FAILED)])
+        appended = await store.append([event(1), event(2), event(1), event(1, SUCCEEDED), event(3)])
+        assert appended.events == (await store.read(1)).events
+        assert appended.states == await store.states([JobRef("default", job_id) for job_id in (1, 2, 3)])
+
     async def test_i2_one_terminal_event_per_job(self, store: EventStore) -> None:
-        verdicts = await store.append([event(1, SUCCEEDED), event(1, FAILED), event(1, SUCCEEDED), event(1, RUNNING)])
+        verdicts = (
+            await store.append([event(1, SUCCEEDED), event(1, FAILED), event(1, SUCCEEDED), event(1, RUNNING)])
+        ).verdicts
         assert verdicts == [Verdict.NEW, Verdict.CONTRADICTION, Verdict.REPEAT, Verdict.REPEAT]
         assert await store.head() == 1
 
@@ -51,7 +59,7 @@ class TestAppend:
         verdicts: list[Verdict] = []
 
         async def observe(observed: list[JobEvent]) -> None:
-            verdicts.extend(await store.append(observed))
+            verdicts.extend((await store.append(observed)).verdicts)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(60):
@@ -108,10 +116,12 @@ class TestAppend:
         assert seen == list(range(1, 201))
 
     async def test_jobs_of_two_instances_are_two(self, store: EventStore) -> None:
-        assert await store.append([event(1, SUCCEEDED), event(1, FAILED, instance="other")]) == [Verdict.NEW] * 2
+        assert (await store.append([event(1, SUCCEEDED), event(1, FAILED, instance="other")])).verdicts == [
+            Verdict.NEW
+        ] * 2
 
     async def test_nothing_is_nothing(self, store: EventStore) -> None:
-        assert await store.append([]) == []
+        assert (await store.append([])).verdicts == []
         assert await store.head() == 0
 
     async def test_keeps_all_of_an_event(self, store: EventStore) -> None:
@@ -160,14 +170,14 @@ class TestReusedNumber:
     @pytest.mark.parametrize("status", [RUNNING, SUCCEEDED, FAILED])
     async def test_i2_a_job_created_at_another_time_is_another_job(self, store: EventStore, status: JobStatus) -> None:
         await store.append([self.OLD])
-        assert await store.append([self.again(status)]) == [Verdict.REUSED]
+        assert (await store.append([self.again(status)])).verdicts == [Verdict.REUSED]
         page = await store.read(0)
         assert [(each.status, each.previous_status) for each in page.events] == [(SUCCEEDED, None), (status, None)]
         assert (await store.states([self.OLD.ref]))[self.OLD.ref] == page.events[-1]
 
     async def test_i2_a_job_of_another_connection_is_another_job(self, store: EventStore) -> None:
         await store.append([self.OLD])
-        assert await store.append([self.again(connection_id="d", started_at=NOON)]) == [Verdict.REUSED]
+        assert (await store.append([self.again(connection_id="d", started_at=NOON)])).verdicts == [Verdict.REUSED]
 
     async def test_i3_nothing_of_the_job_before_is_kept_for_it(self, store: EventStore) -> None:
         await store.append([self.OLD])
@@ -182,7 +192,7 @@ class TestReusedNumber:
 
     async def test_i2_each_of_the_two_ends_once(self, store: EventStore) -> None:
         ends = [self.OLD, self.again(), self.again(FAILED), self.again(FAILED), self.again(SUCCEEDED)]
-        assert await store.append(ends) == [
+        assert (await store.append(ends)).verdicts == [
             Verdict.NEW,
             Verdict.REUSED,
             Verdict.NEW,
@@ -192,12 +202,12 @@ class TestReusedNumber:
 
     async def test_i3_an_answer_about_the_job_before_that_arrives_late_is_dropped(self, store: EventStore) -> None:
         await store.append([self.again()])
-        assert await store.append([self.OLD, self.again(minutes=0)]) == [Verdict.REPEAT] * 2
+        assert (await store.append([self.OLD, self.again(minutes=0)])).verdicts == [Verdict.REPEAT] * 2
         assert [each.status for each in (await store.states([self.OLD.ref])).values()] == [RUNNING]
 
     async def test_an_older_copy_of_airbyte_is_believed_after_a_while(self, store: EventStore) -> None:
         await store.append([self.again()])
-        assert await store.append([self.again(started_at=NOON, observed_at=NOON + timedelta(hours=1))]) == [
+        assert (await store.append([self.again(started_at=NOON, observed_at=NOON + timedelta(hours=1))])).verdicts == [
             Verdict.REUSED
         ]
 
@@ -214,7 +224,9 @@ class TestReusedNumber:
         self, store: EventStore, same: dict[str, object]
     ) -> None:
         await store.append([self.OLD])
-        assert await store.append([self.again(SUCCEEDED, **({"started_at": NOON} | same))]) == [Verdict.REPEAT]
+        assert (await store.append([self.again(SUCCEEDED, **({"started_at": NOON} | same))])).verdicts == [
+            Verdict.REPEAT
+        ]
 
     async def test_i3_it_is_not_annotated_with_what_is_told_of_the_job_before(self, store: EventStore) -> None:
         await store.append([self.OLD, self.again(SUCCEEDED)])
@@ -327,7 +339,7 @@ async def test_i5_a_cursor_behind_which_events_are_gone_expires(kind: Kind, tmp_
         assert sequences((await store.read(5, limit=1)).events) == [6]
         assert sequences(await store.history(JobRef("default", 6))) == [6]
         assert await store.history(JobRef("default", 5)) == []
-        assert await store.append([event(2_000)]) == [Verdict.NEW]
+        assert (await store.append([event(2_000)])).verdicts == [Verdict.NEW]
         assert await store.head() == 1_006
 
 
@@ -534,7 +546,7 @@ class TestCancelled:
     async def test_an_append_happens_whole_or_not_at_all(self, store: EventStore, steps: int) -> None:
         await self.after_steps(steps, lambda: store.append([event(1), event(2), event(1, SUCCEEDED)]))
         await store.check()
-        assert await store.append([event(3)]) == [Verdict.NEW]
+        assert (await store.append([event(3)])).verdicts == [Verdict.NEW]
         # What was begun may be finished only now: a read sees all of it, or nothing yet.
         told = [each.ref.job_id for each in (await store.read(0)).events]
         assert told in ([3], [1, 2, 1, 3], [3, 1, 2, 1])
@@ -610,7 +622,7 @@ async def test_i1_a_store_that_is_opened_again_has_everything(kind: Kind, tmp_pa
     async with kind.open(tmp_path) as store:
         assert (await store.read(0), await store.notifications(), store.epoch) == (log, inbox, epoch)
         assert await store.recall("x") == "1"
-        assert await store.append([event(2, SUCCEEDED)]) == [Verdict.CONTRADICTION]
+        assert (await store.append([event(2, SUCCEEDED)])).verdicts == [Verdict.CONTRADICTION]
         with anyio.fail_after(5):
             await store.changed(0)
         assert (

@@ -124,9 +124,12 @@ class TestEvents:
             assert ids(await store.jobs(limit=2)) == [3, 1]
             states = await store.states([JobRef("default", number) for number in (1, 2, 3)])
             assert {ref.job_id: state.status for ref, state in states.items()} == {1: RUNNING, 2: RUNNING, 3: RUNNING}
-            assert await store.append([event(2)]) == [Verdict.REPEAT]
+            assert (await store.append([event(2)])).verdicts == [Verdict.REPEAT]
             await store.annotate([event(2, url="https://example.com")])
-            assert await store.append([event(2, SUCCEEDED), event(2, FAILED)]) == [Verdict.NEW, Verdict.CONTRADICTION]
+            assert (await store.append([event(2, SUCCEEDED), event(2, FAILED)])).verdicts == [
+                Verdict.NEW,
+                Verdict.CONTRADICTION,
+            ]
             assert ids(await store.jobs()) == [2, 3, 1]
             assert (await store.states([JobRef("default", 2)]))[JobRef("default", 2)].previous_status is RUNNING
 
@@ -137,7 +140,7 @@ class TestEvents:
             await store.append([event(1), event(2)])
             spoil(f"UPDATE {{s}}jobs SET {fault} WHERE job_id = 2; UPDATE {{s}}events SET {fault} WHERE job_id = 2")
             assert ids((await store.states([JobRef("default", 2)])).values()) == []
-            assert await store.append([event(2, SUCCEEDED)]) == [Verdict.NEW]
+            assert (await store.append([event(2, SUCCEEDED)])).verdicts == [Verdict.NEW]
             assert (await store.states([JobRef("default", 2)]))[JobRef("default", 2)].status is SUCCEEDED
 
     async def test_are_pruned_with_those_before(self, kind: Kind, tmp_path: Path, spoil: Spoil, fault: str) -> None:
@@ -298,7 +301,7 @@ async def test_an_epoch_that_is_missing_is_told_and_made_anew(
             assert "no epoch any more" in fault
     async with kind.open(tmp_path) as store:
         assert store.epoch not in ("", epoch)
-        assert await store.append([event(3)]) == [Verdict.NEW]
+        assert (await store.append([event(3)])).verdicts == [Verdict.NEW]
         assert ids((await store.read(0)).events) == [1, 2, 3]
         assert (await verify(store, lambda: None)).faults == []
 

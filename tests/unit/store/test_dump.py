@@ -125,7 +125,9 @@ async def test_i5_every_cursor_goes_on(kind: Kind, store: EventStore, tmp_path: 
         with pytest.raises(CursorExpired):
             await restored.read(1)
         # What is new follows, what was known is known, and no id is given twice.
-        repeat, new, contradiction = await restored.append([event(1, SUCCEEDED), event(9), event(2, SUCCEEDED)])
+        repeat, new, contradiction = (
+            await restored.append([event(1, SUCCEEDED), event(9), event(2, SUCCEEDED)])
+        ).verdicts
         assert (repeat, new, contradiction) == (Verdict.REPEAT, Verdict.NEW, Verdict.CONTRADICTION)
         assert await restored.head() == 7
         known = {each.id for each in await restored.notifications()}
@@ -159,7 +161,7 @@ async def test_an_empty_one_is_restored_too(kind: Kind, store: EventStore, tmp_p
         await restored.remember("api_token", "made when it was opened")
         await restored.restore(these(records))
         assert restored.epoch == store.epoch
-        assert await restored.append([event(1)]) == [Verdict.NEW]
+        assert (await restored.append([event(1)])).verdicts == [Verdict.NEW]
         assert await restored.head() == 1
 
 
@@ -185,7 +187,7 @@ async def test_what_is_no_dump_is_refused(store: EventStore, spoilt: str) -> Non
     with pytest.raises(StoreError, match="export"):
         await store.restore(these([] if record is None else [record]))
     assert store.epoch == epoch
-    assert await store.append([event(1)]) == [Verdict.NEW]
+    assert (await store.append([event(1)])).verdicts == [Verdict.NEW]
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,7 @@ async def test_a_record_that_can_not_be_read_leaves_the_store_empty(
         with pytest.raises(StoreError):
             await restored.restore(these(records))
         assert (restored.epoch, await restored.head(), await restored.notifications()) == (epoch, 0, [])
-        assert await restored.append([event(1)]) == [Verdict.NEW]
+        assert (await restored.append([event(1)])).verdicts == [Verdict.NEW]
         assert sequences((await restored.read(0)).events) == [1]
 
 

@@ -88,7 +88,7 @@ async def test_one_that_is_lost_stays_lost(store: EventStore) -> None:
 
 async def test_i2_who_has_lost_it_writes_nothing(store: EventStore) -> None:
     first = await taken(store, "poll", "a", SHORT)
-    assert await store.append([event(1)], lease=first) == [Verdict.NEW]
+    assert (await store.append([event(1)], lease=first)).verdicts == [Verdict.NEW]
     await store.remember("looked", "1", lease=first)
     second = await taken(store, "poll", "b", LONG)
     with pytest.raises(LeaseLost, match="poll"):
@@ -96,7 +96,7 @@ async def test_i2_who_has_lost_it_writes_nothing(store: EventStore) -> None:
     with pytest.raises(LeaseLost, match="poll"):
         await store.remember("looked", "2", lease=first)
     assert (await store.head(), await store.recall("looked")) == (1, "1")
-    assert await store.append([event(2)], lease=second) == [Verdict.NEW]
+    assert (await store.append([event(2)], lease=second)).verdicts == [Verdict.NEW]
     await store.remember("looked", "3", lease=second)
     assert (await store.head(), await store.recall("looked")) == (2, "3")
 

@@ -65,14 +65,17 @@ async def test_an_emptied_log_goes_on_where_it_was(store: EventStore) -> None:
     assert (await store.head(), await kept(store, 2), await store.history(JobRef("default", 1))) == (2, [], [])
     with pytest.raises(CursorExpired):
         await store.read(1)
-    assert await store.append([event(2)]) == [Verdict.NEW]
+    assert (await store.append([event(2)])).verdicts == [Verdict.NEW]
     assert await kept(store, 2) == [3]
 
 
 async def test_i2_a_job_whose_events_are_gone_ends_once_all_the_same(store: EventStore) -> None:
     await store.append([event(1), event(1, SUCCEEDED)])
     await store.prune(NOON + HOUR, keep=0)
-    assert await store.append([event(1, SUCCEEDED), event(1, FAILED)]) == [Verdict.REPEAT, Verdict.CONTRADICTION]
+    assert (await store.append([event(1, SUCCEEDED), event(1, FAILED)])).verdicts == [
+        Verdict.REPEAT,
+        Verdict.CONTRADICTION,
+    ]
     (state,) = (await store.states([JobRef("default", 1)])).values()
     assert state.status is SUCCEEDED
     assert [each.ref.job_id for each in await store.jobs()] == [1]

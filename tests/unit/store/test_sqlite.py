@@ -397,13 +397,13 @@ class TestMigration:
                 assert [each.status.value for each in (await store.read(0)).events] == ["running", "succeeded"]
                 assert [each.body for each in await store.pending("default")] == [b"body"]
                 assert await store.recall("looked_at/default") == "2024-01-01T12:00:00.000000Z"
-                assert await store.append([event(1, JobStatus.FAILED)]) == [Verdict.CONTRADICTION]
+                assert (await store.append([event(1, JobStatus.FAILED)])).verdicts == [Verdict.CONTRADICTION]
                 assert (await store.receive(**NOTIFICATION, body=b"body", targets=["x"])).duplicate
         async with SQLiteStore(path) as store:
             await store.receive(**NOTIFICATION, body=b"new", targets=["x"])
             await store.watch([JobRef("default", 2)], 60)
             assert (len(await store.due("default")), set(await store.watched("default"))) == (1, {2})
-            assert await store.append([event(2)]) == [Verdict.NEW]
+            assert (await store.append([event(2)])).verdicts == [Verdict.NEW]
             assert await store.head() == 3
 
     async def test_a_reader_of_an_older_file_says_what_to_do(self, tmp_path: Path) -> None:

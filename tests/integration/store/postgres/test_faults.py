@@ -139,7 +139,7 @@ async def test_sessions_that_ended_while_nobody_used_them_are_replaced_unseen(st
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-    assert await store.append([event(2)]) == [Verdict.NEW]
+    assert (await store.append([event(2)])).verdicts == [Verdict.NEW]
     await received(store, b"body")
 
 

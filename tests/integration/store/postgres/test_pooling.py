@@ -51,8 +51,8 @@ async def test_all_works_and_no_session_is_changed(pooled: str, pool: Pooler, ca
         await store.watch([ref], 60)
         assert list(await other.watched("default")) == [1]
         told = [event(1), event(1, JobStatus.SUCCEEDED)]
-        assert await store.append(told, lease=lease) == [Verdict.NEW] * 2
-        assert await other.append(told) == [Verdict.REPEAT] * 2
+        assert (await store.append(told, lease=lease)).verdicts == [Verdict.NEW] * 2
+        assert (await other.append(told)).verdicts == [Verdict.REPEAT] * 2
         await store.annotate([event(1, JobStatus.SUCCEEDED)])
         receipt = await received(store, b"body", targets=["t"])
         assert (await received(other, b"body")).duplicate

@@ -56,12 +56,12 @@ async def test_an_older_version_goes_on_beside_a_newer_one(store: PostgresStore,
             tasks.start_soon(upgrade, url, ADDS)
         tasks.start_soon(store.append, [event(2)])
     assert await version(url) == (2, 1)
-    assert await store.append([event(3)]) == [Verdict.NEW]
+    assert (await store.append([event(3)])).verdicts == [Verdict.NEW]
     await received(store, b"body", targets=["t"])
     # One more of the older version starts, as happens where machines come and go in an upgrade.
     async with PostgresStore(url) as late:
         assert (late.epoch, await late.head()) == (store.epoch, 3)
-        assert await late.append([event(4)]) == [Verdict.NEW]
+        assert (await late.append([event(4)])).verdicts == [Verdict.NEW]
     await upgrade(url, ADDS)
 
 

@@ -59,7 +59,7 @@ async def test_i2_one_end_per_job_whoever_tells_of_it_first(store: PostgresStore
 
     async def tell(teller: PostgresStore, status: JobStatus) -> None:
         for job_id in range(1, 41):
-            verdicts.extend(await teller.append([event(job_id), event(job_id, status)]))
+            verdicts.extend((await teller.append([event(job_id), event(job_id, status)])).verdicts)
 
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
