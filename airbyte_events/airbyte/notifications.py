@@ -12,31 +12,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
 from airbyte_events._utils import json_values
+from airbyte_events.airbyte.notification_kinds import NotificationKind, recognise, split_tags
 from airbyte_events.errors import NotificationError
 from airbyte_events.events import NAMED, JobError, JobStatus
-
-
-class NotificationKind(StrEnum):
-    """What Airbyte wanted to tell."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    QUEUED = "queued"
-    """The sync waits for capacity; it has not failed."""
-    TEST = "test"
-    """Somebody pressed the *Test* button; whatever job it names is made up."""
-    DISABLED = "disabled"
-    """Airbyte switched the connection off after repeated failures."""
-    DISABLED_WARNING = "disabled_warning"
-    """It will do so soon."""
-    SCHEMA_CHANGE = "schema_change"
-    UNKNOWN = "unknown"
-
 
 LONGEST_REASON = 10_000
 """Characters of a failure's reason that are taken; Airbyte's may have 50,000, and the inbox keeps them all."""
@@ -44,8 +26,6 @@ LONGEST_REASON = 10_000
 LONGEST_NAME = 500
 LONGEST_URL = 2_000
 LONGEST_WORD = 100
-
-_EXPECTED = {NotificationKind.SUCCESS: JobStatus.SUCCEEDED, NotificationKind.FAILURE: JobStatus.FAILED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +64,7 @@ class Notification:
     @property
     def expected_status(self) -> JobStatus | None:
         """The job's state if the notification is true; None where it claims no end of a job."""
-        return _EXPECTED.get(self.kind)
+        return self.kind.status
 
     @property
     def is_reason_to_ask(self) -> bool:
@@ -112,13 +92,13 @@ def parse(body: bytes) -> Notification:
         document = {"text": text}
     data = json_values.mapping(document.get("data"))
     message = json_values.text(document.get("text")) or ""
-    tags, title = _split_tags(_first_block_text(document.get("blocks")))
+    title = _first_block_text(document.get("blocks"))
     success = data.get("success") if isinstance(data.get("success"), bool) else None
     finished_at = json_values.instant(data.get("finishedAt"))
-    link_url, link_name = _link(title)
+    link_url, link_name = _link(split_tags(title)[1])
     url = _page(json_values.mapping(data.get("connection")).get("url")) or link_url or _last_url(message)
     return Notification(
-        kind=_kind(tags, title, message, success, finished_at),
+        kind=_kind(title, message, success, finished_at),
         job_id=json_values.job_id(data.get("jobId")) or _job_id_in(message),
         workspace_id=_id(data, "workspace") or _find_id("workspace", url, message),
         connection_id=_id(data, "connection") or _find_id("connection", url, message),
@@ -142,61 +122,15 @@ def reread(body: bytes) -> Notification:
         return Notification(kind=NotificationKind.UNKNOWN)
 
 
-_TEST_TAG = "THIS IS A TEST NOTIFICATION"
-
-_TITLES = (
-    ("Sync completed", NotificationKind.SUCCESS),
-    ("Sync failure occurred", NotificationKind.FAILURE),
-    ("Sync queued", NotificationKind.QUEUED),
-    ("Connection disabled", NotificationKind.DISABLED),
-    ("Warning - repeated connection failures", NotificationKind.DISABLED_WARNING),
-    ("The schema of '", NotificationKind.SCHEMA_CHANGE),
-    ("Airbyte detected schema changes", NotificationKind.SCHEMA_CHANGE),
-)
-"""How the first block's text begins, after the tag."""
-
-_TEXTS = (
-    (re.compile(r"Hello World!"), NotificationKind.TEST),
-    (re.compile(r"Your connection .* succeeded\W*"), NotificationKind.SUCCESS),
-    (re.compile(r"Your connection .* (?:just )?failed\W*"), NotificationKind.FAILURE),
-    (re.compile(r"Your sync for connection .* is queued\b"), NotificationKind.QUEUED),
-    (re.compile(r"Your connection .* was automatically disabled\b"), NotificationKind.DISABLED),
-    (re.compile(r"Your connection .* is scheduled to be automatically disabled\b"), NotificationKind.DISABLED_WARNING),
-    (re.compile(r"Your source schema has changed\b"), NotificationKind.SCHEMA_CHANGE),
-)
-"""The first line of ``text``, all that platforms before 0.59 send. Names that users chose stand in its middle, so how
-a job ended is read at the line's end."""
-
-_WHOLE_LINE = frozenset({NotificationKind.SUCCESS, NotificationKind.FAILURE})
-
-
-def _kind(
-    tags: list[str], title: str, message: str, success: bool | None, finished_at: datetime | None
-) -> NotificationKind:
-    if _TEST_TAG in tags or _TEST_TAG in _split_tags(message)[0]:
-        return NotificationKind.TEST
-    kind = _kind_by_title(title) or _kind_by_text(message)
+def _kind(title: str, message: str, success: bool | None, finished_at: datetime | None) -> NotificationKind:
+    kind = recognise(title, message)
     if kind is None:
         # A queued job has no end: without one, ``success: false`` is no failure.
         if success:
             return NotificationKind.SUCCESS
         return NotificationKind.FAILURE if success is False and finished_at else NotificationKind.UNKNOWN
-    contradicted = (kind is NotificationKind.SUCCESS and success is False) or (
-        kind is NotificationKind.FAILURE and success is True
-    )
+    contradicted = success is not None and kind.status is not None and success != (kind.status is JobStatus.SUCCEEDED)
     return NotificationKind.UNKNOWN if contradicted else kind
-
-
-def _kind_by_title(title: str) -> NotificationKind | None:
-    return next((kind for start, kind in _TITLES if title.startswith(start)), None)
-
-
-def _kind_by_text(text: str) -> NotificationKind | None:
-    line = text.partition("\n")[0].rstrip()
-    for pattern, kind in _TEXTS:
-        if pattern.fullmatch(line) if kind in _WHOLE_LINE else pattern.match(line):
-            return kind
-    return None
 
 
 def _first_block_text(blocks: object) -> str:
@@ -204,17 +138,6 @@ def _first_block_text(blocks: object) -> str:
         return ""
     value = json_values.mapping(blocks[0]).get("text")
     return json_values.text(value if isinstance(value, str) else json_values.mapping(value).get("text")) or ""
-
-
-_MOST_TAGS = 4
-
-
-def _split_tags(text: str) -> tuple[list[str], str]:
-    tags: list[str] = []
-    while len(tags) < _MOST_TAGS and text.startswith("[") and (end := text.find("] ")) > 0:
-        tags.append(text[1:end])
-        text = text[end + 2 :]
-    return tags, text
 
 
 def _id(data: dict[str, Any], noun: str) -> str | None:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.simulator.listing import JOB_TYPES, Page, as_uuid, select_jobs, workspace_ids
 from airbyte_events.simulator.responses import (
     FrameworkError,
@@ -21,7 +22,7 @@ from airbyte_events.simulator.responses import (
     workspace_data,
     wrong_secret,
 )
-from airbyte_events.simulator.state import NOTIFICATION_KINDS, Actor, Connection, Job, Refused, Release, Workspace
+from airbyte_events.simulator.state import Actor, Connection, Job, Refused, Release, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,7 +181,7 @@ class PublicApi:
         merged = deepcopy(workspace.notifications)
         # Older releases have no such field, and pass over fields that they do not have.
         for kind, channels in notifications.items() if self._release.has_notifications else ():
-            if kind in NOTIFICATION_KINDS:
+            if kind in SETTINGS:
                 for channel, settings in channels.items():
                     if isinstance(settings, dict):
                         merged.setdefault(kind, {}).setdefault(channel, {}).update(settings)

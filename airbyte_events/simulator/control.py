@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airbyte_events._utils.times import format_time
+from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.simulator.control_models import (
     ConnectionChange,
     JobEnd,
@@ -24,16 +25,15 @@ from airbyte_events.simulator.control_models import (
     parse,
 )
 from airbyte_events.simulator.faults import Fault
+from airbyte_events.simulator.middleware import CONTROL
 from airbyte_events.simulator.responses import connection_data, workspace_data
 from airbyte_events.simulator.scripts import Script
-from airbyte_events.simulator.state import NOTIFICATION_KINDS, Connection, Job, Refused
+from airbyte_events.simulator.state import Connection, Job, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airbyte_events.simulator.simulator import Simulator
-
-BASE = "/_simulator"
 
 
 class ControlApi:
@@ -68,7 +68,7 @@ class ControlApi:
             ("GET", "/requests", self.requests),
             ("DELETE", "/requests", self.clear_requests),
         ):
-            yield Route(BASE + path, endpoint, methods=[method])
+            yield Route(CONTROL + path, endpoint, methods=[method])
 
     async def overview(self, request: Request) -> Response:
         return JSONResponse(
@@ -191,7 +191,7 @@ class ControlApi:
             if not workspaces:
                 raise WrongInput(404, f"there is no workspace {given.workspace_id}")
         for workspace in workspaces:
-            workspace.set_webhook(url, given.kinds or NOTIFICATION_KINDS)
+            workspace.set_webhook(url, given.kinds or SETTINGS)
         return JSONResponse({"workspaces": [workspace_data(one) for one in workspaces]})
 
     async def notify(self, request: Request) -> Response:

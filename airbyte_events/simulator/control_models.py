@@ -7,19 +7,24 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
+from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobError
+from airbyte_events.simulator.notification_bodies import SAMPLES
 from airbyte_events.simulator.scripts import Script
 
 JobType = Literal["sync", "reset", "clear", "refresh"]
-NotificationKind = Literal[
-    "success", "failure", "connectionUpdate", "connectionUpdateActionRequired", "syncDisabled", "syncDisabledWarning"
-]
 MAX_COUNT = 100_000
 
 T = TypeVar("T")
+
+
+def _setting(kind: str) -> str:
+    if kind not in SETTINGS:
+        raise ValueError(f"no notification setting is called {kind[:40]!r}: {', '.join(SETTINGS)}")
+    return kind
 
 
 class WrongInput(AirbyteEventsError):
@@ -94,7 +99,7 @@ class WebhookTarget:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     url: str | None
-    kinds: Annotated[tuple[NotificationKind, ...], Field(min_length=1)] | None = None
+    kinds: Annotated[tuple[Annotated[str, AfterValidator(_setting)], ...], Field(min_length=1)] | None = None
     workspace_id: UUID | None = None
 
 
@@ -150,22 +155,7 @@ class NewNotification:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
-    kind: Literal[
-        "succeeded",
-        "failed",
-        "queued",
-        "text-only",
-        "test",
-        "test-failure",
-        "test-disabled",
-        "test-disabled-warning",
-        "test-schema-change",
-        "hello",
-        "disabled",
-        "disabled-warning",
-        "schema-change",
-        "raw",
-    ]
+    kind: str
     job_id: int | None = None
     connection_id: UUID | None = None
     url: str | None = None
@@ -175,11 +165,12 @@ class NewNotification:
     wait: bool = True
 
     def __post_init__(self) -> None:
-        if self.kind in ("succeeded", "failed", "queued", "text-only") and self.job_id is None:
-            raise ValueError(f"a {self.kind!r} notification needs a job_id")
-        if self.kind in ("disabled", "disabled-warning", "schema-change") and self.connection_id is None:
-            raise ValueError(f"a {self.kind!r} notification needs a connection_id")
-        if (self.kind == "raw") != ((self.body is None) != (self.text is None)):
+        sample = SAMPLES.get(self.kind)
+        if sample is None and self.kind != "raw":
+            raise ValueError(f"no notification is called {self.kind[:40]!r}: {', '.join(SAMPLES)}, raw")
+        if sample is not None and sample.about is not None and getattr(self, f"{sample.about}_id") is None:
+            raise ValueError(f"a {self.kind!r} notification needs a {sample.about}_id")
+        if (sample is None) != ((self.body is None) != (self.text is None)):
             raise ValueError("a 'raw' notification, and no other, needs either a body or a text")
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from airbyte_events.simulator.api import PublicApi
     from airbyte_events.simulator.traffic import Call, Traffic
 
+CONTROL = "/_simulator"
+"""Where the control API stands."""
+
 BASES = ("/api/public/v1", "/v1")
 """Where the API stands: self-hosted, and as on Airbyte Cloud."""
 

@@ -1,162 +1,165 @@
-"""The bodies of Airbyte's notifications, current and old."""
+"""The bodies of Airbyte's notifications, current and old, and those that its *Test* button sends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from airbyte_events._utils.times import utcnow
+from airbyte_events.airbyte.notification_kinds import TEST_TAG, NotificationKind
 from airbyte_events.simulator.responses import java_instant
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airbyte_events.simulator.control_models import NewNotification
     from airbyte_events.simulator.state import Connection, Job, Workspace
 
-TEST_TAG = "THIS IS A TEST NOTIFICATION"
 _TEST_PAGE = "https://airbyte.com/"
-_DISABLED, _WARNED = "Connection disabled", "Warning - repeated connection failures"
-_DONE = {True: ("Sync completed", "succeeded"), False: ("Sync failure occurred", "failed")}
-
-
-def compose(
-    what: NewNotification, job: Job | None, connection: Connection | None, workspace: Workspace, base: str
-) -> dict[str, Any]:
-    """The body that somebody wants sent, about the job or connection they named.
-
-    :param base: the URL of Airbyte's pages.
-    """
-    if what.body is not None:
-        return what.body
-    if job is not None and what.kind in ("succeeded", "failed"):
-        return job_ended(job, workspace, base, success=what.kind == "succeeded", tag=what.tag)
-    if job is not None and what.kind == "queued":
-        return job_queued(job, workspace, base, tag=what.tag)
-    if job is not None and what.kind == "text-only":
-        return text_only(job, workspace, base)
-    if connection is not None and what.kind == "schema-change":
-        return schema_changed(connection, base)
-    if connection is not None and what.kind in ("disabled", "disabled-warning"):
-        return connection_disabled(connection, base, warning=what.kind == "disabled-warning")
-    return TESTS[what.kind]()
 
 
 def job_ended(
     job: Job, workspace: Workspace, base: str, *, success: bool | None = None, tag: str | None = None
 ) -> dict[str, Any]:
-    """The body for a job that succeeded or failed.
+    """Return the body for a job that succeeded or failed.
 
     :param base: the URL of Airbyte's pages.
     :param success: what it says; None: what is true.
     :param tag: stands before the headline as ``[tag] ``.
     """
     data = _job_data(job, workspace, base)
-    if success is not None:
-        data["success"] = success
-    title, verb = _DONE[data["success"]]
-    return _body(f"Your connection {_route_text(data)} {verb}\n", title, data, tag)
+    return _sync_body(data if success is None else {**data, "success": success}, tag)
 
 
-def job_queued(job: Job, workspace: Workspace, base: str, *, tag: str | None = None) -> dict[str, Any]:
-    """The body for a job that waits for capacity: a failure's ``data``, whose ``finishedAt`` is the last update."""
-    data = {**_job_data(job, workspace, base), "success": False, **_no_error()}
-    body = _body(f"Your sync for connection {_route_text(data)} is queued.\n", "Sync queued", data, tag)
+def sync_test(*, success: bool = True) -> dict[str, Any]:
+    """Return what the *Test* button sends for successes, or failures: job 10 of a workspace that does not exist."""
+    return _sync_body(_test_data(success), TEST_TAG)
+
+
+def _sync_body(data: dict[str, Any], tag: str | None) -> dict[str, Any]:
+    kind = NotificationKind.SUCCESS if data["success"] else NotificationKind.FAILURE
+    return _body(f"{_sync_text(data)}\n", kind, data, tag)
+
+
+def _sync_text(data: dict[str, Any]) -> str:
+    return f"Your connection {_route_text(data)} {'succeeded' if data['success'] else 'failed'}"
+
+
+def _queued(job: Job, workspace: Workspace, base: str, tag: str | None) -> dict[str, Any]:
+    """Return a failure's ``data``, whose ``finishedAt`` is the job's last update."""
+    data = {**_job_data(job, workspace, base), "success": False, **_error()}
+    body = _body(f"Your sync for connection {_route_text(data)} is queued.\n", NotificationKind.QUEUED, data, tag)
     body["blocks"][-1] = _section(f"*Job ID:* {job.id}")
     return body
 
 
-def sync_test(*, success: bool = True) -> dict[str, Any]:
-    """What the *Test* button sends for syncs that succeed, or fail: job 10 of a workspace that does not exist."""
-    data = _test_data(success)
-    title, verb = _DONE[success]
-    return _body(f"Your connection {_route_text(data)} {verb}\n", title, data, TEST_TAG)
+def _text_only(job: Job, workspace: Workspace, base: str, tag: str | None) -> dict[str, Any]:
+    data = _job_data(job, workspace, base)
+    return {"text": f"{_sync_text(data)}\n{data['connection']['url']}"}
 
 
-def disabled_test(*, warning: bool = False) -> dict[str, Any]:
-    """What the *Test* button sends for connections that are disabled, or about to be. No ``data``."""
-    data = _test_data(False)
-    title = _WARNED if warning else _DISABLED
-    body = _body(_repeated("Connection", warning), title, data, TEST_TAG)
+def _disabled(kind: NotificationKind, connection: Connection, base: str) -> dict[str, Any]:
+    url = _connection_url(connection, base)
+    text = f"{_disabled_text(kind, connection.name)}: {url}"
+    return {"text": text, "blocks": [_section(f"{kind.titles[0]}: <{url}|{connection.name}>"), _section(text)]}
+
+
+def _disabled_test(kind: NotificationKind) -> dict[str, Any]:
+    body = _body(_disabled_text(kind, "Connection"), kind, _test_data(success=False), TEST_TAG)
     del body["data"]
     return body
 
 
-def schema_test() -> dict[str, Any]:
-    """What the *Test* button sends for schema changes. No ``data``."""
-    text = f"[{TEST_TAG}] The schema of '<{_TEST_PAGE}|Some Connection>' has changed."
+def _disabled_text(kind: NotificationKind, name: str) -> str:
+    warned = kind is NotificationKind.DISABLED_WARNING
+    what = "is scheduled to be automatically disabled" if warned else "was automatically disabled"
+    return f"Your connection {name} {what} because it failed repeatedly"
+
+
+def _schema_changed(connection: Connection, base: str) -> dict[str, Any]:
+    url = _connection_url(connection, base)
+    text = f"The schema of the source of {connection.name} has changed: {url}"
+    title = f"{NotificationKind.SCHEMA_CHANGE.titles[0]} for '<{url}|{connection.name}>'."
+    return {"text": text, "blocks": [_section(title), _section(text)]}
+
+
+def _schema_test() -> dict[str, Any]:
+    text = f"[{TEST_TAG}] {NotificationKind.SCHEMA_CHANGE.titles[1]}<{_TEST_PAGE}|Some Connection>' has changed."
     return {"text": text, "blocks": [_section(text), _section(" • Streams (+1/-1/~0)")]}
 
 
-def hello_world() -> dict[str, Any]:
-    """What the *Test* button sends for every other kind."""
+def _hello_world() -> dict[str, Any]:
     return {"text": "Hello World! This is a test from Airbyte to try slack notification settings for queued syncs."}
 
 
-TESTS: dict[str, Callable[[], dict[str, Any]]] = {
-    "test": sync_test,
-    "test-failure": lambda: sync_test(success=False),
-    "test-disabled": disabled_test,
-    "test-disabled-warning": lambda: disabled_test(warning=True),
-    "test-schema-change": schema_test,
-    "hello": hello_world,
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A body that Airbyte sends.
+
+    :param kind: what it announces. Of ``text-only``: if the job succeeded.
+    :param about: what it is about; None: nothing that exists.
+    :param compose: makes it of that job or connection, its workspace, the URL of Airbyte's pages and a tag.
+    :param title: what it is, for people.
+    """
+
+    kind: NotificationKind
+    about: Literal["job", "connection"] | None
+    compose: Callable[[Any, Workspace, str, str | None], dict[str, Any]]
+    title: str
+
+
+def _of_job(
+    kind: NotificationKind, compose: Callable[[Job, Workspace, str, str | None], dict[str, Any]], title: str = ""
+) -> Sample:
+    return Sample(kind, "job", compose, title or kind.meaning)
+
+
+def _of_connection(kind: NotificationKind, compose: Callable[[Connection, str], dict[str, Any]]) -> Sample:
+    return Sample(kind, "connection", lambda connection, _, base, __: compose(connection, base), kind.meaning)
+
+
+def _test(of: str, compose: Callable[[], dict[str, Any]]) -> Sample:
+    kind = NotificationKind.TEST
+    return Sample(kind, None, lambda *_: compose(), f"{kind.meaning}, {of}")
+
+
+_K = NotificationKind
+SAMPLES = {
+    "succeeded": _of_job(_K.SUCCESS, lambda job, of, base, tag: job_ended(job, of, base, success=True, tag=tag)),
+    "failed": _of_job(_K.FAILURE, lambda job, of, base, tag: job_ended(job, of, base, success=False, tag=tag)),
+    "queued": _of_job(_K.QUEUED, _queued),
+    "text-only": _of_job(_K.SUCCESS, _text_only, f"{_K.SUCCESS.meaning}, before Airbyte 0.59"),
+    "test": _test(_K.SUCCESS.meaning, sync_test),
+    "test-failure": _test(_K.FAILURE.meaning, lambda: sync_test(success=False)),
+    "test-disabled": _test(_K.DISABLED.meaning, lambda: _disabled_test(_K.DISABLED)),
+    "test-disabled-warning": _test(_K.DISABLED_WARNING.meaning, lambda: _disabled_test(_K.DISABLED_WARNING)),
+    "test-schema-change": _test(_K.SCHEMA_CHANGE.meaning, _schema_test),
+    "hello": _test("any other kind", _hello_world),
+    "disabled": _of_connection(_K.DISABLED, lambda connection, base: _disabled(_K.DISABLED, connection, base)),
+    "disabled-warning": _of_connection(
+        _K.DISABLED_WARNING, lambda connection, base: _disabled(_K.DISABLED_WARNING, connection, base)
+    ),
+    "schema-change": _of_connection(_K.SCHEMA_CHANGE, _schema_changed),
 }
-"""What the *Test* button of the settings page sends, by kind of notification on demand."""
+"""All of them, by their names in the control API."""
 
 
 def _test_data(success: bool) -> dict[str, Any]:
     now = utcnow()
     names = ("Workspace", "Connection", "Source", "Destination")
+    reason = ("This is a test: here the reason will stand when a sync fails.", "transient_error", "source")
     return {
         **{name.lower(): {"id": str(uuid4()), "name": name, "url": _TEST_PAGE} for name in names},
         "jobId": 10,
         **_figures(now - timedelta(hours=1), now, 159_341_141, 1000 if success else 10),
         "success": success,
-        **(
-            _no_error()
-            if success
-            else {
-                "errorMessage": "This is a test: here the reason will stand when a sync fails.",
-                "errorType": "transient_error",
-                "errorOrigin": "source",
-            }
-        ),
+        **(_error() if success else _error(*reason)),
     }
 
 
-def connection_disabled(connection: Connection, base: str, *, warning: bool = False) -> dict[str, Any]:
-    """*Connection disabled* for failing too often, or the warning that it is about to be. No ``data``."""
-    url = _connection_url(connection, base)
-    title = _WARNED if warning else _DISABLED
-    text = f"{_repeated(connection.name, warning)}: {url}"
-    return {"text": text, "blocks": [_section(f"{title}: <{url}|{connection.name}>"), _section(text)]}
-
-
-def _repeated(name: str, warning: bool) -> str:
-    what = "is scheduled to be automatically disabled" if warning else "was automatically disabled"
-    return f"Your connection {name} {what} because it failed repeatedly"
-
-
-def schema_changed(connection: Connection, base: str) -> dict[str, Any]:
-    """The source's schema has changed. No ``data``."""
-    url = _connection_url(connection, base)
-    text = f"The schema of the source of {connection.name} has changed: {url}"
-    return {
-        "text": text,
-        "blocks": [_section(f"Airbyte detected schema changes for '<{url}|{connection.name}>'."), _section(text)],
-    }
-
-
-def text_only(job: Job, workspace: Workspace, base: str) -> dict[str, Any]:
-    """The body of a platform before 0.59: nothing but text."""
-    data = _job_data(job, workspace, base)
-    verb = _DONE[job.status == "succeeded"][1]
-    return {"text": f"Your connection {_route_text(data)} {verb}\n{data['connection']['url']}"}
-
-
-def _body(text: str, title: str, data: dict[str, Any], tag: str | None) -> dict[str, Any]:
+def _body(text: str, kind: NotificationKind, data: dict[str, Any], tag: str | None) -> dict[str, Any]:
     connection, source, destination = data["connection"], data["source"], data["destination"]
     fields = [
         f"*Source:* <{source['url']}|{source['name']}>",
@@ -164,7 +167,7 @@ def _body(text: str, title: str, data: dict[str, Any], tag: str | None) -> dict[
         f"*Duration:* {data['durationFormatted']}",
     ]
     blocks = [
-        _section(f"{f'[{tag}] ' if tag else ''}{title}: <{connection['url']}|{connection['name']}>"),
+        _section(f"{f'[{tag}] ' if tag else ''}{kind.titles[0]}: <{connection['url']}|{connection['name']}>"),
         {"type": "section", "fields": [{"type": "mrkdwn", "text": field} for field in fields]},
     ]
     if data["errorMessage"]:
@@ -193,11 +196,7 @@ def _job_data(job: Job, workspace: Workspace, base: str) -> dict[str, Any]:
         # A launch that failed left no statistics, which are then summed up to 0.
         **_figures(job.created_at, job.updated_at, job.bytes or 0, job.records or 0),
         "success": job.status == "succeeded",
-        **(
-            _no_error()
-            if error is None
-            else {"errorMessage": error.message, "errorType": error.type, "errorOrigin": error.origin}
-        ),
+        **(_error() if error is None else _error(error.message, error.type, error.origin)),
     }
 
 
@@ -219,8 +218,8 @@ def _figures(start: datetime, end: datetime, bytes: int, records: int) -> dict[s
     }
 
 
-def _no_error() -> dict[str, None]:
-    return {"errorMessage": None, "errorType": None, "errorOrigin": None}
+def _error(message: str | None = None, type: str | None = None, origin: str | None = None) -> dict[str, str | None]:
+    return {"errorMessage": message, "errorType": type, "errorOrigin": origin}
 
 
 def _actor(name: str, page: str, kind: str, id: str) -> dict[str, str]:

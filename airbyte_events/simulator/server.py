@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from airbyte_events.simulator.app import simulator_app
 from airbyte_events.simulator.simulator import Simulator
 from airbyte_events.simulator.transport import BreakableProtocol
 from airbyte_events.web.server import Server, bind, url_of
@@ -65,7 +66,7 @@ async def serve_simulator(
     simulator = simulator or Simulator()
     with bind(host, port) as listening:
         simulator.url = url_of(listening)
-        server = _QuickServer(simulator.app, http=BreakableProtocol, timeout_keep_alive=75)
+        server = _QuickServer(simulator_app(simulator), http=BreakableProtocol, timeout_keep_alive=75)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listening])
             try:

@@ -1,4 +1,4 @@
-"""The simulator as one object: its parts put together, and the ASGI application over them."""
+"""The simulator as one object: its parts put together."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from airbyte_events.simulator import notification_bodies
+from airbyte_events.airbyte.notification_kinds import SETTINGS, NotificationKind
 from airbyte_events.simulator.api import PublicApi
-from airbyte_events.simulator.control import BASE, ControlApi
-from airbyte_events.simulator.control_models import NewNotification, WrongInput
+from airbyte_events.simulator.control_models import NewNotification
 from airbyte_events.simulator.faults import WEBHOOK_FAULTS, ArmedFault, Fault, Faults
-from airbyte_events.simulator.middleware import BASES, Gate
-from airbyte_events.simulator.responses import FrameworkError
+from airbyte_events.simulator.middleware import BASES, CONTROL, Gate
+from airbyte_events.simulator.notification_bodies import SAMPLES, job_ended
 from airbyte_events.simulator.scripts import Script
-from airbyte_events.simulator.state import NEWEST, NOTIFICATION_KINDS, Connection, Job, Refused, Release, sample_id
+from airbyte_events.simulator.state import NEWEST, Connection, Job, Refused, Release, sample_id
 from airbyte_events.simulator.timers import Timers
 from airbyte_events.simulator.tokens import Tokens
 from airbyte_events.simulator.traffic import Traffic
@@ -30,16 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     import httpx
-    from starlette.requests import Request
-
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class Simulator:
-    """An Airbyte to try things on. Its parts are public: make things happen in-process by them, or by the control API.
+    """A simulated Airbyte. Its parts are public: make things happen in-process by them, or by the control API.
 
-    Nothing moves before :meth:`running` is entered: :func:`serve_simulator` does it, and so does the lifespan of
-    :attr:`app` under any ASGI server.
+    Nothing moves before :meth:`running` is entered. :func:`serve_simulator` enters it, and so does the lifespan of
+    :func:`simulator_app` under any ASGI server.
 
     :param webhook_url: where the first workspace's notifications of every kind go.
     :param client_id: with ``client_secret``: the public API wants a token. Without: no token, and no token endpoint.
@@ -109,18 +101,8 @@ class Simulator:
         self._routes = api.routes
         for fault in faults:
             self.add_fault(fault)
-        self._gate = Gate(api, self.faults, self.traffic, latency=latency, max_calls=max_calls)
-        public = [Route(base + "/{path:path}", self._gate, methods=_METHODS) for base in BASES]
-        self.app = Starlette(
-            routes=[*ControlApi(self).routes(), *public],
-            exception_handlers={
-                HTTPException: _unknown_path,
-                WrongInput: _wrong_input,
-                Refused: _refused,
-            },
-            lifespan=lambda app: self.running(),
-        )
-        self.app.router.redirect_slashes = False
+        self.gate = Gate(api, self.faults, self.traffic, latency=latency, max_calls=max_calls)
+        """The ASGI application of the public API."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -130,7 +112,7 @@ class Simulator:
             try:
                 yield
             finally:
-                self._gate.hurry.set()
+                self.gate.hurry.set()
                 tasks.cancel_scope.cancel()
 
     def add_fault(self, fault: Fault) -> ArmedFault:
@@ -138,7 +120,8 @@ class Simulator:
 
         :raises ValueError: if it is for a route or a kind of notification that does not exist, so would never strike.
         """
-        known = (*NOTIFICATION_KINDS, "queued", "test", "raw") if fault.kind in WEBHOOK_FAULTS else self._routes
+        kinds = (*dict.fromkeys((*SETTINGS, *map(_sent_as, NotificationKind))), "raw")
+        known = kinds if fault.kind in WEBHOOK_FAULTS else self._routes
         if not any(fault.applies(route) for route in known):
             raise ValueError(f"no route is called {fault.route!r}: {', '.join(known)}")
         return self.faults.add(fault)
@@ -152,26 +135,24 @@ class Simulator:
         :param connection: likewise.
         :raises Refused: if it has nowhere to go.
         """
-        kind = {
-            "succeeded": "success",
-            "failed": "failure",
-            "text-only": "success" if job is not None and job.status == "succeeded" else "failure",
-            "disabled": "syncDisabled",
-            "disabled-warning": "syncDisabledWarning",
-            "schema-change": "connectionUpdate",
-            **dict.fromkeys(notification_bodies.TESTS, "test"),
-        }.get(what.kind, what.kind)
-        subject = job.connection if job is not None else connection
-        workspace = self.world.workspaces[subject.workspace_id] if subject is not None else self.workspace
-        # A queued, test or made-up notification has no URL of its own here.
-        url = what.url or workspace.webhook_url(kind if kind in NOTIFICATION_KINDS else "success")
+        sample = SAMPLES.get(what.kind)
+        about = job.connection if job is not None else connection
+        workspace = self.world.workspaces[about.workspace_id] if about is not None else self.workspace
+        failed = what.kind == "text-only" and job is not None and job.status != "succeeded"
+        kind = what.kind if sample is None else _sent_as(NotificationKind.FAILURE if failed else sample.kind)
+        # A queued, test or made-up notification has no URL of its own.
+        url = what.url or workspace.webhook_url(kind if kind in SETTINGS else "success")
         if url is None:
             raise Refused("state-conflict", f"workspace {workspace.id} has no webhook URL for {kind}: give a url")
 
         def compose() -> dict[str, Any] | str:
             if what.text is not None:
                 return what.text
-            return notification_bodies.compose(what, job, connection, workspace, self._pages)
+            if what.body is not None:
+                return what.body
+            assert sample is not None  # noqa: S101 -- without one there is a text or a body
+            subject = job if sample.about == "job" else connection
+            return sample.compose(subject, workspace, self._pages, what.tag)
 
         return self.webhooks.send(kind, url, compose)
 
@@ -180,7 +161,7 @@ class Simulator:
         return {
             "url": self.url,
             "api_url": self.url + BASES[1 if self.cloud else 0],
-            "control_url": self.url + BASE,
+            "control_url": self.url + CONTROL,
             "cloud": self.cloud,
             "token_required": self.tokens.required,
             "workspace_id": self.workspace.id,
@@ -192,27 +173,17 @@ class Simulator:
 
     def _announce(self, job: Job) -> None:
         """Send the webhook that a job's end brings: only syncs have one, and only when nobody cancelled them."""
-        if job.type != "sync" or job.status == "cancelled":
+        announced = next((kind for kind in NotificationKind if kind.status == job.status), None)
+        if job.type != "sync" or announced is None:
             return
-        kind = "success" if job.status == "succeeded" else "failure"
+        kind = _sent_as(announced)
         workspace = self.world.workspaces[job.connection.workspace_id]
         url = workspace.webhook_url(kind)
         if url is not None:
-            sent = self.webhooks.send(kind, url, lambda: notification_bodies.job_ended(job, workspace, self._pages))
+            sent = self.webhooks.send(kind, url, lambda: job_ended(job, workspace, self._pages))
             job.deliveries.extend(sent)
 
 
-async def _unknown_path(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)  # noqa: S101 -- for the type checker
-    if request.url.path.startswith(BASE):
-        return JSONResponse({"error": f"{request.method} {request.url.path}: {exc.detail}"}, exc.status_code)
-    return FrameworkError(exc.status_code, exc.detail, "Page Not Found").response(request.url.path)
-
-
-async def _wrong_input(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, WrongInput)  # noqa: S101 -- for the type checker
-    return JSONResponse({"error": str(exc)}, exc.status)
-
-
-async def _refused(request: Request, exc: Exception) -> Response:
-    return JSONResponse({"error": str(exc)}, 409)
+def _sent_as(kind: NotificationKind) -> str:
+    """Return what a workspace's settings call a kind, else its value."""
+    return kind.settings[0] if kind.settings else kind.value

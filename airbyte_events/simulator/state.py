@@ -8,24 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
+from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.errors import AirbyteEventsError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from airbyte_events.events import JobError
     from airbyte_events.simulator.scripts import Script
     from airbyte_events.simulator.webhooks import Delivery
-
-NOTIFICATION_KINDS = (
-    "success",
-    "failure",
-    "connectionUpdate",
-    "connectionUpdateActionRequired",
-    "syncDisabled",
-    "syncDisabledWarning",
-)
-"""The kinds of notification that a workspace has a webhook URL for, by the public API's names."""
 
 NEWEST = "2.1"
 """The release that is simulated unless another one is named."""
@@ -81,7 +73,7 @@ class Workspace:
     name: str
     notifications: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def set_webhook(self, url: str | None, kinds: tuple[str, ...] = NOTIFICATION_KINDS) -> None:
+    def set_webhook(self, url: str | None, kinds: Iterable[str] = tuple(SETTINGS)) -> None:
         """Send notifications of these kinds there; None: nowhere."""
         for kind in kinds:
             self.notifications.setdefault(kind, {})["webhook"] = {"enabled": url is not None, "url": url or ""}

@@ -19,7 +19,8 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.times import EARLIEST, LATEST, LONGEST_SECONDS, parse_time
 from airbyte_events.airbyte import normalise_url
 from airbyte_events.airbyte.models import parse_duration, parse_job
-from airbyte_events.airbyte.notifications import NotificationKind, parse
+from airbyte_events.airbyte.notification_kinds import NotificationKind
+from airbyte_events.airbyte.notifications import parse
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.errors import NotificationError, SettingsError
 from airbyte_events.events import (

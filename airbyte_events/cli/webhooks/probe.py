@@ -14,6 +14,7 @@ import httpx
 from airbyte_events._utils import json_values
 from airbyte_events.cli.api_client import Listener, http_client
 from airbyte_events.errors import FeedUnreachable
+from airbyte_events.events import JobError
 from airbyte_events.listener.forwarding.targets import FORWARDED
 from airbyte_events.simulator import Script, Simulator, notification_bodies
 from airbyte_events.simulator.webhooks import java_headers
@@ -35,14 +36,14 @@ class Sample:
 
     :param name: what it is, for people.
     :param kind: what the listener should take it for.
-    :param outcomes: what may become of it.
+    :param outcome: what should become of it.
     :param meaning: why that is right.
     """
 
     name: str
     kind: str
     body: dict[str, Any]
-    outcomes: frozenset[str]
+    outcome: str
     meaning: str
 
 
@@ -74,40 +75,17 @@ def samples() -> Iterator[Sample]:
     job = simulator.world.start_job(connection)
     simulator.world.end_job(job, "succeeded")
     job.id = _NO_JOB + secrets.randbelow(10**16)
-    page = "http://airbyte.invalid"
-    workspace = simulator.workspace
-    nobody = "no Airbyte has the job that it names, so nothing is believed"
-    unknown, ignored = frozenset({"unknown_job"}), frozenset({"ignored"})
-    stored = "kept, and forwarded where that is set; it tells of no job's end"
-    succeeded = notification_bodies.job_ended(job, workspace, page, success=True)
-    failed = notification_bodies.job_ended(job, workspace, page, success=False)
-    failed["data"].update(errorMessage="This is a test", errorType="config_error", errorOrigin="source")
-    for name, kind, body, outcomes, meaning in (
-        ("sync succeeded", "success", succeeded, unknown, nobody),
-        ("sync failed", "failure", failed, unknown, nobody),
-        ("sync queued", "queued", notification_bodies.job_queued(job, workspace, page), ignored, stored),
-        *(
-            (f"Test button, {name}", "test", make(), ignored, stored)
-            for name, make in notification_bodies.TESTS.items()
-        ),
-        ("connection disabled", "disabled", notification_bodies.connection_disabled(connection, page), ignored, stored),
-        (
-            "connection will be disabled",
-            "disabled_warning",
-            notification_bodies.connection_disabled(connection, page, warning=True),
-            ignored,
-            stored,
-        ),
-        ("schema changed", "schema_change", notification_bodies.schema_changed(connection, page), ignored, stored),
-        (
-            "sync succeeded, before Airbyte 0.59",
-            "success",
-            notification_bodies.text_only(job, workspace, page),
-            frozenset({"confirmed"}),
-            "it names no job: a look at all jobs finds whatever has ended",
-        ),
-    ):
-        yield Sample(name=name, kind=kind, body=body, outcomes=outcomes, meaning=meaning)
+    job.error = JobError(message="This is a test", type="config_error", origin="source")
+    subjects = {"job": job, "connection": connection, None: None}
+    for name, sample in notification_bodies.SAMPLES.items():
+        if sample.kind.status is None:
+            outcome, meaning = "ignored", "kept, and forwarded where that is set; it announces no completion"
+        elif name == "text-only":
+            outcome, meaning = "confirmed", "it names no job: a list of changed jobs finds whatever has completed"
+        else:
+            outcome, meaning = "unknown_job", "no Airbyte has the job that it names, so nothing is believed"
+        body = sample.compose(subjects[sample.about], simulator.workspace, "http://airbyte.invalid", None)
+        yield Sample(name=sample.title, kind=sample.kind, body=body, outcome=outcome, meaning=meaning)
 
 
 async def post(url: str, body: dict[str, Any], *, forward: bool = False) -> Posted:

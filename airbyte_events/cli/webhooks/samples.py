@@ -77,7 +77,7 @@ def send_samples(
 
 def _came_of(sample: probe.Sample, answer: probe.Posted, kept: dict[str, Any] | None) -> dict[str, Any]:
     kind, outcome = (None, None) if kept is None else (kept.get("kind"), kept.get("outcome"))
-    right = kind == sample.kind and outcome in sample.outcomes
+    right = kind == sample.kind and outcome == sample.outcome
     meaning = sample.meaning
     if answer.fault:
         meaning = answer.fault
@@ -86,7 +86,7 @@ def _came_of(sample: probe.Sample, answer: probe.Posted, kept: dict[str, Any] | 
     elif outcome == "pending":
         meaning = "the listener can't ask Airbyte about it: airbyte-events doctor"
     elif not right:
-        meaning = f"it should have been taken for {sample.kind} and become {' or '.join(sorted(sample.outcomes))}"
+        meaning = f"it should have been taken for {sample.kind} and become {sample.outcome}"
     return {
         "sent": sample.name,
         "status": answer.status,

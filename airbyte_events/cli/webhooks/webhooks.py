@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Collection
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -58,15 +57,10 @@ _LEFT_OPEN = (
 )
 
 
-class Kind(StrEnum):
-    """The kinds of notification, as Airbyte's API calls them."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    UPDATE = "connectionUpdate"
-    UPDATE_ACTION = "connectionUpdateActionRequired"
-    DISABLED = "syncDisabled"
-    DISABLED_WARNING = "syncDisabledWarning"
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(KINDS)}")
+    return text
 
 
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
@@ -77,7 +71,13 @@ def install(
     workspace: Workspaces = None,
     url: URL = None,
     kind: Annotated[
-        list[Kind] | None, typer.Option(help="Which notifications. May be repeated. Success and failure by default.")
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            parser=_kind,
+            help=f"Set only this kind. May be repeated. [default: {' and '.join(NEEDED)}; others: "
+            f"{', '.join(kind for kind in KINDS if kind not in NEEDED)}]",
+        ),
     ] = None,
     all_kinds: Annotated[bool, typer.Option("--all-kinds", help="All of them.")] = False,
     keep: Keep = None,
@@ -89,7 +89,7 @@ def install(
     json: options.JSON = False,
 ) -> None:
     meant = Intent.by(config, instance, workspace, url, listener, keep)
-    kinds = KINDS if all_kinds else [each.value for each in kind] if kind else NEEDED
+    kinds = KINDS if all_kinds else kind or NEEDED
     output = Output(json=json)
     meant.ours.url  # noqa: B018 -- what is missing is told before anything is asked
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from airbyte_events._utils import json_values
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.errors import AirbyteError, SettingsError
-from airbyte_events.listener.forwarding.targets import AIRBYTE_KINDS
 
-KINDS = tuple(AIRBYTE_KINDS)
+KINDS = tuple(SETTINGS)
 """The kinds of notification that have a URL each, as Airbyte's API calls them."""
 
-NEEDED = ("success", "failure")
-"""The kinds that tell of a job's end."""
+NEEDED = tuple(name for name, kind in SETTINGS.items() if kind.status is not None)
+"""The kinds that announce a completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

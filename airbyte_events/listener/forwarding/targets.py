@@ -9,25 +9,13 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from airbyte_events.airbyte.notifications import NotificationKind
+from airbyte_events.airbyte.notification_kinds import SETTINGS, NotificationKind
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.forwarding.chat import readable, text_only, valid
-
-AIRBYTE_KINDS = {
-    "success": NotificationKind.SUCCESS,
-    "failure": NotificationKind.FAILURE,
-    "connectionUpdate": NotificationKind.SCHEMA_CHANGE,
-    "connectionUpdateActionRequired": NotificationKind.SCHEMA_CHANGE,
-    "syncDisabled": NotificationKind.DISABLED,
-    "syncDisabledWarning": NotificationKind.DISABLED_WARNING,
-}
-"""What Airbyte's API calls the kinds that have a URL each. Whether a schema change wants action is not told by its
-body."""
 
 FORWARDED = "airbyte-events-forwarded"
 """A header that what is forwarded has. What comes with it is not forwarded again: two listeners can't make a loop."""
 
-_NAMED = frozenset(AIRBYTE_KINDS.values())
 _CHAT = "chat.googleapis.com"
 
 
@@ -54,7 +42,7 @@ class Target:
         What is of no kind that Airbyte has a URL for (a test, *queued*, one that is not known) goes to every target:
         better in one channel too many than nowhere.
         """
-        return self.kinds is None or kind in self.kinds or kind not in _NAMED
+        return self.kinds is None or kind in self.kinds or not kind.settings
 
     def content(self, body: bytes) -> bytes:
         """Return what is sent there for a notification: its own bytes where they are JSON, but to Google Chat.
@@ -67,7 +55,7 @@ class Target:
 class Targets(Mapping[str, Target]):
     """An instance's targets by name.
 
-    :param entries: each a URL, or ``KIND=URL`` with one of :data:`AIRBYTE_KINDS`.
+    :param entries: each a URL, or ``KIND=URL`` with one of :data:`~airbyte_events.airbyte.notification_kinds.SETTINGS`.
     :raises ValueError: if one is neither; the message does not repeat it.
     """
 
@@ -125,9 +113,9 @@ def _parse(entry: str) -> Target:
         kind, equals, text = text.partition("=")
         if not equals:
             raise ValueError("an entry is neither an http:// or https:// URL nor KIND=URL; a comma in a URL is %2C")
-        if kind.strip() not in AIRBYTE_KINDS:
-            raise ValueError(f"before = stands one of {', '.join(AIRBYTE_KINDS)}")
-        kinds = frozenset({AIRBYTE_KINDS[kind.strip()]})
+        if kind.strip() not in SETTINGS:
+            raise ValueError(f"before = stands one of {', '.join(SETTINGS)}")
+        kinds = frozenset({SETTINGS[kind.strip()]})
     # No context: it knows the value.
     text = text.strip()
     try:

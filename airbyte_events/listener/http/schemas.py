@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from airbyte_events._utils.json_values import LARGEST
-from airbyte_events.airbyte.notifications import NotificationKind
+from airbyte_events.airbyte.notification_kinds import NotificationKind
 from airbyte_events.events import NAMED, TOLD_BY_WEBHOOKS, JobStatus, Origin
 from airbyte_events.store.records import DeliveryState, Outcome
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
 
+from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import CompleteError, setting
@@ -53,8 +54,7 @@ class InstanceSettings(BaseModel):
     forward_urls: ForwardURLs = setting(
         (),
         meaning="The URLs that notifications are forwarded to, such as a Slack channel. `KIND=URL` forwards one kind "
-        "only: `success`, `failure`, `connectionUpdate`, `connectionUpdateActionRequired`, `syncDisabled`, "
-        "`syncDisabledWarning`.",
+        f"only: {', '.join(f'`{kind}`' for kind in SETTINGS)}.",
         must_be=A_LIST,
         example="failure=https://hooks.slack.com/services/T000/B000/XXXX",
         by_default="none",

@@ -10,7 +10,10 @@ import pytest
 from anyio.abc import SocketStream
 
 from airbyte_events._utils.times import parse_time
+from airbyte_events.airbyte.notification_kinds import NotificationKind
+from airbyte_events.airbyte.notifications import parse
 from airbyte_events.simulator import Script
+from airbyte_events.simulator.notification_bodies import SAMPLES
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +177,21 @@ class TestOnDemand:
         assert (body["data"]["jobId"], body["data"]["success"], body["data"]["errorMessage"]) == (job_id, False, None)
         assert parse_time(body["data"]["finishedAt"]) == job.updated_at.replace(microsecond=0)
         assert not job.terminal
+
+    @pytest.mark.parametrize("name", SAMPLES)
+    async def test_each_sample_is_read_as_its_kind(self, told: Any, server: Any, name: str) -> None:
+        job_id = (await end(told)).id
+        ids = {"job_id": job_id, "connection_id": told.connection_id}
+        body = {"kind": name, **ids}
+        (delivery,) = (await told.control("POST", "/notifications", body))["deliveries"]
+        kind = SAMPLES[name].kind
+        assert delivery["kind"] == (*kind.settings, kind.value)[0]
+        notification = parse(server.requests[-1].body)
+        assert notification.kind is kind
+        about = {"job": (None if name == "text-only" else job_id, told.connection_id), None: (None, None)}
+        if kind is not NotificationKind.TEST:
+            expected = about.get(SAMPLES[name].about, (None, told.connection_id))
+            assert (notification.job_id, notification.connection_id) == expected
 
     async def test_the_test_button(self, told: Any, server: Any) -> None:
         bodies = [(await self.send(told, server, "test")).json() for _ in range(2)]

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
-from airbyte_events.simulator import Fault, Script, Simulator
+from airbyte_events.simulator import Fault, Script, Simulator, simulator_app
 from airbyte_events.simulator.state import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
@@ -55,7 +55,7 @@ class Airbyte(Program):
         )
 
     async def run(self, ready: Callable[[], None]) -> None:
-        async with self.sim.running(), self.host.serving(self.sim.app):
+        async with self.sim.running(), self.host.serving(simulator_app(self.sim)):
             ready()
             await anyio.sleep_forever()
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from airbyte_events.airbyte.notifications import Notification, NotificationKind, parse
+from airbyte_events.airbyte.notification_kinds import NotificationKind
+from airbyte_events.airbyte.notifications import Notification, parse
 from airbyte_events.errors import NotificationError
 from airbyte_events.events import JobError, JobStatus
 

@@ -1,0 +1,145 @@
+"""The kinds of notification that Airbyte sends: one row each, read by everything that tells them apart.
+
+Titles, texts and the names of settings are those of the platform's ``SlackNotificationClient`` and public API. A new
+kind is a row here, a body in :mod:`airbyte_events.simulator.notification_bodies` and a line in docs/forwarding.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from airbyte_events.events import JobStatus
+
+TEST_TAG = "THIS IS A TEST NOTIFICATION"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What is known of a kind.
+
+    :param meaning: what happened, for people.
+    :param status: the terminal status of the job that it announces; None if it announces no completion.
+    :param settings: what the ``notifications`` of a workspace in Airbyte's API call it. Each has a URL of its own, and
+        ``forward_urls`` takes the same names. Empty: Airbyte has no URL of its own for it.
+    :param titles: how the first block's text begins, after the tag.
+    :param text: how the first line of ``text`` begins; that is all that platforms before 0.59 send. Names that users
+        chose stand in its middle, so whether a job succeeded is read at the line's end.
+    """
+
+    meaning: str
+    status: JobStatus | None = None
+    settings: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+    text: str | None = None
+
+
+class NotificationKind(StrEnum):
+    """What a notification announces."""
+
+    _value_: str
+    meaning: str
+    status: JobStatus | None
+    settings: tuple[str, ...]
+    titles: tuple[str, ...]
+    text: re.Pattern[str] | None
+
+    def __new__(cls, value: str, row: _Row) -> Self:
+        kind = str.__new__(cls, value)
+        kind._value_ = value
+        kind.meaning, kind.status, kind.settings, kind.titles = row.meaning, row.status, row.settings, row.titles
+        kind.text = None if row.text is None else re.compile(row.text)
+        return kind
+
+    SUCCESS = (
+        "success",
+        _Row(
+            meaning="sync succeeded",
+            status=JobStatus.SUCCEEDED,
+            settings=("success",),
+            titles=("Sync completed",),
+            text=r"Your connection .* succeeded\W*\Z",
+        ),
+    )
+    FAILURE = (
+        "failure",
+        _Row(
+            meaning="sync failed",
+            status=JobStatus.FAILED,
+            settings=("failure",),
+            titles=("Sync failure occurred",),
+            text=r"Your connection .* (?:just )?failed\W*\Z",
+        ),
+    )
+    QUEUED = (
+        "queued",
+        _Row(
+            meaning="sync queued",  # It waits for capacity; it has not failed.
+            titles=("Sync queued",),
+            text=r"Your sync for connection .* is queued\b",
+        ),
+    )
+    TEST = ("test", _Row(meaning="Test button", text=r"Hello World!"))
+    SCHEMA_CHANGE = (
+        "schema_change",
+        _Row(
+            meaning="schema changed",
+            # The body does not say whether the change needs an action.
+            settings=("connectionUpdate", "connectionUpdateActionRequired"),
+            titles=("Airbyte detected schema changes", "The schema of '"),
+            text=r"Your source schema has changed\b",
+        ),
+    )
+    DISABLED = (
+        "disabled",
+        _Row(
+            meaning="connection disabled",
+            settings=("syncDisabled",),
+            titles=("Connection disabled",),
+            text=r"Your connection .* was automatically disabled\b",
+        ),
+    )
+    DISABLED_WARNING = (
+        "disabled_warning",
+        _Row(
+            meaning="connection will be disabled",
+            settings=("syncDisabledWarning",),
+            titles=("Warning - repeated connection failures",),
+            text=r"Your connection .* is scheduled to be automatically disabled\b",
+        ),
+    )
+    UNKNOWN = ("unknown", _Row(meaning="unknown"))
+
+
+SETTINGS = {setting: kind for kind in NotificationKind for setting in kind.settings}
+"""The kind of each notification setting of a workspace."""
+
+
+def recognise(title: str, text: str) -> NotificationKind | None:
+    """Return the kind that a body's first block and text are of; None if neither says one.
+
+    :param title: the first block's text.
+    :param text: the body's ``text``.
+    """
+    tags, headline = split_tags(title)
+    if TEST_TAG in tags or TEST_TAG in split_tags(text)[0]:
+        return NotificationKind.TEST
+    for kind in NotificationKind:
+        if headline.startswith(kind.titles):
+            return kind
+    line = text.partition("\n")[0].rstrip()
+    return next((kind for kind in NotificationKind if kind.text is not None and kind.text.match(line)), None)
+
+
+_MOST_TAGS = 4
+
+
+def split_tags(text: str) -> tuple[list[str], str]:
+    """Return the tags before a headline, ``[TAG] ``, and the headline."""
+    tags: list[str] = []
+    while len(tags) < _MOST_TAGS and text.startswith("[") and (end := text.find("] ")) > 0:
+        tags.append(text[1:end])
+        text = text[end + 2 :]
+    return tags, text

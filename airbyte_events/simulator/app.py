@@ -1,0 +1,51 @@
+"""The simulator's ASGI application: the public API and the control API on one address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from airbyte_events.simulator.control import ControlApi
+from airbyte_events.simulator.control_models import WrongInput
+from airbyte_events.simulator.middleware import BASES, CONTROL
+from airbyte_events.simulator.responses import FrameworkError
+from airbyte_events.simulator.state import Refused
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from airbyte_events.simulator.simulator import Simulator
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+def simulator_app(simulator: Simulator) -> Starlette:
+    """Return the application. Its lifespan enters :meth:`Simulator.running`."""
+    public = [Route(base + "/{path:path}", simulator.gate, methods=_METHODS) for base in BASES]
+    app = Starlette(
+        routes=[*ControlApi(simulator).routes(), *public],
+        exception_handlers={HTTPException: _http_error, WrongInput: _wrong_input, Refused: _refused},
+        lifespan=lambda _: simulator.running(),
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)  # noqa: S101 -- for the type checker
+    if request.url.path.startswith(CONTROL):
+        return JSONResponse({"error": f"{request.method} {request.url.path}: {exc.detail}"}, exc.status_code)
+    return FrameworkError(exc.status_code, exc.detail, "Page Not Found").response(request.url.path)
+
+
+async def _wrong_input(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, WrongInput)  # noqa: S101 -- for the type checker
+    return JSONResponse({"error": str(exc)}, exc.status)
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    return JSONResponse({"error": str(exc)}, 409)
