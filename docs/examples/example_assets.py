@@ -1,4 +1,4 @@
-"""A DAG that runs whenever a connection has synced, whoever started that: Airbyte's own schedule, a person, a DAG."""
+"""Run a DAG whenever a connection has synced, whether Airbyte's schedule, a person or a DAG started the sync."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with DAG(dag_id="example_assets", schedule=[orders]):
 
     @task
     def report(triggering_asset_events: Any = None) -> list[str]:
-        """What has been synced, in words."""
+        """Describe the synced records."""
         jobs = [event.extra["payload"] for event in triggering_asset_events[orders]]
         return [f"job {job['job_id']}: {job['records']} records" for job in jobs]
 

@@ -1,4 +1,4 @@
-"""A sync that one task starts, and that another waits for."""
+"""Start a sync in one task, wait for it in another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sync that its task waits for in the triggerer, and what the next task learns of it."""
+"""Wait for a sync in the triggerer, and pass its results to the next task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ with DAG(dag_id="example_deferrable", schedule=None):
 
     @task
     def report(records: int, seconds: float) -> str:
-        """What the sync moved, in words."""
+        """Describe what the sync moved."""
         return f"{records:,} records in {seconds:g} seconds"
 
     report(sync.output["records"], sync.output["duration_seconds"])

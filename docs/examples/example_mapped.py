@@ -1,4 +1,4 @@
-"""All connections of an Airbyte, a task each; none takes a worker while its sync runs, or once more at its end."""
+"""Sync all connections of an Airbyte, one task each. No task needs a worker while its sync runs or when it completes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ with DAG(dag_id="example_mapped", schedule=None):
 
     @task
     def connections() -> list[str]:
-        """Their ids, as Airbyte has them today."""
+        """Return the ids of the connections."""
         return [each["connectionId"] for each in AirbyteHook("airbyte_default").list_connections()]
 
     AirbyteTriggerSyncOperator.partial(

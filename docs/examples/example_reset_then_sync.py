@@ -1,4 +1,4 @@
-"""A connection that is loaded anew: a reset, then a sync. If its own schedule has begun a sync, that ends first."""
+"""Reload a connection from scratch: a reset, then a sync. If a scheduled sync is running, the reset waits for it."""
 
 from __future__ import annotations
 

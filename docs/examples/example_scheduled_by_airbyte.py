@@ -1,4 +1,4 @@
-"""A task that waits for a sync that Airbyte's own schedule starts: the first that ends after the DAG run began."""
+"""Wait for a sync that Airbyte's schedule starts: the first that completes after the DAG run started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ with DAG(dag_id="example_scheduled_by_airbyte", schedule=None):
 
     @task
     def report(job_id: int, records: int) -> str:
-        """What the sync moved, in words."""
+        """Describe what the sync moved."""
         return f"job {job_id}: {records} records"
 
     report(synced.output, synced.output["records"])

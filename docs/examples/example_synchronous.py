@@ -1,6 +1,6 @@
-"""A sync that its task waits for in a worker.
+"""Run a sync and wait for it in a worker.
 
-The connection ids in these examples are those of ``airbyte-events simulate``: put your own in.
+The connection ids in these examples are those of ``airbyte-events simulate``. Replace them by yours.
 """
 
 from __future__ import annotations
