@@ -1,0 +1,26 @@
+"""The tests that pages name exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TESTS = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_tests_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    names = {path.name for path in TESTS}
+    for path in re.findall(r"`(tests/[\w/]+\.py)", text):
+        assert Path(path) in TESTS, path
+    for file in re.findall(r"`(test_\w+\.py)", text):
+        assert file in names, file
+    for function in re.findall(r"(?<=[`:])(test_\w+)(?=[`…])", text):
+        assert any(f"def {function}" in source for source in TESTS.values()), function
+    for group in re.findall(r"(?<=[`:])(Test\w+)(?=[`:])", text):
+        assert any(f"class {group}" in source for source in TESTS.values()), group
