@@ -1,4 +1,4 @@
-"""Sync all connections of an Airbyte, one task each. No task needs a worker while its sync runs or when it completes."""
+"""Sync all connections of an Airbyte, one task each. No task needs a worker while its sync runs."""
 
 from __future__ import annotations
 
