@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from processes import StackError
 from rig import HERE, Rig
 
-from tests.postgres_server import running
+from postgres_server import running
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,7 +24,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.records import Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
-from tests.postgres_server import PostgresServer, running
+from postgres_server import PostgresServer, running
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from services import Addresses, Services
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "deploy" / "demo"), str(Path(__file__).parent)]
-
-from chromium import launch  # noqa: E402
-from history import History  # noqa: E402
-from services import Addresses, Services  # noqa: E402
+from browser.chromium import launch
+from browser.history import History
 
 expect.set_options(timeout=15_000)
 

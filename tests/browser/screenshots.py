@@ -9,12 +9,13 @@ from typing import Any
 
 from playwright.sync_api import Browser, expect, sync_playwright
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "deploy" / "demo"), str(HERE)]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "deploy" / "demo"), str(ROOT / "tests")]
 
-from chromium import launch  # noqa: E402
-from many import fill  # noqa: E402
 from services import Addresses, Services  # noqa: E402
+
+from browser.chromium import launch  # noqa: E402
+from browser.many import fill  # noqa: E402
 
 WIDE = {"width": 1280, "height": 860}
 LOOKS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from axe_core_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from history import REASON, History
 from playwright.sync_api import BrowserContext, Page, expect
 from services import Services
+
+from browser.history import REASON, History
 
 PAGES = ("/", "/jobs", "/connections", "/inbox", "/forwarding", "/system")
 PHONE = {"width": 375, "height": 812}

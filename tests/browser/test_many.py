@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from history import History
-from many import CONNECTIONS, fill
 from playwright.sync_api import Locator, Page, expect
 from services import Addresses, Services
+
+from browser.history import History
+from browser.many import CONNECTIONS, fill
 
 JOBS = 10_000
 RUNNING = 40

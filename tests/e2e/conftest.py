@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow_stack import AirflowStack
+from services import Addresses, Services
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "deploy" / "demo"
-sys.path[:0] = [str(DEMO), str(Path(__file__).parent)]
-
-from airflow_stack import AirflowStack  # noqa: E402
-from services import Addresses, Services  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from one_task import begin_run
+
+from e2e.one_task import begin_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,11 +20,11 @@ from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.errors import AirbyteError, FeedError
 from airbyte_events.events import Cursor, JobRef, JobStatus
 from airbyte_events.feed.client import FeedClient, FeedFrame
+from support.servers import ScriptedServer
 
 if TYPE_CHECKING:
     from anyio.abc import SocketStream
 
-    from tests.conftest import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from virtual import plans
+from model.virtual import plans
 
 FEW = {"kept": 6, "lost": 4, "sqlite": 2}
 """Plans by what the listener keeps, for every run of the tests."""

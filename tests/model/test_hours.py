@@ -16,11 +16,11 @@ from airbyte_events.feed.client import HELLO_SECONDS, SILENCE_SECONDS
 from airbyte_events.hub.hub import GRACE_SECONDS, RECHECK_SECONDS
 from airbyte_events.hub.subscription import Wanted
 from airbyte_events.monitor.poller import Ticks
-from virtual.clock import play
-from virtual.readers import Follower, PageReader, StreamReader
-from virtual.stage import Stage, keeping, staged
-from virtual.triggerer import Wait
-from virtual.truth import check_follower, check_inbox, check_log, check_reader, check_status, lacking, read_log
+from model.virtual.clock import play
+from model.virtual.readers import Follower, PageReader, StreamReader
+from model.virtual.stage import Stage, keeping, staged
+from model.virtual.triggerer import Wait
+from model.virtual.truth import check_follower, check_inbox, check_log, check_reader, check_status, lacking, read_log
 
 HOUR = 3600.0
 PUSH = 1.0

@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from virtual import plans
-from virtual.clock import play
-from virtual.stage import keeping, staged
+from model.virtual import plans
+from model.virtual.clock import play
+from model.virtual.stage import keeping, staged
 
 
 async def perform(steps: list[plans.Step], kind: str, folder: Path | None = None) -> None:

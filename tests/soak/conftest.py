@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,11 +19,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-
-from airbyte_events.simulator import Simulator, serve_simulator  # noqa: E402
-from postgres_server import PostgresServer  # noqa: E402
-from postgres_server import running as running_postgres  # noqa: E402
+from airbyte_events.simulator import Simulator, serve_simulator
+from postgres_server import PostgresServer
+from postgres_server import running as running_postgres
 
 COLUMNS = ("rounds", "faults", "sent", "acknowledged", "events", "seen", "lost", "doubled", "seconds")
 ROWS = pytest.StashKey[list[dict[str, Any]]]()

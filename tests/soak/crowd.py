@@ -12,7 +12,6 @@ from typing import Any
 import anyio
 import httpx
 from anyio.abc import TaskGroup
-from listening import API_TOKEN
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import FeedError
@@ -23,6 +22,7 @@ from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Phase, Script, Simulator
 from airbyte_events.simulator.state import Connection, Job
 from airbyte_events.store.base import EventStore
+from soak.listening import API_TOKEN
 
 ENDS = ("succeeded",) * 6 + ("failed",) * 3 + ("cancelled",)
 SETTLE_SECONDS = 180.0

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import anyio
 import httpx
-from crowd import Crowd, Verdict, first_cursor, judge, until_confirmed, until_known
-from listening import Listener
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
@@ -18,6 +16,8 @@ from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Simulator
 from airbyte_events.simulator.state import Job
 from airbyte_events.store.base import EventStore
+from soak.crowd import Crowd, Verdict, first_cursor, judge, until_confirmed, until_known
+from soak.listening import Listener
 
 RUNNING = JobStatus.RUNNING
 

@@ -8,9 +8,9 @@ import socket
 from typing import TYPE_CHECKING
 
 import anyio
-from listening import API_TOKEN
 
 from airbyte_events.events import Cursor
+from soak.listening import API_TOKEN
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -11,11 +11,11 @@ import anyio
 import anyio.to_thread
 import httpx
 import pytest
-from listening import Listener
-from scene import Scene
 
 from airbyte_events.simulator import Simulator
 from postgres_server import PostgresServer
+from soak.listening import Listener
+from soak.scene import Scene
 
 pytestmark = pytest.mark.anyio
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from crowd import HEADERS, Crowd, until, until_known
-from listening import Listener
 
 from airbyte_events.errors import FeedError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.simulator import Simulator
 from airbyte_events.simulator.state import Job
 from postgres_server import PostgresServer
+from soak.crowd import HEADERS, Crowd, until, until_known
+from soak.listening import Listener
 
 pytestmark = pytest.mark.anyio
 

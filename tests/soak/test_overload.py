@@ -11,14 +11,8 @@ import anyio
 import anyio.lowlevel
 import anyio.to_process
 import anyio.to_thread
-import flood
 import httpx
 import pytest
-from crowd import until
-from listening import API_TOKEN, Listener
-from scene import Scene
-from streams import Streams
-from vitals import Vitals, watched
 
 from airbyte_events.events import Cursor, JobRef
 from airbyte_events.feed.client import FeedClient
@@ -26,6 +20,12 @@ from airbyte_events.listener.http.receiver import MOST_AT_ONCE
 from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.state import Job
 from airbyte_events.store.base import EventStore
+from soak import flood
+from soak.crowd import until
+from soak.listening import API_TOKEN, Listener
+from soak.scene import Scene
+from soak.streams import Streams
+from soak.vitals import Vitals, watched
 
 pytestmark = pytest.mark.anyio
 

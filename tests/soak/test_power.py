@@ -13,14 +13,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from crowd import read_all
-from disk import Disk
 
 from airbyte_events.errors import StoreError
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
+from soak.crowd import read_all
+from soak.disk import Disk
 
 pytestmark = pytest.mark.anyio
 

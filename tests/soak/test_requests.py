@@ -9,17 +9,17 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import flood
 import httpx
 import pytest
-from crowd import until
-from listening import API_TOKEN, Listener
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.events import JobRef
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from soak import flood
+from soak.crowd import until
+from soak.listening import API_TOKEN, Listener
 
 pytestmark = pytest.mark.anyio
 

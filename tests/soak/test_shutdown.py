@@ -12,14 +12,14 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import SocketStream
-from crowd import HEADERS
-from flood import notifications
-from listening import Listener
-from scene import Scene
-from streams import Streams
 
 from airbyte_events.events import Cursor
 from airbyte_events.simulator import Simulator
+from soak.crowd import HEADERS
+from soak.flood import notifications
+from soak.listening import Listener
+from soak.scene import Scene
+from soak.streams import Streams
 
 pytestmark = pytest.mark.anyio
 

@@ -17,15 +17,15 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from crowd import HEADERS
-from hogs import Hogs
-from listening import API_TOKEN, Listener, free_port
-from streams import Streams
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Simulator
+from soak.crowd import HEADERS
+from soak.hogs import Hogs
+from soak.listening import API_TOKEN, Listener, free_port
+from soak.streams import Streams
 
 pytestmark = pytest.mark.anyio
 

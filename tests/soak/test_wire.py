@@ -10,12 +10,12 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
-from listening import Listener, free_port
-from proxy import FAULTS, Fault, Proxy
-from scene import Scene, Ways
 
 from airbyte_events.simulator import Simulator
 from postgres_server import PostgresServer
+from soak.listening import Listener, free_port
+from soak.proxy import FAULTS, Fault, Proxy
+from soak.scene import Scene, Ways
 
 pytestmark = pytest.mark.anyio
 

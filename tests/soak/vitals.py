@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import anyio
 import httpx
-from listening import Listener
+
+from soak.listening import Listener
 
 MEBIBYTE = 1024 * 1024
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import anyio
 import pytest
 
 from airbyte_events._utils.proxies import async_client, blocking_client
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
-def _through(monkeypatch: pytest.MonkeyPatch, server: Any) -> None:
+def _through(monkeypatch: pytest.MonkeyPatch, server: ScriptedServer) -> None:
     """``server`` is the proxy, whatever is asked for."""
     for name in [each for each in os.environ if each.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
@@ -22,18 +22,20 @@ def _through(monkeypatch: pytest.MonkeyPatch, server: Any) -> None:
     server.on("GET /", server.reply(200, {"through": "the proxy"}))
 
 
-def hosts(server: Any) -> list[str]:
+def hosts(server: ScriptedServer) -> list[str]:
     return [request.headers["host"] for request in server.requests]
 
 
-async def test_a_request_goes_through_the_proxy(server: Any) -> None:
+async def test_a_request_goes_through_the_proxy(server: ScriptedServer) -> None:
     async with async_client() as http:
         assert (await http.get("http://airbyte.invalid/")).json() == {"through": "the proxy"}
     assert hosts(server) == ["airbyte.invalid"]
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.0/8", "localhost,::1/128,127.0.0.1", "*"])
-async def test_what_no_proxy_holds_does_not(server: Any, monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+async def test_what_no_proxy_holds_does_not(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, no_proxy: str
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     async with async_client() as http:
@@ -42,7 +44,7 @@ async def test_what_no_proxy_holds_does_not(server: Any, monkeypatch: pytest.Mon
 
 
 async def test_a_proxy_that_was_given_comes_first_and_no_proxy_holds_for_it(
-    server: Any, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     async with async_client(given=[("http://", server.url)]) as http:
@@ -53,7 +55,7 @@ async def test_a_proxy_that_was_given_comes_first_and_no_proxy_holds_for_it(
     assert hosts(server) == ["airbyte.invalid", server.url.removeprefix("http://")]
 
 
-async def test_code_that_blocks_goes_the_same_ways(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_code_that_blocks_goes_the_same_ways(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
 
     def ask() -> None:

@@ -8,7 +8,7 @@ import socket
 import traceback
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import anyio
@@ -34,9 +34,7 @@ from airbyte_events.errors import (
     Unprocessable,
 )
 from airbyte_events.events import JobStatus
-
-if TYPE_CHECKING:
-    from tests.conftest import ScriptedServer
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 

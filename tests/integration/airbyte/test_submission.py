@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import httpx
@@ -22,9 +22,7 @@ from airbyte_events.airbyte.submission import How, OnConflict, Submission, find_
 from airbyte_events.errors import Conflict, Forbidden, MaybeStarted, NotSent
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.scripts import Phase
-
-if TYPE_CHECKING:
-    from tests.conftest import ScriptedServer
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airbyte_events.simulator import Fault, Simulator, serve_simulator
+from support.servers import ScriptedServer
 
 from .conftest import CLIENT_SECRET, Stage
 
 if TYPE_CHECKING:
     from anyio.abc import SocketStream
 
-    from tests.conftest import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 

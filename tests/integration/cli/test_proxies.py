@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from tests.integration.cli.conftest import COMMAND
+from .conftest import COMMAND
 
 pytestmark = pytest.mark.anyio
 

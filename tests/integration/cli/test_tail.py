@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
 
 import anyio
 import pytest
+
+from support.servers import ScriptedServer
 
 from .conftest import Stage
 
@@ -121,7 +122,7 @@ class TestRefusals:
         ],
     )
     async def test_a_login_in_front_of_the_listener_is_not_called_a_wrong_token(
-        self, stage: Stage, server: Any, status: int, location: str | None, says: str
+        self, stage: Stage, server: ScriptedServer, status: int, location: str | None, says: str
     ) -> None:
         page = b"<!doctype html><title>Sign in, canary</title>"
         headers = {"Content-Type": "text/html"} | ({"Location": location} if location else {})

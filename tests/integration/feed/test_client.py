@@ -16,13 +16,17 @@ import pytest
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.events import Cursor, JobRef
 from airbyte_events.feed.client import LARGEST_ANSWER, FeedClient
+from support.events import event_of
+from support.feed import ScriptedFeed
+from support.servers import serve
+from support.stage import API_TOKEN
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def client(feed: Any, http: httpx.AsyncClient, make: Any) -> FeedClient:
-    return FeedClient(http, feed.url, make.api_token, hello=0.3, silence=0.3, answer=0.3)
+def client(feed: ScriptedFeed, http: httpx.AsyncClient) -> FeedClient:
+    return FeedClient(http, feed.url, API_TOKEN, hello=0.3, silence=0.3, answer=0.3)
 
 
 async def read(client: FeedClient, count: int = 1, **options: Any) -> list[Any]:
@@ -37,8 +41,8 @@ async def read(client: FeedClient, count: int = 1, **options: Any) -> list[Any]:
 
 
 class TestStream:
-    async def test_says_what_it_wants_and_reads_what_is_said(self, feed: Any, client: Any, make: Any) -> None:
-        event = make.event(5)
+    async def test_says_what_it_wants_and_reads_what_is_said(self, feed: ScriptedFeed, client: Any) -> None:
+        event = event_of(5)
         feed.hello = (
             feed.frame("hello", {"epoch": "e1"})
             + b"event: of a newer listener\nid: whatever\ndata: [1, 2\n\n"
@@ -53,12 +57,12 @@ class TestStream:
         (request,) = feed.requests
         assert request.query == {"instance": ["default"]}
         assert request.headers["last-event-id"] == "e1-3"
-        assert request.headers["authorization"] == f"Bearer {make.api_token}"
+        assert request.headers["authorization"] == f"Bearer {API_TOKEN}"
         assert request.headers["accept"] == "text/event-stream"
         # A compressed stream is one that something holds back.
         assert request.headers["accept-encoding"] == "identity"
 
-    async def test_ends_with_the_answer(self, feed: Any, client: Any) -> None:
+    async def test_ends_with_the_answer(self, feed: ScriptedFeed, client: Any) -> None:
         async with client.stream() as frames, anyio.create_task_group() as tasks:
 
             async def hang_up() -> None:
@@ -68,7 +72,7 @@ class TestStream:
             tasks.start_soon(hang_up)
             assert [frame.name async for frame in frames] == ["hello"]
 
-    async def test_frames_come_however_they_are_cut(self, feed: Any, client: Any) -> None:
+    async def test_frames_come_however_they_are_cut(self, feed: ScriptedFeed, client: Any) -> None:
         feed.hello = b""
         async with client.stream() as frames, anyio.create_task_group() as tasks:
 
@@ -82,12 +86,12 @@ class TestStream:
             assert (await anext(frames)).data == {"name": "ü"}
 
     @pytest.mark.parametrize("first", [None, b": a comment\n", b"event: hel"])
-    async def test_one_that_never_says_hello(self, feed: Any, client: Any, first: bytes | None) -> None:
+    async def test_one_that_never_says_hello(self, feed: ScriptedFeed, client: Any, first: bytes | None) -> None:
         feed.hello = first
         with pytest.raises(FeedUnreachable, match="said nothing in time"):
             await read(client)
 
-    async def test_one_that_drips_and_says_nothing(self, feed: Any, client: Any) -> None:
+    async def test_one_that_drips_and_says_nothing(self, feed: ScriptedFeed, client: Any) -> None:
         feed.hello = None
 
         async def drip() -> None:
@@ -121,12 +125,12 @@ class TestStream:
             b"x" * (1 << 21),
         ],
     )
-    async def test_garbage(self, feed: Any, client: Any, garbage: bytes) -> None:
+    async def test_garbage(self, feed: ScriptedFeed, client: Any, garbage: bytes) -> None:
         feed.hello = garbage
         with pytest.raises(FeedUnreachable, match="a frame that is no feed's"):
             await read(client)
 
-    async def test_an_event_that_can_not_be_read_moves_the_cursor_on(self, feed: Any, client: Any) -> None:
+    async def test_an_event_that_can_not_be_read_moves_the_cursor_on(self, feed: ScriptedFeed, client: Any) -> None:
         feed.hello = (
             b'event: job\nid: e1-7\ndata: {"id": "e1-7", "data": {"job_id": 1e999, "instance": "a", "observed_at": '
             b'"2024-01-01T00:00:00Z", "status": "failed", "origin": "poll"}}\n\n'
@@ -137,22 +141,22 @@ class TestStream:
     @pytest.mark.parametrize(
         ("status", "error"), [(400, FeedRefused), (401, FeedRefused), (404, FeedRefused), (503, FeedUnreachable)]
     )
-    async def test_a_refusal(self, feed: Any, client: Any, status: int, error: type[FeedError]) -> None:
+    async def test_a_refusal(self, feed: ScriptedFeed, client: Any, status: int, error: type[FeedError]) -> None:
         feed.faults["/v1/events"] = status
         with pytest.raises(error) as caught:
             await read(client)
         assert getattr(caught.value, "status_code", 503) == status
 
-    async def test_a_listener_that_is_not_there(self, feed: Any, http: Any, make: Any) -> None:
-        async with make.serve(make.listener()):
+    async def test_a_listener_that_is_not_there(self, feed: ScriptedFeed, http: httpx.AsyncClient) -> None:
+        async with serve(ScriptedFeed()):
             pass
-        gone = make.listener()
-        async with make.serve(gone):
+        gone = ScriptedFeed()
+        async with serve(gone):
             pass
         with pytest.raises(FeedUnreachable, match="gives no answer: ConnectError"):
             await read(FeedClient(http, gone.url, None))
 
-    async def test_a_reader_that_leaves_leaves_no_connection(self, feed: Any, client: Any) -> None:
+    async def test_a_reader_that_leaves_leaves_no_connection(self, feed: ScriptedFeed, client: Any) -> None:
         for _ in range(5):
             await read(client)
         pool = client._http._transport._pool
@@ -163,8 +167,8 @@ class TestAnotherServer:
     """Airbyte's own address given for the listener's, say."""
 
     @pytest.mark.parametrize("status", [200, 302, 404])
-    async def test_a_web_page(self, http: Any, make: Any, status: int) -> None:
-        class Page(make.listener):  # type: ignore[misc]
+    async def test_a_web_page(self, http: httpx.AsyncClient, status: int) -> None:
+        class Page(ScriptedFeed):  # type: ignore[misc]
             async def answer(self, request: Any, stream: Any) -> None:
                 head = (
                     f"HTTP/1.1 {status} OK\r\nContent-Type: text/html\r\nConnection: close\r\nLocation: /login\r\n\r\n"
@@ -172,39 +176,39 @@ class TestAnotherServer:
                 await stream.send(head.encode() + b"<html>\n<p>" + request.headers["authorization"].encode())
 
         page = Page()
-        async with make.serve(page):
-            client = FeedClient(http, page.url, make.api_token)
+        async with serve(page):
+            client = FeedClient(http, page.url, API_TOKEN)
             with pytest.raises(FeedRefused) as caught:
                 await read(client)
-            assert make.api_token not in str(caught.value)
+            assert API_TOKEN not in str(caught.value)
             assert "\n" not in str(caught.value)
             with pytest.raises(FeedError) as caught:
                 await client.watch([JobRef("default", 1)])
-            assert make.api_token not in "".join(traceback.format_exception(caught.value))
-            assert page.count("GET", "/login") == 0
+            assert API_TOKEN not in "".join(traceback.format_exception(caught.value))
+            assert page.count("GET /login") == 0
 
 
 class TestWatch:
-    async def test_states_and_unknown_jobs(self, feed: Any, client: Any, make: Any) -> None:
-        feed.states = {1: make.event(1)}
+    async def test_states_and_unknown_jobs(self, feed: ScriptedFeed, client: Any) -> None:
+        feed.states = {1: event_of(1)}
         feed.unknown = {2}
         answer = await client.watch([JobRef("default", 1), JobRef("default", 2), JobRef("default", 3)])
         assert {ref: state.status.value for ref, state in answer.states.items()} == {JobRef("default", 1): "succeeded"}
         assert answer.unknown == {JobRef("default", 2)}
 
     async def test_a_state_that_can_not_be_read_is_one_that_the_listener_can_not_report(
-        self, http: Any, make: Any
+        self, http: httpx.AsyncClient
     ) -> None:
-        known = make.event(2).data() | {"origin": "kafka", "streams": [1, 2]}
-        states = [{"job_id": 1}, make.event(1).data() | {"observed_at": "9999-12-31T00:00:00Z"}, known, 5, None]
+        known = event_of(2).data() | {"origin": "kafka", "streams": [1, 2]}
+        states = [{"job_id": 1}, event_of(1).data() | {"observed_at": "9999-12-31T00:00:00Z"}, known, 5, None]
 
-        class Newer(make.listener):  # type: ignore[misc]
+        class Newer(ScriptedFeed):  # type: ignore[misc]
             async def answer(self, request: Any, stream: Any) -> None:
                 body = json.dumps({"jobs": states, "more": {}}).encode()
                 await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
 
         newer = Newer()
-        async with make.serve(newer):
+        async with serve(newer):
             answer = await FeedClient(http, newer.url, None).watch([JobRef("default", 1), JobRef("default", 2)])
         assert list(answer.states) == [JobRef("default", 2)]
 
@@ -221,13 +225,13 @@ class TestWatch:
             b'{"jobs": ' + b"[" * 100_000,
         ],
     )
-    async def test_garbage(self, http: Any, make: Any, answer: bytes) -> None:
-        class Odd(make.listener):  # type: ignore[misc]
+    async def test_garbage(self, http: httpx.AsyncClient, answer: bytes) -> None:
+        class Odd(ScriptedFeed):  # type: ignore[misc]
             async def answer(self, request: Any, stream: Any) -> None:
                 await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + answer)
 
         odd = Odd()
-        async with make.serve(odd):
+        async with serve(odd):
             with pytest.raises(FeedUnreachable, match="no listener's"):
                 await FeedClient(http, odd.url, None).watch([JobRef("default", 1)])
 
@@ -236,17 +240,17 @@ class TestWatch:
     )
     @pytest.mark.parametrize("bomb", [True, False])
     async def test_an_answer_that_is_too_large_or_unfolds(
-        self, http: Any, make: Any, status: int, error: type[FeedError], bomb: bool
+        self, http: httpx.AsyncClient, status: int, error: type[FeedError], bomb: bool
     ) -> None:
         body = gzip.compress(bytes(64 << 20), 1) if bomb else bytes(LARGEST_ANSWER + 1)
         head = f"HTTP/1.1 {status} ?\r\nConnection: close\r\n" + ("Content-Encoding: gzip\r\n" if bomb else "")
 
-        class Large(make.listener):  # type: ignore[misc]
+        class Large(ScriptedFeed):  # type: ignore[misc]
             async def answer(self, request: Any, stream: Any) -> None:
                 await stream.send(head.encode() + b"\r\n" + body)
 
         large = Large()
-        async with make.serve(large):
+        async with serve(large):
             client = FeedClient(http, large.url, None)
             tracemalloc.start()
             try:
@@ -260,8 +264,8 @@ class TestWatch:
             finally:
                 tracemalloc.stop()
 
-    async def test_i4_an_answer_that_never_ends(self, http: Any, make: Any) -> None:
-        class Endless(make.listener):  # type: ignore[misc]
+    async def test_i4_an_answer_that_never_ends(self, http: httpx.AsyncClient) -> None:
+        class Endless(ScriptedFeed):  # type: ignore[misc]
             async def answer(self, request: Any, stream: Any) -> None:
                 await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
                 while True:
@@ -269,16 +273,16 @@ class TestWatch:
                     await anyio.lowlevel.checkpoint()
 
         endless = Endless()
-        async with make.serve(endless):
+        async with serve(endless):
             with pytest.raises(FeedUnreachable, match="said nothing in time"):
                 await FeedClient(http, endless.url, None, answer=0.1).watch([JobRef("default", 1)])
 
 
 class TestSecrets:
-    async def test_i7_none_in_repr_url_or_error(self, http: Any, feed: Any, make: Any) -> None:
+    async def test_i7_none_in_repr_url_or_error(self, http: httpx.AsyncClient, feed: ScriptedFeed) -> None:
         host = feed.url.removeprefix("http://")
         feed.faults = {"/v1/events": 401, "/v1/watches": 400}
-        client = FeedClient(http, f"http://user:pa55word@{host}/?key=s3cret", make.api_token)
+        client = FeedClient(http, f"http://user:pa55word@{host}/?key=s3cret", API_TOKEN)
         shown = [repr(client), client.url]
         for ask in (read(client), client.watch([JobRef("default", 1)])):
             with pytest.raises(FeedRefused) as caught:
@@ -288,9 +292,9 @@ class TestSecrets:
         for text in shown:
             assert "pa55word" not in text
             assert "s3cret" not in text
-            assert make.api_token not in text
+            assert API_TOKEN not in text
 
-    async def test_i7_a_token_that_is_none_is_refused_unseen(self, http: Any) -> None:
+    async def test_i7_a_token_that_is_none_is_refused_unseen(self, http: httpx.AsyncClient) -> None:
         for token in ("tökén", "to\nken"):
             with pytest.raises(SettingsError) as caught:
                 FeedClient(http, "http://listener:8484", token)
@@ -298,7 +302,7 @@ class TestSecrets:
         assert FeedClient(http, "http://listener:8484", " token\n")._headers == {"Authorization": "Bearer token"}
 
     @pytest.mark.parametrize("url", ["http://[::1", "http://s3cret@listener:port"])
-    async def test_i7_a_url_that_is_none_is_refused_unseen(self, http: Any, url: str) -> None:
+    async def test_i7_a_url_that_is_none_is_refused_unseen(self, http: httpx.AsyncClient, url: str) -> None:
         with pytest.raises(SettingsError, match="http://listener:8484") as caught:
             FeedClient(http, url, None)
         assert "s3cret" not in str(caught.value)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from airbyte_events._utils.times import parse_time, utcnow
@@ -26,6 +27,11 @@ from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.memory.store import MemoryStore
+from support.airbyte import Airbyte, client_of
+from support.events import CONNECTION, event_of
+from support.feed import ScriptedFeed
+from support.stage import API_TOKEN, Stage
+from support.waiters import Waiters
 
 pytestmark = pytest.mark.anyio
 
@@ -34,14 +40,14 @@ STARTED = utcnow()
 FAST = Ticks(unproven=0.02, proven=0.02, idle=0.02)
 
 
-def lonely(make: Any, http: Any, airbyte: Any, **options: Any) -> Hub:
+def lonely(http: httpx.AsyncClient, airbyte: Airbyte, **options: Any) -> Hub:
     """A hub without a listener."""
-    return Hub(make.client(http, airbyte.url), **{"ticks": FAST, **options})
+    return Hub(client_of(http, airbyte.url), **{"ticks": FAST, **options})
 
 
-def fed(make: Any, http: Any, airbyte: Any, feed: Any, **options: Any) -> Hub:
-    client = FeedClient(http, feed.url, make.api_token, hello=0.5, silence=5)
-    return Hub(make.client(http, airbyte.url), client, **{"ticks": FAST, "grace": 5.0, **options})
+def fed(http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, **options: Any) -> Hub:
+    client = FeedClient(http, feed.url, API_TOKEN, hello=0.5, silence=5)
+    return Hub(client_of(http, airbyte.url), client, **{"ticks": FAST, "grace": 5.0, **options})
 
 
 class TestWithAListener:
@@ -52,7 +58,7 @@ class TestWithAListener:
         return "asyncio"
 
     async def test_a_push_completes_the_wait_with_a_read_at_submit_and_one_to_confirm(
-        self, stage: Any, waiters: Any
+        self, stage: Stage, waiters: Waiters
     ) -> None:
         async with stage.listener() as url, stage.hub(stage.feed(url), grace=30) as hub:
             await stage.ready(hub)
@@ -67,7 +73,7 @@ class TestWithAListener:
             assert [stage.reads(job) for job in jobs] == [2, 2, 2]
             assert hub.waiting == 0
 
-    async def test_i4_no_end_is_lost_however_it_falls_into_the_join(self, stage: Any, waiters: Any) -> None:
+    async def test_i4_no_end_is_lost_however_it_falls_into_the_join(self, stage: Stage, waiters: Waiters) -> None:
         dice = random.Random(7)
         async with stage.listener() as url, stage.hub(stage.feed(url), grace=30) as hub:
             await stage.until(lambda: hub.following)
@@ -88,7 +94,9 @@ class TestWithAListener:
             for job in jobs:
                 assert (await waiters.result(job.id)).status == "succeeded"
 
-    async def test_i4_a_listener_that_is_down_at_the_start_is_done_without(self, stage: Any, waiters: Any) -> None:
+    async def test_i4_a_listener_that_is_down_at_the_start_is_done_without(
+        self, stage: Stage, waiters: Waiters
+    ) -> None:
         async with stage.listener() as url:
             pass
         began = time.monotonic()
@@ -103,7 +111,7 @@ class TestWithAListener:
             assert (await waiters.result(job.id)).status == "succeeded"
 
     async def test_i4_a_listener_that_dies_is_replaced_by_polling_and_taken_again(
-        self, stage: Any, waiters: Any
+        self, stage: Stage, waiters: Waiters
     ) -> None:
         listener = await stage.start_listener(waiters.tasks)
         async with stage.hub(stage.feed(listener.url)) as hub:
@@ -132,7 +140,7 @@ class TestWithAListener:
             assert stage.count("GET /jobs") == looks
 
     async def test_an_end_while_the_listener_restarts_with_an_empty_store_is_read_again(
-        self, stage: Any, waiters: Any
+        self, stage: Stage, waiters: Waiters
     ) -> None:
         listener = await stage.start_listener(waiters.tasks)
         async with stage.hub(stage.feed(listener.url), grace=30) as hub:
@@ -148,7 +156,7 @@ class TestWithAListener:
             assert stage.reads(job) <= 3
 
     async def test_i4_a_wrong_token_is_told_and_polled_around(
-        self, stage: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+        self, stage: Stage, waiters: Waiters, caplog: pytest.LogCaptureFixture
     ) -> None:
         (job,) = stage.start()
         async with stage.listener(webhooks=False) as url, stage.hub(stage.feed(url, "wrong-token")) as hub:
@@ -161,7 +169,7 @@ class TestWithAListener:
         assert "wrong-token" not in caplog.text
 
     async def test_i3_the_listener_of_another_airbyte_is_not_believed(
-        self, stage: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+        self, stage: Stage, waiters: Waiters, caplog: pytest.LogCaptureFixture
     ) -> None:
         async with serve_simulator(Simulator(client_id="c", client_secret="s")) as here:
             airbyte = AirbyteClient(
@@ -182,7 +190,7 @@ class TestWithAListener:
                 assert (event.status, event.connection_id) == ("failed", job.connection.id)
         assert "is not the Airbyte at" in caplog.text
 
-    async def test_i4_a_blind_listener_is_seen_around(self, stage: Any, waiters: Any) -> None:
+    async def test_i4_a_blind_listener_is_seen_around(self, stage: Stage, waiters: Waiters) -> None:
         (job,) = stage.start()
         async with (
             stage.listener(secret="not the secret", webhooks=False) as url,
@@ -194,7 +202,7 @@ class TestWithAListener:
             assert (await waiters.result(job.id)).status == "succeeded"
             assert hub.following
 
-    async def test_i4_a_blind_listener_of_an_airbyte_that_can_not_list(self, stage: Any, waiters: Any) -> None:
+    async def test_i4_a_blind_listener_of_an_airbyte_that_can_not_list(self, stage: Stage, waiters: Waiters) -> None:
         stage.fault("broken-list")
         (job,) = stage.start()
         async with (
@@ -207,7 +215,7 @@ class TestWithAListener:
             assert (await waiters.result(job.id)).status == "succeeded"
 
     @pytest.mark.parametrize("with_listener", [True, False])
-    async def test_an_unknown_job(self, stage: Any, with_listener: bool) -> None:
+    async def test_an_unknown_job(self, stage: Stage, with_listener: bool) -> None:
         async with AsyncExitStack() as stack:
             feed = None
             if with_listener:
@@ -217,7 +225,7 @@ class TestWithAListener:
                 await hub.wait(404)
             assert hub.waiting == 0
 
-    async def test_a_thousand_waiters_are_one_stream_and_few_calls(self, stage: Any, waiters: Any) -> None:
+    async def test_a_thousand_waiters_are_one_stream_and_few_calls(self, stage: Stage, waiters: Waiters) -> None:
         jobs = stage.start(1000)
         async with stage.listener() as url, stage.hub(stage.feed(url), grace=30) as hub:
             for job in jobs:
@@ -235,10 +243,12 @@ class TestWithAListener:
 
 
 class TestWithoutAListener:
-    async def test_i4_ends_are_found_by_shared_looks(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+    async def test_i4_ends_are_found_by_shared_looks(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
+    ) -> None:
         for job_id in range(1, 6):
             airbyte.put(job_id, ago=3600)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             for job_id in range(1, 6):
                 waiters.wait(hub, job_id)
             await airbyte.until(lambda: airbyte.reads == 5)
@@ -249,9 +259,9 @@ class TestWithoutAListener:
                 assert (await waiters.result(job_id)).status == end
             assert airbyte.reads == 5
 
-    async def test_several_wait_for_one_job(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+    async def test_several_wait_for_one_job(self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters) -> None:
         airbyte.put(1)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             for key in range(10):
                 waiters.wait(hub, 1, key)
             await airbyte.until(lambda: airbyte.reads == 1)
@@ -261,9 +271,9 @@ class TestWithoutAListener:
             assert airbyte.reads == 1
 
     async def test_i4_all_who_wait_for_an_unknown_job_are_told(
-        self, make: Any, http: Any, airbyte: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
     ) -> None:
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             # Some come while others are just being answered.
             for key in range(30):
                 waiters.wait(hub, 5, key)
@@ -273,10 +283,12 @@ class TestWithoutAListener:
                 assert isinstance(await waiters.result(key), UnknownJob)
             assert hub.waiting == 0
 
-    async def test_i3_a_proxys_404_makes_no_job_unknown(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+    async def test_i3_a_proxys_404_makes_no_job_unknown(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
+    ) -> None:
         airbyte.put(1)
         airbyte.faults["all"] = "proxy"
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             waiters.wait(hub, 1)
             await airbyte.until(lambda: airbyte.reads > 1)
             airbyte.faults.clear()
@@ -284,10 +296,10 @@ class TestWithoutAListener:
             assert (await waiters.result(1)).status == "succeeded"
 
     async def test_a_job_that_airbyte_could_not_tell_of_at_first_can_turn_out_unknown(
-        self, make: Any, http: Any, airbyte: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
     ) -> None:
         airbyte.faults[5] = 503
-        async with lonely(make, http, airbyte, recheck=0.1) as hub:
+        async with lonely(http, airbyte, recheck=0.1) as hub:
             waiters.wait(hub, 5)
             await airbyte.until(lambda: airbyte.reads > 1)
             assert not waiters.results
@@ -295,11 +307,11 @@ class TestWithoutAListener:
             assert isinstance(await waiters.result(5), UnknownJob)
 
     async def test_i3_a_job_that_is_there_after_all_is_waited_for(
-        self, make: Any, http: Any, airbyte: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
     ) -> None:
         airbyte.put(1, ago=3600)
         airbyte.unready.add(1)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             waiters.wait(hub, 1)
             await airbyte.until(lambda: airbyte.reads >= 2)
             looks = airbyte.lists
@@ -308,31 +320,31 @@ class TestWithoutAListener:
             airbyte.put(1, "succeeded")
             assert (await waiters.result(1)).status == "succeeded"
 
-    async def test_the_status_is_read_before_giving_up(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_the_status_is_read_before_giving_up(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.put(1)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             with pytest.raises(WaitTimeout, match="job 1 is running"):
                 await hub.wait(1, until=time.time() + 0.1)
             assert airbyte.reads == 2
             assert hub.waiting == 0
 
     async def test_i3_a_job_that_ended_while_nobody_looked_is_no_time_out(
-        self, make: Any, http: Any, airbyte: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte
     ) -> None:
         airbyte.put(1, "succeeded", ago=7200)
         airbyte.put(2, "failed", ago=7200)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             assert (await hub.wait(1, until=time.time() - 3600)).status == "succeeded"
             assert (await hub.wait(2, until=0)).status == "failed"
 
-    async def test_an_unknown_job_past_the_deadline(self, make: Any, http: Any, airbyte: Any) -> None:
-        async with lonely(make, http, airbyte) as hub:
+    async def test_an_unknown_job_past_the_deadline(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
+        async with lonely(http, airbyte) as hub:
             with pytest.raises(UnknownJob):
                 await hub.wait(1, until=0)
 
-    async def test_i4_airbyte_is_down_at_the_deadline(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_i4_airbyte_is_down_at_the_deadline(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.put(1)
-        async with lonely(make, http, airbyte) as hub, anyio.create_task_group() as tasks:
+        async with lonely(http, airbyte) as hub, anyio.create_task_group() as tasks:
 
             async def break_down() -> None:
                 await airbyte.until(lambda: airbyte.reads == 1)
@@ -343,10 +355,10 @@ class TestWithoutAListener:
                 await hub.wait(1, until=time.time() + 0.3)
 
     async def test_cancelled_waiters_leave_nothing_behind(
-        self, make: Any, http: Any, airbyte: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
     ) -> None:
         airbyte.held = anyio.Event()
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             scopes = [waiters.wait(hub, job_id, job_id, connection_id="c") for job_id in range(1, 50)]
             for job_id in range(1, 50):
                 airbyte.put(job_id)
@@ -371,7 +383,7 @@ class TestWithoutAListener:
             assert hub._bus._by_job == {}
 
     async def test_i4_a_source_that_fails_is_begun_again_and_ends_nobodys_wait(
-        self, make: Any, http: Any, airbyte: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters, caplog: pytest.LogCaptureFixture
     ) -> None:
         airbyte.put(1)
         failures = []
@@ -383,7 +395,7 @@ class TestWithoutAListener:
                     raise RuntimeError("canary")
                 return 0.02
 
-        async with Hub(make.client(http, airbyte.url), ticks=Broken()) as hub:
+        async with Hub(client_of(http, airbyte.url), ticks=Broken()) as hub:
             waiters.wait(hub, 1, 0)
             waiters.wait(hub, 1, 1)
             await airbyte.until(lambda: airbyte.reads > 0)
@@ -392,48 +404,50 @@ class TestWithoutAListener:
             assert (await hub.wait(1)).status == "succeeded"
         assert caplog.text.count("is begun again: RuntimeError") == 1
 
-    async def test_a_hub_that_ends_tells_every_waiter(self, make: Any, http: Any, airbyte: Any, waiters: Any) -> None:
+    async def test_a_hub_that_ends_tells_every_waiter(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
+    ) -> None:
         airbyte.put(1)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             waiters.wait(hub, 1)
             waiters.wait(hub, 2)
             await airbyte.until(lambda: airbyte.reads > 0)
         assert isinstance(await waiters.result(1), HubClosed)
 
-    async def test_the_body_of_the_hub_raises_what_it_raises(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_the_body_of_the_hub_raises_what_it_raises(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         with pytest.raises(ZeroDivisionError):
-            async with lonely(make, http, airbyte):
+            async with lonely(http, airbyte):
                 raise ZeroDivisionError
 
 
 class TestWithAFeedThatMisbehaves:
     async def test_i4_a_stream_that_breaks_again_and_again_is_replaced_by_polling(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
         """Each of them begins well, with a hello."""
         airbyte.put(1)
         feed.hello = feed.frame("hello", {"epoch": "e1"}) + b"event: job\ndata: what no listener sends\n\n"
         feed.faults["/v1/watches"] = 503
-        async with fed(make, http, airbyte, feed, grace=0.5) as hub:
+        async with fed(http, airbyte, feed, grace=0.5) as hub:
             waiters.wait(hub, 1)
-            await feed.until(lambda: feed.count("GET", "/v1/events") > 2)
+            await feed.until(lambda: feed.count("GET /v1/events") > 2)
             airbyte.put(1, "succeeded")
             assert (await waiters.result(1)).status == "succeeded"
             assert airbyte.lists > 0
 
     async def test_what_a_newer_listener_sends_is_read_as_far_as_it_can_be(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
         for job_id in (1, 2, 3):
             airbyte.put(job_id)
-        feed.states = {job_id: make.event(job_id, "running") for job_id in (1, 2, 3)}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {job_id: event_of(job_id, "running") for job_id in (1, 2, 3)}
+        async with fed(http, airbyte, feed) as hub:
             for job_id in (1, 2, 3):
                 waiters.wait(hub, job_id)
             await feed.until(lambda: bool(feed.watched))
             await anyio.wait_all_tasks_blocked()
             await feed.say(b"event: weather\ndata: sunny\nid: of another kind\n\n")
-            newer = json.loads(feed.job(make.event(1)).decode().partition("data: ")[2].replace("\ndata: ", ""))
+            newer = json.loads(feed.job(event_of(1)).decode().partition("data: ")[2].replace("\ndata: ", ""))
             newer["data"] |= {
                 "origin": "kafka",
                 "previous_status": "throttled",
@@ -452,48 +466,48 @@ class TestWithAFeedThatMisbehaves:
             del feed.states[2]
             await feed.say(feed.frame("job", newer, newer["id"]))
             await feed.until(lambda: len(feed.watched) > asked)
-            await feed.say(feed.job(make.event(3)))
+            await feed.say(feed.job(event_of(3)))
             assert (await waiters.result(3)).status == "succeeded"
-            assert feed.count("GET", "/v1/events") == 1
+            assert feed.count("GET /v1/events") == 1
 
     async def test_a_wait_that_begins_with_the_stream_is_asked_for_once(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
-        feed.states = {job_id: make.event(job_id, "running") for job_id in range(1, 201)}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {job_id: event_of(job_id, "running") for job_id in range(1, 201)}
+        async with fed(http, airbyte, feed) as hub:
             for job_id in feed.states:
                 waiters.wait(hub, job_id)
             await feed.until(lambda: bool(feed.watched))
             await anyio.wait_all_tasks_blocked()
             for job_id in feed.states:
-                await feed.say(feed.job(make.event(job_id)))
+                await feed.say(feed.job(event_of(job_id)))
             for job_id in feed.states:
                 assert (await waiters.result(job_id)).status == "succeeded"
             assert [len(call) for call in feed.watched] == [100, 100]
-            assert feed.count("GET", "/v1/events") == 1
+            assert feed.count("GET /v1/events") == 1
             assert airbyte.requests == []
 
     async def test_a_reset_has_the_states_read_again(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
-        feed.states = {1: make.event(1, "running")}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: event_of(1, "running")}
+        async with fed(http, airbyte, feed) as hub:
             waiters.wait(hub, 1)
             await feed.until(lambda: len(feed.watched) == 1)
-            feed.states = {1: make.event(1, "failed")}
+            feed.states = {1: event_of(1, "failed")}
             await feed.say(feed.frame("reset", {"reason": "the cursor is too old"}))
             assert (await waiters.result(1)).status == "failed"
 
     async def test_i5_a_stream_is_resumed_and_the_states_are_read_again(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
-        feed.states = {1: make.event(1, "running")}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: event_of(1, "running")}
+        async with fed(http, airbyte, feed) as hub:
             waiters.wait(hub, 1)
             await feed.until(lambda: len(feed.watched) == 1)
-            await feed.say(feed.job(make.event(7)))
+            await feed.say(feed.job(event_of(7)))
             await feed.say(feed.frame("goaway", {"reason": "drain"}, id=None))
-            feed.states = {1: make.event(1, "cancelled")}
+            feed.states = {1: event_of(1, "cancelled")}
             assert (await waiters.result(1)).status == "cancelled"
             assert "last-event-id" not in feed.requests[0].headers
             again = [each for each in feed.requests if each.path == "/v1/events"][1]
@@ -501,24 +515,24 @@ class TestWithAFeedThatMisbehaves:
             assert again.query == {"instance": ["default"]}
 
     async def test_a_cursor_that_is_refused_is_not_insisted_on(
-        self, make: Any, http: Any, airbyte: Any, feed: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
     ) -> None:
-        async with fed(make, http, airbyte, feed):
+        async with fed(http, airbyte, feed):
             await feed.until(lambda: bool(feed.streams))
             feed.faults["/v1/events"] = 400
             await feed.say(feed.frame("goaway", {"reason": "age"}))
-            await feed.until(lambda: feed.count("GET", "/v1/events") == 2)
+            await feed.until(lambda: feed.count("GET /v1/events") == 2)
             feed.faults.clear()
-            await feed.until(lambda: feed.count("GET", "/v1/events") == 3)
+            await feed.until(lambda: feed.count("GET /v1/events") == 3)
             assert ["last-event-id" in each.headers for each in feed.requests] == [False, True, False]
 
     async def test_one_that_leaves_while_the_listener_is_asked_leaves_nothing_behind(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
         airbyte.put(1)
         airbyte.put(2)
         feed.held = anyio.Event()
-        async with fed(make, http, airbyte, feed) as hub:
+        async with fed(http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
             leaving = waiters.wait(hub, 1)
             waiters.wait(hub, 2)
@@ -534,56 +548,66 @@ class TestWithAFeedThatMisbehaves:
             assert hub.waiting == 1
 
     async def test_a_connections_id_is_the_same_in_capitals(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
         airbyte.put(1, "succeeded")
-        feed.states = {1: make.event(1, "succeeded", make.connection.upper())}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: event_of(1, "succeeded", CONNECTION.upper())}
+        async with fed(http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
-            assert (await hub.wait(1, connection_id=make.connection)).status == "succeeded"
+            assert (await hub.wait(1, connection_id=CONNECTION)).status == "succeeded"
             assert hub.following
 
     @pytest.mark.parametrize("known", [True, False])
     async def test_i3_a_foreign_end_that_came_before_the_wait_is_not_believed(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, known: bool
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters, known: bool
     ) -> None:
         airbyte.put(1)
-        feed.states = {1: make.event(1, "succeeded", "another-connection")}
-        async with fed(make, http, airbyte, feed) as hub:
-            waiters.wait(hub, 1, connection_id=make.connection if known else None)
+        feed.states = {1: event_of(1, "succeeded", "another-connection")}
+        async with fed(http, airbyte, feed) as hub:
+            waiters.wait(hub, 1, connection_id=CONNECTION if known else None)
             await airbyte.until(lambda: airbyte.reads >= 1)
             await anyio.wait_all_tasks_blocked()
             assert not waiters.results
             airbyte.put(1, "failed")
             feed.states = {}
-            await feed.say(feed.job(make.event(1, "failed")))
+            await feed.say(feed.job(event_of(1, "failed")))
             event = await waiters.result(1)
-            assert (event.status, event.connection_id) == ("failed", make.connection)
+            assert (event.status, event.connection_id) == ("failed", CONNECTION)
 
     async def test_i3_the_listener_of_another_airbyte_is_left_and_come_back_to(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+        self,
+        http: httpx.AsyncClient,
+        airbyte: Airbyte,
+        feed: ScriptedFeed,
+        waiters: Waiters,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         airbyte.put(1)
-        feed.states = {1: make.event(1, "succeeded", "another-connection")}
-        async with fed(make, http, airbyte, feed, away=0.3) as hub:
-            waiters.wait(hub, 1, connection_id=make.connection)
+        feed.states = {1: event_of(1, "succeeded", "another-connection")}
+        async with fed(http, airbyte, feed, away=0.3) as hub:
+            waiters.wait(hub, 1, connection_id=CONNECTION)
             await airbyte.until(lambda: airbyte.lists > 1)
             assert not hub.following
             assert "another-connection" in caplog.text
             # It has been put right.
-            feed.states = {1: make.event(1, "failed")}
+            feed.states = {1: event_of(1, "failed")}
             event = await waiters.result(1)
             assert (event.status, event.origin) == ("failed", "webhook")
             assert hub.following
 
     async def test_i3_a_copy_of_airbyte_has_the_same_connection_and_number_and_another_start(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, caplog: pytest.LogCaptureFixture
+        self,
+        http: httpx.AsyncClient,
+        airbyte: Airbyte,
+        feed: ScriptedFeed,
+        waiters: Waiters,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         airbyte.put(1, ago=5)
         started_at = parse_time(airbyte.jobs[1]["startTime"])
-        feed.states = {1: replace(make.event(1, "succeeded"), started_at=started_at + timedelta(seconds=60))}
-        async with fed(make, http, airbyte, feed) as hub:
-            waiters.wait(hub, 1, connection_id=make.connection, started_at=started_at)
+        feed.states = {1: replace(event_of(1, "succeeded"), started_at=started_at + timedelta(seconds=60))}
+        async with fed(http, airbyte, feed) as hub:
+            waiters.wait(hub, 1, connection_id=CONNECTION, started_at=started_at)
             await airbyte.until(lambda: airbyte.lists > 1)
             assert not waiters.results
             assert not hub.following
@@ -592,14 +616,14 @@ class TestWithAFeedThatMisbehaves:
         assert "is not the Airbyte at" in caplog.text
 
     async def test_i3_a_job_of_another_connection_is_not_the_one_that_is_waited_for(
-        self, make: Any, http: Any, airbyte: Any, feed: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
     ) -> None:
         airbyte.put(1, "succeeded")
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             with pytest.raises(UnknownJob, match="of connection mistaken"):
                 await hub.wait(1, connection_id="mistaken")
-        feed.states = {1: make.event(1)}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: event_of(1)}
+        async with fed(http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
             with pytest.raises(UnknownJob, match="of connection mistaken"):
                 await hub.wait(1, connection_id="mistaken")
@@ -607,16 +631,16 @@ class TestWithAFeedThatMisbehaves:
 
     @pytest.mark.parametrize("count", [1, 5])
     async def test_i4_jobs_that_the_listener_does_not_know_are_polled_and_the_others_are_pushed(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, count: int
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters, count: int
     ) -> None:
         unknown = range(1, count + 1)
         for job_id in [*unknown, 9]:
             airbyte.put(job_id)
         feed.unknown = {*unknown}
-        async with fed(make, http, airbyte, feed) as hub:
+        async with fed(http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
             for job_id in [*unknown, 9]:
-                waiters.wait(hub, job_id, connection_id=make.connection)
+                waiters.wait(hub, job_id, connection_id=CONNECTION)
             await airbyte.until(lambda: airbyte.lists + airbyte.reads > count + 3)
             for job_id in unknown:
                 airbyte.put(job_id, "succeeded")
@@ -624,17 +648,17 @@ class TestWithAFeedThatMisbehaves:
                 event = await waiters.result(job_id)
                 assert (event.status, event.origin) == ("succeeded", "poll" if count > 3 else event.origin)
             assert hub.following
-            await feed.say(feed.job(make.event(9, "failed")))
+            await feed.say(feed.job(event_of(9, "failed")))
             assert (await waiters.result(9)).origin == "webhook"
             assert airbyte.reads_of(9) <= 1
 
     @pytest.mark.parametrize("status", [400, 404, 500])
     async def test_i4_a_listener_that_takes_no_watches(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any, status: int
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters, status: int
     ) -> None:
         airbyte.put(1)
         feed.faults["/v1/watches"] = status
-        async with fed(make, http, airbyte, feed, recheck=0.1) as hub:
+        async with fed(http, airbyte, feed, recheck=0.1) as hub:
             waiters.wait(hub, 1)
             await airbyte.until(lambda: airbyte.reads == 1)
             airbyte.put(1, "succeeded")
@@ -642,23 +666,23 @@ class TestWithAFeedThatMisbehaves:
             assert hub.following is (status == 500)
 
     async def test_i4_a_stream_that_comes_and_goes_at_once(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
         airbyte.put(1)
         feed.hello = b"garbage: no frame\n\n" + feed.frame("hello") + b"event: job\ndata: {broken\n\n"
-        async with fed(make, http, airbyte, feed, grace=0.1) as hub:
+        async with fed(http, airbyte, feed, grace=0.1) as hub:
             waiters.wait(hub, 1)
-            await feed.until(lambda: feed.count("GET", "/v1/events") > 2)
+            await feed.until(lambda: feed.count("GET /v1/events") > 2)
             airbyte.put(1, "succeeded")
-            feed.states = {1: make.event(1)}
+            feed.states = {1: event_of(1)}
             assert (await waiters.result(1)).status == "succeeded"
 
     async def test_i4_a_stream_that_is_held_back_is_no_stream(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
         airbyte.put(1)
         feed.hello = None
-        async with fed(make, http, airbyte, feed, grace=0.1) as hub:
+        async with fed(http, airbyte, feed, grace=0.1) as hub:
             waiters.wait(hub, 1)
             await airbyte.until(lambda: airbyte.lists > 1)
             airbyte.put(1, "succeeded")
@@ -666,25 +690,25 @@ class TestWithAFeedThatMisbehaves:
             assert not hub.following
 
     async def test_i6_events_that_nobody_waits_for_are_not_kept(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
-        feed.states = {1: make.event(1, "running")}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: event_of(1, "running")}
+        async with fed(http, airbyte, feed) as hub:
             waiters.wait(hub, 1)
             await feed.until(lambda: len(feed.watched) == 1)
             for job_id in range(2, 300):
-                await feed.say(feed.job(make.event(job_id, "running")))
-            await feed.say(feed.job(make.event(1)))
+                await feed.say(feed.job(event_of(job_id, "running")))
+            await feed.say(feed.job(event_of(1)))
             assert (await waiters.result(1)).status == "succeeded"
             assert [event.ref.job_id for event in await hub._store.jobs(limit=1000)] == [1]
 
     async def test_a_missed_end_before_the_first_recheck_is_found_by_it(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
         """The listener said *running* and never anything again, though it is alive."""
         airbyte.put(1)
-        feed.states = {1: make.event(1, "running")}
-        async with fed(make, http, airbyte, feed, recheck=0.1) as hub:
+        feed.states = {1: event_of(1, "running")}
+        async with fed(http, airbyte, feed, recheck=0.1) as hub:
             waiters.wait(hub, 1)
             await feed.until(lambda: len(feed.watched) == 1)
             airbyte.put(1, "succeeded")
@@ -708,12 +732,12 @@ def lately() -> Place:
 class TestFollowingConnections:
     """Any job of them, whoever started it."""
 
-    async def test_i4_what_has_ended_since_and_what_ends_then(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_i4_what_has_ended_since_and_what_ends_then(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.put(1, "succeeded", ago=3600)
         airbyte.put(2, "succeeded", ago=60)
         airbyte.put(3, "failed", connection_id="another", ago=60)
-        async with lonely(make, http, airbyte) as hub:
-            with hub.follow(Wanted(connection_ids=frozenset([make.connection.upper()])), lately()) as ends:
+        async with lonely(http, airbyte) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([CONNECTION.upper()])), lately()) as ends:
                 assert await told(ends) == [2]
                 airbyte.put(4)
                 airbyte.put(5, "succeeded", connection_id="another")
@@ -725,20 +749,20 @@ class TestFollowingConnections:
             assert len(hub._followers) == hub._monitor.watches.followers == 0
             assert hub._followers._by_connection == {}
 
-    async def test_from_now_on_is_by_airbytes_clock(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_from_now_on_is_by_airbytes_clock(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.ahead = timedelta(hours=2)
         airbyte.put(1, "succeeded", ago=10)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             with hub.follow(Wanted(), Place()) as ends:
                 await airbyte.until(lambda: airbyte.lists > 2)
                 airbyte.put(2, "succeeded")
                 assert await told(ends) == [2]
                 assert abs(ends.place.floor - airbyte.now()) < timedelta(seconds=5)
 
-    async def test_a_place_is_gone_on_from(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_a_place_is_gone_on_from(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         for job_id in range(1, 4):
             airbyte.put(job_id, "succeeded", ago=60)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 assert await told(ends, 3) == [1, 2, 3]
                 looks = airbyte.lists
@@ -748,23 +772,25 @@ class TestFollowingConnections:
             with hub.follow(Wanted(), Place.from_data(kept)) as ends:
                 assert await told(ends) == [4]
 
-    async def test_i4_airbyte_that_fails_to_list_is_asked_again(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_i4_airbyte_that_fails_to_list_is_asked_again(
+        self, http: httpx.AsyncClient, airbyte: Airbyte
+    ) -> None:
         airbyte.put(1, "succeeded")
         airbyte.faults["list"] = 500
-        async with lonely(make, http, airbyte) as hub:
-            with hub.follow(Wanted(connection_ids=frozenset([make.connection])), lately()) as ends:
+        async with lonely(http, airbyte) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([CONNECTION])), lately()) as ends:
                 await airbyte.until(lambda: airbyte.lists > 1)
                 airbyte.faults.clear()
                 assert await told(ends) == [1]
 
-    async def test_i5_from_now_on_is_from_when_it_was_said(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_i5_from_now_on_is_from_when_it_was_said(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.put(1, "succeeded", ago=300)
         followers = Followers()
 
         async def nothing_more(_: Any) -> None:
             pass
 
-        backlog = Backlog(Monitor("default", make.client(http, airbyte.url), MemoryStore()), followers, nothing_more)
+        backlog = Backlog(Monitor("default", client_of(http, airbyte.url), MemoryStore()), followers, nothing_more)
         with followers.joined(Ends(Wanted(), Place())) as ends:
             # As if Airbyte had given no answer for ten minutes.
             ends.joined_at -= 600
@@ -773,8 +799,8 @@ class TestFollowingConnections:
                 assert await told(ends) == [1]
                 tasks.cancel_scope.cancel()
 
-    async def test_i6_who_falls_behind_is_told_all_the_same(self, make: Any, http: Any, airbyte: Any) -> None:
-        async with lonely(make, http, airbyte) as hub:
+    async def test_i6_who_falls_behind_is_told_all_the_same(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
+        async with lonely(http, airbyte) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
                 for job_id in range(1, 2001):
@@ -785,8 +811,8 @@ class TestFollowingConnections:
                 assert len(ends._held) <= 1001
                 assert sorted(await told(ends, 2000)) == list(range(1, 2001))
 
-    async def test_a_look_that_is_cut_short_loses_nothing(self, make: Any, http: Any, airbyte: Any) -> None:
-        async with lonely(make, http, airbyte) as hub:
+    async def test_a_look_that_is_cut_short_loses_nothing(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
+        async with lonely(http, airbyte) as hub:
             hub._monitor._largest_look = 100
             with hub.follow(Wanted(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
@@ -794,10 +820,10 @@ class TestFollowingConnections:
                     airbyte.put(job_id, "succeeded")
                 assert sorted(await told(ends, 300)) == list(range(1, 301))
 
-    async def test_many_who_come_together_share_a_look(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_many_who_come_together_share_a_look(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         for job_id in range(1, 51):
             airbyte.put(job_id, "succeeded", connection_id=f"c{job_id}")
-        async with lonely(make, http, airbyte, ticks=Ticks()) as hub, AsyncExitStack() as stack:
+        async with lonely(http, airbyte, ticks=Ticks()) as hub, AsyncExitStack() as stack:
             await airbyte.until(lambda: airbyte.lists == 1)
             all_ends = [
                 stack.enter_context(hub.follow(Wanted(connection_ids=frozenset([f"c{job_id}"])), lately()))
@@ -807,67 +833,74 @@ class TestFollowingConnections:
             # One for all, and the poller's, which is no longer idle.
             assert airbyte.lists <= 3
 
-    async def test_a_hub_that_ends_delivers_what_it_holds(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_a_hub_that_ends_delivers_what_it_holds(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.put(1, "succeeded")
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             follow = hub.follow(Wanted(), lately())
             ends = follow.__enter__()
             await airbyte.until(lambda: hub.followers == 1)
         assert [event.ref.job_id async for event in ends] == [1]
         follow.__exit__(None, None, None)
 
-    async def test_a_push_is_told_and_nobody_looks(self, make: Any, http: Any, airbyte: Any, feed: Any) -> None:
+    async def test_a_push_is_told_and_nobody_looks(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
+    ) -> None:
         for job_id in (9, 10):
             airbyte.put(job_id, "succeeded", ago=3600)
-        async with fed(make, http, airbyte, feed) as hub:
-            with hub.follow(Wanted(connection_ids=frozenset([make.connection])), lately()) as ends:
+        async with fed(http, airbyte, feed) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([CONNECTION])), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1 and airbyte.lists == 2)
                 await anyio.wait_all_tasks_blocked()
-                await feed.say(feed.job(make.event(8, connection_id="another")))
-                await feed.say(feed.job(make.event(9)))
-                await feed.say(feed.job(make.event(10)))
+                await feed.say(feed.job(event_of(8, connection_id="another")))
+                await feed.say(feed.job(event_of(9)))
+                await feed.say(feed.job(event_of(10)))
                 assert await told(ends, 2) == [9, 10]
                 # Once for the connection: the listener could be that of a copy of this Airbyte.
                 assert (airbyte.lists, airbyte.reads) == (2, 1)
 
     @pytest.mark.parametrize("frame", ["reset", "goaway"])
     async def test_i5_what_the_feed_leaves_out_is_looked_up(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, frame: str
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, frame: str
     ) -> None:
-        async with fed(make, http, airbyte, feed) as hub:
+        async with fed(http, airbyte, feed) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1 and airbyte.lists == 2)
                 airbyte.put(1, "succeeded")
-                feed.states = {1: make.event(1)}
+                feed.states = {1: event_of(1)}
                 await feed.say(feed.frame(frame, {"reason": "for some reason"}))
                 assert await told(ends) == [1]
 
     async def test_ends_of_connections_that_nobody_named_are_checked_once_for_each(
-        self, make: Any, http: Any, airbyte: Any, feed: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
     ) -> None:
         for job_id in range(1, 5):
             airbyte.put(job_id, "succeeded", ago=3600)
-        async with fed(make, http, airbyte, feed) as hub:
+        async with fed(http, airbyte, feed) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
                 for job_id in range(1, 5):
-                    await feed.say(feed.job(make.event(job_id)))
+                    await feed.say(feed.job(event_of(job_id)))
                 assert await told(ends, 4) == [1, 2, 3, 4]
                 assert airbyte.reads == 1
                 assert hub.following
 
     @pytest.mark.parametrize("there", [True, False])
     async def test_i3_ends_of_another_airbyte_are_not_told(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, there: bool, caplog: pytest.LogCaptureFixture
+        self,
+        http: httpx.AsyncClient,
+        airbyte: Airbyte,
+        feed: ScriptedFeed,
+        there: bool,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         if there:
             airbyte.put(1, connection_id="ours")
-        feed.states = {1: make.event(1)}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: event_of(1)}
+        async with fed(http, airbyte, feed) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
                 for job_id in [1] if there else [1, 2, 3]:
-                    await feed.say(feed.job(make.event(job_id)))
+                    await feed.say(feed.job(event_of(job_id)))
                 await airbyte.until(lambda: airbyte.reads >= 1 and airbyte.lists > 3)
                 airbyte.put(7, "succeeded")
                 assert await told(ends) == [7]
@@ -875,13 +908,13 @@ class TestFollowingConnections:
         assert "polling instead" in caplog.text
 
     async def test_i3_ends_of_a_copy_of_our_airbyte_are_not_told(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, caplog: pytest.LogCaptureFixture
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, caplog: pytest.LogCaptureFixture
     ) -> None:
         airbyte.put(1, ago=600)
-        copied = replace(make.event(1), started_at=utcnow() - timedelta(seconds=60))
+        copied = replace(event_of(1), started_at=utcnow() - timedelta(seconds=60))
         feed.states = {1: copied}
-        async with fed(make, http, airbyte, feed) as hub:
-            with hub.follow(Wanted(connection_ids=frozenset([make.connection])), lately()) as ends:
+        async with fed(http, airbyte, feed) as hub:
+            with hub.follow(Wanted(connection_ids=frozenset([CONNECTION])), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
                 await feed.say(feed.job(copied))
                 await airbyte.until(lambda: airbyte.reads >= 1 and airbyte.lists > 3)
@@ -890,15 +923,15 @@ class TestFollowingConnections:
                 assert await told(ends) == [7]
 
     async def test_i4_a_job_that_only_the_listener_may_see_is_no_verdict_about_it(
-        self, make: Any, http: Any, airbyte: Any, feed: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
     ) -> None:
         airbyte.put(1, "succeeded", ago=3600)
-        async with fed(make, http, airbyte, feed) as hub:
+        async with fed(http, airbyte, feed) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
-                await feed.say(feed.job(make.event(5, connection_id="hidden")))
+                await feed.say(feed.job(event_of(5, connection_id="hidden")))
                 await airbyte.until(lambda: airbyte.reads == 2)
-                await feed.say(feed.job(make.event(1)))
+                await feed.say(feed.job(event_of(1)))
                 assert await told(ends) == [1]
                 assert hub.following
 
@@ -907,16 +940,16 @@ class TestReusedNumbers:
     """Airbyte's database was restored or made anew while a hub is there."""
 
     async def test_i3_the_new_job_is_not_told_the_end_of_the_one_before(
-        self, make: Any, http: Any, airbyte: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
     ) -> None:
         airbyte.put(1, "succeeded", ago=60)
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             assert (await hub.wait(1)).status == "succeeded"
             del airbyte.jobs[1]
             airbyte.put(1)
             # By its number alone, and by what Airbyte answered to its creation.
             waiters.wait(hub, 1, 1)
-            waiters.wait(hub, 1, 2, connection_id=make.connection, started_at=parse_time(airbyte.jobs[1]["startTime"]))
+            waiters.wait(hub, 1, 2, connection_id=CONNECTION, started_at=parse_time(airbyte.jobs[1]["startTime"]))
             await airbyte.until(lambda: airbyte.reads >= 2)
             await anyio.wait_all_tasks_blocked()
             assert not waiters.results
@@ -924,31 +957,31 @@ class TestReusedNumbers:
             assert {(await waiters.result(key)).status for key in (1, 2)} == {"failed"}
 
     async def test_i3_with_a_listener_that_does_not_know_it_yet(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
-        old = replace(make.event(1, "succeeded"), started_at=utcnow() - timedelta(hours=1))
+        old = replace(event_of(1, "succeeded"), started_at=utcnow() - timedelta(hours=1))
         airbyte.put(1)
         started_at = parse_time(airbyte.jobs[1]["startTime"])
         feed.states = {1: old}
-        async with fed(make, http, airbyte, feed) as hub:
+        async with fed(http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
-            waiters.wait(hub, 1, connection_id=make.connection, started_at=started_at)
+            waiters.wait(hub, 1, connection_id=CONNECTION, started_at=started_at)
             await airbyte.until(lambda: airbyte.reads >= 1)
-            feed.states = {1: replace(make.event(1, "running"), started_at=started_at)}
+            feed.states = {1: replace(event_of(1, "running"), started_at=started_at)}
             # What is told late of the old one, too.
             await feed.say(feed.job(old))
             await anyio.wait_all_tasks_blocked()
             assert not waiters.results
             airbyte.put(1, "failed")
-            await feed.say(feed.job(replace(make.event(1, "failed"), started_at=started_at)))
+            await feed.say(feed.job(replace(event_of(1, "failed"), started_at=started_at)))
             assert (await waiters.result(1)).status == "failed"
 
     async def test_i4_who_waits_for_the_job_before_learns_that_it_is_gone(
-        self, make: Any, http: Any, airbyte: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters
     ) -> None:
         airbyte.put(1, ago=60)
-        async with lonely(make, http, airbyte) as hub:
-            waiters.wait(hub, 1, connection_id=make.connection)
+        async with lonely(http, airbyte) as hub:
+            waiters.wait(hub, 1, connection_id=CONNECTION)
             await airbyte.until(lambda: airbyte.reads == 1)
             del airbyte.jobs[1]
             airbyte.put(1, "succeeded")
@@ -956,8 +989,8 @@ class TestReusedNumbers:
             assert isinstance(gone, UnknownJob)
             assert "its database was restored" in str(gone)
 
-    async def test_followers_are_told_of_the_new_job(self, make: Any, http: Any, airbyte: Any) -> None:
-        async with lonely(make, http, airbyte) as hub:
+    async def test_followers_are_told_of_the_new_job(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
+        async with lonely(http, airbyte) as hub:
             with hub.follow(Wanted(), lately()) as ends:
                 airbyte.put(1, "succeeded", ago=30)
                 assert await told(ends) == [1]
@@ -969,36 +1002,38 @@ class TestReusedNumbers:
 class TestReasons:
     """Of failures that were found before the webhook came."""
 
-    def failure(self, make: Any, **values: Any) -> Any:
-        return replace(make.event(1, "failed"), **{"origin": Origin.POLL, "started_at": STARTED} | values)
+    def failure(self, **values: Any) -> Any:
+        return replace(event_of(1, "failed"), **{"origin": Origin.POLL, "started_at": STARTED} | values)
 
     async def test_a_reason_that_comes_a_moment_later_is_in_the_result(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, waiters: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
     ) -> None:
-        feed.states = {1: self.failure(make)}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: self.failure()}
+        async with fed(http, airbyte, feed) as hub:
             for key in range(3):
                 waiters.wait(hub, 1, key, started_at=STARTED)
             await feed.until(lambda: len(feed.watched) == 2)
             assert not waiters.results
-            feed.states = {1: self.failure(make, error=JobError(message="no such table"))}
+            feed.states = {1: self.failure(error=JobError(message="no such table"))}
             for key in range(3):
                 assert (await waiters.result(key)).error.message == "no such table"
 
     async def test_a_reason_that_does_not_come_is_done_without(
-        self, make: Any, http: Any, airbyte: Any, feed: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
     ) -> None:
-        feed.states = {1: self.failure(make)}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: self.failure()}
+        async with fed(http, airbyte, feed) as hub:
             began = anyio.current_time()
             assert (await hub.wait(1, started_at=STARTED)).error is None
             assert 1.5 < anyio.current_time() - began < 4
             assert len(feed.watched) < 15
 
-    async def test_another_airbytes_reason_is_none(self, make: Any, http: Any, airbyte: Any, feed: Any) -> None:
+    async def test_another_airbytes_reason_is_none(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
+    ) -> None:
         airbyte.put(1, "failed")
-        other = self.failure(make, connection_id="another", started_at=None, error=JobError(message="another's"))
-        async with fed(make, http, airbyte, feed) as hub:
+        other = self.failure(connection_id="another", started_at=None, error=JobError(message="another's"))
+        async with fed(http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
             feed.faults["/v1/watches"] = 500
             found = await hub.wait(1)
@@ -1009,16 +1044,16 @@ class TestReasons:
 
     @pytest.mark.parametrize("values", [{"job_type": "reset"}, {"origin": Origin.WEBHOOK}])
     async def test_who_has_none_is_not_waited_for(
-        self, make: Any, http: Any, airbyte: Any, feed: Any, values: Any
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, values: Any
     ) -> None:
-        feed.states = {1: self.failure(make, **values)}
-        async with fed(make, http, airbyte, feed) as hub:
+        feed.states = {1: self.failure(**values)}
+        async with fed(http, airbyte, feed) as hub:
             assert (await hub.wait(1, started_at=STARTED)).error is None
             assert len(feed.watched) == 1
 
-    async def test_without_a_listener_nobody_is_asked(self, make: Any, http: Any, airbyte: Any) -> None:
+    async def test_without_a_listener_nobody_is_asked(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.put(1, "failed")
-        async with lonely(make, http, airbyte) as hub:
+        async with lonely(http, airbyte) as hub:
             began = anyio.current_time()
             assert (await hub.wait(1)).status == "failed"
             assert anyio.current_time() - began < 1

@@ -15,6 +15,7 @@ from airbyte_events.simulator.notification_bodies import job_ended
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import StoredNotification
 from airbyte_events.web.server import serving
+from support.stage import API_TOKEN, SECRETS, WEBHOOK_TOKEN, Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -39,14 +40,14 @@ class Faulty(MemoryStore):
 
 
 async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_readiness_tells(
-    stage: Any, make: Any, caplog: pytest.LogCaptureFixture
+    stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secret = SecretStr(make.secrets[0])
+    secret = SecretStr(SECRETS[0])
     settings = Settings(
         instances={"default": InstanceSettings(airbyte_url=stage.sim.url, client_id="client", client_secret=secret)},
         store=StoreLocation(kind="memory"),
-        api_tokens=[make.api_token],
-        webhook_tokens=[make.webhook_token],
+        api_tokens=[API_TOKEN],
+        webhook_tokens=[WEBHOOK_TOKEN],
         poll_interval=3600,
     )
     store = Faulty()
@@ -57,11 +58,11 @@ async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_r
         assert ready["faults"] == {"sources/default": "fails: RuntimeError"}
         assert (await stage.http.get(f"{url}/healthz")).status_code == 200
         body = job_ended(job, stage.sim.workspace, stage.sim.url)
-        sent = await stage.http.post(f"{url}/webhooks/default/{make.webhook_token}", json=body)
+        sent = await stage.http.post(f"{url}/webhooks/default/{WEBHOOK_TOKEN}", json=body)
         assert sent.status_code == 202
         await stage.until(lambda: store.asked > 1)
         store.faulty = False
-        headers = {"Authorization": f"Bearer {make.api_token}"}
+        headers = {"Authorization": f"Bearer {API_TOKEN}"}
         with anyio.fail_after(20):
             while (await stage.http.get(f"{url}/v1/jobs/default/{job.id}", headers=headers)).status_code != 200:
                 await anyio.lowlevel.checkpoint()

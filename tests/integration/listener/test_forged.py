@@ -15,6 +15,9 @@ from airbyte_events.events import JobEvent, JobStatus
 from airbyte_events.hub.subscription import Place, Wanted
 from airbyte_events.simulator import Script
 from airbyte_events_provider.waiting.result import missing_records, outcome
+from support.events import event_of
+from support.stage import API_TOKEN, WEBHOOK_TOKEN, Stage
+from support.waiters import Waiters
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +32,9 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 class Forger:
     """Knows the webhook's URL, the connection and the job; can't ask Airbyte."""
 
-    def __init__(self, stage: Any, listener: str, make: Any) -> None:
-        self.listener, self.token = listener, make.api_token
-        self._stage, self._url = stage, f"{listener}/webhooks/default/{make.webhook_token}"
+    def __init__(self, stage: Stage, listener: str) -> None:
+        self.listener, self.token = listener, API_TOKEN
+        self._stage, self._url = stage, f"{listener}/webhooks/default/{WEBHOOK_TOKEN}"
         self._number = itertools.count()
 
     def bodies(self, job: Any, *, success: bool = True) -> list[bytes]:
@@ -80,7 +83,7 @@ class Forger:
         assert answer.status_code in (200, 202)
 
 
-async def settled(stage: Any, listener: str, token: str) -> None:
+async def settled(stage: Stage, listener: str, token: str) -> None:
     """Returns when no notification waits to be confirmed."""
     with anyio.fail_after(30):
         while any(
@@ -104,7 +107,7 @@ def check(event: JobEvent, job: Any) -> None:
         assert missing_records(outcome(event), RECORDS) is None
 
 
-async def read(stage: Any, url: str, token: str) -> Any:
+async def read(stage: Stage, url: str, token: str) -> Any:
     return (await stage.http.get(url, headers={"Authorization": f"Bearer {token}"})).json()
 
 
@@ -119,7 +122,7 @@ async def follow(hub: Any, jobs: list[Any], told: dict[int, JobEvent]) -> None:
                 return
 
 
-async def forge_around(stage: Any, forger: Forger, jobs: list[Any]) -> None:
+async def forge_around(stage: Stage, forger: Forger, jobs: list[Any]) -> None:
     """End the jobs amid forgeries: before the end, at once after it, and when all is settled."""
     for number, job in enumerate(jobs):
         success = number % 4 != 3
@@ -132,7 +135,7 @@ async def forge_around(stage: Any, forger: Forger, jobs: list[Any]) -> None:
             await forger.send(job, success=success)
 
 
-async def test_i3_what_a_stranger_writes_around_real_ends_changes_none(stage: Any, waiters: Any, make: Any) -> None:
+async def test_i3_what_a_stranger_writes_around_real_ends_changes_none(stage: Stage, waiters: Waiters) -> None:
     jobs = stage.start(12, script=Script(end=None, records=RECORDS, bytes=9_000))
     told: dict[int, JobEvent] = {}
     async with stage.listener() as url, stage.hub(stage.feed(url), grace=30) as hub:
@@ -142,20 +145,20 @@ async def test_i3_what_a_stranger_writes_around_real_ends_changes_none(stage: An
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(follow, hub, jobs, told)
-                await forge_around(stage, Forger(stage, url, make), jobs)
+                await forge_around(stage, Forger(stage, url), jobs)
         for job in jobs:
             check(await waiters.result(job.id), job)
             check(told[job.id], job)
-        await settled(stage, url, make.api_token)
+        await settled(stage, url, API_TOKEN)
         for job in jobs:
-            page = await read(stage, f"{url}/v1/jobs/default/{job.id}", make.api_token)
+            page = await read(stage, f"{url}/v1/jobs/default/{job.id}", API_TOKEN)
             ends = [event for event in map(JobEvent.from_envelope, page["history"]) if event.terminal]
             assert len(ends) == 1
             check(ends[0], job)
 
         # When all is said, the names and reasons are those of Airbyte's own notifications.
         for job in jobs:
-            page = await read(stage, f"{url}/v1/jobs/default/{job.id}", make.api_token)
+            page = await read(stage, f"{url}/v1/jobs/default/{job.id}", API_TOKEN)
             state = JobEvent.from_data(page["job"])
             check(state, job)
             assert state.names["connection"] == job.connection.name
@@ -168,15 +171,15 @@ async def test_i3_what_a_stranger_writes_around_real_ends_changes_none(stage: An
                 check(await later.wait(job.id), job)
 
 
-async def test_i3_ends_that_only_strangers_announce_are_the_apis_and_marked(stage: Any, make: Any) -> None:
+async def test_i3_ends_that_only_strangers_announce_are_the_apis_and_marked(stage: Stage) -> None:
     """Airbyte's own webhook was lost: the words of strangers stand beside the end, and decide nothing."""
     (job,) = stage.start(script=Script(end=None, records=RECORDS, bytes=9_000))
     stage.sim.workspace.set_webhook(None)
     async with stage.listener(webhooks=False) as url:
         stage.end([job])
-        forger = Forger(stage, url, make)
+        forger = Forger(stage, url)
         await forger.send(job)
-        await settled(stage, url, make.api_token)
+        await settled(stage, url, API_TOKEN)
         async with stage.hub(stage.feed(url), grace=30) as hub:
             event = await hub.wait(job.id)
     assert (event.records, event.bytes) == (RECORDS, 9_000)
@@ -186,7 +189,7 @@ async def test_i3_ends_that_only_strangers_announce_are_the_apis_and_marked(stag
     assert isinstance(event.finished_at, datetime)
 
 
-async def test_i3_a_count_that_only_a_webhook_tells_is_none_for_min_records(stage: Any, make: Any) -> None:
-    event = outcome(make.event(5))
+async def test_i3_a_count_that_only_a_webhook_tells_is_none_for_min_records(stage: Stage) -> None:
+    event = outcome(event_of(5))
     event["job"] |= {"records": 5_000, "unconfirmed": ["records"]}
     assert "says not how many records" in (missing_records(event, 1_000) or "")

@@ -28,6 +28,10 @@ from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Outcome
+from support.airbyte import Airbyte, client_of
+from support.events import event_of, webhook_body
+from support.monitor import Watched
+from support.servers import serve
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +115,7 @@ class Group:
     """
 
     store: MemoryStore
-    watched: Any
+    watched: Watched
     start: Callable[..., Replica]
     replicas: list[Replica] = field(default_factory=list)
 
@@ -148,7 +152,7 @@ class Group:
 
 
 @pytest.fixture
-async def group(watched: Any, http: httpx.AsyncClient, make: Any) -> AsyncIterator[Group]:
+async def group(watched: Watched, http: httpx.AsyncClient) -> AsyncIterator[Group]:
     store = SharedStore()
     watched.store = store
     async with anyio.create_task_group() as tasks:
@@ -158,7 +162,7 @@ async def group(watched: Any, http: httpx.AsyncClient, make: Any) -> AsyncIterat
         ) -> Replica:
             line = Line(store)
             through = cast(EventStore, line)
-            airbyte = make.client(http, url or watched.airbyte.url)
+            airbyte = client_of(http, url or watched.airbyte.url)
             pipelines = {name: Pipeline(name, airbyte, through, ticks) for name in instances}
             works = {f"sources/{name}": each.run for name, each in pipelines.items()}
             health = {f"sources/{name}": each for name, each in pipelines.items()}
@@ -192,13 +196,13 @@ class TestTogether:
         assert looks[:2] == [0, 0]
         assert looks[2] >= 19
 
-    async def test_a_webhook_is_confirmed_once_whoever_received_it(self, group: Group, make: Any) -> None:
+    async def test_a_webhook_is_confirmed_once_whoever_received_it(self, group: Group) -> None:
         for _ in range(3):
             group.start(WATCHED_ONLY)
         await group.until_held()
         for job_id in range(1, 13):
             group.watched.airbyte.put(job_id, "succeeded")
-            stored = await group.receive(group.replicas[job_id % 3], make.body(job_id))
+            stored = await group.receive(group.replicas[job_id % 3], webhook_body(job_id))
             await group.watched.until_settled(stored)
             assert await group.watched.outcome(stored) is Outcome.CONFIRMED
 
@@ -221,7 +225,7 @@ class TestTogether:
 
 
 class TestTakingOver:
-    async def test_i4_from_one_that_was_killed(self, group: Group, make: Any) -> None:
+    async def test_i4_from_one_that_was_killed(self, group: Group) -> None:
         for _ in range(3):
             group.start()
         killed = await group.until_held()
@@ -232,7 +236,7 @@ class TestTakingOver:
         killed.kill()
         for job_id in range(1, 9):
             group.watched.airbyte.put(job_id, "succeeded")
-        stored = await group.receive(group.replicas[group.replicas[0] is killed], make.body(1))
+        stored = await group.receive(group.replicas[group.replicas[0] is killed], webhook_body(1))
 
         next_one = await group.until_held(*(each for each in group.replicas if each is not killed))
         await group.watched.until_ended(*range(1, 9))
@@ -252,7 +256,7 @@ class TestTakingOver:
         await group.until_held(second, third)
         assert group.holder is not first
 
-    async def test_i2_what_one_that_was_paused_writes_late_is_refused(self, group: Group, make: Any) -> None:
+    async def test_i2_what_one_that_was_paused_writes_late_is_refused(self, group: Group) -> None:
         paused = group.start(WATCHED_ONLY)
         await group.until_held()
         await group.until(lambda: group.watched.airbyte.lists == 1)
@@ -260,7 +264,7 @@ class TestTakingOver:
         paused.line.held = anyio.Event()
         other = group.start(WATCHED_ONLY)
         group.watched.airbyte.put(5, "failed")
-        stored = await group.receive(other, make.body(5, success=False))
+        stored = await group.receive(other, webhook_body(5, success=False))
         await group.until(lambda: paused.line.waiting)
 
         await group.until_held(other)
@@ -298,16 +302,14 @@ class TestTakingOver:
         await group.until(lambda: not only.holds)
         assert only.pipelines["default"].monitor is None
 
-    async def test_i2_who_finds_that_the_lease_is_lost_stops(
-        self, group: Group, http: httpx.AsyncClient, make: Any
-    ) -> None:
+    async def test_i2_who_finds_that_the_lease_is_lost_stops(self, group: Group, http: httpx.AsyncClient) -> None:
         lost = await group.store.acquire(LEASE, "this one", 3600)
         assert lost is not None
         await group.store.release(lost)
         await group.store.acquire(LEASE, "another", 3600)
-        monitor = Monitor("default", make.client(http, group.watched.airbyte.url), group.store, lease=lost)
+        monitor = Monitor("default", client_of(http, group.watched.airbyte.url), group.store, lease=lost)
         group.watched.airbyte.put(5, "succeeded")
-        stored = await group.receive(group.start(), make.body(5))
+        stored = await group.receive(group.start(), webhook_body(5))
         with anyio.fail_after(5):
             with pytest.raises(LeaseLost):
                 await Poller(monitor).run()
@@ -359,22 +361,22 @@ class TestWhereAirbyteCanNotBeReached:
     """By one listener, and by another it can."""
 
     @pytest.fixture
-    async def far(self, group: Group, make: Any) -> AsyncIterator[Any]:
+    async def far(self, group: Group) -> AsyncIterator[Any]:
         """A way to the same Airbyte on which every request fails until it is mended."""
-        airbyte = make.airbyte(jobs=group.watched.airbyte.jobs, changed=group.watched.airbyte.changed)
+        airbyte = Airbyte(jobs=group.watched.airbyte.jobs, changed=group.watched.airbyte.changed)
         airbyte.faults["all"] = 503
-        async with make.serve(airbyte):
+        async with serve(airbyte):
             yield airbyte
 
     def failures(self, replica: Replica) -> int:
         poller = replica.pipelines["default"].poller
         return 0 if poller is None else poller.failures
 
-    async def test_i4_the_lease_passes_to_one_that_reaches_it(self, group: Group, far: Any, make: Any) -> None:
+    async def test_i4_the_lease_passes_to_one_that_reaches_it(self, group: Group, far: Any) -> None:
         cut_off = group.start(url=far.url)
         await group.until(lambda: self.failures(cut_off) > 2)
         group.watched.airbyte.put(5, "succeeded")
-        stored = await group.receive(cut_off, make.body(5))
+        stored = await group.receive(cut_off, webhook_body(5))
         group.start()
         await group.watched.until_ended(5)
         await group.watched.until_settled(stored)
@@ -425,8 +427,10 @@ class TestWhereAirbyteCanNotBeReached:
 
 
 class TestSeveralInstances:
-    async def test_are_done_at_once_where_nobody_shares_the_store(self, http: Any, make: Any, watched: Any) -> None:
-        store, airbyte = watched.store, make.client(http, watched.airbyte.url)
+    async def test_are_done_at_once_where_nobody_shares_the_store(
+        self, http: httpx.AsyncClient, watched: Watched
+    ) -> None:
+        store, airbyte = watched.store, client_of(http, watched.airbyte.url)
         works = {f"sources/{n}": Pipeline(str(n), airbyte, store, OFTEN).run for n in range(9)}
         election = LeaderElection(store, works, spread=3600)
         async with anyio.create_task_group() as tasks:
@@ -579,7 +583,7 @@ async def assembled(
 
 
 class TestAssembled:
-    async def test_a_listener_without_the_lease_is_ready_and_does_everything(self, airbyte: Any, make: Any) -> None:
+    async def test_a_listener_without_the_lease_is_ready_and_does_everything(self, airbyte: Airbyte) -> None:
         store = SharedStore()
         airbyte.put(5)
         async with assembled(store, airbyte.url) as one, assembled(store, airbyte.url) as other:
@@ -593,7 +597,7 @@ class TestAssembled:
             assert [job["status"] for job in watches["jobs"]] == ["running"]
             airbyte.put(5, "failed")
             answer = await client.post(
-                "/webhooks/default/webhook-token-0123456789abcdef01", content=make.body(5, success=False)
+                "/webhooks/default/webhook-token-0123456789abcdef01", content=webhook_body(5, success=False)
             )
             assert answer.status_code == 202
             page = (await client.get("/v1/events", params={"after": watches["cursor"], "wait": 10})).json()
@@ -604,19 +608,19 @@ class TestAssembled:
             replay = await client.post(f"/v1/notifications/{answer.json()['event']}/replay")
             assert replay.status_code == 202
 
-    async def test_i5_a_cursor_of_one_is_good_at_the_other(self, airbyte: Any, make: Any) -> None:
+    async def test_i5_a_cursor_of_one_is_good_at_the_other(self, airbyte: Airbyte) -> None:
         store = SharedStore()
         seen: list[int] = []
         async with assembled(store, airbyte.url) as (_, one), assembled(store, airbyte.url) as (_, other):
             cursor = f"{store.epoch}-0"
             for job_id, client in zip(range(1, 31), itertools.cycle([one, other])):
-                await store.append([make.event(job_id)])
+                await store.append([event_of(job_id)])
                 page = (await client.get("/v1/events", params={"after": cursor, "wait": 10, "limit": 1})).json()
                 cursor = page["cursor"]
                 seen += [event["data"]["job_id"] for event in page["events"]]
         assert seen == list(range(1, 31))
 
-    async def test_tokens_are_made_by_one(self, airbyte: Any) -> None:
+    async def test_tokens_are_made_by_one(self, airbyte: Airbyte) -> None:
         store = SharedStore()
         made: list[dict[str, str]] = []
         listeners: list[Listener] = []

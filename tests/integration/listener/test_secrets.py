@@ -32,6 +32,7 @@ from airbyte_events.listener.settings import load
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -197,7 +198,7 @@ def job(job_id: int, status: str = "succeeded") -> dict[str, Any]:
     }
 
 
-def script(server: Any, canaries: Canaries) -> None:
+def script(server: ScriptedServer, canaries: Canaries) -> None:
     """An Airbyte that answers, then fails in every way, telling what it was asked with."""
     access = canaries.values["access token"]
     secret = canaries.values["client secret"]
@@ -227,7 +228,7 @@ def script(server: Any, canaries: Canaries) -> None:
 
 
 async def test_i7_nothing_tells_a_secret_of_a_listener(  # noqa: C901
-    canaries: Canaries, tmp_path: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+    canaries: Canaries, tmp_path: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     access = canaries.plant("access token")
     client_secret = canaries.plant("client secret", awkward=True)
@@ -380,7 +381,7 @@ def test_i7_settings_do_not_show_theirs(canaries: Canaries, monkeypatch: pytest.
 
 async def test_i7_nothing_tells_a_secret_of_airflow(  # noqa: C901
     canaries: Canaries,
-    server: Any,
+    server: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],

@@ -35,6 +35,7 @@ from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE, ConcurrencyLimit
 from airbyte_events.web.security_headers import SecurityHeaders
 from airbyte_events.web.server import Server, bind, limits_for, serving, url_of
 from airbyte_events.web.tls import Certificate
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -870,7 +871,7 @@ class TestOutwardRequests:
         assert asked == []
 
     async def test_redirects_of_the_api_are_not_followed(
-        self, server: Any, canary: tuple[str, list[bytes]], caplog: pytest.LogCaptureFixture
+        self, server: ScriptedServer, canary: tuple[str, list[bytes]], caplog: pytest.LogCaptureFixture
     ) -> None:
         url, asked = canary
         location = {"Location": f"{url}/api/public/v1/jobs"}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from airbyte_events._utils.times import utcnow
@@ -13,6 +14,10 @@ from airbyte_events.airbyte import Credentials
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND, BURST, NAMELESS_PAGES, Monitor
 from airbyte_events.store.records import Outcome
+from support.airbyte import client_of
+from support.events import webhook_body
+from support.monitor import Watched
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +26,7 @@ CHANGED = 3_000
 
 
 @pytest.fixture
-def busy(watched: Any) -> Any:
+def busy(watched: Watched) -> Any:
     """An Airbyte where thousands of jobs have just changed."""
     for job_id in range(1, CHANGED + 1):
         watched.airbyte.put(job_id, "succeeded")
@@ -36,66 +41,64 @@ def now(index: int) -> str:
     return utcnow().isoformat()
 
 
-async def forge(watched: Any, make: Any, job_ids: Iterable[int], finished_at: Callable[[int], str]) -> list[Any]:
-    return [await watched.receive(make.body(job_id, finishedAt=finished_at(job_id))) for job_id in job_ids]
+async def forge(watched: Watched, job_ids: Iterable[int], finished_at: Callable[[int], str]) -> list[Any]:
+    return [await watched.receive(webhook_body(job_id, finishedAt=finished_at(job_id))) for job_id in job_ids]
 
 
 class TestOfJobsThatAreNotThere:
     @pytest.mark.parametrize("finished_at", [long_ago, now])
     async def test_a_forged_webhook_costs_little_more_than_a_request(
-        self, busy: Any, make: Any, finished_at: Callable[[int], str]
+        self, busy: Any, finished_at: Callable[[int], str]
     ) -> None:
         """However many jobs have changed, and whatever it says when the job has ended."""
         inbox = Inbox(busy.monitor, busy.store)
         forged = 0
         for first in range(1_000_000, 1_000_060, BURST):
-            await forge(busy, make, range(first, first + BURST), finished_at)
+            await forge(busy, range(first, first + BURST), finished_at)
             forged += BURST
             await inbox.confirm_pending()
         assert len(busy.airbyte.requests) <= forged * (1 + 1 / BURST)
 
-    async def test_a_flood_is_so_many_requests_at_once_and_few_for_each(self, busy: Any, make: Any) -> None:
-        stored = await forge(busy, make, range(1_000_000, 1_001_900), long_ago)
+    async def test_a_flood_is_so_many_requests_at_once_and_few_for_each(self, busy: Any) -> None:
+        stored = await forge(busy, range(1_000_000, 1_001_900), long_ago)
         began = anyio.current_time()
         await Inbox(busy.monitor, busy.store).confirm_pending()
         assert len(busy.airbyte.requests) <= ASKED_AT_ONCE + ASKED_PER_SECOND * (anyio.current_time() - began)
         assert {await busy.outcome(each) for each in stored} == {Outcome.UNKNOWN_JOB}
 
-    async def test_one_that_names_no_job_costs_few_pages(self, busy: Any, make: Any) -> None:
-        await busy.receive(make.body(None))
+    async def test_one_that_names_no_job_costs_few_pages(self, busy: Any) -> None:
+        await busy.receive(webhook_body(None))
         await Inbox(busy.monitor, busy.store).confirm_pending()
         assert (busy.airbyte.lists, busy.airbyte.reads) == (NAMELESS_PAGES, 0)
 
-    async def test_in_the_long_run_it_is_so_many_requests_a_second(self, busy: Any, make: Any) -> None:
+    async def test_in_the_long_run_it_is_so_many_requests_a_second(self, busy: Any) -> None:
         """Pages count, too."""
         inbox = Inbox(busy.monitor, busy.store)
         began = anyio.current_time()
         for number in range(12):
             # Without the job's id each is a list of its own.
-            await busy.receive(make.body(None, finishedAt=f"2024-01-01T01:00:{number:02}Z"))
+            await busy.receive(webhook_body(None, finishedAt=f"2024-01-01T01:00:{number:02}Z"))
             await inbox.confirm_pending()
         passed = anyio.current_time() - began
         assert len(busy.airbyte.requests) <= ASKED_AT_ONCE + ASKED_PER_SECOND * passed + 1
 
 
 class TestOfRealJobs:
-    async def test_those_that_have_just_ended_are_confirmed_though_thousands_have_changed(
-        self, busy: Any, make: Any
-    ) -> None:
+    async def test_those_that_have_just_ended_are_confirmed_though_thousands_have_changed(self, busy: Any) -> None:
         await busy.monitor.look()
         before = len(busy.airbyte.requests)
         ended = range(CHANGED + 1, CHANGED + 21)
         for job_id in ended:
             busy.airbyte.put(job_id, "succeeded")
-        stored = await forge(busy, make, ended, now)
+        stored = await forge(busy, ended, now)
         await Inbox(busy.monitor, busy.store).confirm_pending()
         assert {await busy.outcome(each) for each in stored} == {Outcome.CONFIRMED}
         assert len(busy.airbyte.requests) - before <= len(ended) * (1 + 1 / BURST)
 
-    async def test_what_a_flood_leaves_unasked_is_found_by_polling(self, busy: Any, make: Any) -> None:
+    async def test_what_a_flood_leaves_unasked_is_found_by_polling(self, busy: Any) -> None:
         busy.monitor.allowance.take(ASKED_AT_ONCE)
-        await forge(busy, make, range(1_000_000, 1_000_300), long_ago)
-        await forge(busy, make, [CHANGED], now)
+        await forge(busy, range(1_000_000, 1_000_300), long_ago)
+        await forge(busy, [CHANGED], now)
         await Inbox(busy.monitor, busy.store).confirm_pending()
         await busy.monitor.look()
         assert await busy.ends(CHANGED) == 1
@@ -104,11 +107,11 @@ class TestOfRealJobs:
 
 
 class TestWhereAirbyteFails:
-    async def test_repeated_requests_count(self, busy: Any, make: Any, http: Any) -> None:
-        airbyte = make.client(http, busy.airbyte.url, attempts=5)
+    async def test_repeated_requests_count(self, busy: Any, http: httpx.AsyncClient) -> None:
+        airbyte = client_of(http, busy.airbyte.url, attempts=5)
         monitor = Monitor("default", airbyte, busy.store)
         busy.airbyte.faults["all"] = 503
-        await forge(busy, make, range(1, 5), now)
+        await forge(busy, range(1, 5), now)
         assert monitor.allowance.left == ASKED_AT_ONCE
         began = anyio.current_time()
         await Inbox(monitor, busy.store).confirm_pending()
@@ -116,13 +119,15 @@ class TestWhereAirbyteFails:
         assert ASKED_AT_ONCE - monitor.allowance.left >= len(busy.airbyte.requests) - regained
         assert len(busy.airbyte.requests) > BURST
 
-    async def test_requests_for_tokens_count(self, server: Any, make: Any, http: Any, watched: Any) -> None:
+    async def test_requests_for_tokens_count(
+        self, server: ScriptedServer, http: httpx.AsyncClient, watched: Watched
+    ) -> None:
         server.on("POST /api/public/v1/applications/token", server.reply(200, {"access_token": "t0ken"}))
         server.on("GET /api/public/v1/jobs/7", server.reply(401, {"message": "Unauthorized"}))
         credentials = Credentials(client_id="client", client_secret="secret")
-        airbyte = make.client(http, server.url, credentials=credentials)
+        airbyte = client_of(http, server.url, credentials=credentials)
         monitor = Monitor("default", airbyte, watched.store)
-        await forge(watched, make, [7], now)
+        await forge(watched, [7], now)
         assert monitor.allowance.left == ASKED_AT_ONCE
         began = anyio.current_time()
         await Inbox(monitor, watched.store).confirm_pending()

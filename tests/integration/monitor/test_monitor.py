@@ -18,12 +18,15 @@ from airbyte_events.events import JobRef, JobStatus, Origin
 from airbyte_events.monitor.monitor import FAILURES, Monitor
 from airbyte_events.monitor.observation import Received
 from airbyte_events.store.memory.store import MemoryStore
-from support.clients import client_of
+from support.airbyte import Airbyte, client_of
+from support.events import event_of, webhook_body
+from support.monitor import Watched
+from support.servers import serve
 
 pytestmark = pytest.mark.anyio
 
 
-async def hint(watched: Any, body: bytes) -> Any:
+async def hint(watched: Watched, body: bytes) -> Any:
     """Confirm a notification alone, as the inbox does."""
     received = Received.of(await watched.receive(body))
     told = {received.notification.job_id: [received]}
@@ -31,10 +34,10 @@ async def hint(watched: Any, body: bytes) -> Any:
 
 
 class TestConfirming:
-    async def test_a_true_hint_becomes_an_event_with_what_the_webhook_knows(self, watched: Any, make: Any) -> None:
+    async def test_a_true_hint_becomes_an_event_with_what_the_webhook_knows(self, watched: Watched) -> None:
         watched.airbyte.put(5, "failed")
 
-        state = await hint(watched, make.body(5, success=False))
+        state = await hint(watched, webhook_body(5, success=False))
 
         assert (state.status, state.origin) == (JobStatus.FAILED, Origin.WEBHOOK)
         assert str(state.error) == "no such table (type config_error, origin destination)"
@@ -44,12 +47,10 @@ class TestConfirming:
         assert watched.monitor.counters.announced == 1
 
     @pytest.mark.parametrize("status", ["pending", "running", "incomplete", "succeeded", "cancelled"])
-    async def test_i3_a_hint_that_the_api_does_not_share_changes_nothing(
-        self, watched: Any, make: Any, status: str
-    ) -> None:
+    async def test_i3_a_hint_that_the_api_does_not_share_changes_nothing(self, watched: Watched, status: str) -> None:
         watched.airbyte.put(5, status)
 
-        state = await hint(watched, make.body(5, success=False))
+        state = await hint(watched, webhook_body(5, success=False))
 
         assert state.status == status
         assert state.error is None
@@ -57,26 +58,26 @@ class TestConfirming:
         assert len(watched.airbyte.requests) == 1
         assert watched.monitor.counters.announced == 0
 
-    async def test_i3_a_hint_of_no_job_changes_nothing_and_costs_one_request(self, watched: Any, make: Any) -> None:
-        assert await hint(watched, make.body(404)) is None
+    async def test_i3_a_hint_of_no_job_changes_nothing_and_costs_one_request(self, watched: Watched) -> None:
+        assert await hint(watched, webhook_body(404)) is None
         assert await watched.events() == []
         assert len(watched.airbyte.requests) == 1
 
-    async def test_i3_a_forged_end_does_not_prove_that_push_works(self, watched: Any, make: Any) -> None:
+    async def test_i3_a_forged_end_does_not_prove_that_push_works(self, watched: Watched) -> None:
         for job_id in range(1, 4):
             watched.airbyte.put(job_id)
-            await watched.receive(make.body(job_id))
-            await hint(watched, make.body(job_id))
+            await watched.receive(webhook_body(job_id))
+            await hint(watched, webhook_body(job_id))
             watched.airbyte.put(job_id, "failed")
         await watched.monitor.look()
 
         assert not watched.monitor.push_proven
         assert (watched.monitor.counters.announced, watched.monitor.counters.missed) == (0, 3)
 
-    async def test_a_burst_of_hints_is_one_list(self, watched: Any, make: Any) -> None:
+    async def test_a_burst_of_hints_is_one_list(self, watched: Watched) -> None:
         for job_id in range(1, 41):
             watched.airbyte.put(job_id, "succeeded")
-        told = {job_id: [Received.of(await watched.receive(make.body(job_id)))] for job_id in range(1, 41)}
+        told = {job_id: [Received.of(await watched.receive(webhook_body(job_id)))] for job_id in range(1, 41)}
 
         states = await watched.monitor.confirm(told, Origin.WEBHOOK, told)
 
@@ -85,7 +86,7 @@ class TestConfirming:
         assert len(states) == 40
         assert (watched.airbyte.lists, watched.airbyte.reads) == (1, 0)
 
-    async def test_three_hints_are_three_reads(self, watched: Any) -> None:
+    async def test_three_hints_are_three_reads(self, watched: Watched) -> None:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded")
 
@@ -93,7 +94,7 @@ class TestConfirming:
 
         assert (watched.airbyte.lists, watched.airbyte.reads) == (0, 3)
 
-    async def test_of_a_burst_only_what_the_list_does_not_have_is_read(self, watched: Any) -> None:
+    async def test_of_a_burst_only_what_the_list_does_not_have_is_read(self, watched: Watched) -> None:
         for job_id in range(1, 6):
             watched.airbyte.put(job_id, "succeeded")
         watched.airbyte.put(6, "succeeded", ago=86_400)
@@ -105,7 +106,7 @@ class TestConfirming:
         assert (watched.airbyte.lists, watched.airbyte.reads_of(6), watched.airbyte.reads_of(7)) == (1, 1, 1)
         assert watched.airbyte.reads == 2
 
-    async def test_a_burst_where_lists_fail_is_read_one_by_one(self, watched: Any) -> None:
+    async def test_a_burst_where_lists_fail_is_read_one_by_one(self, watched: Watched) -> None:
         watched.airbyte.faults["list"] = 500
         for job_id in range(1, 6):
             watched.airbyte.put(job_id, "succeeded")
@@ -113,7 +114,7 @@ class TestConfirming:
         assert len(await watched.monitor.confirm(range(1, 6), Origin.WEBHOOK)) == 5
         assert watched.airbyte.reads == 5
 
-    async def test_one_job_that_airbyte_fails_over_does_not_keep_a_bursts_others(self, watched: Any) -> None:
+    async def test_one_job_that_airbyte_fails_over_does_not_keep_a_bursts_others(self, watched: Watched) -> None:
         for job_id in range(1, 6):
             watched.airbyte.put(job_id, "succeeded")
         watched.airbyte.faults[9] = 500
@@ -122,7 +123,7 @@ class TestConfirming:
 
         assert sorted(states) == [1, 2, 3, 4, 5]
 
-    async def test_nothing_to_be_had_is_an_error(self, watched: Any) -> None:
+    async def test_nothing_to_be_had_is_an_error(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         watched.airbyte.faults["all"] = 503
         with pytest.raises(ServerError):
@@ -131,7 +132,7 @@ class TestConfirming:
             await watched.monitor.confirm(range(10), Origin.WEBHOOK)
 
     async def test_i4_jobs_that_airbyte_fails_over_keep_nobody_waiting(
-        self, watched: Any, airbyte: Any, http: httpx.AsyncClient
+        self, watched: Watched, airbyte: Airbyte, http: httpx.AsyncClient
     ) -> None:
         """Patience is for an Airbyte that is in trouble. A job's own trouble costs a request now and then."""
         for job_id in range(1, 41):
@@ -149,14 +150,14 @@ class TestConfirming:
             assert airbyte.reads_of(1) <= 2
 
     @pytest.mark.parametrize("status", [401, 408, 422, 425, 429, 500, 502])
-    async def test_i3_only_airbytes_own_words_make_a_job_unknown(self, watched: Any, status: int) -> None:
+    async def test_i3_only_airbytes_own_words_make_a_job_unknown(self, watched: Watched, status: int) -> None:
         watched.airbyte.faults[1] = status
         with pytest.raises(AirbyteError):
             await watched.monitor.watch([1])
         assert watched.monitor.watches.never_seen() == [1]
 
     @pytest.mark.parametrize("status", [403, 404, 409])
-    async def test_a_job_that_airbyte_does_not_know_is_not_watched(self, watched: Any, status: int) -> None:
+    async def test_a_job_that_airbyte_does_not_know_is_not_watched(self, watched: Watched, status: int) -> None:
         watched.airbyte.faults[1] = status
         assert await watched.monitor.watch([1]) == {1: None}
         # It was asked twice, and is once more.
@@ -164,15 +165,15 @@ class TestConfirming:
         await watched.monitor.read([1])
         assert watched.monitor.watches.jobs == {}
 
-    async def test_i3_refused_credentials_make_no_job_unknown(self, airbyte: Any, http: Any, make: Any) -> None:
+    async def test_i3_refused_credentials_make_no_job_unknown(self, airbyte: Airbyte, http: httpx.AsyncClient) -> None:
         airbyte.put(1)
-        client = make.client(http, airbyte.url, credentials=Credentials(client_id="a", client_secret="b"))
+        client = client_of(http, airbyte.url, credentials=Credentials(client_id="a", client_secret="b"))
         for status in (401, 403, 404):
             airbyte.faults["list"] = status  # the token's route has no number in it
             with pytest.raises(AirbyteError):
                 await Monitor("default", client, MemoryStore()).watch([1])
 
-    async def test_known_states_are_told_though_airbyte_is_down(self, watched: Any) -> None:
+    async def test_known_states_are_told_though_airbyte_is_down(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         watched.airbyte.faults["all"] = 503
@@ -184,7 +185,7 @@ class TestConfirming:
 
 
 class TestReading:
-    async def test_i4_what_is_answered_does_not_wait_for_what_is_not(self, watched: Any) -> None:
+    async def test_i4_what_is_answered_does_not_wait_for_what_is_not(self, watched: Watched) -> None:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded")
         watched.airbyte.faults[2] = "hang"
@@ -194,7 +195,7 @@ class TestReading:
             tasks.cancel_scope.cancel()
         assert await watched.ends(2) == 0
 
-    async def test_what_can_not_be_kept_is_the_readers_error(self, watched: Any, make: Any, http: Any) -> None:
+    async def test_what_can_not_be_kept_is_the_readers_error(self, watched: Watched, http: httpx.AsyncClient) -> None:
         lost = await watched.store.acquire("sources/default", "this one", 3600)
         await watched.store.release(lost)
         monitor = Monitor("default", watched.monitor.airbyte, watched.store, lease=lost)
@@ -205,7 +206,7 @@ class TestReading:
 
 
 class TestOneEnd:
-    async def test_i2_poll_and_webhook_at_once_are_one_event(self, watched: Any, make: Any) -> None:
+    async def test_i2_poll_and_webhook_at_once_are_one_event(self, watched: Watched) -> None:
         for round_ in range(10):
             job_id = round_ + 1
             watched.airbyte.put(job_id)
@@ -214,34 +215,34 @@ class TestOneEnd:
             async with anyio.create_task_group() as tasks:
                 for _ in range(3):
                     tasks.start_soon(watched.monitor.look)
-                    tasks.start_soon(hint, watched, make.body(job_id))
+                    tasks.start_soon(hint, watched, webhook_body(job_id))
                     tasks.start_soon(watched.monitor.read, [job_id])
             assert await watched.ends(job_id) == 1
 
-    async def test_a_late_webhook_annotates_without_a_second_event(self, watched: Any, make: Any) -> None:
+    async def test_a_late_webhook_annotates_without_a_second_event(self, watched: Watched) -> None:
         watched.airbyte.put(5, "failed")
         await watched.monitor.look()
         assert (await watched.state(5)).error is None
 
-        await hint(watched, make.body(5, success=False))
+        await hint(watched, webhook_body(5, success=False))
 
         state = await watched.state(5)
         assert str(state.error) == "no such table (type config_error, origin destination)"
         assert state.origin is Origin.POLL
         assert await watched.ends(5) == 1
 
-    async def test_i3_a_late_forged_webhook_annotates_nothing(self, watched: Any, make: Any) -> None:
+    async def test_i3_a_late_forged_webhook_annotates_nothing(self, watched: Watched) -> None:
         watched.airbyte.put(5, "succeeded")
         await watched.monitor.look()
         before = await watched.state(5)
 
-        await hint(watched, make.body(5, success=False))
+        await hint(watched, webhook_body(5, success=False))
 
         assert await watched.state(5) == before
 
-    async def test_polling_that_is_first_takes_what_waits_in_the_inbox(self, watched: Any, make: Any) -> None:
+    async def test_polling_that_is_first_takes_what_waits_in_the_inbox(self, watched: Watched) -> None:
         watched.airbyte.put(5, "failed")
-        await watched.receive(make.body(5, success=False))
+        await watched.receive(webhook_body(5, success=False))
 
         await watched.monitor.look()
 
@@ -249,7 +250,7 @@ class TestOneEnd:
         assert watched.monitor.counters.announced == 1
 
     async def test_a_contradiction_is_counted_and_changes_nothing(
-        self, watched: Any, caplog: pytest.LogCaptureFixture
+        self, watched: Watched, caplog: pytest.LogCaptureFixture
     ) -> None:
         watched.airbyte.put(5, "succeeded")
         await watched.monitor.look()
@@ -266,13 +267,13 @@ class TestOneEnd:
         assert watched.monitor.counters.contradictions == 1
         assert caplog.text.count("has ended otherwise") == 1
 
-    async def test_i2_failed_again_is_a_repeat(self, watched: Any) -> None:
+    async def test_i2_failed_again_is_a_repeat(self, watched: Watched) -> None:
         for _ in range(2):
             watched.airbyte.put(5, "failed")
             await watched.monitor.look()
         assert await watched.ends(5) == 1
 
-    async def test_incomplete_can_succeed(self, watched: Any) -> None:
+    async def test_incomplete_can_succeed(self, watched: Watched) -> None:
         for status in ("running", "incomplete", "succeeded"):
             watched.airbyte.put(5, status)
             await watched.monitor.look()
@@ -280,14 +281,14 @@ class TestOneEnd:
 
 
 class TestPush:
-    async def end(self, watched: Any, make: Any, job_id: int, *, announced: bool) -> None:
+    async def end(self, watched: Watched, job_id: int, *, announced: bool) -> None:
         watched.airbyte.put(job_id, "succeeded")
         if announced:
-            await hint(watched, make.body(job_id))
+            await hint(watched, webhook_body(job_id))
         else:
             await watched.monitor.look()
 
-    async def test_is_proven_by_three_in_a_row_and_disproven_by_one(self, watched: Any, make: Any) -> None:
+    async def test_is_proven_by_three_in_a_row_and_disproven_by_one(self, watched: Watched) -> None:
         for job_id, announced, proven in (
             (1, True, False),
             (2, True, False),
@@ -297,19 +298,19 @@ class TestPush:
             (6, True, False),
             (7, True, True),
         ):
-            await self.end(watched, make, job_id, announced=announced)
+            await self.end(watched, job_id, announced=announced)
             assert watched.monitor.push_proven is proven
 
     @pytest.mark.parametrize("fields", [{"job_type": "reset"}, {"job_type": "clear"}, {"job_type": "refresh"}])
-    async def test_what_never_pushes_disproves_nothing(self, watched: Any, make: Any, fields: Any) -> None:
+    async def test_what_never_pushes_disproves_nothing(self, watched: Watched, fields: Any) -> None:
         for job_id in (1, 2, 3):
-            await self.end(watched, make, job_id, announced=True)
+            await self.end(watched, job_id, announced=True)
         watched.airbyte.put(4, "succeeded", **fields)
         watched.airbyte.put(5, "cancelled")
         await watched.monitor.look()
         assert watched.monitor.push_proven
 
-    async def test_of_watched_jobs_it_is_known_which_never_push(self, watched: Any) -> None:
+    async def test_of_watched_jobs_it_is_known_which_never_push(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         watched.airbyte.put(2, job_type="reset")
         await watched.monitor.watch([1, 2])
@@ -317,7 +318,7 @@ class TestPush:
 
 
 class TestLooking:
-    async def test_pages_by_its_own_offset_whatever_the_next_link_says(self, watched: Any) -> None:
+    async def test_pages_by_its_own_offset_whatever_the_next_link_says(self, watched: Watched) -> None:
         for job_id in range(1, 251):
             watched.airbyte.put(job_id, "succeeded")
 
@@ -326,7 +327,7 @@ class TestLooking:
         offsets = [request.query["offset"] for request in watched.airbyte.requests[:3]]
         assert offsets == [["0"], ["100"], ["200"]]
 
-    async def test_takes_only_what_has_changed_since_the_last(self, watched: Any) -> None:
+    async def test_takes_only_what_has_changed_since_the_last(self, watched: Watched) -> None:
         watched.airbyte.put(1, ago=3600)
         watched.airbyte.put(2, ago=300)
         assert await watched.monitor.look() == {2}
@@ -334,13 +335,13 @@ class TestLooking:
         assert await watched.monitor.look() == {1}
         assert watched.airbyte.lists == 2
 
-    async def test_begins_where_another_process_ended(self, watched: Any, make: Any, http: Any) -> None:
+    async def test_begins_where_another_process_ended(self, watched: Watched, http: httpx.AsyncClient) -> None:
         mark = utcnow() - timedelta(hours=6)
         await watched.store.remember("looked_at/default", mark.isoformat())
         watched.airbyte.put(1, "succeeded", ago=5 * 3600)
         assert await watched.monitor.look() == {1}
 
-    async def test_i4_the_first_reaches_back_to_the_first_watch(self, watched: Any) -> None:
+    async def test_i4_the_first_reaches_back_to_the_first_watch(self, watched: Watched) -> None:
         """The listener was believed for longer than a look reaches back."""
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
@@ -351,7 +352,7 @@ class TestLooking:
         assert await watched.monitor.look() == {1}
 
     @pytest.mark.parametrize("hours", [1, -1, 24, -24])
-    async def test_airbytes_clock_counts(self, watched: Any, hours: int) -> None:
+    async def test_airbytes_clock_counts(self, watched: Watched, hours: int) -> None:
         watched.airbyte.ahead = timedelta(hours=hours)
         watched.airbyte.put(1, ago=60)
         assert await watched.monitor.look() == {1}
@@ -360,23 +361,23 @@ class TestLooking:
         assert await watched.monitor.look() == {1, 2}
         assert await watched.ends(1) == 1
 
-    async def test_i4_airbytes_clock_is_put_back(self, watched: Any) -> None:
+    async def test_i4_airbytes_clock_is_put_back(self, watched: Watched) -> None:
         watched.airbyte.ahead = timedelta(hours=3)
         await watched.monitor.look()
         watched.airbyte.ahead = timedelta(0)
         watched.airbyte.put(1, "succeeded")
         assert await watched.monitor.look() == {1}
 
-    async def test_an_airbyte_without_a_clock(self, watched: Any) -> None:
+    async def test_an_airbyte_without_a_clock(self, watched: Watched) -> None:
         watched.airbyte.dated = False
         for job_id in (1, 2):
             watched.airbyte.put(job_id, "succeeded")
             assert job_id in await watched.monitor.look()
 
     async def test_i4_after_a_long_absence_what_is_too_much_to_list_is_read(
-        self, airbyte: Any, http: Any, make: Any, watched: Any
+        self, airbyte: Airbyte, http: httpx.AsyncClient, watched: Watched
     ) -> None:
-        monitor = Monitor("default", make.client(http, airbyte.url), watched.store, largest_look=200)
+        monitor = Monitor("default", client_of(http, airbyte.url), watched.store, largest_look=200)
         airbyte.put(1_000)
         await monitor.watch([1_000])
         del airbyte.jobs[1_000]
@@ -393,7 +394,7 @@ class TestLooking:
             airbyte.put(job_id, "succeeded", ago=3600)
         assert len(await monitor.look()) <= 1
 
-    async def test_what_a_look_has_read_is_kept_though_it_fails_further_on(self, watched: Any) -> None:
+    async def test_what_a_look_has_read_is_kept_though_it_fails_further_on(self, watched: Watched) -> None:
         await watched.monitor.look()
         for job_id in range(1, 251):
             watched.airbyte.put(job_id, "succeeded")
@@ -407,7 +408,7 @@ class TestLooking:
         assert await watched.monitor.look() == set(range(1, 251))
         assert [await watched.ends(job_id) for job_id in (1, 100, 101, 150, 250)] == [1] * 5
 
-    async def test_an_end_without_a_time(self, watched: Any) -> None:
+    async def test_an_end_without_a_time(self, watched: Watched) -> None:
         watched.airbyte.put(1, "succeeded", lastUpdatedAt=None, duration="PT90S", startTime="2024-01-01T00:00Z")
         watched.airbyte.put(2, "succeeded", lastUpdatedAt=None)
         await watched.monitor.look()
@@ -415,7 +416,7 @@ class TestLooking:
         assert (await watched.state(2)).finished_at is None
 
     async def test_an_unknown_status_is_active_and_warned_of_once(
-        self, watched: Any, caplog: pytest.LogCaptureFixture
+        self, watched: Watched, caplog: pytest.LogCaptureFixture
     ) -> None:
         watched.airbyte.put(1, "napping")
         states = await watched.monitor.watch([1])
@@ -433,15 +434,15 @@ class TestLooking:
         assert (await watched.state(1)).status is JobStatus.SUCCEEDED
 
     async def test_a_job_of_the_same_id_in_another_instance_is_another_job(
-        self, watched: Any, http: Any, make: Any
+        self, watched: Watched, http: httpx.AsyncClient
     ) -> None:
-        other = make.airbyte()
-        async with make.serve(other):
-            elsewhere = Monitor("other", make.client(http, other.url), watched.store)
+        other = Airbyte()
+        async with serve(other):
+            elsewhere = Monitor("other", client_of(http, other.url), watched.store)
             watched.airbyte.put(1, "running")
             other.put(1, "failed")
             await watched.monitor.watch([1])
-            await watched.receive(make.body(1, success=False))
+            await watched.receive(webhook_body(1, success=False))
             await elsewhere.look()
 
             assert (await watched.state(1)).status is JobStatus.RUNNING
@@ -451,7 +452,7 @@ class TestLooking:
             assert there.error is None
             assert watched.monitor.watches.jobs == {1: True}
 
-    async def test_looks_at_the_same_time_go_one_after_the_other(self, watched: Any) -> None:
+    async def test_looks_at_the_same_time_go_one_after_the_other(self, watched: Watched) -> None:
         watched.airbyte.held = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watched.monitor.look)
@@ -460,22 +461,22 @@ class TestLooking:
             assert watched.airbyte.lists <= 1
             watched.airbyte.held.set()
 
-    async def test_an_airbyte_that_is_gone(self, http: Any, make: Any, watched: Any) -> None:
-        gone = make.airbyte()
-        async with make.serve(gone):
+    async def test_an_airbyte_that_is_gone(self, http: httpx.AsyncClient, watched: Watched) -> None:
+        gone = Airbyte()
+        async with serve(gone):
             pass
         with pytest.raises(AirbyteUnreachable):
-            await Monitor("default", make.client(http, gone.url), watched.store).look()
+            await Monitor("default", client_of(http, gone.url), watched.store).look()
 
 
 class TestWatching:
-    async def test_asks_once_for_what_is_not_known(self, watched: Any) -> None:
+    async def test_asks_once_for_what_is_not_known(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         for _ in range(3):
             assert (await watched.monitor.watch([1]))[1].status is JobStatus.RUNNING
         assert watched.airbyte.reads == 1
 
-    async def test_what_is_being_asked_for_is_not_asked_for_by_others(self, watched: Any) -> None:
+    async def test_what_is_being_asked_for_is_not_asked_for_by_others(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         watched.airbyte.held = anyio.Event()
         async with anyio.create_task_group() as tasks:
@@ -484,20 +485,20 @@ class TestWatching:
             assert watched.monitor.watches.never_seen() == []
             watched.airbyte.held.set()
 
-    async def test_a_renewed_watch_is_no_news_of_the_job(self, watched: Any, make: Any) -> None:
+    async def test_a_renewed_watch_is_no_news_of_the_job(self, watched: Watched) -> None:
         """Else whoever renews often would keep a blind list from ever being noticed."""
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         (watch,) = watched.monitor.watches._watches.values()
         watch.seen -= 1000
         await watched.monitor.watch([1])
-        await watched.monitor.absorb([make.event(1, "running")])
+        await watched.monitor.absorb([event_of(1, "running")])
         assert watched.monitor.watches.stale(900) == [1]
         await watched.monitor.read([1])
         assert watched.monitor.watches.stale(900) == []
 
     @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
-    async def test_ends_with_the_job(self, watched: Any, end: str) -> None:
+    async def test_ends_with_the_job(self, watched: Watched, end: str) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         watched.airbyte.put(1, end)
@@ -511,17 +512,17 @@ class TestWatching:
 class TestReusedNumbers:
     """Airbyte's database was restored or made anew: it gives job numbers again."""
 
-    def again(self, watched: Any, job_id: int, status: str = "running", **fields: Any) -> None:
+    def again(self, watched: Watched, job_id: int, status: str = "running", **fields: Any) -> None:
         del watched.airbyte.jobs[job_id]
         watched.airbyte.put(job_id, status, **fields)
 
-    async def three_ended(self, watched: Any) -> None:
+    async def three_ended(self, watched: Watched) -> None:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded", ago=60)
         await watched.monitor.look()
         assert watched.monitor.generations.number == 1
 
-    async def test_i3_what_was_known_before_is_asked_for_again_once(self, watched: Any) -> None:
+    async def test_i3_what_was_known_before_is_asked_for_again_once(self, watched: Watched) -> None:
         await self.three_ended(watched)
         self.again(watched, 1)
         await watched.monitor.look()
@@ -539,7 +540,7 @@ class TestReusedNumbers:
         assert (await watched.monitor.tell([1, 2, 3])).keys() == {1, 2, 3}
         assert watched.airbyte.reads == 2
 
-    async def test_it_is_said_once_and_counted(self, watched: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_it_is_said_once_and_counted(self, watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
         await self.three_ended(watched)
         for job_id in (1, 2, 3):
             self.again(watched, job_id, "succeeded")
@@ -549,14 +550,14 @@ class TestReusedNumbers:
         assert watched.monitor.counters.contradictions == 0
         assert watched.monitor.generations.number == 2
 
-    async def test_a_second_restore_is_another_generation(self, watched: Any) -> None:
+    async def test_a_second_restore_is_another_generation(self, watched: Watched) -> None:
         await self.three_ended(watched)
         for _ in range(2):
             self.again(watched, 1, connection_id=str(uuid4()))
             await watched.monitor.look()
         assert watched.monitor.generations.number == 3
 
-    async def test_i3_another_listener_on_the_store_learns_it(self, watched: Any, http: Any) -> None:
+    async def test_i3_another_listener_on_the_store_learns_it(self, watched: Watched, http: httpx.AsyncClient) -> None:
         await self.three_ended(watched)
         other = Monitor("default", client_of(http, watched.airbyte.url), watched.store)
         assert await other.tell([2])
@@ -566,21 +567,21 @@ class TestReusedNumbers:
         assert await other.tell([2])
         assert watched.airbyte.reads == 1
 
-    async def test_i3_a_job_that_is_gone_is_unknown(self, watched: Any) -> None:
+    async def test_i3_a_job_that_is_gone_is_unknown(self, watched: Watched) -> None:
         await self.three_ended(watched)
         self.again(watched, 1)
         await watched.monitor.look()
         del watched.airbyte.jobs[3]
         assert await watched.monitor.tell([3]) == {3: None}
 
-    async def test_i3_one_answer_that_a_job_is_unknown_is_no_verdict(self, watched: Any) -> None:
+    async def test_i3_one_answer_that_a_job_is_unknown_is_no_verdict(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         watched.airbyte.unready.add(1)
         assert (await watched.monitor.watch([1]))[1].status == "running"
         assert watched.monitor.watches.jobs == {1: True}
         assert watched.airbyte.reads == 2
 
-    async def test_i4_a_job_that_is_said_to_be_unknown_while_it_is_listed_stays_watched(self, watched: Any) -> None:
+    async def test_i4_a_job_that_is_said_to_be_unknown_while_it_is_listed_stays_watched(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         watched.airbyte.faults[1] = 404
         for _ in range(2):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from airbyte_events.errors import AirbyteUnreachable, RateLimited, ServerError
@@ -13,28 +13,32 @@ from airbyte_events.events import Origin
 from airbyte_events.monitor.monitor import FAILURES, Monitor
 from airbyte_events.monitor.observation import Received
 from airbyte_events.monitor.poller import Poller, Ticks
+from support.airbyte import Airbyte, client_of
+from support.events import webhook_body
+from support.monitor import Watched
+from support.servers import serve
 
 pytestmark = pytest.mark.anyio
 
 FAST = Ticks(unproven=0.02, proven=0.02, idle=0.02)
 
 
-async def prove_push(watched: Any, make: Any) -> None:
+async def prove_push(watched: Watched) -> None:
     for job_id in (901, 902, 903):
         watched.airbyte.put(job_id, "succeeded", ago=3600)
-        told = {job_id: [Received.of(await watched.receive(make.body(job_id, startedAt=None, finishedAt=None)))]}
+        told = {job_id: [Received.of(await watched.receive(webhook_body(job_id, startedAt=None, finishedAt=None)))]}
         await watched.monitor.confirm(told, Origin.WEBHOOK, told)
 
 
 class TestTicks:
-    async def test_while_nothing_is_watched(self, watched: Any) -> None:
+    async def test_while_nothing_is_watched(self, watched: Watched) -> None:
         assert Ticks().due(watched.monitor) == 300
 
-    async def test_while_push_is_unproven_and_proven(self, watched: Any, make: Any) -> None:
+    async def test_while_push_is_unproven_and_proven(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         assert Ticks().due(watched.monitor) == 10
-        await prove_push(watched, make)
+        await prove_push(watched)
         assert Ticks().due(watched.monitor) == 60
         # One that never pushes is one that must be looked for.
         watched.airbyte.put(2, job_type="clear")
@@ -43,7 +47,7 @@ class TestTicks:
         watched.monitor.watches.forget(2)
         assert Ticks().due(watched.monitor) == 60
 
-    async def test_a_new_watch_brings_the_next_look_forward(self, watched: Any) -> None:
+    async def test_a_new_watch_brings_the_next_look_forward(self, watched: Watched) -> None:
         watched.airbyte.put(1, ago=3600)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Poller(watched.monitor, Ticks(idle=3600, unproven=0.02)).run)
@@ -54,7 +58,7 @@ class TestTicks:
             await watched.airbyte.until(lambda: watched.airbyte.lists > 2)
             tasks.cancel_scope.cancel()
 
-    async def test_the_watch_of_a_job_that_has_ended_brings_nothing_forward(self, watched: Any) -> None:
+    async def test_the_watch_of_a_job_that_has_ended_brings_nothing_forward(self, watched: Watched) -> None:
         watched.airbyte.put(1, "succeeded", ago=3600)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Poller(watched.monitor, Ticks(idle=3600, unproven=0.0)).run)
@@ -67,7 +71,7 @@ class TestTicks:
 
 
 class TestCost:
-    async def test_a_thousand_watched_jobs_are_one_list_a_tick(self, watched: Any) -> None:
+    async def test_a_thousand_watched_jobs_are_one_list_a_tick(self, watched: Watched) -> None:
         for job_id in range(1, 1001):
             watched.airbyte.put(job_id)
         await watched.monitor.watch(range(1, 1001))
@@ -85,7 +89,7 @@ class TestCost:
         assert (watched.airbyte.lists, watched.airbyte.reads) == (18, 0)
         assert len(watched.monitor.watches.jobs) == 880
 
-    async def test_jobs_that_could_not_be_asked_for_are_read_by_the_next_tick(self, watched: Any) -> None:
+    async def test_jobs_that_could_not_be_asked_for_are_read_by_the_next_tick(self, watched: Watched) -> None:
         watched.airbyte.put(1, "succeeded", ago=86_400)
         watched.airbyte.faults[1] = 503
         with pytest.raises(ServerError):
@@ -98,7 +102,7 @@ class TestCost:
 
 class TestTrouble:
     @pytest.mark.parametrize("status", [429, 500, 503])
-    async def test_backs_off_and_comes_back(self, watched: Any, status: int) -> None:
+    async def test_backs_off_and_comes_back(self, watched: Watched, status: int) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         watched.airbyte.faults["all"] = status
@@ -116,7 +120,7 @@ class TestTrouble:
                     await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
 
-    async def test_the_wait_doubles_with_each_failure_up_to_a_limit(self, watched: Any) -> None:
+    async def test_the_wait_doubles_with_each_failure_up_to_a_limit(self, watched: Watched) -> None:
         watched.airbyte.faults["all"] = 503
         poller = Poller(watched.monitor, Ticks(idle=0.005))
         began = anyio.current_time()
@@ -127,7 +131,7 @@ class TestTrouble:
         # 0.005 s times 2, 4, 8, 16 and 32, less a tenth.
         assert anyio.current_time() - began > 0.27
 
-    async def test_429_is_no_reason_to_ask_more(self, watched: Any) -> None:
+    async def test_429_is_no_reason_to_ask_more(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         watched.airbyte.faults["list"] = 429
@@ -135,7 +139,9 @@ class TestTrouble:
             await Poller(watched.monitor).tick()
         assert watched.airbyte.reads == 1
 
-    async def test_i4_where_lists_fail_jobs_are_read_a_few_at_a_time_and_lists_come_back(self, watched: Any) -> None:
+    async def test_i4_where_lists_fail_jobs_are_read_a_few_at_a_time_and_lists_come_back(
+        self, watched: Watched
+    ) -> None:
         for job_id in range(1, 26):
             watched.airbyte.put(job_id)
         await watched.monitor.watch(range(1, 26))
@@ -159,10 +165,12 @@ class TestTrouble:
                 await poller.tick()
         assert anyio.current_time() - began >= 1.0
 
-    async def test_i4_lists_that_take_too_long_do_not_keep_reads(self, http: Any, make: Any, watched: Any) -> None:
+    async def test_i4_lists_that_take_too_long_do_not_keep_reads(
+        self, http: httpx.AsyncClient, watched: Watched
+    ) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
-        impatient = Monitor("default", make.client(http, watched.airbyte.url, timeout=0.1), watched.store)
+        impatient = Monitor("default", client_of(http, watched.airbyte.url, timeout=0.1), watched.store)
         await impatient.watch([1])
         watched.airbyte.faults["list"] = "hang"
         watched.airbyte.put(1, "succeeded")
@@ -174,13 +182,13 @@ class TestTrouble:
         # It may have been a moment's weakness: lists are tried again.
         assert watched.airbyte.lists == 2
 
-    async def test_nothing_watched_and_lists_fail(self, watched: Any) -> None:
+    async def test_nothing_watched_and_lists_fail(self, watched: Watched) -> None:
         watched.airbyte.faults["list"] = 500
         with pytest.raises(ServerError):
             await Poller(watched.monitor).tick()
 
     async def test_i4_a_list_that_leaves_a_job_out_is_found_out(
-        self, watched: Any, caplog: pytest.LogCaptureFixture
+        self, watched: Watched, caplog: pytest.LogCaptureFixture
     ) -> None:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, ago=3600)
@@ -196,7 +204,7 @@ class TestTrouble:
         assert "its list leaves out job" in caplog.text
 
     async def test_a_spot_check_of_a_job_that_just_ended_accuses_nobody(
-        self, watched: Any, caplog: pytest.LogCaptureFixture
+        self, watched: Watched, caplog: pytest.LogCaptureFixture
     ) -> None:
         watched.airbyte.put(1, ago=3600)
         await watched.monitor.watch([1])
@@ -208,7 +216,7 @@ class TestTrouble:
         assert await watched.ends(1) == 1
         assert "leaves out" not in caplog.text
 
-    async def test_a_job_that_airbyte_fails_over_does_not_slow_the_others(self, watched: Any) -> None:
+    async def test_a_job_that_airbyte_fails_over_does_not_slow_the_others(self, watched: Watched) -> None:
         watched.airbyte.faults[9] = 500
         with pytest.raises(ServerError):
             await watched.monitor.watch([9])
@@ -224,7 +232,7 @@ class TestTrouble:
             tasks.cancel_scope.cancel()
 
     async def test_i4_any_number_of_jobs_that_airbyte_fails_over_leaves_the_others_their_turn(
-        self, watched: Any
+        self, watched: Watched
     ) -> None:
         for job_id in range(1, 122):
             watched.airbyte.put(job_id, "succeeded", ago=86_400)
@@ -238,13 +246,15 @@ class TestTrouble:
             ticks += 1
         assert ticks <= 121 // FAILURES + 1
 
-    async def test_i4_all_that_ended_while_airbyte_was_down_is_found(self, http: Any, make: Any, watched: Any) -> None:
+    async def test_i4_all_that_ended_while_airbyte_was_down_is_found(
+        self, http: httpx.AsyncClient, watched: Watched
+    ) -> None:
         jobs = range(1, 131)
-        airbyte = make.airbyte()
-        async with make.serve(airbyte):
+        airbyte = Airbyte()
+        async with serve(airbyte):
             for job_id in jobs:
                 airbyte.put(job_id)
-            monitor = Monitor("default", make.client(http, airbyte.url), watched.store)
+            monitor = Monitor("default", client_of(http, airbyte.url), watched.store)
             await monitor.watch(jobs)
             where = int(airbyte.url.rpartition(":")[2])
         poller = Poller(monitor, Ticks(unproven=0.01))
@@ -255,7 +265,7 @@ class TestTrouble:
                     await anyio.lowlevel.checkpoint()
             for job_id in jobs:
                 airbyte.put(job_id, ("succeeded", "failed", "cancelled")[job_id % 3])
-            async with make.serve(airbyte, where):
+            async with serve(airbyte, where):
                 await watched.until_ended(*jobs)
                 tasks.cancel_scope.cancel()
         assert monitor.watches.jobs == {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import httpx
 import pytest
 
 from airbyte_events._utils.times import utcnow
@@ -16,18 +17,22 @@ from airbyte_events.hub.hub import Hub
 from airbyte_events.hub.subscription import Place, Wanted
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from support.airbyte import Airbyte, client_of
+from support.events import CONNECTION
+from support.monitor import Watched
+from support.waiters import Waiters
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def old(watched: Any) -> Any:
+def old(watched: Watched) -> Any:
     """An Airbyte of up to 2.0."""
     watched.airbyte.hides_refreshes = True
     return watched
 
 
-def put(watched: Any, job_id: int, status: str = "running", **values: Any) -> None:
+def put(watched: Watched, job_id: int, status: str = "running", **values: Any) -> None:
     watched.airbyte.put(job_id, status, job_type="refresh", **values)
 
 
@@ -87,13 +92,13 @@ class TestWhereListsLeaveThemOut:
         assert old.airbyte.refresh_lists == before
 
     async def test_i4_who_follows_connections_is_told_of_those_that_ended_before(
-        self, airbyte: Any, http: Any, make: Any
+        self, airbyte: Airbyte, http: httpx.AsyncClient
     ) -> None:
         airbyte.hides_refreshes = True
         airbyte.put(1, "succeeded", job_type="refresh", ago=60)
-        wanted = Wanted(connection_ids=frozenset([make.connection]), job_types=frozenset(["refresh"]))
+        wanted = Wanted(connection_ids=frozenset([CONNECTION]), job_types=frozenset(["refresh"]))
         since = utcnow() - timedelta(minutes=10)
-        async with Hub(make.client(http, airbyte.url), ticks=Ticks(unproven=0.02, proven=0.02, idle=0.02)) as hub:
+        async with Hub(client_of(http, airbyte.url), ticks=Ticks(unproven=0.02, proven=0.02, idle=0.02)) as hub:
             with hub.follow(wanted, Place(since=since, floor=since)) as ends, anyio.fail_after(5):
                 assert (await ends.__anext__()).ref.job_id == 1
                 airbyte.put(2, "failed", job_type="refresh")
@@ -103,11 +108,11 @@ class TestWhereListsLeaveThemOut:
 @pytest.mark.parametrize("release", ["2.0", "2.1"])
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_refresh_of_the_simulators_release_completes_a_wait(
-    http: Any, make: Any, waiters: Any, release: str
+    http: httpx.AsyncClient, waiters: Waiters, release: str
 ) -> None:
     async with (
         serve_simulator(Simulator(release=release)) as sim,
-        Hub(make.client(http, sim.url), ticks=Ticks(unproven=0.02, proven=0.02, idle=0.02)) as hub,
+        Hub(client_of(http, sim.url), ticks=Ticks(unproven=0.02, proven=0.02, idle=0.02)) as hub,
     ):
         job = sim.world.start_job(sim.world.add_connection(Script.hanging()), "refresh")
         waiters.wait(hub, job.id)
@@ -120,7 +125,7 @@ async def test_a_refresh_of_the_simulators_release_completes_a_wait(
 
 
 class TestWhereListsHaveThem:
-    async def test_that_is_found_out_once(self, watched: Any) -> None:
+    async def test_that_is_found_out_once(self, watched: Watched) -> None:
         put(watched, 1, "succeeded", ago=86_400)
         await watched.monitor.look()
         assert watched.airbyte.refresh_lists == 2
@@ -128,7 +133,7 @@ class TestWhereListsHaveThem:
             await watched.monitor.look()
         assert watched.airbyte.refresh_lists == 2
 
-    async def test_one_in_a_list_says_so(self, watched: Any) -> None:
+    async def test_one_in_a_list_says_so(self, watched: Watched) -> None:
         put(watched, 1)
         for _ in range(5):
             await watched.monitor.look()
@@ -136,29 +141,29 @@ class TestWhereListsHaveThem:
 
 
 class TestWhereThereAreNone:
-    async def test_it_is_asked_for_now_and_then(self, watched: Any) -> None:
+    async def test_it_is_asked_for_now_and_then(self, watched: Watched) -> None:
         for _ in range(5):
             await watched.monitor.look()
         assert watched.airbyte.refresh_lists == 1
 
     @pytest.mark.parametrize("status", [400, 404, 422])
     async def test_a_release_that_does_not_know_the_type_is_not_asked_again(
-        self, watched: Any, make: Any, http: Any, status: int
+        self, watched: Watched, http: httpx.AsyncClient, status: int
     ) -> None:
         watched.airbyte.faults["refresh"] = status
-        refreshes = Refreshes(make.client(http, watched.airbyte.url).list_jobs, probe=0.0)
+        refreshes = Refreshes(client_of(http, watched.airbyte.url).list_jobs, probe=0.0)
         for _ in range(3):
             assert await refreshes.left_out() == (False, None)
         assert watched.airbyte.refresh_lists == 1
 
-    async def test_i4_trouble_with_the_question_costs_no_poll(self, watched: Any) -> None:
+    async def test_i4_trouble_with_the_question_costs_no_poll(self, watched: Watched) -> None:
         watched.airbyte.faults["refresh"] = 500
         watched.airbyte.put(1, "succeeded")
         await watched.monitor.look()
         assert await watched.ends(1) == 1
 
-    async def test_i4_the_first_of_all_is_found_whenever_it_ended(self, old: Any, make: Any, http: Any) -> None:
-        refreshes = Refreshes(make.client(http, old.airbyte.url).list_jobs, probe=0.0)
+    async def test_i4_the_first_of_all_is_found_whenever_it_ended(self, old: Any, http: httpx.AsyncClient) -> None:
+        refreshes = Refreshes(client_of(http, old.airbyte.url).list_jobs, probe=0.0)
         assert await refreshes.left_out() == (False, None)
         put(old, 1, "succeeded", ago=240)
         left_out, page = await refreshes.left_out()
@@ -166,7 +171,7 @@ class TestWhereThereAreNone:
         assert page is not None
         assert [job.job_id for job in page.jobs] == [1]
 
-    async def test_what_there_was_before_is_not_told_as_new(self, old: Any, make: Any, http: Any) -> None:
+    async def test_what_there_was_before_is_not_told_as_new(self, old: Any, http: httpx.AsyncClient) -> None:
         put(old, 1, "succeeded", ago=86_400)
-        refreshes = Refreshes(make.client(http, old.airbyte.url).list_jobs, probe=0.0)
+        refreshes = Refreshes(client_of(http, old.airbyte.url).list_jobs, probe=0.0)
         assert await refreshes.left_out() == (True, None)

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
+from support.servers import ScriptedServer
 
 from .conftest import CLIENT_SECRET
 
@@ -127,7 +128,7 @@ async def test_the_connection_test_compares_airbyte_and_listener(stage: Any, lis
 
 @pytest.mark.parametrize(("status", "says"), [(302, "a redirect"), (401, "wants a login of its own")])
 async def test_a_login_in_front_of_the_listener_is_told_from_its_refusal(
-    stage: Any, server: Any, status: int, says: str
+    stage: Any, server: ScriptedServer, status: int, says: str
 ) -> None:
     server.on("POST /v1/watches", server.reply(status, body=b"<html>Sign in", headers={"Location": "/login"}))
     stage.connect_listener(server.url, "token-0123456789abcdef0123456789")
@@ -213,7 +214,7 @@ async def test_without_airbytes_sdk(stage: Any, monkeypatch: pytest.MonkeyPatch)
         await anyio.to_thread.run_sync(AirbyteHook().create_api_session)
 
 
-async def test_requests_go_by_the_proxy(stage: Any, server: Any) -> None:
+async def test_requests_go_by_the_proxy(stage: Any, server: ScriptedServer) -> None:
     proxy = server.url.replace("http://", "http://user:pass@")
     server.on("GET /api/public/v1/jobs/7", server.reply(200, {}))
     stage.connect("airbyte_default", conn_type="airbyte", host="http://airbyte.invalid", extra={"proxies": proxy})
@@ -312,7 +313,7 @@ async def test_the_execution_timeout_of_a_worker_cancels_a_job_whose_start_it_cu
 
 
 @pytest.mark.parametrize("hours", [-3, 0, 3])
-async def test_how_far_airbytes_clock_is_ahead(stage: Any, server: Any, hours: int) -> None:
+async def test_how_far_airbytes_clock_is_ahead(stage: Any, server: ScriptedServer, hours: int) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True)
     server.on("GET /api/public/v1/jobs", server.reply(200, {"data": []}, {"Date": date}))
     stage.connect("other", conn_type="airbyte", host=server.url)

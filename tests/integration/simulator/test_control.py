@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from support.servers import ScriptedServer
+
 pytestmark = pytest.mark.anyio
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -33,7 +35,7 @@ class TestConnections:
         assert ended == {"ended": made["job_ids"], "not_ended": {}}
         assert (await airbyte.control("GET", ""))["jobs"] == {"failed": 2000}
 
-    async def test_a_workspace_of_its_own(self, airbyte: Any, server: Any) -> None:
+    async def test_a_workspace_of_its_own(self, airbyte: Any, server: ScriptedServer) -> None:
         server.on("POST /hook", server.reply(200))
         body = {"workspace_id": MINE, "name": "other", "webhook_url": f"{server.url}/hook"}
         assert (await airbyte.control("POST", "/workspaces", body))["workspaceId"] == MINE

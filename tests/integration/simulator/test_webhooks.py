@@ -14,6 +14,7 @@ from airbyte_events.airbyte.notification_kinds import NotificationKind
 from airbyte_events.airbyte.notifications import parse
 from airbyte_events.simulator import Script
 from airbyte_events.simulator.notification_bodies import SAMPLES
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-async def told(airbyte: Any, server: Any) -> Any:
+async def told(airbyte: Any, server: ScriptedServer) -> Any:
     """The simulator, with its webhooks going to ``server``."""
     server.on("POST /hook", server.reply(202, {}))
     await airbyte.control("PUT", "/webhooks", {"url": f"{server.url}/hook"})
@@ -35,7 +36,7 @@ async def end(airbyte: Any, status: str = "succeeded", job_type: str = "sync", *
 
 
 class TestJobs:
-    async def test_the_request_is_java_s(self, told: Any, server: Any) -> None:
+    async def test_the_request_is_java_s(self, told: Any, server: ScriptedServer) -> None:
         await end(told)
         (request,) = server.requests
         assert request.headers == {
@@ -48,7 +49,7 @@ class TestJobs:
             "host": server.url.removeprefix("http://"),
         }
 
-    async def test_the_body_of_a_success(self, told: Any, server: Any) -> None:
+    async def test_the_body_of_a_success(self, told: Any, server: ScriptedServer) -> None:
         job = await end(told, records=45, bytes=90)
         body = server.requests[0].json()
         data = body["data"]
@@ -82,7 +83,7 @@ class TestJobs:
             "errorOrigin": None,
         }
 
-    async def test_the_body_of_a_failure_has_the_reason(self, told: Any, server: Any) -> None:
+    async def test_the_body_of_a_failure_has_the_reason(self, told: Any, server: ScriptedServer) -> None:
         error = {"message": "Wrong password", "type": "config_error", "origin": "destination"}
         await end(told, "failed", error=error)
         body = server.requests[0].json()
@@ -91,7 +92,7 @@ class TestJobs:
         names = ("success", "errorMessage", "errorType", "errorOrigin")
         assert [body["data"][name] for name in names] == [False, "Wrong password", "config_error", "destination"]
 
-    async def test_the_status_is_committed_before(self, airbyte: Any, server: Any) -> None:
+    async def test_the_status_is_committed_before(self, airbyte: Any, server: ScriptedServer) -> None:
         seen = []
 
         async def look(stream: SocketStream) -> None:
@@ -111,18 +112,18 @@ class TestJobs:
     @pytest.mark.parametrize(
         ("status", "job_type"), [("cancelled", "sync"), ("succeeded", "reset"), ("failed", "clear")]
     )
-    async def test_some_ends_are_silent(self, told: Any, server: Any, status: str, job_type: str) -> None:
+    async def test_some_ends_are_silent(self, told: Any, server: ScriptedServer, status: str, job_type: str) -> None:
         job = await end(told, status, job_type)
         assert job.deliveries == []
         assert (await told.control("GET", "/webhooks"))["recent"] == []
 
-    async def test_each_kind_has_its_own_url(self, told: Any, server: Any) -> None:
+    async def test_each_kind_has_its_own_url(self, told: Any, server: ScriptedServer) -> None:
         body = {"notifications": {"failure": {"webhook": {"enabled": False}}}}
         await told.http.patch(f"/v1/workspaces/{told.sim.workspace.id}", json=body)
         assert (await end(told, "failed")).deliveries == []
         assert len((await end(told)).deliveries) == 1
 
-    async def test_one_attempt_only(self, told: Any, server: Any) -> None:
+    async def test_one_attempt_only(self, told: Any, server: ScriptedServer) -> None:
         server.on("POST /hook", server.reply(500), server.reset(), server.reply(200))
         deliveries = [(await end(told)).deliveries[0] for _ in range(2)]
         assert [(one.status, one.error) for one in deliveries] == [(500, None), (None, deliveries[1].error)]
@@ -135,12 +136,12 @@ class TestJobs:
             "failed": 1,
         }
 
-    async def test_a_redirect_is_not_followed(self, told: Any, server: Any) -> None:
+    async def test_a_redirect_is_not_followed(self, told: Any, server: ScriptedServer) -> None:
         server.on("POST /hook", server.reply(302, headers={"Location": "/elsewhere"}))
         assert (await end(told)).deliveries[0].status == 302
         assert len(server.requests) == 1
 
-    async def test_a_slow_receiver_holds_up_nothing_else(self, told: Any, server: Any) -> None:
+    async def test_a_slow_receiver_holds_up_nothing_else(self, told: Any, server: ScriptedServer) -> None:
         answered = anyio.Event()
         server.on("POST /hook", server.held(answered, server.reply(200)), server.reply(200))
         slow = (await told.create()).json()["jobId"]
@@ -164,12 +165,14 @@ async def _true_when(condition: bool) -> bool:
 
 
 class TestOnDemand:
-    async def send(self, airbyte: Any, server: Any, kind: str, **values: Any) -> Any:
+    async def send(self, airbyte: Any, server: ScriptedServer, kind: str, **values: Any) -> Any:
         (delivery,) = (await airbyte.control("POST", "/notifications", {"kind": kind, **values}))["deliveries"]
         assert delivery["status"] == 202
         return server.requests[-1]
 
-    async def test_queued_looks_like_a_failure_whose_end_is_the_last_update(self, told: Any, server: Any) -> None:
+    async def test_queued_looks_like_a_failure_whose_end_is_the_last_update(
+        self, told: Any, server: ScriptedServer
+    ) -> None:
         job_id = (await told.create()).json()["jobId"]
         body = (await self.send(told, server, "queued", job_id=job_id)).json()
         assert body["blocks"][0]["text"]["text"].startswith("Sync queued: <")
@@ -179,7 +182,7 @@ class TestOnDemand:
         assert not job.terminal
 
     @pytest.mark.parametrize("name", SAMPLES)
-    async def test_each_sample_is_read_as_its_kind(self, told: Any, server: Any, name: str) -> None:
+    async def test_each_sample_is_read_as_its_kind(self, told: Any, server: ScriptedServer, name: str) -> None:
         job_id = (await end(told)).id
         ids = {"job_id": job_id, "connection_id": told.connection_id}
         body = {"kind": name, **ids}
@@ -193,7 +196,7 @@ class TestOnDemand:
             expected = about.get(SAMPLES[name].about, (None, told.connection_id))
             assert (notification.job_id, notification.connection_id) == expected
 
-    async def test_the_test_button(self, told: Any, server: Any) -> None:
+    async def test_the_test_button(self, told: Any, server: ScriptedServer) -> None:
         bodies = [(await self.send(told, server, "test")).json() for _ in range(2)]
         title = bodies[0]["blocks"][0]["text"]["text"]
         assert title.startswith("[THIS IS A TEST NOTIFICATION] Sync completed: <")
@@ -203,7 +206,7 @@ class TestOnDemand:
         assert list(hello) == ["text"]
         assert hello["text"].startswith("Hello World!")
 
-    async def test_the_test_button_for_failures(self, told: Any, server: Any) -> None:
+    async def test_the_test_button_for_failures(self, told: Any, server: ScriptedServer) -> None:
         body = (await self.send(told, server, "test-failure")).json()
         title = body["blocks"][0]["text"]["text"]
         assert title.startswith("[THIS IS A TEST NOTIFICATION] Sync failure occurred: <")
@@ -217,7 +220,9 @@ class TestOnDemand:
             ("test-schema-change", "The schema of '<"),
         ],
     )
-    async def test_the_test_button_for_those_without_data(self, told: Any, server: Any, kind: str, title: str) -> None:
+    async def test_the_test_button_for_those_without_data(
+        self, told: Any, server: ScriptedServer, kind: str, title: str
+    ) -> None:
         body = (await self.send(told, server, kind)).json()
         assert sorted(body) == ["blocks", "text"]
         assert body["blocks"][0]["text"]["text"].startswith(f"[THIS IS A TEST NOTIFICATION] {title}")
@@ -230,13 +235,13 @@ class TestOnDemand:
             ("schema-change", ""),
         ],
     )
-    async def test_those_without_data(self, told: Any, server: Any, kind: str, title: str) -> None:
+    async def test_those_without_data(self, told: Any, server: ScriptedServer, kind: str, title: str) -> None:
         body = (await self.send(told, server, kind, connection_id=told.connection_id)).json()
         assert sorted(body) == ["blocks", "text"]
         assert body["blocks"][0]["text"]["text"].startswith(title)
         assert told.connection_id in body["text"]
 
-    async def test_a_lie_about_a_running_job(self, told: Any, server: Any) -> None:
+    async def test_a_lie_about_a_running_job(self, told: Any, server: ScriptedServer) -> None:
         job_id = (await told.create()).json()["jobId"]
         body = (await self.send(told, server, "succeeded", job_id=job_id, tag="NOTE")).json()
         assert body["data"]["success"] is True
@@ -244,7 +249,7 @@ class TestOnDemand:
         old = (await self.send(told, server, "text-only", job_id=job_id)).json()
         assert list(old) == ["text"]
 
-    async def test_any_body_to_anywhere(self, told: Any, server: Any) -> None:
+    async def test_any_body_to_anywhere(self, told: Any, server: ScriptedServer) -> None:
         server.on("POST /other", server.reply(202))
         url = f"{server.url}/other"
         assert (await self.send(told, server, "raw", url=url, body={"odd": 1})).json() == {"odd": 1}
@@ -257,14 +262,14 @@ class TestOnDemand:
 
 
 class TestFaults:
-    async def test_lost(self, told: Any, server: Any) -> None:
+    async def test_lost(self, told: Any, server: ScriptedServer) -> None:
         await told.fault("lost", count=1)
         (lost,), (sent,) = (await end(told)).deliveries, (await end(told)).deliveries
         assert (lost.sent_at, lost.fault) == (None, "lost")
         assert sent.status == 202
         assert len(server.requests) == 1
 
-    async def test_doubled(self, told: Any, server: Any) -> None:
+    async def test_doubled(self, told: Any, server: ScriptedServer) -> None:
         await told.fault("doubled")
         assert [one.status for one in (await end(told)).deliveries] == [202, 202]
         assert server.requests[0].body == server.requests[1].body
@@ -274,7 +279,7 @@ class TestFaults:
         job = await end(told)
         assert (job.deliveries[0].sent_at - job.ended_at).total_seconds() >= 0.05
 
-    async def test_reordered(self, told: Any, server: Any) -> None:
+    async def test_reordered(self, told: Any, server: ScriptedServer) -> None:
         await told.fault("reordered", count=1, delay=60)
         first = (await told.create()).json()["jobId"]
         await told.control("POST", f"/jobs/{first}/end", {})
@@ -292,7 +297,7 @@ class TestFaults:
         assert (await end(told, "failed")).deliveries[0].status is None
 
 
-async def test_what_is_under_way_is_given_up_at_the_end(rehearse: Any, server: Any) -> None:
+async def test_what_is_under_way_is_given_up_at_the_end(rehearse: Any, server: ScriptedServer) -> None:
     server.on("POST /hook", server.hang())
     with anyio.fail_after(5):
         async with rehearse(Script.lasting(0), webhook_url=f"{server.url}/hook") as airbyte:

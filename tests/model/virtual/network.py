@@ -17,7 +17,7 @@ import httpx
 from anyio.abc import TaskGroup
 from starlette.types import ASGIApp, Message
 
-from virtual.clock import Machine, here
+from model.virtual.clock import Machine, here
 
 LATENCY = 0.02
 """Seconds, the most that a request takes to its server."""

@@ -12,9 +12,9 @@ from airbyte_events.events import Cursor
 from airbyte_events.hub.subscription import Wanted
 from airbyte_events.simulator.control_models import NewNotification
 from airbyte_events.simulator.state import Job
-from virtual.readers import Follower, PageReader, Reader, StreamReader
-from virtual.stage import Stage
-from virtual.truth import (
+from model.virtual.readers import Follower, PageReader, Reader, StreamReader
+from model.virtual.stage import Stage
+from model.virtual.truth import (
     FOUND_WITHIN,
     WITHIN,
     check_follower,

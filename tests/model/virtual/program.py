@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
-from virtual.clock import Machine
+from model.virtual.clock import Machine
 
 
 class Program:

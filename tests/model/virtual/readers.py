@@ -14,10 +14,10 @@ from airbyte_events.events import Cursor, JobEvent
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.hub.subscription import Mark, Place, Wanted
-from virtual.clock import Machine
-from virtual.network import Network
-from virtual.program import Program
-from virtual.secrets import API_TOKEN
+from model.virtual.clock import Machine
+from model.virtual.network import Network
+from model.virtual.program import Program
+from model.virtual.secrets import API_TOKEN
 
 _AGAIN_SECONDS = 1.0
 

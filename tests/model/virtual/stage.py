@@ -20,11 +20,11 @@ from airbyte_events.simulator.state import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.sqlite.store import SQLiteStore
-from virtual.clock import Machine
-from virtual.network import Host, Network
-from virtual.program import Program
-from virtual.secrets import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, WEBHOOK_URL
-from virtual.triggerer import Triggerer
+from model.virtual.clock import Machine
+from model.virtual.network import Host, Network
+from model.virtual.program import Program
+from model.virtual.secrets import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, WEBHOOK_URL
+from model.virtual.triggerer import Triggerer
 
 
 class Airbyte(Program):

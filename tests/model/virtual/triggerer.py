@@ -15,10 +15,10 @@ from airbyte_events.events import JobEvent
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator.state import Job
-from virtual.clock import Machine
-from virtual.network import Network
-from virtual.program import Program
-from virtual.secrets import API_TOKEN, CLIENT_SECRET
+from model.virtual.clock import Machine
+from model.virtual.network import Network
+from model.virtual.program import Program
+from model.virtual.secrets import API_TOKEN, CLIENT_SECRET
 
 
 @dataclass(eq=False)

@@ -10,9 +10,9 @@ from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.simulator.state import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Outcome
-from virtual.readers import Follower, Reader
-from virtual.stage import Stage
-from virtual.triggerer import Wait
+from model.virtual.readers import Follower, Reader
+from model.virtual.stage import Stage
+from model.virtual.triggerer import Wait
 
 WITHIN = 720.0
 """Seconds in which a waiter ends at the latest after its job has, while Airbyte answers: the hub looks every 10 minutes

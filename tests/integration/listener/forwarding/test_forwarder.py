@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -22,6 +21,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Delivery, DeliveryState, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
+from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +41,7 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.M
 class Rig:
     """An instance's notifications, and where they go: paths of the test's server."""
 
-    server: Any
+    server: ScriptedServer
     store: EventStore
     targets: Targets
 
@@ -95,7 +95,7 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(server: Any) -> AsyncIterator[Rig]:
+async def rig(server: ScriptedServer) -> AsyncIterator[Rig]:
     async with MemoryStore() as store:
         yield Rig(server, store, Targets([f"{server.url}/{CANARY}"]))
 

@@ -20,6 +20,9 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.web.server import serving
+from support.events import webhook_body
+from support.servers import ScriptedServer
+from support.stage import API_TOKEN, SECRETS, Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +43,7 @@ class Rig:
     :param url: the listener's.
     """
 
-    server: Any
+    server: ScriptedServer
     http: httpx.AsyncClient
     url: str
     webhooks: str
@@ -76,39 +79,39 @@ class SharedStore(MemoryStore):
     shared = True
 
 
-def instance_of(stage: Any, make: Any, *urls: str) -> InstanceSettings:
+def instance_of(stage: Stage, *urls: str) -> InstanceSettings:
     return InstanceSettings(
         airbyte_url=stage.sim.url,
         client_id="client",
-        client_secret=SecretStr(make.secrets[0]),
+        client_secret=SecretStr(SECRETS[0]),
         forward_urls=tuple(SecretStr(url) for url in urls),
     )
 
 
-def settings_of(stage: Any, make: Any, *urls: str) -> Settings:
+def settings_of(stage: Stage, *urls: str) -> Settings:
     return Settings(
-        instances={"default": instance_of(stage, make, *urls)},
+        instances={"default": instance_of(stage, *urls)},
         store=StoreLocation(kind="memory"),
-        api_tokens=[make.secrets[1]],
-        webhook_tokens=[make.secrets[2]],
+        api_tokens=[SECRETS[1]],
+        webhook_tokens=[SECRETS[2]],
         poll_interval=3600,
     )
 
 
 @asynccontextmanager
-async def forwarding(stage: Any, make: Any, server: Any, *urls: str) -> AsyncIterator[Rig]:
-    instance = instance_of(stage, make, *urls)
+async def forwarding(stage: Stage, server: ScriptedServer, *urls: str) -> AsyncIterator[Rig]:
+    instance = instance_of(stage, *urls)
     async with stage.listener(instances={"default": instance}, webhooks=False) as url:
-        yield Rig(server, stage.http, url, f"{url}/webhooks/default/{make.secrets[2]}", make.api_token)
+        yield Rig(server, stage.http, url, f"{url}/webhooks/default/{SECRETS[2]}", API_TOKEN)
 
 
 class TestWhat:
-    async def test_by_kind(self, stage: Any, make: Any, server: Any) -> None:
+    async def test_by_kind(self, stage: Stage, server: ScriptedServer) -> None:
         for path in ("/all", "/failures"):
             server.on(f"POST {path}", server.reply())
-        async with forwarding(stage, make, server, f"{server.url}/all", f"failure={server.url}/failures") as rig:
-            success, failure = make.body(7), make.body(8, success=False)
-            queued = make.body(9, success=False, title="Sync queued", finishedAt=None)
+        async with forwarding(stage, server, f"{server.url}/all", f"failure={server.url}/failures") as rig:
+            success, failure = webhook_body(7), webhook_body(8, success=False)
+            queued = webhook_body(9, success=False, title="Sync queued", finishedAt=None)
             unknown = b'{"text": "something new"}'
             for body in (success, failure, queued, unknown, TEST):
                 assert await rig.post(body) in (200, 202)
@@ -116,14 +119,14 @@ class TestWhat:
             assert rig.came("/all") == [success, failure, queued, unknown, TEST]
             assert rig.came("/failures") == [failure, queued, unknown, TEST]
 
-    async def test_what_is_not(self, stage: Any, make: Any, server: Any) -> None:
+    async def test_what_is_not(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /all", server.reply())
-        body = make.body(7)
-        async with forwarding(stage, make, server, f"{server.url}/all") as rig:
+        body = webhook_body(7)
+        async with forwarding(stage, server, f"{server.url}/all") as rig:
             assert await rig.post(b"garbage") == 400
             assert await rig.post(b"") == 400
             assert await rig.post(b'{"spam": ["eggs"]}') == 200
-            assert await rig.post(make.body(6), **{"Airbyte-Events-Forwarded": "1"}) == 202
+            assert await rig.post(webhook_body(6), **{"Airbyte-Events-Forwarded": "1"}) == 202
             for expected in (202, 200, 200):
                 assert await rig.post(body) == expected
             await rig.until("delivered")
@@ -152,34 +155,34 @@ class TestWhat:
 
 
 class TestAnswers:
-    async def test_airbyte_does_not_wait_for_a_target_that_hangs(self, stage: Any, make: Any, server: Any) -> None:
+    async def test_airbyte_does_not_wait_for_a_target_that_hangs(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /hangs", server.hang())
         server.on("POST /works", server.reply())
-        async with forwarding(stage, make, server, f"{server.url}/hangs", f"{server.url}/works") as rig:
+        async with forwarding(stage, server, f"{server.url}/hangs", f"{server.url}/works") as rig:
             for job_id in range(1, 21):
-                assert await rig.post(make.body(job_id)) == 202
+                assert await rig.post(webhook_body(job_id)) == 202
             await rig.until("delivered", 20)
             assert len(rig.came("/hangs")) == 1
             due = await rig.deliveries("?state=due")
             assert [each["attempts"] for each in due] == [0] * 20
 
-    async def test_airbyte_has_its_answer_before_anything_is_sent(self, stage: Any, make: Any, server: Any) -> None:
+    async def test_airbyte_has_its_answer_before_anything_is_sent(self, stage: Stage, server: ScriptedServer) -> None:
         answered = anyio.Event()
         server.on("POST /x", server.held(answered, server.reply()))
-        async with forwarding(stage, make, server, f"{server.url}/x") as rig:
-            assert await rig.post(make.body(1)) == 202
+        async with forwarding(stage, server, f"{server.url}/x") as rig:
+            assert await rig.post(webhook_body(1)) == 202
             answered.set()
             await rig.until("delivered")
 
 
 class TestSeveral:
     async def test_one_listener_of_two_forwards_and_the_other_takes_over(
-        self, stage: Any, make: Any, server: Any
+        self, stage: Stage, server: ScriptedServer
     ) -> None:
         server.on("POST /x", server.reply())
         store = SharedStore()
-        settings = settings_of(stage, make, f"{server.url}/x")
-        token = make.secrets[2]
+        settings = settings_of(stage, f"{server.url}/x")
+        token = SECRETS[2]
         async with (
             store,
             assemble(settings, store=store) as first,
@@ -188,10 +191,10 @@ class TestSeveral:
             serving(second.app) as second_url,
         ):
             one, two = (
-                Rig(server, stage.http, url, f"{url}/webhooks/default/{token}", make.api_token)
+                Rig(server, stage.http, url, f"{url}/webhooks/default/{token}", API_TOKEN)
                 for url in (first_url, second_url)
             )
-            bodies = [make.body(job_id) for job_id in range(1, 12)]
+            bodies = [webhook_body(job_id) for job_id in range(1, 12)]
             for number, body in enumerate(bodies[:10]):
                 assert await (one, two)[number % 2].post(body) == 202
             await one.until("delivered", 10)
@@ -207,11 +210,11 @@ class TestSeveral:
 
 
 class TestDeadLetters:
-    async def test_are_listed_and_sent_again(self, stage: Any, make: Any, server: Any) -> None:
+    async def test_are_listed_and_sent_again(self, stage: Stage, server: ScriptedServer) -> None:
         path = f"/services/{SECRET}"
         server.on(f"POST {path}", server.reply(404, body=b"no_service"), server.reply())
-        async with forwarding(stage, make, server, server.url + path) as rig:
-            body = make.body(1, success=False)
+        async with forwarding(stage, server, server.url + path) as rig:
+            body = webhook_body(1, success=False)
             await rig.post(body)
             (dead,) = await rig.until("dead")
             notification = (await rig.api("notifications"))[1]["notifications"][0]
@@ -234,15 +237,15 @@ class TestDeadLetters:
             assert (status, answer) == (409, {"error": "this delivery is delivered, not dead"})
 
     @pytest.mark.parametrize("id_", ["999", "0", "x", "-1", str(2**63), "9" * 40])
-    async def test_of_no_delivery_is_404(self, stage: Any, make: Any, server: Any, id_: str) -> None:
-        async with forwarding(stage, make, server) as rig:
+    async def test_of_no_delivery_is_404(self, stage: Stage, server: ScriptedServer, id_: str) -> None:
+        async with forwarding(stage, server) as rig:
             assert (await rig.api(f"deliveries/{id_}/retry", method="POST"))[0] == 404
 
-    async def test_are_paged_and_filtered(self, stage: Any, make: Any, server: Any) -> None:
+    async def test_are_paged_and_filtered(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /x", server.reply())
-        async with forwarding(stage, make, server, f"{server.url}/x") as rig:
+        async with forwarding(stage, server, f"{server.url}/x") as rig:
             for job_id in range(1, 6):
-                await rig.post(make.body(job_id))
+                await rig.post(webhook_body(job_id))
             await rig.until("delivered", 5)
             seen, query = [], "limit=2"
             while True:
@@ -258,7 +261,7 @@ class TestDeadLetters:
                 assert status == 400
                 assert json.dumps(answer)
 
-    async def test_are_for_those_with_a_token(self, stage: Any, make: Any, server: Any) -> None:
-        async with forwarding(stage, make, server) as rig:
+    async def test_are_for_those_with_a_token(self, stage: Stage, server: ScriptedServer) -> None:
+        async with forwarding(stage, server) as rig:
             assert (await rig.http.get(f"{rig.url}/v1/deliveries")).status_code == 401
             assert (await rig.http.post(f"{rig.url}/v1/deliveries/1/retry")).status_code == 401

@@ -13,7 +13,7 @@ from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.records import Outcome, Receipt
-from tests.postgres_server import PostgresServer, running
+from postgres_server import PostgresServer, running
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 

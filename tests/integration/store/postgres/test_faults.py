@@ -16,7 +16,7 @@ from airbyte_events.errors import StoreError
 from airbyte_events.events import JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
-from tests.postgres_server import PASSWORD, PostgresServer
+from postgres_server import PASSWORD, PostgresServer
 
 from .conftest import event, received
 from .pooler import wire

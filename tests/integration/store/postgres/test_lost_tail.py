@@ -17,7 +17,7 @@ from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import Cursor, JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
-from tests.postgres_server import PostgresServer
+from postgres_server import PostgresServer
 
 from .conftest import event
 

@@ -13,7 +13,7 @@ from airbyte_events.events import EventFilter, JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Attempt, DeliveryState, Outcome
-from tests.postgres_server import PostgresServer
+from postgres_server import PostgresServer
 
 from .conftest import NOON, event, received
 from .pooler import Pooler, pooler

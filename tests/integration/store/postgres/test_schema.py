@@ -12,7 +12,7 @@ from airbyte_events.errors import StoreError
 from airbyte_events.store.postgres.schema import MIGRATIONS, Migration, migrate
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
-from tests.postgres_server import PostgresServer
+from postgres_server import PostgresServer
 
 from .conftest import event, received
 

@@ -14,7 +14,7 @@ from airbyte_events.errors import StoreError
 from airbyte_events.store.postgres.pool import SIZE, PostgresPool, connect
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.postgres.url import PostgresURL
-from tests.postgres_server import PostgresServer
+from postgres_server import PostgresServer
 
 from .conftest import event, received
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.postgres_server import PASSWORD, PostgresServer
+from postgres_server import PASSWORD, PostgresServer
 
 _CONFIGURATION = """
 [databases]
