@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import anyio
 import httpx
+
+from airbyte_events._utils.times import is_sane
 
 UNPACKED = {"Accept-Encoding": "identity"}
 """The header to ask with: answers are small, and a small one can't unfold into a large one."""
@@ -49,3 +54,25 @@ async def _read(response: httpx.Response, most: int) -> bytes:
 def no_cookies() -> CookieJar:
     """For a client's ``cookies``: takes none. A jar has no bound, and what is in it is sent back with every request."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
+def retry_after(headers: httpx.Headers) -> float | None:
+    """Return the seconds of a ``Retry-After`` header, None without one; a date is measured by the server's clock."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+        return float(value)
+    until = http_date(value)
+    if until is None:
+        return None
+    now = http_date(headers.get("date")) or datetime.now(UTC)
+    return max(0.0, (until - now).total_seconds())
+
+
+def http_date(value: str | None) -> datetime | None:
+    """Return the time of a header such as ``Date``, in UTC; None if it is none."""
+    try:
+        moment = parsedate_to_datetime(value or "")
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment if is_sane(moment) else None

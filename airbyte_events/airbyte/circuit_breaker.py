@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import anyio
 
+from airbyte_events._utils.backoff import pause
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteStatusError,
@@ -122,13 +123,12 @@ class Backoff:
         asked = error.retry_after if isinstance(error, AirbyteStatusError) else None
         if news:
             self._closings += 1
-            # Beyond 2**30 the cap has long been reached.
-            ceiling = min(self._cap, self._base * 2 ** min(self._failures, 30))
+            delay = pause(self._failures, first=self._base, longest=self._cap, least=0, random=self._random)
             self._failed_at = anyio.current_time()
             self._began = self._began if self._failures else self._failed_at
             self._failures += 1
             self._last = error
-            self._until = anyio.current_time() + self._random() * ceiling
+            self._until = anyio.current_time() + delay
         if asked is not None and self._failures:
             self._until = max(self._until, anyio.current_time() + min(asked, self._longest))
 

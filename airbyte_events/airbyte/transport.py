@@ -5,13 +5,11 @@ Messages name the method, the path and the host; a query, user information, toke
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -19,7 +17,6 @@ import httpx
 
 from airbyte_events._utils import http as answers
 from airbyte_events._utils import json_values
-from airbyte_events._utils.times import is_sane
 from airbyte_events.airbyte.words import Words, one_line, redirection, web_page
 from airbyte_events.errors import (
     AirbyteError,
@@ -97,7 +94,7 @@ class Answer:
     @property
     def served_at(self) -> datetime | None:
         """The server's clock, from the ``Date`` header."""
-        return _http_date(self.headers.get("date"))
+        return answers.http_date(self.headers.get("date"))
 
 
 Observer = Callable[[str, "int | None"], None]
@@ -207,31 +204,10 @@ def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tupl
         status,
         f"{request}: {status}{f' {words.type}' if words.type else ''}: {words.message}",
         type=words.type,
-        retry_after=_retry_after(response.headers),
+        retry_after=answers.retry_after(response.headers),
         page=words.page,
     )
 
 
 def _reason(exc: Exception, hide: tuple[str, ...]) -> str:
     return one_line(str(exc) or type(exc).__name__, hide)
-
-
-def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds to wait, from either form of the header; a date is measured by the clock of the server that set it."""
-    value = headers.get("retry-after", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
-        return float(value)
-    until = _http_date(value)
-    if until is None:
-        return None
-    now = _http_date(headers.get("date")) or datetime.now(UTC)
-    return max(0.0, (until - now).total_seconds())
-
-
-def _http_date(value: str | None) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(value or "")
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment if is_sane(moment) else None

@@ -11,14 +11,13 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 
 import anyio
 import httpx
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events._utils.http import UNPACKED, AnswerRefused, no_cookies, read_body
+from airbyte_events._utils.http import UNPACKED, AnswerRefused, no_cookies, read_body, retry_after
 from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
@@ -211,7 +210,8 @@ class _Courier:
             return _Answer(state=DeliveryState.DELIVERED)
         fault = f"it answered {status}" + self._word(said)
         if status in (408, 425, 429) or status >= 500:
-            return _Answer(state=DeliveryState.DUE, fault=fault, retry_after=_retry_after(response.headers))
+            wait = min(retry_after(response.headers) or 0.0, _LONGEST_RETRY_AFTER)
+            return _Answer(state=DeliveryState.DUE, fault=fault, retry_after=wait)
         return _Answer(state=DeliveryState.DEAD, fault=fault + (", a redirect" if response.is_redirect else ""))
 
     def _word(self, said: bytes) -> str:
@@ -233,21 +233,6 @@ def _attempt(delivery: Delivery, state: DeliveryState, fault: str | None = None,
     """:param after: seconds until it is due again."""
     due_at = utcnow() + timedelta(seconds=after)
     return Attempt(delivery=delivery.id, state=state, due_at=due_at, fault=fault)
-
-
-def _retry_after(headers: httpx.Headers) -> float:
-    """Seconds, from either form of the header; 0 without it."""
-    value = headers.get("retry-after", "").strip()
-    if re.fullmatch("[0-9]{1,9}", value):
-        seconds = float(value)
-    else:
-        try:
-            until = parsedate_to_datetime(value)
-            now = datetime.now(UTC)
-            seconds = ((until if until.tzinfo else until.replace(tzinfo=UTC)) - now).total_seconds()
-        except (ValueError, TypeError, IndexError, OverflowError):
-            return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
 
 
 @asynccontextmanager

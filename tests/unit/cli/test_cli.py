@@ -228,16 +228,16 @@ class TestDemo:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.isascii()
         assert "\x1b" not in done.stdout
-        assert "5 of 5 ends arrived" in done.stdout
+        assert "5 of 5 completions arrived" in done.stdout
 
     def test_fails_if_an_end_does_not_arrive(self) -> None:
         code = (
-            "import anyio; from airbyte_events.cli.demo import Lines, demonstrate; "
-            "raise SystemExit(anyio.run(demonstrate, Lines(), 0.7))"
+            "import anyio; from airbyte_events.cli.demo import demonstrate; "
+            "raise SystemExit(anyio.run(demonstrate, 0.7))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 1
-        assert "0 of 5 ends arrived" in done.stdout
+        assert "0 of 5 completions arrived" in done.stdout
         assert "Not arrived: job 5 (clicks)." in done.stdout
 
     def test_a_reader_who_leaves_ends_nothing(self) -> None:
