@@ -24,3 +24,21 @@ def test_named_tests_exist(page: Path) -> None:
         assert any(f"def {function}" in source for source in TESTS.values()), function
     for group in re.findall(r"(?<=[`:])(Test\w+)(?=[`:])", text):
         assert any(f"class {group}" in source for source in TESTS.values()), group
+
+
+def test_log_lines_of_the_runbooks_are_written() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    runbooks = page[page.index("## Runbooks") :]
+    quoted = [
+        line
+        for after in re.findall(r"(?:the log|their logs) for (.*?)[.:]", runbooks, re.DOTALL)
+        for line in _quotes(after)
+    ]
+    assert len(quoted) > 8
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "airbyte_events").rglob("*.py"))
+    missing = [line for line in quoted if not re.search(".*".join(map(re.escape, line.split("…"))), source)]
+    assert missing == []
+
+
+def _quotes(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text.replace("\n", " "))
