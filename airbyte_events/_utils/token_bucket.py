@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import anyio
 
 
-class Allowance:
+class TokenBucket:
     """A token bucket.
 
     :param rate: how many times a second in the long run.
@@ -50,3 +52,25 @@ class Allowance:
         """Return when it may be done at least once; nothing is taken."""
         while self.left < 1:  # noqa: ASYNC110  # time is all that it waits for
             await anyio.sleep((1 - self._left) / self._rate)
+
+
+_charged: ContextVar[TokenBucket | None] = ContextVar("_charged", default=None)
+
+
+@contextmanager
+def charged(bucket: TokenBucket) -> Iterator[None]:
+    """Charge a bucket for every request that this task, and those that it starts, send meanwhile.
+
+    Retries and requests for a token count as well: only who sends them knows what one call costs.
+    """
+    before = _charged.set(bucket)
+    try:
+        yield
+    finally:
+        _charged.reset(before)
+
+
+def charge() -> None:
+    """Charge a request to the bucket that this task is :func:`charged` to, if to any."""
+    if (bucket := _charged.get()) is not None:
+        bucket.charge()

@@ -2,10 +2,10 @@
 
 from airbyte_events.airbyte.auth import Credentials
 from airbyte_events.airbyte.client import AirbyteClient
-from airbyte_events.airbyte.models import Job, JobPage, says_unknown
+from airbyte_events.airbyte.models import says_unknown
 from airbyte_events.airbyte.pagination import PAGE, JobPages
-from airbyte_events.airbyte.transport import charged
 from airbyte_events.airbyte.url import normalise_url
+from airbyte_events.jobs import Job, JobPage
 
 __all__ = [
     "PAGE",
@@ -14,7 +14,6 @@ __all__ = [
     "Job",
     "JobPage",
     "JobPages",
-    "charged",
     "normalise_url",
     "says_unknown",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -18,8 +18,9 @@ import httpx
 
 from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.auth import Credentials
-from airbyte_events.airbyte.models import Job, JobPage, parse_job
-from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages
+from airbyte_events.airbyte.models import parse_job, says_unknown
+from airbyte_events.airbyte.notifications import Notification, reread
+from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, ChangedJobs, JobPages
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import Answer, Observer
@@ -29,10 +30,12 @@ from airbyte_events.errors import (
     UnknownJob,
 )
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, reported_job_type
+from airbyte_events.jobs import Job, JobPage
 
 logger = logging.getLogger(__name__)
 
 _MOST_UNKNOWN_STATUSES = 50
+_MOST_CHANGED = 2**14  # pages: whoever lists changes stops long before
 
 
 class AirbyteClient:
@@ -135,6 +138,15 @@ class AirbyteClient:
         self._refreshes.see([job], untyped_list=False)
         return job
 
+    async def find_job(self, job_id: int, *, once: bool = False) -> Job | None:
+        """Return the job; None if Airbyte says that it does not know it. Parameters are those of :meth:`get_job`."""
+        try:
+            return await self.get_job(job_id, once=once)
+        except AirbyteError as exc:
+            if says_unknown(exc):
+                return None
+            raise
+
     async def list_jobs(
         self,
         *,
@@ -222,6 +234,28 @@ class AirbyteClient:
             page
             async for page in self.find_jobs(updated_since=updated_since, connection_id=connection_id, job_type=REFRESH)
         ]
+
+    def list_changed(
+        self, *, since: datetime, connection_id: str | None = None, job_types: Collection[str] = ()
+    ) -> ChangedJobs:
+        """List the jobs whose status changed then or later, refreshes included, page by page; stop at any page.
+
+        :param connection_id: only jobs of this connection.
+        :param job_types: the types that are needed; all if empty. Refreshes that lists leave out are asked for only if
+            they are among them.
+        """
+
+        async def refreshes() -> list[JobPage]:
+            if job_types and REFRESH not in job_types:
+                return []
+            return await self.find_refreshes(updated_since=since, connection_id=connection_id)
+
+        pages = self.find_jobs(updated_since=since, connection_id=connection_id, max_pages=_MOST_CHANGED)
+        return ChangedJobs(pages, refreshes)
+
+    def read_notification(self, body: bytes) -> Notification:
+        """Read a webhook's body that was stored; one that can't be read is of an unknown kind."""
+        return reread(body)
 
     async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
         """Start a job.

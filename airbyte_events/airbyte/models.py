@@ -3,64 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from airbyte_events._utils import json_values
 from airbyte_events.errors import AirbyteError, Conflict, Forbidden, NotFound
-from airbyte_events.events import JobStatus, parse_status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A job as the API tells it at one moment. Times are aware and in UTC; None is unknown.
-
-    :param job_id: unique within the Airbyte instance.
-    :param status: its state; :attr:`JobStatus.UNKNOWN` for a name that we do not know.
-    :param job_type: ``sync``, ``reset``, ``clear``, ``refresh`` or what else Airbyte calls it.
-    :param connection_id: the Airbyte connection (UUID).
-    :param started_at: when the job was created.
-    :param updated_at: when it ended: Airbyte leaves it out while the job is active.
-    :param duration_seconds: from start to end, or until now.
-    :param bytes: committed by the last attempt.
-    :param records: committed by the last attempt.
-    """
-
-    job_id: int
-    status: JobStatus
-    job_type: str | None = None
-    connection_id: str | None = None
-    started_at: datetime | None = None
-    updated_at: datetime | None = None
-    duration_seconds: float | None = None
-    bytes: int | None = None
-    records: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPage:
-    """One answer to ``GET /jobs``.
-
-    :param jobs: in the order that was asked for.
-    :param served_at: Airbyte's own clock when it answered (the ``Date`` header, whole seconds, UTC).
-    """
-
-    jobs: tuple[Job, ...]
-    served_at: datetime | None = None
-
-    def ahead(self, asked: datetime, answered: datetime) -> timedelta:
-        """Return how far Airbyte's clock is ahead, at least: it was read at some moment of the request, however slow.
-
-        :param asked: when the request was sent, by our clock.
-        :param answered: when the response was here.
-        :return: negative where it is behind, zero where it does not say.
-        """
-        if self.served_at is None:
-            return timedelta(0)
-        # Whole seconds, cut off.
-        least, most = self.served_at - answered, self.served_at + timedelta(seconds=1) - asked
-        return max(least, min(most, timedelta(0)))
+from airbyte_events.events import parse_status
+from airbyte_events.jobs import Job
 
 
 def parse_job(value: object) -> Job:

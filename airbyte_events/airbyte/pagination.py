@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
-from airbyte_events.airbyte.models import JobPage
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError
+from airbyte_events.jobs import JobPage
 
 PAGE = 100
 """The most jobs that Airbyte gives at a time."""
@@ -44,4 +44,29 @@ class JobPages(AsyncIterator[JobPage]):
             raise AirbyteProtocolError("GET /jobs: Airbyte ignores the offset")
         self._pages += 1
         self._previous = page
+        return page
+
+
+class ChangedJobs(AsyncIterator[JobPage]):
+    """Pages of changed jobs, then those of the refreshes that the list left out.
+
+    :param refreshes: asked for them when the list has come to its end.
+    """
+
+    def __init__(self, listed: JobPages, refreshes: Callable[[], Awaitable[Iterable[JobPage]]]) -> None:
+        self._listed = listed
+        self._refreshes = refreshes
+        self._rest: Iterator[JobPage] | None = None
+
+    def __aiter__(self) -> ChangedJobs:
+        return self
+
+    async def __anext__(self) -> JobPage:
+        if self._rest is None:
+            try:
+                return await anext(self._listed)
+            except StopAsyncIteration:
+                self._rest = iter(await self._refreshes())
+        if (page := next(self._rest, None)) is None:
+            raise StopAsyncIteration
         return page

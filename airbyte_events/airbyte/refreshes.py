@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import anyio
 
-from airbyte_events.airbyte.models import Job, JobPage
 from airbyte_events.errors import AirbyteError, AirbyteStatusError, RateLimited, ServerError, Unauthorized
+from airbyte_events.jobs import Job, JobPage
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,7 @@ Messages name the method, the path and the host; a query, user information, toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,6 +15,7 @@ import httpx
 
 from airbyte_events._utils import http as answers
 from airbyte_events._utils import json_values
+from airbyte_events._utils.token_bucket import charge
 from airbyte_events.airbyte.words import Words, one_line, redirection, web_page
 from airbyte_events.errors import (
     AirbyteError,
@@ -100,21 +99,6 @@ class Answer:
 Observer = Callable[[str, "int | None"], None]
 """Told of each request: method and route (``GET /jobs/{id}``), and the HTTP status or None for no answer."""
 
-_charge: ContextVar[Callable[[], object] | None] = ContextVar("_charge", default=None)
-
-
-@contextmanager
-def charged(charge: Callable[[], object]) -> Iterator[None]:
-    """Call ``charge`` for every request that is sent meanwhile by this task and those that it starts.
-
-    Repeated requests and requests for a token count as well: what one call costs is known here only.
-    """
-    before = _charge.set(charge)
-    try:
-        yield
-    finally:
-        _charge.reset(before)
-
 
 async def exchange(
     http: httpx.AsyncClient,
@@ -136,8 +120,7 @@ async def exchange(
     """
     hide = (*hide, token) if token else hide
     status = None
-    if (charge := _charge.get()) is not None:
-        charge()
+    charge()
     try:
         with anyio.fail_after(request.timeout):
             async with http.stream(

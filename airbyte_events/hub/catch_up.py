@@ -10,11 +10,11 @@ import anyio
 
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.times import utcnow
-from airbyte_events.airbyte import Job
 from airbyte_events.errors import AirbyteError
-from airbyte_events.events import JobEvent
+from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent
 from airbyte_events.hub.subscribers import Followers
 from airbyte_events.hub.subscription import Ends
+from airbyte_events.jobs import Job
 from airbyte_events.monitor.monitor import BURST, OVERLAP, Monitor
 from airbyte_events.monitor.observation import event_of
 
@@ -103,8 +103,10 @@ class Backlog:
         asked_at = utcnow()
         seen = 0
         try:
-            async for page in self._monitor.airbyte.find_jobs(
-                connection_id=connection_id, updated_since=since, max_pages=MOST_PAGES + 1
+            # Unless refreshes are wanted, nobody need ask where they are.
+            job_types = () if any(ends.wanted.refreshes for ends in overdue) else PUSHED_JOB_TYPES
+            async for page in self._monitor.system.list_changed(
+                since=since, connection_id=connection_id, job_types=job_types
             ):
                 seen += 1
                 if pages is not None and seen > pages:
@@ -117,11 +119,6 @@ class Backlog:
                     for ends in overdue:
                         ends.begin(served_at, anyio.current_time() - ends.joined_at)
                 await self._take(page.jobs, set(overdue))
-            if any(ends.wanted.refreshes for ends in overdue):
-                for page in await self._monitor.airbyte.find_refreshes(
-                    updated_since=since, connection_id=connection_id
-                ):
-                    await self._take(page.jobs, set(overdue))
         except AirbyteError as exc:
             whose = f"connection {connection_id}" if connection_id else "all connections"
             logger.warning("what jobs of %s have ended since %s is not known yet: %s", whose, since, exc)

@@ -9,9 +9,9 @@ import anyio
 
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.wakeup import Wakeup
-from airbyte_events.airbyte import Job, says_unknown
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobEvent, same_job
+from airbyte_events.jobs import Job
 from airbyte_events.monitor.monitor import AGAIN_SECONDS, Monitor
 from airbyte_events.monitor.observation import event_of
 
@@ -127,11 +127,9 @@ class Trust:
     async def _ask(self, job_id: int) -> Job | None:
         """Return the job; None if Airbyte says twice that it does not know it."""
         for again in (True, False):
-            try:
-                return await self._monitor.airbyte.get_job(job_id)
-            except AirbyteError as exc:
-                if not says_unknown(exc):
-                    raise
+            job = await self._monitor.system.find_job(job_id)
+            if job is not None:
+                return job
             if again:
                 await anyio.sleep(AGAIN_SECONDS)
         return None

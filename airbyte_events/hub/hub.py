@@ -22,7 +22,6 @@ from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events._utils.wakeup import Wakeup
-from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import (
     AirbyteError,
@@ -42,6 +41,7 @@ from airbyte_events.hub.feed_connection import Following, Switch
 from airbyte_events.hub.feed_identity import Trust
 from airbyte_events.hub.subscribers import FollowedStore, Followers
 from airbyte_events.hub.subscription import Ends, Place, Wanted
+from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.monitor import BURST, LOOKBACK, TOGETHER, Monitor
 from airbyte_events.monitor.observation import event_of
 from airbyte_events.monitor.poller import Poller, Ticks
@@ -104,7 +104,7 @@ class _Waiter:
 class Hub:
     """Waits for jobs of one Airbyte instance: ``async with Hub(...) as hub: event = await hub.wait(17)``.
 
-    :param airbyte: the instance's API.
+    :param system: the instance's API.
     :param feed: a listener's client; None to do without.
     :param instance: the instance's name at that listener.
     :param ticks: how often to poll while there is no feed.
@@ -115,7 +115,7 @@ class Hub:
 
     def __init__(
         self,
-        airbyte: AirbyteClient,
+        system: JobSystem,
         feed: FeedClient | None = None,
         *,
         instance: str = "default",
@@ -131,7 +131,7 @@ class Hub:
         self._followers = Followers()
         self._store = FollowedStore(self._followers, self._looked)
         self._bus = EventBus(self._store)
-        self._monitor = Monitor(instance, airbyte, self._store)
+        self._monitor = Monitor(instance, system, self._store)
         self._poller = Poller(self._monitor, ticks)
         self._backlog = Backlog(self._monitor, self._followers, self._learn_more)
         self._trust = Trust(self._monitor, self._told, self._monitor.absorb, self._refute)
@@ -299,7 +299,7 @@ class Hub:
                     self._told_by_airbyte(waiter, event_of(self.instance, job))
                     reason = f"job {job_id} is {job.status.value}"
                 elif (state := await self._known(job_id)) is None or not waiter.takes(state):
-                    raise UnknownJob(f"Airbyte at {self._monitor.airbyte.url} knows no job {job_id}")
+                    raise UnknownJob(f"Airbyte at {self._monitor.system.url} knows no job {job_id}")
         except AirbyteError as exc:
             reason, cause = f"job {job_id} had not ended when last heard of, and Airbyte gives no answer: {exc}", exc
         state = await self._known(job_id)
@@ -318,7 +318,7 @@ class Hub:
         if connection_id is None:
             return None
         since = (started_at or waiter.began) - LOOKBACK
-        async for page in self._monitor.airbyte.find_jobs(connection_id=connection_id, updated_since=since):
+        async for page in self._monitor.system.list_changed(since=since, connection_id=connection_id):
             if found := [job for job in page.jobs if job.job_id == job_id]:
                 await self._monitor.take_in(found)
                 return found[0]
@@ -329,7 +329,7 @@ class Hub:
         if not waiter.identity.fits(state):
             mine = waiter.identity
             raise UnknownJob(
-                f"Airbyte at {self._monitor.airbyte.url} knows no job {state.ref.job_id} of connection"
+                f"Airbyte at {self._monitor.system.url} knows no job {state.ref.job_id} of connection"
                 f" {mine.connection_id} that was created at {format_time(mine.started_at)}: the job of that number is"
                 f" of connection {state.connection_id} and was created at {format_time(state.started_at)}. Airbyte"
                 " gives numbers again when its database was restored or made anew"
@@ -552,7 +552,7 @@ class Hub:
             "the instance %r of the listener %s is not the Airbyte at %s, polling instead for a while: %s",
             self.instance,
             self._feed.url,
-            self._monitor.airbyte.url,
+            self._monitor.system.url,
             reason,
         )
         self._trust.forget()

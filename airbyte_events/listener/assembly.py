@@ -23,7 +23,6 @@ from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.tracing import record
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.airbyte.transport import Observer
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import LeaseLost, SettingsError, StoreError
 from airbyte_events.listener.forwarding.forwarder import Forwarder
@@ -143,7 +142,7 @@ async def assemble(
         metrics = Metrics(settings.instances)
         options: dict[str, Any] = {"transport": transport, "verify": httpx.create_ssl_context()}
         clients = {
-            name: _client(await stack.enter_async_context(_http(**options)), each, metrics.requests(name))
+            name: _client(await stack.enter_async_context(_http(**options)), each, on_request=metrics.requests(name))
             for name, each in settings.instances.items()
         }
         new_tokens: dict[str, str] = {}
@@ -213,7 +212,7 @@ async def assemble(
                 webhook_tokens=webhook_tokens,
                 api_tokens=api_tokens,
                 metrics_tokens=metrics_tokens,
-                clients=clients,
+                authenticate={name: client.authenticate for name, client in clients.items()},
                 certificate=certificate,
             ),
         )
@@ -280,8 +279,9 @@ async def _serve(
             scheme = "https" if settings.tls_certfile else "http"
             announce(settings, listener.new_tokens, [url_of(each, scheme=scheme) for each in bound])
             async with _http() as http, anyio.create_task_group() as tasks:
+                systems = {name: _client(http, each, attempts=1) for name, each in settings.instances.items()}
                 faults = listener.election.faults
-                tasks.start_soon(supervise, "the report", partial(report, settings, http, listener.store), faults)
+                tasks.start_soon(supervise, "the report", partial(report, settings, systems, listener.store), faults)
                 tasks.start_soon(supervise, "secrets", partial(listener.secrets.follow, reload), faults)
                 async with anyio.create_task_group() as serving:
                     for server, where in zip(servers, bound, strict=True):
@@ -311,14 +311,14 @@ def _http(**options: Any) -> httpx.AsyncClient:
     return async_client(follow_redirects=False, cookies=no_cookies(), **options)
 
 
-def _client(http: httpx.AsyncClient, instance: InstanceSettings, observe: Observer) -> AirbyteClient:
+def _client(http: httpx.AsyncClient, instance: InstanceSettings, **options: Any) -> AirbyteClient:
     return AirbyteClient(
         http,
         instance.airbyte_url,
         credentials=credentials_of(instance),
         token_url=instance.token_url,
         workspace_ids=instance.workspace_ids,
-        on_request=observe,
+        **options,
     )
 
 

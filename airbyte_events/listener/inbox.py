@@ -125,12 +125,12 @@ class Inbox:
 
     async def _next(self, after: int) -> list[StoredNotification]:
         # What comes while Airbyte may not be asked is asked for together.
-        await self._monitor.allowance.wait()
+        await self._monitor.request_bucket.wait()
         return await self._store.pending(self._monitor.instance, after=after, limit=BATCH)
 
     async def _confirm(self, pending: list[StoredNotification]) -> dict[int, Outcome]:
         """What became of each of them; one that Airbyte could not be asked about is left out."""
-        told = list(map(Received.of, pending))
+        told = [Received.of(stored, self._monitor.system.read_notification) for stored in pending]
         by_job = _by_job(told)
         states: dict[int, JobEvent | None] = {}
         looked = False

@@ -10,9 +10,9 @@ from anyio.abc import TaskGroup
 from structlog.contextvars import bound_contextvars
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import Identity, JobEvent, JobRef
+from airbyte_events.jobs import JobSystem
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
@@ -46,7 +46,7 @@ class Pipeline:
     :param ticks: how often to poll.
     """
 
-    def __init__(self, instance: str, airbyte: AirbyteClient, store: EventStore, ticks: Ticks | None = None) -> None:
+    def __init__(self, instance: str, airbyte: JobSystem, store: EventStore, ticks: Ticks | None = None) -> None:
         self.instance = instance
         self.airbyte = airbyte
         # Any listener asks for jobs of which nothing is known. Where the next look begins is the holder's to say.
@@ -89,7 +89,8 @@ class Pipeline:
     async def recovered(self) -> bool:
         """Whether Airbyte lists jobs now."""
         try:
-            await self.airbyte.list_jobs(updated_since=utcnow(), limit=1)
+            async for _ in self.airbyte.list_changed(since=utcnow()):
+                break
         except AirbyteError:
             return False
         return True

@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 from pydantic import SecretStr
 
-from airbyte_events.airbyte import AirbyteClient, Credentials
+from airbyte_events.airbyte import Credentials
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.web.auth import Tokens, digest_of
@@ -28,13 +28,13 @@ class Secrets:
     """The secrets in use.
 
     :param metrics_tokens: None where anybody may read the metrics.
-    :param clients: by instance name.
+    :param authenticate: by instance name; takes its credentials, and returns whether they are others than before.
     :param certificate: None without TLS.
     """
 
     webhook_tokens: Tokens
     api_tokens: Tokens
-    clients: Mapping[str, AirbyteClient]
+    authenticate: Mapping[str, Callable[[Credentials], bool]]
     metrics_tokens: Tokens | None = None
     certificate: Certificate | None = None
 
@@ -51,9 +51,9 @@ class Secrets:
         ):
             if given and tokens is not None and tokens.replace(digests_of(given)):
                 logger.info("the %s are others now: %d are valid", what, len(given))
-        for name, client in self.clients.items():
+        for name, authenticate in self.authenticate.items():
             credentials = credentials_of(settings.instances[name]) if name in settings.instances else None
-            if credentials is not None and client.authenticate(credentials):
+            if credentials is not None and authenticate(credentials):
                 logger.info("the credentials of %s are others now", name)
         if self.certificate is not None and self.certificate.renew():
             logger.info("the certificate is another one now")

@@ -6,15 +6,14 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 import anyio
-import httpx
 
 from airbyte_events import __version__
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.stdout import say
-from airbyte_events.airbyte import AirbyteClient
+from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import AirbyteError, StoreError
-from airbyte_events.listener.secrets import credentials_of
-from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.jobs import JobSystem
+from airbyte_events.listener.settings import Settings
 from airbyte_events.store.base import EventStore
 
 RECENT = 1_000
@@ -47,26 +46,20 @@ def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Seque
     say(*lines)
 
 
-async def report(settings: Settings, http: httpx.AsyncClient, store: EventStore) -> None:
-    """Find out which Airbytes are reached, and which have never sent a webhook; say so, a line each, as it is known."""
+async def report(settings: Settings, systems: Mapping[str, JobSystem], store: EventStore) -> None:
+    """Find out which Airbytes are reached, and which have never sent a webhook; say so, a line each, as it is known.
+
+    :param systems: their clients, by instance name, which try once.
+    """
     async with anyio.create_task_group() as tasks:
-        for name, instance in settings.instances.items():
-            tasks.start_soon(_report, settings, name, instance, http, store)
+        for name, system in systems.items():
+            tasks.start_soon(_report, settings, name, system, store)
 
 
-async def _report(
-    settings: Settings, name: str, instance: InstanceSettings, http: httpx.AsyncClient, store: EventStore
-) -> None:
-    airbyte = AirbyteClient(
-        http,
-        instance.airbyte_url,
-        credentials=credentials_of(instance),
-        token_url=instance.token_url,
-        workspace_ids=instance.workspace_ids,
-        attempts=1,
-    )
+async def _report(settings: Settings, name: str, system: JobSystem, store: EventStore) -> None:
     try:
-        await airbyte.list_jobs(limit=1)
+        async for _ in system.list_changed(since=utcnow()):
+            break
     except AirbyteError as exc:
         say(shown(f"  {name} is not reached yet: {exc}; airbyte-events doctor tells more"))
     else:

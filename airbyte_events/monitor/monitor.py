@@ -18,10 +18,10 @@ import anyio
 from airbyte_events._utils.json_values import instant
 from airbyte_events._utils.priority_limiter import PriorityLimiter
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events._utils.token_bucket import Allowance
-from airbyte_events.airbyte import PAGE, AirbyteClient, Job, charged, says_unknown
+from airbyte_events._utils.token_bucket import TokenBucket, charged
 from airbyte_events.errors import AirbyteError, StoreError
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.generations import Generations
 from airbyte_events.monitor.observation import PRECISION, Received, Witnesses, announceable, event_of, is_news
 from airbyte_events.monitor.watchlist import Watches
@@ -104,7 +104,7 @@ class Monitor:
     """Keeps a store true to one Airbyte instance.
 
     :param instance: its name.
-    :param airbyte: its API.
+    :param system: its API.
     :param store: where its events go.
     :param largest_look: see :data:`LARGEST_LOOK`.
     :param lease: where several listeners share the store: what is written after this has passed on is refused.
@@ -115,7 +115,7 @@ class Monitor:
     def __init__(
         self,
         instance: str,
-        airbyte: AirbyteClient,
+        system: JobSystem,
         store: EventStore,
         *,
         largest_look: int = LARGEST_LOOK,
@@ -124,10 +124,10 @@ class Monitor:
         beside: Monitor | None = None,
     ) -> None:
         self.instance = instance
-        self.airbyte = airbyte
+        self.system = system
         self.counters: Counters = Counters() if beside is None else beside.counters
-        self.allowance: Allowance = (
-            Allowance(rate=ASKED_PER_SECOND, burst=ASKED_AT_ONCE) if beside is None else beside.allowance
+        self.request_bucket: TokenBucket = (
+            TokenBucket(rate=ASKED_PER_SECOND, burst=ASKED_AT_ONCE) if beside is None else beside.request_bucket
         )
         """For requests that webhooks cause."""
         self.watches = Watches()
@@ -206,7 +206,7 @@ class Monitor:
     ) -> dict[int, JobEvent | None]:
         """Ask the API about these jobs now, many of them by one look.
 
-        Requests for webhooks are charged to :attr:`allowance`. Beyond it, what a look does not tell of counts as
+        Requests for webhooks are charged to :attr:`request_bucket`. Beyond it, what a look does not tell of counts as
         unknown.
 
         :return: their states; None for one that Airbyte does not know. One that could not be asked for is left out.
@@ -216,7 +216,7 @@ class Monitor:
         origins = dict.fromkeys(job_ids, origin)
         if origin is not Origin.WEBHOOK:
             return await self._confirm(origins, told, bounded=False)
-        with charged(self.allowance.charge):
+        with charged(self.request_bucket):
             return await self._confirm(origins, told, bounded=True)
 
     async def _confirm(
@@ -224,9 +224,9 @@ class Monitor:
     ) -> dict[int, JobEvent | None]:
         missing = set(origins)
         looked = False
-        if len(missing) >= BURST or (bounded and self.allowance.left < len(missing)):
+        if len(missing) >= BURST or (bounded and self.request_bucket.left < len(missing)):
             # A page for every BURST jobs at most: reading these jobs alone would cost little more.
-            pages = max(1, min(len(missing) // BURST, self.allowance.left)) if bounded else None
+            pages = max(1, min(len(missing) // BURST, self.request_bucket.left)) if bounded else None
             try:
                 missing -= await self._look_beside(origins, told, pages)
                 looked = True
@@ -236,7 +236,7 @@ class Monitor:
                     "listing the jobs of %s failed, reading %d one by one: %s", self.instance, len(missing), exc
                 )
         # By chance: whoever floods has no say in which are not asked for.
-        asked = set(random.sample(sorted(missing), min(len(missing), self.allowance.left))) if bounded else missing
+        asked = set(random.sample(sorted(missing), min(len(missing), self.request_bucket.left))) if bounded else missing
         unknown = missing - asked if looked else set()
         try:
             answers = await self.read(asked, origins, told)
@@ -283,9 +283,9 @@ class Monitor:
 
         :raises AirbyteError: if the API can't list jobs.
         """
-        with charged(self.allowance.charge):
+        with charged(self.request_bucket):
             now = utcnow()
-            pages = max(1, min(NAMELESS_PAGES, self.allowance.left))
+            pages = max(1, min(NAMELESS_PAGES, self.request_bucket.left))
             await self._take_in_since(await self._begin(now), now, {}, {}, pages)
 
     async def _begin(self, now: datetime) -> datetime:
@@ -343,7 +343,9 @@ class Monitor:
         """
         found: set[int] = set()
         served_at: datetime | None = None
-        async for page in self.airbyte.find_jobs(updated_since=since, max_pages=self._largest_look // PAGE + 1):
+        # Webhooks announce no other jobs.
+        job_types = PUSHED_JOB_TYPES if pages is not None else ()
+        async for page in self.system.list_changed(since=since, job_types=job_types):
             served_at = served_at or page.served_at or started
             await self._absorb(page.jobs, origins, notifications)
             found |= {job.job_id for job in page.jobs}
@@ -359,10 +361,6 @@ class Monitor:
                     # Before the mark: who goes on from there has to read them.
                     await self._remember("cut_at", utcnow())
                 break
-        if pages is None:
-            for page in await self.airbyte.find_refreshes(updated_since=since):
-                await self._absorb(page.jobs, origins, notifications)
-                found |= {job.job_id for job in page.jobs}
         self.counters.looks += 1
         return found, served_at or started
 
@@ -391,17 +389,15 @@ class Monitor:
                 self.counters.reads += 1
                 self.watches.ask(job_id)
                 try:
-                    job = await self.airbyte.get_job(job_id, once=True)
+                    job = answers[job_id] = await self.system.find_job(job_id, once=True)
                 except AirbyteError as exc:
-                    if says_unknown(exc):
-                        answers[job_id] = None
-                        self.watches.miss(job_id)
-                    else:
-                        failures.append(exc)
-                        if len(failures) >= FAILURES and not answers:
-                            tasks.cancel_scope.cancel()
+                    failures.append(exc)
+                    if len(failures) >= FAILURES and not answers:
+                        tasks.cancel_scope.cancel()
                     return
-            answers[job_id] = job
+            if job is None:
+                self.watches.miss(job_id)
+                return
             unabsorbed.append(job)
             # What has been answered does not wait for what has not: all that came during one transaction is the next.
             async with absorbing:
@@ -482,14 +478,17 @@ class Monitor:
 
         :param notifications: those that came just now: they may be more than the store finds.
         """
-        found: dict[JobRef, Witnesses] = {}
+        read, found = self.system.read_notification, dict[JobRef, Witnesses]()
         for start in range(0, len(ended), _WITNESSED_AT_ONCE):
             some = {event.ref: event for event in ended[start : start + _WITNESSED_AT_ONCE]}
             since = {ref: event.finished_at and event.finished_at - PRECISION for ref, event in some.items()}
             kept = await self._store.announcements(since)
             for ref, event in some.items():
-                received = [*map(Received.of, kept.get(ref, ())), *notifications.get(ref.job_id, ())]
-                witnesses = Witnesses.among(received, event, self.airbyte.url)
+                received = [
+                    *(Received.of(each, read) for each in kept.get(ref, ())),
+                    *notifications.get(ref.job_id, ()),
+                ]
+                witnesses = Witnesses.among(received, event, self.system.url)
                 if witnesses.told:
                     found[ref] = witnesses
         return found

@@ -7,16 +7,15 @@ job the one that agrees best with the API is taken, whichever came first or last
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.airbyte import Job
-from airbyte_events.airbyte.notifications import Notification, reread
 from airbyte_events.events import PUSHED_JOB_TYPES, Identity, JobEvent, JobRef, JobStatus, Origin, same_job
+from airbyte_events.jobs import Announcement, Job
 from airbyte_events.store.reconcile import annotate
 from airbyte_events.store.records import StoredNotification
 
@@ -59,7 +58,7 @@ _CLOCKS = timedelta(minutes=1)
 """So far the listener's clock may be behind Airbyte's, where a notification does not tell the time of the job's end."""
 
 
-def may_be_of(event: JobEvent, told: Notification, received_at: datetime) -> bool:
+def may_be_of(event: JobEvent, told: Announcement, received_at: datetime) -> bool:
     """Return whether a notification can be that of a job in the state that the API reports.
 
     It claims the same end, of the same connection, and came no earlier than the end: one that came before the job was
@@ -88,12 +87,15 @@ class Received(NamedTuple):
 
     id: int
     received_at: datetime
-    notification: Notification
+    notification: Announcement
 
     @classmethod
-    def of(cls, stored: StoredNotification) -> Received:
-        """Read one of the inbox."""
-        return cls(stored.id, stored.received_at, reread(stored.body))
+    def of(cls, stored: StoredNotification, read: Callable[[bytes], Announcement]) -> Received:
+        """Read one of the inbox.
+
+        :param read: :meth:`~airbyte_events.jobs.JobSystem.read_notification`.
+        """
+        return cls(stored.id, stored.received_at, read(stored.body))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def ranked(received: Iterable[Received], event: JobEvent) -> list[Received]:
 _WHOLE = 6
 
 
-def _agreement(event: JobEvent, received_at: datetime, told: Notification) -> int:
+def _agreement(event: JobEvent, received_at: datetime, told: Announcement) -> int:
     """In how much a notification agrees with what the API reports, up to :data:`_WHOLE`; -1 if its times contradict."""
     times = [moment for moment in (told.started_at, told.finished_at) if moment is not None]
     if not all(_is_within(event, moment, received_at) for moment in times):

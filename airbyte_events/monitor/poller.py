@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import anyio
 
-from airbyte_events.airbyte import Job
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -20,6 +19,7 @@ from airbyte_events.errors import (
     Unauthorized,
 )
 from airbyte_events.events import Origin
+from airbyte_events.jobs import Job
 from airbyte_events.monitor.monitor import Monitor
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from airbyte_events._utils.networks import Address, Networks
-from airbyte_events._utils.token_bucket import Allowance
+from airbyte_events._utils.token_bucket import TokenBucket
 from airbyte_events.web.client_address import client_address
 
 logger = logging.getLogger(__name__)
@@ -50,13 +50,13 @@ class ClientAccess:
         self._allowed = Networks(allowed)
         self._most = most
         self._clock = clock
-        self._allowances: dict[str, Allowance] = {}
+        self._buckets: dict[str, TokenBucket] = {}
         self._told: set[str] = set()
 
     @property
     def remembered(self) -> int:
         """How many addresses are remembered."""
-        return len(self._allowances)
+        return len(self._buckets)
 
     def may_send(self, scope: Scope) -> bool:
         """Whether a webhook may come from where this request comes from."""
@@ -71,15 +71,15 @@ class ClientAccess:
         :param answer: what it is while there are not too many.
         """
         address = _site(client_address(scope, self._proxies))
-        allowance = self._allowances.pop(address, None)
-        if allowance is None:
-            allowance = Allowance(rate=REFUSALS_PER_SECOND, burst=REFUSALS_AT_ONCE, clock=self._clock)
-            if len(self._allowances) >= self._most:
-                forgotten = next(iter(self._allowances))
-                del self._allowances[forgotten]
+        bucket = self._buckets.pop(address, None)
+        if bucket is None:
+            bucket = TokenBucket(rate=REFUSALS_PER_SECOND, burst=REFUSALS_AT_ONCE, clock=self._clock)
+            if len(self._buckets) >= self._most:
+                forgotten = next(iter(self._buckets))
+                del self._buckets[forgotten]
                 self._told.discard(forgotten)
-        self._allowances[address] = allowance
-        if allowance.take():
+        self._buckets[address] = bucket
+        if bucket.take():
             return answer
         if address not in self._told:
             self._told.add(address)

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time, parse_time, utcnow
+from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import Identity, JobEvent, JobRef
 from airbyte_events.listener.forwarding.targets import Target, Targets
@@ -155,7 +156,7 @@ class API:
         history = await self._store.history(ref)
         since = state.finished_at and state.finished_at - PRECISION
         announcements = (await self._store.announcements({ref: since})).get(ref, [])
-        best = ranked(map(Received.of, announcements), state)
+        best = ranked([Received.of(each, reread) for each in announcements], state)
         announcement = next((each for each in announcements if best and each.id == best[0].id), None)
         return JSONResponse(
             {

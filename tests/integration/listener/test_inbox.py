@@ -113,7 +113,7 @@ class TestPriority:
             # The list has failed.
             await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
             await anyio.wait_all_tasks_blocked()
-            yield Monitor("default", asking.airbyte, watched.store, beside=asking)
+            yield Monitor("default", asking.system, watched.store, beside=asking)
             tasks.cancel_scope.cancel()
 
     def others_before(self, watched: Watched, job_id: int) -> int:

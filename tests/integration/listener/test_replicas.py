@@ -315,7 +315,7 @@ class TestTakingOver:
                 await Poller(monitor).run()
             with pytest.raises(LeaseLost):
                 await Inbox(monitor, group.store).run()
-            await Pipeline("default", monitor.airbyte, group.store).run(lost)
+            await Pipeline("default", monitor.system, group.store).run(lost)
 
         assert await group.store.head() == 0
         assert await group.watched.outcome(stored) is Outcome.PENDING
@@ -503,7 +503,7 @@ class TestWatches:
         for job_id in range(1, 31):
             group.watched.airbyte.put(job_id)
         other = Line(group.store)
-        asked = Pipeline("default", group.watched.monitor.airbyte, cast(EventStore, other))
+        asked = Pipeline("default", group.watched.monitor.system, cast(EventStore, other))
         assert len(await asked.watch(dict.fromkeys(range(1, 31), ANY_JOB))) == 30
         assert (group.watched.airbyte.lists, group.watched.airbyte.reads) == (1, 0)
         # Where the next look begins is for the holder to say: this one took nothing in for its watches.

@@ -96,7 +96,7 @@ class TestOfRealJobs:
         assert len(busy.airbyte.requests) - before <= len(ended) * (1 + 1 / BURST)
 
     async def test_what_a_flood_leaves_unasked_is_found_by_polling(self, busy: Any) -> None:
-        busy.monitor.allowance.take(ASKED_AT_ONCE)
+        busy.monitor.request_bucket.take(ASKED_AT_ONCE)
         await forge(busy, range(1_000_000, 1_000_300), long_ago)
         await forge(busy, [CHANGED], now)
         await Inbox(busy.monitor, busy.store).confirm_pending()
@@ -112,11 +112,11 @@ class TestWhereAirbyteFails:
         monitor = Monitor("default", airbyte, busy.store)
         busy.airbyte.faults["all"] = 503
         await forge(busy, range(1, 5), now)
-        assert monitor.allowance.left == ASKED_AT_ONCE
+        assert monitor.request_bucket.left == ASKED_AT_ONCE
         began = anyio.current_time()
         await Inbox(monitor, busy.store).confirm_pending()
         regained = ASKED_PER_SECOND * (anyio.current_time() - began)
-        assert ASKED_AT_ONCE - monitor.allowance.left >= len(busy.airbyte.requests) - regained
+        assert ASKED_AT_ONCE - monitor.request_bucket.left >= len(busy.airbyte.requests) - regained
         assert len(busy.airbyte.requests) > BURST
 
     async def test_requests_for_tokens_count(
@@ -128,13 +128,13 @@ class TestWhereAirbyteFails:
         airbyte = client_of(http, server.url, credentials=credentials)
         monitor = Monitor("default", airbyte, watched.store)
         await forge(watched, [7], now)
-        assert monitor.allowance.left == ASKED_AT_ONCE
+        assert monitor.request_bucket.left == ASKED_AT_ONCE
         began = anyio.current_time()
         await Inbox(monitor, watched.store).confirm_pending()
         assert len(server.requests) == 4
         regained = ASKED_PER_SECOND * (anyio.current_time() - began)
-        assert ASKED_AT_ONCE - monitor.allowance.left >= 4 - regained
+        assert ASKED_AT_ONCE - monitor.request_bucket.left >= 4 - regained
 
     async def test_what_is_asked_for_somebody_who_waits_does_not_count(self, busy: Any) -> None:
         await busy.monitor.watch(range(1, 50))
-        assert busy.monitor.allowance.left == ASKED_AT_ONCE
+        assert busy.monitor.request_bucket.left == ASKED_AT_ONCE

@@ -13,6 +13,7 @@ import pytest
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import Credentials
+from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteError, AirbyteUnreachable, LeaseLost, ServerError
 from airbyte_events.events import JobRef, JobStatus, Origin
 from airbyte_events.monitor.monitor import FAILURES, Monitor
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 async def hint(watched: Watched, body: bytes) -> Any:
     """Confirm a notification alone, as the inbox does."""
-    received = Received.of(await watched.receive(body))
+    received = Received.of(await watched.receive(body), reread)
     told = {received.notification.job_id: [received]}
     return (await watched.monitor.confirm(told, Origin.WEBHOOK, told)).get(received.notification.job_id)
 
@@ -77,7 +78,7 @@ class TestConfirming:
     async def test_a_burst_of_hints_is_one_list(self, watched: Watched) -> None:
         for job_id in range(1, 41):
             watched.airbyte.put(job_id, "succeeded")
-        told = {job_id: [Received.of(await watched.receive(webhook_body(job_id)))] for job_id in range(1, 41)}
+        told = {job_id: [Received.of(await watched.receive(webhook_body(job_id)), reread)] for job_id in range(1, 41)}
 
         states = await watched.monitor.confirm(told, Origin.WEBHOOK, told)
 
@@ -198,7 +199,7 @@ class TestReading:
     async def test_what_can_not_be_kept_is_the_readers_error(self, watched: Watched, http: httpx.AsyncClient) -> None:
         lost = await watched.store.acquire("sources/default", "this one", 3600)
         await watched.store.release(lost)
-        monitor = Monitor("default", watched.monitor.airbyte, watched.store, lease=lost)
+        monitor = Monitor("default", watched.monitor.system, watched.store, lease=lost)
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded")
         with pytest.raises(LeaseLost):

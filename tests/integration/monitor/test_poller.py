@@ -8,6 +8,7 @@ import anyio
 import httpx
 import pytest
 
+from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteUnreachable, RateLimited, ServerError
 from airbyte_events.events import Origin
 from airbyte_events.monitor.monitor import FAILURES, Monitor
@@ -26,7 +27,8 @@ FAST = Ticks(unproven=0.02, proven=0.02, idle=0.02)
 async def prove_push(watched: Watched) -> None:
     for job_id in (901, 902, 903):
         watched.airbyte.put(job_id, "succeeded", ago=3600)
-        told = {job_id: [Received.of(await watched.receive(webhook_body(job_id, startedAt=None, finishedAt=None)))]}
+        stored = await watched.receive(webhook_body(job_id, startedAt=None, finishedAt=None))
+        told = {job_id: [Received.of(stored, reread)]}
         await watched.monitor.confirm(told, Origin.WEBHOOK, told)
 
 

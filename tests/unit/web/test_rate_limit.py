@@ -10,7 +10,7 @@ import anyio
 import pytest
 from starlette.responses import Response
 
-from airbyte_events._utils.token_bucket import Allowance
+from airbyte_events._utils.token_bucket import TokenBucket
 from airbyte_events.web.rate_limit import MOST_ADDRESSES, REFUSALS_AT_ONCE, REFUSALS_PER_SECOND, ClientAccess
 
 
@@ -30,28 +30,28 @@ def statuses(access: ClientAccess, address: str, count: int) -> list[int]:
     return [access.refuse(scope(address), Response(status_code=404)).status_code for _ in range(count)]
 
 
-class TestAllowance:
+class TestTokenBucket:
     def test_so_many_at_once_and_then_so_many_a_second(self) -> None:
         clock = Clock()
-        allowance = Allowance(rate=2, burst=5, clock=clock)
-        assert allowance.take(3) == 3
-        assert allowance.take(9) == 2
-        assert (allowance.left, allowance.take()) == (0, 0)
+        bucket = TokenBucket(rate=2, burst=5, clock=clock)
+        assert bucket.take(3) == 3
+        assert bucket.take(9) == 2
+        assert (bucket.left, bucket.take()) == (0, 0)
         clock.now += 0.4
-        assert allowance.take() == 0
+        assert bucket.take() == 0
         clock.now += 0.1
-        assert allowance.take(2) == 1
+        assert bucket.take(2) == 1
         clock.now += 3600
-        assert allowance.left == 5
+        assert bucket.left == 5
 
     @pytest.mark.anyio
     async def test_waits_until_there_is_one(self) -> None:
-        allowance = Allowance(rate=50, burst=2)
-        await allowance.wait()
-        assert allowance.take(2) == 2
+        bucket = TokenBucket(rate=50, burst=2)
+        await bucket.wait()
+        assert bucket.take(2) == 2
         with anyio.fail_after(10):
-            await allowance.wait()
-        assert allowance.take() == 1
+            await bucket.wait()
+        assert bucket.take() == 1
 
 
 class TestVisitors:

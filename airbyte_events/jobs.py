@@ -1,0 +1,149 @@
+"""The seam to a job system: :class:`JobSystem`, and the values that it takes and returns.
+
+It lies beneath both sides: the monitor and the hub depend on it, and :class:`~airbyte_events.airbyte.AirbyteClient` is
+its implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from airbyte_events.events import ANY_JOB, Identity, JobError, JobStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as the API returned it. Times are aware and in UTC; None is unknown.
+
+    :param job_id: unique within the Airbyte instance.
+    :param status: its state; :attr:`JobStatus.UNKNOWN` for a name that this version does not have.
+    :param job_type: ``sync``, ``reset``, ``clear``, ``refresh`` or what else Airbyte calls it.
+    :param connection_id: the Airbyte connection (UUID).
+    :param started_at: when the job was created.
+    :param updated_at: when it completed: Airbyte leaves it out while the job is active.
+    :param duration_seconds: from start to completion, or until now.
+    :param bytes: committed by the last attempt.
+    :param records: committed by the last attempt.
+    """
+
+    job_id: int
+    status: JobStatus
+    job_type: str | None = None
+    connection_id: str | None = None
+    started_at: datetime | None = None
+    updated_at: datetime | None = None
+    duration_seconds: float | None = None
+    bytes: int | None = None
+    records: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """One page of a list of jobs.
+
+    :param jobs: in the order that was asked for.
+    :param served_at: the job system's own clock when it responded (the ``Date`` header, whole seconds, UTC).
+    """
+
+    jobs: tuple[Job, ...]
+    served_at: datetime | None = None
+
+    def ahead(self, asked: datetime, answered: datetime) -> timedelta:
+        """Return how far Airbyte's clock is ahead, at least: it was read at some moment of the request, however slow.
+
+        :param asked: when the request was sent, by our clock.
+        :param answered: when the response was here.
+        :return: negative where it is behind, zero where it does not say.
+        """
+        if self.served_at is None:
+            return timedelta(0)
+        # Whole seconds, cut off.
+        least, most = self.served_at - answered, self.served_at + timedelta(seconds=1) - asked
+        return max(least, min(most, timedelta(0)))
+
+
+class Announcement(Protocol):
+    """What a webhook says of a job: unconfirmed until the job system reports the same. None is unknown."""
+
+    @property
+    def job_id(self) -> int | None: ...
+    @property
+    def expected_status(self) -> JobStatus | None:
+        """The job's state if the webhook is true; None where it announces no completion."""
+
+    @property
+    def connection_id(self) -> str | None: ...
+    @property
+    def workspace_id(self) -> str | None: ...
+    @property
+    def started_at(self) -> datetime | None: ...
+    @property
+    def finished_at(self) -> datetime | None: ...
+    @property
+    def records(self) -> int | None: ...
+    @property
+    def bytes(self) -> int | None: ...
+    @property
+    def duration_seconds(self) -> float | None: ...
+    @property
+    def error(self) -> JobError | None: ...
+    @property
+    def names(self) -> Mapping[str, str]: ...
+    @property
+    def url(self) -> str | None: ...
+
+
+class JobSystem(Protocol):
+    """What follows jobs, starts and cancels them needs of the system that runs them.
+
+    Every request raises an :class:`~airbyte_events.errors.AirbyteError` if it fails:
+    :class:`~airbyte_events.errors.AirbyteUnreachable`, :class:`~airbyte_events.errors.RateLimited` and
+    :class:`~airbyte_events.errors.ServerError` for what may pass, :class:`~airbyte_events.errors.Unauthorized` for what
+    concerns every request. Each request of a task counts against the bucket that it is
+    :func:`~airbyte_events._utils.token_bucket.charged` to.
+    """
+
+    @property
+    def url(self) -> str:
+        """The base URL, without secrets."""
+
+    @property
+    def backing_off(self) -> float:
+        """Seconds until the next request may be sent; 0 while the system responds."""
+
+    @property
+    def failing_for(self) -> float:
+        """Seconds for which every request has failed; 0 while the system responds."""
+
+    def list_changed(
+        self, *, since: datetime, connection_id: str | None = None, job_types: Collection[str] = ()
+    ) -> AsyncIterator[JobPage]:
+        """List the jobs whose status changed then or later, page by page; the caller stops when it has enough.
+
+        A job that changes while the list is read is in it or changes after the first page's ``served_at``.
+
+        :param connection_id: only jobs of this connection.
+        :param job_types: only these are needed, and others may be listed too; all if empty.
+        """
+
+    async def find_job(self, job_id: int, *, once: bool = False) -> Job | None:
+        """Return the job; None if the system says that it does not know it.
+
+        :param once: it is one of many and requested again later: do not retry, nor have other requests wait.
+        """
+
+    async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
+        """Start a job, or return the one that the connection has already begun."""
+
+    async def cancel_job(self, job_id: int, identity: Identity = ANY_JOB) -> Job:
+        """Cancel the job if it is active, and return it as it is then.
+
+        :param identity: what tells the job from another one that has been given its number since.
+        :raises UnknownJob: if the number is another job's now. That one is left alone.
+        """
+
+    def read_notification(self, body: bytes) -> Announcement:
+        """Read a webhook's body as it was stored; what can't be read announces nothing."""
