@@ -2,88 +2,95 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from numbers import Integral, Real
-from typing import Any
 
 from airflow.sdk import XComArg
 
 
 class WrongArgument(TypeError, ValueError):
-    """An argument that can't be meant so. Both kinds, since Airflow's triggerer survives no other than TypeError from
-    the constructor of a trigger (``TriggerRunner.create_triggers`` in 3.3.2)."""
+    """An argument of the wrong type or value.
+
+    Both kinds of error: Airflow's triggerer survives no other than TypeError from the constructor of a trigger
+    (``TriggerRunner.create_triggers`` in 3.3.2).
+    """
 
 
 def is_template(value: object) -> bool:
-    """Return whether Airflow makes another value of this one before the task runs: a Jinja template, or an XComArg."""
+    """Return whether Airflow replaces this value before the task runs: it is a Jinja template, or an XComArg."""
     return isinstance(value, XComArg) or (isinstance(value, str) and ("{{" in value or "{%" in value))
 
 
-def check_text(name: str, value: object, *, optional: bool = False, templated: bool = False) -> None:
-    """Check that an argument is text.
+def check_arguments(made: type, given: Mapping[str, object]) -> None:
+    """Check a constructor's arguments by its annotations: ``check_arguments(Operator, locals())``.
 
-    :param optional: whether None is allowed.
-    :param templated: whether Airflow renders the argument: an XComArg is allowed, too.
-    :raises WrongArgument: if it is something else.
+    Checked are ``str``, ``bool``, ``float`` (0 or more), ``int`` (0 or more), each of them ``| None``, and job ids by
+    their name. An argument in ``template_fields`` may be a template.
+
+    :raises WrongArgument: if one is something else.
     """
-    if isinstance(value, str) or (value is None and optional) or (templated and is_template(value)):
-        return
-    raise WrongArgument(f"{name}={_shown(value)} is not text{' or None' if optional else ''}")
+    templated = getattr(made, "template_fields", ())
+    for name, annotation in _annotations(made).items():
+        if name not in given or (name in templated and is_template(given[name])):
+            continue
+        value = given[name]
+        kind, _, rest = annotation.partition(" | ")
+        if name.endswith("job_id"):
+            fault = _job_id_fault(value)
+        elif kind not in _FAULTS or rest not in {"", "None"} or (value is None and rest):
+            continue
+        else:
+            fault = _FAULTS[kind](name, value)
+        if fault is not None:
+            raise WrongArgument(f"{name}={shown(value)} {fault}")
 
 
-def check_flag(name: str, value: object) -> None:
-    """Check that an argument is True or False; raises as :func:`check_text` does."""
-    if not isinstance(value, bool):
-        raise WrongArgument(f"{name}={_shown(value)} is neither True nor False")
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """:raises WrongArgument: if the value is none of those."""
+    if value not in allowed:
+        raise WrongArgument(f"{name}={shown(value)} is none of {', '.join(allowed)}")
 
 
-def check_number(name: str, value: object, *, optional: bool = False, unit: str = "seconds") -> None:
-    """Check that an argument is a number of some unit, zero or more.
+@lru_cache
+def _annotations(made: type) -> dict[str, str]:
+    return {name: str(each.annotation) for name, each in inspect.signature(made).parameters.items()}
 
-    :param optional: whether None is allowed.
-    :raises WrongArgument: if it is something else: a ``timedelta``, text, a negative number, no finite one.
-    """
-    if value is None and optional:
-        return
+
+def _text_fault(name: str, value: object) -> str | None:
+    return None if isinstance(value, str) else "is not text"
+
+
+def _flag_fault(name: str, value: object) -> str | None:
+    return None if isinstance(value, bool) else "is neither True nor False"
+
+
+def _number_fault(name: str, value: object) -> str | None:
+    unit = "seconds since the epoch" if name.endswith(("_time", "_deadline", "_at")) else "seconds"
     if not isinstance(value, Real) or isinstance(value, bool):
         seconds = getattr(value, "total_seconds", None)
-        example = f"{seconds():g}" if callable(seconds) else "60"
-        raise WrongArgument(f"{name}={_shown(value)} is not a number of {unit}: write {example}")
-    if not math.isfinite(value) or value < 0:
-        raise WrongArgument(f"{name}={value} is not a number of {unit} from 0 on")
+        return f"is not a number of {unit}: write {seconds() if callable(seconds) else 60:g}"
+    return None if math.isfinite(value) and float(value) >= 0 else f"is not a number of {unit} from 0 on"
 
 
-def check_count(name: str, value: object, *, optional: bool = False) -> None:
-    """Check that an argument is a whole number, zero or more; raises as :func:`check_number` does."""
-    if value is None and optional:
-        return
+def _count_fault(name: str, value: object) -> str | None:
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise WrongArgument(f"{name}={_shown(value)} is not a whole number")
-    if value < 0:
-        raise WrongArgument(f"{name} can't be negative")
+        return "is not a whole number"
+    return "is negative: write 0 or more" if value < 0 else None
 
 
-def check_job_id(name: str, value: object, *, templated: bool = False) -> None:
-    """Check that an argument is the id of a job: a whole number, also as text, since templates make text of it.
-
-    :param templated: whether Airflow renders the argument.
-    :raises WrongArgument: if it is something else.
-    """
-    if templated and is_template(value):
-        return
-    if isinstance(value, str):
-        if not value.strip().isdecimal():
-            raise WrongArgument(f"{name}={_shown(value)} is not the id of a job: write 17, or a template")
-    elif not isinstance(value, Integral) or isinstance(value, bool):
-        raise WrongArgument(f"{name}={_shown(value)} is not the id of a job: write 17, or a template")
+def _job_id_fault(value: object) -> str | None:
+    # Templates make text of it.
+    whole = value.strip().isdecimal() if isinstance(value, str) else isinstance(value, Integral)
+    return None if whole and not isinstance(value, bool) else "is not a job id: write 17, or a template"
 
 
-def _shown(value: Any) -> str:
+_FAULTS = {"str": _text_fault, "bool": _flag_fault, "float": _number_fault, "int": _count_fault}
+
+
+def shown(value: object) -> str:
+    """Return the value as an error shows it, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def seconds(moment: datetime | None) -> float | None:
-    """Return a time as triggers take it, in seconds since the epoch."""
-    return None if moment is None else moment.timestamp()

@@ -115,7 +115,7 @@ def test_nobody_polls_a_pushed_job(airflow: AirflowStack, airbyte: Airbyte, wait
     assert lists == [], "no look at all jobs either"
     assert airflow.api.xcoms(ONE, waiting.run_id, "sync")["return_value"] == waiting.job_id
     log = airflow.log_tail(ONE, waiting.run_id, "sync", lines=100)
-    assert "told by webhook" in log
+    assert "detected_by=webhook" in log
 
 
 def test_i4_listener_gone_mid_wait_the_task_succeeds_by_polling(
@@ -128,7 +128,7 @@ def test_i4_listener_gone_mid_wait_the_task_succeeds_by_polling(
 
     assert airflow.api.xcoms(ONE, waiting.run_id, "sync")["return_value"] == waiting.job_id
     log = airflow.log_tail(ONE, waiting.run_id, "sync", lines=100)
-    assert "found by polling" in log
+    assert "detected_by=poll" in log
 
 
 def test_a_failed_job_fails_its_task_with_the_reason_that_the_webhook_brought(

@@ -1,21 +1,21 @@
-"""The job that an earlier try of a task has started, and what becomes of it now."""
+"""Finding the job that an earlier try of a task started, and deciding what becomes of it."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import Job, says_unknown
 from airbyte_events.airbyte.submission import How, Submission
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import Identity, JobStatus, same_job_type
-from airbyte_events_provider.retry.task_state import Entry, Ledger
+from airbyte_events_provider.retry.record import JobRecord, JobRequest
+from airbyte_events_provider.retry.task_state import TaskState
 
 if TYPE_CHECKING:
     from airbyte_events_provider.hooks.airbyte import AirbyteHook
@@ -23,110 +23,76 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SETTLING = (0.5, 0.5, 1.0, 2.0, 2.0)
-"""Seconds between looks at a job that the clearing of its task may be about to cancel: a triggerer takes a few."""
+"""Seconds between polls of a job that the clearing of its task may be about to cancel: a triggerer takes a few."""
 
 _CLOCKS = timedelta(minutes=1)
-"""By which an Airbyte's clock may be behind the scheduler's."""
+"""How far an Airbyte's clock may be behind the scheduler's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobWanted:
-    """What a task wants of Airbyte.
+def resume(hook: AirbyteHook, state: TaskState, request: JobRequest) -> Submission | None:
+    """Return the job of an earlier try that this one goes on with: it is active, or has succeeded since.
 
-    :param connection_id: the Airbyte connection (UUID).
-    :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param retries: how often the task may be tried again.
-    :param retry_cancelled: whether a retry starts a job anew that a person has cancelled.
-    :param cancel_on_kill: whether to clear a waiting task cancels its job.
-    """
-
-    connection_id: str
-    job_type: str
-    retries: int
-    retry_cancelled: bool = False
-    cancel_on_kill: bool = True
-
-    def entry(self, hook: AirbyteHook, ledger: Ledger, after_id: int) -> Entry:
-        """Return what is written before the job is asked for: a worker can die before Airbyte has answered.
-
-        :param after_id: see :class:`~airbyte_events_provider.retry.task_state.Entry`.
-        """
-        return Entry(
-            url=hook.settings.url,
-            connection_id=self.connection_id,
-            job_type=self.job_type,
-            asked_at=utcnow(),
-            after_id=after_id,
-            max_tries=ledger.max_tries,
-        )
-
-
-def resume(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Submission | None:
-    """Return the job that an earlier try has and that this one goes on with: it is active, or has succeeded since.
-
-    A failed one is left behind. So is, after a person has cleared the task, each one that has completed: clearing means
-    to do it again. One that is active then and the task's own is cancelled, by that clearing or else here.
+    A failed job is left behind. After a person has cleared the task, each completed job is: to clear a task means to do
+    it again. One that is still active then, and the task's own, is cancelled: by that clearing, or else here.
 
     :return: None if a job is to be started.
     :raises AirflowFailException: if a person has cancelled the task's job in Airbyte. A retry does not undo that.
     """
-    entry = ledger.read()
-    if entry is None:
-        return None if ledger.kept else _unrecorded(hook, ledger, wanted)
-    if (entry.url, entry.connection_id, entry.job_type) != (
-        hook.settings.url,
-        wanted.connection_id,
-        wanted.job_type,
-    ) or entry.done:
+    record = state.read()
+    if record is None:
+        return None if state.available else _find_unrecorded(hook, state, request)
+    known = (record.url, record.connection_id, record.job_type)
+    if record.done or known != (hook.settings.url, request.connection_id, request.job_type):
         return None
-    job = _find(hook, entry)
+    job = _find(hook, record)
     if job is None:
         return None
-    cleared = entry.max_tries != ledger.max_tries
-    if cleared and wanted.cancel_on_kill and entry.owned:
-        job = _settled(hook, job)
+    cleared = record.max_tries != state.max_tries
+    if cleared and request.cancel_on_kill and record.owned:
+        job = _settle(hook, job)
+    resumed = Submission(job=job, how=How.RESUMED, owned=record.owned)
     if not job.status.terminal:
-        adopted = entry.adopted or (cleared and entry.owned)
-        ledger.write(
-            replace(entry, job_id=job.job_id, started_at=job.started_at, max_tries=ledger.max_tries, adopted=adopted)
+        adopted = record.adopted or (cleared and record.owned)
+        state.write(
+            replace(record, job_id=job.job_id, started_at=job.started_at, max_tries=state.max_tries, adopted=adopted)
         )
-        return Submission(job=job, how=How.RESUMED, owned=entry.owned)
+        return resumed
     if cleared:
         return None
+    if job.status is JobStatus.SUCCEEDED:
+        return resumed
     if (
         job.status is JobStatus.CANCELLED
-        and entry.owned
-        and not wanted.retry_cancelled
-        and not ledger.cleared_away(job.updated_at, hook.clock_ahead())
+        and record.owned
+        and not request.retry_cancelled
+        and not state.cancelled_by_clearing(job.updated_at, hook.clock_ahead())
     ):
         raise AirflowFailException(
-            f"Airbyte job {job.job_id} of connection {wanted.connection_id}, which an earlier try of this task "
+            f"Airbyte job {job.job_id} of connection {request.connection_id}, which an earlier try of this task "
             "started, was cancelled in Airbyte. A retry would undo that decision, so there is none: clear the task to "
             "sync again."
         )
-    if job.status is not JobStatus.SUCCEEDED:
-        logger.info("Airbyte job %s, which an earlier try started, is %s", job.job_id, job.status.value)
-        return None
-    return Submission(job=job, how=How.RESUMED, owned=entry.owned)
+    logger.info("starting another job: Airbyte job %s of an earlier try is %s", job.job_id, job.status.value)
+    return None
 
 
-def _find(hook: AirbyteHook, entry: Entry) -> Job | None:
-    if entry.job_id is not None:
-        job = _read(hook, entry.job_id)
-        if job is None or Identity(entry.connection_id, entry.started_at).fits(job):
+def _find(hook: AirbyteHook, record: JobRecord) -> Job | None:
+    if record.job_id is not None:
+        job = _read(hook, record.job_id)
+        if job is None or Identity(record.connection_id, record.started_at).fits(job):
             return job
-        logger.warning("Airbyte job %s is another one now than that which an earlier try started", entry.job_id)
+        logger.warning("Airbyte job %s is not the one that an earlier try started: Airbyte was reset", record.job_id)
         return None
-    if entry.after_id is None:
+    if record.after_id is None:
         return None
-    logger.info("An earlier try was asking Airbyte for a job when it ended: looking for it")
-    return hook.find_created(entry.connection_id, entry.job_type, entry.after_id)
+    logger.info("an earlier try ended before Airbyte responded: looking for its job")
+    return hook.find_created(record.connection_id, record.job_type, record.after_id)
 
 
-def _settled(hook: AirbyteHook, job: Job) -> Job:
+def _settle(hook: AirbyteHook, job: Job) -> Job:
     """Return the job of a cleared task once it has completed: cancelled by the clearing, or else here.
 
-    Nobody cancels it where the triggerer was down, or the worker killed.
+    The clearing does not cancel it where the triggerer was down, or the worker killed.
     """
     for seconds in SETTLING:
         if job.status.terminal:
@@ -146,22 +112,22 @@ def _read(hook: AirbyteHook, job_id: int) -> Job | None:
         return hook.get_job_details(job_id)
     except AirflowException as exc:
         if isinstance(exc.__cause__, AirbyteError) and says_unknown(exc.__cause__):
-            logger.warning("Airbyte does not know job %s any more, which an earlier try started: %s", job_id, exc)
+            logger.warning("Airbyte has no job %s any more, which an earlier try started: %s", job_id, exc)
             return None
         raise
 
 
-def _unrecorded(hook: AirbyteHook, ledger: Ledger, wanted: JobWanted) -> Submission | None:
-    """Return the active job of the connection that a retry goes on with where Airflow keeps no entry.
+def _find_unrecorded(hook: AirbyteHook, state: TaskState, request: JobRequest) -> Submission | None:
+    """Return the connection's active job for a retry to go on with where Airflow keeps no task state.
 
-    It may be somebody else's, so it is not owned. One that has completed is not taken: another task of the run, or
-    Airbyte's schedule, may have started it before this task began.
+    It may be somebody else's, so it is not owned. A completed one is not taken: another task of the run, or Airbyte's
+    schedule, may have started it before this task began.
     """
-    if ledger.try_of_this_clearing <= 1 or ledger.run_began is None:
+    if state.try_since_clearing <= 1 or state.run_started_at is None:
         return None
-    job = hook.find_active(wanted.connection_id)
-    if job is None or not same_job_type(job.job_type, wanted.job_type):
+    job = hook.take_snapshot(request.connection_id, "sync").active
+    if job is None or not same_job_type(job.job_type, request.job_type):
         return None
-    if job.started_at is None or job.started_at < ledger.run_began - _CLOCKS:
+    if job.started_at is None or job.started_at < state.run_started_at - _CLOCKS:
         return None
     return Submission(job=job, how=How.RESUMED, owned=False)

@@ -20,15 +20,7 @@ from airflow.providers.common.compat.sdk import (
 from airbyte_events._utils.times import format_time
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobEvent
-from airbyte_events_provider.arguments import (
-    WrongArgument,
-    check_count,
-    check_flag,
-    check_job_id,
-    check_text,
-    is_template,
-    seconds,
-)
+from airbyte_events_provider.arguments import WrongArgument, check_arguments, is_template, shown
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
@@ -44,28 +36,63 @@ if TYPE_CHECKING:
     from airbyte_events.airbyte import Job
 
 _WEEK = 7 * 24 * 3600.0
-_REASON_SECONDS = 20.0
+_DETAIL_SECONDS = 20.0
 
 
-class AirbyteJobSensor(BaseSensorOperator):
-    """Waits until an Airbyte job has succeeded: in the worker, rescheduled, or in the triggerer.
+class _AirbyteSensor(BaseSensorOperator):
+    airbyte_conn_id: str
+    api_version: str
+    listener_conn_id: str | None
+    ui_color = "#6C51FD"
 
-    A job that failed or was cancelled fails the sensor for good: a retry would look at the same job. Of one that
-    succeeded later tasks find the result in XCom, see :func:`~airbyte_events_provider.waiting.result.xcoms`; the
-    sensor itself returns nothing, as the official one.
+    def __init__(self, *, deferrable: bool, **kwargs: Any) -> None:
+        if deferrable:
+            kwargs = {"poke_interval": 5, "timeout": _WEEK} | kwargs
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
 
-    :param airbyte_job_id: which job. Templated.
-    :param deferrable: wait in the triggerer, told by a listener where there is one; by default as ``[operators]
+    @cached_property
+    def hook(self) -> AirbyteHook:
+        """The hook for the rendered arguments."""
+        return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
+
+    def _result_of(self, job_id: int, job: Job | JobEvent) -> dict[str, Any]:
+        """Return a completed job's result; the failure reason and the names come from a listener alone."""
+        until = time.time() + _DETAIL_SECONDS
+        return self.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at, until=until)
+
+    def _deadline(self) -> float:
+        """Return until when a deferred sensor waits, in seconds since the epoch."""
+        limit = self.execution_timeout
+        return time.time() + min(self.timeout, self.timeout if limit is None else limit.total_seconds())
+
+    def _timeout_error(self, message: str) -> Exception:
+        """Return the error past the deadline. Airflow retries a sensor past ``execution_timeout``, not ``timeout``."""
+        limit = self.execution_timeout
+        if limit is not None and limit.total_seconds() < self.timeout:
+            return AirflowException(f"{message} (execution_timeout: {limit})")
+        return AirflowSensorTimeout(message)
+
+
+class AirbyteJobSensor(_AirbyteSensor):
+    """Wait until an Airbyte job has succeeded: in the worker, rescheduled, or in the triggerer.
+
+    A job that failed or was cancelled fails the sensor without a retry, which would wait for the same job. The sensor
+    returns nothing, as the official one. It pushes the result of a job that succeeded as XComs, see
+    :func:`~airbyte_events_provider.waiting.result.xcoms`.
+
+    :param airbyte_job_id: the job. Templated.
+    :param deferrable: wait in the triggerer, where a listener's push ends the wait; by default as ``[operators]
         default_deferrable`` says.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param api_version: only ``v1`` exists.
-    :param listener_conn_id: the Airflow connection of the listener; by default the one that the Airbyte's connection or
-        Airflow's configuration names. An empty string is none. Templated.
-    :param min_records: a success that moved fewer records fails the sensor. None: any success will do.
+    :param listener_conn_id: the Airflow connection of the listener; None: the one that the Airbyte's connection or
+        Airflow's configuration names. An empty string: none. Templated.
+    :param min_records: fail the sensor if the job succeeded but moved fewer records.
+    :raises WrongArgument: if an argument has the wrong type.
     """
 
     template_fields: Sequence[str] = ("airbyte_job_id", "airbyte_conn_id", "listener_conn_id")
-    ui_color = "#6C51FD"
 
     def __init__(
         self,
@@ -78,44 +105,27 @@ class AirbyteJobSensor(BaseSensorOperator):
         min_records: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if deferrable:
-            kwargs.setdefault("poke_interval", 5)
-            kwargs.setdefault("timeout", _WEEK)
-        super().__init__(**kwargs)
-        check_job_id("airbyte_job_id", airbyte_job_id, templated=True)
-        _check(deferrable, airbyte_conn_id, api_version, listener_conn_id, min_records)
+        super().__init__(deferrable=deferrable, **kwargs)
+        check_arguments(AirbyteJobSensor, locals())
         # Templated: an XComArg has become the job id when the task runs.
         self.airbyte_job_id = cast(int, airbyte_job_id)
-        self.deferrable = deferrable
         self.airbyte_conn_id = airbyte_conn_id
         self.api_version = api_version
         self.listener_conn_id = listener_conn_id
         self.min_records = min_records
 
-    @cached_property
-    def hook(self) -> AirbyteHook:
-        """The hook, with the templates rendered."""
-        return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
-
     def poke(self, context: Context) -> bool:
-        """Look once.
+        """Poll the job once.
 
-        :return: whether the job has succeeded.
+        :return: whether it has succeeded.
         """
-        return self._succeeded(self.hook.get_job_details(self.airbyte_job_id), context)
+        return self._has_succeeded(self.hook.get_job_details(self.airbyte_job_id), context)
 
-    def _succeeded(self, job: Job, context: Context) -> bool:
+    def _has_succeeded(self, job: Job, context: Context) -> bool:
         if not job.status.terminal:
             self.log.info("Airbyte job %s is %s", job.job_id, job.status.value)
             return False
-        # Why it failed, and names, only a listener knows.
-        told = self.hook.wait(
-            job.job_id,
-            connection_id=job.connection_id,
-            started_at=job.started_at,
-            until=time.time() + _REASON_SECONDS,
-        )
-        self._finish(told, context)
+        self._complete(self._result_of(job.job_id, job), context)
         return True
 
     def execute(self, context: Context) -> None:
@@ -124,75 +134,71 @@ class AirbyteJobSensor(BaseSensorOperator):
             super().execute(context)
             return
         began = time.time()
-        # Its connection and creation tell it from another job of the number, in another Airbyte or in a restored one.
         job = self.hook.get_job_details(self.airbyte_job_id)
-        if self._succeeded(job, context):
+        if self._has_succeeded(job, context):
             return
-        deadline = _deadline(self)
-        self.defer(
-            trigger=AirbyteSyncTrigger(
-                job.job_id,
-                self.airbyte_conn_id,
-                end_time=deadline,
-                poll_interval=poll_interval(self.poke_interval),
-                execution_deadline=deadline,
-                listener_conn_id=self.listener_conn_id,
-                connection_id=job.connection_id,
-                started_at=seconds(job.started_at),
-                # It only looks on.
-                cancel_on_kill=False,
-                began=began,
-            ),
-            method_name="execute_complete",
+        deadline = self._deadline()
+        trigger = AirbyteSyncTrigger.for_job(
+            job,
+            self.airbyte_conn_id,
+            end_time=deadline,
+            poll_interval=poll_interval(self.poke_interval),
+            execution_deadline=deadline,
+            listener_conn_id=self.listener_conn_id,
+            # The sensor did not start it.
+            cancel_on_kill=False,
+            began=began,
         )
+        self.defer(trigger=trigger, method_name="execute_complete")
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
-        """Continue after the trigger's event: ours, or that of the official provider.
+        """Resume after the event of a trigger, ours or the official provider's.
 
         :param event: without one the sensor begins again.
         """
         if not isinstance(event, Mapping):
             self.execute(context)
             return
-        self._finish(with_values(self.hook, event), context)
+        self._complete(with_values(self.hook, event), context)
 
-    def _finish(self, told: Mapping[str, Any], context: Context) -> None:
-        if told["status"] == SUCCESS:
-            if (shortage := missing_records(told, self.min_records)) is not None:
+    def _complete(self, result: Mapping[str, Any], context: Context) -> None:
+        if result["status"] == SUCCESS:
+            if (shortage := missing_records(result, self.min_records)) is not None:
                 raise AirflowFailException(shortage)
-            self.log.info("%s", told["message"])
-            push(context, told)
+            self.log.info("%s", result["message"])
+            push(context, result)
             return
-        self.log.error("%s", told["message"])
-        if told["status"] == TIMEOUT:
-            raise _overdue(self, f"Airbyte job {told['job_id']} did not end within the sensor's timeout.")
-        raise (AirflowFailException if told["job"] else AirflowException)(told["message"])
+        self.log.error("%s", result["message"])
+        if result["status"] == TIMEOUT:
+            raise self._timeout_error(f"Airbyte job {result['job_id']} did not complete within the sensor's timeout.")
+        raise (AirflowFailException if result["job"] else AirflowException)(result["message"])
 
 
-class AirbyteSyncSensor(BaseSensorOperator):
-    """Waits for a successful sync of a connection that ended after a given time, whoever started it: Airbyte's own
-    schedule, a person, another DAG. One that has ended already completes the sensor at once.
+class AirbyteSyncSensor(_AirbyteSensor):
+    """Wait for a successful sync of a connection that completed after a given time, whoever started it: Airbyte's own
+    schedule, a person, another DAG. One that has completed already ends the wait at once.
 
-    In the worker, rescheduled, or in the triggerer. A sync that fails in between is logged, and the sensor waits on. It
-    returns the job id; for more, later tasks look into XCom, see :func:`~airbyte_events_provider.waiting.result.xcoms`.
+    It waits in the worker, rescheduled, or in the triggerer. A sync that fails meanwhile is logged, and the wait goes
+    on. The sensor returns the job id, and pushes the result as XComs, see
+    :func:`~airbyte_events_provider.waiting.result.xcoms`.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
-    :param after: when the sync ended at the earliest: a datetime, or ISO 8601 text such as ``{{ data_interval_end }}``;
-        without an offset it is UTC. Airbyte's clock counts, whose times may be in whole seconds. By default the end of
-        the DAG run's data interval; for a run without one its logical date, and for one without either (by hand, by an
-        asset) its start. Templated.
+    :param after: when the sync completed at the earliest: a datetime, or ISO 8601 text such as ``{{ data_interval_end
+        }}``; without an offset it is UTC. Airbyte's clock counts, whose times may be in whole seconds. By default the
+        end of the DAG run's data interval; for a run without one its logical date, and for one without either (by hand,
+        by an asset) its start. Templated.
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``. Airbyte reports a clear as ``reset``: either name
-        means both. It announces syncs alone: the end of any other is found by polling.
-    :param min_records: a success that moved fewer records is not the one: the sensor waits on. None: any success.
-    :param deferrable: wait in the triggerer, told by a listener where there is one; by default as ``[operators]
+        means both. Airbyte sends webhooks for syncs alone: others are found by polling.
+    :param min_records: ignore a success that moved fewer records, and wait on.
+    :param deferrable: wait in the triggerer, where a listener's push ends the wait; by default as ``[operators]
         default_deferrable`` says.
     :param listener_conn_id: as for :class:`AirbyteJobSensor`. Templated.
     :param api_version: only ``v1`` exists.
+    :raises WrongArgument: if an argument has the wrong type.
     """
 
     template_fields: Sequence[str] = ("connection_id", "airbyte_conn_id", "after", "listener_conn_id")
-    ui_color = "#6C51FD"
 
     def __init__(
         self,
@@ -207,66 +213,53 @@ class AirbyteSyncSensor(BaseSensorOperator):
         api_version: str = "v1",
         **kwargs: Any,
     ) -> None:
-        if deferrable:
-            kwargs.setdefault("poke_interval", 5)
-            kwargs.setdefault("timeout", _WEEK)
-        super().__init__(**kwargs)
-        check_text("connection_id", connection_id, templated=True)
-        _check(deferrable, airbyte_conn_id, api_version, listener_conn_id, min_records)
-        check_text("job_type", job_type)
-        _check_after(after)
+        super().__init__(deferrable=deferrable, **kwargs)
+        check_arguments(AirbyteSyncSensor, locals())
+        if not is_template(after):
+            try:
+                moment(after)
+            except ValueError as exc:
+                raise WrongArgument(
+                    f"after={shown(after)} is neither a datetime nor ISO 8601 text nor a template"
+                ) from exc
         self.connection_id = connection_id
         self.airbyte_conn_id = airbyte_conn_id
         self.after = after
         self.job_type = job_type
         self.min_records = min_records
-        self.deferrable = deferrable
         self.listener_conn_id = listener_conn_id
         self.api_version = api_version
 
-    @cached_property
-    def hook(self) -> AirbyteHook:
-        """The hook, with the templates rendered."""
-        return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
-
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once.
+        """Poll the connection's jobs once.
 
         :return: whether there is such a sync, and its job id.
         """
-        told = self._look(self._sought(context))
-        if told is None:
+        result = self._find(self._sought(context))
+        if result is None:
             return PokeReturnValue(is_done=False)
-        return PokeReturnValue(is_done=True, xcom_value=self._finish(told, context))
+        return PokeReturnValue(is_done=True, xcom_value=self._complete(result, context))
 
     def _sought(self, context: Context) -> Sought:
         try:
-            after = moment(self.after) or _since(context)
+            after = moment(self.after) or _run_time(context)
         except ValueError as exc:
             raise AirflowFailException(f"after: {exc}") from exc
         return Sought(
             connection_id=self.connection_id, after=after, job_type=self.job_type, min_records=self.min_records
         )
 
-    def _look(self, sought: Sought) -> Mapping[str, Any] | None:
-        async def look() -> JobEvent | None:
+    def _find(self, sought: Sought) -> Mapping[str, Any] | None:
+        async def find() -> JobEvent | None:
             async with self.hook.open() as airbyte:
                 return await find_sync(airbyte, sought)
 
-        self.log.info("Looking for %s", sought)
+        self.log.info("looking for %s", sought)
         try:
-            found = run_blocking(look)
+            found = run_blocking(find)
         except AirbyteEventsError as exc:
             raise AirflowException(str(exc)) from exc
-        if found is None:
-            return None
-        # Names, and records where the API does not tell them, only a listener knows.
-        return self.hook.wait(
-            found.ref.job_id,
-            connection_id=found.connection_id,
-            started_at=found.started_at,
-            until=time.time() + _REASON_SECONDS,
-        )
+        return None if found is None else self._result_of(found.ref.job_id, found)
 
     def execute(self, context: Context) -> Any:
         """Wait for the sync.
@@ -277,78 +270,41 @@ class AirbyteSyncSensor(BaseSensorOperator):
             return super().execute(context)
         began = time.time()
         sought = self._sought(context)
-        if (told := self._look(sought)) is not None:
-            return self._finish(told, context)
-        return self.defer(
-            trigger=AirbyteConnectionSyncTrigger(
-                self.connection_id,
-                self.airbyte_conn_id,
-                after=format_time(sought.after) or "",
-                end_time=_deadline(self),
-                poll_interval=poll_interval(self.poke_interval),
-                job_type=self.job_type,
-                min_records=self.min_records,
-                listener_conn_id=self.listener_conn_id,
-                began=began,
-            ),
-            method_name="execute_complete",
+        if (result := self._find(sought)) is not None:
+            return self._complete(result, context)
+        trigger = AirbyteConnectionSyncTrigger(
+            self.connection_id,
+            self.airbyte_conn_id,
+            after=format_time(sought.after) or "",
+            end_time=self._deadline(),
+            poll_interval=poll_interval(self.poke_interval),
+            job_type=self.job_type,
+            min_records=self.min_records,
+            listener_conn_id=self.listener_conn_id,
+            began=began,
         )
+        return self.defer(trigger=trigger, method_name="execute_complete")
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Continue after the trigger's event; without one the sensor begins again.
+        """Resume after the event of a trigger; without one the sensor begins again.
 
         :return: the job id.
         """
-        return self._finish(event, context) if isinstance(event, Mapping) else self.execute(context)
+        return self._complete(event, context) if isinstance(event, Mapping) else self.execute(context)
 
-    def _finish(self, told: Mapping[str, Any], context: Context) -> int:
-        if told["status"] == SUCCESS:
-            self.log.info("%s", told["message"])
-            push(context, told)
-            job_id: int = told["job_id"]
+    def _complete(self, result: Mapping[str, Any], context: Context) -> int:
+        if result["status"] == SUCCESS:
+            self.log.info("%s", result["message"])
+            push(context, result)
+            job_id: int = result["job_id"]
             return job_id
-        self.log.error("%s", told["message"])
-        raise _overdue(self, told["message"]) if told["status"] == TIMEOUT else AirflowException(told["message"])
+        self.log.error("%s", result["message"])
+        message = result["message"]
+        raise self._timeout_error(message) if result["status"] == TIMEOUT else AirflowException(message)
 
 
-def _check(
-    deferrable: object, airbyte_conn_id: object, api_version: object, listener_conn_id: object, min_records: object
-) -> None:
-    """:raises WrongArgument: if an argument is of the wrong type."""
-    check_flag("deferrable", deferrable)
-    check_text("airbyte_conn_id", airbyte_conn_id, templated=True)
-    check_text("api_version", api_version)
-    check_text("listener_conn_id", listener_conn_id, optional=True, templated=True)
-    check_count("min_records", min_records, optional=True)
-
-
-def _check_after(after: object) -> None:
-    if is_template(after):
-        return
-    try:
-        moment(after)
-    except ValueError as exc:
-        raise WrongArgument(f"after={after!r} is neither a datetime nor ISO 8601 text nor a template") from exc
-
-
-def _deadline(sensor: BaseSensorOperator) -> float:
-    """When a deferred sensor gives up, in seconds since the epoch."""
-    limits = [sensor.timeout]
-    if sensor.execution_timeout is not None:
-        limits.append(sensor.execution_timeout.total_seconds())
-    return time.time() + min(limits)
-
-
-def _overdue(sensor: BaseSensorOperator, message: str) -> Exception:
-    """Past ``timeout`` there is no retry, past ``execution_timeout`` there is: that is Airflow's rule for sensors."""
-    limit = sensor.execution_timeout
-    if limit is not None and limit.total_seconds() < sensor.timeout:
-        return AirflowException(f"{message} (execution_timeout: {limit})")
-    return AirflowSensorTimeout(message)
-
-
-def _since(context: Context) -> datetime:
-    """From when on a sync counts, where the task does not say."""
+def _run_time(context: Context) -> datetime:
+    """Return from when on a sync counts, where the task does not say."""
     run = context.get("dag_run")
     for value in (context.get("data_interval_end"), context.get("logical_date"), getattr(run, "start_date", None)):
         if isinstance(value, datetime):

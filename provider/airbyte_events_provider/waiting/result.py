@@ -1,4 +1,4 @@
-"""What a wait came to: the object that a trigger's event carries, in words for the task log, and what the task does."""
+"""The result of a wait: the object that a trigger's event carries, and what the task log says of it."""
 
 from __future__ import annotations
 
@@ -8,69 +8,58 @@ from typing import Any
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import AirbyteEventsError, UnknownJob, WaitTimeout
-from airbyte_events.events import JobError, JobEvent, JobStatus, Origin
+from airbyte_events.events import JobError, JobEvent, JobStatus
 
 SUCCESS = "success"
 ERROR = "error"
 CANCELLED = "cancelled"
 TIMEOUT = "timeout"
 BEGIN = "begin"
-"""The key of an event that hands the task over to a worker, to begin there. Its status is ``error``: a task whose
-import was changed to the official provider meanwhile takes every status that it does not know for a success. Release
-0.1.0 had it as the status."""
+"""The key of an event that hands the task over to a worker, to begin there. Its status is ``error``: the official
+provider, if a task's import was changed to it meanwhile, takes every status that it does not know for a success.
+Release 0.1.0 had it as the status."""
 
 _STATUSES = {JobStatus.SUCCEEDED: SUCCESS, JobStatus.CANCELLED: CANCELLED}
-
-_HOW = {
-    Origin.WEBHOOK: "told by webhook, {after:.0f} ms after the listener confirmed it",
-    Origin.POLL: "found by polling, {after:.0f} ms ago",
-    Origin.SUBMIT: "found when it was asked for, {after:.0f} ms ago",
-    Origin.UNKNOWN: "told by the listener, {after:.0f} ms after it knew",
-}
 
 
 async def conclude(
     wait: Awaitable[JobEvent], job_id: int, end_time: float | None, execution_deadline: float | None = None
 ) -> dict[str, Any]:
-    """What the wait came to, as a trigger's event has it: ``status``, ``message``, ``job_id`` and ``job``.
+    """Return the result of a wait: ``status``, ``message``, ``job_id`` and ``job``.
 
     ``status`` is ``success``, ``error``, ``cancelled`` or, past the execution deadline, ``timeout``. ``job`` is the
-    job's event data, or None if the wait ended before the job did.
+    job's event data, or None if the wait ended before the job completed.
 
-    :param wait: for the job's end, until the earlier of the two.
-    :param end_time: how long the task waits, in seconds since the epoch.
-    :param execution_deadline: how long the job may run, likewise.
+    :param wait: for the job, until the earlier of the two times.
+    :param end_time: until when the task waits, in seconds since the epoch; None: no limit.
+    :param execution_deadline: until when the job may run, likewise.
     """
     try:
         return outcome(await wait)
     except WaitTimeout as exc:
         hard = execution_deadline is not None and (end_time is None or execution_deadline <= end_time)
-        message = f"Airbyte: {exc}; {_too_late(end_time, execution_deadline, hard=hard)}"
-        return _ended_early(TIMEOUT if hard else ERROR, message, job_id)
+        limit = execution_deadline if hard else end_time
+        when = datetime.fromtimestamp(limit or 0, UTC).isoformat(timespec="seconds")
+        if hard:
+            return without_job(TIMEOUT, f"Airbyte: {exc}; its execution deadline was {when}.", job_id)
+        advice = (
+            "The job was not cancelled: it goes on in Airbyte. Give the task a longer timeout, or wait for the job by "
+            "AirbyteJobSensor."
+        )
+        return without_job(ERROR, f"Airbyte: {exc}; the task's timeout was over at {when}. {advice}", job_id)
     except UnknownJob as exc:
-        message = f"{exc}. Is it a job of this Airbyte, and may the client see it?"
-        return _ended_early(ERROR, message, job_id)
+        return without_job(ERROR, f"{exc}. Is it a job of this Airbyte, and may the client read it?", job_id)
     except AirbyteEventsError as exc:
-        return _ended_early(ERROR, f"Can't wait for Airbyte job {job_id}: {exc}", job_id)
+        return without_job(ERROR, f"Waiting for Airbyte job {job_id} failed: {exc}", job_id)
 
 
-def _too_late(end_time: float | None, execution_deadline: float | None, *, hard: bool) -> str:
-    moment = execution_deadline if hard else end_time
-    when = datetime.fromtimestamp(moment or 0, UTC).isoformat(timespec="seconds")
-    if hard:
-        return f"the time that it may take was over at {when}."
-    return (
-        f"the time to wait for it was over at {when}. The job was not cancelled: it goes on in Airbyte. "
-        "Give the task a longer timeout, or wait for the job by AirbyteJobSensor."
-    )
-
-
-def _ended_early(status: str, message: str, job_id: int) -> dict[str, Any]:
+def without_job(status: str, message: str, job_id: int | None = None) -> dict[str, Any]:
+    """Return the result of a wait that ended before a job completed."""
     return {"status": status, "message": message, "job_id": job_id, "job": None}
 
 
 def outcome(event: JobEvent) -> dict[str, Any]:
-    """A job's end as a trigger's event has it."""
+    """Return the result of a wait for a job that has completed."""
     return {
         "status": _STATUSES.get(event.status, ERROR),
         "message": describe(event),
@@ -80,8 +69,10 @@ def outcome(event: JobEvent) -> dict[str, Any]:
 
 
 def describe(event: JobEvent) -> str:
-    """A job's end in words: what happened, why, and what to do."""
-    job = f"Airbyte job {event.ref.job_id} of {_connection(event)}"
+    """Return a completed job in words: what happened, why, and what to do."""
+    name = event.names.get("connection")
+    connection = f"{name} ({event.connection_id})" if name else event.connection_id or "unknown"
+    job = f"Airbyte job {event.ref.job_id} of connection {connection}"
     if event.status is JobStatus.SUCCEEDED:
         return f"{job} succeeded{_amount(event)}."
     if event.status is JobStatus.CANCELLED:
@@ -89,11 +80,6 @@ def describe(event: JobEvent) -> str:
     if event.status is JobStatus.FAILED:
         return f"{job} failed: {_reason(event)}"
     return f"{job} is {event.status.value}."
-
-
-def _connection(event: JobEvent) -> str:
-    name = event.names.get("connection")
-    return f"connection {name} ({event.connection_id})" if name else f"connection {event.connection_id or 'unknown'}"
 
 
 def _amount(event: JobEvent) -> str:
@@ -107,7 +93,7 @@ def _amount(event: JobEvent) -> str:
 def _reason(event: JobEvent) -> str:
     page = f" See {event.url}" if event.url else ""
     if event.error is None:
-        return f"Airbyte's API tells no reason; the job's log in Airbyte does.{page}"
+        return f"Airbyte's API has no reason; see the job's log in Airbyte.{page}"
     return f"{event.error}. {_advice(event.error)}{page}"
 
 
@@ -117,56 +103,55 @@ def _advice(error: JobError) -> str:
         return f"Correct the settings of {where} in Airbyte, then clear the task."
     if error.type == "transient_error":
         return "A retry of the task may succeed."
-    return f"The job's log in Airbyte has the details; look at {where} first."
+    return f"The job's log in Airbyte has the details; check {where} first."
 
 
 def arrival(event: JobEvent) -> str:
-    """How and when the job's end got here, for the timeline."""
-    after = max(0.0, (utcnow() - event.observed_at).total_seconds() * 1000)
-    ended = f"; it ended at {format_time(event.finished_at)}" if event.finished_at else ""
-    return f"job {event.ref.job_id} {event.status.value}: {_HOW[event.origin].format(after=after)}{ended}"
+    """Return the log line for a completed job: how it was detected, and how many milliseconds ago."""
+    delay = max(0.0, (utcnow() - event.observed_at).total_seconds() * 1000)
+    return (
+        f"Airbyte job {event.status.value}: job={event.ref.job_id} detected_by={event.origin.value} "
+        f"delay_ms={delay:.0f} finished_at={format_time(event.finished_at) or 'unknown'}"
+    )
 
 
 _RESULT = ("status", "records", "bytes", "started_at", "finished_at", "duration_seconds")
 
 
-def xcoms(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What a task that waited for a job to succeed leaves for those after it, by XCom key.
+def xcoms(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a task pushes for later tasks once its job has succeeded, by XCom key.
 
     ``return_value`` is the job id, as with the official provider. ``job`` is the job's event data (see
-    :meth:`airbyte_events.events.JobEvent.data`), of which ``status``, ``records``, ``bytes``, ``started_at``,
+    :meth:`airbyte_events.events.JobEvent.data`); its ``status``, ``records``, ``bytes``, ``started_at``,
     ``finished_at`` (RFC 3339, UTC) and ``duration_seconds`` have keys of their own, too. Unknown is None.
-
-    :param told: the trigger's event.
     """
-    job = told["job"] or {}
-    return {"return_value": told["job_id"], "job": told["job"], **{key: job.get(key) for key in _RESULT}}
+    job = result["job"] or {}
+    return {"return_value": result["job_id"], "job": result["job"], **{key: job.get(key) for key in _RESULT}}
 
 
-def push(context: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    """Leave :func:`xcoms` for later tasks, but for the return value."""
+def push(context: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Push :func:`xcoms`, except for the return value, which Airflow pushes."""
     ti = context.get("ti")
-    for key, value in xcoms(told).items():
+    for key, value in xcoms(result).items():
         if ti is not None and key != "return_value":
             ti.xcom_push(key=key, value=value)
 
 
-def missing_records(told: Mapping[str, Any], min_records: int | None) -> str | None:
-    """Why a success is none: a job that Airbyte calls successful may never have run.
+def missing_records(result: Mapping[str, Any], min_records: int | None) -> str | None:
+    """Return why a success is not enough; None: it is. Airbyte can report success for a job that never ran.
 
-    What Airbyte's API counts decides; a count that a webhook alone brought does not.
+    Only the count of Airbyte's API decides, never one that a webhook alone brought.
 
-    :param told: the trigger's event.
-    :param min_records: how many records it must have moved.
+    :param min_records: how many records the job must have moved; None: any number.
     """
     if min_records is None:
         return None
-    job = told.get("job") or {}
+    job = result.get("job") or {}
     records = None if "records" in job.get("unconfirmed", ()) else job.get("records")
     if records is not None and records >= min_records:
         return None
-    moved = "says not how many records it moved" if records is None else f"moved {records:,} records"
+    moved = "does not say how many records it moved" if records is None else f"moved {records:,} records"
     return (
-        f"Airbyte job {told['job_id']} succeeded, but {moved}, and min_records wants {min_records:,}: "
-        "the job may not have run at all; its log in Airbyte tells."
+        f"Airbyte job {result['job_id']} succeeded, but {moved}, and min_records is {min_records:,}: "
+        "the job may not have run at all; see its log in Airbyte."
     )

@@ -21,7 +21,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
-from airbyte_events_provider.retry.task_state import KEY, Ledger
+from airbyte_events_provider.retry.task_state import KEY, TaskState
 
 pytestmark = pytest.mark.anyio
 
@@ -311,10 +311,10 @@ async def test_a_clearing_that_can_not_cancel_yet_is_no_persons_decision_either(
 @pytest.mark.parametrize("ahead", [timedelta(hours=-3), timedelta(0), timedelta(hours=3)])
 def test_a_clearing_is_known_by_its_time_whatever_airbytes_clock_says(ahead: timedelta) -> None:
     cleared_at = time.time()
-    ledger = Ledger({"ti": TaskInstance(2, 2, id=uuid7())})  # type: ignore[typeddict-item]
+    state = TaskState({"ti": TaskInstance(2, 2, id=uuid7())})  # type: ignore[typeddict-item]
     for seconds, expected in ((1, True), (-60, False), (120, False)):
         ended_at = datetime.fromtimestamp(cleared_at + seconds, UTC) + ahead
-        assert ledger.cleared_away(ended_at, ahead) is expected
+        assert state.cancelled_by_clearing(ended_at, ahead) is expected
 
 
 async def test_a_refused_start_leaves_nothing_to_be_found_by_the_retry(task: Task, stage: Any) -> None:
@@ -361,7 +361,7 @@ async def test_a_time_out_of_a_task_that_attached_leaves_the_job_to_its_owner(st
     if "execution_timeout" in values:
         values = {"execution_timeout": timedelta(seconds=values["execution_timeout"])}
     task, deferred = await attached(stage, **values)
-    with pytest.raises(AirflowException, match="not this task's own, so it goes on"):
+    with pytest.raises(AirflowException, match="not started by this task, so it goes on"):
         await task.fire(deferred)
     assert stage.sim.world.jobs[1].status == "running"
 
@@ -451,7 +451,7 @@ async def test_too_few_records_are_no_success_for_a_retry_either(task: Task, sta
     task.values["min_records"] = 10
     deferred = await task.attempt()
     stage.end(stage.sim.world.jobs[1], records=3)
-    with pytest.raises(AirflowException, match="min_records wants 10"):
+    with pytest.raises(AirflowException, match="min_records is 10"):
         await task.fire(deferred)
     assert (await task.attempt()).trigger.job_id == 2
 

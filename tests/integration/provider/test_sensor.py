@@ -168,7 +168,7 @@ async def test_the_result_is_left_for_later_tasks(stage: Any, listener: Any, def
 async def test_a_success_with_too_few_records(stage: Any) -> None:
     job = stage.start()
     stage.end(job, records=6)
-    with pytest.raises(AirflowFailException, match="moved 6 records, and min_records wants 7"):
+    with pytest.raises(AirflowFailException, match="moved 6 records, and min_records is 7"):
         await stage.execute(sensor(job.id, min_records=7))
     await stage.execute(sensor(job.id, min_records=6))
 

@@ -17,8 +17,8 @@ from airflow.triggers.base import StartTriggerArgs, TaskSuccessEvent, TriggerEve
 from airbyte_events._utils.times import utcnow
 from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+from airbyte_events_provider.operators.start_args import LONGEST
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
-from airbyte_events_provider.triggers.start import LONGEST
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 

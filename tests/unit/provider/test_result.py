@@ -31,7 +31,7 @@ def event(status: JobStatus, **values: Any) -> JobEvent:
         (
             JobStatus.FAILED,
             {"url": "http://airbyte/connections/uuid"},
-            "Airbyte job 17 of connection uuid failed: Airbyte's API tells no reason; the job's log in Airbyte does. "
+            "Airbyte job 17 of connection uuid failed: Airbyte's API has no reason; see the job's log in Airbyte. "
             "See http://airbyte/connections/uuid",
         ),
         (
@@ -57,13 +57,13 @@ def test_words(status: JobStatus, values: dict[str, Any], words: str) -> None:
     [(JobStatus.SUCCEEDED, "success"), (JobStatus.FAILED, "error"), (JobStatus.CANCELLED, "cancelled")],
 )
 def test_statuses(status: JobStatus, name: str) -> None:
-    told = outcome(event(status))
-    assert (told["status"], told["job_id"], told["job"]["status"]) == (name, 17, status.value)
+    result = outcome(event(status))
+    assert (result["status"], result["job_id"], result["job"]["status"]) == (name, 17, status.value)
 
 
 @pytest.mark.parametrize(
     ("records", "wanted", "enough"), [(None, None, True), (0, 0, True), (0, 1, False), (1, 1, True), (None, 0, False)]
 )
 def test_min_records(records: int | None, wanted: int | None, enough: bool) -> None:
-    told = outcome(event(JobStatus.SUCCEEDED, records=records))
-    assert (missing_records(told, wanted) is None) is enough
+    result = outcome(event(JobStatus.SUCCEEDED, records=records))
+    assert (missing_records(result, wanted) is None) is enough

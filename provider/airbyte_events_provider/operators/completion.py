@@ -1,0 +1,94 @@
+"""What a task does with the result of its wait: succeed, fail, fail for good, or start another job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+
+from airbyte_events._utils.times import parse_time
+from airbyte_events.events import JobStatus
+from airbyte_events_provider.retry.task_job import TaskJob
+from airbyte_events_provider.waiting.result import CANCELLED, SUCCESS, TIMEOUT, missing_records
+
+logger = logging.getLogger(__name__)
+
+
+def complete(
+    task: TaskJob, result: Mapping[str, Any], *, min_records: int | None, retry_cancelled: bool, killed: bool
+) -> Mapping[str, Any] | None:
+    """Return the result of a job that succeeded; None: start another job.
+
+    :param result: a trigger's event, or what a wait returned.
+    :param killed: whether the task was killed, and cancelled the job because of it.
+    :raises AirflowFailException: if a person has cancelled the task's own job: a retry does not undo that.
+    :raises AirflowException: if the job failed, or did not complete in time.
+    """
+    if result["status"] == SUCCESS:
+        if (shortage := missing_records(result, min_records)) is not None:
+            task.state.give_up()
+            raise AirflowException(shortage)
+        return result
+    if result["status"] == TIMEOUT:
+        late = _cancel_overdue(task, result)
+        return complete(task, late, min_records=min_records, retry_cancelled=retry_cancelled, killed=killed)
+    if result["status"] == CANCELLED and not _fail_cancelled(task, result, retry_cancelled, killed):
+        return None
+    logger.error("%s", result["message"])
+    raise AirflowException(result["message"])
+
+
+def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], retry_cancelled: bool, killed: bool) -> bool:
+    """Return True for a cancelled job that fails the task as any other; False: start another job."""
+    job_id, job, message = result["job_id"], result["job"] or {}, result["message"]
+    if killed:
+        task.state.give_up()
+        raise AirflowException(f"Airbyte job {job_id} was cancelled because its task was killed.")
+    record = task.state.read()
+    if (
+        record is not None
+        and record.adopted
+        and task.state.cancelled_by_clearing(parse_time(job.get("finished_at")), task.hook.clock_ahead())
+    ):
+        logger.info("starting another job: Airbyte job %s was cancelled because the task was cleared", job_id)
+        return False
+    if not task.owned:
+        raise AirflowException(f"{message} This task had not started it: a retry starts another.")
+    if _never_ran(job):
+        task.state.give_up()
+        raise AirflowException(f"{message} It never left Airbyte's queue: Airbyte itself cancels such jobs.")
+    if not retry_cancelled:
+        raise AirflowFailException(
+            f"{message} A retry would undo that decision, so there is none: clear the task to sync again."
+        )
+    return True
+
+
+def _never_ran(job: Mapping[str, Any]) -> bool:
+    """Return whether a cancelled job was last seen in the queue of a capacity plan, and moved nothing.
+
+    Airbyte cancels such a job itself, at the connection's next scheduled run or after 8 hours.
+    """
+    return job.get("previous_status") == JobStatus.QUEUED.value and not job.get("records") and not job.get("bytes")
+
+
+def _cancel_overdue(task: TaskJob, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Cancel the task's own job; return the result of one that succeeded before that.
+
+    :raises AirflowException: if it did not.
+    """
+    job_id, message = result["job_id"], result["message"]
+    logger.error("%s", message)
+    if not task.owned:
+        raise AirflowException(f"{message} The job was not started by this task, so it goes on.")
+    task.state.give_up()
+    try:
+        job = task.hook.cancel_job(job_id)
+    except AirflowException as exc:
+        raise AirflowException(f"{message} The job could not be cancelled: {exc}") from exc
+    if job.status is not JobStatus.SUCCEEDED:
+        raise AirflowException(f"{message} The job is {job.status.value} now.")
+    logger.warning("Airbyte job %s succeeded before it could be cancelled", job_id)
+    return task.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at)

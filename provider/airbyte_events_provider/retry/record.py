@@ -1,0 +1,87 @@
+"""What a task asks Airbyte for, and the record that it keeps of that over its tries."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from airbyte_events._utils.times import format_time, parse_time, utcnow
+from airbyte_events.airbyte.submission import OnConflict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """The job that a task asked Airbyte for last.
+
+    :param url: of the Airbyte.
+    :param connection_id: the Airbyte connection (UUID).
+    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param asked_at: when the task began to ask, by the clock of its process.
+    :param after_id: the connection's highest job id then. A job that the task created has a higher one.
+    :param job_id: the job; None while Airbyte has not responded.
+    :param started_at: when Airbyte created it.
+    :param max_tries: the task instance's then: each clearing by a person raises it.
+    :param done: whether the task has given the job up: it cancelled it itself, or the result was not enough.
+    :param owned: whether the task created the job, or may have; otherwise it waits for somebody else's.
+    :param adopted: whether the job was still active when a person cleared the task: it may be cancelled at any moment.
+    """
+
+    url: str
+    connection_id: str
+    job_type: str
+    asked_at: datetime
+    after_id: int | None = None
+    job_id: int | None = None
+    started_at: datetime | None = None
+    max_tries: int
+    done: bool = False
+    owned: bool = True
+    adopted: bool = False
+
+    def values(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        times = {"asked_at": format_time(self.asked_at), "started_at": format_time(self.started_at)}
+        return asdict(self) | times
+
+    @classmethod
+    def parse(cls, values: object) -> JobRecord | None:
+        """Return what :meth:`values` was made from; None for anything else."""
+        try:
+            given = dict(values)  # type: ignore[call-overload]
+            asked_at, started_at = parse_time(given.pop("asked_at")), parse_time(given.pop("started_at", None))
+            return None if asked_at is None else cls(asked_at=asked_at, started_at=started_at, **given)
+        except (TypeError, ValueError, KeyError):
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """The job that a task wants.
+
+    :param connection_id: the Airbyte connection (UUID).
+    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param on_conflict: what to do while another job of the connection runs.
+    :param retry_cancelled: whether a retry starts a job again that a person has cancelled.
+    :param cancel_on_kill: whether clearing a waiting task cancels its job.
+    """
+
+    connection_id: str
+    job_type: str
+    on_conflict: OnConflict
+    retry_cancelled: bool = False
+    cancel_on_kill: bool = True
+
+    def record(self, url: str, after_id: int, max_tries: int = 0) -> JobRecord:
+        """Return the record to write before the job is asked for: the process can die before Airbyte responds.
+
+        :param max_tries: see :class:`JobRecord`. The triggerer does not know it; the worker that reads the record does.
+        """
+        return JobRecord(
+            url=url,
+            connection_id=self.connection_id,
+            job_type=self.job_type,
+            asked_at=utcnow(),
+            after_id=after_id,
+            max_tries=max_tries,
+        )

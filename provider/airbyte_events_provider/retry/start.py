@@ -1,0 +1,66 @@
+"""Starting the job of a task that begins in the triggerer, once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.submission import How, find_created, submit, take_snapshot
+from airbyte_events.errors import AirbyteError, AirbyteEventsError, MaybeStarted
+from airbyte_events_provider.retry.record import JobRecord, JobRequest
+from airbyte_events_provider.retry.task_state import TriggerState
+
+
+class NotStarted(AirbyteEventsError):
+    """No job was started here; the message says why."""
+
+
+async def start(
+    airbyte: AirbyteClient, state: TriggerState, request: JobRequest, until: float | None = None
+) -> JobRecord:
+    """Return the record of the task's job, which is started unless it is there.
+
+    The request is recorded first. So a trigger that is started again knows its own job from those of others, even if
+    that was started, or has completed, while no triggerer ran.
+
+    :param until: seconds since the epoch until when to ask whether a job was started.
+    :raises NotStarted: if a worker has to go on.
+    """
+    try:
+        record = await state.read()
+        if record is not None and (found := await _find_earlier(airbyte, record)) is not None:
+            await state.write(found)
+            return found
+        before = await take_snapshot(airbyte, request.connection_id, request.job_type)
+        if record is None:
+            record = request.record(airbyte.url, before.newest_id)
+            await state.write(record)
+        submission = await submit(
+            airbyte, request.connection_id, request.job_type, request.on_conflict, before=before, until=until
+        )
+    except MaybeStarted as exc:
+        raise NotStarted(str(exc)) from exc
+    except AirbyteError as exc:
+        await _give_up(state)
+        raise NotStarted(str(exc)) from exc
+    job = submission.job
+    if submission.how is How.IN_THE_WAY:
+        await _give_up(state)
+        raise NotStarted(f"job {job.job_id} of the connection runs.")
+    record = replace(record, job_id=job.job_id, started_at=job.started_at, owned=submission.owned)
+    await state.write(record)
+    return record
+
+
+async def _find_earlier(airbyte: AirbyteClient, record: JobRecord) -> JobRecord | None:
+    """Return the record with the job that an earlier run of the trigger started."""
+    if record.job_id is not None or record.after_id is None:
+        return record
+    job = await find_created(airbyte, record.connection_id, record.job_type, record.after_id)
+    return None if job is None else replace(record, job_id=job.job_id, started_at=job.started_at)
+
+
+async def _give_up(state: TriggerState) -> None:
+    """Have the worker that goes on look for no job: none was started here."""
+    if state.record is not None and state.record.job_id is None:
+        await state.write(replace(state.record, done=True))

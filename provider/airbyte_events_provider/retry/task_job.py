@@ -1,0 +1,107 @@
+"""The Airbyte job of a task that runs in a worker: started once, resumed by a retry, cancelled if it is its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airbyte_events.airbyte.submission import How, Submission
+from airbyte_events.errors import MaybeStarted
+from airbyte_events_provider.retry.record import JobRecord, JobRequest
+from airbyte_events_provider.retry.resume import resume
+from airbyte_events_provider.retry.task_state import TaskState
+
+if TYPE_CHECKING:
+    from airbyte_events_provider.hooks.airbyte import AirbyteHook
+
+logger = logging.getLogger(__name__)
+
+
+class TaskJob:
+    """A task's job.
+
+    :param state: what the task keeps over its tries.
+    :param request: the job that the task wants.
+    :param job_id: the job, where the task was deferred with one.
+    :param owned: whether the task created it.
+    """
+
+    def __init__(
+        self, hook: AirbyteHook, state: TaskState, request: JobRequest, job_id: int | None = None, owned: bool = True
+    ) -> None:
+        self.hook = hook
+        self.state = state
+        self.job_id = job_id
+        self.owned = owned
+        self._request = request
+        self._unanswered: JobRecord | None = None  # asked for, and no response yet
+
+    def start(self, until: float | None, *, resuming: bool = True) -> Submission:
+        """Return the job of an earlier try, or start one; ``IN_THE_WAY``: another job must complete first.
+
+        :param until: seconds since the epoch until when to ask whether a job was started.
+        :param resuming: whether to look for the job of an earlier try.
+        :raises AirflowException: if no job was started, or that is not known.
+        """
+        submission = (resume(self.hook, self.state, self._request) if resuming else None) or self._submit(until)
+        if submission.how is not How.IN_THE_WAY:
+            self.job_id, self.owned = submission.job.job_id, submission.owned
+        return submission
+
+    def _submit(self, until: float | None) -> Submission:
+        request, state = self._request, self.state
+        before = self.hook.take_snapshot(request.connection_id, request.job_type)
+        record = request.record(self.hook.settings.url, before.newest_id, state.max_tries)
+        self._unanswered = record
+        state.write(record)
+        try:
+            submission = self.hook.submit(
+                request.connection_id, request.job_type, request.on_conflict, before=before, until=until
+            )
+        except AirflowException as exc:
+            if not isinstance(exc.__cause__, MaybeStarted):
+                self._unanswered = None
+                state.delete()
+            raise
+        self._unanswered = None
+        if submission.how is How.IN_THE_WAY:
+            state.delete()
+        else:
+            job = submission.job
+            adopted = submission.how is How.ATTACHED and state.just_cleared
+            state.write(
+                replace(record, job_id=job.job_id, started_at=job.started_at, owned=submission.owned, adopted=adopted)
+            )
+        return submission
+
+    def cancel_at_kill(self, *, overdue: bool) -> None:
+        """Cancel the job because Airflow kills its task.
+
+        :param overdue: whether ``execution_timeout`` did: then also the job whose creation that cut off.
+        """
+        if self.job_id is not None:
+            self.cancel(self.job_id)
+        elif overdue and (record := self._unanswered) is not None:
+            with contextlib.suppress(AirflowException):
+                job = self.hook.find_created(record.connection_id, record.job_type, record.after_id or 0)
+                if job is not None:
+                    self.cancel(job.job_id)
+
+    def cancel(self, job_id: int) -> None:
+        """Cancel the job if it is the task's own; a failure is logged."""
+        if not self.owned:
+            logger.info("Airbyte job %s was not started by this task, so it goes on", job_id)
+            return
+        try:
+            job = self.hook.cancel_job(job_id)
+        except AirflowException as exc:
+            logger.warning("Airbyte job %s could not be cancelled: %s", job_id, exc)
+        else:
+            logger.info("the task was killed: Airbyte job %s is %s", job_id, job.status.value)
+        # Last, for it may fail: a task that was cleared has no access to its state any more.
+        with contextlib.suppress(AirflowException):
+            self.state.give_up()

@@ -1,0 +1,161 @@
+"""The trigger that waits for one job."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, Self
+
+from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from airbyte_events.errors import AirbyteEventsError
+from airbyte_events.events import Identity, JobEvent, parse_status
+from airbyte_events_provider.stats import count_completion
+from airbyte_events_provider.triggers.base import StoredTrigger
+from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
+from airbyte_events_provider.triggers.xcoms import push_xcoms
+from airbyte_events_provider.waiting.deferral import Deferral
+from airbyte_events_provider.waiting.result import SUCCESS, arrival, conclude, missing_records, xcoms
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub, wait_shared
+
+
+class KnownJob(Protocol):
+    """A job as it was started: Airbyte's, or as a task has recorded it."""
+
+    @property
+    def job_id(self) -> int | None: ...
+    @property
+    def connection_id(self) -> str | None: ...
+    @property
+    def started_at(self) -> datetime | None: ...
+
+
+@dataclass(eq=False, repr=False)
+class AirbyteSyncTrigger(StoredTrigger):
+    """Fire once, when an Airbyte job has completed.
+
+    All triggers of a triggerer share one feed and one poll for each Airbyte. The event is an object with ``status``
+    (``success``, ``error``, ``cancelled``, or ``timeout`` past the execution deadline), ``message``, ``job_id`` and
+    ``job`` (the job's event data, None if it has not completed).
+
+    :param job_id: the job.
+    :param conn_id: the Airflow connection of the Airbyte.
+    :param end_time: until when to wait, in seconds since the epoch; None: no limit.
+    :param poll_interval: seconds between polls without a listener. The triggers of one Airbyte share their polls; the
+        shortest interval counts.
+    :param execution_deadline: until when the job may run, in seconds since the epoch. This and ``end_time`` are
+        compared only after the job's status was polled.
+    :param listener_conn_id: the Airflow connection of the listener; None: the one that the Airbyte's connection or
+        Airflow's configuration names. An empty string: none.
+    :param connection_id: the Airbyte connection of the job: a job of the same id in another Airbyte is not taken for
+        it.
+    :param cancel_on_kill: whether to cancel the job when a person fails, clears or marks the deferred task.
+    :param end_from_trigger: whether a success ends the task without a worker.
+    :param min_records: leave a success that moved fewer records to a worker, which fails the task.
+    :param owned: whether the task created the job. One that it did not create is never cancelled.
+    :param began: when the task began, in seconds since the epoch. The event repeats it, ``owned`` and ``try_number``.
+    :param try_number: which try of the task waits.
+    :param started_at: when the job was created, in seconds since the epoch. Airbyte gives the same ids again once its
+        database was restored: a job of another time is not taken for this one.
+    :raises WrongArgument: if an argument is of the wrong type.
+    """
+
+    job_id: int
+    conn_id: str
+    end_time: float | None
+    poll_interval: float
+    execution_deadline: float | None = None
+    listener_conn_id: str | None = None
+    connection_id: str | None = None
+    cancel_on_kill: bool = True
+    end_from_trigger: bool = False
+    min_records: int | None = None
+    owned: bool = True
+    began: float | None = None
+    try_number: int | None = None
+    started_at: float | None = None
+
+    @classmethod
+    def for_job(cls, job: KnownJob, conn_id: str, **arguments: Any) -> Self:
+        """Return the trigger for a job that was started, and for no other of the same id."""
+        started_at = None if job.started_at is None else job.started_at.timestamp()
+        known: dict[str, Any] = {"job_id": job.job_id, "connection_id": job.connection_id, "started_at": started_at}
+        return cls(conn_id=conn_id, **known, **arguments)
+
+    @property
+    def _hub_key(self) -> HubKey:
+        return HubKey(self.conn_id, self.listener_conn_id)
+
+    @property
+    def _created_at(self) -> datetime | None:
+        return None if self.started_at is None else datetime.fromtimestamp(self.started_at, UTC)
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire once."""
+        deferral = Deferral(self.task_instance, self.began)
+        event = await self.event(self.task_instance)
+        if not isinstance(event, TaskSuccessEvent):
+            await deferral.over()
+        # No task group or cancel scope may be open around the yield: it must end in the task that began it.
+        yield event
+
+    async def event(self, ti: Any) -> TriggerEvent:
+        """Wait, then return the event to fire.
+
+        :param ti: the task instance that waits; None where no triggerer runs the trigger.
+        """
+        result = await self._guarded(
+            conclude(self._wait(), int(self.job_id), self.end_time, self.execution_deadline),
+            f"Airbyte job {self.job_id}",
+            self.job_id,
+        )
+        result |= {"owned": self.owned, "began": self.began, "try_number": self.try_number}
+        succeeded = result["status"] == SUCCESS and missing_records(result, self.min_records) is None
+        # A failure resumes in a worker: only there it can fail without a retry, or send e-mails.
+        if self.end_from_trigger and succeeded and await push_xcoms(ti, xcoms(result)):
+            return TaskSuccessEvent()
+        return TriggerEvent(result)  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> JobEvent:
+        self.log.info("waiting for Airbyte job %s", self.job_id)
+        deadlines = [each for each in (self.end_time, self.execution_deadline) if each is not None]
+        event = await wait_shared(
+            self._hub_key,
+            int(self.job_id),
+            connection_id=self.connection_id,
+            started_at=self._created_at,
+            until=min(deadlines, default=None),
+            poll_interval=self.poll_interval,
+        )
+        self.log.info("%s", arrival(event))
+        count_completion(event)
+        return event
+
+    async def is_still_running(self, hook: Any) -> bool:
+        """Return whether the job is active, as the official trigger does.
+
+        :param hook: an ``AirbyteHook``, ours or the official provider's.
+        """
+        status = await sync_to_async(hook.get_job_status)(self.job_id)
+        return not parse_status(getattr(status, "value", status)).terminal
+
+    async def on_kill(self) -> None:
+        """Cancel the task's own job: a person has failed, cleared or marked the waiting task."""
+        if self.cancel_on_kill and self.owned:
+            await shielded(self._on_kill())
+
+    async def _on_kill(self) -> None:
+        if not await is_still_deferred(self.task_instance):
+            await self.cancel()
+
+    async def cancel(self) -> None:
+        """Cancel the job if it is active; a failure is logged."""
+        try:
+            async with shared_hub(self._hub_key) as shared:
+                job = await shared.airbyte.cancel_job(int(self.job_id), Identity(self.connection_id, self._created_at))
+        except AirbyteEventsError as exc:
+            self.log.warning("Airbyte job %s could not be cancelled: %s", self.job_id, exc)
+        else:
+            self.log.info("a person ended the task: Airbyte job %s is %s", self.job_id, job.status.value)
