@@ -76,6 +76,7 @@ walkthrough: dev-env  ## walk through all of it as docs/walkthrough.md says
 	@$(BIN)/python deploy/walkthrough.py
 
 lint: dev-env  ## style
+	@UV_DEFAULT_INDEX=https://pypi.org/simple "$(UV)" lock --check --offline --quiet 2>/dev/null || { echo "uv.lock does not fit pyproject.toml: $(UV) lock" >&2; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
@@ -109,14 +110,16 @@ define sync
 		fi; }
 endef
 
+DEV := --extra server --extra postgres --extra airflow --extra openlineage --extra messaging --group dev
+
 run-env: $(UV)
 	$(call sync,.venv,--extra server --extra airflow --group newest)
 
 dev-env: $(UV)
-	$(call sync,.venv,--extra server --extra postgres --extra airflow --group dev)
+	$(call sync,.venv,$(DEV))
 
 deploy-env: $(UV)
-	$(call sync,.venv,--extra server --extra postgres --extra airflow --group dev --group deploy)
+	$(call sync,.venv,$(DEV) --group deploy)
 
 lowest-env: $(UV)
 	$(call sync,.venv-lowest,--extra server --extra airflow --group lowest,>=3.11$(comma)<3.13)

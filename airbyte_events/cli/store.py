@@ -207,9 +207,12 @@ async def _records(store: EventStore) -> int:
 @contextlib.contextmanager
 def _progress(what: str, total: int | None) -> Iterator[Callable[[], object]]:
     """Show on a terminal how far it is."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield partial(progress.advance, task)
 
