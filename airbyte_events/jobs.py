@@ -1,7 +1,6 @@
 """The seam to a job system: :class:`JobSystem`, and the values that it takes and returns.
 
-It lies beneath both sides: the monitor and the hub depend on it, and :class:`~airbyte_events.airbyte.AirbyteClient` is
-its implementation.
+The monitor and the hub depend on it. :class:`~airbyte_events.airbyte.client.AirbyteClient` implements it.
 """
 
 from __future__ import annotations
