@@ -92,7 +92,7 @@ def session() -> Iterator[requests.Session]:
 
 
 @st.composite
-def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> schemathesis.Case:
+def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> schemathesis.Case[Any]:
     """A request that is right (or wrong) by the document, with names and tokens that this listener has."""
     case = draw(SCHEMA[path][method].as_strategy(generation_mode=mode))
     if path.startswith("/webhooks/"):
@@ -104,17 +104,18 @@ def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> sche
         if path == "/v1/jobs/{instance}/{job_id}":
             case.path_parameters["instance"] = draw(st.sampled_from(["default", "other"]))
         if path == "/v1/watches":
-            case.body["jobs"] = [{"instance": "default", "job_id": draw(small)} for _ in case.body["jobs"]]
+            body: Any = case.body
+            body["jobs"] = [{"instance": "default", "job_id": draw(small)} for _ in body["jobs"]]
         # Nobody has the time.
         if "wait" in (case.query or {}):
             case.query["wait"] = draw(st.sampled_from([0, 0.01]))
     return case
 
 
-def ask(case: schemathesis.Case, url: str, session: requests.Session) -> Any:
+def ask(case: schemathesis.Case[Any], url: str, session: requests.Session) -> Any:
     headers = {"Authorization": f"Bearer {API_TOKEN}"}
     answer = case.call(base_url=url, session=session, headers=headers, timeout=90)
-    case.validate_response(answer, checks=CONFORMS)
+    case.validate_response(answer, checks=CONFORMS)  # type: ignore[arg-type]
     return answer
 
 
@@ -135,7 +136,7 @@ def is_right(method: str, path: str, request: requests.PreparedRequest) -> bool:
     if not right or "requestBody" not in operation:
         return right
     try:
-        body = json.loads(request.body or b"")
+        body = json.loads(request.body or b"")  # type: ignore[arg-type]
     except ValueError:
         return False
     return valid(operation["requestBody"]["content"]["application/json"]["schema"], body)
@@ -151,7 +152,7 @@ def read(schema: dict[str, Any], text: str) -> Any:
 
 
 def valid(schema: dict[str, Any], value: Any) -> bool:
-    return jsonschema.Draft202012Validator({**DOCUMENT, **schema}).is_valid(value)
+    return bool(jsonschema.Draft202012Validator({**DOCUMENT, **schema}).is_valid(value))
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

@@ -226,21 +226,21 @@ class TestJobs:
 
 
 STORABLE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
-UTC = st.datetimes(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None), timezones=st.just(UTC))
+TIMES = st.datetimes(EARLIEST.replace(tzinfo=None), LATEST.replace(tzinfo=None), timezones=st.just(UTC))
 COUNT = st.integers(0, 2**63 - 1)
 CURSORS = st.builds(Cursor, st.from_regex(r"[0-9a-f]{1,32}", fullmatch=True), st.integers(0, 10**18 - 1))
 EVENTS = st.builds(
     JobEvent,
     ref=st.builds(JobRef, STORABLE.filter(bool), st.integers(1, 2**63 - 1)),
     status=st.sampled_from(JobStatus),
-    observed_at=UTC,
+    observed_at=TIMES,
     origin=st.sampled_from(Origin),
     connection_id=st.none() | STORABLE,
     workspace_id=st.none() | STORABLE,
     job_type=st.none() | STORABLE,
     previous_status=st.none() | st.sampled_from(JobStatus),
-    started_at=st.none() | UTC,
-    finished_at=st.none() | UTC,
+    started_at=st.none() | TIMES,
+    finished_at=st.none() | TIMES,
     records=st.none() | COUNT,
     bytes=st.none() | COUNT,
     duration_seconds=st.none() | st.floats(0, LONGEST_SECONDS),
@@ -298,7 +298,7 @@ class TestTheFeed:
 
 
 class TestPlaces:
-    @given(st.lists(EVENTS, max_size=5), st.lists(UTC, max_size=5), st.none() | UTC)
+    @given(st.lists(EVENTS, max_size=5), st.lists(TIMES, max_size=5), st.none() | TIMES)
     def test_no_time_of_a_job_is_too_far_for_one(
         self, events: list[JobEvent], moments: list[datetime], floor: datetime | None
     ) -> None:

@@ -46,6 +46,11 @@ class Airbyte(Program):
     held: anyio.Event | None = None
     dated: bool = True
 
+    def release(self) -> None:
+        """Give the answers that were held."""
+        assert self.held is not None
+        self.held.set()
+
     def now(self) -> datetime:
         return utcnow() + self.ahead
 
@@ -74,6 +79,9 @@ class Airbyte(Program):
     def lists(self) -> int:
         """Of what has changed, of any type."""
         return len(self._lists(lambda query: "updatedAtStart" in query and "jobType" not in query))
+
+    def polled_since(self, lists: int) -> bool:
+        return self.lists > lists
 
     @property
     def refresh_lists(self) -> int:

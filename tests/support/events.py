@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events.events import JobEvent, JobRef, Origin, parse_status
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin, parse_status
 
 CONNECTION = "5f0c3d52-8f27-4a5e-9f7e-0d3c6a1b2c3d"
 
@@ -43,3 +43,8 @@ def event_of(job_id: int, status: str = "succeeded", connection_id: str | None =
         connection_id=connection_id,
         job_type="sync",
     )
+
+
+def status_of(state: JobEvent | None) -> JobStatus | None:
+    """Return the status of a job's latest state; None if the job is unknown."""
+    return None if state is None else state.status

@@ -59,7 +59,7 @@ async def client(server: ScriptedServer) -> AsyncIterator[Make]:
 
         def make(*, url: str | None = None, secret: str | None = None, **options: Any) -> AirbyteClient:
             credentials = Credentials(client_id="id", client_secret=secret) if secret else None
-            options = {"random": lambda: 0.0, "timeout": 5.0, "create_timeout": 5.0} | options
+            options = {"random": lambda: 0.0, "timeout": 5.0, "create_timeout": 5.0, **options}
             return AirbyteClient(http, url or server.url, credentials=credentials, **options)
 
         yield make
@@ -724,7 +724,7 @@ class TestTokens:
                 release.set()
 
         assert server.count(TOKEN) == 2
-        assert sorted(set(authorizations(server))) == ["Bearer t0ken-1", "Bearer t0ken-2"]
+        assert set(authorizations(server)) == {"Bearer t0ken-1", "Bearer t0ken-2"}
 
     @pytest.mark.parametrize("expires_in", [0.2, 0.1])
     async def test_one_is_renewed_before_it_expires(

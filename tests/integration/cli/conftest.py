@@ -166,7 +166,7 @@ class Stage:
         :return: the exit code, and what was to be seen, escape sequences and all.
         """
         ours, its = pty.openpty()
-        env = self.environ({"TERM": "xterm-256color", "COLUMNS": "200"} | settings)
+        env = self.environ({"TERM": "xterm-256color", "COLUMNS": "200", **settings})
         try:
             process = await anyio.open_process([*COMMAND, *args], env=env, stdin=its, stdout=its, stderr=its)
         finally:

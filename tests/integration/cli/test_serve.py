@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ async def until(serve: Started, words: str) -> list[str]:
 async def test_says_what_it_reaches_and_what_is_missing(stage: Stage) -> None:
     await stage.leave()
     args = ("serve", "--port", "0")
-    settings = {"API_TOKENS": "an-api-token-of-22-letters", "PUBLIC_URL": "https://events.example.com"}
+    settings: dict[str, Any] = {"API_TOKENS": "an-api-token-of-22-letters", "PUBLIC_URL": "https://events.example.com"}
     async with stage.started(*args, **settings) as serve:
         said = await until(serve, "no webhook yet")
         assert "listens on http://127.0.0.1:" in said[0]

@@ -168,7 +168,7 @@ class TestAnotherServer:
 
     @pytest.mark.parametrize("status", [200, 302, 404])
     async def test_a_web_page(self, http: httpx.AsyncClient, status: int) -> None:
-        class Page(ScriptedFeed):  # type: ignore[misc]
+        class Page(ScriptedFeed):
             async def answer(self, request: Any, stream: Any) -> None:
                 head = (
                     f"HTTP/1.1 {status} OK\r\nContent-Type: text/html\r\nConnection: close\r\nLocation: /login\r\n\r\n"
@@ -182,9 +182,9 @@ class TestAnotherServer:
                 await read(client)
             assert API_TOKEN not in str(caught.value)
             assert "\n" not in str(caught.value)
-            with pytest.raises(FeedError) as caught:
+            with pytest.raises(FeedError) as failed:
                 await client.watch([JobRef("default", 1)])
-            assert API_TOKEN not in "".join(traceback.format_exception(caught.value))
+            assert API_TOKEN not in "".join(traceback.format_exception(failed.value))
             assert page.count("GET /login") == 0
 
 
@@ -202,7 +202,7 @@ class TestWatch:
         known = event_of(2).data() | {"origin": "kafka", "streams": [1, 2]}
         states = [{"job_id": 1}, event_of(1).data() | {"observed_at": "9999-12-31T00:00:00Z"}, known, 5, None]
 
-        class Newer(ScriptedFeed):  # type: ignore[misc]
+        class Newer(ScriptedFeed):
             async def answer(self, request: Any, stream: Any) -> None:
                 body = json.dumps({"jobs": states, "more": {}}).encode()
                 await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
@@ -226,7 +226,7 @@ class TestWatch:
         ],
     )
     async def test_garbage(self, http: httpx.AsyncClient, answer: bytes) -> None:
-        class Odd(ScriptedFeed):  # type: ignore[misc]
+        class Odd(ScriptedFeed):
             async def answer(self, request: Any, stream: Any) -> None:
                 await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + answer)
 
@@ -245,7 +245,7 @@ class TestWatch:
         body = gzip.compress(bytes(64 << 20), 1) if bomb else bytes(LARGEST_ANSWER + 1)
         head = f"HTTP/1.1 {status} ?\r\nConnection: close\r\n" + ("Content-Encoding: gzip\r\n" if bomb else "")
 
-        class Large(ScriptedFeed):  # type: ignore[misc]
+        class Large(ScriptedFeed):
             async def answer(self, request: Any, stream: Any) -> None:
                 await stream.send(head.encode() + b"\r\n" + body)
 
@@ -265,7 +265,7 @@ class TestWatch:
                 tracemalloc.stop()
 
     async def test_i4_an_answer_that_never_ends(self, http: httpx.AsyncClient) -> None:
-        class Endless(ScriptedFeed):  # type: ignore[misc]
+        class Endless(ScriptedFeed):
             async def answer(self, request: Any, stream: Any) -> None:
                 await stream.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
                 while True:

@@ -8,6 +8,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -386,7 +387,7 @@ class TestWithoutAListener:
         self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters, caplog: pytest.LogCaptureFixture
     ) -> None:
         airbyte.put(1)
-        failures = []
+        failures: list[object] = []
 
         class Broken(Ticks):
             def due(self, monitor: Any) -> float:
@@ -605,6 +606,7 @@ class TestWithAFeedThatMisbehaves:
     ) -> None:
         airbyte.put(1, ago=5)
         started_at = parse_time(airbyte.jobs[1]["startTime"])
+        assert started_at is not None
         feed.states = {1: replace(event_of(1, "succeeded"), started_at=started_at + timedelta(seconds=60))}
         async with fed(http, airbyte, feed) as hub:
             waiters.wait(hub, 1, connection_id=CONNECTION, started_at=started_at)
@@ -757,6 +759,7 @@ class TestFollowingConnections:
                 await airbyte.until(lambda: airbyte.lists > 2)
                 airbyte.put(2, "succeeded")
                 assert await told(ends) == [2]
+                assert ends.place.floor is not None
                 assert abs(ends.place.floor - airbyte.now()) < timedelta(seconds=5)
 
     async def test_a_place_is_gone_on_from(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
@@ -806,8 +809,7 @@ class TestFollowingConnections:
                 for job_id in range(1, 2001):
                     airbyte.put(job_id, "succeeded")
                 while not ends.late:
-                    looks = airbyte.lists
-                    await airbyte.until(lambda looks=looks: airbyte.lists > looks)
+                    await airbyte.until(partial(airbyte.polled_since, airbyte.lists))
                 assert len(ends._held) <= 1001
                 assert sorted(await told(ends, 2000)) == list(range(1, 2001))
 
@@ -962,6 +964,7 @@ class TestReusedNumbers:
         old = replace(event_of(1, "succeeded"), started_at=utcnow() - timedelta(hours=1))
         airbyte.put(1)
         started_at = parse_time(airbyte.jobs[1]["startTime"])
+        assert started_at is not None
         feed.states = {1: old}
         async with fed(http, airbyte, feed) as hub:
             await feed.until(lambda: bool(feed.streams))
@@ -1003,7 +1006,8 @@ class TestReasons:
     """Of failures that were found before the webhook came."""
 
     def failure(self, **values: Any) -> Any:
-        return replace(event_of(1, "failed"), **{"origin": Origin.POLL, "started_at": STARTED} | values)
+        values = {"origin": Origin.POLL, "started_at": STARTED, **values}
+        return replace(event_of(1, "failed"), **values)
 
     async def test_a_reason_that_comes_a_moment_later_is_in_the_result(
         self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters

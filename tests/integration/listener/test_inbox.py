@@ -88,7 +88,7 @@ class TestConfirming:
             for job_id in range(2, 30):
                 watched.airbyte.put(job_id, "succeeded")
                 others.append(await watched.receive(webhook_body(job_id)))
-            watched.airbyte.held.set()
+            watched.airbyte.release()
             await watched.until_settled(first, *others)
             tasks.cancel_scope.cancel()
         assert (watched.airbyte.reads, watched.airbyte.lists) == (1, 1)
@@ -108,7 +108,7 @@ class TestPriority:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asking.watch, self.UNKNOWN)
             await anyio.wait_all_tasks_blocked()
-            watched.airbyte.held.set()
+            watched.airbyte.release()
             watched.airbyte.held = anyio.Event()
             # The list has failed.
             await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
@@ -128,7 +128,7 @@ class TestPriority:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Inbox(crowded, watched.store).confirm_pending)
             await anyio.wait_all_tasks_blocked()
-            watched.airbyte.held.set()
+            watched.airbyte.release()
             await watched.until_settled(stored)
         assert await watched.outcome(stored) is Outcome.CONFIRMED
         assert self.others_before(watched, 5) <= 8
@@ -138,7 +138,7 @@ class TestPriority:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(crowded.read, [5])
             await anyio.wait_all_tasks_blocked()
-            watched.airbyte.held.set()
+            watched.airbyte.release()
             await watched.until_ended(5)
         assert self.others_before(watched, 5) <= 8
 
@@ -151,7 +151,7 @@ class TestPriority:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Inbox(crowded, watched.store).confirm_pending)
             await anyio.wait_all_tasks_blocked()
-            watched.airbyte.held.set()
+            watched.airbyte.release()
             await watched.airbyte.until(lambda: watched.airbyte.reads_of(forged[-1]) > 0)
             await watched.airbyte.until(lambda: watched.airbyte.reads >= 80)
         asked = [int(each.path.rpartition("/")[2]) for each in watched.airbyte.requests if each.path[-1].isdigit()]

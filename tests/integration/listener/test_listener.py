@@ -328,10 +328,11 @@ async def test_i7_secrets_are_in_no_log_line(tmp_path: Path) -> None:
         credentials = {"CLIENT_ID": "id", "CLIENT_SECRET": SECRET}
         async with listening(tmp_path, simulator.url, **TOKENS, **credentials) as listener:
             simulator.workspace.set_webhook(listener.webhooks)
-            refs = [{"instance": "default", "job_id": start_job(simulator)}]
+            job_id = start_job(simulator)
+            refs = [{"instance": "default", "job_id": job_id}]
             async with listener.stream() as lines:
                 assert (await listener.http.post("/v1/watches", json={"jobs": refs})).status_code == 200
-                simulator.world.end_job(simulator.world.jobs[refs[0]["job_id"]], "succeeded")
+                simulator.world.end_job(simulator.world.jobs[job_id], "succeeded")
                 with anyio.fail_after(10):
                     while "io.airbyte.job.succeeded" not in await anext(lines):
                         pass

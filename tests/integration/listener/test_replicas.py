@@ -156,6 +156,7 @@ async def group(watched: Watched, http: httpx.AsyncClient) -> AsyncIterator[Grou
     store = SharedStore()
     watched.store = store
     async with anyio.create_task_group() as tasks:
+        replicas: list[Replica] = []
 
         def start(
             ticks: Ticks = OFTEN, instances: Sequence[str] = ("default",), url: str | None = None, **leases: float
@@ -173,14 +174,13 @@ async def group(watched: Watched, http: httpx.AsyncClient) -> AsyncIterator[Grou
                     await replica.election.run()
 
             tasks.start_soon(run)
-            group.replicas.append(replica)
+            replicas.append(replica)
             return replica
 
-        group = Group(store, watched, start)
         try:
-            yield group
+            yield Group(store, watched, start, replicas)
         finally:
-            for replica in group.replicas:
+            for replica in replicas:
                 if replica.line.held is not None:
                     replica.line.held.set()
             tasks.cancel_scope.cancel()

@@ -114,7 +114,7 @@ async def test_what_was_not_given_out_opens_nothing(rig: Rig) -> None:
     ended = f"{over}.{rig.tokens.sign(rig.token, f'session until {over}'.encode())}"
     for wrong in (later, ended, f"{until}.{'0' * 64}", until, "", "é", session + "0", "." + session):
         rig.http.cookies.clear()
-        answer = await rig.http.get("/v1/jobs", headers={"Cookie": f"{name}={wrong}".encode()})
+        answer = await rig.http.get("/v1/jobs", headers={b"Cookie": f"{name}={wrong}".encode()})
         assert answer.status_code == 401, wrong
 
 

@@ -55,7 +55,7 @@ def exporter(provider: TracerProvider) -> InMemorySpanExporter:
 
 def trace_id(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.trace_id
+    return int(span.context.trace_id)
 
 
 def test_a_job_has_one_trace_and_another_has_another(exporter: InMemorySpanExporter) -> None:

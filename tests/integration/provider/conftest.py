@@ -74,6 +74,8 @@ class TaskStates:
         self.asked += 1
         if self.state == "unknown":
             raise ConnectionError("the supervisor is away")
+        assert message.run_ids
+        assert message.task_ids
         states = {} if self.state is None else {message.run_ids[0]: {message.task_ids[0]: self.state}}
         return comms.TaskStatesResult(task_states=states)
 

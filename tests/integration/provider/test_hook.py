@@ -198,7 +198,7 @@ async def test_airbytes_sdk_for_those_who_used_it(stage: Any) -> None:
     job = stage.start()
 
     def ask() -> Any:
-        sdk = AirbyteHook().airbyte_api
+        sdk: Any = AirbyteHook().airbyte_api
         try:
             return sdk.jobs.get_job(request=GetJobRequest(job_id=job.id))
         finally:
@@ -263,7 +263,7 @@ async def test_networks_of_no_proxy_hold_for_tasks_and_airbytes_sdk(
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.0/8,::1/128")
     job = await anyio.to_thread.run_sync(AirbyteHook().submit_sync_connection, stage.connection_id)
     assert (await anyio.to_thread.run_sync(AirbyteHook().get_job_details, job.job_id)).job_id == job.job_id
-    sdk = await anyio.to_thread.run_sync(lambda: AirbyteHook().airbyte_api)
+    sdk: Any = await anyio.to_thread.run_sync(lambda: AirbyteHook().airbyte_api)
     # Without a token: the SDK keeps those of other tests' Airbytes for the life of the process.
     health = f"{stage.sim.url}/v1/health"
     with contextlib.closing(sdk.sdk_configuration.client) as http:

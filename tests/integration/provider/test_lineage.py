@@ -83,7 +83,7 @@ async def test_without_the_provider_nobody_is_asked(databases: Any) -> None:
 
 @openlineage
 async def test_the_lineage_of_a_sync(databases: Any) -> None:
-    told = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, TOLD)
+    told: Any = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, TOLD)
     assert [(each.namespace, each.name) for each in told.inputs] == [(READ.namespace, READ.name)]
     (output,) = told.outputs
     assert (output.namespace, output.name) == (WRITTEN.namespace, WRITTEN.name)
@@ -97,14 +97,14 @@ async def test_the_lineage_of_a_sync(databases: Any) -> None:
 async def test_a_sum_over_several_tables_is_none_of_theirs(databases: Any) -> None:
     connection = databases.sim.world.connections[databases.connection_id]
     connection.moves["configurations"]["streams"].append({"name": "items", "namespace": "public"})
-    told = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, TOLD)
+    told: Any = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, TOLD)
     assert [each.outputFacets for each in told.outputs] == [{}, {}]
 
 
 @openlineage
 async def test_a_reset_reads_nothing_and_a_failure_says_why(databases: Any) -> None:
     failed = {"status": "error", "message": "Wrong password", "job_id": 7, "job": {"job_type": "reset"}}
-    told = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, failed)
+    told: Any = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, failed)
     assert told.inputs == []
     assert told.run_facets["errorMessage"].message == "Wrong password"
     told = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, None)

@@ -48,8 +48,8 @@ async def test_each_end_fires_once(stage: Any, source: str) -> None:
 
 async def test_two_share_a_hub(stage: Any, listener: Any) -> None:
     triggers = [AirbyteSyncEventTrigger(connection_ids=each) for each in ([stage.connection_id], [])]
-    streams = [trigger.run() for trigger in triggers]
-    firing = [asyncio.get_running_loop().create_task(anext(stream)) for stream in streams]
+    streams: list[Any] = [trigger.run() for trigger in triggers]
+    firing: list[asyncio.Task[Any]] = [asyncio.get_running_loop().create_task(anext(stream)) for stream in streams]
     async with shared_hub(HubKey("airbyte_default")) as shared:
         await stage.until(lambda: shared.hub.followers == 2 and shared.hub.following)
     job = stage.start()

@@ -42,6 +42,7 @@ def starting(stage: Any, ti: TaskInstance, **values: Any) -> AirbyteStartTrigger
 
 
 async def event_of(trigger: Any) -> TriggerEvent:
+    event: TriggerEvent
     (event,) = [event async for event in trigger.run()]
     return event
 
@@ -327,7 +328,7 @@ def test_outlets_are_updated_by_workers_alone() -> None:
         end_from_trigger=True,
         outlets=[Asset("orders")],
     )
-    assert task.start_trigger_args.trigger_kwargs["end_from_trigger"] is False  # type: ignore[union-attr]
+    assert task.start_trigger_args.trigger_kwargs["end_from_trigger"] is False  # type: ignore[union-attr, index]
 
 
 def starts(**values: Any) -> bool:

@@ -14,7 +14,7 @@ from airbyte_events_provider.stats import Stats
 try:
     from airflow._shared.observability.metrics.base_stats_logger import NoStatsLogger
 except ImportError:  # Airflow 3.0 and 3.1
-    from airflow.metrics.base_stats_logger import NoStatsLogger
+    from airflow.metrics.base_stats_logger import NoStatsLogger  # type: ignore[import-not-found, no-redef]
 
 pytestmark = pytest.mark.anyio
 
@@ -26,10 +26,14 @@ class Recorder(NoStatsLogger):
         self.counts: Counter[str] = Counter()
         self.times: dict[str, timedelta] = {}
 
-    def incr(self, stat: str, count: int = 1, rate: float = 1, *, tags: Any = None) -> None:
+    def incr(  # type: ignore[override]
+        self, stat: str, count: int = 1, rate: float = 1, *, tags: Any = None
+    ) -> None:
         self.counts[stat] += count
 
-    def timing(self, stat: str, dt: timedelta, *, tags: Any = None) -> None:
+    def timing(  # type: ignore[override]
+        self, stat: str, dt: Any, *, tags: Any = None
+    ) -> None:
         self.times[stat] = dt
 
 

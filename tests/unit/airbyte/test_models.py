@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from airbyte_events.airbyte.models import Job, parse_duration, parse_job
+from airbyte_events.airbyte.models import parse_duration, parse_job
 from airbyte_events.events import JobStatus
+from airbyte_events.jobs import Job
 
 FIELDS: dict[str, Any] = {
     "jobId": 1234,

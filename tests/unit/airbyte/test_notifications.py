@@ -485,7 +485,7 @@ def test_random_json_never_fails_otherwise() -> None:
 
 
 def damage(dice: random.Random, document: Any) -> None:
-    places = []
+    places: list[tuple[Any, Any]] = []
     pending = [document]
     while pending:
         place = pending.pop()

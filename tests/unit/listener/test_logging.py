@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+from typing import Any
 
 import pytest
 from structlog.contextvars import bound_contextvars
@@ -13,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 from airbyte_events.events import Cursor
 from airbyte_events.listener.logging import formatter
 
-FIELDS = {"instance": "default", "job_id": 7, "cursor": Cursor("5f3a9c1e", 42), "connection_id": None}
+FIELDS: dict[str, Any] = {"instance": "default", "job_id": 7, "cursor": Cursor("5f3a9c1e", 42), "connection_id": None}
 
 
 HOSTILE = (
@@ -22,7 +23,7 @@ HOSTILE = (
 """Control characters of all kinds: C0, C1, DEL, bidirectional ones and other ends of lines."""
 
 
-def record(message: str, *args: object, raised: bool | str = False, **fields: object) -> logging.LogRecord:
+def record(message: str, *args: object, raised: bool | str = False, **fields: Any) -> logging.LogRecord:
     info = None
     if raised:
         try:

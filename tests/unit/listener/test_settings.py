@@ -482,7 +482,7 @@ def test_values_do_not_change(setenv: SetEnv) -> None:
     setenv(AIRBYTE_URL=URL)
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
-        settings.port = 1
+        settings.port = 1  # type: ignore[misc]
 
 
 class TestOfCommands:

@@ -279,7 +279,7 @@ class TestLinks:
 
 def test_texts_are_bounded() -> None:
     long = "x" * 50_000
-    names = {
+    names: dict[str, Any] = {
         noun: {"id": CONNECTION if noun == "connection" else long, "name": long} for noun in ("workspace", "connection")
     }
     told = among(stored(errorMessage=long, errorType=long, errorOrigin=long, **names))

@@ -28,7 +28,8 @@ def operator(**values: Any) -> AirbyteTriggerSyncOperator:
 
 
 def job_sensor(**values: Any) -> AirbyteJobSensor:
-    return AirbyteJobSensor(**{"task_id": "wait", "airbyte_job_id": 17} | values)
+    values = {"task_id": "wait", "airbyte_job_id": 17, **values}
+    return AirbyteJobSensor(**values)
 
 
 def sync_sensor(**values: Any) -> AirbyteSyncSensor:
@@ -36,7 +37,8 @@ def sync_sensor(**values: Any) -> AirbyteSyncSensor:
 
 
 def trigger(**values: Any) -> AirbyteSyncTrigger:
-    return AirbyteSyncTrigger(**{"job_id": 17, "conn_id": "a", "end_time": 2e9, "poll_interval": 10} | values)
+    values = {"job_id": 17, "conn_id": "a", "end_time": 2e9, "poll_interval": 10, **values}
+    return AirbyteSyncTrigger(**values)
 
 
 def sync_trigger(**values: Any) -> AirbyteConnectionSyncTrigger:
@@ -138,7 +140,7 @@ def test_what_is_right_or_a_template_is_taken(make: Callable[..., object], right
 
 def test_the_result_of_another_task_is_taken_where_airflow_renders() -> None:
     with DAG(dag_id="pipeline", schedule=None):
-        first = operator(task_id="first", asynchronous=True)
+        first: Any = operator(task_id="first", asynchronous=True)
         assert job_sensor(airbyte_job_id=first.output).upstream_task_ids == {"first"}
         assert operator(task_id="second", connection_id=first.output["connection"]).upstream_task_ids == {"first"}
         with pytest.raises(WrongArgument, match="timeout="):

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import Connection
 
 try:
-    from airflow.sdk.log import redact
+    from airflow.sdk.log import redact  # type: ignore[attr-defined]
 except ImportError:  # Airflow 3.0
     from airflow.sdk.execution_time.secrets_masker import redact  # type: ignore[no-redef]
 

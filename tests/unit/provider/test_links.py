@@ -15,7 +15,8 @@ CONNECTION, JOB, LISTENER = (each().xcom_key for each in (AirbyteConnectionLink,
 def links(url: str, listener: ListenerSettings | None = None, **values: Any) -> dict[str, str]:
     extra = {name: values.pop(name) for name in ("web_url", "instance") if name in values}
     airbyte = AirbyteSettings(conn_id="c", url=url, **extra)
-    return link_xcoms(airbyte, listener, **{"connection_id": "co", "job_id": 7, "workspace_id": "ws"} | values)
+    values = {"connection_id": "co", "job_id": 7, "workspace_id": "ws", **values}
+    return link_xcoms(airbyte, listener, **values)
 
 
 @pytest.mark.parametrize(

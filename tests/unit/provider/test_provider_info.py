@@ -83,7 +83,7 @@ def test_forms_before_airflow_3_2_have_the_same_fields(entry: dict[str, Any]) ->
 def test_the_forms_that_airflow_draws() -> None:
     if Version(metadata.version("apache-airflow")) < Version("3.2"):
         pytest.importorskip("wtforms", reason="before Airflow 3.2, forms are made of these")
-    drawn = {form.connection_type: form for form in HookMetaService.hook_meta_data()}
+    drawn: dict[str | None, Any] = {form.connection_type: form for form in HookMetaService.hook_meta_data()}
     for entry in get_provider_info()["connection-types"]:
         form = drawn[entry["connection-type"]]
         assert form.hook_class_name == entry["hook-class-name"]

@@ -25,20 +25,27 @@ RUNNING, SUCCEEDED, FAILED = JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.F
 
 
 def event(job_id: int = 1, status: JobStatus = RUNNING, *, instance: str = "default", **values: Any) -> JobEvent:
-    values = {"observed_at": NOON, "origin": Origin.POLL} | values
+    values = {"observed_at": NOON, "origin": Origin.POLL, **values}
     return JobEvent(ref=JobRef(instance, job_id), status=status, **values)
 
 
 def one_of(**criteria: Any) -> EventFilter:
-    return EventFilter(**{name: v if isinstance(v, bool) else frozenset(v) for name, v in criteria.items()})
+    given: dict[str, Any] = {n: v if isinstance(v, bool) else frozenset(v) for n, v in criteria.items()}
+    return EventFilter(**given)
 
 
-def sequences(events: list[JobEvent] | Any) -> list[int]:
+def sequences(events: Any) -> list[int]:
     return [each.cursor.sequence for each in events]
 
 
 async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int:
-    given = {"instance": "default", "kind": "success", "job_id": 1, "outcome": Outcome.PENDING, "received_at": NOON}
+    given: dict[str, Any] = {
+        "instance": "default",
+        "kind": "success",
+        "job_id": 1,
+        "outcome": Outcome.PENDING,
+        "received_at": NOON,
+    }
     return (await store.receive(body=body, **(given | values))).id
 
 

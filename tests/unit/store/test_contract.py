@@ -164,7 +164,7 @@ class TestReusedNumber:
 
     def again(self, status: JobStatus = RUNNING, *, minutes: float = 5, **values: Any) -> JobEvent:
         later = timedelta(minutes=minutes)
-        given = {"connection_id": "c", "started_at": NOON + later, "observed_at": NOON + later}
+        given: dict[str, Any] = {"connection_id": "c", "started_at": NOON + later, "observed_at": NOON + later}
         return event(1, status, **(given | values))
 
     @pytest.mark.parametrize("status", [RUNNING, SUCCEEDED, FAILED])
@@ -220,9 +220,7 @@ class TestReusedNumber:
             {"started_at": NOON + timedelta(milliseconds=900)},
         ],
     )
-    async def test_i3_what_is_unknown_or_cut_makes_no_other_job(
-        self, store: EventStore, same: dict[str, object]
-    ) -> None:
+    async def test_i3_what_is_unknown_or_cut_makes_no_other_job(self, store: EventStore, same: dict[str, Any]) -> None:
         await store.append([self.OLD])
         assert (await store.append([self.again(SUCCEEDED, **({"started_at": NOON} | same))])).verdicts == [
             Verdict.REPEAT

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,14 @@ NOTIFICATION: dict[str, Any] = {
 }
 
 
+def pragma(connection: sqlite3.Connection, name: str) -> object:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
 class TestSQLiteFile:
     async def test_i1_syncs_every_transaction(self, tmp_path: Path) -> None:
         async with SQLiteFile(tmp_path / "events.db") as file:
-            settings = [
-                await file.transact(lambda c, name=name: c.execute(f"PRAGMA {name}").fetchone()[0])
-                for name in ("journal_mode", "synchronous")
-            ]
+            settings = [await file.transact(partial(pragma, name=name)) for name in ("journal_mode", "synchronous")]
         assert settings == ["wal", 2]
 
     async def test_many_callers_share_a_transaction(self, tmp_path: Path) -> None:
@@ -378,11 +380,11 @@ def of_version_1(path: Path) -> None:
             )
         connection.execute("INSERT INTO jobs VALUES (?,?,?,?,2,?)", row)
         digest = hashlib.sha256(b"default\0body").digest()
-        row = ("default", digest, "2024-01-01T12:00:00.000000Z", "success", 1, b"body", "pending")
+        notification = ("default", digest, "2024-01-01T12:00:00.000000Z", "success", 1, b"body", "pending")
         connection.execute(
             "INSERT INTO notifications (instance, digest, received_at, kind, job_id, body, outcome)"
             " VALUES (?,?,?,?,?,?,?)",
-            row,
+            notification,
         )
     connection.close()
 

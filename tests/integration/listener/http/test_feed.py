@@ -50,7 +50,7 @@ def anyio_backend() -> str:
 
 
 def event(job_id: int = 1, status: JobStatus = JobStatus.RUNNING, instance: str = "default", **values: Any) -> JobEvent:
-    values = {"observed_at": NOON, "origin": Origin.POLL} | values
+    values = {"observed_at": NOON, "origin": Origin.POLL, **values}
     return JobEvent(ref=JobRef(instance, job_id), status=status, **values)
 
 
@@ -504,9 +504,9 @@ class TestRefusals:
         wrong = ["", "Bearer", f"Basic {token}", token, f"Bearer {token}x", f"Bearer {token[:-1]}", "Bearer é"]
         async with httpx.AsyncClient(base_url=rig.url, trust_env=False) as http:
             for value in wrong:
-                headers = {"Authorization": value.encode()} if value else {}
+                headers: dict[str, Any] = STREAM | ({"Authorization": value.encode()} if value else {})
                 for path in ("/v1/events", f"/v1/events?token={token}", "/v1/jobs", "/v1/nowhere"):
-                    answer = await http.get(path, headers={**STREAM, **headers})
+                    answer = await http.get(path, headers=headers)
                     assert answer.status_code == 401, value
                     assert answer.headers["www-authenticate"] == "Bearer"
                     assert token not in answer.text

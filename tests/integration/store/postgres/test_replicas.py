@@ -392,7 +392,7 @@ async def test_i4_a_holder_that_can_not_reach_airbyte_leaves_it_to_one_that_can(
         # 15 s of failures, and whatever a busy machine adds.
         seconds = await until(lambda: other.holds and not cut_off.holds, 90)
         print(f"passed on within {seconds:.1f} s")
-        query = {"after": f"{(await _cursor(http, other)).epoch}-0", "limit": 100, "terminal": "true"}
+        query: dict[str, Any] = {"after": f"{(await _cursor(http, other)).epoch}-0", "limit": 100, "terminal": "true"}
         known: list[int] = []
         with anyio.fail_after(60):
             while len(known) < len(jobs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import anyio
 import psycopg
@@ -74,7 +75,7 @@ async def test_i2_one_end_per_job_whoever_tells_of_it_first(store: PostgresStore
 
 async def test_an_annotation_is_not_lost_to_an_append_beside_it(store: PostgresStore, other: PostgresStore) -> None:
     async def annotate(job_id: int) -> None:
-        await other.annotate([event(job_id).__class__(**_fields(job_id, url="u"))])
+        await other.annotate([replace(event(job_id), url="u")])
 
     for job_id in range(1, 21):
         await store.append([event(job_id)])
@@ -86,11 +87,6 @@ async def test_an_annotation_is_not_lost_to_an_append_beside_it(store: PostgresS
         assert (first.status, last.status, state.status) == (JobStatus.RUNNING, SUCCEEDED, SUCCEEDED)
         # It came before the end, whose event then has it, or it was too late.
         assert state.url == last.url
-
-
-def _fields(job_id: int, **values: object) -> dict[str, object]:
-    one = event(job_id)
-    return {"ref": one.ref, "status": one.status, "observed_at": one.observed_at, "origin": one.origin} | values
 
 
 async def test_the_same_bodies_brought_to_both_are_kept_once(store: PostgresStore, other: PostgresStore) -> None:
