@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
@@ -15,7 +15,6 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import (
-    LOOKS,
     How,
     OnConflict,
     Snapshot,
@@ -25,7 +24,6 @@ from airbyte_events.airbyte.submission import (
     take_snapshot,
 )
 from airbyte_events.errors import AirbyteEventsError, SettingsError
-from airbyte_events.events import JobEvent
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_airbyte
 from airbyte_events_provider.connections.read import (
@@ -36,7 +34,7 @@ from airbyte_events_provider.connections.read import (
     read_hub,
 )
 from airbyte_events_provider.connections.settings import AirbyteSettings, parse_timeout
-from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener
+from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener, tested
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk
 from airbyte_events_provider.links.airbyte import workspace_of
@@ -50,9 +48,9 @@ T = TypeVar("T")
 
 
 class AirbyteHook(BaseHook):
-    """Airbyte's public API. Reads are repeated while Airbyte is in trouble; a job is never started twice.
+    """Call Airbyte's public API. Reads are repeated while Airbyte fails; a job is never started twice.
 
-    The connection is read when it is first needed, and once.
+    The Airflow connection is read once, when it is first needed.
 
     :param airbyte_conn_id: the Airflow connection: host is the server's URL, login and password are the client id and
         secret of an application (none for an Airbyte without authentication), schema is the token URL where it is not
@@ -60,9 +58,9 @@ class AirbyteHook(BaseHook):
         ``client_cert``.
     :param api_version: only ``v1`` exists.
     :param timeout: seconds for one request, instead of the connection's.
+    :param listener_conn_id: the Airflow connection of the listener whose push ends waits; None: the one that the
+        Airbyte's connection or Airflow's configuration names. An empty string: none.
     :raises ValueError: if ``timeout`` is no positive number.
-    :param listener_conn_id: the Airflow connection of the listener that waits are told by; by default the one that
-        the Airbyte's connection or Airflow's configuration names. An empty string is none.
     """
 
     conn_name_attr = "airbyte_conn_id"
@@ -91,12 +89,12 @@ class AirbyteHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """How Airflow's form names the fields."""
+        """Return the labels of the connection form."""
         return behaviour(cls.conn_type)
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The fields of the extra in Airflow's form, before Airflow 3.2."""
+        """Return the extra fields of the connection form, before Airflow 3.2."""
         return widgets(cls.conn_type)
 
     @cached_property
@@ -109,13 +107,11 @@ class AirbyteHook(BaseHook):
             return self._with_timeout(read_airbyte(self.airbyte_conn_id))
 
     def _with_timeout(self, settings: AirbyteSettings) -> AirbyteSettings:
-        if self.timeout is None:
-            return settings
-        return replace(settings, timeout=parse_timeout(self.timeout, "the hook's timeout"))
+        return settings if self.timeout is None else replace(settings, timeout=float(self.timeout))
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[AirbyteClient]:
-        """The API for coroutines: ``async with hook.open() as airbyte: job = await airbyte.get_job(17)``.
+        """Open the client, for coroutines: ``async with hook.open() as airbyte: job = await airbyte.get_job(17)``.
 
         :raises SettingsError: if the connection is wrong.
         """
@@ -134,7 +130,7 @@ class AirbyteHook(BaseHook):
             return run_blocking(work)
 
     def get_conn_params(self, conn_id: str) -> dict[str, Any]:
-        """The fields of a connection of this type, under the names that the API has for them."""
+        """Return the fields of a connection of this type under the API's names, as the official hook does."""
         connection = self.get_connection(conn_id)
         extra = connection.extra_dejson
         return {
@@ -148,13 +144,13 @@ class AirbyteHook(BaseHook):
 
     @cached_property
     def conn(self) -> dict[str, Any]:
-        """What :meth:`get_conn_params` gives for the hook's own connection."""
+        """What :meth:`get_conn_params` returns for the hook's own connection."""
         return self.get_conn_params(self.airbyte_conn_id)
 
     def create_api_session(self) -> AirbyteAPI:
-        """Airbyte's own Python SDK, which is not needed otherwise: ``pip install airbyte-api``.
+        """Return Airbyte's own Python SDK, as the official hook does: it needs ``pip install airbyte-api``.
 
-        What goes through it has none of this hook's care: it is not repeated, and a job may be started twice.
+        Its requests are not repeated, and it may start a job twice.
 
         :raises AirflowException: if it is not installed, or the connection is wrong.
         """
@@ -163,27 +159,24 @@ class AirbyteHook(BaseHook):
 
     @cached_property
     def airbyte_api(self) -> AirbyteAPI:
-        """What :meth:`create_api_session` gives."""
+        """What :meth:`create_api_session` returns."""
         return self.create_api_session()
 
     def get_job_details(self, job_id: int) -> Job:
-        """The job as it is now: ``job_id``, ``status``, ``job_type``, ``connection_id``, ….
+        """Return the job as it is now: ``job_id``, ``status``, ``job_type``, ``connection_id``, ….
 
-        :raises AirflowException: if Airbyte does not tell.
+        :raises AirflowException: if Airbyte does not return it; as the methods below.
         """
         return self._call(lambda airbyte: airbyte.get_job(int(job_id)))
 
     def get_job_status(self, job_id: int) -> str:
-        """The job's status, such as ``running``; raises as :meth:`get_job_details` does."""
+        """Return the job's status, such as ``running``."""
         return self.get_job_details(job_id).status.value
 
     def take_snapshot(self, connection_id: str, job_type: str) -> Snapshot:
         """Return the connection's jobs before one is started.
 
         See :func:`~airbyte_events.airbyte.submission.take_snapshot`.
-
-
-        :raises AirflowException: if Airbyte does not list them.
         """
         return self._call(lambda airbyte: take_snapshot(airbyte, connection_id, job_type))
 
@@ -196,81 +189,65 @@ class AirbyteHook(BaseHook):
         before: Snapshot | None = None,
         until: float | None = None,
     ) -> Submission:
-        """Start a job, or find the one that runs already; see :func:`~airbyte_events.airbyte.submission.submit`.
+        """Start a job, or return the one that runs already.
 
-        :param connection_id: the Airbyte connection (UUID).
-        :raises AirflowException: if there is none in the end.
+        See :func:`~airbyte_events.airbyte.submission.submit`.
         """
         return self._call(
             lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict, before=before, until=until)
         )
 
-    def find_created(
-        self, connection_id: str, job_type: str, after_id: int, looks: Sequence[float] = LOOKS
-    ) -> Job | None:
+    def find_created(self, connection_id: str, job_type: str, after_id: int) -> Job | None:
         """Return the job that a submission may have created.
 
         See :func:`~airbyte_events.airbyte.submission.find_created`.
-
-
-        :raises AirflowException: if Airbyte does not list the connection's jobs.
         """
-        return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id, looks))
-
-    def find_active(self, connection_id: str) -> Job | None:
-        """Return the connection's active job, if there is one; raises as :meth:`take_snapshot` does."""
-        return self.take_snapshot(connection_id, "sync").active
+        return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
 
     def clock_ahead(self) -> timedelta:
-        """How far Airbyte's clock is ahead of this machine's; zero if Airbyte does not say.
+        """Return how far Airbyte's clock is ahead of this machine's; zero if Airbyte does not say."""
 
-        The time that its response takes is no difference of clocks.
-        """
-
-        async def look(airbyte: AirbyteClient) -> timedelta:
-            asked = utcnow()
+        async def compare(airbyte: AirbyteClient) -> timedelta:
+            asked_at = utcnow()
             page = await airbyte.list_jobs(limit=1, once=True)
-            return page.ahead(asked, utcnow())
+            return page.ahead(asked_at, utcnow())
 
         try:
-            return self._call(look)
+            return self._call(compare)
         except AirflowException as exc:
-            self.log.warning("Airbyte's clock is taken for this machine's: %s", exc)
+            self.log.warning("Airbyte's clock is assumed to be this machine's: %s", exc)
             return timedelta(0)
 
     def list_connections(self) -> list[dict[str, Any]]:
-        """All Airbyte connections that the client sees, in the API's own fields: ``connectionId``, ``name``, ….
-
-        :raises AirflowException: if Airbyte does not tell.
-        """
+        """Return all connections that the client may read, in the API's fields (``connectionId``, ``name``, …)."""
         return self._call(lambda airbyte: airbyte.list_connections())
 
     def workspace_of(self, connection_id: str) -> str | None:
-        """The workspace of an Airbyte connection; None if Airbyte does not tell at once."""
+        """Return the workspace of an Airbyte connection; None if Airbyte does not say at once."""
         return self._call(lambda airbyte: workspace_of(airbyte, connection_id), attempts=1)
 
-    def _submit_only(self, connection_id: str, job_type: str) -> Job:
+    def _submit_or_fail(self, connection_id: str, job_type: str) -> Job:
         submission = self.submit(connection_id, job_type)
+        job = submission.job
         if submission.how is How.IN_THE_WAY:
             raise AirflowException(
-                f"{submission.job.job_type} job {submission.job.job_id} of Airbyte connection {connection_id} runs, "
-                f"so no {job_type} can be started: wait for its end first."
+                f"no {job_type} started: {job.job_type} job {job.job_id} of Airbyte connection {connection_id} runs: "
+                "wait until it completes"
             )
-        return submission.job
+        return job
 
     def submit_sync_connection(self, connection_id: str) -> Job:
         """Start a sync of the Airbyte connection; see :meth:`submit`."""
-        return self._submit_only(connection_id, "sync")
+        return self._submit_or_fail(connection_id, "sync")
 
     def submit_reset_connection(self, connection_id: str) -> Job:
         """Start a reset of the Airbyte connection; see :meth:`submit`."""
-        return self._submit_only(connection_id, "reset")
+        return self._submit_or_fail(connection_id, "reset")
 
     def cancel_job(self, job_id: int) -> Job:
-        """Cancel the job if it is active; what another job of the connection does is left alone.
+        """Cancel the job if it is active, and no other job of the connection.
 
-        :return: the job, as it is now.
-        :raises AirflowException: if it could not be cancelled.
+        :return: the job as it is now.
         """
         return self._call(lambda airbyte: airbyte.cancel_job(int(job_id)))
 
@@ -284,27 +261,27 @@ class AirbyteHook(BaseHook):
         execution_deadline: float | None = None,
         poll_interval: float = 3,
     ) -> dict[str, Any]:
-        """Wait for a job's end, told by the listener if there is one, and by looks at Airbyte otherwise.
+        """Wait for a job: by the listener's push if there is one, by polling otherwise.
 
-        :param connection_id: the Airbyte connection that the job is known to be of.
-        :param started_at: when it is known to have been created: Airbyte gives numbers again once its database was
-            restored or made anew.
-        :param until: how long, in seconds since the epoch.
-        :param execution_deadline: how long the job may run, likewise.
-        :param poll_interval: seconds between looks.
-        :return: what the job came to, see :func:`~airbyte_events_provider.waiting.result.conclude`.
+        :param connection_id: the job's Airbyte connection, if known.
+        :param started_at: when the job was created, if known. Airbyte gives the same ids again once its database was
+            restored: a job of another time or connection is not taken for this one.
+        :param until: until when to wait, in seconds since the epoch; None: no limit.
+        :param execution_deadline: until when the job may run, likewise.
+        :param poll_interval: seconds between polls.
+        :return: see :func:`~airbyte_events_provider.waiting.result.conclude`.
         """
         with _translated():
             hub = replace(read_hub(self.airbyte_conn_id, self.listener_conn_id), airbyte=self.settings)
+        limits = [each for each in (until, execution_deadline) if each is not None]
 
         async def work() -> dict[str, Any]:
-            deadlines = [each for each in (until, execution_deadline) if each is not None]
-            wait: Awaitable[JobEvent] = wait_alone(
+            wait = wait_alone(
                 hub,
                 int(job_id),
                 connection_id=connection_id,
                 started_at=started_at,
-                until=min(deadlines, default=None),
+                until=min(limits, default=None),
                 poll_interval=poll_interval,
             )
             return await conclude(wait, int(job_id), until, execution_deadline)
@@ -312,27 +289,27 @@ class AirbyteHook(BaseHook):
         return run_blocking(work)
 
     def wait_for_job(self, job_id: str | int, wait_seconds: float = 3, timeout: float | None = 3600) -> None:
-        """Wait until the job has succeeded; one that takes longer is cancelled.
+        """Wait until the job has succeeded; cancel one that takes longer.
 
-        :param wait_seconds: between looks, where no listener tells.
-        :param timeout: seconds; None or 0: as long as it takes.
-        :raises AirflowException: if it failed, was cancelled, or did not end in time.
+        :param wait_seconds: seconds between polls without a listener.
+        :param timeout: seconds; None or 0: no limit.
+        :raises AirflowException: if the job failed, was cancelled, or did not complete in time.
         """
         until = time.time() + timeout if timeout else None
-        told = self.wait(int(job_id), until=until, poll_interval=wait_seconds)
-        if told["status"] == SUCCESS:
+        result = self.wait(int(job_id), until=until, poll_interval=wait_seconds)
+        if result["status"] == SUCCESS:
             return
-        if told["job"] is None and until is not None and time.time() >= until:
+        if result["job"] is None and until is not None and time.time() >= until:
             job = self.cancel_job(int(job_id))
             raise AirflowException(
-                f"Airbyte job {job_id} did not end within {timeout:g} s: it is {job.status.value} now"
+                f"Airbyte job {job_id} did not complete within {timeout:g} s: it is {job.status.value} now"
             )
-        raise AirflowException(told["message"])
+        raise AirflowException(result["message"])
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether all works that the connection is for; if not, which part does not, and what to do.
+        """Test all that the connection is for.
 
-        :return: the answer, and it in words.
+        :return: whether it works, and which part does not and what to do.
         """
 
         async def examine(settings: AirbyteSettings) -> str:
@@ -343,17 +320,13 @@ class AirbyteHook(BaseHook):
             try:
                 return f"{found} {await diagnose_listener(await aread_listener(chosen), settings, job)}"
             except (Fault, SettingsError, AirflowNotFoundException) as exc:
-                raise Fault(f"{found} But not all of its listener: {exc}") from exc
+                raise Fault(f"{found} The listener fails: {exc}") from exc
 
-        try:
-            settings = self.settings
-            return True, run_blocking(lambda: examine(settings))
-        except (Fault, AirbyteEventsError, AirflowException) as exc:
-            return False, str(exc)
+        return tested(lambda: run_blocking(partial(examine, self.settings)))
 
 
 @contextlib.contextmanager
-def _translated() -> Any:
+def _translated() -> Iterator[None]:
     try:
         yield
     except AirflowNotFoundException:

@@ -1,10 +1,15 @@
-"""Which part of a connection works, and what to do about the part that does not."""
+"""Testing a connection: which part of it works, and what to do about the part that does not."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.errors import (
     AirbyteError,
+    AirbyteEventsError,
     AirbyteProtocolError,
     AirbyteUnreachable,
     FeedError,
@@ -24,11 +29,19 @@ class Fault(Exception):
     """A part that does not work: which, why, and what to do."""
 
 
-async def diagnose_airbyte(settings: AirbyteSettings) -> tuple[str, Job | None]:
-    """Ask an Airbyte for all that this package asks it for when nothing is to be changed.
+def tested(test: Callable[[], str]) -> tuple[bool, str]:
+    """Return what a hook's ``test_connection`` returns: whether the test passed, and what it says."""
+    try:
+        return True, test()
+    except (Fault, AirbyteEventsError, AirflowException) as exc:
+        return False, str(exc)
 
-    :return: what was found to work, and a job of it if it has any.
-    :raises Fault: if something does not.
+
+async def diagnose_airbyte(settings: AirbyteSettings) -> tuple[str, Job | None]:
+    """Send an Airbyte each kind of request that changes nothing.
+
+    :return: what works, and one of its jobs if there is any.
+    :raises Fault: if a part does not work.
     :raises SettingsError: if the settings can't be used.
     """
     async with open_airbyte(settings, attempts=1) as airbyte:
@@ -39,22 +52,23 @@ async def diagnose_airbyte(settings: AirbyteSettings) -> tuple[str, Job | None]:
 
 
 async def _find_api(airbyte: AirbyteClient) -> None:
+    part = "The server's URL"
     try:
         await airbyte.health()
     except AirbyteUnreachable as exc:
         raise Fault(
-            f"The server's URL: nobody answers at {airbyte.url}: {exc}. Is it reached from here, by this host, port "
-            "and scheme, and through the proxy if there is one?"
+            f"{part}: nothing answers at {airbyte.url}: {exc}. Check host, port and scheme, whether it is reached from "
+            "here, and the proxy if there is one"
         ) from exc
     except Unauthorized as exc:
-        raise Fault(f"The server's URL: something in front of Airbyte wants a login of its own: {exc}") from exc
+        raise Fault(f"{part}: a proxy in front of Airbyte requires a login of its own: {exc}") from exc
     except (AirbyteProtocolError, NotFound) as exc:
         raise Fault(
-            f"The server's URL: what answers at {airbyte.url} is not Airbyte's public API: {exc}. Self-hosted, that "
-            "is at http(s)://HOST/api/public/v1; Airbyte Cloud's is https://api.airbyte.com/v1"
+            f"{part}: no public API of Airbyte at {airbyte.url}: {exc}. Self-hosted, it is at "
+            "http(s)://HOST/api/public/v1; Airbyte Cloud's is https://api.airbyte.com/v1"
         ) from exc
     except AirbyteError as exc:
-        raise Fault(f"The server's URL: Airbyte is there, and in trouble: {exc}") from exc
+        raise Fault(f"{part}: Airbyte fails: {exc}") from exc
 
 
 async def _list_jobs(airbyte: AirbyteClient) -> Job | None:
@@ -63,11 +77,11 @@ async def _list_jobs(airbyte: AirbyteClient) -> Job | None:
     except (Unauthorized, NotFound) as exc:
         raise Fault(
             f"The credentials: {exc}. Login is the client id and password the client secret of an application, made in "
-            "Airbyte under Settings, Applications; a self-hosted Airbyte without authentication wants neither"
+            "Airbyte under Settings, Applications; leave both empty for an Airbyte without authentication"
         ) from exc
     except Forbidden as exc:
         raise Fault(
-            f"The permission to list jobs: {exc}. The user whose application it is must be able to read the workspaces"
+            f"The permission to list jobs: {exc}. The application's user must be able to read the workspaces"
         ) from exc
     except AirbyteError as exc:
         raise Fault(f"Listing jobs: {exc}") from exc
@@ -75,56 +89,52 @@ async def _list_jobs(airbyte: AirbyteClient) -> Job | None:
 
 
 async def diagnose_listener(settings: ListenerSettings, airbyte: AirbyteSettings | None, job: Job | None) -> str:
-    """Ask a listener whether it is there, takes the token, and listens to this Airbyte.
+    """Test whether a listener answers, accepts the token, and serves this Airbyte.
 
-    :param airbyte: the Airbyte that it should know, if it is about one.
+    :param airbyte: the Airbyte that it should serve; None: do not compare.
     :param job: one of its jobs, to tell it from other Airbytes.
-    :return: what was found to work.
-    :raises Fault: if something does not.
+    :return: what works.
+    :raises Fault: if a part does not work.
     :raises SettingsError: if the settings can't be used.
     """
     async with open_listener(settings) as feed:
-        await _enter(feed)
+        try:
+            await feed.watch([])
+        except FeedUnreachable as exc:
+            raise Fault(f"The listener: {exc}. Check that it runs, and is reached from here") from exc
+        except FeedRefused as exc:
+            part = "The listener's API token" if exc.status_code == 401 else "The listener's URL"
+            raise Fault(f"{part}: {exc}") from exc
         if airbyte is None:
-            return f"The listener {feed.url} answers and takes the token."
+            return f"The listener {feed.url} answers and accepts the token."
         if job is None:
             return (
-                f"The listener {feed.url} answers and takes the token; whether it listens to this Airbyte shows "
-                "when that has a job."
+                f"The listener {feed.url} answers and accepts the token. Whether it serves this Airbyte can be tested "
+                "once that has a job."
             )
         await _compare(feed, airbyte, job)
-    return f"The listener {feed.url} answers, takes the token, and knows this Airbyte as {airbyte.instance!r}."
-
-
-async def _enter(feed: FeedClient) -> None:
-    try:
-        await feed.watch([])
-    except FeedUnreachable as exc:
-        raise Fault(f"The listener: {exc}. Does it run, and is it reached from here?") from exc
-    except FeedRefused as exc:
-        if exc.status_code == 401:
-            raise Fault(f"The listener's API token: {exc}") from exc
-        raise Fault(f"The listener's URL: {exc}. Is that a listener's?") from exc
+    return f"The listener {feed.url} answers, accepts the token, and serves this Airbyte as {airbyte.instance!r}."
 
 
 async def _compare(feed: FeedClient, airbyte: AirbyteSettings, job: Job) -> None:
-    """A job that both know, and of the same connection, is of the same Airbyte."""
+    """Compare a job: one that both have, and of the same connection, is of the same Airbyte."""
     ref = JobRef(airbyte.instance, job.job_id)
-    advice = f"Is extra 'instance' of {airbyte.conn_id!r} what the listener calls this Airbyte ({airbyte.url})?"
+    name = f"{airbyte.instance!r}"
     try:
         answer = await feed.watch([ref])
     except FeedRefused as exc:
-        raise Fault(f"The instance: the listener {feed.url} has none called {airbyte.instance!r}: {exc}") from exc
+        raise Fault(f"The instance: the listener {feed.url} has none called {name}: {exc}") from exc
     except FeedError as exc:
         raise Fault(f"The listener: {exc}") from exc
     state = answer.states.get(ref)
     if ref in answer.unknown or (state is not None and state.connection_id not in {None, job.connection_id}):
         raise Fault(
-            f"The instance: what the listener {feed.url} calls {airbyte.instance!r} is another Airbyte: it does not "
-            f"have job {job.job_id} of this one. {advice}"
+            f"The instance: {name} of the listener {feed.url} is another Airbyte: it does not have job {job.job_id} of "
+            f"this one, {airbyte.url}. Set extra 'instance' of {airbyte.conn_id!r} to this Airbyte's name in the "
+            "listener's settings"
         )
     if state is None:
         raise Fault(
-            f"The listener {feed.url} can't ask its Airbyte {airbyte.instance!r} for job {job.job_id}; its log tells "
-            "why. Tasks wait by polling meanwhile"
+            f"The listener {feed.url} can't get job {job.job_id} from its Airbyte {name}: see its log. Tasks poll "
+            "meanwhile"
         )

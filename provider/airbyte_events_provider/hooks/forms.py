@@ -1,6 +1,6 @@
-"""Airflow's connection forms, from what the provider's metadata says of them.
+"""Airflow's connection forms, from the provider's metadata.
 
-From Airflow 3.2 on, the metadata is all that the form is made from. Before, it was made from what the hooks say.
+Airflow 3.2 and newer makes the forms from the metadata, older versions from what the hooks return.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from airbyte_events_provider.get_provider_info import get_provider_info
 
 
 def behaviour(connection_type: str) -> dict[str, Any]:
-    """What a hook's ``get_ui_field_behaviour`` gives: how the usual fields are named."""
+    """Return what a hook's ``get_ui_field_behaviour`` returns: the labels of the usual fields."""
     return {name.replace("-", "_"): value for name, value in _form(connection_type)["ui-field-behaviour"].items()}
 
 
 def widgets(connection_type: str) -> dict[str, Any]:
-    """What a hook's ``get_connection_form_widgets`` gives: the fields of the extra."""
-    # Airflow's API server has a stand-in where this is not installed, and only while it asks for the form.
+    """Return what a hook's ``get_connection_form_widgets`` returns: the fields of the extra."""
+    # Airflow's API server has a stand-in where this is not installed, only while it calls for the form.
     from wtforms import PasswordField, StringField  # type: ignore[import-untyped]
 
     return {

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseHook
+from airflow.providers.common.compat.sdk import BaseHook
 
-from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_listener
 from airbyte_events_provider.connections.read import aread_listener, read_listener
-from airbyte_events_provider.hooks.connection_test import Fault, diagnose_listener
+from airbyte_events_provider.hooks.connection_test import diagnose_listener, tested
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 
 
 class ListenerHook(BaseHook):
-    """A listener, which tells of Airbyte's jobs when they end.
+    """Call a listener, which pushes the completions of Airbyte's jobs.
 
     :param listener_conn_id: the Airflow connection: host is the listener's URL, password is one of its API tokens.
         Extra: ``dashboard_url``, ``verify``, ``client_cert``.
@@ -35,17 +35,17 @@ class ListenerHook(BaseHook):
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """How Airflow's form names the fields."""
+        """Return the labels of the connection form."""
         return behaviour(cls.conn_type)
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """The fields of the extra in Airflow's form, before Airflow 3.2."""
+        """Return the extra fields of the connection form, before Airflow 3.2."""
         return widgets(cls.conn_type)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[FeedClient]:
-        """The listener for coroutines: ``async with hook.open() as feed, feed.stream() as frames``.
+        """Open the feed's client, for coroutines: ``async with hook.open() as feed, feed.stream() as frames``.
 
         :raises SettingsError: if the connection is wrong.
         """
@@ -53,12 +53,9 @@ class ListenerHook(BaseHook):
             yield feed
 
     def test_connection(self) -> tuple[bool, str]:
-        """Whether the listener is there and takes the token; if not, why.
+        """Test whether the listener answers and accepts the token.
 
-        :return: the answer, and it in words.
+        :return: whether it does, and what to do if not.
         """
-        try:
-            settings = read_listener(self.listener_conn_id)
-            return True, run_blocking(lambda: diagnose_listener(settings, None, None))
-        except (Fault, AirbyteEventsError, AirflowException) as exc:
-            return False, str(exc)
+        conn_id = self.listener_conn_id
+        return tested(lambda: run_blocking(partial(diagnose_listener, read_listener(conn_id), None, None)))

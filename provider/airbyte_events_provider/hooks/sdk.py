@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def open_sdk(settings: AirbyteSettings) -> AirbyteAPI:
-    """The SDK's client for these settings: their URL, credentials, token URL, proxies, certificates and time-out.
+    """Return the SDK's client for these settings.
 
     :raises AirflowException: if the SDK is not installed.
-    :raises SettingsError: if the settings can't be those of an Airbyte.
+    :raises SettingsError: if the certificates or proxies can't be used.
     """
     try:
         from airbyte_api import AirbyteAPI
         from airbyte_api.models import SchemeClientCredentials, Security
     except ImportError as exc:
         raise AirflowException(
-            "Airbyte's SDK is not installed, which this hook needs for airbyte_api and create_api_session() only: "
+            "Airbyte's SDK is not installed, which only airbyte_api and create_api_session() need: "
             "pip install 'airbyte-api>=1,<2', or use the hook's own methods, or hook.open()"
         ) from exc
     security = None
@@ -38,7 +38,7 @@ def open_sdk(settings: AirbyteSettings) -> AirbyteAPI:
                 token_url=token_endpoint(settings.url, settings.token_url),
             )
         )
-    # The time-out is the clients', not the SDK's: that asks for its token past its own.
+    # The time-out is the clients': the SDK requests its token past its own.
     options: dict[str, Any] = {
         "verify": make_tls(settings.verify, settings.client_cert),
         "given": settings.proxies,
