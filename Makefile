@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 # A Python for the environments: a path, a version or a range. One that is there already is kept if it is in the range.
 PYTHON ?= >=3.11,<3.15
 BIN := .venv/bin
+JS := .ci/javascript/node_modules/.bin
+NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 # The uv on PATH, else one of its own.
 UV ?= $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/uv)
@@ -75,13 +77,15 @@ deploy-check: deploy-env  ## check deploy/: image, chart, compose, unit, proxies
 walkthrough: dev-env  ## walk through all of it as docs/walkthrough.md says
 	@$(BIN)/python deploy/walkthrough.py
 
-lint: dev-env  ## style
+lint: dev-env $(JS)  ## style
 	@UV_DEFAULT_INDEX=https://pypi.org/simple "$(UV)" lock --check --offline --quiet 2>/dev/null || { echo "uv.lock does not fit pyproject.toml: $(UV) lock" >&2; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(NODE) $(JS)/biome lint --config-path=.ci/javascript --error-on-warnings airbyte_events/listener/http/dashboard/static
 
-types: dev-env  ## strict types
+types: dev-env $(JS)  ## strict types
 	@$(BIN)/mypy
+	@$(NODE) $(JS)/tsc --project .ci/javascript
 
 layers: dev-env  ## imports run downwards only
 	@$(BIN)/lint-imports
@@ -129,6 +133,13 @@ both-env: $(UV)
 
 bench-env: $(UV)
 	$(call sync,.venv-bench,--only-group official)
+
+# biome and TypeScript. node and npm are in a wheel of the development environment.
+$(JS): .ci/javascript/package-lock.json | dev-env
+	@echo "installing into .ci/javascript/node_modules" >&2
+	@folder=$$(mktemp -d .ci/javascript/new-XXXXXX) && trap 'rm -rf "$$folder"' EXIT && cp .ci/javascript/package*.json "$$folder" && \
+		$(NODE) npm ci --silent --prefix "$$folder" && if [ ! $(JS) -nt $< ]; then \
+		rm -rf .ci/javascript/node_modules && mv "$$folder/node_modules" .ci/javascript/ && touch $(JS); fi
 
 # Moved into place when it is whole: two makes at a time don't get in each other's way.
 .uv/uv:

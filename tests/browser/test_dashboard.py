@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from axe_core_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import BrowserContext, Page, expect
 from services import Services
 
@@ -18,7 +18,7 @@ PHONE = {"width": 375, "height": 812}
 
 def serious(page: Page) -> list[tuple[str, str]]:
     """What axe finds that keeps people from using the page."""
-    found = Axe().run(page)["violations"]
+    found = Axe().run(page).response["violations"]
     return [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
 
 

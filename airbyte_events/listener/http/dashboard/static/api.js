@@ -1,5 +1,28 @@
 // What is asked of the listener. The session is a cookie that scripts can't read.
 
+/**
+ * A job's state, as `GET v1/jobs` returns it; times are RFC 3339.
+ *
+ * @typedef {object} Job
+ * @property {string} instance
+ * @property {number} job_id
+ * @property {string} status
+ * @property {string | null} connection_id
+ * @property {string | null} workspace_id
+ * @property {string | null} job_type
+ * @property {string | null} started_at
+ * @property {string | null} finished_at
+ * @property {string} observed_at
+ * @property {number | null} duration_seconds
+ * @property {number | null} records
+ * @property {number | null} bytes
+ * @property {string} origin
+ * @property {string | null} url
+ * @property {{connection?: string, source?: string, destination?: string, workspace?: string} | null} names
+ * @property {{type?: string, origin?: string, message?: string} | null} error
+ * @property {string[] | null} unconfirmed
+ */
+
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -10,6 +33,11 @@ export class Refused extends Error {
 /** Hears `out` once what is asked for is refused for want of a session. */
 export const door = new EventTarget();
 
+/**
+ * @param {string} path
+ * @param {{method?: string, body?: unknown}} request
+ * @returns {Promise<any>}
+ */
 async function ask(path, { method = "GET", body } = {}) {
   const headers = { Accept: "application/json" };
   // A page of another site can't send this without being let to, which it is not.
@@ -32,11 +60,14 @@ const query = (values) => {
   return given.size ? `?${given}` : "";
 };
 
+/** @type {(after: string | null) => EventSource} */
 export const stream = (after) => new EventSource(`v1/events${query({ after })}`);
 export const signIn = (token) => ask("session", { method: "POST", body: { token } });
 export const signOut = () => ask("session", { method: "DELETE" });
 export const session = () => ask("session");
+/** @type {(filters: object) => Promise<{jobs: Job[], next: string | null}>} */
 export const jobs = (filters) => ask(`v1/jobs${query(filters)}`);
+/** @type {(instance: string, id: string) => Promise<{job: Job, history: {id: string, data: Job}[], notification: any}>} */
 export const job = (instance, id) => ask(`v1/jobs/${encodeURIComponent(instance)}/${encodeURIComponent(id)}`);
 export const notifications = (filters) => ask(`v1/notifications${query(filters)}`);
 export const replay = (id) => ask(`v1/notifications/${id}/replay`, { method: "POST" });

@@ -10,21 +10,29 @@ const SILENCE = 45_000; // milliseconds: three of the heartbeats that a stream t
 const PATIENCE = 5_000; // milliseconds for which a tab is hidden before it stops to follow
 
 export class Live {
+  /** @type {Map<string, api.Job>} */
   jobs = new Map();
   state = "connecting";
   complete = false; // all that can be held was read
   trouble = ""; // why the states can't be read, if so
+  /** @type {Map<string, api.Job>} */
   #names = new Map();
   #watchers = new Set();
   #told = false;
+  /** @type {symbol | null} */
   #began = null;
+  /** @type {EventSource | null} */
   #source = null;
+  /** @type {string | null} */
   #cursor = null;
   #blind = false; // something may have happened since the states were read
-  #silence = null;
+  /** @type {number | undefined} */
+  #silence;
   #wait = SHORTEST;
   #seen = new Set(); // of the reading that is under way, or was the last
+  /** @type {api.Job[] | null} */
   #newest = null;
+  /** @type {Map<string, api.Job[]> | null} */
   #connections = null;
 
   /** `watcher` is called when something has changed, at most a few times a second. */
@@ -33,7 +41,8 @@ export class Live {
   }
 
   async begin() {
-    const began = (this.#began = Symbol("begun"));
+    const began = Symbol("begun");
+    this.#began = began;
     await onceSeen();
     if (began !== this.#began) return;
     // The stream first, then the states: what happens in between is told by the one or the other.
@@ -132,7 +141,8 @@ export class Live {
 
   /** Read the states; those that are not known any more, as after another store was put in place, are forgotten. */
   async #load() {
-    const seen = (this.#seen = new Set());
+    const seen = new Set();
+    this.#seen = seen;
     while (seen === this.#seen) {
       try {
         await this.#read(seen);
@@ -150,6 +160,7 @@ export class Live {
   async #read(seen) {
     const take = (page) => seen === this.#seen && this.#take(page.jobs);
     take(await api.jobs({ terminal: "false", limit: PAGE }));
+    /** @type {string | null} */
     let before = null;
     do {
       const page = await api.jobs({ limit: PAGE, before });
@@ -162,7 +173,7 @@ export class Live {
     this.#changed();
   }
 
-  #take(jobs) {
+  #take(/** @type {api.Job[]} */ jobs) {
     const named = new Set();
     for (const job of jobs) {
       const [id, connection] = [idOf(job), connectionKey(job)];
@@ -171,7 +182,7 @@ export class Live {
       const newer = known === undefined || (ended(job) && !ended(known)) || (ended(job) === ended(known) && job.observed_at >= known.observed_at);
       if (newer) this.jobs.set(id, job);
       // Only webhooks bring names; they are those of the connection's other jobs, too.
-      if (job.names?.connection && !(this.#names.get(connection)?.observed_at > job.observed_at)) {
+      if (job.names?.connection && (this.#names.get(connection)?.observed_at ?? "") <= job.observed_at) {
         if (!this.#names.has(connection)) named.add(connection);
         this.#names.set(connection, job);
       } else this.name(job);
@@ -182,7 +193,7 @@ export class Live {
   }
 
   /** Give a job the names that another of its connection brought. */
-  name(job) {
+  name(/** @type {api.Job} */ job) {
     const known = this.#names.get(connectionKey(job));
     if (known === undefined) return job;
     job.names ??= known.names;
@@ -226,16 +237,20 @@ export class Live {
   /** The connections, each with its jobs, the latest change first. */
   connections() {
     if (this.#connections !== null) return this.#connections;
-    const found = (this.#connections = new Map());
+    /** @type {Map<string, api.Job[]>} */
+    const found = new Map();
+    this.#connections = found;
     for (const job of this.newest()) {
       const key = connectionKey(job);
-      if (!found.has(key)) found.set(key, []);
-      found.get(key).push(job);
+      const jobs = found.get(key);
+      if (jobs === undefined) found.set(key, [job]);
+      else jobs.push(job);
     }
     return found;
   }
 }
 
+/** @type {(hidden: boolean) => Promise<void>} */
 const until = (hidden) =>
   new Promise((resolve) => {
     const look = () => {
@@ -249,4 +264,5 @@ const until = (hidden) =>
 const onceSeen = () => until(false);
 const onceHidden = () => until(true);
 
+/** @type {(job: api.Job) => string} */
 const at = (job) => job.finished_at ?? job.started_at ?? job.observed_at;

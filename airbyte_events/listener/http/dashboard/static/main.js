@@ -11,6 +11,17 @@ import { jobs } from "./views/jobs.js";
 import { overview } from "./views/overview.js";
 import { system } from "./views/system.js";
 
+/**
+ * @typedef {object} View
+ * @property {string} title
+ * @property {Element} element
+ * @property {() => void} update
+ * @property {number} [refresh] milliseconds
+ * @property {() => void} [reread]
+ * @property {Promise<void>} [ready]
+ */
+
+/** @type {[string, string, (about: any) => View][]} */
 const PAGES = [
   ["", "Overview", overview],
   ["jobs", "Jobs", jobs],
@@ -20,21 +31,27 @@ const PAGES = [
   ["system", "System", system],
 ];
 
-const [main, nav, state, leave, trouble] = ["main", "nav", "live", "leave", "trouble"].map((id) => document.getElementById(id));
+const [main, nav, state, leave, trouble] = ["main", "nav", "live", "leave", "trouble"].map(
+  (id) => /** @type {HTMLElement} */ (document.getElementById(id)),
+);
 // Where the listener is mounted, with a slash at its end.
 const root = new URL(document.baseURI).pathname;
 const live = new Live();
 const tabs = new BroadcastChannel(`airbyte-events ${root}`);
+/** @type {View | null} */
 let view = null;
-let timer = null;
+/** @type {number | undefined} */
+let timer;
 
+/** @returns {View} */
 function route(url, place) {
   const path = url.pathname.startsWith(root) ? url.pathname.slice(root.length) : url.pathname.slice(1);
   const [first = "", instance, id] = path.split("/").map(decoded);
   const about = { live, go, keep, place, params: url.searchParams, instance, id };
   if (first === "jobs" && id) return job(about);
   if (first === "connections" && id) return connection(about);
-  return PAGES.find(([name]) => name === first)[2](about);
+  const [, , page] = PAGES.find(([name]) => name === first) ?? PAGES[0];
+  return page(about);
 }
 
 function decoded(part) {
@@ -46,21 +63,22 @@ function decoded(part) {
 }
 
 /** Draw what the address says. `place` is where somebody was on it before, as `keep` noted. */
-async function show(place = null) {
+async function show(place = /** @type {any} */ (null)) {
   const url = new URL(location.href);
-  const shown = (view = route(url, place ?? {}));
-  main.replaceChildren(view.element);
-  view.update();
-  document.title = `${view.title} · Airbyte Events`;
+  const shown = route(url, place ?? {});
+  view = shown;
+  main.replaceChildren(shown.element);
+  shown.update();
+  document.title = `${shown.title} · Airbyte Events`;
   const path = url.pathname.slice(root.length).split("/")[0];
-  for (const link of nav.children) {
+  for (const link of /** @type {Iterable<HTMLElement>} */ (/** @type {unknown} */ (nav.children))) {
     if (link.dataset.page === path) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   clearInterval(timer);
-  if (view.refresh) timer = setInterval(() => document.hidden || (view.reread ?? view.update)(), view.refresh);
+  if (shown.refresh) timer = setInterval(() => document.hidden || (shown.reread ?? shown.update)(), shown.refresh);
   scrollTo(0, 0);
-  await Promise.all([view.ready, place?.scroll && read]);
+  await Promise.all([shown.ready, place?.scroll && read]);
   if (place?.scroll && shown === view && scrollY === 0) scrollTo(0, place.scroll);
 }
 
@@ -90,7 +108,8 @@ function follow(event) {
   else go(url);
 }
 
-let read = null; // done once the states were read
+/** @type {Promise<void> | undefined} */
+let read; // done once the states were read
 
 function enter() {
   nav.hidden = leave.hidden = false;
@@ -151,7 +170,8 @@ function out(why = "") {
 }
 
 history.scrollRestoration = "manual";
-let scrolled = null;
+/** @type {number | undefined} */
+let scrolled;
 addEventListener("scroll", () => {
   clearTimeout(scrolled);
   scrolled = setTimeout(() => view && keep({ scroll: scrollY }), 150);

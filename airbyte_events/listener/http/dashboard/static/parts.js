@@ -24,7 +24,7 @@ export function progress(job, usual) {
   const spent = h("span", {});
   const of = h("span", { class: "faint" });
   return ticking(h("span", { class: "progress" }, bar, h("span", {}, spent, of)), () => {
-    const now = seconds(job);
+    const now = seconds(job) ?? 0;
     const over = usual !== null && now > usual;
     if (bar) bar.value = Math.min(1, now / Math.max(usual, 0.001));
     write(spent, duration(Math.floor(now)));
@@ -34,8 +34,11 @@ export function progress(job, usual) {
 }
 
 const took = (job) => {
-  const element = h("span", {});
-  return ended(job) ? duration(seconds(job)) : ticking(element, () => write(element, duration(seconds(job) === null ? null : Math.floor(seconds(job)))));
+  if (ended(job)) return duration(seconds(job));
+  return ticking(h("span", {}), (element) => {
+    const now = seconds(job);
+    write(element, duration(now === null ? null : Math.floor(now)));
+  });
 };
 
 /** The median time of a connection's last successes, in seconds. */

@@ -36,7 +36,7 @@ function stepOf(most, steps) {
   const fine = steps.find((step) => most / step <= 4);
   if (fine !== undefined) return fine;
   const power = 10 ** Math.floor(Math.log10(most / 4));
-  return STEPS.find((step) => most / (step * power) <= 4) * power;
+  return (STEPS.find((step) => most / (step * power) <= 4) ?? 10) * power;
 }
 
 function axes(width, label, { first, last, most, step, unit }) {

@@ -5,6 +5,9 @@ import { h, ticking, write } from "./dom.js";
 export const STATUSES = ["pending", "queued", "running", "incomplete", "unknown", "succeeded", "failed", "cancelled"];
 const ENDS = new Set(["succeeded", "failed", "cancelled"]);
 
+/** @typedef {import("./api.js").Job} Job */
+
+/** @type {(job: Job) => boolean} */
 export const ended = (job) => ENDS.has(job.status);
 
 /** 75 → "1 min 15 s" */
@@ -22,7 +25,7 @@ export function duration(seconds) {
 }
 
 /** How long a job took, or takes by now. */
-export function seconds(job, now = Date.now()) {
+export function seconds(/** @type {Job} */ job, now = Date.now()) {
   if (job.duration_seconds !== null && ended(job)) return job.duration_seconds;
   if (job.started_at === null) return null;
   const end = ended(job) ? (job.finished_at === null ? null : Date.parse(job.finished_at)) : now;
@@ -30,7 +33,7 @@ export function seconds(job, now = Date.now()) {
 }
 
 /** How long after its end a job's end was known, in seconds; webhooks tell ends in whole ones. */
-export function lateness(job) {
+export function lateness(/** @type {Job} */ job) {
   if (!ended(job) || job.finished_at === null) return null;
   return Math.max(0, (Date.parse(job.observed_at) - Date.parse(job.finished_at)) / 1000);
 }
@@ -63,13 +66,15 @@ export function ago(text) {
   if (!text) return "–";
   const moment = new Date(text);
   const element = h("time", { datetime: text, title: exact(moment) });
-  return ticking(element, () => write(element, past((Date.now() - moment) / 1000)));
+  return ticking(element, () => write(element, past((Date.now() - moment.getTime()) / 1000)));
 }
 
 /** 75 → "1 min ago" */
 function past(seconds) {
   if (seconds < 1) return "now";
-  for (const [size, unit] of [[86_400, "d"], [3600, "h"], [60, "min"]]) if (seconds >= size) return `${Math.floor(seconds / size)} ${unit} ago`;
+  if (seconds >= 86_400) return `${Math.floor(seconds / 86_400)} d ago`;
+  if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h ago`;
+  if (seconds >= 60) return `${Math.floor(seconds / 60)} min ago`;
   return `${Math.floor(seconds)} s ago`;
 }
 
@@ -93,9 +98,14 @@ export function median(values) {
 
 export const ORIGINS = { webhook: "push", poll: "poll", submit: "asked" };
 
+/** @type {(job: Job) => string} */
 export const nameOf = (job) => job.names?.connection ?? (job.connection_id ? `${job.connection_id.slice(0, 8)}…` : "unknown connection");
+/** @type {(job: Job) => string} */
 export const connectionKey = (job) => `${job.instance}/${job.connection_id}`;
+/** @type {(job: Job) => string} */
 export const idOf = (job) => `${job.instance}/${job.job_id}`;
+/** @type {(job: {instance: string, job_id: number}) => string} */
 export const jobPath = (job) => `jobs/${encodeURIComponent(job.instance)}/${job.job_id}`;
+/** @type {(job: Job) => string} */
 export const connectionPath = (job) =>
   `connections/${encodeURIComponent(job.instance)}/${encodeURIComponent(job.connection_id ?? "")}`;

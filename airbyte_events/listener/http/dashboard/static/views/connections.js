@@ -67,9 +67,15 @@ export function connection({ live, instance, id, keep, place }) {
   const idle = h("p", { class: "faint" }, "No job of it runs.");
   const [durations, records, outcomes] = [plots.plot(() => ""), plots.plot(() => ""), plots.plot(() => "")];
   const list = table("Jobs of this connection", [...ENDED_COLUMNS.filter(({ title }) => title !== "Connection"), REASON], { key: idOf, stamp: jobStamp, empty: "No job of it is known." });
-  const more = h("button", { type: "button", onclick: () => ((shown += STEP), keep({ shown }), update()) }, "Show more");
+  const more = h("button", { type: "button", onclick: extend }, "Show more");
   const count = h("p", { class: "faint" });
   let plotted = null;
+
+  function extend() {
+    shown += STEP;
+    keep({ shown });
+    update();
+  }
 
   function update() {
     const jobs = live.connections().get(`${instance}/${id}`) ?? [];

@@ -13,6 +13,7 @@ export function job({ live, instance, id }) {
   const events = h("ol", { class: "history" });
   const none = h("p", { class: "empty" }, "Its events are no longer kept.");
   const known = h("div", { hidden: true }, section("What is known", facts), section("History", events, none));
+  /** @type {Awaited<ReturnType<typeof api.job>> | null} */
   let told = null;
   let seen = "";
 
@@ -25,10 +26,11 @@ export function job({ live, instance, id }) {
       alarm.textContent = error.message;
       alarm.hidden = false;
     }
-    if (told) draw();
+    draw();
   }
 
   function draw() {
+    if (!told) return;
     const { job, history, notification } = told;
     const usual = usualTime(live.connections().get(connectionKey(job)) ?? []);
     known.hidden = false;
@@ -74,7 +76,7 @@ export function job({ live, instance, id }) {
       if (stamp !== seen) {
         seen = stamp;
         read();
-      } else if (told) draw();
+      } else draw();
     },
   };
 }

@@ -61,7 +61,7 @@ export function jobs({ live, params, go, keep, place }) {
     found.update([...exact, ...(exact.length ? wanted.filter((job) => job.job_id !== sought) : wanted)].slice(0, shown));
     const unread = sought !== null && !exact.length && live.complete;
     patch(older, unread ? (instance.value ? [instance.value] : names) : [], (each) => `${each}/${sought}`, () => "", (each) =>
-      h("li", {}, "Older than these? ", h("a", { href: jobPath({ instance: each, job_id: sought }) }, `Job ${sought} of ${each}`)),
+      h("li", {}, "Older than these? ", h("a", { href: jobPath({ instance: each, job_id: Number(sought) }) }, `Job ${sought} of ${each}`)),
     );
     more.hidden = wanted.length <= shown;
     write(count, `${number(wanted.length)} of ${number(live.jobs.size)} jobs${live.complete ? "" : ", reading on …"}`);

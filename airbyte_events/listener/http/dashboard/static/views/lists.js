@@ -7,6 +7,10 @@ const MOST = 10_000; // items that are looked through for those that are wanted
  * A list that is read from its newest item on: `load(limit, before)` gives `{items, next}`.
  * `list` is the table, and `matches` says which items are wanted.
  * `shown` is how many of them were shown before, and `kept` is told how many they are.
+ *
+ * @param {(limit: number, before: any) => Promise<{items: any[], next: any}>} load
+ * @param {any} list
+ * @param {{matches?: (item: any) => boolean, shown?: number, kept?: (shown: number) => void}} options
  */
 export function reader(load, list, { matches = () => true, shown = STEP, kept = () => {} } = {}) {
   const alarm = h("p", { class: "alarm", hidden: true, role: "alert" });
