@@ -69,6 +69,11 @@ class PostgresServer:
         password = PASSWORD.replace("/", "%2F").replace("@", "%40")
         return f"postgresql://postgres:{password}@127.0.0.1:{port or self.port}/{database}" + f"?{query}" * bool(query)
 
+    @property
+    def log(self) -> str:
+        """What the server has logged."""
+        return (self._folder / "log").read_text(errors="replace")
+
     def init(self) -> None:
         if self._user:
             shutil.chown(self._folder, self._user)
@@ -91,7 +96,7 @@ class PostgresServer:
             if self._process is None or self._process.poll() is not None:
                 self._launch()
             if time.monotonic() > deadline:
-                raise RuntimeError((self._folder / "log").read_text())
+                raise RuntimeError(self.log)
             time.sleep(0.02)
 
     def _answers(self) -> bool:

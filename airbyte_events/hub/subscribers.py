@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
+from typing import Any
 
 from airbyte_events._utils.times import parse_time
 from airbyte_events._utils.wakeup import Wakeup
@@ -106,8 +107,8 @@ class FollowedStore(MemoryStore):
         self._followers = followers
         self._looked = looked
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
-        appended = await super().append(observed, lease=lease)
+    async def append(self, observed: Sequence[JobEvent], **options: Any) -> Appended:
+        appended = await super().append(observed, **options)
         for event in appended.events:
             if event.terminal:
                 self._followers.offer(event)

@@ -15,9 +15,9 @@ from airbyte_events._utils.tracing import record
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import JobEvent, JobRef, Origin
 from airbyte_events.monitor.monitor import BURST, Monitor
-from airbyte_events.monitor.observation import Received, may_be_of
+from airbyte_events.monitor.observation import Confirmation, Received, outcome_of
 from airbyte_events.store.base import EventStore
-from airbyte_events.store.records import Outcome, StoredNotification
+from airbyte_events.store.records import Outcome, Pending, StoredNotification
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +100,16 @@ class Inbox:
         :return: those that Airbyte could not be asked about.
         """
         left: set[int] = set()
-        while page := await self._next(after):
-            after = page[-1].id
+        more = True
+        while more and (page := await self._next(after)):
+            after, more = page[-1].id, page.more
             pending = [stored for stored in page if stored.id not in but]
             if not pending:
                 continue
             began = anyio.current_time()
-            outcomes = await self._confirm(pending)
-            await self._store.settle(outcomes, utcnow())
+            outcomes, unsettled = await self._confirm(pending, page)
+            if unsettled:
+                await self._store.settle(unsettled, utcnow())
             settled = self._monitor.counters.settled
             for stored in pending:
                 if (outcome := outcomes.get(stored.id)) is not None:
@@ -123,24 +125,29 @@ class Inbox:
         self._retries += 1
         self._retry_at = anyio.current_time() + pause(self._retries, longest=self._retry)
 
-    async def _next(self, after: int) -> list[StoredNotification]:
+    async def _next(self, after: int) -> Pending:
         # What comes while Airbyte may not be asked is asked for together.
         await self._monitor.request_bucket.wait()
         return await self._store.pending(self._monitor.instance, after=after, limit=BATCH)
 
-    async def _confirm(self, pending: list[StoredNotification]) -> dict[int, Outcome]:
-        """What became of each of them; one that Airbyte could not be asked about is left out."""
+    async def _confirm(
+        self, pending: list[StoredNotification], page: Pending
+    ) -> tuple[dict[int, Outcome], dict[int, Outcome]]:
+        """Return the outcome of each; one that Airbyte could not be asked about is left out.
+
+        :return: all, and those that are not settled yet.
+        """
         told = [Received.of(stored, self._monitor.system.read_notification) for stored in pending]
-        by_job = _by_job(told)
+        confirmation = Confirmation(_by_job(told), known=page.states, announced=page.announced)
         states: dict[int, JobEvent | None] = {}
         looked = False
         try:
-            if by_job:
-                states = await self._monitor.confirm(by_job, Origin.WEBHOOK, by_job)
+            if confirmation:
+                states = await self._monitor.confirm(confirmation, Origin.WEBHOOK, confirmation)
         except AirbyteError as exc:
             logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
         try:
-            if sum(map(len, by_job.values())) < len(told):
+            if sum(map(len, confirmation.values())) < len(told):
                 # Old releases do not name the job: something ended, and a look finds what.
                 await self._monitor.look_for_webhooks()
                 looked = True
@@ -148,13 +155,13 @@ class Inbox:
             logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
         if states or looked:
             self._answered_at = utcnow()
-        outcomes = {}
+        outcomes = dict(confirmation.settled)
         for each in told:
-            if (outcome := _judge(each, states, looked=looked)) is not None:
+            if each.id not in outcomes and (outcome := _judge(each, states, looked=looked)) is not None:
                 outcomes[each.id] = outcome
-            elif each.received_at + self._give_up_after < self._answered_at:
+            elif each.id not in outcomes and each.received_at + self._give_up_after < self._answered_at:
                 outcomes[each.id] = Outcome.UNCONFIRMED
-        return outcomes
+        return outcomes, {id_: outcome for id_, outcome in outcomes.items() if id_ not in confirmation.settled}
 
 
 def _tell(stored: StoredNotification, outcome: Outcome) -> None:
@@ -187,8 +194,4 @@ def _judge(received: Received, states: Mapping[int, JobEvent | None], *, looked:
         return Outcome.CONFIRMED if looked else None
     if told.job_id not in states:
         return None
-    if told.expected_status is None:
-        return Outcome.IGNORED
-    if (state := states[told.job_id]) is None:
-        return Outcome.UNKNOWN_JOB
-    return Outcome.CONFIRMED if may_be_of(state, told, received.received_at) else Outcome.UNCONFIRMED
+    return outcome_of(received, states[told.job_id])

@@ -23,11 +23,19 @@ from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.generations import Generations
-from airbyte_events.monitor.observation import PRECISION, Received, Witnesses, announceable, event_of, is_news
+from airbyte_events.monitor.observation import (
+    PRECISION,
+    Confirmation,
+    Received,
+    Witnesses,
+    announceable,
+    event_of,
+    is_news,
+)
 from airbyte_events.monitor.watchlist import Watches
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import NEWS, Verdict, reconcile
-from airbyte_events.store.records import Appended, Lease
+from airbyte_events.store.records import Appended, Lease, Settle, States
 
 logger = logging.getLogger(__name__)
 
@@ -212,7 +220,8 @@ class Monitor:
         :return: their states; None for one that Airbyte does not know. One that could not be asked for is left out.
         :raises AirbyteError: if none could be asked for.
         """
-        told = dict(notifications or {})
+        told = notifications if isinstance(notifications, Confirmation) else Confirmation(notifications)
+        told.wanted = frozenset(job_ids)
         origins = dict.fromkeys(job_ids, origin)
         if origin is not Origin.WEBHOOK:
             return await self._confirm(origins, told, bounded=False)
@@ -220,7 +229,7 @@ class Monitor:
             return await self._confirm(origins, told, bounded=True)
 
     async def _confirm(
-        self, origins: Mapping[int, Origin], told: Mapping[int, Sequence[Received]], *, bounded: bool
+        self, origins: Mapping[int, Origin], told: Confirmation, *, bounded: bool
     ) -> dict[int, JobEvent | None]:
         missing = set(origins)
         looked = False
@@ -245,7 +254,6 @@ class Monitor:
                 raise
             # The look told of the others.
             answers = {}
-        states = await self._store.states([JobRef(self.instance, job_id) for job_id in origins])
         found: dict[int, JobEvent | None] = dict.fromkeys(unknown)
         gone = {job_id for job_id, job in answers.items() if job is None}
         found |= dict.fromkeys(gone)
@@ -253,7 +261,11 @@ class Monitor:
         if not bounded:
             # What is known of the number is not its job's any more, if it ever was.
             left_out |= gone
-        return found | {ref.job_id: state for ref, state in states.items() if ref.job_id not in left_out}
+        states = told.states
+        if unread := origins.keys() - states.keys() - left_out:
+            stored = await self._store.states([JobRef(self.instance, job_id) for job_id in unread])
+            states = states | {ref.job_id: state for ref, state in stored.items()}
+        return found | {job_id: state for job_id, state in states.items() if job_id not in left_out}
 
     async def look(
         self,
@@ -268,7 +280,7 @@ class Monitor:
         async with self._looking:
             started = utcnow()
             since = await self._begin(started)
-            why: tuple[Mapping[int, Origin], Mapping[int, Sequence[Received]]] = origins or {}, {}
+            why = origins or {}, Confirmation()
             found, served_at = await self._take_in_since(since, started, *why)
             if served_at < since:
                 # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
@@ -286,7 +298,7 @@ class Monitor:
         with charged(self.request_bucket):
             now = utcnow()
             pages = max(1, min(NAMELESS_PAGES, self.request_bucket.left))
-            await self._take_in_since(await self._begin(now), now, {}, {}, pages)
+            await self._take_in_since(await self._begin(now), now, {}, Confirmation(), pages)
 
     async def _begin(self, now: datetime) -> datetime:
         """Where a look begins: what changed before was taken in."""
@@ -310,7 +322,7 @@ class Monitor:
         await self._store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self._lease)
 
     async def _look_beside(
-        self, origins: Mapping[int, Origin], notifications: Mapping[int, Sequence[Received]], pages: int | None
+        self, origins: Mapping[int, Origin], notifications: Confirmation, pages: int | None
     ) -> set[int]:
         """Look for these jobs: no further back than to the first end that webhooks told of, if they told of each.
 
@@ -334,7 +346,7 @@ class Monitor:
         since: datetime,
         started: datetime,
         origins: Mapping[int, Origin],
-        notifications: Mapping[int, Sequence[Received]],
+        notifications: Confirmation,
         pages: int | None = None,
     ) -> tuple[set[int], datetime]:
         """Take in what has changed since, page by page: what was read is kept though the next page is never had.
@@ -368,7 +380,7 @@ class Monitor:
         self,
         job_ids: Iterable[int],
         origins: Mapping[int, Origin] | None = None,
-        notifications: Mapping[int, Sequence[Received]] | None = None,
+        notifications: Confirmation | None = None,
     ) -> dict[int, Job | None]:
         """Ask for these jobs one by one, a few at a time, and each once, in any order.
 
@@ -380,6 +392,7 @@ class Monitor:
         answers: dict[int, Job | None] = {}
         failures: list[AirbyteError] = []
         why = origins or {}
+        confirmation = Confirmation() if notifications is None else notifications
         unabsorbed: list[Job] = []
         absorbing = anyio.Lock()
         faults: list[StoreError] = []
@@ -403,7 +416,7 @@ class Monitor:
             async with absorbing:
                 batch, unabsorbed[:] = unabsorbed[:], []
                 try:
-                    await self._absorb(batch, why, notifications or {})
+                    await self._absorb(batch, why, confirmation)
                 except StoreError as exc:
                     faults.append(exc)
                     tasks.cancel_scope.cancel()
@@ -427,13 +440,11 @@ class Monitor:
 
     async def take_in(self, jobs: Collection[Job]) -> list[JobEvent]:
         """Take in what the API told somebody else, and tell these jobs' states."""
-        await self._absorb(jobs, {}, {})
-        states = await self._store.states([JobRef(self.instance, job.job_id) for job in jobs])
-        return list(states.values())
+        confirmation = Confirmation(wanted=[job.job_id for job in jobs])
+        await self._absorb(jobs, {}, confirmation)
+        return list(confirmation.states.values())
 
-    async def _absorb(
-        self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Mapping[int, Sequence[Received]]
-    ) -> None:
+    async def _absorb(self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Confirmation) -> None:
         answered = list(jobs)
         for start in range(0, len(answered), TOGETHER):
             observed = {
@@ -444,36 +455,46 @@ class Monitor:
             self.generations.reported(ref.job_id for ref in observed)
             self.watches.see(observed.values(), asked=True)
 
-    async def _reconcile(
-        self, answered: Mapping[JobRef, JobEvent], notifications: Mapping[int, Sequence[Received]]
-    ) -> None:
-        known = await self._store.states(answered)
+    async def _reconcile(self, answered: Mapping[JobRef, JobEvent], notifications: Confirmation) -> None:
+        known = notifications.known
+        if known is None or not answered.keys() <= known.refs:
+            known = await self._store.states(answered)
+        states: dict[JobRef, JobEvent] = {**known}
         # Looks overlap: most of what they tell was told before.
         observed = {
             ref: event
             for ref, event in answered.items()
             if is_news(known.get(ref), event) or ref.job_id in notifications
         }
-        if not observed:
-            return
+        if observed:
+            states |= await self._append_observed(observed, known, notifications)
+        notifications.states |= {
+            ref.job_id: states[ref] for ref in answered if ref.job_id in notifications.wanted and ref in states
+        }
+
+    async def _append_observed(
+        self, observed: Mapping[JobRef, JobEvent], known: States, notifications: Confirmation
+    ) -> Mapping[JobRef, JobEvent]:
+        """Append what the API reports, with what notifications add to it, and return the jobs' latest states."""
         told = await self._witnesses([event for event in observed.values() if event.terminal], notifications)
         events = [told[ref].enriched() if ref in told else event for ref, event in observed.items()]
-        verdicts = (await self._append(events, known)).verdicts
-        self._count(events, verdicts, told)
+        appended = await self._append(events, known, notifications.outcomes)
+        notifications.settled |= appended.outcomes
+        self._count(events, appended.verdicts, told)
         better = [
             event
-            for event, verdict in zip(events, verdicts, strict=True)
+            for event, verdict in zip(events, appended.verdicts, strict=True)
             if verdict is Verdict.REPEAT
             and event.ref in told
             and (state := known.get(event.ref)) is not None
             and told[event.ref].improve(state)
         ]
-        if better:
-            await self._store.annotate(better)
+        if not better:
+            return appended.states
+        await self._store.annotate(better)
+        return {**appended.states, **await self._store.states([event.ref for event in better])}
 
-    async def _witnesses(
-        self, ended: Sequence[JobEvent], notifications: Mapping[int, Sequence[Received]]
-    ) -> dict[JobRef, Witnesses]:
+    async def _witnesses(self, ended: Sequence[JobEvent], notifications: Confirmation) -> dict[JobRef, Witnesses]:
         """Return what notifications add to these ends, for those of which there is one that can be true.
 
         :param notifications: those that came just now: they may be more than the store finds.
@@ -482,7 +503,10 @@ class Monitor:
         for start in range(0, len(ended), _WITNESSED_AT_ONCE):
             some = {event.ref: event for event in ended[start : start + _WITNESSED_AT_ONCE]}
             since = {ref: event.finished_at and event.finished_at - PRECISION for ref, event in some.items()}
-            kept = await self._store.announcements(since)
+            # Of a job whose one notification was taken from the inbox just now there is nothing to be read.
+            complete = notifications.known.refs - notifications.announced if notifications.known is not None else ()
+            asked = {ref: moment for ref, moment in since.items() if ref not in complete}
+            kept = await self._store.announcements(asked) if asked else {}
             for ref, event in some.items():
                 received = [
                     *(Received.of(each, read) for each in kept.get(ref, ())),
@@ -493,13 +517,13 @@ class Monitor:
                     found[ref] = witnesses
         return found
 
-    async def _append(self, events: Sequence[JobEvent], known: Mapping[JobRef, JobEvent]) -> Appended:
+    async def _append(self, events: Sequence[JobEvent], known: States, settle: Settle | None = None) -> Appended:
         for event in events:
             before = known.get(event.ref)
             if before is not None and reconcile(before, event) is Verdict.REUSED:
                 # First: who reads the event knows by then that what else is known may be of other jobs.
                 await self.generations.contradicted(before, event, self._lease)
-        appended = await self._store.append(events, lease=self._lease)
+        appended = await self._store.append(events, lease=self._lease, known=known, settle=settle)
         self.counters.reused += appended.verdicts.count(Verdict.REUSED)
         return appended
 

@@ -7,7 +7,7 @@ job the one that agrees best with the API is taken, whichever came first or last
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.events import PUSHED_JOB_TYPES, Identity, JobEvent, JobRef, JobStatus, Origin, same_job
 from airbyte_events.jobs import Announcement, Job
 from airbyte_events.store.reconcile import annotate
-from airbyte_events.store.records import StoredNotification
+from airbyte_events.store.records import Outcome, States, StoredNotification
 
 
 def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
@@ -96,6 +96,49 @@ class Received(NamedTuple):
         :param read: :meth:`~airbyte_events.jobs.JobSystem.read_notification`.
         """
         return cls(stored.id, stored.received_at, read(stored.body))
+
+
+class Confirmation(dict[int, Sequence[Received]]):
+    """Notifications that are being confirmed, by job.
+
+    :param known: what was known of these jobs when the notifications were taken from the inbox; None: it was not read.
+    :param announced: the jobs of which the inbox has other notifications of their completion.
+    :param wanted: the jobs whose states are kept in :attr:`states`.
+    """
+
+    def __init__(
+        self,
+        notifications: Mapping[int, Sequence[Received]] | None = None,
+        *,
+        known: States | None = None,
+        announced: Collection[JobRef] = (),
+        wanted: Collection[int] = (),
+    ) -> None:
+        super().__init__(notifications or {})
+        self.known = known
+        self.announced = frozenset(announced)
+        self.wanted = frozenset(wanted)
+        self.states: dict[int, JobEvent] = {}
+        """The latest states of the jobs that the API returned."""
+        self.settled: dict[int, Outcome] = {}
+        """The outcomes that were stored with an event."""
+
+    def outcomes(self, events: Iterable[JobEvent]) -> dict[int, Outcome]:
+        """Return the outcomes of the notifications of these jobs, by id."""
+        return {each.id: outcome_of(each, event) for event in events for each in self.get(event.ref.job_id, ())}
+
+
+def outcome_of(received: Received, state: JobEvent | None) -> Outcome:
+    """Return the outcome of a notification.
+
+    :param state: of its job; None if the API does not know the job.
+    """
+    told = received.notification
+    if told.expected_status is None:
+        return Outcome.IGNORED
+    if state is None:
+        return Outcome.UNKNOWN_JOB
+    return Outcome.CONFIRMED if may_be_of(state, told, received.received_at) else Outcome.UNCONFIRMED
 
 
 @dataclass(frozen=True, slots=True)

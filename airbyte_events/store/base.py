@@ -19,9 +19,12 @@ from airbyte_events.store.records import (
     Lease,
     LogPage,
     Outcome,
+    Pending,
     Pruned,
     Queues,
     Receipt,
+    Settle,
+    States,
     StoredNotification,
     StoreStats,
 )
@@ -83,13 +86,22 @@ class EventStore(ABC):
     ) -> None: ...
 
     @abstractmethod
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
+    async def append(
+        self,
+        observed: Sequence[JobEvent],
+        *,
+        lease: Lease | None = None,
+        known: States | None = None,
+        settle: Settle | None = None,
+    ) -> Appended:
         """Reconcile observations with what is known, in order and atomically; those that are news enter the log.
 
         Another job of a known number (see :func:`~airbyte_events.store.reconcile.reconcile`) is news, and replaces the
         job's latest state: nothing of the job before is kept for it.
 
         :param lease: write only while this is held.
+        :param known: the states as they were read just before: a store may compare instead of reading them again.
+        :param settle: the notifications to settle in the same transaction, if an event enters the log.
         :return: the verdicts, and the states as they are now.
         :raises LeaseLost: if somebody else holds the lease; nothing was written.
         """
@@ -130,7 +142,7 @@ class EventStore(ABC):
         allowed."""
 
     @abstractmethod
-    async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+    async def states(self, refs: Collection[JobRef]) -> States:
         """The latest state of each of these jobs that is known."""
 
     @abstractmethod
@@ -162,7 +174,7 @@ class EventStore(ABC):
         """
 
     @abstractmethod
-    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
         """The instance's notifications that wait to be confirmed, by id: those whose id is above ``after``.
 
         At least one, if there is any, and no more than have :data:`PENDING_BYTES` together.

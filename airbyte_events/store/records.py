@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.store.reconcile import NEWS, Verdict
@@ -53,17 +53,25 @@ class StoredNotification:
     outcome: Outcome
     settled_at: datetime | None = None
 
+    @property
+    def ref(self) -> JobRef | None:
+        """The job that it names."""
+        return None if self.job_id is None else JobRef(self.instance, self.job_id)
 
-def fitting(items: Iterable[StoredNotification], most: int) -> list[StoredNotification]:
-    """Return the first of them, at least one, whose bodies have no more than that many bytes together."""
+
+def fitting(items: Iterable[StoredNotification], most: int) -> tuple[list[StoredNotification], bool]:
+    """Return the first of them, at least one, whose bodies have no more than that many bytes together.
+
+    :return: those, and whether others were left.
+    """
     found: list[StoredNotification] = []
     size = 0
     for item in items:
         size += len(item.body)
         if found and size > most:
-            break
+            return found, True
         found.append(item)
-    return found
+    return found, False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +90,51 @@ class LogPage:
     position: int
 
 
+class States(dict[JobRef, JobEvent]):
+    """The latest states of those jobs that are known, as they were read.
+
+    :param refs: the jobs that were asked for.
+    :param versions: by job, by which the store finds out whether it was written since.
+    """
+
+    def __init__(
+        self,
+        states: Mapping[JobRef, JobEvent] | None = None,
+        *,
+        refs: Collection[JobRef] = (),
+        versions: Mapping[JobRef, Any] | None = None,
+    ) -> None:
+        super().__init__(states or {})
+        self.refs = frozenset(refs)
+        self.versions: Mapping[JobRef, Any] = versions or {}
+
+
+class Pending(list[StoredNotification]):
+    """Notifications that wait to be confirmed, by id, with what is known of the jobs that they name.
+
+    :param states: of those jobs.
+    :param announced: the jobs of which there are other success or failure notifications.
+    :param more: whether there may be notifications behind these.
+    """
+
+    def __init__(
+        self,
+        notifications: Iterable[StoredNotification] = (),
+        *,
+        states: States | None = None,
+        announced: Collection[JobRef] = (),
+        more: bool = False,
+    ) -> None:
+        super().__init__(notifications)
+        self.states = States() if states is None else states
+        self.announced = frozenset(announced)
+        self.more = more
+
+
+Settle = Callable[[Sequence[JobEvent]], Mapping[int, Outcome]]
+"""Return the outcomes of notifications, by id, given the events that enter the log. May be called more than once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
     """The result of :meth:`~airbyte_events.store.base.EventStore.append`.
@@ -89,19 +142,22 @@ class Appended:
     :param verdicts: one for each observation, in their order.
     :param events: those that entered the log, in log order, with their cursors.
     :param states: the latest state of each observed job.
+    :param outcomes: of the notifications that were settled with the events.
     """
 
     verdicts: Sequence[Verdict]
     events: Sequence[JobEvent]
     states: Mapping[JobRef, JobEvent]
+    outcomes: Mapping[int, Outcome]
 
     @classmethod
-    def of(cls, results: Sequence[tuple[Verdict, JobEvent]]) -> Self:
+    def of(cls, results: Sequence[tuple[Verdict, JobEvent]], outcomes: Mapping[int, Outcome]) -> Self:
         """:param results: each observation's verdict, with the job's latest state by then."""
         return cls(
             verdicts=[verdict for verdict, _ in results],
             events=[state for verdict, state in results if verdict in NEWS],
             states={state.ref: state for _, state in results},
+            outcomes=outcomes,
         )
 
 

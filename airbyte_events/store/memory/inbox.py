@@ -122,6 +122,12 @@ class MemoryInbox:
                     found.setdefault(ref, []).append(item)
         return {ref: _chosen(items, refs[ref]) for ref, items in found.items()}
 
+    def is_announced(self, ref: JobRef, *, but: int) -> bool:
+        """Return whether there is a success or failure notification of the job beside that one."""
+        return any(
+            item.ref == ref and item.kind in ANNOUNCING_KINDS and item.id != but for item in self._items.values()
+        )
+
     def due(self, instance: str, but: Collection[str] = ()) -> list[Delivery]:
         """What has to be sent, now or later, to other targets than these, the longest due first."""
         due = [

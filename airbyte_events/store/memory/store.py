@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -31,9 +32,12 @@ from airbyte_events.store.records import (
     Lease,
     LogPage,
     Outcome,
+    Pending,
     Pruned,
     Queues,
     Receipt,
+    Settle,
+    States,
     StoredNotification,
     StoreStats,
     fitting,
@@ -70,10 +74,20 @@ class MemoryStore(EventStore):
     ) -> None:
         return None
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
+    async def append(
+        self,
+        observed: Sequence[JobEvent],
+        *,
+        lease: Lease | None = None,
+        known: States | None = None,
+        settle: Settle | None = None,
+    ) -> Appended:
         await anyio.lowlevel.checkpoint()
         self._leases.ensure(lease)
-        appended = Appended.of([self._log.append(event) for event in observed])
+        appended = Appended.of([self._log.append(event) for event in observed], {})
+        if settle is not None and appended.events:
+            appended = replace(appended, outcomes=settle(appended.events))
+            await self.settle(appended.outcomes, utcnow())
         for event in appended.events:
             if event.terminal:
                 self._watches.pop(event.ref, None)
@@ -112,9 +126,12 @@ class MemoryStore(EventStore):
             await self._appended.wait()
         await anyio.lowlevel.checkpoint()
 
-    async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+    async def states(self, refs: Collection[JobRef]) -> States:
         await anyio.lowlevel.checkpoint()
-        return {ref: state for ref in refs if (state := self._log.state(ref)) is not None}
+        return self._states(refs)
+
+    def _states(self, refs: Collection[JobRef]) -> States:
+        return States({ref: state for ref in refs if (state := self._log.state(ref)) is not None}, refs=refs)
 
     async def jobs(
         self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
@@ -151,10 +168,17 @@ class MemoryStore(EventStore):
             self._wakeups.wake(topics_of(instance, outcome, targets))
         return receipt
 
-    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
         await anyio.lowlevel.checkpoint()
         waiting = islice((item for item in self._inbox.pending(instance) if item.id > after), limit)
-        return fitting(waiting, PENDING_BYTES)
+        found, cut = fitting(waiting, PENDING_BYTES)
+        ids = {item.ref: item.id for item in found if item.ref is not None}
+        return Pending(
+            found,
+            states=self._states(ids),
+            announced={ref for ref, id_ in ids.items() if self._inbox.is_announced(ref, but=id_)},
+            more=cut or len(found) == limit,
+        )
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await anyio.lowlevel.checkpoint()

@@ -10,12 +10,14 @@ from typing import NamedTuple, TypeVar
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
 from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS, PENDING_BYTES
+from airbyte_events.store.postgres.log import KNOWN, Log
 from airbyte_events.store.postgres.pool import Connection
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
     Attempt,
     Delivery,
     Outcome,
+    Pending,
     Receipt,
     StoredNotification,
     digest_before,
@@ -95,25 +97,39 @@ class Inbox:
         sql = f"SELECT {_NOTIFICATION} FROM (SELECT * FROM {self._s}.notifications WHERE id <> ALL (%s)) n {condition}"
         return await self._readable(connection, sql, values, "notifications", notification_of)
 
-    async def pending(self, connection: Connection, instance: str, after: int, limit: int) -> list[StoredNotification]:
-        """Those that wait to be confirmed. One that can't be read can't be confirmed: it does not wait any more."""
+    async def pending(self, connection: Connection, log: Log, instance: str, after: int, limit: int) -> Pending:
+        """Return those that wait to be confirmed, and what is known of their jobs, in one statement.
+
+        One that can't be read can't be confirmed: it does not wait any more.
+        """
         sql = (
-            f"SELECT {_NOTIFICATION} FROM {self._s}.notifications n"
+            f"SELECT {_NOTIFICATION}, waiting, EXISTS (SELECT FROM {self._s}.notifications a"
+            " WHERE (a.instance, a.job_id) = (n.instance, n.job_id) AND a.kind = ANY (%s) AND a.id <> n.id),"
+            f" {KNOWN} FROM {self._s}.notifications n"
             " JOIN (SELECT id, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) size,"
-            f" row_number() OVER (ORDER BY id) place FROM (SELECT id, body FROM {self._s}.notifications"
+            " row_number() OVER (ORDER BY id) place, count(*) OVER () waiting"
+            f" FROM (SELECT id, body FROM {self._s}.notifications"
             " WHERE outcome = 'pending' AND instance = %s AND id > %s ORDER BY id LIMIT %s) few) p ON p.id = n.id"
+            f" LEFT JOIN {self._s}.jobs e ON (e.instance, e.job_id) = (n.instance, n.job_id)"
             " WHERE size <= %s OR place = 1 ORDER BY n.id"
         )
-        while rows := await _rows(connection, sql, instance, after, limit, PENDING_BYTES):
-            found = list(self._unreadable.sift(rows, "notifications", notification_of))
+        values = (list(ANNOUNCING_KINDS), instance, after, limit, PENDING_BYTES)
+        while rows := await _rows(connection, sql, *values):
+            found = list(self._unreadable.sift(rows, "notifications", lambda row: notification_of(row[:8])))
             if given_up := {row[0] for row in rows} - {each.id for each in found}:
                 await self.settle(connection, dict.fromkeys(given_up, Outcome.REJECTED), utcnow())
             if found:
-                return found
-        return []
+                jobs = {row[11:13]: row[10:] for row in rows if row[10] is not None}
+                return Pending(
+                    found,
+                    states=await log.states_of(connection, jobs.values(), {item.ref for item in found if item.ref}),
+                    announced={JobRef(instance, row[4]) for row in rows if row[9]},
+                    more=rows[0][8] == limit or rows[0][8] > len(rows),
+                )
+        return Pending()
 
     async def settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
-        """The instances that have something to confirm again."""
+        """Return the instances that have something to confirm again."""
         return await self._update(
             connection,
             f"UPDATE {self._s}.notifications n SET outcome = u.outcome,"

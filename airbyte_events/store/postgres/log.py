@@ -15,12 +15,15 @@ from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
 from airbyte_events.store.postgres.identity import MARK
 from airbyte_events.store.postgres.pool import Connection
 from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
-from airbyte_events.store.records import Appended, Lease, LogPage
+from airbyte_events.store.records import Appended, Lease, LogPage, Outcome, Settle, States
 from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
 
 PRUNED_AT_ONCE = 1_000
 
 _EVENT = "e.sequence, e.instance, e.job_id, e.status, e.data::text"
+
+KNOWN = f"{_EVENT}, e.revision"
+"""What is known of a job: columns of its row ``e``."""
 
 _NONSENSE = 20
 """So many times as long as a lease is taken for."""
@@ -52,12 +55,21 @@ class Log:
         self.epoch = epoch
         self.tail = tail
 
-    async def append(self, connection: Connection, observed: Sequence[JobEvent], lease: Lease | None) -> Appended:
-        """What is written is made of what is known, and only written if that is still known when it is: otherwise it is
-        made anew.
+    async def append(
+        self,
+        connection: Connection,
+        observed: Sequence[JobEvent],
+        lease: Lease | None,
+        given: States | None,
+        settle: Settle | None,
+    ) -> Appended:
+        """Compute the events from what is known, and write them if that is still known: otherwise compute them again.
+
+        :param given: what the caller knows, instead of reading it.
         """
+        refs = {event.ref for event in observed}
+        known = given.versions if given is not None and refs <= given.refs else await self._known(connection, refs)
         for _ in range(_TRIES):
-            known = await self._known(connection, {event.ref for event in observed})
             states = {ref: each.state for ref, each in known.items() if each.state is not None}
             results: list[tuple[Verdict, JobEvent]] = []
             for event in observed:
@@ -69,10 +81,12 @@ class Log:
             news = [state for verdict, state in results if verdict in NEWS]
             if not news:
                 await self._ensure(connection, lease)
-                return Appended.of(results)
-            head = await self._write(connection, news, known, lease)
+                return Appended.of(results, {})
+            outcomes = settle(news) if settle is not None else {}
+            head = await self._write(connection, news, known, lease, outcomes)
             if head is not None:
-                return Appended.of(self._numbered(results, head - len(news)))
+                return Appended.of(self._numbered(results, head - len(news)), outcomes)
+            known = await self._known(connection, refs)
         raise StoreError("others write about the same jobs all the time")
 
     def _numbered(self, results: Iterable[tuple[Verdict, JobEvent]], head: int) -> list[tuple[Verdict, JobEvent]]:
@@ -142,9 +156,12 @@ class Log:
         cut = len(told) == limit or (bool(told) and rows[-1][10] >= size)
         return LogPage(events=self._sift(told, "events"), position=told[-1][0] if cut else head)
 
-    async def states(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
-        known = await self._known(connection, refs)
-        return {ref: each.state for ref, each in known.items() if each.state is not None}
+    async def states(self, connection: Connection, refs: Collection[JobRef]) -> States:
+        return _states(await self._known(connection, refs), refs)
+
+    async def states_of(self, connection: Connection, rows: Iterable[Row], refs: Collection[JobRef]) -> States:
+        """Read the rows that these jobs have, of the columns :data:`KNOWN`."""
+        return _states(await self._read_known(connection, rows), refs)
 
     async def jobs(self, connection: Connection, limit: int, before: int | None, wanted: EventFilter) -> list[JobEvent]:
         where, values = _criteria(wanted)
@@ -272,10 +289,13 @@ class Log:
         """What is known of these jobs. Where a state can't be read the newest event that can is the state."""
         rows = await _rows(
             connection,
-            f"SELECT {_EVENT}, revision FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
+            f"SELECT {KNOWN} FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
             f" JOIN {self._s}.jobs e USING (instance, job_id)",
             *_columns(refs),
         )
+        return await self._read_known(connection, rows)
+
+    async def _read_known(self, connection: Connection, rows: Iterable[Row]) -> dict[JobRef, _Known]:
         known = {}
         for *row, revision in rows:
             ref = JobRef(*row[1:3])
@@ -284,9 +304,17 @@ class Log:
         return known
 
     async def _write(
-        self, connection: Connection, news: Sequence[JobEvent], known: Mapping[JobRef, _Known], lease: Lease | None
+        self,
+        connection: Connection,
+        news: Sequence[JobEvent],
+        known: Mapping[JobRef, _Known],
+        lease: Lease | None,
+        outcomes: Mapping[int, Outcome],
     ) -> int | None:
-        """The new head; None if something else is known by now."""
+        """Append the events and settle notifications, in one statement.
+
+        :return: the new head; None if something else is known by now: then nothing was written.
+        """
         events = [
             {
                 "n": number,
@@ -303,10 +331,16 @@ class Log:
         expected = [_of(ref, known.get(ref)) for ref in {event.ref for event in news}]
         row = await _one(
             connection,
-            f"SELECT {self._s}.append_1(%s, %s, %s, %s, %s)",
+            f"WITH written AS MATERIALIZED (SELECT {self._s}.append_1(%s, %s, %s, %s, %s) AS head),"
+            f" settled AS (UPDATE {self._s}.notifications n SET outcome = u.outcome, settled_at = %s"
+            " FROM unnest(%s::bigint[], %s::text[]) u (id, outcome), written WHERE n.id = u.id AND head > 0)"
+            " SELECT head FROM written",
             json.dumps(events),
             json.dumps(expected),
             *(_key(lease) if lease is not None else (None, None, None)),
+            utcnow(),
+            list(outcomes),
+            [outcome.value for outcome in outcomes.values()],
         )
         if row[0] == -1:
             raise _lost(lease)
@@ -318,6 +352,11 @@ class Log:
 
     def _sift(self, rows: Iterable[Row], table: str) -> list[JobEvent]:
         return list(self._unreadable.sift(rows, table, lambda row: event_of(row, self.epoch)))
+
+
+def _states(known: Mapping[JobRef, _Known], refs: Collection[JobRef]) -> States:
+    states = {ref: each.state for ref, each in known.items() if each.state is not None}
+    return States(states, refs=refs, versions=known)
 
 
 def _of(ref: JobRef, known: _Known | None) -> dict[str, Any]:

@@ -38,9 +38,12 @@ from airbyte_events.store.records import (
     Lease,
     LogPage,
     Outcome,
+    Pending,
     Pruned,
     Queues,
     Receipt,
+    Settle,
+    States,
     StoredNotification,
     StoreStats,
 )
@@ -109,9 +112,16 @@ class PostgresStore(EventStore):
         # What the body raised is its own affair: a task group would wrap it.
         await self._stack.__aexit__(None, None, None)
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
+    async def append(
+        self,
+        observed: Sequence[JobEvent],
+        *,
+        lease: Lease | None = None,
+        known: States | None = None,
+        settle: Settle | None = None,
+    ) -> Appended:
         async def work(connection: Connection) -> Appended:
-            appended = await self._log.append(connection, observed, lease)
+            appended = await self._log.append(connection, observed, lease, known, settle)
             # Here, so that readers are woken though nobody may wait for this any more.
             if appended.events and (newest := appended.events[-1].cursor) is not None:
                 self._advance(newest.sequence)
@@ -148,7 +158,7 @@ class PostgresStore(EventStore):
         while self._head <= after and epoch in (None, self.epoch):
             await self._appended.wait()
 
-    async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
+    async def states(self, refs: Collection[JobRef]) -> States:
         return await self._run(lambda c: self._log.states(c, refs))
 
     async def jobs(
@@ -181,8 +191,8 @@ class PostgresStore(EventStore):
                 self._wakeups.wake(topics_of(arrival.instance, arrival.outcome, arrival.targets))
         return receipts
 
-    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
-        return await self._run(lambda c: self._inbox.pending(c, instance, after, limit))
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
+        return await self._run(lambda c: self._inbox.pending(c, self._log, instance, after, limit))
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await self._run(self._waking("inbox", lambda c: self._inbox.settle(c, outcomes, settled_at)))

@@ -69,8 +69,11 @@ def notifications(
 
 def pending(
     connection: sqlite3.Connection, unreadable: Unreadable, instance: str, after: int, limit: int
-) -> list[StoredNotification]:
-    """Those that wait to be confirmed. One that can't be read can't be confirmed: it does not wait any more."""
+) -> tuple[list[StoredNotification], bool]:
+    """Return those that wait to be confirmed, and whether there may be more.
+
+    One that can't be read can't be confirmed: it does not wait any more.
+    """
     condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
     sql = f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}"
     while True:
@@ -83,11 +86,11 @@ def pending(
             return item
 
         rows = connection.execute(sql, (instance, after, limit))
-        found = fitting(unreadable.sift(rows, "notifications", read), PENDING_BYTES)
+        found, cut = fitting(unreadable.sift(rows, "notifications", read), PENDING_BYTES)
         rows.close()
         settle(connection, given_up, utcnow())
         if found or not given_up:
-            return found
+            return found, cut or len(found) + len(given_up) == limit
 
 
 def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | None:
@@ -129,6 +132,15 @@ def announcements(
         if told:
             found[ref] = told
     return found
+
+
+def is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> bool:
+    """Return whether there is a success or failure notification of the job beside that one."""
+    row = connection.execute(
+        "SELECT 1 FROM notifications WHERE instance = ? AND job_id = ? AND kind IN (?, ?) AND id <> ? LIMIT 1",
+        (*ref, *ANNOUNCING_KINDS, but),
+    ).fetchone()
+    return row is not None
 
 
 def deliveries(

@@ -16,7 +16,7 @@ from airbyte_events.errors import CursorExpired
 from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef, JobStatus
 from airbyte_events.store.identity import LOOK_BACK, REPLACED, LogReplaced, Tail, mark_of
 from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
-from airbyte_events.store.records import LogPage
+from airbyte_events.store.records import LogPage, States
 from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
 
 PRUNED_AT_ONCE = 1_000
@@ -152,6 +152,10 @@ class Log:
             sql = f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence DESC"
             state = next(self._sift(connection.execute(sql, ref), "events"), None)
         return state
+
+    def states(self, connection: sqlite3.Connection, refs: Collection[JobRef]) -> States:
+        found = ((ref, self.state(connection, ref)) for ref in refs)
+        return States({ref: state for ref, state in found if state is not None}, refs=refs)
 
     def jobs(
         self, connection: sqlite3.Connection, limit: int, before: int | None, wanted: EventFilter

@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
@@ -31,9 +33,12 @@ from airbyte_events.store.records import (
     Lease,
     LogPage,
     Outcome,
+    Pending,
     Pruned,
     Queues,
     Receipt,
+    Settle,
+    States,
     StoredNotification,
     StoreStats,
 )
@@ -90,14 +95,25 @@ class SQLiteStore(EventStore):
             sqlite_log.rename(connection)
         return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
 
-    async def append(self, observed: Sequence[JobEvent], *, lease: Lease | None = None) -> Appended:
+    async def append(
+        self,
+        observed: Sequence[JobEvent],
+        *,
+        lease: Lease | None = None,
+        known: States | None = None,
+        settle: Settle | None = None,
+    ) -> Appended:
         log = self._log
 
         def run(connection: sqlite3.Connection) -> Appended:
             self._leases.ensure(lease)
             if sqlite_log.is_replaced(connection, log.epoch, log.tail):
                 raise LogReplaced(REPLACED)
-            return Appended.of([log.append(connection, event) for event in observed])
+            appended = Appended.of([log.append(connection, event) for event in observed], {})
+            if settle is not None and appended.events:
+                appended = replace(appended, outcomes=settle(appended.events))
+                inbox.settle(connection, appended.outcomes, utcnow())
+            return appended
 
         try:
             return await self._file.transact(run, self._advance)
@@ -168,12 +184,8 @@ class SQLiteStore(EventStore):
         while self._head <= after and epoch in (None, self.epoch):
             await self._appended.wait()
 
-    async def states(self, refs: Collection[JobRef]) -> dict[JobRef, JobEvent]:
-        def run(connection: sqlite3.Connection) -> dict[JobRef, JobEvent]:
-            found = ((ref, self._log.state(connection, ref)) for ref in refs)
-            return {ref: state for ref, state in found if state is not None}
-
-        return await self._file.transact(run)
+    async def states(self, refs: Collection[JobRef]) -> States:
+        return await self._file.transact(lambda c: self._log.states(c, refs))
 
     async def jobs(
         self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
@@ -204,8 +216,14 @@ class SQLiteStore(EventStore):
 
         return await self._file.transact(lambda c: inbox.add(c, item, targets), announce)
 
-    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
-        return await self._file.transact(lambda c: inbox.pending(c, self._unreadable, instance, after, limit))
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
+        def run(connection: sqlite3.Connection) -> Pending:
+            found, more = inbox.pending(connection, self._unreadable, instance, after, limit)
+            ids = {item.ref: item.id for item in found if item.ref is not None}
+            announced = {ref for ref, id_ in ids.items() if inbox.is_announced(connection, ref, but=id_)}
+            return Pending(found, states=self._log.states(connection, ids), announced=announced, more=more)
+
+        return await self._file.transact(run)
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await self._file.transact(lambda c: inbox.settle(c, outcomes, settled_at), self._waking("inbox"))

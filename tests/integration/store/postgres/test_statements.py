@@ -1,0 +1,79 @@
+"""How many statements a webhook costs on PostgreSQL, by the server's own log: all that a client sends, BEGIN included."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import httpx
+import psycopg
+import pytest
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.bus.bus import EventBus
+from airbyte_events.listener.inbox import Inbox
+from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.store.postgres.store import PostgresStore
+from airbyte_events.store.records import Outcome
+from support.clients import client_of
+from tests.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.anyio
+
+WEBHOOKS = 10
+
+
+class Log:
+    """The statements in a server's log, without those of the connection that listens for notifications."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._skipped = len(server.log)
+
+    def statements(self) -> list[str]:
+        text = self._server.log[self._skipped :]
+        found = re.findall(r"\[(\d+)\] LOG:  (?:statement|execute [^:]*): (.*)", text)
+        listening = {process for process, statement in found if statement.startswith("LISTEN")}
+        return [statement for process, statement in found if process not in listening]
+
+
+@pytest.fixture
+async def log(server: PostgresServer, database: str) -> AsyncIterator[Log]:
+    with psycopg.connect(server.url(), autocommit=True) as connection:
+        for setting in ("log_statement = 'all'", "log_min_messages = 'log'"):
+            connection.execute(f"ALTER DATABASE {database} SET {setting}")
+    yield Log(server)
+
+
+async def test_a_confirmed_webhook_costs_three_statements(
+    log: Log, url: str, airbyte: Any, http: httpx.AsyncClient, make: Any
+) -> None:
+    """From its receipt until its event is published: store it, take it from the inbox, append and settle."""
+    async with PostgresStore(url) as store, EventBus(store) as bus, anyio.create_task_group() as tasks:
+        lease = await store.acquire("sources/default", "here", 60)
+        monitor = Monitor("default", client_of(http, airbyte.url), store, lease=lease)
+        tasks.start_soon(Inbox(monitor, store).run)
+        await anyio.sleep(0.5)
+        before = len(log.statements())
+        with bus.subscribe() as events, anyio.fail_after(20):
+            for job_id in range(1, WEBHOOKS + 1):
+                airbyte.put(job_id, "succeeded")
+                await store.receive(
+                    instance="default",
+                    body=make.body(job_id),
+                    kind="success",
+                    job_id=job_id,
+                    outcome=Outcome.PENDING,
+                    received_at=utcnow(),
+                )
+                event = await anext(events)
+                assert (event.ref.job_id, event.names["connection"]) == (job_id, "orders")
+            while (await store.queues("default")).pending_since is not None:
+                await anyio.sleep(0.01)
+        statements = [each for each in log.statements()[before:] if "FROM unnest" in each or True]
+        print(*(each[:110] for each in statements), len(statements), sep="\n")
+        assert {each.outcome for each in await store.notifications()} == {Outcome.CONFIRMED}
+        tasks.cancel_scope.cancel()
+    assert len(statements) <= 3 * WEBHOOKS + 1
