@@ -15,6 +15,7 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventStore
+from airbyte_events.store.tail import sequence_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -154,7 +155,7 @@ class EventBus:
             while len(self._recent) > BUFFER or self._recent_bytes > RECENT_BYTES:
                 oldest = self._recent.popleft()
                 self._recent_bytes -= oldest.weight
-                self._recent_after = _sequence(oldest)
+                self._recent_after = sequence_of(oldest)
 
     def _forget(self) -> None:
         """Have nothing at hand of what is before the bus's place."""
@@ -167,13 +168,16 @@ class EventBus:
         return self._recent_after <= sequence <= self.position
 
     def _behind(self, sequence: int) -> list[JobEvent]:
-        return [event for event in self._recent if _sequence(event) > sequence]
+        return [event for event in self._recent if sequence_of(event) > sequence]
 
     async def _follow(self) -> None:
         while True:
             try:
-                if await self._read_on():
-                    await self._store.changed(self.position, epoch=self.epoch)
+                events = await self._store.changed(self.position, epoch=self.epoch) if self.healthy else ()
+                if events:
+                    self._publish(events, sequence_of(events[-1]))
+                else:
+                    await self._read_on()
             except Exception as exc:  # nothing that a log holds may end the listener
                 if self.healthy:
                     trace = None if isinstance(exc, StoreError) else exc
@@ -181,8 +185,8 @@ class EventBus:
                 self.healthy = False
                 await anyio.sleep(_RETRY_SECONDS)
 
-    async def _read_on(self) -> bool:
-        """Hand out the next page; whether that was the last one."""
+    async def _read_on(self) -> None:
+        """Hand out the next page."""
         try:
             page = await self._store.read(self.position, limit=_PAGE, size=_PAGE_BYTES, epoch=self.epoch)
         except CursorExpired:
@@ -192,12 +196,10 @@ class EventBus:
                 subscription._fall_behind()
             self.epoch, self.position = head
             self._forget()
-            return False
+            return
         self.healthy = True
         if page.position > self.position:
             self._publish(page.events, page.position)
-            return False
-        return True
 
     def _publish(self, events: Sequence[JobEvent], position: int) -> None:
         self.position = position
@@ -261,7 +263,7 @@ class Subscription:
     def position(self) -> int:
         """The sequence up to which everything wanted was delivered: where to begin again."""
         if self._held:
-            return _sequence(self._held[0]) - 1
+            return sequence_of(self._held[0]) - 1
         return self._position if self._behind else max(self._position, self._bus.position)
 
     def __aiter__(self) -> Self:
@@ -320,7 +322,7 @@ class Subscription:
                         return
                     if self.wanted.matches(event):
                         self._hold(event)
-                    self._position = _sequence(event)
+                    self._position = sequence_of(event)
                 self._position = self._bus.position
                 self._behind = False
                 return
@@ -338,7 +340,7 @@ class Subscription:
 
     def _offer(self, event: JobEvent) -> None:
         # The log can be read ahead of the bus: what this reader has seen there is not told again.
-        if self._behind or _sequence(event) <= self._position or not self.wanted.matches(event):
+        if self._behind or sequence_of(event) <= self._position or not self.wanted.matches(event):
             return
         if self._held and (len(self._held) >= BUFFER or self._bytes + event.weight > BUFFER_BYTES):
             self._fall_behind()
@@ -349,7 +351,7 @@ class Subscription:
             self._wake.set()
         else:
             self._hold(event)
-            self._position = _sequence(event)
+            self._position = sequence_of(event)
             self._wake.set()
 
     def _fall_behind(self) -> None:
@@ -358,7 +360,3 @@ class Subscription:
             self._position = self.position
         self._behind = True
         self._wake.set()
-
-
-def _sequence(event: JobEvent) -> int:
-    return event.cursor.sequence if event.cursor is not None else 0

@@ -137,9 +137,11 @@ class EventStore(ABC):
         """
 
     @abstractmethod
-    async def changed(self, after: int, *, epoch: str | None = None) -> None:
-        """Return once the head may lie behind that sequence, or the log has another epoch. Returning for nothing is
-        allowed."""
+    async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
+        """Wait until the head may lie behind that sequence, or the log has another epoch. It may return for nothing.
+
+        :return: the next events, where this process has just appended them; if none, they have to be read.
+        """
 
     @abstractmethod
     async def states(self, refs: Collection[JobRef]) -> States:

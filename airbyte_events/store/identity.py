@@ -9,10 +9,13 @@ every cursor of the old one.
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import timedelta
 from typing import NamedTuple
 
 from airbyte_events.errors import CursorExpired
+from airbyte_events.events import JobEvent
+from airbyte_events.store.tail import sequence_of
 
 REPLACED = "the log has lost events that were seen, or was replaced"
 
@@ -48,6 +51,11 @@ class Tail(NamedTuple):
 
 
 UNSEEN = Tail(0, None)
+
+
+def tail_of(event: JobEvent) -> Tail:
+    """Return what is seen of an event that was just appended."""
+    return Tail(sequence_of(event), mark_of(json.dumps(event.data())))
 
 
 def mark_of(data: object) -> str:

@@ -121,10 +121,11 @@ class MemoryStore(EventStore):
             raise CursorExpired(REPLACED)
         return self._log.read(after, limit, size, wanted)
 
-    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+    async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
         while self._log.head <= after and epoch in (None, self.epoch):
             await self._appended.wait()
         await anyio.lowlevel.checkpoint()
+        return ()
 
     async def states(self, refs: Collection[JobRef]) -> States:
         await anyio.lowlevel.checkpoint()

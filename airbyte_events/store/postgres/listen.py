@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class PostgresNews:
     :param url: of the database; its schema is the channel.
     :param look: reads where the log ends; called each :data:`LOOK_SECONDS`, which shows whether the connection lives.
     :param tell: called with the topics that there is news of; None: there may be news of any.
+    :param is_own: whether a server process serves this program, which knows what it does itself.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class PostgresNews:
         url: PostgresURL,
         look: Callable[[Connection], Any],
         tell: Callable[[Iterable[str] | None], None],
+        is_own: Callable[[int], bool],
     ) -> None:
         self._url = url
         self._look = look
         self._tell = tell
+        self._is_own = is_own
         self._scope = anyio.CancelScope(shield=True)
         self._connection: Connection | None = None
         self._closing = False
@@ -87,17 +91,23 @@ class PostgresNews:
             )
         # What came while nobody listened was not announced here.
         self._tell(None)
+        looked_at = -math.inf
         while not self._closing:
-            await self._answer(connection, self._look(connection))
+            left = looked_at + LOOK_SECONDS - anyio.current_time()
+            if not listens or left <= 0:
+                looked_at, left = anyio.current_time(), LOOK_SECONDS
+                await self._answer(connection, self._look(connection))
             if not listens:
                 await anyio.sleep(POLL_SECONDS)
                 self._tell(None)
                 continue
-            for told in await self._notified(connection, LOOK_SECONDS):
-                if told.payload == "*":
-                    self._tell(None)
-                elif not told.payload.startswith(_GREETING):
-                    self._tell(told.payload.split())
+            for told in await self._notified(connection, left):
+                if told.payload.startswith(_GREETING) or self._is_own(told.pid):
+                    continue
+                topics = told.payload.split()
+                if not {"*", "log"}.isdisjoint(topics):
+                    looked_at = -math.inf
+                self._tell(None if topics == ["*"] else topics)
 
     async def _listen(self, connection: Connection) -> bool:
         """Ask for notifications; False if none arrive."""

@@ -146,6 +146,8 @@ class PostgresPool:
     def __init__(self, url: PostgresURL, *, size: int = SIZE) -> None:
         self._url = url
         self._size = size
+        # The server's process behind each connection.
+        self._processes: dict[Connection, int] = {}
         self._idle: list[Connection] = []
         self._closing = False
         self._quiet_until = -math.inf
@@ -165,6 +167,10 @@ class PostgresPool:
             await self._tasks.__aexit__(None, None, None)
         finally:
             self._discard_idle()
+
+    def is_served_by(self, process: int) -> bool:
+        """Return whether a connection has that process of the server."""
+        return process in self._processes.values()
 
     async def run(self, work: Work[T], *, seconds: float = SECONDS) -> T:
         """Do something on a connection: one statement, or one transaction.
@@ -200,7 +206,7 @@ class PostgresPool:
         """Do it; whether a server that only reads has refused, which is worth another try."""
         # Connecting has a time limit of its own: with several hosts it can take longer than anybody waits, and
         # whoever comes next finds the connection there.
-        connection = self._take_idle() or await connect(self._url)
+        connection = self._take_idle() or await self._connect()
         # Shielded, so that a cancelled process still finishes what it has begun.
         with anyio.CancelScope(shield=True):
             state = await self._work_on(connection, operation)
@@ -228,17 +234,26 @@ class PostgresPool:
         finally:
             if state.startswith(_ANOTHER_SERVER):
                 # The others lead to the same server.
-                connection.pgconn.finish()
+                self._finish(connection)
                 self._discard_idle()
             elif connection.info.transaction_status == pq.TransactionStatus.IDLE:
                 self._idle.append(connection)
             else:
-                connection.pgconn.finish()
+                self._finish(connection)
         return state
+
+    async def _connect(self) -> Connection:
+        connection = await connect(self._url)
+        self._processes[connection] = connection.pgconn.backend_pid
+        return connection
+
+    def _finish(self, connection: Connection) -> None:
+        self._processes.pop(connection, None)
+        connection.pgconn.finish()
 
     def _discard_idle(self) -> None:
         for connection in self._idle:
-            connection.pgconn.finish()
+            self._finish(connection)
         self._idle.clear()
 
     def _take_idle(self) -> Connection | None:
@@ -246,7 +261,7 @@ class PostgresPool:
             connection = self._idle.pop()
             if not _has_ended(connection):
                 return connection
-            connection.pgconn.finish()
+            self._finish(connection)
         return None
 
 

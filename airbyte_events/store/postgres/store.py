@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventStore
 from airbyte_events.store.dump import Record
-from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
+from airbyte_events.store.identity import REPLACED, LogReplaced, Tail, tail_of
 from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.dump import Dump
@@ -48,6 +48,7 @@ from airbyte_events.store.records import (
     StoreStats,
 )
 from airbyte_events.store.rows import Unreadable
+from airbyte_events.store.tail import LogTail, sequence_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -77,8 +78,7 @@ class PostgresStore(EventStore):
     def __init__(self, url: str | PostgresURL, *, read_only: bool = False) -> None:
         self._url = PostgresURL.parse(url) if isinstance(url, str) else url
         self._schema = f'"{self._url.schema}"'
-        self._head = 0
-        self._appended = Wakeup()
+        self._tail = LogTail()
         self._wakeups = Wakeups()
         self._read_only = read_only
         self._unreadable = Unreadable()
@@ -99,7 +99,7 @@ class PostgresStore(EventStore):
             tasks = await stack.enter_async_context(anyio.create_task_group())
             self._intake = Intake(self._receive, tasks)
             if not self._read_only:
-                news = PostgresNews(self._url, self._look, self._tell)
+                news = PostgresNews(self._url, self._look, self._wakeups.wake, self._pool.is_served_by)
                 tasks.start_soon(news.run)
                 # Before the task group waits for it.
                 stack.callback(news.close)
@@ -120,11 +120,14 @@ class PostgresStore(EventStore):
         known: States | None = None,
         settle: Settle | None = None,
     ) -> Appended:
+        log = self._log
+
         async def work(connection: Connection) -> Appended:
-            appended = await self._log.append(connection, observed, lease, known, settle)
+            appended = await log.append(connection, observed, lease, known, settle)
             # Here, so that readers are woken though nobody may wait for this any more.
-            if appended.events and (newest := appended.events[-1].cursor) is not None:
-                self._advance(newest.sequence)
+            if appended.events and log is self._log:
+                log.see(tail_of(appended.events[-1]))
+                self._tail.advance(sequence_of(appended.events[-1]), appended.events)
             return appended
 
         return await self._run(work)
@@ -148,15 +151,19 @@ class PostgresStore(EventStore):
         if epoch not in (None, log.epoch):
             raise CursorExpired(REPLACED)
         try:
-            return await self._run(lambda c: log.read(c, after, limit, size, wanted))
+            page = await self._run(lambda c: log.read(c, after, limit, size, wanted))
         except LogReplaced:
             await self._run(self._look)
             raise
+        if log is self._log:
+            self._tail.advance(log.tail.sequence)
+        return page
 
-    async def changed(self, after: int, *, epoch: str | None = None) -> None:
+    async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
         await anyio.lowlevel.checkpoint()
-        while self._head <= after and epoch in (None, self.epoch):
-            await self._appended.wait()
+        while self._tail.head <= after and epoch in (None, self.epoch):
+            await self._tail.changed()
+        return self._tail.behind(after) if epoch in (None, self.epoch) else ()
 
     async def states(self, refs: Collection[JobRef]) -> States:
         return await self._run(lambda c: self._log.states(c, refs))
@@ -185,7 +192,12 @@ class PostgresStore(EventStore):
         return await self._intake.receive(Arrival(instance, body, kind, job_id, outcome, received_at, targets))
 
     async def _receive(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
-        receipts = await self._run(lambda c: self._inbox.receive(c, arrivals), seconds=_RECEIVE_SECONDS)
+        try:
+            receipts = await self._run(lambda c: self._inbox.receive(c, arrivals), seconds=_RECEIVE_SECONDS)
+        except StoreError:
+            # They may have been stored all the same, and of what this process does the database does not tell it.
+            self._wakeups.wake()
+            raise
         for arrival, receipt in zip(arrivals, receipts, strict=True):
             if not receipt.duplicate:
                 self._wakeups.wake(topics_of(arrival.instance, arrival.outcome, arrival.targets))
@@ -317,14 +329,9 @@ class PostgresStore(EventStore):
 
         return waking
 
-    def _advance(self, head: int) -> None:
-        if head > self._head:
-            self._head = head
-            self._appended.set()
-
     async def _look(self, connection: Connection) -> None:
         log = self._log
-        state = await self._identity.current(connection, log.epoch, self._head, log.tail)
+        state = await self._identity.current(connection, log.epoch, self._tail.head, log.tail)
         if state.compatible_with > schema.VERSION:
             self._fault = schema.too_new(self._url.schema, schema.VERSION, state.version)
         if state.read_only:
@@ -335,18 +342,13 @@ class PostgresStore(EventStore):
             self._take_up(state)
             self._wakeups.wake()
         self._log.see(Tail(state.head, state.head_mark))
-        self._advance(state.head)
+        self._tail.advance(state.head)
 
     def _take_up(self, state: State) -> None:
         """Go on with the log as it is."""
         self.epoch = state.epoch
         self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark), self._unreadable)
-        self._head = state.head
-        self._appended.set()
-
-    def _tell(self, topics: Iterable[str] | None) -> None:
-        """What the database tells, see :class:`PostgresNews`."""
-        self._wakeups.wake(topics)
+        self._tail.restart(state.head)
 
 
 def _before(id_: int | None) -> int:

@@ -22,7 +22,7 @@ from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store import dump
 from airbyte_events.store.base import UNBOUNDED, EventStore
 from airbyte_events.store.dump import LogRecord, Record
-from airbyte_events.store.identity import REPLACED, LogReplaced
+from airbyte_events.store.identity import REPLACED, LogReplaced, tail_of
 from airbyte_events.store.memory.leases import Leases
 from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.records import (
@@ -48,6 +48,7 @@ from airbyte_events.store.sqlite import inbox
 from airbyte_events.store.sqlite import log as sqlite_log
 from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
 from airbyte_events.store.sqlite.log import Log
+from airbyte_events.store.tail import LogTail
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,8 +67,7 @@ class SQLiteStore(EventStore):
         self._read_only = read_only
         self._unreadable = Unreadable()
         self._file = SQLiteFile(path, read_only=read_only, connect=connect)
-        self._head = 0
-        self._appended = Wakeup()
+        self._tail = LogTail()
         self._wakeups = Wakeups()
         # Not in the file: who held one when the process before this ended is gone, and need not be waited for.
         self._leases = Leases()
@@ -76,7 +76,8 @@ class SQLiteStore(EventStore):
         await self._file.__aenter__()
         try:
             self._log = await self._file.transact(self._open)
-            self.epoch, self._head = self._log.epoch, self._log.tail.sequence
+            self.epoch = self._log.epoch
+            self._tail.restart(self._log.tail.sequence)
             if await self.recall(sqlite_dump.RESTORING) is not None:
                 raise StoreError(f"{self._path} holds an import that was cut off: remove the file, then import again")
         except BaseException:
@@ -116,16 +117,15 @@ class SQLiteStore(EventStore):
             return appended
 
         try:
-            return await self._file.transact(run, self._advance)
+            return await self._file.transact(run, partial(self._advance, log))
         except LogReplaced:
             await self._renew()
             raise
 
-    def _advance(self, appended: Appended) -> None:
-        newest = appended.events[-1].cursor if appended.events else None
-        if newest is not None and newest.sequence > self._head:
-            self._head = newest.sequence
-            self._appended.set()
+    def _advance(self, log: Log, appended: Appended) -> None:
+        if appended.events and log is self._log:
+            log.see(tail_of(appended.events[-1]))
+            self._tail.advance(log.tail.sequence, appended.events)
 
     async def _renew(self) -> None:
         """Find out whether the log is still the one that was seen; if not, it has a new epoch from now on."""
@@ -146,10 +146,10 @@ class SQLiteStore(EventStore):
         if log is None or log.epoch == self.epoch:
             return
         logger.error("the log %s has lost events: it has a new epoch, and clients read the states again", self._path)
-        self.epoch, self._log, self._head = log.epoch, log, log.tail.sequence
+        self.epoch, self._log = log.epoch, log
         # What those remember who hold them may not be so any more.
         self._leases.revoke()
-        self._appended.set()
+        self._tail.restart(log.tail.sequence)
         self._wakeups.wake()
 
     async def annotate(self, states: Sequence[JobEvent]) -> None:
@@ -180,9 +180,10 @@ class SQLiteStore(EventStore):
             await self._renew()
             raise
 
-    async def changed(self, after: int, *, epoch: str | None = None) -> None:
-        while self._head <= after and epoch in (None, self.epoch):
-            await self._appended.wait()
+    async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
+        while self._tail.head <= after and epoch in (None, self.epoch):
+            await self._tail.changed()
+        return self._tail.behind(after) if epoch in (None, self.epoch) else ()
 
     async def states(self, refs: Collection[JobRef]) -> States:
         return await self._file.transact(lambda c: self._log.states(c, refs))

@@ -141,8 +141,9 @@ class TestAppend:
             names={"source": "s"},
             url="https://x",
         )
-        await store.append([full])
+        appended = await store.append([full])
         (stored,) = (await store.read(0)).events
+        assert appended.events == [stored]
         assert stored.data() == full.data()
         assert (await store.states([full.ref]))[full.ref] == stored
 

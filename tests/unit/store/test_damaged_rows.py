@@ -137,7 +137,8 @@ class TestEvents:
         self, kind: Kind, tmp_path: Path, spoil: Spoil, fault: str
     ) -> None:
         async with kind.open(tmp_path) as store:
-            await store.append([event(1), event(2)])
+            # Of the newest event it would be seen that the log is not what it was.
+            await store.append([event(1), event(2), event(3)])
             spoil(f"UPDATE {{s}}jobs SET {fault} WHERE job_id = 2; UPDATE {{s}}events SET {fault} WHERE job_id = 2")
             assert ids((await store.states([JobRef("default", 2)])).values()) == []
             assert (await store.append([event(2, SUCCEEDED)])).verdicts == [Verdict.NEW]
