@@ -13,7 +13,7 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator.notification_bodies import job_ended
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import StoredNotification
+from airbyte_events.store.records import Pending
 from airbyte_events.web.server import serving
 from support.stage import API_TOKEN, SECRETS, WEBHOOK_TOKEN, Stage
 
@@ -32,7 +32,7 @@ class Faulty(MemoryStore):
     faulty = True
     asked = 0
 
-    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> list[StoredNotification]:
+    async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
         if self.faulty:
             self.asked += 1
             raise RuntimeError("canary-0123456789")

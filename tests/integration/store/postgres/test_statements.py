@@ -1,10 +1,8 @@
-"""How many statements a webhook costs on PostgreSQL, by the server's own log: all that a client sends, BEGIN included."""
+"""How many statements a webhook costs on PostgreSQL: all that clients send, BEGIN included, by the server's log."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Any
 
 import anyio
 import httpx
@@ -17,8 +15,9 @@ from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.records import Outcome
-from support.clients import client_of
-from tests.postgres_server import PostgresServer
+from postgres_server import PostgresServer
+from support.airbyte import Airbyte, client_of
+from support.events import webhook_body
 
 pytestmark = pytest.mark.anyio
 
@@ -42,15 +41,15 @@ class Log:
 
 
 @pytest.fixture
-async def log(server: PostgresServer, database: str) -> AsyncIterator[Log]:
+def log(server: PostgresServer, database: str) -> Log:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         for setting in ("log_statement = 'all'", "log_min_messages = 'log'"):
             connection.execute(f"ALTER DATABASE {database} SET {setting}")
-    yield Log(server)
+    return Log(server)
 
 
 async def test_a_confirmed_webhook_costs_three_statements(
-    log: Log, url: str, airbyte: Any, http: httpx.AsyncClient, make: Any
+    log: Log, url: str, airbyte: Airbyte, http: httpx.AsyncClient
 ) -> None:
     """From its receipt until its event is published: store it, take it from the inbox, append and settle."""
     async with PostgresStore(url) as store, EventBus(store) as bus, anyio.create_task_group() as tasks:
@@ -64,7 +63,7 @@ async def test_a_confirmed_webhook_costs_three_statements(
                 airbyte.put(job_id, "succeeded")
                 await store.receive(
                     instance="default",
-                    body=make.body(job_id),
+                    body=webhook_body(job_id),
                     kind="success",
                     job_id=job_id,
                     outcome=Outcome.PENDING,
