@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,8 @@ import anyio.to_thread
 import httpx
 import psutil  # type: ignore[import-untyped]
 
+from support.command import fresh_command
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 API_TOKEN = "api-token-of-the-soak-tests-0001"
 WEBHOOK_TOKEN = "webhook-token-of-the-soak-tests1"
 START_SECONDS = 60.0
-_SERVE = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve"]
+_SERVE = [*fresh_command(), "serve"]
 
 
 def free_port() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pty
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,11 +23,11 @@ from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLo
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Connection, Job
 from airbyte_events.web.server import serving
+from support.command import command
 
 CLIENT_SECRET = "canary-that-is-a-client-secret"
 API_TOKEN = "canary-that-is-an-api-token-01"
 WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
-COMMAND = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()"]
 
 
 @pytest.fixture
@@ -135,7 +134,7 @@ class Stage:
         """Run a command to its end."""
         with anyio.fail_after(60):
             done = await anyio.run_process(
-                [*COMMAND, *args], env=self.environ(settings), stdin=stdin, check=False, stderr=PIPE
+                [*command(), *args], env=self.environ(settings), stdin=stdin, check=False, stderr=PIPE
             )
         told = Done(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
         check_quiet(told.out + told.err)
@@ -147,7 +146,7 @@ class Stage:
         err = self.folder / f"err-{len(list(self.folder.iterdir()))}"
         with err.open("w") as stderr:
             process = await anyio.open_process(
-                [*COMMAND, *args], env=self.environ(settings), stdin=DEVNULL, stdout=stdout, stderr=stderr
+                [*command(), *args], env=self.environ(settings), stdin=DEVNULL, stdout=stdout, stderr=stderr
             )
         try:
             yield Started(process, err)
@@ -168,7 +167,7 @@ class Stage:
         ours, its = pty.openpty()
         env = self.environ({"TERM": "xterm-256color", "COLUMNS": "200", **settings})
         try:
-            process = await anyio.open_process([*COMMAND, *args], env=env, stdin=its, stdout=its, stderr=its)
+            process = await anyio.open_process([*command(), *args], env=env, stdin=its, stdout=its, stderr=its)
         finally:
             os.close(its)
         if typed:

@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from .conftest import COMMAND
+from support.command import command
 
 pytestmark = pytest.mark.anyio
 
@@ -25,16 +25,16 @@ def environment(stage: Any, proxies: dict[str, str], **settings: str) -> dict[st
 
 
 @pytest.mark.parametrize("variable", WRONG)
-@pytest.mark.parametrize("command", ["serve", "tail", "jobs", "webhooks status", "trigger orders", "doctor"])
-async def test_one_that_can_t_be_read_is_one_line_that_names_it(stage: Any, variable: str, command: str) -> None:
+@pytest.mark.parametrize("words", ["serve", "tail", "jobs", "webhooks status", "trigger orders", "doctor"])
+async def test_one_that_can_t_be_read_is_one_line_that_names_it(stage: Any, variable: str, words: str) -> None:
     settings = {"AIRBYTE_URL": "http://airbyte.invalid", "STORE": "memory:", "PORT": "0"}
-    settings |= {} if command == "serve" else ELSEWHERE
+    settings |= {} if words == "serve" else ELSEWHERE
     env = environment(stage, {variable: WRONG[variable]}, **settings)
     with anyio.fail_after(60):
-        done = await anyio.run_process([*COMMAND, *command.split()], env=env, check=False)
+        done = await anyio.run_process([*command(), *words.split()], env=env, check=False)
     said = done.stdout.decode() + done.stderr.decode()
     assert done.returncode in (1, 2)
     assert f"{variable}: " in said
     assert not any(word in said for word in ("Traceback", "canary", "password@"))
-    if command != "doctor":
+    if words != "doctor":
         assert done.stderr.decode().count("\n") == 1

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from anyio.abc import Process, SocketStream
 from anyio.streams.text import TextReceiveStream
 
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from support.command import fresh_command
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ SECRET = "canary-that-is-a-client-secret"
 API_TOKEN = "canary-that-is-an-api-token-01"
 WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
 TOKENS = {"API_TOKENS": f"an-older-token-of-the-same-api,{API_TOKEN}", "WEBHOOK_TOKENS": WEBHOOK_TOKEN}
-SERVE = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve", "--port", "0"]
+SERVE = [*fresh_command(), "serve", "--port", "0"]
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import signal
-import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
@@ -32,11 +31,12 @@ from airbyte_events.listener.settings import load
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
+from support.command import fresh_command
 from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
-SERVE = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve", "--port", "0"]
+SERVE = [*fresh_command(), "serve", "--port", "0"]
 BASE = "/api/public/v1"
 CALLS: list[tuple[Any, ...]] = [
     ("test_connection",),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import support.command
 from airbyte_events import __version__
 from airbyte_events.cli.app import application
 from airbyte_events.listener.settings.reference import reference
@@ -28,8 +29,9 @@ def command(*args: str, before: str = "", **variables: str) -> subprocess.Comple
     """
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
     code = f"{before}\nfrom airbyte_events.cli.main import main; main()"
+    program = [sys.executable, "-c", code] if before else support.command.command()
     return subprocess.run(
-        [sys.executable, "-c", code, *args],
+        [*program, *args],
         env={**environ, **variables},
         capture_output=True,
         text=True,
@@ -41,10 +43,8 @@ def command(*args: str, before: str = "", **variables: str) -> subprocess.Comple
 def started(*args: str) -> subprocess.Popen[str]:
     """The same, without waiting for its end."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-    code = "from airbyte_events.cli.main import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *args], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    program = support.command.command()
+    return subprocess.Popen([*program, *args], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_version() -> None:
@@ -196,8 +196,7 @@ def test_simulate_goes_on_though_nobody_reads_what_it_says() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell")
 def test_output_that_the_shell_has_closed() -> None:
-    code = "from airbyte_events.cli.main import main; main()"
-    args = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, "--version"]
+    args = ["sh", "-c", 'exec "$@" >&-', "sh", *support.command.fresh_command(), "--version"]
     done = subprocess.run(args, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.web.server import serving
+from support.command import fresh_command
 from support.events import webhook_body
 from support.servers import ScriptedServer
 from support.stage import API_TOKEN, SECRETS, Stage
@@ -145,7 +145,7 @@ class TestWhat:
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
         environ = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in ours.items()}
-        serve = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve"]
+        serve = [*fresh_command(), "serve"]
         with anyio.fail_after(20):
             done = await anyio.run_process(serve, env=environ, check=False)
         assert (done.returncode, done.stdout) == (2, b"")

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Receipt, StoreStats
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from airbyte_events.web.server import serving
+from support.command import fresh_command
 
 pytestmark = pytest.mark.anyio
 
@@ -327,7 +327,7 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
         "WEBHOOK_TOKENS": WEBHOOK_TOKEN,
         "LOG_FORMAT": lines,
     }
-    serve = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve", "--port", "0"]
+    serve = [*fresh_command(), "serve", "--port", "0"]
     async with serve_simulator(simulator) as served, httpx.AsyncClient(trust_env=False) as http:
         given["AIRBYTE_URL"] = served.url
         environ = os.environ | {f"AIRBYTE_EVENTS_{name}": value for name, value in given.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from dataclasses import dataclass, field
 
 import anyio
@@ -17,6 +16,7 @@ from airbyte_events.events import JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from postgres_server import PASSWORD, PostgresServer
+from support.command import fresh_command
 
 from .conftest import event, received
 from .pooler import wire
@@ -265,7 +265,7 @@ async def test_i8_a_listener_ends_while_its_store_does_not_open(url: str) -> Non
         pass
     settings = {"AIRBYTE_URL": "http://127.0.0.1:9", "STORE": url}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-    command = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve", "--port", "0"]
+    command = [*fresh_command(), "serve", "--port", "0"]
     with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as onlooker:
         tables = holder.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'airbyte_events'").fetchall()
         for (table,) in tables:

@@ -7,7 +7,6 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
@@ -28,13 +27,14 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
+from support.command import fresh_command
 
 pytestmark = pytest.mark.anyio
 
 API_TOKEN = "api-token-0123456789abcdef012345"
 WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 LEASE = "sources/default"
-SERVE = [sys.executable, "-c", "from airbyte_events.cli.main import main; main()", "serve"]
+SERVE = [*fresh_command(), "serve"]
 AUTHORIZED = {"Authorization": f"Bearer {API_TOKEN}"}
 
 
