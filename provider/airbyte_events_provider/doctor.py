@@ -1,4 +1,4 @@
-"""What ``airbyte-events doctor`` looks at of Airflow: versions, and the connections that tasks use."""
+"""Airflow's part of ``airbyte-events doctor``: checks versions, and the connections that tasks use."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Line = tuple[str, str, str, str]
 
 
 def examine(conn_ids: Sequence[str]) -> list[Line]:
-    """Look at this Airflow.
+    """Check this Airflow.
 
-    :param conn_ids: its connections of Airbytes; the default one if there are none.
+    :param conn_ids: its Airbyte connections; empty: the default one.
     """
     lines = [*_versions()]
-    with _reading_the_database():
+    with _server_context():
         for conn_id in conn_ids or [AirbyteHook.default_conn_name]:
             lines += _connection(conn_id, wanted=bool(conn_ids))
     return lines
 
 
 @contextlib.contextmanager
-def _reading_the_database() -> Iterator[None]:
-    """As Airflow's own ``connections test``: a process that is not Airflow's else looks no further than variables."""
+def _server_context() -> Iterator[None]:
+    """Read connections from Airflow's database, as ``airflow connections test`` does, not from variables alone."""
     name = "_AIRFLOW_PROCESS_CONTEXT"
     before = os.environ.get(name)
     os.environ[name] = before or "server"
@@ -58,7 +58,7 @@ def _versions() -> Iterator[Line]:
         yield (
             "ok",
             _PART,
-            f"the official Airbyte provider {official} is there as well; DAGs choose by their imports",
+            f"the official Airbyte provider {official} is installed, too; DAGs choose by their imports",
             "",
         )
 
@@ -75,13 +75,13 @@ def _connection(conn_id: str, *, wanted: bool) -> Iterator[Line]:
         yield "failure" if wanted else "warning", part, "there is no such connection", remedy
         return
     except (AirflowException, AirbyteEventsError) as exc:
-        yield "failure", part, str(exc), "set the connection right: Admin, Connections"
+        yield "failure", part, str(exc), "correct the connection: Admin, Connections"
         return
-    good, words = hook.test_connection()
-    if not good:
-        yield "failure", part, words, "set the connection right: Admin, Connections"
+    works, text = hook.test_connection()
+    if not works:
+        yield "failure", part, text, "correct the connection: Admin, Connections"
     elif listener is None:
         remedy = "add a connection of type airbyte_events, and name it in the extra listener_conn_id of this one"
-        yield "warning", part, words, remedy
+        yield "warning", part, text, remedy
     else:
-        yield "ok", part, words, ""
+        yield "ok", part, text, ""

@@ -1,1 +1,1 @@
-"""Links from a task to where its job is shown."""
+"""Links from a task to the pages of its job."""

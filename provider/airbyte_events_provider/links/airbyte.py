@@ -1,8 +1,7 @@
 """Links on a task: its connection and job in Airbyte's web app, and its job on the listener's dashboard.
 
-Airflow's worker makes the links of a task when that ends, so a deferred task had none while it waits. An operator
-leaves them itself, as XComs, as soon as it has a job: :func:`link_xcoms` says which. The classes give back what was
-left.
+Airflow's worker makes the links of a task when that ends: a deferred task would have none while it waits. So the
+operator pushes them as XComs as soon as it has a job, and the classes return those.
 """
 
 from __future__ import annotations
@@ -21,44 +20,44 @@ from airbyte_events_provider.connections.settings import AirbyteSettings, Listen
 logger = logging.getLogger(__name__)
 
 WORKSPACE_SECONDS = 10.0
-"""A link may cost its task so long, and no longer."""
+"""How long the links may hold up their task."""
 
 _CLOUD_API = "https://api.airbyte.com/v1"
 _CLOUD_WEB = "https://cloud.airbyte.com"
 _API_PATH = "/api/public/v1"
 
 
-class _LeftLink(BaseOperatorLink):
+class _XComLink(BaseOperatorLink):
     """A link that is an XCom of its task."""
 
     xcom: ClassVar[str]
 
     @property
     def xcom_key(self) -> str:
-        """Under which the link is left."""
+        """The key of the XCom."""
         return self.xcom
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """What the task has left, or nothing: a task that failed before it had a job has no such page."""
+        """Return the link; empty if the task failed before it had a job."""
         link = XCom.get_value(ti_key=ti_key, key=self.xcom)
         return link if isinstance(link, str) else ""
 
 
-class AirbyteConnectionLink(_LeftLink):
+class AirbyteConnectionLink(_XComLink):
     """The connection's page in Airbyte's web app."""
 
     name = "Airbyte connection"
     xcom = "_link_AirbyteConnectionLink"
 
 
-class AirbyteJobLink(_LeftLink):
+class AirbyteJobLink(_XComLink):
     """The job in the connection's timeline in Airbyte's web app, its log open."""
 
     name = "Airbyte job"
     xcom = "_link_AirbyteJobLink"
 
 
-class ListenerJobLink(_LeftLink):
+class ListenerJobLink(_XComLink):
     """The job on the listener's dashboard."""
 
     name = "Job on the listener"
@@ -73,14 +72,10 @@ def link_xcoms(
     job_id: int,
     workspace_id: str | None = None,
 ) -> dict[str, str]:
-    """The XComs by which a task has its links, from now on and whatever becomes of it; nobody is asked.
+    """Return the links of a task: URLs by XCom key, without those that are not known.
 
-    :param airbyte: the Airflow connection of the Airbyte.
-    :param listener: that of the listener, if there is one.
     :param connection_id: the Airbyte connection (UUID).
-    :param job_id: its job.
-    :param workspace_id: the connection's workspace; without it, Airbyte's pages have no address.
-    :return: URLs by XCom key, only those that are known.
+    :param workspace_id: the connection's workspace, which is part of the URLs of Airbyte's pages.
     """
     links = {}
     web = web_address(airbyte)
@@ -94,24 +89,18 @@ def link_xcoms(
 
 
 async def workspace_of(airbyte: AirbyteClient, connection_id: str) -> str | None:
-    """The workspace of an Airbyte connection, asked for once; None if Airbyte does not tell.
-
-    :param connection_id: the Airbyte connection (UUID).
-    """
+    """Ask Airbyte once for the workspace of a connection; return None if it does not say."""
     try:
         with anyio.fail_after(WORKSPACE_SECONDS):
             workspace_id = (await airbyte.get_connection(connection_id, attempts=1)).get("workspaceId")
     except (AirbyteError, ValueError, TimeoutError) as exc:
-        logger.info("the task has no link to Airbyte's web app, as its connection's workspace is not known: %s", exc)
+        logger.info("no link to Airbyte's web app: the connection's workspace is not known: %s", exc)
         return None
     return workspace_id if isinstance(workspace_id, str) and workspace_id else None
 
 
 def web_address(airbyte: AirbyteSettings) -> str | None:
-    """Where Airbyte's web app is: as the connection says, else where it stands beside its API.
-
-    :return: without a slash at its end; None where that can't be told from the API's address.
-    """
+    """Return the URL of Airbyte's web app: the connection's, else derived from the API's; None if it can't be."""
     if airbyte.web_url:
         return airbyte.web_url
     if airbyte.url == _CLOUD_API:
@@ -120,7 +109,7 @@ def web_address(airbyte: AirbyteSettings) -> str | None:
 
 
 def dashboard_address(listener: ListenerSettings) -> str | None:
-    """Where people reach the listener: as the connection says, else where the workers do."""
+    """Return the URL of the dashboard: the connection's, else the listener's without credentials."""
     if listener.dashboard_url:
         return listener.dashboard_url
     try:

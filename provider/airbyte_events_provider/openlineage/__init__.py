@@ -1,1 +1,1 @@
-"""What a sync has read and written."""
+"""OpenLineage: the tables that a sync reads and writes."""

@@ -1,6 +1,6 @@
 """OpenLineage of a task that ran an Airbyte job, where Airflow's OpenLineage provider is installed.
 
-What can't be had costs its part of the lineage, and never the task.
+What Airbyte does not return is missing from the lineage; it never fails the task.
 """
 
 from __future__ import annotations
@@ -29,53 +29,52 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LINEAGE_SECONDS = 8.0
-"""Airflow gives the extraction of a task's lineage 10 s, with all that is in it."""
-
-_READS_NOTHING = frozenset({"reset", "clear"})
+"""Airflow gives the extraction of a task's lineage 10 s in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """What a connection reads and writes."""
+    """The tables that a connection reads and writes."""
 
     read: tuple[Name, ...] = ()
     written: tuple[Name, ...] = ()
 
 
-def lineage(hook: AirbyteHook, connection_id: str, told: Mapping[str, Any] | None) -> OperatorLineage[Any, Any] | None:
-    """The tables that the connection's streams are read from and written to, and what came of the job.
+def lineage(
+    hook: AirbyteHook, connection_id: str, result: Mapping[str, Any] | None
+) -> OperatorLineage[Any, Any] | None:
+    """Return the tables that the connection reads and writes, and the result of the job.
 
-    How many records a table got is told where the connection has but one: Airbyte knows the sum alone.
+    A table's number of records is known only where the connection has but one: Airbyte returns the sum of all.
 
-    :param hook: of the Airbyte.
     :param connection_id: the Airbyte connection (UUID).
-    :param told: the trigger's event, or what a wait came to; None if there was none.
-    :return: None where the OpenLineage provider is not installed.
+    :param result: of the task's wait; None if there was none.
+    :return: None where the OpenLineage provider is not installed, or Airbyte does not return the connection.
     """
     try:
         from airflow.providers.common.compat.openlineage.facet import Dataset
         from airflow.providers.openlineage.extractors import OperatorLineage
     except ImportError:
         return None
-    job: Mapping[str, Any] = (told or {}).get("job") or {}
+    job: Mapping[str, Any] = (result or {}).get("job") or {}
     try:
         tables = run_blocking(lambda: find_tables(hook.settings, connection_id))
         source = hook.settings.url
     except (AirbyteEventsError, AirflowException) as exc:
         logger.warning("no tables for OpenLineage: %s", exc)
         return None
-    reads = () if job.get("job_type") in _READS_NOTHING else tables.read
+    reads = () if job.get("job_type") in {"reset", "clear"} else tables.read
     return OperatorLineage(
         inputs=[Dataset(namespace=table.namespace, name=table.name) for table in reads],
         outputs=[_output(table, job if len(tables.written) == 1 else {}) for table in tables.written],
-        run_facets=dict(_run_facets(told or {}, source)),
+        run_facets=dict(_run_facets(result or {}, source)),
     )
 
 
 async def find_tables(settings: AirbyteSettings, connection_id: str) -> Tables:
-    """Ask Airbyte what the connection reads and writes, once and not for long.
+    """Ask Airbyte once for what the connection reads and writes, for :data:`LINEAGE_SECONDS` at most.
 
-    :raises AirbyteError: if it does not tell of the connection. Without its source or destination, tables are named
+    :raises AirbyteError: if it does not return the connection. Without its source or destination, tables are named
         after Airbyte.
     """
     try:
@@ -83,7 +82,8 @@ async def find_tables(settings: AirbyteSettings, connection_id: str) -> Tables:
             with anyio.fail_after(LINEAGE_SECONDS):
                 return await _tables(airbyte, connection_id)
     except TimeoutError as exc:
-        raise AirbyteError(f"Airbyte did not tell of connection {connection_id} in {LINEAGE_SECONDS:g} s") from exc
+        message = f"Airbyte did not return connection {connection_id} within {LINEAGE_SECONDS:g} s"
+        raise AirbyteError(message) from exc
     except ValueError as exc:
         raise AirbyteError(f"connection {connection_id}: {exc}") from exc
 
@@ -99,15 +99,14 @@ async def _tables(airbyte: AirbyteClient, connection_id: str) -> Tables:
     )
 
 
-async def _actor(id: str, type_key: str, asked: Awaitable[dict[str, Any]]) -> Actor:
-    """Which connector it is, and of what; some users may see a connection, and not what it connects."""
+async def _actor(id: str, type_key: str, request: Awaitable[dict[str, Any]]) -> Actor:
+    """Return the source or destination; without its configuration for a user who may read the connection alone."""
     try:
-        fields = await asked
+        fields = await request
     except (AirbyteError, ValueError) as exc:
-        logger.info("OpenLineage gets Airbyte's own names instead of the tables': %s", exc)
+        logger.info("OpenLineage gets Airbyte's own names of tables: %s", exc)
         fields = {}
-    configuration = fields.get("configuration")
-    kind = fields.get(type_key)
+    configuration, kind = fields.get("configuration"), fields.get(type_key)
     return Actor(
         id=id,
         type=kind if isinstance(kind, str) else None,
@@ -118,18 +117,17 @@ async def _actor(id: str, type_key: str, asked: Awaitable[dict[str, Any]]) -> Ac
 def _output(table: Name, job: Mapping[str, Any]) -> Any:
     from airflow.providers.common.compat.openlineage.facet import OutputDataset, OutputStatisticsOutputDatasetFacet
 
+    records, size = job.get("records"), job.get("bytes")
     facets: dict[str, Any] = {}
-    if job.get("records") is not None or job.get("bytes") is not None:
-        facets["outputStatistics"] = OutputStatisticsOutputDatasetFacet(
-            rowCount=job.get("records"), size=job.get("bytes")
-        )
+    if records is not None or size is not None:
+        facets["outputStatistics"] = OutputStatisticsOutputDatasetFacet(rowCount=records, size=size)
     return OutputDataset(namespace=table.namespace, name=table.name, outputFacets=facets)
 
 
-def _run_facets(told: Mapping[str, Any], source: str) -> Iterator[tuple[str, Any]]:
+def _run_facets(result: Mapping[str, Any], source: str) -> Iterator[tuple[str, Any]]:
     from airflow.providers.common.compat.openlineage.facet import ErrorMessageRunFacet, ExternalQueryRunFacet
 
-    if told.get("job_id") is not None:
-        yield "externalQuery", ExternalQueryRunFacet(externalQueryId=str(told["job_id"]), source=source)
-    if told.get("status") not in {None, SUCCESS}:
-        yield "errorMessage", ErrorMessageRunFacet(message=str(told.get("message")), programmingLanguage="Airbyte")
+    if result.get("job_id") is not None:
+        yield "externalQuery", ExternalQueryRunFacet(externalQueryId=str(result["job_id"]), source=source)
+    if result.get("status") not in {None, SUCCESS}:
+        yield "errorMessage", ErrorMessageRunFacet(message=str(result.get("message")), programmingLanguage="Airbyte")

@@ -1,6 +1,6 @@
-"""Ends of Airbyte jobs as a message queue, for the ``MessageQueueTrigger`` of Airflow's common.messaging provider.
+"""Completed Airbyte jobs as a message queue, for the ``MessageQueueTrigger`` of Airflow's common.messaging provider.
 
-To be imported only where ``apache-airflow-providers-common-messaging`` is installed.
+Importing this needs ``apache-airflow-providers-common-messaging``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ONE: dict[str, Callable[[str], Any]] = {"listener_conn_id": str, "poll_interval
 
 
 class AirbyteEventsMessageQueueProvider(BaseMessageQueueProvider):
-    """The ends of an Airbyte's jobs.
+    """The completed jobs of an Airbyte.
 
     By scheme, with the arguments of :class:`~airbyte_events_provider.triggers.airbyte.AirbyteSyncEventTrigger`::
 
@@ -42,32 +42,32 @@ class AirbyteEventsMessageQueueProvider(BaseMessageQueueProvider):
 
     # Versions before 2 of common-messaging have no such methods to inherit.
     def scheme_matches(self, scheme: str) -> bool:
-        """Whether it is ours."""
+        """Return whether the scheme is ``airbyte-events``."""
         return scheme == SCHEME
 
     def queue_matches(self, queue: str) -> bool:
-        """Whether it is one of ours."""
+        """Return whether the queue's scheme is ``airbyte-events``."""
         return queue.startswith(f"{SCHEME}://")
 
     def trigger_class(self) -> type[BaseEventTrigger]:
-        """The trigger that tells of the ends."""
+        """Return the trigger that fires for the jobs."""
         return AirbyteSyncEventTrigger
 
     def trigger_kwargs(self, queue: str, **kwargs: Any) -> dict[str, Any]:
-        """The trigger's arguments that the queue says.
+        """Return the trigger's arguments that the queue has.
 
-        :raises ValueError: if there is something wrong with it.
+        :raises ValueError: if the queue is wrong.
         """
         parts = urlsplit(queue)
-        said: dict[str, Any] = {"airbyte_conn_id": unquote(parts.netloc)} if parts.netloc else {}
+        arguments: dict[str, Any] = {"airbyte_conn_id": unquote(parts.netloc)} if parts.netloc else {}
         if parts.path.strip("/") or parts.fragment:
-            raise ValueError(f"a queue is written {SCHEME}://AIRFLOW_CONNECTION?connection_id=…&status=succeeded")
+            raise ValueError(f"queue={queue!r}: write {SCHEME}://AIRFLOW_CONNECTION?connection_id=…&status=succeeded")
         for name, values in parse_qs(parts.query, keep_blank_values=True).items():
             if name in _SEVERAL:
-                said[_SEVERAL[name]] = values
+                arguments[_SEVERAL[name]] = values
             elif name in _ONE and len(values) == 1:
-                said[name] = _ONE[name](values[0])
+                arguments[name] = _ONE[name](values[0])
             else:
                 known = ", ".join([*_SEVERAL, *_ONE])
-                raise ValueError(f"the queue's {name} is not known, or given twice; there are: {known}")
-        return said
+                raise ValueError(f"the queue has no parameter {name}, or has it twice; its parameters are {known}")
+        return arguments

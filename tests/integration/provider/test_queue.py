@@ -68,9 +68,9 @@ def test_by_queue(queue: str, arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("queue", "complaint"),
     [
-        ("airbyte-events://a?conection_id=1", "conection_id is not known"),
-        ("airbyte-events://a?poll_interval=1&poll_interval=2", "given twice"),
-        ("airbyte-events://a/b", "a queue is written airbyte-events://"),
+        ("airbyte-events://a?conection_id=1", "the queue has no parameter conection_id"),
+        ("airbyte-events://a?poll_interval=1&poll_interval=2", "or has it twice"),
+        ("airbyte-events://a/b", "write airbyte-events://"),
     ],
 )
 def test_a_queue_that_is_wrong_says_so(queue: str, complaint: str) -> None:
