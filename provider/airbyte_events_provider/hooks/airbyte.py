@@ -279,10 +279,10 @@ class AirbyteHook(BaseHook):
             wait = wait_alone(
                 hub,
                 int(job_id),
+                poll_interval,
                 connection_id=connection_id,
                 started_at=started_at,
                 until=min(limits, default=None),
-                poll_interval=poll_interval,
             )
             return await conclude(wait, int(job_id), until, execution_deadline)
 

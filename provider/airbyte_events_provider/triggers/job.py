@@ -124,10 +124,10 @@ class AirbyteSyncTrigger(StoredTrigger):
         event = await wait_shared(
             self._hub_key,
             int(self.job_id),
+            self.poll_interval,
             connection_id=self.connection_id,
             started_at=self._created_at,
             until=min(deadlines, default=None),
-            poll_interval=self.poll_interval,
         )
         self.log.info("%s", arrival(event))
         count_completion(event)

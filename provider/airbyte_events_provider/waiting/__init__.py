@@ -1,1 +1,1 @@
-"""Waiting for jobs, together with all tasks of a process."""
+"""Waiting for jobs, with one hub and one stream for all tasks of a process."""

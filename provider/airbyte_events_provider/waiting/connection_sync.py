@@ -1,4 +1,4 @@
-"""A connection's next or last successful sync after a given time, whoever started it."""
+"""Waiting for a connection's successful sync after a given time, whoever started it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import anyio
 
-from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.times import parse_time
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, HubClosed
@@ -21,25 +20,25 @@ from airbyte_events.events import JobEvent, JobStatus, Origin
 from airbyte_events.hub.subscription import Mark, Place, Wanted, ended_before
 from airbyte_events.monitor.observation import event_of
 from airbyte_events_provider.stats import count_completion
-from airbyte_events_provider.waiting.result import TIMEOUT, arrival, describe, missing_records, outcome
+from airbyte_events_provider.waiting.result import TIMEOUT, arrival, describe, missing_records, outcome, without_job
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-from airbyte_events_provider.waiting.watch import Watch, watch_once
+from airbyte_events_provider.waiting.watch import Watch, watch_on
 
 logger = logging.getLogger(__name__)
 
-_LAST_LOOK_SECONDS = 30.0
+_LAST_POLL_SECONDS = 30.0
 _SLACK = timedelta(seconds=1)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sought:
-    """Which job.
+    """The job to wait for.
 
     :param connection_id: the Airbyte connection (UUID).
-    :param after: it ended then or later, by Airbyte's clock.
+    :param after: when it completed at the earliest, by Airbyte's clock.
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
-    :param min_records: it moved at least so many records.
+    :param min_records: how many records it moved at least.
     """
 
     connection_id: str
@@ -52,27 +51,27 @@ class Sought:
         return Wanted(connection_ids=frozenset([self.connection_id]), job_types=frozenset([self.job_type]))
 
     def found_in(self, event: JobEvent) -> bool:
-        """Whether this is it. One that is not, though it has ended in time, is logged."""
+        """Return whether this is the job. One that completed in time, but is not, is logged."""
         if not self.wanted.matches(event) or ended_before(event, self.after):
             return False
         if event.status is not JobStatus.SUCCEEDED:
-            logger.warning("waiting on for a success: %s", describe(event))
+            logger.warning("still waiting for a success: %s", describe(event))
             return False
         if (shortage := missing_records(outcome(event), self.min_records)) is not None:
-            logger.warning("waiting on for another: %s", shortage)
+            logger.warning("still waiting for another: %s", shortage)
             return False
         return True
 
     def __str__(self) -> str:
-        return f"a successful {self.job_type} of connection {self.connection_id} that ended after {self.after}"
+        return f"a successful {self.job_type} of connection {self.connection_id} that completed after {self.after}"
 
 
 def moment(value: object) -> datetime | None:
-    """Read a time as tasks are given one: a datetime, or ISO 8601 text; in UTC where it does not say.
+    """Parse a task's argument: a datetime, or ISO 8601 text, in UTC where it does not say.
 
     A day alone (``{{ ds }}``, a ``date``) is its beginning.
 
-    :return: None for None, for empty text and for what a template makes of a time that there is not.
+    :return: None for None, for empty text, and for what a template renders None to.
     :raises ValueError: if it is no time.
     """
     if isinstance(value, datetime):
@@ -85,11 +84,11 @@ def moment(value: object) -> datetime | None:
 
 
 async def find_sync(airbyte: AirbyteClient, sought: Sought) -> JobEvent | None:
-    """The first such job that has ended, if there is one already."""
+    """Return the first such job that has completed already, if there is one."""
     async for page in airbyte.find_jobs(
         connection_id=sought.connection_id, job_type=sought.job_type, updated_since=sought.after - _SLACK
     ):
-        # By creation, which for one connection is the order of their ends, as it has one job at a time.
+        # By creation: for one connection, which has one job at a time, that is the order of completion.
         for job in page.jobs:
             event = event_of("default", job, Origin.SUBMIT)
             if sought.found_in(event):
@@ -98,26 +97,25 @@ async def find_sync(airbyte: AirbyteClient, sought: Sought) -> JobEvent | None:
 
 
 async def await_sync(key: HubKey, sought: Sought, *, until: float | None, poll_interval: float) -> dict[str, Any]:
-    """Wait for the job, told by a listener or by shared looks.
+    """Wait for the job: by a listener's push, or by polls that all waiting tasks share.
 
-    :param until: when to give up, in seconds since the epoch. Airbyte is asked once more before.
-    :return: what the wait came to, as a trigger's event has it; see
-        :func:`~airbyte_events_provider.waiting.result.conclude`. Past the time it is ``timeout``.
+    :param until: until when to wait, in seconds since the epoch; None: no limit. Airbyte is polled once more then.
+    :return: the result, see :func:`~airbyte_events_provider.waiting.result.conclude`; past the time it is ``timeout``.
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     """
     event: JobEvent | None = None
     with anyio.move_on_after(None if until is None else until - time.time()):
         event = await _first(Watch(key=key, wanted=sought.wanted, poll_interval=poll_interval), sought)
-    said = f"There was not {sought} in time."
+    message = f"There was not {sought} in time."
     if event is None:
         try:
-            with anyio.move_on_after(_LAST_LOOK_SECONDS):
+            with anyio.move_on_after(_LAST_POLL_SECONDS):
                 async with shared_hub(key) as shared:
                     event = await find_sync(shared.airbyte, sought)
         except (AirbyteError, HubClosed) as exc:
-            said += f" Airbyte gives no answer: {exc}"
+            message += f" Airbyte could not be polled once more: {exc}"
     if event is None:
-        return {"status": TIMEOUT, "message": said, "job_id": None, "job": None}
+        return without_job(TIMEOUT, message)
     logger.info("%s", arrival(event))
     count_completion(event)
     return outcome(event)
@@ -125,15 +123,9 @@ async def await_sync(key: HubKey, sought: Sought, *, until: float | None, poll_i
 
 async def _first(watch: Watch, sought: Sought) -> JobEvent:
     place = Place(since=sought.after, floor=sought.after)
-    failures = 0
-    while True:
-        try:
-            items: AsyncGenerator[JobEvent | Mark, None]
-            async with aclosing(watch_once(watch, place)) as items:
-                async for item in items:
-                    if isinstance(item, JobEvent) and sought.found_in(item):
-                        return item
-        except HubClosed as exc:
-            failures += 1
-            logger.debug("waiting for %s goes on with another hub: %s", sought, exc)
-        await anyio.sleep(pause(failures, first=0.5, longest=15.0))
+    items: AsyncGenerator[JobEvent | Mark, None]
+    async with aclosing(watch_on(watch, place, forever=False)) as items:
+        async for item in items:
+            if isinstance(item, JobEvent) and sought.found_in(item):
+                return item
+    raise AssertionError("a watch has no end")

@@ -1,4 +1,4 @@
-"""How long a deferral takes at least: Airflow fails tasks that are deferred for a few seconds only."""
+"""The minimum duration of a deferral: Airflow fails tasks that are deferred for a few seconds only."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from airbyte_events_provider.config import SECTION
 logger = logging.getLogger(__name__)
 
 LOOP_SECONDS = 5.0
-"""What the end of a worker and two of a scheduler's loops take, on a machine that is not overloaded."""
+"""What a worker's end and two loops of a scheduler take, on a machine that is not overloaded."""
 
 MOST_SECONDS = 20.0
-"""What is added to that at most where workers are slow."""
+"""What is added at most where workers are slow."""
 
 
 def shortest_deferral(began: float | None = None) -> float:
-    """Return how many seconds a deferral takes at least, ``[airbyte_events] min_deferral``.
+    """Return the minimum seconds of a deferral, ``[airbyte_events] min_deferral``.
 
     When a task is deferred, its worker's supervisor notices at most ``[workers] min_heartbeat_interval`` later that the
     process has ended: it waits so long where the process has closed its sockets and is not gone yet
@@ -30,8 +30,8 @@ def shortest_deferral(began: float | None = None) -> float:
     scheduler takes the report for the end of the task that is queued or runs, and fails it: *the task instance's state
     attribute is running* (``SchedulerJobRunner.process_executor_events`` of Airflow 3.3.2, apache/airflow#72716).
 
-    :param began: when the task began, in seconds since the epoch. A worker that took long from there to here, on a
-        machine that is overloaded, takes long to end, too.
+    :param began: when the task began, in seconds since the epoch. A worker that took long until now, on an overloaded
+        machine, takes long to end, too.
     """
     usual: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + LOOP_SECONDS
     if began is not None:
@@ -43,7 +43,7 @@ def shortest_deferral(began: float | None = None) -> float:
 class Deferral:
     """A deferral that begins now.
 
-    :param ti: whose it is; None where no triggerer runs the trigger, and no scheduler the task.
+    :param ti: the task instance; None where no triggerer runs the trigger, and no scheduler the task.
     :param began: see :func:`shortest_deferral`.
     """
 
@@ -51,8 +51,8 @@ class Deferral:
         self._until = anyio.current_time() + (0.0 if ti is None else shortest_deferral(began))
 
     async def over(self) -> None:
-        """Return when a task that continues in a worker may be queued again."""
+        """Wait until Airflow may queue the task again."""
         left = self._until - anyio.current_time()
         if left > 0:
-            logger.info("the task continues in %.1f s: Airflow has to notice first that it was deferred", left)
+            logger.info("resuming the task in %.1f s: Airflow must notice first that it was deferred", left)
             await anyio.sleep(left)

@@ -1,4 +1,4 @@
-"""Events of the official provider's trigger, completed to those of ours: tasks that it deferred continue here."""
+"""Events of the official provider's trigger, completed: tasks that it deferred resume here."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ logger = logging.getLogger(__name__)
 
 
 def with_values(hook: AirbyteHook, event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the event with ``job``, the job's event data.
+    """Return the event with ``job``, the job's event data; None if the job has not completed.
 
     The event of ``AirbyteSyncTrigger`` in ``apache-airflow-providers-airbyte`` 6.2.0 has ``status`` (``success``,
-    ``error``, ``cancelled``, ``timeout``), ``message`` and ``job_id``. Airbyte is asked once for the job: if it has
-    completed, that counts, for theirs reports an error also where a request failed. Otherwise ``job`` is None.
+    ``error``, ``cancelled``, ``timeout``), ``message`` and ``job_id``. It reports an error also where a request failed,
+    so the job counts if it has completed.
     """
     if "job" in event:
         return event
     try:
-        told = hook.wait(event["job_id"], until=time.time())
+        result = hook.wait(event["job_id"], until=time.time())
     except AirflowException as exc:
-        logger.warning("Airbyte job %s: no values, as Airbyte can't be asked: %s", event["job_id"], exc)
+        logger.warning("no values of Airbyte job %s: Airbyte can't be polled: %s", event["job_id"], exc)
         return {**event, "job": None}
-    return told if told["job"] is not None else {**event, "job": None}
+    return result if result["job"] is not None else {**event, "job": None}

@@ -1,8 +1,8 @@
 """Hubs for Airflow: one for the wait of a worker, and one that all triggers of a triggerer share.
 
-A shared hub lives in an asyncio task of its own, begun in an empty context: Airflow routes log lines by context, and
-what the hub says belongs to no single task's log. It outlives the trigger that made it, lingers for the next one, and
-begins anew when its Airflow connections have changed.
+A shared hub runs in an asyncio task of its own, with an empty context: Airflow routes log lines by context, and the
+hub's belong to no single task. It outlives the trigger that made it, stays open for the next one for a while, and is
+replaced when its Airflow connections have changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -40,22 +40,30 @@ from airbyte_events_provider.connections.settings import HubSettings
 logger = logging.getLogger(__name__)
 
 REREAD_SECONDS = 300.0
-"""So often a shared hub looks whether its Airflow connections have changed."""
+"""How often a shared hub checks whether its Airflow connections have changed."""
 
 STARTING = 4
-"""So many jobs are started at a time: Airbyte serves five requests of the public API at a time."""
+"""How many jobs are started at a time: Airbyte serves five requests of the public API at a time."""
 
 _READ_ATTEMPTS = 3
 _LONGEST_PAUSE = 15.0
 _PATIENCE = 60.0
 
 
+class JobWait(TypedDict, total=False):
+    """Which job is waited for, and how long; see :meth:`Hub.wait`."""
+
+    connection_id: str | None
+    started_at: datetime | None
+    until: float | None
+
+
 @contextlib.asynccontextmanager
 async def open_hub(airbyte: AirbyteClient, settings: HubSettings, ticks: Ticks | None = None) -> AsyncIterator[Hub]:
-    """A hub for these settings: ``async with open_hub(airbyte, settings) as hub``.
+    """Open a hub: ``async with open_hub(airbyte, settings) as hub``.
 
     :param airbyte: the client for ``settings.airbyte``.
-    :param ticks: how often to poll while no listener tells.
+    :param ticks: how often to poll without a listener.
     """
     async with contextlib.AsyncExitStack() as stack:
         feed = None if settings.listener is None else await stack.enter_async_context(open_listener(settings.listener))
@@ -64,65 +72,47 @@ async def open_hub(airbyte: AirbyteClient, settings: HubSettings, ticks: Ticks |
         yield await stack.enter_async_context(hub)
 
 
-async def wait_alone(
-    settings: HubSettings,
-    job_id: int,
-    *,
-    connection_id: str | None = None,
-    started_at: datetime | None = None,
-    until: float | None = None,
-    poll_interval: float = 10.0,
-) -> JobEvent:
-    """Wait for a job's end by a hub for this one wait; parameters and errors are those of :meth:`Hub.wait`."""
+async def wait_alone(settings: HubSettings, job_id: int, poll_interval: float, **wait: Unpack[JobWait]) -> JobEvent:
+    """Wait for a job by a hub of its own; raises as :meth:`Hub.wait` does."""
     async with (
         open_airbyte(settings.airbyte) as airbyte,
         open_hub(airbyte, settings, Ticks(unproven=poll_interval)) as hub,
     ):
-        return await hub.wait(job_id, connection_id=connection_id, started_at=started_at, until=until)
+        return await hub.wait(job_id, **wait)
 
 
 class HubKey(NamedTuple):
-    """What waits must have in common to share a hub: the ids of the Airflow connections, as they were given."""
+    """What waits must have in common to share a hub: the ids of the Airflow connections, as the tasks name them."""
 
     airbyte_conn_id: str
     listener_conn_id: str | None = None
 
 
-async def wait_shared(
-    key: HubKey,
-    job_id: int,
-    *,
-    connection_id: str | None = None,
-    started_at: datetime | None = None,
-    until: float | None = None,
-    poll_interval: float = 10.0,
-) -> JobEvent:
-    """Wait for a job's end by the hub that this event loop has for the key, and by the next if that one ends.
+async def wait_shared(key: HubKey, job_id: int, poll_interval: float, **wait: Unpack[JobWait]) -> JobEvent:
+    """Wait for a job by the hub that this event loop has for the key, and by the next one if that closes.
 
-    :param poll_interval: seconds between looks while no listener tells; the shortest that is asked for counts.
+    :param poll_interval: seconds between polls without a listener; the shortest that a waiting task needs counts.
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     :raises UnknownJob: if Airbyte has no such job.
-    :raises WaitTimeout: if the job has not ended by ``until``, or nobody could be asked then.
+    :raises WaitTimeout: if the job has not completed by ``until``, or its status is not known then.
     """
-    failures = 0
+    failures, until = 0, wait.get("until")
     while True:
         try:
             async with shared_hub(key) as shared:
-                with shared.ticks.wanting(poll_interval):
-                    return await shared.hub.wait(
-                        job_id, connection_id=connection_id, started_at=started_at, until=until
-                    )
+                with shared.ticks.at_most(poll_interval):
+                    return await shared.hub.wait(job_id, **wait)
         except HubClosed as exc:
             failures += 1
             if until is not None and time.time() > until + _PATIENCE:
-                raise WaitTimeout(f"job {job_id}: there was nobody to ask for its status: {exc}") from exc
-            logger.debug("waiting for job %d goes on with another hub: %s", job_id, exc)
+                raise WaitTimeout(f"job {job_id}: its status is not known: {exc}") from exc
+            logger.debug("waiting by another hub: job=%d reason=%s", job_id, exc)
         await anyio.sleep(pause(failures, longest=_LONGEST_PAUSE, least=0))
 
 
 @contextlib.asynccontextmanager
 async def shared_hub(key: HubKey) -> AsyncIterator[SharedHub]:
-    """Join the hub that this event loop has for the key; there is one from now on.
+    """Use the hub that this event loop has for the key; open one if there is none.
 
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     :raises HubClosed: if it could not be opened for another reason.
@@ -131,39 +121,38 @@ async def shared_hub(key: HubKey) -> AsyncIterator[SharedHub]:
     shared = hubs.get(key)
     if shared is None:
         shared = hubs[key] = SharedHub(key, hubs)
-    with shared.joined():
+    with shared.used():
         await shared.opened()
         yield shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedTicks(Ticks):
-    """Ticks as the most impatient of those who wait wants them."""
+    """The shortest poll interval of all waiting tasks."""
 
-    wanted: Counter[float] = field(default_factory=Counter)
+    intervals: Counter[float] = field(default_factory=Counter)
 
     def due(self, monitor: Monitor) -> float:
         if not monitor.watches.jobs and not monitor.watches.followers:
             return self.idle
-        return min(self.wanted, default=self.unproven)
+        return min(self.intervals, default=self.unproven)
 
     @contextlib.contextmanager
-    def wanting(self, seconds: float) -> Iterator[None]:
-        """Somebody waits meanwhile who wants a look so often."""
-        self.wanted[seconds] += 1
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """Poll at least this often meanwhile."""
+        self.intervals[seconds] += 1
         try:
             yield
         finally:
-            self.wanted[seconds] -= 1
-            if not self.wanted[seconds]:
-                del self.wanted[seconds]
+            self.intervals[seconds] -= 1
+            if not self.intervals[seconds]:
+                del self.intervals[seconds]
 
 
 class SharedHub:
-    """A hub and the task that it lives in. Made and joined by :func:`shared_hub`.
+    """A hub and the asyncio task that it runs in. Made and used by :func:`shared_hub`.
 
-    :param key: whose it is.
-    :param hubs: where it is found, until it ends.
+    :param hubs: where it is registered until it closes.
     """
 
     hub: Hub
@@ -174,106 +163,103 @@ class SharedHub:
         self.ticks = SharedTicks()
         self.starting = anyio.CapacityLimiter(STARTING)
         self._hubs = hubs
-        self._waiting = 0
-        self._turned = Wakeup()  # the first came, or the last has gone
+        self._users = 0
+        self._users_changed = Wakeup()  # from none, or to none
         self._settled = anyio.Event()  # opened, or failed to
         self._failure: Exception | None = None
-        self._task = contextvars.Context().run(asyncio.create_task, self._live(), name=f"hub of {key.airbyte_conn_id}")
+        self._task = contextvars.Context().run(asyncio.create_task, self._run(), name=f"hub of {key.airbyte_conn_id}")
 
     @contextlib.contextmanager
-    def joined(self) -> Iterator[None]:
-        """Somebody needs it meanwhile."""
-        self._waiting += 1
-        self._turned.set()
+    def used(self) -> Iterator[None]:
+        """Keep it open meanwhile."""
+        self._users += 1
+        self._users_changed.set()
         try:
             yield
         finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self._turned.set()
+            self._users -= 1
+            if not self._users:
+                self._users_changed.set()
 
     async def opened(self) -> None:
-        """Returns when it can be used; raises as :func:`shared_hub` does."""
+        """Return when it is open; raise as :func:`shared_hub` does."""
         await self._settled.wait()
         if isinstance(self._failure, (SettingsError, AirflowNotFoundException)):
             raise SettingsError(str(self._failure)) from self._failure
         if self._failure is not None:
             raise HubClosed(f"no hub could be opened: {self._failure}") from self._failure
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         try:
             settings = await self._read()
             async with (
                 open_airbyte(settings.airbyte) as self.airbyte,
                 open_hub(self.airbyte, settings, self.ticks) as self.hub,
             ):
-                logger.info("waiting for the jobs of %s by %s", settings.airbyte.url, _source(settings))
-                _spare_the_heap()
+                listener = None if settings.listener is None else settings.listener.url
+                logger.info("hub opened: airbyte=%s listener=%s", settings.airbyte.url, listener or "none, polling")
+                _freeze_heap()
                 self._settled.set()
-                await self._until_unneeded(settings)
+                await self._until_unused_or_outdated(settings)
         except Exception as exc:
-            # Those who wait are told: by the hub, or by opened().
+            # The hub, or opened(), raises it to those who wait.
             self._failure = exc
             if not isinstance(exc, (SettingsError, AirflowNotFoundException)):
-                logger.exception("the hub for Airflow connection %r ended", self.key.airbyte_conn_id)
+                logger.exception("hub failed: airbyte_conn_id=%s", self.key.airbyte_conn_id)
         except asyncio.CancelledError:
             self._failure = HubClosed("the event loop ends")
             raise
         finally:
-            self._leave()
+            self._unregister()
             self._settled.set()
 
-    def _leave(self) -> None:
-        """Whoever comes from now on gets another hub."""
+    def _unregister(self) -> None:
+        """Have the next user open another hub."""
         if self._hubs.get(self.key) is self:
             del self._hubs[self.key]
 
     async def _read(self) -> HubSettings:
         for attempt in range(1, _READ_ATTEMPTS):
-            # Airflow says of a connection that it could not read what it says of one that does not exist.
+            # Airflow raises the same for a connection that it could not read as for one that does not exist.
             with contextlib.suppress(AirflowNotFoundException):
                 return await aread_hub(*self.key)
             await anyio.sleep(attempt)
         return await aread_hub(*self.key)
 
-    async def _until_unneeded(self, settings: HubSettings) -> None:
+    async def _until_unused_or_outdated(self, settings: HubSettings) -> None:
         linger = conf.getfloat(SECTION, "hub_linger", fallback=60.0)
         reread_at = time.monotonic() + REREAD_SECONDS
         while True:
-            self._turned.clear()
-            needed = self._waiting > 0
-            with anyio.move_on_after(reread_at - time.monotonic() if needed else linger) as scope:
-                await self._turned.wait()
+            self._users_changed.clear()
+            with anyio.move_on_after(reread_at - time.monotonic() if self._users else linger) as scope:
+                await self._users_changed.wait()
             if not scope.cancelled_caught:
                 continue
-            if not self._waiting or await self._outdated(settings):
-                self._leave()
+            if not self._users or await self._is_outdated(settings):
+                self._unregister()
                 return
             reread_at = time.monotonic() + REREAD_SECONDS
 
-    async def _outdated(self, settings: HubSettings) -> bool:
+    async def _is_outdated(self, settings: HubSettings) -> bool:
+        conn_id = self.key.airbyte_conn_id
         try:
             current = await aread_hub(*self.key)
         except (AirflowNotFoundException, SettingsError) as exc:
-            logger.warning("Airflow connection %r can't be read any more: %s", self.key.airbyte_conn_id, exc)
+            logger.warning("Airflow connection can't be read any more: conn_id=%s reason=%s", conn_id, exc)
             return False
         if current != settings:
-            logger.info("Airflow connection %r has changed: beginning anew", self.key.airbyte_conn_id)
+            logger.info("opening another hub: Airflow connection has changed: conn_id=%s", conn_id)
         return current != settings
 
 
 @cache
-def _spare_the_heap() -> None:
+def _freeze_heap() -> None:
     """Take what the process holds by now, Airflow itself for the most part, out of garbage collection.
 
     A thousand triggers are objects enough to have Python collect all of its heap, and with Airflow's in it that stops
     the event loop for 100 to 200 ms.
     """
     gc.freeze()
-
-
-def _source(settings: HubSettings) -> str:
-    return "polling alone" if settings.listener is None else f"the listener {settings.listener.url}"
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[HubKey, SharedHub]] = WeakKeyDictionary()

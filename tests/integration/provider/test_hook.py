@@ -148,7 +148,7 @@ async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: 
     stage.connect_listener("http://127.0.0.1:9")
     works, words = await check()
     assert not works
-    assert "Does it run, and is it reached from here?" in words
+    assert "Check that it runs, and is reached from here" in words
 
     stage.connect_listener(stage.sim.url)
     works, words = await check()
