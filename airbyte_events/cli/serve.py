@@ -35,7 +35,7 @@ def serve(
         int | None, typer.Option(metavar="PORT", help="0 for a free one. [AIRBYTE_EVENTS_PORT, else 8484]")
     ] = None,
 ) -> None:
-    from airbyte_events.listener.assembly import run as listen
+    from airbyte_events.listener.process import run as listen
 
     settings = partial(load, config, host=host, port=port)
     raise typer.Exit(listen(settings(), settings))

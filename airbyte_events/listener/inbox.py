@@ -1,4 +1,4 @@
-"""The inbox: what webhooks brought waits here, durably, until the API has confirmed it."""
+"""The inbox worker: confirms stored notifications by Airbyte's API."""
 
 from __future__ import annotations
 
@@ -22,22 +22,20 @@ from airbyte_events.store.records import Outcome, Pending, StoredNotification
 logger = logging.getLogger(__name__)
 
 BATCH = 2_000
-"""Notifications that are confirmed at a time."""
+"""Notifications that are confirmed together."""
 
 _LONGEST_REST = 0.05
 
 RETRY_SECONDS = 60.0
-"""What could not be confirmed is tried again so often, and more often to begin with."""
+"""The longest time between two attempts to confirm a notification; the first ones follow sooner."""
 
 GIVE_UP_AFTER = timedelta(hours=1)
-"""A notification that can't be confirmed for so long, while others can, is left to polling."""
+"""A notification that fails for this long while others are confirmed is left to polling."""
 
 
 class Inbox:
-    """Confirms an instance's notifications. All that came while one confirmation was under way are the next one.
+    """Confirm an instance's notifications. Those that arrive during a confirmation are confirmed together next.
 
-    :param monitor: of the instance.
-    :param store: where its notifications are.
     :param retry: seconds, see :data:`RETRY_SECONDS`.
     :param give_up_after: see :data:`GIVE_UP_AFTER`.
     """
@@ -54,17 +52,17 @@ class Inbox:
         self._store = store
         self._retry = retry
         self._give_up_after = give_up_after
-        # Those that Airbyte could not be asked about, all to be tried again together; what comes meanwhile is not
-        # held up by them.
-        self._aside: set[int] = set()
+        # Notifications that could not be confirmed, to be retried together. They don't hold up new ones.
+        self._postponed: set[int] = set()
         self._retries = 0
+        self._fields = {"instance": monitor.instance}
         self._retry_at = math.inf
-        self._answered_at = datetime.min.replace(tzinfo=UTC)
+        self._responded_at = datetime.min.replace(tzinfo=UTC)
 
     async def run(self) -> None:
-        """Confirm until cancelled what any process has stored, beginning with what an earlier one left.
+        """Confirm notifications of any receiver until cancelled, those that an earlier process left first.
 
-        :raises LeaseLost: if another process confirms this instance's now.
+        :raises LeaseLost: if another listener leads this instance now.
         """
         with self._store.news(f"inbox/{self._monitor.instance}") as arrived:
             while True:
@@ -73,33 +71,33 @@ class Inbox:
                 except LeaseLost:
                     raise
                 except StoreError as exc:
-                    logger.warning("notifications of %s wait for the store: %s", self._monitor.instance, exc)
+                    logger.warning("could not read or settle notifications: error=%s", exc, extra=self._fields)
                     self._retry_later()
                 with anyio.CancelScope(deadline=self._retry_at):
                     await arrived.wait()
 
     async def confirm_pending(self) -> None:
-        """Confirm what waits, and set aside what Airbyte can't be asked about.
+        """Confirm all pending notifications, and postpone those for which Airbyte does not respond.
 
-        :raises StoreError: if the store can't tell what waits, or can't keep what became of it.
+        :raises StoreError: if the store can't be read or written.
         """
         retry = anyio.current_time() >= self._retry_at
-        # The new ones first: over the others Airbyte may fail again. One that turns up among those, because its id was
-        # given before theirs and it was stored after them, is found when they are tried again.
-        left = await self._try(after=max(self._aside, default=0))
-        left |= await self._try(but=left) if retry else self._aside
-        self._aside = left
-        if not left:
+        # New ones first, as Airbyte may fail again for the others. A new one with a lower id, which was assigned
+        # earlier and committed later, is found when the others are retried.
+        failed = await self._try(after=max(self._postponed, default=0))
+        failed |= await self._try(but=failed) if retry else self._postponed
+        self._postponed = failed
+        if not failed:
             self._retries, self._retry_at = 0, math.inf
         elif retry or self._retry_at == math.inf:
             self._retry_later()
 
     async def _try(self, *, after: int = 0, but: Collection[int] = ()) -> set[int]:
-        """Confirm what waits with an id above ``after``, but for these.
+        """Confirm pending notifications with an id above ``after``, except for those in ``but``.
 
-        :return: those that Airbyte could not be asked about.
+        :return: those for which Airbyte did not respond.
         """
-        left: set[int] = set()
+        failed: set[int] = set()
         more = True
         while more and (page := await self._next(after)):
             after, more = page[-1].id, page.more
@@ -114,64 +112,62 @@ class Inbox:
             for stored in pending:
                 if (outcome := outcomes.get(stored.id)) is not None:
                     settled[outcome.value] = settled.get(outcome.value, 0) + 1
-                    _tell(stored, outcome)
+                    _log_outcome(stored, outcome)
             if len(pending) >= BURST:
-                # In a crowd some of the time is left to the receiver, for whose answers Airbyte waits.
+                # In a burst, leave time to the receiver: Airbyte waits for its responses.
                 await anyio.sleep(min(anyio.current_time() - began, _LONGEST_REST))
-            left |= {stored.id for stored in pending} - outcomes.keys()
-        return left
+            failed |= {stored.id for stored in pending} - outcomes.keys()
+        return failed
 
     def _retry_later(self) -> None:
         self._retries += 1
         self._retry_at = anyio.current_time() + pause(self._retries, longest=self._retry)
 
     async def _next(self, after: int) -> Pending:
-        # What comes while Airbyte may not be asked is asked for together.
+        # What arrives while the rate limit blocks requests is confirmed by one request.
         await self._monitor.request_bucket.wait()
         return await self._store.pending(self._monitor.instance, after=after, limit=BATCH)
 
     async def _confirm(
         self, pending: list[StoredNotification], page: Pending
     ) -> tuple[dict[int, Outcome], dict[int, Outcome]]:
-        """Return the outcome of each; one that Airbyte could not be asked about is left out.
+        """Return the outcome of each notification; one for which Airbyte did not respond is left out.
 
-        :return: all, and those that are not settled yet.
+        :return: all outcomes, and those that are not settled yet.
         """
-        told = [Received.of(stored, self._monitor.system.read_notification) for stored in pending]
-        confirmation = Confirmation(_by_job(told), known=page.states, announced=page.announced)
+        received = [Received.of(stored, self._monitor.system.read_notification) for stored in pending]
+        confirmation = Confirmation(_by_job(received), known=page.states, announced=page.announced)
         states: dict[int, JobEvent | None] = {}
-        looked = False
+        polled = False
         try:
             if confirmation:
                 states = await self._monitor.confirm(confirmation, Origin.WEBHOOK, confirmation)
         except AirbyteError as exc:
-            logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
+            logger.warning("could not confirm notifications, retrying: error=%s", exc, extra=self._fields)
         try:
-            if sum(map(len, confirmation.values())) < len(told):
-                # Old releases do not name the job: something ended, and a look finds what.
+            if sum(map(len, confirmation.values())) < len(received):
+                # Old releases don't name the job: a poll finds which one completed.
                 await self._monitor.look_for_webhooks()
-                looked = True
+                polled = True
         except AirbyteError as exc:
-            logger.warning("notifications of %s wait to be confirmed: %s", self._monitor.instance, exc)
-        if states or looked:
-            self._answered_at = utcnow()
+            logger.warning("could not confirm notifications, retrying: error=%s", exc, extra=self._fields)
+        if states or polled:
+            self._responded_at = utcnow()
         outcomes = dict(confirmation.settled)
-        for each in told:
-            if each.id not in outcomes and (outcome := _judge(each, states, looked=looked)) is not None:
+        for each in received:
+            if each.id not in outcomes and (outcome := _outcome(each, states, polled=polled)) is not None:
                 outcomes[each.id] = outcome
-            elif each.id not in outcomes and each.received_at + self._give_up_after < self._answered_at:
+            elif each.id not in outcomes and each.received_at + self._give_up_after < self._responded_at:
                 outcomes[each.id] = Outcome.UNCONFIRMED
         return outcomes, {id_: outcome for id_, outcome in outcomes.items() if id_ not in confirmation.settled}
 
 
-def _tell(stored: StoredNotification, outcome: Outcome) -> None:
-    # What was confirmed is heard of as an event.
+def _log_outcome(stored: StoredNotification, outcome: Outcome) -> None:
+    # A confirmed notification is also logged as an event.
     logger.log(
         logging.DEBUG if outcome is Outcome.CONFIRMED else logging.INFO,
-        "notification %d of %s is %s",
-        stored.id,
-        stored.instance,
-        outcome.value,
+        "notification %s: id=%d kind=%s",
+        *(outcome.value, stored.id, stored.kind),
         extra={"instance": stored.instance, "job_id": stored.job_id, "notification": stored.id},
     )
     if stored.job_id is not None:
@@ -187,11 +183,11 @@ def _by_job(received: Iterable[Received]) -> dict[int, list[Received]]:
     return found
 
 
-def _judge(received: Received, states: Mapping[int, JobEvent | None], *, looked: bool) -> Outcome | None:
-    """What became of it, if Airbyte could be asked."""
-    told = received.notification
-    if told.job_id is None:
-        return Outcome.CONFIRMED if looked else None
-    if told.job_id not in states:
+def _outcome(received: Received, states: Mapping[int, JobEvent | None], *, polled: bool) -> Outcome | None:
+    """Return the outcome of a notification; None if Airbyte did not respond."""
+    notification = received.notification
+    if notification.job_id is None:
+        return Outcome.CONFIRMED if polled else None
+    if notification.job_id not in states:
         return None
-    return outcome_of(received, states[told.job_id])
+    return outcome_of(received, states[notification.job_id])

@@ -1,12 +1,13 @@
-"""LeaderElection: what one listener at a time does for all that share a store, and who that is.
+"""Leader election by leases: of the listeners that share a store, one at a time runs each task.
 
-Each duty has a lease. A listener renews those that it holds well before they end, and tries for the others now and
-then: one that dies, hangs or loses the store is replaced when its leases have ended.
+A listener renews its leases well before they expire and tries to acquire the others every few seconds, so that one
+that dies, hangs or loses the store is replaced as soon as its leases have expired.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import secrets
@@ -28,49 +29,48 @@ from airbyte_events.store.records import Lease
 logger = logging.getLogger(__name__)
 
 LeaderTask = Callable[[Lease], Awaitable[None]]
-"""What is done while a lease is held. It is cancelled when the lease ends, and returns if it finds that out first."""
+"""What the leader runs. It is cancelled when the lease is lost, and returns if it notices that first."""
 
 
 class Health(Protocol):
-    """Whether a listener gets something done at all."""
+    """Whether a task can succeed on this listener."""
 
     @property
     def failing(self) -> bool:
-        """Whether it fails again and again here, so that another had better try."""
+        """Whether it keeps failing here, so that another listener should try."""
 
     async def recovered(self) -> bool:
-        """Try whether it would succeed now."""
+        """Return whether it would succeed here now."""
 
 
 LEASE_SECONDS = 9.0
-"""How long a lease lasts that is not renewed."""
+"""A lease that is not renewed expires after this time."""
 
 RENEWAL_SECONDS = 2.0
-"""From one renewal to the next, and from one try to take over to the next."""
+"""The time between two renewals, and between two attempts to acquire a lease."""
 
 SPREAD_SECONDS = 1.0
-"""Who holds all leases but one lets others try first for so long; who holds fewer, for less."""
+"""A listener that holds all leases but one waits this long before it tries; one that holds fewer waits less."""
 
 TURN_SECONDS = 3600.0
-"""After so long a listener that holds several gives one back, so that they spread over those that have come since."""
+"""A listener that holds several leases releases one after this time, so that they spread over newer listeners."""
 
 PROBE_SECONDS = 5.0
-"""From one probe to the next whether a listener that gave a lease back would succeed now."""
+"""The time between two checks whether a task that failed here would succeed again."""
 
 _RELEASE_SECONDS = 2.0
 
 
 def _candidates(name: str) -> str:
-    """The lease of whoever waits for a lease: how its holder learns that somebody does."""
+    """Return the name of the lease that a candidate takes, so that the leader knows that there is one."""
     return f"candidates/{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldLease:
-    """A duty that this listener has.
+    """A lease that this listener holds.
 
-    :param since: when it took it.
-    :param lease: by which right.
+    :param since: when it was acquired.
     """
 
     since: datetime
@@ -78,12 +78,11 @@ class HeldLease:
 
 
 class LeaderElection:
-    """Does what its listener holds the leases for.
+    """Run each task while this listener holds its lease.
 
-    :param store: where the leases are.
-    :param works: what there is to do, by the lease's name.
-    :param health: of what can fail at one listener and succeed at another, likewise. Where it fails, the lease is
-        given back if somebody waits for it.
+    :param tasks: by the lease's name.
+    :param health: of tasks that can fail on one listener and succeed on another, by the lease's name. A failing
+        listener passes the lease on if there is a candidate.
     :param lease: see :data:`LEASE_SECONDS`.
     :param renewal: see :data:`RENEWAL_SECONDS`.
     :param spread: see :data:`SPREAD_SECONDS`.
@@ -94,7 +93,7 @@ class LeaderElection:
     def __init__(
         self,
         store: EventStore,
-        works: Mapping[str, LeaderTask],
+        tasks: Mapping[str, LeaderTask],
         *,
         health: Mapping[str, Health] | None = None,
         lease: float = LEASE_SECONDS,
@@ -103,19 +102,19 @@ class LeaderElection:
         turn: float = TURN_SECONDS,
         probe: float = PROBE_SECONDS,
     ) -> None:
-        self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        """This listener's name, which no other has had."""
+        self.identity = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        """The name of this listener, different for every process."""
         self.held: dict[str, HeldLease] = {}
-        """What this listener does at the moment, by the lease's name."""
+        """The leases that this listener holds, by name."""
         self.faults: dict[str, str] = {}
-        """What fails here, and why, likewise. Its lease is given back, and taken again after a pause."""
+        """The tasks that fail here and why, by the lease's name. Their leases are released and acquired again later."""
         self._store = store
-        self._works = works
+        self._tasks = tasks
         self._health = health or {}
         self._stood_down: set[str] = set()
         self._lease = lease
         self._renewal = renewal
-        self._spread = spread if store.shared and len(works) > 1 else 0.0
+        self._spread = spread if store.shared and len(tasks) > 1 else 0.0
         self._turn = turn
         self._probe = probe
         self._unanswered: set[str] = set()
@@ -123,83 +122,84 @@ class LeaderElection:
 
     @property
     def names(self) -> Collection[str]:
-        """The leases that there are."""
-        return self._works.keys()
+        """The names of all leases."""
+        return self._tasks.keys()
 
     def stop(self) -> None:
-        """End what is done, and give back what is held, for good."""
+        """Cancel the tasks and release all leases, for good."""
         self._scope.cancel()
 
     async def run(self) -> None:
-        """Do what can be had until cancelled or stopped."""
+        """Take part in the election until cancelled or stopped."""
         with self._scope:
-            async with anyio.create_task_group() as tasks:
-                for name, work in self._works.items():
-                    tasks.start_soon(supervise, name, partial(self._stand_by, name, work), self.faults)
+            async with anyio.create_task_group() as group:
+                for name, task in self._tasks.items():
+                    group.start_soon(supervise, name, partial(self._campaign, name, task), self.faults)
                 for name, health in self._health.items():
-                    tasks.start_soon(self._recover, name, health)
+                    group.start_soon(self._recover, name, health)
 
-    async def _stand_by(self, name: str, work: LeaderTask) -> None:
-        with self._store.news(f"leases/{name}") as given_back:
+    async def _campaign(self, name: str, task: LeaderTask) -> None:
+        with self._store.news(f"leases/{name}") as released:
             while True:
                 await self._let_others_try()
                 if name in self._stood_down:
-                    # Whoever holds nothing but would fail is better than nobody.
+                    # A failing leader is still better than none.
                     await anyio.sleep(self._renewal)
-                asked_at = anyio.current_time()
+                requested_at = anyio.current_time()
                 lease = await self._acquire(name)
                 if lease is not None:
-                    await self._hold(lease, asked_at + self._lease, work)
+                    await self._lead(lease, requested_at + self._lease, task)
                 elif self._store.shared and name in self._health and name not in self._stood_down:
                     await self._acquire(_candidates(name))
                 with anyio.move_on_after(self._renewal):
-                    await given_back.wait()
+                    await released.wait()
 
     async def _let_others_try(self) -> None:
-        # By chance, for those that start or are woken together, then by what each has got by then.
+        # A random part, as listeners start and are woken together; then a part for each lease that is held by then.
         await anyio.sleep(random.random() * self._spread / 2)  # noqa: S311
-        await anyio.sleep(len(self.held) / len(self._works) * self._spread / 2)
+        await anyio.sleep(len(self.held) / len(self._tasks) * self._spread / 2)
 
     async def _recover(self, name: str, health: Health) -> None:
-        """Have this listener be a candidate again once it would succeed."""
+        """Make this listener a candidate again once the task would succeed."""
         while True:
             await anyio.sleep(self._probe)
             if name in self._stood_down and await health.recovered():
                 self._stood_down.discard(name)
 
     async def _acquire(self, name: str) -> Lease | None:
-        """None, too, if the store does not answer."""
+        """Return the lease; None if another listener holds it or the store does not respond."""
         try:
             with anyio.fail_after(self._renewal):
-                lease = await self._store.acquire(name, self.holder, self._lease)
+                lease = await self._store.acquire(name, self.identity, self._lease)
         except (StoreError, TimeoutError) as exc:
             if name not in self._unanswered:
-                fault = str(exc) or "the store gives no answer"
-                logger.warning("whether %s can be had is not known: %s", name, fault, extra={"lease": name})
+                logger.warning("could not request lease %s, retrying: error=%s", name, _reason(exc), extra=_lease(name))
             self._unanswered.add(name)
             return None
         self._unanswered.discard(name)
         return lease
 
-    async def _hold(self, lease: Lease, until: float, work: LeaderTask) -> None:
-        # By this clock the lease ends before it does by the store's: it began when it was asked for.
+    async def _lead(self, lease: Lease, until: float, task: LeaderTask) -> None:
+        # On this clock the lease expires before it does on the store's: it counts from the request.
         held = anyio.CancelScope(deadline=until)
         self.held[lease.name] = HeldLease(since=utcnow(), lease=lease)
-        logger.info("%s is done here from now on (fence %d)", lease.name, lease.fence, extra={"lease": lease.name})
+        logger.info("acquired lease %s (epoch %d)", lease.name, lease.fence, extra=_lease(lease.name))
         try:
             with held:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._renew, lease, held)
-                    await work(lease)
-                    tasks.cancel_scope.cancel()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._renew, lease, held)
+                    await task(lease)
+                    group.cancel_scope.cancel()
         finally:
             del self.held[lease.name]
-            logger.info("%s is not done here any more (fence %d)", lease.name, lease.fence, extra={"lease": lease.name})
+            lost = anyio.current_time() >= held.deadline
+            level, verb = (logging.WARNING, "lost") if lost else (logging.INFO, "released")
+            logger.log(level, "%s lease %s (epoch %d)", verb, lease.name, lease.fence, extra=_lease(lease.name))
             with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
                 try:
                     await self._store.release(lease)
                 except StoreError as exc:
-                    logger.warning("%s could not be given back: %s", lease.name, exc, extra={"lease": lease.name})
+                    logger.warning("could not release lease %s: error=%s", lease.name, exc, extra=_lease(lease.name))
 
     async def _renew(self, lease: Lease, held: anyio.CancelScope) -> None:
         turn_ends = anyio.current_time() + self._turn * random.uniform(0.8, 1.0)  # noqa: S311
@@ -208,26 +208,27 @@ class LeaderElection:
             if self._spread and len(self.held) > 1 and anyio.current_time() > turn_ends:
                 held.cancel()
                 return
-            asked_at = anyio.current_time()
+            requested_at = anyio.current_time()
             try:
                 with anyio.fail_after(self._renewal):
-                    renewed = await self._store.acquire(lease.name, self.holder, self._lease)
+                    renewed = await self._store.acquire(lease.name, self.identity, self._lease)
             except (StoreError, TimeoutError) as exc:
                 # The deadline stays as it is.
-                fault = str(exc) or "the store gives no answer"
-                logger.warning("%s is not renewed: %s", lease.name, fault, extra={"lease": lease.name})
+                logger.warning(
+                    "could not renew lease %s, retrying: error=%s", lease.name, _reason(exc), extra=_lease(lease.name)
+                )
                 continue
             if renewed != lease:
-                held.cancel()
+                held.deadline = -math.inf
                 return
-            held.deadline = asked_at + self._lease
-            if await self._had_better_pass_on(lease):
+            held.deadline = requested_at + self._lease
+            if await self._should_stand_down(lease):
                 self._stood_down.add(lease.name)
                 held.cancel()
                 return
 
-    async def _had_better_pass_on(self, lease: Lease) -> bool:
-        """Whether it fails here while somebody else waits for the lease."""
+    async def _should_stand_down(self, lease: Lease) -> bool:
+        """Return whether the task fails here while another listener is a candidate."""
         health = self._health.get(lease.name)
         if health is None or not health.failing or not self._store.shared:
             return False
@@ -236,7 +237,15 @@ class LeaderElection:
                 candidate = (await self._store.holders()).get(_candidates(lease.name))
         except (StoreError, TimeoutError):
             return False
-        if candidate in (None, self.holder):
+        if candidate in (None, self.identity):
             return False
-        logger.warning("%s fails here and is left to %s", lease.name, candidate, extra={"lease": lease.name})
+        logger.warning("passing failing lease %s on: candidate=%s", lease.name, candidate, extra=_lease(lease.name))
         return True
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc) or "the store does not respond"
+
+
+def _lease(name: str) -> dict[str, str]:
+    return {"lease": name}

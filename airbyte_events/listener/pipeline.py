@@ -1,4 +1,4 @@
-"""What brings one instance's events: its inbox and its poller, for whichever listener holds the lease."""
+"""The pipeline of one Airbyte instance: inbox and poller feed the monitor, on the listener that leads the instance."""
 
 from __future__ import annotations
 
@@ -23,71 +23,69 @@ from airbyte_events.store.records import Lease
 logger = logging.getLogger(__name__)
 
 RECOUNT_SECONDS = 60.0
-"""So often it is looked up which jobs are watched, though nothing says that they are others."""
+"""The time between two reads of the watched jobs when no notice of a change arrives."""
 
-LARGEST_LOOK = 100_000
-"""Jobs that a look takes in. Others than those that are watched are waited for, too: by DAGs that every end runs. A day
-of a large Airbyte is some ten thousand."""
+MAX_POLLED_JOBS = 100_000
+"""Changed jobs that one poll processes, watched or not: DAGs can run on every completion. A large Airbyte has some
+ten thousand a day."""
 
 FAILING_SECONDS = 15.0
-FAILED_TICKS = 3
-"""After so long without an answer, or so many looks that failed otherwise, another listener had better try."""
+FAILED_POLLS = 3
+"""Another listener should try after this time without a response, or after this many failed polls."""
 
 _REST_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 
 
 class Pipeline:
-    """One instance's pipelines.
+    """Turn webhooks and polls of one instance into events.
 
     :param instance: its name.
-    :param airbyte: its API.
-    :param store: where its events go.
     :param ticks: how often to poll.
     """
 
     def __init__(self, instance: str, airbyte: JobSystem, store: EventStore, ticks: Ticks | None = None) -> None:
         self.instance = instance
         self.airbyte = airbyte
-        # Any listener asks for jobs of which nothing is known. Where the next look begins is the holder's to say.
-        self._asking = Monitor(instance, airbyte, store, marking=False)
-        self.counters = self._asking.counters
-        self.generations = self._asking.generations
+        # Every listener reads unknown jobs on demand; only the leader sets where the next poll starts.
+        self._on_demand = Monitor(instance, airbyte, store, marking=False)
+        self.counters = self._on_demand.counters
+        self.generations = self._on_demand.generations
         self.monitor: Monitor | None = None
-        """What is known here of the instance while the lease is held."""
+        """The state of the instance; None unless this listener leads it."""
         self.poller: Poller | None = None
-        """What looks at it meanwhile."""
+        """None unless this listener leads the instance."""
         self._store = store
         self._ticks = ticks
 
     async def watch(self, jobs: Mapping[int, Identity]) -> dict[int, JobEvent | None]:
-        """Have these jobs watched from now on, by whoever polls, and return their states.
+        """Watch jobs from now on and return their states.
 
-        Asks Airbyte only for those of which nothing is known, or another job of that number.
+        Airbyte is asked only for jobs that are unknown here, or known as another job with the same number.
 
-        :return: None for a job that Airbyte does not know. One that could not be asked for is left out.
-        :raises AirbyteError: if none could be asked for. The jobs are watched all the same.
+        :return: None for a job that Airbyte does not have. A job that could not be read is left out.
+        :raises AirbyteError: if no job could be read. They are watched all the same.
         """
-        told: dict[int, JobEvent | None] = {}
+        states: dict[int, JobEvent | None] = {}
         try:
             with bound_contextvars(instance=self.instance):
-                told = await self._asking.tell(jobs, lambda state: not jobs[state.ref.job_id].fits(state))
+                states = await self._on_demand.tell(jobs, lambda state: not jobs[state.ref.job_id].fits(state))
         finally:
-            over = {job_id for job_id, state in told.items() if state is None or state.terminal}
-            refs = [JobRef(self.instance, job_id) for job_id in jobs if job_id not in over]
-            # Afterwards: only now is it known which of them are worth a look.
+            finished = {job_id for job_id, state in states.items() if state is None or state.terminal}
+            refs = [JobRef(self.instance, job_id) for job_id in jobs if job_id not in finished]
+            # Only now is it known which of them can still change.
             if refs:
                 await self._store.watch(refs, WATCH_SECONDS)
-        return told
+        return states
 
     @property
     def failing(self) -> bool:
-        """Whether Airbyte can't be asked from here."""
-        looks = 0 if self.poller is None else self.poller.failures
-        return self.airbyte.failing_for >= FAILING_SECONDS or looks >= FAILED_TICKS
+        """Whether Airbyte can't be reached from here."""
+        failed_polls = 0 if self.poller is None else self.poller.failures
+        return self.airbyte.failing_for >= FAILING_SECONDS or failed_polls >= FAILED_POLLS
 
     async def recovered(self) -> bool:
-        """Whether Airbyte lists jobs now."""
+        """Return whether Airbyte lists jobs now."""
         try:
             async for _ in self.airbyte.list_changed(since=utcnow()):
                 break
@@ -96,48 +94,48 @@ class Pipeline:
         return True
 
     async def run(self, lease: Lease) -> None:
-        """Confirm what webhooks tell, and poll, until cancelled. Returns when it turns out that the lease is lost."""
+        """Confirm notifications and poll until cancelled. Return if the lease turns out to be lost."""
         monitor = self.monitor = Monitor(
             self.instance,
             self.airbyte,
             self._store,
             lease=lease,
-            beside=self._asking,
-            largest_look=LARGEST_LOOK,
+            beside=self._on_demand,
+            largest_look=MAX_POLLED_JOBS,
         )
-        known = anyio.Event()
+        watches_read = anyio.Event()
 
         async def until_lost(source: Callable[[], Awaitable[None]], tasks: TaskGroup) -> None:
             try:
                 await source()
             except LeaseLost as exc:
-                logger.warning("%s: %s", self.instance, exc)
+                logger.warning("lease lost, stopping the pipeline: instance=%s error=%s", self.instance, exc)
                 tasks.cancel_scope.cancel()
 
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._follow_watches, monitor, known)
+                tasks.start_soon(self._follow_watches, monitor, watches_read)
                 tasks.start_soon(until_lost, Inbox(monitor, self._store).run, tasks)
-                # The first look of all reaches back to when the first of them was watched.
-                await known.wait()
+                # The first poll reaches back to the time at which the first job was watched.
+                await watches_read.wait()
                 self.poller = Poller(monitor, self._ticks)
                 tasks.start_soon(until_lost, self.poller.run, tasks)
         finally:
             self.monitor = self.poller = None
 
-    async def _follow_watches(self, monitor: Monitor, known: anyio.Event) -> None:
-        """Keep to what all listeners were asked to watch."""
+    async def _follow_watches(self, monitor: Monitor, watches_read: anyio.Event) -> None:
+        """Keep the watched jobs up to date, whichever listener was asked to watch them."""
         with self._store.news(f"watches/{self.instance}") as wakeup:
             while True:
                 began = anyio.current_time()
                 try:
                     await self._take_watches(monitor)
-                    known.set()
+                    watches_read.set()
                 except StoreError as exc:
-                    logger.warning("which jobs of %s are watched is not known: %s", self.instance, exc)
-                # Thousands of them are not read again for each that comes.
+                    logger.warning("could not read watched jobs, retrying: instance=%s error=%s", self.instance, exc)
+                # With thousands of watches, one more must not cause a read of all.
                 await anyio.sleep(max(_REST_SECONDS, 10 * (anyio.current_time() - began)))
-                with anyio.move_on_after(RECOUNT_SECONDS if known.is_set() else _RETRY_SECONDS):
+                with anyio.move_on_after(RECOUNT_SECONDS if watches_read.is_set() else _RETRY_SECONDS):
                     await wakeup.wait()
 
     async def _take_watches(self, monitor: Monitor) -> None:

@@ -1,4 +1,4 @@
-"""Secrets that change while a listener runs: read anew, and taken over without a restart."""
+"""Reload secrets while the listener runs, without a restart."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from airbyte_events.web.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
-ROTATION_SECONDS = 5.0
-"""So often settings and files are read. They are compared by content: links that are swapped, as Kubernetes does it,
-have been a trap to whatever watches files."""
+RELOAD_SECONDS = 5.0
+"""The time between two reads of settings and files. They are compared by content: Kubernetes swaps links, which file
+watchers miss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
     """The secrets in use.
 
-    :param metrics_tokens: None where anybody may read the metrics.
-    :param authenticate: by instance name; takes its credentials, and returns whether they are others than before.
+    :param metrics_tokens: None if the metrics are public.
+    :param authenticate: by instance name; sets the credentials and returns whether they changed.
     :param certificate: None without TLS.
     """
 
@@ -38,51 +38,51 @@ class Secrets:
     metrics_tokens: Tokens | None = None
     certificate: Certificate | None = None
 
-    def renew(self, settings: Settings) -> None:
-        """Take over the secrets among these settings. Everything else stays what it was at the start.
+    def apply(self, settings: Settings) -> None:
+        """Use the secrets of these settings. All other settings keep the values of the start.
 
-        :raises SettingsError: if the certificate can't be used; everything before it was taken over.
+        :raises SettingsError: if the certificate can't be used; everything else has been applied.
         """
-        # Without configured tokens there are those that were made at the first start.
-        for what, tokens, given in (
+        # Without configured tokens, those that were generated at the first start stay valid.
+        for name, tokens, given in (
             ("webhook tokens", self.webhook_tokens, settings.webhook_tokens),
             ("API tokens", self.api_tokens, settings.api_tokens),
             ("metrics tokens", self.metrics_tokens, settings.metrics_tokens),
         ):
             if given and tokens is not None and tokens.replace(digests_of(given)):
-                logger.info("the %s are others now: %d are valid", what, len(given))
+                logger.info("reloaded %s: valid=%d", name, len(given))
         for name, authenticate in self.authenticate.items():
             credentials = credentials_of(settings.instances[name]) if name in settings.instances else None
             if credentials is not None and authenticate(credentials):
-                logger.info("the credentials of %s are others now", name)
-        if self.certificate is not None and self.certificate.renew():
-            logger.info("the certificate is another one now")
+                logger.info("reloaded the Airbyte credentials: instance=%s", name)
+        if self.certificate is not None and self.certificate.reload():
+            logger.info("reloaded the TLS certificate")
 
-    async def follow(self, load: Callable[[], Settings], *, every: float = ROTATION_SECONDS) -> None:
-        """Take over what changes, until cancelled. What can't be used changes nothing, and is told of once.
+    async def follow(self, load: Callable[[], Settings], *, every: float = RELOAD_SECONDS) -> None:
+        """Apply changes until cancelled. An unusable secret changes nothing and is logged once.
 
         :param load: reads the settings; called in a thread.
         :param every: seconds.
         """
-        told = ""
+        logged = ""
         while True:
             await anyio.sleep(every)
             try:
-                self.renew(await anyio.to_thread.run_sync(load))
-                told = ""
+                self.apply(await anyio.to_thread.run_sync(load))
+                logged = ""
             except SettingsError as exc:
-                if str(exc) != told:
-                    logger.error("what was in use stays in use, as it can't be renewed: %s", exc)
-                told = str(exc)
+                if str(exc) != logged:
+                    logger.error("could not reload secrets, the old ones stay in use: error=%s", exc)
+                logged = str(exc)
 
 
 def digests_of(tokens: tuple[SecretStr, ...]) -> list[str]:
-    """What is kept of configured tokens."""
+    """Return the digests by which configured tokens are recognised."""
     return [digest_of(token.get_secret_value()) for token in tokens]
 
 
 def credentials_of(instance: InstanceSettings) -> Credentials | None:
-    """What an instance's access tokens are got by; None where it runs without authentication."""
+    """Return the credentials of an instance; None if it runs without authentication."""
     if instance.client_id is None or instance.client_secret is None:
         return None
     return Credentials(client_id=instance.client_id, client_secret=instance.client_secret.get_secret_value())

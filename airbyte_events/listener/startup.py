@@ -1,4 +1,4 @@
-"""What a listener says on standard output when it starts: where it is, what it works with, and what is missing."""
+"""The startup message on standard output: addresses, store, instances, and what is missing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from airbyte_events.listener.settings import Settings
 from airbyte_events.store.base import EventStore
 
 RECENT = 1_000
-"""Notifications among which one of an instance is looked for."""
+"""The number of latest notifications that are searched for one of an instance."""
 
 
 def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Sequence[str]) -> None:
-    """Say what runs and how to reach it; tokens that were made just now are shown here only.
+    """Print what runs and how to reach it. Generated tokens are shown here only.
 
-    :param new_tokens: by what they open: ``webhook``, ``api``.
-    :param addresses: the listener's, and the receiver's where that is apart.
+    :param new_tokens: the tokens generated at this start, by purpose: ``webhook``, ``api``.
+    :param addresses: of the listener, and of the receiver if that is separate.
     """
     webhook = new_tokens.get("webhook", "<webhook token>")
     lines = [
@@ -37,19 +37,19 @@ def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Seque
     if "api" in new_tokens:
         lines.append(f"  API token  {new_tokens['api']}")
     if new_tokens:
-        lines.append("  The tokens above were made just now and are not shown again.")
+        lines.append("  These tokens were generated now and are not shown again.")
     elif not (settings.webhook_tokens and settings.api_tokens):
         lines.append(
-            "  Its tokens were shown when they were made; "
-            "AIRBYTE_EVENTS_WEBHOOK_TOKENS and AIRBYTE_EVENTS_API_TOKENS set others."
+            "  The tokens were shown when they were generated; "
+            "AIRBYTE_EVENTS_WEBHOOK_TOKENS and AIRBYTE_EVENTS_API_TOKENS replace them."
         )
     say(*lines)
 
 
 async def report(settings: Settings, systems: Mapping[str, JobSystem], store: EventStore) -> None:
-    """Find out which Airbytes are reached, and which have never sent a webhook; say so, a line each, as it is known.
+    """Print a line on each instance: whether it can be reached, and whether it has ever sent a webhook.
 
-    :param systems: their clients, by instance name, which try once.
+    :param systems: by instance name; they try once.
     """
     async with anyio.create_task_group() as tasks:
         for name, system in systems.items():
@@ -61,14 +61,14 @@ async def _report(settings: Settings, name: str, system: JobSystem, store: Event
         async for _ in system.list_changed(since=utcnow()):
             break
     except AirbyteError as exc:
-        say(shown(f"  {name} is not reached yet: {exc}; airbyte-events doctor tells more"))
+        say(shown(f"  {name} can't be reached yet: {exc}; run airbyte-events doctor for details"))
     else:
-        say(f"  {name} is reached, and lists its jobs")
+        say(f"  {name} is reachable and lists its jobs")
     with contextlib.suppress(StoreError):
         if not any(each.instance == name for each in await store.notifications(limit=RECENT)):
             where = settings.public_url or "URL"
             chosen = f" --instance {name}" if len(settings.instances) > 1 else ""
             say(
-                f"  {name} has sent no webhook yet, so ends are found by polling: "
+                f"  {name} has sent no webhook yet, so completions are detected by polling: "
                 f"airbyte-events webhooks install{chosen} --url {where}"
             )

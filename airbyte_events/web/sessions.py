@@ -1,7 +1,7 @@
-"""Sessions: who has shown an API token in a browser goes on with a cookie, which scripts can't read.
+"""Sessions of the dashboard: a browser exchanges an API token for a cookie that scripts can't read.
 
-A session is signed with the token's digest and kept nowhere: every listener with the same tokens takes it, and it ends
-with its token.
+A session is signed with the token's digest and not stored: every listener with the same tokens accepts it, and it ends
+when its token is removed.
 """
 
 from __future__ import annotations
@@ -17,53 +17,56 @@ from airbyte_events.web.auth import Tokens
 LIFETIME_SECONDS = 12 * 3600
 
 REQUESTED_WITH = "airbyte-events"
-"""What scripts of the dashboard say in ``X-Requested-With``."""
+"""The value of ``X-Requested-With`` that the dashboard sends."""
 
 
 class Sessions:
-    """:param tokens: the API tokens."""
+    """Create and verify sessions.
+
+    :param tokens: the API tokens.
+    """
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
 
-    def begin(self, token: str) -> str | None:
-        """A session for who has a token; None for a wrong one."""
+    def create(self, token: str) -> str | None:
+        """Return a session for a token; None if the token is wrong."""
         if not self._tokens.accepts(token):
             return None
         until = str(int(time.time()) + LIFETIME_SECONDS)
-        return f"{until}.{self._tokens.sign(token, _said(until))}"
+        return f"{until}.{self._tokens.sign(token, _message(until))}"
 
     def valid(self, session: str) -> bool:
-        """Whether it is one of ours that has not ended."""
+        """Return whether a session is signed by a current token and has not expired."""
         match = re.fullmatch(r"([0-9]{10})\.([0-9a-f]{64})", session)
         if match is None or int(match[1]) < time.time():
             return False
-        return self._tokens.signed(match[2], _said(match[1]))
+        return self._tokens.signed(match[2], _message(match[1]))
 
-    def shown(self, request: HTTPConnection) -> bool:
-        """Whether a request comes with one."""
+    def present(self, request: HTTPConnection) -> bool:
+        """Return whether a request has a valid session."""
         return self.valid(request.cookies.get(cookie_of(request), ""))
 
-    def admit(self, scope: Scope) -> bool:
-        """Whether a request may do what it asks for; one that changes something only from our own pages."""
+    def authorizes(self, scope: Scope) -> bool:
+        """Return whether a request has a session and, if it changes something, comes from our own pages."""
         request = HTTPConnection(scope)
         changes = scope["method"] not in ("GET", "HEAD")
-        return self.shown(request) and not (changes and from_elsewhere(request))
+        return self.present(request) and not (changes and is_cross_site(request))
 
 
 def cookie_of(request: HTTPConnection) -> str:
-    """The cookie's name. Browsers send a host's cookies to all of its ports, so each port has a name of its own."""
+    """Return the cookie's name. It contains the port, as browsers send a host's cookies to all of its ports."""
     port = re.search(r":([0-9]{1,5})$", request.headers.get("host", ""))
     return f"airbyte_events_session_{port[1]}" if port else "airbyte_events_session"
 
 
-def from_elsewhere(request: HTTPConnection) -> bool:
-    """Whether a page of another site may have sent the request: the browser adds its cookies to that, too.
+def is_cross_site(request: HTTPConnection) -> bool:
+    """Return whether a page of another site may have sent the request, to which the browser would add our cookie.
 
-    A header of one's own is something that such a page may send only where it was allowed to, and it is nowhere.
+    Such a page can't send this header: a custom header requires CORS, which is never granted.
     """
     return request.headers.get("x-requested-with") != REQUESTED_WITH
 
 
-def _said(until: str) -> bytes:
+def _message(until: str) -> bytes:
     return f"session until {until}".encode()

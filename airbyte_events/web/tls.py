@@ -23,7 +23,7 @@ class Certificate:
         self.context = self._shown = self._context()
         self.context.sni_callback = self._show
 
-    def renew(self) -> bool:
+    def reload(self) -> bool:
         """Use what the files hold now; connections that there are go on with what they began with.
 
         :return: whether it is other than before.

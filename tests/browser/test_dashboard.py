@@ -129,7 +129,7 @@ class TestJobs:
 
     def test_an_unknown_job_is_said_to_be_so(self, inside: Page) -> None:
         inside.goto("/jobs/default/987654")
-        expect(inside.get_by_text("nothing is known of job default/987654")).to_be_visible()
+        expect(inside.get_by_text("job default/987654 is unknown")).to_be_visible()
         inside.goto("/jobs/default/%E0%A4%A")  # half a letter
         expect(inside.get_by_text("not found")).to_be_visible()
 

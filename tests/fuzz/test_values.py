@@ -42,10 +42,10 @@ from airbyte_events.listener.http.params import (
     FILTERS,
     QueryError,
     event_filter,
+    integer,
     number,
-    refuse_others,
-    whole_id,
-    whole_number,
+    parse_id,
+    refuse_unknown,
 )
 from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.store.reconcile import annotate
@@ -374,8 +374,8 @@ class TestQueries:
         params = QueryParams("&".join(f"{name}={quote(value, errors='replace')}" for name, value in pairs))
 
         def read() -> tuple[EventFilter, int, float]:
-            refuse_others(params, FILTERS | {"limit", "wait"})
-            limit = whole_number(params, "limit", 100, least=1, most=1000)
+            refuse_unknown(params, FILTERS | {"limit", "wait"})
+            limit = integer(params, "limit", 100, least=1, most=1000)
             return event_filter(params), limit, number(params, "wait", 0.0, least=0, most=60)
 
         found, fault = tried(QueryError, read)
@@ -393,7 +393,7 @@ class TestQueries:
 
     @given(st.text() | st.from_regex(r"\A[0-9٣]{0,30}\n?\Z"))
     def test_ids(self, text: str) -> None:
-        id_, _ = tried(ValueError, whole_id, text)
+        id_, _ = tried(ValueError, parse_id, text)
         assert id_ is None or 0 < id_ < 2**63
 
 

@@ -27,7 +27,7 @@ from airbyte_events.store.records import Attempt, Delivery, DeliveryState
 
 logger = logging.getLogger(__name__)
 
-NOT_CONFIGURED = "the target is not in the settings any more"
+NOT_CONFIGURED = "the target is no longer in the settings"
 
 _PAGE = 20
 _LONGEST_ANSWER = 2048

@@ -1,10 +1,10 @@
-"""The listener's API beside the feed: watches, job states, the inbox."""
+"""The API beside the feed: watches, jobs, notifications, deliveries."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -23,10 +23,10 @@ from airbyte_events.listener.http.params import (
     FILTERS,
     QueryError,
     event_filter,
+    integer,
     page,
-    refuse_others,
-    whole_id,
-    whole_number,
+    parse_id,
+    refuse_unknown,
 )
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME
@@ -35,6 +35,8 @@ from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outco
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MAX_WATCHES = 1_000
 MAX_BODY = 256 * 1024
 
@@ -42,9 +44,8 @@ MAX_BODY = 256 * 1024
 class API:
     """The routes under ``/v1``.
 
-    :param feed: the event feed, which knows bus and store.
     :param pipelines: by instance name.
-    :param targets: by instance name, where notifications are forwarded to.
+    :param targets: the forwarding targets, by instance name.
     """
 
     def __init__(
@@ -69,12 +70,9 @@ class API:
         ]
 
     async def watch(self, request: Request) -> Response:
-        """Watch jobs, and tell their states: last state, then live."""
-        try:
-            refs = self._refs(await _json(request))
-        except QueryError as exc:
-            return _refuse(400, str(exc))
-        # Before the states: what happens while they are read is on the feed behind this cursor.
+        """Watch jobs and return their states."""
+        refs = self._refs(await _json(request))
+        # Taken before the states: what changes while they are read is in the feed behind this cursor.
         cursor = str(self._feed.bus.cursor)
         states: dict[JobRef, JobEvent | None] = {}
         failures: list[StoreError] = []
@@ -85,15 +83,12 @@ class API:
                 found = await self._pipelines[name].watch(jobs)
             except StoreError as exc:
                 failures.append(exc)
-                return
             except AirbyteError as exc:
-                # They are watched: polling finds them when Airbyte is back.
-                about = {"instance": name}
-                logger.warning(
-                    "%d jobs of %s are watched, their states not known yet: %s", len(jobs), name, exc, extra=about
-                )
-                return
-            states.update({JobRef(name, job_id): state for job_id, state in found.items()})
+                # They are watched: a poll finds their states once Airbyte responds again.
+                fields = {"instance": name}
+                logger.warning("could not read watched jobs: count=%d error=%s", len(jobs), exc, extra=fields)
+            else:
+                states.update({JobRef(name, job_id): state for job_id, state in found.items()})
 
         async with anyio.create_task_group() as tasks:
             for name in {ref.instance for ref in refs}:
@@ -111,48 +106,40 @@ class API:
     def _refs(self, body: dict[str, Any]) -> dict[JobRef, Identity]:
         jobs = body.get("jobs")
         if not isinstance(jobs, list):
-            raise QueryError('give {"jobs": [{"instance": "default", "job_id": 17}]}')
+            raise QueryError('jobs: send {"jobs": [{"instance": "default", "job_id": 17}]}')
         if len(jobs) > MAX_WATCHES:
-            raise QueryError(f"jobs: at most {MAX_WATCHES} a call, not {len(jobs)}")
+            raise QueryError(f"jobs: send at most {MAX_WATCHES} per call, not {len(jobs)}")
         refs: dict[JobRef, Identity] = {}
         for job in jobs:
             instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
             if type(job_id) is not int or not 0 < job_id < 2**63:
-                raise QueryError("jobs: each has a job_id, a whole number above 0")
+                raise QueryError("jobs: each needs a job_id, a whole number above 0")
             if not isinstance(instance, str) or instance not in self._pipelines:
-                raise QueryError(f"jobs: the instances here are {', '.join(sorted(self._pipelines))}")
+                raise QueryError(f"jobs: instance must be one of {', '.join(sorted(self._pipelines))}")
             refs[JobRef(instance, job_id)] = _identity(job)
         return refs
 
     async def jobs(self, request: Request) -> Response:
-        """Latest states, newest first."""
-        try:
-            refuse_others(request.query_params, FILTERS | {"limit", "before"})
-            wanted = event_filter(request.query_params)
-            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
-            before = _before(request)
-        except QueryError as exc:
-            return _refuse(400, str(exc))
-        states, following = await page(
-            lambda step, place: self._store.jobs(limit=step, before=place, wanted=wanted),
-            limit,
-            before,
-            lambda state: 0 if state.cursor is None else state.cursor.sequence,
-            lambda state: state.weight,
+        """Return the latest states, newest first."""
+        filters = event_filter(request.query_params)
+        return await _list(
+            request,
+            "jobs",
+            lambda limit, before: self._store.jobs(limit=limit, before=before, wanted=filters),
+            JobEvent.data,
+            position=lambda state: 0 if state.cursor is None else state.cursor.sequence,
+            size=lambda state: state.weight,
+            params=FILTERS,
         )
-        return JSONResponse({"jobs": [state.data() for state in states], "next": _next(following)})
 
     async def job(self, request: Request) -> Response:
-        """One job with its history."""
+        """Return a job with its history."""
         instance = request.path_params["instance"]
-        try:
-            ref = JobRef(instance, whole_id(request.path_params["job_id"]))
-        except ValueError:
-            raise HTTPException(404) from None
+        ref = JobRef(instance, _id(request, "job_id"))
         if INSTANCE_NAME.fullmatch(instance) is None:
             raise HTTPException(404)
         if (state := (await self._store.states([ref])).get(ref)) is None:
-            return _refuse(404, f"nothing is known of job {ref}")
+            return _refuse(404, f"job {ref} is unknown")
         history = await self._store.history(ref)
         since = state.finished_at and state.finished_at - PRECISION
         announcements = (await self._store.announcements({ref: since})).get(ref, [])
@@ -167,77 +154,50 @@ class API:
         )
 
     async def notifications(self, request: Request) -> Response:
-        """The inbox, newest first."""
-        try:
-            refuse_others(request.query_params, frozenset({"limit", "before"}))
-            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
-            before = _before(request)
-        except QueryError as exc:
-            return _refuse(400, str(exc))
-        found, following = await page(
-            lambda step, place: self._store.notifications(limit=step, before=place),
-            limit,
-            before,
-            lambda stored: stored.id,
-            lambda stored: len(stored.body),
+        """Return the inbox, newest first."""
+        return await _list(
+            request,
+            "notifications",
+            lambda limit, before: self._store.notifications(limit=limit, before=before),
+            _notification,
+            position=lambda stored: stored.id,
+            size=lambda stored: len(stored.body),
         )
-        return JSONResponse({"notifications": [_notification(stored) for stored in found], "next": _next(following)})
 
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
-        try:
-            id_ = whole_id(request.path_params["id"])
-        except ValueError:
-            raise HTTPException(404) from None
-        before = min(id_ + 1, 2**63 - 1)
-        found = [stored for stored in await self._store.notifications(limit=1, before=before) if stored.id == id_]
-        if not found:
-            return _refuse(404, f"there is no notification {id_}")
+        id_ = _id(request)
+        found = await self._store.notifications(limit=1, before=min(id_ + 1, 2**63 - 1))
+        if not found or found[0].id != id_:
+            return _refuse(404, f"notification {id_} does not exist")
         if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or found[0].instance not in self._pipelines:
-            return _refuse(409, "this notification tells of no job's end: there is nothing to confirm")
+            return _refuse(409, f"notification {id_} reports no completed job, so there is nothing to confirm")
         await self._store.settle({id_: Outcome.PENDING}, utcnow())
         return JSONResponse({"event": id_}, status_code=202)
 
     async def deliveries(self, request: Request) -> Response:
-        """What was, is to be or could not be forwarded, newest first: ``{"deliveries": […], "next": id or null}``.
-
-        Query: ``state`` (``due``, ``delivered`` or ``dead``), ``limit``, ``before``. Each has ``id``, ``notification``
-        (as in the inbox), ``target`` (its ``name``, and its ``url`` without the path, null for one that is not in the
-        settings), ``state``, ``attempts``, ``due_at`` and ``fault`` (or null). 400 for a wrong parameter.
-        """
-        try:
-            refuse_others(request.query_params, frozenset({"state", "limit", "before"}))
-            state = _delivery_state(request)
-            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
-            before = _before(request)
-        except QueryError as exc:
-            return _refuse(400, str(exc))
-        found, following = await page(
-            lambda step, place: self._store.deliveries(limit=step, before=place, state=state),
-            limit,
-            before,
-            lambda delivery: delivery.id,
-            lambda delivery: len(delivery.notification.body),
+        """Return the deliveries to forwarding targets, newest first."""
+        state = _delivery_state(request)
+        return await _list(
+            request,
+            "deliveries",
+            lambda limit, before: self._store.deliveries(limit=limit, before=before, state=state),
+            self._delivery,
+            position=lambda delivery: delivery.id,
+            size=lambda delivery: len(delivery.notification.body),
+            params=frozenset({"state"}),
         )
-        return JSONResponse({"deliveries": [self._delivery(each) for each in found], "next": _next(following)})
 
     async def retry(self, request: Request) -> Response:
-        """Send a dead delivery again: 202 and ``{"delivery": id}``.
-
-        404 for one that is not there, 409 for one that is not dead or whose target is not in the settings.
-        """
-        try:
-            id_ = whole_id(request.path_params["id"])
-        except ValueError:
-            raise HTTPException(404) from None
-        before = min(id_ + 1, 2**63 - 1)
-        found = [each for each in await self._store.deliveries(limit=1, before=before) if each.id == id_]
-        if not found:
-            return _refuse(404, f"there is no delivery {id_}")
+        """Send a dead delivery again."""
+        id_ = _id(request)
+        found = await self._store.deliveries(limit=1, before=min(id_ + 1, 2**63 - 1))
+        if not found or found[0].id != id_:
+            return _refuse(404, f"delivery {id_} does not exist")
         if found[0].state is not DeliveryState.DEAD:
-            return _refuse(409, f"this delivery is {found[0].state.value}, not dead")
+            return _refuse(409, f"delivery {id_} is {found[0].state.value}, not dead")
         if self._target(found[0]) is None:
-            return _refuse(409, "the target of this delivery is not in the settings any more")
+            return _refuse(409, f"the target of delivery {id_} is no longer in the settings")
         again = Attempt(delivery=id_, state=DeliveryState.DUE, due_at=utcnow(), fault=found[0].fault)
         await self._store.attempted([again])
         return JSONResponse({"delivery": id_}, status_code=202)
@@ -259,11 +219,41 @@ class API:
         }
 
 
+async def _list(
+    request: Request,
+    name: str,
+    read: Callable[[int, int | None], Awaitable[Sequence[T]]],
+    item: Callable[[T], dict[str, Any]],
+    *,
+    position: Callable[[T], int],
+    size: Callable[[T], int],
+    params: frozenset[str] = frozenset(),
+) -> Response:
+    """Return a page of a list.
+
+    :param name: of the list in the response.
+    :param params: what the request may have besides ``limit`` and ``before``.
+    """
+    query = request.query_params
+    refuse_unknown(query, params | {"limit", "before"})
+    limit = integer(query, "limit", 100, least=1, most=1000)
+    before = integer(query, "before", 0, least=0, most=2**53) if "before" in query else None
+    found, following = await page(read, limit, before, position, size)
+    return JSONResponse({name: list(map(item, found)), "next": None if following is None else str(following)})
+
+
+def _id(request: Request, name: str = "id") -> int:
+    try:
+        return parse_id(request.path_params[name])
+    except ValueError:
+        raise HTTPException(404) from None
+
+
 def _identity(job: dict[str, Any]) -> Identity:
     try:
         return Identity(json_values.text(job.get("connection_id")), parse_time(job.get("started_at")))
     except ValueError:
-        raise QueryError("jobs: connection_id is text, and started_at an RFC 3339 time, where they are given") from None
+        raise QueryError("jobs: connection_id must be text, and started_at an RFC 3339 time") from None
 
 
 def _delivery_state(request: Request) -> DeliveryState | None:
@@ -286,22 +276,12 @@ def _notification(stored: StoredNotification) -> dict[str, Any]:
     }
 
 
-def _next(place: int | None) -> str | None:
-    return None if place is None else str(place)
-
-
-def _before(request: Request) -> int | None:
-    if "before" not in request.query_params:
-        return None
-    return whole_number(request.query_params, "before", 0, least=0, most=2**53)
-
-
 async def _json(request: Request) -> dict[str, Any]:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
-            raise QueryError(f"the body has at most {MAX_BODY} bytes")
+            raise QueryError(f"the body is larger than {MAX_BODY} bytes")
     try:
         return json_values.parse_object(bytes(body))
     except ValueError as exc:

@@ -1,4 +1,4 @@
-"""The listener's ASGI application: routes, health, who may come in."""
+"""The listener's ASGI application: routes, health checks, authorization."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from airbyte_events.listener.http.api import API
 from airbyte_events.listener.http.dashboard import Dashboard
 from airbyte_events.listener.http.metrics import MetricsPage
 from airbyte_events.listener.http.openapi import DOCUMENT
+from airbyte_events.listener.http.params import QueryError
 from airbyte_events.listener.http.receiver import not_found
 from airbyte_events.listener.http.status import Status
 from airbyte_events.web.auth import BearerAuth, Tokens
@@ -27,27 +28,20 @@ from airbyte_events.web.security_headers import SecurityHeaders
 from airbyte_events.web.sessions import Sessions
 
 MOST_REQUESTS = 1_500
-"""Requests of ``/v1`` that are under way at a time: streams are, for as long as they are open. The server has more
-connections than that, so that webhooks and the health check find one."""
+"""Concurrent requests of ``/v1``, open streams included. The server has more connections than that, for webhooks and
+health checks."""
 
 _DOCUMENT = json.dumps(DOCUMENT, ensure_ascii=False).encode()
 
 
 def requests_for(connections: int) -> int:
-    """How many requests of ``/v1`` may be under way.
-
-    :param connections: how many the server has.
-    """
+    """Return the limit of concurrent requests of ``/v1`` for a server with so many connections."""
     return max(1, min(MOST_REQUESTS, connections // 2))
 
 
 def streams_of(requests: int) -> int:
-    """How many of them may be streams: those are refused first, and who waits for a page or asks for jobs is not."""
+    """Return the limit of open streams: lower than that of requests, so that streams are refused first."""
     return max(1, requests - max(1, requests // 15))
-
-
-Readiness = Callable[[], "dict[str, str]"]
-"""What is not ready, by part; empty when all is."""
 
 
 def create_app(
@@ -56,20 +50,19 @@ def create_app(
     metrics: MetricsPage | None,
     receiver: ASGIApp | None,
     api_tokens: Tokens,
-    unready: Readiness,
+    faults: Callable[[], dict[str, str]],
     access: ClientAccess | None = None,
     *,
     hopeless: Callable[[], bool] = bool,
     metrics_tokens: Tokens | None = None,
     most_requests: int = MOST_REQUESTS,
 ) -> ASGIApp:
-    """The application with all routes.
+    """Return the application with all routes.
 
-    :param receiver: None where it has an address of its own.
-    :param unready: asked by ``/readyz``.
-    :param access: who was refused how often.
-    :param hopeless: asked by ``/healthz``: whether a restart is worth trying.
-    :param metrics_tokens: what opens ``/metrics``; None: it is open.
+    :param receiver: None if it has its own address.
+    :param faults: returns why the listener is not ready, by part; used by ``/readyz``.
+    :param hopeless: returns whether only a restart can help; used by ``/healthz``.
+    :param metrics_tokens: the tokens for ``/metrics``; None if it is public.
     :param most_requests: see :data:`MOST_REQUESTS`.
     """
     access = access or ClientAccess()
@@ -80,17 +73,15 @@ def create_app(
         return JSONResponse({"status": "ok", "version": __version__})
 
     async def readyz(request: Request) -> Response:
-        faults = unready()
-        return JSONResponse(
-            {"status": "not ready" if faults else "ready", "faults": faults}, status_code=503 if faults else 200
-        )
+        found = faults()
+        return JSONResponse({"status": "not ready" if found else "ready", "faults": found}, 503 if found else 200)
 
     async def openapi(request: Request) -> Response:
         return Response(_DOCUMENT, media_type="application/json")
 
     sessions = Sessions(api_tokens)
     guards = [
-        Middleware(BearerAuth, tokens=api_tokens, access=access, known=sessions.admit),
+        Middleware(BearerAuth, tokens=api_tokens, access=access, known=sessions.authorizes),
         Middleware(ConcurrencyLimit, most=most_requests),
     ]
     scraping = []
@@ -102,19 +93,24 @@ def create_app(
         Route("/readyz", readyz),
         Route("/openapi.json", openapi),
         Mount("/v1", v1),
-        *([Route("/metrics", metrics.tell, middleware=scraping)] if metrics else []),
+        *([Route("/metrics", metrics.page, middleware=scraping)] if metrics else []),
         *Dashboard(sessions, access).routes,
     ]
 
     async def refused(request: Request, exc: Exception) -> Response:
         if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
             return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
-        known = request.scope.get("path", "").startswith("/v1/")  # who gets there has shown a token
-        return not_found() if known else access.refuse(request.scope, not_found())
+        authorized = request.scope.get("path", "").startswith("/v1/")  # BearerAuth comes first
+        return not_found() if authorized else access.refuse(request.scope, not_found())
 
     others = Starlette(
         routes=routes,
-        exception_handlers={HTTPException: refused, StoreError: _unavailable, ClientDisconnect: _gone},
+        exception_handlers={
+            HTTPException: refused,
+            QueryError: _bad_request,
+            StoreError: _unavailable,
+            ClientDisconnect: _gone,
+        },
     )
     others.router.redirect_slashes = False
     if receiver is None:
@@ -125,6 +121,10 @@ def create_app(
         await (receiver if webhook else others)(scope, receive, send)
 
     return SecurityHeaders(app)
+
+
+async def _bad_request(request: Request, exc: Exception) -> Response:
+    return JSONResponse({"error": str(exc)}, status_code=400)
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

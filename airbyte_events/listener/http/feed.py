@@ -1,4 +1,4 @@
-"""The feed: job events as a stream (server-sent events) or page by page (long-poll)."""
+"""The feed: job events as a stream (server-sent events) or by long polling."""
 
 from __future__ import annotations
 
@@ -22,37 +22,35 @@ from airbyte_events.listener.http.params import (
     PAGE_BYTES,
     QueryError,
     event_filter,
+    integer,
     number,
-    refuse_others,
-    whole_number,
+    refuse_unknown,
 )
 from airbyte_events.store.base import EventStore
 from airbyte_events.web.auth import STILL_AUTHORIZED
 
 HEARTBEAT_SECONDS = 15.0
-"""At least so often a stream says where it is."""
+"""The longest time between two frames of a stream."""
 
 MAX_AGE_SECONDS = 3600.0
-"""After so long a stream asks its client to come again, so that clients spread over replicas."""
+"""A stream ends after this time and its client reconnects, so that clients spread over replicas."""
 
 MOST_STREAMS = 1_400
-"""Streams that are open at a time: fewer than requests may be under way, so that they are refused before all others."""
+"""The largest number of open streams: fewer than concurrent requests, so that streams are refused first."""
 
 _BATCH, _BATCH_BYTES = 200, 64 * 1024
-"""Events that a stream sends at a time; it takes the next ones when its client has read them."""
+"""Events that a stream sends at once; it takes the next ones when its client has read them."""
 
 _FRAMES_BYTES = 8 * 2**20
 
-_MAKE_WAY = {"Retry-After": "5", "Connection": "close"}
-"""Of a stream that is refused: its connection is needed by others."""
+_OVERLOADED = {"Retry-After": "5", "Connection": "close"}
+"""Headers for a refused stream: others need its connection."""
 
 
 class Feed:
     """``GET /v1/events``.
 
-    :param bus: what is published.
-    :param store: the log behind it.
-    :param sources: each instance's URL, the CloudEvents ``source``.
+    :param urls: of the instances, the CloudEvents ``source``.
     :param heartbeat: seconds between bookmarks.
     :param max_age: seconds that a stream lasts.
     :param most_streams: see :data:`MOST_STREAMS`.
@@ -62,7 +60,7 @@ class Feed:
         self,
         bus: EventBus,
         store: EventStore,
-        sources: Mapping[str, str],
+        urls: Mapping[str, str],
         *,
         heartbeat: float = HEARTBEAT_SECONDS,
         max_age: float = MAX_AGE_SECONDS,
@@ -70,52 +68,50 @@ class Feed:
     ) -> None:
         self.bus = bus
         self.store = store
-        self.sources = sources
+        self.urls = urls
         self.heartbeat = heartbeat
         self.max_age = max_age
         self.streams = 0
-        """How many are open."""
+        """The number of open streams."""
         self._most_streams = most_streams
         self.resets = 0
-        """How often a reader was told to read the states again."""
+        """How often a reader was sent a reset."""
         self._frames: dict[Cursor | None, bytes] = {}
         self._frames_bytes = 0
 
     async def events(self, request: Request) -> Response:
-        """A stream for who accepts ``text/event-stream``, else a page."""
-        try:
-            refuse_others(request.query_params, FILTERS | {"after", "wait", "limit"})
-            wanted = event_filter(request.query_params)
-            after, lost = self._resume(request)
-            # HEAD gets the headers of a page, as those of a stream have no end.
-            if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
-                if self.streams >= self._most_streams:
-                    return JSONResponse({"error": "too many streams are open"}, 503, _MAKE_WAY)
-                return EventStream(self, after, wanted, lost)
-            wait = number(request.query_params, "wait", 0.0, least=0, most=60)
-            limit = whole_number(request.query_params, "limit", 100, least=1, most=1000)
-        except QueryError as exc:
-            return JSONResponse({"error": str(exc)}, status_code=400)
+        """Return a stream to a client that accepts ``text/event-stream``, else a page."""
+        query = request.query_params
+        refuse_unknown(query, FILTERS | {"after", "wait", "limit"})
+        wanted = event_filter(query)
+        after, lost = self._resume(request)
+        # HEAD gets the headers of a page: a stream would never end.
+        if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
+            if self.streams >= self._most_streams:
+                return JSONResponse({"error": "too many streams are open"}, 503, _OVERLOADED)
+            return EventStream(self, after, wanted, lost)
+        wait = number(query, "wait", 0.0, least=0, most=60)
+        limit = integer(query, "limit", 100, least=1, most=1000)
         async with _while_connected(request.receive):
             return await self._page(after, wanted, lost, wait, limit)
         return Response(status_code=204)
 
     def envelope(self, event: JobEvent) -> dict[str, Any]:
-        return event.envelope(self.sources.get(event.ref.instance, event.ref.instance))
+        return event.envelope(self.urls.get(event.ref.instance, event.ref.instance))
 
     def frame(self, event: JobEvent) -> bytes:
-        """The event as a frame, which is made once for all streams that tell of it at about the same time."""
-        made = self._frames.get(event.cursor)
-        if made is None:
-            made = Frame(event="job", id=str(event.cursor), data=json.dumps(self.envelope(event))).encode()
-            self._frames[event.cursor] = made
-            self._frames_bytes += len(made)
+        """Return the event as a frame. It is encoded once for all streams that send it at about the same time."""
+        frame = self._frames.get(event.cursor)
+        if frame is None:
+            frame = Frame(event="job", id=str(event.cursor), data=json.dumps(self.envelope(event))).encode()
+            self._frames[event.cursor] = frame
+            self._frames_bytes += len(frame)
             while len(self._frames) > BUFFER or self._frames_bytes > _FRAMES_BYTES:
                 self._frames_bytes -= len(self._frames.pop(next(iter(self._frames))))
-        return made
+        return frame
 
     def _resume(self, request: Request) -> tuple[Cursor, str | None]:
-        """Where to begin, and why what the client has seen last can't be gone on from, if so."""
+        """Return the cursor to start from, and why the client's own cursor can't be used, if so."""
         text = request.headers.get("last-event-id") or request.query_params.get("after")
         if not text:
             return self.bus.cursor, None
@@ -124,7 +120,7 @@ class Feed:
         except ValueError as exc:
             raise QueryError(f"after: {exc}") from None
         if cursor.epoch != self.store.epoch:
-            return self.bus.cursor, "the cursor is of another log"
+            return self.bus.cursor, "the cursor belongs to another log"
         return cursor, None
 
     async def _page(self, after: Cursor, wanted: EventFilter, lost: str | None, wait: float, limit: int) -> Response:
@@ -142,7 +138,7 @@ class Feed:
             self.resets += 1
             body = {
                 "error": "reset",
-                "message": f"{exc}: read the states again",
+                "message": f"{exc}: read the job states again",
                 "cursor": str(self.bus.cursor),
             }
             return JSONResponse(body, status_code=410)
@@ -150,12 +146,12 @@ class Feed:
 
 
 class EventStream(Response):
-    """One client's stream. It ends with a ``goaway`` when the bus closes or its time is up."""
+    """A client's stream. It ends with a ``goaway`` when the bus closes or its maximum age is reached."""
 
     media_type = "text/event-stream"
 
     def __init__(self, feed: Feed, after: Cursor, wanted: EventFilter, lost: str | None) -> None:
-        # No body: what follows the headers is sent below. Proxies are asked not to hold it back.
+        # The body is sent below. X-Accel-Buffering asks proxies not to buffer it.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._feed = feed
@@ -172,9 +168,9 @@ class EventStream(Response):
         finally:
             self._feed.streams -= 1
 
-    async def _stream(self, send: Send, admitted: Callable[[], bool]) -> None:
+    async def _stream(self, send: Send, authorized: Callable[[], bool]) -> None:
         feed, after = self._feed, self._after
-        ends = anyio.current_time() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
+        deadline = anyio.current_time() + feed.max_age * random.uniform(0.8, 1.0)  # noqa: S311
         hello = {"epoch": feed.bus.epoch, "head": str(feed.bus.cursor), "heartbeat": feed.heartbeat}
         await _send(send, Frame(event="hello", id=None if self._lost else str(after), data=json.dumps(hello)))
         if self._lost is not None:
@@ -183,7 +179,7 @@ class EventStream(Response):
         while reason is None:
             try:
                 with feed.bus.subscribe(after=after, wanted=self._wanted) as events:
-                    reason = await self._follow(send, events, ends, admitted)
+                    reason = await self._follow(send, events, deadline, authorized)
             except CursorExpired as exc:
                 after = await self._reset(send, str(exc))
             except StoreError:
@@ -191,21 +187,21 @@ class EventStream(Response):
         await _send(send, Frame(event="goaway", data=json.dumps({"reason": reason})))
         await send({"type": "http.response.body", "body": b""})
 
-    async def _follow(self, send: Send, events: Subscription, ends: float, admitted: Callable[[], bool]) -> str:
-        """Send what comes until the stream has to end; the reason is returned."""
+    async def _follow(self, send: Send, events: Subscription, deadline: float, authorized: Callable[[], bool]) -> str:
+        """Send events until the stream has to end, and return the reason."""
         heartbeat = self._feed.heartbeat
-        while (left := ends - anyio.current_time()) > 0:
+        while (left := deadline - anyio.current_time()) > 0:
             batch: list[JobEvent] = []
             try:
                 with anyio.move_on_after(min(heartbeat, left)):
                     batch = await events.receive(_BATCH, _BATCH_BYTES)
             except anyio.EndOfStream:
                 return "drain"
-            if not admitted():
+            if not authorized():
                 return "token"
             if batch:
                 await _send_bytes(send, b"".join(map(self._feed.frame, batch)))
-                # Sends nothing, and waits until the client has read: what follows stays in the log till then.
+                # Waits until the client has read: later events stay in the log until then.
                 await _send_bytes(send, b"")
             else:
                 await _send(send, Frame(event="bookmark", id=str(events.cursor), data="{}"))
@@ -220,7 +216,7 @@ class EventStream(Response):
 
 @contextlib.asynccontextmanager
 async def _while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the body when the client goes."""
+    """Cancel the body when the client disconnects."""
 
     async def until_gone(body: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -232,7 +228,7 @@ async def _while_connected(receive: Receive) -> AsyncIterator[None]:
         tasks.start_soon(until_gone, tasks.cancel_scope)
         try:
             yield
-        except Exception as exc:  # its own affair: a task group would wrap it
+        except Exception as exc:  # a task group would wrap it
             error = exc
         tasks.cancel_scope.cancel()
     if error is not None:

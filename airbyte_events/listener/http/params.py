@@ -1,4 +1,4 @@
-"""What a request asks for: filters, cursors and limits from its query string."""
+"""Read filters, limits and pages from a request's query string."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class QueryError(ValueError):
-    """A parameter is wrong. The message names it, its fault and what it takes."""
+    """A parameter or the body is wrong. The message names it, the fault, and what to send."""
 
 
 _LISTS = frozenset({"instance", "connection_id", "job_id", "status"})
@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"[0-9]{1,17}(?:\.[0-9]{1,17})?")
 
 
 PAGE_BYTES = 2**20
-"""What a page has at most, about, whatever its limit."""
+"""The approximate size at which a page ends, whatever its limit."""
 
 _FIRST_STEP, _STEP = 25, 200
 
@@ -34,45 +34,40 @@ async def page(
     read: Callable[[int, int | None], Awaitable[Sequence[T]]],
     limit: int,
     before: int | None,
-    place: Callable[[T], int],
-    weight: Callable[[T], int],
+    position: Callable[[T], int],
+    size: Callable[[T], int],
 ) -> tuple[list[T], int | None]:
-    """A page of a list, newest first, that is read in steps, so that no more than is wanted is ever in memory.
+    """Read a page of a list, newest first, in steps that bound the memory.
 
-    :param read: so many of those before a place.
-    :param place: of an item.
-    :param weight: an item's bytes.
-    :return: the items, and before which place the next page begins, None at the end.
+    :param read: reads up to so many items before a position.
+    :param size: of an item, in bytes.
+    :return: the items, and the position before which the next page starts, None at the end.
     """
     found: list[T] = []
-    size = 0
-    while len(found) < limit and size < PAGE_BYTES:
-        step = min(_STEP, (PAGE_BYTES - size) * len(found) // size + 1) if size else _FIRST_STEP
+    total = 0
+    while len(found) < limit and total < PAGE_BYTES:
+        step = min(_STEP, (PAGE_BYTES - total) * len(found) // total + 1) if total else _FIRST_STEP
         step = min(step, limit - len(found))
-        some = await read(step, before)
-        found += some
-        size += sum(map(weight, some))
-        if len(some) < step:
+        items = await read(step, before)
+        found += items
+        total += sum(map(size, items))
+        if len(items) < step:
             return found, None
-        before = place(some[-1])
+        before = position(items[-1])
     return found, before
 
 
-def refuse_others(params: QueryParams, known: frozenset[str]) -> None:
-    """A misspelt filter must not pass for none, nor one of two values for both.
-
-    :raises QueryError: if there is a parameter that is not known, or twice what has one value only.
-    """
-    if others := sorted(params.keys() - known):
-        raise QueryError(f"{others[0][:40]}: no such parameter here; there are {', '.join(sorted(known))}")
-    if twice := [name for name in sorted(params.keys() - _LISTS) if len(params.getlist(name)) > 1]:
-        raise QueryError(f"{twice[0]}: give it once")
+def refuse_unknown(params: QueryParams, known: frozenset[str]) -> None:
+    """:raises QueryError: if a parameter is unknown, so that a misspelt filter does not match everything; or if a
+    parameter with a single value is repeated."""
+    if unknown := sorted(params.keys() - known):
+        raise QueryError(f"{unknown[0][:40]}: unknown parameter; known are {', '.join(sorted(known))}")
+    if repeated := [name for name in sorted(params.keys() - _LISTS) if len(params.getlist(name)) > 1]:
+        raise QueryError(f"{repeated[0]}: give it once")
 
 
 def event_filter(params: QueryParams) -> EventFilter:
-    """The filters of :data:`FILTERS`.
-
-    Each but ``terminal`` can be given several times, or several values with commas between.
+    """Return the filter of :data:`FILTERS`. All but ``terminal`` take several values, repeated or comma-separated.
 
     :raises QueryError: if one is wrong.
     """
@@ -82,18 +77,16 @@ def event_filter(params: QueryParams) -> EventFilter:
     return EventFilter(
         instances=frozenset(_values(params, "instance")),
         connection_ids=frozenset(_values(params, "connection_id")),
-        job_ids=frozenset(_parsed("job_id", whole_id, _values(params, "job_id"), "whole numbers above 0")),
-        statuses=frozenset(
-            _parsed("status", JobStatus, _values(params, "status"), "of " + ", ".join(each.value for each in JobStatus))
-        ),
+        job_ids=frozenset(_parsed(params, "job_id", parse_id, "whole numbers above 0")),
+        statuses=frozenset(_parsed(params, "status", JobStatus, "of " + ", ".join(each.value for each in JobStatus))),
         terminal=None if terminal is None else terminal == "true",
     )
 
 
-def whole_id(text: str) -> int:
-    """The id of a job or a notification: a whole number above 0 that a database can hold.
+def parse_id(text: str) -> int:
+    """Return the id of a job, notification or delivery.
 
-    :raises ValueError: if the text is none.
+    :raises ValueError: if the text is not a whole number from 1 to 2^63 - 1.
     """
     if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= 2**63:
         raise ValueError("not an id")
@@ -101,10 +94,7 @@ def whole_id(text: str) -> int:
 
 
 def number(params: QueryParams, name: str, default: float, *, least: float, most: float) -> float:
-    """A number within bounds, in plain decimal notation.
-
-    :raises QueryError: if it is none.
-    """
+    """:raises QueryError: if it is not a number within the bounds, in plain decimal notation."""
     text = params.get(name)
     if text is None:
         return default
@@ -113,11 +103,8 @@ def number(params: QueryParams, name: str, default: float, *, least: float, most
     return float(text)
 
 
-def whole_number(params: QueryParams, name: str, default: int, *, least: int, most: int) -> int:
-    """A whole number within bounds.
-
-    :raises QueryError: if it is none.
-    """
+def integer(params: QueryParams, name: str, default: int, *, least: int, most: int) -> int:
+    """:raises QueryError: if it is not a whole number within the bounds."""
     text = params.get(name)
     if text is None:
         return default
@@ -127,15 +114,17 @@ def whole_number(params: QueryParams, name: str, default: int, *, least: int, mo
 
 
 def _values(params: QueryParams, name: str) -> Iterable[str]:
-    """:raises QueryError: for one that is empty, which would let all pass, or that no database takes."""
+    # An empty value would match everything, and no database takes a NUL.
     values = [value for text in params.getlist(name) for value in text.split(",")]
     if "" in values or any("\0" in value for value in values):
-        raise QueryError(f"{name}: give one or more values, with commas between")
+        raise QueryError(f"{name}: give one or more values, separated by commas")
     return values
 
 
-def _parsed(name: str, parse: Callable[[str], T], values: Iterable[str], wanted: str) -> list[T]:
+def _parsed(params: QueryParams, name: str, parse: Callable[[str], T], expected: str) -> list[T]:
     try:
-        return [parse(value) for value in values]
+        return [parse(value) for value in _values(params, name)]
+    except QueryError:
+        raise
     except ValueError:
-        raise QueryError(f"{name}: give {wanted}") from None
+        raise QueryError(f"{name}: give {expected}") from None

@@ -1,4 +1,4 @@
-"""How a listener does: its store, its instances, what it does for them. For the dashboard and ``doctor``."""
+"""The status of a listener, its store and its instances, for the dashboard and ``doctor``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from airbyte_events import __version__
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.bus.bus import EventBus
-from airbyte_events.listener.leader import HeldLease, LeaderElection
+from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import EventStore
 
@@ -21,8 +21,8 @@ from airbyte_events.store.base import EventStore
 class Status:
     """``GET /v1/status``.
 
-    :param unready: what is not ready, by part.
-    :param answers: how many webhooks were answered here, by the HTTP status.
+    :param faults: returns why the listener is not ready, by part.
+    :param responses: returns the number of webhooks answered here, by HTTP status.
     """
 
     def __init__(
@@ -31,53 +31,53 @@ class Status:
         bus: EventBus,
         pipelines: Mapping[str, Pipeline],
         election: LeaderElection,
-        unready: Callable[[], dict[str, str]],
-        answers: Callable[[], dict[str, int]],
+        faults: Callable[[], dict[str, str]],
+        responses: Callable[[], dict[str, int]],
     ) -> None:
         self._store = store
         self._bus = bus
         self._pipelines = pipelines
         self._election = election
-        self._unready = unready
-        self._answers = answers
+        self._faults = faults
+        self._responses = responses
         self._started_at = utcnow()
 
     @property
     def route(self) -> Route:
-        return Route("/status", self.tell)
+        return Route("/status", self.status)
 
-    async def tell(self, request: Request) -> Response:
-        """All of it."""
+    async def status(self, request: Request) -> Response:
         leases = await self._store.holders()
-        known = self._election.names
         return JSONResponse(
             {
                 "listener": {
                     "version": __version__,
-                    "name": self._election.holder,
+                    "name": self._election.identity,
                     "started_at": format_time(self._started_at),
                     "subscriptions": self._bus.subscriptions,
-                    "faults": self._unready(),
-                    "webhooks": self._answers(),
+                    "faults": self._faults(),
+                    "webhooks": self._responses(),
                 },
                 "store": asdict(await self._store.stats()),
-                "leases": [{"name": name, "holder": leases[name]} for name in sorted(leases) if name in known],
+                "leases": [
+                    {"name": name, "holder": leases[name]} for name in sorted(leases) if name in self._election.names
+                ],
                 "instances": [await self._instance(name, each) for name, each in self._pipelines.items()],
             }
         )
 
-    async def _instance(self, name: str, pipelines: Pipeline) -> dict[str, Any]:
-        duty: HeldLease | None = self._election.held.get(f"sources/{name}")
-        monitor, poller = pipelines.monitor, pipelines.poller
+    async def _instance(self, name: str, pipeline: Pipeline) -> dict[str, Any]:
+        held = self._election.held.get(f"sources/{name}")
+        monitor, poller = pipeline.monitor, pipeline.poller
         return {
             "name": name,
-            "url": pipelines.airbyte.url,
-            "here_since": None if duty is None else format_time(duty.since),
+            "url": pipeline.airbyte.url,
+            "here_since": None if held is None else format_time(held.since),
             "push_proven": None if monitor is None else monitor.push_proven,
             "watched": (await self._store.queues(name)).watched,
             "looked_at": await self._store.recall(f"looked_at/{name}"),
             "seconds_between_looks": None if poller is None else poller.seconds_between_looks,
             "failed_looks": None if poller is None else poller.failures,
-            "backoff_seconds": round(pipelines.airbyte.backing_off, 1),
-            "counters": {what: count for what, count in asdict(pipelines.counters).items() if isinstance(count, int)},
+            "backoff_seconds": round(pipeline.airbyte.backing_off, 1),
+            "counters": {what: count for what, count in asdict(pipeline.counters).items() if isinstance(count, int)},
         }

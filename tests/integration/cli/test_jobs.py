@@ -120,7 +120,7 @@ class TestReplay:
         assert done.code == 1
         told = json.loads(done.out)
         assert told["replayed"] == [1]
-        assert told["refused"] == [{"id": 7, "reason": "there is no notification 7"}]
+        assert told["refused"] == [{"id": 7, "reason": "notification 7 does not exist"}]
         while stage.sim.traffic.counts["GET /jobs/{id}"] == reads:
             await stage.run("jobs")
 

@@ -30,9 +30,9 @@ async def test_says_what_it_reaches_and_what_is_missing(stage: Stage) -> None:
         assert f"store      sqlite:///{stage.folder}/events.db" in said[1]
         assert "https://events.example.com/webhooks/default/<webhook token>" in said[3]
         assert said[-2:] == [
-            "  default is reached, and lists its jobs",
-            "  default has sent no webhook yet, so ends are found by polling: airbyte-events webhooks install "
-            "--url https://events.example.com",
+            "  default is reachable and lists its jobs",
+            "  default has sent no webhook yet, so completions are detected by polling: airbyte-events webhooks "
+            "install --url https://events.example.com",
         ]
         serve.process.send_signal(signal.SIGTERM)
         assert await serve.ended() == 0
@@ -50,6 +50,6 @@ async def test_an_airbyte_that_is_not_there_delays_nothing(stage: Stage) -> None
             serve.process.send_signal(signal.SIGTERM)
             assert await serve.ended() == 0
     async with stage.started("serve", "--port", "0", AIRBYTE_URL="http://127.0.0.1:9") as serve:
-        said = (await until(serve, "is not reached yet"))[-1]
+        said = (await until(serve, "can't be reached yet"))[-1]
         assert "no connection" in said
-        assert "airbyte-events doctor tells more" in said
+        assert "run airbyte-events doctor for details" in said

@@ -127,7 +127,7 @@ async def listening(folder: Path, airbyte: str, *, token: str = API_TOKEN, **set
     assert "Traceback" not in logged
     for secret in (SECRET, token, urlsplit(webhooks).path.rpartition("/")[2]):
         assert secret not in logged
-    assert "DEBUG" in logged
+    assert "[debug " in logged
 
 
 @asynccontextmanager

@@ -299,7 +299,7 @@ async def test_i7_nothing_tells_a_secret_of_a_listener(  # noqa: C901
             with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
                 canaries.saw("the answer to what is no HTTP", await stream.receive())
     see_files(canaries, tmp_path, "events.db*")
-    assert "DEBUG" in canaries.read["standard error"]
+    assert "[debug " in canaries.read["standard error"]
     assert "forward" in canaries.read["standard error"]
 
 

@@ -149,7 +149,7 @@ async def test_two_listeners_of_a_host_do_not_log_each_other_out(rig: Rig) -> No
 def test_any_listener_with_the_token_takes_it() -> None:
     token = new_token()
     here, there = (Sessions(Tokens([digest_of(token)])) for _ in range(2))
-    session = here.begin(token)
+    session = here.create(token)
     assert session is not None
     assert there.valid(session)
-    assert here.begin("another") is None
+    assert here.create("another") is None

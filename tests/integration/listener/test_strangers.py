@@ -147,7 +147,7 @@ async def until_end(stream: SocketStream) -> bytes:
 
 
 def reported(caplog: pytest.LogCaptureFixture, times: int) -> bool:
-    return caplog.text.count("it can't be renewed") == times
+    return caplog.text.count("could not reload secrets") == times
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
@@ -306,7 +306,7 @@ class TestRotation:
                     await until(partial(reported, caplog, version - 2))
                     assert await opens(*API_TOKENS) == [200, 200]
                 self.mount(tmp_path, 9, api=API_TOKENS[1], webhook=WEBHOOK_TOKENS[1], client="second-secret")
-                await until(lambda: "the webhook tokens are others now" in caplog.text)
+                await until(lambda: "reloaded webhook tokens" in caplog.text)
                 assert await opens(*API_TOKENS) == [401, 200]
                 posts = [await http.post(f"/webhooks/default/{token}", content=b"{}") for token in WEBHOOK_TOKENS]
                 assert [each.status_code for each in posts] == [404, 200]
@@ -791,18 +791,18 @@ class TestTLS:
                     return [name for kind, name in shown["subjectAltName"] if kind == "DNS"]
 
             assert await names() == ["old.example"]
-            assert not certificate.renew()
+            assert not certificate.reload()
             # The certificate is there before its key: what was shown is shown until both are.
             files.issue("127.0.0.1", "half.example", key=False)
             with pytest.raises(SettingsError, match="TLS_CERTFILE"):
-                certificate.renew()
+                certificate.reload()
             assert await names() == ["old.example"]
             files.issue("127.0.0.1", "new.example")
-            assert certificate.renew()
+            assert certificate.reload()
             assert await names() == ["new.example"]
             # A server has one of each kind, and a client takes the kind that it prefers: the one of before is gone.
             files.issue("127.0.0.1", "other-kind.example", kind=trustme.KeyType.RSA)
-            assert certificate.renew()
+            assert certificate.reload()
             assert await names() == ["other-kind.example"]
 
     async def test_garbage_and_silence_harm_nobody(self, files: Files) -> None:
@@ -886,7 +886,7 @@ class TestOutwardRequests:
         async with listening(instances={"default": airbyte}) as rig:
             assert (await rig.http.post(rig.webhook(), content=body(7))).status_code == 202
             await until(lambda: server.count("GET /api/public/v1/jobs/7") > 0)
-            await until(lambda: "wait to be confirmed" in caplog.text)
+            await until(lambda: "could not confirm notifications" in caplog.text)
         assert asked == []
 
 

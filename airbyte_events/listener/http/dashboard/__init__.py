@@ -1,6 +1,6 @@
-"""The dashboard: pages that scripts make of what the API answers, and the session by which a browser may ask it.
+"""The dashboard: static pages that show the API's data, and the session that authorizes a browser.
 
-The pages themselves hold no data, so anybody may load them. No file of theirs comes from elsewhere, and none is built.
+The pages contain no data, so they are public. They load no file from another site and need no build step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from airbyte_events.web.rate_limit import ClientAccess
-from airbyte_events.web.sessions import LIFETIME_SECONDS, Sessions, cookie_of, from_elsewhere
+from airbyte_events.web.sessions import LIFETIME_SECONDS, Sessions, cookie_of, is_cross_site
 
 PAGES = (
     "/",
@@ -29,7 +29,7 @@ PAGES = (
     "/forwarding",
     "/system",
 )
-"""The addresses that people can be sent."""
+"""The paths of the pages."""
 
 _FILES = Path(__file__).parent / "static"
 _LARGEST_LOGIN = 4096
@@ -38,15 +38,13 @@ _LARGEST_LOGIN = 4096
 class _Files(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        # Asked for again each time, and answered 304: an upgrade must not meet scripts of before.
+        # Revalidated each time, usually with a 304: after an upgrade, old scripts must not run.
         response.headers["Cache-Control"] = "no-cache"
         return response
 
 
 class Dashboard:
-    """:param sessions: who is logged in.
-    :param access: who was refused how often.
-    """
+    """The routes of the pages and of the session."""
 
     def __init__(self, sessions: Sessions, access: ClientAccess) -> None:
         self._sessions = sessions
@@ -64,39 +62,41 @@ class Dashboard:
         ]
 
     async def page(self, request: Request) -> Response:
-        """The one page, whose script draws what its address says."""
+        """Return the page, whose script shows the view of its path."""
         root = html.escape(f"{request.scope.get('root_path', '')}/")
         return HTMLResponse(
             self._page.replace('<base href="/">', f'<base href="{root}">'), headers={"Cache-Control": "no-cache"}
         )
 
     async def session(self, request: Request) -> Response:
-        """Whether the browser is logged in."""
-        return JSONResponse({"signed_in": self._sessions.shown(request)})
+        """Return whether the browser is logged in."""
+        return JSONResponse({"signed_in": self._sessions.present(request)})
 
     async def log_in(self, request: Request) -> Response:
         """Exchange an API token for a session."""
-        if from_elsewhere(request):
-            return JSONResponse({"error": "a page of another site can't log in"}, status_code=403)
-        session = self._sessions.begin(await _token(request))
+        if is_cross_site(request):
+            return JSONResponse({"error": "pages of another site can't log in"}, status_code=403)
+        session = self._sessions.create(await _token(request))
         if session is None:
-            refusal = JSONResponse({"error": "unauthorized", "message": "not an API token"}, status_code=401)
+            refusal = JSONResponse(
+                {"error": "unauthorized", "message": "this is not one of the API tokens"}, status_code=401
+            )
             return self._access.refuse(request.scope, refusal)
         response = JSONResponse({"signed_in": True})
         response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
         return response
 
     async def log_out(self, request: Request) -> Response:
-        """Have the browser forget its session."""
-        if from_elsewhere(request):
-            return JSONResponse({"error": "a page of another site can't log out"}, status_code=403)
+        """Delete the session's cookie."""
+        if is_cross_site(request):
+            return JSONResponse({"error": "pages of another site can't log out"}, status_code=403)
         response = JSONResponse({"signed_in": False})
         response.delete_cookie(cookie_of(request), **_attributes(request))
         return response
 
 
 def _attributes(request: Request) -> dict[str, Any]:
-    # The browser knows that it came by HTTPS where a proxy in front ends it.
+    # Behind a proxy that terminates TLS, only the browser's Origin shows that it uses HTTPS.
     secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
     return {
         "path": f"{request.scope.get('root_path', '')}/",

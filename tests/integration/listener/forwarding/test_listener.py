@@ -234,7 +234,7 @@ class TestDeadLetters:
             assert (delivered["id"], delivered["fault"]) == (dead["id"], None)
             assert rig.came(path) == [body] * 2
             status, answer = await rig.api(f"deliveries/{dead['id']}/retry", method="POST")
-            assert (status, answer) == (409, {"error": "this delivery is delivered, not dead"})
+            assert (status, answer) == (409, {"error": f"delivery {dead['id']} is delivered, not dead"})
 
     @pytest.mark.parametrize("id_", ["999", "0", "x", "-1", str(2**63), "9" * 40])
     async def test_of_no_delivery_is_404(self, stage: Stage, server: ScriptedServer, id_: str) -> None:

@@ -108,9 +108,11 @@ class Listener:
 
     @property
     def holds(self) -> bool:
-        """Whether this process has said last that it polls and confirms."""
+        """Whether its log says last that this process leads the instance."""
         said = self.log[self._said_before :]
-        return said.rfind(f"{LEASE} is done here from now on") > said.rfind(f"{LEASE} is not done here any more")
+        return said.rfind(f"acquired lease {LEASE}") > max(
+            said.rfind(f"{verb} lease {LEASE}") for verb in ("released", "lost")
+        )
 
 
 class Balancer:
