@@ -58,6 +58,7 @@ class StoreHealth:
         self._again = again
         self._hopeless = hopeless
         self._failing_since = math.inf
+        self._in_doubt = False
         self._doubted = Wakeup()
 
     @property
@@ -67,6 +68,7 @@ class StoreHealth:
 
     def doubt(self) -> None:
         """Somebody could not write: look soon, and for room."""
+        self._in_doubt = True
         self._doubted.set()
 
     async def run(self) -> None:
@@ -83,8 +85,8 @@ class StoreHealth:
 
         :return: whether that succeeded.
         """
-        doubted = self._doubted.is_set() or not self.writable
-        self._doubted.clear()
+        doubted = self._in_doubt or not self.writable
+        self._in_doubt = False
         try:
             with anyio.fail_after(ANSWER_SECONDS):
                 if doubted:
