@@ -411,11 +411,13 @@ def _differ(one: datetime | None, other: datetime | None) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events somebody wants. Every criterion that is given must hold; within one, any value does.
+    """Which events a subscriber gets. Every criterion that is given must hold; within one, any value does.
 
     :param instances: names of Airbyte instances.
-    :param connection_ids: Airbyte connections (UUIDs).
+    :param connection_ids: Airbyte connections (UUIDs, in any case).
     :param job_ids: job ids.
+    :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``. Airbyte reports a clear as ``reset``: either name
+        means both. A store leaves this criterion to its reader.
     :param statuses: job states.
     :param terminal: only terminal (True) or only active (False) states.
     """
@@ -423,8 +425,13 @@ class EventFilter:
     instances: frozenset[str] = frozenset()
     connection_ids: frozenset[str] = frozenset()
     job_ids: frozenset[int] = frozenset()
+    job_types: frozenset[str] = frozenset()
     statuses: frozenset[JobStatus] = frozenset()
     terminal: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "connection_ids", frozenset(map(str.lower, self.connection_ids)))
+        object.__setattr__(self, "job_types", frozenset(map(reported_job_type, self.job_types)))
 
     @property
     def only_job(self) -> JobRef | None:
@@ -452,7 +459,8 @@ class EventFilter:
         return (
             (not self.instances or event.ref.instance in self.instances)
             and (not self.job_ids or event.ref.job_id in self.job_ids)
-            and (not self.connection_ids or event.connection_id in self.connection_ids)
+            and (not self.connection_ids or (event.connection_id or "").lower() in self.connection_ids)
+            and (not self.job_types or reported_job_type(event.job_type or "") in self.job_types)
             and (not self.statuses or event.status in self.statuses)
             and (self.terminal is None or event.terminal is self.terminal)
         )

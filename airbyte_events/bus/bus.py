@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -55,9 +55,9 @@ class EventBus:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._anyone: set[Subscription] = set()
-        # Thousands wait for one job each: they are found by it, not asked one by one.
-        self._by_job: dict[JobRef, set[Subscription]] = {}
+        # Thousands wait for one job or connection each: they are found by it, not matched one by one.
+        self._subscribers: dict[JobRef | str | None, set[Subscription]] = {}
+        self._moved = Wakeup()
         # The newest events, all behind a sequence: a thousand who come back after a restart need not read the log.
         self._recent: deque[JobEvent] = deque()
         self._recent_after = 0
@@ -120,10 +120,16 @@ class EventBus:
         """End every subscription, once it has delivered what it holds."""
         self.closed = True
         for subscription in self._subscriptions():
-            subscription._wake.set()
+            subscription.wakeup.set()
+        self._moved.set()
 
-    def _subscriptions(self) -> list[Subscription]:
-        return [*self._anyone, *(each for some in self._by_job.values() for each in some)]
+    async def reached(self, sequence: int) -> None:
+        """Wait until the log was handed out up to this sequence, or the bus closes."""
+        while self.position < sequence and not self.closed:
+            await self._moved.wait()
+
+    def _subscriptions(self) -> set[Subscription]:
+        return set().union(*self._subscribers.values())
 
     async def _head(self) -> Cursor:
         while True:
@@ -195,6 +201,7 @@ class EventBus:
             for subscription in self._subscriptions():
                 subscription._fall_behind()
             self.epoch, self.position = head
+            self._moved.set()
             self._forget()
             return
         self.healthy = True
@@ -203,25 +210,23 @@ class EventBus:
 
     def _publish(self, events: Sequence[JobEvent], position: int) -> None:
         self.position = position
+        self._moved.set()
         self._keep(events)
         for event in events:
-            for subscription in self._by_job.get(event.ref, ()):
-                subscription._offer(event)
-            for subscription in self._anyone:
-                subscription._offer(event)
+            for key in (event.ref, (event.connection_id or "").lower(), None):
+                for subscription in self._subscribers.get(key, ()):
+                    subscription._offer(event)
 
     def _join(self, subscription: Subscription) -> None:
-        job = subscription.wanted.only_job
-        (self._anyone if job is None else self._by_job.setdefault(job, set())).add(subscription)
+        for key in _keys(subscription.wanted):
+            self._subscribers.setdefault(key, set()).add(subscription)
 
     def _leave(self, subscription: Subscription) -> None:
-        job = subscription.wanted.only_job
-        if job is None:
-            self._anyone.discard(subscription)
-        elif (sharing := self._by_job.get(job)) is not None:
+        for key in _keys(subscription.wanted):
+            sharing = self._subscribers.get(key, set())
             sharing.discard(subscription)
             if not sharing:
-                del self._by_job[job]
+                self._subscribers.pop(key, None)
 
 
 class Subscription:
@@ -231,7 +236,7 @@ class Subscription:
     :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
     """
 
-    __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "_wake", "own", "wanted")
+    __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "own", "wakeup", "wanted")
 
     def __init__(self, bus: EventBus, store: EventStore, after: Cursor, wanted: EventFilter, own: bool) -> None:
         self._bus = bus
@@ -243,7 +248,8 @@ class Subscription:
         self._held: deque[JobEvent] = deque()
         self._bytes = 0
         self._behind = False
-        self._wake = Wakeup()
+        self.wakeup = Wakeup()
+        """Set when there may be something to take, and when the bus closes."""
 
     def __enter__(self) -> Self:
         self._bus._join(self)
@@ -276,27 +282,36 @@ class Subscription:
             raise StopAsyncIteration from None
 
     async def receive(self, limit: int, size: int = UNBOUNDED) -> list[JobEvent]:
-        """The next events, at least one and at most ``limit``; waits for them.
+        """Wait for the next events, at least one and at most ``limit``.
 
         :param size: no more once these have so many bytes, about.
         :raises anyio.EndOfStream: when the bus has closed and everything was delivered.
-        :raises CursorExpired: if what follows this place in the log is no longer kept.
+        :raises CursorExpired: if what follows this position in the log is no longer kept.
         :raises StoreError: if the log can't be read.
         """
-        await anyio.lowlevel.checkpoint()
-        while not self._held:
-            if self._behind:
-                await self._catch_up()
-            elif self._bus.closed:
+        while not (events := await self.take(limit, size)):
+            if self._bus.closed:
                 raise anyio.EndOfStream
-            else:
-                await self._wake.wait()
+            await self.wakeup.wait()
+        return events
+
+    async def take(self, limit: int, size: int = UNBOUNDED) -> list[JobEvent]:
+        """Return the next events without waiting for any; parameters and errors are those of :meth:`receive`."""
+        await anyio.lowlevel.checkpoint()
+        while self._behind and not self._held:
+            await self._catch_up()
         count = 0
         for event in self._held:
             count += 1
             if count == limit or (size := size - event.weight) <= 0:
                 break
         return self._take(count)
+
+    def skip(self) -> None:
+        """Go on with what is published from now on, whatever was not taken."""
+        self._take(len(self._held))
+        self._epoch, self._position = self._bus.cursor
+        self._behind = False
 
     def _take(self, count: int) -> list[JobEvent]:
         taken = [self._held.popleft() for _ in range(count)]
@@ -331,7 +346,8 @@ class Subscription:
         )
         # Between these lines nothing is published: at the bus's own place, what comes next is offered.
         for event in page.events:
-            self._hold(event)
+            if self.wanted.matches(event):
+                self._hold(event)
         self._position = page.position
         self._behind = self._epoch != self._bus.epoch or page.position < self._bus.position
 
@@ -348,15 +364,20 @@ class Subscription:
             self._position = self.position
             self._take(len(self._held))
             self._behind = True
-            self._wake.set()
+            self.wakeup.set()
         else:
             self._hold(event)
             self._position = sequence_of(event)
-            self._wake.set()
+            self.wakeup.set()
 
     def _fall_behind(self) -> None:
         # Its reader takes what is held, then goes on from the log behind it.
         if not self._held:
             self._position = self.position
         self._behind = True
-        self._wake.set()
+        self.wakeup.set()
+
+
+def _keys(wanted: EventFilter) -> Collection[JobRef | str | None]:
+    """Return what a subscriber is found by."""
+    return [wanted.only_job] if wanted.only_job is not None else wanted.connection_ids or [None]

@@ -1,4 +1,4 @@
-"""What ended before a follower of connections joined, or while it could not be told: looked up in Airbyte."""
+"""Catching up: the completions before a subscriber joined, or that it missed, are listed from Airbyte."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import anyio
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import AirbyteError
-from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent
-from airbyte_events.hub.subscribers import Followers
-from airbyte_events.hub.subscription import Ends
+from airbyte_events.events import JobEvent
+from airbyte_events.hub.completions import Completions, Subscribers
 from airbyte_events.jobs import Job
 from airbyte_events.monitor.monitor import BURST, OVERLAP, Monitor
 from airbyte_events.monitor.observation import event_of
@@ -21,90 +20,90 @@ from airbyte_events.monitor.observation import event_of
 logger = logging.getLogger(__name__)
 
 MOST_PAGES = 300
-"""Pages of a hundred jobs that are read for a follower. What has changed beyond that is not told."""
+"""Pages that are listed for a subscriber. It does not get what has changed beyond that."""
 
 _CONCURRENT = 4
 
 
-class Backlog:
-    """Looks up, for those who have just joined and those who have fallen behind, what ended since their place.
+class CatchUp:
+    """Lists, for subscribers that have just joined or fallen behind, what completed since their positions.
 
-    Those who come together are served together: by a look at each of their connections, or by one at all jobs.
+    Those who come together share lists: one for each of their connections, or one of all jobs.
 
-    :param monitor: what is found is taken in there.
-    :param followers: who is to be told.
-    :param learn_more: told of ends that were found, before anybody is: the listener may know more of them.
+    :param monitor: stores what is found.
+    :param subscribers: who may have to catch up.
+    :param enrich: called with completions before they are delivered: the listener may know more of them.
     """
 
     def __init__(
-        self, monitor: Monitor, followers: Followers, learn_more: Callable[[Sequence[JobEvent]], Awaitable[None]]
+        self, monitor: Monitor, subscribers: Subscribers, enrich: Callable[[Sequence[JobEvent]], Awaitable[None]]
     ) -> None:
         self._monitor = monitor
-        self._followers = followers
-        self._learn_more = learn_more
+        self._subscribers = subscribers
+        self._enrich = enrich
 
     async def run(self) -> None:
-        """Serve until cancelled; while Airbyte gives no answer, again and again."""
+        """Serve until cancelled; while Airbyte does not respond, again and again."""
         failures = 0
         while True:
-            self._followers.came.clear()
-            overdue = self._followers.overdue()
+            self._subscribers.overdue.clear()
+            overdue = self._subscribers.who_are_overdue
             if not overdue:
-                await self._followers.came.wait()
+                await self._subscribers.overdue.wait()
                 continue
             failures = 0 if await self._serve(overdue) else failures + 1
             if failures:
                 await anyio.sleep(pause(failures))
 
-    async def _serve(self, overdue: Sequence[Ends]) -> bool:
-        """Whether all could be served."""
-        looked: dict[str | None, datetime] = {}
-        for ends in overdue:
-            ends.seek()
-        named = frozenset[str]().union(*(ends.wanted.connection_ids for ends in overdue))
-        if not all(ends.wanted.connection_ids for ends in overdue):
-            await self._look(None, overdue, looked)
+    async def _serve(self, overdue: Sequence[Completions]) -> bool:
+        """Return whether all have caught up."""
+        listed: dict[str | None, datetime] = {}
+        for each in overdue:
+            each.seek()
+        named = frozenset[str]().union(*(each.wanted.connection_ids for each in overdue))
+        if not all(each.wanted.connection_ids for each in overdue):
+            await self._list(None, overdue, listed)
         elif len(named) >= BURST:
-            # Worth as many pages as it saves looks.
-            await self._look(None, overdue, looked, pages=len(named))
-        if None not in looked:
+            # Worth as many pages as it saves requests.
+            await self._list(None, overdue, listed, pages=len(named))
+        if None not in listed:
             limiter = anyio.CapacityLimiter(_CONCURRENT)
 
-            async def look_at(connection_id: str) -> None:
+            async def list_one(connection_id: str) -> None:
                 async with limiter:
-                    concerned = [ends for ends in overdue if connection_id in ends.wanted.connection_ids]
-                    await self._look(connection_id, concerned, looked)
+                    concerned = [each for each in overdue if connection_id in each.wanted.connection_ids]
+                    await self._list(connection_id, concerned, listed)
 
             async with anyio.create_task_group() as tasks:
                 for connection_id in named:
-                    tasks.start_soon(look_at, connection_id)
+                    tasks.start_soon(list_one, connection_id)
         served = 0
-        for ends in overdue:
-            keys: Collection[str | None] = [None] if None in looked else ends.wanted.connection_ids
-            if keys and looked.keys() >= set(keys):
-                ends.catch_up(min(looked[key] for key in keys))
+        for each in overdue:
+            keys: Collection[str | None] = [None] if None in listed else each.wanted.connection_ids
+            if keys and listed.keys() >= set(keys):
+                each.caught_up(min(listed[key] for key in keys))
                 served += 1
         return served == len(overdue)
 
-    async def _look(
+    async def _list(
         self,
         connection_id: str | None,
-        overdue: Sequence[Ends],
-        looked: dict[str | None, datetime],
+        overdue: Sequence[Completions],
+        listed: dict[str | None, datetime],
         *,
         pages: int | None = None,
     ) -> None:
-        """Look at the connection, or at all, and take down when that was, by Airbyte's clock.
+        """List the connection's changed jobs, or all, and note when that was served, by Airbyte's clock.
 
-        :param pages: the most that may be read before it is left to other looks.
+        :param pages: the most that may be read before it is left to other lists.
         """
-        since = min(_begins(ends) for ends in overdue) - OVERLAP
+        since = min(map(_begins, overdue)) - OVERLAP
         served_at: datetime | None = None
         asked_at = utcnow()
         seen = 0
+        types = [each.wanted.job_types for each in overdue]
+        job_types = frozenset[str]().union(*types) if all(types) else ()
         try:
-            # Unless refreshes are wanted, nobody need ask where they are.
-            job_types = () if any(ends.wanted.refreshes for ends in overdue) else PUSHED_JOB_TYPES
             async for page in self._monitor.system.list_changed(
                 since=since, connection_id=connection_id, job_types=job_types
             ):
@@ -112,36 +111,32 @@ class Backlog:
                 if pages is not None and seen > pages:
                     return
                 if seen > MOST_PAGES:
-                    logger.error("too many jobs have changed since %s: those created last are not told", since)
+                    logger.error("too many jobs changed, the newest are not delivered: pages=%d since=%s", seen, since)
                     break
                 if served_at is None:
                     served_at = page.served_at or asked_at
-                    for ends in overdue:
-                        ends.begin(served_at, anyio.current_time() - ends.joined_at)
-                await self._take(page.jobs, set(overdue))
+                    for each in overdue:
+                        each.begin(served_at, anyio.current_time() - each.joined_at)
+                await self._take(page.jobs, overdue)
         except AirbyteError as exc:
             whose = f"connection {connection_id}" if connection_id else "all connections"
-            logger.warning("what jobs of %s have ended since %s is not known yet: %s", whose, since, exc)
+            logger.warning("could not list the changed jobs of %s, trying again: since=%s: %s", whose, since, exc)
         else:
-            looked[connection_id] = served_at or asked_at
+            listed[connection_id] = served_at or asked_at
 
-    async def _take(self, jobs: Sequence[Job], overdue: set[Ends]) -> None:
-        news = [
-            event
-            for event in (event_of(self._monitor.instance, job) for job in jobs if job.status.terminal)
-            if any(ends.lacks(event) for ends in self._followers.interested(event) if ends in overdue)
-        ]
+    async def _take(self, jobs: Sequence[Job], overdue: Sequence[Completions]) -> None:
+        completed = (event_of(self._monitor.instance, job) for job in jobs if job.status.terminal)
+        news = [event for event in completed if any(each.lacks(event) for each in overdue)]
         if not news:
             return
-        await self._learn_more(news)
+        await self._enrich(news)
         job_ids = {event.ref.job_id for event in news}
         for state in await self._monitor.take_in([job for job in jobs if job.job_id in job_ids]):
-            for ends in self._followers.interested(state):
-                if ends in overdue:
-                    ends.offer(state, looked_up=True)
+            for each in overdue:
+                each.found(state)
 
 
-def _begins(ends: Ends) -> datetime:
-    """Where a look for this follower begins: for who wants to know of what ends from now on, at when that was said."""
-    joined_at = utcnow() - timedelta(seconds=anyio.current_time() - ends.joined_at)
-    return ends.place.since or ends.place.floor or joined_at
+def _begins(completions: Completions) -> datetime:
+    """Return where its list begins: without a position, at when it joined."""
+    joined_at = utcnow() - timedelta(seconds=anyio.current_time() - completions.joined_at)
+    return completions.position.since or completions.position.floor or joined_at

@@ -1,4 +1,4 @@
-"""Why jobs failed: Airbyte's API does not tell, a webhook does, and it may come after the failure was found."""
+"""Failure reasons: only a webhook has them, and it may come after polling found the failure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from airbyte_events.store.base import EventStore
 logger = logging.getLogger(__name__)
 
 REASON_SECONDS = 2.0
-"""So long a failure that polling found waits for its reason."""
+"""The longest that a failure which polling found waits for its reason."""
 
 _ASK_EVERY = 0.25
 
 
 def lacks_reason(event: JobEvent) -> bool:
-    """Whether a webhook may still tell why the job failed."""
+    """Return whether a webhook may still bring the reason why the job failed."""
     return (
         event.status is JobStatus.FAILED
         and event.error is None
@@ -39,11 +39,11 @@ class _Question:
     answered: anyio.Event = field(default_factory=anyio.Event)
 
 
-class Reasons:
-    """Asks a listener why jobs failed, for all who wait for that together.
+class FailureReasons:
+    """Asks a listener why jobs failed, once for all who wait for that.
 
     :param feed: the listener.
-    :param store: where the failures are, and their reasons are put.
+    :param store: has the failures, and gets their reasons.
     """
 
     def __init__(self, feed: FeedClient, store: EventStore) -> None:
@@ -53,7 +53,7 @@ class Reasons:
         self._asked = Wakeup()
 
     async def explain(self, event: JobEvent) -> JobEvent:
-        """The failure with its reason, if that comes within :data:`REASON_SECONDS`."""
+        """Return the failure with its reason, if that comes within :data:`REASON_SECONDS`."""
         question = self._questions.get(event.ref)
         if question is None:
             question = _Question(event, anyio.current_time() + REASON_SECONDS)
@@ -81,7 +81,7 @@ class Reasons:
         try:
             states = (await self._feed.watch(refs)).states
         except FeedError as exc:
-            logger.info("the listener does not tell why %d jobs failed: %s", len(refs), exc)
+            logger.info("the listener does not report failure reasons: jobs=%d: %s", len(refs), exc)
             for ref in refs:
                 self._questions.pop(ref).answered.set()
             return
@@ -94,6 +94,6 @@ class Reasons:
 
 
 def _same(one: JobEvent, other: JobEvent) -> bool:
-    """Whether both are the end of one job, and not of two Airbytes' jobs of one number."""
+    """Return whether both are the completion of one job, and not of two Airbytes' jobs of one number."""
     same = (one.connection_id or "").lower() == (other.connection_id or "").lower()
     return same and one.status is other.status

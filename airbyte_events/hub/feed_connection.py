@@ -1,8 +1,9 @@
-"""Following a listener's feed: opened, opened again when it breaks, and left for good if it can't be trusted."""
+"""A connection to a listener's feed: opened again when it breaks, until it is left."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -17,8 +18,8 @@ logger = logging.getLogger(__name__)
 _RECONNECT_LIMIT = 15.0
 
 
-class Following:
-    """Keeps one stream open.
+class FeedConnection:
+    """Keeps one stream of a feed open.
 
     :param feed: the listener's.
     :param instance: only this instance's jobs.
@@ -37,11 +38,11 @@ class Following:
 
     @property
     def left(self) -> bool:
-        """Whether the feed was left for good."""
+        """Whether the feed was left."""
         return self._running.cancel_called
 
     def leave(self) -> None:
-        """Leave the feed for good."""
+        """Leave the feed."""
         self._running.cancel()
 
     async def run(self) -> None:
@@ -67,10 +68,10 @@ class Following:
             except FeedError as exc:
                 failures += 1
                 if isinstance(exc, FeedRefused):
-                    # It may be the cursor that it does not take. States are read again in any case.
+                    # It may be the cursor that it refuses. States are read again in any case.
                     after = None
                 if failures == 1 or isinstance(exc, FeedRefused):
-                    logger.warning("the listener's feed is down, coming back to it: %s", exc)
+                    logger.warning("the listener's feed is down, connecting again: %s", exc)
             finally:
                 self.up.turn(False)
                 self.tried.set()
@@ -78,7 +79,7 @@ class Following:
 
 
 class Switch:
-    """On or off, and both can be waited for."""
+    """On or off; a task can wait for either."""
 
     def __init__(self) -> None:
         self.on = False
@@ -92,3 +93,24 @@ class Switch:
     async def turned(self, on: bool) -> None:
         while self.on is not on:
             await self._turned.wait()
+
+
+async def stays_on(
+    switch: Switch, seconds: float, *, within: float = math.inf, unless: Callable[[], bool] = lambda: False
+) -> bool:
+    """Wait until a switch has been on for so long without a break.
+
+    :param within: seconds in which it has to be turned on for that.
+    :param unless: called when it has turned off; True ends the wait.
+    :return: whether it has.
+    """
+    ends_at = anyio.current_time() + within
+    while anyio.current_time() < ends_at and not unless():
+        with anyio.CancelScope(deadline=ends_at):
+            await switch.turned(True)
+        if switch.on:
+            with anyio.move_on_after(seconds) as standing:
+                await switch.turned(False)
+            if standing.cancelled_caught:
+                return True
+    return False

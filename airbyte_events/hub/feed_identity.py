@@ -1,4 +1,4 @@
-"""Whether a listener's feed is that of our Airbyte: another one's jobs have the same numbers as ours."""
+"""The identity of a feed: whether it is our Airbyte's, or another one's, whose jobs have the same numbers."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ STRANGERS = 3
 """When so many jobs that the feed reports are unknown here, and none is ours, the feed is another Airbyte's."""
 
 
-class Trust:
+class FeedIdentity:
     """Tells our jobs from another Airbyte's, by asking Airbyte itself.
 
-    What Airbyte says of one job is about that job: only two different jobs under one number, in Airbyte and in a
-    listener that was asked for it just now, are a verdict about the listener.
+    A job that Airbyte does not know proves nothing about the listener. Two different jobs under one number do: one in
+    Airbyte, and one that the listener reports when it is asked just then.
 
     :param monitor: of our Airbyte.
-    :param told: has the listener report the jobs of these states anew; None if it gives no answer.
-    :param believe: called with states that turned out to be ours.
+    :param report: has the listener report the jobs of these states anew; None if it does not respond.
+    :param accept: called with states that turned out to be ours.
     :param refute: called with the reason why the feed is that of another Airbyte.
     """
 
     def __init__(
         self,
         monitor: Monitor,
-        told: Callable[[Collection[JobEvent]], Awaitable[Collection[JobEvent] | None]],
-        believe: Callable[[list[JobEvent]], Awaitable[None]],
+        report: Callable[[Collection[JobEvent]], Awaitable[Collection[JobEvent] | None]],
+        accept: Callable[[list[JobEvent]], Awaitable[None]],
         refute: Callable[[str], object],
     ) -> None:
         self._monitor = monitor
-        self._told = told
-        self._believe = believe
+        self._report = report
+        self._accept = accept
         self._refute = refute
         # Until when, by the event loop's clock.
         self._ours: dict[str, float] = {}
         self._strangers: set[int] = set()
         self._doubted: dict[int, JobEvent] = {}
-        # Those of a connection that is ours are believed without asking, but not these.
+        # States of a connection that is ours are accepted without asking, but not these.
         self._disputed: set[int] = set()
         self._doubting = Wakeup()
 
@@ -63,19 +63,19 @@ class Trust:
         return self._ours.get((state.connection_id or "").lower(), 0.0) > anyio.current_time()
 
     def doubt(self, states: Iterable[JobEvent], *, disputed: bool = False) -> None:
-        """Have states checked, then believed.
+        """Have states checked, then accepted.
 
-        :param disputed: they are not those of the jobs that somebody waits for: each is checked by itself.
+        :param disputed: they differ from what is known of their jobs: each is checked by itself.
         """
         for state in states:
-            # A hub that can't check so many finds them by polling.
+            # What is beyond that is found by polling.
             if len(self._doubted) < MOST_KNOWN:
                 self._doubted[state.ref.job_id] = state
                 self._disputed |= {state.ref.job_id} if disputed else set()
                 self._doubting.set()
 
     def forget(self) -> None:
-        """The feed was left: nothing of it is believed without asking."""
+        """Forget what was found out: the feed was left."""
         self._ours.clear()
         self._strangers.clear()
         self._doubted.clear()
@@ -92,7 +92,9 @@ class Trust:
                     await self._check(self._doubted[job_id])
                 except AirbyteError as exc:
                     failures += 1
-                    logger.warning("whether job %d is one of ours is not known yet: %s", job_id, exc)
+                    logger.warning(
+                        "could not check a job that the listener reports, trying again: job_id=%d: %s", job_id, exc
+                    )
                     # Not always the same one first: Airbyte may fail over that alone.
                     if (state := self._doubted.pop(job_id, None)) is not None:
                         self._doubted[job_id] = state
@@ -105,13 +107,13 @@ class Trust:
         self._doubted.pop(state.ref.job_id, None)
         self._disputed.discard(state.ref.job_id)
         if job is None:
-            self._find_strange(state)
+            self._count_stranger(state)
             return
         mine = event_of(self._monitor.instance, job)
         if not same_job(mine, state):
             await self._monitor.take_in([job])
-            # A number that was given again just now may not be known to the listener yet: it looks once more.
-            answer = await self._told([mine])
+            # The listener may not know yet that the number was given again: now it asks Airbyte.
+            answer = await self._report([mine])
             states = [each for each in answer or () if each.ref == mine.ref]
             if not states:
                 return
@@ -122,10 +124,10 @@ class Trust:
                 f" {state.started_at}, not of connection {mine.connection_id} and at {mine.started_at}"
             )
             return
-        await self._find_ours(state)
+        await self._count_ours(state)
 
     async def _ask(self, job_id: int) -> Job | None:
-        """Return the job; None if Airbyte says twice that it does not know it."""
+        """Return the job; None if Airbyte does not know it, asked twice."""
         for again in (True, False):
             job = await self._monitor.system.find_job(job_id)
             if job is not None:
@@ -134,21 +136,21 @@ class Trust:
                 await anyio.sleep(AGAIN_SECONDS)
         return None
 
-    def _find_strange(self, state: JobEvent) -> None:
+    def _count_stranger(self, state: JobEvent) -> None:
         """Airbyte does not know the job. It may be one of a workspace that only the listener may see."""
-        logger.info("job %d, which the listener reports, is not known here", state.ref.job_id)
+        logger.info("the listener reports a job that Airbyte does not know: job_id=%d", state.ref.job_id)
         self._strangers.add(state.ref.job_id)
         if len(self._strangers) >= STRANGERS and not self._ours:
             self._refute(f"it reports jobs {', '.join(map(str, sorted(self._strangers)))}, none of which is there")
 
-    async def _find_ours(self, state: JobEvent) -> None:
+    async def _count_ours(self, state: JobEvent) -> None:
         if len(self._ours) >= MOST_KNOWN:
             self._ours.clear()
         self._ours[(state.connection_id or "").lower()] = anyio.current_time() + OURS_SECONDS
         self._strangers.clear()
-        believed = [
+        accepted = [
             each for job_id, each in self._doubted.items() if job_id not in self._disputed and self.is_ours(each)
         ]
-        for each in believed:
+        for each in accepted:
             del self._doubted[each.ref.job_id]
-        await self._believe([state, *believed])
+        await self._accept([state, *accepted])

@@ -118,6 +118,8 @@ class Monitor:
     :param lease: where several listeners share the store: what is written after this has passed on is refused.
     :param marking: whether its looks say where the next one begins. One monitor of an instance does, at a time.
     :param beside: another monitor of the instance, to count and to be patient with.
+    :param on_list: called once a list of changed jobs was stored, with when it was served, by Airbyte's clock, and
+        whether it had all that had changed.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Monitor:
         lease: Lease | None = None,
         marking: bool = True,
         beside: Monitor | None = None,
+        on_list: Callable[[datetime, bool], object] = lambda served_at, complete: None,
     ) -> None:
         self.instance = instance
         self.system = system
@@ -140,6 +143,7 @@ class Monitor:
         """For requests that webhooks cause."""
         self.watches = Watches()
         self._lease = lease
+        self._on_list = on_list
         self._marking = marking
         self._store = store
         self._largest_look = largest_look
@@ -278,7 +282,7 @@ class Monitor:
         :raises AirbyteError: if the API can't list jobs.
         """
         async with self._looking:
-            started = utcnow()
+            started, cut = utcnow(), self.counters.cut
             since = await self._begin(started)
             why = origins or {}, Confirmation()
             found, served_at = await self._take_in_since(since, started, *why)
@@ -288,6 +292,7 @@ class Monitor:
                 found, served_at = await self._take_in_since(since, served_at, *why)
             if self._marking:
                 await self._remember("looked_at", served_at)
+            self._on_list(served_at, self.counters.cut == cut)
             return found
 
     async def look_for_webhooks(self) -> None:

@@ -97,8 +97,8 @@ class Poller:
         """Ticks in a row that got no answer."""
 
     @property
-    def seconds_between_looks(self) -> float:
-        """As things stand, and before jitter."""
+    def interval(self) -> float:
+        """Seconds from one poll to the next as things stand, before jitter."""
         return self._ticks.due(self._monitor)
 
     async def run(self) -> None:

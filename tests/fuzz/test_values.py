@@ -37,7 +37,7 @@ from airbyte_events.events import (
 )
 from airbyte_events.feed import sse
 from airbyte_events.feed.client import FeedClient
-from airbyte_events.hub.subscription import KEPT, Place, ended_before
+from airbyte_events.hub.position import OVERLAP, Position, completed_before
 from airbyte_events.listener.http.params import (
     FILTERS,
     QueryError,
@@ -302,19 +302,19 @@ class TestPlaces:
     def test_no_time_of_a_job_is_too_far_for_one(
         self, events: list[JobEvent], moments: list[datetime], floor: datetime | None
     ) -> None:
-        place = Place(floor=floor)
+        place = Position(floor=floor)
         for event in events:
-            place.tell(event)
-            assert place.knows(event)
+            place.record(event)
+            assert place.covers(event)
         for moment in moments:
-            place.complete(moment, floor)
+            place.advance(moment, floor)
             assert place.floor is not None
-            assert place.floor >= max(moment - KEPT, EARLIEST)
+            assert place.floor >= max(moment - OVERLAP, EARLIEST)
             for event in events:
-                place.knows(event)
-                ended_before(event, moment)
-        again = Place.from_data(json.loads(json.dumps(place.data())))
-        assert (again.since, list(again.told)) == (place.since, list(place.told))
+                place.covers(event)
+                completed_before(event, moment)
+        again = Position.from_data(json.loads(json.dumps(place.data())))
+        assert (again.since, list(again.delivered)) == (place.since, list(place.delivered))
 
     @given(
         st.lists(

@@ -11,10 +11,9 @@ import pytest
 
 from airbyte_events.bus.bus import BUFFER
 from airbyte_events.errors import WaitTimeout
-from airbyte_events.events import JobEvent
+from airbyte_events.events import EventFilter, JobEvent
 from airbyte_events.feed.client import HELLO_SECONDS, SILENCE_SECONDS
 from airbyte_events.hub.hub import GRACE_SECONDS, RECHECK_SECONDS
-from airbyte_events.hub.subscription import Wanted
 from airbyte_events.monitor.poller import Ticks
 from model.virtual.clock import play
 from model.virtual.readers import Follower, PageReader, StreamReader
@@ -163,7 +162,7 @@ class TestAirbyteIsAway:
     async def test_lists_that_failed_for_a_moment_are_not_given_up(self) -> None:
         """Followers live on them, and would be told nothing for ten minutes."""
         async with staged(listens=False, listener=False) as stage:
-            follower = Follower(Wanted())
+            follower = Follower(EventFilter())
             stage.triggerer.run_in_hub(follower.run)
             begin(stage)
             job = stage.airbyte.begin()
@@ -245,7 +244,7 @@ class TestTheListenerIsAway:
     async def test_followers_are_told_each_end_once(self) -> None:
         async with staged() as stage:
             await settled(stage)
-            follower = Follower(Wanted())
+            follower = Follower(EventFilter())
             stage.triggerer.run_in_hub(follower.run)
             await anyio.sleep(10)
             jobs = [stage.airbyte.begin() for _ in range(4)]
@@ -268,7 +267,7 @@ class TestTheListenerIsAway:
         """It is back before polling takes over, and has published the end before the stream is joined again."""
         async with staged(keeping("lost")) as stage:
             await settled(stage)
-            follower = Follower(Wanted())
+            follower = Follower(EventFilter())
             stage.triggerer.run_in_hub(follower.run)
             job = stage.airbyte.begin()
             await anyio.sleep(60)
@@ -394,7 +393,7 @@ class TestClocks:
                 stage.listener.machine.ahead, stage.triggerer.machine.ahead = listener, triggerer
                 await stage.listener.start()
                 await settled(stage)
-                follower = Follower(Wanted())
+                follower = Follower(EventFilter())
                 stage.triggerer.run_in_hub(follower.run)
                 pushed, cleared = begin(stage, 3), begin(stage, 2, "clear")
                 await anyio.sleep(60)
@@ -500,7 +499,7 @@ class TestCrowds:
                     stage.airbyte.end(job)
                 await anyio.sleep(60)
             assert stage.listener.listener is not None
-            held = [len(each._held) for each in stage.listener.listener.bus._anyone]
+            held = [len(each._held) for each in stage.listener.listener.bus._subscriptions()]
             assert len(held) >= len(readers)
             assert max(held) <= BUFFER
             log = await read_log(stage.listener.store)

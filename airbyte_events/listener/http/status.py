@@ -76,7 +76,7 @@ class Status:
             "push_proven": None if monitor is None else monitor.push_proven,
             "watched": (await self._store.queues(name)).watched,
             "looked_at": await self._store.recall(f"looked_at/{name}"),
-            "seconds_between_looks": None if poller is None else poller.seconds_between_looks,
+            "seconds_between_looks": None if poller is None else poller.interval,
             "failed_looks": None if poller is None else poller.failures,
             "backoff_seconds": round(pipeline.airbyte.backing_off, 1),
             "counters": {what: count for what, count in asdict(pipeline.counters).items() if isinstance(count, int)},

@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airbyte_events.events import JobEvent
-from airbyte_events.hub.subscription import Place, Wanted
+from airbyte_events.events import EventFilter, JobEvent
+from airbyte_events.hub.position import Position
 from airbyte_events_provider.arguments import check_arguments
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.base import StoredTrigger
@@ -125,7 +125,7 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
         self.poll_interval = poll_interval
         self._watch = Watch(
             key=HubKey(airbyte_conn_id, listener_conn_id),
-            wanted=Wanted(
+            wanted=EventFilter(
                 connection_ids=frozenset(self.connection_ids),
                 job_types=frozenset(self.job_types),
                 statuses=frozenset(map(terminal_status, self.statuses)),
@@ -137,7 +137,7 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire for each job, by a subscription of its own: before Airflow 3.3, which shares streams."""
-        async for item in watch_on(self._watch, Place()):
+        async for item in watch_on(self._watch, Position()):
             if isinstance(item, JobEvent):
                 yield self._event(item)
 

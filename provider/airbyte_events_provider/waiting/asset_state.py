@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events.hub.subscription import Place
+from airbyte_events.hub.position import Position
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +37,16 @@ class Cursors:
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
         self.key = f"airbyte_events_{digest[:16]}"
 
-    async def load(self) -> Place:
+    async def load(self) -> Position:
         """Return the earliest stored position; where there is none, one that begins now.
 
         A store that does not respond is asked again: to begin without it would lose what completed meanwhile.
         """
         places = [place for accessor in self._accessors if (place := await self._load(accessor)) is not None]
         known = [place for place in places if place.since is not None]
-        return min(known, key=lambda place: place.since.timestamp() if place.since else 0.0, default=Place())
+        return min(known, key=lambda place: place.since.timestamp() if place.since else 0.0, default=Position())
 
-    async def _load(self, accessor: Accessor) -> Place | None:
+    async def _load(self, accessor: Accessor) -> Position | None:
         failures = 0
         while True:
             try:
@@ -58,12 +58,12 @@ class Cursors:
                 logger.warning("asset state can't be read, trying again: %s: %s", type(exc).__name__, exc)
                 await asyncio.sleep(pause(failures))
         try:
-            return None if value is None else Place.from_data(value)
+            return None if value is None else Position.from_data(value)
         except ValueError as exc:
             logger.error("asset state has no valid position, beginning now: %s", exc)
             return None
 
-    async def save(self, place: Place) -> None:
+    async def save(self, place: Position) -> None:
         """Store the position. If that fails, jobs since the last stored one may be repeated."""
         for accessor in self._accessors:
             try:

@@ -16,8 +16,8 @@ import anyio
 from airbyte_events._utils.times import parse_time
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, HubClosed
-from airbyte_events.events import JobEvent, JobStatus, Origin
-from airbyte_events.hub.subscription import Mark, Place, Wanted, ended_before
+from airbyte_events.events import EventFilter, JobEvent, JobStatus, Origin
+from airbyte_events.hub.position import Bookmark, Position, completed_before
 from airbyte_events.monitor.observation import event_of
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.waiting.result import TIMEOUT, arrival, describe, missing_records, outcome, without_job
@@ -47,12 +47,12 @@ class Sought:
     min_records: int | None = None
 
     @property
-    def wanted(self) -> Wanted:
-        return Wanted(connection_ids=frozenset([self.connection_id]), job_types=frozenset([self.job_type]))
+    def wanted(self) -> EventFilter:
+        return EventFilter(connection_ids=frozenset([self.connection_id]), job_types=frozenset([self.job_type]))
 
     def found_in(self, event: JobEvent) -> bool:
         """Return whether this is the job. One that completed in time, but is not, is logged."""
-        if not self.wanted.matches(event) or ended_before(event, self.after):
+        if not self.wanted.matches(event) or completed_before(event, self.after):
             return False
         if event.status is not JobStatus.SUCCEEDED:
             logger.warning("still waiting for a success: %s", describe(event))
@@ -122,8 +122,8 @@ async def await_sync(key: HubKey, sought: Sought, *, until: float | None, poll_i
 
 
 async def _first(watch: Watch, sought: Sought) -> JobEvent:
-    place = Place(since=sought.after, floor=sought.after)
-    items: AsyncGenerator[JobEvent | Mark, None]
+    place = Position(since=sought.after, floor=sought.after)
+    items: AsyncGenerator[JobEvent | Bookmark, None]
     async with aclosing(watch_on(watch, place, forever=False)) as items:
         async for item in items:
             if isinstance(item, JobEvent) and sought.found_in(item):

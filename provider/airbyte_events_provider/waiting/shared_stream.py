@@ -24,7 +24,7 @@ import anyio
 from airflow.providers.common.compat.sdk import conf
 
 from airbyte_events.events import JobEvent
-from airbyte_events.hub.subscription import Mark, Place
+from airbyte_events.hub.position import Bookmark, Position
 from airbyte_events_provider.waiting.asset_state import Cursors
 from airbyte_events_provider.waiting.shared_hub import HubKey
 from airbyte_events_provider.waiting.watch import Watch, watch_on
@@ -126,10 +126,10 @@ class Member:
         self._watch = watch
         self._cursors = cursors
         # What is told and not stored yet, and how far all was told in between.
-        self._open: deque[Item | Mark] = deque()
+        self._open: deque[Item | Bookmark] = deque()
         self._unstored = 0
         self._room = asyncio.Event()
-        self._stored = Place()
+        self._stored = Position()
         self._saved_at = float("-inf")
         self._unsaved = False
         self._saver: asyncio.Task[None] | None = None
@@ -148,8 +148,8 @@ class Member:
         self._stored = await self._cursors.load()
         async with contextlib.aclosing(watch_on(self._watch, self._stored.copy())) as items:
             async for item in items:
-                if isinstance(item, Mark):
-                    if self._open and isinstance(self._open[-1], Mark):
+                if isinstance(item, Bookmark):
+                    if self._open and isinstance(self._open[-1], Bookmark):
                         self._open.pop()
                     self._open.append(item)
                     self._move_on()
@@ -178,17 +178,17 @@ class Member:
         for item in items:
             with contextlib.suppress(ValueError):
                 self._open.remove(item)
-                self._stored.tell(item.event)
+                self._stored.record(item.event)
                 self._unstored -= 1
                 self._stream.done()
         self._room.set()
         self._move_on(save=True)
 
     def _move_on(self, *, save: bool = False) -> None:
-        while self._open and isinstance(mark := self._open[0], Mark):
+        while self._open and isinstance(mark := self._open[0], Bookmark):
             self._open.popleft()
             first = self._stored.since is None
-            self._stored.complete(mark.moment, mark.floor)
+            self._stored.advance(mark.moment, mark.floor)
             now = asyncio.get_running_loop().time()
             save = save or first or now > self._saved_at + _SAVE_SECONDS
         if save:

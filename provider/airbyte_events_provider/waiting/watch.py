@@ -21,8 +21,8 @@ from airbyte_events.errors import (
     SettingsError,
     Unprocessable,
 )
-from airbyte_events.events import JobEvent, JobStatus, parse_status
-from airbyte_events.hub.subscription import Mark, Place, Wanted
+from airbyte_events.events import EventFilter, JobEvent, JobStatus, parse_status
+from airbyte_events.hub.position import Bookmark, Position
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.waiting.shared_hub import HubKey, SharedHub, shared_hub
 
@@ -41,7 +41,7 @@ class Watch:
     """
 
     key: HubKey
-    wanted: Wanted
+    wanted: EventFilter
     workspace_ids: frozenset[str] = frozenset()
     poll_interval: float | None = None
 
@@ -63,7 +63,7 @@ def terminal_status(name: str) -> JobStatus:
     return status
 
 
-async def watch_on(watch: Watch, place: Place, *, forever: bool = True) -> AsyncGenerator[JobEvent | Mark, None]:
+async def watch_on(watch: Watch, place: Position, *, forever: bool = True) -> AsyncGenerator[JobEvent | Bookmark, None]:
     """Yield each matching job once, and now and then a mark: all up to there was yielded.
 
     When the hub closes, the watch goes on with the next one.
@@ -93,7 +93,7 @@ async def watch_on(watch: Watch, place: Place, *, forever: bool = True) -> Async
         await anyio.sleep(pause(failures, first=0.5))
 
 
-async def _watch_once(watch: Watch, place: Place) -> AsyncGenerator[JobEvent | Mark, None]:
+async def _watch_once(watch: Watch, place: Position) -> AsyncGenerator[JobEvent | Bookmark, None]:
     # No task group and no cancel scope is open around a yield: another task may end the generator.
     async with shared_hub(watch.key) as shared:
         with shared.ticks.at_most(watch.interval), shared.hub.follow(watch.wanted, place.copy()) as ends:
@@ -102,14 +102,14 @@ async def _watch_once(watch: Watch, place: Place) -> AsyncGenerator[JobEvent | M
                     item = await ends.receive()
                 except anyio.EndOfStream:
                     raise HubClosed("the hub has closed") from None
-                if isinstance(item, Mark):
-                    place.complete(item.moment, item.floor)
+                if isinstance(item, Bookmark):
+                    place.advance(item.moment, item.floor)
                     yield item
                     continue
                 event = await shared.hub.explain(item)
                 if watch.workspace_ids:
                     event = await _with_workspace(shared, event)
-                place.tell(event)
+                place.record(event)
                 if not watch.workspace_ids or (event.workspace_id or "").lower() in watch.workspace_ids:
                     yield event
 

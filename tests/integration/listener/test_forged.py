@@ -11,8 +11,8 @@ import anyio
 import pytest
 
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events.events import JobEvent, JobStatus
-from airbyte_events.hub.subscription import Place, Wanted
+from airbyte_events.events import EventFilter, JobEvent, JobStatus
+from airbyte_events.hub.position import Position
 from airbyte_events.simulator import Script
 from airbyte_events_provider.waiting.result import missing_records, outcome
 from support.events import event_of
@@ -113,8 +113,8 @@ async def read(stage: Stage, url: str, token: str) -> Any:
 
 async def follow(hub: Any, jobs: list[Any], told: dict[int, JobEvent]) -> None:
     """Returns when the end of each has come, once."""
-    wanted = Wanted(connection_ids=frozenset(job.connection.id for job in jobs))
-    with hub.follow(wanted, Place(floor=utcnow() - timedelta(minutes=5))) as ends:
+    wanted = EventFilter(connection_ids=frozenset(job.connection.id for job in jobs))
+    with hub.follow(wanted, Position(floor=utcnow() - timedelta(minutes=5))) as ends:
         async for event in ends:
             assert event.ref.job_id not in told
             told[event.ref.job_id] = event

@@ -13,8 +13,9 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte.refreshes import Refreshes
 from airbyte_events.errors import ServerError
+from airbyte_events.events import EventFilter
 from airbyte_events.hub.hub import Hub
-from airbyte_events.hub.subscription import Place, Wanted
+from airbyte_events.hub.position import Position
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.airbyte import Airbyte, client_of
@@ -96,10 +97,10 @@ class TestWhereListsLeaveThemOut:
     ) -> None:
         airbyte.hides_refreshes = True
         airbyte.put(1, "succeeded", job_type="refresh", ago=60)
-        wanted = Wanted(connection_ids=frozenset([CONNECTION]), job_types=frozenset(["refresh"]))
+        wanted = EventFilter(connection_ids=frozenset([CONNECTION]), job_types=frozenset(["refresh"]))
         since = utcnow() - timedelta(minutes=10)
         async with Hub(client_of(http, airbyte.url), ticks=Ticks(unproven=0.02, proven=0.02, idle=0.02)) as hub:
-            with hub.follow(wanted, Place(since=since, floor=since)) as ends, anyio.fail_after(5):
+            with hub.follow(wanted, Position(since=since, floor=since)) as ends, anyio.fail_after(5):
                 assert (await ends.__anext__()).ref.job_id == 1
                 airbyte.put(2, "failed", job_type="refresh")
                 assert (await ends.__anext__()).ref.job_id == 2

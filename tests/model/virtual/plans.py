@@ -8,8 +8,7 @@ from typing import Literal, TypeVar
 import anyio
 from hypothesis import strategies as st
 
-from airbyte_events.events import Cursor
-from airbyte_events.hub.subscription import Wanted
+from airbyte_events.events import Cursor, EventFilter
 from airbyte_events.simulator.control_models import NewNotification
 from airbyte_events.simulator.state import Job
 from model.virtual.readers import Follower, PageReader, Reader, StreamReader
@@ -197,7 +196,7 @@ class Play:
         """Of all connections, or of one."""
         job = _pick(self.stage.airbyte.jobs, which) if how % 2 else None
         if len(self.followers) < 4:
-            wanted = Wanted(connection_ids=frozenset([job.connection.id] if job is not None else ()))
+            wanted = EventFilter(connection_ids=frozenset([job.connection.id] if job is not None else ()))
             self.followers.append(Follower(wanted))
             self.stage.triggerer.run_in_hub(self.followers[-1].run)
 

@@ -10,10 +10,10 @@ import anyio
 import httpx
 
 from airbyte_events.errors import FeedError
-from airbyte_events.events import Cursor, JobEvent
+from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
-from airbyte_events.hub.subscription import Mark, Place, Wanted
+from airbyte_events.hub.position import Bookmark, Position
 from model.virtual.clock import Machine
 from model.virtual.network import Network
 from model.virtual.program import Program
@@ -150,11 +150,11 @@ class Follower:
     :param wanted: which ends.
     """
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: EventFilter) -> None:
         self.wanted = wanted
         self.told: list[JobEvent] = []
         self.began_at = anyio.current_time()
-        self._place = Place()
+        self._place = Position()
 
     async def run(self, hub: Hub) -> None:
         if self._place.since is None:
@@ -166,9 +166,9 @@ class Follower:
                     item = await ends.receive()
                 except anyio.EndOfStream:
                     return
-                if isinstance(item, Mark):
-                    self._place.complete(item.moment, item.floor)
+                if isinstance(item, Bookmark):
+                    self._place.advance(item.moment, item.floor)
                     continue
                 event = await hub.explain(item)
-                self._place.tell(event)
+                self._place.record(event)
                 self.told.append(event)

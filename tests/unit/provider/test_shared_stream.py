@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from airbyte_events.hub.subscription import Wanted
+from airbyte_events.events import EventFilter
 from airbyte_events_provider.waiting.asset_state import Cursors
 from airbyte_events_provider.waiting.shared_hub import HubKey
 from airbyte_events_provider.waiting.shared_stream import Item, Member, Producer, Stream, stream_of
@@ -67,7 +67,7 @@ class Asset:
 
 
 def member(stream: Stream, asset: Asset) -> Member:
-    watch = Watch(key=stream.key, wanted=Wanted(job_types=frozenset(["sync"])))
+    watch = Watch(key=stream.key, wanted=EventFilter(job_types=frozenset(["sync"])))
     return Member(stream, watch, Cursors(asset, {}))
 
 
