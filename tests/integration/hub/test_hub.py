@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from contextlib import AsyncExitStack
@@ -112,8 +113,9 @@ class TestWithAListener:
             assert (await waiters.result(job.id)).status == "succeeded"
 
     async def test_i4_a_listener_that_dies_is_replaced_by_polling_and_taken_again(
-        self, stage: Stage, waiters: Waiters
+        self, stage: Stage, waiters: Waiters, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.INFO, "airbyte_events.hub")
         listener = await stage.start_listener(waiters.tasks)
         async with stage.hub(stage.feed(listener.url)) as hub:
             await stage.ready(hub)
@@ -130,7 +132,7 @@ class TestWithAListener:
             await stage.until(lambda: hub.following)
             stage.end([second])
             assert (await waiters.result(second.id)).status == "succeeded"
-            # By now the looks that were under way are over, and there are no more.
+            await stage.until(lambda: "feed is back" in caplog.text)
             (third,) = stage.start()
             waiters.wait(hub, third.id)
             await stage.until(lambda: stage.reads(third) == 1 and stage.sim.traffic.working == 0)
