@@ -42,3 +42,24 @@ def test_log_lines_of_the_runbooks_are_written() -> None:
 
 def _quotes(text: str) -> list[str]:
     return re.findall(r"`([^`]+)`", text.replace("\n", " "))
+
+
+def test_what_the_architecture_page_names_exists() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`([\w/.]+?(?:\.py|\.md|\.toml|\.yaml|\.js|/))`", page))
+    assert len(files) > 30
+    assert sorted(name for name in files if not _found(name)) == []
+    named = re.findall(r"`([\w/]+\.py)`:\s+`(\w+)(?:\(\))?`", page)
+    assert len(named) > 10
+    for file, name in named:
+        assert re.search(rf"(?:def|class) {name}\b|^{name}\b.* = ", _found(file), re.MULTILINE), f"{file}: {name}"
+
+
+def _found(name: str) -> str:
+    """Return the text of a file that the page names, or the path of a folder; empty if there is none."""
+    for path in (ROOT / "airbyte_events" / name, ROOT / name, ROOT / "provider" / "airbyte_events_provider" / name):
+        if path.is_dir():
+            return str(path)
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    return ""
