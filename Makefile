@@ -107,10 +107,10 @@ define sync
 		echo "installing into $(1)" >&2; \
 		index=$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$(python3 -m pip config get global.index-url 2>/dev/null)}}; \
 		if [ -z "$$index" ]; then \
-			"$(UV)" sync --inexact --python '$(or $(3),$(PYTHON))' $$packages; \
+			"$(UV)" sync --inexact --compile-bytecode --python '$(or $(3),$(PYTHON))' $$packages; \
 		else \
 			"$(UV)" venv --quiet --allow-existing --python '$(or $(3),$(PYTHON))' $(1) && \
-			"$(UV)" export --quiet $$packages | "$(UV)" pip install --python $(1) --default-index "$$index" -r -; \
+			"$(UV)" export --quiet $$packages | "$(UV)" pip install --compile-bytecode --python $(1) --default-index "$$index" -r -; \
 		fi; }
 endef
 

@@ -71,7 +71,7 @@ def wait(airflow: AirflowStack, services: Services, airbyte: Airbyte) -> Callabl
         connection_id = airbyte.connect(HANGING)
         run_id = airflow.trigger_dag(ONE, {"connection": connection_id})
         airflow.wait_for_task(ONE, run_id, "sync", {"deferred"})
-        airflow.wait_for_log(ONE, run_id, "sync", "Waiting for Airbyte job")
+        airflow.wait_for_log(ONE, run_id, "sync", "waiting for Airbyte job")
         job_id = airbyte.jobs(connection_id)[0]["job_id"]
         # The listener was asked for its state, and watches it: what happens from now on is told, and no longer found.
         airflow.processes.wait_until(

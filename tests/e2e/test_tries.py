@@ -27,9 +27,9 @@ def begin(airflow: AirflowStack, services: Services) -> Any:
 @pytest.mark.needs_airflow(3, 3, "retries of tasks whose process was killed")
 def test_a_worker_that_is_killed_while_it_waits_starts_no_second_sync(begin: Any) -> None:
     run = begin("in_worker")
-    run.until_said("was started")
+    run.until_said("Airbyte job started")
     run.kill_worker()
-    run.until_said("is that of an earlier try", tries=2)
+    run.until_said("resuming the Airbyte job of an earlier try", tries=2)
     (job,) = run.until_jobs("running")
     run.end(job)
     run.until_state("success", tries=2)
@@ -40,7 +40,7 @@ def test_a_worker_that_is_killed_while_it_waits_starts_no_second_sync(begin: Any
 @pytest.mark.needs_airflow(3, 3, "retries of tasks whose process was killed")
 def test_a_sync_that_succeeds_while_nobody_waits_completes_the_retry_at_once(begin: Any) -> None:
     run = begin("in_worker")
-    run.until_said("was started")
+    run.until_said("Airbyte job started")
     run.kill_worker()
     run.end(run.jobs[0])
     run.until_state("success", tries=2)
@@ -51,7 +51,7 @@ def test_a_try_that_gives_up_waiting_leaves_its_sync_to_the_next(begin: Any) -> 
     run = begin("hurried")
     run.until_said("The job was not cancelled")
     (job,) = run.until_jobs("running")
-    run.until_said("is that of an earlier try", tries=2)
+    run.until_said("resuming the Airbyte job of an earlier try", tries=2)
     run.end(job)
     run.until_state("success", tries=2)
     run.until_jobs("succeeded")
@@ -77,7 +77,7 @@ def test_a_worker_that_is_killed_while_it_submits_starts_no_second_sync(
         run = begin(way)
         (job,) = run.until_jobs("running")
         run.kill_worker()
-    run.until_said("is that of an earlier try", tries=2)
+    run.until_said("resuming the Airbyte job of an earlier try", tries=2)
     run.end(job)
     run.until_state("success", tries=2)
     run.until_jobs("succeeded")
@@ -86,11 +86,11 @@ def test_a_worker_that_is_killed_while_it_submits_starts_no_second_sync(
 @pytest.mark.needs_airflow(3, 3, "retries of tasks whose process was killed")
 def test_a_worker_that_is_shut_down_leaves_its_sync_to_the_next_try(begin: Any) -> None:
     run = begin("in_worker")
-    run.until_said("was started")
+    run.until_said("Airbyte job started")
     run.kill_worker(signal.SIGTERM)
-    run.until_said("The worker is told to stop")
+    run.until_said("the worker is stopped")
     run.kill_worker()
-    run.until_said("is that of an earlier try", tries=2)
+    run.until_said("resuming the Airbyte job of an earlier try", tries=2)
     run.end(run.until_jobs("running")[0])
     run.until_state("success", tries=2)
     run.until_jobs("succeeded")
@@ -110,9 +110,9 @@ def test_a_task_that_begins_in_the_triggerer_syncs_again_what_was_written_since_
 @pytest.mark.parametrize("way", ["deferred", "without_worker", "in_worker"])
 def test_a_task_that_attached_to_anothers_sync_and_is_failed_leaves_it_alone(begin: Any, way: str) -> None:
     owner = begin("deferred")
-    owner.until_said("Waiting for Airbyte job")
+    owner.until_said("waiting for Airbyte job")
     other = owner.begin_another(way)
-    other.until_said("runs already" if way == "in_worker" else "Waiting for Airbyte job")
+    other.until_said("runs already" if way == "in_worker" else "waiting for Airbyte job")
     other.mark("failed")
     other.until_state("failed")
     if way == "in_worker":
@@ -151,7 +151,7 @@ def test_clearing_a_task_that_was_failed_while_its_sync_was_being_started_cancel
 @pytest.mark.parametrize("way", ["in_worker", "deferred", "without_worker"])
 def test_a_sync_that_a_person_cancels_fails_its_task_for_good(begin: Any, way: str) -> None:
     run = begin(way)
-    run.until_said("was started" if way == "in_worker" else "Waiting for Airbyte job")
+    run.until_said("Airbyte job started" if way == "in_worker" else "waiting for Airbyte job")
     run.end(run.until_jobs("running")[0], "cancelled")
     run.services.restart_listener(AIRBYTE_EVENTS_POLL_INTERVAL="2")
     run.until_state("failed")
@@ -171,7 +171,7 @@ def test_a_sync_that_fails_is_started_anew_by_a_retry(begin: Any, way: str) -> N
 @pytest.mark.parametrize("way", ["deferred", "without_worker"])
 def test_clearing_a_deferred_task_cancels_its_sync_and_starts_another(begin: Any, way: str) -> None:
     run = begin(way)
-    run.until_said("Waiting for Airbyte job")
+    run.until_said("waiting for Airbyte job")
     run.clear()
     run.end(run.until_jobs("cancelled", "running")[1])
     run.until_state("success", tries=2)
@@ -181,7 +181,7 @@ def test_clearing_a_deferred_task_cancels_its_sync_and_starts_another(begin: Any
 @pytest.mark.needs_airflow(3, 3, "another try of running tasks that are cleared")
 def test_clearing_a_task_that_waits_in_a_worker_cancels_its_sync_and_starts_another(begin: Any) -> None:
     run = begin("in_worker")
-    run.until_said("was started")
+    run.until_said("Airbyte job started")
     run.clear()
     run.end(run.until_jobs("cancelled", "running")[1])
     run.until_state("success", tries=2)
@@ -192,7 +192,7 @@ def test_clearing_a_task_that_waits_in_a_worker_cancels_its_sync_and_starts_anot
 @pytest.mark.parametrize("way", ["deferred", "without_worker"])
 def test_failing_a_deferred_task_cancels_its_sync(begin: Any, way: str) -> None:
     run = begin(way)
-    run.until_said("Waiting for Airbyte job")
+    run.until_said("waiting for Airbyte job")
     run.mark("failed")
     run.until_jobs("cancelled")
     run.until_state("failed")
@@ -201,7 +201,7 @@ def test_failing_a_deferred_task_cancels_its_sync(begin: Any, way: str) -> None:
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
 def test_a_task_can_begin_and_end_without_a_worker(begin: Any) -> None:
     run = begin("without_worker")
-    run.until_said("Waiting for Airbyte job")
+    run.until_said("waiting for Airbyte job")
     (job,) = run.until_jobs("running")
     run.end(job)
     task = run.until_state("success")
@@ -233,7 +233,7 @@ def test_a_triggerer_that_is_killed_loses_nothing_and_doubles_nothing(
 ) -> None:
     runs = [begin(way) for _ in range(3)]
     for run in runs:
-        run.until_said("Waiting for Airbyte job")
+        run.until_said("waiting for Airbyte job")
     airflow.kill("triggerer")
     runs[0].end(runs[0].jobs[0])
     airflow.restart("triggerer")
@@ -253,7 +253,7 @@ def test_two_triggerers_of_which_one_dies_lose_nothing_and_double_nothing(
     with airflow.another("triggerer") as other:
         runs = [begin(way) for _ in range(6)]
         for run in runs:
-            run.until_said("Waiting for Airbyte job")
+            run.until_said("waiting for Airbyte job")
         for run in runs[:2]:
             run.end(run.jobs[0])
             run.until_state("success")

@@ -50,7 +50,7 @@ def faults(services: Services) -> Iterator[Any]:
 )
 def test_trouble_while_a_task_polls_does_not_fail_it(begin: Any, faults: Any, trouble: dict[str, Any]) -> None:
     run = begin("polling")
-    run.until_said("Waiting for Airbyte job")
+    run.until_said("waiting for Airbyte job")
     (job,) = run.until_jobs("running")
     for route in ("GET /jobs", "GET /jobs/{id}"):
         faults(route=route, count=1, **trouble)
@@ -65,7 +65,7 @@ def test_a_create_whose_answer_is_lost_starts_one_sync(begin: Any, faults: Any, 
     faults(kind="reset", route="POST /jobs", after=True, count=1)
     run = begin(way)
     (job,) = run.until_jobs("running")
-    run.until_said("though Airbyte's answer was lost" if way != "without_worker" else "Waiting for Airbyte job")
+    run.until_said("though Airbyte's response was lost" if way != "without_worker" else "waiting for Airbyte job")
     run.end(job)
     run.until_state("success")
     run.until_jobs("succeeded")
@@ -82,7 +82,7 @@ def test_a_job_that_succeeds_while_the_triggerer_is_down_past_the_deadline_is_a_
     begin: Any, airflow: AirflowStack
 ) -> None:
     run = begin("hurried")
-    run.until_said("Waiting for Airbyte job")
+    run.until_said("waiting for Airbyte job")
     airflow.kill("triggerer")
     (job,) = run.jobs
     run.end(job)
