@@ -1,4 +1,4 @@
-"""The listener that a command asks: where it is, what it is shown, and its answers."""
+"""The listener that a command calls: its address, its API token, and its responses."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.feed.client import ANSWER_SECONDS, LARGEST_ANSWER, FeedClient, elsewhere
 from airbyte_events.listener.settings import Settings, check_address, is_loopback
 
-HOW_TO_ENTER = (
-    "set AIRBYTE_EVENTS_LISTENER_TOKEN, or AIRBYTE_EVENTS_LISTENER_TOKEN_FILE, to one of the listener's API tokens "
-    "(serve printed the one that it made)"
+HOW_TO_AUTHENTICATE = (
+    "set AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE) to one of the listener's API tokens; serve prints those it generates"
 )
 _LONGEST_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """A listener, and what it is shown.
+    """A listener's address, and the API token for it.
 
     :param url: without a slash at its end.
-    :param token: one of its API tokens, if one is known.
+    :param token: None if none is known.
     """
 
     url: str
@@ -38,12 +37,12 @@ class Address:
 
     @classmethod
     def of(cls, settings: Settings, given: str | None = None) -> Address:
-        """The listener that the settings or an option name; by default the one that these settings are of.
+        """Return the listener that an option or the settings name; by default the one that has these settings.
 
-        The settings' own API tokens are shown to no other machine.
+        The settings' own API tokens are sent to no other machine.
 
         :param given: the value of ``--listener``.
-        :raises SettingsError: if that is no address.
+        :raises SettingsError: if that is no URL.
         """
         own = own_url(settings)
         try:
@@ -57,13 +56,13 @@ class Address:
 
 
 def own_url(settings: Settings) -> str:
-    """Where the listener of these settings is reached on its machine."""
+    """Return the URL of the listener of these settings, on its own machine."""
     scheme = "http" if settings.tls_certfile is None else "https"
     return f"{scheme}://{_reached(settings.host)}:{settings.port or 8484}"
 
 
 def receiver_url(settings: Settings, listener: Address) -> str:
-    """Where webhooks are sent to: as the settings say, or else on this machine."""
+    """Return where webhooks are sent to: the public URL of the settings, else on this machine."""
     if settings.public_url is not None:
         return settings.public_url
     if settings.webhook_apart is None:
@@ -73,7 +72,7 @@ def receiver_url(settings: Settings, listener: Address) -> str:
 
 
 def _reached(host: str) -> str:
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 -- everywhere, so here, too
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 -- everywhere includes here
         return "127.0.0.1"
     return f"[{host}]" if ":" in host else host
 
@@ -100,13 +99,15 @@ class Listener:
         self._http = http
 
     async def get(self, path: str, params: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
-        """:raises FeedUnreachable: if there is no answer that is a listener's.
-        :raises FeedRefused: for any status but 200.
+        """Return the response to a GET.
+
+        :raises FeedUnreachable: if no listener answers.
+        :raises FeedRefused: for a status other than 200.
         """
         return await self._ask("GET", path, params)
 
     async def post(self, path: str) -> dict[str, Any]:
-        """The answer to a POST without a body; raises as :meth:`get` does."""
+        """Return the response to a POST without a body; raises as :meth:`get` does."""
         return await self._ask("POST", path, ())
 
     async def _ask(self, method: str, path: str, params: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -125,8 +126,8 @@ class Listener:
             raise FeedUnreachable(f"the listener {url} does not answer") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
             raise FeedUnreachable(
-                f"no listener answers at {url} ({type(exc).__name__}): does it run, and is it reached from here? "
-                "Another one is named by --listener or AIRBYTE_EVENTS_LISTENER_URL"
+                f"no listener answers at {url} ({type(exc).__name__}): start it, or name another one by --listener or "
+                "AIRBYTE_EVENTS_LISTENER_URL"
             ) from exc
         except answers.AnswerRefused as exc:
             raise FeedUnreachable(f"the listener {url}: the answer {exc}") from exc
@@ -134,30 +135,30 @@ class Listener:
 
     def _parsed(self, status: int, body: bytes) -> dict[str, Any]:
         try:
-            said = json_values.parse_object(body)
+            answer = json_values.parse_object(body)
         except ValueError:
-            said = {}
-        if status in (200, 202) and said:
-            return said
-        raise explained(status, self.address, json_values.text(said.get("error")))
+            answer = {}
+        if status in (200, 202) and answer:
+            return answer
+        raise refusal(status, self.address, json_values.text(answer.get("error")))
 
 
-def explained(status: int, address: Address, said: str | None) -> FeedRefused | FeedUnreachable:
-    """What a listener's refusal means for who sits at the command line."""
-    if (remedy := elsewhere(status, said)) is not None:
+def refusal(status: int, address: Address, message: str | None) -> FeedRefused | FeedUnreachable:
+    """Return the error for a listener's refusal, with its remedy on the command line."""
+    if (remedy := elsewhere(status, message)) is not None:
         return FeedRefused(status, f"the listener {address.url} answers {status}: {remedy}")
     if status == 401:
-        fault = "does not accept the API token" if address.token else "wants an API token"
-        return FeedRefused(401, f"the listener {address.url} {fault}: {HOW_TO_ENTER}")
-    words = f": {said[:_LONGEST_MESSAGE]}" if said else ", which is no listener's answer: check the URL"
+        fault = "rejects the API token" if address.token else "requires an API token"
+        return FeedRefused(401, f"the listener {address.url} {fault}: {HOW_TO_AUTHENTICATE}")
+    words = f": {message[:_LONGEST_MESSAGE]}" if message else ", as no listener does: check the URL"
     if status >= 500:
-        return FeedUnreachable(f"the listener {address.url} answers {status}{words if said else ''}")
+        return FeedUnreachable(f"the listener {address.url} answers {status}{words if message else ''}")
     return FeedRefused(status, f"the listener {address.url} answers {status}{words}")
 
 
 @contextlib.asynccontextmanager
 async def open_listener(address: Address) -> AsyncIterator[Listener]:
-    """``async with open_listener(address) as listener``.
+    """Open a listener's API: ``async with open_listener(address) as listener``.
 
     :raises SettingsError: if the token can't be one.
     """

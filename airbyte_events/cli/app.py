@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from textwrap import TextWrapper
 from typing import Annotated
 
 import typer
@@ -18,6 +19,9 @@ from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.cli.webhooks import webhooks
 from airbyte_events.errors import AirbyteEventsError, SettingsError
 from airbyte_events.simulator.cli import simulate
+
+_WIDTH = 76
+"""Columns of the examples below a command's help, which is indented by 2."""
 
 
 def run() -> int:
@@ -37,25 +41,25 @@ def run() -> int:
 
 
 def application(*, rich: bool) -> typer.Typer:
-    """The command line.
+    """Return the command line.
 
     :param rich: whether help and usage errors are coloured and framed.
     """
     app = _group(
         rich,
         name="airbyte-events",
-        help="Tells Airflow when an Airbyte job ends: one stream of job events, from Airbyte's webhooks and its API.",
+        help="Stream Airbyte job events to Airflow: webhooks instead of polling.",
         epilog=_lines(
             rich,
-            "See it work, without Airbyte and Airflow:",
+            "Run a demo, without Airbyte and Airflow:",
             "  airbyte-events demo",
-            "Listen for your Airbyte, have it send its webhooks there, and find out whether all is well:",
+            "Start a listener, point Airbyte's webhooks at it, and check the whole path:",
             "  AIRBYTE_EVENTS_AIRBYTE_URL=http://localhost:8000 airbyte-events serve",
             "  airbyte-events webhooks install --url http://listener:8484",
             "  airbyte-events doctor",
-            "Rehearse with a stand-in for Airbyte:",
+            "Simulate an Airbyte:",
             "  airbyte-events simulate --help",
-            "In a pipe output is plain, NO_COLOR switches colours off, and --json is for programs.",
+            "Output in a pipe is plain. NO_COLOR turns colours off. --json writes JSON.",
             EXIT_CODES,
         ),
     )
@@ -89,7 +93,7 @@ def _group(rich: bool, *, no_args_is_help: bool = True, **words: object) -> type
     return typer.Typer(
         no_args_is_help=no_args_is_help,
         rich_markup_mode="rich" if rich else None,
-        # Its tracebacks can show local variables, and those are secrets at times.
+        # Its tracebacks can show local variables, which may be secrets.
         pretty_exceptions_enable=False,
         **words,  # type: ignore[arg-type]
     )
@@ -103,12 +107,16 @@ def _print_version(wanted: bool) -> None:
 
 def _about(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
 def _lines(rich: bool, *lines: str) -> str:
-    # Both kinds of help would make one paragraph of them, and each has its own way to be told not to.
-    return "\n\n".join(map(escape, lines)) if rich else "\b\n" + "\n".join(lines)
+    # Both kinds of help would join the lines to one paragraph.
+    if rich:
+        return "\n\n".join(map(escape, lines))
+    text = TextWrapper(_WIDTH, break_long_words=False, break_on_hyphens=False)
+    command = TextWrapper(_WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\b\n" + "\n".join((command if line.startswith(" ") else text).fill(line) for line in lines)

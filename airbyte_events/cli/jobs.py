@@ -1,4 +1,4 @@
-"""``airbyte-events jobs``: what a listener knows of jobs."""
+"""``airbyte-events jobs``: lists jobs, or shows one with its history."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from airbyte_events.listener.settings import load
 
 _PAGE = 1000
 
-HELP = "Show jobs as the listener knows them, the one that changed last first; or one job with its history: jobs show."
+HELP = "List jobs, or show one with its history. The most recently changed job comes first."
 EPILOG = (
-    "What runs:",
+    "Active jobs:",
     "  airbyte-events jobs --active",
     "The last failures, with their reasons:",
     "  airbyte-events jobs --status failed --limit 5",
-    "How the end of one was learnt, and when:",
+    "How and when the completion of one was detected:",
     "  airbyte-events jobs show 17",
     "Exit codes: 0 done, 1 the listener does not answer or refuses, 2 wrong usage or settings.",
 )
 SHOW_HELP = (
-    "Show one job: what is known of it, and where each piece of that came from and when. All of it was said by "
-    "Airbyte's API; a webhook, a look at all jobs, or somebody who began to wait is why it was asked."
+    "Show one job with its history. It has when and how each status was detected. Every status was read from Airbyte's "
+    "API, because of a webhook, a poll, or a new subscriber."
 )
 SHOW_EPILOG = (
     "  airbyte-events jobs show 17",
@@ -49,9 +49,11 @@ def jobs(
     job: options.Jobs = None,
     status: options.Statuses = None,
     ended: options.Ended = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000, help="At most so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, max=1_000_000, help="Most jobs to list.")
+    ] = 20,
     before: Annotated[
-        int | None, typer.Option(metavar="NEXT", min=0, help="The next page: what the one before said is next.")
+        int | None, typer.Option(metavar="NEXT", min=0, help="Page to start at: `next` of the previous one.")
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
@@ -64,28 +66,28 @@ def jobs(
     output = Output(json=json)
 
     async def work() -> int:
-        async with open_listener(address) as asked:
-            found, following = await pages(asked, "jobs", limit, before, params)
+        async with open_listener(address) as api:
+            found, following = await pages(api, "jobs", limit, before, params)
         if json:
             output.object({"jobs": found, "next": following})
             return 0
         if found or not output.terminal:
             output.table(
-                ("job", "status", "type", "connection", "started", "ended", "took", "records", "by"),
+                ("job", "status", "type", "connection", "started", "completed", "duration", "records", "origin"),
                 [_row(each) for each in found],
-                spare=("type", "started", "records", "took", "by", "ended"),
+                optional=("type", "started", "records", "duration", "origin", "completed"),
             )
         else:
-            output.say("no such jobs")
+            output.note("no jobs match")
         if following is not None and output.terminal:
-            output.say(f"there are more: --before {following}, or a larger --limit")
+            output.note(f"more jobs: --before {following}, or a larger --limit")
         return 0
 
     run(work)
 
 
 def show(
-    job: Annotated[str, typer.Argument(metavar="[INSTANCE/]JOB_ID", help="Such as 17, or cloud/17.")],
+    job: Annotated[str, typer.Argument(metavar="[INSTANCE/]JOB_ID", help="For example 17, or cloud/17.")],
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
@@ -97,13 +99,13 @@ def show(
     output = Output(json=json)
 
     async def work() -> int:
-        async with open_listener(address) as asked:
-            name = instance or await _instance_of(asked, number)
-            told = await asked.get(f"/v1/jobs/{name}/{number}")
+        async with open_listener(address) as api:
+            name = instance or await _instance_of(api, number)
+            details = await api.get(f"/v1/jobs/{name}/{number}")
         if json:
-            output.object(told)
+            output.object(details)
         else:
-            _show(output, told)
+            _show(output, details)
         return 0
 
     run(work)
@@ -112,7 +114,7 @@ def show(
 async def pages(
     listener: Listener, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """The first so many of a paged list of the listener's, and where the next page begins, if there is one."""
+    """Return the first items of a paged list of the listener's, and where the next page starts, if there is one."""
     found: list[dict[str, Any]] = []
     following = None if before is None else str(before)
     while True:
@@ -122,7 +124,7 @@ async def pages(
         answer = await listener.get(f"/v1/{what}", [*params, *page])
         items = answer.get(what)
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise FeedUnreachable(f"{listener.address.url}/v1/{what} gave an answer that is no listener's")
+            raise FeedUnreachable(f"{listener.address.url}/v1/{what} did not answer as a listener does")
         found += items
         following = json_values.text(answer.get("next"))
         if following is None or not items or len(found) >= limit:
@@ -132,10 +134,10 @@ async def pages(
 async def _instance_of(listener: Listener, number: str) -> str:
     found, _ = await pages(listener, "jobs", _PAGE, None, [("job_id", number)])
     if not found:
-        raise FeedError(f"nothing is known of a job {number}")
+        raise FeedError(f"the listener knows no job {number}")
     if len(found) > 1:
         names = " or ".join(f"{each['instance']}/{number}" for each in found)
-        raise FeedError(f"several Airbytes have a job {number}: write {names}")
+        raise FeedError(f"job {number} exists in several Airbytes: write {names}")
     return str(found[0]["instance"])
 
 
@@ -155,14 +157,14 @@ def _row(job: dict[str, Any]) -> list[str | Text]:
 
 
 _HOW = {
-    "webhook": "a webhook came, and the API said the same",
-    "poll": "a look at all jobs found it",
-    "submit": "somebody began to wait, and the API was asked",
+    "webhook": "webhook, confirmed by the API",
+    "poll": "poll",
+    "submit": "read from the API for a new subscriber",
 }
 
 
-def _show(output: Output, told: dict[str, Any]) -> None:
-    job, names = told["job"], json_values.mapping(told["job"].get("names"))
+def _show(output: Output, details: dict[str, Any]) -> None:
+    job, names = details["job"], json_values.mapping(details["job"].get("names"))
     error = job.get("error")
     connection = [part for part in (names.get("connection"), job["connection_id"]) if part]
     output.facts(
@@ -175,8 +177,8 @@ def _show(output: Output, told: dict[str, Any]) -> None:
             ("from", names.get("source")),
             ("to", names.get("destination")),
             ("started", moment(job["started_at"]) or None),
-            ("ended", moment(job["finished_at"]) or None),
-            ("took", duration(job["duration_seconds"]) or None),
+            ("completed", moment(job["finished_at"]) or None),
+            ("duration", duration(job["duration_seconds"]) or None),
             ("records", amount(job["records"]) or None),
             ("bytes", amount(job["bytes"]) or None),
             ("reason", None if not error else Text(shown(_reason(error)), style="red")),
@@ -184,7 +186,7 @@ def _show(output: Output, told: dict[str, Any]) -> None:
         ]
     )
     output.line("")
-    output.table(("learnt", "what", "how", "cursor"), _history(told))
+    output.table(("time", "status", "detected by", "cursor"), _history(details))
 
 
 def _reason(error: dict[str, Any]) -> str:
@@ -192,22 +194,22 @@ def _reason(error: dict[str, Any]) -> str:
     return f"{error.get('message') or 'no message'}" + (f" ({where})" if where else "")
 
 
-def _history(told: dict[str, Any]) -> list[list[str | Text]]:
+def _history(details: dict[str, Any]) -> list[list[str | Text]]:
     rows: list[tuple[str, list[str | Text]]] = []
-    for envelope in told["history"]:
+    for envelope in details["history"]:
         event = envelope["data"]
         lag = _seconds(event["finished_at"], event["observed_at"]) if event["finished_at"] else None
-        late = f", {duration(lag)} after the end" if lag is not None and lag >= 0 else ""
+        late = f", {duration(lag)} after the completion" if lag is not None and lag >= 0 else ""
         how = _HOW.get(event["origin"], event["origin"]) + late
         what = status(event["status"])
         rows.append((event["observed_at"], [moment(event["observed_at"]), what, how, envelope["id"]]))
-    if notification := told.get("notification"):
+    if notification := details.get("notification"):
         id_, kind = notification["id"], notification["kind"]
         received = notification["received_at"]
-        rows.append((received, [moment(received), "webhook", f"notification {id_}, {kind}: into the inbox", ""]))
+        rows.append((received, [moment(received), "webhook", f"notification {id_} received: {kind}", ""]))
         if settled := notification["settled_at"]:
             outcome = status(notification["outcome"])
-            rows.append((settled, [moment(settled), outcome, f"what became of notification {id_}", ""]))
+            rows.append((settled, [moment(settled), outcome, f"notification {id_} processed", ""]))
     return [row for _, row in sorted(rows, key=lambda each: each[0])]
 
 

@@ -1,4 +1,4 @@
-"""The entry point of the command line, also where the base install has none of what it needs."""
+"""The entry point of the command line, which also runs in a base install to name the missing extra."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main() -> None:
         if (exc.name or "").partition(".")[0] not in _SERVER:
             raise
         sys.stderr.write(
-            "airbyte-events: the command line wants more than the base install: pip install 'airbyte-events[server]'\n"
+            "airbyte-events: the command line needs the server extra: pip install 'airbyte-events[server]'\n"
         )
         code = 2
     sys.exit(code)

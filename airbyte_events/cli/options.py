@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.events import EventFilter, JobStatus
 
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings in a TOML file. [AIRBYTE_EVENTS_CONFIG]")
+    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings. [AIRBYTE_EVENTS_CONFIG]")
 ]
 ListenerURL = Annotated[
     str | None,
     typer.Option(
         "--listener",
         metavar="URL",
-        help="The listener. [AIRBYTE_EVENTS_LISTENER_URL, else the one of the settings on this machine] "
-        "Its token: AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE).",
+        help="Listener to ask. [AIRBYTE_EVENTS_LISTENER_URL, else the one of the settings on this machine] "
+        "API token: AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE).",
     ),
 ]
-JSON = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+JSON = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
 Instances = Annotated[
-    list[str] | None, typer.Option("--instance", metavar="NAME", help="Only of this Airbyte. May be repeated.")
+    list[str] | None, typer.Option("--instance", metavar="NAME", help="Only this Airbyte's. May be repeated.")
 ]
 Connections = Annotated[
-    list[str] | None, typer.Option("--connection", metavar="ID", help="Only of this connection. May be repeated.")
+    list[str] | None, typer.Option("--connection", metavar="ID", help="Only this connection's. May be repeated.")
 ]
 Jobs = Annotated[list[int] | None, typer.Option("--job", metavar="ID", min=1, help="Only this job. May be repeated.")]
 Statuses = Annotated[
-    list[JobStatus] | None, typer.Option("--status", help="Only with this status. May be repeated.", show_choices=True)
+    list[JobStatus] | None,
+    typer.Option("--status", metavar="STATUS", help=f"Only this status: {', '.join(JobStatus)}. May be repeated."),
 ]
 Ended = Annotated[
     bool | None,
-    typer.Option("--ended/--active", "--terminal", help="Only ends of jobs, or only what is not an end."),
+    typer.Option("--ended/--active", "--terminal", help="Only completed jobs, or only active ones."),
 ]
 
-AIRBYTE_HELP = "Of several Airbytes in the settings, this one."
+AIRBYTE_HELP = "Airbyte in the settings, where there are several."
 Instance = Annotated[str | None, typer.Option("--instance", metavar="NAME", help=AIRBYTE_HELP)]
 
 
@@ -54,9 +55,9 @@ def event_filter(
     statuses: Collection[JobStatus] | None,
     ended: bool | None,
 ) -> EventFilter:
-    """The filter that these options are.
+    """Return the filter of these options.
 
-    :raises typer.BadParameter: if a connection's id is none.
+    :raises typer.BadParameter: if a connection's id is no UUID.
     """
     return EventFilter(
         instances=frozenset(instances or ()),
@@ -68,20 +69,23 @@ def event_filter(
 
 
 def uuid(name: str, text: str) -> str:
-    """:raises typer.BadParameter: if the text is no UUID."""
+    """Return a UUID as Airbyte writes it.
+
+    :raises typer.BadParameter: if the text is no UUID.
+    """
     try:
         return str(UUID(text))
     except ValueError:
-        raise typer.BadParameter("not an id (a UUID)", param_hint=name) from None
+        raise typer.BadParameter("not a UUID", param_hint=name) from None
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(name: str, text: str) -> float:
-    """A duration such as ``90``, ``90s``, ``15m``, ``2h`` or ``1d``.
+    """Return the seconds of a duration such as ``90``, ``90s``, ``15m``, ``2h`` or ``1d``.
 
-    :raises typer.BadParameter: if the text is none.
+    :raises typer.BadParameter: if the text is no duration.
     """
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([smhd]?)", text.strip())
     if match is None:
@@ -90,7 +94,7 @@ def seconds(name: str, text: str) -> float:
 
 
 def since(name: str, text: str) -> datetime:
-    """A time, or how long ago it was.
+    """Return the time that an option names, or that was so long ago.
 
     :raises typer.BadParameter: if the text is neither.
     """

@@ -1,6 +1,6 @@
-"""What commands show: tables and colour on a terminal, plain lines in a pipe, JSON for programs.
+"""The output of commands: tables and colour on a terminal, plain lines in a pipe, JSON for programs.
 
-Everything that others wrote (names, reasons, addresses) loses what a terminal would obey.
+Escape sequences in foreign text (names, reasons, addresses) are neutralised.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _COLOURS = {
 
 
 _FOLDED, _BETWEEN = 24, 3
-"""How wide a column is that long words are folded in, where there is no more room; and what stands between two."""
+"""Width of a column that long words are folded in on a narrow terminal; and of the space between two columns."""
 
 
 class Output:
-    """Standard output, for people and programs, and standard error for what is said beside.
+    """Standard output for results, standard error for notes.
 
-    :param json: whether objects are shown, not lines.
+    :param json: write objects, not lines.
     """
 
     def __init__(self, *, json: bool = False) -> None:
@@ -59,34 +59,34 @@ class Output:
         return self._console.is_terminal
 
     def object(self, value: Any) -> None:
-        """One line of JSON."""
+        """Write a line of JSON."""
         self._write(dumps(value, ascii=True))
 
     def line(self, *parts: str | Text) -> None:
-        """A line for people, its parts two spaces apart."""
+        """Write a line for people, its parts two spaces apart."""
         if self.terminal:
             self._console.print(Text("  ").join(map(_text, parts)))
         else:
             self._write("  ".join(_text(part).plain for part in parts))
 
     def table(
-        self, headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, spare: Sequence[str] = ()
+        self, headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, optional: Sequence[str] = ()
     ) -> None:
-        """A table, or in a pipe lines with columns.
+        """Write a table; in a pipe, aligned lines.
 
-        :param spare: the columns that a narrow terminal does without, the first of them first.
+        :param optional: the columns that a narrow terminal leaves out, the first of them first.
         """
         cells = [[_text(cell) for cell in row] for row in rows]
         if self.terminal:
-            self._draw({heading: [row[column] for row in cells] for column, heading in enumerate(headings)}, spare)
+            self._draw({heading: [row[column] for row in cells] for column, heading in enumerate(headings)}, optional)
             return
         lines = [[heading.upper() for heading in headings], *([cell.plain for cell in row] for row in cells)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
         for line in lines:
             self._write("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
-    def _draw(self, columns: dict[str, list[Text]], spare: Sequence[str]) -> None:
-        left, folded = list(spare), _FOLDED
+    def _draw(self, columns: dict[str, list[Text]], optional: Sequence[str]) -> None:
+        left, folded = list(optional), _FOLDED
         while (
             sum(least := _least(columns, folded)) + _BETWEEN * (len(columns) - 1) > self._console.width and folded > 1
         ):
@@ -96,25 +96,25 @@ class Output:
                 folded -= 1
         table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for heading, width in zip(columns, least, strict=True):
-            # What is cut off can't be copied.
+            # Text that is cut off can't be copied.
             table.add_column(heading, min_width=width, overflow="fold")
         for row in zip(*columns.values(), strict=True):
             table.add_row(*row)
         self._console.print(table, soft_wrap=False)
 
     def facts(self, facts: Sequence[tuple[str, str | Text | None]]) -> None:
-        """Names and what they are; those that are None are left out."""
-        told = [(name, _text(value)) for name, value in facts if value is not None]
-        width = max(len(name) for name, _ in told)
-        for name, value in told:
+        """Write names and values; a value of None is left out."""
+        known = [(name, _text(value)) for name, value in facts if value is not None]
+        width = max(len(name) for name, _ in known)
+        for name, value in known:
             self.line(Text(name.ljust(width), style="bold"), value)
 
-    def say(self, text: str) -> None:
-        """Say something beside the output, on standard error."""
+    def note(self, text: str) -> None:
+        """Write a note to standard error."""
         self.aside.print(Text(shown(text)), style="dim")
 
     def reader_gone(self) -> bool:
-        """Whether nobody reads the output any more, which writing alone would tell too late."""
+        """Return whether the reader of the output has gone, without writing to it."""
         if self.terminal or not hasattr(select, "poll"):
             return False
         poll = select.poll()
@@ -133,22 +133,22 @@ class Output:
 
 
 def status(name: str) -> Text:
-    """A job's status, a notification's outcome or a finding's level, in its colour."""
+    """Return a job's status, a notification's outcome or a finding's level in its colour."""
     return Text(shown(name), style=_COLOURS.get(name, ""))
 
 
 def moment(text: str | None) -> str:
-    """A time out of the listener's JSON, to the second; it stays UTC, so that all who read it speak of the same."""
+    """Return a time of the listener's JSON to the second, in UTC."""
     return "" if text is None else f"{text[:19]}Z"
 
 
 def moment_of(time: datetime | None) -> str:
-    """The same of a value in UTC."""
+    """Return a time in UTC to the second."""
     return "" if time is None else f"{time:%Y-%m-%dT%H:%M:%S}Z"
 
 
 def duration(seconds: float | None) -> str:
-    """As people say it: ``850 ms``, ``12.3 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    """Return ``850 ms``, ``12.3 s``, ``4 min 10 s`` or ``2 h 5 min``."""
     if seconds is None:
         return ""
     if seconds < 1:
@@ -163,17 +163,17 @@ def duration(seconds: float | None) -> str:
 
 
 def amount(number: int | None) -> str:
-    """A number with its thousands apart."""
+    """Return a number with thousands separators."""
     return "" if number is None else f"{number:,}"
 
 
 def _console(file: TextIO) -> Console:
-    # FORCE_COLOR, which many a build sets, is no reason to fit tables into 80 columns of a pipe.
+    # Many builds set FORCE_COLOR, which would fit tables into 80 columns of a pipe.
     return Console(file=file, force_terminal=file.isatty(), highlight=False, soft_wrap=True)
 
 
 def _least(columns: dict[str, list[Text]], folded: int) -> list[int]:
-    """How wide each column has to be, if what is wider than so much is folded."""
+    """Return the width of each column, if wider ones are folded."""
     return [min(folded, max(cell.cell_len for cell in (Text(heading), *cells))) for heading, cells in columns.items()]
 
 

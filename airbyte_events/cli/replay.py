@@ -1,4 +1,4 @@
-"""``airbyte-events replay``: stored notifications are confirmed once more."""
+"""``airbyte-events replay``: has stored notifications confirmed again."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ from airbyte_events.errors import FeedRefused
 from airbyte_events.listener.settings import load
 
 _PAGE = 1000
-_SETTLED_FOR_GOOD = frozenset({"ignored", "rejected"})
+_FINAL = frozenset({"ignored", "rejected"})
 
 HELP = (
-    "Confirm stored notifications again: the listener asks Airbyte once more about the jobs that they tell of. That "
-    "costs a request each, or one for many together, and changes nothing that is right already."
+    "Confirm stored notifications again. The listener asks Airbyte's API once more about their jobs, one request "
+    "each, or one for many. A state that is right stays as it is."
 )
 EPILOG = (
-    "The ids are those of GET /v1/notifications, of the dashboard and of airbyte-events jobs show.",
+    "GET /v1/notifications, the dashboard and airbyte-events jobs show have the ids.",
     "  airbyte-events replay 17 18",
-    "What waits to be confirmed:",
+    "All that are pending:",
     "  airbyte-events replay --pending",
-    "Whatever came while Airbyte gave wrong answers:",
+    "All that were received while Airbyte was in trouble:",
     "  airbyte-events replay --since 2h",
-    "Exit codes: 0 all of them are confirmed again, 1 some could not be, 2 wrong usage or settings.",
+    "Exit codes: 0 all are confirmed again, 1 some were refused, 2 wrong usage or settings.",
 )
 
 
 def replay(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="Notifications.")] = None,
-    pending: Annotated[bool, typer.Option("--pending", help="All that wait to be confirmed.")] = False,
+    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="Ids of notifications.")] = None,
+    pending: Annotated[bool, typer.Option("--pending", help="All that are not confirmed yet.")] = False,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="All since then: 2h, or 2026-01-31T08:00Z. With --pending: both.")
+        str | None,
+        typer.Option(metavar="TIME", help="All since 2h ago or 2026-01-31T08:00Z; of the pending."),
     ] = None,
-    instance: Annotated[str | None, typer.Option(metavar="NAME", help="Of those, only this Airbyte's.")] = None,
+    instance: Annotated[str | None, typer.Option(metavar="NAME", help="Only this Airbyte's.")] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
@@ -53,9 +54,9 @@ def replay(
     output = Output(json=json)
 
     async def work() -> int:
-        async with open_listener(address) as asked:
-            chosen = ids or await _inbox(asked, start, pending=pending, instance=instance)
-            refused = await _replay(asked, dict.fromkeys(chosen))
+        async with open_listener(address) as api:
+            chosen = ids or await _inbox(api, start, pending=pending, instance=instance)
+            refused = await _replay(api, dict.fromkeys(chosen))
         _show(output, [id_ for id_ in chosen if id_ not in refused], refused)
         return 1 if refused else 0
 
@@ -81,15 +82,15 @@ def _show(output: Output, replayed: list[int], refused: dict[int, str]) -> None:
         output.object({"replayed": replayed, "refused": reasons})
         return
     for id_ in replayed:
-        output.line(f"{id_}", status("pending"), "is confirmed again")
+        output.line(f"{id_}", status("pending"), "will be confirmed again")
     for id_, reason in refused.items():
         output.line(f"{id_}", status("failure"), reason)
     if not replayed and not refused:
-        output.say("there are none")
+        output.note("no notifications match")
 
 
 async def _inbox(listener: Listener, since: datetime | None, *, pending: bool, instance: str | None) -> list[int]:
-    """The notifications that are meant, the oldest first."""
+    """Return the ids of the notifications to replay, the oldest first."""
     chosen: list[int] = []
     before: int | None = None
     while True:
@@ -98,7 +99,7 @@ async def _inbox(listener: Listener, since: datetime | None, *, pending: bool, i
             received = json_values.instant(each.get("received_at"))
             if since is not None and received is not None and received < since:
                 return chosen[::-1]
-            wanted = each["outcome"] == "pending" if pending else each["outcome"] not in _SETTLED_FOR_GOOD
+            wanted = each["outcome"] == "pending" if pending else each["outcome"] not in _FINAL
             if wanted and instance in (None, each["instance"]):
                 chosen.append(int(each["id"]))
         if following is None:

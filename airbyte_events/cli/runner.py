@@ -14,15 +14,15 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C, as of a program that SIGINT has ended."""
 
 CUT_OFF = 141
-"""When whoever reads the output has gone, as of a program that SIGPIPE has ended."""
+"""The exit code after the reader of the output has gone, as of a program that SIGPIPE has ended."""
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 after Ctrl-C."
 
 
 def run(work: Callable[[], Awaitable[int]]) -> None:
-    """Run a command's work to its end, and exit.
+    """Run a command's work, and exit.
 
-    :param work: gives the exit code.
+    :param work: returns the exit code.
     :raises typer.Exit: always, unless the work fails otherwise.
     """
     try:

@@ -14,25 +14,26 @@ from airbyte_events.listener.settings import load
 from airbyte_events.listener.settings.reference import reference
 
 SERVE_HELP = (
-    "Listen for the ends of Airbyte's jobs. Takes its webhooks, asks its API, and tells whoever waits. "
-    "Ends on SIGTERM or Ctrl-C, after what is under way; a second one ends it at once."
+    "Run the listener. It receives Airbyte's webhooks, polls Airbyte's API, and streams job events to subscribers. "
+    "SIGTERM or Ctrl-C stops it when requests in flight are answered; a second one stops it at once."
 )
 DEMO_HELP = (
-    "Show it work, in seconds. Starts a stand-in for Airbyte, a listener and a client of its feed on loopback. "
-    "Syncs are run and their ends followed from Airbyte to the client, in milliseconds; nothing is left running."
+    "Run a demo that takes seconds. It starts a simulated Airbyte, a listener and a client of its feed on loopback, "
+    "runs five syncs, and shows the milliseconds from each completion to the client. Nothing is left running."
 )
 DEMO_EPILOG = ("  airbyte-events demo", "  airbyte-events demo --json | jq .", EXIT_CODES)
 
 
 def serve(
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Settings in a TOML file. [AIRBYTE_EVENTS_CONFIG]")
+        Path | None, typer.Option(metavar="FILE", help="TOML file with settings. [AIRBYTE_EVENTS_CONFIG]")
     ] = None,
     host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Where to listen. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")
+        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="0 for a free one. [AIRBYTE_EVENTS_PORT, else 8484]")
+        int | None,
+        typer.Option(metavar="PORT", help="Port to listen on; 0: a free one. [AIRBYTE_EVENTS_PORT, else 8484]"),
     ] = None,
 ) -> None:
     from airbyte_events.listener.process import run as listen
@@ -42,7 +43,7 @@ def serve(
 
 
 def demo(
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
 ) -> None:
     from airbyte_events.cli.demo import run as show
 
@@ -50,14 +51,14 @@ def demo(
 
 
 def serve_epilog() -> list[str]:
-    """What there is to say of the settings."""
+    """Return examples, and a line for each setting."""
     lines = [
         "One Airbyte by environment variables:",
         "  AIRBYTE_EVENTS_AIRBYTE_URL=http://localhost:8000 airbyte-events serve",
         "Several, in a file:",
         "  airbyte-events serve --config airbyte-events.toml",
-        "Settings, as environment variables or in lower case and without AIRBYTE_EVENTS_ in the file, there with a "
-        "table [instances.NAME] for each Airbyte:",
+        "Settings, as environment variables. In the file they are in lower case, without AIRBYTE_EVENTS_, and each "
+        "Airbyte has a table [instances.NAME]:",
     ]
     for setting in reference():
         files = " (or _FILE)" if setting.secret else ""

@@ -1,4 +1,4 @@
-"""``airbyte-events tail``: events as they happen."""
+"""``airbyte-events tail``: shows events as they happen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.text import Text
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.printable import shown
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, Listener, explained, open_listener
+from airbyte_events.cli.api_client import Address, Listener, open_listener, refusal
 from airbyte_events.cli.output import Output, amount, duration, moment_of, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
@@ -25,21 +25,21 @@ from airbyte_events.feed.client import FeedClient, FeedFrame
 from airbyte_events.listener.settings import load
 
 RECONNECT_SECONDS = 15.0
-"""The longest rest between two attempts to come back."""
+"""The longest delay between two attempts to reconnect."""
 
 _READER_SECONDS = 0.5
 
 HELP = (
-    "Show job events as they happen. Goes on when the listener restarts, with what happened meanwhile. Ctrl-C ends it "
-    "and tells the cursor to go on from; with --cursor-file it is kept, and the next tail begins there."
+    "Show job events as they happen. After a restart of the listener it shows what happened meanwhile. Ctrl-C stops it "
+    "and prints the cursor to resume from; --cursor-file stores the cursor, and the next tail resumes there."
 )
 EPILOG = (
-    "Ends of jobs, as they come:",
+    "Completions, as they happen:",
     "  airbyte-events tail --ended",
-    "Failures of one connection, for programs, none missed between two runs:",
+    "Failures of one connection for a program, none missed between two runs:",
     "  airbyte-events tail --status failed --connection ID --json --cursor-file cursor | ./alert",
     "Each line of --json is a CloudEvents object: jq .data.status",
-    "Exit codes: 1 the listener refuses or was not there at the start, 2 wrong usage or settings, 130 after Ctrl-C.",
+    "Exit codes: 1 the listener refused, or did not answer at the start; 2 wrong usage or settings; 130 after Ctrl-C.",
 )
 
 
@@ -49,11 +49,9 @@ def tail(
     job: options.Jobs = None,
     status: options.Statuses = None,
     ended: options.Ended = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="Begin behind this one, with what has happened since.")
-    ] = None,
+    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Start after this event.")] = None,
     cursor_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the cursor here, and begin behind the one that it holds.")
+        Path | None, typer.Option(metavar="FILE", help="Store the cursor here, and start after the one stored.")
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
@@ -62,39 +60,39 @@ def tail(
     wanted = options.event_filter(instance, connection, job, status, ended)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
-    begin = _cursor("--after", after) if after else _kept(cursor_file)
+    begin = _cursor("--after", after) if after else _stored(cursor_file)
     following = Tail(output, address, wanted, begin, cursor_file)
     try:
         run(following.run)
     finally:
-        following.leave()
+        following.print_cursor()
 
 
 class Tail:
-    """Follows a feed, and shows what it tells.
+    """Follows a feed, and shows its events.
 
     :param wanted: which events.
-    :param after: where to begin; None: with what happens from now on.
-    :param keep: the file that holds the cursor.
+    :param after: where to start; None: with the next event.
+    :param cursor_file: where the cursor is stored.
     """
 
     def __init__(
-        self, output: Output, address: Address, wanted: EventFilter, after: Cursor | None, keep: Path | None
+        self, output: Output, address: Address, wanted: EventFilter, after: Cursor | None, cursor_file: Path | None
     ) -> None:
         self.cursor = after
         self._output = output
         self._address = address
         self._wanted = wanted
-        self._keep = keep
-        self._met = False
+        self._cursor_file = cursor_file
+        self._connected = False
         self._failures = 0
 
     async def run(self) -> int:
         """Follow until cancelled.
 
         :return: never.
-        :raises FeedError: if the listener is not there at the start, or refuses.
-        :raises BrokenPipeError: if whoever reads the output has gone.
+        :raises FeedError: if the listener does not answer at the start, or refuses.
+        :raises BrokenPipeError: if the reader of the output has gone.
         """
         failure: Exception = BrokenPipeError()
 
@@ -102,33 +100,33 @@ class Tail:
             nonlocal failure
             try:
                 await self._follow_on(listener)
-            except (AirbyteEventsError, BrokenPipeError) as exc:  # its own affair: a task group would wrap it
+            except (AirbyteEventsError, BrokenPipeError) as exc:  # a task group would wrap it
                 failure = exc
                 tasks.cancel_scope.cancel()
 
         async with open_listener(self._address) as listener, anyio.create_task_group() as tasks:
             tasks.start_soon(follow)
-            # Where nothing happens, nothing is written that would tell.
-            while not self._output.reader_gone():  # noqa: ASYNC110 -- no event tells of it
+            # Without events nothing is written, so no write fails.
+            while not self._output.reader_gone():  # noqa: ASYNC110 -- no event reports it
                 await anyio.sleep(_READER_SECONDS)
             tasks.cancel_scope.cancel()
         raise failure
 
     async def _follow_on(self, listener: Listener) -> None:
         """Follow one stream after the other."""
-        # What is wrong from the start is told as other commands tell it.
+        # A fault at the start is reported as other commands report it.
         await listener.get("/v1/jobs", [*client.query(self._wanted), ("limit", "1")])
         while True:
             try:
                 await self._follow(listener.feed)
             except FeedError as exc:
                 if isinstance(exc, FeedRefused) and exc.status_code == 401:
-                    raise explained(401, self._address, "unauthorized") from exc
-                if not self._met:
+                    raise refusal(401, self._address, "unauthorized") from exc
+                if not self._connected:
                     raise
                 self._failures += 1
                 if self._failures == 1:
-                    self._output.say(f"{exc}; trying again until it is back")
+                    self._output.note(f"{exc}; reconnecting")
             await anyio.sleep(pause(self._failures, first=0.5, longest=RECONNECT_SECONDS, least=0))
 
     async def _follow(self, feed: FeedClient) -> None:
@@ -137,10 +135,10 @@ class Tail:
             async for frame in frames:
                 if frame.name == "hello":
                     if self._failures:
-                        self._output.say("it is back")
-                    elif not self._met:
-                        self._output.say(f"following {self._address.url}; Ctrl-C ends it")
-                    self._met, self._failures = True, 0
+                        self._output.note("reconnected")
+                    elif not self._connected:
+                        self._output.note(f"following {self._address.url}; Ctrl-C stops it")
+                    self._connected, self._failures = True, 0
                 self._take(frame)
                 if frame.name == "goaway":
                     break
@@ -152,19 +150,19 @@ class Tail:
             else:
                 self._output.line(*_line(frame.event))
         elif frame.name == "reset":
-            self._output.say(
-                f"events may be missing here ({frame.data.get('reason')}): airbyte-events jobs shows what is now"
+            self._output.note(
+                f"events may be missing here ({frame.data.get('reason')}): airbyte-events jobs shows the current states"
             )
-        # Behind the event: whoever goes on from here has it.
+        # After the event: who resumes from here has seen it.
         if frame.cursor is not None and frame.cursor != self.cursor:
             self.cursor = frame.cursor
-            if self._keep is not None:
-                _write(self._keep, f"{frame.cursor}\n")
+            if self._cursor_file is not None:
+                _write(self._cursor_file, f"{frame.cursor}\n")
 
-    def leave(self) -> None:
-        """Tell where to go on."""
-        if self._met and self.cursor is not None and self._keep is None:
-            sys.stderr.write(f"to go on from here: --after {self.cursor}\n")
+    def print_cursor(self) -> None:
+        """Print where to resume."""
+        if self._connected and self.cursor is not None and self._cursor_file is None:
+            sys.stderr.write(f"to resume from here: --after {self.cursor}\n")
 
 
 def _line(event: JobEvent) -> list[str | Text]:
@@ -190,7 +188,7 @@ def _cursor(label: str, text: str) -> Cursor:
         raise SettingsError(f"{label}: {exc}") from None
 
 
-def _kept(file: Path | None) -> Cursor | None:
+def _stored(file: Path | None) -> Cursor | None:
     if file is None:
         return None
     try:
@@ -202,7 +200,7 @@ def _kept(file: Path | None) -> Cursor | None:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace it as a whole: whoever ends in between leaves the old one."""
+    """Replace the file atomically."""
     try:
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

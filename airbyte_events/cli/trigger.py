@@ -1,4 +1,4 @@
-"""``airbyte-events trigger``: starts a sync, and waits for its end."""
+"""``airbyte-events trigger``: starts a sync, and waits for its completion."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ import anyio
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.cli import options
-from airbyte_events.cli.airbyte import chosen, find_connection, open_airbyte
+from airbyte_events.cli.airbyte import choose_instance, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, Listener, open_listener
 from airbyte_events.cli.output import Output, amount, duration, status
 from airbyte_events.cli.runner import run
-from airbyte_events.errors import AirbyteError, FeedError, WaitTimeout
+from airbyte_events.errors import AirbyteError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus
 from airbyte_events.hub.hub import Hub
 from airbyte_events.listener.settings import Settings, load
@@ -32,28 +31,29 @@ from airbyte_events.monitor.poller import Ticks
 SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
 
 USUAL_OF = 20
-"""The usual duration is the median of so many successes."""
+"""Successes whose median duration is the usual one."""
 
 GRACE_SECONDS = 3.0
-"""A listener that is gone for so long is not waited for: one person's looks at Airbyte cost little."""
+"""Seconds without a listener until Airbyte is polled: one person's polling costs little."""
 
 _REFRESH_SECONDS = 0.25
 
 HELP = (
-    "Start a sync at Airbyte, by the listener's settings of it. If one of the connection runs already, that is taken. "
-    "With --wait it waits for the end: told by the listener where there is one, and by looks at Airbyte otherwise."
+    "Start a sync in Airbyte. If the connection has an active one, attach to that. Airbyte's address and credentials "
+    "are those of the listener's settings. --wait waits for the completion, which the listener reports; without one, "
+    "the command polls Airbyte."
 )
 EPILOG = (
     "  airbyte-events trigger 7b480e47-6992-5e8b-9c8a-acfd34a1b7bc --wait",
-    "By name, for a script, at most half an hour:",
+    "By name, for at most half an hour, in a script:",
     "  airbyte-events trigger Orders --wait --timeout 30m --json && ./load",
-    "Exit codes: 0 started, with --wait: succeeded; 1 failed, cancelled or an error; 2 wrong usage or settings; "
-    "3 the time was up; 130 after Ctrl-C. In the last two cases the sync runs on.",
+    "Exit codes: 0 started (with --wait: succeeded); 1 failed, cancelled or an error; 2 wrong usage or settings; "
+    "3 timed out; 130 after Ctrl-C. After 3 and 130 the sync keeps running.",
 )
 
 
 class JobType(StrEnum):
-    """What a job can be started as."""
+    """The types of jobs that can be started."""
 
     SYNC = "sync"
     RESET = "reset"
@@ -61,31 +61,31 @@ class JobType(StrEnum):
 
 
 def trigger(
-    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="Its id, or its name in Airbyte.")],
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Until the job has ended.")] = False,
+    connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="The connection's id, or its name.")],
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job completes.")] = False,
     timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="With --wait: not longer than 90s, 30m, 2h.")
+        str | None, typer.Option(metavar="DURATION", help="Longest wait, for example 90s, 30m or 2h.")
     ] = None,
-    job_type: Annotated[JobType, typer.Option(help="What to start. A reset or clear deletes data.")] = JobType.SYNC,
+    job_type: Annotated[JobType, typer.Option(help="Type of job. A reset or clear deletes data.")] = JobType.SYNC,
     instance: options.Instance = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
     if timeout is not None and not wait:
-        raise typer.BadParameter("goes with --wait", param_hint="--timeout")
+        raise typer.BadParameter("needs --wait", param_hint="--timeout")
     until = None if timeout is None else time.time() + options.seconds("--timeout", timeout)
     settings = load(config, listens=False)
-    name, airbyte_settings = chosen(settings, instance, why="starts the sync at Airbyte itself")
+    name, airbyte_settings = choose_instance(settings, instance, why="starts the sync in Airbyte")
     address = Address.of(settings, listener)
     output = Output(json=json)
 
     async def work() -> int:
-        async with open_airbyte(airbyte_settings) as airbyte, open_listener(address) as asked:
+        async with open_airbyte(airbyte_settings) as airbyte, open_listener(address) as api:
             id_, label = await find_connection(airbyte, connection)
             submission = await submit(airbyte, id_, job_type.value, OnConflict.ATTACH)
             label = f"job {name}/{submission.job.job_id} of {label}"
-            _tell(output, submission, label)
+            _report(output, submission, label)
             if submission.how is How.IN_THE_WAY:
                 return ENDED_OTHERWISE
             if not wait:
@@ -93,23 +93,23 @@ def trigger(
                     output.object(_started(name, id_, submission))
                 return SUCCEEDED
             waiting = Waiting(output, name, submission.job, label)
-            await waiting.look_up_usual(airbyte, asked if address.token else None)
-            return await waiting.run(airbyte, asked, settings, until)
+            await waiting.look_up_usual(airbyte)
+            return await waiting.run(airbyte, api, settings, until)
 
     run(work)
 
 
-def _tell(output: Output, submission: Submission, label: str) -> None:
-    said = {
+def _report(output: Output, submission: Submission, label: str) -> None:
+    message = {
         How.STARTED: f"{label}: started",
-        How.ATTACHED: f"{label}: it was running already, and is taken",
-        How.FOUND: f"{label}: started; Airbyte's answer that said so was lost",
-        How.IN_THE_WAY: f"{label}, a {submission.job.job_type}, is in the way: nothing was started",
+        How.ATTACHED: f"{label}: attached, as it was active already",
+        How.FOUND: f"{label}: started, though Airbyte's response was lost",
+        How.IN_THE_WAY: f"{label}, a {submission.job.job_type}, is active: nothing was started",
     }[submission.how]
     if output.json or submission.how is How.IN_THE_WAY:
-        output.say(said)
+        output.note(message)
     else:
-        output.line(said)
+        output.line(message)
 
 
 def _started(instance: str, connection_id: str, submission: Submission) -> dict[str, object]:
@@ -125,58 +125,43 @@ def _started(instance: str, connection_id: str, submission: Submission) -> dict[
 
 
 class Waiting:
-    """Waits for a job, and shows how far it is.
+    """Waits for a job, and shows the progress.
 
-    :param label: what the job is called.
+    :param label: the job, for people.
     """
 
     def __init__(self, output: Output, instance: str, job: Job, label: str) -> None:
         self.usual: float | None = None
-        """Seconds that such jobs of the connection usually take."""
+        """Seconds that such jobs of the connection take in the median."""
         self._output = output
         self._instance = instance
         self._job = job
         self._label = label
 
-    async def look_up_usual(self, airbyte: AirbyteClient, listener: Listener | None) -> None:
-        """Find out how long it usually takes, from the listener or else from Airbyte."""
-        found: list[float] = []
-        with contextlib.suppress(FeedError):
-            found = [] if listener is None else await self._told_by(listener)
-        if not found:
-            with contextlib.suppress(AirbyteError), anyio.move_on_after(5):
-                page = await airbyte.list_jobs(
-                    connection_id=self._job.connection_id,
-                    job_type=self._job.job_type,
-                    status=JobStatus.SUCCEEDED,
-                    limit=USUAL_OF,
-                    order_by="createdAt|DESC",
-                )
-                found = [job.duration_seconds for job in page.jobs if job.duration_seconds is not None]
-        self.usual = statistics.median(found) if found else None
-
-    async def _told_by(self, listener: Listener) -> list[float]:
-        asked = [
-            ("instance", self._instance),
-            ("connection_id", self._job.connection_id or ""),
-            ("status", JobStatus.SUCCEEDED.value),
-            ("limit", str(USUAL_OF)),
-        ]
-        jobs = (await listener.get("/v1/jobs", asked)).get("jobs")
-        ended = [json_values.mapping(job) for job in jobs] if isinstance(jobs, list) else []
-        same = [job for job in ended if job.get("job_type") in (None, self._job.job_type)]
-        return [seconds for job in same if (seconds := json_values.seconds(job.get("duration_seconds"))) is not None]
+    async def look_up_usual(self, airbyte: AirbyteClient) -> None:
+        """Find out how long such jobs take, as Airbyte lists them."""
+        with contextlib.suppress(AirbyteError), anyio.move_on_after(5):
+            page = await airbyte.list_jobs(
+                connection_id=self._job.connection_id,
+                job_type=self._job.job_type,
+                status=JobStatus.SUCCEEDED,
+                limit=USUAL_OF,
+                order_by="createdAt|DESC",
+                once=True,
+            )
+            found = [job.duration_seconds for job in page.jobs if job.duration_seconds is not None]
+            self.usual = statistics.median(found) if found else None
 
     async def run(self, airbyte: AirbyteClient, listener: Listener, settings: Settings, until: float | None) -> int:
-        """Wait for the end.
+        """Wait for the completion.
 
         :return: the exit code.
         """
         feed = listener.feed if listener.address.token else None
         if feed is None:
-            self._output.say("no API token of a listener is known: asking Airbyte every few seconds")
+            self._output.note("no listener's API token is set: polling Airbyte every few seconds")
         ticks = Ticks(unproven=settings.poll_interval)
-        runs_on = f"it runs on: airbyte-events jobs show {self._instance}/{self._job.job_id}"
+        runs_on = f"it keeps running: airbyte-events jobs show {self._instance}/{self._job.job_id}"
         event: JobEvent | None = None
         try:
             async with (
@@ -188,10 +173,10 @@ class Waiting:
                 except WaitTimeout as exc:
                     timeout = exc
         except anyio.get_cancelled_exc_class():
-            self._output.say(f"{self._label}: {runs_on}")
+            self._output.note(f"{self._label}: {runs_on}")
             raise
         if event is None:
-            self._output.say(f"{timeout}; {runs_on}")
+            self._output.note(f"{timeout}; {runs_on}")
             return TIMED_OUT
         self._end(event)
         return SUCCEEDED if event.status is JobStatus.SUCCEEDED else ENDED_OTHERWISE
@@ -209,14 +194,14 @@ class Waiting:
 
     @contextlib.asynccontextmanager
     async def _shown(self, hub: Hub) -> AsyncIterator[None]:
-        """Show on a terminal how long it has taken, beside how long it usually takes."""
+        """Show on a terminal the elapsed time, beside the usual duration."""
         console = self._output.aside
         if not console.is_terminal:
             usual = f", which usually takes {duration(self.usual)}" if self.usual else ""
-            self._output.say(f"waiting for {self._label}{usual}")
+            self._output.note(f"waiting for {self._label}{usual}")
             yield
             return
-        # A narrow terminal cuts off what stands last.
+        # A narrow terminal cuts off the last column.
         columns = (
             SpinnerColumn(),
             TextColumn("{task.fields[elapsed]}", markup=False),
@@ -229,7 +214,7 @@ class Waiting:
             async def refresh() -> None:
                 while True:
                     elapsed = self._elapsed()
-                    progress.update(task, completed=elapsed, elapsed=self._said(elapsed, hub))
+                    progress.update(task, completed=elapsed, elapsed=self._progress(elapsed, hub))
                     progress.refresh()
                     await anyio.sleep(_REFRESH_SECONDS)
 
@@ -238,7 +223,7 @@ class Waiting:
                 tasks.start_soon(refresh)
                 try:
                     yield
-                except Exception as exc:  # its own affair: a task group would wrap it
+                except Exception as exc:  # a task group would wrap it
                     failure = exc
                 tasks.cancel_scope.cancel()
             if failure is not None:
@@ -248,7 +233,7 @@ class Waiting:
         since = self._job.started_at
         return 0.0 if since is None else max(0.0, (utcnow() - since).total_seconds())
 
-    def _said(self, elapsed: float, hub: Hub) -> str:
+    def _progress(self, elapsed: float, hub: Hub) -> str:
         usual = f" of usually {duration(self.usual)}" if self.usual else ""
-        how = "told by the listener" if hub.following else "asking Airbyte"
+        how = "subscribed to the listener" if hub.following else "polling Airbyte"
         return f"{duration(elapsed)}{usual}, {how}"

@@ -23,67 +23,75 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SHOWN = 20
-"""Sample connections listed for people; --json has them all."""
+"""Connections listed for people; --json lists all."""
 
 
 def simulate(
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Whoever reaches it controls the simulator.")
+        str,
+        typer.Option(metavar="ADDRESS", help="Address to listen on. Everybody who reaches it controls the simulator."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.", metavar="PORT")
+    ] = 8000,
     webhook_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where webhooks go, as if set on Airbyte's notifications page: a listener's /webhooks/INSTANCE/TOKEN.",
+            help="Webhook URL of all notifications: a listener's /webhooks/INSTANCE/TOKEN.",
         ),
     ] = None,
     client_id: Annotated[
         str | None,
-        typer.Option(help="Want access tokens, and give them to this client. Without it: no authentication."),
+        typer.Option(
+            metavar="ID", help="Require access tokens, and issue them to this client. [default: no authentication]"
+        ),
     ] = None,
-    client_secret: Annotated[str | None, typer.Option(help="The secret that goes with --client-id.")] = None,
+    client_secret: Annotated[str | None, typer.Option(metavar="SECRET", help="Secret of --client-id.")] = None,
     token_lifetime: Annotated[
         float,
-        typer.Option(min=0.001, metavar="SECONDS", help="How long a token holds. It claims 900 s: so does Airbyte."),
+        typer.Option(min=0.001, metavar="SECONDS", help="Life of a token. Its expires_in says 900, as Airbyte's does."),
     ] = 180.0,
     simple_auth: Annotated[
-        bool, typer.Option("--simple-auth", help="Refuse a wrong secret as abctl's simple authentication does: 400.")
+        bool,
+        typer.Option("--simple-auth", help="Refuse a wrong secret with 400, as abctl's simple authentication does."),
     ] = False,
     no_admin: Annotated[
-        bool, typer.Option("--no-admin", help="Answer as to a user who is no instance admin: 403 for what is unknown.")
+        bool, typer.Option("--no-admin", help="Answer 403 for unknown ids, as to users who are no instance admins.")
     ] = False,
-    cloud: Annotated[bool, typer.Option("--cloud", help="Answer as Airbyte Cloud, where nobody is an admin.")] = False,
+    cloud: Annotated[bool, typer.Option("--cloud", help="Answer as Airbyte Cloud does; implies --no-admin.")] = False,
     release: Annotated[
         str,
         typer.Option(
-            help="Airbyte's release. Up to 1.5 the API has no notifications, up to 2.0 lists have no refreshes."
+            metavar="RELEASE",
+            help="Airbyte's release. Up to 1.5 the API has no notifications; up to 2.0 lists leave out refreshes.",
         ),
     ] = NEWEST,
     latency: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="How long each API call takes. Five are worked at at a time."),
+        typer.Option(min=0, metavar="SECONDS", help="Duration of each API call. Five are processed at a time."),
     ] = 0.0,
     connections: Annotated[
-        int, typer.Option(min=0, max=100_000, help="Sample connections, with the same ids in every run.")
+        int,
+        typer.Option(
+            min=0, max=100_000, metavar="NUMBER", help="Number of connections. Their ids are the same in every run."
+        ),
     ] = 3,
-    duration: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long a sync takes, from start to end.")
-    ] = 5.0,
+    duration: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Duration of a sync.")] = 5.0,
     fault: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FAULT",
-            help="Something to go wrong, such as lost:probability=0.1 or 'status:status=429,count=5,route=GET /jobs'. "
+            help="Fault to inject, such as lost:probability=0.1 or 'status:status=429,count=5,route=GET /jobs'. "
             f"Webhooks: {', '.join(WEBHOOK_FAULTS)}. API: {', '.join(API_FAULTS)}. May be repeated.",
         ),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Say where it is as one line of JSON.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Write the addresses as a line of JSON.")] = False,
 ) -> None:
-    """Run a stand-in for Airbyte, to rehearse DAGs and listeners on.
+    """Simulate an Airbyte.
 
-    It has Airbyte's public API and webhooks, its oddities included, and an API under /_simulator to start and end jobs,
-    break things and look at what was asked. Ctrl-C stops it.
+    It has Airbyte's public API and webhooks, including their oddities. Its control API under /_simulator starts and
+    completes jobs, injects faults, and lists requests. Ctrl-C stops it.
     """
     try:
         simulator = Simulator(
@@ -118,12 +126,12 @@ def simulate(
     try:
         anyio.run(_serve, simulator, host, port, say)
     except OSError as exc:
-        typer.echo(f"can't listen on {host}:{port}: {exc.strerror or exc}; choose another --host or --port", err=True)
+        typer.echo(f"can't listen on {host}:{port}: {exc.strerror or exc}; write another --host or --port", err=True)
         raise typer.Exit(1) from exc
 
 
 async def _serve(simulator: Simulator, host: str, port: int, say: Callable[[], None]) -> None:
-    # The receiver comes first: a signal during the start must not kill what is half there.
+    # The receiver comes first: a signal during the start must not skip the cleanup.
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with serve_simulator(simulator, host=host, port=port):
             say()
@@ -138,9 +146,9 @@ def _introduce(simulator: Simulator, webhook_url: str | None, client_id: str | N
         ("API", facts["api_url"]),
         ("Control", facts["control_url"]),
         ("Workspace", facts["workspace_id"]),
-        ("Client id", client_id or "none: no authentication"),
+        ("Client id", client_id or "none (no authentication)"),
         *([("Client secret", client_secret)] if client_secret else []),
-        ("Webhooks to", _without_secrets(webhook_url) if webhook_url else "nowhere: --webhook-url"),
+        ("Webhooks to", _without_secrets(webhook_url) if webhook_url else "nowhere (see --webhook-url)"),
         *[("Connection", one) for one in ids[:_SHOWN]],
         *([("", f"and {len(ids) - _SHOWN} more: GET {facts['api_url']}/connections")] if len(ids) > _SHOWN else []),
     ]
@@ -158,6 +166,6 @@ def _introduce(simulator: Simulator, webhook_url: str | None, client_id: str | N
 
 
 def _without_secrets(url: str) -> str:
-    """The URL as far as it holds no token: scheme, host and port."""
+    """Return scheme, host and port of a URL, whose path may contain a token."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"

@@ -1,4 +1,4 @@
-"""What is looked at of an Airbyte: whether it answers, lets us in, tells the time, and sends its webhooks to us."""
+"""Checks of an Airbyte: its address, credentials, permissions, clock and webhooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airbyte_events.cli.api_client import Listener, http_client
 from airbyte_events.cli.doctor.findings import Finding, failure, ok, warning
 from airbyte_events.cli.output import duration
 from airbyte_events.cli.webhooks import probe
-from airbyte_events.cli.webhooks.workspaces import NEEDED, NoNotifications, Ours, Workspace, masked
+from airbyte_events.cli.webhooks.workspaces import REQUIRED, NoNotifications, ReceiverURLs, Workspace, redacted
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -36,32 +36,38 @@ from airbyte_events.listener.settings import InstanceSettings
 from airbyte_events.monitor.monitor import OVERLAP
 
 SHORT_TOKEN_SECONDS = 60.0
-"""A token that holds no longer is asked for almost with every look."""
+"""Tokens with a shorter life are renewed with almost every poll."""
 
 _ANSWER_SECONDS = 20.0
 
-_MAKE_APPLICATION = (
-    "make an application in Airbyte (User settings, Applications), and set AIRBYTE_EVENTS_CLIENT_ID and "
-    "AIRBYTE_EVENTS_CLIENT_SECRET to its two"
+_READ_LOG = "read Airbyte's log"
+
+_CREATE_APPLICATION = (
+    "create an application in Airbyte (User settings, Applications), and set AIRBYTE_EVENTS_CLIENT_ID and "
+    "AIRBYTE_EVENTS_CLIENT_SECRET to its id and secret"
 )
 
-_GO_AROUND = "let the API's requests pass without one, or give AIRBYTE_EVENTS_AIRBYTE_URL an address behind it"
+_BYPASS_LOGIN = (
+    "let requests to the API pass without a login, or set AIRBYTE_EVENTS_AIRBYTE_URL to an address behind it"
+)
 
 
 class AirbyteChecks:
     """:param name: the instance's.
-    :param ours: its webhook URLs at the listener.
-    :param listener: to look into its inbox; None if it can't be asked.
+    :param receiver: its webhook URLs at the listener.
+    :param listener: whose inbox is read; None if it can't be.
     """
 
-    def __init__(self, name: str, instance: InstanceSettings, ours: Ours, listener: Listener | None) -> None:
+    def __init__(
+        self, name: str, instance: InstanceSettings, receiver: ReceiverURLs, listener: Listener | None
+    ) -> None:
         self._name = name
         self._instance = instance
-        self._ours = ours
+        self._receiver = receiver
         self._listener = listener
 
     async def run(self) -> AsyncIterator[Finding]:
-        """Look at one thing after the other, as far as the one before allows."""
+        """Check one thing after the other, until one fails that the next needs."""
         part = f"Airbyte {self._name}"
         async with open_airbyte(self._instance, attempts=1) as airbyte:
             found = await _answers(airbyte, part)
@@ -69,7 +75,7 @@ class AirbyteChecks:
             if found.remedy:
                 return
             if self._instance.client_id is None:
-                yield ok(part, "is asked without credentials")
+                yield ok(part, "needs no credentials")
             else:
                 async for found in self._tokens(part):
                     yield found
@@ -90,26 +96,26 @@ class AirbyteChecks:
         except NotFound as exc:
             yield failure(
                 part,
-                f"has no tokens: {exc}",
-                "an Airbyte without authentication wants neither AIRBYTE_EVENTS_CLIENT_ID nor _CLIENT_SECRET; for one "
-                "behind a path of its own there is AIRBYTE_EVENTS_TOKEN_URL",
+                f"has no token endpoint: {exc}",
+                "for an Airbyte without authentication set neither AIRBYTE_EVENTS_CLIENT_ID nor _CLIENT_SECRET; for "
+                "another token endpoint set AIRBYTE_EVENTS_TOKEN_URL",
             )
         except AirbyteError as exc:
             if (refused := as_refusal(exc)) is None:
-                yield failure(part, f"gives no token: {exc}", "Airbyte's own log tells why")
+                yield failure(part, f"issues no token: {exc}", _READ_LOG)
             elif refused.page:
-                yield failure(part, f"something in front of it wants a login of its own: {exc}", _GO_AROUND)
+                yield failure(part, f"a proxy in front of it requires a login: {exc}", _BYPASS_LOGIN)
             else:
-                yield failure(part, f"does not accept client id and client secret: {exc}", _MAKE_APPLICATION)
+                yield failure(part, f"rejects the client id and secret: {exc}", _CREATE_APPLICATION)
         else:
             if life is not None and life < SHORT_TOKEN_SECONDS:
                 yield warning(
                     part,
-                    f"accepts the credentials; a token holds {duration(life)} only",
-                    "have Airbyte's tokens live for some minutes, so that not every look wants a new one",
+                    f"accepts the credentials; a token expires after {duration(life)}",
+                    "give Airbyte's tokens a life of some minutes, so that not every poll fetches a new one",
                 )
             else:
-                held = "" if life is None else f"; a token holds {duration(life)}"
+                held = "" if life is None else f"; a token expires after {duration(life)}"
                 yield ok(part, f"accepts the credentials{held}")
 
     async def _token(self) -> Answer:
@@ -133,83 +139,83 @@ class AirbyteChecks:
             yield failure(
                 part,
                 f"Airbyte has no such workspace: {exc}",
-                "set AIRBYTE_EVENTS_WORKSPACE_IDS to ids of its own, which stand in the addresses of its pages",
+                "set AIRBYTE_EVENTS_WORKSPACE_IDS to ids from the URLs of Airbyte's pages",
             )
             return
         except Forbidden as exc:
             yield warning(
                 part,
-                f"where they go can't be seen: {exc}",
-                "have the application's user read the workspaces, or look in Airbyte under Settings, Notifications; if "
-                "AIRBYTE_EVENTS_WORKSPACE_IDS is set, are they those?",
+                f"the notification settings can't be read: {exc}",
+                "let the application's user read the workspaces of AIRBYTE_EVENTS_WORKSPACE_IDS, or check in Airbyte "
+                "under Settings, Notifications",
             )
             return
         except NoNotifications as exc:
-            yield warning(part, f"where they go can't be seen: {exc}", exc.remedy(self._ours))
+            yield warning(part, f"the notification settings can't be read: {exc}", exc.remedy(self._receiver))
             return
         except AirbyteError as exc:
-            yield warning(part, f"where they go can't be seen: {exc}", "try again when Airbyte is well")
+            yield warning(part, f"the notification settings can't be read: {exc}", "try again when Airbyte answers")
             return
-        ours: dict[str, None] = {}
+        receiver: dict[str, None] = {}
         for workspace in found:
             finding, urls = self._judged(part, workspace)
-            ours |= dict.fromkeys(urls)
+            receiver |= dict.fromkeys(urls)
             yield finding
-        for url in ours:
+        for url in receiver:
             yield await self._reaches(part, url)
 
     def _judged(self, part: str, workspace: Workspace) -> tuple[Finding, list[str]]:
-        """Whether a workspace tells of ends, and the URLs of ours that it does so by."""
-        webhooks = {kind: workspace.webhooks[kind] for kind in NEEDED}
+        """Return whether a workspace announces completions to the listener, and its webhook URLs that do."""
+        webhooks = {kind: workspace.webhooks[kind] for kind in REQUIRED}
         live = {kind: each.url for kind, each in webhooks.items() if each.live and each.url}
-        urls = [url for url in live.values() if self._ours.has(url)]
-        others = [kind for kind in NEEDED if kind not in live or not self._ours.has(live[kind])]
+        urls = [url for url in live.values() if self._receiver.includes(url)]
+        others = [kind for kind in REQUIRED if kind not in live or not self._receiver.includes(live[kind])]
         if not others:
-            strays = [kind for kind, url in live.items() if not self._ours.right(url)]
+            strays = [kind for kind, url in live.items() if not self._receiver.is_current(url)]
             if strays:
                 return warning(
                     part,
-                    f"{workspace.name}: {' and '.join(strays)} go to {masked(webhooks[strays[0]], self._ours)}, not to "
-                    f"{self._ours.base}",
-                    "airbyte-events webhooks install sets the public address",
+                    f"{workspace.name}: {' and '.join(strays)} go to {redacted(webhooks[strays[0]], self._receiver)}, "
+                    f"not to {self._receiver.base}",
+                    "run airbyte-events webhooks install, which sets the public address",
                 ), urls
-            return ok(part, f"{workspace.name}: {' and '.join(NEEDED)} go to the listener"), urls
-        if not self._ours.tokens and all(f"/webhooks/{self._name}/" in live.get(kind, "") for kind in NEEDED):
+            return ok(part, f"{workspace.name}: {' and '.join(REQUIRED)} go to the listener"), urls
+        if not self._receiver.tokens and all(f"/webhooks/{self._name}/" in live.get(kind, "") for kind in REQUIRED):
             return warning(
                 part,
-                f"{workspace.name}: they go to a listener; whether to this one can't be told",
-                "set AIRBYTE_EVENTS_WEBHOOK_TOKENS here as well: the last part of that URL",
+                f"{workspace.name}: they go to a listener, maybe to another one",
+                "set AIRBYTE_EVENTS_WEBHOOK_TOKENS here, too: the last part of that URL",
             ), urls
-        where = ", ".join(f"{kind} goes {_to(masked(webhooks[kind], self._ours))}" for kind in others)
+        where = ", ".join(f"{kind} goes {_to(redacted(webhooks[kind], self._receiver))}" for kind in others)
         return failure(
             part,
-            f"{workspace.name}: {where}; ends are found by polling alone",
-            f"airbyte-events webhooks install --workspace {workspace.id} --url {self._ours.base or 'URL'}",
+            f"{workspace.name}: {where}; completions are detected by polling only",
+            f"run airbyte-events webhooks install --workspace {workspace.id} --url {self._receiver.base or 'URL'}",
         ), urls
 
     async def _reaches(self, part: str, url: str) -> Finding:
-        """Send to the URL what Airbyte would."""
+        """Post to the URL as Airbyte does."""
         posted = await probe.post(url, probe.harmless())
         host = httpx.URL(url)
         where = f"{host.scheme}://{host.netloc.decode('ascii')}"
         if posted.fault or posted.id is None:
-            empty = " (the body was lost on the way: the server in front of the listener takes Java's offer of HTTP/2 "
-            fault = posted.fault + (f"{empty}for the request itself)" if "empty" in posted.fault else "")
+            lost = " (a proxy lost the body: it takes the offered upgrade to HTTP/2 for the request)"
+            fault = posted.fault + (lost if "empty" in posted.fault else "")
             return failure(
                 part,
-                f"a POST as Airbyte's, from here to the URL that it has ({where}/…): {fault}",
-                "does the listener run, is that its address, and does a proxy on the way pass POST and body on?",
+                f"a test posted from here to Airbyte's webhook URL ({where}/…) failed: {fault}",
+                "check that the listener runs at that address, and that proxies pass POST requests with their bodies",
             )
         if self._listener is not None:
             with contextlib.suppress(FeedError):
-                kept = await probe.found(self._listener, posted.id)
-                if kept is None or kept.get("kind") != "test":
+                stored = await probe.found(self._listener, posted.id)
+                if stored is None or stored.get("kind") != "test":
                     return failure(
                         part,
                         f"{where} leads to another listener than {self._listener.address.url}",
-                        "install the right address, or ask the right listener (--listener)",
+                        "run airbyte-events webhooks install with the right --url, or name the right --listener",
                     )
-        return ok(part, f"a POST as Airbyte's of {posted.bytes} bytes, from here to {where}, arrives whole")
+        return ok(part, f"a test of {posted.bytes} bytes, posted from here to {where} as Airbyte does, arrives whole")
 
 
 def _to(place: str) -> str:
@@ -222,51 +228,49 @@ async def _answers(airbyte: AirbyteClient, part: str) -> Finding:
     except AirbyteUnreachable as exc:
         return failure(
             part,
-            f"nobody answers at {airbyte.url}: {exc}",
-            "is AIRBYTE_EVENTS_AIRBYTE_URL reached from here, by this host, port and scheme, and through the proxy if "
-            "there is one (HTTPS_PROXY, NO_PROXY)?",
+            f"does not answer at {airbyte.url}: {exc}",
+            "check scheme, host and port of AIRBYTE_EVENTS_AIRBYTE_URL, and the proxies of the environment "
+            "(HTTPS_PROXY, NO_PROXY)",
         )
     except Unauthorized as exc:
-        return failure(part, f"something in front of it wants a login of its own: {exc}", _GO_AROUND)
+        return failure(part, f"a proxy in front of it requires a login: {exc}", _BYPASS_LOGIN)
     except (AirbyteProtocolError, NotFound) as exc:
         return failure(
             part,
-            f"what answers at {airbyte.url} is not Airbyte's public API: {exc}",
-            "write AIRBYTE_EVENTS_AIRBYTE_URL as http(s)://HOST/api/public/v1, or https://api.airbyte.com/v1 for Cloud",
+            f"{airbyte.url} is not Airbyte's public API: {exc}",
+            "set AIRBYTE_EVENTS_AIRBYTE_URL to http(s)://HOST/api/public/v1, or for Cloud https://api.airbyte.com/v1",
         )
     except RateLimited as exc:
         return _sheds_load(part, exc)
     except AirbyteError as exc:
-        return failure(part, f"is there, and in trouble: {exc}", "Airbyte's own log tells why")
+        return failure(part, f"answers with an error: {exc}", _READ_LOG)
     return ok(part, f"answers at {airbyte.url}")
 
 
 async def _lists_jobs(airbyte: AirbyteClient, part: str, *, known: bool) -> AsyncIterator[Finding]:
-    asked = utcnow()
+    sent_at = utcnow()
     try:
         page = await airbyte.list_jobs(limit=1)
     except (Unauthorized, Forbidden) as exc:
-        remedy = (
-            "give the application's user access to the workspaces, and see that AIRBYTE_EVENTS_WORKSPACE_IDS are those"
-        )
-        yield failure(part, f"jobs may not be listed: {exc}", remedy if known else _MAKE_APPLICATION)
+        remedy = "give the application's user access to the workspaces (AIRBYTE_EVENTS_WORKSPACE_IDS, if it is set)"
+        yield failure(part, f"does not permit listing jobs: {exc}", remedy if known else _CREATE_APPLICATION)
         return
     except RateLimited as exc:
         yield _sheds_load(part, exc)
         return
     except AirbyteError as exc:
-        yield failure(part, f"can't list jobs: {exc}", "Airbyte's own log tells why")
+        yield failure(part, f"can't list jobs: {exc}", _READ_LOG)
         return
     yield ok(part, "lists jobs")
     if page.served_at is None:
         return
-    ahead = page.ahead(asked, utcnow())
+    ahead = page.ahead(sent_at, utcnow())
     if abs(ahead) > OVERLAP:
         yield warning(
             part,
             f"its clock is {duration(abs(ahead).total_seconds())} {'ahead of' if ahead > timedelta(0) else 'behind'} "
             "this machine's",
-            "set both by NTP: times of jobs and of what was learnt do not fit together otherwise",
+            "synchronise both by NTP: otherwise the times of jobs and of events do not match",
         )
     else:
         yield ok(part, "its clock agrees with this machine's")
@@ -274,7 +278,7 @@ async def _lists_jobs(airbyte: AirbyteClient, part: str, *, known: bool) -> Asyn
 
 def _sheds_load(part: str, exc: RateLimited) -> Finding:
     return warning(
-        part, f"sheds load: {exc}", "other users of the same credentials cause it; the listener waits: try again later"
+        part, f"sheds load: {exc}", "the same user sends too many requests; the listener backs off: try again later"
     )
 
 
@@ -285,7 +289,7 @@ async def _workspaces(airbyte: AirbyteClient, instance: InstanceSettings) -> lis
 
 
 def _life(answer: Answer) -> float | None:
-    """Seconds that a token holds: as it says itself, or else as Airbyte promises, which is more at times."""
+    """Return the seconds of a token's life: its own claims, else ``expires_in``, which may promise more."""
     fields = answer.object()
     token = fields.get("access_token")
     if not isinstance(token, str):

@@ -1,4 +1,4 @@
-"""``airbyte-events doctor``: walks the whole path from Airbyte to Airflow."""
+"""``airbyte-events doctor``: checks the whole path from Airbyte to Airflow."""
 
 from __future__ import annotations
 
@@ -23,39 +23,37 @@ from airbyte_events.cli.doctor.findings import Finding, Level, failure, ok, warn
 from airbyte_events.cli.doctor.listener import ListenerChecks, check_store
 from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import run
-from airbyte_events.cli.webhooks.backup import Kept, usual_file
-from airbyte_events.cli.webhooks.workspaces import Ours
+from airbyte_events.cli.webhooks.backup import Backup, default_file
+from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import Settings, load
 
 ELSEWHERE = "airbyte_events.doctor"
-"""Entry points of what else has something to look at: each takes the ids of Airflow connections, and gives tuples of
-a level, a part, a text and a remedy."""
+"""Entry points of further checks: each takes the ids of Airflow connections, and returns tuples of a level, a part, a
+text and a remedy."""
 
 HELP = (
-    "Find out what does not work. Walks the whole path: settings, Airbyte's address, credentials, permissions, tokens "
-    "and clock, where its webhooks go and whether they arrive whole, store, listener, stream; and, where Airflow's own "
-    "variables are set, Airflow's versions and connections. It changes nothing; each webhook URL gets a test."
+    "Check the path from Airbyte to Airflow. Each fault comes with its remedy. Checks settings, store, listener and "
+    "stream; Airbyte's address, credentials, permissions, clock and webhooks; and, where AIRFLOW_… variables are set, "
+    "Airflow's versions and connections. It changes nothing, but posts a test to each webhook URL."
 )
 EPILOG = (
     "  airbyte-events doctor",
-    "What is broken, for programs:",
+    "The failures, for a program:",
     "  airbyte-events doctor --json | jq '.findings[] | select(.level == \"failure\")'",
     "On an Airflow machine, with the connection that tasks use:",
     "  airbyte-events doctor --airflow-conn airbyte_production",
-    "Exit codes: 0 all is well, warnings or not; 1 something is broken; 2 wrong usage; 130 after Ctrl-C.",
+    "Exit codes: 0 no failures, warnings or not; 1 failures; 2 wrong usage; 130 after Ctrl-C.",
 )
 
 
 def doctor(
     airflow: Annotated[
         bool | None,
-        typer.Option(
-            "--airflow/--no-airflow", help="Look at Airflow, too. By default where an AIRFLOW_… variable is set."
-        ),
+        typer.Option("--airflow/--no-airflow", help="Check Airflow, too. [default: if an AIRFLOW_… variable is set]"),
     ] = None,
     airflow_conn: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Airflow's connection of an Airbyte. May be repeated.")
+        list[str] | None, typer.Option(metavar="ID", help="Airflow connection to an Airbyte. May be repeated.")
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
@@ -80,7 +78,7 @@ def doctor(
             ]
             output.object({"version": __version__, "findings": findings, "broken": broken})
         else:
-            output.line(f"{count[Level.FAILURE]} failures, {count[Level.WARNING]} warnings, {count[Level.OK]} well")
+            output.line(f"{count[Level.FAILURE]} failures, {count[Level.WARNING]} warnings, {count[Level.OK]} ok")
         return 1 if broken else 0
 
     run(work)
@@ -101,13 +99,13 @@ async def _examine(
         settings = load(config, listens=False)
         address = Address.of(settings, listener)
     except SettingsError as exc:
-        yield failure("settings", str(exc), "airbyte-events serve --help lists all settings")
+        yield failure("settings", str(exc), "airbyte-events serve --help lists the settings")
     else:
         yield _settings(settings)
         try:
             proxies.Environment.read()
         except SettingsError as exc:
-            yield failure("proxies", str(exc), "the listener does not start with it")
+            yield failure("proxies", str(exc), "correct the variable: the listener does not start with it")
         else:
             async for finding in _path(settings, address):
                 yield finding
@@ -118,17 +116,17 @@ async def _examine(
 
 def _settings(settings: Settings) -> Finding:
     if settings.instances:
-        return ok("settings", f"right; Airbytes: {', '.join(settings.instances)}")
+        return ok("settings", f"valid; Airbytes: {', '.join(settings.instances)}")
     return warning(
         "settings",
-        "there is no Airbyte in them, so only the listener is looked at",
-        "for more give this command the settings that serve has (AIRBYTE_EVENTS_AIRBYTE_URL, … or --config)",
+        "they have no Airbyte, so only the listener is checked",
+        "give this command the listener's settings (AIRBYTE_EVENTS_AIRBYTE_URL, … or --config)",
     )
 
 
 async def _path(settings: Settings, address: Address) -> AsyncIterator[Finding]:
-    async with open_listener(address) as asked:
-        checks = ListenerChecks(asked, settings.instances.keys())
+    async with open_listener(address) as api:
+        checks = ListenerChecks(api, settings.instances.keys())
         async for finding in check_store(settings.store):
             yield finding
         async for finding in checks.run():
@@ -136,11 +134,11 @@ async def _path(settings: Settings, address: Address) -> AsyncIterator[Finding]:
         tokens = tuple(token.get_secret_value() for token in settings.webhook_tokens)
         for name, instance in settings.instances.items():
             try:
-                digests = Kept(usual_file(name), instance.airbyte_url).digests
+                digests = Backup(default_file(name), instance.airbyte_url).digests
             except SettingsError:
                 digests = frozenset()
-            ours = Ours(instance=name, tokens=tokens, base=settings.public_url, digests=digests)
-            async for finding in AirbyteChecks(name, instance, ours, asked if checks.entered else None).run():
+            receiver = ReceiverURLs(instance=name, tokens=tokens, base=settings.public_url, digests=digests)
+            async for finding in AirbyteChecks(name, instance, receiver, api if checks.authorised else None).run():
                 yield finding
 
 
@@ -149,14 +147,14 @@ async def _airflow(conn_ids: list[str]) -> AsyncIterator[Finding]:
         try:
             lines = await anyio.to_thread.run_sync(_examined, found, conn_ids)
         except ImportError as exc:
-            yield warning("Airflow", f"can't be loaded here ({exc})", "run this with the Python that runs Airflow")
+            yield warning("Airflow", f"can't be imported ({exc})", "run this command with Airflow's Python")
             continue
         for level, part, text, remedy in lines:
             yield Finding(level=Level(level), part=part, text=text, remedy=remedy)
 
 
 def _examined(found: EntryPoint, conn_ids: list[str]) -> list[tuple[str, str, str, str]]:
-    # Airflow logs to standard output, which is for what is found alone.
+    # Airflow logs to standard output, which is for findings only.
     with contextlib.redirect_stdout(sys.stderr):
         lines: list[tuple[str, str, str, str]] = found.load()(conn_ids)
     return lines

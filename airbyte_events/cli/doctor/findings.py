@@ -1,37 +1,33 @@
-"""What an examination finds: line by line, and what to do about it."""
+"""The findings of doctor's checks."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How grave it is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works, and could be better, or could not be looked at."""
+    """It works but could be better, or could not be checked."""
     FAILURE = "failure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line.
+    """A line of the report.
 
-    :param part: what was looked at.
-    :param text: what was found.
-    :param remedy: what to do; empty where there is nothing to do.
+    :param part: what was checked.
+    :param text: the result.
+    :param remedy: what to do; empty if nothing.
     """
 
     level: Level
     part: str
     text: str
     remedy: str = ""
-
-
-Examination = Callable[[], AsyncIterator[Finding]]
 
 
 def ok(part: str, text: str) -> Finding:

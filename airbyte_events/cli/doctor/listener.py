@@ -1,4 +1,4 @@
-"""What is to be looked at of a listener: whether it is there, ready, streams at once, and learns of ends by push."""
+"""Checks of a listener and its store: answers, API token, readiness, stream, and completions without a webhook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from airbyte_events import __version__
 from airbyte_events._utils import json_values
-from airbyte_events.cli.api_client import HOW_TO_ENTER, Listener
+from airbyte_events.cli.api_client import HOW_TO_AUTHENTICATE, Listener
 from airbyte_events.cli.doctor.findings import Finding, failure, ok, warning
 from airbyte_events.cli.output import amount, duration
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, StoreError
@@ -28,84 +28,86 @@ _PART = "listener"
 
 
 class ListenerChecks:
-    """:param instances: those of the settings, which it should know."""
+    """:param instances: the names in the settings, which the listener should have."""
 
     def __init__(self, listener: Listener, instances: Collection[str]) -> None:
-        self.entered = False
-        """Whether it is there and takes the token."""
+        self.authorised = False
+        """Whether it answers and accepts the token."""
         self._listener = listener
         self._instances = instances
 
     async def run(self) -> AsyncIterator[Finding]:
-        """Look at one thing after the other, as far as the one before allows."""
+        """Check one thing after the other, until one fails that the next needs."""
         url = self._listener.address.url
         try:
             health = await self._listener.get("/healthz")
         except FeedUnreachable as exc:
             yield failure(
-                _PART, str(exc), "start airbyte-events serve, or name the right address (--listener, LISTENER_URL)"
+                _PART,
+                str(exc),
+                "start airbyte-events serve, or name another address (--listener, AIRBYTE_EVENTS_LISTENER_URL)",
             )
             return
         except FeedRefused as exc:
-            yield failure(_PART, str(exc), "name the address of a listener (--listener, LISTENER_URL)")
+            yield failure(_PART, str(exc), "name the address of a listener (--listener, AIRBYTE_EVENTS_LISTENER_URL)")
             return
         version = json_values.text(health.get("version"))
         if version == __version__:
             yield ok(_PART, f"answers at {url}, version {version}")
         else:
             yield warning(
-                _PART, f"answers at {url}, version {version}; this is {__version__}", "have both of one version"
+                _PART, f"answers at {url}, version {version}; this is {__version__}", "install the same version on both"
             )
         yield await self._ready()
         try:
             status = await self._listener.get("/v1/status")
         except FeedRefused as exc:
             if exc.status_code == 401:
-                fault = "is not the listener's" if self._listener.address.token else "is not known here"
-                yield failure("API token", fault, HOW_TO_ENTER)
+                fault = "is rejected" if self._listener.address.token else "is not set"
+                yield failure("API token", fault, HOW_TO_AUTHENTICATE)
                 return
-            yield warning(_PART, f"does not tell how it does: {exc}")
+            yield warning(_PART, f"does not report its status: {exc}")
             status = {}
         except FeedError as exc:
-            yield failure(_PART, str(exc), "its log tells why")
+            yield failure(_PART, str(exc), "read its log")
             return
-        self.entered = True
+        self.authorised = True
         yield ok("API token", "is accepted")
         yield await self._streams()
-        for finding in self._told(status):
+        for finding in self._status(status):
             yield finding
 
     async def _ready(self) -> Finding:
         try:
             await self._listener.get("/readyz")
         except FeedError as exc:
-            return failure(_PART, f"is not ready: {exc}", "GET /readyz and its log tell what of it is not")
-        return ok(_PART, "is ready: its store can be read and written")
+            return failure(_PART, f"is not ready: {exc}", "see GET /readyz and its log")
+        return ok(_PART, "is ready")
 
     async def _streams(self) -> Finding:
-        """Whether a stream's first words come at once, or something on the way holds them back."""
+        """Check whether the stream's first frame arrives at once, or a proxy buffers it."""
         began = anyio.current_time()
         try:
             async with self._listener.feed.stream() as frames:
                 async for frame in frames:
                     took = anyio.current_time() - began
                     beat = json_values.seconds(frame.data.get("heartbeat"))
-                    often = f", and something at least every {duration(beat)}" if beat else ""
-                    return ok("stream", f"its first words come after {duration(took)}{often}")
+                    often = f", then one at least every {duration(beat)}" if beat else ""
+                    return ok("stream", f"the first frame arrives after {duration(took)}{often}")
         except FeedRefused as exc:
-            return failure("stream", str(exc), "the address has to be the listener's own, with all of its paths")
+            return failure("stream", str(exc), "name the address of the listener itself, with all of its paths")
         except FeedUnreachable as exc:
             fault = str(exc)
         else:
-            fault = "it ended at once"
+            fault = "it ended"
         return failure(
             "stream",
-            f"its first words did not come within {HELLO_SECONDS:g} s: {fault}",
-            "a proxy on the way buffers answers, or ends them: for nginx proxy_buffering off and proxy_read_timeout 1h",
+            f"no frame arrived within {HELLO_SECONDS:g} s: {fault}",
+            "let the proxy neither buffer nor end responses: for nginx proxy_buffering off and proxy_read_timeout 1h",
         )
 
-    def _told(self, status: dict[str, Any]) -> list[Finding]:
-        """What the listener says of itself."""
+    def _status(self, status: dict[str, Any]) -> list[Finding]:
+        """Check what the listener reports of itself."""
         found = []
         store = json_values.mapping(status.get("store"))
         if store:
@@ -126,78 +128,80 @@ class ListenerChecks:
             found.append(
                 failure(
                     _PART,
-                    f"knows no Airbyte called {', '.join(lost)}; it knows {', '.join(sorted(instances))}",
-                    "restart it with these settings, or ask the one that has them (--listener)",
+                    f"has no Airbyte {', '.join(lost)}; it has {', '.join(sorted(instances))}",
+                    "restart it with these settings, or name the one that has them (--listener)",
                 )
             )
-        return found + [finding for name, told in instances.items() for finding in _instance(name, told)]
+        return found + [finding for name, status in instances.items() for finding in _instance(name, status)]
 
 
-def _instance(name: str, told: dict[str, Any]) -> list[Finding]:
+def _instance(name: str, status: dict[str, Any]) -> list[Finding]:
     found = []
     part = f"events {name}"
-    failed = json_values.whole(told.get("failed_looks")) or 0
+    failed = json_values.whole(status.get("failed_looks")) or 0
     if failed:
         found.append(
             failure(
                 part,
-                f"the listener's last {failed} looks at this Airbyte failed",
-                "its log tells why; what is said of this Airbyte above is what this machine sees",
+                f"the listener's last {failed} polls of this Airbyte failed",
+                "read the listener's log; the checks of this Airbyte below are made from this machine",
             )
         )
-    if back_off := json_values.seconds(told.get("backoff_seconds")):
-        found.append(warning(part, f"the listener leaves Airbyte alone for {duration(back_off)}, as that asked for it"))
-    counters = json_values.mapping(told.get("counters"))
+    if back_off := json_values.seconds(status.get("backoff_seconds")):
+        found.append(warning(part, f"the listener backs off from Airbyte for {duration(back_off)}"))
+    counters = json_values.mapping(status.get("counters"))
     announced, missed = (
         json_values.whole(counters.get("announced")) or 0,
         json_values.whole(counters.get("missed")) or 0,
     )
-    if told.get("push_proven"):
-        found.append(ok(part, "the last syncs that ended were announced by webhook"))
+    if status.get("push_proven"):
+        found.append(ok(part, "the last completed syncs were announced by webhook"))
     elif missed:
         found.append(
             warning(
                 part,
-                f"{missed} syncs ended without a webhook, {announced} with one",
-                "press Test in Airbyte's notification settings: does Airbyte's machine reach the listener?",
+                f"{missed} syncs completed without a webhook, {announced} with one",
+                "press Test in Airbyte's notification settings, to see whether Airbyte reaches the listener",
             )
         )
     elif announced:
-        found.append(ok(part, f"{announced} ends were announced by webhook"))
+        found.append(ok(part, f"{announced} completions were announced by webhook"))
     else:
-        found.append(ok(part, "no sync has ended yet since the listener began to look"))
+        found.append(ok(part, "no sync has completed since the listener started"))
     return found
 
 
 async def check_store(location: StoreLocation) -> AsyncIterator[Finding]:
-    """The store of the settings, as far as it is seen from here beside the listener that has it open."""
+    """Check the store of the settings, beside the listener that has it open."""
     if location.url is not None:
         yield await _database(location)
     elif location.path is None:
-        yield warning(
-            "store", "is in memory: what it holds ends with the listener", "AIRBYTE_EVENTS_STORE names a file"
-        )
+        yield warning("store", "is in memory: a restart of the listener loses it", "set AIRBYTE_EVENTS_STORE to a file")
     elif location.path.is_dir():
-        yield failure("store", f"{location.path} is a folder", "AIRBYTE_EVENTS_STORE names a file in it")
+        yield failure("store", f"{location.path} is a folder", "set AIRBYTE_EVENTS_STORE to a file in it")
     elif location.path.exists():
         yield await _file(location.path)
         yield _disk(location.path)
     else:
-        yield ok("store", f"{location.path} is not there: a listener of these settings has not run on this machine yet")
+        yield ok("store", f"{location.path} does not exist: no listener with these settings has run on this machine")
 
 
 async def _database(location: StoreLocation) -> Finding:
     try:
         from airbyte_events.store.postgres.pool import connect
     except ImportError as exc:
-        return warning("store", f"{location}: no driver here ({exc})", "pip install 'airbyte-events[postgres]'")
+        return warning(
+            "store", f"{location}: the driver is not installed ({exc})", "pip install 'airbyte-events[postgres]'"
+        )
     assert location.url is not None  # noqa: S101 -- so it is one of these
     try:
         with anyio.fail_after(10):
             connection = await connect(location.url)
             await connection.close()
     except (StoreError, TimeoutError) as exc:
-        return failure("store", f"{location}: {exc or 'no answer within 10 s'}", "is the database reached from here?")
+        return failure(
+            "store", f"{location}: {exc or 'no response within 10 s'}", "check that this machine reaches the database"
+        )
     return ok("store", f"{location} answers")
 
 
@@ -212,11 +216,9 @@ async def _file(path: Path) -> Finding:
 
 def _disk(path: Path) -> Finding:
     free = shutil.disk_usage(path.parent).free
-    text = f"{free / 1024**3:.1f} GiB are free on its disk"
+    text = f"its disk has {free / 1024**3:.1f} GiB free"
     if free < TOO_FEW_BYTES:
-        return failure("store", text, "make space: without it webhooks are refused, and ends found by polling get lost")
+        return failure("store", text, "free some space: without it webhooks are refused, and events are lost")
     if free < SCARCE_BYTES:
-        return warning(
-            "store", text, "make space, or keep less: AIRBYTE_EVENTS_RETAIN_DAYS, airbyte-events store compact"
-        )
+        return warning("store", text, "free some space, or retain less: AIRBYTE_EVENTS_RETAIN_DAYS")
     return ok("store", text)

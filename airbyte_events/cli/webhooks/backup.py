@@ -1,4 +1,4 @@
-"""What stood in Airbyte before the listener's URLs did, kept in a file to be restored from."""
+"""The URLs that Airbyte had before the listener's, in a file to restore them from."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 from platformdirs import user_data_path
 
 from airbyte_events._utils import json_values
-from airbyte_events.cli.webhooks.workspaces import KINDS, Change, Ours, Webhook, Workspace, digest
+from airbyte_events.cli.webhooks.workspaces import KINDS, Change, ReceiverURLs, Webhook, Workspace, digest
 from airbyte_events.errors import SettingsError
 
 
-def usual_file(instance: str) -> Path:
-    """Where it is unless it is said otherwise."""
+def default_file(instance: str) -> Path:
+    """Return the file that is used unless ``--keep`` names one."""
     return user_data_path("airbyte-events", appauthor=False) / f"webhooks-{instance}.json"
 
 
-class Kept:
-    """The file that holds what stood in Airbyte before, to be restored from. It holds secrets.
+class Backup:
+    """A file with the previous webhooks of Airbyte's workspaces, which are secrets, and digests of what replaced them.
 
-    :param file: it need not be there.
-    :raises SettingsError: if it is none of ours, or of another Airbyte.
+    :param file: it need not exist.
+    :raises SettingsError: if it is no such file, or another Airbyte's.
     """
 
     def __init__(self, file: Path, airbyte_url: str) -> None:
@@ -33,52 +33,52 @@ class Kept:
         self._airbyte = airbyte_url
         self._workspaces: dict[str, dict[str, dict[str, Any]]] = {}
         try:
-            kept = json_values.parse_object(file.read_bytes())
+            content = json_values.parse_object(file.read_bytes())
             self._workspaces = {
                 id_: {kind: {"before": each["before"], "ours": str(each["ours"])} for kind, each in kinds.items()}
-                for id_, kinds in kept["workspaces"].items()
+                for id_, kinds in content["workspaces"].items()
             }
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise SettingsError(f"--keep: {file} holds nothing that webhooks install kept") from exc
-        if kept.get("airbyte") != airbyte_url:
-            raise SettingsError(f"--keep: {file} is of another Airbyte, {kept.get('airbyte')}: name another file")
+            raise SettingsError(f"--keep: {file} is no file that webhooks install wrote: name another file") from exc
+        if content.get("airbyte") != airbyte_url:
+            raise SettingsError(f"--keep: {file} is another Airbyte's, {content.get('airbyte')}: name another file")
 
     @property
     def digests(self) -> frozenset[str]:
-        """Of the URLs that we set."""
+        """The digests of the URLs that install set."""
         return frozenset(each["ours"] for kinds in self._workspaces.values() for each in kinds.values())
 
     @property
     def forward_file(self) -> Path:
-        """The file beside it with what stood there, as the setting ``forward_urls`` takes it."""
+        """The file beside it with the previous URLs, in the form of the setting ``forward_urls``."""
         return self.file.with_name(f"{self.file.stem}.forward-urls")
 
     def before(self, workspace_id: str, kind: str) -> Webhook | None:
-        """What stood there, if it was kept."""
-        kept = self._workspaces.get(workspace_id, {}).get(kind)
-        return None if kept is None else Webhook.of(kept["before"])
+        """Return the previous webhook, if it was saved."""
+        saved = self._workspaces.get(workspace_id, {}).get(kind)
+        return None if saved is None else Webhook.of(saved["before"])
 
-    def add(self, changes: Iterable[Change], ours: Ours) -> None:
-        """Keep what stands there before these changes; what was ours already is not what stood there."""
+    def add(self, changes: Iterable[Change], receiver: ReceiverURLs) -> None:
+        """Remember the webhooks that these changes replace, except those that were the listener's already."""
         for change in changes:
             kinds = self._workspaces.setdefault(change.workspace.id, {})
             before = kinds[change.kind]["before"] if change.kind in kinds else Webhook(enabled=False).data()
-            if not ours.has(change.before.url):
+            if not receiver.includes(change.before.url):
                 before = change.before.data()
             kinds[change.kind] = {"before": before, "ours": digest(change.after.url or "")}
 
     def forget(self, changes: Iterable[Change]) -> None:
-        """These stand there again."""
+        """Remove restored webhooks."""
         for change in changes:
             kinds = self._workspaces.get(change.workspace.id, {})
             kinds.pop(change.kind, None)
             if not kinds:
                 self._workspaces.pop(change.workspace.id, None)
 
-    def forwards(self) -> list[str]:
-        """What stood there, as entries of ``forward_urls``."""
+    def forward_urls(self) -> list[str]:
+        """Return the previous URLs as entries of ``forward_urls``."""
         found = dict.fromkeys(
             f"{kind}={webhook.url.replace(',', '%2C')}"
             for kinds in self._workspaces.values()
@@ -87,16 +87,19 @@ class Kept:
         )
         return list(found)
 
-    def write(self) -> None:
-        """:raises SettingsError: if it can't be written."""
+    def save(self) -> None:
+        """Write the files.
+
+        :raises SettingsError: if they can't be written.
+        """
         content = {"airbyte": self._airbyte, "workspaces": self._workspaces}
         _write(self.file, json.dumps(content, indent=1) + "\n")
-        if forwards := self.forwards():
+        if forwards := self.forward_urls():
             _write(self.forward_file, "".join(f"{entry}\n" for entry in forwards))
 
 
 def _write(file: Path, text: str) -> None:
-    """Durably, for its owner alone, and as a whole."""
+    """Replace the file durably and atomically; only its owner can read it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # readable by its owner alone
@@ -109,10 +112,10 @@ def _write(file: Path, text: str) -> None:
         raise SettingsError(f"--keep: {file} can't be written ({exc.strerror})") from exc
 
 
-def plan_uninstall(workspaces: Iterable[Workspace], ours: Ours, kept: Kept) -> Iterator[Change]:
-    """What has to change for what stood there to stand there again, wherever it is still ours that does."""
+def plan_uninstall(workspaces: Iterable[Workspace], receiver: ReceiverURLs, backup: Backup) -> Iterator[Change]:
+    """Return the changes that restore the previous webhooks, wherever Airbyte still has the listener's."""
     for workspace in workspaces:
         for kind in KINDS:
-            if ours.has(workspace.webhooks[kind].url):
-                before = kept.before(workspace.id, kind) or Webhook(enabled=False)
+            if receiver.includes(workspace.webhooks[kind].url):
+                before = backup.before(workspace.id, kind) or Webhook(enabled=False)
                 yield Change(workspace=workspace, kind=kind, after=before)

@@ -1,4 +1,4 @@
-"""What the options of ``airbyte-events webhooks`` and the settings mean together."""
+"""What the options of ``airbyte-events webhooks`` and the settings say together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import typer
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.cli import options
-from airbyte_events.cli.airbyte import chosen
+from airbyte_events.cli.airbyte import choose_instance
 from airbyte_events.cli.api_client import Address
-from airbyte_events.cli.webhooks.backup import Kept, usual_file
-from airbyte_events.cli.webhooks.workspaces import NoNotifications, Ours, Workspace, find_workspaces
+from airbyte_events.cli.webhooks.backup import Backup, default_file
+from airbyte_events.cli.webhooks.workspaces import NoNotifications, ReceiverURLs, Workspace, find_workspaces
 from airbyte_events.errors import AirbyteError, SettingsError
 from airbyte_events.listener.settings import InstanceSettings, Settings, check_address, load
 
 Workspaces = Annotated[
     list[str] | None,
     typer.Option(
-        "--workspace", metavar="ID", help="May be repeated. [AIRBYTE_EVENTS_WORKSPACE_IDS, else the only one there is]"
+        "--workspace",
+        metavar="ID",
+        help="Airbyte workspace. May be repeated. [AIRBYTE_EVENTS_WORKSPACE_IDS, else the only one]",
     ),
 ]
 URL = Annotated[
@@ -29,32 +31,31 @@ URL = Annotated[
     typer.Option(
         "--url",
         metavar="URL",
-        help="Where Airbyte reaches the listener, without /webhooks/: the token is taken from the settings. "
+        help="Address at which Airbyte reaches the listener, without /webhooks/…: the settings have the token. "
         "[AIRBYTE_EVENTS_PUBLIC_URL]",
     ),
 ]
 Keep = Annotated[
     Path | None,
     typer.Option(
-        "--keep", metavar="FILE", help="Holds what stood there before. By default a file in the user's data folder."
+        "--keep", metavar="FILE", help="File for the previous URLs. [default: a file in the user's data folder]"
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """What the options and settings mean."""
+class Plan:
+    """The Airbyte, the workspaces and the listener that a command is about."""
 
-    settings: Settings
     name: str
     instance: InstanceSettings
     listener: Address
     workspaces: Collection[str]
-    kept: Kept
-    ours: Ours
+    backup: Backup
+    receiver: ReceiverURLs
 
     @classmethod
-    def by(
+    def of(
         cls,
         config: Path | None,
         instance: str | None,
@@ -62,34 +63,36 @@ class Intent:
         url: str | None,
         listener: str | None,
         keep: Path | None,
-    ) -> Intent:
+    ) -> Plan:
         settings = load(config, listens=False)
-        name, of_instance = chosen(settings, instance, why="asks Airbyte for its workspaces")
-        kept = Kept(keep or usual_file(name), of_instance.airbyte_url)
+        name, of_instance = choose_instance(settings, instance, why="reads and changes Airbyte's workspaces")
+        backup = Backup(keep or default_file(name), of_instance.airbyte_url)
         tokens = tuple(token.get_secret_value() for token in settings.webhook_tokens)
         named = [options.uuid("--workspace", each) for each in workspaces or ()]
         return cls(
-            settings=settings,
             name=name,
             instance=of_instance,
             listener=Address.of(settings, listener),
             workspaces=named or of_instance.workspace_ids,
-            kept=kept,
-            ours=Ours(instance=name, tokens=tokens, base=base_url(url, settings), digests=kept.digests),
+            backup=backup,
+            receiver=ReceiverURLs(instance=name, tokens=tokens, base=base_url(url, settings), digests=backup.digests),
         )
 
-    async def found(self, airbyte: AirbyteClient) -> list[Workspace]:
-        """:raises AirbyteError: if their notifications can't be seen; the message says what to do instead."""
+    async def find_workspaces(self, airbyte: AirbyteClient) -> list[Workspace]:
+        """Return the workspaces.
+
+        :raises AirbyteError: if their notification settings can't be read; the message says what to do instead.
+        """
         try:
             return await find_workspaces(airbyte, self.workspaces)
         except NoNotifications as exc:
-            raise AirbyteError(f"{exc}; {exc.remedy(self.ours)}") from exc
+            raise AirbyteError(f"{exc}; {exc.remedy(self.receiver)}") from exc
 
 
 def base_url(url: str | None, settings: Settings) -> str | None:
-    """Where Airbyte reaches the listener, by ``--url`` or the settings.
+    """Return where Airbyte reaches the listener, by ``--url`` or the settings.
 
-    :raises SettingsError: if the option is no address.
+    :raises SettingsError: if the option is no URL.
     """
     try:
         return check_address(url) if url else settings.public_url

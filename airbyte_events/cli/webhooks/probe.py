@@ -1,4 +1,4 @@
-"""Sending the listener what Airbyte sends, to see what becomes of it."""
+"""Posting to the listener as Airbyte does, and looking up what the listener received."""
 
 from __future__ import annotations
 
@@ -20,24 +20,21 @@ from airbyte_events.simulator import Script, Simulator, notification_bodies
 from airbyte_events.simulator.webhooks import java_headers
 
 ANSWER_SECONDS = 15.0
-"""The longest that a receiver may take; it answers within 2 s, or not at all."""
+"""Time-out of a post; a listener answers within 2 s."""
 
 SETTLE_SECONDS = 15.0
-"""So long is waited to see what became of a notification."""
+"""Time-out for the outcome of a notification."""
 
 _LARGEST_ANSWER = 64 * 1024
 _NO_JOB = 900_000_000_000_000_000
-"""Behind this there is no job of any Airbyte: what claims that it ended is asked for, and known to nobody."""
+"""Job ids above this exist in no Airbyte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A body that Airbyte sends.
+    """A body that Airbyte sends, and what the listener should make of it.
 
-    :param name: what it is, for people.
-    :param kind: what the listener should take it for.
-    :param outcome: what should become of it.
-    :param meaning: why that is right.
+    :param meaning: why the outcome is right.
     """
 
     name: str
@@ -49,10 +46,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posted:
-    """What a receiver answered.
+    """The receiver's response.
 
-    :param status: None for no answer.
-    :param id: of the notification, if it was taken.
+    :param status: None for no response.
+    :param id: the notification's, if it was accepted.
     :param fault: why it was not, for people; empty if it was.
     """
 
@@ -63,14 +60,14 @@ class Posted:
 
 
 def harmless() -> dict[str, Any]:
-    """What Airbyte's *Test* button sends; no two are the same."""
+    """Return what Airbyte's *Test* button sends; no two are the same."""
     return notification_bodies.sync_test()
 
 
 def samples() -> Iterator[Sample]:
-    """Each kind of body that Airbyte sends. The jobs that they name exist nowhere."""
+    """Return a sample of each body that Airbyte sends. Their jobs do not exist."""
     simulator = Simulator()
-    # A listener keeps each body once: the names make every run's others.
+    # A listener stores each body once: the name makes every run's bodies new.
     connection = simulator.world.add_connection(Script.hanging(), name=f"airbyte-events test {secrets.token_hex(4)}")
     job = simulator.world.start_job(connection)
     simulator.world.end_job(job, "succeeded")
@@ -79,20 +76,20 @@ def samples() -> Iterator[Sample]:
     subjects = {"job": job, "connection": connection, None: None}
     for name, sample in notification_bodies.SAMPLES.items():
         if sample.kind.status is None:
-            outcome, meaning = "ignored", "kept, and forwarded where that is set; it announces no completion"
+            outcome, meaning = "ignored", "stored, and forwarded if configured; it announces no completion"
         elif name == "text-only":
-            outcome, meaning = "confirmed", "it names no job: a list of changed jobs finds whatever has completed"
+            outcome, meaning = "confirmed", "it has no job id: a list of changed jobs finds what completed"
         else:
-            outcome, meaning = "unknown_job", "no Airbyte has the job that it names, so nothing is believed"
+            outcome, meaning = "unknown_job", "the API does not confirm it: there is no such job"
         body = sample.compose(subjects[sample.about], simulator.workspace, "http://airbyte.invalid", None)
         yield Sample(name=sample.title, kind=sample.kind, body=body, outcome=outcome, meaning=meaning)
 
 
 async def post(url: str, body: dict[str, Any], *, forward: bool = False) -> Posted:
-    """Send a body as Airbyte does.
+    """Post a body as Airbyte does.
 
-    :param url: the receiver's, token and all.
-    :param forward: whether the listener may send it on to Slack and the like.
+    :param url: the receiver's, with its token.
+    :param forward: whether the listener may forward it.
     """
     content = json.dumps(body).encode()
     headers = java_headers(url) | ({} if forward else {FORWARDED: "1"})
@@ -103,47 +100,47 @@ async def post(url: str, body: dict[str, Any], *, forward: bool = False) -> Post
             with anyio.fail_after(ANSWER_SECONDS):
                 response = await http.send(request)
     except (TimeoutError, httpx.TimeoutException):
-        return Posted(status=None, id=None, fault=f"no answer within {ANSWER_SECONDS:g} s", bytes=len(content))
+        return Posted(status=None, id=None, fault=f"no response within {ANSWER_SECONDS:g} s", bytes=len(content))
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        return Posted(status=None, id=None, fault=f"no answer ({type(exc).__name__})", bytes=len(content))
-    said: dict[str, Any] = {}
+        return Posted(status=None, id=None, fault=f"no response ({type(exc).__name__})", bytes=len(content))
+    answer: dict[str, Any] = {}
     if len(response.content) <= _LARGEST_ANSWER:
         try:
-            said = json_values.parse_object(response.content)
+            answer = json_values.parse_object(response.content)
         except ValueError:
-            said = {}
-    id_ = json_values.whole(said.get("event"), least=1)
-    fault = "" if response.status_code in (200, 202) and id_ is not None else _fault(response, said)
+            answer = {}
+    id_ = json_values.whole(answer.get("event"), least=1)
+    fault = "" if response.status_code in (200, 202) and id_ is not None else _fault(response, answer)
     return Posted(status=response.status_code, id=id_ if not fault else None, fault=fault, bytes=len(content))
 
 
-def _fault(response: httpx.Response, said: dict[str, Any]) -> str:
+def _fault(response: httpx.Response, answer: dict[str, Any]) -> str:
     status = response.status_code
     if 200 <= status <= 299:
-        return f"it answers {status}, but not as a listener does: something else stands at that address"
+        return f"it answers {status}, but not as a listener does: is it another server?"
     if status == 404:
         return (
-            "it answers 404: no listener is there, or it knows neither this token nor this instance, or it takes "
-            "webhooks from certain networks only (AIRBYTE_EVENTS_WEBHOOK_ALLOW)"
+            "it answers 404: it is no listener, or has another token or instance, or accepts no webhooks from here "
+            "(AIRBYTE_EVENTS_WEBHOOK_ALLOW)"
         )
     if 300 <= status <= 399:
-        return f"it answers {status}: Airbyte follows no redirect, so name the address that needs none"
-    words = (json_values.text(said.get("error")) or "")[:200]
+        return f"it answers {status}: Airbyte follows no redirects, so write the URL that needs none"
+    words = (json_values.text(answer.get("error")) or "")[:200]
     return f"it answers {status}" + (f": {words}" if words else "")
 
 
 async def found(listener: Listener, id_: int, *, settled: bool = False) -> dict[str, Any] | None:
-    """A notification in the listener's inbox; None if it is not there.
+    """Return a notification in the listener's inbox; None if it is not there.
 
-    :param settled: wait a moment until it is known what became of it.
-    :raises FeedError: if the listener does not tell.
+    :param settled: wait a moment for its outcome.
+    :raises FeedError: if the listener does not answer.
     """
     deadline = anyio.current_time() + SETTLE_SECONDS
     while True:
         answer = await listener.get("/v1/notifications", [("limit", "1"), ("before", str(id_ + 1))])
         listed = answer.get("notifications")
         if not isinstance(listed, list):
-            raise FeedUnreachable(f"{listener.address.url}/v1/notifications gave an answer that is no listener's")
+            raise FeedUnreachable(f"{listener.address.url}/v1/notifications did not answer as a listener does")
         each = json_values.mapping(listed[0]) if listed else {}
         if each.get("id") != id_:
             return None

@@ -1,4 +1,4 @@
-"""``airbyte-events webhooks test``: every kind of body that Airbyte sends, and what becomes of it."""
+"""``airbyte-events webhooks test``: posts a sample of each notification, and shows how it was processed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe
 from airbyte_events.cli.webhooks.plan import URL, base_url
-from airbyte_events.cli.webhooks.workspaces import Ours
+from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
 from airbyte_events.listener.settings import load
 
 HELP = (
-    "Send the listener every kind of body that Airbyte sends, and show what became of each. The jobs that they name "
-    "exist nowhere, so no task is completed by it; Slack and the like are spared, unless --forward is given."
+    "Post a sample of each notification. Shows how the listener processed each. Their jobs do not exist, so no task "
+    "completes. They are not forwarded, unless --forward is given."
 )
 EPILOG = (
     "  airbyte-events webhooks test",
-    "Through the proxy that Airbyte comes by:",
+    "Through the proxy in front of the listener:",
     "  airbyte-events webhooks test --url https://events.example.com",
-    "Exit codes: 0 each was taken for what it is, 1 not, 2 wrong usage or settings.",
+    "Exit codes: 0 all were recognised, 1 some were not, 2 wrong usage or settings.",
 )
 
 
@@ -40,23 +40,25 @@ def send_samples(
     address = Address.of(settings, listener)
     name = instance or next(iter(settings.instances), "default")
     tokens = tuple(token.get_secret_value() for token in settings.webhook_tokens)
-    ours = Ours(instance=name, tokens=tokens, base=base_url(url, settings) or receiver_url(settings, address))
+    receiver = ReceiverURLs(
+        instance=name, tokens=tokens, base=base_url(url, settings) or receiver_url(settings, address)
+    )
     output = Output(json=json)
-    target = ours.url
+    target = receiver.url
 
     async def work() -> int:
-        async with open_listener(address) as asked:
+        async with open_listener(address) as api:
             posted = [(sample, await probe.post(target, sample.body, forward=forward)) for sample in probe.samples()]
-            told = []
+            results = []
             for sample, answer in posted:
-                kept = None if answer.id is None else await probe.found(asked, answer.id, settled=True)
-                told.append(_came_of(sample, answer, kept))
-        right = all(each["right"] for each in told)
+                stored = None if answer.id is None else await probe.found(api, answer.id, settled=True)
+                results.append(_result(sample, answer, stored))
+        right = all(each["right"] for each in results)
         if json:
-            output.object({"notifications": told, "right": right})
+            output.object({"notifications": results, "right": right})
             return 0 if right else 1
         output.table(
-            ("sent", "answer", "taken for", "became", "", "why"),
+            ("sent", "response", "recognised as", "outcome", "", "why"),
             [
                 [
                     each["sent"],
@@ -66,27 +68,27 @@ def send_samples(
                     status("ok" if each["right"] else "failure"),
                     Text(each["meaning"], style="dim") if each["right"] else each["meaning"],
                 ]
-                for each in told
+                for each in results
             ],
-            spare=("answer", "taken for") if right else (),
+            optional=("response", "recognised as") if right else (),
         )
         return 0 if right else 1
 
     run(work)
 
 
-def _came_of(sample: probe.Sample, answer: probe.Posted, kept: dict[str, Any] | None) -> dict[str, Any]:
-    kind, outcome = (None, None) if kept is None else (kept.get("kind"), kept.get("outcome"))
+def _result(sample: probe.Sample, answer: probe.Posted, stored: dict[str, Any] | None) -> dict[str, Any]:
+    kind, outcome = (None, None) if stored is None else (stored.get("kind"), stored.get("outcome"))
     right = kind == sample.kind and outcome == sample.outcome
     meaning = sample.meaning
     if answer.fault:
         meaning = answer.fault
-    elif kept is None:
-        meaning = "it was taken, and is not in the inbox of the listener that was asked: is that another one?"
+    elif stored is None:
+        meaning = "it was accepted, but is not in the inbox: --listener is another listener than --url"
     elif outcome == "pending":
-        meaning = "the listener can't ask Airbyte about it: airbyte-events doctor"
+        meaning = "the listener can't ask Airbyte about it: run airbyte-events doctor"
     elif not right:
-        meaning = f"it should have been taken for {sample.kind} and become {sample.outcome}"
+        meaning = f"expected {sample.kind} with the outcome {sample.outcome}"
     return {
         "sent": sample.name,
         "status": answer.status,

@@ -1,4 +1,4 @@
-"""``airbyte-events webhooks``: has Airbyte send its notifications to the listener."""
+"""``airbyte-events webhooks``: points Airbyte's webhooks at the listener."""
 
 from __future__ import annotations
 
@@ -16,13 +16,22 @@ from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe, samples
 from airbyte_events.cli.webhooks.backup import plan_uninstall
-from airbyte_events.cli.webhooks.plan import URL, Intent, Keep, Workspaces
-from airbyte_events.cli.webhooks.workspaces import KINDS, NEEDED, Change, Ours, Workspace, apply, masked, plan_install
+from airbyte_events.cli.webhooks.plan import URL, Keep, Plan, Workspaces
+from airbyte_events.cli.webhooks.workspaces import (
+    KINDS,
+    REQUIRED,
+    Change,
+    ReceiverURLs,
+    Workspace,
+    apply,
+    plan_install,
+    redacted,
+)
 from airbyte_events.errors import FeedError, SettingsError
 
-HELP = "Have Airbyte send its notifications to the listener, see whether it does, and undo it."
+HELP = "Point Airbyte's webhooks at the listener. Also check them, and restore the previous URLs."
 EPILOG = (
-    "The listener's settings say which Airbyte, with which credentials and webhook token.",
+    "Airbyte's address and credentials and the webhook token are those of the listener's settings.",
     "  airbyte-events webhooks install --url https://events.example.com --dry-run",
     "  airbyte-events webhooks install --url https://events.example.com",
     "  airbyte-events webhooks status",
@@ -30,30 +39,30 @@ EPILOG = (
     "  airbyte-events webhooks uninstall",
 )
 _INSTALL_HELP = (
-    "Set the notification URLs of Airbyte's workspaces to the listener's, and show what that changes. What stood there "
-    "is kept in a file that only you can read, for uninstall, and beside it as the setting FORWARD_URLS, so that Slack "
-    "goes on hearing of it. Then a test notification is sent through the URL from here, and looked for in the inbox."
+    "Set Airbyte's webhook URLs to the listener's. The previous URLs are saved in a file that only "
+    "you can read, for uninstall, and beside it as the setting FORWARD_URLS, so that the listener can forward to them. "
+    "Then a test notification is posted through the new URL, and looked up in the inbox."
 )
 _INSTALL_EPILOG = (
     "  airbyte-events webhooks install --workspace ID --url https://events.example.com",
-    "Every kind of notification, not syncs alone, and without a question:",
+    "Every kind of notification, without asking:",
     "  airbyte-events webhooks install --url https://events.example.com --all-kinds --yes",
-    "Exit codes: 0 installed and proven, 1 not, 2 wrong usage or settings.",
+    "Exit codes: 0 installed and tested, 1 failed, 2 wrong usage or settings.",
 )
-_UNINSTALL_HELP = "Set back what install has changed, wherever it is still as install left it."
+_UNINSTALL_HELP = "Restore the URLs that install replaced. URLs that were changed since stay as they are."
 _UNINSTALL_EPILOG = (
     "  airbyte-events webhooks uninstall --dry-run",
     "Exit codes: 0 done, 1 failed, 2 wrong usage or settings.",
 )
-_STATUS_HELP = "Compare what Airbyte's workspaces should send to the listener with what they do."
+_STATUS_HELP = "Show where Airbyte sends notifications. Workspaces that do not notify the listener are failures."
 _STATUS_EPILOG = (
     "  airbyte-events webhooks status --url https://events.example.com",
     "Exit codes: 0 successes and failures go to the listener, 1 they do not, 2 wrong usage or settings.",
 )
 
 _LEFT_OPEN = (
-    "that shows that the address and the token lead to the listener, not that Airbyte's own machine reaches it: for "
-    "that press Test in Airbyte's notification settings, or run a sync"
+    "this test was sent from here: to see that Airbyte's own machine reaches the listener, press Test in Airbyte's "
+    "notification settings, or run a sync"
 )
 
 
@@ -63,8 +72,8 @@ def _kind(text: str) -> str:
     return text
 
 
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def install(
@@ -75,11 +84,11 @@ def install(
         typer.Option(
             metavar="KIND",
             parser=_kind,
-            help=f"Set only this kind. May be repeated. [default: {' and '.join(NEEDED)}; others: "
-            f"{', '.join(kind for kind in KINDS if kind not in NEEDED)}]",
+            help=f"Set only this kind. May be repeated. [default: {' and '.join(REQUIRED)}; others: "
+            f"{', '.join(kind for kind in KINDS if kind not in REQUIRED)}]",
         ),
     ] = None,
-    all_kinds: Annotated[bool, typer.Option("--all-kinds", help="All of them.")] = False,
+    all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Set all kinds.")] = False,
     keep: Keep = None,
     dry_run: _DryRun = False,
     yes: _Yes = False,
@@ -88,41 +97,42 @@ def install(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    meant = Intent.by(config, instance, workspace, url, listener, keep)
-    kinds = KINDS if all_kinds else kind or NEEDED
+    plan = Plan.of(config, instance, workspace, url, listener, keep)
+    kinds = KINDS if all_kinds else kind or REQUIRED
     output = Output(json=json)
-    meant.ours.url  # noqa: B018 -- what is missing is told before anything is asked
+    plan.receiver.url  # noqa: B018 -- reports a missing setting before Airbyte is asked
 
     async def work() -> int:
-        async with open_airbyte(meant.instance) as airbyte:
-            workspaces = await meant.found(airbyte)
-            changes = list(plan_install(workspaces, kinds, meant.ours))
-            if not _agreed(output, meant.ours, changes, dry_run=dry_run, yes=yes):
+        async with open_airbyte(plan.instance) as airbyte:
+            workspaces = await plan.find_workspaces(airbyte)
+            changes = list(plan_install(workspaces, kinds, plan.receiver))
+            if not _agreed(output, plan.receiver, changes, dry_run=dry_run, yes=yes):
                 return 0 if dry_run else 1
             if changes:
-                meant.kept.add(changes, meant.ours)
-                # Before anything is changed: what stood there is nowhere else.
-                meant.kept.write()
+                plan.backup.add(changes, plan.receiver)
+                # Before anything is changed: the previous URLs are nowhere else.
+                plan.backup.save()
                 await apply(airbyte, changes)
-        forwards = meant.kept.forwards()
-        told = tuple(url.get_secret_value() for url in meant.instance.forward_urls)
+        forwards = plan.backup.forward_urls()
+        forwarded = tuple(url.get_secret_value() for url in plan.instance.forward_urls)
         urls = {entry.partition("=")[2] for entry in forwards}
-        silent = [url for url in urls if not any(entry.endswith(url) for entry in told)]
+        silent = [url for url in urls if not any(entry.endswith(url) for entry in forwarded)]
         if silent:
-            output.say(
-                f"nothing is sent any more to {len(silent)} URL{'s' if len(silent) > 1 else ''} that stood there, "
-                "unless the listener forwards it, which it does when started with "
-                f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={meant.kept.forward_file}"
+            output.note(
+                f"previous URLs that receive nothing now: {len(silent)}; to forward to them, start the listener with "
+                f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={plan.backup.forward_file}"
             )
         if len(urls) > 1 and len(workspaces) > 1:
-            output.say("forwarding does not tell workspaces apart: each of these URLs hears of all of them")
-        proven, words = await _prove(meant)
+            output.note(
+                "forwarding does not distinguish workspaces: each previous URL receives the notifications of all"
+            )
+        proven, words = await _prove(plan)
         if json:
             output.object(
                 {
-                    "changes": _data(changes, meant.ours),
-                    "kept": str(meant.kept.file) if changes else None,
-                    "forward_urls_file": str(meant.kept.forward_file) if forwards else None,
+                    "changes": _data(changes, plan.receiver),
+                    "kept": str(plan.backup.file) if changes else None,
+                    "forward_urls_file": str(plan.backup.forward_file) if forwards else None,
                     "proven": proven,
                     "proof": words,
                 }
@@ -130,7 +140,7 @@ def install(
         else:
             output.line(status("ok" if proven else "failure"), words)
             if proven:
-                output.say(_LEFT_OPEN)
+                output.note(_LEFT_OPEN)
         return 0 if proven else 1
 
     run(work)
@@ -146,25 +156,25 @@ def uninstall(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    meant = Intent.by(config, instance, workspace, url, None, keep)
+    plan = Plan.of(config, instance, workspace, url, None, keep)
     output = Output(json=json)
 
     async def work() -> int:
-        async with open_airbyte(meant.instance) as airbyte:
-            changes = list(plan_uninstall(await meant.found(airbyte), meant.ours, meant.kept))
-            if not _agreed(output, meant.ours, changes, dry_run=dry_run, yes=yes):
+        async with open_airbyte(plan.instance) as airbyte:
+            changes = list(plan_uninstall(await plan.find_workspaces(airbyte), plan.receiver, plan.backup))
+            if not _agreed(output, plan.receiver, changes, dry_run=dry_run, yes=yes):
                 return 0 if dry_run else 1
             await apply(airbyte, changes)
             if changes:
-                meant.kept.forget(changes)
-                meant.kept.write()
-        if changes and meant.kept.forward_file.exists() and not meant.kept.forwards():
-            output.say(
-                "what is in this file hears of Airbyte itself again, so take it out of the listener's settings: "
-                f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={meant.kept.forward_file}"
+                plan.backup.forget(changes)
+                plan.backup.save()
+        if changes and plan.backup.forward_file.exists() and not plan.backup.forward_urls():
+            output.note(
+                "Airbyte itself notifies these URLs again, so remove this setting from the listener: "
+                f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={plan.backup.forward_file}"
             )
         if json:
-            output.object({"changes": _data(changes, meant.ours)})
+            output.object({"changes": _data(changes, plan.receiver)})
         return 0
 
     run(work)
@@ -179,87 +189,92 @@ def show_status(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    meant = Intent.by(config, instance, workspace, url, listener, keep)
+    plan = Plan.of(config, instance, workspace, url, listener, keep)
     output = Output(json=json)
 
     async def work() -> int:
-        async with open_airbyte(meant.instance) as airbyte:
-            rows = [_judged(each, kind, meant.ours) for each in await meant.found(airbyte) for kind in KINDS]
+        async with open_airbyte(plan.instance) as airbyte:
+            rows = [
+                _judged(each, kind, plan.receiver) for each in await plan.find_workspaces(airbyte) for kind in KINDS
+            ]
         right = all(row["verdict"] != "failure" for row in rows)
         if json:
             output.object({"webhooks": rows, "right": right})
         else:
             output.table(
-                ("workspace", "kind", "should go to", "goes to", ""),
+                ("workspace", "kind", "should be", "is", ""),
                 [[r["workspace"], r["kind"], r["should"], r["is"], status(r["verdict"])] for r in rows],
-                spare=("should go to",),
+                optional=("should be",),
             )
         if not right:
-            output.say("airbyte-events webhooks install sets it right")
+            output.note("to point them at the listener: airbyte-events webhooks install")
         return 0 if right else 1
 
     run(work)
 
 
-def _judged(workspace: Workspace, kind: str, ours: Ours) -> dict[str, str]:
+def _judged(workspace: Workspace, kind: str, receiver: ReceiverURLs) -> dict[str, str]:
     webhook = workspace.webhooks[kind]
-    needed = kind in NEEDED
-    right = webhook.enabled and ours.right(webhook.url)
-    wrong = needed or (webhook.enabled and ours.has(webhook.url))
-    should = "the listener" if ours.base is None else f"{ours.base}/webhooks/{ours.instance}/…"
+    needed = kind in REQUIRED
+    right = webhook.enabled and receiver.is_current(webhook.url)
+    wrong = needed or (webhook.enabled and receiver.includes(webhook.url))
+    should = "the listener" if receiver.base is None else f"{receiver.base}/webhooks/{receiver.instance}/…"
     return {
         "workspace_id": workspace.id,
         "workspace": workspace.name,
         "kind": kind,
         "should": should if wrong else "anywhere",
-        "is": masked(webhook, ours),
+        "is": redacted(webhook, receiver),
         "verdict": "ok" if right else "failure" if wrong else "",
     }
 
 
-async def _prove(meant: Intent) -> tuple[bool, str]:
-    """Send a test through the URL that Airbyte has now, and look for it in the listener's inbox."""
-    posted = await probe.post(meant.ours.url, probe.harmless())
-    where = f"{meant.ours.base}/webhooks/{meant.name}/…"
+async def _prove(plan: Plan) -> tuple[bool, str]:
+    """Post a test through the URL that Airbyte has now, and look it up in the listener's inbox."""
+    posted = await probe.post(plan.receiver.url, probe.harmless())
+    where = f"{plan.receiver.base}/webhooks/{plan.name}/…"
     if posted.fault or posted.id is None:
-        return False, f"a test sent from here to {where} did not arrive: {posted.fault}"
-    arrived = f"a test of {posted.bytes} bytes, sent from here to {where} as Airbyte sends, arrived whole"
+        return False, f"a test posted from here to {where} did not arrive: {posted.fault}"
+    arrived = f"a test of {posted.bytes} bytes, posted from here to {where} as Airbyte does, arrived whole"
     try:
-        async with open_listener(meant.listener) as listener:
-            kept = await probe.found(listener, posted.id)
+        async with open_listener(plan.listener) as listener:
+            stored = await probe.found(listener, posted.id)
     except FeedError as exc:
-        return True, f"{arrived}, by its answer (the inbox was not looked at: {exc})"
-    if kept is None or kept.get("kind") != "test":
-        return False, f"a test sent from here to {where} went to another listener than {meant.listener.url}"
-    return True, f"{arrived} and is notification {posted.id} of the listener {meant.listener.url}"
+        return True, f"{arrived}, by the response (the inbox could not be read: {exc})"
+    if stored is None or stored.get("kind") != "test":
+        return False, f"a test posted from here to {where} went to another listener than {plan.listener.url}"
+    return True, f"{arrived} and is notification {posted.id} of the listener {plan.listener.url}"
 
 
-def _agreed(output: Output, ours: Ours, changes: Collection[Change], *, dry_run: bool, yes: bool) -> bool:
-    """Show what is to change, and ask."""
+def _agreed(output: Output, receiver: ReceiverURLs, changes: Collection[Change], *, dry_run: bool, yes: bool) -> bool:
+    """Show the changes, and ask whether to make them."""
     if not changes:
-        output.say("nothing has to change in Airbyte")
+        output.note("Airbyte needs no change")
         return True
     if output.json and dry_run:
-        output.object({"changes": _data(changes, ours)})
+        output.object({"changes": _data(changes, receiver)})
     elif not output.json:
         output.table(
             ("workspace", "kind", "before", "after"),
-            [[each.workspace.name, each.kind, masked(each.before, ours), masked(each.after, ours)] for each in changes],
+            [
+                [each.workspace.name, each.kind, redacted(each.before, receiver), redacted(each.after, receiver)]
+                for each in changes
+            ],
         )
     if dry_run or yes:
         return not dry_run
     if not sys.stdin.isatty() or output.json:
         raise SettingsError(
-            "--yes: not given, and there is nobody to ask; for example --yes, or --dry-run to look first"
+            "--yes: not given, and nobody can be asked here; write --yes, or --dry-run to see the changes"
         )
     if _confirmed("Change this in Airbyte? [y/N]: "):
         return True
-    output.say("nothing was changed")
+    output.note("nothing was changed")
     return False
 
 
 def _confirmed(question: str) -> bool:
-    # The event loop's way to take Ctrl-C waits for the answer.
+    # The event loop would handle Ctrl-C only after the answer.
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.stderr.write(question)
@@ -269,14 +284,14 @@ def _confirmed(question: str) -> bool:
         signal.signal(signal.SIGINT, usual)
 
 
-def _data(changes: Collection[Change], ours: Ours) -> list[dict[str, str]]:
+def _data(changes: Collection[Change], receiver: ReceiverURLs) -> list[dict[str, str]]:
     return [
         {
             "workspace_id": each.workspace.id,
             "workspace": each.workspace.name,
             "kind": each.kind,
-            "before": masked(each.before, ours),
-            "after": masked(each.after, ours),
+            "before": redacted(each.before, receiver),
+            "after": redacted(each.after, receiver),
         }
         for each in changes
     ]

@@ -1,4 +1,4 @@
-"""Where Airbyte's workspaces send notifications to: what stands there, what should, and what stood there before."""
+"""Where Airbyte's workspaces send notifications, and the changes that point them at the listener."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.errors import AirbyteError, SettingsError
 
 KINDS = tuple(SETTINGS)
-"""The kinds of notification that have a URL each, as Airbyte's API calls them."""
+"""The notification settings of a workspace, each with a URL."""
 
-NEEDED = tuple(name for name, kind in SETTINGS.items() if kind.status is not None)
+REQUIRED = tuple(name for name, kind in SETTINGS.items() if kind.status is not None)
 """The kinds that announce a completion."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Webhook:
-    """Where a kind of notification goes. Its ``repr`` holds no secret.
+    """The webhook of a notification setting. Its ``repr`` holds no secret.
 
     :param url: None if none is set.
     """
@@ -32,28 +32,28 @@ class Webhook:
 
     @classmethod
     def of(cls, value: object) -> Webhook:
-        """What Airbyte's API says of a kind."""
+        """Read a setting of Airbyte's API."""
         webhook = json_values.mapping(json_values.mapping(value).get("webhook"))
         return cls(enabled=webhook.get("enabled") is True, url=json_values.text(webhook.get("url")))
 
     def data(self) -> dict[str, Any]:
-        """The same for Airbyte's API."""
+        """Return the setting for Airbyte's API."""
         return {"webhook": {"enabled": self.enabled, "url": self.url or ""}}
 
     @property
     def live(self) -> bool:
-        """Whether something is sent there."""
+        """Whether Airbyte sends to it."""
         return self.enabled and self.url is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ours:
+class ReceiverURLs:
     """The listener's webhook URLs of one instance. Its ``repr`` holds no secret.
 
     :param instance: its name.
-    :param tokens: those that open the receiver.
-    :param base: where Airbyte reaches it; None if that is not known: then any host counts.
-    :param digests: of URLs that were set by us, with whatever token.
+    :param tokens: the webhook tokens that the receiver accepts.
+    :param base: where Airbyte reaches the listener; None if unknown: then any host counts.
+    :param digests: of the URLs that install set, whatever their token.
     """
 
     instance: str
@@ -63,56 +63,58 @@ class Ours:
 
     @property
     def url(self) -> str:
-        """The one to set.
+        """The URL to set.
 
-        :raises SettingsError: if not all of it is known.
+        :raises SettingsError: if a part of it is not known.
         """
         if self.base is None:
             raise SettingsError(
-                "--url: not set, nor AIRBYTE_EVENTS_PUBLIC_URL: where does Airbyte reach the listener? For example "
-                "--url https://events.example.com"
+                "--url: not set, nor AIRBYTE_EVENTS_PUBLIC_URL: write the address at which Airbyte reaches the "
+                "listener, for example --url https://events.example.com"
             )
         if not self.tokens:
             raise SettingsError(
-                "AIRBYTE_EVENTS_WEBHOOK_TOKENS: not set: the last part of the webhook URL that serve printed when "
-                "it made its tokens; for example AIRBYTE_EVENTS_WEBHOOK_TOKENS_FILE=/run/secrets/webhook-tokens"
+                "AIRBYTE_EVENTS_WEBHOOK_TOKENS: not set: write the last part of the webhook URL that serve prints, for "
+                "example AIRBYTE_EVENTS_WEBHOOK_TOKENS_FILE=/run/secrets/webhook-tokens"
             )
         return f"{self.base}/webhooks/{self.instance}/{self.tokens[0]}"
 
-    def has(self, url: str | None) -> bool:
-        """Whether a URL is one of them, on whatever host."""
+    def includes(self, url: str | None) -> bool:
+        """Return whether a URL is one of them, on any host."""
         if url is None:
             return False
         match = re.search(r"/webhooks/([^/?#]+)/([^/?#]+)$", url)
         known = match is not None and match[1] == self.instance and match[2] in self.tokens
         return known or digest(url) in self.digests
 
-    def right(self, url: str | None) -> bool:
-        """Whether a URL leads to the listener as far as is known."""
-        if url is None or not self.has(url):
+    def is_current(self, url: str | None) -> bool:
+        """Return whether a URL is one of them at the address of now."""
+        if url is None or not self.includes(url):
             return False
         return self.base is None or url.startswith(f"{self.base}/webhooks/")
 
 
 class NoNotifications(AirbyteError):
-    """Airbyte's API knows nothing of notifications: releases up to 1.5, where its own pages alone show and set them."""
+    """Airbyte's API has no notification settings: up to release 1.5 only its own pages have them."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"this Airbyte's API has no notification settings (workspace {name}), as up to release 1.5")
+        super().__init__(
+            f"this Airbyte's API has no notification settings (workspace {name}), as in all releases up to 1.5"
+        )
 
     @staticmethod
-    def remedy(ours: Ours) -> str:
+    def remedy(receiver: ReceiverURLs) -> str:
         """Return what to do in Airbyte's pages; the URL without its token."""
         return (
-            "set it in Airbyte's pages: under Settings, Notifications, successful and failed syncs send to "
-            f"{ours.base or 'https://LISTENER'}/webhooks/{ours.instance}/TOKEN, with your webhook token at its end; "
-            "then press Test there"
+            "set it in Airbyte's pages: under Settings, Notifications, for successful and failed syncs, write "
+            f"{receiver.base or 'https://LISTENER'}/webhooks/{receiver.instance}/TOKEN with your webhook token, then "
+            "press Test"
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """A workspace and where its notifications go, by kind."""
+    """A workspace, with its webhooks by notification setting."""
 
     id: str
     name: str
@@ -120,22 +122,22 @@ class Workspace:
 
     @classmethod
     def of(cls, fields: dict[str, Any]) -> Workspace:
-        """What Airbyte's API says of it.
+        """Read a workspace of Airbyte's API.
 
-        :raises NoNotifications: if it says nothing of its notifications.
+        :raises NoNotifications: if it has no notification settings.
         """
         id_ = json_values.text(fields.get("workspaceId"))
         if id_ is None:
-            raise AirbyteError("Airbyte tells of a workspace without an id")
-        name, told = json_values.text(fields.get("name")) or id_, fields.get("notifications")
-        if not isinstance(told, dict):
+            raise AirbyteError("Airbyte lists a workspace without an id")
+        name, settings = json_values.text(fields.get("name")) or id_, fields.get("notifications")
+        if not isinstance(settings, dict):
             raise NoNotifications(name)
-        return cls(id=id_, name=name, webhooks={kind: Webhook.of(told.get(kind)) for kind in KINDS})
+        return cls(id=id_, name=name, webhooks={kind: Webhook.of(settings.get(kind)) for kind in KINDS})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is to be other in a workspace."""
+    """A webhook of a workspace, and its replacement."""
 
     workspace: Workspace
     kind: str
@@ -147,7 +149,7 @@ class Change:
 
 
 async def find_workspaces(airbyte: AirbyteClient, named: Collection[str]) -> list[Workspace]:
-    """Those that are named, or the only one that there is.
+    """Return the workspaces that are named, or the only one.
 
     :raises SettingsError: if none is named and there are several.
     """
@@ -156,14 +158,14 @@ async def find_workspaces(airbyte: AirbyteClient, named: Collection[str]) -> lis
     found = [Workspace.of(each) for each in await airbyte.list_workspaces()]
     if len(found) != 1:
         known = ", ".join(f"{each.id} ({each.name})" for each in found) or "none"
-        raise SettingsError(f"--workspace: not set, and these are there: {known}")
+        raise SettingsError(f"--workspace: not set, and Airbyte has: {known}")
     return found
 
 
 async def apply(airbyte: AirbyteClient, changes: Collection[Change]) -> None:
-    """Have Airbyte make these changes, and see that it did.
+    """Change Airbyte's settings, and check that they are changed.
 
-    :raises AirbyteError: if it did not.
+    :raises AirbyteError: if they are not.
     """
     by_workspace: dict[str, dict[str, Any]] = {}
     for change in changes:
@@ -175,36 +177,36 @@ async def apply(airbyte: AirbyteClient, changes: Collection[Change]) -> None:
             if now.webhooks[kind].live != Webhook.of(wanted).live or (
                 Webhook.of(wanted).live and now.webhooks[kind].url != Webhook.of(wanted).url
             ):
-                raise AirbyteError(f"Airbyte took the change of workspace {id_}, but {kind} is not what was asked for")
+                raise AirbyteError(f"Airbyte accepted the change of workspace {id_}, but has another {kind} URL")
 
 
 def digest(url: str) -> str:
-    """What tells one URL from another without giving it away."""
+    """Return the digest of a URL, which distinguishes it without revealing it."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
-def masked(webhook: Webhook, ours: Ours) -> str:
-    """Where something goes, as it may be shown: no token, no path of a chat."""
+def redacted(webhook: Webhook, receiver: ReceiverURLs) -> str:
+    """Return a webhook for display: without its token or a chat's path."""
     if webhook.url is None:
         return "nowhere"
     match = re.match(
         r"(https?://)(?:[^/?#@]*@)?((?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?)(?=[/?#]|$)", webhook.url
     )
-    host = "an address that is none" if match is None else f"{match[1]}{match[2]}"
-    if ours.has(webhook.url):
-        text = f"{host}/webhooks/{ours.instance}/…"
-        if ours.tokens and not webhook.url.endswith(f"/{ours.tokens[0]}"):
+    host = "an invalid URL" if match is None else f"{match[1]}{match[2]}"
+    if receiver.includes(webhook.url):
+        text = f"{host}/webhooks/{receiver.instance}/…"
+        if receiver.tokens and not webhook.url.endswith(f"/{receiver.tokens[0]}"):
             text += " (another token)"
     else:
         text = f"{host}/… ({digest(webhook.url)[:12]})"
     return text if webhook.enabled else f"nowhere (switched off: {text})"
 
 
-def plan_install(workspaces: Iterable[Workspace], kinds: Collection[str], ours: Ours) -> Iterator[Change]:
-    """What has to change for these kinds to be sent to us, and those that are already by our URL of now."""
-    after = Webhook(enabled=True, url=ours.url)
+def plan_install(workspaces: Iterable[Workspace], kinds: Collection[str], receiver: ReceiverURLs) -> Iterator[Change]:
+    """Return the changes that point these kinds at the listener, and replace its outdated URLs in any kind."""
+    after = Webhook(enabled=True, url=receiver.url)
     for workspace in workspaces:
         for kind, webhook in workspace.webhooks.items():
-            sent = webhook.enabled and ours.has(webhook.url)
+            sent = webhook.enabled and receiver.includes(webhook.url)
             if (kind in kinds or sent) and webhook != after:
                 yield Change(workspace=workspace, kind=kind, after=after)

@@ -26,7 +26,7 @@ async def test_shows_what_happens_and_tells_where_to_go_on(stage: Stage) -> None
         assert "(webhook)  Something failed" in line
         assert "\x1b" not in line
         assert await tail.interrupted() == 130
-    (cursor,) = [each.rpartition(" ")[2] for each in tail.err.read_text().splitlines() if "to go on" in each]
+    (cursor,) = [each.rpartition(" ")[2] for each in tail.err.read_text().splitlines() if "to resume from" in each]
     second = stage.end(stage.start())
     await stage.settled(second)
     async with stage.started("tail", "--after", cursor, "--ended") as tail:
@@ -64,9 +64,9 @@ async def test_survives_a_restart_of_the_listener(stage: Stage) -> None:
         first = stage.end(stage.start())
         assert f"default/{first.id} " in await tail.line()
         await stage.leave()
-        await tail.said("trying again")
+        await tail.said("reconnecting")
         await stage.listen()
-        await tail.said("it is back")
+        await tail.said("reconnected")
         second = stage.end(stage.start())
         assert f"default/{second.id} " in await tail.line()
         assert await tail.interrupted() == 130
@@ -106,13 +106,13 @@ class TestRefusals:
     async def test_a_token_that_is_not_accepted(self, stage: Stage) -> None:
         done = await stage.run("tail", LISTENER_TOKEN="another-one")
         assert (done.code, done.out) == (1, "")
-        assert "does not accept the API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
+        assert "rejects the API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
         assert "another-one" not in done.err
 
     async def test_no_token(self, stage: Stage) -> None:
         done = await stage.run("tail", LISTENER_TOKEN=None)
         assert done.code == 1
-        assert "wants an API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
+        assert "requires an API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
 
     @pytest.mark.parametrize(
         ("status", "location", "says"),
@@ -138,7 +138,7 @@ class TestRefusals:
         done = await stage.run("tail")
         assert done.code == 1
         assert done.err.count("\n") == 1
-        assert "does it run, and is it reached from here?" in done.err
+        assert "start it, or name another one by --listener" in done.err
 
     async def test_a_cursor_that_can_not_be_kept(self, stage: Stage) -> None:
         done = await stage.run("tail", "--cursor-file", str(stage.folder / "nowhere" / "cursor"))

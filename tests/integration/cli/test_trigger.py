@@ -42,7 +42,7 @@ async def test_takes_what_runs_already(stage: Stage) -> None:
         "status": "running",
         "how": "attached",
     }
-    assert "was running already" in done.err
+    assert "was active already" in done.err
     assert len(stage.connection.jobs) == 1
 
 
@@ -80,7 +80,7 @@ async def test_shows_progress_at_a_terminal(stage: Stage) -> None:
     await stage.run("trigger", "Orders", "--wait")
     code, seen = await stage.at_terminal("trigger", "Orders", "--wait")
     assert code == 0
-    assert re.search(r"\S+ \S+ of usually 1\.0 s, told by the listener.*job default/2 of Orders", seen)
+    assert re.search(r"\S+ \S+ of usually 1\.0 s, subscribed to the listener.*job default/2 of Orders", seen)
     assert "\x1b[32msucceeded" in seen
 
 
@@ -89,7 +89,7 @@ async def test_waits_without_a_listener(stage: Stage) -> None:
     lasting(stage, 1.0)
     done = await stage.run("trigger", "Orders", "--wait", LISTENER_TOKEN=None, POLL_INTERVAL="0.2")
     assert done.code == 0
-    assert "asking Airbyte every few seconds" in done.err
+    assert "polling Airbyte every few seconds" in done.err
 
 
 async def test_does_not_wait_for_a_listener_that_is_gone(stage: Stage) -> None:
@@ -105,7 +105,7 @@ async def test_does_not_wait_for_a_listener_that_is_gone(stage: Stage) -> None:
 async def test_gives_up_when_the_time_is_up(stage: Stage) -> None:
     done = await stage.run("trigger", "Orders", "--wait", "--timeout", "1s")
     assert done.code == 3
-    assert "it runs on: airbyte-events jobs show default/1" in done.err
+    assert "it keeps running: airbyte-events jobs show default/1" in done.err
     assert not stage.connection.jobs[0].terminal
 
 
@@ -114,7 +114,7 @@ async def test_ctrl_c_leaves_the_sync_running(stage: Stage) -> None:
         await trigger.line()
         await trigger.said("waiting for")
         assert await trigger.interrupted() == 130
-    assert "it runs on: airbyte-events jobs show default/1" in trigger.err.read_text()
+    assert "it keeps running: airbyte-events jobs show default/1" in trigger.err.read_text()
     assert "Abort" not in trigger.err.read_text()
     assert not stage.connection.jobs[0].terminal
 
@@ -122,7 +122,7 @@ async def test_ctrl_c_leaves_the_sync_running(stage: Stage) -> None:
 async def test_says_what_is_missing(stage: Stage) -> None:
     done = await stage.run("trigger", "Orders", AIRBYTE_URL=None, CLIENT_ID=None, CLIENT_SECRET=None)
     assert done.code == 2
-    assert done.err.startswith("airbyte-events: AIRBYTE_EVENTS_AIRBYTE_URL: not set, and the command starts the sync")
+    assert done.err.startswith("airbyte-events: AIRBYTE_EVENTS_AIRBYTE_URL: not set, though the command starts")
 
 
 async def failed(stage: Stage, *args: str) -> Done:
@@ -132,7 +132,7 @@ async def failed(stage: Stage, *args: str) -> Done:
 
 
 async def test_errors_are_one_line(stage: Stage) -> None:
-    assert "no connection is called 'Invoices'" in (await failed(stage, "Invoices")).err
+    assert "Airbyte has no connections named 'Invoices'" in (await failed(stage, "Invoices")).err
     assert "404" in (await failed(stage, "00000000-0000-0000-0000-000000000000")).err
     stage.connection.active = False
     assert "is connection" in (await failed(stage, "Orders")).err

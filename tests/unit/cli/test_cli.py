@@ -71,6 +71,11 @@ class TestHelp:
         assert done.stdout.startswith(f"Usage: {' '.join(('airbyte-events', *args))} ")
         assert not re.search("[\x1b\u2500-\u257f]", done.stdout)
 
+    @pytest.mark.parametrize("args", [args for args in COMMANDS if args[:1] != ("store",)])
+    def test_fits_80_columns(self, args: tuple[str, ...]) -> None:
+        shown = CliRunner().invoke(application(rich=False), [*args, "--help"], env={"COLUMNS": "80"}).output
+        assert [line for line in shown.splitlines() if len(line) > 80] == []
+
     @pytest.mark.parametrize("rich", [True, False])
     def test_teaches_by_examples(self, rich: bool) -> None:
         shown = CliRunner().invoke(application(rich=rich), ["--help"], prog_name="airbyte-events").output
