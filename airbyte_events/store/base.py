@@ -1,16 +1,20 @@
-"""Where events and notifications are kept. :class:`EventStore` is the contract; every store passes the same tests."""
+"""The contracts of a store, by concern. :class:`EventStore` has them all; who uses a store asks for what it needs.
+
+Every method is durable when it returns. A call that is cancelled has no effect or all of its effect, which may come a
+moment later: what was begun is finished. All raise :class:`~airbyte_events.errors.StoreError` if the store fails.
+Every store passes the same tests.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
-from airbyte_events.store.dump import Record
 from airbyte_events.store.records import (
     Appended,
     Attempt,
@@ -33,57 +37,26 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = [
-    "ANNOUNCEMENTS",
-    "ANNOUNCING_KINDS",
-    "PENDING_BYTES",
-    "Appended",
-    "Attempt",
-    "Delivery",
-    "DeliveryState",
-    "EventStore",
-    "Lease",
-    "LogPage",
-    "Outcome",
-    "Pruned",
-    "Queues",
-    "Receipt",
-    "Record",
-    "StoreStats",
-    "StoredNotification",
-]
+    from airbyte_events.store.migration import Batch
 
+ANNOUNCING_KINDS = ("success", "failure")
+"""The kinds of notification that announce a job's completion."""
+
+PENDING_BYTES = 16 * 1024 * 1024
+"""See :meth:`NotificationInbox.pending`."""
+
+ANNOUNCEMENTS = 8
+"""See :meth:`NotificationInbox.announcements`."""
 
 UNBOUNDED = 2**62
 """Bytes that no page has."""
 
 
-class EventStore(ABC):
-    """One ordered log of job events, the latest state of each job, and the inbox of notifications.
-
-    Used as ``async with``. Every method is durable when it returns. One that is cancelled has no effect or all of it,
-    which may be there only in a moment: what was begun is finished. All raise
-    :class:`~airbyte_events.errors.StoreError` where the store can't do what was asked.
-    """
+class EventLog(Protocol):
+    """One ordered log of job events, and the latest state of each job."""
 
     epoch: str
     """The log's identity, made with the log. It changes when the log has lost events that were read before."""
-
-    shared: bool = False
-    """Whether other processes can have it open, too."""
-
-    @property
-    def unreadable(self) -> Mapping[str, int]:
-        """How many rows were left out because they can't be read, by table, since the store was opened."""
-        return {}
-
-    @abstractmethod
-    async def __aenter__(self) -> Self: ...
-
-    @abstractmethod
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None: ...
 
     @abstractmethod
     async def append(
@@ -157,6 +130,23 @@ class EventStore(ABC):
     async def history(self, ref: JobRef) -> list[JobEvent]:
         """A job's events that are kept, oldest first."""
 
+
+class Topics(Protocol):
+    """Wakes who waits for a change, whichever process made it."""
+
+    @abstractmethod
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        """Join before looking: ``with store.news(topic) as wakeup``, look, then ``await wakeup.wait()``.
+
+        :param topic: ``inbox/<instance>`` (a notification waits to be confirmed), ``watches/<instance>`` (other jobs
+            are watched), ``deliveries/<instance>`` (something is to be forwarded) or ``leases/<name>`` (it was given
+            back), whichever process did it.
+        """
+
+
+class NotificationInbox(Topics, Protocol):
+    """Notifications as they were received, and the outcome of each."""
+
     @abstractmethod
     async def receive(
         self,
@@ -200,49 +190,9 @@ class EventStore(ABC):
         :param refs: the jobs, each with that time.
         """
 
-    @abstractmethod
-    async def recall(self, key: str) -> str | None:
-        """A value that :meth:`remember` kept."""
 
-    @abstractmethod
-    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
-        """Keep a small value, such as how far an instance was looked at.
-
-        :param lease: write only while this is held.
-        :raises LeaseLost: if somebody else holds the lease; nothing was written.
-        """
-
-    @abstractmethod
-    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
-        """Join before looking: ``with store.news(topic) as wakeup``, look, then ``await wakeup.wait()``.
-
-        :param topic: ``inbox/<instance>`` (a notification waits to be confirmed), ``watches/<instance>`` (other jobs
-            are watched), ``deliveries/<instance>`` (something is to be forwarded) or ``leases/<name>`` (it was given
-            back), whichever process did it.
-        """
-
-    @abstractmethod
-    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
-        """Take a lease, or renew it, for so long by the store's clock; None while somebody else holds it."""
-
-    @abstractmethod
-    async def release(self, lease: Lease) -> None:
-        """Give a lease back before its time, so that another can have it at once. One that is lost stays lost."""
-
-    @abstractmethod
-    async def holders(self) -> dict[str, str]:
-        """Who holds which lease at the moment, by its name."""
-
-    @abstractmethod
-    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
-        """Somebody waits for these jobs, for so long from now unless it is said again.
-
-        A job that has ended is not watched any more.
-        """
-
-    @abstractmethod
-    async def watched(self, instance: str) -> dict[int, datetime]:
-        """The instance's jobs that somebody waits for, whichever process was asked, and since when."""
+class DeliveryOutbox(Topics, Protocol):
+    """Notifications that are forwarded, and the state of each delivery."""
 
     @abstractmethod
     async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
@@ -268,6 +218,62 @@ class EventStore(ABC):
     ) -> list[Delivery]:
         """Deliveries, newest first: those whose id is below ``before``."""
 
+
+class LeaseTable(Topics, Protocol):
+    """Leases: the right of one process to do something alone."""
+
+    @abstractmethod
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        """Take a lease, or renew it, for so long by the store's clock; None while somebody else holds it."""
+
+    @abstractmethod
+    async def release(self, lease: Lease) -> None:
+        """Give a lease back before its time, so that another can have it at once. One that is lost stays lost."""
+
+    @abstractmethod
+    async def holders(self) -> dict[str, str]:
+        """Who holds which lease at the moment, by its name."""
+
+
+class WatchTable(Topics, Protocol):
+    """The jobs that tasks wait for."""
+
+    @abstractmethod
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        """Somebody waits for these jobs, for so long from now unless it is said again.
+
+        A job that has ended is not watched any more.
+        """
+
+    @abstractmethod
+    async def watched(self, instance: str) -> dict[int, datetime]:
+        """The instance's jobs that somebody waits for, whichever process was asked, and since when."""
+
+
+class ValueTable(Protocol):
+    """Small values by key, such as how far an instance was polled."""
+
+    @abstractmethod
+    async def recall(self, key: str) -> str | None:
+        """A value that :meth:`remember` kept."""
+
+    @abstractmethod
+    async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
+        """Keep a small value, such as how far an instance was looked at.
+
+        :param lease: write only while this is held.
+        :raises LeaseLost: if somebody else holds the lease; nothing was written.
+        """
+
+
+class Maintenance(Protocol):
+    """What keeps a store small, and shows how it is."""
+
+    @property
+    def unreadable(self) -> Mapping[str, int]:
+        """The number of rows that were left out because they can't be read, by table, since the store was opened."""
+        return {}
+
     @abstractmethod
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
         """Remove events that were observed, and notifications that were received and settled, before a time.
@@ -289,36 +295,36 @@ class EventStore(ABC):
     async def check(self) -> None:
         """Write and read once, so that a store that is full, read-only or gone raises."""
 
-    @abstractmethod
-    def dump(self) -> AsyncGenerator[Record, None]:
-        """All that it holds at one moment, leases and watches aside: see :mod:`airbyte_events.store.dump`.
 
-        What can't be read as it should is told as it is.
+class EventStore(EventLog, NotificationInbox, DeliveryOutbox, LeaseTable, WatchTable, ValueTable, Maintenance):
+    """A store, used as ``async with``."""
+
+    shared: bool = False
+    """Whether other processes can have it open, too."""
+
+    @abstractmethod
+    async def __aenter__(self) -> Self: ...
+
+    @abstractmethod
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
+
+
+class MovableStore(EventStore):
+    """A store that can be filled from another one: see :func:`airbyte_events.store.migration.migrate`."""
+
+    @abstractmethod
+    async def values(self) -> dict[str, str]:
+        """Return all values, by key."""
+
+    @abstractmethod
+    async def fill(self, epoch: str, head: int, batches: AsyncIterable[Batch]) -> None:
+        """Store rows as they are, and go on with their log. Nobody else may use the store meanwhile.
+
+        When it fails the store is as empty as it was.
+
+        :param epoch: the log's.
+        :param head: the sequence of its newest event.
+        :raises StoreError: if a notification or an event ever came to this store.
         """
-
-    @abstractmethod
-    async def restore(self, records: AsyncIterable[Record]) -> None:
-        """Become the store that was dumped: epoch, sequences and ids stay, so that every cursor goes on.
-
-        Nobody else may use it meanwhile. When it fails the store is as empty as it was.
-
-        :raises StoreError: if a notification or an event ever came to this store, or a record can't be read.
-        """
-
-    @abstractmethod
-    async def compact(self) -> None:
-        """Give back the space of what was pruned. Takes as much time and space as copying what is left."""
-
-    @abstractmethod
-    async def damage(self) -> list[str]:
-        """What the engine finds wrong with its own structures, and with what it finds things by."""
-
-
-ANNOUNCING_KINDS = ("success", "failure")
-"""The kinds of notification that tell of a job's end."""
-
-PENDING_BYTES = 16 * 1024 * 1024
-"""See :meth:`EventStore.pending`."""
-
-ANNOUNCEMENTS = 8
-"""See :meth:`EventStore.announcements`."""

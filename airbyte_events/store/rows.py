@@ -25,7 +25,7 @@ REMEMBERED = 10_000
 TO_COME = timedelta(days=1)
 """An event that was observed so long after now has a time that keeps nothing."""
 
-GIVEN_UP = "it can't be read: see airbyte-events store check"
+GIVEN_UP = "its row in the store can't be read"
 """The fault of a delivery that is given up for that."""
 
 Row = Sequence[Any]
@@ -48,8 +48,7 @@ class Unreadable:
         self.counts[table] += 1
         if len(self._known) <= LOGGED:
             logger.error(
-                "a row of the store can't be read and is left out: table=%s key=%s; airbyte-events store check tells"
-                " what is wrong with it",
+                "skipped a row of the store that can't be read: table=%s key=%s; repair or delete it in the database",
                 *row,
             )
         elif len(self._known) == LOGGED + 1:

@@ -19,7 +19,7 @@ import anyio
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.store import maintenance
+from airbyte_events.store import migration
 from airbyte_events.store.records import Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 
@@ -88,20 +88,12 @@ async def measure(events: int, notifications: int, folder: Path) -> None:
         print(f"{'per million notifications':40} {size / max(notifications, 1) * 1e6 / 2**20:10.0f} MiB")
         with timed("stats"):
             await store.stats()
-    async with SQLiteStore(path, read_only=True) as store:
-        with timed("check"):
-            print(f"{'faults':40} {len((await maintenance.verify(store, lambda: None)).faults):10}")
-        with timed("export"), (folder / "export").open("w") as file:
-            await maintenance.write(store, file, lambda: None)
-        print(f"{'export':40} {(folder / 'export').stat().st_size / 2**20:10.0f} MiB")
-    async with SQLiteStore(folder / "other.db") as store:
-        with timed("import"), (folder / "export").open() as file:
-            await maintenance.read(store, file, lambda: None)
+    async with SQLiteStore(path) as store, SQLiteStore(folder / "other.db") as other:
+        with timed("migrate"):
+            await migration.migrate(store, other, lambda _: None)
     async with SQLiteStore(path) as store:
         with timed("prune all but a tenth of the events"):
             await store.prune(utcnow() - timedelta(days=1), keep=events // 10)
-        with timed("compact"):
-            await store.compact()
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""A store with very many jobs in it, made by what imports an export: as after weeks at a large Airbyte."""
+"""A store with very many jobs in it, filled as a migration does: as after weeks at a large Airbyte."""
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import anyio
+
 from airbyte_events._utils.times import utcnow
-from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.store.dump import Record, event_record, log_record, notification_record
+from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.store.migration import Batch
 from airbyte_events.store.records import Outcome, StoredNotification
+from airbyte_events.store.sqlite.store import SQLiteStore
 
 EPOCH = "0123456789abcdef"
 CONNECTIONS = 120
@@ -32,28 +33,21 @@ def fill(path: Path, count: int, *, instances: tuple[str, ...] = ("default",), r
     :param count: jobs that have ended, one every four minutes until now.
     :param running: jobs that run, beside those.
     """
-    exported = path.with_suffix(".jsonl")
-    records = list(_records(count, instances, running))
-    records.append({"record": "end", "records": len(records)})
-    exported.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    program = Path(sys.executable).with_name("airbyte-events")
-    subprocess.run(
-        [program, "store", "import", exported, "--store", f"sqlite:///{path}"], check=True, stdout=subprocess.DEVNULL
-    )
-
-
-def _records(count: int, instances: tuple[str, ...], running: int) -> Iterator[Record]:
     chance = random.Random(17)
     now = utcnow()
     jobs = [_ended(n, now - timedelta(minutes=4 * (count - n)), instances, chance) for n in range(count)]
     jobs += [_running(count + n, now, instances, chance) for n in range(running)]
-    notifications = list(_notifications(jobs))
-    yield log_record(epoch=EPOCH, head=len(jobs), received=len(notifications), forwarded=0)
-    for kind in ("event", "job"):
-        for sequence, job in enumerate(jobs, 1):
-            yield event_record(kind, sequence, job.data())
-    for item in notifications:
-        yield notification_record(item)
+    jobs = [replace(job, cursor=Cursor(EPOCH, sequence)) for sequence, job in enumerate(jobs, 1)]
+
+    async def batches() -> AsyncIterator[Batch]:
+        yield Batch(events=jobs, states=jobs)
+        yield Batch(notifications=list(_notifications(jobs)))
+
+    async def run() -> None:
+        async with SQLiteStore(path) as store:
+            await store.fill(EPOCH, len(jobs), batches())
+
+    anyio.run(run)
 
 
 def _job(n: int, instances: tuple[str, ...], chance: random.Random) -> dict[str, object]:

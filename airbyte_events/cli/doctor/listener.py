@@ -210,8 +210,12 @@ async def _file(path: Path) -> Finding:
         async with SQLiteStore(path, read_only=True) as store:
             stats = await store.stats()
     except (StoreError, sqlite3.Error) as exc:
-        return failure("store", f"{path} can't be read: {exc}", "airbyte-events store check tells more")
-    return ok("store", f"{path} can be read: {amount(stats.bytes)} bytes (store check reads all of it)")
+        return failure(
+            "store",
+            f"{path} can't be read: {exc}",
+            "restore a backup, or move it away",
+        )
+    return ok("store", f"{path} can be read: {amount(stats.bytes)} bytes")
 
 
 def _disk(path: Path) -> Finding:

@@ -55,10 +55,9 @@ class StoreLocation:
         """A file in the user's data folder."""
         return cls(kind="sqlite", path=user_data_path("airbyte-events", appauthor=False) / "events.db")
 
-    def store(self, *, read_only: bool = False) -> EventStore:
+    def store(self) -> EventStore:
         """The store, yet to be opened.
 
-        :param read_only: beside whoever uses it, and change nothing.
         :raises StoreError: if the driver that it wants is not installed.
         """
         # Imported where it is wanted: not every installation has a driver.
@@ -69,8 +68,8 @@ class StoreLocation:
                 raise StoreError(
                     f"there is no driver for PostgreSQL ({exc}): pip install 'airbyte-events[postgres]'"
                 ) from None
-            return PostgresStore(self.url, read_only=read_only)
-        return MemoryStore() if self.path is None else SQLiteStore(self.path, read_only=read_only)
+            return PostgresStore(self.url)
+        return MemoryStore() if self.path is None else SQLiteStore(self.path)
 
     def __str__(self) -> str:
         if self.url is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -14,11 +14,9 @@ import anyio.lowlevel
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
-from airbyte_events.errors import CursorExpired, StoreError
+from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
-from airbyte_events.store import dump
 from airbyte_events.store.base import PENDING_BYTES, UNBOUNDED, EventStore
-from airbyte_events.store.dump import Record
 from airbyte_events.store.identity import REPLACED
 from airbyte_events.store.memory.inbox import MemoryInbox
 from airbyte_events.store.memory.leases import Leases
@@ -285,55 +283,6 @@ class MemoryStore(EventStore):
 
     async def check(self) -> None:
         await anyio.lowlevel.checkpoint()
-
-    async def dump(self) -> AsyncGenerator[Record, None]:
-        await anyio.lowlevel.checkpoint()
-        log, inbox = self._log, self._inbox
-        records = [
-            dump.log_record(epoch=log.epoch, head=log.head, received=inbox.received, forwarded=inbox.forwarded),
-            *(dump.event_record("event", log.forgotten + n, each.data()) for n, each in enumerate(log.events, 1)),
-            *reversed([dump.event_record("job", sequence, each.data()) for sequence, each in log.states()]),
-            *reversed([dump.notification_record(each) for each in inbox.newest()]),
-            *reversed([dump.delivery_record(each) for each in inbox.deliveries()]),
-            *(dump.value_record(key, self._values[key]) for key in sorted(self._values.keys() - dump.NOT_DUMPED)),
-        ]
-        for record in records:
-            yield record
-
-    async def restore(self, records: AsyncIterable[Record]) -> None:
-        if self._log.head or self._inbox.received:
-            raise StoreError(dump.NOT_EMPTY)
-        log, inbox, values = MemoryLog(self._capacity), MemoryInbox(self._capacity), dict[str, str]()
-        known: dump.LogRecord | None = None
-        async for record in records:
-            if known is None:
-                known = dump.read_log(record)
-                log.epoch, log.head = known.epoch, known.head
-                continue
-            kind = dump.kind_of(record)
-            if kind == "event":
-                log.events.append(dump.read_event(record, known.epoch))
-            elif kind == "job":
-                log.keep(dump.read_event(record, known.epoch))
-            elif kind == "notification":
-                inbox.keep(dump.read_notification(record))
-            elif kind == "delivery":
-                inbox.keep_delivery(dump.read_delivery(record, inbox.find))
-            else:
-                values.update([dump.read_value(record)])
-        if known is None:
-            raise StoreError(dump.NOTHING)
-        inbox.received, inbox.forwarded = known.received, known.forwarded
-        self._log, self._inbox, self._values = log, inbox, values
-        self._wake_readers()
-        self._wakeups.wake()
-
-    async def compact(self) -> None:
-        await anyio.lowlevel.checkpoint()
-
-    async def damage(self) -> list[str]:
-        await anyio.lowlevel.checkpoint()
-        return []
 
     def forget_states(self) -> int:
         """Forget what state every job is in; the log stays as it is.

@@ -54,10 +54,6 @@ class State(NamedTuple):
     seen_mark: str | None
 
 
-NOTHING = State("", 0, None, 0, 0, True, None, None)
-"""The state of a log that has lost its row."""
-
-
 class Identity:
     """:param schema: what holds the tables, without quotes."""
 

@@ -204,6 +204,10 @@ class Log:
         row = await found.fetchone()
         return None if row is None else str(row[0])
 
+    async def values(self, connection: Connection) -> dict[str, str]:
+        rows = await _rows(connection, f"SELECT key, value FROM {self._s}.meta")
+        return {str(key): str(value) for key, value in rows}
+
     async def acquire(self, connection: Connection, name: str, holder: str, seconds: float) -> Lease | None:
         found = await connection.execute(
             f"INSERT INTO {self._s}.leases AS l"

@@ -236,19 +236,6 @@ async def migrate(
                 await _apply(connection, schema, migration)
 
 
-async def ensure_there(connection: psycopg.AsyncConnection[Any], schema: str) -> None:
-    """:raises StoreError: if there is no store in the schema, or one that this version does not know."""
-    found = await _version(connection, schema)
-    if found is None:
-        raise StoreError(f"there is no store in the schema {schema}")
-    if found[0] < VERSION:
-        raise StoreError(
-            f"the schema {schema} was made by an older airbyte-events (version {found[0]}, this one has {VERSION}):"
-            " start this one's listener on it once"
-        )
-    _refuse_newer(schema, VERSION, *found)
-
-
 async def _version(connection: psycopg.AsyncConnection[Any], schema: str) -> tuple[int, int] | None:
     """Version and compatible_with; None if there are no tables yet."""
     # Not by to_regclass: within a transaction that remembers that it found nothing before somebody else made it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,17 +17,17 @@ import psycopg
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
-from airbyte_events.store.base import UNBOUNDED, EventStore
-from airbyte_events.store.dump import Record
+from airbyte_events.store.base import UNBOUNDED, MovableStore
 from airbyte_events.store.identity import REPLACED, LogReplaced, Tail, tail_of
+from airbyte_events.store.migration import Batch
 from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.postgres import schema
-from airbyte_events.store.postgres.dump import Dump
 from airbyte_events.store.postgres.group_commit import Intake
-from airbyte_events.store.postgres.identity import NOTHING, Identity, State
+from airbyte_events.store.postgres.identity import Identity, State
 from airbyte_events.store.postgres.inbox import Arrival, Inbox
 from airbyte_events.store.postgres.listen import PostgresNews
 from airbyte_events.store.postgres.log import Log
+from airbyte_events.store.postgres.migration import fill
 from airbyte_events.store.postgres.pool import Connection, PostgresPool, T, Work, connect, translated
 from airbyte_events.store.postgres.url import PostgresURL
 from airbyte_events.store.records import (
@@ -64,27 +64,22 @@ _RECEIVE_SECONDS = 1.8
 
 _PRUNE_SECONDS = 30.0
 
-_UPKEEP_SECONDS = 24 * 3600.0
 
-
-class PostgresStore(EventStore):
+class PostgresStore(MovableStore):
     """:param url: ``postgresql://user:password@host/database``; the option ``schema`` names what holds the tables.
-    :param read_only: read what there is, whoever else uses it, and change nothing.
     :raises ValueError: if that is not what the URL is.
     """
 
     shared = True
 
-    def __init__(self, url: str | PostgresURL, *, read_only: bool = False) -> None:
+    def __init__(self, url: str | PostgresURL) -> None:
         self._url = PostgresURL.parse(url) if isinstance(url, str) else url
         self._schema = f'"{self._url.schema}"'
         self._tail = LogTail()
         self._wakeups = Wakeups()
-        self._read_only = read_only
         self._unreadable = Unreadable()
         self._inbox = Inbox(self._schema, self._unreadable)
         self._identity = Identity(self._url.schema)
-        self._dump = Dump(self._schema)
         # What makes it unfit to go on with, and is not mended by trying again.
         self._fault: str | None = None
 
@@ -98,11 +93,10 @@ class PostgresStore(EventStore):
             stack.callback(self._close)
             tasks = await stack.enter_async_context(anyio.create_task_group())
             self._intake = Intake(self._receive, tasks)
-            if not self._read_only:
-                news = PostgresNews(self._url, self._look, self._wakeups.wake, self._pool.is_served_by)
-                tasks.start_soon(news.run)
-                # Before the task group waits for it.
-                stack.callback(news.close)
+            news = PostgresNews(self._url, self._look, self._wakeups.wake, self._pool.is_served_by)
+            tasks.start_soon(news.run)
+            # Before the task group waits for it.
+            stack.callback(news.close)
             self._stack = stack.pop_all()
         return self
 
@@ -280,38 +274,21 @@ class PostgresStore(EventStore):
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))
 
-    async def dump(self) -> AsyncGenerator[Record, None]:
-        connection = await connect(self._url)
-        try:
-            with translated(self._url):
-                async with contextlib.aclosing(self._dump.records(connection)) as records:
-                    async for record in records:
-                        yield record
-        finally:
-            connection.pgconn.finish()
+    async def values(self) -> dict[str, str]:
+        return await self._run(self._log.values)
 
-    async def restore(self, records: AsyncIterable[Record]) -> None:
+    async def fill(self, epoch: str, head: int, batches: AsyncIterable[Batch]) -> None:
         connection = await connect(self._url)
         try:
             with translated(self._url):
-                await self._dump.restore(connection, records)
+                await fill(connection, self._schema, epoch, head, batches)
         finally:
             connection.pgconn.finish()
         await self._run(self._look)
 
-    async def compact(self) -> None:
-        await self._run(self._dump.compact, seconds=_UPKEEP_SECONDS)
-
-    async def damage(self) -> list[str]:
-        return await self._run(self._dump.damage, seconds=_UPKEEP_SECONDS)
-
     async def _open(self, connection: Connection) -> None:
-        if self._read_only:
-            await schema.ensure_there(connection, self._url.schema)
-            self._take_up(await self._identity.state(connection) or NOTHING)
-        else:
-            await schema.migrate(connection, self._url.schema)
-            self._take_up(await self._identity.current(connection))
+        await schema.migrate(connection, self._url.schema)
+        self._take_up(await self._identity.current(connection))
 
     async def _run(self, work: Work[T], *, seconds: float | None = None) -> T:
         if self._fault is not None:

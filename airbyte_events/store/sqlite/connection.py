@@ -100,23 +100,6 @@ class SQLiteFile:
         """
         return await self._reading.do(run)
 
-    async def vacuum(self) -> None:
-        """Write the file anew without what is free in it.
-
-        :raises StoreError: if the database failed, for want of space for the copy, for one.
-        """
-
-        def run(connection: sqlite3.Connection) -> None:
-            # Not possible within a transaction. What shares this one is whole all the same.
-            connection.execute("COMMIT")
-            try:
-                connection.execute("VACUUM")
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                connection.execute("BEGIN")
-
-        await self.transact(run)
-
     @property
     def size(self) -> int:
         """Bytes on disk."""

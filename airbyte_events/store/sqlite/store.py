@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -19,11 +19,10 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
-from airbyte_events.store import dump
-from airbyte_events.store.base import UNBOUNDED, EventStore
-from airbyte_events.store.dump import LogRecord, Record
+from airbyte_events.store.base import UNBOUNDED, MovableStore
 from airbyte_events.store.identity import REPLACED, LogReplaced, tail_of
 from airbyte_events.store.memory.leases import Leases
+from airbyte_events.store.migration import Batch
 from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.records import (
     Appended,
@@ -43,8 +42,7 @@ from airbyte_events.store.records import (
     StoreStats,
 )
 from airbyte_events.store.rows import Unreadable
-from airbyte_events.store.sqlite import dump as sqlite_dump
-from airbyte_events.store.sqlite import inbox
+from airbyte_events.store.sqlite import inbox, migration
 from airbyte_events.store.sqlite import log as sqlite_log
 from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
 from airbyte_events.store.sqlite.log import Log
@@ -57,7 +55,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class SQLiteStore(EventStore):
+class SQLiteStore(MovableStore):
     """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
     :param read_only: read what a file holds at this moment, whether or not another process has it open.
     """
@@ -78,8 +76,10 @@ class SQLiteStore(EventStore):
             self._log = await self._file.transact(self._open)
             self.epoch = self._log.epoch
             self._tail.restart(self._log.tail.sequence)
-            if await self.recall(sqlite_dump.RESTORING) is not None:
-                raise StoreError(f"{self._path} holds an import that was cut off: remove the file, then import again")
+            if await self.recall(migration.RESTORING) is not None:
+                raise StoreError(
+                    f"{self._path} holds a migration that was cut off: remove the file, then migrate again"
+                )
         except BaseException:
             await self._file.__aexit__(None, None, None)
             raise
@@ -346,50 +346,21 @@ class SQLiteStore(EventStore):
         await self.remember("checked_by", secrets.token_hex(4))
         await self._renew()
 
-    async def dump(self) -> AsyncGenerator[Record, None]:
-        yield await self._file.transact(sqlite_dump.log)
-        for part in sqlite_dump.PARTS:
-            position: int | None = 0
-            while position is not None:
-                records, position = await self._file.transact(partial(sqlite_dump.page, part=part, after=position))
-                for record in records:
-                    yield record
-        for record in await self._file.transact(sqlite_dump.values):
-            yield record
+    async def values(self) -> dict[str, str]:
+        return dict(await self._file.transact(lambda c: c.execute("SELECT key, value FROM meta").fetchall()))
 
-    async def restore(self, records: AsyncIterable[Record]) -> None:
+    async def fill(self, epoch: str, head: int, batches: AsyncIterable[Batch]) -> None:
         with anyio.CancelScope(shield=True):
-            await self._file.transact(sqlite_dump.begin)
+            await self._file.transact(migration.begin)
         try:
-            known = await self._fill(records)
-            await self._file.transact(partial(sqlite_dump.finish, known=known))
+            async for batch in batches:
+                await self._file.transact(partial(migration.fill, batch=batch))
+            await self._file.transact(partial(migration.finish, epoch=epoch, head=head))
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await self._file.transact(sqlite_dump.undo)
+                await self._file.transact(migration.undo)
             raise
         self._take_up(await self._file.transact(self._open))
-
-    async def _fill(self, records: AsyncIterable[Record]) -> LogRecord:
-        known: LogRecord | None = None
-        waiting: list[Record] = []
-        async for record in records:
-            if known is None:
-                known = dump.read_log(record)
-                continue
-            waiting.append(record)
-            if len(waiting) == sqlite_dump.PAGE:
-                await self._file.transact(partial(sqlite_dump.fill, records=waiting, epoch=known.epoch))
-                waiting = []
-        if known is None:
-            raise StoreError(dump.NOTHING)
-        await self._file.transact(partial(sqlite_dump.fill, records=waiting, epoch=known.epoch))
-        return known
-
-    async def compact(self) -> None:
-        await self._file.vacuum()
-
-    async def damage(self) -> list[str]:
-        return await self._file.transact(sqlite_dump.damage)
 
 
 def _before(id_: int | None) -> int:

@@ -17,7 +17,6 @@ from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, J
 from airbyte_events.store.base import ANNOUNCEMENTS, PENDING_BYTES, EventStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Outcome, Receipt
-from airbyte_events.store.verification import Verification
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
 
@@ -239,14 +238,6 @@ class TestReusedNumber:
         assert list(await store.watched("default")) == [1]
         await store.append([self.again(FAILED)])
         assert await store.watched("default") == {}
-
-    async def test_what_the_store_holds_can_be_true(self, store: EventStore) -> None:
-        await store.append([self.OLD, self.again(), self.again(SUCCEEDED)])
-        verification = Verification()
-        async for record in store.dump():
-            verification.take(record)
-        verification.finish()
-        assert verification.faults == []
 
 
 class TestAnnotate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from airbyte_events.errors import StoreError, StoreLocked
+from airbyte_events.errors import CursorExpired, StoreError, StoreLocked
 from airbyte_events.events import JobRef, JobStatus
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import Verdict
@@ -487,56 +488,26 @@ class TestPlace:
                 await file.transact(insert)
 
 
-class TestCompact:
-    async def test_gives_space_back(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        async with SQLiteStore(path) as store:
-            for number in range(200):
-                await store.receive(
-                    **NOTIFICATION | {"outcome": Outcome.IGNORED}, body=os.urandom(4_000) + bytes([number])
-                )
-            await store.append([event(1)])
-            before = (await store.stats()).bytes
-            assert (await store.prune(NOON + timedelta(hours=1), keep=10)).notifications == 200
-            assert (await store.stats()).bytes >= before // 2
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(store.compact)
-                tasks.start_soon(store.append, [event(2)])
-            assert (await store.stats()).bytes < before // 4
-            assert path.stat().st_size < 200_000
-            assert await store.head() == 2
+async def test_i5_a_restored_backup_is_another_log(tmp_path: Path) -> None:
+    """As docs/stores.md says: back it up while it is used, restore it, remove the epoch."""
+    path, backup = tmp_path / "events.db", tmp_path / "backup.db"
+    async with SQLiteStore(path) as store:
+        epoch = store.epoch
+        await store.append([event(1)])
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)) as reader:
+            reader.execute(f"VACUUM INTO '{backup}'")
+        await store.append([event(2), event(3)])
+    with contextlib.closing(sqlite3.connect(backup)) as restored, restored:
+        restored.execute("DELETE FROM meta WHERE key = 'epoch'")
+    async with SQLiteStore(backup) as store:
+        await store.append([event(4), event(5), event(6)])
+        assert store.epoch != epoch
+        with pytest.raises(CursorExpired):
+            await store.read(2, epoch=epoch)
+        assert (await store.states([JobRef("default", 1)])).keys() == {JobRef("default", 1)}
 
 
-class TestDamage:
-    async def test_of_a_page_is_found(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        async with SQLiteStore(path) as store:
-            await store.append([event(job_id) for job_id in range(1, 501)])
-        content = bytearray(path.read_bytes())
-        page = int.from_bytes(content[16:18], "big")
-        content[-page:] = b"\xff" * page
-        path.write_bytes(content)
-        async with SQLiteStore(path, read_only=True) as store:
-            assert await store.damage() != []
-
-    async def test_of_what_rows_are_found_by(self, tmp_path: Path) -> None:
-        path = tmp_path / "events.db"
-        async with SQLiteStore(path) as store:
-            await store.append([event(1), event(2)])
-            assert await store.damage() == []
-        connection = sqlite3.connect(path)
-        with connection:
-            connection.execute("UPDATE events SET status = 'failed' WHERE sequence = 1")
-            connection.execute("UPDATE jobs SET job_id = 9 WHERE job_id = 2")
-        connection.close()
-        async with SQLiteStore(path) as store:
-            assert await store.damage() == [
-                "event 1 is filed as something else than it is",
-                "job 2 is filed as something else than it is",
-            ]
-
-
-async def test_an_import_that_was_cut_off_is_not_taken_for_a_store(tmp_path: Path) -> None:
+async def test_a_migration_that_was_cut_off_is_not_taken_for_a_store(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with SQLiteStore(path):
         pass
@@ -544,6 +515,6 @@ async def test_an_import_that_was_cut_off_is_not_taken_for_a_store(tmp_path: Pat
     with connection:
         connection.execute("INSERT INTO meta VALUES ('restoring', '1')")
     connection.close()
-    with pytest.raises(StoreError, match=r"import that was cut off: remove"):
+    with pytest.raises(StoreError, match=r"migration that was cut off: remove"):
         async with SQLiteStore(path):
             pass

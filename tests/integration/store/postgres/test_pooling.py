@@ -63,9 +63,6 @@ async def test_all_works_and_no_session_is_changed(pooled: str, pool: Pooler, ca
         assert len((await other.read(0, wanted=EventFilter(terminal=True))).events) == 1
         assert await other.watched("default") == {}
         assert (await other.stats()).events == 2
-        assert [record["record"] async for record in store.dump()] == [
-            *("log", "event", "event", "job", "notification", "delivery", "value")
-        ]
         assert await store.prune(NOON, keep=0) is not None
         await store.release(lease)
     assert pool.transactions > 20

@@ -141,9 +141,7 @@ async def test_no_more_rights_are_wanted_than_documented(server: PostgresServer,
         await received(store, b"body", targets=["t"])
         await store.check()
         await store.prune(event().observed_at, keep=0)
-        assert [record async for record in store.dump()]
         await store.stats()
-        assert await store.damage() == []
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("INSERT INTO airbyte_events.later VALUES (1)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

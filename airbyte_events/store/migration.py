@@ -1,0 +1,97 @@
+"""Copy all that a store holds to another, empty one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from airbyte_events.events import JobEvent
+from airbyte_events.store.base import MovableStore
+from airbyte_events.store.records import Delivery, StoredNotification
+from airbyte_events.store.tail import sequence_of
+
+PAGE = 1_000
+"""Rows that are read and written at once."""
+
+NOT_EMPTY = "the store is not empty: something was stored in it before; name a new one"
+
+OWN_VALUES = frozenset({"epoch", "checked_by", "room", "restoring", "place"})
+"""The keys of values that stay with a store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows that the target has to store as they are: with their sequences and ids."""
+
+    events: Sequence[JobEvent] = ()
+    states: Sequence[JobEvent] = ()
+    notifications: Sequence[StoredNotification] = ()
+    deliveries: Sequence[Delivery] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "events": len(self.events),
+            "jobs": len(self.states),
+            "notifications": len(self.notifications),
+            "deliveries": len(self.deliveries),
+            "values": len(self.values),
+        }
+
+
+async def migrate(source: MovableStore, target: MovableStore, advance: Callable[[int], object]) -> Counter[str]:
+    """Fill an empty store from another, which stays as it is. Nobody else may use either meanwhile.
+
+    Rows that can't be read are left out, logged and counted in the source's ``unreadable``.
+
+    :param advance: called with the number of rows that were copied since the last call.
+    :return: how many rows of each kind were copied.
+    :raises StoreError: if the target is not empty, or a store fails; the target is as empty as it was.
+    """
+    count: Counter[str] = Counter()
+
+    async def counted() -> AsyncGenerator[Batch, None]:
+        async with aclosing(_batches(source)) as batches:
+            async for batch in batches:
+                yield batch
+                count.update(batch.counts())
+                advance(sum(batch.counts().values()))
+
+    async with aclosing(counted()) as batches:
+        await target.fill(source.epoch, await source.head(), batches)
+    return count
+
+
+async def _batches(source: MovableStore) -> AsyncGenerator[Batch, None]:
+    async with aclosing(_events(source)) as pages:
+        async for events in pages:
+            yield Batch(events=events)
+    before: int | None = None
+    while states := await source.jobs(limit=PAGE, before=before):
+        yield Batch(states=states)
+        before = sequence_of(states[-1])
+    if source.unreadable.get("jobs"):
+        # Of a job whose state can't be read the newest event is the state, so that it completes only once.
+        async with aclosing(_events(source)) as pages:
+            async for events in pages:
+                yield Batch(states=list((await source.states({event.ref for event in events})).values()))
+    before = None
+    while notifications := await source.notifications(limit=PAGE, before=before):
+        yield Batch(notifications=notifications)
+        before = notifications[-1].id
+    before = None
+    while deliveries := await source.deliveries(limit=PAGE, before=before):
+        yield Batch(deliveries=deliveries)
+        before = deliveries[-1].id
+    yield Batch(values={key: value for key, value in (await source.values()).items() if key not in OWN_VALUES})
+
+
+async def _events(source: MovableStore) -> AsyncGenerator[Sequence[JobEvent], None]:
+    stats = await source.stats()
+    position = stats.first - 1 if stats.first else stats.head
+    while position < stats.head:
+        page = await source.read(position, limit=PAGE)
+        yield page.events
+        position = page.position
