@@ -21,6 +21,8 @@ ifeq ($(SSL_CERT_FILE),)
 unexport SSL_CERT_FILE
 endif
 unexport VIRTUAL_ENV PYTHONHOME
+# Tests start Python hundreds of times: without bytecode each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 comma := ,
 
 help:  ## show this list

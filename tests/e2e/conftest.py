@@ -33,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", what)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Airflow 3.3 fails a task whose trigger fires before the scheduler has seen the worker end (apache/airflow#72716).
+    for item in items:
+        if isinstance(item, pytest.Function) and "airflow" in item.fixturenames:
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs_airflow"):
         major, minor, feature = marker.args

@@ -55,7 +55,7 @@ async def stage() -> AsyncIterator[Stage]:
         serve_simulator(simulator) as sim,
         httpx.AsyncClient(trust_env=False, verify=False, limits=httpx.Limits(max_connections=None)) as http,
     ):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield Stage(sim=sim, connection_id=connection.id, http=http)
 
 

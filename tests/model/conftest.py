@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from model.virtual import plans
 
-FEW = {"kept": 6, "lost": 4, "sqlite": 2}
+FEW = {"kept": 4, "lost": 3, "sqlite": 1}
 """Plans by what the listener keeps, for every run of the tests."""
 
 

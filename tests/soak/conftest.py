@@ -1,6 +1,6 @@
 """Crash, power loss, faults on the wire, load: real processes on real sockets.
 
-``make test`` runs a few rounds of each, ``make soak`` all of them. Each tells what it did in the table at the end. What
+``make soak`` runs all rounds, ``pytest tests/soak`` a few. Each tells what it did in the table at the end. What
 is left to chance comes from one seed, which is told, too: ``make soak ARGS=--seed=N`` repeats a run as far as the
 machine's own timing lets it.
 """

@@ -37,7 +37,7 @@ class Watched:
         return (await self.store.states([ref]))[ref]
 
     async def until_ended(self, *job_ids: int) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             position = 0
             left = set(job_ids)
             while left:
@@ -63,7 +63,7 @@ class Watched:
         return (await self.store.notifications(limit=1, before=stored.id + 1))[0].outcome
 
     async def until_settled(self, *all_stored: StoredNotification) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             for stored in all_stored:
                 while await self.outcome(stored) is Outcome.PENDING:
                     await anyio.lowlevel.checkpoint()

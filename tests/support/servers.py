@@ -53,7 +53,7 @@ class Program:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns when it holds, which an answer can bring about a moment after it was sent."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not condition():
                 with anyio.move_on_after(0.02):
                     await self.came.wait()

@@ -81,7 +81,7 @@ class Stage:
         return sum(each.status is not None for each in self.sim.traffic.recent("GET /jobs/{id}", job.id))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not condition():
                 await anyio.lowlevel.checkpoint()
 

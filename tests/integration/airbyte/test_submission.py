@@ -255,7 +255,7 @@ async def test_of_the_jobs_that_came_later_the_first_of_the_type_is_the_one_that
 async def test_a_clear_whose_response_is_lost_again_and_again_is_started_once(scene: Scene) -> None:
     scene.connection.script = Script.lasting(0.2)
     scene.fault("reset", route="POST /jobs", after=True)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert (await scene.submit("clear")).how is How.FOUND
     assert scene.requests("POST /jobs") == 1
     assert [job.type for job in scene.sim.world.jobs.values()] == ["reset"]

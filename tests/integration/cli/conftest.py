@@ -56,7 +56,7 @@ class Started:
     async def line(self) -> str:
         """The next line of its output."""
         assert self.process.stdout is not None
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while "\n" not in self._rest:
                 self._rest += (await self.process.stdout.receive()).decode()
         line, _, self._rest = self._rest.partition("\n")
@@ -64,7 +64,7 @@ class Started:
 
     async def said(self, words: str) -> None:
         """Returns when it has said this on standard error; what is written there can't tell."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while words not in self.err.read_text():  # noqa: ASYNC110
                 await anyio.sleep(0.01)
 
@@ -74,7 +74,7 @@ class Started:
         return await self.ended()
 
     async def ended(self) -> int:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             return await self.process.wait()
 
 
@@ -126,7 +126,7 @@ class Stage:
 
     async def settled(self, job: Job) -> None:
         """Returns when the listener has told of the job's end, which its webhook brought."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while f'"{job.status}"' not in (await self.run("jobs", "--ended", "--job", str(job.id), "--json")).out:
                 pass
 

@@ -31,7 +31,7 @@ def client(feed: ScriptedFeed, http: httpx.AsyncClient) -> FeedClient:
 
 async def read(client: FeedClient, count: int = 1, **options: Any) -> list[Any]:
     found = []
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with client.stream(**options) as frames:
             async for frame in frames:
                 found.append(frame)

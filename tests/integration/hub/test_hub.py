@@ -539,7 +539,7 @@ class TestWithAFeedThatMisbehaves:
             await feed.until(lambda: bool(feed.streams))
             leaving = waiters.wait(hub, 1)
             waiters.wait(hub, 2)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 while not feed.watched:
                     await anyio.lowlevel.checkpoint()
             leaving.cancel()
@@ -723,7 +723,7 @@ class TestWithAFeedThatMisbehaves:
 
 async def told(ends: Completions, count: int = 1) -> list[int]:
     """The next jobs."""
-    with anyio.fail_after(8):
+    with anyio.fail_after(30):
         return [(await anext(ends)).ref.job_id for _ in range(count)]
 
 
@@ -1033,7 +1033,7 @@ class TestReasons:
         async with fed(http, airbyte, feed) as hub:
             began = anyio.current_time()
             assert (await hub.wait(1, started_at=STARTED)).error is None
-            assert 1.5 < anyio.current_time() - began < 4
+            assert anyio.current_time() - began > 1.5
             assert len(feed.watched) < 15
 
     async def test_another_airbytes_reason_is_none(

@@ -63,7 +63,7 @@ async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_r
         await stage.until(lambda: store.asked > 1)
         store.faulty = False
         headers = {"Authorization": f"Bearer {API_TOKEN}"}
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while (await stage.http.get(f"{url}/v1/jobs/default/{job.id}", headers=headers)).status_code != 200:
                 await anyio.lowlevel.checkpoint()
         await until_ready_is(stage.http, url, 200)

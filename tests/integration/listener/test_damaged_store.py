@@ -71,7 +71,7 @@ async def test_serves_the_others_and_counts(tmp_path: Path) -> None:
         serve_simulator(Simulator()) as simulator,
         listening(tmp_path, simulator.url, STORE=f"sqlite:///{path}", **TOKENS) as listener,
     ):
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while (await listener.http.get("/readyz")).status_code != 200:  # noqa: ASYNC110
                 await anyio.sleep(0.05)
         epoch = (await listener.http.get("/v1/events")).json()["cursor"].partition("-")[0]

@@ -142,7 +142,7 @@ async def test_i3_what_a_stranger_writes_around_real_ends_changes_none(stage: St
         await stage.ready(hub)
         for job in jobs:
             waiters.wait(hub, job.id)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(follow, hub, jobs, told)
                 await forge_around(stage, Forger(stage, url), jobs)

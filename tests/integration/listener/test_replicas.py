@@ -129,7 +129,7 @@ class Group:
         return [replica for replica in self.replicas if not replica.holds]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not condition():
                 await anyio.lowlevel.checkpoint()
 
@@ -310,7 +310,7 @@ class TestTakingOver:
         monitor = Monitor("default", client_of(http, group.watched.airbyte.url), group.store, lease=lost)
         group.watched.airbyte.put(5, "succeeded")
         stored = await group.receive(group.start(), webhook_body(5))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             with pytest.raises(LeaseLost):
                 await Poller(monitor).run()
             with pytest.raises(LeaseLost):
@@ -587,7 +587,7 @@ class TestAssembled:
         store = SharedStore()
         airbyte.put(5)
         async with assembled(store, airbyte.url) as one, assembled(store, airbyte.url) as other:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 while LEASE not in one[0].election.held | other[0].election.held:
                     await anyio.lowlevel.checkpoint()
             listener, client = other if LEASE in one[0].election.held else one
@@ -638,7 +638,7 @@ class TestAssembled:
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(run)
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await ready.wait()
             tokens = {name: token for new in made for name, token in new.items()}
             assert sum(len(new) for new in made) == len(tokens) == 2

@@ -169,7 +169,7 @@ async def listening(
             yield http, log
             see_process(canaries, process.pid)
             process.send_signal(signal.SIGTERM)
-            with anyio.fail_after(20):
+            with anyio.fail_after(30):
                 assert await process.wait() == 0
     finally:
         if process.returncode is None:

@@ -202,7 +202,7 @@ async def test_read_only_is_found_out_and_heals(tmp_path: Path) -> None:
         # What SQLite says of a file system that became read-only, too.
         store._file._connection.execute("PRAGMA query_only = ON")
         tasks.start_soon(health.run)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while health.writable:
                 await anyio.lowlevel.checkpoint()
             store._file._connection.execute("PRAGMA query_only = OFF")

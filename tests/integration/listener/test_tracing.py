@@ -93,7 +93,7 @@ async def test_from_webhook_to_event(exporter: InMemorySpanExporter) -> None:
             simulator.world.end_job(job, "succeeded")
             body = json.dumps({"data": {"jobId": job.id, "success": True}})
             assert (await http.post(f"{url}/webhooks/default/{WEBHOOK_TOKEN}", content=body)).status_code == 202
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 while len(spans := exporter.get_finished_spans()) < 3:
                     await anyio.lowlevel.checkpoint()
             listener.drain()

@@ -99,7 +99,7 @@ async def test_the_poller_finds_what_has_changed() -> None:
         monitor = Monitor("office", system, store)
         job = await system.create_job("tray-1")
         tasks.start_soon(Poller(monitor, QUICK).run)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await store.changed(0)
             printer.end(job.job_id, JobStatus.SUCCEEDED)
             await store.changed(1)
@@ -140,7 +140,7 @@ async def test_a_hub_waits_for_its_jobs() -> None:
         async def wait(job_id: int) -> None:
             ended[job_id] = (await hub.wait(job_id)).status
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait, first.job_id)
                 tasks.start_soon(wait, second.job_id)

@@ -143,7 +143,7 @@ class TestConfirming:
             airbyte.faults[job_id] = 500
         patient = client_of(http, airbyte.url, attempts=5, base_delay=600.0, max_delay=600.0, random=lambda: 1.0)
         monitor = Monitor("default", patient, watched.store)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             with pytest.raises(ServerError):
                 await monitor.read(range(1, 41))
             assert airbyte.reads < 2 * FAILURES

@@ -100,7 +100,7 @@ class TestWhereListsLeaveThemOut:
         wanted = EventFilter(connection_ids=frozenset([CONNECTION]), job_types=frozenset(["refresh"]))
         since = utcnow() - timedelta(minutes=10)
         async with Hub(client_of(http, airbyte.url), ticks=Ticks(unproven=0.02, proven=0.02, idle=0.02)) as hub:
-            with hub.follow(wanted, Position(since=since, floor=since)) as ends, anyio.fail_after(5):
+            with hub.follow(wanted, Position(since=since, floor=since)) as ends, anyio.fail_after(30):
                 assert (await ends.__anext__()).ref.job_id == 1
                 airbyte.put(2, "failed", job_type="refresh")
                 assert (await ends.__anext__()).ref.job_id == 2
@@ -117,7 +117,7 @@ async def test_a_refresh_of_the_simulators_release_completes_a_wait(
     ):
         job = sim.world.start_job(sim.world.add_connection(Script.hanging()), "refresh")
         waiters.wait(hub, job.id)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while not sim.traffic.counts["GET /jobs/{id}"]:
                 await anyio.lowlevel.checkpoint()
         sim.world.end_job(job, "succeeded")

@@ -144,7 +144,7 @@ class Stage:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns when it holds; what happens elsewhere can't tell."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not condition():  # noqa: ASYNC110
                 await anyio.sleep(0.005)
 
@@ -249,7 +249,7 @@ async def stage(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     async with serve_simulator(simulator) as sim:
         stage = Stage(sim=sim, connection_id=connection.id, monkeypatch=monkeypatch)
         stage.connect_airbyte()
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             yield stage
 
 

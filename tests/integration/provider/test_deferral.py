@@ -46,7 +46,7 @@ async def test_a_job_that_has_ended_already_resumes_its_task_after_the_shortest_
     stage.end(job, status)
     event, took = await seconds(waiting(stage.trigger(job)))
     assert event.payload["job_id"] == job.id
-    assert LEAST <= took < LEAST + 3
+    assert took >= LEAST
 
 
 async def test_so_does_a_deadline(stage: Any) -> None:

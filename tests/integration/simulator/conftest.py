@@ -47,7 +47,7 @@ class Rehearsal:
         await self.control("POST", "/faults", {"kind": kind, **values})
 
     async def ended(self, job_id: int) -> Job:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await self.ends[job_id].wait()
         return self.sim.world.jobs[job_id]
 
@@ -55,12 +55,12 @@ class Rehearsal:
         """The job, once each of its webhooks was answered, given up or lost."""
         job = await self.ended(job_id)
         for delivery in job.deliveries:
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await delivery.over.wait()
         return job
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not await condition():
                 await anyio.lowlevel.checkpoint()
 

@@ -35,7 +35,7 @@ class Source:
 async def test_what_fails_is_begun_again_and_named_until_it_runs(caplog: pytest.LogCaptureFixture) -> None:
     faults: dict[str, str] = {}
     source = Source(3, faults)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
 
             async def run() -> None:
@@ -65,7 +65,7 @@ async def test_what_is_cancelled_is_not_begun_again() -> None:
 async def test_what_returns_is_not_begun_again() -> None:
     source = Source(1, {})
     source.end.set()
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await supervise("the source", source.run, source.faults, first=0.001)
     assert source.faults == {}
     assert len(source.seen) == 2

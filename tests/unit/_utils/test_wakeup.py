@@ -48,7 +48,7 @@ async def test_a_wait_that_is_cancelled_leaves_the_wake_up_to_the_next() -> None
     with anyio.move_on_after(0.01):
         await wakeup.wait()
     wakeup.set()
-    with anyio.fail_after(1):
+    with anyio.fail_after(30):
         await wakeup.wait()
 
 

@@ -114,7 +114,7 @@ async def test_failures_of_one_burst_count_once() -> None:
         with pytest.raises(ServerError):
             await backoff.attempt(send)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(call)
@@ -133,7 +133,7 @@ async def test_a_late_success_from_before_the_failure_opens_nothing() -> None:
         await release.wait()
         return "late"
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(backoff.attempt, slow)
             await anyio.wait_all_tasks_blocked()
@@ -159,7 +159,7 @@ async def test_one_caller_tries_and_the_others_share_its_failure() -> None:
         except ServerError as exc:
             caught.append(exc)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(call)
@@ -183,7 +183,7 @@ async def test_one_caller_tries_and_the_others_follow_its_success() -> None:
         await release.wait()
         return "fine"
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
                 tasks.start_soon(backoff.attempt, send)
@@ -202,7 +202,7 @@ async def test_who_tries_may_be_cancelled_and_the_next_one_tries() -> None:
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         assert await backoff.attempt(fine) == "fine"
 
 
@@ -213,7 +213,7 @@ async def test_alone_shares_no_failure_and_holds_up_nobody() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(backoff.attempt_alone, anyio.sleep_forever)
         await anyio.wait_all_tasks_blocked()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             assert await backoff.attempt(fine) == "fine"
         tasks.cancel_scope.cancel()
 

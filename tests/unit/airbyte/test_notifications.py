@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -520,8 +521,8 @@ def test_no_text_makes_it_slow(part: str) -> None:
     """64 KiB of what the patterns look for, in time that is proportional to it."""
     text = part * (64_000 // len(part)) + "x"
     title = body(text, "Your connection a succeeded" + text, DATA | {"connection": {"name": text, "url": text}})
-    started = datetime.now(UTC)
+    started = time.process_time()
 
     parse(title)
 
-    assert (datetime.now(UTC) - started).total_seconds() < 1.0
+    assert time.process_time() - started < 1.0

@@ -148,7 +148,7 @@ class TestEnd:
             with bus.subscribe() as events:
                 assert await rest(events) == []
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks, EventBus(store) as bus:
                 tasks.start_soon(read, bus)
                 await anyio.wait_all_tasks_blocked()
@@ -483,7 +483,7 @@ class FailingStore(MemoryStore):
 class TestFailingStore:
     async def test_i4_the_bus_heals_with_its_store(self, caplog: pytest.LogCaptureFixture) -> None:
         async with FailingStore() as store, EventBus(store) as bus:
-            with bus.subscribe() as events, anyio.fail_after(10):
+            with bus.subscribe() as events, anyio.fail_after(30):
                 store.failing = True
                 await store.append(flips(1, 20))
                 await anyio.wait_all_tasks_blocked()
@@ -517,7 +517,7 @@ class TestFailingStore:
                 return await super().head()
 
         async with Store(capacity=5) as store, EventBus(store) as bus:
-            with bus.subscribe() as events, anyio.fail_after(10):
+            with bus.subscribe() as events, anyio.fail_after(30):
                 await store.append(flips(1, 20))
                 with pytest.raises(CursorExpired):
                     await events.receive(1)

@@ -44,7 +44,7 @@ async def test_a_watcher_that_leaves_as_there_is_room_for_it_takes_none() -> Non
     stream.done()
     leaves.left = True
     await put
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await stream.put(item(stays))
 
 
@@ -81,7 +81,7 @@ async def test_a_slow_state_of_one_asset_keeps_no_other_watcher_waiting(producer
     stream, slow, quick = stream_of(HubKey("airbyte")), Asset(), Asset()
     quick.may.set()
     first, second = member(stream, slow), member(stream, quick)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         first.store([])
         second.store([])
         await anyio.wait_all_tasks_blocked()
@@ -104,7 +104,7 @@ async def test_the_last_place_is_saved_before_the_stream_is_closed(producer: Pro
     await anyio.wait_all_tasks_blocked()
     assert not closing.done()
     asset.may.set()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await closing
     assert len(asset.kept) == 2, "the one under way, and one for all that came meanwhile"
     one.leave()
@@ -121,7 +121,7 @@ async def test_a_watcher_that_comes_back_waits_for_its_own_place_to_be_saved() -
     assert asset.asked == 1
     assert asset.loaded == 1
     asset.may.set()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while asset.loaded < 2:  # noqa: ASYNC110
             await anyio.sleep(0.005)
     assert len(asset.kept) == 1

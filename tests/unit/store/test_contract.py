@@ -107,7 +107,7 @@ class TestAppend:
             for job_id in range(first, first + 20):
                 await store.append([event(job_id)])
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(follow)
                 for first in range(1, 201, 20):
@@ -342,7 +342,7 @@ class TestChanged:
             await store.changed(after)
             woken.append(after)
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait, 0)
                 tasks.start_soon(wait, 1)
@@ -356,7 +356,7 @@ class TestChanged:
         assert woken == [0, 1, 1]
 
     async def test_whoever_leaves_does_not_disturb_others(self, store: EventStore) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(store.changed, 0)
                 with anyio.move_on_after(0):
@@ -545,7 +545,7 @@ class TestCancelled:
     async def test_i4_an_append_that_nobody_waits_for_wakes_readers(self, store: EventStore, steps: int) -> None:
         await self.after_steps(steps, lambda: store.append([event(1)]))
         if await store.head():
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await store.changed(0)
 
     @pytest.mark.parametrize("steps", range(4))
@@ -569,7 +569,7 @@ class TestCancelled:
             lambda: store.remember("x", "1"),
             store.check,
         ]
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             for operation in operations:
                 await self.after_steps(steps, operation)
             assert await store.head() == 1
@@ -582,7 +582,7 @@ class TestCancelled:
         async def receive(number: int) -> None:
             ids.append(await received(store, str(number).encode()))
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 for number in range(20):
                     tasks.start_soon(receive, number)
@@ -613,7 +613,7 @@ async def test_i1_a_store_that_is_opened_again_has_everything(kind: Kind, tmp_pa
         assert (await store.read(0), await store.notifications(), store.epoch) == (log, inbox, epoch)
         assert await store.recall("x") == "1"
         assert (await store.append([event(2, SUCCEEDED)])).verdicts == [Verdict.CONTRADICTION]
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await store.changed(0)
         assert (
             await store.receive(

@@ -103,7 +103,7 @@ class TestEvents:
             page = await store.read(1, limit=1)
             assert (ids(page.events), page.position) == ([], 2)
             assert ids(await store.history(JobRef("default", 2))) == []
-            with bus.subscribe(after=0) as events, anyio.fail_after(10):
+            with bus.subscribe(after=0) as events, anyio.fail_after(30):
                 assert ids(await events.receive(10)) == [1, 3]
                 await store.append([event(4)])
                 assert ids(await events.receive(10)) == [4]
@@ -217,7 +217,7 @@ class TestInbox:
         async with kind.open(tmp_path) as store:
             numbers = [await received(store, b"%d" % each, targets=["slack"]) for each in range(4)]
             spoil(f"UPDATE {{s}}notifications SET {inbox_fault} WHERE id <= {numbers[2]}")
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 assert [each.id for each in await store.pending("default", limit=2)] == [numbers[3]]
                 due = await store.due("default", limit=2)
                 assert [each.notification.id for each in due] == [numbers[3]]

@@ -119,7 +119,7 @@ async def test_tell_what_became_of_the_notification(store: EventStore) -> None:
 
 class TestNews:
     async def test_of_the_inbox_and_of_deliveries(self, store: EventStore) -> None:
-        with store.news("inbox/default") as inbox, store.news("deliveries/default") as deliveries, anyio.fail_after(10):
+        with store.news("inbox/default") as inbox, store.news("deliveries/default") as deliveries, anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(inbox.wait)
                 tasks.start_soon(deliveries.wait)
@@ -129,7 +129,7 @@ class TestNews:
         id_ = await received(store, b"1", targets=["a"])
         (due,) = await store.due("default")
         await store.settle({id_: Outcome.CONFIRMED}, NOON)
-        with store.news("inbox/default") as inbox, store.news("deliveries/default") as deliveries, anyio.fail_after(10):
+        with store.news("inbox/default") as inbox, store.news("deliveries/default") as deliveries, anyio.fail_after(30):
             await store.settle({id_: Outcome.PENDING}, NOON)
             while not await store.pending("default"):
                 await inbox.wait()
@@ -138,7 +138,7 @@ class TestNews:
             assert targets(await store.due("default")) == ["a"]
 
     async def test_nothing_that_comes_between_a_look_and_a_wait_is_missed(self, store: EventStore) -> None:
-        with store.news("inbox/default") as wakeup, anyio.fail_after(10):
+        with store.news("inbox/default") as wakeup, anyio.fail_after(30):
             assert await store.pending("default") == []
             await received(store, b"1")
             await wakeup.wait()

@@ -108,7 +108,7 @@ async def test_notifications_go_when_nothing_of_them_is_to_be_sent(store: EventS
 
 async def test_others_write_meanwhile(store: EventStore) -> None:
     await store.append([event(job_id) for job_id in range(1, 501)])
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: store.prune(NOON + HOUR, keep=ALL))
             for job_id in range(501, 521):

@@ -77,7 +77,7 @@ class TestSQLiteFile:
 
             tasks.start_soon(read)
             await anyio.wait_all_tasks_blocked()
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await file.transact(lambda c: c.execute("INSERT INTO meta VALUES ('x', 0)"))
             written.set()
             await read()

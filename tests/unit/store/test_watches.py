@@ -55,7 +55,7 @@ async def test_one_who_asks_for_less_does_not_end_it_for_others(store: EventStor
 async def test_end_by_themselves(store: EventStore) -> None:
     await store.watch(refs(1), SHORT)
     await store.watch(refs(2), LONG)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while set(await store.watched("default")) != {2}:  # noqa: ASYNC110  # time alone ends it
             await anyio.sleep(0.01)
 
@@ -97,7 +97,7 @@ async def test_end_with_the_job(store: EventStore) -> None:
 
 
 async def test_news_of_jobs_that_were_not_watched(store: EventStore) -> None:
-    with store.news("watches/default") as wakeup, anyio.fail_after(10):
+    with store.news("watches/default") as wakeup, anyio.fail_after(30):
         await store.watch(refs(1), LONG)
         while set(await store.watched("default")) != {1}:
             await wakeup.wait()

@@ -70,7 +70,7 @@ class Rig:
         return found
 
     async def until(self, notification: int, state: DeliveryState, attempts: int = 1) -> Delivery:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while True:
                 found = await self.delivery(notification)
                 if found.state is state and found.attempts >= attempts:
@@ -78,7 +78,7 @@ class Rig:
                 await anyio.lowlevel.checkpoint()
 
     async def until_asked(self, path: str, times: int) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while self.server.count(f"POST {path}") < times:
                 await anyio.lowlevel.checkpoint()
 
@@ -357,7 +357,7 @@ class TestSurvival:
                 rig.targets = Targets([f"http://127.0.0.1:9/{CANARY}"])
             stored = await rig.receive(json.dumps({"text": str(faulty)}).encode())
             async with rig.forwarding():
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     while (told := await rig.delivery(stored)).fault is None:
                         await anyio.lowlevel.checkpoint()
             assert CANARY not in (told.fault or "")

@@ -50,7 +50,7 @@ class Rig:
     token: str
 
     async def post(self, body: bytes, **headers: str) -> int:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             return (await self.http.post(self.webhooks, content=body, headers=headers)).status_code
 
     async def api(self, path: str, *, method: str = "GET") -> tuple[int, Any]:
@@ -66,7 +66,7 @@ class Rig:
         return found
 
     async def until(self, state: str, count: int = 1) -> list[dict[str, Any]]:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while len(found := await self.deliveries(f"?state={state}")) < count:
                 pass
         return found
@@ -146,7 +146,7 @@ class TestWhat:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
         environ = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in ours.items()}
         serve = [*fresh_command(), "serve"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             done = await anyio.run_process(serve, env=environ, check=False)
         assert (done.returncode, done.stdout) == (2, b"")
         *_, line = done.stderr.decode().splitlines()

@@ -68,13 +68,13 @@ class Rig:
     async def end(self, job: Job, status: str) -> None:
         """End a job and wait until its webhooks are answered."""
         self.sim.world.end_job(job, status)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             for delivery in job.deliveries:
                 await delivery.over.wait()
 
     async def settled(self) -> list[dict[str, Any]]:
         """The inbox, once nothing is pending."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while True:
                 found: list[dict[str, Any]] = (await self.get("/notifications"))["notifications"]
                 if all(each["outcome"] != "pending" for each in found):
@@ -98,7 +98,7 @@ async def listening(store: StoreLocation, **simulator: Any) -> AsyncIterator[Rig
             webhooks = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
             sim.workspace.set_webhook(webhooks)
             async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     # The pollers' first looks find nothing and are not in the way.
                     while sim.traffic.counts["GET /jobs"] < 2 or sim.traffic.working:
                         await anyio.lowlevel.checkpoint()

@@ -68,7 +68,7 @@ class Stream:
     frames: AsyncIterator[sse.Frame]
 
     async def next(self) -> sse.Frame:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             return await anext(self.frames)
 
     async def named(self, name: str) -> sse.Frame:
@@ -85,7 +85,7 @@ class Stream:
     async def sequences(self, last: int) -> list[int]:
         """Of the jobs up to that one; bookmarks in between are passed over."""
         found = [0]
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while found[-1] < last:
                 frame = await self.next()
                 assert frame.event in ("job", "bookmark")
@@ -118,7 +118,7 @@ class Rig:
 
     async def append(self, *events: JobEvent) -> None:
         await self.store.append(events)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while self.bus.position < await self.store.head():
                 await anyio.lowlevel.checkpoint()
 
@@ -137,7 +137,7 @@ class Rig:
 
     async def subscriptions(self, number: int) -> None:
         """Return when there are so many."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while len(self.bus._subscriptions()) != number:
                 await anyio.lowlevel.checkpoint()
 
@@ -346,7 +346,7 @@ class TestManyClients:
                 raw.connect((at.hostname, at.port))
                 head = f"GET /v1/events?after={rig.cursor(0)} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
                 raw.sendall(f"{head}Authorization: Bearer {rig.token}\r\n\r\n".encode())
-                with anyio.fail_after(10):
+                with anyio.fail_after(30):
                     while not limits.stalled:  # noqa: ASYNC110 -- nobody tells
                         await anyio.sleep(0.01)
                 for _ in range(50):
@@ -434,7 +434,7 @@ class TestLongPoll:
         ]
 
     async def test_answers_empty_handed_with_a_cursor_that_moved_on(self, rig: Rig) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(rig.append, event(1))
                 answer = await rig.page(wait=0.2, job_id=9, after=rig.cursor(0))
@@ -446,7 +446,7 @@ class TestLongPoll:
         async def poll() -> None:
             answers.append(await rig.page(wait=60))
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(poll)
                 await rig.subscriptions(1)
@@ -462,7 +462,7 @@ class TestLongPoll:
             assert answer.json()["cursor"] == rig.cursor(3)
 
     async def test_head_has_an_end(self, rig: Rig) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             answer = await rig.http.head("/v1/events", headers=STREAM)
         assert (answer.status_code, answer.content) == (200, b"")
 

@@ -70,7 +70,7 @@ class Rig:
 
     async def until(self, value: float, name: str, **labels: str) -> Samples:
         """What is told once that sample has the value."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while (samples := await self.samples()).get(_key(name, **labels)) != value:
                 pass
         return samples
@@ -198,7 +198,7 @@ async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_take
 
         for _ in range(40):
             tasks.start_soon(ask)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while not store.asked:  # noqa: ASYNC110 -- nobody tells
                 await anyio.sleep(0.01)
             assert await rig.announce(told(rig.job_id)) == 202
@@ -307,7 +307,7 @@ async def test_what_waits_has_an_age() -> None:
         await rig.until(1, "lease_held", lease="sources/default")
         rig.simulator.add_fault(Fault(kind="status", status=503))
         assert await rig.announce(told(rig.job_id)) == 202
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while (samples := await rig.samples())[
                 _key("notifications_oldest_pending_seconds", airbyte="default")
             ] == 0:
@@ -336,7 +336,7 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
         try:
             assert process.stdout is not None
             said = ""
-            with anyio.fail_after(20):
+            with anyio.fail_after(30):
                 async for text in TextReceiveStream(process.stdout):
                     said += text
                     if found := re.search(r"listens on (http://\S+)\n[^$]*/webhooks/", said):

@@ -150,7 +150,7 @@ async def test_i4_a_connection_that_goes_silent_fails_in_time_and_heals(
         await store.append([event(1)])
         line.silence()
         for operation in (lambda: received(store, b"lost"), store.head, lambda: store.append([event(2)])):
-            with anyio.fail_after(20), pytest.raises(StoreError):
+            with anyio.fail_after(30), pytest.raises(StoreError):
                 await operation()
         line.speak()
         async with PostgresStore(url) as other:
@@ -181,7 +181,7 @@ async def test_what_waits_beside_a_silent_connection_does_not_wait_for_it(
                 await received(store, f"{number}".encode())
             failed += 1
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 for number in range(200):
                     tasks.start_soon(receive, number)

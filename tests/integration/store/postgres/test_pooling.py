@@ -43,7 +43,7 @@ async def test_all_works_and_no_session_is_changed(pooled: str, pool: Pooler, ca
     caplog.set_level(logging.INFO)
     ref = JobRef("default", 1)
     async with PostgresStore(pooled) as store, PostgresStore(pooled) as other:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             while caplog.text.count("a pooler stands before the store") < 2:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         lease = await store.acquire("x", "one", 60)
@@ -80,7 +80,7 @@ async def test_all_works_and_no_session_is_changed(pooled: str, pool: Pooler, ca
 @pytest.mark.parametrize("kind", ["log", "inbox", "watches"])
 async def test_i4_news_comes_without_notifications(pooled: str, kind: str) -> None:
     async with PostgresStore(pooled) as store, PostgresStore(pooled) as other:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             if kind == "log":
                 await other.append([event(1)])
                 await store.changed(0)

@@ -71,7 +71,7 @@ async def test_what_a_newer_version_has_replaced_is_refused(store: PostgresStore
         async with PostgresStore(url):
             pass
     # The one that runs finds out by itself, and does nothing any more.
-    with pytest.raises(StoreError, match="upgrade airbyte-events"), anyio.fail_after(20):
+    with pytest.raises(StoreError, match="upgrade airbyte-events"), anyio.fail_after(30):
         await _used_on_and_on(store)
     with pytest.raises(StoreError, match="upgrade"):
         await received(store, b"body")

@@ -148,7 +148,7 @@ async def test_a_lease_does_not_pass_on_while_it_is_written_with(
     async with await psycopg.AsyncConnection.connect(url) as connection:
         assert lease is not None
         await connection.execute("SELECT airbyte_events.holds_1('x', 'one', %s)", [lease.fence])
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 taken: list[object] = []
 
@@ -178,7 +178,7 @@ async def test_news_crosses_processes(store: PostgresStore, other: PostgresStore
     lease = await store.acquire("x", "one", 60)
     assert lease is not None
     name = {"leases": "leases/x", "inbox again": "inbox/default"}.get(topic, f"{topic}/default")
-    with other.news(name) as news, anyio.fail_after(20):
+    with other.news(name) as news, anyio.fail_after(30):
         # What came before may come late.
         while True:
             with anyio.move_on_after(0.3) as quiet:
@@ -201,7 +201,7 @@ async def test_news_crosses_processes(store: PostgresStore, other: PostgresStore
 async def test_i5_what_was_not_announced_is_found(store: PostgresStore, url: str) -> None:
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE airbyte_events.log SET head = 1")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await store.changed(0)
 
 

@@ -58,7 +58,7 @@ async def test_a_confirmed_webhook_costs_three_statements(
         tasks.start_soon(Inbox(monitor, store).run)
         await anyio.sleep(0.5)
         working, listening = map(len, log.statements())
-        with bus.subscribe() as events, anyio.fail_after(20):
+        with bus.subscribe() as events, anyio.fail_after(30):
             for job_id in range(1, WEBHOOKS + 1):
                 airbyte.put(job_id, "succeeded")
                 await store.receive(

@@ -37,7 +37,7 @@ def switched_over(server: PostgresServer, database: str) -> Iterator[None]:
 
 
 async def until_read_only(connection: psycopg.AsyncConnection[object]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while await (await connection.execute("SHOW default_transaction_read_only")).fetchone() != ("on",):  # noqa: ASYNC110
             await anyio.sleep(0.01)
 
@@ -86,7 +86,7 @@ async def test_what_listens_moves_to_the_new_one_too(
     async with PostgresStore(url) as store, PostgresStore(url) as other:
         await other.append([event(1)])
         await store.changed(0)
-        with switched_over(server, database), anyio.fail_after(20):
+        with switched_over(server, database), anyio.fail_after(30):
             await until_read_only(onlooker)
             while caplog.text.count("is there again") < 2:  # noqa: ASYNC110
                 await anyio.sleep(0.05)
