@@ -37,7 +37,7 @@ async def test_a_waiting_trigger_takes_little_memory(stage: Any) -> None:
     assert each - bare < 20_000
 
 
-async def test_many_triggers_do_not_hold_up_the_event_loop(stage: Any) -> None:
+async def test_i10_many_triggers_do_not_hold_up_the_event_loop(stage: Any) -> None:
     jobs = [stage.start_elsewhere() for _ in range(TRIGGERS)]
     # What the simulator, in the same loop, does is no trigger's stall: it ends the jobs and answers a few requests.
     stalls: list[float] = []
