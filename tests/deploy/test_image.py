@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,8 +71,10 @@ class Image:
                 (self.root / "etc" / file).touch()
             command = re.sub(r"\b(groupadd|useradd)\b", rf"\1 --prefix {self.root}", command)
         else:
-            command = self.inside(command).replace("python -m venv", f"{self.python} -m venv")
-            command = command.replace("python -m pip", f"{sys.executable} -m pip")
+            command = self.inside(command).replace("/usr/local/bin/python", self.python)
+            # Not into the environment that these tests run in.
+            command = re.sub(r"python -m pip install .* uv==", "true uv==", command)
+            command = command.replace(" uv sync", f" {_uv()} sync")
         subprocess.run(["/bin/sh", "-ec", command], check=True, timeout=600)
 
     def value(self, instruction: str) -> list[str]:
@@ -79,6 +82,11 @@ class Image:
         rest = next(rest for name, rest in reversed(self.steps) if name == instruction)
         words: list[str] = json.loads(rest[rest.index("[") :])
         return words
+
+
+def _uv() -> str:
+    """The one that made this environment: on PATH, or where the Makefile puts its own."""
+    return shutil.which("uv") or str(ROOT / ".uv" / "uv")
 
 
 def _python() -> str:
@@ -121,12 +129,14 @@ def test_what_is_copied_is_in_the_context(name: str, deploy: Path) -> None:
 
 def test_its_steps_install_what_is_pinned_and_a_user(image: Image) -> None:
     python = image.root / "opt/airbyte-events/bin/python"
-    names = "import importlib.metadata as m; print(*(d.name + '==' + d.version for d in m.distributions()), sep='\\n')"
+    names = (
+        "import importlib.metadata as m, re\n"
+        "for d in m.distributions(): print(re.sub('[-_.]+', '-', d.name).lower() + '==' + d.version)"
+    )
     installed = subprocess.run([python, "-c", names], capture_output=True, text=True, check=True).stdout.splitlines()
-    pinned = (ROOT / "deploy/docker/constraints.txt").read_text().splitlines()
-    normal = {re.sub(r"[-_.]+", "-", line).lower() for line in pinned}
-    free = {line for line in installed if re.sub(r"[-_.]+", "-", line).lower() not in normal}
-    assert {line.partition("==")[0] for line in free} == {"airbyte-events"}
+    locked = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    pinned = {f"{each['name']}=={each.get('version')}" for each in locked}
+    assert {line.partition("==")[0] for line in set(installed) - pinned} == {"airbyte-events"}
     assert (
         "airbyte-events:x:10001:10001::/var/lib/airbyte-events:/usr/sbin/nologin"
         in (image.root / "etc/passwd").read_text()
