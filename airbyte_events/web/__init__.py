@@ -1,1 +1,1 @@
-"""What any HTTP server needs."""
+"""The infrastructure of an HTTP server: TLS, authorization, sessions, limits, signals."""

@@ -1,4 +1,4 @@
-"""Tokens: several valid at a time, compared in constant time against all."""
+"""Bearer tokens: several are valid at a time, and each is compared with all in constant time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from airbyte_events.web.rate_limit import ClientAccess
 
 STILL_AUTHORIZED = "airbyte_events.admitted"
-"""In the scope of a request that was let through: a function that says whether it still would be."""
+"""The key, in the scope of an authorized request, of a function that returns whether it still is authorized."""
 
 
 class Tokens:
-    """A set of tokens that tells members from others and nothing else. It keeps digests only.
+    """A set of tokens. It keeps digests only.
 
     :param digests: SHA-256 of each token, hexadecimal.
     """
@@ -28,9 +28,9 @@ class Tokens:
         self.replace(digests)
 
     def replace(self, digests: Iterable[str]) -> bool:
-        """Accept these tokens from now on, and no others.
+        """Accept these tokens and no others from now on.
 
-        :return: whether that is a change.
+        :return: whether they changed.
         """
         before, self._digests = self._digests, tuple(bytes.fromhex(digest) for digest in digests)
         return before != self._digests
@@ -40,15 +40,15 @@ class Tokens:
 
     def accepts(self, token: str) -> bool:
         digest = bytes.fromhex(digest_of(token))
-        # No early end: the time tells neither which token was close nor how many there are.
+        # All are compared: an early exit would reveal by its time which token was close.
         return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
 
     def sign(self, token: str, message: bytes) -> str:
-        """A signature that :meth:`signed` takes for as long as the token is a member."""
+        """Return a signature that :meth:`signed` accepts as long as the token is a member."""
         return _signature(bytes.fromhex(digest_of(token)), message)
 
     def signed(self, signature: str, message: bytes) -> bool:
-        """Whether one of the tokens signed this message."""
+        """Return whether one of the tokens signed this message."""
         return sum([hmac.compare_digest(signature, _signature(key, message)) for key in self._digests]) > 0
 
 
@@ -57,22 +57,22 @@ def _signature(key: bytes, message: bytes) -> str:
 
 
 def digest_of(token: str) -> str:
-    """A token's SHA-256, hexadecimal: tokens have 128 random bits or more, so a digest does not give them away."""
-    # A lone surrogate, which JSON can hold and UTF-8 can not, makes a wrong token of it, not an error.
+    """Return a token's SHA-256, hexadecimal. Tokens have 128 random bits or more, so a digest does not reveal them."""
+    # A lone surrogate, possible in JSON but not in UTF-8, must be a wrong token and not an error.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def new_token() -> str:
-    """A token of 192 random bits, URL-safe."""
+    """Return a URL-safe token of 192 random bits."""
     return secrets.token_urlsafe(24)
 
 
 class BearerAuth:
-    """Lets requests with ``Authorization: Bearer`` and a valid token through; 401 to all others.
+    """Pass requests with ``Authorization: Bearer`` and a valid token on; respond 401 to all others.
 
-    :param access: what knows how many of them there were.
-    :param known: whether a request without one comes from somebody who has shown one before.
-    :param kind: of the tokens, for people.
+    :param access: limits the rate of refusals.
+    :param has_session: returns whether a request without a token has a session.
+    :param kind: of the tokens, for the error message.
     """
 
     def __init__(
@@ -80,17 +80,17 @@ class BearerAuth:
         app: ASGIApp,
         tokens: Tokens,
         access: ClientAccess,
-        known: Callable[[Scope], bool] = lambda scope: False,
+        has_session: Callable[[Scope], bool] = lambda scope: False,
         kind: str = "API",
     ) -> None:
         self._app = app
         self._tokens = tokens
         self._access = access
-        self._known = known
+        self._has_session = has_session
         self._message = f"send one of the listener's {kind} tokens as Authorization: Bearer"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._admits(scope):
+        if scope["type"] == "http" and not self._authorizes(scope):
             refusal = JSONResponse(
                 {"error": "unauthorized", "message": self._message},
                 status_code=401,
@@ -98,11 +98,11 @@ class BearerAuth:
             )
             await self._access.refuse(scope, refusal)(scope, receive, send)
             return
-        scope[STILL_AUTHORIZED] = partial(self._admits, scope)
+        scope[STILL_AUTHORIZED] = partial(self._authorizes, scope)
         await self._app(scope, receive, send)
 
-    def _admits(self, scope: Scope) -> bool:
-        return self._tokens.accepts(_bearer(scope)) or self._known(scope)
+    def _authorizes(self, scope: Scope) -> bool:
+        return self._tokens.accepts(_bearer(scope)) or self._has_session(scope)
 
 
 def _bearer(scope: Scope) -> str:

@@ -1,4 +1,4 @@
-"""Whose request it is, and whether such an address may send one."""
+"""The client's address of a request, behind trusted proxies too."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ _MOST_HOPS = 32
 
 
 def client_address(scope: Scope, proxies: Networks) -> Address | None:
-    """The address that a request came from.
+    """Return the address of a request's client.
 
-    ``X-Forwarded-For`` is read from its end, and only as far as proxies that are trusted wrote it: what stands before
-    the first address that is none of theirs, anybody can have written. A socket in the file system, which has no
-    addresses, is the own user's and is trusted.
+    ``X-Forwarded-For`` is read from its end, as far as trusted proxies wrote it: anybody can have written what precedes
+    the first address that is not a trusted proxy. A UNIX socket, which has no addresses, is trusted.
 
-    :param proxies: those whose word counts.
-    :return: None if what a trusted proxy tells is no address, or there is none.
+    :param proxies: the trusted ones.
+    :return: None if a trusted proxy wrote no valid address, or there is none.
     """
     peer = scope.get("client")
     address = None if peer is None else parse_address(peer[0])
@@ -35,7 +34,7 @@ def client_address(scope: Scope, proxies: Networks) -> Address | None:
 
 
 def parse_address(text: str) -> Address | None:
-    """An address as proxies write it: with a port at times, IPv6 then in brackets."""
+    """Return an address as proxies write it: possibly with a port, then with brackets around IPv6; None if invalid."""
     if match := _WITH_PORT.fullmatch(text):
         text = match["v6"] or match["v4"] or ""
     try:
@@ -46,6 +45,6 @@ def parse_address(text: str) -> Address | None:
 
 
 def _hops(scope: Scope) -> list[str]:
-    """What ``X-Forwarded-For`` tells, the nearest first."""
+    """Return the addresses of ``X-Forwarded-For``, the nearest first."""
     lines = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     return [hop.strip() for hop in b",".join(lines).decode("latin-1").rsplit(",", _MOST_HOPS)[::-1]] if lines else []

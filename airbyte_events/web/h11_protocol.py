@@ -1,6 +1,6 @@
-"""What the connections of a server may take: bounds on their number, and on the time that strangers hold them.
+"""Limits for the connections of a server: their number, and how long a client may hold one without using it.
 
-uvicorn bounds neither. Its ``limit_concurrency`` would refuse the health check and the webhooks along with the rest.
+uvicorn has neither. Its ``limit_concurrency`` would also refuse health checks and webhooks.
 """
 
 from __future__ import annotations
@@ -15,69 +15,68 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from airbyte_events.web.security_headers import ELSEWHERE
+from airbyte_events.web.security_headers import NO_PAGE
 
 MAX_CONNECTIONS = 3_072
-"""Connections that a server has open. Beyond it one makes way for a new one: the one that has taken nothing for
-longest, if that is longer than :data:`SPARED_SECONDS`, else the one that has waited longest for its request to be
-complete. So who sends a request at once is served, whoever else holds connections."""
+"""The largest number of open connections. A new one beyond it evicts another: the one whose client has not read for
+longest, if that is longer than :data:`SPARED_SECONDS`, else the one that has waited longest for a complete request.
+So a client that sends its request at once is served, whoever else holds connections."""
 
 URGENT = ("/webhooks/", "/healthz", "/readyz")
-"""Where the paths of requests begin that find a connection before all others, and have turns of their own."""
+"""The path prefixes of urgent requests: they have reserved connections and turns of their own."""
 
 REQUEST_SECONDS = 20.0
-"""A request is complete, headers and body, so long after its connection was made or the answer before it was sent."""
+"""The time for a complete request, headers and body, after the connection was made or the previous response sent."""
 
 STALLED_SECONDS = 60.0
-"""Who does not read what was sent is left after so long."""
+"""A client that does not read is disconnected after this time."""
 
 SPARED_SECONDS = 3.0
-"""Or after so long, where the connection is wanted for another."""
+"""Or after this time, if another client needs the connection."""
 
 NEW_SECONDS = 0.5
-"""A connection without a request has so long before another's request, if that is not urgent, has it make way."""
+"""A connection without a request is kept this long before a request that is not urgent evicts it."""
 
 UNREAD_BYTES = 128 * 2**20
-"""What is sent and not read, over all of a server's connections. Beyond it the one that has not read for longest is
-left."""
+"""The largest total of unread bytes of a server's connections. Beyond it, the client that has not read for longest is
+disconnected."""
 
 BUFFERED_BYTES = 16 * 1024
-"""What is sent and not read over one connection before the application waits."""
+"""Unread bytes of one connection before the application waits."""
 
 READ_BYTES = 64 * 1024
-"""What is read at once of a connection; asyncio's own 256 KiB are much for thousands of them."""
+"""Bytes read at once from a connection; asyncio's default of 256 KiB is a lot for thousands of them."""
 
 TURNS_AT_ONCE = (20, 250)
-"""Requests that are begun in one round of the event loop, and urgent ones. A crowd that asks at once would else make a
-round of seconds, and a webhook takes several rounds to be stored; but those that come together are stored together."""
+"""The requests, and urgent requests, that start in one iteration of the event loop. Without a limit, a burst makes an
+iteration of seconds, and a webhook needs several iterations. Webhooks of one iteration are stored together."""
 
 DRAIN_SECONDS = 2.0
-"""The same two when the server ends."""
+"""The time that unfinished requests and slow readers have when the server shuts down."""
 
 LEAVING_SECONDS = 1.0
-"""Who is refused has so long to read so: a connection that is closed while its request still comes in takes the answer
-back."""
+"""A refused client has this time to read the response: closing a connection while a request arrives discards it."""
 
 LARGEST_HEAD = 16 * 1024
 """Bytes of request line and headers."""
 
 
 def _answer(status: str, error: str, *headers: tuple[bytes, bytes]) -> bytes:
-    """What is said where the application is not asked."""
+    """Return a response that does not come from the application."""
     body = b'{"error":"%s"}\n' % error.encode()
     about = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"connection", b"close"),
         *headers,
-        *ELSEWHERE,
+        *NO_PAGE,
     ]
     return b"HTTP/1.1 %s\r\n%s\r\n%s" % (status.encode(), b"".join(b"%s: %s\r\n" % each for each in about), body)
 
 
 _FULL = _answer("503 Service Unavailable", "too many connections", (b"retry-after", b"5"))
 _CROWDED = JSONResponse({"error": "too many connections"}, 503, {"Retry-After": "5", "Connection": "close"})
-_INVALID = _answer("400 Bad Request", "this is no HTTP request")
+_INVALID = _answer("400 Bad Request", "not a valid HTTP request")
 
 
 @dataclass(kw_only=True)
@@ -86,44 +85,44 @@ class ConnectionLimits:
 
     most: int = MAX_CONNECTIONS
     reserve: int = 0
-    """How many of them are for urgent requests alone."""
+    """The connections that are reserved for urgent requests."""
     unread_bytes: int = UNREAD_BYTES
     request_seconds: float = REQUEST_SECONDS
     stalled_seconds: float = STALLED_SECONDS
     spared_seconds: float = SPARED_SECONDS
     waiting: dict[BoundedProtocol, float] = field(default_factory=dict)
-    """Connections without a complete request, and since when; the longest first."""
+    """Connections without a complete request, with the time since when; the oldest first."""
     stalled: dict[BoundedProtocol, float] = field(default_factory=dict)
-    """Connections whose peer does not read, and since when; the longest first."""
+    """Connections whose client does not read, likewise."""
     leaving: dict[BoundedProtocol, float] = field(default_factory=dict)
-    """Connections that were refused or left, and since when; the longest first. They do not count."""
+    """Connections that are being closed, likewise. They do not count."""
     open: int = 0
-    """How many there are, those that are leaving included."""
+    """The number of open connections, including those in ``leaving``."""
     unread: int = 0
-    """Bytes that those have not read whose peer does not read."""
+    """The unread bytes of the connections in ``stalled``."""
     _turns: tuple[deque[asyncio.Future[None]], deque[asyncio.Future[None]]] = field(
         default_factory=lambda: (deque(), deque())
     )
 
     @property
     def taken(self) -> int:
-        """How many connections count."""
+        """The number of connections that count."""
         return self.open - len(self.leaving)
 
-    def make_room(self, now: float, *, new: float = 0.0) -> bool:
-        """Have the connection make way that is missed least.
+    def evict_one(self, now: float, *, new: float = 0.0) -> bool:
+        """Evict the least useful connection.
 
-        :param new: seconds for which one that has no complete request is spared.
-        :return: whether there was one.
+        :param new: the seconds for which a connection without a complete request is spared.
+        :return: whether one was evicted.
         """
         for those, seconds in ((self.stalled, self.spared_seconds), (self.waiting, new)):
             if those and (first := next(iter(those.items())))[1] + seconds <= now:
-                first[0].make_way()
+                first[0].evict()
                 return True
         return False
 
     async def turn(self, *, urgent: bool) -> None:
-        """Wait until a request may be begun: so many in each round of the event loop, those that came first first."""
+        """Wait until a request may start: a limited number per iteration of the event loop, in order of arrival."""
         loop = asyncio.get_running_loop()
         if not any(self._turns):
             loop.call_soon(self._next_turns, loop)
@@ -140,7 +139,7 @@ class ConnectionLimits:
             loop.call_soon(self._next_turns, loop)
 
     def sweep(self, now: float) -> None:
-        """Leave those that are over time."""
+        """Disconnect clients whose time is over."""
         for those, seconds in (
             (self.waiting, self.request_seconds),
             (self.stalled, self.stalled_seconds),
@@ -151,8 +150,8 @@ class ConnectionLimits:
 
 
 class _Connection(h11.Connection):
-    """Refuses a request that tells its length in two ways: a proxy in front may read the other one, and take what
-    follows for somebody else's request (RFC 9112, 6.3 and 11.2)."""
+    """Refuse a request with two lengths: a proxy may use the other one and take the rest for another request (RFC
+    9112, 6.3 and 11.2)."""
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         event = super().next_event()
@@ -162,7 +161,7 @@ class _Connection(h11.Connection):
 
 
 class BoundedProtocol(H11Protocol):
-    """Keeps the limits, and no access log, also where that has handlers of its own: webhook tokens are in URLs.
+    """Enforce the limits, and write no access log, as webhook tokens are in URLs.
 
     :param limits: of all connections of the server.
     """
@@ -184,7 +183,7 @@ class BoundedProtocol(H11Protocol):
         self._limits.open += 1
         self._limits.waiting[self] = self.loop.time()
         if self._limits.taken > self._limits.most:
-            self._limits.make_room(self.loop.time())
+            self._limits.evict_one(self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._limits.open -= 1
@@ -194,17 +193,17 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, once it is its turn, or say that there is no room."""
+        """Handle a request in its turn, or refuse it if the server is full."""
         limits, urgent = self._limits, scope["path"].startswith(URGENT)
         full = not urgent and limits.taken > limits.most - limits.reserve
-        if full and not limits.make_room(self.loop.time(), new=NEW_SECONDS):
+        if full and not limits.evict_one(self.loop.time(), new=NEW_SECONDS):
             await _CROWDED(scope, receive, send)
             return
         await limits.turn(urgent=urgent)
         await self._application(scope, receive, send)
 
-    def make_way(self) -> None:
-        """Leave for another, with an answer if that is possible."""
+    def evict(self) -> None:
+        """Close the connection for another one, with a response if that is possible."""
         limits = self._limits
         if self in limits.stalled or self.conn.their_state is not h11.IDLE or len(limits.leaving) >= limits.most:
             self.leave()
@@ -216,7 +215,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.write_eof()
 
     def leave(self) -> None:
-        """End the connection as it is."""
+        """Abort the connection."""
         self._limits.waiting.pop(self, None)
         self._has_read()
         self._limits.leaving[self] = self.loop.time()
@@ -231,11 +230,11 @@ class BoundedProtocol(H11Protocol):
         if self.transport.is_closing() or self in self._limits.leaving:
             return
         if len(data) > LARGEST_HEAD and self.conn.their_state is h11.IDLE and b"\n\r\n" not in data[:LARGEST_HEAD]:
-            # h11 bounds what is incomplete; what comes whole in one piece it takes at any size.
+            # h11 limits incomplete heads; a head that arrives in one piece it accepts at any size.
             data = data[: LARGEST_HEAD + 1]
         super().data_received(data)
         if self.conn.their_state is h11.DONE and len(self.conn.trailing_data[0]) > LARGEST_HEAD:
-            # So much behind a request that is being answered is no pipeline but a load.
+            # So much data behind a request in progress is an attack, not pipelining.
             self.leave()
         self._sort()
 
@@ -267,7 +266,7 @@ class BoundedProtocol(H11Protocol):
         super().resume_writing()
 
     def _has_read(self) -> None:
-        """The peer reads, or there is nothing more to read."""
+        """Note that the client has read, or that nothing is left to read."""
         if self._limits.stalled.pop(self, None) is not None:
             self._limits.unread -= self._unread
 
@@ -276,6 +275,6 @@ class BoundedProtocol(H11Protocol):
         self.loop.call_later(DRAIN_SECONDS, self._leave)
 
     def _leave(self) -> None:
-        # What the application is at, is given longer.
+        # Requests that the application handles have more time.
         if self in self._limits.waiting or self in self._limits.stalled or self.transport.is_closing():
             self.leave()

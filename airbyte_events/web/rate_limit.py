@@ -1,4 +1,4 @@
-"""What strangers may do, and how often."""
+"""Limits for clients: allowed networks, the rate of refusals, the number of concurrent requests."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ REFUSALS_AT_ONCE = 30
 REFUSALS_PER_SECOND = 0.5
 
 MOST_ADDRESSES = 1_024
-"""So many are remembered; the one that was refused longest ago is forgotten first."""
+"""The largest number of addresses to track; the one whose last refusal is oldest is dropped first."""
 
-_OWN_IPV6 = 64  # bits: what a single site has at least, and can take any address of
+_OWN_IPV6 = 64  # bits: a site has at least this network and can use any of its addresses
 
 
 class ClientAccess:
-    """Where requests come from: who may send any, and how many of one address were refused.
+    """Decide which clients may send webhooks, and limit the rate of refusals per address.
 
-    From some number on, whatever is refused is answered with 429. Only what is refused counts and is counted: who shows
-    a right token is served, however many wrong ones come from the same address, so nobody can lock out who is behind
-    the same proxy.
+    Above the rate, a refusal becomes a 429. Requests with a valid token are neither counted nor limited, so nobody can
+    lock out other clients behind the same proxy.
 
-    :param proxies: those whose word on a client's address counts.
-    :param allowed: networks that may send webhooks; all if there is none.
+    :param proxies: trusted for a client's address.
+    :param allowed: the networks that may send webhooks; all if empty.
     :param most: see :data:`MOST_ADDRESSES`.
-    :param clock: seconds.
+    :param clock: returns seconds.
     """
 
     def __init__(
@@ -51,25 +50,22 @@ class ClientAccess:
         self._most = most
         self._clock = clock
         self._buckets: dict[str, TokenBucket] = {}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     @property
     def remembered(self) -> int:
-        """How many addresses are remembered."""
+        """The number of tracked addresses."""
         return len(self._buckets)
 
     def may_send(self, scope: Scope) -> bool:
-        """Whether a webhook may come from where this request comes from."""
+        """Return whether the client may send webhooks."""
         if not self._allowed:
             return True
         address = client_address(scope, self._proxies)
         return address is not None and address in self._allowed
 
     def refuse(self, scope: Scope, answer: Response) -> Response:
-        """The answer to a request that is refused.
-
-        :param answer: what it is while there are not too many.
-        """
+        """Return the response to a refused request: ``answer``, or a 429 above the rate."""
         address = _site(client_address(scope, self._proxies))
         bucket = self._buckets.pop(address, None)
         if bucket is None:
@@ -77,21 +73,18 @@ class ClientAccess:
             if len(self._buckets) >= self._most:
                 forgotten = next(iter(self._buckets))
                 del self._buckets[forgotten]
-                self._told.discard(forgotten)
+                self._logged.discard(forgotten)
         self._buckets[address] = bucket
         if bucket.take():
             return answer
-        if address not in self._told:
-            self._told.add(address)
-            logger.warning("too many requests without a right token from %s: they are answered with 429", address)
+        if address not in self._logged:
+            self._logged.add(address)
+            logger.warning("too many requests without a valid token, responding 429: address=%s", address)
         return JSONResponse({"error": "too many requests"}, 429, {"Retry-After": f"{1 / REFUSALS_PER_SECOND:.0f}"})
 
 
 class ConcurrencyLimit:
-    """Lets a number of requests be under way at a time; 503 to what comes beyond that.
-
-    :param most: how many.
-    """
+    """Limit the number of concurrent requests; respond 503 to more."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -100,7 +93,7 @@ class ConcurrencyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._left <= 0:
             headers = {"Retry-After": "5", "Connection": "close"}
-            refusal = JSONResponse({"error": "too many requests are under way"}, 503, headers)
+            refusal = JSONResponse({"error": "too many requests are in progress"}, 503, headers)
             await refusal(scope, receive, send)
             return
         self._left -= 1
@@ -113,4 +106,4 @@ class ConcurrencyLimit:
 def _site(address: Address | None) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(address), _OWN_IPV6), strict=False))
-    return "an unknown address" if address is None else str(address)
+    return "unknown" if address is None else str(address)

@@ -1,4 +1,4 @@
-"""What every answer tells browsers: next to nothing is allowed."""
+"""Security headers for browsers: next to nothing is allowed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _PAGE = (
     b"connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_ANYWHERE = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-_NOT_KEPT = (b"cache-control", b"no-store")
-_ELSEWHERE = [*_ANYWHERE, (b"content-security-policy", _NOTHING)]
-ELSEWHERE = [*_ELSEWHERE, _NOT_KEPT]
-"""Those of whatever is no page and does not say how long it is to be kept."""
-_ON_PAGES = [
-    *_ANYWHERE,
+_COMMON = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+_NO_STORE = (b"cache-control", b"no-store")
+_NO_PAGE = [*_COMMON, (b"content-security-policy", _NOTHING)]
+NO_PAGE = [*_NO_PAGE, _NO_STORE]
+"""The headers of a response that is no page and has no ``Cache-Control`` of its own."""
+_PAGE_HEADERS = [
+    *_COMMON,
     (b"content-security-policy", _PAGE),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -24,10 +24,10 @@ _ON_PAGES = [
 
 
 class SecurityHeaders:
-    """Adds them to the answers of an application. There are no ``Access-Control-*`` among them: no other site's
-    script reads an answer.
+    """Add security headers to an application's responses.
 
-    A page may load what is beside it, and nothing inline. What does not say how long it is to be kept is not kept.
+    A page may load its own files and nothing inline. Responses without ``Cache-Control`` are not cached. There is no
+    ``Access-Control-*``: scripts of other sites can read no response.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,11 +37,15 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message["headers"]
-                page = kept = False
+                page = cached = False
                 for name, value in headers:
                     page = page or (name == b"content-type" and value.startswith(b"text/html"))
-                    kept = kept or name == b"cache-control"
-                message["headers"] = [*headers, *(_ON_PAGES if page else _ELSEWHERE), *([] if kept else [_NOT_KEPT])]
+                    cached = cached or name == b"cache-control"
+                message["headers"] = [
+                    *headers,
+                    *(_PAGE_HEADERS if page else _NO_PAGE),
+                    *([] if cached else [_NO_STORE]),
+                ]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -1,4 +1,4 @@
-"""The HTTP server: uvicorn with h11, on a socket that is bound beforehand, ended by whoever runs it."""
+"""The HTTP server: uvicorn with h11, on a bound socket, shut down by its caller."""
 
 from __future__ import annotations
 
@@ -22,34 +22,31 @@ except ImportError:  # on Windows
 from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, BoundedProtocol, ConnectionLimits
 
 HANDSHAKE_SECONDS = 10.0
-"""The longest beginning of TLS."""
+"""The longest TLS handshake."""
 
 _OTHER_FILES = 256
-"""The store's, and connections of our own; a quarter of what may be open where that is less."""
+"""Files for the store and outgoing connections; at most a quarter of the limit."""
 
 RESERVE = 4
-"""Of so many connections one is for urgent requests alone."""
+"""One in this number of connections is reserved for urgent requests."""
 
 _ACCEPTED_AT_ONCE = 32
-"""Connections that are accepted in one round of the event loop: more of them are open than may be until each has been
-looked at."""
+"""The connections accepted in one iteration of the event loop; until they are checked, they exceed the limit."""
 
 SENT_BYTES = 64 * 1024
-"""What the system keeps of what was sent over one connection and not read. It would be up to 4 MiB, which the memory
-limit of a container counts."""
+"""The system's send buffer of a connection. The default is up to 4 MiB, which counts for a container's memory limit."""
 
 _BACKLOG = 2048
-"""Connections that the system keeps until they are accepted."""
+"""The connections that the system queues until they are accepted."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Listen on an address, before anything else is begun.
+    """Listen on an address.
 
-    :param port: 0 for any free one.
-    :raises OSError: if the address can't be had.
+    :param port: 0 for a free one.
+    :raises OSError: if the address is not available.
     """
-    # The protocol is given, as asyncio turns Nagle's algorithm off only where it knows that it is TCP: with it on, an
-    # answer in two parts takes the 40 ms of a delayed acknowledgement.
+    # With the protocol given, asyncio disables Nagle's algorithm, which would delay a response in two parts by 40 ms.
     family, type_, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
     )[0]
@@ -66,9 +63,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def allow_open_files(wanted: int = 16_384) -> int:
-    """Have as many open files as are wanted and may be had: often it is 1,024 of far more.
+    """Raise the limit of open files as far as wanted and allowed; the default is often 1,024.
 
-    :return: how many that is.
+    :return: the limit.
     """
     if resource is None:
         return wanted
@@ -80,38 +77,35 @@ def allow_open_files(wanted: int = 16_384) -> int:
 
 
 def connections_for(files: int, servers: int = 1) -> int:
-    """How many connections each server may have, so that as many again can be told that there are too many, and none
-    waits in vain to be accepted.
+    """Return the limit of connections per server. It leaves as many files again for connections that are refused.
 
-    :param files: how many may be open.
+    :param files: the limit of open files.
     """
     return max(1, min(MAX_CONNECTIONS, (files - min(_OTHER_FILES, files // 4)) // (2 * servers)))
 
 
 def limits_for(files: int, servers: int = 1) -> ConnectionLimits:
-    """The limits of each server's connections.
+    """Return the limits of each server's connections.
 
-    :param files: how many may be open.
+    :param files: the limit of open files.
     """
     most = connections_for(files, servers)
     return ConnectionLimits(most=most, reserve=most // RESERVE)
 
 
 def url_of(bound: socket.socket, *, scheme: str = "http") -> str:
-    """The address of a bound socket, as a URL without a path."""
+    """Return the address of a bound socket as a URL without a path."""
     host, port = bound.getsockname()[:2]
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """Serves until ``should_exit`` is set; signals are left to the process.
+    """Serve until ``should_exit`` is set. It handles no signals and no headers of proxies.
 
-    It parses with h11, which hands over the body of a request that offers an upgrade to HTTP/2; httptools, uvicorn's
-    own choice where it is installed, loses it. What a proxy tells of a client is left to the application, too.
+    It uses h11, as httptools, uvicorn's default if installed, loses the body of a request that offers an upgrade to
+    HTTP/2.
 
-    :param app: what to serve.
-    :param limits: of its connections.
-    :param tls: serve HTTPS with this.
+    :param tls: serve HTTPS with it.
     :param options: further ones of ``uvicorn.Config``.
     """
 
@@ -133,7 +127,7 @@ class Server(uvicorn.Server):
         self._tls = tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # As uvicorn's own, which leaves strangers a minute for the handshake.
+        # Like uvicorn's, which allows a minute for the TLS handshake.
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
@@ -144,7 +138,7 @@ class Server(uvicorn.Server):
         tls: dict[str, Any] = {}
         if self._tls is not None:
             tls = {"ssl": self._tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS}
-        # asyncio takes one number for both: how many are accepted at once, and how many the system keeps.
+        # asyncio uses one number for the connections accepted at once and for the system's queue.
         self.servers = [
             await loop.create_server(protocol, sock=each, backlog=_ACCEPTED_AT_ONCE, **tls) for each in sockets or ()
         ]
@@ -163,10 +157,10 @@ class Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> AsyncIterator[str]:
-    """Serve an application while this is entered: ``async with serving(app) as url``. Runs on asyncio.
+    """Serve an application: ``async with serving(app) as url``. Requires asyncio.
 
     :param options: of :class:`Server`.
-    :raises OSError: if the address can't be had.
+    :raises OSError: if the address is not available.
     """
     with bind(host, port) as bound:
         server = Server(app, **options)

@@ -1,4 +1,4 @@
-"""The certificate that a listener shows: taken over anew when its files change."""
+"""The TLS certificate of a server, reloaded when its files change."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Certificate:
         self.context.sni_callback = self._show
 
     def reload(self) -> bool:
-        """Use what the files hold now; connections that there are go on with what they began with.
+        """Use the current content of the files for new connections.
 
-        :return: whether it is other than before.
-        :raises SettingsError: if it can't be used; what was in use stays.
+        :return: whether it changed.
+        :raises SettingsError: if it can't be used; the previous certificate stays in use.
         """
         content = self._content()
         if content == self._loaded:
             return False
-        # A new context: in the one of before, a certificate with another kind of key would stay beside the new one.
+        # A new context: the old one would keep a certificate with another type of key beside the new one.
         self._shown = self._context()
         self._loaded = content
         return True
@@ -45,7 +45,7 @@ class Certificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         try:
-            # A password is not asked for: nobody is there to give it.
+            # No password prompt: nobody could answer it.
             context.load_cert_chain(self._certfile, self._keyfile, password=lambda: "")
         except (OSError, ValueError) as exc:
             raise _unusable(exc) from None
@@ -60,9 +60,9 @@ class Certificate:
 
 def _unusable(exc: OSError | ValueError) -> SettingsError:
     fault = str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc).lower().replace("_", " ")
-    if "pem lib" in fault:  # all that OpenSSL says of what it can't read
-        fault = "one of the two is no PEM, or the key has a password"
+    if "pem lib" in fault:  # all that OpenSSL reports
+        fault = "one of the two is not PEM, or the key has a password"
     return SettingsError(
-        f"AIRBYTE_EVENTS_TLS_CERTFILE: with its key it can't be used ({fault});"
+        f"AIRBYTE_EVENTS_TLS_CERTFILE: can't be used with its key ({fault});"
         " for example /etc/ssl/events.pem, with the key of the same certificate in AIRBYTE_EVENTS_TLS_KEYFILE"
     )

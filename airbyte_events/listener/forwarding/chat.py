@@ -1,4 +1,4 @@
-"""The text that a notification has for people, and the body for a chat that takes nothing else. Without any I/O."""
+"""The text of a notification, and the bodies that chats accept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LONGEST_TEXT = 15_000
 
 
 def readable(body: bytes) -> str | None:
-    """The text that a notification's body carries for people: ``text``, else that of its blocks.
+    """Return the text of a notification: ``text``, else that of its blocks.
 
     Links in it are in Slack's notation, ``<URL|NAME>``, which is Google Chat's, too
     (https://developers.google.com/workspace/chat/format-messages).
 
-    :return: None if it has none, or can't be read.
+    :return: None if it has no text or can't be read.
     """
     try:
         document = json_values.parse_object(body)
@@ -29,16 +29,16 @@ def readable(body: bytes) -> str | None:
 
 
 def text_only(body: bytes) -> bytes:
-    """Return a body with the text alone: for Google Chat, which refuses fields that it does not know.
+    """Return a body with the text alone, for Google Chat, which refuses unknown fields.
 
-    What Chat would read as a mention (``<users/all>``) is shown as text: in Airbyte's texts it is a name or an error
-    message that looks like one, and Slack's mentions are written otherwise.
+    ``<users/all>`` would be a mention in Chat. In Airbyte's texts it is part of a name or an error message, so it is
+    changed to show as text.
 
-    :raises ValueError: if the notification carries no text.
+    :raises ValueError: if the notification has no text.
     """
     text = readable(body)
     if text is None:
-        raise ValueError("it carries no text")
+        raise ValueError("it has no text")
     text = text.replace("<users/", "< users/")
     encoded = text.encode()
     if len(encoded) > LONGEST_TEXT:
@@ -47,9 +47,9 @@ def text_only(body: bytes) -> bytes:
 
 
 def valid(body: bytes) -> bytes:
-    """Return the body as it is, if it is JSON, and its text alone as JSON otherwise: chats refuse anything else.
+    """Return the body if it is JSON, else a JSON body with its text: chats accept nothing else.
 
-    :raises ValueError: if it carries no text.
+    :raises ValueError: if it has no text.
     """
     try:
         json_values.parse_object(body)
@@ -59,7 +59,7 @@ def valid(body: bytes) -> bytes:
 
 
 def _texts(blocks: object) -> Iterator[str]:
-    """The texts of blocks and of their fields, in order."""
+    """Yield the texts of blocks and of their fields, in order."""
     for block in blocks if isinstance(blocks, list) else []:
         held = json_values.mapping(block)
         fields = held.get("fields")

@@ -1,7 +1,7 @@
-"""Forwarding: notifications go on to where Airbyte sent them before, such as Slack or Google Chat.
+"""Forward notifications to the targets that Airbyte sent them to before, such as Slack or Google Chat.
 
-What is to be sent is in the store, kept together with the notification, so it survives whatever happens to the
-process. It is sent at least once: a process that ends between an answer and its note in the store sends again.
+A delivery is stored together with its notification and is sent at least once: a process that ends between the response
+and the update of the store sends it again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOT_CONFIGURED = "the target is no longer in the settings"
 _PAGE = 20
 _LONGEST_ANSWER = 2048
 _BACKSTOP = 60.0
-"""Seconds after which the store is asked even if it brought no news."""
+"""The longest time between two reads of the store, in seconds."""
 _LONGEST_REST = 60.0
 _LOOK_AGAIN = 30.0
 _LONGEST_RETRY_AFTER = 3600.0
@@ -46,13 +46,13 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How long and how often it is tried.
+    """When a delivery is retried and given up.
 
-    :param timeout: seconds that one attempt may take.
-    :param base: seconds, about what is waited after a first failure; then twice that, and so on.
-    :param cap: seconds, the most that is waited between two attempts unless the target asks for more.
-    :param give_up_after: from when the notification was received.
-    :param grace: from then, too: what another listener with newer settings took is left to it for so long.
+    :param timeout: of one attempt, in seconds.
+    :param base: the delay after the first failure, in seconds; it doubles with each further one.
+    :param cap: the longest delay in seconds, unless the target asks for more.
+    :param give_up_after: the age of a notification at which its delivery is given up.
+    :param grace: the age up to which a delivery to an unknown target is left to a listener with newer settings.
     """
 
     timeout: float = 10.0
@@ -62,13 +62,16 @@ class RetryPolicy:
     grace: timedelta = timedelta(minutes=10)
 
     def delay(self, failures: int, cap: float) -> float:
-        """Seconds to wait after so many failures: exponential, with jitter."""
+        """Return the seconds to wait after so many failures: exponential, with jitter."""
         return pause(failures - 1, first=self.base, longest=cap)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Answer:
-    """:param retry_after: seconds that the target asked for."""
+class _Result:
+    """The result of an attempt.
+
+    :param retry_after: the seconds that the target asked for.
+    """
 
     state: DeliveryState
     fault: str | None = None
@@ -76,12 +79,9 @@ class _Answer:
 
 
 class Forwarder:
-    """Forwards an instance's notifications. To each target one after the other, in order while nothing fails; no target
-    waits for another.
+    """Forward an instance's notifications: to each target one at a time, in order unless one fails.
 
-    :param instance: whose.
-    :param targets: those in the settings. What waits for others is given up.
-    :param store: where deliveries are.
+    :param targets: those in the settings. Deliveries to other targets are given up.
     """
 
     def __init__(
@@ -93,63 +93,67 @@ class Forwarder:
         self._retry_policy = retry_policy or RetryPolicy()
 
     async def run(self) -> None:
-        """Forward until cancelled, beginning with what an earlier process left. Only one should run at a time."""
+        """Forward until cancelled, deliveries of an earlier process first. Run one per instance."""
         names = frozenset(self._targets)
         async with _client(self._targets, self._retry_policy.timeout) as http, anyio.create_task_group() as tasks:
-            tasks.start_soon(self._work, names, self._disown)
+            tasks.start_soon(self._work, names, self._give_up)
             for target in self._targets.values():
-                courier = _Courier(target, http, self._retry_policy)
-                tasks.start_soon(self._work, names - {target.name}, courier.deliver)
+                sender = _Sender(target, http, self._retry_policy)
+                tasks.start_soon(self._work, names - {target.name}, sender.deliver)
 
-    async def _work(self, but: Collection[str], deal: Callable[[Delivery], Awaitable[tuple[Attempt, float]]]) -> None:
-        """Deal with deliveries as they become due, but for those to some targets."""
-        troubles = 0
+    async def _work(
+        self, but: Collection[str], process: Callable[[Delivery], Awaitable[tuple[Attempt, float]]]
+    ) -> None:
+        """Process deliveries as they become due, except those to the targets in ``but``."""
+        failures = 0
         with self._store.news(f"deliveries/{self._instance}") as news:
             while True:
                 try:
                     due = await self._store.due(self._instance, but=but, limit=_PAGE)
                     for delivery in due:
-                        attempt, rest = await deal(delivery)
-                        await self._note(attempt)
+                        attempt, rest = await process(delivery)
+                        await self._record(attempt)
                         if rest:
                             await anyio.sleep(rest)
                             break
                     if not due:
                         with anyio.move_on_after(await self._wait(but)):
                             await news.wait()
-                    troubles = 0
+                    failures = 0
                 except StoreError as exc:
-                    troubles += 1
-                    logger.warning("what %s has to forward waits for the store: %s", self._instance, exc)
-                    await anyio.sleep(self._retry_policy.delay(troubles, _LONGEST_REST))
+                    failures += 1
+                    logger.warning("could not read deliveries, retrying: instance=%s error=%s", self._instance, exc)
+                    await anyio.sleep(self._retry_policy.delay(failures, _LONGEST_REST))
 
     async def _wait(self, but: Collection[str]) -> float:
         due_at = await self._store.next_due(self._instance, but=but)
         seconds = _BACKSTOP if due_at is None else (due_at - utcnow()).total_seconds()
-        # Not at once: the store's clock may be behind ours.
+        # At least a moment: the store's clock may be behind.
         return min(max(seconds, 0.05), _BACKSTOP)
 
-    async def _note(self, attempt: Attempt) -> None:
-        """Write it down, however long that takes: what is not written is sent again."""
-        troubles = 0
+    async def _record(self, attempt: Attempt) -> None:
+        """Store the result, however long that takes: without it the delivery is sent again."""
+        failures = 0
         while True:
             try:
                 return await self._store.attempted([attempt])
             except StoreError as exc:
-                troubles += 1
-                logger.warning("what became of delivery %d is not written yet: %s", attempt.delivery, exc)
-                await anyio.sleep(self._retry_policy.delay(troubles, _LONGEST_REST))
+                failures += 1
+                logger.warning(
+                    "could not store a delivery's result, retrying: delivery=%d error=%s", attempt.delivery, exc
+                )
+                await anyio.sleep(self._retry_policy.delay(failures, _LONGEST_REST))
 
-    async def _disown(self, delivery: Delivery) -> tuple[Attempt, float]:
-        """Give up what waits for a target that is not configured."""
+    async def _give_up(self, delivery: Delivery) -> tuple[Attempt, float]:
+        """Give up a delivery to a target that is not in the settings."""
         if utcnow() - delivery.notification.received_at < self._retry_policy.grace:
             return _attempt(delivery, DeliveryState.DUE, NOT_CONFIGURED, after=_LOOK_AGAIN), 0
-        logger.error("delivery %d to %s is dead: %s", delivery.id, delivery.target, NOT_CONFIGURED)
+        logger.error("delivery given up: id=%d target=%s error=%s", delivery.id, delivery.target, NOT_CONFIGURED)
         return _attempt(delivery, DeliveryState.DEAD, NOT_CONFIGURED), 0
 
 
-class _Courier:
-    """Sends to one target, and rests while that is in trouble."""
+class _Sender:
+    """Send to one target, and pause while it fails."""
 
     def __init__(self, target: Target, http: httpx.AsyncClient, retry_policy: RetryPolicy) -> None:
         self._target = target
@@ -159,72 +163,74 @@ class _Courier:
         self._fault = ""
 
     async def deliver(self, delivery: Delivery) -> tuple[Attempt, float]:
-        """Try once.
+        """Try a delivery once.
 
-        :return: what came of it, and the seconds until the next delivery may be tried.
+        :return: the attempt, and the seconds until the next delivery to this target.
         """
         overdue = utcnow() - delivery.notification.received_at >= self._retry_policy.give_up_after
         if overdue and self._failures:
-            # Others have just failed: what is given up need not wait for its turn.
-            return self._dead(delivery, f"given up, as the target is in trouble: {self._fault}"), 0
-        answer = await self._send(delivery.notification.body)
-        if answer.state is not DeliveryState.DUE:
+            # The target has just failed for another delivery, so this one is given up without an attempt.
+            return self._dead(delivery, f"given up, as the target fails: {self._fault}"), 0
+        result = await self._send(delivery.notification.body)
+        if result.state is not DeliveryState.DUE:
             self._failures = 0
-            if answer.state is DeliveryState.DEAD:
-                return self._dead(delivery, answer.fault), 0
-            logger.debug("delivery %d arrived at %s", delivery.id, self._target)
-            return _attempt(delivery, answer.state), 0
+            if result.state is DeliveryState.DEAD:
+                return self._dead(delivery, result.fault), 0
+            logger.debug("delivered: id=%d target=%s", delivery.id, self._target)
+            return _attempt(delivery, result.state), 0
         self._failures += 1
-        self._fault = answer.fault or ""
-        rest = max(self._retry_policy.delay(self._failures, _LONGEST_REST), answer.retry_after)
+        self._fault = result.fault or ""
+        rest = max(self._retry_policy.delay(self._failures, _LONGEST_REST), result.retry_after)
         if overdue:
-            return self._dead(delivery, f"given up: {answer.fault}"), rest
-        delay = max(self._retry_policy.delay(delivery.attempts + 1, self._retry_policy.cap), answer.retry_after)
-        logger.warning("delivery %d to %s is tried again in %.0f s: %s", delivery.id, self._target, delay, answer.fault)
-        return _attempt(delivery, DeliveryState.DUE, answer.fault, after=delay), rest
+            return self._dead(delivery, f"given up: {result.fault}"), rest
+        delay = max(self._retry_policy.delay(delivery.attempts + 1, self._retry_policy.cap), result.retry_after)
+        logger.warning(
+            "delivery failed, retrying in %.0f s: id=%d target=%s error=%s",
+            *(delay, delivery.id, self._target, result.fault),
+        )
+        return _attempt(delivery, DeliveryState.DUE, result.fault, after=delay), rest
 
     def _dead(self, delivery: Delivery, fault: str | None) -> Attempt:
-        logger.error("delivery %d to %s is dead: %s", delivery.id, self._target, fault)
+        logger.error("delivery given up: id=%d target=%s error=%s", delivery.id, self._target, fault)
         return _attempt(delivery, DeliveryState.DEAD, fault)
 
-    async def _send(self, body: bytes) -> _Answer:
+    async def _send(self, body: bytes) -> _Result:
         try:
             content = self._target.content(body)
         except ValueError as exc:
-            return _Answer(state=DeliveryState.DEAD, fault=f"not sent, as {exc}")
+            return _Result(state=DeliveryState.DEAD, fault=f"not sent, as {exc}")
         response = None
-        said = b""
+        answer = b""
         try:
             with anyio.fail_after(self._retry_policy.timeout):
                 async with self._http.stream("POST", self._target.url, content=content, headers=_HEADERS) as response:
-                    said = await read_body(response, _LONGEST_ANSWER)
+                    answer = await read_body(response, _LONGEST_ANSWER)
         except (httpx.HTTPError, TimeoutError, AnswerRefused) as exc:
-            # With a status it has answered, whatever became of the rest.
+            # With a status, the target has responded, even if the body failed.
             if response is None:
-                return _Answer(state=DeliveryState.DUE, fault=self._why(exc))
-        return self._judge(response, said)
+                return _Result(state=DeliveryState.DUE, fault=self._reason(exc))
+        return self._result(response, answer)
 
-    def _judge(self, response: httpx.Response, said: bytes) -> _Answer:
+    def _result(self, response: httpx.Response, body: bytes) -> _Result:
         status = response.status_code
         if response.is_success:
-            return _Answer(state=DeliveryState.DELIVERED)
-        fault = f"it answered {status}" + self._word(said)
+            return _Result(state=DeliveryState.DELIVERED)
+        fault = f"it answered {status}" + self._error_code(body)
         if status in (408, 425, 429) or status >= 500:
             wait = min(retry_after(response.headers) or 0.0, _LONGEST_RETRY_AFTER)
-            return _Answer(state=DeliveryState.DUE, fault=fault, retry_after=wait)
-        return _Answer(state=DeliveryState.DEAD, fault=fault + (", a redirect" if response.is_redirect else ""))
+            return _Result(state=DeliveryState.DUE, fault=fault, retry_after=wait)
+        return _Result(state=DeliveryState.DEAD, fault=fault + (", a redirect" if response.is_redirect else ""))
 
-    def _word(self, said: bytes) -> str:
-        """The reason in a word, as Slack and Google Chat give it. Other words are not repeated: an error page may hold
-        the URL."""
-        match = re.fullmatch(rb"\s*([a-z_]{3,60})\s*", said) or re.search(rb'"status":\s*"([A-Z_]{3,60})"', said)
+    def _error_code(self, body: bytes) -> str:
+        """Return the error code of Slack and Google Chat. Other text is not repeated: it may contain the URL."""
+        match = re.fullmatch(rb"\s*([a-z_]{3,60})\s*", body) or re.search(rb'"status":\s*"([A-Z_]{3,60})"', body)
         word = match[1].decode() if match else ""
         return f" ({word})" if word and word not in str(self._target.url) else ""
 
-    def _why(self, exc: Exception) -> str:
+    def _reason(self, exc: Exception) -> str:
         if isinstance(exc, (TimeoutError, httpx.TimeoutException)):
             return f"no answer within {self._retry_policy.timeout:g} s"
-        # Those of a connection tell nothing but the fault of host, certificate or network.
+        # The message of a ConnectError contains no secret: it is about host, certificate or network.
         detail = str(exc) if isinstance(exc, httpx.ConnectError) else ""
         return " ".join(f"no answer: {detail or type(exc).__name__}".split())[:200]
 
@@ -237,8 +243,7 @@ def _attempt(delivery: Delivery, state: DeliveryState, fault: str | None = None,
 
 @asynccontextmanager
 async def _client(targets: Targets, timeout: float) -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client of their own: with nobody else's connections, cookies or credentials, and through the proxies that
-    the environment names."""
+    """Open an HTTP client that shares no connections, cookies or credentials, and uses the environment's proxies."""
     httpx_logger = logging.getLogger("httpx")
     masking = _Masking(targets)
     httpx_logger.addFilter(masking)
@@ -255,7 +260,7 @@ async def _client(targets: Targets, timeout: float) -> AsyncIterator[httpx.Async
 
 
 class _Masking(logging.Filter):
-    """Keeps URLs of targets out of the line that httpx logs, at INFO, for each request."""
+    """Mask the URLs of targets in the line that httpx logs for each request."""
 
     def __init__(self, targets: Targets) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where notifications are forwarded to. The URLs come from settings and nowhere else, and are secrets."""
+"""The targets of forwarding. Their URLs come from the settings only, and are secrets."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from airbyte_events.errors import SettingsError
 from airbyte_events.listener.forwarding.chat import readable, text_only, valid
 
 FORWARDED = "airbyte-events-forwarded"
-"""A header that what is forwarded has. What comes with it is not forwarded again: two listeners can't make a loop."""
+"""The header of forwarded notifications. A notification with it is not forwarded again, so listeners make no loop."""
 
 _CHAT = "chat.googleapis.com"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A URL that notifications are forwarded to. Its ``repr`` holds no secret.
+    """A URL that notifications are forwarded to. Its ``repr`` contains no secret.
 
-    :param name: a digest of the URL, by which the store knows it.
+    :param name: a digest of the URL, used in the store.
     :param shown: scheme and host of the URL.
-    :param kinds: what is forwarded; None: everything.
+    :param kinds: the kinds that are forwarded; None for all.
     """
 
     name: str
@@ -36,8 +36,8 @@ class Target:
     def __str__(self) -> str:
         return f"{self.shown} ({self.name})"
 
-    def wants(self, kind: NotificationKind) -> bool:
-        """Whether notifications of a kind are forwarded there.
+    def accepts(self, kind: NotificationKind) -> bool:
+        """Return whether notifications of a kind are forwarded there.
 
         What is of no kind that Airbyte has a URL for (a test, *queued*, one that is not known) goes to every target:
         better in one channel too many than nowhere.
@@ -45,9 +45,9 @@ class Target:
         return self.kinds is None or kind in self.kinds or not kind.settings
 
     def content(self, body: bytes) -> bytes:
-        """Return what is sent there for a notification: its own bytes where they are JSON, but to Google Chat.
+        """Return the body to send for a notification: its own bytes if they are JSON and the target is not Google Chat.
 
-        :raises ValueError: if there is nothing that could be sent there; the message completes "not sent, as …".
+        :raises ValueError: if nothing can be sent; the message completes "not sent, as …".
         """
         return text_only(body) if self.url.host == _CHAT else valid(body)
 
@@ -79,19 +79,19 @@ class Targets(Mapping[str, Target]):
         return f"<Targets {', '.join(map(str, self.values()))}>"
 
     def of(self, kind: NotificationKind, body: bytes) -> list[str]:
-        """The names of those that a notification is forwarded to.
+        """Return the names of the targets that a notification is forwarded to.
 
-        One without a text for people is forwarded to none: Airbyte sends none such, and chats refuse it.
+        A notification without text has none: Airbyte sends no such notification, and chats refuse it.
         """
-        wanting = [target.name for target in self.values() if target.wants(kind)]
-        return wanting if wanting and readable(body) is not None else []
+        accepting = [target.name for target in self.values() if target.accepts(kind)]
+        return accepting if accepting and readable(body) is not None else []
 
 
 def refuse_loops(targets: Mapping[str, Targets], is_webhook_token: Callable[[str], bool]) -> None:
-    """Refuse targets that are the listener's own receiver, whatever the name of its host.
+    """Refuse a target that is the listener's own receiver, by whatever host name.
 
     :param targets: by instance.
-    :raises SettingsError: if one of them is.
+    :raises SettingsError: if there is one.
     """
     for instance, each in targets.items():
         for target in each.values():
@@ -99,7 +99,7 @@ def refuse_loops(targets: Mapping[str, Targets], is_webhook_token: Callable[[str
             if match and match[1] in targets and is_webhook_token(match[2]):
                 raise SettingsError(
                     f"AIRBYTE_EVENTS_FORWARD_URLS: {target.shown} with a webhook token of this listener is its own"
-                    f" receiver (instance {instance}); for example {_EXAMPLE}"
+                    f" receiver (instance {instance}); write another URL, for example {_EXAMPLE}"
                 )
 
 
@@ -112,11 +112,13 @@ def _parse(entry: str) -> Target:
     if not re.match("https?:", text, re.IGNORECASE):
         kind, equals, text = text.partition("=")
         if not equals:
-            raise ValueError("an entry is neither an http:// or https:// URL nor KIND=URL; a comma in a URL is %2C")
+            raise ValueError(
+                "an entry is neither an http:// or https:// URL nor KIND=URL; write a comma in a URL as %2C"
+            )
         if kind.strip() not in SETTINGS:
-            raise ValueError(f"before = stands one of {', '.join(SETTINGS)}")
+            raise ValueError(f"the kind before = must be one of {', '.join(SETTINGS)}")
         kinds = frozenset({SETTINGS[kind.strip()]})
-    # No context: it knows the value.
+    # Without the context, which contains the value.
     text = text.strip()
     try:
         url = httpx.URL(text)
@@ -125,7 +127,7 @@ def _parse(entry: str) -> Target:
     if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > 65535 or re.search(r"[\s\\]", text):
         raise ValueError("an entry has no usable URL that begins with http:// or https:// and a host")
     if url.userinfo:
-        raise ValueError("an entry has a user name in its URL, which Airbyte never sent either")
+        raise ValueError("an entry has a user name in its URL; remove it")
     url = url.copy_with(fragment=None)
     shown = f"{url.scheme}://{url.netloc.decode('ascii')}/…"
     return Target(name=hashlib.sha256(str(url).encode()).hexdigest()[:12], shown=shown, url=url, kinds=kinds)

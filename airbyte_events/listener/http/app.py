@@ -81,7 +81,7 @@ def create_app(
 
     sessions = Sessions(api_tokens)
     guards = [
-        Middleware(BearerAuth, tokens=api_tokens, access=access, known=sessions.authorizes),
+        Middleware(BearerAuth, tokens=api_tokens, access=access, has_session=sessions.authorizes),
         Middleware(ConcurrencyLimit, most=most_requests),
     ]
     scraping = []

@@ -1,6 +1,6 @@
 """The OpenAPI document of the listener's HTTP API, served as ``/openapi.json``.
 
-It is written by hand, and held to what the listener really has and answers by tests.
+Tests hold it to the routes and to the responses of a listener.
 """
 
 from __future__ import annotations
@@ -15,75 +15,76 @@ from airbyte_events.listener.http.schemas import CURSOR, CURSOR_PATTERN, ID, SCH
 from airbyte_events.store.records import DeliveryState
 
 
-def _json(description: str, schema: str, **headers: Schema) -> dict[str, Any]:
-    response: dict[str, Any] = {
-        "description": description,
-        "content": {"application/json": {"schema": ref(schema)}},
-    }
+def _json(description: str, schema: str | Schema, **headers: Schema) -> dict[str, Any]:
+    content = {"application/json": {"schema": ref(schema) if isinstance(schema, str) else schema}}
+    response: dict[str, Any] = {"description": description, "content": content}
     if headers:
         response["headers"] = {name.replace("_", "-"): {"schema": of} for name, of in headers.items()}
     return response
 
 
-def _refused(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/responses/{name}"}
-
-
 _WAIT: Schema = {"type": "string", "pattern": "^[0-9]+$", "description": "Seconds."}
 
-_RESPONSES = {
-    "BadRequest": _json("A parameter or the body is wrong; the message names it.", "Error"),
-    "Unauthorized": _json("The token is missing or wrong.", "Error", WWW_Authenticate={"const": "Bearer"}),
-    "NotFound": _json("There is no such thing.", "Error"),
-    "Conflict": _json("There is nothing to do again here.", "Error"),
-    "TooLarge": _json("The body is too long.", "Error"),
-    "TooMany": _json("Too many requests without a right token came from this address.", "Error", Retry_After=_WAIT),
-    "Unavailable": _json(
-        "The event store can't be used now, or too much is asked at the same time.", "Error", Retry_After=_WAIT
+_REFUSALS = {
+    400: ("BadRequest", _json("A parameter or the body is wrong. The message names it.", "Error")),
+    401: ("Unauthorized", _json("The token is missing or wrong.", "Error", WWW_Authenticate={"const": "Bearer"})),
+    404: ("NotFound", _json("The path or the object does not exist.", "Error")),
+    409: ("Conflict", _json("The object is in a state that does not allow this.", "Error")),
+    413: ("TooLarge", _json("The body is too large.", "Error")),
+    429: ("TooMany", _json("This address sent too many requests without a valid token.", "Error", Retry_After=_WAIT)),
+    503: (
+        "Unavailable",
+        _json("The event store is not available, or too many requests are in progress.", "Error", Retry_After=_WAIT),
     ),
 }
 
-_BY_STATUS = {
-    "400": "BadRequest",
-    "401": "Unauthorized",
-    "404": "NotFound",
-    "409": "Conflict",
-    "413": "TooLarge",
-    "429": "TooMany",
-    "503": "Unavailable",
-}
+
+def _parameter(name: str, place: str, description: str, schema: Schema) -> dict[str, Any]:
+    required = {"required": True} if place == "path" else {}
+    return {"name": name, "in": place, **required, "description": description, "schema": schema}
 
 
-def _refusals(*statuses: int) -> dict[str, Any]:
-    return {str(status): _refused(_BY_STATUS[str(status)]) for status in statuses}
-
-
-def _query(name: str, description: str, schema: Schema) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def _path(name: str, description: str, schema: Schema) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
+def _operation(
+    id_: str,
+    summary: str,
+    responses: dict[str, dict[str, Any]],
+    refusals: tuple[int, ...] = (),
+    *,
+    parameters: tuple[dict[str, Any], ...] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """:param refusals: the statuses of :data:`_REFUSALS` that it can respond with."""
+    refused = {str(code): {"$ref": f"#/components/responses/{_REFUSALS[code][0]}"} for code in refusals}
+    given = {"parameters": [*parameters]} if parameters else {}
+    responses = dict(sorted((responses | refused).items()))
+    return {"operationId": id_, "summary": summary, **more, **given, "responses": responses}
 
 
 _NAME: Schema = {"type": "string", "pattern": r"^[^,\u0000]+$"}
 _SEGMENT: Schema = {"type": "string", "pattern": r"^[^/\u0000]+$"}
+_AFTER: Schema = {**CURSOR, "pattern": CURSOR_PATTERN[:-1] + "$|^$"}
 
-_FILTERS = [
-    _query("instance", "Only of these Airbyte instances; several with commas between.", array(_NAME, minItems=1)),
-    _query("connection_id", "Only of these Airbyte connections.", array(_NAME, minItems=1)),
-    _query("job_id", "Only these jobs.", array(ID, minItems=1)),
-    _query("status", "Only these states.", array(named(JobStatus), minItems=1)),
-    _query("terminal", "Only terminal (`true`) or only active (`false`) states.", {"type": "boolean"}),
-]
-
-_LIMIT = _query(
+_FILTERS = (
+    _parameter("instance", "query", "Only these Airbyte instances, comma-separated.", array(_NAME, minItems=1)),
+    _parameter("connection_id", "query", "Only these Airbyte connections.", array(_NAME, minItems=1)),
+    _parameter("job_id", "query", "Only these jobs.", array(ID, minItems=1)),
+    _parameter("status", "query", "Only these job statuses.", array(named(JobStatus), minItems=1)),
+    _parameter("terminal", "query", "Only terminal (`true`) or only active (`false`) statuses.", {"type": "boolean"}),
+)
+_LIMIT = _parameter(
     "limit",
-    "How many at most; a page ends at about 1 MiB, too.",
+    "query",
+    "The largest number of items on a page. A page also ends at about 1 MiB.",
     {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
 )
-_BEFORE = _query(
-    "before", "The `next` of the page before this one.", {"type": "integer", "minimum": 0, "maximum": 2**53}
+_PAGING = (
+    _LIMIT,
+    _parameter(
+        "before",
+        "query",
+        "The `next` of the previous page.",
+        {"type": "integer", "minimum": 0, "maximum": 2**53},
+    ),
 )
 
 _STREAM_EXAMPLE = """\
@@ -104,62 +105,59 @@ data: {"reason": "age"}
 
 """
 
-_EVENTS = {
-    "operationId": "followEvents",
-    "summary": "Job events: a stream, or page by page",
-    "description": (
-        "With `Accept: text/event-stream` a stream that begins with what happens from now on, or behind the cursor"
-        " that is given, and does not end by itself. Otherwise one page; `wait` holds an empty one back until"
-        " something happens."
-    ),
-    "parameters": [
-        *_FILTERS,
-        _query(
-            "after",
-            "The last cursor that was seen. Empty, or none: from now on.",
-            {**CURSOR, "pattern": CURSOR_PATTERN[:-1] + "$|^$"},
-        ),
-        _query(
-            "wait",
-            "Pages: how many seconds to wait for something to happen.",
-            {"type": "number", "minimum": 0, "maximum": 60, "default": 0},
-        ),
-        {**_LIMIT, "description": "Pages: how many events at most; a page ends at about 1 MiB, too."},
-        {
-            "name": "Last-Event-ID",
-            "in": "header",
-            "description": "As `after`, before which it counts: browsers send it when they connect again.",
-            "schema": {**CURSOR, "pattern": CURSOR_PATTERN[:-1] + "$|^$"},
-        },
-    ],
-    "responses": {
+_EVENTS = _operation(
+    "followEvents",
+    "Follow job events, as a stream or by long polling",
+    {
         "200": {
-            "description": "A page, or a stream.",
+            "description": "A page of events, or a stream.",
             "content": {
                 "application/json": {"schema": ref("EventPage")},
                 "text/event-stream": {
                     "schema": {
                         "type": "string",
                         "description": (
-                            "Server-sent events; each one's `data` is a JSON object: `hello` (Hello), `job` (Event),"
-                            " `bookmark` (Bookmark), `reset` (ResetFrame) and `goaway` (Goaway)."
+                            "Server-sent events. The `data` of each is a JSON object: `hello` (Hello), `job` (Event),"
+                            " `bookmark` (Bookmark), `reset` (ResetFrame) or `goaway` (Goaway)."
                         ),
                     },
                     "example": _STREAM_EXAMPLE,
                 },
             },
         },
-        **_refusals(400, 401),
-        "410": _json("Pages: what followed the cursor is not known any more.", "Reset"),
-        **_refusals(429, 503),
+        "410": _json("Only pages: the events behind the cursor are no longer stored.", "Reset"),
     },
-}
+    (400, 401, 429, 503),
+    description=(
+        "With `Accept: text/event-stream`, the response is a stream that starts behind the given cursor, or with the"
+        " next event. Otherwise it is one page of events; with `wait`, an empty page is held back until an event"
+        " arrives or the time is over."
+    ),
+    parameters=(
+        *_FILTERS,
+        _parameter(
+            "after", "query", "The cursor of the last event that was read. Without it, only new events.", _AFTER
+        ),
+        _parameter(
+            "wait",
+            "query",
+            "Only pages: the time to wait for an event, in seconds.",
+            {"type": "number", "minimum": 0, "maximum": 60, "default": 0},
+        ),
+        {**_LIMIT, "description": "Only pages: the largest number of events. A page also ends at about 1 MiB."},
+        _parameter(
+            "Last-Event-ID", "header", "Overrides `after`. Browsers send it when they reconnect a stream.", _AFTER
+        ),
+    ),
+)
 
-_WATCH = {
-    "operationId": "watchJobs",
-    "summary": "Watch jobs, and tell their states",
-    "description": "Airbyte is asked for those that are not known. To repeat it prolongs the watch.",
-    "requestBody": {
+_WATCH = _operation(
+    "watchJobs",
+    "Watch jobs and read their states",
+    {"200": _json("The states of the jobs.", "WatchAnswer")},
+    (400, 401, 429, 503),
+    description="The listener reads unknown jobs from Airbyte. Repeat the call to extend the watch.",
+    requestBody={
         "required": True,
         "description": f"At most {MAX_BODY} bytes.",
         "content": {
@@ -173,137 +171,145 @@ _WATCH = {
             }
         },
     },
-    "responses": {"200": _json("Their states.", "WatchAnswer"), **_refusals(400, 401, 429, 503)},
-}
+)
 
-_WEBHOOK = {
-    "operationId": "receiveNotification",
-    "summary": "Take a notification of Airbyte's",
-    "description": (
-        "Answers once the body is stored. Every refusal of an address is the same 404, whatever is wrong with it."
+_WEBHOOK = _operation(
+    "receiveNotification",
+    "Receive a notification from Airbyte",
+    {
+        "200": _json("The notification is stored. It is a duplicate, or reports no completed job.", "Kept"),
+        "202": _json("The notification is stored and will be confirmed by Airbyte's API.", "Kept"),
+    },
+    (400, 404, 413, 429, 503),
+    description="The listener responds once the body is stored durably. Every wrong URL gets the same 404.",
+    security=[],
+    parameters=(
+        _parameter("instance", "path", "The name of the Airbyte instance in the listener's settings.", _SEGMENT),
+        _parameter("token", "path", "One of the listener's webhook tokens.", _SEGMENT),
     ),
-    "security": [],
-    "parameters": [
-        _path("instance", "An Airbyte instance, by the name that the listener's settings give it.", _SEGMENT),
-        _path("token", "One of the listener's webhook tokens.", _SEGMENT),
-    ],
-    "requestBody": {
+    requestBody={
         "required": True,
-        "description": f"What Airbyte sends: a JSON object of at most {MAX_NOTIFICATION} bytes.",
+        "description": f"The JSON object that Airbyte sends, at most {MAX_NOTIFICATION} bytes.",
         "content": {"application/json": {"schema": {"type": "object"}}},
     },
-    "responses": {
-        "200": _json("Stored; it came before, or tells of no job's end.", "Kept"),
-        "202": _json("Stored, and about to be confirmed by Airbyte's API.", "Kept"),
-        **_refusals(400, 404, 413, 429, 503),
-    },
-}
+)
 
 _PATHS: dict[str, dict[str, Any]] = {
     "/webhooks/{instance}/{token}": {"post": _WEBHOOK},
     "/v1/events": {"get": _EVENTS},
     "/v1/watches": {"post": _WATCH},
     "/v1/jobs": {
-        "get": {
-            "operationId": "listJobs",
-            "summary": "Latest states, the newest first",
-            "parameters": [*_FILTERS, _LIMIT, _BEFORE],
-            "responses": {"200": _json("A page.", "JobPage"), **_refusals(400, 401, 429, 503)},
-        }
+        "get": _operation(
+            "listJobs",
+            "List the latest job states, newest first",
+            {"200": _json("A page of job states.", "JobPage")},
+            (400, 401, 429, 503),
+            parameters=(*_FILTERS, *_PAGING),
+        )
     },
     "/v1/jobs/{instance}/{job_id}": {
-        "get": {
-            "operationId": "getJob",
-            "summary": "One job with its history",
-            "parameters": [
-                _path("instance", "The job's Airbyte instance.", _SEGMENT),
-                _path("job_id", "Its id there.", ID),
-            ],
-            "responses": {"200": _json("What is known.", "JobDetail"), **_refusals(401, 404, 429, 503)},
-        }
+        "get": _operation(
+            "getJob",
+            "Read a job and its history",
+            {"200": _json("The job.", "JobDetail")},
+            (401, 404, 429, 503),
+            parameters=(
+                _parameter("instance", "path", "The job's Airbyte instance.", _SEGMENT),
+                _parameter("job_id", "path", "The job's id in Airbyte.", ID),
+            ),
+        )
     },
     "/v1/notifications": {
-        "get": {
-            "operationId": "listNotifications",
-            "summary": "What came from Airbyte, the newest first",
-            "parameters": [_LIMIT, _BEFORE],
-            "responses": {"200": _json("A page.", "NotificationPage"), **_refusals(400, 401, 429, 503)},
-        }
+        "get": _operation(
+            "listNotifications",
+            "List the notifications received from Airbyte, newest first",
+            {"200": _json("A page of notifications.", "NotificationPage")},
+            (400, 401, 429, 503),
+            parameters=_PAGING,
+        )
     },
     "/v1/notifications/{id}/replay": {
-        "post": {
-            "operationId": "replayNotification",
-            "summary": "Confirm a notification again",
-            "parameters": [_path("id", "The notification's id.", ID)],
-            "responses": {
-                "202": _json("It is about to be confirmed.", "Kept"),
-                **_refusals(401, 404, 409, 429, 503),
-            },
-        }
+        "post": _operation(
+            "replayNotification",
+            "Confirm a notification again",
+            {"202": _json("The notification will be confirmed again.", "Kept")},
+            (401, 404, 409, 429, 503),
+            parameters=(_parameter("id", "path", "The notification's id.", ID),),
+        )
     },
     "/v1/deliveries": {
-        "get": {
-            "operationId": "listDeliveries",
-            "summary": "What was, is to be or could not be forwarded, the newest first",
-            "parameters": [_query("state", "Only in this state.", named(DeliveryState)), _LIMIT, _BEFORE],
-            "responses": {"200": _json("A page.", "DeliveryPage"), **_refusals(400, 401, 429, 503)},
-        }
+        "get": _operation(
+            "listDeliveries",
+            "List the deliveries of forwarded notifications, newest first",
+            {"200": _json("A page of deliveries.", "DeliveryPage")},
+            (400, 401, 429, 503),
+            parameters=(
+                _parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)),
+                *_PAGING,
+            ),
+        )
     },
     "/v1/deliveries/{id}/retry": {
-        "post": {
-            "operationId": "retryDelivery",
-            "summary": "Send a dead delivery again",
-            "parameters": [_path("id", "The delivery's id.", ID)],
-            "responses": {"202": _json("It is due.", "Retried"), **_refusals(401, 404, 409, 429, 503)},
-        }
+        "post": _operation(
+            "retryDelivery",
+            "Send a dead delivery again",
+            {"202": _json("The delivery is due.", "Retried")},
+            (401, 404, 409, 429, 503),
+            parameters=(_parameter("id", "path", "The delivery's id.", ID),),
+        )
     },
     "/v1/status": {
-        "get": {
-            "operationId": "status",
-            "summary": "How the listener, its store and its instances do",
-            "responses": {"200": _json("So.", "Status"), **_refusals(401, 429, 503)},
-        }
+        "get": _operation(
+            "status",
+            "Read the status of the listener, its store and its instances",
+            {"200": _json("The status.", "Status")},
+            (401, 429, 503),
+        )
     },
     "/healthz": {
-        "get": {
-            "operationId": "health",
-            "summary": "Whether the process runs, and need not be started anew",
-            "security": [],
-            "responses": {
-                "200": _json("It does.", "Health"),
-                "503": _json("The store could not be written for ten minutes, and not for want of space.", "Health"),
+        "get": _operation(
+            "health",
+            "Check whether the process works without a restart",
+            {
+                "200": _json("The process works.", "Health"),
+                "503": _json("The store has failed writes for ten minutes, and not because it is full.", "Health"),
             },
-        }
+            security=[],
+        )
     },
     "/readyz": {
-        "get": {
-            "operationId": "readiness",
-            "summary": "Whether all parts work",
-            "security": [],
-            "responses": {"200": _json("They do.", "Readiness"), "503": _json("Some do not.", "Readiness")},
-        }
+        "get": _operation(
+            "readiness",
+            "Check whether all parts work",
+            {
+                "200": _json("All parts work.", "Readiness"),
+                "503": _json("At least one part fails. `faults` names it.", "Readiness"),
+            },
+            security=[],
+        )
     },
     "/metrics": {
-        "get": {
-            "operationId": "metrics",
-            "summary": "Numbers for Prometheus",
-            "description": "Wants a token where the settings have metrics tokens. What it tells is 2 s old at most.",
-            "security": [{}, {"metrics": []}],
-            "responses": {
-                "200": {"description": "They.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-                **_refusals(401, 429),
+        "get": _operation(
+            "metrics",
+            "Read the metrics for Prometheus",
+            {
+                "200": {
+                    "description": "The metrics, at most 2 s old.",
+                    "content": {"text/plain": {"schema": {"type": "string"}}},
+                }
             },
-        }
+            (401, 429),
+            description="Requires a token if the settings have metrics tokens.",
+            security=[{}, {"metrics": []}],
+        )
     },
     "/openapi.json": {
-        "get": {
-            "operationId": "openapi",
-            "summary": "This document",
-            "security": [],
-            "responses": {
-                "200": {"description": "It.", "content": {"application/json": {"schema": {"type": "object"}}}}
-            },
-        }
+        "get": _operation(
+            "openapi",
+            "Read this document",
+            {"200": _json("The OpenAPI document.", {"type": "object"})},
+            security=[],
+        )
     },
 }
 
@@ -312,10 +318,10 @@ DOCUMENT: dict[str, Any] = {
     "info": {
         "title": "airbyte-events listener",
         "version": __version__,
-        "summary": "Job events of Airbyte, the moment they happen.",
+        "summary": "Events of Airbyte jobs, within milliseconds of their completion.",
         "description": (
-            "Every `GET` also answers `HEAD`. What is not described here is answered by the one 404, another method on"
-            " a path that is, too; but for the dashboard's pages and their log-in."
+            "Every `GET` path also answers `HEAD`. All other paths and methods get the same 404, except the dashboard's"
+            " pages and its log-in."
         ),
         "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
     },
@@ -323,11 +329,11 @@ DOCUMENT: dict[str, Any] = {
     "paths": _PATHS,
     "components": {
         "schemas": SCHEMAS,
-        "responses": _RESPONSES,
+        "responses": dict(_REFUSALS.values()),
         "securitySchemes": {
             "token": {"type": "http", "scheme": "bearer", "description": "One of the listener's API tokens."},
-            "metrics": {"type": "http", "scheme": "bearer", "description": "One of its metrics tokens."},
+            "metrics": {"type": "http", "scheme": "bearer", "description": "One of the listener's metrics tokens."},
         },
     },
 }
-"""The document. What reads it must not change it."""
+"""The document. Its readers must not change it."""

@@ -1,8 +1,8 @@
-"""The webhook receiver: stores what Airbyte sends, then answers, then has it confirmed.
+"""The webhook receiver: stores a notification, then responds.
 
-Airbyte sends once and waits for the answer inside its own job completion: nothing but the store stands between the
-two. Its Java client offers an upgrade to HTTP/2 with every POST; the server must hand over the body all the same,
-which uvicorn does with h11 and does not with httptools.
+Airbyte sends a webhook once and waits for the response while it completes the job, so the receiver only stores it.
+The inbox worker confirms it later. Airbyte's Java client offers an upgrade to HTTP/2 with every POST; uvicorn then
+passes on the body with h11, but not with httptools.
 """
 
 from __future__ import annotations
@@ -31,45 +31,42 @@ from airbyte_events.web.rate_limit import ClientAccess
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 512 * 1024
-"""Bytes. Most of Airbyte's bodies have a few thousand; one of a failure with a long reason, which stands there three
-times, has had 152 kB, and one of a schema change over 2,000 fields 96 kB."""
+"""Bytes. Most of Airbyte's bodies have a few thousand. A failure with a long reason, which is repeated three times, had
+152 kB; a schema change of 2,000 fields had 96 kB."""
 
 MOST_BYTES = 64 * 1024 * 1024
-"""Of the notifications that are being received and stored at a time, together. What comes beyond that is refused."""
+"""The largest total size of notifications that are being received and stored; more are refused."""
 
 STORE_SECONDS = 2.0
-"""What takes longer to store is refused: Airbyte's job completion waits for the answer."""
+"""A notification that takes longer to store is refused: Airbyte's job completion waits for the response."""
 
 MOST_AT_ONCE = 1000
-"""Notifications that are being stored at a time: about as many as a store takes in a second. What comes beyond that is
-refused at once, so that one in trouble takes up neither the memory nor all connections."""
+"""The largest number of notifications that are being stored: about as many as a store takes in a second. More are
+refused at once, so that a slow store fills neither the memory nor all connections."""
 
 
 _PATH = re.compile("/webhooks/([^/]+)/([^/]+)")
 
 
 def not_found() -> Response:
-    """The one 404: a wrong token looks like a path that does not exist."""
+    """Return the 404 of every unknown path and every wrong token, so that they can't be told apart."""
     return JSONResponse({"error": "not found"}, status_code=404)
 
 
 class _TooLarge(Exception):
-    """A body of more than :data:`MAX_BODY`."""
+    """The body is larger than :data:`MAX_BODY`."""
 
 
 class Receiver:
-    """``POST /webhooks/{instance}/{token}``, an ASGI application by itself: every other request gets the one 404.
+    """``POST /webhooks/{instance}/{token}``, an ASGI application. Every other request gets the 404.
 
-    It does without a framework, whose routing takes longer than all of this. Mounted in another application, it is
-    subject to the access log of that one's server, and a webhook token is part of the path.
+    It uses no framework, whose routing would take longer than all of this. If another application mounts it, the access
+    log of that server shows the webhook token, which is part of the path.
 
-    :param store: where notifications go.
-    :param instances: the names that may be in the URL.
-    :param tokens: those that may be in the URL.
-    :param access: where requests may come from, and who was refused how often.
-    :param targets: by instance, where its notifications are forwarded to.
-    :param doubt: called when the store has failed.
-    :param kept: called with the seconds that the store took.
+    :param instances: the valid instance names.
+    :param targets: the forwarding targets, by instance.
+    :param on_failure: called when the store has failed.
+    :param on_stored: called with the seconds that the store took.
     """
 
     def __init__(
@@ -79,27 +76,27 @@ class Receiver:
         tokens: Tokens,
         access: ClientAccess | None = None,
         targets: Mapping[str, Targets] | None = None,
-        doubt: Callable[[], object] | None = None,
-        kept: Callable[[float], object] | None = None,
+        on_failure: Callable[[], object] | None = None,
+        on_stored: Callable[[float], object] | None = None,
     ) -> None:
         self._store = store
         self._instances = instances
         self._tokens = tokens
         self._access = access or ClientAccess()
         self._targets = targets or {}
-        self._doubt = doubt
-        self._kept = kept
+        self._on_failure = on_failure
+        self._on_stored = on_stored
         self._storing = 0
         self._bytes = 0
         self._overloaded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._answer(scope, receive)
+        response = await self._respond(scope, receive)
         if response is not None:
             await response(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
-        """Take one notification; None if its sender has gone."""
+    async def _respond(self, scope: Scope, receive: Receive) -> Response | None:
+        """Store a notification and return the response; None if the sender has disconnected."""
         if (instance := self._instance(scope)) is None:
             return self._access.refuse(scope, not_found())
         body = bytearray()
@@ -107,23 +104,21 @@ class Receiver:
             refusal = await self._receive(scope, receive, body)
             return await self._store_body(scope, instance, bytes(body)) if refusal is None else refusal
         except ClientDisconnect:
-            logger.warning("a notification of %s broke off before its end", instance, extra={"instance": instance})
+            logger.warning("notification incomplete: the sender disconnected", extra={"instance": instance})
             return None
         except _TooLarge:
-            logger.warning(
-                "rejected a notification of %s: more than %d bytes", instance, MAX_BODY, extra={"instance": instance}
-            )
-            return _refuse(413, f"a notification has at most {MAX_BODY} bytes")
+            logger.warning("notification rejected: larger than %d bytes", MAX_BODY, extra={"instance": instance})
+            return _refuse(413, f"the notification is larger than {MAX_BODY} bytes")
         finally:
             self._bytes -= len(body)
 
     async def _receive(self, scope: Scope, receive: Receive, body: bytearray) -> Response | None:
         """Receive the whole body.
 
-        :param body: what was received is put there.
-        :return: a refusal, if others have taken up all the memory that there is for them.
-        :raises ClientDisconnect: if it broke off.
-        :raises _TooLarge: if it is too long.
+        :param body: receives the bytes.
+        :return: a refusal if the notifications in progress use all memory that they may use.
+        :raises ClientDisconnect: if the sender disconnects.
+        :raises _TooLarge: if the body is too large.
         """
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value[:12]) > MAX_BODY:
@@ -140,12 +135,12 @@ class Receiver:
             if len(body) > MAX_BODY:
                 raise _TooLarge
             if self._bytes > MOST_BYTES:
-                return self._overload(f"{MOST_BYTES} bytes of notifications are held")
+                return self._overload(f"bytes={MOST_BYTES}")
         return None
 
-    def _overload(self, what: str) -> Response:
+    def _overload(self, limit: str) -> Response:
         if not self._overloaded:
-            logger.error("%s: what comes beyond that is refused", what)
+            logger.error("too many notifications in progress, more are refused: %s", limit)
         self._overloaded = True
         return _refuse(503, "too many notifications are being stored", {"Retry-After": "5"})
 
@@ -160,27 +155,23 @@ class Receiver:
         except NotificationError as exc:
             fault = str(exc)
         if self._storing >= MOST_AT_ONCE:
-            return self._overload(f"{MOST_AT_ONCE} notifications are being stored")
+            return self._overload(f"notifications={MOST_AT_ONCE}")
         self._storing += 1
         try:
             with anyio.fail_after(STORE_SECONDS):
-                return await self._keep(instance, body, notification, targets, fault)
+                return await self._store_notification(instance, body, notification, targets, fault)
         except (StoreError, TimeoutError) as exc:
-            logger.error(
-                "a notification of %s could not be stored: %s",
-                instance,
-                str(exc) or "it took too long",
-                extra={"instance": instance},
-            )
-            if self._doubt is not None:
-                self._doubt()
+            reason = str(exc) or f"it took longer than {STORE_SECONDS:g} s"
+            logger.error("could not store a notification: error=%s", reason, extra={"instance": instance})
+            if self._on_failure is not None:
+                self._on_failure()
             return _refuse(503, "the notification could not be stored", {"Retry-After": "5"})
         finally:
             self._storing -= 1
             self._overloaded = self._overloaded and self._storing > 0
 
     def _instance(self, scope: Scope) -> str | None:
-        """Which instance's notification it is, if it is one and may be."""
+        """Return the instance that the notification is for; None if the request is not allowed."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         match = _PATH.fullmatch(path)
         if match is None or not self._tokens.accepts(match[2]):
@@ -189,7 +180,7 @@ class Receiver:
             return None
         return match[1]
 
-    async def _keep(
+    async def _store_notification(
         self, instance: str, body: bytes, notification: Notification | None, targets: Collection[str], fault: str
     ) -> Response:
         if notification is None:
@@ -208,25 +199,25 @@ class Receiver:
             received_at=arrived_at,
             targets=targets,
         )
-        if self._kept is not None:
-            self._kept(time.perf_counter() - began)
+        if self._on_stored is not None:
+            self._on_stored(time.perf_counter() - began)
         if notification is not None and notification.job_id is not None:
             ref = JobRef(instance, notification.job_id)
             record("webhook", ref, arrived_at, kind=notification.kind.value, notification=receipt.id)
         if outcome is Outcome.REJECTED:
             about = {"instance": instance, "notification": receipt.id}
-            logger.warning("rejected notification %d of %s: %s", receipt.id, instance, fault, extra=about)
+            logger.warning("notification rejected: id=%d error=%s", receipt.id, fault, extra=about)
             return _refuse(400, fault)
         if outcome is Outcome.PENDING and not receipt.duplicate:
-            return _taken(receipt.id, 202)
-        return _taken(receipt.id, 200)
+            return _receipt(receipt.id, 202)
+        return _receipt(receipt.id, 200)
 
 
 def _was_forwarded(scope: Scope) -> bool:
     return any(name == FORWARDED.encode() for name, _ in scope["headers"])
 
 
-def _taken(id_: int, status: int) -> Response:
+def _receipt(id_: int, status: int) -> Response:
     return Response(b'{"event":%d}' % id_, status, media_type="application/json")
 
 

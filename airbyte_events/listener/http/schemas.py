@@ -1,4 +1,4 @@
-"""The shapes of what the listener takes and gives, as JSON Schemas of its OpenAPI document."""
+"""The JSON Schemas of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CURSOR_PATTERN = "^[0-9a-f]{1,32}-(0|[1-9][0-9]{0,17})$"
 
 
 def ref(name: str) -> Schema:
-    """A reference to one of :data:`SCHEMAS`."""
+    """Return a reference to one of :data:`SCHEMAS`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -26,7 +26,7 @@ def array(items: Schema, **more: Any) -> Schema:
 
 
 def named(values: Iterable[Enum], *others: str) -> Schema:
-    """One of the values of an enumeration."""
+    """Return the schema of an enumeration's values."""
     return {"type": "string", "enum": [*(each.value for each in values), *others]}
 
 
@@ -46,7 +46,7 @@ ID: Schema = {"type": "integer", "format": "int64", "minimum": 1, "maximum": LAR
 CURSOR: Schema = {
     "type": "string",
     "pattern": CURSOR_PATTERN,
-    "description": "A place in the event log: `<epoch>-<sequence>`.",
+    "description": "A position in the event log: `<epoch>-<sequence>`.",
     "examples": ["5f3a9c1e-42"],
 }
 _TIME: Schema = {"type": "string", "format": "date-time"}
@@ -56,18 +56,18 @@ _STATUS = named(JobStatus)
 _NEXT: Schema = {
     "type": ["string", "null"],
     "pattern": "^[0-9]+$",
-    "description": "The next page's `before`; null on the last page.",
+    "description": "The `before` of the next page; null on the last page.",
 }
 
 _JOB = _object(
-    "A job's state, or a change of it. Unknown is null; times are RFC 3339 in UTC.",
+    "The state of a job. Unknown values are null; times are RFC 3339 in UTC.",
     ("names", "url", "unconfirmed"),
-    instance={**TEXT, "description": "The Airbyte instance, by the name that the listener's settings give it."},
+    instance={**TEXT, "description": "The name of the Airbyte instance in the listener's settings."},
     job_id=ID,
     connection_id=_or_null(TEXT),
     workspace_id=_or_null(TEXT),
-    job_type=_or_null({**TEXT, "description": "`sync`, `reset`, `clear`, `refresh`, or what else Airbyte calls it."}),
-    status={**_STATUS, "description": "`succeeded`, `failed` and `cancelled` are terminal, all others active."},
+    job_type=_or_null({**TEXT, "description": "`sync`, `reset`, `clear`, `refresh` or another type of Airbyte's."}),
+    status={**_STATUS, "description": "`succeeded`, `failed` and `cancelled` are terminal; all others are active."},
     previous_status=_or_null(_STATUS),
     started_at=_or_null(_TIME),
     finished_at=_or_null(_TIME),
@@ -77,12 +77,12 @@ _JOB = _object(
     duration_seconds=_or_null(_SECONDS),
     origin={
         **named(Origin),
-        "description": "How it was learnt: a webhook came, the instance was looked at, or somebody asked. `unknown`: in"
-        " a way that a newer version of the listener named.",
+        "description": "What detected the state: `webhook`, `poll`, or `submit` for a read on demand. `unknown`: an"
+        " origin of a newer version of the listener.",
     },
     error=_or_null(
         _object(
-            "Why the job failed, as far as a notification told.",
+            "The reason of a failure, from a notification.",
             message=_or_null(TEXT),
             type=_or_null(TEXT),
             origin=_or_null(TEXT),
@@ -90,7 +90,7 @@ _JOB = _object(
     ),
     names={
         "type": "object",
-        "description": "Where a notification brought them.",
+        "description": "Names from notifications; absent if there were none.",
         "propertyNames": {"enum": [*NAMED]},
         "additionalProperties": TEXT,
     },
@@ -98,13 +98,13 @@ _JOB = _object(
     unconfirmed={
         "type": "array",
         "items": {"enum": [*TOLD_BY_WEBHOOKS]},
-        "description": "The fields that a notification alone brought: Airbyte's API does not contradict them, nor does"
-        " it say them. Absent where there are none.",
+        "description": "The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
+        " Absent if there are none.",
     },
 )
 
 _EVENT = _object(
-    "A change of a job's state: a CloudEvents 1.0 envelope.",
+    "A change of a job's state, as a CloudEvents 1.0 envelope.",
     specversion={"const": "1.0"},
     id=CURSOR,
     type={"type": "string", "enum": [f"io.airbyte.job.{status.value}" for status in JobStatus]},
@@ -116,10 +116,10 @@ _EVENT = _object(
     data=ref("Job"),
 )
 
-_JOB_REF = _object("A job's name: ids are unique within one instance only.", instance=TEXT, job_id=ID)
+_JOB_REF = _object("A job. Its id is unique within its instance only.", instance=TEXT, job_id=ID)
 
 _WATCHED = _object(
-    "A job, and what tells it from another one that had its number: Airbyte is asked again where that is known.",
+    "A job. `connection_id` and `started_at` tell it from a job that had the same id before a restore of Airbyte.",
     optional=["connection_id", "started_at"],
     instance=TEXT,
     job_id=ID,
@@ -128,7 +128,7 @@ _WATCHED = _object(
 )
 
 _NOTIFICATION = _object(
-    "What came from Airbyte, and what became of it.",
+    "A notification from Airbyte and its outcome.",
     id=ID,
     instance=TEXT,
     received_at=_TIME,
@@ -141,9 +141,11 @@ _NOTIFICATION = _object(
 SCHEMAS: dict[str, Schema] = {
     "Job": _JOB,
     "Event": _EVENT,
-    "EventPage": _object("Events, the oldest first, and where to go on.", events=array(ref("Event")), cursor=CURSOR),
+    "EventPage": _object(
+        "Events, oldest first, and the cursor to continue from.", events=array(ref("Event")), cursor=CURSOR
+    ),
     "Reset": _object(
-        "What followed the cursor is not known any more: read the states again, then go on from this one.",
+        "The events behind the cursor are no longer stored. Read the states again, then continue from this cursor.",
         error={"const": "reset"},
         message=TEXT,
         cursor=CURSOR,
@@ -151,101 +153,106 @@ SCHEMAS: dict[str, Schema] = {
     "JobRef": _JOB_REF,
     "WatchedJob": _WATCHED,
     "WatchAnswer": _object(
-        "The states of jobs that are watched now. A job that is in neither list could not be asked for yet.",
+        "The states of the watched jobs. A job that is in neither list could not be read yet.",
         jobs=array(ref("Job")),
         unknown=array(ref("JobRef"), description="Jobs that Airbyte does not have."),
-        cursor={**CURSOR, "description": "What happens from now on is on the feed behind this."},
+        cursor={**CURSOR, "description": "Later changes are in the feed behind this cursor."},
     ),
-    "JobPage": _object("Latest states, the newest first.", jobs=array(ref("Job")), next=_NEXT),
+    "JobPage": _object("The latest states, newest first.", jobs=array(ref("Job")), next=_NEXT),
     "JobDetail": _object(
-        "A job's state, how it came to it, and the notification of its end.",
+        "A job's state, its history, and the notification of its completion.",
         job=ref("Job"),
-        history=array(ref("Event"), description="The events that are kept, the oldest first."),
+        history=array(ref("Event"), description="The stored events, oldest first."),
         notification=_or_null(ref("Notification")),
     ),
     "Notification": _NOTIFICATION,
-    "NotificationPage": _object("The inbox, the newest first.", notifications=array(ref("Notification")), next=_NEXT),
+    "NotificationPage": _object("Notifications, newest first.", notifications=array(ref("Notification")), next=_NEXT),
     "Delivery": _object(
-        "The forwarding of a notification to another address.",
+        "The forwarding of a notification to a target.",
         id=ID,
         notification=ref("Notification"),
         target=_object(
-            "Where to: `url` is without its path, and null for a target that is not in the settings any more.",
+            "The target. `url` is shown without its path; it is null if the target is no longer in the settings.",
             name=TEXT,
             url=_or_null(TEXT),
         ),
-        state={**named(DeliveryState), "description": "`dead` is what was given up."},
+        state={**named(DeliveryState), "description": "`dead`: given up."},
         attempts=_COUNT,
-        due_at={**_TIME, "description": "When it is tried, or was tried last."},
-        fault=_or_null({**TEXT, "description": "Why the last attempt failed."}),
+        due_at={**_TIME, "description": "The time of the next attempt, or of the last one."},
+        fault=_or_null({**TEXT, "description": "The error of the last attempt."}),
     ),
-    "DeliveryPage": _object("Deliveries, the newest first.", deliveries=array(ref("Delivery")), next=_NEXT),
+    "DeliveryPage": _object("Deliveries, newest first.", deliveries=array(ref("Delivery")), next=_NEXT),
     "Retried": _object("The delivery's id.", delivery=ID),
     "Kept": _object("The notification's id.", event=ID),
-    "Error": _object("What is wrong.", ("message",), error=TEXT, message=TEXT),
-    "Health": _object("The process runs.", status={"const": "ok"}, version=TEXT),
+    "Error": _object("An error.", ("message",), error=TEXT, message=TEXT),
+    "Health": _object("The health of the process.", status={"const": "ok"}, version=TEXT),
     "Readiness": _object(
-        "Whether all parts work.",
+        "The readiness of all parts.",
         status={"type": "string", "enum": ["ready", "not ready"]},
-        faults={"type": "object", "description": "What is not ready, by part.", "additionalProperties": TEXT},
+        faults={"type": "object", "description": "The faults, by part.", "additionalProperties": TEXT},
     ),
     "Status": _object(
-        "How a listener does. What another one does for an instance is null here.",
+        "The status of a listener. Values of an instance that another listener leads are null.",
         listener=_object(
-            "This one.",
+            "This listener.",
             version=TEXT,
-            name={**TEXT, "description": "Of the process: its host, its number and some chance."},
+            name={**TEXT, "description": "Unique for the process: host, process id and a random part."},
             started_at=_TIME,
-            subscriptions={**_COUNT, "description": "Who follows events: streams, and pages that wait."},
-            faults={"type": "object", "description": "What is not ready, by part.", "additionalProperties": TEXT},
+            subscriptions={**_COUNT, "description": "Open streams and waiting long polls."},
+            faults={"type": "object", "description": "The faults, by part.", "additionalProperties": TEXT},
             webhooks={
                 "type": "object",
-                "description": "Webhooks answered since the start, by the HTTP status; 404 and 429 are refusals.",
+                "description": "Webhooks answered since the start, by HTTP status. 404 and 429 are refusals.",
                 "additionalProperties": _COUNT,
             },
         ),
         leases=array(
             _object(
-                "What one listener at a time does for all that share the store.",
+                "A lease. One listener at a time holds it.",
                 name={**TEXT, "description": "`sources/INSTANCE` or `retention`."},
-                holder={**TEXT, "description": "The `name` of the listener that does it."},
+                holder={**TEXT, "description": "The `name` of the listener that holds it."},
             )
         ),
         store=_object(
-            "How large the store is.",
-            first={**_COUNT, "description": "The oldest event's sequence, 0 for none."},
-            head={**_COUNT, "description": "The newest event's."},
+            "The contents of the store.",
+            first={**_COUNT, "description": "The sequence number of the oldest event, 0 for none."},
+            head={**_COUNT, "description": "The sequence number of the newest event."},
             events=_COUNT,
             jobs=_COUNT,
             notifications=_COUNT,
-            pending={**_COUNT, "description": "Notifications that wait to be confirmed."},
+            pending={**_COUNT, "description": "Notifications that are not confirmed yet."},
             due={**_COUNT, "description": "Deliveries to be sent."},
-            dead={**_COUNT, "description": "Deliveries that were given up."},
+            dead={**_COUNT, "description": "Deliveries given up."},
             bytes=_COUNT,
         ),
         instances=array(
             _object(
-                "An Airbyte.",
+                "An Airbyte instance.",
                 name=TEXT,
                 url=TEXT,
-                here_since=_or_null({**_TIME, "description": "Since when this listener confirms and polls for it."}),
+                here_since=_or_null({**_TIME, "description": "The time since which this listener leads the instance."}),
                 push_proven=_or_null({"type": "boolean"}),
-                watched={**_COUNT, "description": "Jobs that somebody waits for, at whichever listener."},
-                looked_at=_or_null({**_TIME, "description": "The last look, by Airbyte's clock."}),
+                watched={**_COUNT, "description": "Jobs watched by any listener."},
+                looked_at=_or_null({**_TIME, "description": "The last poll, by Airbyte's clock."}),
                 seconds_between_looks=_or_null(_SECONDS),
-                failed_looks=_or_null({**_COUNT, "description": "In a row."}),
-                backoff_seconds={**_SECONDS, "description": "Until Airbyte may be asked again; 0 if it answers."},
-                counters={"type": "object", "description": "Of this process.", "additionalProperties": _COUNT},
+                failed_looks=_or_null({**_COUNT, "description": "Failed polls in a row."}),
+                backoff_seconds={
+                    **_SECONDS,
+                    "description": "The time until the next request to Airbyte after errors; 0 if it responds.",
+                },
+                counters={"type": "object", "description": "Counters of this process.", "additionalProperties": _COUNT},
             )
         ),
     ),
     "Hello": _object(
-        "`data` of a stream's first frame.", epoch=TEXT, head=CURSOR, heartbeat={**_SECONDS, "exclusiveMinimum": 0}
+        "The `data` of a stream's first frame.", epoch=TEXT, head=CURSOR, heartbeat={**_SECONDS, "exclusiveMinimum": 0}
     ),
-    "Bookmark": _object("`data` of a frame that only moves the cursor, its `id`: at least one every heartbeat."),
-    "ResetFrame": _object("`data` of a frame that says: read the states again, what was between is lost.", reason=TEXT),
+    "Bookmark": _object(
+        "The `data` of a frame that only advances the cursor, its `id`. At least one frame arrives per heartbeat."
+    ),
+    "ResetFrame": _object("The `data` of a frame after lost events: read the states again.", reason=TEXT),
     "Goaway": _object(
-        "`data` of a stream's last frame: connect again.",
+        "The `data` of a stream's last frame: reconnect.",
         reason={"type": "string", "enum": ["drain", "age", "store", "token"]},
     ),
 }

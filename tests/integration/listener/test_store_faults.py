@@ -192,7 +192,7 @@ async def test_i1_a_store_that_hangs_refuses_in_time_and_heals(tmp_path: Path) -
         assert (await post(listener, 10_000)).status_code == 200
         kept = (await listener.http.get("/v1/notifications", params={"limit": 1000})).json()["notifications"]
         assert 2 <= len(kept) < MOST_AT_ONCE
-        assert listener.log.read_text().count("what comes beyond that is refused") == 1
+        assert listener.log.read_text().count("too many notifications in progress, more are refused") == 1
 
 
 async def test_read_only_is_found_out_and_heals(tmp_path: Path) -> None:

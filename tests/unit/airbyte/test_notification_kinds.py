@@ -36,10 +36,10 @@ def test_a_kind_is_recognised_has_a_sample_and_is_forwarded(kind: NotificationKi
     assert any(sample.kind is kind for sample in SAMPLES.values())
     for setting in kind.settings or ("success",):
         (target,) = Targets([f"{setting}={URL}"]).values()
-        assert target.wants(kind)
+        assert target.accepts(kind)
     # What has no URL of its own in Airbyte goes to every target.
     others = [Targets([f"{name}={URL}"]) for name, other in SETTINGS.items() if other is not kind]
-    assert all(target.wants(kind) is not bool(kind.settings) for each in others for target in each.values())
+    assert all(target.accepts(kind) is not bool(kind.settings) for each in others for target in each.values())
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

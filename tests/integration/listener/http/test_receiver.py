@@ -278,7 +278,7 @@ class TestFailingStore:
                 other.execute("ALTER TABLE gone RENAME TO notifications")
             other.close()
             assert (await rig.post(body())).status_code == 202
-        assert "could not be stored" in caplog.text
+        assert "could not store a notification" in caplog.text
         assert rig.tokens[0] not in caplog.text
 
     async def test_503_when_storing_takes_longer_than_2_s(self, tmp_path: Path) -> None:

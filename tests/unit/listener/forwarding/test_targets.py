@@ -31,7 +31,7 @@ class TestEntries:
     def test_a_url_gets_everything(self, entry: str) -> None:
         target = only(entry)
         assert (str(target.url), target.kinds) == (SLACK, None)
-        assert all(target.wants(kind) for kind in NotificationKind)
+        assert all(target.accepts(kind) for kind in NotificationKind)
 
     @pytest.mark.parametrize(
         ("name", "kind"),
@@ -48,7 +48,7 @@ class TestEntries:
         target = only(f"{name}={CHAT}")
         assert str(target.url) == CHAT
         everywhere = {NotificationKind.TEST, NotificationKind.QUEUED, NotificationKind.UNKNOWN}
-        assert {each for each in NotificationKind if target.wants(each)} == {kind} | everywhere
+        assert {each for each in NotificationKind if target.accepts(each)} == {kind} | everywhere
 
     def test_a_url_that_is_named_twice_is_one_target(self) -> None:
         assert only(f"success={SLACK}", f"failure={SLACK}").kinds == {
@@ -63,9 +63,9 @@ class TestEntries:
         [
             ("hooks.slack.com/canarysecret", "neither"),
             ("canarysecret", "neither"),
-            (f"failed={SLACK}", "before = stands one of success, failure,"),
-            (f"canarysecret={SLACK}", "before = stands one of"),
-            (f"={SLACK}", "before = stands one of"),
+            (f"failed={SLACK}", "the kind before = must be one of success, failure,"),
+            (f"canarysecret={SLACK}", "the kind before = must be one of"),
+            (f"={SLACK}", "the kind before = must be one of"),
             ("failure=canarysecret", "begins with http"),
             ("failure=ftp://canarysecret/", "begins with http"),
             ("https:///canarysecret", "a host"),
@@ -212,7 +212,7 @@ class TestMessages:
 
     @pytest.mark.parametrize("body", [b"{}", b"nothing", b'{"text": ["a"]}', b'{"blocks": {"a": 1}}'])
     def test_no_text_is_told(self, body: bytes) -> None:
-        with pytest.raises(ValueError, match="it carries no text"):
+        with pytest.raises(ValueError, match="it has no text"):
             text_only(body)
 
     def test_half_surrogate_pairs_are_no_trouble(self) -> None:
