@@ -14,7 +14,7 @@ import anyio.lowlevel
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.base import UNBOUNDED, EventStore
+from airbyte_events.store.base import UNBOUNDED, EventLog
 from airbyte_events.store.tail import sequence_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class EventBus:
     :param store: an open store.
     """
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventLog) -> None:
         self._store = store
         # Thousands wait for one job or connection each: they are found by it, not matched one by one.
         self._subscribers: dict[JobRef | str | None, set[Subscription]] = {}
@@ -238,7 +238,7 @@ class Subscription:
 
     __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "own", "wakeup", "wanted")
 
-    def __init__(self, bus: EventBus, store: EventStore, after: Cursor, wanted: EventFilter, own: bool) -> None:
+    def __init__(self, bus: EventBus, store: EventLog, after: Cursor, wanted: EventFilter, own: bool) -> None:
         self._bus = bus
         self.own = own
         self._store = store

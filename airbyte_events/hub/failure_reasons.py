@@ -12,7 +12,7 @@ from airbyte_events.errors import FeedError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.monitor.monitor import TOGETHER
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import EventLog
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class FailureReasons:
     :param store: has the failures, and gets their reasons.
     """
 
-    def __init__(self, feed: FeedClient, store: EventStore) -> None:
+    def __init__(self, feed: FeedClient, store: EventLog) -> None:
         self._feed = feed
         self._store = store
         self._questions: dict[JobRef, _Question] = {}

@@ -16,7 +16,7 @@ from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import JobEvent, JobRef, Origin
 from airbyte_events.monitor.monitor import BURST, Monitor
 from airbyte_events.monitor.observation import Confirmation, Received, outcome_of
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import NotificationInbox
 from airbyte_events.store.records import Outcome, Pending, StoredNotification
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Inbox:
     def __init__(
         self,
         monitor: Monitor,
-        store: EventStore,
+        store: NotificationInbox,
         *,
         retry: float = RETRY_SECONDS,
         give_up_after: timedelta = GIVE_UP_AFTER,

@@ -23,7 +23,7 @@ import anyio
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import LeaseTable
 from airbyte_events.store.records import Lease
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class LeaderElection:
 
     def __init__(
         self,
-        store: EventStore,
+        store: LeaseTable,
         tasks: Mapping[str, LeaderTask],
         *,
         health: Mapping[str, Health] | None = None,

@@ -14,7 +14,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.jobs import JobSystem
 from airbyte_events.listener.settings import Settings
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import NotificationInbox
 
 RECENT = 1_000
 """The number of latest notifications that are searched for one of an instance."""
@@ -46,7 +46,7 @@ def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Seque
     say(*lines)
 
 
-async def report(settings: Settings, systems: Mapping[str, JobSystem], store: EventStore) -> None:
+async def report(settings: Settings, systems: Mapping[str, JobSystem], store: NotificationInbox) -> None:
     """Print a line on each instance: whether it can be reached, and whether it has ever sent a webhook.
 
     :param systems: by instance name; they try once.
@@ -56,7 +56,7 @@ async def report(settings: Settings, systems: Mapping[str, JobSystem], store: Ev
             tasks.start_soon(_report, settings, name, system, store)
 
 
-async def _report(settings: Settings, name: str, system: JobSystem, store: EventStore) -> None:
+async def _report(settings: Settings, name: str, system: JobSystem, store: NotificationInbox) -> None:
     try:
         async for _ in system.list_changed(since=utcnow()):
             break

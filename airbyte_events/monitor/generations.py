@@ -8,7 +8,7 @@ from datetime import datetime
 
 from airbyte_events._utils.times import format_time, parse_time
 from airbyte_events.events import JobEvent
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import ValueTable
 from airbyte_events.store.records import Lease
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class Generations:
     :param store: where the generation is kept, for all processes that share it.
     """
 
-    def __init__(self, instance: str, store: EventStore) -> None:
+    def __init__(self, instance: str, store: ValueTable) -> None:
         self.number = 1
         """The generation, as last read."""
         self._instance = instance

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import anyio
 
@@ -33,7 +34,7 @@ from airbyte_events.monitor.observation import (
     is_news,
 )
 from airbyte_events.monitor.watchlist import Watches
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import EventLog, NotificationInbox, ValueTable
 from airbyte_events.store.reconcile import NEWS, Verdict, reconcile
 from airbyte_events.store.records import Appended, Lease, Settle, States
 
@@ -108,6 +109,10 @@ class Counters:
     """Notifications, by what became of them."""
 
 
+class MonitorStore(EventLog, NotificationInbox, ValueTable, Protocol):
+    """The parts of a store that a monitor uses."""
+
+
 class Monitor:
     """Keeps a store true to one Airbyte instance.
 
@@ -126,7 +131,7 @@ class Monitor:
         self,
         instance: str,
         system: JobSystem,
-        store: EventStore,
+        store: MonitorStore,
         *,
         largest_look: int = LARGEST_LOOK,
         lease: Lease | None = None,

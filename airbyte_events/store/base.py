@@ -55,8 +55,10 @@ UNBOUNDED = 2**62
 class EventLog(Protocol):
     """One ordered log of job events, and the latest state of each job."""
 
-    epoch: str
-    """The log's identity, made with the log. It changes when the log has lost events that were read before."""
+    @property
+    @abstractmethod
+    def epoch(self) -> str:
+        """The log's identity, made with the log. It changes when the log has lost events that were read before."""
 
     @abstractmethod
     async def append(
@@ -222,6 +224,9 @@ class DeliveryOutbox(Topics, Protocol):
 class LeaseTable(Topics, Protocol):
     """Leases: the right of one process to do something alone."""
 
+    shared: bool = False
+    """Whether other processes can have the store open, too."""
+
     @abstractmethod
     async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
         """Take a lease, or renew it, for so long by the store's clock; None while somebody else holds it."""
@@ -298,9 +303,6 @@ class Maintenance(Protocol):
 
 class EventStore(EventLog, NotificationInbox, DeliveryOutbox, LeaseTable, WatchTable, ValueTable, Maintenance):
     """A store, used as ``async with``."""
-
-    shared: bool = False
-    """Whether other processes can have it open, too."""
 
     @abstractmethod
     async def __aenter__(self) -> Self: ...

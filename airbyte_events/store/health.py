@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from typing import Protocol
 
 import anyio
 
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import StoreError, StoreFull
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import Maintenance, ValueTable
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ ROOM = 512 * 1024
 """Bytes for which there has to be room once there was none: the largest notification. There is always some for less."""
 
 
+class CheckedStore(Maintenance, ValueTable, Protocol):
+    """The parts of a store that are written to find out whether it can be."""
+
+
 class StoreHealth:
     """Writes to a store now and then, whatever becomes of others' writes.
 
@@ -45,7 +50,7 @@ class StoreHealth:
 
     def __init__(
         self,
-        store: EventStore,
+        store: CheckedStore,
         *,
         every: float = CHECK_SECONDS,
         again: float = RECHECK_SECONDS,

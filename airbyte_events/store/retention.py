@@ -10,7 +10,7 @@ import anyio
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import Maintenance
 from airbyte_events.store.records import Lease, Pruned
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Retention:
     :param every: see :data:`PRUNE_SECONDS`.
     """
 
-    def __init__(self, store: EventStore, *, age: timedelta, events: int, every: float = PRUNE_SECONDS) -> None:
+    def __init__(self, store: Maintenance, *, age: timedelta, events: int, every: float = PRUNE_SECONDS) -> None:
         self._store = store
         self._age = age
         self._events = events

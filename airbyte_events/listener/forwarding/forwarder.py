@@ -22,7 +22,7 @@ from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
 from airbyte_events.listener.forwarding.targets import FORWARDED, Target, Targets
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import DeliveryOutbox
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Forwarder:
     """
 
     def __init__(
-        self, instance: str, targets: Targets, store: EventStore, *, retry_policy: RetryPolicy | None = None
+        self, instance: str, targets: Targets, store: DeliveryOutbox, *, retry_policy: RetryPolicy | None = None
     ) -> None:
         self._instance = instance
         self._targets = targets

@@ -27,7 +27,7 @@ from airbyte_events.events import JobEvent, JobStatus, Origin
 from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import Maintenance
 from airbyte_events.store.records import Outcome, StoreStats
 
 _RESPONSE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
@@ -165,7 +165,7 @@ class MetricsPage:
     def __init__(
         self,
         metrics: Metrics,
-        store: EventStore,
+        store: Maintenance,
         feed: Feed,
         pipelines: Mapping[str, Pipeline],
         election: LeaderElection,

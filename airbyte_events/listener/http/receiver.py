@@ -23,7 +23,7 @@ from airbyte_events.airbyte.notifications import Notification, parse
 from airbyte_events.errors import NotificationError, StoreError
 from airbyte_events.events import JobRef
 from airbyte_events.listener.forwarding.targets import FORWARDED, Targets
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import NotificationInbox
 from airbyte_events.store.records import Outcome
 from airbyte_events.web.auth import Tokens
 from airbyte_events.web.rate_limit import ClientAccess
@@ -71,7 +71,7 @@ class Receiver:
 
     def __init__(
         self,
-        store: EventStore,
+        store: NotificationInbox,
         instances: Collection[str],
         tokens: Tokens,
         access: ClientAccess | None = None,

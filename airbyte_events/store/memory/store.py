@@ -61,7 +61,7 @@ class MemoryStore(EventStore):
         self._wakeups = Wakeups()
 
     @property
-    def epoch(self) -> str:  # type: ignore[override]  # nobody but the store sets it
+    def epoch(self) -> str:
         return self._log.epoch
 
     async def __aenter__(self) -> Self:

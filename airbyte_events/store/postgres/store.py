@@ -86,6 +86,10 @@ class PostgresStore(MovableStore):
     def __repr__(self) -> str:
         return f"PostgresStore({str(self._url)!r})"
 
+    @property
+    def epoch(self) -> str:
+        return self._log.epoch
+
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
             self._pool = await stack.enter_async_context(PostgresPool(self._url))
@@ -323,7 +327,6 @@ class PostgresStore(MovableStore):
 
     def _take_up(self, state: State) -> None:
         """Go on with the log as it is."""
-        self.epoch = state.epoch
         self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark), self._unreadable)
         self._tail.restart(state.head)
 

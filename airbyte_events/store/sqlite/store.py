@@ -70,11 +70,14 @@ class SQLiteStore(MovableStore):
         # Not in the file: who held one when the process before this ended is gone, and need not be waited for.
         self._leases = Leases()
 
+    @property
+    def epoch(self) -> str:
+        return self._log.epoch
+
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
         try:
             self._log = await self._file.transact(self._open)
-            self.epoch = self._log.epoch
             self._tail.restart(self._log.tail.sequence)
             if await self.recall(migration.RESTORING) is not None:
                 raise StoreError(
@@ -146,7 +149,7 @@ class SQLiteStore(MovableStore):
         if log is None or log.epoch == self.epoch:
             return
         logger.error("the log %s has lost events: it has a new epoch, and clients read the states again", self._path)
-        self.epoch, self._log = log.epoch, log
+        self._log = log
         # What those remember who hold them may not be so any more.
         self._leases.revoke()
         self._tail.restart(log.tail.sequence)
