@@ -103,8 +103,9 @@ async def diagnose_listener(settings: ListenerSettings, airbyte: AirbyteSettings
         except FeedUnreachable as exc:
             raise Fault(f"The listener: {exc}. Check that it runs, and is reached from here") from exc
         except FeedRefused as exc:
-            part = "The listener's API token" if exc.status_code == 401 else "The listener's URL"
-            raise Fault(f"{part}: {exc}") from exc
+            if exc.status_code == 401:
+                raise Fault(f"The listener's API token: {exc}") from exc
+            raise Fault(f"The listener's URL: {exc}. Check that it is a listener's") from exc
         if airbyte is None:
             return f"The listener {feed.url} answers and accepts the token."
         if job is None:

@@ -1,10 +1,10 @@
-"""One shared stream for all asset watchers of a listener, in ack mode (Airflow 3.3).
+"""One shared stream for all asset watchers of an Airbyte, in ack mode (Airflow 3.3).
 
-Airflow hands each item of the stream to all watchers, and tells the stream when what came of it is in Airflow's
-database. An item is meant for one watcher: each has a place of its own, at which it goes on whenever it joins, however
-long after the others. That place moves on, and is kept in the asset's state, only behind what Airflow has stored: so a
-triggerer's death loses nothing. It repeats what Airflow had stored and not confirmed yet, which it does about a second
-later, with its next exchange (``TriggerRunner.sync_state_to_supervisor`` in 3.3.2).
+Airflow hands each item of the stream to all watchers, and acknowledges it once the resulting events are in Airflow's
+database. Each item is for one watcher, which has a position of its own: it resumes there whenever it joins, however
+long after the others. The position is stored in the asset's state, and moves on only past acknowledged items: so a
+triggerer's death loses nothing. It repeats what Airflow had stored and not acknowledged yet, which it does about a
+second later (``TriggerRunner.sync_state_to_supervisor`` in 3.3.2).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 SHARES_STREAMS = SharedStreamProducer is not object
 """Whether this Airflow has shared streams in ack mode."""
 
-MOST_UNSTORED = 64
-"""Items of one watcher that Airflow has not stored yet."""
+MOST_UNACKNOWLEDGED = 64
+"""The unacknowledged items that one watcher may have."""
 
 _SAVE_SECONDS = 60.0
 _LEAVING_SECONDS = 1.0
@@ -52,9 +52,9 @@ _numbers = count(1)
 
 @dataclass(eq=False, slots=True)
 class Item:
-    """An end, meant for one watcher.
+    """A completed job, for one watcher.
 
-    :param passed: the watcher has fired for it, and gone on.
+    :param passed: whether the watcher has fired for it.
     """
 
     member: Member
@@ -63,45 +63,42 @@ class Item:
 
 
 class Stream:
-    """What the watchers of one hub share: a queue that Airflow reads.
-
-    :param key: whose hub.
-    """
+    """The queue that Airflow reads for all watchers of one hub."""
 
     def __init__(self, key: HubKey) -> None:
         self.key = key
         queues = conf.getint("triggerer", "shared_stream_subscriber_queue_size", fallback=1024)
-        # Each watcher is handed every item that is not stored yet, and Airflow fails one whose queue is full.
+        # Airflow hands each watcher every unacknowledged item, and fails one whose queue is full.
         self._room = asyncio.Semaphore(max(1, queues // 2))
         self._items: asyncio.Queue[Item] = asyncio.Queue()
         self._saving: set[asyncio.Task[None]] = set()
 
     def save(self, saving: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Save a place meanwhile. Airflow advances one watcher at a time, and nobody waits for another's asset."""
-        # In an empty context: Airflow would take its log lines for some task's.
+        """Save a position in a task: Airflow advances one watcher at a time, and none may wait for another's asset."""
+        # In an empty context: Airflow would route its log lines to some task's log.
         task = contextvars.Context().run(asyncio.create_task, saving, name=name)
         self._saving.add(task)
         task.add_done_callback(self._saving.discard)
         return task
 
     async def saved(self) -> None:
-        """Return when all places are saved that were to be."""
+        """Wait until all positions are saved."""
         await asyncio.gather(*self._saving, return_exceptions=True)
 
     async def put(self, item: Item) -> None:
         await self._room.acquire()
         if item.member.left:
-            # As there was room for it: it has given back what it had, and this would never be.
+            # While it waited for room: it has released all of its own, and this would never be.
             self._room.release()
         else:
             self._items.put_nowait(item)
 
     def put_again(self, item: Item) -> None:
-        """An item that nobody was there to take."""
+        """Queue an item again that its watcher did not take."""
         self._items.put_nowait(item)
 
     def done(self) -> None:
-        """An item is stored, or its watcher has left."""
+        """Make room: an item is acknowledged, or its watcher has left."""
         self._room.release()
 
     async def get(self) -> Item:
@@ -112,11 +109,10 @@ class Stream:
 
 
 class Member:
-    """A watcher that has joined: it has a task of its own, which puts its ends into the stream.
+    """A watcher that has joined: a task of its own puts its items into the stream.
 
-    :param stream: whose member it is.
-    :param watch: what it wants.
-    :param cursors: where its place is kept.
+    :param watch: the watcher's filter.
+    :param cursors: where its position is stored.
     """
 
     def __init__(self, stream: Stream, watch: Watch, cursors: Cursors) -> None:
@@ -125,89 +121,88 @@ class Member:
         self._stream = stream
         self._watch = watch
         self._cursors = cursors
-        # What is told and not stored yet, and how far all was told in between.
-        self._open: deque[Item | Bookmark] = deque()
-        self._unstored = 0
+        # Unacknowledged items, and the marks between them: all up to there was put into the stream.
+        self._pending: deque[Item | Bookmark] = deque()
+        self._unacknowledged = 0
         self._room = asyncio.Event()
-        self._stored = Position()
+        self._position = Position()
         self._saved_at = float("-inf")
         self._unsaved = False
         self._saver: asyncio.Task[None] | None = None
-        # Unlike a task's own cancellation, that of a scope is repeated until it is heeded.
-        self._telling = anyio.CancelScope()
-        # In an empty context: Airflow would take its log lines for some task's.
-        self._task = contextvars.Context().run(asyncio.create_task, self._tell(), name=f"watcher {self.number}")
+        # Unlike a task's own cancellation, that of a scope is repeated until the task ends.
+        self._scope = anyio.CancelScope()
+        # In an empty context: Airflow would route its log lines to some task's log.
+        self._task = contextvars.Context().run(
+            asyncio.create_task, self._follow_cancellably(), name=f"watcher {self.number}"
+        )
 
-    async def _tell(self) -> None:
-        with self._telling:
-            await self._tell_all()
+    async def _follow_cancellably(self) -> None:
+        with self._scope:
+            await self._follow()
 
-    async def _tell_all(self) -> None:
-        # That of the same watcher, if it was here before.
+    async def _follow(self) -> None:
+        # The position of the same watcher, if it was here before.
         await self._stream.saved()
-        self._stored = await self._cursors.load()
-        async with contextlib.aclosing(watch_on(self._watch, self._stored.copy())) as items:
+        self._position = await self._cursors.load()
+        async with contextlib.aclosing(watch_on(self._watch, self._position.copy())) as items:
             async for item in items:
                 if isinstance(item, Bookmark):
-                    if self._open and isinstance(self._open[-1], Bookmark):
-                        self._open.pop()
-                    self._open.append(item)
+                    if self._pending and isinstance(self._pending[-1], Bookmark):
+                        self._pending.pop()
+                    self._pending.append(item)
                     self._move_on()
                 else:
                     await self._offer(Item(self, item))
 
     async def _offer(self, item: Item) -> None:
-        while self._unstored >= MOST_UNSTORED:
+        while self._unacknowledged >= MOST_UNACKNOWLEDGED:
             self._room.clear()
             await self._room.wait()
         await self._stream.put(item)
-        self._unstored += 1
-        self._open.append(item)
+        self._unacknowledged += 1
+        self._pending.append(item)
 
     def leave(self) -> None:
-        """The watcher is gone. What is not stored will be told again when it comes back."""
+        """Leave. Unacknowledged items are repeated when the watcher comes back."""
         if self.left:
             return
         self.left = True
-        self._telling.cancel()
-        for _ in range(self._unstored):
+        self._scope.cancel()
+        for _ in range(self._unacknowledged):
             self._stream.done()
 
     def store(self, items: Sequence[Item]) -> None:
-        """Airflow has stored what came of these, the oldest ones that it had."""
+        """Acknowledge the oldest items: Airflow has stored their events."""
         for item in items:
             with contextlib.suppress(ValueError):
-                self._open.remove(item)
-                self._stored.record(item.event)
-                self._unstored -= 1
+                self._pending.remove(item)
+                self._position.record(item.event)
+                self._unacknowledged -= 1
                 self._stream.done()
         self._room.set()
         self._move_on(save=True)
 
     def _move_on(self, *, save: bool = False) -> None:
-        while self._open and isinstance(mark := self._open[0], Bookmark):
-            self._open.popleft()
-            first = self._stored.since is None
-            self._stored.advance(mark.moment, mark.floor)
+        while self._pending and isinstance(mark := self._pending[0], Bookmark):
+            self._pending.popleft()
+            first = self._position.since is None
+            self._position.advance(mark.moment, mark.floor)
             now = asyncio.get_running_loop().time()
             save = save or first or now > self._saved_at + _SAVE_SECONDS
         if save:
             self._saved_at = asyncio.get_running_loop().time()
             self._unsaved = True
             if self._saver is None or self._saver.done():
-                self._saver = self._stream.save(self._save(), f"place of watcher {self.number}")
+                self._saver = self._stream.save(self._save(), f"position of watcher {self.number}")
 
     async def _save(self) -> None:
         while self._unsaved:
             self._unsaved = False
-            await self._cursors.save(self._stored.copy())
+            await self._cursors.save(self._position.copy())
 
 
 class Producer(SharedStreamProducer):
-    """What Airflow reads the stream from, and tells what it has stored.
-
-    :param key: whose stream.
-    """
+    """Airflow's side of a stream: it reads items, and acknowledges what it has stored."""
 
     def __init__(self, key: HubKey) -> None:
         self._key = key
@@ -225,7 +220,7 @@ class Producer(SharedStreamProducer):
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
         member: Member = batch[0].broker_payload.member
         if not all(outcome.is_clean for _, outcome in batch):
-            # Some watcher has failed. If it was this one, it is told so now, and leaves.
+            # A watcher has failed. If it was this one, it leaves now.
             await asyncio.sleep(_LEAVING_SECONDS)
         if member.left:
             return
@@ -234,7 +229,7 @@ class Producer(SharedStreamProducer):
             if outcome.is_clean or item.passed:
                 stored.append(item)
             else:
-                # It was not there to be asked.
+                # The watcher was not there to take it.
                 stream_of(self._key).put_again(item)
         member.store(stored)
 
@@ -243,7 +238,7 @@ class Producer(SharedStreamProducer):
 
 
 def stream_of(key: HubKey) -> Stream:
-    """The stream that this event loop has for the key."""
+    """Return the stream that this event loop has for the key."""
     streams = _streams.setdefault(asyncio.get_running_loop(), {})
     return streams.setdefault(key, Stream(key))
 

@@ -153,7 +153,7 @@ async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: 
     stage.connect_listener(stage.sim.url)
     works, words = await check()
     assert not works
-    assert "Is that a listener's?" in words
+    assert "Check that it is a listener's" in words
 
     stage.sim.add_fault(Fault(kind="status", status=403, route="GET /jobs", count=1))
     works, words = await check()

@@ -38,29 +38,36 @@ async def test_a_waiting_trigger_takes_little_memory(stage: Any) -> None:
 
 
 async def test_i10_many_triggers_do_not_hold_up_the_event_loop(stage: Any) -> None:
-    jobs = [stage.start_elsewhere() for _ in range(TRIGGERS)]
-    # What the simulator, in the same loop, does is no trigger's stall: it ends the jobs and answers a few requests.
-    stalls: list[float] = []
-    watching = asyncio.get_running_loop().create_task(_watch(stalls))
-    firing = [stage.firing(stage.trigger(job)) for job in jobs]
-    await stage.waited_for(TRIGGERS)
-    waiting = max(stalls)
+    few, many = await _longest_step(stage, TRIGGERS // 10), await _longest_step(stage, TRIGGERS)
+    print(f"longest step: {few * 1000:.1f} ms with {TRIGGERS // 10} triggers, {many * 1000:.1f} ms with {TRIGGERS}")
+    assert many < 4 * max(few, 0.02)
+
+
+async def _longest_step(stage: Any, count: int) -> float:
+    """Seconds of this thread's own work, whatever else the machine does, until so many triggers wait."""
+    jobs = [stage.start_elsewhere() for _ in range(count)]
+    steps: list[float] = []
+    watching = asyncio.get_running_loop().create_task(_watch(steps))
+    firing = []
+    for job in jobs:
+        firing.append(stage.firing(stage.trigger(job)))
+        await asyncio.sleep(0)
+    await stage.waited_for(count)
+    watching.cancel()
+    await asyncio.wait([watching])
     for job in jobs:
         stage.end(job)
         await asyncio.sleep(0)
     for task in firing:
         await task
-    watching.cancel()
-    await asyncio.wait([watching])
-    print(f"longest stall: {waiting * 1000:.1f} ms until all waited, {max(stalls) * 1000:.1f} ms in all")
-    assert waiting < 0.2
+    return max(steps)
 
 
-async def _watch(stalls: list[float]) -> None:
+async def _watch(steps: list[float]) -> None:
     while True:
-        before = time.perf_counter()
+        before = time.thread_time()
         await asyncio.sleep(0.001)
-        stalls.append(time.perf_counter() - before - 0.001)
+        steps.append(time.thread_time() - before)
 
 
 async def _memory_of(coroutines: list[Any]) -> float:
