@@ -7,7 +7,8 @@ operator pushes them as XComs as soon as it has a job, and the classes return th
 from __future__ import annotations
 
 import logging
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import anyio
@@ -15,7 +16,11 @@ from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError
+from airbyte_events_provider.connections.read import read_hub
 from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
+
+if TYPE_CHECKING:
+    from airbyte_events_provider.hooks.airbyte import AirbyteHook
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +67,17 @@ class ListenerJobLink(_XComLink):
 
     name = "Job on the listener"
     xcom = "_link_ListenerJobLink"
+
+
+def push_links(context: Mapping[str, Any], hook: AirbyteHook, job_id: int, connection_id: str) -> None:
+    """Push the links of a task."""
+    if (ti := context.get("ti")) is None:
+        return
+    hub = read_hub(hook.airbyte_conn_id, hook.listener_conn_id)
+    workspace_id = hook.workspace_of(connection_id)
+    links = link_xcoms(hub.airbyte, hub.listener, connection_id=connection_id, job_id=job_id, workspace_id=workspace_id)
+    for key, url in links.items():
+        ti.xcom_push(key=key, value=url)
 
 
 def link_xcoms(

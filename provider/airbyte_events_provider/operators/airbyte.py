@@ -26,9 +26,8 @@ from airflow.providers.common.compat.sdk import (
 from airbyte_events.airbyte.submission import How, OnConflict
 from airbyte_events_provider.arguments import WrongArgument, check_arguments, check_choice
 from airbyte_events_provider.config import poll_interval
-from airbyte_events_provider.connections.read import read_hub
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
+from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, push_links
 from airbyte_events_provider.openlineage.extractor import lineage
 from airbyte_events_provider.operators.completion import complete
 from airbyte_events_provider.operators.start_args import can_end_in_triggerer, start_args
@@ -272,7 +271,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             task_job.cancel(job.job_id)
             raise AirflowException(f"The task was killed while it started Airbyte job {job.job_id}.")
         self.log.info(_STARTED[submission.how], job.job_id, self.connection_id)
-        self._push_links(context, job)
+        push_links(context, self.hook, job.job_id, self.connection_id)
         if self.asynchronous:
             return job.job_id
         if self.deferrable and not job.status.terminal:
@@ -330,17 +329,6 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if event["job"] is None:
             raise AirflowException(f"{event['message']} It was in the way, so nothing was started.")
         self.log.info("%s Now this task starts its own job.", event["message"])
-
-    def _push_links(self, context: Context, job: Job) -> None:
-        if (ti := context.get("ti")) is None:
-            return
-        hub = read_hub(self.airbyte_conn_id, self.listener_conn_id)
-        workspace_id = self.hook.workspace_of(self.connection_id)
-        links = link_xcoms(
-            hub.airbyte, hub.listener, connection_id=self.connection_id, job_id=job.job_id, workspace_id=workspace_id
-        )
-        for key, url in links.items():
-            ti.xcom_push(key=key, value=url)
 
     def _until(self, began: float) -> float | None:
         return None if self.timeout is None else began + self.timeout

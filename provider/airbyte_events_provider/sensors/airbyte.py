@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
-    AirflowSensorTimeout,
-    BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
@@ -23,7 +20,7 @@ from airbyte_events.events import JobEvent
 from airbyte_events_provider.arguments import WrongArgument, check_arguments, is_template, shown
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.config import poll_interval
-from airbyte_events_provider.hooks.airbyte import AirbyteHook
+from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import Sought, find_sync, moment
 from airbyte_events_provider.waiting.payloads import with_values
@@ -35,46 +32,8 @@ if TYPE_CHECKING:
 
     from airbyte_events.airbyte import Job
 
-_WEEK = 7 * 24 * 3600.0
-_DETAIL_SECONDS = 20.0
 
-
-class _AirbyteSensor(BaseSensorOperator):
-    airbyte_conn_id: str
-    api_version: str
-    listener_conn_id: str | None
-    ui_color = "#6C51FD"
-
-    def __init__(self, *, deferrable: bool, **kwargs: Any) -> None:
-        if deferrable:
-            kwargs = {"poke_interval": 5, "timeout": _WEEK} | kwargs
-        super().__init__(**kwargs)
-        self.deferrable = deferrable
-
-    @cached_property
-    def hook(self) -> AirbyteHook:
-        """The hook for the rendered arguments."""
-        return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
-
-    def _result_of(self, job_id: int, job: Job | JobEvent) -> dict[str, Any]:
-        """Return a completed job's result; the failure reason and the names come from a listener alone."""
-        until = time.time() + _DETAIL_SECONDS
-        return self.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at, until=until)
-
-    def _deadline(self) -> float:
-        """Return until when a deferred sensor waits, in seconds since the epoch."""
-        limit = self.execution_timeout
-        return time.time() + min(self.timeout, self.timeout if limit is None else limit.total_seconds())
-
-    def _timeout_error(self, message: str) -> Exception:
-        """Return the error past the deadline. Airflow retries a sensor past ``execution_timeout``, not ``timeout``."""
-        limit = self.execution_timeout
-        if limit is not None and limit.total_seconds() < self.timeout:
-            return AirflowException(f"{message} (execution_timeout: {limit})")
-        return AirflowSensorTimeout(message)
-
-
-class AirbyteJobSensor(_AirbyteSensor):
+class AirbyteJobSensor(AirbyteSensor):
     """Wait until an Airbyte job has succeeded: in the worker, rescheduled, or in the triggerer.
 
     A job that failed or was cancelled fails the sensor without a retry, which would wait for the same job. The sensor
@@ -174,7 +133,7 @@ class AirbyteJobSensor(_AirbyteSensor):
         raise (AirflowFailException if result["job"] else AirflowException)(result["message"])
 
 
-class AirbyteSyncSensor(_AirbyteSensor):
+class AirbyteSyncSensor(AirbyteSensor):
     """Wait for a successful sync of a connection that completed after a given time, whoever started it: Airbyte's own
     schedule, a person, another DAG. One that has completed already ends the wait at once.
 

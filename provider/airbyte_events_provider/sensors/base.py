@@ -1,0 +1,55 @@
+"""What the sensors have in common: the hook, the result of a job, and the deadline in the triggerer."""
+
+from __future__ import annotations
+
+import time
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout, BaseSensorOperator
+
+from airbyte_events_provider.hooks.airbyte import AirbyteHook
+
+if TYPE_CHECKING:
+    from airbyte_events.airbyte import Job
+    from airbyte_events.events import JobEvent
+
+_WEEK = 7 * 24 * 3600.0
+_DETAIL_SECONDS = 20.0
+
+
+class AirbyteSensor(BaseSensorOperator):
+    """A sensor that waits for a job."""
+
+    airbyte_conn_id: str
+    api_version: str
+    listener_conn_id: str | None
+    ui_color = "#6C51FD"
+
+    def __init__(self, *, deferrable: bool, **kwargs: Any) -> None:
+        if deferrable:
+            kwargs = {"poke_interval": 5, "timeout": _WEEK} | kwargs
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+
+    @cached_property
+    def hook(self) -> AirbyteHook:
+        """The hook for the rendered arguments."""
+        return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
+
+    def _result_of(self, job_id: int, job: Job | JobEvent) -> dict[str, Any]:
+        """Return a completed job's result; the failure reason and the names come from a listener alone."""
+        until = time.time() + _DETAIL_SECONDS
+        return self.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at, until=until)
+
+    def _deadline(self) -> float:
+        """Return until when a deferred sensor waits, in seconds since the epoch."""
+        limit = self.execution_timeout
+        return time.time() + min(self.timeout, self.timeout if limit is None else limit.total_seconds())
+
+    def _timeout_error(self, message: str) -> Exception:
+        """Return the error past the deadline. Airflow retries a sensor past ``execution_timeout``, not ``timeout``."""
+        limit = self.execution_timeout
+        if limit is not None and limit.total_seconds() < self.timeout:
+            return AirflowException(f"{message} (execution_timeout: {limit})")
+        return AirflowSensorTimeout(message)
