@@ -1,12 +1,12 @@
 # The commands of this project. They need Python 3.11 or newer, git and make. uv installs the rest, in the versions of
-# uv.lock: into .venv, what the lowest supported Airflow needs into .venv-lowest, what has the official provider beside ours
-# into .venv-both, and the official provider alone into .venv-bench.
+# uv.lock: .venv is for everything but .venv-lowest (the lowest supported Airflow), .venv-both (the official provider
+# beside this one) and .venv-bench (the official provider alone).
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench short-syncs fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean run-env dev-env deploy-env lowest-env both-env bench-env
 MAKEFLAGS += --no-print-directory
 
-# A Python for the environments: a path, a version or a range. One that is there already is kept if it is in the range.
+# The environments' Python: a path, a version or a range.
 PYTHON ?= >=3.11,<3.15
 BIN := .venv/bin
 JS := .ci/javascript/node_modules/.bin
@@ -14,7 +14,7 @@ NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 # The uv on PATH, else one of its own.
 UV ?= $(shell uv --version >/dev/null 2>&1 && command -v uv || echo .uv/uv)
-# As pip does: certificates of the system, and those that PIP_CERT names.
+# Trust the certificates that pip trusts: the system's, and those in PIP_CERT.
 export UV_SYSTEM_CERTS ?= true
 export SSL_CERT_FILE ?= $(PIP_CERT)
 ifeq ($(SSL_CERT_FILE),)
@@ -25,84 +25,84 @@ unexport VIRTUAL_ENV PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 comma := ,
 
-help:  ## show this list
+help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-demo: run-env  ## run a simulated Airbyte, the listener and a real Airflow, and show a pushed task
+demo: run-env  ## run an Airbyte simulator, the listener and a real Airflow, and show when each step of a task happened
 	@$(BIN)/python deploy/demo/demo.py $(ARGS)
 
-# On asyncio, as in Airflow and in the listener; .ci/packaging runs what is not tied to it on trio.
+# On asyncio, as in Airflow and in the listener. .ci/packaging runs the tests on trio.
 test: dev-env  ## unit, integration, model and documentation tests
 	@$(BIN)/pytest --loop=asyncio --numprocesses=4 --dist=loadfile $(ARGS)
 
-# That Airflow warns of its own modules' names.
+# Airflow 3.0 deprecates modules that it imports itself.
 test-lowest: lowest-env  ## the provider's tests on the lowest supported Airflow
 	@.venv-lowest/bin/pytest -W ignore::DeprecationWarning tests/unit/provider tests/integration/provider $(ARGS)
 
 e2e: dev-env  ## tests with a real Airflow
 	@$(BIN)/pytest tests/e2e $(ARGS)
 
-e2e-lowest: lowest-env  ## the same on the lowest supported Airflow
+e2e-lowest: lowest-env  ## tests with the lowest supported Airflow
 	@.venv-lowest/bin/pytest -W ignore::DeprecationWarning tests/e2e $(ARGS)
 
-coexistence: both-env  ## tests beside the official provider, in one Airflow
+coexistence: both-env  ## tests with the official provider in the same Airflow
 	@.venv-both/bin/pytest tests/coexistence $(ARGS)
 
-bench: dev-env bench-env  ## compare with the official provider
+bench: dev-env bench-env  ## measure this provider and the official one
 	@PYTHONPATH=tests:deploy/demo $(BIN)/python deploy/bench/bench.py $(ARGS)
 
-short-syncs: dev-env  ## whether Airflow fails 200 deferred tasks with syncs of 0.5 to 5 s, in about 8 minutes
+short-syncs: dev-env  ## count failures of 200 deferred tasks whose syncs take 0.5 to 5 s, in about 8 minutes
 	@PYTHONPATH=tests:deploy/demo:deploy/bench $(BIN)/python deploy/bench/short.py $(ARGS)
 
-fuzz: dev-env  ## look for bugs with made-up input, for FUZZ_SECONDS (300), and say what was tried
+fuzz: dev-env  ## send generated input for FUZZ_SECONDS (300)
 	@$(BIN)/pytest tests/fuzz --hypothesis-profile=fuzz --fuzz-seconds=$(or $(FUZZ_SECONDS),300) $(ARGS)
 
-soak: dev-env  ## crash, power loss, faults on the wire and load, in about 10 minutes, and say what was done
+soak: dev-env  ## crashes, power loss, network faults and load, in about 10 minutes
 	@$(BIN)/pytest tests/soak --soak $(ARGS)
 
-pooled: dev-env  ## the PostgreSQL store's tests behind pgbouncer, in transaction mode: wants pgbouncer
+pooled: dev-env  ## test the PostgreSQL store behind pgbouncer, which has to be installed
 	@$(BIN)/pytest tests/unit/store -k postgres --pgbouncer $(ARGS)
 
-browser: dev-env  ## the dashboard in a real browser: wants Chromium
+browser: dev-env  ## test the dashboard in Chromium, which has to be installed
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-screenshots: dev-env  ## make docs/screenshots anew: wants Chromium
+screenshots: dev-env  ## take docs/screenshots with Chromium
 	@$(BIN)/python tests/browser/screenshots.py docs/screenshots
 
 docs: dev-env  ## build the documentation into build/docs; a warning is an error
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
-deploy-check: deploy-env  ## check deploy/: image, chart, compose, unit, proxies, alerts; says what was not
+deploy-check: deploy-env  ## test image, chart, compose file, systemd unit, proxies and alerts; skips show what was not checked
 	@$(BIN)/pytest tests/deploy -rs $(ARGS)
 
-walkthrough: dev-env  ## walk through all of it as docs/walkthrough.md says
+walkthrough: dev-env  ## run the commands of docs/walkthrough.md
 	@$(BIN)/python deploy/walkthrough.py
 
-lint: dev-env $(JS)  ## style
+lint: dev-env $(JS)  ## check style
 	@UV_DEFAULT_INDEX=https://pypi.org/simple "$(UV)" lock --check --offline --quiet 2>/dev/null || { echo "uv.lock does not fit pyproject.toml: $(UV) lock" >&2; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(NODE) $(JS)/biome lint --config-path=.ci/javascript --error-on-warnings airbyte_events/listener/http/dashboard/static
 
-types: dev-env $(JS)  ## strict types
+types: dev-env $(JS)  ## check types
 	@$(BIN)/mypy
 	@$(NODE) $(JS)/tsc --project .ci/javascript
 
-layers: dev-env  ## imports run downwards only
+layers: dev-env  ## check that imports run downwards
 	@$(BIN)/lint-imports
 
 package: dev-env  ## build wheel and sdist into dist/
 	@rm -rf dist
 	@$(UV) build --quiet --out-dir dist
 
-clean:  ## remove what was built and what demos left, but no environment
+clean:  ## remove everything that was built, except environments
 	@rm -rf build dist .demo .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-# Install what is missing: 0.1 s when nothing is. $(1) is the environment, $(2) what is in it, in the words of uv sync. What
-# else is in it stays, or make demo would take away what make test needs. Behind an index of its own (UV_DEFAULT_INDEX, or
-# what pip is told to use) the addresses in the lock file are no use, the versions and hashes are.
+# Install what is missing into the environment $(1); $(2) are options of uv sync, $(3) a Python. An environment that is
+# complete takes 0.1 s. Other packages in it stay: make demo needs fewer than make test. With an index other than the public
+# one (UV_DEFAULT_INDEX, or pip's), the lock's versions and hashes are used, and not its URLs.
 define sync
 	@export UV_PROJECT_ENVIRONMENT=$(1); packages="--frozen $(2)"; \
 	"$(UV)" sync --quiet --check --inexact --python '$(or $(3),$(PYTHON))' $$packages 2>/dev/null || { \
@@ -136,14 +136,14 @@ both-env: $(UV)
 bench-env: $(UV)
 	$(call sync,.venv-bench,--only-group official)
 
-# biome and TypeScript. node and npm are in a wheel of the development environment.
+# biome and TypeScript. node and npm come with .venv.
 $(JS): .ci/javascript/package-lock.json | dev-env
 	@echo "installing into .ci/javascript/node_modules" >&2
 	@folder=$$(mktemp -d .ci/javascript/new-XXXXXX) && trap 'rm -rf "$$folder"' EXIT && cp .ci/javascript/package*.json "$$folder" && \
 		$(NODE) npm ci --silent --prefix "$$folder" && if [ ! $(JS) -nt $< ]; then \
 		rm -rf .ci/javascript/node_modules && mv "$$folder/node_modules" .ci/javascript/ && touch $(JS); fi
 
-# Moved into place when it is whole: two makes at a time don't get in each other's way.
+# Moved into place when complete, so that two makes can run at a time.
 .uv/uv:
 	@echo "installing uv into .uv" >&2
 	@mkdir -p .uv && folder=$$(mktemp -d .uv/new-XXXXXX) && trap 'rm -rf "$$folder"' EXIT && { python3 -m venv "$$folder" || { \

@@ -1,4 +1,9 @@
-"""The reference, from the code it is about: whenever the site is built, each of its pages gets what is so then."""
+"""Generate the reference pages from the code, whenever the site is built.
+
+sphinxcontrib-typer and sphinxcontrib-openapi read worse. The first draws each command's help as a terminal does, in
+boxes that are wider than the page, instead of a table of options. The second invents response bodies from the schemas,
+and leaves out what their fields mean.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +33,18 @@ from airbyte_events.web.server import serving
 from airbyte_events_provider.get_provider_info import get_provider_info
 
 MARK = re.compile(r"(<!-- From the code.*-->\n)(\S.*\n)*")
-"""Where a page wants it, and what is there already, for those who read the page without the site."""
+"""The place in a page, with the text that readers of the source see instead."""
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Have Sphinx fill the pages in."""
+    """Register with Sphinx."""
     app.connect("source-read", fill_in)
     app.connect("build-finished", add_openapi)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def fill_in(app: Sphinx, page: str, source: list[str]) -> None:
-    """Put into a page what the code says."""
+    """Put the generated text into a page."""
     if page in PAGES:
         source[0], found = MARK.subn(lambda _: PAGES[page](), source[0])
         if found != 1:
@@ -47,7 +52,7 @@ def fill_in(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def add_openapi(app: Sphinx, failure: Exception | None) -> None:
-    """Leave the OpenAPI document beside the pages, for programs."""
+    """Write the OpenAPI document beside the pages."""
     if failure is None:
         (Path(app.outdir) / "openapi.json").write_text(json.dumps(DOCUMENT, indent=1), encoding="utf-8")
 
@@ -56,7 +61,7 @@ def add_openapi(app: Sphinx, failure: Exception | None) -> None:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command and group of commands, by its whole name."""
+    """Yield every command and group by its full name."""
 
     def walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield name, command
@@ -67,7 +72,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def command_line() -> str:
-    """Every command with its arguments and options."""
+    """Return every command with its arguments and options."""
     return "\n".join(line for name, command in commands() for line in _command(name, command))
 
 
@@ -86,7 +91,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
 
 
 def http_api() -> str:
-    """Every path with its parameters and answers, then every kind of object."""
+    """Return every path with its parameters and responses, then every schema."""
     return "\n".join([*_operations(), "## Objects\n", *_objects()])
 
 
@@ -96,7 +101,7 @@ def _operations() -> Iterator[str]:
             yield f"## {method.upper()} {path}\n"
             yield f"{operation['summary']}. {operation.get('description', '')}\n"
             if operation.get("security") == []:
-                yield "Wants no token.\n"
+                yield "Needs no token.\n"
             yield from _table(
                 ("parameter", "type", "meaning"),
                 (
@@ -110,7 +115,7 @@ def _operations() -> Iterator[str]:
                 yield from _properties(content["schema"])
                 yield from _example(content)
             yield from _table(
-                ("answer", "body", "meaning"), (_answer(*each) for each in operation["responses"].items())
+                ("response", "body", "meaning"), (_response(*each) for each in operation["responses"].items())
             )
             for answer in operation["responses"].values():
                 for content in answer.get("content", {}).values():
@@ -123,7 +128,7 @@ def _parameter(parameter: dict[str, Any]) -> str:
     return f"{kind}{parameter['description']}" + ("" if default is None else f" Default: `{default}`.")
 
 
-def _answer(status: str, answer: dict[str, Any]) -> tuple[str, str, str]:
+def _response(status: str, answer: dict[str, Any]) -> tuple[str, str, str]:
     if "$ref" in answer:
         answer = DOCUMENT["components"]["responses"][_last(answer["$ref"])]
     bodies = " or ".join(dict.fromkeys(_type(each["schema"]) for each in answer["content"].values()))
@@ -179,12 +184,12 @@ def _last(reference: str) -> str:
 
 
 def metrics() -> str:
-    """What a listener tells once a sync has succeeded and its webhook has come."""
+    """Return the metrics of a listener that has confirmed a webhook."""
     return "\n".join(_table(("metric", "type", "labels", "meaning"), map(_metric, anyio.run(scrape))))
 
 
 async def scrape() -> list[Metric]:
-    """Ask a listener for its metrics that has seen the end of a job."""
+    """Run a sync, and return the listener's metrics once it has completed."""
     api_token, webhook_token = new_token(), new_token()
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     simulator = Simulator()
@@ -220,7 +225,7 @@ def _metric(family: Metric) -> tuple[str, str, str, str]:
 
 
 def airflow() -> str:
-    """Airflow's options of the provider, and the fields of its connections."""
+    """Return the provider's options, and the fields of its connection types."""
     provider = get_provider_info()
     return "\n".join([*_options(provider["config"]), *_fields(provider["connection-types"])])
 
@@ -252,7 +257,7 @@ def _or_nothing(value: str | None) -> str:
     return "" if value is None else _code(value)
 
 
-# -- what all of them share -------------------------------------------------------------------------------------------
+# -- Markdown ---------------------------------------------------------------------------------------------------------
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
@@ -266,7 +271,7 @@ def _code(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Words that were not written as Markdown."""
+    """Escape text that is not Markdown."""
     return re.sub(r"([\\`*_<>\[\]#])", r"\\\1", " ".join(text.replace("\b", "").split()))
 
 
@@ -277,4 +282,4 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/metrics": metrics,
     "reference/provider": airflow,
 }
-"""What each page gets."""
+"""The text of each page."""
