@@ -137,7 +137,7 @@ Settle = Callable[[Sequence[JobEvent]], Mapping[int, Outcome]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """The result of :meth:`~airbyte_events.store.base.EventStore.append`.
+    """The result of :meth:`~airbyte_events.store.base.EventLog.append`.
 
     :param verdicts: one for each observation, in their order.
     :param events: those that entered the log, in log order, with their cursors.
