@@ -1,4 +1,4 @@
-"""Access tokens by client credentials: fetched once for all who need one, renewed when one is refused."""
+"""Access tokens by client credentials: fetched once for all callers, renewed when one is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 
 from airbyte_events._utils import json_values
 from airbyte_events.airbyte.circuit_breaker import again
-from airbyte_events.airbyte.transport import Answer
+from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -27,7 +27,7 @@ _LONGEST_TOKEN = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Of an Airbyte application (*User settings > Applications* in Airbyte).
+    """The credentials of an Airbyte application (*User settings > Applications* in Airbyte).
 
     :raises SettingsError: if one of the two is empty.
     """
@@ -38,29 +38,31 @@ class Credentials:
     def __post_init__(self) -> None:
         for name, other in (("client_id", "client_secret"), ("client_secret", "client_id")):
             if not getattr(self, name):
-                raise SettingsError(f"{name.replace('_', ' ')} is empty though {other.replace('_', ' ')} is given")
+                raise SettingsError(
+                    f"{name.replace('_', ' ')} is empty, though {other.replace('_', ' ')} is set: set both"
+                )
 
 
 def as_refusal(error: AirbyteError) -> AirbyteStatusError | None:
-    """Return what a token endpoint's error means: that it does not accept the credentials; None if it does not say so.
+    """Return a token endpoint's error as a refusal of the credentials; None if it is another error.
 
-    Keycloak refuses them with 401, Airbyte's own simple authentication (``abctl``) with 400. The error has no type, as
-    that would be taken for a word on what the token was wanted for.
+    Keycloak refuses them with 401, Airbyte's own simple authentication (``abctl``) with 400. The refusal has no type,
+    which would be taken for one of the request that the token is for.
     """
     if not isinstance(error, AirbyteStatusError) or error.status_code not in (400, 401, 403):
         return None
     kind = Forbidden if error.status_code == 403 else Unauthorized
-    means = "" if error.page else " (Airbyte does not accept this client id and client secret)"
+    means = "" if error.page else " (Airbyte rejects this client id and secret)"
     return kind(error.status_code, f"{error}{means}", page=error.page)
 
 
 class TokenCache:
-    """The token in use.
+    """Keeps the current token.
 
-    :param fetch: asks for a new one; the token endpoint's answer.
+    :param fetch: requests a new one from the token endpoint.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[Answer]]) -> None:
+    def __init__(self, fetch: Callable[[], Awaitable[ApiResponse]]) -> None:
         self._fetch = fetch
         self._lock = anyio.Lock()
         self._token: str | None = None
@@ -69,12 +71,12 @@ class TokenCache:
         self._failure: AirbyteError | None = None
 
     async def get(self, *, refused: str | None = None) -> str:
-        """The token; a new one if there is none, if it is about to expire, or if it is the one that was refused.
+        """Return the token; fetch one if there is none, if it is about to expire, or if it is the refused one.
 
         Airbyte's ``expires_in`` promises more than some deployments keep (900 s against 180 s), so it only bounds
         a token's life; the API's 401 ends it.
 
-        :raises AirbyteError: if none was to be had. Who waited for somebody else's fetch shares its failure.
+        :raises AirbyteError: if none can be fetched. Callers that waited for another's fetch share its failure.
         """
         if (token := self._usable(refused)) is not None:
             return token
@@ -98,11 +100,11 @@ class TokenCache:
             return None
         return None if self._token == refused else self._token
 
-    def _accept(self, answer: Answer) -> str:
-        fields = answer.object()
+    def _accept(self, response: ApiResponse) -> str:
+        fields = response.object()
         token = fields.get("access_token")
         if not isinstance(token, str) or re.fullmatch(rf"[!-~]{{1,{_LONGEST_TOKEN}}}", token) is None:
-            raise AirbyteProtocolError(f"{answer.request}: the answer has no usable access_token")
+            raise AirbyteProtocolError(f"{response.request}: the response has no usable access_token")
         life = json_values.seconds(fields.get("expires_in"))
         self._token = token
         self._renew_at = None if not life else anyio.current_time() + _RENEW_AT * life

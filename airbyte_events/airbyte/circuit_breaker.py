@@ -1,4 +1,4 @@
-"""Waiting for a server that is in trouble: one back-off for all who ask it."""
+"""One back-off for all requests to a server that fails."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ T = TypeVar("T")
 
 
 def transient(error: AirbyteError) -> bool:
-    """Whether the same request may well succeed later."""
+    """Return whether the same request may succeed later."""
     if isinstance(error, AirbyteStatusError) and error.status_code in {408, 425}:
         return True
     return isinstance(error, (AirbyteUnreachable, RateLimited, ServerError))
 
 
 class Backoff:
-    """A gate before a server: open while it answers, closed for a growing time after it did not.
+    """A circuit breaker: closed while the server responds, open for a growing delay after it failed.
 
-    Waiting times grow exponentially with full jitter (``random() * min(cap, base * 2**n)``); a ``Retry-After`` is
-    obeyed up to ``longest``. While the gate is not open, one caller at a time tries; the others wait, share its
-    failure as if it were theirs, and all go on when it succeeds. So a hundred callers cost the server one request
-    per waiting time, and none of them waits longer than its own attempts would have taken.
+    Delays grow exponentially with full jitter (``random() * min(cap, base * 2**n)``); a ``Retry-After`` is obeyed up to
+    ``longest``. After a delay one caller at a time tries. The others wait and share its failure, or all go on when it
+    succeeds. So a hundred callers cost the server one request per delay, and none waits longer than its own attempts
+    would have taken.
 
-    :param base: seconds, the most that is waited after the first failure.
-    :param cap: seconds, the most that is waited without a ``Retry-After``.
-    :param longest: seconds, the most that is waited with one.
+    :param base: seconds, the longest delay after the first failure.
+    :param cap: seconds, the longest delay without a ``Retry-After``.
+    :param longest: seconds, the longest delay with one.
     :param random: from 0 to 1.
     """
 
@@ -58,12 +58,12 @@ class Backoff:
         self._began = self._failed_at = 0.0
         self._until = 0.0
         self._last: AirbyteError | None = None
-        # One for each time the gate closed: who set out before that knows nothing new.
+        # Counts failures: a request that was sent before the last one brings no news.
         self._closings = 0
 
     @property
     def failures(self) -> int:
-        """How often in a row the server was in trouble."""
+        """Failures in a row."""
         return self._failures
 
     @property
@@ -73,11 +73,11 @@ class Backoff:
 
     @property
     def remaining(self) -> float:
-        """Seconds until the next attempt may set out; 0 while the gate is open. To be read inside the event loop."""
+        """Seconds until the next attempt, 0 without failures. Read it inside the event loop."""
         return max(0.0, self._until - anyio.current_time()) if self._failures else 0.0
 
     async def attempt(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send once, when it is this caller's turn.
+        """Send once, in turn.
 
         :raises AirbyteError: that of ``send``, or that of another caller who tried while this one waited.
         """
@@ -87,14 +87,14 @@ class Backoff:
                 if self._failures:
                     if self._closings != closings and self._last is not None:
                         raise again(self._last)
-                    # A Retry-After of somebody who is still out may move the time.
+                    # The Retry-After of a request that is still in flight may extend the delay.
                     while self.remaining > 0:  # noqa: ASYNC110
                         await anyio.sleep(self.remaining)
                     return await self.observe(send)
         return await self.observe(send)
 
     async def attempt_alone(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send once after the waiting time, while others try, too: for what may take long or must not share a failure.
+        """Send once after the delay, beside other attempts: for what may take long or must not share a failure.
 
         :raises AirbyteError: that of ``send``.
         """
@@ -102,7 +102,7 @@ class Backoff:
         return await self.observe(send)
 
     async def observe(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send once, now, and learn from the outcome."""
+        """Send once, now, and count the outcome."""
         closings = self._closings
         try:
             result = await send()
@@ -134,7 +134,7 @@ class Backoff:
 
 
 def again(error: AirbyteError) -> AirbyteError:
-    """The same error for another caller: an exception that is raised in two tasks mixes up their tracebacks."""
+    """Return a copy of an error for another caller: one exception raised in two tasks mixes up their tracebacks."""
     twin: AirbyteError
     if isinstance(error, AirbyteStatusError):
         known: dict[str, Any] = {"type": error.type, "retry_after": error.retry_after, "page": error.page}

@@ -1,6 +1,6 @@
 """The client of Airbyte's public API: what this package needs of it, with its oddities in mind.
 
-Facts about the API are those of the platform's ``airbyte-server`` (``publicApi``); each surprising one has a test.
+Facts about the API are from the platform's ``airbyte-server`` (``publicApi``); each surprising one has a test.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from airbyte_events.airbyte.notifications import Notification, reread
 from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, ChangedJobs, JobPages
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
-from airbyte_events.airbyte.transport import Answer, Observer
+from airbyte_events.airbyte.transport import ApiResponse, Observer
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -131,10 +131,12 @@ class AirbyteClient:
         :raises Forbidden: on Cloud, for the same.
         """
         request = self._session.request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}")
-        answer = await (self._session.read_once(request) if once else self._session.read(request))
-        job = self._job(answer)
+        response = await (self._session.read_once(request) if once else self._session.read(request))
+        job = self._job(response)
         if job.job_id != job_id:
-            raise AirbyteProtocolError(f"{answer.request}: the answer is of job {job.job_id}: a cache on the way?")
+            raise AirbyteProtocolError(
+                f"{response.request}: the response is of job {job.job_id}: let no proxy cache the API"
+            )
         self._refreshes.see([job], untyped_list=False)
         return job
 
@@ -189,11 +191,11 @@ class AirbyteClient:
         }
         given = {name: value for name, value in params.items() if value is not None}
         request = replace(self._session.request("GET", "/jobs"), params=given)
-        answer = await (self._session.read_once(request) if once else self._session.read(request))
-        jobs = answer.object().get("data")
+        response = await (self._session.read_once(request) if once else self._session.read(request))
+        jobs = response.object().get("data")
         if not isinstance(jobs, list):
-            raise AirbyteProtocolError(f"{answer.request}: the answer has no list of jobs")
-        page = JobPage(jobs=tuple(self._parse(answer, job) for job in jobs), served_at=answer.served_at)
+            raise AirbyteProtocolError(f"{response.request}: the response has no list of jobs")
+        page = JobPage(jobs=tuple(self._parse(response, job) for job in jobs), served_at=response.served_at)
         self._refreshes.see(page.jobs, untyped_list=job_type is None)
         return page
 
@@ -335,10 +337,10 @@ class AirbyteClient:
         for _ in range(MOST_PAGES):
             params = {"limit": PAGE, "offset": len(found), "workspaceIds": self._workspace_ids or None}
             given = {name: value for name, value in params.items() if value is not None}
-            answer = await self._session.read(replace(self._session.request("GET", f"/{kind}"), params=given))
-            page = answer.object().get("data")
+            response = await self._session.read(replace(self._session.request("GET", f"/{kind}"), params=given))
+            page = response.object().get("data")
             if not isinstance(page, list) or not all(isinstance(each, dict) for each in page):
-                raise AirbyteProtocolError(f"{answer.request}: the answer has no list of {kind}")
+                raise AirbyteProtocolError(f"{response.request}: the response has no list of {kind}")
             found += page
             if len(page) < PAGE:
                 return found
@@ -358,17 +360,17 @@ class AirbyteClient:
 
     async def health(self) -> None:
         """Ask once, without a token, whether the API is there; returns if it is."""
-        answer = await self._session.ask(self._session.request("GET", "/health"))
-        answer.refuse_page()
+        response = await self._session.ask(self._session.request("GET", "/health"))
+        response.refuse_page()
 
-    def _job(self, answer: Answer) -> Job:
-        return self._parse(answer, answer.object())
+    def _job(self, response: ApiResponse) -> Job:
+        return self._parse(response, response.object())
 
-    def _parse(self, answer: Answer, fields: object) -> Job:
+    def _parse(self, response: ApiResponse, fields: object) -> Job:
         try:
             job = parse_job(fields)
         except ValueError as exc:
-            raise AirbyteProtocolError(f"{answer.request}: the answer has {exc}") from exc
+            raise AirbyteProtocolError(f"{response.request}: the response has {exc}") from exc
         if job.status is JobStatus.UNKNOWN and isinstance(fields, dict):
             self._warn_of_status(str(fields["status"])[:40])
         return job
@@ -376,7 +378,7 @@ class AirbyteClient:
     def _warn_of_status(self, name: str) -> None:
         if name not in self._unknown_statuses and len(self._unknown_statuses) < _MOST_UNKNOWN_STATUSES:
             self._unknown_statuses.add(name)
-            logger.warning("Airbyte has a job status %r that this version does not know; it counts as active", name)
+            logger.warning("unknown job status, counted as active: status=%r", name)
 
 
 def _checked(kind: str, id: str) -> str:

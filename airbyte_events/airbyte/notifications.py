@@ -1,8 +1,8 @@
 """Airbyte's webhook bodies: what a notification is about, without any I/O.
 
 A notification is a hint, never the truth: anybody who knows the URL can send one, Airbyte's *Test* button sends one
-that looks like a success of job 10, and the *queued* one has ``"success": false``. So nothing is concluded from here;
-:attr:`Notification.expected_status` says what the API must confirm.
+that looks like a success of job 10, and the *queued* one has ``"success": false``. So
+:attr:`Notification.expected_status` is what the API must confirm.
 
 Field names, titles and texts are those of the platform's ``SlackNotificationClient`` and ``SyncSummary``.
 """
@@ -32,14 +32,14 @@ LONGEST_WORD = 100
 class Notification:
     """One webhook body. None is unknown throughout; times are aware and in UTC.
 
-    :param kind: what it tells.
-    :param job_id: the job it names. That of a test is made up, see :attr:`expected_status`.
+    :param kind: what it announces.
+    :param job_id: the job. That of a test is made up, see :attr:`expected_status`.
     :param workspace_id: the Airbyte workspace (UUID).
     :param connection_id: the Airbyte connection (UUID).
     :param names: of ``workspace``, ``connection``, ``source`` and ``destination``, as far as they are known.
     :param url: the connection's page in Airbyte (http or https).
     :param started_at: when the job was created.
-    :param finished_at: when it ended.
+    :param finished_at: when the job completed.
     :param records: committed, over all attempts.
     :param bytes: committed, over all attempts.
     :param duration_seconds: from start to end.
@@ -63,14 +63,14 @@ class Notification:
 
     @property
     def expected_status(self) -> JobStatus | None:
-        """The job's state if the notification is true; None where it claims no end of a job."""
+        """The job's status if the notification is true; None if it announces no completion."""
         return self.kind.status
 
     @property
-    def is_reason_to_ask(self) -> bool:
-        """Whether the API is to be asked: it claims an end, or names a job, whatever else it says.
+    def needs_confirmation(self) -> bool:
+        """Whether to ask the API: it announces a completion, or has a job id.
 
-        Title and data may disagree, and a newer version of Airbyte has kinds that this one does not know.
+        Title and data may disagree, and a newer Airbyte may have kinds that this version does not know.
         """
         return self.expected_status is not None or (self.job_id is not None and self.kind is not NotificationKind.TEST)
 
@@ -115,7 +115,7 @@ def parse(body: bytes) -> Notification:
 
 
 def reread(body: bytes) -> Notification:
-    """Read a body that was stored; what can't be read any more is of an unknown kind."""
+    """Read a stored body; one that can't be read any more is of an unknown kind."""
     try:
         return parse(body)
     except NotificationError:
@@ -192,7 +192,7 @@ def _last_url(message: str) -> str | None:
 
 
 def _page(value: object) -> str | None:
-    """An address that is safe to show as a link: http or https, no user information."""
+    """Return a URL that is safe to show as a link: http or https, no user information."""
     url = json_values.text(value)
     if url is None or len(url) > LONGEST_URL or re.search(r"[\x00-\x20\x7f<>\"]", url):
         return None

@@ -15,7 +15,7 @@ from airbyte_events.jobs import Job, JobPage
 logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 300.0
-"""From one question whether there are refreshes to the next, while there has never been one."""
+"""Seconds between two checks for refreshes, while there has never been one."""
 
 REFRESH = "refresh"
 
@@ -64,7 +64,7 @@ class Refreshes:
                 if self._known is not None:
                     await self._compare(self._known)
             except AirbyteError as exc:
-                logger.info("whether lists of jobs have refreshes is not known yet: %s", exc)
+                logger.info("unknown whether job lists have refreshes: error=%s", exc)
         left_out = self._known is not None and not self._listed
         return left_out, found if left_out else None
 
@@ -78,7 +78,7 @@ class Refreshes:
         except (RateLimited, ServerError, Unauthorized):
             raise
         except AirbyteStatusError as exc:
-            logger.info("this Airbyte has no refreshes: %s", exc)
+            logger.info("this Airbyte has no refreshes: error=%s", exc)
             self._listed = True
             return None
         self.see(page.jobs, untyped_list=False)
@@ -98,4 +98,4 @@ class Refreshes:
             # Some releases can't list by everything. That they leave out refreshes is what costs no end.
             self._listed = False
         if not self._listed:
-            logger.info("lists of jobs leave out refreshes, as up to Airbyte 2.0: they are listed apart")
+            logger.info("job lists leave out refreshes, as up to Airbyte 2.0: listing them separately")

@@ -1,4 +1,4 @@
-"""What all requests to one Airbyte share: the access token, the back-off, and which are sent again."""
+"""What all requests to one Airbyte share: access token, back-off, and the rules for retries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 
 from airbyte_events.airbyte.auth import Credentials, TokenCache, as_refusal
 from airbyte_events.airbyte.circuit_breaker import Backoff, transient
-from airbyte_events.airbyte.transport import Answer, Observer, Request, exchange
+from airbyte_events.airbyte.transport import ApiResponse, Observer, Request, exchange
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import (
     AirbyteError,
@@ -26,8 +26,8 @@ from airbyte_events.errors import (
 logger = logging.getLogger(__name__)
 
 
-class _Own(AirbyteError):
-    """A failure that says nothing of the server as a whole."""
+class _Isolated(AirbyteError):
+    """A failure of one request that says nothing about the server."""
 
     def __init__(self, error: ServerError) -> None:
         super().__init__(str(error))
@@ -68,7 +68,7 @@ class Session:
     def authenticate(self, credentials: Credentials) -> bool:
         """Use these credentials from now on.
 
-        :return: whether they are others than before.
+        :return: whether they differ from the previous ones.
         """
         if credentials == self._credentials:
             return False
@@ -78,12 +78,12 @@ class Session:
 
     @property
     def backing_off(self) -> float:
-        """Seconds until the next attempt may set out, 0 if Airbyte answers."""
+        """Seconds until the next attempt, 0 if Airbyte responds."""
         return self._backoff.remaining
 
     @property
     def failing_for(self) -> float:
-        """Seconds for which every request has failed, from the first to the last; 0 if the server answers."""
+        """Seconds from the first failure in a row to the last; 0 without failures."""
         return self._backoff.failing_for
 
     def request(self, method: str, path: str, route: str | None = None) -> Request:
@@ -95,54 +95,54 @@ class Session:
             connect_timeout=self._timeout,
         )
 
-    async def read(self, request: Request, attempts: int | None = None) -> Answer:
-        """Send what changes nothing: again and again if it fails for a while."""
+    async def read(self, request: Request, attempts: int | None = None) -> ApiResponse:
+        """Send a read, with retries while it fails transiently."""
         return await self._authorised(
             lambda token: self._backoff.attempt(partial(self._send, token, request)),
             attempts or self._attempts,
             transient,
         )
 
-    async def read_once(self, request: Request) -> Answer:
-        """Send what changes nothing once. A 500 is the trouble of what was asked for: nobody else waits for its end."""
+    async def read_once(self, request: Request) -> ApiResponse:
+        """Send a read once. A 500 is that request's own failure: others need not wait."""
 
-        async def send(token: str | None) -> Answer:
+        async def send(token: str | None) -> ApiResponse:
             try:
                 return await self._send(token, request)
             except ServerError as exc:
                 if exc.status_code == 500:
-                    raise _Own(exc) from exc
+                    raise _Isolated(exc) from exc
                 raise
 
         try:
             return await self._authorised(lambda token: self._backoff.attempt(partial(send, token)), 1, transient)
-        except _Own as exc:
+        except _Isolated as exc:
             raise exc.error from None
 
-    async def write(self, request: Request) -> Answer:
-        """Send what changes something: again only if it surely was not acted upon."""
+    async def write(self, request: Request) -> ApiResponse:
+        """Send a write; retry only if Airbyte surely did not act on it."""
         return await self._authorised(
             lambda token: self._backoff.attempt_alone(partial(self._send, token, request)),
             self._attempts,
             lambda error: isinstance(error, (NotSent, RateLimited)),
         )
 
-    async def write_once(self, request: Request) -> Answer:
-        """Send what changes something now, and once: again only if its token was refused."""
+    async def write_once(self, request: Request) -> ApiResponse:
+        """Send a write now; retry only if its token was refused."""
         return await self._authorised(
             lambda token: self._backoff.observe(partial(self._send, token, request)), 1, lambda _: False
         )
 
-    async def ask(self, request: Request) -> Answer:
+    async def ask(self, request: Request) -> ApiResponse:
         """Send once, without a token."""
         return await self._send(None, request)
 
     async def _authorised(
         self,
-        send: Callable[[str | None], Awaitable[Answer]],
+        send: Callable[[str | None], Awaitable[ApiResponse]],
         attempts: int,
-        worth_repeating: Callable[[AirbyteError], bool],
-    ) -> Answer:
+        retryable: Callable[[AirbyteError], bool],
+    ) -> ApiResponse:
         renewed = False
         refused: str | None = None
         while True:
@@ -155,12 +155,12 @@ class Session:
                 renewed, refused = True, token
             except AirbyteError as exc:
                 attempts -= 1
-                if attempts < 1 or not worth_repeating(exc):
+                if attempts < 1 or not retryable(exc):
                     raise
-                logger.info("%s; %d attempts left", exc, attempts)
+                logger.info("retrying: attempts_left=%d error=%s", attempts, exc)
                 renewed, refused = False, None
 
-    async def _fetch_token(self, credentials: Credentials) -> Answer:
+    async def _fetch_token(self, credentials: Credentials) -> ApiResponse:
         request = replace(
             self.request("POST", "", "/applications/token"),
             url=self._token_url,
@@ -176,7 +176,7 @@ class Session:
                 return await self._backoff.attempt(partial(self._send, None, request))
             except NotFound as exc:
                 raise NotFound(
-                    404, f"{exc} (an Airbyte without authentication wants neither client id nor client secret)"
+                    404, f"{exc} (for an Airbyte without authentication set neither client id nor secret)"
                 ) from exc
             except AirbyteError as exc:
                 if (refused := as_refusal(exc)) is not None:
@@ -184,8 +184,8 @@ class Session:
                 attempts -= 1
                 if attempts < 1 or not transient(exc):
                     raise
-                logger.info("%s; %d attempts left", exc, attempts)
+                logger.info("retrying: attempts_left=%d error=%s", attempts, exc)
 
-    async def _send(self, token: str | None, request: Request) -> Answer:
+    async def _send(self, token: str | None, request: Request) -> ApiResponse:
         hide = () if self._credentials is None else (self._credentials.client_secret,)
         return await exchange(self._http, request, token=token, hide=hide, observe=self._observe)

@@ -150,7 +150,7 @@ async def submit(
             return submission
         if pause is None:
             raise submitting.final(failure)
-        logger.info("Airbyte has started no job, trying again in %g s: %s", pause, failure)
+        logger.info("no job started, retrying: seconds=%g error=%s", pause, failure)
         await anyio.sleep(pause)
     raise AssertionError
 
@@ -201,7 +201,7 @@ class _Submitting:
             raise failure
         if not refused:
             self.lost = True
-            logger.warning("whether Airbyte has started a job is not known, looking for it: %s", failure)
+            logger.warning("unknown whether a job started, searching for it: error=%s", failure)
         jobs: list[Job] = []
         for seconds in LOOKS[:1] if refused else LOOKS:
             await anyio.sleep(seconds)
@@ -224,11 +224,9 @@ class _Submitting:
             except AirbyteError as exc:
                 transient = isinstance(exc, (AirbyteUnreachable, ServerError, RateLimited))
                 if not transient or time.time() >= self.until:
-                    said = (
-                        f"{failure}; whether a job runs is not known, as the connection's jobs can't be listed: {exc}"
-                    )
+                    said = f"{failure}; the connection's jobs can't be listed to see whether one started: {exc}"
                     raise self.final(AirbyteError(said)) from exc
-                logger.warning("whether Airbyte has started a job is still not known: %s", exc)
+                logger.warning("still unknown whether a job started: error=%s", exc)
             # The client has waited between its own attempts.
             await anyio.sleep(1)
 

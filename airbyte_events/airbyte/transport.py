@@ -1,6 +1,6 @@
-"""One request and its answer: bounded in time and size, what went wrong told in this package's errors.
+"""One HTTP exchange, bounded in time and size. Failures are raised as this package's errors.
 
-Messages name the method, the path and the host; a query, user information, tokens and secrets are never in them.
+Their messages name method, path and host, and never a query, user information, tokens or secrets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import httpx
 from airbyte_events._utils import http as answers
 from airbyte_events._utils import json_values
 from airbyte_events._utils.token_bucket import charge
-from airbyte_events.airbyte.words import Words, one_line, redirection, web_page
+from airbyte_events.airbyte.error_text import ErrorText, one_line, redirection, web_page
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -32,13 +32,13 @@ from airbyte_events.errors import (
     Unprocessable,
 )
 
-LARGEST_ANSWER = 10 * 1024 * 1024
+LARGEST_RESPONSE = 10 * 1024 * 1024
 """Bytes. A page of 100 jobs has about 30 kB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What to ask.
+    """A request.
 
     :param method: the HTTP method.
     :param url: without query.
@@ -63,10 +63,10 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A 2xx answer, complete.
+class ApiResponse:
+    """A complete 2xx response.
 
-    :param page: what to call it if it is a web page.
+    :param page: its description if it is a web page.
     """
 
     request: Request
@@ -80,14 +80,14 @@ class Answer:
             return json_values.parse_object(self.body)
         except ValueError as exc:
             self.refuse_page()
-            raise AirbyteProtocolError(f"{self.request}: the answer {exc}") from exc
+            raise AirbyteProtocolError(f"{self.request}: the response {exc}") from exc
 
     def refuse_page(self) -> None:
         """:raises AirbyteProtocolError: if the body is a web page."""
         if self.page is not None:
             raise AirbyteProtocolError(
-                f"{self.request}: the answer is {self.page}: is this the API's address, and does something in front of "
-                "it want a login?"
+                f"{self.request}: the response is {self.page}: check that this is the API's address, and that no proxy "
+                "requires a login"
             )
 
     @property
@@ -97,7 +97,7 @@ class Answer:
 
 
 Observer = Callable[[str, "int | None"], None]
-"""Told of each request: method and route (``GET /jobs/{id}``), and the HTTP status or None for no answer."""
+"""Called for each request with its method and route (``GET /jobs/{id}``), and the HTTP status, None for no response."""
 
 
 async def exchange(
@@ -107,7 +107,7 @@ async def exchange(
     token: str | None = None,
     hide: tuple[str, ...] = (),
     observe: Observer | None = None,
-) -> Answer:
+) -> ApiResponse:
     """Send the request once.
 
     :param token: the access token, if there is one.
@@ -133,26 +133,26 @@ async def exchange(
                 follow_redirects=False,
             ) as response:
                 status = response.status_code
-                body = await answers.read_body(response, LARGEST_ANSWER)
+                body = await answers.read_body(response, LARGEST_RESPONSE)
     except TimeoutError as exc:
-        raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
+        raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
         raise NotSent(f"{request}: no connection ({_reason(exc, hide)})") from exc
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise AirbyteProtocolError(f"{request}: {_reason(exc, hide)}") from exc
     except httpx.TimeoutException as exc:
-        raise AirbyteUnreachable(f"{request}: no answer within {request.timeout:g} s") from exc
+        raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except httpx.RequestError as exc:
-        raise AirbyteUnreachable(f"{request}: no whole answer ({_reason(exc, hide)})") from exc
+        raise AirbyteUnreachable(f"{request}: incomplete response ({_reason(exc, hide)})") from exc
     except answers.AnswerRefused as exc:
-        raise AirbyteProtocolError(f"{request}: the answer {exc}") from exc
+        raise AirbyteProtocolError(f"{request}: the response {exc}") from exc
     finally:
         if observe is not None:
             observe(f"{request.method} {request.route}", status)
     if not 200 <= status <= 299:
         raise _refusal(request, response, body, hide)
     page = web_page(response.headers, body, hide)
-    return Answer(request=request, headers=response.headers, body=body, page=page)
+    return ApiResponse(request=request, headers=response.headers, body=body, page=page)
 
 
 def _headers(token: str | None) -> dict[str, str]:
@@ -181,7 +181,7 @@ def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tupl
     status = response.status_code
     if status < 400:
         return AirbyteProtocolError(f"{request}: {redirection(request.url, response)}")
-    words = Words.of(response, body, hide)
+    words = ErrorText.of(response, body, hide)
     error = ServerError if status >= 500 else _ERRORS.get(status, AirbyteStatusError)
     return error(
         status,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Annotated
 
 import anyio
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
 
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import utcnow
@@ -36,7 +37,6 @@ USUAL_OF = 20
 GRACE_SECONDS = 3.0
 """Seconds without a listener until Airbyte is polled: one person's polling costs little."""
 
-_REFRESH_SECONDS = 0.25
 
 HELP = (
     "Start a sync in Airbyte. If the connection has an active one, attach to that. Airbyte's address and credentials "
@@ -164,14 +164,12 @@ class Waiting:
         runs_on = f"it keeps running: airbyte-events jobs show {self._instance}/{self._job.job_id}"
         event: JobEvent | None = None
         try:
-            async with (
-                Hub(airbyte, feed, instance=self._instance, ticks=ticks, grace=GRACE_SECONDS) as hub,
-                self._shown(hub),
-            ):
-                try:
-                    event = await hub.wait(self._job.job_id, connection_id=self._job.connection_id, until=until)
-                except WaitTimeout as exc:
-                    timeout = exc
+            async with Hub(airbyte, feed, instance=self._instance, ticks=ticks, grace=GRACE_SECONDS) as hub:
+                with self._shown(hub):
+                    try:
+                        event = await hub.wait(self._job.job_id, connection_id=self._job.connection_id, until=until)
+                    except WaitTimeout as exc:
+                        timeout = exc
         except anyio.get_cancelled_exc_class():
             self._output.note(f"{self._label}: {runs_on}")
             raise
@@ -192,8 +190,8 @@ class Waiting:
         ]
         self._output.line(f"{self._label}:", status(event.status.value), *[fact for fact in facts if fact])
 
-    @contextlib.asynccontextmanager
-    async def _shown(self, hub: Hub) -> AsyncIterator[None]:
+    @contextlib.contextmanager
+    def _shown(self, hub: Hub) -> Iterator[None]:
         """Show on a terminal the elapsed time, beside the usual duration."""
         console = self._output.aside
         if not console.is_terminal:
@@ -202,38 +200,23 @@ class Waiting:
             yield
             return
         # A narrow terminal cuts off the last column.
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.fields[elapsed]}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}", markup=False),
-        )
-        with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
-            task = progress.add_task(shown(self._label), total=self.usual, elapsed="")
+        columns = (SpinnerColumn(), _Text(lambda: self._progress(hub)), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
+            progress.add_task(shown(self._label), total=None)
+            yield
 
-            async def refresh() -> None:
-                while True:
-                    elapsed = self._elapsed()
-                    progress.update(task, completed=elapsed, elapsed=self._progress(elapsed, hub))
-                    progress.refresh()
-                    await anyio.sleep(_REFRESH_SECONDS)
-
-            failure: Exception | None = None
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(refresh)
-                try:
-                    yield
-                except Exception as exc:  # a task group would wrap it
-                    failure = exc
-                tasks.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
-
-    def _elapsed(self) -> float:
+    def _progress(self, hub: Hub) -> str:
         since = self._job.started_at
-        return 0.0 if since is None else max(0.0, (utcnow() - since).total_seconds())
-
-    def _progress(self, elapsed: float, hub: Hub) -> str:
+        elapsed = 0.0 if since is None else max(0.0, (utcnow() - since).total_seconds())
         usual = f" of usually {duration(self.usual)}" if self.usual else ""
         how = "subscribed to the listener" if hub.following else "polling Airbyte"
         return f"{duration(elapsed)}{usual}, {how}"
+
+
+class _Text(ProgressColumn):
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__()
+        self._text = text
+
+    def render(self, task: Task) -> Text:
+        return Text(self._text())

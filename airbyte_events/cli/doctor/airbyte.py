@@ -13,7 +13,7 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.auth import as_refusal
-from airbyte_events.airbyte.transport import Answer, Request, exchange
+from airbyte_events.airbyte.transport import ApiResponse, Request, exchange
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.airbyte import open_airbyte
 from airbyte_events.cli.api_client import Listener, http_client
@@ -91,8 +91,8 @@ class AirbyteChecks:
 
     async def _tokens(self, part: str) -> AsyncIterator[Finding]:
         try:
-            answer = await self._token()
-            life = _life(answer)
+            response = await self._token()
+            life = _life(response)
         except NotFound as exc:
             yield failure(
                 part,
@@ -118,7 +118,7 @@ class AirbyteChecks:
                 held = "" if life is None else f"; a token expires after {duration(life)}"
                 yield ok(part, f"accepts the credentials{held}")
 
-    async def _token(self) -> Answer:
+    async def _token(self) -> ApiResponse:
         credentials = credentials_of(self._instance)
         assert credentials is not None  # noqa: S101 -- client id and secret go together
         url = token_endpoint(self._instance.airbyte_url, self._instance.token_url)
@@ -288,12 +288,12 @@ async def _workspaces(airbyte: AirbyteClient, instance: InstanceSettings) -> lis
     return [Workspace.of(each) for each in await airbyte.list_workspaces()]
 
 
-def _life(answer: Answer) -> float | None:
+def _life(response: ApiResponse) -> float | None:
     """Return the seconds of a token's life: its own claims, else ``expires_in``, which may promise more."""
-    fields = answer.object()
+    fields = response.object()
     token = fields.get("access_token")
     if not isinstance(token, str):
-        raise AirbyteProtocolError(f"{answer.request}: the answer has no usable access_token")
+        raise AirbyteProtocolError(f"{response.request}: the response has no usable access_token")
     with contextlib.suppress(ValueError, IndexError):
         payload = token.split(".")[1]
         claims = json_values.parse_object(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

@@ -185,7 +185,7 @@ class Receiver:
     ) -> Response:
         if notification is None:
             outcome = Outcome.REJECTED
-        elif notification.is_reason_to_ask:
+        elif notification.needs_confirmation:
             outcome = Outcome.PENDING
         else:
             outcome = Outcome.IGNORED

@@ -111,7 +111,7 @@ class TestReading:
 
         warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
         assert [record.getMessage() for record in warnings] == [
-            "Airbyte has a job status 'paused' that this version does not know; it counts as active"
+            "unknown job status, counted as active: status='paused'"
         ]
 
     async def test_a_page_of_jobs_and_airbytes_clock(self, server: ScriptedServer, client: Make) -> None:
@@ -335,10 +335,10 @@ class TestRefusals:
             (
                 "text/html",
                 b"<html><title>Access denied</title>",
-                "403: Forbidden (the answer is a web page titled «Access denied»)",
+                "403: Forbidden (the response is a web page titled «Access denied»)",
             ),
-            ("text/html", b"", "403: Forbidden (the answer is a web page)"),
-            ("text/html", b"<title>%s</title>" % (b"x" * 5000), "403: Forbidden (the answer is a web page)"),
+            ("text/html", b"", "403: Forbidden (the response is a web page)"),
+            ("text/html", b"<title>%s</title>" % (b"x" * 5000), "403: Forbidden (the response is a web page)"),
             ("application/json", b"<!doctype html><title>a\x1b[0m\nb</title>", "web page titled «a?[0m b»)"),
             ("text/plain", b"no healthy upstream\n", "403: Forbidden (no healthy upstream)"),
             ("text/plain; charset=utf-8", b"", "403: Forbidden"),
@@ -377,9 +377,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("location", "remedy"),
         [
-            ("https://login.example/sso", "does something in front of it want a login?"),
-            ("/login?next=/api", "does something in front of it want a login?"),
-            ("/oauth2/start", "does something in front of it want a login?"),
+            ("https://login.example/sso", "a login: let requests to the API pass without one"),
+            ("/login?next=/api", "a login: let requests to the API pass without one"),
+            ("/oauth2/start", "a login: let requests to the API pass without one"),
             ("/api/public/v1/jobs/5/", "write the URL that needs no redirect"),
             (None, "write the URL that needs no redirect"),
         ],
@@ -403,8 +403,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("body", "fault"),
         [
-            (b"", "the answer is empty"),
-            (b"<html><body>Sign in</body></html>", "is a web page: is this the API's address"),
+            (b"", "the response is empty"),
+            (b"<html><body>Sign in</body></html>", "is a web page: check that this is the API's address"),
             (b"\n<!DOCTYPE html><title>Sign in &amp; go</title>", "is a web page titled «Sign in & go»"),
             (b'{"jobId": 5', "is not JSON"),
             (b"\xff\xfe", "is not UTF-8"),
@@ -427,7 +427,7 @@ class TestRefusals:
     async def test_what_calls_itself_html_is_a_web_page(self, server: ScriptedServer, client: Make) -> None:
         server.on(JOBS, server.reply(200, body=b"Sign in", headers={"Content-Type": "text/html"}))
 
-        with pytest.raises(AirbyteProtocolError, match=r"is a web page: .* want a login"):
+        with pytest.raises(AirbyteProtocolError, match=r"is a web page: .* requires a login"):
             await client().list_jobs()
 
     @pytest.mark.parametrize("content", [{}, {"data": None}, {"data": {}}, {"data": [1]}, {"data": [{"jobId": 1}]}])
@@ -531,7 +531,7 @@ class TestRetrying:
     async def test_a_truncated_body_that_stays(self, server: ScriptedServer, client: Make) -> None:
         server.on(JOB_PATH, server.raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"))
 
-        with pytest.raises(AirbyteUnreachable, match="no whole answer"):
+        with pytest.raises(AirbyteUnreachable, match="incomplete response"):
             await client(attempts=2).get_job(5)
         assert len(server.requests) == 2
 
@@ -541,13 +541,13 @@ class TestRetrying:
         with anyio.fail_after(30):
             assert (await client(timeout=0.1).get_job(5)).status is JobStatus.SUCCEEDED
         server.on(JOB_PATH, server.hang())
-        with pytest.raises(AirbyteUnreachable, match=r"no answer within 0\.1 s"):
+        with pytest.raises(AirbyteUnreachable, match=r"no response within 0\.1 s"):
             await client(timeout=0.1, attempts=2).get_job(5)
 
     async def test_an_answer_that_drips(self, server: ScriptedServer, client: Make) -> None:
         server.on(JOB_PATH, server.drip())
 
-        with anyio.fail_after(30), pytest.raises(AirbyteUnreachable, match=r"no answer within 0\.2 s"):
+        with anyio.fail_after(30), pytest.raises(AirbyteUnreachable, match=r"no response within 0\.2 s"):
             await client(timeout=0.2, attempts=1).get_job(5)
 
     async def test_nobody_there(self, client: Make) -> None:
@@ -755,7 +755,7 @@ class TestTokens:
     async def test_a_wrong_secret_is_final_and_named(self, server: ScriptedServer, client: Make) -> None:
         server.on(TOKEN, server.reply(401, {"errorId": "e3b0c442"}))
 
-        with pytest.raises(Unauthorized, match="does not accept this client id and client secret"):
+        with pytest.raises(Unauthorized, match="rejects this client id and secret"):
             await client(secret=SECRET).get_job(5)
         assert [r.path for r in server.requests] == [f"{BASE}/applications/token"]
 
@@ -783,7 +783,7 @@ class TestTokens:
 
         with pytest.raises(Unauthorized) as caught:
             await client(secret=SECRET).get_job(5)
-        assert f"{status}: {words} (Airbyte does not accept this client id and client secret)" in str(caught.value)
+        assert f"{status}: {words} (Airbyte rejects this client id and secret)" in str(caught.value)
         assert (caught.value.status_code, caught.value.type) == (status, None)
         assert len(server.requests) == 1
 
@@ -795,7 +795,7 @@ class TestTokens:
 
         with pytest.raises(Forbidden) as caught:
             await client(secret=SECRET).get_job(5)
-        assert str(caught.value).endswith("403: Forbidden (the answer is a web page titled «Denied»)")
+        assert str(caught.value).endswith("403: Forbidden (the response is a web page titled «Denied»)")
         assert caught.value.page
 
     async def test_a_secret_that_is_repeated_in_any_spelling_is_hidden(
@@ -836,7 +836,7 @@ class TestTokens:
     async def test_no_token_endpoint(self, server: ScriptedServer, client: Make) -> None:
         server.on(TOKEN, server.reply(404, body=b"<html>", headers={"Content-Type": "text/html"}))
 
-        with pytest.raises(NotFound, match="without authentication wants neither client id nor client secret"):
+        with pytest.raises(NotFound, match="without authentication set neither client id nor secret"):
             await client(secret=SECRET).get_job(5)
         assert len(server.requests) == 1
 

@@ -255,7 +255,7 @@ async def test_a_job_whose_creation_got_no_answer_is_found(stage: Any, fault: Fa
 
 async def test_a_wrong_client_secret_is_told(stage: Any) -> None:
     stage.connect("airbyte_default", conn_type="airbyte", host=stage.sim.url, login="client", password="wrong-secret")
-    with pytest.raises(AirflowException, match="does not accept this client id and client secret") as info:
+    with pytest.raises(AirflowException, match="rejects this client id and secret") as info:
         await stage.execute(operator(stage))
     assert "wrong-secret" not in str(info.value)
 

@@ -414,9 +414,9 @@ class TestTextOfOldReleases:
             parse(said)
 
     def test_which_names_a_job_is_a_reason_to_ask(self) -> None:
-        reasons = {kind: Notification(kind=kind, job_id=7).is_reason_to_ask for kind in NotificationKind}
+        reasons = {kind: Notification(kind=kind, job_id=7).needs_confirmation for kind in NotificationKind}
         assert [kind for kind, reason in reasons.items() if not reason] == [NotificationKind.TEST]
-        without = {kind: Notification(kind=kind).is_reason_to_ask for kind in NotificationKind}
+        without = {kind: Notification(kind=kind).needs_confirmation for kind in NotificationKind}
         assert {kind for kind, reason in without.items() if reason} == {
             NotificationKind.SUCCESS,
             NotificationKind.FAILURE,

@@ -1,4 +1,4 @@
-"""What an answer says that is not the one asked for, in one line: bounded, printable, without secrets."""
+"""The text of an error response in one line: bounded, printable, without secrets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LOGIN = re.compile(r"log-?in|sign-?in|auth|sso|saml|adfs", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Words:
-    """What an error says.
+class ErrorText:
+    """The text of an error.
 
-    :param message: its reason, or the status phrase.
-    :param type: the name of a problem document, such as ``state-conflict``.
-    :param page: whether it is a web page: no answer of Airbyte's, but of something in front of it.
+    :param message: its reason, else the status phrase.
+    :param type: the type of a problem document, such as ``state-conflict``.
+    :param page: whether it is a web page, so a response of a proxy in front of Airbyte.
     """
 
     message: str
@@ -34,13 +34,13 @@ class Words:
     page: bool = False
 
     @classmethod
-    def of(cls, response: httpx.Response, body: bytes, hide: tuple[str, ...]) -> Words:
-        """Read an answer with an error status.
+    def of(cls, response: httpx.Response, body: bytes, hide: tuple[str, ...]) -> ErrorText:
+        """Read a response with an error status.
 
-        :param hide: what must not appear in the message though the server repeats it.
+        :param hide: secrets to mask if the server repeats them.
         """
         if (page := web_page(response.headers, body, hide)) is not None:
-            return cls(message=one_line(f"{_phrase(response)} (the answer is {page})", hide), page=True)
+            return cls(message=one_line(f"{_phrase(response)} (the response is {page})", hide), page=True)
         try:
             document = json_values.parse_object(body)
         except ValueError:
@@ -52,7 +52,7 @@ class Words:
 
 
 def web_page(headers: httpx.Headers, body: bytes, hide: tuple[str, ...]) -> str | None:
-    """Return what to call a body that is a web page, with its title; None if it is none."""
+    """Return the description of a web page, with its title; None for another body."""
     if "html" not in headers.get("content-type", "").lower() and _PAGE.match(body) is None:
         return None
     match = _TITLE.search(body[:65536])
@@ -61,14 +61,14 @@ def web_page(headers: httpx.Headers, body: bytes, hide: tuple[str, ...]) -> str 
 
 
 def redirection(url: str, response: httpx.Response) -> str:
-    """Return where a redirect leads, and what to do about it."""
+    """Return where a redirect leads, with the remedy."""
     if "location" not in response.headers:
         return f"redirected ({response.status_code}): write the URL that needs no redirect"
     origin = httpx.URL(url)
     target = origin.join(_location(response.headers["location"]))
     where = f"redirected to {target.scheme}://{target.netloc.decode('ascii')} ({response.status_code})"
     if target.host != origin.host or _LOGIN.search(target.path):
-        return f"{where}: does something in front of it want a login? Let the API's requests pass without one"
+        return f"{where}, a login: let requests to the API pass without one"
     return f"{where}: write the URL that needs no redirect"
 
 
@@ -117,7 +117,7 @@ def _tail(type: str) -> str | None:
 
 
 def _plain(response: httpx.Response, body: bytes) -> str | None:
-    """Return what a proxy says in plain text, such as *no healthy upstream*."""
+    """Return a proxy's plain text, such as *no healthy upstream*."""
     plain = response.headers.get("content-type", "").lower().startswith("text/plain")
     return f"{_phrase(response)} ({said})" if plain and (said := body[:1000].decode(errors="replace").strip()) else None
 
