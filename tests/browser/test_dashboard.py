@@ -29,7 +29,7 @@ class TestLogIn:
         page.goto("/")
         page.get_by_label("API token").fill("not-the-token-not-the-token")
         page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_role("alert")).to_contain_text("none of the listener")
+        expect(page.get_by_role("alert")).to_contain_text("not one of the listener")
         log_in(page)
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
 
@@ -71,8 +71,10 @@ class TestLive:
         expect(running.get_by_role("link", name=str(job_id), exact=True)).to_be_visible()
         history.end(job_id, status="succeeded", records=77)
         expect(running.get_by_role("link", name=str(job_id), exact=True)).to_have_count(0)
-        ends = inside.get_by_role("region", name="Latest ends")
-        expect(ends.get_by_role("row", name=re.compile(rf"^{job_id} .*succeeded .* 77 .* push after"))).to_be_visible()
+        ends = inside.get_by_role("region", name="Recent jobs")
+        expect(
+            ends.get_by_role("row", name=re.compile(rf"^{job_id} .*succeeded .* 77 .*webhook after"))
+        ).to_be_visible()
 
     def test_failures_say_why(self, inside: Page) -> None:
         expect(inside.get_by_role("region", name="Failures").get_by_text(REASON).first).to_be_visible()
@@ -115,14 +117,14 @@ class TestJobs:
         inside.reload()
         expect(rows).to_have_count(1 + 3)
         inside.get_by_label("Job, connection").fill("no such thing")
-        expect(inside.get_by_text("No job is like that.")).to_be_visible()
+        expect(inside.get_by_text("No matching jobs.")).to_be_visible()
 
     def test_a_job_tells_where_each_piece_of_knowledge_came_from(self, inside: Page, history: History) -> None:
         inside.goto(f"/jobs/default/{history.ended[2]}")
         expect(inside.get_by_text(REASON)).to_be_visible()
         events = inside.get_by_role("region", name="History").get_by_role("listitem")
-        expect(events.last).to_contain_text("the API confirmed it")
-        expect(events.nth(-2)).to_contain_text("Webhook came")
+        expect(events.last).to_contain_text("confirmed by the API")
+        expect(events.nth(-2)).to_contain_text("Webhook received")
         events.nth(-2).get_by_role("link").click()
         inbox = inside.get_by_role("region", name="Notifications").get_by_role("row")
         expect(inbox).to_have_count(1 + 1)
@@ -136,9 +138,9 @@ class TestJobs:
     def test_a_connection_has_plots_and_its_jobs(self, inside: Page) -> None:
         inside.get_by_role("link", name="Connections").click()
         inside.get_by_role("region", name="Connections").get_by_role("link").first.click()
-        expect(inside.get_by_role("img", name=re.compile("How long .* jobs took"))).to_be_visible()
-        expect(inside.get_by_role("img", name=re.compile("Records that"))).to_be_visible()
-        expect(inside.get_by_role("img", name=re.compile("How .* jobs ended, by day"))).to_be_visible()
+        expect(inside.get_by_role("img", name=re.compile("Durations of .* jobs"))).to_be_visible()
+        expect(inside.get_by_role("img", name=re.compile("Records of"))).to_be_visible()
+        expect(inside.get_by_role("img", name=re.compile("Results of .* jobs by day"))).to_be_visible()
         assert inside.locator("svg circle, svg path").count() >= 3
 
     def test_going_back_leads_to_where_one_was(self, inside: Page, history: History) -> None:
@@ -155,7 +157,7 @@ class TestJobs:
 
     def test_what_runs_is_told_without_taking_the_focus(self, inside: Page, history: History) -> None:
         inside.goto(f"/jobs/default/{history.running[0]}")
-        connection = inside.get_by_role("region", name="What is known").get_by_role("link").first
+        connection = inside.get_by_role("region", name="Details").get_by_role("link").first
         connection.focus()
         time = inside.get_by_role("definition").filter(has=inside.get_by_role("progressbar"))
         before = time.inner_text()
@@ -179,17 +181,17 @@ class TestInbox:
         expect(inside).to_have_url(re.compile(r"/inbox\?outcome=refused$"))
         rows = inside.get_by_role("region", name="Notifications").get_by_role("row")
         expect(rows).to_have_count(1 + 1)
-        expect(rows.last).to_contain_text("could not be read")
+        expect(rows.last).to_contain_text("unreadable")
 
     def test_nothing_is_forwarded_here(self, inside: Page) -> None:
         inside.get_by_role("link", name="Forwarding").click()
-        expect(inside.get_by_text("Nothing is forwarded like that.")).to_be_visible()
+        expect(inside.get_by_text("No matching deliveries.")).to_be_visible()
 
     def test_the_system_page_tells_who_looks_and_how_large_the_store_is(self, inside: Page) -> None:
         inside.get_by_role("link", name="System").click()
-        expect(inside.get_by_text("here, since")).to_be_visible()
+        expect(inside.get_by_text("this listener, since")).to_be_visible()
         leases = inside.get_by_role("region", name="Leases").get_by_role("row")
-        expect(leases.filter(has_text="confirms and polls for default")).to_contain_text("(this listener)")
+        expect(leases.filter(has_text="leader for default")).to_contain_text("(this listener)")
         expect(inside.get_by_role("heading", name="Airbyte default")).to_be_visible()
 
 
@@ -227,7 +229,7 @@ class TestEverybody:
 
     @pytest.mark.parametrize("context", [{"viewport": PHONE}], indirect=True, ids=["phone"])
     def test_a_phone_shows_as_much_and_it_is_still_a_table(self, inside: Page) -> None:
-        ends = inside.get_by_role("table", name="Latest ends")
+        ends = inside.get_by_role("table", name="Recent jobs")
         row = ends.get_by_role("row").nth(1)
         expect(row.get_by_role("cell")).to_have_count(ends.get_by_role("columnheader").count())
         for cell in row.get_by_role("cell").all():

@@ -63,7 +63,7 @@ class TestManyJobs:
         inside.reload()
         expect(inside.get_by_role("status").filter(has_text=narrowed)).to_be_visible()
         search.fill("no such thing")
-        expect(inside.get_by_text("No job is like that.")).to_be_visible()
+        expect(inside.get_by_text("No matching jobs.")).to_be_visible()
 
     def test_going_back_leads_to_the_same_rows_at_the_same_place(self, inside: Page) -> None:
         inside.get_by_role("button", name="Show more").click()
@@ -116,7 +116,7 @@ class TestManyJobs:
         inside.get_by_label("Connection, source").fill("stripe redshift 32")
         expect(inside.get_by_role("region", name="Connections").locator("tbody").get_by_role("row")).to_have_count(1)
         inside.get_by_role("link", name="Stripe to Redshift 32").click()
-        expect(inside.get_by_role("img", name=re.compile("How long"))).to_be_visible()
+        expect(inside.get_by_role("img", name=re.compile("Durations of"))).to_be_visible()
         assert elements(inside) < MOST_ELEMENTS
 
     def test_what_was_read_of_the_inbox_stays(self, inside: Page) -> None:
@@ -132,6 +132,6 @@ class TestManyJobs:
     def test_a_filter_of_the_inbox_looks_beyond_what_is_shown(self, inside: Page) -> None:
         inside.goto("/inbox?outcome=unconfirmed")
         notifications = inside.get_by_role("region", name="Notifications").locator("tbody").get_by_role("row")
-        expect(notifications.nth(10)).to_contain_text("not so, says the API")
+        expect(notifications.nth(10)).to_contain_text("contradicted by the API")
         inside.goto("/inbox?job=1005")
         expect(notifications).to_have_count(1)

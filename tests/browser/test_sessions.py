@@ -37,7 +37,7 @@ def inside(page: Page, log_in: Callable[[Page], None]) -> Page:
 
 
 def test_an_empty_store_says_so(inside: Page) -> None:
-    for text in ("No job runs.", "No job has ended yet.", "No failure is known."):
+    for text in ("No running jobs.", "No completed jobs yet.", "No recent failures."):
         expect(inside.get_by_text(text)).to_be_visible()
 
 
@@ -98,7 +98,7 @@ def test_states_that_cannot_be_read_are_tried_again(page: Page, log_in: Callable
     log_in(page)
     expect(page.get_by_role("alert").filter(has_text="the event store is unavailable")).to_be_visible()
     expect(page.get_by_role("alert").filter(has_text="the event store is unavailable")).to_be_hidden()
-    expect(page.get_by_text("reading the states")).to_have_count(0)
+    expect(page.get_by_text("loading …")).to_have_count(0)
 
 
 def test_a_session_ends_with_its_token(inside: Page, services: Services, tokens: Path) -> None:

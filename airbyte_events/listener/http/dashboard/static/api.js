@@ -1,4 +1,4 @@
-// What is asked of the listener. The session is a cookie that scripts can't read.
+// Requests to the listener. The session is a cookie that scripts can't read.
 
 /**
  * A job's state, as `GET v1/jobs` returns it; times are RFC 3339.
@@ -47,12 +47,12 @@ async function ask(path, { method = "GET", body } = {}) {
   try {
     answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store" });
   } catch {
-    throw new Refused(0, "The listener does not answer.");
+    throw new Refused(0, "The listener does not respond.");
   }
   const told = await answer.json().catch(() => ({}));
   if (answer.ok) return told;
   if (answer.status === 401 && path !== "session") door.dispatchEvent(new Event("out"));
-  throw new Refused(answer.status, told.message ?? told.error ?? `The listener answers ${answer.status}.`);
+  throw new Refused(answer.status, told.message ?? told.error ?? `The listener responded with status ${answer.status}.`);
 }
 
 const query = (values) => {

@@ -148,7 +148,7 @@ function out(why = "") {
       tabs.postMessage("in");
       enter();
     } catch (error) {
-      alarm.textContent = error.status === 401 ? "That is none of the listener’s API tokens." : error.status === 429 ? "Too many wrong tokens came from your address. Wait a minute, then try again." : error.message;
+      alarm.textContent = error.status === 401 ? "This is not one of the listener’s API tokens." : error.status === 429 ? "Too many wrong tokens from your address. Wait a minute, then try again." : error.message;
       alarm.hidden = false;
       button.disabled = false;
       token.select();
@@ -161,7 +161,7 @@ function out(why = "") {
       h("h1", {}, "Log in"),
       name,
       h("label", { for: "token" }, "API token", token),
-      h("p", { class: "faint" }, "One of AIRBYTE_EVENTS_API_TOKENS, or the one that the listener showed when it was started first."),
+      h("p", { class: "faint" }, "One of AIRBYTE_EVENTS_API_TOKENS, or the token that the listener printed at its first start."),
       alarm,
       button,
     ),

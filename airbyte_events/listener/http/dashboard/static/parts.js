@@ -1,4 +1,4 @@
-// What several pages show in the same way.
+// Elements that several views share.
 
 import { h, ticking, write } from "./dom.js";
 import { ORIGINS, ago, bytes, connectionPath, duration, ended, jobPath, lateness, median, nameOf, number, seconds } from "./words.js";
@@ -10,8 +10,8 @@ export const jobLink = (job) => h("a", { href: jobPath(job) }, `${job.instance =
 export const connectionLink = (job) =>
   job.connection_id ? h("a", { href: connectionPath(job) }, nameOf(job)) : h("span", { class: "faint" }, "not known yet");
 
-/** How the end was learnt and how late. */
-export function learnt(job) {
+/** What detected the completion, and how late. */
+export function detected(job) {
   if (!ended(job)) return h("span", { class: "faint" }, "–");
   const late = lateness(job);
   return h("span", { class: job.origin === "poll" ? "odd" : "" }, ORIGINS[job.origin] ?? job.origin, late === null ? "" : ` after ${duration(late)}`);
@@ -29,11 +29,11 @@ export function progress(job, usual) {
     if (bar) bar.value = Math.min(1, now / Math.max(usual, 0.001));
     write(spent, duration(Math.floor(now)));
     spent.className = over ? "odd" : "";
-    write(of, usual === null ? ", usual time not known yet" : over ? `, longer than the usual ${duration(usual)}` : ` of usually ${duration(usual)}`);
+    write(of, usual === null ? ", no usual time yet" : over ? `, longer than the usual ${duration(usual)}` : ` of usual ${duration(usual)}`);
   });
 }
 
-const took = (job) => {
+const elapsed = (job) => {
   if (ended(job)) return duration(seconds(job));
   return ticking(h("span", {}), (element) => {
     const now = seconds(job);
@@ -47,7 +47,7 @@ export const usualTime = (jobs) =>
 
 /** Why a job failed, in Airbyte's words. */
 export function reason({ error, status }) {
-  if (!error) return h("span", { class: "faint" }, status === "failed" ? "no reason was told" : "");
+  if (!error) return h("span", { class: "faint" }, status === "failed" ? "no reason reported" : "");
   const kind = [error.type, error.origin].filter(Boolean).map((each) => ` · ${each.replaceAll("_", " ")}`);
   return h("span", { class: "reason" }, error.message ?? "no message", h("span", { class: "faint" }, kind));
 }
@@ -57,14 +57,14 @@ export const why = (job) => (job.error ? h("div", { class: "why" }, reason(job))
 
 export const jobStamp = (job) => `${job.observed_at} ${job.status} ${job.records} ${job.error?.message ?? ""} ${nameOf(job)}`;
 
-export const ENDED_COLUMNS = [
+export const JOB_COLUMNS = [
   { title: "Job", cell: jobLink },
   { title: "State", cell: state },
   { title: "Connection", cell: (job) => [connectionLink(job), why(job)], class: "long" },
   { title: "Type", cell: (job) => job.job_type ?? "–" },
-  { title: "Ended", cell: (job) => (ended(job) ? ago(job.finished_at ?? job.observed_at) : h("span", { class: "faint" }, "runs")) },
-  { title: "Took", cell: took, class: "n" },
+  { title: "Completed", cell: (job) => (ended(job) ? ago(job.finished_at ?? job.observed_at) : h("span", { class: "faint" }, "running")) },
+  { title: "Duration", cell: elapsed, class: "n" },
   { title: "Records", cell: (job) => number(job.records), class: "n" },
   { title: "Bytes", cell: (job) => bytes(job.bytes), class: "n" },
-  { title: "Learnt by", cell: learnt, class: "tight" },
+  { title: "Detected by", cell: detected, class: "tight" },
 ];

@@ -74,9 +74,9 @@ const line = (job) => `Job ${job.job_id}, ${job.status} ${date(new Date(at(job))
 /** How long each job took; its outcome is its mark's shape and colour. `jobs` have ended, the newest first. */
 export function durations(jobs, usual) {
   const known = jobs.filter((job) => seconds(job) !== null);
-  if (!known.length) return nothing("No job has told how long it took.");
+  if (!known.length) return nothing("No durations are known.");
   const most = Math.max(...known.map((job) => seconds(job)), usual ?? 0, 1);
-  const label = `How long ${known.length} jobs took: at most ${duration(most)}, usually ${duration(usual)}.`;
+  const label = `Durations of ${known.length} jobs: at most ${duration(most)}, usually ${duration(usual)}.`;
   return (width) => {
     const { svg, x, y } = axes(width, label, { ...span(known), most, step: stepOf(most, CLOCK_STEPS), unit: duration });
     if (usual !== null) svg.append(h("line", { class: "usual", x1: LEFT, x2: width - RIGHT, y1: y(usual), y2: y(usual) }));
@@ -94,9 +94,9 @@ function mark(job, x, y) {
 /** The records that each job moved. */
 export function records(jobs) {
   const known = jobs.filter((job) => job.records !== null);
-  if (!known.length) return nothing("No job has told its records.");
+  if (!known.length) return nothing("No record counts are known.");
   const most = Math.max(...known.map((job) => job.records), 1);
-  const label = `Records that ${known.length} jobs moved: at most ${number(most)}.`;
+  const label = `Records of ${known.length} jobs: at most ${number(most)}.`;
   return (width) => {
     const { svg, x, y } = axes(width, label, { ...span(known), most, step: stepOf(most, [1]), unit: number });
     const bar = Math.max(2, Math.min(14, (width - LEFT) / known.length / 2));
@@ -110,14 +110,14 @@ export function records(jobs) {
 
 /** How many jobs ended in which way, day by day. */
 export function outcomes(jobs) {
-  if (!jobs.length) return nothing("No job has ended.");
+  if (!jobs.length) return nothing("No completed jobs.");
   const days = new Map();
   const all = span(jobs);
   for (let moment = midnight(all.first); moment <= all.last; moment = midnight(moment + 36 * 3_600_000)) days.set(moment, { succeeded: 0, failed: 0, cancelled: 0 });
   for (const job of jobs) days.get(midnight(at(job)))[job.status] += 1;
   const most = Math.max(...[...days.values()].map((day) => day.succeeded + day.failed + day.cancelled));
   const count = (status) => jobs.filter((job) => job.status === status).length;
-  const label = `How ${jobs.length} jobs ended, by day: ${MARKED.map((status) => `${number(count(status))} ${status}`).join(", ")}.`;
+  const label = `Results of ${jobs.length} jobs by day: ${MARKED.map((status) => `${number(count(status))} ${status}`).join(", ")}.`;
   const [first, last] = [Math.min(...days.keys()), Math.max(...days.keys())];
   return (width) => {
     const { svg, x, y } = axes(width, label, { first, last, most, step: stepOf(most, [1]), unit: number });

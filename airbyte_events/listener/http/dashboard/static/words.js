@@ -96,7 +96,7 @@ export function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-export const ORIGINS = { webhook: "push", poll: "poll", submit: "asked" };
+export const ORIGINS = { webhook: "webhook", poll: "poll", submit: "on demand" };
 
 /** @type {(job: Job) => string} */
 export const nameOf = (job) => job.names?.connection ?? (job.connection_id ? `${job.connection_id.slice(0, 8)}…` : "unknown connection");

@@ -1,5 +1,5 @@
 import { h, patch, section, table, write } from "../dom.js";
-import { ENDED_COLUMNS, connectionLink, jobStamp, learnt, progress, state, usualTime, why } from "../parts.js";
+import { JOB_COLUMNS, connectionLink, jobStamp, detected, progress, state, usualTime, why } from "../parts.js";
 import * as plots from "../plots.js";
 import { ago, duration, ended, idOf, nameOf, number } from "../words.js";
 
@@ -22,13 +22,13 @@ export function connections({ live, params, go, keep, place }) {
       { title: "Connection", cell: (each) => connectionLink(each.last), class: "long" },
       { title: "Airbyte", cell: (each) => each.last.instance },
       { title: "Now", cell: (each) => state(each.last) },
-      { title: "Last end", cell: (each) => (each.ends[0] ? ago(each.ends[0].finished_at ?? each.ends[0].observed_at) : "–") },
+      { title: "Last completed", cell: (each) => (each.ends[0] ? ago(each.ends[0].finished_at ?? each.ends[0].observed_at) : "–") },
       { title: "Succeeded", cell: (each) => share(each.ends), class: "n" },
       { title: "Usual time", cell: (each) => duration(usualTime(each.ends)), class: "n" },
       { title: "Last records", cell: (each) => number(each.ends[0]?.records ?? null), class: "n" },
-      { title: "Last end learnt by", cell: (each) => (each.ends[0] ? learnt(each.ends[0]) : "–"), class: "tight" },
+      { title: "Last detected by", cell: (each) => (each.ends[0] ? detected(each.ends[0]) : "–"), class: "tight" },
     ],
-    { key: (each) => each.key, stamp: (each) => `${jobStamp(each.last)} ${each.ends.length}`, empty: "No connection is like that." },
+    { key: (each) => each.key, stamp: (each) => `${jobStamp(each.last)} ${each.ends.length}`, empty: "No matching connections." },
   );
   const more = h("button", { type: "button", onclick: () => show(shown + STEP) }, "Show more");
 
@@ -52,7 +52,7 @@ export function connections({ live, params, go, keep, place }) {
     });
     list.update(found.slice(0, shown).map((each) => ({ ...each, ends: each.jobs.filter(ended) })));
     more.hidden = found.length <= shown;
-    write(count, `${number(found.length)} of ${number(all.length)} connections that had a job${live.complete ? "" : ", reading on …"}`);
+    write(count, `${number(found.length)} of ${number(all.length)} connections with jobs${live.complete ? "" : ", loading …"}`);
   }
   return { title: "Connections", element: h("div", {}, h("h1", {}, "Connections"), filters, section("By last change", count, list.element, more)), update };
 }
@@ -64,9 +64,9 @@ export function connection({ live, instance, id, keep, place }) {
   const title = h("h1", {}, id);
   const about = h("p", { class: "faint" });
   const now = h("div", { class: "now" });
-  const idle = h("p", { class: "faint" }, "No job of it runs.");
+  const idle = h("p", { class: "faint" }, "No running job.");
   const [durations, records, outcomes] = [plots.plot(() => ""), plots.plot(() => ""), plots.plot(() => "")];
-  const list = table("Jobs of this connection", [...ENDED_COLUMNS.filter(({ title }) => title !== "Connection"), REASON], { key: idOf, stamp: jobStamp, empty: "No job of it is known." });
+  const list = table("Jobs of this connection", [...JOB_COLUMNS.filter(({ title }) => title !== "Connection"), REASON], { key: idOf, stamp: jobStamp, empty: "No jobs known." });
   const more = h("button", { type: "button", onclick: extend }, "Show more");
   const count = h("p", { class: "faint" });
   let plotted = null;
@@ -96,7 +96,7 @@ export function connection({ live, instance, id, keep, place }) {
       durations.update(plots.durations(ends, usual));
       records.update(plots.records(ends));
       outcomes.update(plots.outcomes(ends));
-      count.textContent = all.length > PLOTTED ? `The plots show the last ${PLOTTED} of ${number(all.length)} ends.` : "";
+      count.textContent = all.length > PLOTTED ? `The plots show the last ${PLOTTED} of ${number(all.length)} completed jobs.` : "";
     }
     list.update(jobs.slice(0, shown));
     more.hidden = jobs.length <= shown;
@@ -116,7 +116,7 @@ export function connection({ live, instance, id, keep, place }) {
         { class: "columns plots" },
         section("Durations", durations.element, legend(h("span", { class: "dashes" }, "usual time"))),
         section("Records", records.element),
-        section("Outcomes", outcomes.element, legend()),
+        section("Results", outcomes.element, legend()),
       ),
       section("Jobs", count, list.element, more),
     ),

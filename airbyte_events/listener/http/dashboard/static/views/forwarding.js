@@ -12,15 +12,15 @@ export function forwarding({ params, go, keep, place }) {
     "Deliveries",
     [
       { title: "No.", cell: (each) => String(each.id), class: "n" },
-      { title: "To", cell: (each) => each.target.url ?? h("span", { class: "faint" }, "no longer in the settings") },
-      { title: "What", cell: (each) => `notification ${each.notification.id}: ${each.notification.kind.replaceAll("_", " ")}`, class: "long" },
+      { title: "Target", cell: (each) => each.target.url ?? h("span", { class: "faint" }, "no longer in the settings") },
+      { title: "Notification", cell: (each) => `${each.notification.id}: ${each.notification.kind.replaceAll("_", " ")}`, class: "long" },
       { title: "State", cell: (each) => h("span", { class: STATES[each.state] }, each.state) },
       { title: "Attempts", cell: (each) => String(each.attempts), class: "n" },
       { title: "Due", cell: (each) => (each.state === "due" ? when(each.due_at) : "–") },
-      { title: "Fault", cell: (each) => h("span", { class: "reason" }, each.fault ?? "–"), class: "long" },
-      { title: "Again", cell: (each) => (each.state === "dead" ? button(each) : "–") },
+      { title: "Error", cell: (each) => h("span", { class: "reason" }, each.fault ?? "–"), class: "long" },
+      { title: "Action", cell: (each) => (each.state === "dead" ? button(each) : "–") },
     ],
-    { key: (each) => each.id, stamp: (each) => `${each.state} ${each.attempts} ${each.due_at}`, empty: "Nothing is forwarded like that." },
+    { key: (each) => each.id, stamp: (each) => `${each.state} ${each.attempts} ${each.due_at}`, empty: "No matching deliveries." },
   );
   const deliveries = reader(
     async (limit, before) => {
@@ -40,7 +40,7 @@ export function forwarding({ params, go, keep, place }) {
 
   return {
     title: "Forwarding",
-    element: h("div", {}, h("h1", {}, "Forwarding"), h("form", { class: "filters" }, h("label", {}, "State", state)), section("What is passed on", ...deliveries.elements)),
+    element: h("div", {}, h("h1", {}, "Forwarding"), h("form", { class: "filters" }, h("label", {}, "State", state)), section("Deliveries", ...deliveries.elements)),
     refresh: 5_000,
     ready: deliveries.refresh(),
     update: () => {},

@@ -4,39 +4,39 @@ import { ago, duration } from "../words.js";
 import { reader } from "./lists.js";
 
 const OUTCOMES = {
-  pending: ["waits to be confirmed", "odd"],
+  pending: ["waiting for confirmation", "odd"],
   confirmed: ["confirmed", "good"],
-  unconfirmed: ["not so, says the API", "bad"],
-  unknown_job: ["the API knows no such job", "bad"],
-  ignored: ["tells of no end", "faint"],
-  rejected: ["could not be read", "bad"],
+  unconfirmed: ["contradicted by the API", "bad"],
+  unknown_job: ["job unknown to the API", "bad"],
+  ignored: ["reports no completion", "faint"],
+  rejected: ["unreadable", "bad"],
 };
 const REFUSED = ["unconfirmed", "unknown_job", "rejected"];
 
 export function inbox({ params, go, keep, place }) {
   const chosen = params.get("outcome") ?? "";
   const choice = (value, text) => h("option", { value, selected: value === chosen }, text);
-  const outcome = h("select", {}, choice("", "any"), choice("refused", "refused: any of the bad ones"), Object.entries(OUTCOMES).map(([value, [text]]) => choice(value, text)));
+  const outcome = h("select", {}, choice("", "any"), choice("refused", "refused for any reason"), Object.entries(OUTCOMES).map(([value, [text]]) => choice(value, text)));
   const search = h("input", { type: "search", value: params.get("job") ?? "", inputmode: "numeric", autocomplete: "off" });
   const filters = h(
     "form",
     { class: "filters", role: "search", onsubmit: (event) => event.preventDefault(), oninput: () => change() },
     h("label", {}, "Job", search),
-    h("label", {}, "What became of it", outcome),
+    h("label", {}, "Result", outcome),
   );
   const list = table(
     "Notifications",
     [
       { title: "No.", cell: (each) => String(each.id), class: "n" },
-      { title: "Came", cell: (each) => ago(each.received_at) },
+      { title: "Received", cell: (each) => ago(each.received_at) },
       { title: "Airbyte", cell: (each) => each.instance },
       { title: "Kind", cell: (each) => each.kind.replaceAll("_", " ") },
       { title: "Job", cell: (each) => (each.job_id === null ? "–" : h("a", { href: `jobs/${encodeURIComponent(each.instance)}/${each.job_id}` }, String(each.job_id))) },
-      { title: "What became of it", cell: (each) => h("span", { class: OUTCOMES[each.outcome][1] }, OUTCOMES[each.outcome][0]) },
-      { title: "Settled after", cell: (each) => (each.settled_at ? duration((Date.parse(each.settled_at) - Date.parse(each.received_at)) / 1000) : "–"), class: "n" },
-      { title: "Again", cell: (each) => (["ignored", "rejected"].includes(each.outcome) ? "–" : button(each)) },
+      { title: "Result", cell: (each) => h("span", { class: OUTCOMES[each.outcome][1] }, OUTCOMES[each.outcome][0]) },
+      { title: "Processing time", cell: (each) => (each.settled_at ? duration((Date.parse(each.settled_at) - Date.parse(each.received_at)) / 1000) : "–"), class: "n" },
+      { title: "Action", cell: (each) => (["ignored", "rejected"].includes(each.outcome) ? "–" : button(each)) },
     ],
-    { key: (each) => each.id, stamp: (each) => `${each.outcome} ${each.settled_at}`, empty: "Nothing has come like that." },
+    { key: (each) => each.id, stamp: (each) => `${each.outcome} ${each.settled_at}`, empty: "No matching notifications." },
   );
   const notifications = reader(
     async (limit, before) => {
@@ -63,7 +63,7 @@ export function inbox({ params, go, keep, place }) {
 
   return {
     title: "Inbox",
-    element: h("div", {}, h("h1", {}, "Inbox"), filters, section("What Airbyte sent", ...notifications.elements)),
+    element: h("div", {}, h("h1", {}, "Inbox"), filters, section("Notifications from Airbyte", ...notifications.elements)),
     refresh: 5_000,
     ready: notifications.refresh(),
     update: () => {},

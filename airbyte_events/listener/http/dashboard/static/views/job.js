@@ -1,9 +1,9 @@
 import * as api from "../api.js";
 import { h, patch, section } from "../dom.js";
-import { connectionLink, jobStamp, learnt, progress, reason, state, usualTime } from "../parts.js";
+import { connectionLink, jobStamp, detected, progress, reason, state, usualTime } from "../parts.js";
 import { ago, bytes, connectionKey, duration, ended, nameOf, number, seconds, when } from "../words.js";
 
-const BY = { webhook: "Airbyte’s webhook came, and the API confirmed it", poll: "found by a look at Airbyte", submit: "asked for because somebody began to wait" };
+const BY = { webhook: "reported by a webhook, confirmed by the API", poll: "detected by a poll", submit: "read on demand for a new watch" };
 
 export function job({ live, instance, id }) {
   const title = h("h1", {}, `Job ${id}`);
@@ -11,8 +11,8 @@ export function job({ live, instance, id }) {
   const why = h("p", { class: "alarm", hidden: true });
   const facts = h("dl", { class: "facts" });
   const events = h("ol", { class: "history" });
-  const none = h("p", { class: "empty" }, "Its events are no longer kept.");
-  const known = h("div", { hidden: true }, section("What is known", facts), section("History", events, none));
+  const none = h("p", { class: "empty" }, "Its events are no longer stored.");
+  const known = h("div", { hidden: true }, section("Details", facts), section("History", events, none));
   /** @type {Awaited<ReturnType<typeof api.job>> | null} */
   let told = null;
   let seen = "";
@@ -47,12 +47,12 @@ export function job({ live, instance, id }) {
         fact("Workspace", job.names?.workspace ?? job.workspace_id, () => job.names?.workspace ?? job.workspace_id ?? "–"),
         fact("Type", job.job_type, () => job.job_type ?? "–"),
         fact("Started", job.started_at, () => moment(job.started_at)),
-        fact("Ended", job.finished_at, () => moment(job.finished_at)),
-        fact(ended(job) ? "Took" : "Runs for", `${jobStamp(job)} ${usual}`, () => (ended(job) ? took(job, usual) : progress(job, usual))),
+        fact("Completed", job.finished_at, () => moment(job.finished_at)),
+        fact(ended(job) ? "Duration" : "Running for", `${jobStamp(job)} ${usual}`, () => (ended(job) ? took(job, usual) : progress(job, usual))),
         fact("Records", job.records, () => number(job.records)),
         fact("Bytes", job.bytes, () => bytes(job.bytes)),
-        fact("End learnt by", jobStamp(job), () => learnt(job)),
-        fact("By a webhook alone", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
+        fact("Detected by", jobStamp(job), () => detected(job)),
+        fact("Reported by webhook only", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
         fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? h("a", { href: job.url, rel: "noreferrer" }, nameOf(job)) : "–")),
       ],
       (each) => each.name,
@@ -92,7 +92,7 @@ const webhook = (notification) =>
   h(
     "li",
     {},
-    "Webhook came: ",
+    "Webhook received: ",
     h("a", { href: `inbox?job=${notification.job_id}` }, `notification ${notification.id}`),
     `, ${notification.kind}, ${notification.outcome.replaceAll("_", " ")} `,
     when(notification.received_at, true),

@@ -1,5 +1,5 @@
 import { h, patch, section, table, write } from "../dom.js";
-import { ENDED_COLUMNS, jobStamp } from "../parts.js";
+import { JOB_COLUMNS, jobStamp } from "../parts.js";
 import { ORIGINS, STATUSES, ended, idOf, jobPath, nameOf, number } from "../words.js";
 
 const STEP = 100;
@@ -19,11 +19,11 @@ export function jobs({ live, params, go, keep, place }) {
     h("label", {}, "State", status),
     h("label", {}, "Airbyte", instance),
     h("label", {}, "Type", type),
-    h("label", {}, "Learnt by", origin),
+    h("label", {}, "Detected by", origin),
     h("label", { class: "check" }, active, "Running only"),
   );
   const count = h("p", { class: "faint", role: "status" });
-  const found = table("Jobs", ENDED_COLUMNS, { key: idOf, stamp: jobStamp, empty: "No job is like that." });
+  const found = table("Jobs", JOB_COLUMNS, { key: idOf, stamp: jobStamp, empty: "No matching jobs." });
   const older = h("ul", { class: "plain" });
   const more = h("button", { type: "button", onclick: () => show(shown + STEP) }, "Show more");
 
@@ -61,13 +61,13 @@ export function jobs({ live, params, go, keep, place }) {
     found.update([...exact, ...(exact.length ? wanted.filter((job) => job.job_id !== sought) : wanted)].slice(0, shown));
     const unread = sought !== null && !exact.length && live.complete;
     patch(older, unread ? (instance.value ? [instance.value] : names) : [], (each) => `${each}/${sought}`, () => "", (each) =>
-      h("li", {}, "Older than these? ", h("a", { href: jobPath({ instance: each, job_id: Number(sought) }) }, `Job ${sought} of ${each}`)),
+      h("li", {}, "Not in this list: ", h("a", { href: jobPath({ instance: each, job_id: Number(sought) }) }, `Job ${sought} of ${each}`)),
     );
     more.hidden = wanted.length <= shown;
-    write(count, `${number(wanted.length)} of ${number(live.jobs.size)} jobs${live.complete ? "" : ", reading on …"}`);
+    write(count, `${number(wanted.length)} of ${number(live.jobs.size)} jobs${live.complete ? "" : ", loading …"}`);
   }
 
-  return { title: "Jobs", element: h("div", {}, h("h1", {}, "Jobs"), filters, section("Found", count, found.element, older, more)), update };
+  return { title: "Jobs", element: h("div", {}, h("h1", {}, "Jobs"), filters, section("Matching jobs", count, found.element, older, more)), update };
 }
 
 const options = (values, chosen, words = {}) => ["", ...values].map((value) => h("option", { value, selected: value === (chosen ?? "") }, words[value] ?? (value || "any")));

@@ -1,5 +1,5 @@
 import { h, patch, section, table, write } from "../dom.js";
-import { ENDED_COLUMNS, connectionLink, jobLink, jobStamp, progress, reason, state, usualTime } from "../parts.js";
+import { JOB_COLUMNS, connectionLink, jobLink, jobStamp, progress, reason, state, usualTime } from "../parts.js";
 import { DAY, Inbox, announceable, health } from "../webhooks.js";
 import { ago, connectionKey, duration, ended, idOf, lateness, median, number } from "../words.js";
 
@@ -16,24 +16,24 @@ export function overview({ live }) {
       { title: "Job", cell: jobLink },
       { title: "State", cell: state },
       { title: "Connection", cell: connectionLink, class: "long" },
-      { title: "Time, of the usual", cell: (job) => progress(job, usual(job)), class: "long" },
+      { title: "Elapsed time", cell: (job) => progress(job, usual(job)), class: "long" },
     ],
-    { key: idOf, stamp: (job) => `${jobStamp(job)} ${usual(job)}`, empty: "No job runs." },
+    { key: idOf, stamp: (job) => `${jobStamp(job)} ${usual(job)}`, empty: "No running jobs." },
   );
   const more = h("p", {});
-  const ends = table("Latest ends", ENDED_COLUMNS, { key: idOf, stamp: jobStamp, empty: "No job has ended yet." });
+  const ends = table("Recent jobs", JOB_COLUMNS, { key: idOf, stamp: jobStamp, empty: "No completed jobs yet." });
   const failures = h("ul", { class: "failures" });
-  const none = h("p", { class: "empty" }, "No failure is known.");
+  const none = h("p", { class: "empty" }, "No recent failures.");
   const webhooks = table(
     "Webhooks by workspace",
     [
-      { title: "Workspace", cell: (each) => [each.workspace ?? h("span", { class: "faint" }, "not known"), h("span", { class: "faint" }, ` · ${each.instance}`)], class: "long" },
-      { title: "Announced", cell: (each) => number(each.announced), class: "n" },
+      { title: "Workspace", cell: (each) => [each.workspace ?? h("span", { class: "faint" }, "unknown"), h("span", { class: "faint" }, ` · ${each.instance}`)], class: "long" },
+      { title: "Reported", cell: (each) => number(each.announced), class: "n" },
       { title: "Missed", cell: (each) => h("span", { class: each.missed ? "bad" : "" }, number(each.missed)), class: "n" },
       { title: "Refused", cell: (each) => (each.refused ? h("a", { href: "inbox?outcome=refused" }, number(each.refused)) : "0"), class: "n" },
-      { title: "Last came", cell: (each) => (each.last ? ago(each.last) : "–"), class: "tight" },
+      { title: "Last received", cell: (each) => (each.last ? ago(each.last) : "–"), class: "tight" },
     ],
-    { key: (each) => each.key, stamp: (each) => JSON.stringify(each), empty: "Nothing that webhooks tell of has happened in 24 h." },
+    { key: (each) => each.key, stamp: (each) => JSON.stringify(each), empty: "No syncs completed in the last 24 h." },
   );
   const partial = h("p", { class: "faint" });
   const page = h(
@@ -42,7 +42,7 @@ export function overview({ live }) {
     h("h1", {}, "Overview"),
     tiles,
     section("Running", running.element, more),
-    section("Latest ends", ends.element, h("p", {}, h("a", { href: "jobs" }, "All jobs"))),
+    section("Recent jobs", ends.element, h("p", {}, h("a", { href: "jobs" }, "All jobs"))),
     h("div", { class: "columns" }, section("Failures", failures, none), section("Webhooks, 24 h", webhooks.element, partial)),
   );
 
@@ -58,7 +58,7 @@ export function overview({ live }) {
     none.hidden = failed.length > 0;
     patch(failures, failed, idOf, jobStamp, failure);
     webhooks.update(health(live.jobs, received.items));
-    write(partial, received.trouble || (received.complete ? "" : "Reading the inbox …"));
+    write(partial, received.trouble || (received.complete ? "" : "Loading the inbox …"));
   }
 
   const read = () => received.read().then(update);
@@ -75,12 +75,12 @@ function tilesOf(active, done, complete) {
   const syncs = today.filter(announceable);
   const pushed = syncs.filter((job) => job.origin === "webhook").length;
   return [
-    { key: "running", name: "Running", value: number(active.length), note: complete ? "" : "reading the states …" },
+    { key: "running", name: "Running", value: number(active.length), note: complete ? "" : "loading …" },
     { key: "succeeded", name: "Succeeded, 24 h", value: number(count("succeeded")), note: "" },
     { key: "failed", name: "Failed, 24 h", value: number(count("failed")), note: count("cancelled") ? `and ${number(count("cancelled"))} cancelled` : "" },
-    { key: "share", name: "Learnt by push, 24 h", value: syncs.length ? `${Math.round((100 * pushed) / syncs.length)} %` : "–", note: "of syncs that succeeded or failed" },
-    { key: "push", name: "Push: known after", value: duration(late("webhook")), note: "median, 24 h; webhooks tell whole seconds" },
-    { key: "poll", name: "Poll: known after", value: duration(late("poll")), note: "median, 24 h" },
+    { key: "share", name: "Detected by webhook, 24 h", value: syncs.length ? `${Math.round((100 * pushed) / syncs.length)} %` : "–", note: "of syncs that succeeded or failed" },
+    { key: "push", name: "Webhook: detected after", value: duration(late("webhook")), note: "median, 24 h; webhooks report whole seconds" },
+    { key: "poll", name: "Poll: detected after", value: duration(late("poll")), note: "median, 24 h" },
   ];
 }
 

@@ -17,14 +17,14 @@ const odd = (value, kind = "odd") => (value ? kind : "");
 
 export function system() {
   const alarm = h("p", { class: "alarm", role: "alert", hidden: true });
-  const [here, webhooks, store] = [facts("This listener"), facts("Webhooks answered here"), facts("Store")];
+  const [here, webhooks, store] = [facts("This listener"), facts("Webhook responses of this listener"), facts("Store")];
   const leases = table(
     "Leases",
     [
-      { title: "What", cell: (each) => (each.name.startsWith("sources/") ? `confirms and polls for ${each.name.slice(8)}` : each.name) },
+      { title: "Lease", cell: (each) => (each.name.startsWith("sources/") ? `leader for ${each.name.slice(8)}` : each.name) },
       { title: "Held by", cell: (each) => [each.holder, each.here ? h("strong", {}, " (this listener)") : ""], class: "long" },
     ],
-    { key: (each) => each.name, stamp: (each) => each.holder, empty: "No listener holds one." },
+    { key: (each) => each.name, stamp: (each) => each.holder, empty: "No lease is held." },
   );
   const airbytes = h("div", {});
   const known = new Map();
@@ -45,8 +45,8 @@ export function system() {
     here.update([
       ["Version", listener.version],
       ["Name", listener.name],
-      ["Runs since", at(listener.started_at)],
-      ["Followed by", listener.subscriptions === 1 ? "1 stream" : `${number(listener.subscriptions)} streams`],
+      ["Started", at(listener.started_at)],
+      ["Subscriptions", listener.subscriptions === 1 ? "1 stream" : `${number(listener.subscriptions)} streams`],
       ["Ready", faults.join("; ") || "yes", faults.length ? "bad" : "good"],
     ]);
     webhooks.update(answers(listener.webhooks));
@@ -67,38 +67,38 @@ export function system() {
 function answers(webhooks) {
   const of = (...statuses) => statuses.reduce((sum, status) => sum + (webhooks[status] ?? 0), 0);
   return [
-    ["Taken", number(of("202"))],
-    ["Taken, nothing to confirm", number(of("200"))],
+    ["Accepted", number(of("202"))],
+    ["Accepted, nothing to confirm", number(of("200"))],
     ["Refused: wrong token, address or name", number(of("404", "429")), odd(of("404", "429"))],
     ["Refused: not a notification", number(of("400", "413")), odd(of("400", "413"))],
-    ["Could not be stored", number(of("503")), odd(of("503"), "bad")],
+    ["Not stored", number(of("503")), odd(of("503"), "bad")],
   ];
 }
 
 const kept = (store) => [
   ["Size", bytes(store.bytes)],
-  ["Head", number(store.head)],
-  ["Events kept", number(store.events)],
+  ["Newest event", number(store.head)],
+  ["Events", number(store.events)],
   ["Jobs", number(store.jobs)],
   ["Notifications", number(store.notifications)],
-  ["Waiting to be confirmed", number(store.pending), odd(store.pending > 100)],
-  ["To be forwarded", number(store.due)],
-  ["Forwarding given up", number(store.dead), odd(store.dead, "bad")],
+  ["Waiting for confirmation", number(store.pending), odd(store.pending > 100)],
+  ["Deliveries due", number(store.due)],
+  ["Deliveries given up", number(store.dead), odd(store.dead, "bad")],
 ];
 
 const airbyte = (each, holder) => [
   ["API", each.url],
-  ["Looked after", each.here_since ? { stamp: each.here_since, make: () => ["here, since ", when(each.here_since)] } : holder ? `by ${holder}` : "by nobody", each.here_since ? "good" : holder ? "" : "bad"],
-  ["Push", each.push_proven === null ? "–" : each.push_proven ? "proven" : "not proven yet", each.push_proven === false ? "odd" : ""],
+  ["Leader", each.here_since ? { stamp: each.here_since, make: () => ["this listener, since ", when(each.here_since)] } : holder ? holder : "none", each.here_since ? "good" : holder ? "" : "bad"],
+  ["Webhooks", each.push_proven === null ? "–" : each.push_proven ? "proven to work" : "not proven yet", each.push_proven === false ? "odd" : ""],
   ["Jobs watched", number(each.watched)],
-  ["Looks every", duration(each.seconds_between_looks)],
-  ["Last look", at(each.looked_at, ago)],
-  ["Failed looks in a row", number(each.failed_looks), odd(each.failed_looks, "bad")],
-  ["Backing off", each.backoff_seconds ? `for another ${duration(each.backoff_seconds)}` : "no", odd(each.backoff_seconds)],
-  ["Looks here", number(each.counters.looks)],
-  ["Jobs read one by one here", number(each.counters.reads)],
-  ["Syncs announced here", number(each.counters.announced)],
-  ["Syncs missed here", number(each.counters.missed), odd(each.counters.missed)],
-  ["Contradictions here", number(each.counters.contradictions), odd(each.counters.contradictions)],
-  ["Job numbers given again here", number(each.counters.reused), odd(each.counters.reused)],
+  ["Poll interval", duration(each.seconds_between_looks)],
+  ["Last poll", at(each.looked_at, ago)],
+  ["Failed polls in a row", number(each.failed_looks), odd(each.failed_looks, "bad")],
+  ["Back-off", each.backoff_seconds ? `for another ${duration(each.backoff_seconds)}` : "no", odd(each.backoff_seconds)],
+  ["Polls by this listener", number(each.counters.looks)],
+  ["Jobs read one by one", number(each.counters.reads)],
+  ["Syncs reported by webhook", number(each.counters.announced)],
+  ["Syncs missed by webhooks", number(each.counters.missed), odd(each.counters.missed)],
+  ["Contradictions", number(each.counters.contradictions), odd(each.counters.contradictions)],
+  ["Reused job numbers", number(each.counters.reused), odd(each.counters.reused)],
 ];
