@@ -23,17 +23,13 @@ from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
-from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.web.server import serving
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 # Those are the listener's, in its thread.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 
-API_TOKEN = "api-token-0123456789abcdef012345"
-WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 WEBHOOK = {"instance": "default", "token": WEBHOOK_TOKEN}
 
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
@@ -55,27 +51,16 @@ few = settings(max_examples=max(settings().max_examples * 2 // 5, 20))
 async def listening() -> AsyncIterator[str]:
     """A listener that knows of a job that runs and of one that has failed, and of notifications of all kinds."""
     async with serve_simulator(Simulator()) as sim:
-        configured = Settings(
-            instances={
-                "default": InstanceSettings(airbyte_url=sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
-            },
-            store=StoreLocation(kind="memory"),
-            webhook_tokens=(SecretStr(WEBHOOK_TOKEN),),
-            api_tokens=(SecretStr(API_TOKEN),),
-            poll_interval=3600.0,
-            poll_interval_proven=3600.0,
-            poll_interval_idle=3600.0,
-        )
-        async with assemble(configured) as listener, serving(listener.app, timeout_graceful_shutdown=2) as url:
-            sim.workspace.set_webhook(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
+        instance = instance_of(sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
+        async with serve_listener(settings_of(instance)) as served:
+            sim.workspace.set_webhook(served.webhooks)
             for status in (None, "failed"):
                 job = sim.world.start_job(sim.world.add_connection(Script.hanging()), "sync")
                 if status is not None:
                     sim.world.end_job(job, status)
                 for delivery in job.deliveries:
                     await delivery.over.wait()
-            yield url
-            listener.drain()
+            yield served.url
 
 
 @pytest.fixture(scope="module")

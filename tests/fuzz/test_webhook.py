@@ -14,21 +14,17 @@ import httpx
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
-from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.receiver import MAX_BODY
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.sqlite.store import SQLiteStore
-from airbyte_events.web.server import serving
+from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "webhook-token-0123456789abcdef01"
 
 NAMES = ["text", "blocks", "data", "jobId", "success", "finishedAt", "connection", "id", "name", "errorMessage"]
 LEAVES = st.one_of(
@@ -82,21 +78,11 @@ async def http(store: EventStore) -> AsyncIterator[httpx.AsyncClient]:
     """To a listener whose Airbyte has one job that runs, with the id 1, and no other."""
     async with serve_simulator(Simulator()) as sim:
         assert sim.world.start_job(sim.world.add_connection(Script.hanging()), "sync").id == 1
-        configured = Settings(
-            instances={"default": InstanceSettings(airbyte_url=sim.url)},
-            store=StoreLocation(kind="memory"),
-            webhook_tokens=(SecretStr(TOKEN),),
-            poll_interval=3600.0,
-            poll_interval_proven=3600.0,
-            poll_interval_idle=3600.0,
-        )
         async with (
-            assemble(configured, store=store) as listener,
-            serving(listener.app, timeout_graceful_shutdown=2) as url,
-            httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http,
+            serve_listener(settings_of(instance_of(sim.url), api_tokens=()), store=store) as served,
+            httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as http,
         ):
             yield http
-            listener.drain()
 
 
 @few
@@ -112,7 +98,7 @@ async def http(store: EventStore) -> AsyncIterator[httpx.AsyncClient]:
 async def test_any_body_is_stored_as_it_is_and_ends_no_job(
     http: httpx.AsyncClient, store: EventStore, body: bytes
 ) -> None:
-    first, again = [await http.post(f"/webhooks/default/{TOKEN}", content=body) for _ in range(2)]
+    first, again = [await http.post(f"/webhooks/default/{WEBHOOK_TOKEN}", content=body) for _ in range(2)]
     assert first.status_code in (200, 202, 400, 413), first.text
     if first.status_code in (200, 202):
         # I1: what was acknowledged is there, as it came, and once.

@@ -14,9 +14,10 @@ from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.memory.store import MemoryStore
 from support.airbyte import Airbyte, client_of
 from support.feed import ScriptedFeed
+from support.listener import CLIENT_SECRET
 from support.monitor import Watched
 from support.servers import serve
-from support.stage import CLIENT_SECRET, Stage
+from support.stage import Stage
 from support.waiters import Waiters
 
 

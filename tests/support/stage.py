@@ -10,23 +10,15 @@ from typing import Any
 import anyio
 import httpx
 from anyio.abc import TaskGroup, TaskStatus
-from pydantic import SecretStr
 
 from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
-from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.state import Job
-from airbyte_events.web.server import serving
 from support.airbyte import client_of
-
-CLIENT_SECRET = "client-secret-0123456789abcdef"
-API_TOKEN = "api-token-0123456789abcdef012345"
-WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
-SECRETS = (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN)
+from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
 
 
 @dataclass(kw_only=True)
@@ -97,27 +89,11 @@ class Stage:
         self, *, port: int = 0, secret: str = CLIENT_SECRET, webhooks: bool = True, **given: Any
     ) -> AsyncIterator[str]:
         """A listener that hardly polls; its address."""
-        instance = InstanceSettings(airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(secret))
-        settings = Settings(
-            **{
-                "instances": {"default": instance},
-                "store": StoreLocation(kind="memory"),
-                "api_tokens": [API_TOKEN],
-                "webhook_tokens": [WEBHOOK_TOKEN],
-                "poll_interval": 3600,
-            }
-            | given
-        )
-        async with (
-            assemble(settings) as listener,
-            serving(listener.app, port=port, timeout_graceful_shutdown=1) as url,
-        ):
+        settings = settings_of(instance_of(self.sim.url, secret=secret), **given)
+        async with serve_listener(settings, port=port, timeout_graceful_shutdown=1) as served:
             if webhooks:
-                self.sim.workspace.set_webhook(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
-            try:
-                yield url
-            finally:
-                listener.bus.close()
+                self.sim.workspace.set_webhook(served.webhooks)
+            yield served.url
 
     async def start_listener(self, tasks: TaskGroup, **given: Any) -> Running:
         """A listener that can be stopped at any time."""

@@ -18,8 +18,8 @@ from airbyte_events.events import Cursor, JobRef
 from airbyte_events.feed.client import LARGEST_ANSWER, FeedClient
 from support.events import event_of
 from support.feed import ScriptedFeed
+from support.listener import API_TOKEN
 from support.servers import serve
-from support.stage import API_TOKEN
 
 pytestmark = pytest.mark.anyio
 

@@ -32,7 +32,8 @@ from airbyte_events.store.memory.store import MemoryStore
 from support.airbyte import Airbyte, client_of
 from support.events import CONNECTION, event_of
 from support.feed import ScriptedFeed
-from support.stage import API_TOKEN, Stage
+from support.listener import API_TOKEN
+from support.stage import Stage
 from support.waiters import Waiters
 
 pytestmark = pytest.mark.anyio

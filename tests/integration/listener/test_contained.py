@@ -7,15 +7,12 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from pydantic import SecretStr
 
-from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator.notification_bodies import job_ended
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Pending
-from airbyte_events.web.server import serving
-from support.stage import API_TOKEN, SECRETS, WEBHOOK_TOKEN, Stage
+from support.listener import CLIENT_SECRET, instance_of, serve_listener, settings_of
+from support.stage import Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -42,32 +39,24 @@ class Faulty(MemoryStore):
 async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_readiness_tells(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secret = SecretStr(SECRETS[0])
-    settings = Settings(
-        instances={"default": InstanceSettings(airbyte_url=stage.sim.url, client_id="client", client_secret=secret)},
-        store=StoreLocation(kind="memory"),
-        api_tokens=[API_TOKEN],
-        webhook_tokens=[WEBHOOK_TOKEN],
-        poll_interval=3600,
-    )
+    settings = settings_of(instance_of(stage.sim.url, secret=CLIENT_SECRET))
     store = Faulty()
     (job,) = stage.start()
     stage.end([job])
-    async with assemble(settings, store=store) as listener, serving(listener.app) as url:
+    async with serve_listener(settings, store=store) as served:
+        url = served.url
         ready = await until_ready_is(stage.http, url, 503)
         assert ready["faults"] == {"sources/default": "fails: RuntimeError"}
         assert (await stage.http.get(f"{url}/healthz")).status_code == 200
         body = job_ended(job, stage.sim.workspace, stage.sim.url)
-        sent = await stage.http.post(f"{url}/webhooks/default/{WEBHOOK_TOKEN}", json=body)
+        sent = await stage.http.post(served.webhooks, json=body)
         assert sent.status_code == 202
         await stage.until(lambda: store.asked > 1)
         store.faulty = False
-        headers = {"Authorization": f"Bearer {API_TOKEN}"}
         with anyio.fail_after(30):
-            while (await stage.http.get(f"{url}/v1/jobs/default/{job.id}", headers=headers)).status_code != 200:
+            while (await stage.http.get(f"{url}/v1/jobs/default/{job.id}", headers=served.headers)).status_code != 200:
                 await anyio.lowlevel.checkpoint()
         await until_ready_is(stage.http, url, 200)
-        listener.bus.close()
     assert "canary" not in "".join(record.getMessage() for record in caplog.records)
 
 

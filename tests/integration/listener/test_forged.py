@@ -16,7 +16,8 @@ from airbyte_events.hub.position import Position
 from airbyte_events.simulator import Script
 from airbyte_events_provider.waiting.result import missing_records, outcome
 from support.events import event_of
-from support.stage import API_TOKEN, WEBHOOK_TOKEN, Stage
+from support.listener import API_TOKEN, WEBHOOK_TOKEN
+from support.stage import Stage
 from support.waiters import Waiters
 
 pytestmark = pytest.mark.anyio

@@ -10,15 +10,12 @@ from datetime import timedelta
 import anyio
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.tracing import record
 from airbyte_events.events import JobRef
-from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.web.server import serving
+from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 pytest.importorskip("opentelemetry.sdk.trace", reason="OpenTelemetry's SDK is not here")
 
@@ -26,8 +23,6 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-WEBHOOK_TOKEN = "a-webhook-token-0123456789abcde"
 
 
 @pytest.fixture
@@ -77,26 +72,17 @@ def test_a_job_has_one_trace_and_another_has_another(exporter: InMemorySpanExpor
 async def test_from_webhook_to_event(exporter: InMemorySpanExporter) -> None:
     simulator = Simulator()
     job = simulator.world.start_job(simulator.world.add_connection(Script.hanging()))
-    async with serve_simulator(simulator) as served:
-        settings = Settings(
-            instances={"default": InstanceSettings(airbyte_url=served.url)},
-            store=StoreLocation(kind="memory"),
-            api_tokens=[SecretStr("a" * 32)],
-            webhook_tokens=[SecretStr(WEBHOOK_TOKEN)],
-            poll_interval=3600,
-        )
-        async with (
-            assemble(settings) as listener,
-            serving(listener.app) as url,
-            httpx.AsyncClient(trust_env=False) as http,
-        ):
-            simulator.world.end_job(job, "succeeded")
-            body = json.dumps({"data": {"jobId": job.id, "success": True}})
-            assert (await http.post(f"{url}/webhooks/default/{WEBHOOK_TOKEN}", content=body)).status_code == 202
-            with anyio.fail_after(30):
-                while len(spans := exporter.get_finished_spans()) < 3:
-                    await anyio.lowlevel.checkpoint()
-            listener.drain()
+    async with (
+        serve_simulator(simulator) as served,
+        serve_listener(settings_of(instance_of(served.url))) as listener,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+        simulator.world.end_job(job, "succeeded")
+        body = json.dumps({"data": {"jobId": job.id, "success": True}})
+        assert (await http.post(listener.webhooks, content=body)).status_code == 202
+        with anyio.fail_after(30):
+            while len(spans := exporter.get_finished_spans()) < 3:
+                await anyio.lowlevel.checkpoint()
     assert {span.name for span in spans} == {"webhook", "confirm", "event"}
     assert len({trace_id(span) for span in spans}) == 1
     assert WEBHOOK_TOKEN not in str([span.to_json() for span in spans])

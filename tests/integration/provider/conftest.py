@@ -21,19 +21,14 @@ import pytest
 from airflow.sdk.bases.operator import BaseOperator, ExecutorSafeguard
 from airflow.sdk.execution_time import comms, task_runner
 from airflow.triggers.base import BaseTrigger
-from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
 from airbyte_events.web.server import Server, bind, url_of
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-
-CLIENT_SECRET = "client-secret-0123456789abcdef"
-API_TOKEN = "api-token-0123456789abcdef012345"
-WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
@@ -203,18 +198,9 @@ class Stage:
     @asynccontextmanager
     async def listener(self, *, port: int = 0, **settings: Any) -> AsyncIterator[Served]:
         """A listener for this Airbyte, which sends its webhooks there. It hardly polls: what is told, webhooks told."""
-        instance = InstanceSettings(
-            airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET)
-        )
-        given: dict[str, Any] = {
-            "instances": {"default": instance},
-            "store": StoreLocation(kind="memory"),
-            "api_tokens": [API_TOKEN],
-            "webhook_tokens": [WEBHOOK_TOKEN],
-            "poll_interval": 3600,
-        }
+        given = settings_of(instance_of(self.sim.url, secret=CLIENT_SECRET), **settings)
         with bind("127.0.0.1", port) as bound:
-            async with assemble(Settings(**given | settings)) as listener, anyio.create_task_group() as tasks:
+            async with assemble(given) as listener, anyio.create_task_group() as tasks:
                 server = Server(listener.app, timeout_graceful_shutdown=1)
                 tasks.start_soon(server.serve, [bound])
                 url = url_of(bound)

@@ -18,9 +18,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
+from support.listener import CLIENT_SECRET
 from support.servers import ScriptedServer
-
-from .conftest import CLIENT_SECRET
 
 pytestmark = pytest.mark.anyio
 

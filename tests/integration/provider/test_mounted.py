@@ -30,8 +30,7 @@ from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLo
 from airbyte_events.web.server import bind, url_of
 from airbyte_events_provider.plugins import mounted
 from airbyte_events_provider.plugins.mounted import MountedListener, load_settings
-
-from .conftest import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries that an API server brings together

@@ -16,13 +16,14 @@ import pytest
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.web.server import serving
 from support.command import fresh_command
 from support.events import webhook_body
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 from support.servers import ScriptedServer
-from support.stage import API_TOKEN, SECRETS, Stage
+from support.stage import Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -79,30 +80,15 @@ class SharedStore(MemoryStore):
     shared = True
 
 
-def instance_of(stage: Stage, *urls: str) -> InstanceSettings:
-    return InstanceSettings(
-        airbyte_url=stage.sim.url,
-        client_id="client",
-        client_secret=SecretStr(SECRETS[0]),
-        forward_urls=tuple(SecretStr(url) for url in urls),
-    )
-
-
-def settings_of(stage: Stage, *urls: str) -> Settings:
-    return Settings(
-        instances={"default": instance_of(stage, *urls)},
-        store=StoreLocation(kind="memory"),
-        api_tokens=[SECRETS[1]],
-        webhook_tokens=[SECRETS[2]],
-        poll_interval=3600,
-    )
+def forwarding_to(stage: Stage, *urls: str) -> InstanceSettings:
+    return instance_of(stage.sim.url, secret=CLIENT_SECRET, forward_urls=tuple(map(SecretStr, urls)))
 
 
 @asynccontextmanager
 async def forwarding(stage: Stage, server: ScriptedServer, *urls: str) -> AsyncIterator[Rig]:
-    instance = instance_of(stage, *urls)
+    instance = forwarding_to(stage, *urls)
     async with stage.listener(instances={"default": instance}, webhooks=False) as url:
-        yield Rig(server, stage.http, url, f"{url}/webhooks/default/{SECRETS[2]}", API_TOKEN)
+        yield Rig(server, stage.http, url, f"{url}/webhooks/default/{WEBHOOK_TOKEN}", API_TOKEN)
 
 
 class TestWhat:
@@ -181,8 +167,8 @@ class TestSeveral:
     ) -> None:
         server.on("POST /x", server.reply())
         store = SharedStore()
-        settings = settings_of(stage, f"{server.url}/x")
-        token = SECRETS[2]
+        settings = settings_of(forwarding_to(stage, f"{server.url}/x"))
+        token = WEBHOOK_TOKEN
         async with (
             store,
             assemble(settings, store=store) as first,

@@ -15,18 +15,13 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
-from pydantic import SecretStr
 
-from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
-from airbyte_events.web.server import serving
+from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
-
-API_TOKEN = "api-token-0123456789abcdef012345"
-WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 
 
 @pytest.fixture
@@ -84,26 +79,17 @@ class Rig:
 @asynccontextmanager
 async def listening(store: StoreLocation, **simulator: Any) -> AsyncIterator[Rig]:
     async with serve_simulator(Simulator(**simulator)) as sim:
-        settings = Settings(
-            instances={name: InstanceSettings(airbyte_url=sim.url) for name in ("default", "other")},
-            store=store,
-            api_tokens=(SecretStr(API_TOKEN),),
-            webhook_tokens=(SecretStr(WEBHOOK_TOKEN),),
-            poll_interval=3600.0,
-            poll_interval_proven=3600.0,
-            poll_interval_idle=3600.0,
-        )
-        async with assemble(settings) as listener, serving(listener.app, timeout_graceful_shutdown=2) as url:
-            headers = {"Authorization": f"Bearer {API_TOKEN}"}
-            webhooks = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
-            sim.workspace.set_webhook(webhooks)
-            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
+        instances = {name: instance_of(sim.url) for name in ("default", "other")}
+        async with serve_listener(settings_of(instances=instances, store=store)) as served:
+            sim.workspace.set_webhook(served.webhooks)
+            async with httpx.AsyncClient(
+                base_url=served.url, headers=served.headers, trust_env=False, timeout=30
+            ) as http:
                 with anyio.fail_after(30):
                     # The pollers' first looks find nothing and are not in the way.
                     while sim.traffic.counts["GET /jobs"] < 2 or sim.traffic.working:
                         await anyio.lowlevel.checkpoint()
-                yield Rig(sim, http, webhooks)
-            listener.bus.close()
+                yield Rig(sim, http, served.webhooks)
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ class Rig:
     async def subscriptions(self, number: int) -> None:
         """Return when there are so many."""
         with anyio.fail_after(30):
-            while len(self.bus._subscriptions()) != number:
+            while self.bus.subscriptions != number:
                 await anyio.lowlevel.checkpoint()
 
 

@@ -18,25 +18,19 @@ import httpx
 import pytest
 from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import SecretStr
 
 from airbyte_events.errors import StoreError
-from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.metrics import STORE_SECONDS
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Receipt, StoreStats
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
-from airbyte_events.web.server import serving
 from support.command import fresh_command
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
 
-SECRET = "canary-that-is-a-client-secret"
-API_TOKEN = "canary-that-is-an-api-token-01"
-WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -60,7 +54,7 @@ class Rig:
         answer = await self.http.get("/metrics")
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
-        for secret in (SECRET, API_TOKEN, WEBHOOK_TOKEN):
+        for secret in (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN):
             assert secret not in answer.text
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -122,27 +116,20 @@ class BusyStore(MemoryStore):
 async def listening(
     store: EventStore | None = None, *, poll_interval: float = 3600, metrics_tokens: tuple[str, ...] = ()
 ) -> AsyncIterator[Rig]:
-    simulator = Simulator(client_id="client", client_secret=SECRET)
+    simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
     connection = simulator.world.add_connection(Script.hanging())
     async with serve_simulator(simulator) as served:
-        settings = Settings(
-            instances={
-                "default": InstanceSettings(airbyte_url=served.url, client_id="client", client_secret=SecretStr(SECRET))
-            },
-            store=StoreLocation(kind="memory"),
-            api_tokens=[API_TOKEN],
-            webhook_tokens=[WEBHOOK_TOKEN],
+        settings = settings_of(
+            instance_of(served.url, secret=CLIENT_SECRET),
             metrics_tokens=metrics_tokens,
             poll_interval=poll_interval,
             poll_interval_idle=poll_interval,
         )
         async with (
-            assemble(settings, store=store) as listener,
-            serving(listener.app) as url,
-            httpx.AsyncClient(base_url=url, trust_env=False) as http,
+            serve_listener(settings, store=store) as listener,
+            httpx.AsyncClient(base_url=listener.url, trust_env=False) as http,
         ):
             yield Rig(served, http, served.world.start_job(connection).id)
-            listener.drain()
 
 
 def told(job_id: int) -> bytes:
@@ -317,11 +304,11 @@ async def test_what_waits_has_an_age() -> None:
 
 @pytest.mark.parametrize("lines", ["json", "console"])
 async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines: str) -> None:
-    simulator = Simulator(client_id="client", client_secret=SECRET)
+    simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
     job = simulator.world.start_job(simulator.world.add_connection(Script.hanging()))
     given = {
         "CLIENT_ID": "client",
-        "CLIENT_SECRET": SECRET,
+        "CLIENT_SECRET": CLIENT_SECRET,
         "STORE": f"sqlite:///{tmp_path}/events.db",
         "API_TOKENS": API_TOKEN,
         "WEBHOOK_TOKENS": WEBHOOK_TOKEN,

@@ -23,12 +23,9 @@ from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
 from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.web.server import serving
+from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
-
-API_TOKEN = "api-token-0123456789abcdef012345"
-WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 
 
 @pytest.fixture
@@ -108,23 +105,13 @@ class Rig:
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
     async with serve_simulator(Simulator()) as sim:
-        settings = Settings(
-            instances={
-                "default": InstanceSettings(airbyte_url=sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
-            },
-            store=StoreLocation(kind="memory"),
-            api_tokens=(SecretStr(API_TOKEN),),
-            webhook_tokens=(SecretStr(WEBHOOK_TOKEN),),
-            poll_interval=3600.0,
-            poll_interval_proven=3600.0,
-            poll_interval_idle=3600.0,
-        )
-        async with assemble(settings) as listener, serving(listener.app, timeout_graceful_shutdown=2) as url:
-            sim.workspace.set_webhook(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
-            headers = {"Authorization": f"Bearer {API_TOKEN}"}
-            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
-                yield Rig(sim, listener, http)
-            listener.bus.close()
+        instance = instance_of(sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
+        async with serve_listener(settings_of(instance)) as served:
+            sim.workspace.set_webhook(served.webhooks)
+            async with httpx.AsyncClient(
+                base_url=served.url, headers=served.headers, trust_env=False, timeout=30
+            ) as http:
+                yield Rig(sim, served.listener, http)
 
 
 def test_the_document_is_one_of_openapi_3_1() -> None:

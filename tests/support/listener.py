@@ -1,0 +1,87 @@
+"""A listener in this process, on a real socket, and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+
+from airbyte_events.listener.assembly import Listener, assemble
+from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.store.base import EventStore
+from airbyte_events.web.server import serving
+
+CLIENT_SECRET = "client-secret-0123456789abcdef"
+API_TOKEN = "api-token-0123456789abcdef012345"
+WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+SECRETS = (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN)
+
+
+def instance_of(airbyte_url: str, *, secret: str | None = None, **values: Any) -> InstanceSettings:
+    """Return the settings of an Airbyte.
+
+    :param secret: the client secret; without it there are no credentials.
+    """
+    if secret is not None:
+        values |= {"client_id": "client", "client_secret": SecretStr(secret)}
+    return InstanceSettings(airbyte_url=airbyte_url, **values)
+
+
+def settings_of(instance: InstanceSettings | None = None, **given: Any) -> Settings:
+    """Return the settings of a listener with a store in memory that hardly polls: webhooks report what it knows.
+
+    :param instance: the one that is called default, unless ``instances`` are given.
+    """
+    values: dict[str, Any] = {
+        "instances": {"default": instance},
+        "store": StoreLocation(kind="memory"),
+        "api_tokens": (SecretStr(API_TOKEN),),
+        "webhook_tokens": (SecretStr(WEBHOOK_TOKEN),),
+        "poll_interval": 3600.0,
+        "poll_interval_proven": 3600.0,
+        "poll_interval_idle": 3600.0,
+    }
+    return Settings(**values | given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A listener that is served.
+
+    :param url: its address.
+    """
+
+    listener: Listener
+    url: str
+
+    @property
+    def webhooks(self) -> str:
+        """Return the URL for the webhooks of the instance that is called default."""
+        return f"{self.url}/webhooks/default/{WEBHOOK_TOKEN}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return those that its API asks for."""
+        return {"Authorization": f"Bearer {API_TOKEN}"}
+
+
+@asynccontextmanager
+async def serve_listener(
+    settings: Settings, *, store: EventStore | None = None, port: int = 0, **options: Any
+) -> AsyncIterator[Served]:
+    """Serve a listener.
+
+    :param store: replaces the one that the settings name.
+    :param options: the server's.
+    """
+    async with (
+        assemble(settings, store=store) as listener,
+        serving(listener.app, port=port, **{"timeout_graceful_shutdown": 2} | options) as url,
+    ):
+        try:
+            yield Served(listener=listener, url=url)
+        finally:
+            listener.drain()
