@@ -193,4 +193,4 @@ async def test_i3_ends_that_only_strangers_announce_are_the_apis_and_marked(stag
 async def test_i3_a_count_that_only_a_webhook_tells_is_none_for_min_records(stage: Stage) -> None:
     event = outcome(event_of(5))
     event["job"] |= {"records": 5_000, "unconfirmed": ["records"]}
-    assert "says not how many records" in (missing_records(event, 1_000) or "")
+    assert "does not say how many records" in (missing_records(event, 1_000) or "")
