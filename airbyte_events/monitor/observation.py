@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import PUSHED_JOB_TYPES, Identity, JobEvent, JobRef, JobStatus, Origin, same_job
 from airbyte_events.jobs import Announcement, Job
-from airbyte_events.store.reconcile import annotate
+from airbyte_events.store.reconcile import annotate, missing
 from airbyte_events.store.records import Outcome, States, StoredNotification
 
 
@@ -190,11 +190,7 @@ class Witnesses:
             "names": told.names,
             "url": told.url if told.url and _is_page_of(told.url, self.event, self.airbyte_url) else None,
         }
-        taken: dict[str, Any] = {
-            name: value
-            for name, value in brought.items()
-            if value not in (None, {}) and getattr(self.event, name) in (None, {})
-        }
+        taken = missing(self.event, brought)
         return replace(self.event, **taken, unconfirmed=self.event.unconfirmed | taken.keys())
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from airbyte_events.simulator.timers import Timers
 
-MAX_SENDING = 100
-"""Webhooks under way at a time; the others wait, as Airbyte's workers have a number, too."""
+MAX_SENDING = 20
+"""Webhooks under way at a time; the others wait, as Airbyte has so many workers, too. More cost much: the pool of httpx
+searches all its connections for each request."""
 KEPT = 1000
 """Deliveries kept for the control API; a job keeps its own."""
 _HELD_SECONDS = 5.0

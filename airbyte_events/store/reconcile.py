@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from enum import Enum
+from typing import Any
 
-from airbyte_events.events import FOLLOWED_BY, TOLD_BY_WEBHOOKS, Cursor, Identity, JobEvent, same_job
+from airbyte_events.events import FOLLOWED_BY, WEBHOOK_FIELDS, Cursor, Identity, JobEvent, same_job
 
 
 class Verdict(Enum):
@@ -60,39 +62,38 @@ def _is_late(known: JobEvent, observed: JobEvent) -> bool:
     return observed.started_at < known.started_at and after <= LATE
 
 
-_LASTING = {"workspace_id", "names", "url"}
+_INHERITED = ("connection_id", "workspace_id", "job_type", "started_at", "names", "url")
+
+
+def missing(state: JobEvent, values: Mapping[str, Any], *, replaceable: Collection[str] = ()) -> dict[str, Any]:
+    """Return those of the values that a state does not have.
+
+    :param replaceable: fields whose values are returned though the state has them.
+    """
+    return {
+        name: value
+        for name, value in values.items()
+        if value not in (None, {}) and (name in replaceable or getattr(state, name) in (None, {}))
+    }
 
 
 def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEvent:
-    """Return the event to store for an observation that is news: what is known of the job and not told again stays."""
+    """Return the event to store for an observation that is news: it inherits what the API does not report again."""
     if known is None or not same_job(known, observed):
         return replace(observed, cursor=cursor, previous_status=None)
-    kept = {name for name in known.unconfirmed & _LASTING if not getattr(observed, name)}
-    return replace(
-        observed,
-        cursor=cursor,
-        previous_status=known.status,
-        connection_id=observed.connection_id or known.connection_id,
-        workspace_id=observed.workspace_id or known.workspace_id,
-        job_type=observed.job_type or known.job_type,
-        started_at=observed.started_at or known.started_at,
-        names=observed.names or known.names,
-        url=observed.url or known.url,
-        unconfirmed=observed.unconfirmed | kept,
-    )
+    inherited = missing(observed, {name: getattr(known, name) for name in _INHERITED})
+    unconfirmed = observed.unconfirmed | known.unconfirmed & inherited.keys()
+    return replace(observed, cursor=cursor, previous_status=known.status, unconfirmed=unconfirmed, **inherited)
 
 
-def annotate(known: JobEvent, told: JobEvent) -> JobEvent:
-    """Fill in what the known state lacks, or has unconfirmed, from another report of it; what the API said stays.
+def annotate(known: JobEvent, reported: JobEvent) -> JobEvent:
+    """Fill in what the known state lacks, or has unconfirmed, from another report of it.
 
-    A report of another status, or of another job of that number, changes nothing.
+    What the API reported stays. A report of another status, or of another job of that number, changes nothing.
     """
-    if known.status is not told.status or not same_job(known, told):
+    if known.status is not reported.status or not same_job(known, reported):
         return known
-    taken = {
-        name: getattr(told, name)
-        for name in TOLD_BY_WEBHOOKS
-        if getattr(told, name) not in (None, {}) and (name in known.unconfirmed or getattr(known, name) in (None, {}))
-    }
-    unconfirmed = known.unconfirmed - taken.keys() | told.unconfirmed & taken.keys()
+    values = {name: getattr(reported, name) for name in WEBHOOK_FIELDS}
+    taken = missing(known, values, replaceable=known.unconfirmed)
+    unconfirmed = known.unconfirmed - taken.keys() | reported.unconfirmed & taken.keys()
     return replace(known, **taken, unconfirmed=unconfirmed)

@@ -25,7 +25,7 @@ from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.errors import NotificationError, SettingsError
 from airbyte_events.events import (
     NAMED,
-    TOLD_BY_WEBHOOKS,
+    WEBHOOK_FIELDS,
     Cursor,
     EventFilter,
     JobError,
@@ -248,7 +248,7 @@ EVENTS = st.builds(
     | st.builds(JobError, message=st.none() | STORABLE, type=st.none() | STORABLE, origin=st.none() | STORABLE),
     names=st.dictionaries(st.sampled_from(NAMED), STORABLE),
     url=st.none() | STORABLE.filter(bool),
-    unconfirmed=st.frozensets(st.sampled_from(TOLD_BY_WEBHOOKS)),
+    unconfirmed=st.frozensets(st.sampled_from(WEBHOOK_FIELDS)),
     cursor=CURSORS,
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from airbyte_events._utils.json_values import LARGEST
 from airbyte_events.airbyte.notification_kinds import NotificationKind
-from airbyte_events.events import NAMED, TOLD_BY_WEBHOOKS, JobStatus, Origin
+from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin
 from airbyte_events.store.records import DeliveryState, Outcome
 
 Schema = dict[str, Any]
@@ -97,7 +97,7 @@ _JOB = _object(
     url={**TEXT, "description": "The connection's page in Airbyte."},
     unconfirmed={
         "type": "array",
-        "items": {"enum": [*TOLD_BY_WEBHOOKS]},
+        "items": {"enum": [*WEBHOOK_FIELDS]},
         "description": "The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
         " Absent if there are none.",
     },

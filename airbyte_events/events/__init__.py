@@ -1,0 +1,39 @@
+"""The values: what a job is called, what state it can be in, the event of a change, and the filter of a subscriber."""
+
+from airbyte_events.events.event import NAMED, WEBHOOK_FIELDS, Cursor, JobError, JobEvent, JobRef, read_event
+from airbyte_events.events.filter import EVERYTHING, EventFilter
+from airbyte_events.events.identity import ANY_JOB, START_PRECISION, Identity, same_job
+from airbyte_events.events.status import (
+    FOLLOWED_BY,
+    PUSHED_JOB_TYPES,
+    JobStatus,
+    Origin,
+    parse_origin,
+    parse_status,
+    reported_job_type,
+    same_job_type,
+)
+
+__all__ = [
+    "ANY_JOB",
+    "EVERYTHING",
+    "FOLLOWED_BY",
+    "NAMED",
+    "PUSHED_JOB_TYPES",
+    "START_PRECISION",
+    "WEBHOOK_FIELDS",
+    "Cursor",
+    "EventFilter",
+    "Identity",
+    "JobError",
+    "JobEvent",
+    "JobRef",
+    "JobStatus",
+    "Origin",
+    "parse_origin",
+    "parse_status",
+    "read_event",
+    "reported_job_type",
+    "same_job",
+    "same_job_type",
+]

@@ -1,0 +1,279 @@
+"""The event: a job, its state, and what is known of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from airbyte_events._utils.times import LONGEST_SECONDS, format_time, parse_time
+from airbyte_events.events.status import JobStatus, Origin, parse_origin, parse_status
+
+
+class JobRef(NamedTuple):
+    """A job's name: its id is unique within one Airbyte instance only."""
+
+    instance: str
+    job_id: int
+
+    def __str__(self) -> str:
+        return f"{self.instance}/{self.job_id}"
+
+
+class Cursor(NamedTuple):
+    """A position in an event log, written ``<epoch>-<sequence>``.
+
+    :param epoch: the log's identity, made with the log, so that a replaced log can't be read with a stale cursor.
+    :param sequence: of the last event that was read; 0 stands before the first.
+    """
+
+    epoch: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """Read a cursor.
+
+        :raises ValueError: if the text is none.
+        """
+        match = re.fullmatch(r"([0-9a-f]{1,32})-(0|[1-9][0-9]{0,17})", text)
+        if match is None:
+            raise ValueError("a cursor is written <epoch>-<sequence>, for example 5f3a9c1e-42")
+        return cls(match[1], int(match[2]))
+
+
+NAMED = ("workspace", "connection", "source", "destination")
+"""The nouns that an event may have names of."""
+
+WEBHOOK_FIELDS = (
+    "workspace_id",
+    "finished_at",
+    "records",
+    "bytes",
+    "duration_seconds",
+    "error",
+    "names",
+    "url",
+)
+"""The fields of an event that a webhook may fill where the API does not. The start time is none of them: it tells a job
+from another one of its number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobError:
+    """Why a job failed, in Airbyte's words. Only a webhook has it; the API has no failure reason."""
+
+    message: str | None
+    type: str | None = None
+    origin: str | None = None
+
+    def __str__(self) -> str:
+        where = ", ".join(
+            f"{name} {value}" for name, value in (("type", self.type), ("origin", self.origin)) if value is not None
+        )
+        return f"{self.message or 'no message'}" + (f" ({where})" if where else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvent:
+    """A state of a job: an event in the log, and the job's state while it is the latest one.
+
+    Times are aware and in UTC; None is unknown throughout.
+
+    :param ref: which job.
+    :param status: its state.
+    :param observed_at: when this process received it from the API.
+    :param origin: how it was detected.
+    :param connection_id: the Airbyte connection (UUID).
+    :param workspace_id: the Airbyte workspace (UUID); only a webhook has it.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
+    :param previous_status: of the event before, in this log.
+    :param started_at: when the job was created.
+    :param finished_at: when it reached a terminal status.
+    :param records: committed, as Airbyte's API counts them, by which Airbyte bills.
+    :param bytes: the same.
+    :param duration_seconds: from start to end.
+    :param error: why it failed.
+    :param names: of workspace, connection, source and destination.
+    :param url: the connection's page in Airbyte.
+    :param unconfirmed: the fields that only a webhook has reported. Nothing is decided by them.
+    :param cursor: this event's position in the log, once it is stored.
+    """
+
+    ref: JobRef
+    status: JobStatus
+    observed_at: datetime
+    origin: Origin
+    connection_id: str | None = None
+    workspace_id: str | None = None
+    job_type: str | None = None
+    previous_status: JobStatus | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    records: int | None = None
+    bytes: int | None = None
+    duration_seconds: float | None = None
+    error: JobError | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    url: str | None = None
+    unconfirmed: frozenset[str] = frozenset()
+    cursor: Cursor | None = None
+
+    @property
+    def terminal(self) -> bool:
+        return self.status.terminal
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes: texts from outside can be long."""
+        error = 0 if self.error is None else len(self.error.message or "")
+        return 1_000 + error + len(self.url or "") + sum(map(len, self.names.values()))
+
+    def data(self) -> dict[str, Any]:
+        """Return the event as plain JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
+        data: dict[str, Any] = {
+            "instance": self.ref.instance,
+            "job_id": self.ref.job_id,
+            "connection_id": self.connection_id,
+            "workspace_id": self.workspace_id,
+            "job_type": self.job_type,
+            "status": self.status.value,
+            "previous_status": self.previous_status.value if self.previous_status else None,
+            "started_at": format_time(self.started_at),
+            "finished_at": format_time(self.finished_at),
+            "observed_at": format_time(self.observed_at),
+            "records": self.records,
+            "bytes": self.bytes,
+            "duration_seconds": self.duration_seconds,
+            "origin": self.origin.value,
+            "error": None
+            if self.error is None
+            else {"message": self.error.message, "type": self.error.type, "origin": self.error.origin},
+        }
+        if self.names:
+            data["names"] = dict(self.names)
+        if self.url:
+            data["url"] = self.url
+        if self.unconfirmed:
+            data["unconfirmed"] = sorted(self.unconfirmed)
+        return data
+
+    @classmethod
+    def from_data(cls, data: object, cursor: Cursor | None = None) -> JobEvent:
+        """Read the event that :meth:`data` wrote, in this version, an older or a newer one.
+
+        Fields that this version does not have are ignored, names that it does not have are *unknown*, and so is an
+        optional value of another type or out of range.
+
+        :raises ValueError: if the object is no event's: it lacks its job, its status or its time.
+        """
+        if not isinstance(data, dict):
+            raise ValueError("not a job event: no object")
+        instance, job_id, status = _text(data.get("instance")), _amount(data.get("job_id"), int), data.get("status")
+        observed_at = _moment(data.get("observed_at"))
+        if not instance or not job_id or not isinstance(status, str) or observed_at is None:
+            raise ValueError("not a job event: it has no usable instance, job_id, status or observed_at")
+        previous = data.get("previous_status")
+        error, names, unconfirmed = data.get("error"), data.get("names"), data.get("unconfirmed")
+        return cls(
+            ref=JobRef(instance, job_id),
+            status=parse_status(status),
+            observed_at=observed_at,
+            origin=parse_origin(data.get("origin")),
+            connection_id=_text(data.get("connection_id")),
+            workspace_id=_text(data.get("workspace_id")),
+            job_type=_text(data.get("job_type")),
+            previous_status=None if previous is None else parse_status(previous),
+            started_at=_moment(data.get("started_at")),
+            finished_at=_moment(data.get("finished_at")),
+            records=_amount(data.get("records"), int),
+            bytes=_amount(data.get("bytes"), int),
+            duration_seconds=_duration(data.get("duration_seconds")),
+            error=JobError(**{name: _text(error.get(name)) for name in ("message", "type", "origin")})
+            if isinstance(error, dict)
+            else None,
+            names={noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None}
+            if isinstance(names, dict)
+            else {},
+            url=_text(data.get("url")),
+            unconfirmed=frozenset(name for name in WEBHOOK_FIELDS if name in unconfirmed)
+            if isinstance(unconfirmed, list)
+            else frozenset(),
+            cursor=cursor,
+        )
+
+    def envelope(self, source: str) -> dict[str, Any]:
+        """Return the event as a CloudEvents 1.0 JSON object (https://github.com/cloudevents/spec).
+
+        :param source: the Airbyte instance's URL.
+        """
+        if self.cursor is None:
+            raise ValueError("an event has an envelope once it is stored")
+        return {
+            "specversion": "1.0",
+            "id": str(self.cursor),
+            "type": f"io.airbyte.job.{self.status.value}",
+            "source": source,
+            "subject": f"jobs/{self.ref.job_id}",
+            "time": format_time(self.finished_at or self.observed_at),
+            # The sequence extension wants text that sorts.
+            "sequence": f"{self.cursor.sequence:018d}",
+            "datacontenttype": "application/json",
+            "data": self.data(),
+        }
+
+    @classmethod
+    def from_envelope(cls, envelope: dict[str, Any]) -> JobEvent:
+        """Read the event that :meth:`envelope` wrote.
+
+        :raises ValueError: if the object is not an event's envelope.
+        """
+        data = envelope.get("data")
+        if not isinstance(data, dict) or not isinstance(envelope.get("id"), str):
+            raise ValueError("not an event's envelope: no data or no id")
+        return cls.from_data(data, Cursor.parse(envelope["id"]))
+
+
+def read_event(data: object, cursor: Cursor | None = None) -> JobEvent | None:
+    """Read a stored or received event, whatever version wrote it; None for one that can't be read.
+
+    :param data: what :meth:`JobEvent.data` gave, or its JSON text.
+    """
+    try:
+        return JobEvent.from_data(json.loads(data) if isinstance(data, (str, bytes)) else data, cursor)
+    except (ValueError, RecursionError):
+        return None
+
+
+# An event comes over the network, too: a value of another type would fail far from here.
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str) or "\0" in value:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        return None
+    return value
+
+
+def _amount(value: object, *types: type) -> Any:
+    return value if type(value) in types and 0 <= value < 2**63 else None  # type: ignore[operator]
+
+
+def _duration(value: object) -> float | None:
+    seconds = _amount(value, int, float)
+    return seconds if seconds is not None and seconds <= LONGEST_SECONDS else None
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return parse_time(value)
+    except ValueError:
+        return None

@@ -1,0 +1,68 @@
+"""Filters: which events a subscriber gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airbyte_events.events.event import JobEvent, JobRef
+from airbyte_events.events.status import JobStatus, reported_job_type
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events a subscriber gets. Every criterion that is given must hold; within one, any value does.
+
+    :param instances: names of Airbyte instances.
+    :param connection_ids: Airbyte connections (UUIDs, in any case).
+    :param job_ids: job ids.
+    :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``. Airbyte reports a clear as ``reset``: either name
+        means both. A store leaves this criterion to its reader.
+    :param statuses: job states.
+    :param terminal: only terminal (True) or only active (False) states.
+    """
+
+    instances: frozenset[str] = frozenset()
+    connection_ids: frozenset[str] = frozenset()
+    job_ids: frozenset[int] = frozenset()
+    job_types: frozenset[str] = frozenset()
+    statuses: frozenset[JobStatus] = frozenset()
+    terminal: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "connection_ids", frozenset(map(str.lower, self.connection_ids)))
+        object.__setattr__(self, "job_types", frozenset(map(reported_job_type, self.job_types)))
+
+    @property
+    def only_job(self) -> JobRef | None:
+        """The one job that the filter can match, if it is so narrow."""
+        if len(self.instances) == 1 and len(self.job_ids) == 1:
+            return JobRef(next(iter(self.instances)), next(iter(self.job_ids)))
+        return None
+
+    def choices(self) -> dict[str, frozenset[int] | frozenset[str]]:
+        """The fields of an event that have to have one of some values, with these, as a database is asked for them."""
+        statuses = frozenset(status.value for status in self.statuses)
+        if self.terminal is not None:
+            kept = frozenset(status.value for status in JobStatus if status.terminal is self.terminal)
+            # Criteria that contradict each other leave a status that no job has.
+            statuses = (statuses & kept if statuses else kept) or frozenset([""])
+        fields: dict[str, frozenset[int] | frozenset[str]] = {
+            "instance": self.instances,
+            "job_id": self.job_ids,
+            "connection_id": self.connection_ids,
+            "status": statuses,
+        }
+        return {field: values for field, values in fields.items() if values}
+
+    def matches(self, event: JobEvent) -> bool:
+        return (
+            (not self.instances or event.ref.instance in self.instances)
+            and (not self.job_ids or event.ref.job_id in self.job_ids)
+            and (not self.connection_ids or (event.connection_id or "").lower() in self.connection_ids)
+            and (not self.job_types or reported_job_type(event.job_type or "") in self.job_types)
+            and (not self.statuses or event.status in self.statuses)
+            and (self.terminal is None or event.terminal is self.terminal)
+        )
+
+
+EVERYTHING = EventFilter()
