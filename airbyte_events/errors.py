@@ -3,12 +3,12 @@
     AirbyteEventsError
     ├── SettingsError              a setting is wrong: names it, its fault, an example
     ├── NotificationError          a webhook body that is not a notification
-    ├── AirbyteError               Airbyte's API did not give what was asked
-    │   ├── AirbyteUnreachable     no answer: refused, reset, timed out
+    ├── AirbyteError               a request to Airbyte's API failed
+    │   ├── AirbyteUnreachable     no response: refused, reset, timed out
     │   │   └── NotSent            no connection was made: Airbyte never saw the request
-    │   ├── MaybeStarted           whether a job was started is not known
-    │   ├── AirbyteProtocolError   an answer that is not the public API's (HTML, wrong shape, a redirect)
-    │   └── AirbyteStatusError     an answer with an error status
+    │   ├── MaybeStarted           a job may have been started
+    │   ├── AirbyteProtocolError   a response that is not the public API's (HTML, wrong shape, a redirect)
+    │   └── AirbyteStatusError     a response with an error status
     │       ├── Unauthorized       401, after the token was renewed once
     │       ├── Forbidden          403
     │       ├── NotFound           404
@@ -16,20 +16,20 @@
     │       ├── Unprocessable      422
     │       ├── RateLimited        429
     │       └── ServerError        5xx
-    ├── StoreError                 the event store can't do what was asked
+    ├── StoreError                 an operation of the event store failed
     │   ├── StoreLocked            another process holds it
     │   ├── StoreFull              it has no room, or no connection, left
     │   ├── LeaseLost              the lease to write with has passed to another
     │   └── CursorExpired          the cursor is of another log, or its events are no longer kept
-    ├── FeedError                  a listener's feed did not give what was asked
-    │   ├── FeedUnreachable        no answer, or the stream broke or went silent
+    ├── FeedError                  a request to a listener failed
+    │   ├── FeedUnreachable        no response, or the stream broke or went silent
     │   └── FeedRefused            the listener refused: token, instance, request
-    └── WaitError                  a wait ended before the job did
+    └── WaitError                  a wait ended before the job completed
         ├── HubClosed              the hub has ended, or failed: wait with another
         ├── UnknownJob             Airbyte has no such job
         └── WaitTimeout            the time was up
 
-No message of theirs holds a secret: URLs appear without query, user information or webhook token.
+No message holds a secret: URLs appear without query, user information or webhook token.
 """
 
 from __future__ import annotations
@@ -48,33 +48,33 @@ class NotificationError(AirbyteEventsError):
 
 
 class AirbyteError(AirbyteEventsError):
-    """Airbyte's API did not give what was asked."""
+    """A request to Airbyte's API failed."""
 
 
 class AirbyteUnreachable(AirbyteError):
-    """No answer: connection refused or reset, or a time-out."""
+    """No response: connection refused or reset, or a time-out."""
 
 
 class NotSent(AirbyteUnreachable):
-    """The request never left this machine, so it is safe to send again whatever it asks for."""
+    """The request never left this machine: it is safe to send again."""
 
 
 class MaybeStarted(AirbyteError):
-    """Airbyte may have started a job, and did not answer whether it has: start no other before it does."""
+    """Airbyte may have started a job, and did not confirm it: start no other before it does."""
 
 
 class AirbyteProtocolError(AirbyteError):
-    """An answer that the public API does not give: HTML, a redirect, a body of another shape."""
+    """A response that is not the public API's: HTML, a redirect, a body of another shape."""
 
 
 class AirbyteStatusError(AirbyteError):
-    """An answer with an error status.
+    """A response with an error status.
 
     :param status_code: the HTTP status.
-    :param message: what Airbyte said, shortened, or the status phrase.
+    :param message: Airbyte's reason, shortened, or the status phrase.
     :param type: the tail of the problem document's ``type``, such as ``try-again-later``.
-    :param retry_after: seconds that the answer asked to wait, where it did.
-    :param page: whether the answer is a web page: then something in front of Airbyte gave it.
+    :param retry_after: seconds to wait, where the response has them.
+    :param page: whether the body is a web page: then something in front of Airbyte sent it.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Unauthorized(AirbyteStatusError):
 
 
 class Forbidden(AirbyteStatusError):
-    """403: no permission. Airbyte Cloud answers so for ids that do not exist, too."""
+    """403: no permission. Airbyte Cloud responds so for ids that do not exist, too."""
 
 
 class NotFound(AirbyteStatusError):
@@ -122,7 +122,7 @@ class ServerError(AirbyteStatusError):
 
 
 class StoreError(AirbyteEventsError):
-    """The event store can't do what was asked: disk full, read-only, gone."""
+    """An operation of the event store failed: disk full, read-only, gone."""
 
 
 class StoreLocked(StoreError):
@@ -130,11 +130,11 @@ class StoreLocked(StoreError):
 
 
 class StoreFull(StoreError):
-    """The store has no space, or the database no connection, left: it needs somebody to make room."""
+    """The store has no space, or the database no connection, left: make room."""
 
 
 class LeaseLost(StoreError):
-    """The lease to write with has passed to another process, and nothing was written."""
+    """The lease has passed to another process, and nothing was written."""
 
 
 class CursorExpired(StoreError):
@@ -142,11 +142,11 @@ class CursorExpired(StoreError):
 
 
 class FeedError(AirbyteEventsError):
-    """A listener's feed did not give what was asked."""
+    """A request to a listener failed."""
 
 
 class FeedUnreachable(FeedError):
-    """The listener gave no answer, or its stream broke or went silent."""
+    """The listener did not respond, or its stream broke or went silent."""
 
 
 class FeedRefused(FeedError):
@@ -161,11 +161,11 @@ class FeedRefused(FeedError):
 
 
 class WaitError(AirbyteEventsError):
-    """A wait for a job ended before the job did."""
+    """A wait for a job ended before the job completed."""
 
 
 class HubClosed(WaitError):
-    """The hub that waited has ended, or failed: wait with another one."""
+    """The hub has ended, or failed: wait with another one."""
 
 
 class UnknownJob(WaitError):
@@ -173,4 +173,4 @@ class UnknownJob(WaitError):
 
 
 class WaitTimeout(WaitError):
-    """The job had not ended when the time was up, or Airbyte could not be asked."""
+    """The job had not completed when the time was up, or Airbyte did not respond."""

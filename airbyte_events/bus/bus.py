@@ -1,4 +1,4 @@
-"""The event bus: what enters the log reaches every subscriber, in log order, and no subscriber can hold it up."""
+"""The event bus: events of the log reach every subscriber, in log order, and no subscriber can hold it up."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUFFER = 1_000
-"""Events that wait for one subscriber. One that falls further behind reads on from where it is: so many of the newest
-events are at hand, what was before them is in the log."""
+"""Events that wait for one subscriber. One that falls further behind reads on from its position: so many of the newest
+events are in memory, those before them in the log."""
 
 BUFFER_BYTES = 2 * 2**20
 """About how many bytes of them may wait for one."""
 
 BUFFERED_BYTES = 64 * 2**20
-"""And for all subscribers together, whoever else holds them, too. One for whom there is no room lets go of what waits,
-and reads on from where it is."""
+"""The same for all subscribers together. One for which there is no room drops what waits, and reads on from its
+position."""
 
 RECENT_BYTES = 16 * 2**20
-"""Bytes of the newest events that are at hand."""
+"""Bytes of the newest events that are in memory."""
 
 _PAGE, _PAGE_BYTES = 1_000, 4 * 2**20
 _STEP, _STEP_BYTES = 200, 128 * 1024
@@ -48,7 +48,7 @@ class EventBus:
     """Follows a store's log and hands what is new to subscribers.
 
     The log is the truth: the bus reads it in order, whoever appended, so that every subscriber sees the same order and
-    a subscriber's place in it is all there is to know about that subscriber.
+    a subscriber's position in it is all there is to know about that subscriber.
 
     :param store: an open store.
     """
@@ -91,7 +91,7 @@ class EventBus:
     ) -> Subscription:
         """Join the stream.
 
-        :param after: the place behind which to begin, by itself or by its sequence; by default, with what is published
+        :param after: the position behind which to begin, as a cursor or a sequence; by default, with what is published
             from now on.
         :param wanted: which events.
         :param own: for what this process does itself; it is not counted.
@@ -101,7 +101,7 @@ class EventBus:
 
     @property
     def cursor(self) -> Cursor:
-        """Where the bus is."""
+        """The position of the bus."""
         return Cursor(self.epoch, self.position)
 
     @property
@@ -112,7 +112,7 @@ class EventBus:
     @property
     def lag(self) -> int:
         """How many events the slowest of them is behind what was handed out."""
-        # Of another log's places there is nothing to be told.
+        # Positions in another log do not compare.
         positions = (each.position for each in self._subscriptions() if each.cursor.epoch == self.epoch)
         return self.position - min(positions, default=self.position)
 
@@ -139,7 +139,7 @@ class EventBus:
                 return Cursor(epoch, head)
 
     async def _recall(self) -> None:
-        """Have the newest events at hand."""
+        """Read the newest events into memory."""
         self._recent_after = self.position
         after = max(0, self.position - BUFFER)
         try:
@@ -154,7 +154,7 @@ class EventBus:
             self._forget()
 
     def _keep(self, events: Sequence[JobEvent]) -> None:
-        """Have these at hand, behind those that are, and let go of the oldest that are too many."""
+        """Keep these in memory, behind those that are, and drop the oldest that are too many."""
         for event in events:
             self._recent.append(event)
             self._recent_bytes += event.weight
@@ -164,13 +164,13 @@ class EventBus:
                 self._recent_after = sequence_of(oldest)
 
     def _forget(self) -> None:
-        """Have nothing at hand of what is before the bus's place."""
+        """Drop all events from memory."""
         self._recent.clear()
         self._recent_bytes = 0
         self._recent_after = self.position
 
     def _has_at_hand(self, sequence: int) -> bool:
-        """Whether all that is behind this sequence, up to the bus's own place, need not be read."""
+        """Return whether all events behind this sequence, up to the bus's position, are in memory."""
         return self._recent_after <= sequence <= self.position
 
     def _behind(self, sequence: int) -> list[JobEvent]:
@@ -197,7 +197,7 @@ class EventBus:
             page = await self._store.read(self.position, limit=_PAGE, size=_PAGE_BYTES, epoch=self.epoch)
         except CursorExpired:
             head = await self._head()
-            # Subscribers are told so, too, each by its own reading.
+            # Subscribers find that out by reading, too.
             for subscription in self._subscriptions():
                 subscription._fall_behind()
             self.epoch, self.position = head
@@ -230,10 +230,10 @@ class EventBus:
 
 
 class Subscription:
-    """A place in the stream of events: ``with bus.subscribe() as events: async for event in events``.
+    """A position in the stream of events: ``with bus.subscribe() as events: async for event in events``.
 
-    It ends when the bus closes. It begins at a place in the log, and whenever its reader falls more than
-    :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
+    It ends when the bus closes. It begins at a position in the log, and whenever its reader falls more
+    than :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
     """
 
     __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "own", "wakeup", "wanted")
@@ -328,7 +328,7 @@ class Subscription:
 
     async def _catch_up(self) -> None:
         if self._is_at_hand():
-            # Only whether they are still kept is asked of the store.
+            # The store is only asked whether it still has them.
             await self._store.read(self._position, limit=1, epoch=self._epoch)
             if self._is_at_hand():
                 most = BUFFER_BYTES if self._bus._buffered_bytes < BUFFERED_BYTES else _STEP_BYTES
@@ -344,7 +344,7 @@ class Subscription:
         page = await self._store.read(
             self._position, limit=_STEP, size=_STEP_BYTES, wanted=self.wanted, epoch=self._epoch
         )
-        # Between these lines nothing is published: at the bus's own place, what comes next is offered.
+        # Nothing is published between these lines: at the bus's position, the next event is offered.
         for event in page.events:
             if self.wanted.matches(event):
                 self._hold(event)
@@ -355,7 +355,7 @@ class Subscription:
         return self._epoch == self._bus.epoch and self._bus._has_at_hand(self._position)
 
     def _offer(self, event: JobEvent) -> None:
-        # The log can be read ahead of the bus: what this reader has seen there is not told again.
+        # The log can be read ahead of the bus: what was read there is not delivered again.
         if self._behind or sequence_of(event) <= self._position or not self.wanted.matches(event):
             return
         if self._held and (len(self._held) >= BUFFER or self._bytes + event.weight > BUFFER_BYTES):

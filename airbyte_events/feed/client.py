@@ -1,4 +1,4 @@
-"""A listener's client: follows its feed, asks for job states."""
+"""A listener's client: follows its feed, requests job states."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from airbyte_events.events import EVERYTHING, Cursor, EventFilter, Identity, Job
 from airbyte_events.feed import sse
 
 HELLO_SECONDS = 10.0
-"""A stream that says nothing for so long after it was opened is held back by something on the way."""
+"""A stream that is silent for so long after it was opened is buffered by something on the way."""
 
 SILENCE_SECONDS = 40.0
-"""A stream that says nothing for so long is dead: a listener sends a bookmark at least every 15 s."""
+"""A stream that is silent for so long is dead: a listener sends a bookmark at least every 15 s."""
 
 ANSWER_SECONDS = 60.0
-"""The longest that a listener may take to tell states: it asks Airbyte for those it does not know."""
+"""The longest that a listener may take to return states: it asks Airbyte for those it does not know."""
 
 
 LARGEST_ANSWER = 16 * 1024 * 1024
@@ -39,7 +39,7 @@ FRAMES = frozenset({"hello", "job", "bookmark", "reset", "goaway"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedFrame:
-    """What a stream said.
+    """A frame of a stream.
 
     :param name: one of :data:`FRAMES`.
     :param cursor: where to resume behind it.
@@ -87,7 +87,7 @@ class FeedClient:
         try:
             base = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL:
-            raise SettingsError("the listener's URL is none: write it as http://listener:8484") from None
+            raise SettingsError("the listener's URL is not valid: write it as http://listener:8484") from None
         token = (token or "").strip()
         if not token.isascii() or not token.isprintable():
             raise SettingsError("the listener's API token has characters that no token has")
@@ -139,7 +139,7 @@ class FeedClient:
                 with self._translated(self._hello):
                     raise self._refusal(response.status_code, await answers.read_body(response, LARGEST_ANSWER))
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
-                raise FeedRefused(200, f"{self.url}/v1/events does not answer as a listener's feed: check the URL")
+                raise FeedRefused(200, f"{self.url}/v1/events does not respond as a listener's feed: check the URL")
             async with contextlib.aclosing(self._frames(response)) as frames:
                 yield frames
         finally:
@@ -194,7 +194,7 @@ class FeedClient:
                 JobRef(str(each["instance"]), int(each["job_id"])) for each in answer.get("unknown", ())
             )
         except (ValueError, KeyError, TypeError, OverflowError) as exc:
-            raise FeedUnreachable(f"{self.url}/v1/watches gave an answer that is no listener's") from exc
+            raise FeedUnreachable(f"{self.url}/v1/watches responded with something that is no listener's") from exc
         return WatchAnswer(states={state.ref: state for state in states}, unknown=unknown)
 
     def _refusal(self, status: int, body: bytes) -> FeedRefused | FeedUnreachable:
@@ -221,9 +221,9 @@ class FeedClient:
             with anyio.fail_after(seconds):
                 yield
         except TimeoutError as exc:
-            raise FeedUnreachable(f"{self.url} said nothing in time") from exc
+            raise FeedUnreachable(f"{self.url} did not respond in time") from exc
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
-            raise FeedUnreachable(f"{self.url} gives no answer: {type(exc).__name__}") from exc
+            raise FeedUnreachable(f"{self.url} does not respond: {type(exc).__name__}") from exc
         except answers.AnswerRefused as exc:
             raise FeedUnreachable(f"{self.url}: the answer {exc}") from exc
 
@@ -250,7 +250,7 @@ def _wanted(ref: JobRef, identity: Identity) -> dict[str, str | int]:
 
 
 def query(wanted: EventFilter) -> list[tuple[str, str]]:
-    """The filter as a listener is asked by it."""
+    """Return the filter as query parameters."""
     params = [("instance", name) for name in sorted(wanted.instances)]
     params += [("connection_id", id_) for id_ in sorted(wanted.connection_ids)]
     params += [("job_id", str(id_)) for id_ in sorted(wanted.job_ids)]
@@ -259,8 +259,8 @@ def query(wanted: EventFilter) -> list[tuple[str, str]]:
 
 
 async def _abandon(chunks: AsyncIterator[bytes]) -> None:
-    """End an answer's iterator. To leave it where it is would leave httpx's nested generators to the garbage collector;
-    to cancel a read ends them."""
+    """End a response's iterator. Left alone, httpx's nested generators would end in the garbage collector; a cancelled
+    read ends them."""
     with anyio.CancelScope() as reading, contextlib.suppress(httpx.HTTPError, httpx.StreamError):
         reading.cancel()
         async for _ in chunks:
@@ -268,7 +268,7 @@ async def _abandon(chunks: AsyncIterator[bytes]) -> None:
 
 
 def _parse(frame: sse.Frame) -> FeedFrame | None:
-    """The frame; None for one of a kind that only a newer version knows."""
+    """Return the frame; None for a kind that only a newer version has."""
     if frame.event not in FRAMES:
         return None
     data = json_values.parse_object(frame.data.encode())

@@ -27,7 +27,7 @@ class Frame:
 
 
 class Decoder:
-    """Turns bytes, however they are cut, into frames."""
+    """Parses bytes, however they are cut, into frames."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -37,12 +37,12 @@ class Decoder:
         self._id: str | None = None
 
     def feed(self, chunk: bytes) -> list[Frame]:
-        """The frames that this chunk completes.
+        """Return the frames that this chunk completes.
 
         :raises ValueError: if a frame is longer than :data:`MAX_FRAME` or not UTF-8.
         """
         frames = []
-        # Only what is new is searched: a long frame that comes byte by byte costs hardly more than one in a piece.
+        # Only new bytes are searched: a long frame that comes byte by byte costs hardly more than one in a piece.
         *lines, rest = chunk.split(b"\n")
         if lines:
             lines[0] = bytes(self._rest) + lines[0]

@@ -131,7 +131,7 @@ class CatchUp:
             return
         await self._enrich(news)
         job_ids = {event.ref.job_id for event in news}
-        for state in await self._monitor.take_in([job for job in jobs if job.job_id in job_ids]):
+        for state in await self._monitor.store_jobs([job for job in jobs if job.job_id in job_ids]):
             for each in overdue:
                 each.found(state)
 

@@ -11,7 +11,7 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.feed.client import FeedClient
-from airbyte_events.monitor.monitor import TOGETHER
+from airbyte_events.monitor.recorder import TOGETHER
 from airbyte_events.store.base import EventLog
 
 logger = logging.getLogger(__name__)

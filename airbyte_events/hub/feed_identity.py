@@ -111,7 +111,7 @@ class FeedIdentity:
             return
         mine = event_of(self._monitor.instance, job)
         if not same_job(mine, state):
-            await self._monitor.take_in([job])
+            await self._monitor.store_jobs([job])
             # The listener may not know yet that the number was given again: now it asks Airbyte.
             answer = await self._report([mine])
             states = [each for each in answer or () if each.ref == mine.ref]

@@ -116,7 +116,7 @@ class FeedIntake:
             failures = 0
             while len(self._subscribers):
                 try:
-                    found = await self._monitor.look()
+                    found = await self._monitor.poll()
                     if found and (state := await self._states.known(max(found))) is not None:
                         await self.enrich([state])
                     break

@@ -294,7 +294,7 @@ class Hub:
         since = (started_at or waiter.began) - LOOKBACK
         async for page in self._monitor.system.list_changed(since=since, connection_id=connection_id):
             if found := [job for job in page.jobs if job.job_id == job_id]:
-                await self._monitor.take_in(found)
+                await self._monitor.store_jobs(found)
                 return found[0]
         return None
 

@@ -12,8 +12,9 @@ from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobEvent, JobRef, same_job
 from airbyte_events.hub.listener_link import ListenerLink
 from airbyte_events.hub.waiting import Waiter, Waiters
-from airbyte_events.monitor.monitor import BURST, TOGETHER, Monitor
+from airbyte_events.monitor.monitor import BURST, Monitor
 from airbyte_events.monitor.poller import Poller
+from airbyte_events.monitor.recorder import TOGETHER
 from airbyte_events.store.base import EventStore
 
 logger = logging.getLogger(__name__)

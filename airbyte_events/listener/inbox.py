@@ -147,7 +147,7 @@ class Inbox:
         try:
             if sum(map(len, confirmation.values())) < len(received):
                 # Old releases don't name the job: a poll finds which one completed.
-                await self._monitor.look_for_webhooks()
+                await self._monitor.poll_for_webhooks()
                 polled = True
         except AirbyteError as exc:
             logger.warning("could not confirm notifications, retrying: error=%s", exc, extra=self._fields)

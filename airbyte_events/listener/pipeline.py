@@ -69,7 +69,7 @@ class Pipeline:
         states: dict[int, JobEvent | None] = {}
         try:
             with bound_contextvars(instance=self.instance):
-                states = await self._on_demand.tell(jobs, lambda state: not jobs[state.ref.job_id].fits(state))
+                states = await self._on_demand.states(jobs, lambda state: not jobs[state.ref.job_id].fits(state))
         finally:
             finished = {job_id for job_id, state in states.items() if state is None or state.terminal}
             refs = [JobRef(self.instance, job_id) for job_id in jobs if job_id not in finished]
@@ -101,7 +101,7 @@ class Pipeline:
             self._store,
             lease=lease,
             beside=self._on_demand,
-            largest_look=MAX_POLLED_JOBS,
+            max_listed=MAX_POLLED_JOBS,
         )
         watches_read = anyio.Event()
 

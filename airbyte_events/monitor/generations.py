@@ -20,7 +20,7 @@ REMEMBERED = 100_000
 class Generations:
     """Knows since when the numbers of an instance's jobs mean what they mean now.
 
-    What is known from before is not answered from knowledge any more: Airbyte is asked once more for each such job.
+    Airbyte is asked once more for each job whose state is from before.
 
     :param instance: its name.
     :param store: where the generation is kept, for all processes that share it.

@@ -1,8 +1,8 @@
-"""What the API says of a job, as an event, and what a webhook adds to it where the API leaves room for that.
+"""What the API reports of a job, as an event, and what a webhook adds where the API has no value.
 
-Whoever knows the webhook's URL writes notifications. The API's values count wherever it has any; what a notification
-alone says is taken if nothing in it contradicts the API, and is marked as unconfirmed. Of several notifications of a
-job the one that agrees best with the API is taken, whichever came first or last.
+Anybody who knows the webhook's URL can send notifications. The API's values count wherever it has any; what only a
+notification says is taken if nothing in it contradicts the API, and is marked as unconfirmed. Of several notifications
+of a job the one that agrees best with the API is taken, whichever came first or last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airbyte_events.store.records import Outcome, States, StoredNotification
 
 
 def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
-    """What the API tells of a job of the instance, as an event."""
+    """Return what the API reports of a job of the instance, as an event."""
     terminal = job.status.terminal
     finished_at = job.updated_at if terminal else None
     if terminal and finished_at is None and job.started_at is not None and job.duration_seconds is not None:
@@ -47,15 +47,15 @@ def is_news(known: JobEvent | None, observed: JobEvent) -> bool:
 
 
 def announceable(event: JobEvent) -> bool:
-    """Whether Airbyte sends a webhook for it, where it has been told to."""
+    """Return whether Airbyte sends a webhook for it, where webhooks are enabled."""
     return event.job_type in PUSHED_JOB_TYPES and event.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
 PRECISION = timedelta(seconds=2)
-"""Airbyte tells times in whole seconds, cut or rounded."""
+"""Airbyte reports times in whole seconds, cut or rounded."""
 
 _CLOCKS = timedelta(minutes=1)
-"""So far the listener's clock may be behind Airbyte's, where a notification does not tell the time of the job's end."""
+"""So far the listener's clock may be behind Airbyte's, where a notification has no completion time."""
 
 
 def may_be_of(event: JobEvent, told: Announcement, received_at: datetime) -> bool:

@@ -1,4 +1,4 @@
-"""Polling: one look at an instance finds what changed, however many jobs are watched."""
+"""Polling: one list of changed jobs for an instance, however many jobs are watched."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticks:
-    """Seconds between looks.
+    """Seconds between polls.
 
-    :param unproven: while jobs are watched and push is unproven, or the kind of one of them never pushes.
+    :param unproven: while jobs are watched and push is unproven, or webhooks do not announce one of them.
     :param proven: while jobs are watched and push is proven.
     :param idle: while nobody waits for a job.
     """
@@ -39,7 +39,7 @@ class Ticks:
     idle: float = 300.0
 
     def due(self, monitor: Monitor) -> float:
-        """The seconds from one look to the next, as things stand."""
+        """Return the seconds from one poll to the next, as things stand."""
         watched = monitor.watches.jobs
         if not watched and not monitor.watches.followers:
             return self.idle
@@ -47,10 +47,10 @@ class Ticks:
 
 
 JITTER = 0.1
-"""The share of a tick by which it is shifted at random, so that several pollers do not fall into step."""
+"""The share of an interval by which it is shifted at random, so that several pollers do not fall into step."""
 
 STALE_SECONDS = 600.0
-"""A watched job that no answer told of for so long may be one that looks are blind for. One is read now and then."""
+"""A watched job that no response had for so long may be one that lists leave out. One is read now and then."""
 
 SPOT_CHECK_SECONDS = 60.0
 """From one such reading to the next."""
@@ -65,7 +65,7 @@ _BACK_OFF_LIMIT = 300.0
 
 
 class Poller:
-    """Looks at an instance from time to time, more often while somebody waits for a job.
+    """Polls an instance, more often while somebody waits for a job.
 
     :param monitor: of the instance.
     :param ticks: how often.
@@ -94,7 +94,7 @@ class Poller:
         self._lists_from = float("-inf")
         self._checked = anyio.current_time()
         self.failures = 0
-        """Ticks in a row that got no answer."""
+        """Polls in a row that failed."""
 
     @property
     def interval(self) -> float:
@@ -116,20 +116,24 @@ class Poller:
                 self.failures += 1
                 about = {"instance": self._monitor.instance, "failures": self.failures}
                 logger.warning(
-                    "polling %s failed (%d in a row): %s", self._monitor.instance, self.failures, exc, extra=about
+                    "polling failed: instance=%s failures=%d: %s",
+                    self._monitor.instance,
+                    self.failures,
+                    exc,
+                    extra=about,
                 )
             await self._wait(anyio.current_time(), random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
 
     async def tick(self) -> None:
-        """Look once.
+        """Poll once.
 
-        :raises AirbyteError: if the instance answers neither a list nor the read of a single job.
+        :raises AirbyteError: if neither a list nor the read of a single job succeeds.
         """
         if anyio.current_time() < self._lists_from:
             await self._read_watched()
             return
         try:
-            await self._monitor.look()
+            await self._monitor.poll()
         except AirbyteError as exc:
             if isinstance(exc, (Unauthorized, RateLimited)) or not await self._read_watched():
                 raise
@@ -141,9 +145,9 @@ class Poller:
         await self._spot_check()
 
     async def _list_again(self) -> None:
-        """Reads are answered: find out whether lists are all that fails, or Airbyte has just come back."""
+        """Find out whether only lists fail, as reads succeed, or Airbyte has just come back."""
         try:
-            await self._monitor.look()
+            await self._monitor.poll()
         except (AirbyteUnreachable, RateLimited, Unauthorized):
             raise
         except AirbyteError as exc:
@@ -155,11 +159,11 @@ class Poller:
         return len(job_ids)
 
     async def _read(self, job_ids: list[int], origin: Origin) -> dict[int, Job | None]:
-        """Read jobs after a look: if Airbyte fails over these alone, the others need not wait for that."""
+        """Read jobs after a list: if Airbyte fails over these alone, the others need not wait for that."""
         try:
             return await self._monitor.read(job_ids, dict.fromkeys(job_ids, origin))
         except (ServerError, AirbyteProtocolError) as exc:
-            logger.warning("%s lists jobs and fails to tell of job %d: %s", self._monitor.instance, job_ids[0], exc)
+            logger.warning("could not read a job: instance=%s job_id=%d: %s", self._monitor.instance, job_ids[0], exc)
             return {}
 
     async def _spot_check(self) -> None:
@@ -169,24 +173,27 @@ class Poller:
         self._checked = anyio.current_time()
         job_id = random.choice(stale)  # noqa: S311
         job = (await self._read([job_id], Origin.POLL)).get(job_id)
-        # It may have ended since the look: what matters is whether a look finds it now.
-        if job is not None and job.status.terminal and job_id not in await self._monitor.look():
-            self._read_one_by_one(f"its list leaves out job {job_id}, which has ended")
+        # It may have completed since the list: what matters is whether a list has it now.
+        if job is not None and job.status.terminal and job_id not in await self._monitor.poll():
+            self._read_one_by_one(f"its list leaves out job {job_id}, which has completed")
 
     def _read_one_by_one(self, reason: str) -> None:
         self._lists_from = anyio.current_time() + self._unlisted
         logger.warning(
-            "reading the watched jobs of %s one by one for %g s: %s", self._monitor.instance, self._unlisted, reason
+            "reading watched jobs one by one: instance=%s seconds=%g: %s",
+            self._monitor.instance,
+            self._unlisted,
+            reason,
         )
 
-    async def _wait(self, looked: float, jitter: float) -> None:
+    async def _wait(self, polled: float, jitter: float) -> None:
         while True:
             tick = self._ticks.due(self._monitor) * jitter
             if self.failures:
-                # One that has failed is due sooner than the next of those that nobody waits for.
+                # A poll that failed is repeated sooner than an idle one.
                 tick = min(tick, self._ticks.unproven * jitter) * 2 ** min(self.failures, 10)
                 tick = min(tick, max(_BACK_OFF_LIMIT, self._ticks.unproven))
-            remaining = looked + tick - anyio.current_time()
+            remaining = polled + tick - anyio.current_time()
             if remaining <= 0:
                 return
             with anyio.move_on_after(remaining):

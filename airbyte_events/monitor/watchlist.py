@@ -18,19 +18,21 @@ WATCH_SECONDS = 30 * 60.0
 """How long a job is watched for somebody who does not ask again."""
 
 MISSES = 3
-"""When Airbyte has said so often in a row that it does not know a job, it is not watched any more."""
+"""A job that Airbyte did not know so often in a row is not watched any more."""
 
 _NEVER = -math.inf
 
 
 @dataclass(slots=True)
 class Watch:
-    """:param began: when somebody first asked.
-    :param seen: when Airbyte last told of the job, or was asked first; by the event loop's clock.
-    :param asked: when Airbyte was last asked for this job alone, likewise.
-    :param until: when the watch ends, likewise.
-    :param pushed: whether Airbyte announces the end of such a job.
-    :param misses: how often in a row Airbyte has said that it does not know the job.
+    """A watched job. Times are by the event loop's clock, but for the first.
+
+    :param began: when somebody first asked for it.
+    :param seen: when Airbyte last reported the job, or was asked first.
+    :param asked: when Airbyte was last asked for this job alone.
+    :param until: when the watch ends.
+    :param pushed: whether webhooks announce the completion of such a job.
+    :param misses: how often in a row Airbyte did not know the job.
     """
 
     began: datetime
@@ -42,20 +44,20 @@ class Watch:
 
 
 class Watches:
-    """What is watched at one instance, until each job has ended or nobody asks for it any more."""
+    """The watched jobs of one instance, each until it completes or nobody asks for it any more."""
 
     def __init__(self) -> None:
         self.changed = Wakeup()
         """Set when a job is watched that was not."""
         self.followers = 0
-        """How many wait for jobs that may not exist yet."""
+        """How many subscribe to completions of jobs that may not exist yet."""
         self.elsewhere: set[int] = set()
         """The jobs that were watched elsewhere when that was last asked for."""
         self._watches: dict[int, Watch] = {}
 
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
-        """Somebody waits meanwhile for a job that may not exist yet."""
+        """Count a subscriber to completions of jobs that may not exist yet."""
         self.followers += 1
         self.changed.set()
         try:
@@ -65,7 +67,7 @@ class Watches:
 
     @property
     def jobs(self) -> dict[int, bool]:
-        """The jobs, and whether Airbyte announces the end of each."""
+        """The jobs, and whether webhooks announce the completion of each."""
         now = anyio.current_time()
         for job_id in [job_id for job_id, watch in self._watches.items() if watch.until < now]:
             del self._watches[job_id]
@@ -83,28 +85,34 @@ class Watches:
         return fresh
 
     def follow(self, watched: Mapping[int, datetime]) -> None:
-        """Watch what is watched elsewhere: these jobs, and since when. Those that are not among them any more, not."""
+        """Watch what is watched elsewhere, and nothing that was watched there before.
+
+        :param watched: these jobs, and since when.
+        """
         now = anyio.current_time()
         for job_id in self.elsewhere - watched.keys():
             self.forget(job_id)
-        # One that was found to have ended, or not to be, is not taken up again.
+        # A job that has completed, or is unknown, is not watched again.
         for job_id in watched.keys() - self.elsewhere:
             self._watches[job_id] = Watch(began=watched[job_id], seen=now, until=math.inf)
         self.elsewhere = set(watched)
 
-    def settle(self, fresh: Collection[int], told: Collection[int]) -> None:
-        """What was added was asked for: ``told`` are those of which there is word. The rest waits to be read."""
-        self.unsee(set(fresh) - set(told))
-        # Only now is it known which of them are worth a look.
+    def settle(self, fresh: Collection[int], reported: Collection[int]) -> None:
+        """Have those that were added and not reported read.
+
+        :param reported: the jobs whose states were returned.
+        """
+        self.unsee(set(fresh) - set(reported))
+        # Only now is it known which of them are worth a poll.
         if self._watches.keys() & fresh:
             self.changed.set()
 
     def forget(self, job_id: int) -> None:
-        """Nobody waits for this job any more."""
+        """Watch this job no more."""
         self._watches.pop(job_id, None)
 
     def miss(self, job_id: int) -> None:
-        """Airbyte said that it does not know this job: it is read again, and in the end forgotten."""
+        """Note that Airbyte does not know this job: it is read again, and after :data:`MISSES` forgotten."""
         if (watch := self._watches.get(job_id)) is None:
             return
         watch.misses += 1
@@ -113,9 +121,9 @@ class Watches:
             self.forget(job_id)
 
     def see(self, states: Iterable[JobEvent], *, asked: bool) -> None:
-        """Take note of states; those that have ended are not watched any more.
+        """Note states; jobs that have completed are not watched any more.
 
-        :param asked: Airbyte told them just now.
+        :param asked: Airbyte reported them just now.
         """
         now = anyio.current_time()
         for state in states:
@@ -123,7 +131,7 @@ class Watches:
                 continue
             if state.terminal:
                 del self._watches[state.ref.job_id]
-                # Who is asked to watch that number from now on means another job.
+                # A watch of that number from now on means another job.
                 self.elsewhere.discard(state.ref.job_id)
                 continue
             if asked:
@@ -131,22 +139,22 @@ class Watches:
             watch.pushed = state.job_type in PUSHED_JOB_TYPES
 
     def ask(self, job_id: int) -> None:
-        """Airbyte is asked for this job alone now: whatever comes of it, the others have their turn before it has."""
+        """Note that Airbyte is asked for this job alone: the others have their turn before it has again."""
         if (watch := self._watches.get(job_id)) is not None:
             watch.asked = anyio.current_time()
 
     def unsee(self, job_ids: Iterable[int] | None = None) -> None:
-        """These jobs, or all, have to be read one by one."""
+        """Have these jobs, or all, read one by one."""
         for job_id in self._watches.keys() & (self._watches.keys() if job_ids is None else set(job_ids)):
             self._watches[job_id].seen = _NEVER
 
     def never_seen(self) -> list[int]:
-        """Jobs that Airbyte has not told of yet, those first that it was asked for the longest ago."""
+        """Return jobs that Airbyte has not reported yet, those first that it was asked for the longest ago."""
         unseen = [(watch.asked, job_id) for job_id, watch in self._watches.items() if watch.seen == _NEVER]
         return [job_id for _, job_id in sorted(unseen)]
 
     def stale(self, seconds: float) -> list[int]:
-        """Jobs that no answer told of for so long, those first of which nothing was heard or asked for the longest."""
+        """Return jobs that no response had for so long, those first that were reported or asked for the longest ago."""
         before = anyio.current_time() - seconds
         stale = [
             (max(watch.seen, watch.asked), job_id) for job_id, watch in self._watches.items() if watch.seen <= before
@@ -154,5 +162,5 @@ class Watches:
         return [job_id for _, job_id in sorted(stale)]
 
     def began(self) -> datetime | None:
-        """When the first of them was watched."""
+        """Return when the first of them was watched."""
         return min((watch.began for watch in self._watches.values()), default=None)

@@ -820,7 +820,7 @@ class TestFollowingConnections:
 
     async def test_a_look_that_is_cut_short_loses_nothing(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         async with lonely(http, airbyte) as hub:
-            hub._monitor._largest_look = 100
+            hub._monitor._max_listed = 100
             with hub.follow(EventFilter(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
                 for job_id in range(1, 301):

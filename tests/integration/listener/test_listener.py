@@ -349,7 +349,7 @@ async def test_i7_secrets_are_in_no_log_line(tmp_path: Path) -> None:
             tmp_path, simulator.url, **TOKENS, **credentials | {"CLIENT_SECRET": SECRET + "x"}
         ) as wrong:
             with anyio.fail_after(10):
-                while "polling default failed" not in wrong.log.read_text():
+                while "polling failed: instance=default" not in wrong.log.read_text():
                     await wrong.http.get("/healthz")
 
 

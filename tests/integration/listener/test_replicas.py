@@ -341,12 +341,12 @@ class TestTakingOver:
         # The look that is cut short is the last thing that it does.
         monitor = first.pipelines["default"].monitor
         assert monitor is not None
-        monitor._largest_look = 100
+        monitor._max_listed = 100
         del group.watched.airbyte.jobs[1_000]
         for job_id in range(1, 150):
             group.watched.airbyte.put(job_id, "succeeded")
         group.watched.airbyte.put(1_000, "succeeded")
-        assert 1_000 not in await monitor.look()
+        assert 1_000 not in await monitor.poll()
         first.election.stop()
         for job_id in (*range(1, 150), 1_000):
             group.watched.airbyte.changed[job_id] = utcnow().replace(year=2000)

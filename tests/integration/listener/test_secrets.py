@@ -317,7 +317,7 @@ async def test_i7_nothing_tells_a_secret_of_what_is_behind_a_proxy(canaries: Can
     env |= {"HTTP_PROXY": proxy, "http_proxy": proxy, "NO_PROXY": "", "no_proxy": ""}
     async with listening(canaries, tmp_path, env) as (http, log):
         with anyio.fail_after(30):
-            while "polling default failed" not in log.read_text():
+            while "polling failed: instance=default" not in log.read_text():
                 canaries.answered("an answer", await http.get("/readyz"))
 
 

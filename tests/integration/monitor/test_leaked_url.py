@@ -85,7 +85,7 @@ class TestOfJobsThatAreNotThere:
 
 class TestOfRealJobs:
     async def test_those_that_have_just_ended_are_confirmed_though_thousands_have_changed(self, busy: Any) -> None:
-        await busy.monitor.look()
+        await busy.monitor.poll()
         before = len(busy.airbyte.requests)
         ended = range(CHANGED + 1, CHANGED + 21)
         for job_id in ended:
@@ -100,7 +100,7 @@ class TestOfRealJobs:
         await forge(busy, range(1_000_000, 1_000_300), long_ago)
         await forge(busy, [CHANGED], now)
         await Inbox(busy.monitor, busy.store).confirm_pending()
-        await busy.monitor.look()
+        await busy.monitor.poll()
         assert await busy.ends(CHANGED) == 1
         # With what only its webhook knew.
         assert (await busy.state(CHANGED)).names["connection"] == "orders"

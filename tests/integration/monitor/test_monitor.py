@@ -72,7 +72,7 @@ class TestConfirming:
             await watched.receive(webhook_body(job_id))
             await hint(watched, webhook_body(job_id))
             watched.airbyte.put(job_id, "failed")
-        await watched.monitor.look()
+        await watched.monitor.poll()
 
         assert not watched.monitor.push_proven
         assert (watched.monitor.counters.announced, watched.monitor.counters.missed) == (0, 3)
@@ -148,7 +148,7 @@ class TestConfirming:
                 await monitor.read(range(1, 41))
             assert airbyte.reads < 2 * FAILURES
             airbyte.put(41, "succeeded")
-            assert 41 in await monitor.look()
+            assert 41 in await monitor.poll()
             assert (await monitor.read([1, 2, 41])).keys() == {41}
             assert airbyte.reads_of(1) <= 2
 
@@ -218,14 +218,14 @@ class TestOneEnd:
             watched.airbyte.put(job_id, "succeeded")
             async with anyio.create_task_group() as tasks:
                 for _ in range(3):
-                    tasks.start_soon(watched.monitor.look)
+                    tasks.start_soon(watched.monitor.poll)
                     tasks.start_soon(hint, watched, webhook_body(job_id))
                     tasks.start_soon(watched.monitor.read, [job_id])
             assert await watched.ends(job_id) == 1
 
     async def test_a_late_webhook_annotates_without_a_second_event(self, watched: Watched) -> None:
         watched.airbyte.put(5, "failed")
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert (await watched.state(5)).error is None
 
         await hint(watched, webhook_body(5, success=False))
@@ -237,7 +237,7 @@ class TestOneEnd:
 
     async def test_i3_a_late_forged_webhook_annotates_nothing(self, watched: Watched) -> None:
         watched.airbyte.put(5, "succeeded")
-        await watched.monitor.look()
+        await watched.monitor.poll()
         before = await watched.state(5)
 
         await hint(watched, webhook_body(5, success=False))
@@ -248,7 +248,7 @@ class TestOneEnd:
         watched.airbyte.put(5, "failed")
         await watched.receive(webhook_body(5, success=False))
 
-        await watched.monitor.look()
+        await watched.monitor.poll()
 
         assert (await watched.state(5)).error is not None
         assert watched.monitor.counters.announced == 1
@@ -257,30 +257,30 @@ class TestOneEnd:
         self, watched: Watched, caplog: pytest.LogCaptureFixture
     ) -> None:
         watched.airbyte.put(5, "succeeded")
-        await watched.monitor.look()
+        await watched.monitor.poll()
         watched.airbyte.put(5, "failed")
 
-        await watched.monitor.look()
+        await watched.monitor.poll()
 
         assert (await watched.state(5)).status is JobStatus.SUCCEEDED
         assert watched.monitor.counters.contradictions == 1
-        assert "has ended otherwise" in caplog.text
+        assert "has completed otherwise" in caplog.text
 
-        await watched.monitor.look()  # looks overlap: it is told again
+        await watched.monitor.poll()  # looks overlap: it is told again
 
         assert watched.monitor.counters.contradictions == 1
-        assert caplog.text.count("has ended otherwise") == 1
+        assert caplog.text.count("has completed otherwise") == 1
 
     async def test_i2_failed_again_is_a_repeat(self, watched: Watched) -> None:
         for _ in range(2):
             watched.airbyte.put(5, "failed")
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert await watched.ends(5) == 1
 
     async def test_incomplete_can_succeed(self, watched: Watched) -> None:
         for status in ("running", "incomplete", "succeeded"):
             watched.airbyte.put(5, status)
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert [status for _, status in await watched.events()] == ["running", "incomplete", "succeeded"]
 
 
@@ -290,7 +290,7 @@ class TestPush:
         if announced:
             await hint(watched, webhook_body(job_id))
         else:
-            await watched.monitor.look()
+            await watched.monitor.poll()
 
     async def test_is_proven_by_three_in_a_row_and_disproven_by_one(self, watched: Watched) -> None:
         for job_id, announced, proven in (
@@ -311,7 +311,7 @@ class TestPush:
             await self.end(watched, job_id, announced=True)
         watched.airbyte.put(4, "succeeded", **fields)
         watched.airbyte.put(5, "cancelled")
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert watched.monitor.push_proven
 
     async def test_of_watched_jobs_it_is_known_which_never_push(self, watched: Watched) -> None:
@@ -326,7 +326,7 @@ class TestLooking:
         for job_id in range(1, 251):
             watched.airbyte.put(job_id, "succeeded")
 
-        assert await watched.monitor.look() == set(range(1, 251))
+        assert await watched.monitor.poll() == set(range(1, 251))
         assert watched.airbyte.lists == 3
         offsets = [request.query["offset"] for request in watched.airbyte.requests[:3]]
         assert offsets == [["0"], ["100"], ["200"]]
@@ -334,16 +334,16 @@ class TestLooking:
     async def test_takes_only_what_has_changed_since_the_last(self, watched: Watched) -> None:
         watched.airbyte.put(1, ago=3600)
         watched.airbyte.put(2, ago=300)
-        assert await watched.monitor.look() == {2}
+        assert await watched.monitor.poll() == {2}
         watched.airbyte.put(1, "succeeded")
-        assert await watched.monitor.look() == {1}
+        assert await watched.monitor.poll() == {1}
         assert watched.airbyte.lists == 2
 
     async def test_begins_where_another_process_ended(self, watched: Watched, http: httpx.AsyncClient) -> None:
         mark = utcnow() - timedelta(hours=6)
         await watched.store.remember("looked_at/default", mark.isoformat())
         watched.airbyte.put(1, "succeeded", ago=5 * 3600)
-        assert await watched.monitor.look() == {1}
+        assert await watched.monitor.poll() == {1}
 
     async def test_i4_the_first_reaches_back_to_the_first_watch(self, watched: Watched) -> None:
         """The listener was believed for longer than a look reaches back."""
@@ -353,35 +353,35 @@ class TestLooking:
         watch.began -= timedelta(hours=2)
         watched.airbyte.put(1, "succeeded", ago=7100)
 
-        assert await watched.monitor.look() == {1}
+        assert await watched.monitor.poll() == {1}
 
     @pytest.mark.parametrize("hours", [1, -1, 24, -24])
     async def test_airbytes_clock_counts(self, watched: Watched, hours: int) -> None:
         watched.airbyte.ahead = timedelta(hours=hours)
         watched.airbyte.put(1, ago=60)
-        assert await watched.monitor.look() == {1}
+        assert await watched.monitor.poll() == {1}
         watched.airbyte.put(1, "succeeded")
         watched.airbyte.put(2, "succeeded")
-        assert await watched.monitor.look() == {1, 2}
+        assert await watched.monitor.poll() == {1, 2}
         assert await watched.ends(1) == 1
 
     async def test_i4_airbytes_clock_is_put_back(self, watched: Watched) -> None:
         watched.airbyte.ahead = timedelta(hours=3)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         watched.airbyte.ahead = timedelta(0)
         watched.airbyte.put(1, "succeeded")
-        assert await watched.monitor.look() == {1}
+        assert await watched.monitor.poll() == {1}
 
     async def test_an_airbyte_without_a_clock(self, watched: Watched) -> None:
         watched.airbyte.dated = False
         for job_id in (1, 2):
             watched.airbyte.put(job_id, "succeeded")
-            assert job_id in await watched.monitor.look()
+            assert job_id in await watched.monitor.poll()
 
     async def test_i4_after_a_long_absence_what_is_too_much_to_list_is_read(
         self, airbyte: Airbyte, http: httpx.AsyncClient, watched: Watched
     ) -> None:
-        monitor = Monitor("default", client_of(http, airbyte.url), watched.store, largest_look=200)
+        monitor = Monitor("default", client_of(http, airbyte.url), watched.store, max_listed=200)
         airbyte.put(1_000)
         await monitor.watch([1_000])
         del airbyte.jobs[1_000]
@@ -390,32 +390,32 @@ class TestLooking:
         airbyte.put(1_000, "succeeded", ago=60)
         lists = airbyte.lists
 
-        assert 1_000 not in await monitor.look()
+        assert 1_000 not in await monitor.poll()
         assert airbyte.lists - lists == 2
         assert monitor.watches.never_seen() == [1_000]
         # The next one does not begin there again.
         for job_id in range(1, 500):
             airbyte.put(job_id, "succeeded", ago=3600)
-        assert len(await monitor.look()) <= 1
+        assert len(await monitor.poll()) <= 1
 
     async def test_what_a_look_has_read_is_kept_though_it_fails_further_on(self, watched: Watched) -> None:
-        await watched.monitor.look()
+        await watched.monitor.poll()
         for job_id in range(1, 251):
             watched.airbyte.put(job_id, "succeeded")
         watched.airbyte.jobs[150]["jobId"] = "nonsense"
         with pytest.raises(AirbyteError):
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert await watched.ends(100) == 1
         assert await watched.ends(101) == 0
         # And the next one begins where this one did.
         watched.airbyte.jobs[150]["jobId"] = 150
-        assert await watched.monitor.look() == set(range(1, 251))
+        assert await watched.monitor.poll() == set(range(1, 251))
         assert [await watched.ends(job_id) for job_id in (1, 100, 101, 150, 250)] == [1] * 5
 
     async def test_an_end_without_a_time(self, watched: Watched) -> None:
         watched.airbyte.put(1, "succeeded", lastUpdatedAt=None, duration="PT90S", startTime="2024-01-01T00:00Z")
         watched.airbyte.put(2, "succeeded", lastUpdatedAt=None)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert (await watched.state(1)).data()["finished_at"] == "2024-01-01T00:01:30.000000Z"
         assert (await watched.state(2)).finished_at is None
 
@@ -424,7 +424,7 @@ class TestLooking:
     ) -> None:
         watched.airbyte.put(1, "napping")
         states = await watched.monitor.watch([1])
-        await watched.monitor.look()
+        await watched.monitor.poll()
         await watched.monitor.read([1])
 
         assert states[1] is not None
@@ -435,7 +435,7 @@ class TestLooking:
         assert len(warnings) == 1
         assert "napping" in warnings[0].getMessage()
         watched.airbyte.put(1, "succeeded")
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert (await watched.state(1)).status is JobStatus.SUCCEEDED
 
     async def test_a_job_of_the_same_id_in_another_instance_is_another_job(
@@ -448,7 +448,7 @@ class TestLooking:
             other.put(1, "failed")
             await watched.monitor.watch([1])
             await watched.receive(webhook_body(1, success=False))
-            await elsewhere.look()
+            await elsewhere.poll()
 
             assert (await watched.state(1)).status is JobStatus.RUNNING
             there = (await watched.store.states([JobRef("other", 1)]))[JobRef("other", 1)]
@@ -460,8 +460,8 @@ class TestLooking:
     async def test_looks_at_the_same_time_go_one_after_the_other(self, watched: Watched) -> None:
         watched.airbyte.held = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watched.monitor.look)
-            tasks.start_soon(watched.monitor.look)
+            tasks.start_soon(watched.monitor.poll)
+            tasks.start_soon(watched.monitor.poll)
             await anyio.wait_all_tasks_blocked()
             assert watched.airbyte.lists <= 1
             watched.airbyte.held.set()
@@ -471,7 +471,7 @@ class TestLooking:
         async with serve(gone):
             pass
         with pytest.raises(AirbyteUnreachable):
-            await Monitor("default", client_of(http, gone.url), watched.store).look()
+            await Monitor("default", client_of(http, gone.url), watched.store).poll()
 
 
 class TestWatching:
@@ -507,7 +507,7 @@ class TestWatching:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         watched.airbyte.put(1, end)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert watched.monitor.watches.jobs == {}
         assert status_of((await watched.monitor.watch([1]))[1]) == end
         assert watched.monitor.watches.jobs == {}
@@ -524,17 +524,17 @@ class TestReusedNumbers:
     async def three_ended(self, watched: Watched) -> None:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded", ago=60)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert watched.monitor.generations.number == 1
 
     async def test_i3_what_was_known_before_is_asked_for_again_once(self, watched: Watched) -> None:
         await self.three_ended(watched)
         self.again(watched, 1)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         self.again(watched, 2, "pending")
         watched.airbyte.hidden.add(2)  # no look finds it
 
-        states = await watched.monitor.tell([1, 2, 3])
+        states = await watched.monitor.states([1, 2, 3])
 
         assert {job_id: status_of(state) for job_id, state in states.items()} == {
             1: "running",
@@ -542,14 +542,14 @@ class TestReusedNumbers:
             3: "succeeded",
         }
         assert (watched.airbyte.reads_of(1), watched.airbyte.reads_of(2), watched.airbyte.reads_of(3)) == (0, 1, 1)
-        assert (await watched.monitor.tell([1, 2, 3])).keys() == {1, 2, 3}
+        assert (await watched.monitor.states([1, 2, 3])).keys() == {1, 2, 3}
         assert watched.airbyte.reads == 2
 
     async def test_it_is_said_once_and_counted(self, watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
         await self.three_ended(watched)
         for job_id in (1, 2, 3):
             self.again(watched, job_id, "succeeded")
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert caplog.text.count("job numbers began anew") == 1
         assert watched.monitor.counters.reused == 3
         assert watched.monitor.counters.contradictions == 0
@@ -559,25 +559,25 @@ class TestReusedNumbers:
         await self.three_ended(watched)
         for _ in range(2):
             self.again(watched, 1, connection_id=str(uuid4()))
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert watched.monitor.generations.number == 3
 
     async def test_i3_another_listener_on_the_store_learns_it(self, watched: Watched, http: httpx.AsyncClient) -> None:
         await self.three_ended(watched)
         other = Monitor("default", client_of(http, watched.airbyte.url), watched.store)
-        assert await other.tell([2])
+        assert await other.states([2])
         assert watched.airbyte.reads == 0
         self.again(watched, 1)
-        await watched.monitor.look()
-        assert await other.tell([2])
+        await watched.monitor.poll()
+        assert await other.states([2])
         assert watched.airbyte.reads == 1
 
     async def test_i3_a_job_that_is_gone_is_unknown(self, watched: Watched) -> None:
         await self.three_ended(watched)
         self.again(watched, 1)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         del watched.airbyte.jobs[3]
-        assert await watched.monitor.tell([3]) == {3: None}
+        assert await watched.monitor.states([3]) == {3: None}
 
     async def test_i3_one_answer_that_a_job_is_unknown_is_no_verdict(self, watched: Watched) -> None:
         watched.airbyte.put(1)
@@ -591,5 +591,5 @@ class TestReusedNumbers:
         watched.airbyte.faults[1] = 404
         for _ in range(2):
             await watched.monitor.watch([1])
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert watched.monitor.watches.jobs == {1: True}

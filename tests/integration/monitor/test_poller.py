@@ -211,7 +211,7 @@ class TestTrouble:
         watched.airbyte.put(1, ago=3600)
         await watched.monitor.watch([1])
         watched.airbyte.hidden.add(1)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         watched.airbyte.hidden.clear()
         watched.airbyte.put(1, "succeeded")
         await Poller(watched.monitor, stale=0.0, spot_check=0.0).tick()

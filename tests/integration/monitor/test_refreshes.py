@@ -71,25 +71,25 @@ class TestWhereListsLeaveThemOut:
 
     async def test_i4_none_is_lost_while_they_can_not_be_listed(self, old: Any) -> None:
         put(old, 1, "succeeded", ago=86_400)
-        await old.monitor.look()
+        await old.monitor.poll()
         put(old, 2, "succeeded")
         mark = await old.store.recall("looked_at/default")
         old.airbyte.faults["refresh"] = 503
         with pytest.raises(ServerError):
-            await old.monitor.look()
+            await old.monitor.poll()
         assert await old.store.recall("looked_at/default") == mark
         old.airbyte.faults.clear()
-        await old.monitor.look()
+        await old.monitor.poll()
         assert await old.ends(2) == 1
 
     async def test_an_upgrade_of_airbyte_is_noticed(self, old: Any) -> None:
         put(old, 1, "succeeded", ago=86_400)
-        await old.monitor.look()
+        await old.monitor.poll()
         old.airbyte.hides_refreshes = False
         put(old, 2, "succeeded")
-        await old.monitor.look()
+        await old.monitor.poll()
         before = old.airbyte.refresh_lists
-        await old.monitor.look()
+        await old.monitor.poll()
         assert old.airbyte.refresh_lists == before
 
     async def test_i4_who_follows_connections_is_told_of_those_that_ended_before(
@@ -128,23 +128,23 @@ async def test_a_refresh_of_the_simulators_release_completes_a_wait(
 class TestWhereListsHaveThem:
     async def test_that_is_found_out_once(self, watched: Watched) -> None:
         put(watched, 1, "succeeded", ago=86_400)
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert watched.airbyte.refresh_lists == 2
         for _ in range(5):
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert watched.airbyte.refresh_lists == 2
 
     async def test_one_in_a_list_says_so(self, watched: Watched) -> None:
         put(watched, 1)
         for _ in range(5):
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert watched.airbyte.refresh_lists == 0
 
 
 class TestWhereThereAreNone:
     async def test_it_is_asked_for_now_and_then(self, watched: Watched) -> None:
         for _ in range(5):
-            await watched.monitor.look()
+            await watched.monitor.poll()
         assert watched.airbyte.refresh_lists == 1
 
     @pytest.mark.parametrize("status", [400, 404, 422])
@@ -160,7 +160,7 @@ class TestWhereThereAreNone:
     async def test_i4_trouble_with_the_question_costs_no_poll(self, watched: Watched) -> None:
         watched.airbyte.faults["refresh"] = 500
         watched.airbyte.put(1, "succeeded")
-        await watched.monitor.look()
+        await watched.monitor.poll()
         assert await watched.ends(1) == 1
 
     async def test_i4_the_first_of_all_is_found_whenever_it_ended(self, old: Any, http: httpx.AsyncClient) -> None:

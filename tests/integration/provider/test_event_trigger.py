@@ -127,7 +127,7 @@ class Scene:
     async def joined(self, hub: Any) -> None:
         """Returns when the hub follows the feed, and has made the look that is due then."""
         await self.stage.until(lambda: hub.following)
-        await hub._monitor.look()
+        await hub._monitor.poll()
 
     @contextlib.asynccontextmanager
     async def reborn(self, listener: Any) -> AsyncIterator[None]:
