@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -47,7 +48,9 @@ def fill(path: Path, count: int, *, instances: tuple[str, ...] = ("default",), r
         async with SQLiteStore(path) as store:
             await store.fill(EPOCH, len(jobs), batches())
 
-    anyio.run(run)
+    # In a thread of its own: Playwright's loop runs in this one for as long as a browser is open.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(anyio.run, run).result()
 
 
 def _job(n: int, instances: tuple[str, ...], chance: random.Random) -> dict[str, object]:
