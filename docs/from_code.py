@@ -25,9 +25,10 @@ from sphinx.application import Sphinx
 from airbyte_events.cli.app import application
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.listener.settings import reference as settings_reference
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.auth import new_token
 from airbyte_events.web.server import serving
 from airbyte_events_provider.get_provider_info import get_provider_info
@@ -197,7 +198,7 @@ async def scrape() -> list[Metric]:
     async with serve_simulator(simulator) as airbyte, httpx.AsyncClient(trust_env=False) as http:
         settings = Settings(
             instances={"default": InstanceSettings(airbyte_url=airbyte.url)},
-            store=StoreLocation(kind="memory"),
+            store=store_location("memory:"),
             api_tokens=[SecretStr(api_token)],
             webhook_tokens=[SecretStr(webhook_token)],
         )

@@ -20,8 +20,9 @@ from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.events import JobError, JobEvent, JobRef
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.assembly import Listener, assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.store.memory.location import MemoryLocation
 from airbyte_events.web.auth import new_token
 from airbyte_events.web.server import serving
 
@@ -122,7 +123,7 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False) -> i
         instance = InstanceSettings(airbyte_url=simulator.url, client_id=credentials.client_id, client_secret=secret)
         settings = Settings(
             instances={_INSTANCE: instance},
-            store=StoreLocation(kind="memory"),
+            store=MemoryLocation(),
             api_tokens=[api_token],
             webhook_tokens=[webhook_token],
             poll_interval=POLL_SECONDS,

@@ -16,9 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from airbyte_events._utils.printable import dumps
 from airbyte_events.errors import SettingsError, StoreError
-from airbyte_events.listener.settings import StoreLocation, load
+from airbyte_events.listener.settings import load
 from airbyte_events.store import migration
 from airbyte_events.store.base import MovableStore
+from airbyte_events.store.location import StoreLocation
+from airbyte_events.store.registry import store_location
 
 HELP = "Move the store to another database."
 
@@ -52,8 +54,8 @@ def migrate(
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
 ) -> None:
     before = _location("FROM", source)
-    if before.path is not None and not before.path.is_file():
-        raise StoreError(f"there is no store {before.path}")
+    if before.file is not None and not before.file.is_file():
+        raise StoreError(f"there is no store {before.file}")
     after = load(config, listens=False).store if target is None else _location("TO", target)
 
     async def run() -> None:
@@ -70,7 +72,7 @@ def migrate(
 
 def _location(name: str, url: str) -> StoreLocation:
     try:
-        return StoreLocation.parse(url)
+        return store_location(url)
     except ValueError as exc:
         raise SettingsError(f"{name}: {exc}; for example sqlite:////var/lib/airbyte-events/events.db") from None
 

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 
 yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
@@ -101,7 +102,7 @@ async def scraped() -> str:
     """What a listener tells that has seen nothing yet."""
     settings = Settings(
         instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
-        store=StoreLocation(kind="memory"),
+        store=store_location("memory:"),
         api_tokens=[SecretStr("a" * 32)],
         webhook_tokens=[SecretStr("b" * 32)],
     )

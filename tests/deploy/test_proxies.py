@@ -21,8 +21,9 @@ import trustme
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 
 pytestmark = pytest.mark.anyio
@@ -174,7 +175,7 @@ class Rig:
 async def behind(proxy: Proxy) -> AsyncIterator[Rig]:
     settings = Settings(
         instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
-        store=StoreLocation(kind="memory"),
+        store=store_location("memory:"),
         api_tokens=[API_TOKEN],
         webhook_tokens=[WEBHOOK_TOKEN],
         poll_interval=3600,

@@ -19,11 +19,12 @@ import typer.main
 from airbyte_events.cli.app import application
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation, load
+from airbyte_events.listener.settings import InstanceSettings, Settings, load
 from airbyte_events.listener.settings.declaration import SECRETS
 from airbyte_events.listener.settings.reference import reference
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.control_models import NewConnections, parse
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 from airbyte_events_provider.get_provider_info import get_provider_info
 
@@ -107,7 +108,7 @@ async def test_the_program_of_the_python_api_is_told(anyio_backend: str) -> None
     async with serve_simulator(simulator) as airbyte:
         settings = Settings(
             instances={"default": InstanceSettings(airbyte_url=airbyte.url)},
-            store=StoreLocation(kind="memory"),
+            store=store_location("memory:"),
             api_tokens=["a" * 22],
             webhook_tokens=["w" * 22],
         )

@@ -47,8 +47,8 @@ from airbyte_events.listener.http.params import (
     parse_id,
     refuse_unknown,
 )
-from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.store.reconcile import annotate
+from airbyte_events.store.registry import store_location
 
 T = TypeVar("T")
 
@@ -442,8 +442,8 @@ class TestURLs:
 
     @given(URLS | st.from_regex(r"\A(sqlite|memory|mem|postgresql):/{0,4}.{0,9}\Z"))
     def test_a_stores(self, url: str) -> None:
-        found, fault = tried(ValueError, StoreLocation.parse, url)
+        found, fault = tried(ValueError, store_location, url)
         assert "canary" not in fault
         # PostgreSQL's is shown without what may be secret.
         if found is not None and found.kind != "postgresql":
-            assert StoreLocation.parse(str(found)) == found
+            assert store_location(str(found)) == found

@@ -12,10 +12,10 @@ import httpx
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Simulator
 from airbyte_events.simulator.state import Job
 from airbyte_events.store.base import EventStore
+from airbyte_events.store.registry import store_location
 from soak.crowd import Crowd, Verdict, first_cursor, judge, until_confirmed, until_known
 from soak.listening import Listener
 
@@ -64,7 +64,7 @@ class Scene:
 
     def store(self) -> EventStore:
         """The listener's store, yet to be opened."""
-        return StoreLocation.parse(self.listener.store).store()
+        return store_location(self.listener.store).store()
 
     async def fill(self, megabytes: int) -> int:
         """Let the log begin with so much, before anybody starts: more than the buffers on the way to a client hold.

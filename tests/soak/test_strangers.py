@@ -20,8 +20,8 @@ import pytest
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Simulator
+from airbyte_events.store.registry import store_location
 from soak.crowd import HEADERS
 from soak.hogs import Hogs
 from soak.listening import API_TOKEN, Listener, free_port
@@ -112,7 +112,7 @@ async def test_whoever_reads_the_metrics_holds_up_no_webhook(
     answers: Counter[str] = Counter()
     nowhere = f"http://127.0.0.1:{free_port()}"
     async with Listener(tmp_path, nowhere, port=None, **settings) as listener:
-        async with StoreLocation.parse(listener.store).store() as store:
+        async with store_location(listener.store).store() as store:
             for start in range(1, watched, 10_000):
                 await store.watch([JobRef("default", start + number) for number in range(min(10_000, watched))], 3600)
         listener.start()
@@ -150,7 +150,7 @@ async def test_i6_readers_that_resume_and_do_not_read_take_little_memory(
     now = utcnow()
     served = Served()
     async with Listener(tmp_path, airbyte.url) as listener:
-        async with StoreLocation.parse(listener.store).store() as store:
+        async with store_location(listener.store).store() as store:
             for start in range(0, events, 100):
                 refs = [JobRef("earlier", 1 + start + number) for number in range(100)]
                 await store.append(

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import Listener, assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.base import EventStore
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 
 CLIENT_SECRET = "client-secret-0123456789abcdef"
@@ -37,7 +38,7 @@ def settings_of(instance: InstanceSettings | None = None, **given: Any) -> Setti
     """
     values: dict[str, Any] = {
         "instances": {"default": instance},
-        "store": StoreLocation(kind="memory"),
+        "store": store_location("memory:"),
         "api_tokens": (SecretStr(API_TOKEN),),
         "webhook_tokens": (SecretStr(WEBHOOK_TOKEN),),
         "poll_interval": 3600.0,

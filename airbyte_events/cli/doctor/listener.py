@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from airbyte_events.cli.doctor.findings import Finding, failure, ok, warning
 from airbyte_events.cli.output import amount, duration
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, StoreError
 from airbyte_events.feed.client import HELLO_SECONDS
-from airbyte_events.listener.settings import StoreLocation
-from airbyte_events.store.sqlite.store import SQLiteStore
+from airbyte_events.store.location import StoreLocation
 
 SCARCE_BYTES, TOO_FEW_BYTES = 2 * 1024**3, 200 * 1024**2
 """Free on the store's disk: below the first is a warning, below the second a failure."""
@@ -173,49 +171,20 @@ def _instance(name: str, status: dict[str, Any]) -> list[Finding]:
 
 async def check_store(location: StoreLocation) -> AsyncIterator[Finding]:
     """Check the store of the settings, beside the listener that has it open."""
-    if location.url is not None:
-        yield await _database(location)
-    elif location.path is None:
-        yield warning("store", "is in memory: a restart of the listener loses it", "set AIRBYTE_EVENTS_STORE to a file")
-    elif location.path.is_dir():
-        yield failure("store", f"{location.path} is a folder", "set AIRBYTE_EVENTS_STORE to a file in it")
-    elif location.path.exists():
-        yield await _file(location.path)
-        yield _disk(location.path)
-    else:
-        yield ok("store", f"{location.path} does not exist: no listener with these settings has run on this machine")
-
-
-async def _database(location: StoreLocation) -> Finding:
     try:
-        from airbyte_events.store.postgres.pool import connect
+        found = await location.check()
     except ImportError as exc:
-        return warning(
-            "store", f"{location}: the driver is not installed ({exc})", "pip install 'airbyte-events[postgres]'"
-        )
-    assert location.url is not None  # noqa: S101 -- so it is one of these
-    try:
-        with anyio.fail_after(10):
-            connection = await connect(location.url)
-            await connection.close()
-    except (StoreError, TimeoutError) as exc:
-        return failure(
-            "store", f"{location}: {exc or 'no response within 10 s'}", "check that this machine reaches the database"
-        )
-    return ok("store", f"{location} answers")
-
-
-async def _file(path: Path) -> Finding:
-    try:
-        async with SQLiteStore(path, read_only=True) as store:
-            stats = await store.stats()
-    except (StoreError, sqlite3.Error) as exc:
-        return failure(
-            "store",
-            f"{path} can't be read: {exc}",
-            "restore a backup, or move it away",
-        )
-    return ok("store", f"{path} can be read: {amount(stats.bytes)} bytes")
+        hint = f"pip install 'airbyte-events[{location.extra}]'"
+        yield warning("store", f"{location}: the driver is not installed ({exc})", hint)
+    except StoreError as exc:
+        yield failure("store", str(exc), location.remedy)
+    else:
+        if location.durable:
+            yield ok("store", found)
+        else:
+            yield warning("store", found, "set AIRBYTE_EVENTS_STORE to a file")
+    if location.file is not None and location.file.is_file():
+        yield _disk(location.file)
 
 
 def _disk(path: Path) -> Finding:

@@ -8,7 +8,6 @@ Neither that line nor the ``repr`` of the settings holds a value that was given.
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
 from airbyte_events.listener.settings.load import load
-from airbyte_events.listener.settings.store_url import StoreLocation
 from airbyte_events.listener.settings.values import check_address, is_loopback
 
-__all__ = ["InstanceSettings", "Settings", "StoreLocation", "check_address", "is_loopback", "load"]
+__all__ = ["InstanceSettings", "Settings", "check_address", "is_loopback", "load"]

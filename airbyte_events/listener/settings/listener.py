@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
 
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME, setting
 from airbyte_events.listener.settings.instance import InstanceSettings
-from airbyte_events.listener.settings.store_url import StoreLocation
 from airbyte_events.listener.settings.values import (
     A_LIST,
     A_PORT,
@@ -30,6 +30,7 @@ from airbyte_events.listener.settings.values import (
     check_pair,
     is_loopback,
 )
+from airbyte_events.store.sqlite.location import SQLiteLocation
 
 NOT_A_NAME = "an instance's name has 1 to 32 characters: a-z, 0-9, _ and -, the first one a letter or digit"
 
@@ -52,7 +53,7 @@ class Settings(BaseModel):
         example="[instances.default]",
     )
     store: Store = setting(
-        StoreLocation.default,
+        lambda: SQLiteLocation(user_data_path("airbyte-events", appauthor=False) / "events.db"),
         meaning="The store of events: `sqlite:///relative.db`, `sqlite:////absolute.db`, "
         "`postgresql://user:password@host/database` ([PostgreSQL](postgresql.md)), or `memory:`, which is "
         "lost when the process ends.",

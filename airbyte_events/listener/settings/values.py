@@ -9,12 +9,13 @@ from typing import Annotated
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from airbyte_events._utils.networks import parse_network
 from airbyte_events.listener.forwarding.targets import Targets
-from airbyte_events.listener.settings.store_url import StoreLocation
+from airbyte_events.store.location import StoreLocation
+from airbyte_events.store.registry import store_location
 
 
 def _listed(value: object) -> object:
@@ -108,7 +109,7 @@ def _existing(file: Path) -> Path:
 def _store(value: object) -> object:
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    return StoreLocation.parse(value.strip()) if isinstance(value, str) else value
+    return store_location(value.strip()) if isinstance(value, str) else value
 
 
 def check_pair(value: object, info: ValidationInfo, other: str) -> None:
@@ -133,7 +134,7 @@ ForwardURLs = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterVa
 Address = Annotated[str, AfterValidator(check_address)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_networks)]
 ExistingFile = Annotated[Path, AfterValidator(_existing)]
-Store = Annotated[StoreLocation, BeforeValidator(_store), PlainSerializer(str)]
+Store = Annotated[InstanceOf[StoreLocation], BeforeValidator(_store), PlainSerializer(str)]
 Host = Annotated[str, BeforeValidator(_host)]
 Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65535)]
 Seconds = Annotated[float, BeforeValidator(_no_bool), Field(ge=0.1, le=3600, allow_inf_nan=False)]

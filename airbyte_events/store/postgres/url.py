@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote
 
+import anyio
+
+from airbyte_events.errors import StoreError
+from airbyte_events.store.location import StoreLocation
+
+if TYPE_CHECKING:
+    from airbyte_events.store.postgres.store import PostgresStore
+
 DEFAULT_SCHEMA = "airbyte_events"
+
+_CHECK_SECONDS = 10.0
 
 # Stricter than libpq, which quotes what it can't read, and that can be a piece of a password with an @ or a / in it.
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|%2[Ff][A-Za-z0-9._%-]+)(?::[0-9]{1,5})?"
@@ -22,7 +33,7 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PostgresURL:
+class PostgresURL(StoreLocation):
     """A libpq URL, ``postgresql://user:password@host/database``, with one option more: ``schema``.
 
     Its text, like its ``repr``, tells where the database is, without user, password and options.
@@ -33,14 +44,17 @@ class PostgresURL:
     :param secrets: what no message may hold.
     """
 
+    kind = "postgresql"
+    extra = "postgres"
+    remedy = "check that this machine reaches the database"
+
     conninfo: str = field(repr=False)
     schema: str
     shown: str
     secrets: tuple[str, ...] = field(repr=False)
 
     @classmethod
-    def parse(cls, url: str) -> PostgresURL:
-        """:raises ValueError: if the text is not such a URL; the message holds nothing of it."""
+    def parse(cls, url: str) -> Self:
         match = _URL.fullmatch(url)
         if match is None or _BAD_ESCAPE.search(url):
             raise ValueError(
@@ -67,6 +81,25 @@ class PostgresURL:
             shown=where if schema == DEFAULT_SCHEMA else f"{where}?schema={schema}",
             secrets=tuple(secret for each in passwords for secret in {each, unquote(each)} if secret),
         )
+
+    def store(self) -> PostgresStore:
+        try:
+            from airbyte_events.store.postgres.store import PostgresStore
+        except ImportError as exc:
+            raise StoreError(
+                f"there is no driver for PostgreSQL ({exc}): pip install 'airbyte-events[{self.extra}]'"
+            ) from None
+        return PostgresStore(self)
+
+    async def check(self) -> str:
+        from airbyte_events.store.postgres.pool import connect
+
+        try:
+            with anyio.fail_after(_CHECK_SECONDS):
+                await (await connect(self)).close()
+        except (StoreError, TimeoutError) as exc:
+            raise StoreError(f"{self}: {str(exc) or f'no response within {_CHECK_SECONDS:g} s'}") from exc
+        return f"{self} answers"
 
     def __str__(self) -> str:
         return self.shown

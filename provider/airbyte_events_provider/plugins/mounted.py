@@ -88,7 +88,7 @@ class MountedListener(FastAPI):
         """Run the listener, again after each failure: whatever happens here, the API server goes on."""
         try:
             settings = self._load_settings()
-            if settings.store.kind == "memory":
+            if not settings.store.durable:
                 raise SettingsError(
                     "AIRBYTE_EVENTS_STORE=memory: loses webhooks with each restart of the API server: name a file or a "
                     "database, for example AIRBYTE_EVENTS_STORE=sqlite:////var/lib/airbyte-events/events.db"

@@ -19,9 +19,10 @@ from anyio.abc import Process
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Connection, Job
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 from support.command import command
 
@@ -97,7 +98,7 @@ class Stage:
         )
         settings = Settings(
             instances={"default": instance},
-            store=StoreLocation(kind="sqlite", path=self.folder / "events.db"),
+            store=store_location(f"sqlite:///{self.folder / 'events.db'}"),
             api_tokens=[API_TOKEN],
             webhook_tokens=[WEBHOOK_TOKEN],
         )

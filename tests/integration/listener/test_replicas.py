@@ -22,12 +22,13 @@ from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Outcome
+from airbyte_events.store.registry import store_location
 from support.airbyte import Airbyte, client_of
 from support.events import event_of, webhook_body
 from support.monitor import Watched
@@ -566,7 +567,7 @@ async def assembled(
     settings = Settings(
         **{
             "instances": {"default": InstanceSettings(airbyte_url=airbyte)},
-            "store": StoreLocation(kind="memory"),
+            "store": store_location("memory:"),
             "api_tokens": ["api-token-0123456789abcdef012345"],
             "webhook_tokens": ["webhook-token-0123456789abcdef01"],
         }

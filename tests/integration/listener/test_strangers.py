@@ -28,9 +28,10 @@ from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.http.app import MOST_REQUESTS, requests_for, streams_of
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation, load
+from airbyte_events.listener.settings import InstanceSettings, Settings, load
 from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, ConnectionLimits
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE, ConcurrencyLimit
 from airbyte_events.web.security_headers import SecurityHeaders
@@ -94,7 +95,7 @@ async def listening(
     async with serve_simulator(Simulator()) as sim:
         values: dict[str, Any] = {
             "instances": {"default": InstanceSettings(airbyte_url=sim.url)},
-            "store": StoreLocation(kind="memory"),
+            "store": store_location("memory:"),
             "api_tokens": tuple(map(SecretStr, API_TOKENS)),
             "webhook_tokens": tuple(map(SecretStr, WEBHOOK_TOKENS)),
             "poll_interval": 3600.0,

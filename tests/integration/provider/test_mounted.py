@@ -26,7 +26,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import bind, url_of
 from airbyte_events_provider.plugins import mounted
 from airbyte_events_provider.plugins.mounted import MountedListener, load_settings
@@ -113,7 +114,7 @@ def workers(stage: Any, tmp_path: Path) -> Workers:
     instance = InstanceSettings(airbyte_url=stage.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET))
     settings = Settings(
         instances={"default": instance},
-        store=StoreLocation(kind="sqlite", path=tmp_path / "events.db"),
+        store=store_location(f"sqlite:///{tmp_path / 'events.db'}"),
         api_tokens=[API_TOKEN],
         webhook_tokens=[WEBHOOK_TOKEN],
         poll_interval=3600,
@@ -184,7 +185,7 @@ async def test_wrong_settings_cost_the_listener_not_the_server(workers: Workers)
 
 
 async def test_a_store_in_memory_is_refused(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
-    memory = workers.settings.model_copy(update={"store": StoreLocation(kind="memory")})
+    memory = workers.settings.model_copy(update={"store": store_location("memory:")})
     async with workers.start(load=lambda: memory) as worker:
         assert (await worker.health())["role"] == "failed"
     assert "AIRBYTE_EVENTS_STORE=memory" in caplog.text

@@ -14,11 +14,12 @@ from anyio.abc import TaskGroup
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import Listener, assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.simulator import Fault, Script, Simulator, simulator_app
 from airbyte_events.simulator.state import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.registry import store_location
 from airbyte_events.store.sqlite.store import SQLiteStore
 from model.virtual.clock import Machine
 from model.virtual.network import Host, Network
@@ -97,7 +98,7 @@ class ListenerProcess(Program):
                     airbyte_url="http://airbyte", client_id="client", client_secret=SecretStr(CLIENT_SECRET)
                 )
             },
-            store=StoreLocation(kind="memory"),
+            store=store_location("memory:"),
             api_tokens=[API_TOKEN],
             webhook_tokens=[WEBHOOK_TOKEN],
         )

@@ -8,14 +8,15 @@ import pytest
 
 from airbyte_events.cli.api_client import Address, own_url, receiver_url
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.store.registry import store_location
 
 OWN, GIVEN, HOOK = (f"canary-that-is-a-token-{number:02}" for number in range(3))
 
 
 def settings(**values: Any) -> Settings:
     instances = {"default": InstanceSettings(airbyte_url="http://localhost:8000")}
-    return Settings(instances=instances, store=StoreLocation(kind="memory"), **values)
+    return Settings(instances=instances, store=store_location("memory:"), **values)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation, is_loopback, load
+from airbyte_events.listener.settings import InstanceSettings, Settings, is_loopback, load
 from airbyte_events.listener.settings.reference import Setting, markdown, reference
+from airbyte_events.store.location import StoreLocation
+from airbyte_events.store.memory.location import MemoryLocation
+from airbyte_events.store.postgres.url import PostgresURL
+from airbyte_events.store.sqlite.location import SQLiteLocation
 
 URL = "http://localhost:8000"
 CANARY = "canary-sings-in-the-dark-and-is-never-heard"
@@ -230,17 +234,16 @@ class TestStore:
     def test_default_is_a_file_in_the_data_folder(self, setenv: SetEnv) -> None:
         setenv(AIRBYTE_URL=URL)
         store = load().store
-        assert store.kind == "sqlite"
-        assert store.path is not None
+        assert isinstance(store, SQLiteLocation)
         assert store.path.is_absolute()
         assert store.path.parts[-2:] == ("airbyte-events", "events.db")
 
     @pytest.mark.parametrize(
         ("url", "store"),
         [
-            ("memory:", StoreLocation(kind="memory")),
-            ("sqlite:///relative.db", StoreLocation(kind="sqlite", path=Path("relative.db"))),
-            ("sqlite:////var/lib/a b.db", StoreLocation(kind="sqlite", path=Path("/var/lib/a b.db"))),
+            ("memory:", MemoryLocation()),
+            ("sqlite:///relative.db", SQLiteLocation(Path("relative.db"))),
+            ("sqlite:////var/lib/a b.db", SQLiteLocation(Path("/var/lib/a b.db"))),
         ],
     )
     def test_url_is_as_sqlalchemy_writes_it(self, setenv: SetEnv, url: str, store: StoreLocation) -> None:
@@ -267,8 +270,8 @@ class TestStore:
     ) -> None:
         setenv(AIRBYTE_URL=URL, STORE=url)
         store = load().store
-        assert store.url is not None
-        assert store.url.conninfo == (conninfo or url)
+        assert isinstance(store, PostgresURL)
+        assert store.conninfo == (conninfo or url)
         assert str(store) == told
         assert CANARY not in repr(store) + repr(load())
 
@@ -276,8 +279,8 @@ class TestStore:
         code = (
             "import sys; sys.modules['psycopg'] = None\n"
             "from airbyte_events.errors import StoreError\n"
-            "from airbyte_events.listener.settings import StoreLocation\n"
-            "try: StoreLocation.parse('postgresql://h/d').store()\n"
+            "from airbyte_events.store.registry import store_location\n"
+            "try: store_location('postgresql://h/d').store()\n"
             "except StoreError as exc: print(exc)"
         )
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -16,9 +16,10 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from airbyte_events.listener.settings import StoreLocation
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
+from airbyte_events.store.location import StoreLocation
+from airbyte_events.store.registry import store_location
 from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
@@ -94,7 +95,7 @@ async def listening(store: StoreLocation, **simulator: Any) -> AsyncIterator[Rig
 
 @pytest.fixture
 async def rig(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Rig]:
-    async with listening(StoreLocation(kind="memory")) as rig:
+    async with listening(store_location("memory:")) as rig:
         yield rig
     assert not [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
 
@@ -311,7 +312,7 @@ class TestNotifications:
 
 async def test_503_while_the_store_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "events.db"
-    async with listening(StoreLocation(kind="sqlite", path=path)) as rig:
+    async with listening(store_location(f"sqlite:///{path}")) as rig:
         job = rig.start()
         with sqlite3.connect(path) as other:
             for table in ("jobs", "notifications"):

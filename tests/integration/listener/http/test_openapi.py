@@ -21,8 +21,9 @@ from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus,
 from airbyte_events.feed import sse
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
-from airbyte_events.listener.settings import InstanceSettings, Settings, StoreLocation
+from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.store.registry import store_location
 from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
@@ -161,7 +162,7 @@ def test_an_event_that_tells_all_and_one_that_tells_nothing_conform() -> None:
 async def test_its_paths_and_methods_are_the_applications() -> None:
     settings = Settings(
         instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
-        store=StoreLocation(kind="memory"),
+        store=store_location("memory:"),
         webhook_port=1,
     )
     async with assemble(settings) as listener:
