@@ -1,4 +1,4 @@
-"""Airbyte's public API: who may ask, and what is answered."""
+"""Airbyte's public API: authorisation and responses."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OPEN = frozenset({"POST /applications/token", "GET /health"})
-"""The routes that want no token."""
+"""The routes that need no token."""
 
 
 class PublicApi:
-    """The routes of the public API, without the weather: delays and faults are the gate's.
+    """The routes of the public API, without delays and faults.
 
-    :param admin: answer as an instance admin is answered: 409 for an unknown job, 404 for other things; without, 403.
+    :param admin: respond as to an instance admin: 409 for an unknown job, 404 for other unknown ids; else 403.
     :param simple_auth: refuse a wrong secret as Airbyte's simple authentication does: 400.
     :param release: whose API it is.
     """
@@ -70,7 +70,7 @@ class PublicApi:
 
     @property
     def routes(self) -> tuple[str, ...]:
-        """The routes' names, which log and faults know them by."""
+        """The routes' names, as in the log and in faults."""
         return tuple(self._routes)
 
     def answer(self, request: Request, body: bytes, route: str, id: str) -> Response:
@@ -134,7 +134,7 @@ class PublicApi:
 
     def _cancel_job(self, request: Request, body: bytes, id: str) -> Response:
         named = self._job(id)
-        # The id only says whose current job is meant, yet the answer tells of the job that was named.
+        # The id only selects the connection, whose current job is cancelled; the response has the job that was named.
         self._world.cancel_current(named.connection)
         return JSONResponse(job_data(named))
 
@@ -165,12 +165,14 @@ class PublicApi:
         page, wanted = Page.of(request.query_params), workspace_ids(request.query_params)
         workspaces = [one for one in self._world.workspaces.values() if not wanted or one.id in wanted]
         kept = {"workspaceIds": ",".join(wanted)} if wanted else {}
-        return JSONResponse(page.answer("/workspaces", [self._told(one) for one in page.cut(workspaces)], kept))
+        return JSONResponse(
+            page.answer("/workspaces", [self._workspace_data(one) for one in page.cut(workspaces)], kept)
+        )
 
     def _get_workspace(self, request: Request, body: bytes, id: str) -> Response:
-        return JSONResponse(self._told(self._workspace(id)))
+        return JSONResponse(self._workspace_data(self._workspace(id)))
 
-    def _told(self, workspace: Workspace) -> dict[str, Any]:
+    def _workspace_data(self, workspace: Workspace) -> dict[str, Any]:
         return workspace_data(workspace, notifications=self._release.has_notifications)
 
     def _patch_workspace(self, request: Request, body: bytes, id: str) -> Response:
@@ -179,7 +181,7 @@ class PublicApi:
         if not isinstance(notifications, dict) or not all(isinstance(one, dict) for one in notifications.values()):
             raise bad_request("Failed to convert argument [workspaceUpdateRequest]: notifications")
         merged = deepcopy(workspace.notifications)
-        # Older releases have no such field, and pass over fields that they do not have.
+        # Older releases have no such field, and ignore unknown fields.
         for kind, channels in notifications.items() if self._release.has_notifications else ():
             if kind in SETTINGS:
                 for channel, settings in channels.items():
@@ -192,7 +194,7 @@ class PublicApi:
         if isinstance(given.get("name"), str):
             workspace.name = given["name"]
         workspace.notifications = merged
-        return JSONResponse(self._told(workspace))
+        return JSONResponse(self._workspace_data(workspace))
 
     def _job(self, id: str) -> Job:
         if not re.fullmatch(r"-?\d{1,18}", id):

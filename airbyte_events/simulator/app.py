@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airbyte_events.simulator.control import ControlApi
-from airbyte_events.simulator.control_models import WrongInput
+from airbyte_events.simulator.control_models import InvalidRequest
 from airbyte_events.simulator.middleware import BASES, CONTROL
 from airbyte_events.simulator.responses import FrameworkError
 from airbyte_events.simulator.state import Refused
@@ -28,7 +28,7 @@ def simulator_app(simulator: Simulator) -> Starlette:
     public = [Route(base + "/{path:path}", simulator.gate, methods=_METHODS) for base in BASES]
     app = Starlette(
         routes=[*ControlApi(simulator).routes(), *public],
-        exception_handlers={HTTPException: _http_error, WrongInput: _wrong_input, Refused: _refused},
+        exception_handlers={HTTPException: _http_error, InvalidRequest: _invalid_request, Refused: _refused},
         lifespan=lambda _: simulator.running(),
     )
     app.router.redirect_slashes = False
@@ -42,8 +42,8 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     return FrameworkError(exc.status_code, exc.detail, "Page Not Found").response(request.url.path)
 
 
-async def _wrong_input(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, WrongInput)  # noqa: S101 -- for the type checker
+async def _invalid_request(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, InvalidRequest)  # noqa: S101 -- for the type checker
     return JSONResponse({"error": str(exc)}, exc.status)
 
 

@@ -1,4 +1,4 @@
-"""The control API under ``/_simulator``: makes things happen, and tells exactly what happened."""
+"""The control API under ``/_simulator``: starts and completes jobs, injects faults, and lists what happened."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.simulator.control_models import (
     ConnectionChange,
+    InvalidRequest,
     JobEnd,
     JobsEnd,
     NewConnections,
@@ -21,7 +22,6 @@ from airbyte_events.simulator.control_models import (
     NewNotification,
     NewWorkspace,
     WebhookTarget,
-    WrongInput,
     parse,
 )
 from airbyte_events.simulator.faults import Fault
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class ControlApi:
-    """The routes of the control API over one simulator."""
+    """The routes of the control API of a simulator."""
 
     def __init__(self, simulator: Simulator) -> None:
         self._sim = simulator
@@ -90,7 +90,7 @@ class ControlApi:
         script = given.chosen_script() or self._sim.script
         workspace_id = str(given.workspace_id) if given.workspace_id else None
         if workspace_id is not None and workspace_id not in self._world.workspaces:
-            raise WrongInput(404, f"there is no workspace {workspace_id}")
+            raise InvalidRequest(404, f"there is no workspace {workspace_id}")
         made = [
             self._world.add_connection(
                 script,
@@ -148,7 +148,7 @@ class ControlApi:
             if connection.current is not None:
                 raise Refused("try-again-later", f"job {connection.current.id} of connection {connection.id} is active")
         if len(set(ids)) < len(ids):
-            raise WrongInput(422, "connection_ids: a connection can't have two jobs at a time")
+            raise InvalidRequest(422, "connection_ids: a connection can't have two jobs at a time")
         script = given.chosen_script()
         jobs = [self._world.start_job(one, given.job_type, script, given.created_at) for one in connections]
         return JSONResponse({"job_ids": [job.id for job in jobs]}, 201)
@@ -189,7 +189,7 @@ class ControlApi:
         if given.workspace_id is not None:
             workspaces = [one for one in workspaces if one.id == str(given.workspace_id)]
             if not workspaces:
-                raise WrongInput(404, f"there is no workspace {given.workspace_id}")
+                raise InvalidRequest(404, f"there is no workspace {given.workspace_id}")
         for workspace in workspaces:
             workspace.set_webhook(url, given.kinds or SETTINGS)
         return JSONResponse({"workspaces": [workspace_data(one) for one in workspaces]})
@@ -214,7 +214,7 @@ class ControlApi:
         try:
             return JSONResponse(self._sim.add_fault(fault).data(), 201)
         except ValueError as exc:
-            raise WrongInput(422, str(exc)) from exc
+            raise InvalidRequest(422, str(exc)) from exc
 
     async def clear_faults(self, request: Request) -> Response:
         return JSONResponse({"cleared": self._sim.faults.clear(request.path_params.get("id"))})
@@ -228,7 +228,7 @@ class ControlApi:
             job_id = int(query["job_id"]) if "job_id" in query else None
             limit = int(query.get("limit", 1000))
         except ValueError:
-            raise WrongInput(422, "job_id and limit are numbers") from None
+            raise InvalidRequest(422, "job_id and limit are numbers") from None
         return JSONResponse(
             {
                 "total": traffic.total,
@@ -245,7 +245,7 @@ class ControlApi:
 
     def _connection(self, id: str) -> Connection:
         if id not in self._world.connections:
-            raise WrongInput(404, f"there is no connection {id}")
+            raise InvalidRequest(404, f"there is no connection {id}")
         return self._world.connections[id]
 
     def _job(self, request: Request) -> Job:
@@ -253,13 +253,13 @@ class ControlApi:
 
     def _known_job(self, id: int) -> Job:
         if id not in self._world.jobs:
-            raise WrongInput(404, f"there is no job {id}")
+            raise InvalidRequest(404, f"there is no job {id}")
         return self._world.jobs[id]
 
 
 def _web_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
-        raise WrongInput(422, "url: a webhook URL begins with http:// or https://")
+        raise InvalidRequest(422, "url: a webhook URL begins with http:// or https://")
     return url
 
 

@@ -1,4 +1,4 @@
-"""What the control API is told: JSON bodies as values, and a sentence for each that makes no sense."""
+"""The request bodies of the control API, and a sentence for each invalid one."""
 
 # No postponed annotations here: pydantic checks JSON against these dataclasses when it runs.
 from dataclasses import dataclass, fields
@@ -27,8 +27,8 @@ def _setting(kind: str) -> str:
     return kind
 
 
-class WrongInput(AirbyteEventsError):
-    """A request to the control API that makes no sense.
+class InvalidRequest(AirbyteEventsError):
+    """An invalid request to the control API.
 
     :param status: the HTTP status of the answer: 400, 404 or 422.
     """
@@ -50,13 +50,13 @@ class _Scripted:
             raise ValueError("give a script or a duration, not both")
 
     def chosen_script(self) -> Script | None:
-        """The script that was given in full, or by its duration in seconds, if any."""
+        """Return the script that was given in full, or by its duration in seconds, if any."""
         return Script.lasting(self.duration) if self.duration is not None else self.script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewConnections(_Scripted):
-    """``POST /_simulator/connections``. ``start``: begin a job of each at once."""
+    """``POST /_simulator/connections``. ``start``: start a job of each at once."""
 
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
     connection_id: UUID | None = None
@@ -94,7 +94,7 @@ class NewWorkspace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookTarget:
-    """``PUT /_simulator/webhooks``. Without kinds: all of them; without a workspace: every one; url null: nowhere."""
+    """``PUT /_simulator/webhooks``. Without kinds: all; without a workspace: all; url null: none."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -145,12 +145,12 @@ class JobsEnd(JobEnd):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewNotification:
-    """``POST /_simulator/notifications``: send one now, whether or not it is true.
+    """``POST /_simulator/notifications``: send a notification now, true or not.
 
-    :param kind: which body; ``raw``: the one given in ``body`` (JSON) or ``text`` (as it stands).
-    :param url: in place of the workspace's.
-    :param tag: before the headline, for a job's kinds.
-    :param wait: answer when the receiver has answered.
+    :param kind: a name of :data:`SAMPLES`, or ``raw`` for the given ``body`` (JSON) or ``text``.
+    :param url: instead of the workspace's.
+    :param tag: before the headline, for a job's samples.
+    :param wait: respond when the receiver has responded.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -180,9 +180,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def parse(kind: type[T], body: bytes) -> T:
-    """The request body as a value of that dataclass. An empty body is an empty object.
+    """Read a request body. An empty body is an empty object.
 
-    :raises WrongInput: with what is wrong in one sentence.
+    :raises InvalidRequest: with the faults in one sentence.
     """
     try:
         value: T = _adapter(kind).validate_json(body or b"{}")  # type: ignore[arg-type]
@@ -190,7 +190,7 @@ def parse(kind: type[T], body: bytes) -> T:
     except ValidationError as exc:
         faults = exc.errors(include_url=False, include_context=False)
     if faults[0]["type"] in ("json_invalid", "dataclass_type"):
-        raise WrongInput(400, "the body is a JSON object")
+        raise InvalidRequest(400, "the body is a JSON object")
     sentences = []
     for fault in faults:
         where = ".".join(str(part) for part in fault["loc"])
@@ -199,4 +199,4 @@ def parse(kind: type[T], body: bytes) -> T:
             known = f"; there are {', '.join(field.name for field in fields(kind))}" if len(fault["loc"]) == 1 else ""  # type: ignore[arg-type]
             what = f"there is no such field{known}"
         sentences.append(f"{where}: {what}" if where else what)
-    raise WrongInput(422, "; ".join(sentences))
+    raise InvalidRequest(422, "; ".join(sentences))

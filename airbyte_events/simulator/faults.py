@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: with webhooks, and with calls of the public API."""
+"""Injected faults: of webhooks, and of requests to the public API."""
 
 # No postponed annotations here: the control API checks its JSON against this dataclass when it runs.
 import math
@@ -20,7 +20,7 @@ API_FAULTS = {
     "empty": "it is answered with an empty body, with 200 or `status`",
     "truncated": "its answer breaks off half-way",
     "reset": "its connection is reset instead of an answer",
-    "slow": "it is worked at `delay` seconds longer",
+    "slow": "it takes `delay` seconds longer",
     "broken-list": "GET /jobs answers 500: to any call, or only to those that use `parameter`",
 }
 _NEEDS = {"late": "delay", "slow": "delay", "status": "status"}
@@ -38,20 +38,20 @@ _TAKES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One thing that goes wrong.
+    """A fault.
 
     :param kind: one of :data:`WEBHOOK_FAULTS` or :data:`API_FAULTS`.
-    :param count: how often it strikes; None: until it is cleared.
-    :param probability: of striking where it applies, above 0 and at most 1.
+    :param count: how often it happens; None: until it is cleared.
+    :param probability: that it happens where it applies, above 0 and at most 1.
     :param route: where it applies. Calls: a route such as ``GET /jobs/{id}``, a method or a path, also that of one job
         such as ``/jobs/17``; webhooks: a kind of notification such as ``failure``. None: everywhere.
     :param delay: seconds, for ``late``, ``slow`` and (default 5) ``reordered``.
     :param status: the HTTP status of ``status`` (required), ``html`` and ``empty``.
     :param problem: the title of a ``status`` fault's problem document, such as ``state-conflict`` for a 409, which is
-        ``try-again-later`` unless told otherwise.
-    :param after: strike after the call was carried out, so that a job is created and the caller never hears of it.
-    :param parameter: ``orderBy``, ``status``, …: the query parameter that a ``broken-list`` stumbles over.
-    :raises ValueError: if the values do not make a fault.
+        ``try-again-later`` by default.
+    :param after: let it happen after the call was carried out: a job is created, its caller gets no response.
+    :param parameter: ``orderBy``, ``status``, …: the query parameter that a ``broken-list`` fails at.
+    :raises ValueError: if the values contradict each other.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -89,9 +89,9 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """The fault written as ``kind`` or ``kind:name=value,name=value``.
+        """Read ``kind`` or ``kind:name=value,name=value``.
 
-        :raises ValueError: if the text does not say a fault.
+        :raises ValueError: if the text is no fault.
         """
         kind, _, rest = text.partition(":")
         values: dict[str, Any] = {"kind": kind.strip()}
@@ -118,7 +118,7 @@ class Fault:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class ArmedFault:
-    """A fault that was set. ``struck`` counts how often it struck."""
+    """An active fault. ``struck`` counts how often it happened."""
 
     id: int
     fault: Fault
@@ -133,13 +133,13 @@ class ArmedFault:
 
 
 class Faults:
-    """The faults that are set now.
+    """The active faults.
 
-    :param seed: of the dice, for a run that can be repeated.
+    :param seed: makes a run repeatable.
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        self._dice = random.Random(seed)  # noqa: S311 -- to break things, not to protect them
+        self._random = random.Random(seed)  # noqa: S311 -- to break things, not to protect them
         self._armed: dict[int, ArmedFault] = {}
         self._last_id = 0
 
@@ -149,9 +149,9 @@ class Faults:
         return self._armed[self._last_id]
 
     def clear(self, id: int | None = None) -> int:
-        """Take one fault away, or all.
+        """Remove one fault, or all.
 
-        :return: how many there were.
+        :return: the number of faults removed.
         """
         cleared = [id] if id in self._armed else [] if id is not None else list(self._armed)
         for number in cleared:
@@ -159,13 +159,13 @@ class Faults:
         return len(cleared)
 
     def armed(self) -> list[ArmedFault]:
-        """Those that can still strike, or did."""
+        """Return the faults, spent ones included."""
         return list(self._armed.values())
 
     def strike(
         self, kinds: dict[str, str], route: str, parameters: frozenset[str] = frozenset(), path: str | None = None
     ) -> list[ArmedFault]:
-        """The faults of these kinds that strike here and now: at most one that spoils the answer, and any slow one."""
+        """Return the faults of these kinds that happen now: at most one that spoils the response, and any slow one."""
         struck: list[ArmedFault] = []
         for armed in self._armed.values():
             fault = armed.fault
@@ -177,7 +177,7 @@ class Faults:
                 continue
             if fault.kind != "slow" and any(other.fault.kind != "slow" for other in struck):
                 continue
-            if fault.probability < 1 and self._dice.random() >= fault.probability:
+            if fault.probability < 1 and self._random.random() >= fault.probability:
                 continue
             armed.struck += 1
             struck.append(armed)

@@ -1,4 +1,4 @@
-"""``GET /jobs`` and its like: filters, order, pages, and links that lead astray."""
+"""Lists such as ``GET /jobs``: filters, order, pages, and their misleading links."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airbyte_events.simulator.world import World
 
 INTERNAL_HOST = "http://airbyte-airbyte-server-svc:8001/api/public/v1"
-"""The host in ``next`` and ``previous``: known inside the cluster, and nowhere else."""
+"""The host in ``next`` and ``previous``, which is known inside the cluster only."""
 
 JOB_TYPES = ("sync", "reset", "refresh", "clear")
 _STATUSES = tuple(status.value for status in JobStatus if status is not JobStatus.UNKNOWN)
@@ -53,7 +53,7 @@ class Page:
         return things[self.offset : self.offset + self.limit]
 
     def answer(self, path: str, data: list[dict[str, Any]], kept: dict[str, str]) -> dict[str, Any]:
-        """The page in Airbyte's shape: ``next`` on every page that is not empty, last or not.
+        """Return the page in Airbyte's shape: ``next`` is on every page that is not empty, last or not.
 
         :param kept: the parameters that the links keep; they lose all others.
         """
@@ -69,14 +69,14 @@ class Page:
 
 
 def workspace_ids(query: QueryParams) -> list[str]:
-    """The ``workspaceIds``, given once with commas or several times."""
+    """Return the ``workspaceIds``, given once with commas or several times."""
     return [
         as_uuid("workspaceIds", part) for value in query.getlist("workspaceIds") for part in value.split(",") if part
     ]
 
 
 def select_jobs(world: World, query: QueryParams, *, refreshes: bool) -> list[Job]:
-    """The jobs that fit the query's filters, in its order.
+    """Return the jobs that match the query's filters, in its order.
 
     :param refreshes: whether a query without ``jobType`` finds refreshes.
     :raises FrameworkError: if a parameter has no such value.
@@ -93,7 +93,7 @@ def select_jobs(world: World, query: QueryParams, *, refreshes: bool) -> list[Jo
         connection = world.connections.get(as_uuid("connectionId", query["connectionId"]))
         jobs = connection.jobs if connection else []
     elif updated[0] is not None:
-        # Only what changed lately is looked at, however many jobs there are: pollers ask this all the time.
+        # Pollers send this all the time: the cost depends on the recent changes, not on the number of jobs.
         start = updated[0]
         changed = takewhile(lambda job: job.updated_at >= start, reversed(world.recent.values()))
         jobs = sorted(changed, key=lambda job: job.id)
@@ -116,9 +116,9 @@ def select_jobs(world: World, query: QueryParams, *, refreshes: bool) -> list[Jo
 
 
 def as_uuid(name: str, value: object) -> str:
-    """The UUID as Airbyte writes it.
+    """Return the UUID as Airbyte writes it.
 
-    :raises FrameworkError: if it is none.
+    :raises FrameworkError: if it is no UUID.
     """
     try:
         return str(UUID(str(value)))

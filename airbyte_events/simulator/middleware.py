@@ -1,4 +1,4 @@
-"""The way into the public API: it logs every call, lets a few at a time through, and strikes with faults."""
+"""Middleware of the public API: logs every call, limits those in progress, and injects faults."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from airbyte_events.simulator.traffic import Call, Traffic
 
 CONTROL = "/_simulator"
-"""Where the control API stands."""
+"""Base path of the control API."""
 
 BASES = ("/api/public/v1", "/v1")
-"""Where the API stands: self-hosted, and as on Airbyte Cloud."""
+"""Base paths of the public API: self-hosted, and on Airbyte Cloud."""
 
 
 class Gate:
-    """The ASGI application in front of the public API.
+    """The ASGI application of the public API.
 
-    :param latency: seconds that Airbyte works at every call.
-    :param max_calls: how many calls it works at at a time; the next one waits.
+    :param latency: seconds that every call takes.
+    :param max_calls: calls in progress at a time; the next one waits.
     """
 
     def __init__(self, api: PublicApi, faults: Faults, traffic: Traffic, *, latency: float, max_calls: int) -> None:
@@ -39,8 +39,8 @@ class Gate:
         self._traffic = traffic
         self._latency = latency
         self._places = anyio.Semaphore(max_calls)
-        self.hurry = anyio.Event()
-        """Set when the end is near: nothing takes time any more."""
+        self.shutdown = anyio.Event()
+        """Set at shutdown: delays end."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -55,7 +55,7 @@ class Gate:
         await response(scope, receive, send)
 
     def _route(self, method: str, path: str) -> tuple[str, str]:
-        """The route's name and the id in the path: ``("GET /jobs/{id}", "17")``."""
+        """Return the route's name and the id in the path: ``("GET /jobs/{id}", "17")``."""
         head, _, named = path[1:].partition("/")
         for route in (f"{method} {path}", f"{method} /{head}/{{id}}"):
             if route in self._api.routes:
@@ -76,11 +76,11 @@ class Gate:
             self._traffic.waiting -= 1
         self._traffic.working += 1
         try:
-            # What a call changes it changes first: a job can run long before its caller hears of it, if ever.
+            # A call takes effect first: a job can run long before its caller gets the response, if ever.
             response = None if request.method == "GET" else self._api.answer(request, body, route, named)
             if delay:
                 with anyio.move_on_after(delay):
-                    await self.hurry.wait()
+                    await self.shutdown.wait()
             if response is None:
                 response = self._api.answer(request, body, route, named)
         finally:
@@ -90,7 +90,7 @@ class Gate:
 
 
 def _spoilt(armed: ArmedFault, response: Response | None) -> Response:
-    """The answer that the fault puts in the place of the true one (None: the call was not carried out)."""
+    """Return the fault's response in place of the true one (None: the call was not carried out)."""
     fault = armed.fault
     if fault.kind in ("reset", "truncated"):
         return BrokenResponse(response if fault.kind == "truncated" else None)
@@ -104,7 +104,7 @@ def _spoilt(armed: ArmedFault, response: Response | None) -> Response:
     if status == 429:
         return rate_limited()
     title = fault.problem or _TITLES.get(status, "unexpected-problem")
-    # The words of releases since 2026-06 for a create that made no job within 60 s.
+    # Releases since 2026-06 say so of a create that made no job within 60 s.
     message = "Could not fulfill request" if title == "state-conflict" else f"The simulator's {status} fault"
     return Problem(status, title, message).response()
 

@@ -1,4 +1,4 @@
-"""How Airbyte writes its answers: jobs, times, durations, pages and three shapes of error."""
+"""Airbyte's responses: jobs, times, durations, and three shapes of error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PROBLEMS = {
 
 
 class Problem(Exception):
-    """A request that Airbyte answers with a problem document.
+    """A request that gets a problem document.
 
     :param status: the HTTP status.
     :param title: the document's ``title``, such as ``state-conflict``.
@@ -143,7 +143,7 @@ def job_data(job: Job) -> dict[str, Any]:
 
 
 def connection_data(connection: Connection) -> dict[str, Any]:
-    """The connection as ``GET /connections/{id}`` tells it."""
+    """Return the connection as ``GET /connections/{id}`` returns it."""
     return {
         "connectionId": connection.id,
         "name": connection.name,
@@ -152,7 +152,7 @@ def connection_data(connection: Connection) -> dict[str, Any]:
         "workspaceId": connection.workspace_id,
         "status": "active" if connection.active else "inactive",
         "schedule": {"scheduleType": "manual"},
-        **connection.moves,
+        **connection.streams,
         "nonBreakingSchemaUpdatesBehavior": "ignore",
         "createdAt": int(connection.created_at.timestamp()),
         "tags": [],
@@ -160,7 +160,7 @@ def connection_data(connection: Connection) -> dict[str, Any]:
 
 
 def actor_data(actor: Actor, workspace_id: str) -> dict[str, Any]:
-    """The source as ``GET /sources/{id}`` tells it, the destination as ``GET /destinations/{id}`` does."""
+    """Return the source as ``GET /sources/{id}`` returns it, the destination as ``GET /destinations/{id}`` does."""
     return {
         f"{actor.kind}Id": actor.id,
         "name": actor.name,
@@ -173,7 +173,7 @@ def actor_data(actor: Actor, workspace_id: str) -> dict[str, Any]:
 
 
 def workspace_data(workspace: Workspace, *, notifications: bool = True) -> dict[str, Any]:
-    """The workspace as ``GET /workspaces/{id}`` tells it.
+    """Return the workspace as ``GET /workspaces/{id}`` returns it.
 
     :param notifications: whether this release's API has them.
     """

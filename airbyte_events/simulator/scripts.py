@@ -1,4 +1,4 @@
-"""What a simulated job goes through: its phases, how long each takes, and how it ends."""
+"""The script of a simulated job: its phases, their durations, and its terminal status."""
 
 # No postponed annotations here: the control API checks its JSON against these dataclasses when it runs.
 import math
@@ -9,18 +9,18 @@ from typing import ClassVar
 from airbyte_events.events import JobError, parse_status
 
 DEFAULT_ERROR = JobError(message="Something failed", type="system_error", origin="source")
-"""The reason of a failure that was given none."""
+"""The error of a failure without one."""
 
 ENDS = ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A status that a job stays in for a while.
+    """A status that a job has for a while.
 
     :param status: one that does not end a job. Airbyte's own are ``pending``, ``queued``, ``running`` and
-        ``incomplete`` (an attempt failed and the next has not begun); any other lower-case word rehearses what happens
-        when a newer Airbyte says something unheard of.
+        ``incomplete`` (an attempt failed and the next has not begun); any other lower-case word simulates a
+        status of a newer Airbyte.
     :param seconds: how long.
     :raises ValueError: if the status ends a job, or the seconds are negative.
     """
@@ -41,7 +41,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """What a job goes through.
+    """The phases and the completion of a job.
 
     :param phases: in this order, at least one. Every change from another status to ``running`` begins an attempt.
     :param end: ``succeeded``, ``failed`` or ``cancelled``, reached when the last phase is over; None: never, the job
@@ -69,13 +69,13 @@ class Script:
             raise ValueError("records and bytes are 0 or more")
 
     def progress(self, elapsed: float) -> float:
-        """How much of it is done after so many seconds, from 0 to 1; one without an end comes ever closer to 1."""
+        """Return the share done after so many seconds, from 0 to 1; without an end it approaches 1."""
         length = sum(phase.seconds for phase in self.phases)
         return elapsed / (elapsed + 10) if self.end is None else min(1.0, elapsed / length) if length else 1.0
 
     @classmethod
     def lasting(cls, seconds: float, end: str | None = "succeeded") -> "Script":
-        """A job that is pending for a moment and then runs.
+        """Return a script that is pending for a moment and then runs.
 
         :param seconds: from creation to end; a 25th of it, at most 0.2 s, is spent pending.
         """
@@ -85,5 +85,5 @@ class Script:
 
     @classmethod
     def hanging(cls, status: str = "running") -> "Script":
-        """A job that stays in that status until somebody ends it."""
+        """Return a script that keeps a status until the job is completed by hand."""
         return cls(phases=(Phase(status=status, seconds=0),), end=None)

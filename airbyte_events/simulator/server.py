@@ -1,4 +1,4 @@
-"""The server that puts a simulator on a socket."""
+"""The simulator's HTTP server."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _LAST_ANSWERS = 1.0
-"""Seconds that calls under way have to be answered in when the server ends."""
+"""Seconds for responses in flight at shutdown."""
 
 
 class _QuickServer(Server):
-    """Ends at once: a suite of tests starts and ends it hundreds of times, and uvicorn takes 0.2 s each time."""
+    """Stops at once: test suites start it hundreds of times, and uvicorn takes 0.2 s to stop."""
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:
         super().__init__(app, **options)
-        self._told = anyio.Event()
+        self._stopped = anyio.Event()
 
     def stop(self) -> None:
         # Not should_exit: during the start it makes uvicorn leave its sockets open.
-        self._told.set()
+        self._stopped.set()
 
     async def main_loop(self) -> None:
-        while not self._told.is_set():
+        while not self._stopped.is_set():
             # Writes the Date header, which clients read Airbyte's clock from.
             await self.on_tick(0)
             with anyio.move_on_after(1):
-                await self._told.wait()
+                await self._stopped.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -61,7 +61,7 @@ async def serve_simulator(
     :param simulator: a plain one unless given.
     :param host: an address of this machine.
     :param port: 0: any free one; see the simulator's ``url``.
-    :raises OSError: if the address can't be had.
+    :raises OSError: if the address can't be bound.
     """
     simulator = simulator or Simulator()
     with bind(host, port) as listening:

@@ -34,20 +34,20 @@ class Simulator:
     :func:`simulator_app` under any ASGI server.
 
     :param webhook_url: where the first workspace's notifications of every kind go.
-    :param client_id: with ``client_secret``: the public API wants a token. Without: no token, and no token endpoint.
+    :param client_id: with ``client_secret``: the public API requires a token. Without: no token, and no token endpoint.
     :param client_secret: see ``client_id``.
-    :param token_lifetime: how long a token holds, in seconds, whatever its ``expires_in`` says.
+    :param token_lifetime: the life of a token in seconds, whatever its ``expires_in`` says.
     :param simple_auth: refuse a wrong secret as ``abctl``'s simple authentication does, with 400, not as Keycloak: 401.
-    :param admin: whether the credentials are an instance admin's: others are told 403 of whatever does not exist.
-    :param cloud: answer as Airbyte Cloud does, where nobody is an instance admin.
+    :param admin: whether the credentials are an instance admin's: others get 403 for unknown ids.
+    :param cloud: respond as Airbyte Cloud does, where nobody is an instance admin.
     :param release: of Airbyte, such as ``1.5``: workspaces have no ``notifications`` up to that one, lists of jobs
         without ``jobType`` no refreshes up to 2.0.0.
-    :param latency: seconds that each call of the public API takes, while it occupies one of ``max_calls`` places.
-    :param max_calls: calls of the public API that are worked at at a time.
-    :param connections: how many sample connections to begin with; their ids are the same in every run.
-    :param duration: seconds from creation to success of a job whose connection has no script of its own.
-    :param faults: what goes wrong from the start.
-    :param seed: of the faults' dice.
+    :param latency: seconds that each call of the public API takes.
+    :param max_calls: calls of the public API in progress at a time.
+    :param connections: number of connections at the start; their ids are the same in every run.
+    :param duration: seconds from creation to success, for connections without a script.
+    :param faults: active from the start.
+    :param seed: makes the faults' probabilities repeatable.
     :param transport: what webhooks are sent by; sockets unless given.
     :raises ValueError: if a value is out of range.
     """
@@ -106,19 +106,19 @@ class Simulator:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Play the jobs' scripts and send webhooks while this is entered."""
+        """Run the jobs and send webhooks while this is entered."""
         async with self.webhooks.running(), anyio.create_task_group() as tasks:
             tasks.start_soon(self.timers.run)
             try:
                 yield
             finally:
-                self.gate.hurry.set()
+                self.gate.shutdown.set()
                 tasks.cancel_scope.cancel()
 
     def add_fault(self, fault: Fault) -> ArmedFault:
-        """Let this go wrong from now on.
+        """Activate a fault.
 
-        :raises ValueError: if it is for a route or a kind of notification that does not exist, so would never strike.
+        :raises ValueError: if its route or kind of notification does not exist.
         """
         kinds = (*dict.fromkeys((*SETTINGS, *map(_sent_as, NotificationKind))), "raw")
         known = kinds if fault.kind in WEBHOOK_FAULTS else self._routes
@@ -129,11 +129,11 @@ class Simulator:
     def notify(
         self, what: NewNotification, job: Job | None = None, connection: Connection | None = None
     ) -> list[Delivery]:
-        """Send a notification now, whether or not it is true.
+        """Send a notification now, true or not.
 
-        :param job: that it is about, for the kinds that are about one.
-        :param connection: likewise.
-        :raises Refused: if it has nowhere to go.
+        :param job: its job, for samples about a job.
+        :param connection: its connection, for samples about a connection.
+        :raises Refused: if the workspace has no URL for it.
         """
         sample = SAMPLES.get(what.kind)
         about = job.connection if job is not None else connection
@@ -157,7 +157,7 @@ class Simulator:
         return self.webhooks.send(kind, url, compose)
 
     def describe(self) -> dict[str, Any]:
-        """Where it is and what it wants."""
+        """Return its addresses and settings."""
         return {
             "url": self.url,
             "api_url": self.url + BASES[1 if self.cloud else 0],
@@ -172,7 +172,7 @@ class Simulator:
         return "https://cloud.airbyte.com" if self.cloud else self.url
 
     def _announce(self, job: Job) -> None:
-        """Send the webhook that a job's end brings: only syncs have one, and only when nobody cancelled them."""
+        """Send a completed job's webhook: only syncs have one, unless they were cancelled."""
         announced = next((kind for kind in NotificationKind if kind.status == job.status), None)
         if job.type != "sync" or announced is None:
             return

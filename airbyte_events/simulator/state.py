@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from airbyte_events.simulator.webhooks import Delivery
 
 NEWEST = "2.1"
-"""The release that is simulated unless another one is named."""
+"""The release that is simulated by default."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Release:
-    """A release of Airbyte, as far as the public API of releases differs."""
+    """A release of Airbyte, and how its public API differs."""
 
     major: int
     minor: int
@@ -50,7 +50,7 @@ class Release:
 
 
 class Refused(AirbyteEventsError):
-    """The state of things does not allow it.
+    """The state of a job or connection does not allow a request.
 
     :param reason: ``try-again-later`` or ``state-conflict``, as in Airbyte's problem documents.
     """
@@ -61,7 +61,7 @@ class Refused(AirbyteEventsError):
 
 
 def sample_id(kind: str, number: int) -> str:
-    """The UUID of the n-th thing of that kind: the same in every run, so that a DAG can name it."""
+    """Return the UUID of the n-th object of a kind: the same in every run, so that a DAG can name it."""
     return str(uuid5(NAMESPACE_URL, f"airbyte-events:simulator:{kind}:{number}"))
 
 
@@ -74,12 +74,12 @@ class Workspace:
     notifications: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def set_webhook(self, url: str | None, kinds: Iterable[str] = tuple(SETTINGS)) -> None:
-        """Send notifications of these kinds there; None: nowhere."""
+        """Set the URL of these notification settings; None disables them."""
         for kind in kinds:
             self.notifications.setdefault(kind, {})["webhook"] = {"enabled": url is not None, "url": url or ""}
 
     def webhook_url(self, kind: str) -> str | None:
-        """Where notifications of the kind go, if anywhere."""
+        """Return the URL of a notification setting, if it is enabled."""
         webhook = self.notifications.get(kind, {}).get("webhook") or {}
         return (webhook.get("url") or None) if webhook.get("enabled") else None
 
@@ -90,7 +90,7 @@ class Actor:
 
     :param kind: ``source`` or ``destination``.
     :param type: the connector's, such as ``postgres``.
-    :param configuration: as the API tells it: what is secret is blotted out.
+    :param configuration: as the API returns it, with secrets masked.
     """
 
     kind: str
@@ -101,15 +101,15 @@ class Actor:
 
 
 def sample_streams() -> dict[str, Any]:
-    """What a connection moves, and where to, unless it is given something else; in the public API's fields."""
+    """Return a connection's default streams and namespace, in the public API's fields."""
     streams = [{"name": name, "namespace": "public", "syncMode": "full_refresh_append"} for name in ("orders", "items")]
     return {"configurations": {"streams": streams}, "namespaceDefinition": "destination", "prefix": ""}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Connection:
-    """:param moves: what it moves, and where to, in the public API's fields.
-    :param next_scripts: used up by the connection's next jobs, one each, before ``script`` is used again.
+    """:param streams: its streams and namespace, in the public API's fields.
+    :param next_scripts: for the next jobs, one each, before ``script`` is used again.
     """
 
     id: str
@@ -120,14 +120,14 @@ class Connection:
     script: Script
     created_at: datetime
     active: bool = True
-    moves: dict[str, Any] = field(default_factory=sample_streams)
+    streams: dict[str, Any] = field(default_factory=sample_streams)
     next_scripts: deque[Script] = field(default_factory=deque)
     jobs: list[Job] = field(default_factory=list)
     current: Job | None = None
 
 
 class Counts(NamedTuple):
-    """What a job has moved; None: no statistics."""
+    """What a job has synced; None: no statistics."""
 
     records: int | None
     bytes: int | None
@@ -135,7 +135,7 @@ class Counts(NamedTuple):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
-    """:param turn: counts the job's moves, so that a timer of an earlier move comes to nothing.
+    """:param turn: counts the changes, so that the timer of an earlier one does nothing.
     :param history: (status, when) of every change.
     """
 
@@ -160,7 +160,7 @@ class Job:
         return self.ended_at is not None
 
     def counts(self, now: datetime) -> Counts:
-        """What it has moved by then: also while it runs, from its first attempt on."""
+        """Return what it has synced by then, also while it runs, from its first attempt on."""
         if self.terminal or not self.attempts:
             return Counts(self.records, self.bytes)
         script, done = self.script, self.script.progress((now - self.history[0][1]).total_seconds())

@@ -1,4 +1,4 @@
-"""Things to do later: one task and a heap, however many jobs wait."""
+"""Delayed calls: one task and a heap for any number of jobs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _BATCH = 100
-"""Calls made in a row before others get a turn."""
+"""Calls in a row before other tasks run."""
 
 
 class Timers:
-    """Calls plain functions when their time has come. Works while :meth:`run` does."""
+    """Calls functions after a delay, while :meth:`run` runs."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
@@ -33,7 +33,7 @@ class Timers:
         heapq.heappush(self._heap, (due, next(self._order), call, args))
 
     async def run(self) -> None:
-        """Make the calls that are due, for ever."""
+        """Make the calls that are due, until cancelled."""
         while True:
             self._sooner.clear()
             for _ in range(_BATCH):

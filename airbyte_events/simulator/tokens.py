@@ -12,11 +12,11 @@ CLAIMED_LIFETIME = 900
 
 
 class Tokens:
-    """Gives tokens for one client id and secret, and knows which still hold.
+    """Issues tokens for one client id and secret, and accepts them until they expire.
 
     :param client_id: None: the deployment runs without authentication.
     :param client_secret: None likewise.
-    :param lifetime: how long a token really holds, in seconds.
+    :param lifetime: the real life of a token, in seconds.
     """
 
     def __init__(self, client_id: str | None, client_secret: str | None, lifetime: float) -> None:
@@ -29,7 +29,7 @@ class Tokens:
         return self._credentials is not None
 
     def issue(self, client_id: str, client_secret: str) -> dict[str, object] | None:
-        """A new token in the token endpoint's shape; None for wrong credentials."""
+        """Return a new token in the token endpoint's shape; None for wrong credentials."""
         if self._credentials is None:
             return None
         right = [
@@ -49,16 +49,16 @@ class Tokens:
         }
 
     def admits(self, authorization: str) -> bool:
-        """Whether a request with that ``Authorization`` header is let in."""
+        """Return whether a request with that ``Authorization`` header is authorised."""
         if not self.required:
             return True
         scheme, _, token = authorization.partition(" ")
         return scheme.lower() == "bearer" and self._expiry.get(token.strip(), 0.0) > anyio.current_time()
 
     def expire(self) -> int:
-        """Let no token hold any longer.
+        """Let all tokens expire.
 
-        :return: how many did.
+        :return: how many were valid.
         """
         now = anyio.current_time()
         held = sum(expiry > now for expiry in self._expiry.values())

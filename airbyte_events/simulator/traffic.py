@@ -1,4 +1,4 @@
-"""What was asked of the public API: counts by route, and the latest calls."""
+"""The log of calls to the public API: counts by route, and the latest calls."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Call:
     :param route: as ``GET /jobs/{id}``, whatever the base path.
     :param monotonic: the event loop's clock at arrival.
     :param job_id: the id in the path.
-    :param status: of the answer; None: not answered (yet).
-    :param seconds: from arrival to answer.
-    :param faults: the ids of the faults that met it.
+    :param status: of the response; None: none yet.
+    :param seconds: from arrival to response.
+    :param faults: the ids of the faults injected.
     """
 
     number: int
@@ -64,9 +64,9 @@ class Traffic:
     def __init__(self) -> None:
         self.clear()
         self.working = 0
-        """Calls that Airbyte works at now."""
+        """Calls in progress."""
         self.waiting = 0
-        """Calls that wait for one of the places among those."""
+        """Calls that wait for others to finish."""
 
     def clear(self) -> None:
         """Forget every call."""
@@ -91,7 +91,7 @@ class Traffic:
         return call
 
     def recent(self, route: str | None = None, job_id: int | None = None) -> Iterator[Call]:
-        """The calls that are kept, the latest first."""
+        """Return the calls that are kept, the latest first."""
         return (
             call
             for call in reversed(self._recent)

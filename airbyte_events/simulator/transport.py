@@ -1,4 +1,4 @@
-"""Answers that break on the wire."""
+"""Responses that break off."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRANSPORT = "simulator.transport"
 
 
 class BreakableProtocol(H11Protocol):
-    """uvicorn's h11 protocol, which lets the application get at the connection, to break it."""
+    """uvicorn's h11 protocol, which gives the application the connection, to break it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.app_state = {**self.app_state, _TRANSPORT: transport}
@@ -27,7 +27,7 @@ class BreakableProtocol(H11Protocol):
 
 
 class BrokenResponse(Response):
-    """No answer but a reset connection, or an answer that breaks off.
+    """A reset connection, or a response that breaks off.
 
     :param whole: send the first half of this one, and end the connection as if it were over; None: reset it at once.
     """

@@ -1,4 +1,4 @@
-"""The sending of webhooks, as Airbyte's Java client does it: one POST each, one attempt, and no time-out."""
+"""Sends webhooks as Airbyte's Java client does: one POST, one attempt, no time-out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from airbyte_events.simulator.timers import Timers
 
 MAX_SENDING = 20
-"""Webhooks under way at a time; the others wait, as Airbyte has so many workers, too. More cost much: the pool of httpx
-searches all its connections for each request."""
+"""Webhooks in flight at a time; the others wait, as for Airbyte's workers. More are expensive: httpx searches all
+connections of its pool for each request."""
 KEPT = 1000
 """Deliveries kept for the control API; a job keeps its own."""
 _HELD_SECONDS = 5.0
@@ -39,20 +39,20 @@ _TLS_HEADERS = {"User-Agent": "Java-http-client/21.0.5", "Content-Type": "applic
 
 
 def java_headers(url: str) -> dict[str, str]:
-    """What Airbyte's client sends along with a notification to that URL."""
+    """Return the headers of Airbyte's client for a notification to that URL."""
     return _TLS_HEADERS if url.startswith("https:") else {**_HEADERS, **_TLS_HEADERS}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery:
-    """A notification on its way.
+    """A notification and its receiver's response.
 
-    :param kind: of notification: ``success``, ``failure``, ``queued``, …
-    :param sent_at: when its POST was begun; None: not yet, or never.
-    :param answered_at: when the receiver had answered.
-    :param status: of the receiver's answer.
-    :param error: why there was no answer.
-    :param fault: the fault that met it.
+    :param kind: the notification setting, else the kind: ``success``, ``failure``, ``queued``, …
+    :param sent_at: when it was sent; None: not yet, or never.
+    :param answered_at: when the receiver responded.
+    :param status: of the response.
+    :param error: why there was no response.
+    :param fault: the fault injected.
     """
 
     kind: str
@@ -78,7 +78,7 @@ class Delivery:
 
 
 class Webhooks:
-    """Sends notifications while :meth:`running` is entered; what comes earlier waits for that."""
+    """Sends notifications while :meth:`running` is entered; earlier ones wait for that."""
 
     def __init__(self, timers: Timers, faults: Faults, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.counts: Counter[str] = Counter()
@@ -95,7 +95,7 @@ class Webhooks:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Send while this is entered; at its end, what is under way is given up."""
+        """Send while this is entered; its exit cancels what is in flight."""
         try:
             async with anyio.create_task_group() as self._tasks:
                 for _ in range(min(len(self._queue), MAX_SENDING)):
@@ -114,9 +114,9 @@ class Webhooks:
                     await client.aclose()
 
     def send(self, kind: str, url: str, compose: Callable[[], dict[str, Any] | str]) -> list[Delivery]:
-        """Send a notification soon, as often and as late as the faults want it.
+        """Send a notification soon, subject to the faults.
 
-        :param compose: makes the body when its turn has come: a dictionary, or any text.
+        :param compose: makes the body when it is sent: a dictionary, or any text.
         """
         struck = self._faults.strike(WEBHOOK_FAULTS, kind)
         fault = struck[0].fault if struck else None

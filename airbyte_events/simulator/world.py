@@ -1,4 +1,4 @@
-"""Everything that the simulated Airbyte knows, and the moves of its jobs."""
+"""The state of the simulated Airbyte, and the transitions of its jobs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class World:
-    """The state of things, in memory, and what may happen to it.
+    """Workspaces, connections and jobs, in memory.
 
-    :param timers: what the jobs' scripts are played by.
+    :param timers: run the jobs' scripts.
     """
 
     def __init__(self, timers: Timers) -> None:
@@ -32,9 +32,9 @@ class World:
         self.destinations: dict[str, Actor] = {}
         self.jobs: dict[int, Job] = {}
         self.recent: dict[int, Job] = {}
-        """The same jobs, the one that changed last at the end."""
+        """The same jobs, in order of their last change."""
         self.on_end: Callable[[Job], object] = lambda job: None
-        """Called when a job has reached a terminal status that everybody can see."""
+        """Called when a job has completed, after its status can be read."""
         self._timers = timers
         self._job_ids = count(1)
         self._now = utcnow()
@@ -81,17 +81,17 @@ class World:
         return connection
 
     def delete_connection(self, connection: Connection) -> None:
-        """Its current job is cancelled; its jobs stay readable."""
+        """Delete a connection and cancel its current job; its jobs stay readable."""
         self.cancel_current(connection)
         del self.connections[connection.id]
 
     def request_job(self, connection: Connection, type: str) -> Job:
         """Create a job as Airbyte's API does.
 
-        A clear or reset cancels the connection's current job. A sync is answered with the current job, of whatever
-        type, while no attempt of it runs.
+        A clear or reset cancels the connection's current job. A sync returns the current job, of any type, while no
+        attempt of it runs.
 
-        :raises Refused: if the connection is inactive, or a sync is wanted while an attempt of the current job runs.
+        :raises Refused: if the connection is inactive, or a sync is requested while an attempt of the current job runs.
         """
         if not connection.active:
             raise Refused("state-conflict", "The connection is inactive: only an active connection can be synced")
@@ -112,8 +112,8 @@ class World:
         """Create a job as a schedule does.
 
         :param type: a ``clear`` is stored as a ``reset``.
-        :param script: in place of the connection's.
-        :param created_at: an earlier time of creation, for a job with a past.
+        :param script: instead of the connection's.
+        :param created_at: an earlier time of creation.
         :raises Refused: if the connection has a current job.
         """
         if connection.current is not None:
@@ -137,9 +137,9 @@ class World:
         return job
 
     def play(self, job: Job, script: Script) -> None:
-        """Go on by another script from its first phase.
+        """Continue with another script, from its first phase.
 
-        :raises Refused: if the job has ended.
+        :raises Refused: if the job has completed.
         """
         self._must_be_active(job)
         job.script = script
@@ -159,14 +159,14 @@ class World:
         records: int | None = None,
         bytes: int | None = None,
     ) -> Job:
-        """End the job now. What is not given is taken from its script.
+        """Complete the job now. What is not given is taken from its script.
 
         :param status: ``succeeded``, ``failed`` or ``cancelled``.
-        :raises Refused: if it has ended.
+        :raises Refused: if it has completed.
         """
         self._must_be_active(job)
         if status != "cancelled":
-            # It can only have done something if it was attempted, however little time its script gave it.
+            # A job that completes had an attempt, however short its script.
             job.attempts = max(1, job.attempts)
         if job.attempts:
             job.records = job.script.records if records is None else records
@@ -204,7 +204,7 @@ class World:
         self.recent[job.id] = job
 
     def _clock(self) -> datetime:
-        """The wall clock, which never goes back here: the order of changes is the order of their times."""
+        """Return the time, which never goes back: the order of changes is the order of their times."""
         self._now = max(self._now, utcnow())
         return self._now
 

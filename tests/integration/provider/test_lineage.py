@@ -39,7 +39,7 @@ def databases(stage: Any) -> Any:
     destination.type = "snowflake"
     destination.configuration = {"host": "org-acc.snowflakecomputing.com", "database": "DWH", "schema": "RAW"}
     connection = world.connections[stage.connection_id]
-    connection.moves["configurations"]["streams"] = [{"name": "orders", "namespace": "public"}]
+    connection.streams["configurations"]["streams"] = [{"name": "orders", "namespace": "public"}]
     return stage
 
 
@@ -96,7 +96,7 @@ async def test_the_lineage_of_a_sync(databases: Any) -> None:
 @openlineage
 async def test_a_sum_over_several_tables_is_none_of_theirs(databases: Any) -> None:
     connection = databases.sim.world.connections[databases.connection_id]
-    connection.moves["configurations"]["streams"].append({"name": "items", "namespace": "public"})
+    connection.streams["configurations"]["streams"].append({"name": "items", "namespace": "public"})
     told: Any = await anyio.to_thread.run_sync(lineage, AirbyteHook(), databases.connection_id, TOLD)
     assert [each.outputFacets for each in told.outputs] == [{}, {}]
 

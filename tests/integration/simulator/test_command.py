@@ -72,7 +72,7 @@ def test_a_port_that_is_taken() -> None:
         port = str(taken.getsockname()[1])
         assert refused("--port", port) == (
             1,
-            f"can't listen on 127.0.0.1:{port}: Address already in use; choose another --host or --port\n",
+            f"can't listen on 127.0.0.1:{port}: Address already in use; write another --host or --port\n",
         )
 
 
