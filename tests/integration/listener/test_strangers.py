@@ -826,7 +826,7 @@ class TestTLS:
     def test_what_can_not_be_used_is_told_in_one_line(self, files: Files) -> None:
         files.issue("127.0.0.1")
         files.key.write_text("no key")
-        with pytest.raises(SettingsError, match=r"^AIRBYTE_EVENTS_TLS_CERTFILE: .* no PEM, or .*; for example [^\n]*$"):
+        with pytest.raises(SettingsError, match=r"^AIRBYTE_EVENTS_TLS_CERTFILE: .* not PEM, or .*; for .*$"):
             Certificate(files.cert, files.key)
         with pytest.raises(SettingsError, match="no such file"):
             Certificate(files.folder / "none", None)
