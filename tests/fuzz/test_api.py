@@ -5,6 +5,7 @@ Streams are left to tests of their own: what is asked for here are pages.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module i
 
 WEBHOOK = {"instance": "default", "token": WEBHOOK_TOKEN}
 
-SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
+SCHEMA = schemathesis.openapi.from_dict(copy.deepcopy(DOCUMENT))  # it changes what it is given
 OPERATIONS = [(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods]
 CONFORMS = CHECKS.get_by_names(
     [
