@@ -338,7 +338,7 @@ async def test_a_start_without_response_is_asked_for_by_the_retry(task: Task, st
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fail_lists)
-        with pytest.raises(AirflowException, match="whether a job runs is not known"):
+        with pytest.raises(AirflowException, match="a job may have been started"):
             await task.attempt()
     stage.sim.faults.clear()
     task.values["timeout"] = 60
