@@ -1,1 +1,1 @@
-"""Small pieces without a subject of their own."""
+"""Utilities without Airbyte-specific code."""

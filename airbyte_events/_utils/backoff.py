@@ -1,4 +1,4 @@
-"""How long to wait before what has failed is tried again."""
+"""The delay before a retry."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def pause(
     least: float = 0.5,
     random: Callable[[], float] = random.random,
 ) -> float:
-    """Return the seconds to wait: twice as many with each failure, less a random share, so that callers spread.
+    """Return the seconds to wait: exponential back-off with jitter.
 
-    :param failures: how many there have been in a row.
-    :param first: seconds, the most after none.
-    :param longest: seconds, the most after any number.
-    :param least: the share of that which is waited in any case: 0 where many callers come back at once.
+    :param failures: in a row, before this one.
+    :param first: the largest delay after the first failure, in seconds.
+    :param longest: the largest delay in seconds.
+    :param least: the share of the delay that is not random; 0 if many callers return at the same time.
     :param random: from 0 to 1.
     """
-    # A power without bounds overflows after a thousand failures.
+    # An unbounded power overflows after a thousand failures.
     return (least + (1 - least) * random()) * min(longest, first * 2.0 ** min(failures, 30))

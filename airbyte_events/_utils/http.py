@@ -1,4 +1,4 @@
-"""What this package takes of an HTTP answer, whoever gives it: a bounded body as it was sent, and no cookies."""
+"""Reading HTTP responses: bounded, uncompressed bodies, and no cookies."""
 
 from __future__ import annotations
 
@@ -13,28 +13,19 @@ import httpx
 from airbyte_events._utils.times import is_sane
 
 UNPACKED = {"Accept-Encoding": "identity"}
-"""The header to ask with: answers are small, and a small one can't unfold into a large one."""
+"""A request header that forbids compression, so that a small response can't expand into a large one."""
 
 
-class AnswerRefused(Exception):
-    """A body that is not taken; the message completes the sentence "the answer …"."""
+class ResponseRefused(Exception):
+    """A body that is too large or compressed; the message completes the sentence "the response …"."""
 
 
 async def read_body(response: httpx.Response, most: int) -> bytes:
-    """The body of an answer that is being streamed; where its status tells of an error, none if it can't be taken.
+    """Return the body of a streamed response; an empty one if it can't be accepted and the status is an error.
 
     :param most: bytes.
-    :raises AnswerRefused: if it is larger, or compressed though none was asked for so.
+    :raises ResponseRefused: if a 2xx response is larger or compressed.
     """
-    try:
-        return await _read(response, most)
-    except AnswerRefused:
-        if response.is_success:
-            raise
-        return b""
-
-
-async def _read(response: httpx.Response, most: int) -> bytes:
     body = bytearray()
     with anyio.CancelScope() as scope:
         async for chunk in response.aiter_raw():
@@ -43,21 +34,23 @@ async def _read(response: httpx.Response, most: int) -> bytes:
                 # Leaving the loop would leave httpx's nested generators to the garbage collector; cancelling ends them.
                 scope.cancel()
                 body.clear()
-    if scope.cancel_called:
-        raise AnswerRefused(f"is larger than {most // 1024 // 1024} MiB")
     encoding = response.headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise AnswerRefused(f"is compressed ({encoding[:20]!r}) though none was asked for so")
-    return bytes(body)
+    if not scope.cancel_called and encoding.lower() == "identity":
+        return bytes(body)
+    if not response.is_success:
+        return b""
+    if scope.cancel_called:
+        raise ResponseRefused(f"is larger than {most // 1024 // 1024} MiB")
+    raise ResponseRefused(f"is compressed ({encoding[:20]!r}) though none was asked for so")
 
 
 def no_cookies() -> CookieJar:
-    """For a client's ``cookies``: takes none. A jar has no bound, and what is in it is sent back with every request."""
+    """Return a cookie jar that stays empty. Other jars grow without bound and are sent back with every request."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def retry_after(headers: httpx.Headers) -> float | None:
-    """Return the seconds of a ``Retry-After`` header, None without one; a date is measured by the server's clock."""
+    """Return the seconds of a ``Retry-After`` header, by the server's clock if it is a date; None without one."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
         return float(value)
@@ -69,7 +62,7 @@ def retry_after(headers: httpx.Headers) -> float | None:
 
 
 def http_date(value: str | None) -> datetime | None:
-    """Return the time of a header such as ``Date``, in UTC; None if it is none."""
+    """Return the time of a header such as ``Date``, in UTC; None if it is invalid."""
     try:
         moment = parsedate_to_datetime(value or "")
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)

@@ -1,7 +1,7 @@
-"""Values out of JSON that somebody else wrote: of the right type and size, or None.
+"""Values from untrusted JSON: of the right type and size, or None.
 
-A field that is missing, of another type or out of range must never stop a notification or a job from being read;
-it is unknown. Text comes out fit to be stored and sent on: without NUL and without half surrogate pairs.
+A field that is missing, of another type or out of range is unknown: the rest of the notification or job is still read.
+Text can be stored and sent on: NUL and lone surrogates are removed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, NoReturn
 from airbyte_events._utils.times import LONGEST_SECONDS, parse_time
 
 LARGEST = 2**63 - 1
-"""What Airbyte's ``Long`` and a database's ``bigint`` can hold."""
+"""The largest value of Airbyte's ``Long`` and of a database's ``bigint``."""
 
 _MOST_DIGITS = 20
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """The JSON object that the body is.
+    """Parse a JSON object.
 
-    :raises ValueError: if it is not one; the message completes the sentence "the body …".
+    :raises ValueError: if the body is not one; the message completes the sentence "the body …".
     """
     if not body.strip():
         raise ValueError("is empty")
@@ -42,7 +42,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _parse_int(digits: str) -> int:
-    # Thousands of digits cost time squared, and no field of ours may be that large: how large does not matter.
+    # Parsing thousands of digits takes quadratic time, and no field may be that large.
     return int(digits) if len(digits) <= _MOST_DIGITS else LARGEST + 1
 
 
@@ -60,7 +60,7 @@ _LOOSE = re.compile(r'\{\s*"text"\s*:\s*"')
 
 
 def loose_text(body: bytes) -> str | None:
-    """Return the text of ``{"text": "…"}`` where quotes and newlines in it are not escaped; None for anything else."""
+    """Return the text of ``{"text": "…"}`` with unescaped quotes and newlines; None for anything else."""
     try:
         document = body.decode().strip()
     except UnicodeDecodeError:
@@ -72,14 +72,14 @@ def loose_text(body: bytes) -> str | None:
 
 
 def mapping(value: object) -> dict[str, Any]:
-    """The object, or an empty one."""
+    """Return the object; an empty one for another value."""
     return value if isinstance(value, dict) else {}
 
 
 def text(value: object, most: int | None = None) -> str | None:
-    """Return the text without surrounding space; None if nothing is left.
+    """Return the text without surrounding space; None if it is empty.
 
-    :param most: characters; a longer text is cut, and ends in an ellipsis.
+    :param most: characters; a longer text is cut and gets an ellipsis.
     """
     if not isinstance(value, str):
         return None
@@ -90,28 +90,28 @@ def text(value: object, most: int | None = None) -> str | None:
 
 
 def whole(value: object, least: int = 0) -> int | None:
-    """The number, from ``least`` to :data:`LARGEST`."""
+    """Return an integer from ``least`` to :data:`LARGEST`."""
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if least <= value <= LARGEST else None
 
 
 def job_id(value: object) -> int | None:
-    """The job id, also if it is written as text."""
+    """Return a job id, also if it is text."""
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = _parse_int(value)
     return whole(value, least=1)
 
 
 def seconds(value: object) -> float | None:
-    """The duration, from 0 to :data:`~airbyte_events._utils.times.LONGEST_SECONDS`."""
+    """Return a duration from 0 to :data:`~airbyte_events._utils.times.LONGEST_SECONDS`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
         return None
     return float(value)
 
 
 def instant(value: object) -> datetime | None:
-    """The time, aware and in UTC, within what :func:`~airbyte_events._utils.times.parse_time` takes."""
+    """Return the time, aware and in UTC, that :func:`~airbyte_events._utils.times.parse_time` accepts."""
     try:
         return parse_time(value)
     except ValueError:

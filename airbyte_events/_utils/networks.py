@@ -6,8 +6,6 @@ import ipaddress
 from collections.abc import Iterable
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -15,7 +13,7 @@ class Networks:
     """Networks of either family. An IPv4 address written as IPv6 (``::ffff:192.0.2.1``) is that IPv4 address.
 
     :param networks: such as ``192.0.2.0/24`` or a single address.
-    :raises ValueError: if one of them is none.
+    :raises ValueError: if one is invalid.
     """
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
@@ -29,7 +27,7 @@ class Networks:
 
 
 def parse_network(text: str) -> Network:
-    """:raises ValueError: if it is no network, or has bits set that are not the network's."""
+    """:raises ValueError: if the text is not a network, or has host bits set."""
     network = ipaddress.ip_network(text)
     if isinstance(network, ipaddress.IPv6Network) and (mapped := network.network_address.ipv4_mapped):
         if network.prefixlen < 96:

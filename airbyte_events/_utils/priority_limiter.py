@@ -1,4 +1,4 @@
-"""A limit on what runs at the same time, where some go before others and none waits for ever."""
+"""A concurrency limiter with priorities and without starvation."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _FAIR_EVERY = 4
 
 
 class PriorityLimiter:
-    """Lets so many in at a time: the most urgent first, and every fourth time the one that has waited longest.
+    """A limiter that admits the most urgent task first, and every fourth time the one that has waited longest.
 
-    :param total: how many may be in at the same time.
+    :param total: the number of tasks at the same time.
     """
 
     def __init__(self, total: int) -> None:
         self._free = total
         self._handed_on = 0
         self._arrivals = 0
-        # By priority, in the order of arrival: when each arrived, and what lets it in.
+        # By priority, in the order of arrival: the number of each arrival, and the event that admits it.
         self._waiting: dict[int, OrderedDict[int, anyio.Event]] = {}
 
     @asynccontextmanager
     async def place(self, priority: int) -> AsyncIterator[None]:
-        """Wait to be let in, and stay until the block is left.
+        """Wait for a place, and hold it for the block.
 
-        :param priority: the lowest number goes first.
+        :param priority: the lowest number is the most urgent.
         """
         await self._enter(priority)
         try:
@@ -43,12 +43,12 @@ class PriorityLimiter:
             self._free -= 1
             return
         self._arrivals += 1
-        arrival, let_in = self._arrivals, anyio.Event()
-        self._waiting.setdefault(priority, OrderedDict())[arrival] = let_in
+        arrival, admitted = self._arrivals, anyio.Event()
+        self._waiting.setdefault(priority, OrderedDict())[arrival] = admitted
         try:
-            await let_in.wait()
+            await admitted.wait()
         except BaseException:
-            if let_in.is_set():
+            if admitted.is_set():
                 self._leave()
             else:
                 self._forget(priority, arrival)
@@ -59,14 +59,13 @@ class PriorityLimiter:
             self._free += 1
             return
         self._handed_on += 1
-        # Within a priority the first is the one that has waited longest.
         first = {priority: next(iter(queue)) for priority, queue in self._waiting.items()}
         fair = self._handed_on % _FAIR_EVERY == 0
         priority = min(first, key=first.__getitem__) if fair else min(first)
         arrival = first[priority]
-        let_in = self._waiting[priority][arrival]
+        admitted = self._waiting[priority][arrival]
         self._forget(priority, arrival)
-        let_in.set()
+        admitted.set()
 
     def _forget(self, priority: int, arrival: int) -> None:
         del self._waiting[priority][arrival]

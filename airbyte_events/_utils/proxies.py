@@ -1,7 +1,7 @@
-"""HTTP clients that go through the proxies which the environment names.
+"""HTTP clients that use the proxies of the environment.
 
-No client here leaves that to httpx: it fails at ``NO_PROXY`` entries that it can't read, such as ``::1/128``, ignores
-IPv4 networks there, and repeats a part of a proxy's password in its message.
+httpx's own support fails at ``NO_PROXY`` entries that it can't parse, such as ``::1/128``, ignores IPv4 networks there,
+and its error messages repeat a part of a proxy's password.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def async_client(
     """Return a client, which the caller closes.
 
     :param verify: the TLS settings; by default the usual authorities, or those of ``SSL_CERT_FILE``.
-    :param transport: in place of sockets and proxies.
-    :param given: proxies by URL pattern (``https://``, ``all://``), which precede those of the environment.
+    :param transport: replaces sockets and proxies.
+    :param given: proxies by URL pattern (``https://``, ``all://``); they precede those of the environment, and
         ``NO_PROXY`` applies to them, too.
-    :param proxied: False for a client that only ever talks to this machine.
+    :param proxied: False for a client that connects only to this machine.
     :param options: of :class:`httpx.AsyncClient`.
-    :raises SettingsError: if the environment names a proxy that can't be used.
-    :raises ValueError: if one of ``given`` can't be used; httpx raises InvalidURL and ImportError for it as well.
+    :raises SettingsError: if the environment names an unusable proxy.
+    :raises ValueError: if one of ``given`` is unusable; httpx also raises InvalidURL and ImportError.
     """
     if transport is not None:
         return httpx.AsyncClient(transport=transport, trust_env=False, **options)
@@ -65,7 +65,7 @@ def async_client(
 
 
 def blocking_client(*, verify: Any = None, given: Iterable[tuple[str, str]] = (), **options: Any) -> httpx.Client:
-    """Return a client as :func:`async_client` does, for code that blocks."""
+    """Return a blocking client; see :func:`async_client`."""
     tls = httpx.create_ssl_context() if verify is None else verify
 
     def connect(proxy: str | None) -> httpx.HTTPTransport:
@@ -78,11 +78,7 @@ def blocking_client(*, verify: Any = None, given: Iterable[tuple[str, str]] = ()
 
 @dataclass(frozen=True, slots=True)
 class _Routes(Generic[T]):
-    """Which way a request goes.
-
-    :param direct: to what ``bypass`` holds, and where there is no proxy.
-    :param proxies: by the scheme of the request.
-    """
+    """The transports of a client: ``direct``, and ``proxies`` by the scheme of the request."""
 
     direct: T
     proxies: dict[str, T]
@@ -96,7 +92,6 @@ class _Routes(Generic[T]):
         return cls(connect(None), by_scheme, environment.bypass)
 
     def only(self, proxy: T) -> _Routes[T]:
-        """Return the same with this proxy for every scheme."""
         return _Routes(self.direct, dict.fromkeys(("http", "https"), proxy), self.bypass)
 
     def choose(self, url: httpx.URL) -> T:
@@ -134,11 +129,7 @@ class _Blocking(httpx.BaseTransport):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One of ``NO_PROXY``.
-
-    :param host: a name, which holds for the names under it, too; with a dot before it, for those alone.
-    :param network: in its place.
-    """
+    """An entry of ``NO_PROXY``: a network, or a host and its subdomains; after a leading dot the subdomains alone."""
 
     scheme: str | None
     port: int | None
@@ -165,7 +156,7 @@ class Bypass:
     @classmethod
     @lru_cache
     def parse(cls, text: str) -> Bypass:
-        """Read the variable. What can't be a host is left out, and logged once."""
+        """Parse the variable. Invalid entries are ignored, and logged once."""
         words = [word for word in re.split(r"[,\s]+", text) if word]
         if "*" in words:
             return cls(everything=True)
@@ -177,7 +168,7 @@ class Bypass:
         return cls(tuple(entry for entry in entries if entry is not None))
 
     def holds(self, url: httpx.URL) -> bool:
-        """Return whether a request to that URL takes no proxy."""
+        """Return whether requests to that URL use no proxy."""
         host = url.host.lower().rstrip(".")
         port = url.port or {"https": 443}.get(url.scheme, 80)
         return self.everything or any(entry.holds(url.scheme, host, port) for entry in self.entries)
@@ -210,10 +201,10 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The proxies that ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY`` name, or else the system's settings.
+    """The proxies of ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``ALL_PROXY``, or else of the system's settings.
 
     :param proxies: their URLs by the scheme of a request, ``http`` or ``https``.
-    :param bypass: what takes none of them.
+    :param bypass: the hosts that use none of them.
     """
 
     proxies: dict[str, str] = field(default_factory=dict, repr=False)
@@ -221,7 +212,7 @@ class Environment:
 
     @classmethod
     def read(cls) -> Environment:
-        """:raises SettingsError: if one of them can't be used; the message names the variable and holds no secret."""
+        """:raises SettingsError: if one is unusable; the message names the variable and contains no secret."""
         found = {scheme: url.strip() for scheme, url in getproxies().items() if url.strip()}
         bypass = Bypass.parse(found.get("no", ""))
         if bypass.everything:
@@ -234,10 +225,7 @@ class Environment:
 
 
 def _checked(source: str, value: str) -> str:
-    """Return the proxy's URL as httpx takes it.
-
-    :param source: ``http``, ``https`` or ``all``: the variable that it is of.
-    """
+    """Return the proxy's URL for httpx; ``source`` is ``http``, ``https`` or ``all``."""
     name = next(
         (each for each in (f"{source}_proxy", *os.environ) if each.lower() == f"{source}_proxy" and each in os.environ),
         f"the system's {source} proxy",

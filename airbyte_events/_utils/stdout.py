@@ -1,4 +1,4 @@
-"""Standard output, whose reader may leave before what is written to it has ended."""
+"""Standard output whose reader may close it early."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def say(*lines: str) -> None:
-    """Write lines, to nobody once they can't be written: whoever stopped reading ends nothing by that."""
+    """Write lines. Once that fails, as the reader has closed its end, discard them."""
     try:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
@@ -17,12 +17,12 @@ def say(*lines: str) -> None:
 
 
 def abandon() -> None:
-    """Let go of standard output: what is left in its buffer would fail once more when the interpreter ends."""
+    """Redirect standard output to the null device, so that flushing its buffer at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def ensure() -> None:
-    """Have standard output and error lead somewhere where the shell has closed them (``>&-``)."""
+    """Open the null device as standard output and error if the shell has closed them (``>&-``)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 -- until the process ends

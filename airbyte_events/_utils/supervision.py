@@ -1,4 +1,4 @@
-"""Keeping alive what is to run for ever: what it raises is logged, and it begins again after a pause."""
+"""Supervision: log what a task raises, and restart it after a delay."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airbyte_events._utils.backoff import pause
 logger = logging.getLogger(__name__)
 
 STEADY_SECONDS = 10.0
-"""What has run for so long counts as running."""
+"""The time after which a restarted task counts as running."""
 
 
 async def supervise(
@@ -23,14 +23,13 @@ async def supervise(
     steady: float = STEADY_SECONDS,
     first: float = 1.0,
 ) -> None:
-    """Run something until it returns or is cancelled, again and again if it raises.
+    """Run a function until it returns or is cancelled; restart it if it raises.
 
-    An error that this package does not expect is a fault of its own: it must not end what else the process does, nor
-    leave those waiting who rely on the source.
+    An unexpected error stops neither the process's other tasks nor, for ever, this one.
 
-    :param name: what it is called in the log and in ``faults``.
-    :param faults: says why it does not run, from its failure until it has run for ``steady`` seconds.
-    :param first: seconds until the first of the later tries, see :func:`~airbyte_events._utils.backoff.pause`.
+    :param name: in the log and in ``faults``.
+    :param faults: has the reason from a failure until the function has run for ``steady`` seconds.
+    :param first: seconds until the first restart, see :func:`~airbyte_events._utils.backoff.pause`.
     """
     failures = 0
 
@@ -49,7 +48,7 @@ async def supervise(
         except Exception as exc:
             failures += 1
             faults[name] = f"fails: {_cause(exc)}"
-            # The same traceback again and again would hide all else.
+            # Only the first traceback: repeated ones would hide other lines.
             logger.error("%s fails and is begun again: %s", name, _cause(exc), exc_info=exc if failures == 1 else None)
         else:
             faults.pop(name, None)
@@ -58,7 +57,7 @@ async def supervise(
 
 
 def _cause(exc: BaseException) -> str:
-    """The first error's kind: a task group wraps what is raised in it. Its words may hold anything, secrets too."""
+    """Return the type of the first error in a group. Its message could contain secrets."""
     while (inner := getattr(exc, "exceptions", None)) is not None:
         exc = inner[0]
     return type(exc).__name__

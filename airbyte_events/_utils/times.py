@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 
 def utcnow() -> datetime:
-    """The wall clock, aware, in UTC."""
+    """Return the current time, aware and in UTC."""
     return datetime.now(UTC)
 
 
@@ -18,14 +18,11 @@ _TIME = re.compile(
 
 
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
-"""What lies beyond is no time of a job: calculating with it would overflow somewhere."""
-
+"""The limits of valid times: calculations with others could overflow."""
 
 LONGEST_SECONDS = 100 * 366 * 86400.0
-"""A longer duration is no job's."""
+"""The longest valid duration."""
 
 
 def is_sane(moment: datetime) -> bool:
@@ -34,9 +31,9 @@ def is_sane(moment: datetime) -> bool:
 
 
 def parse_time(value: object) -> datetime | None:
-    """An ISO 8601 instant of any precision, minutes to nanoseconds, as Airbyte writes them; None stays None.
+    """Parse an ISO 8601 time of any precision, from minutes to nanoseconds; None stays None.
 
-    A time without an offset is taken as UTC.
+    A time without an offset is in UTC.
 
     :raises ValueError: if the value is not a time from :data:`EARLIEST` to :data:`LATEST`.
     """
@@ -61,7 +58,7 @@ def parse_time(value: object) -> datetime | None:
 
 
 def format_time(moment: datetime | None) -> str | None:
-    """RFC 3339 in UTC with microseconds, ``2024-01-01T00:00:00.000000Z``: of one width, so that text sorts as time."""
+    """Format as RFC 3339 in UTC with microseconds, ``2024-01-01T00:00:00.000000Z``, so that text sorts as time."""
     if moment is None:
         return None
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

@@ -1,4 +1,4 @@
-"""How often something may be done: so many times at once, and then so many times a second."""
+"""Rate limits by token bucket."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import anyio
 class TokenBucket:
     """A token bucket.
 
-    :param rate: how many times a second in the long run.
-    :param burst: how many times at once after a rest.
-    :param clock: seconds; the event loop's unless given.
+    :param rate: tokens per second.
+    :param burst: the capacity.
+    :param clock: returns seconds; the event loop's clock by default.
     """
 
     __slots__ = ("_at", "_burst", "_clock", "_left", "_rate")
@@ -28,29 +28,29 @@ class TokenBucket:
 
     @property
     def left(self) -> int:
-        """How many times it may be done right now."""
+        """The number of tokens available now."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         return max(0, int(self._left))
 
     def take(self, wanted: int = 1) -> int:
-        """Do it as often as wanted, or as often as may be.
+        """Take tokens, as many as are wanted and available.
 
-        :return: how often that is.
+        :return: their number.
         """
         taken = min(wanted, self.left)
         self._left -= taken
         return taken
 
     def charge(self) -> None:
-        """Count what was done once, allowed or not: beyond what may be done, later times have to wait for it."""
+        """Take a token even if none is available: later calls wait longer for it."""
         _ = self.left
         self._left -= 1
 
     async def wait(self) -> None:
-        """Return when it may be done at least once; nothing is taken."""
-        while self.left < 1:  # noqa: ASYNC110  # time is all that it waits for
+        """Wait until a token is available, without taking it."""
+        while self.left < 1:  # noqa: ASYNC110  # only time passes
             await anyio.sleep((1 - self._left) / self._rate)
 
 
@@ -59,10 +59,7 @@ _charged: ContextVar[TokenBucket | None] = ContextVar("_charged", default=None)
 
 @contextmanager
 def charged(bucket: TokenBucket) -> Iterator[None]:
-    """Charge a bucket for every request that this task, and those that it starts, send meanwhile.
-
-    Retries and requests for a token count as well: only who sends them knows what one call costs.
-    """
+    """Charge a bucket for every request that this task and its child tasks send in the block, retries included."""
     before = _charged.set(bucket)
     try:
         yield
@@ -71,6 +68,6 @@ def charged(bucket: TokenBucket) -> Iterator[None]:
 
 
 def charge() -> None:
-    """Charge a request to the bucket that this task is :func:`charged` to, if to any."""
+    """Charge a request to the bucket of the enclosing :func:`charged`, if there is one."""
     if (bucket := _charged.get()) is not None:
         bucket.charge()

@@ -1,8 +1,7 @@
-"""OpenTelemetry: what became of a job's end, from its webhook to the trigger, in one trace.
+"""OpenTelemetry: one trace for a job's completion, from the webhook to the trigger.
 
-All spans of a job have the trace that its name makes, so that the listener, another one that shares its store, and
-Airflow's triggerer add to it without a word between them. Without OpenTelemetry's API, or with nobody who has set up
-its SDK, nothing is recorded.
+The trace id is derived from instance and job id, so that listeners and Airflow's triggerer add spans to it without
+passing a context. Nothing is recorded without OpenTelemetry's API and a configured SDK.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ except ImportError:
 
 
 def record(name: str, ref: tuple[str, int], since: datetime, **attributes: str | int | None) -> None:
-    """A span that ends now.
+    """Record a span that ends now.
 
     :param name: ``webhook``, ``confirm``, ``event`` or ``trigger``.
-    :param ref: whose trace it belongs to: an instance's name and a job id.
-    :param since: when it began; a time to come counts as now.
-    :param attributes: what else is known, beside instance and job; None is left out.
+    :param ref: the instance's name and the job id.
+    :param since: when it began; a future time counts as now.
+    :param attributes: besides instance and job; None is left out.
     """
-    # Of a provider that nobody has set up there is a proxy, whose spans cost time and go nowhere.
+    # Without an SDK, the provider is a proxy, whose spans cost time and are dropped.
     if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return
     now = utcnow()

@@ -6,10 +6,10 @@ import anyio
 
 
 class Wakeup:
-    """An event that resets itself once a wait for it has returned.
+    """An event that resets itself when a wait for it returns.
 
-    :meth:`set` wakes every task that waits now; if none does, the next :meth:`wait` returns at once. So a task that
-    checks something and then waits misses no change between the two.
+    :meth:`set` wakes all waiting tasks; without one, the next :meth:`wait` returns at once. So a task that checks
+    something and then waits misses no change in between.
     """
 
     __slots__ = ("_event",)
@@ -18,7 +18,7 @@ class Wakeup:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """Wake those who wait, or the next who does."""
+        """Wake the waiting tasks, or the next one to wait."""
         self._event.set()
 
     def is_set(self) -> bool:
@@ -26,7 +26,7 @@ class Wakeup:
         return self._event.is_set()
 
     def clear(self) -> None:
-        """Have the next :meth:`wait` wait, whatever was set before."""
+        """Reset it, so that the next :meth:`wait` waits."""
         if self._event.is_set():
             self._event = anyio.Event()
 

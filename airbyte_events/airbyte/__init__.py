@@ -1,4 +1,4 @@
-"""Airbyte's public API: :class:`AirbyteClient`, and the values that it takes and gives."""
+"""Airbyte's public API: :class:`AirbyteClient` and its values."""
 
 from airbyte_events.airbyte.auth import Credentials
 from airbyte_events.airbyte.client import AirbyteClient

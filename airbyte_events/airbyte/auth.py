@@ -47,7 +47,7 @@ def as_refusal(error: AirbyteError) -> AirbyteStatusError | None:
     """Return a token endpoint's error as a refusal of the credentials; None if it is another error.
 
     Keycloak refuses them with 401, Airbyte's own simple authentication (``abctl``) with 400. The refusal has no type,
-    which would be taken for one of the request that the token is for.
+    as callers would take that for the type of their own request's error.
     """
     if not isinstance(error, AirbyteStatusError) or error.status_code not in (400, 401, 403):
         return None
@@ -57,7 +57,7 @@ def as_refusal(error: AirbyteError) -> AirbyteStatusError | None:
 
 
 class TokenCache:
-    """Keeps the current token.
+    """The current token.
 
     :param fetch: requests a new one from the token endpoint.
     """
@@ -73,8 +73,8 @@ class TokenCache:
     async def get(self, *, refused: str | None = None) -> str:
         """Return the token; fetch one if there is none, if it is about to expire, or if it is the refused one.
 
-        Airbyte's ``expires_in`` promises more than some deployments keep (900 s against 180 s), so it only bounds
-        a token's life; the API's 401 ends it.
+        Airbyte's ``expires_in`` can be longer than a token's life (900 s against 180 s), so it is an upper bound; a 401
+        of the API invalidates the token earlier.
 
         :raises AirbyteError: if none can be fetched. Callers that waited for another's fetch share its failure.
         """

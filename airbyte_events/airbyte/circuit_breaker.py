@@ -31,9 +31,8 @@ class Backoff:
     """A circuit breaker: closed while the server responds, open for a growing delay after it failed.
 
     Delays grow exponentially with full jitter (``random() * min(cap, base * 2**n)``); a ``Retry-After`` is obeyed up to
-    ``longest``. After a delay one caller at a time tries. The others wait and share its failure, or all go on when it
-    succeeds. So a hundred callers cost the server one request per delay, and none waits longer than its own attempts
-    would have taken.
+    ``longest``. After a delay one caller at a time tries. The others wait and share its failure, or all continue after
+    its success. A hundred callers send one request per delay, and none waits longer than its own attempts would take.
 
     :param base: seconds, the longest delay after the first failure.
     :param cap: seconds, the longest delay without a ``Retry-After``.
@@ -58,7 +57,7 @@ class Backoff:
         self._began = self._failed_at = 0.0
         self._until = 0.0
         self._last: AirbyteError | None = None
-        # Counts failures: a request that was sent before the last one brings no news.
+        # Counts failures: the outcome of a request that was sent before the last failure is outdated.
         self._closings = 0
 
     @property
@@ -94,7 +93,7 @@ class Backoff:
         return await self.observe(send)
 
     async def attempt_alone(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send once after the delay, beside other attempts: for what may take long or must not share a failure.
+        """Send once after the delay, in parallel to other attempts: for slow requests, and those with own failures.
 
         :raises AirbyteError: that of ``send``.
         """
@@ -135,11 +134,11 @@ class Backoff:
 
 def again(error: AirbyteError) -> AirbyteError:
     """Return a copy of an error for another caller: one exception raised in two tasks mixes up their tracebacks."""
-    twin: AirbyteError
+    copy: AirbyteError
     if isinstance(error, AirbyteStatusError):
         known: dict[str, Any] = {"type": error.type, "retry_after": error.retry_after, "page": error.page}
-        twin = type(error)(error.status_code, str(error), **known)
+        copy = type(error)(error.status_code, str(error), **known)
     else:
-        twin = type(error)(str(error))
-    twin.__cause__ = error
-    return twin
+        copy = type(error)(str(error))
+    copy.__cause__ = error
+    return copy

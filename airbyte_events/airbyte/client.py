@@ -1,4 +1,4 @@
-"""The client of Airbyte's public API: what this package needs of it, with its oddities in mind.
+"""The client of Airbyte's public API.
 
 Facts about the API are from the platform's ``airbyte-server`` (``publicApi``); each surprising one has a test.
 """
@@ -35,33 +35,33 @@ from airbyte_events.jobs import Job, JobPage
 logger = logging.getLogger(__name__)
 
 _MOST_UNKNOWN_STATUSES = 50
-_MOST_CHANGED = 2**14  # pages: whoever lists changes stops long before
+_MOST_CHANGED = 2**14  # pages: callers stop long before
 
 
 class AirbyteClient:
     """Airbyte's public API over an :class:`httpx.AsyncClient` that the caller owns.
 
-    Reads are repeated when they fail for a while (no answer, 408, 425, 429, 5xx), after a back-off that all callers
-    of one client share, ``Retry-After`` obeyed. What changes something is repeated only if it surely was not acted
-    upon. Other refusals are final. A token that is refused is renewed once per attempt.
+    Reads are retried after transient failures (no response, 408, 425, 429, 5xx) with a back-off that all callers of one
+    client share; ``Retry-After`` is obeyed. Writes are retried only if Airbyte surely did not act on them. Other
+    refusals are final. A refused token is renewed once per attempt.
 
     Every method raises the :class:`~airbyte_events.errors.AirbyteError` of the last attempt.
 
-    :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used. Best one that
-        takes no cookies (:func:`~airbyte_events._utils.http.no_cookies`): httpx fails at one that is not ASCII, for
-        ever.
-    :param url: in any spelling that :func:`normalise_url` takes.
+    :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used. It should
+        accept no cookies (:func:`~airbyte_events._utils.http.no_cookies`): after one that is not ASCII, every request
+        of httpx fails.
+    :param url: in any spelling that :func:`normalise_url` accepts.
     :param credentials: of an application; None for an Airbyte without authentication.
     :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.
-    :param workspace_ids: the workspaces whose jobs are listed; all that the credentials see if empty.
-    :param timeout: seconds for one attempt, connection to last byte.
-    :param create_timeout: seconds for creating or cancelling a job, which takes Airbyte up to minutes.
-    :param attempts: how often a read is tried, at least once.
-    :param base_delay: seconds, the most that is waited after the first failure.
-    :param max_delay: seconds, the most that is waited after any, unless Airbyte asks for more.
+    :param workspace_ids: the workspaces whose jobs are listed; if empty, all that the credentials can read.
+    :param timeout: seconds for one attempt, from the connection to the last byte.
+    :param create_timeout: seconds for creating or cancelling a job, which can take Airbyte minutes.
+    :param attempts: of a read, at least one.
+    :param base_delay: seconds, the longest delay after the first failure.
+    :param max_delay: seconds, the longest delay, unless Airbyte asks for more.
     :param random: from 0 to 1, for the jitter.
-    :param on_request: told of each request that was made.
-    :raises SettingsError: if a URL is wrong, or ``attempts`` is.
+    :param on_request: called after each request.
+    :raises SettingsError: if a URL or ``attempts`` is invalid.
     """
 
     def __init__(
@@ -108,25 +108,25 @@ class AirbyteClient:
     def authenticate(self, credentials: Credentials) -> bool:
         """Use these credentials from now on.
 
-        :return: whether they are others than before.
+        :return: whether they differ from the previous ones.
         """
         return self._session.authenticate(credentials)
 
     @property
     def backing_off(self) -> float:
-        """Seconds until the next attempt may set out, 0 if Airbyte answers. To be read inside the event loop."""
+        """Seconds until the next attempt, 0 if Airbyte responds. Read it inside the event loop."""
         return self._session.backing_off
 
     @property
     def failing_for(self) -> float:
-        """Seconds for which every request has failed, from the first to the last; 0 if Airbyte answers."""
+        """Seconds from the first failure in a row to the last; 0 if Airbyte responds."""
         return self._session.failing_for
 
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:
-        """The job's state.
+        """Return the job.
 
-        :param once: it is one of many, and asked for again later: do not repeat it, and if Airbyte fails over this one
-            (500) do not have others wait.
+        :param once: for one of many jobs that are requested again later: do not retry, and do not delay other requests
+            after a 500.
         :raises Conflict: self-hosted, for a job that does not exist (``state-conflict``).
         :raises Forbidden: on Cloud, for the same.
         """
@@ -137,7 +137,7 @@ class AirbyteClient:
             raise AirbyteProtocolError(
                 f"{response.request}: the response is of job {job.job_id}: let no proxy cache the API"
             )
-        self._refreshes.see([job], untyped_list=False)
+        self._refreshes.update([job], untyped_list=False)
         return job
 
     async def find_job(self, job_id: int, *, once: bool = False) -> Job | None:
@@ -162,18 +162,18 @@ class AirbyteClient:
         order_by: str | None = None,
         once: bool = False,
     ) -> JobPage:
-        """One page of jobs, the oldest first unless ordered otherwise.
+        """Return one page of jobs, the oldest first by default.
 
-        Up to Airbyte 2.0 refreshes are left out where ``job_type`` is not given, see :meth:`find_refreshes`.
+        Without ``job_type``, Airbyte up to 2.0 leaves out refreshes, see :meth:`find_refreshes`.
 
         :param updated_since: jobs whose status changed then or later.
         :param created_since: jobs created then or later.
         :param connection_id: jobs of this connection.
         :param job_type: ``sync``, ``reset`` or ``refresh``; ``clear`` is the same as ``reset``, which Airbyte stores.
-        :param status: jobs in this state. Some releases answer 500 to it.
+        :param status: jobs in this state. Some releases respond 500 to it.
         :param limit: 1 to 100.
-        :param offset: how many to skip.
-        :param order_by: ``updatedAt|ASC`` and the like. Some releases answer 500 to it.
+        :param offset: the number of jobs to skip.
+        :param order_by: such as ``updatedAt|ASC``. Some releases respond 500 to it.
         :param once: see :meth:`get_job`.
         """
         if not 1 <= limit <= PAGE or offset < 0:
@@ -196,7 +196,7 @@ class AirbyteClient:
         if not isinstance(jobs, list):
             raise AirbyteProtocolError(f"{response.request}: the response has no list of jobs")
         page = JobPage(jobs=tuple(self._parse(response, job) for job in jobs), served_at=response.served_at)
-        self._refreshes.see(page.jobs, untyped_list=job_type is None)
+        self._refreshes.update(page.jobs, untyped_list=job_type is None)
         return page
 
     def find_jobs(
@@ -208,24 +208,24 @@ class AirbyteClient:
         job_type: str | None = None,
         max_pages: int = MOST_PAGES,
     ) -> JobPages:
-        """All jobs that match, page by page: ``async for page in client.find_jobs(…)``.
+        """Return all jobs that match, page by page: ``async for page in client.find_jobs(…)``.
 
-        :param max_pages: 100 jobs each; if more match, the iteration ends in an :class:`AirbyteError`.
+        :param max_pages: 100 jobs each; if more match, the iteration raises an :class:`AirbyteError`.
         """
-        look = partial(
+        list_page = partial(
             self.list_jobs,
             updated_since=updated_since,
             created_since=created_since,
             connection_id=connection_id,
             job_type=job_type,
         )
-        return JobPages(lambda offset: look(limit=PAGE, offset=offset), max_pages)
+        return JobPages(lambda offset: list_page(limit=PAGE, offset=offset), max_pages)
 
     async def find_refreshes(self, *, updated_since: datetime, connection_id: str | None = None) -> list[JobPage]:
-        """The refreshes that :meth:`find_jobs` leaves out where it is given no type: none from Airbyte 2.1 on.
+        """Return the refreshes that :meth:`find_jobs` leaves out without a type: none from Airbyte 2.1 on.
 
-        The parameters are those of :meth:`find_jobs`. Costs one request where refreshes are left out and nothing where
-        they are listed, once that is known.
+        The parameters are those of :meth:`find_jobs`. Once the release is known, this sends one request if refreshes
+        are left out and none otherwise.
         """
         left_out, all_of_them = await self._refreshes.left_out()
         if all_of_them is not None:
@@ -243,7 +243,7 @@ class AirbyteClient:
         """List the jobs whose status changed then or later, refreshes included, page by page; stop at any page.
 
         :param connection_id: only jobs of this connection.
-        :param job_types: the types that are needed; all if empty. Refreshes that lists leave out are asked for only if
+        :param job_types: the types that are needed; all if empty. Refreshes that lists leave out are requested only if
             they are among them.
         """
 
@@ -256,15 +256,15 @@ class AirbyteClient:
         return ChangedJobs(pages, refreshes)
 
     def read_notification(self, body: bytes) -> Notification:
-        """Read a webhook's body that was stored; one that can't be read is of an unknown kind."""
+        """Read a stored webhook body; an unreadable one is of an unknown kind."""
         return reread(body)
 
     async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
         """Start a job.
 
-        While the connection's job has not begun its first attempt, Airbyte answers with that same job. There is no
-        idempotency key: after an :class:`AirbyteUnreachable` that is not :class:`NotSent`, or a
-        :class:`ServerError`, the job may exist all the same, and only a look at the connection's jobs can tell.
+        Until the first attempt of the connection's active job begins, Airbyte returns that job. There is no idempotency
+        key: after an :class:`AirbyteUnreachable` that is not :class:`NotSent`, or a :class:`ServerError`, the job may
+        exist all the same; list the connection's jobs to find it.
 
         :param job_type: ``sync``, ``reset`` or ``clear``.
         :raises Conflict: ``try-again-later`` while an attempt runs, ``state-conflict`` for an inactive connection.
@@ -280,14 +280,14 @@ class AirbyteClient:
     async def cancel_job(self, job_id: int, identity: Identity = ANY_JOB) -> Job:
         """Cancel the job if it is active.
 
-        Airbyte's ``DELETE /jobs/{id}`` cancels the *connection's* current job, whichever id it is sent for. So the
-        job is read first, nothing is sent for one that has ended, and what was sent once is never sent again: by
-        then the connection's next sync might be the one that is hit.
+        Airbyte's ``DELETE /jobs/{id}`` cancels the *connection's* current job, whichever id is given. So the job is
+        read first, nothing is sent if it has completed, and the request is never retried: it might cancel the
+        connection's next sync.
 
-        :param identity: what tells the job from another one that has been given its number since.
-        :return: the job, as cancelling it left it or, if it had ended, as it is.
-        :raises UnknownJob: if the number is another job's now. That one is left alone.
-        :raises Conflict: ``state-conflict`` if it ended in between.
+        :param identity: distinguishes the job from a later one with the same id.
+        :return: the job after cancelling or, if it had completed, as it is.
+        :raises UnknownJob: if another job has the id now. That one is not cancelled.
+        :raises Conflict: ``state-conflict`` if it completed in between.
         """
         job = await self.get_job(job_id)
         if not identity.fits(job):
@@ -300,36 +300,36 @@ class AirbyteClient:
         return self._job(await self._session.write_once(request))
 
     async def get_connection(self, connection_id: str, *, attempts: int | None = None) -> dict[str, Any]:
-        """The connection, in Airbyte's own fields.
+        """Return the connection, in Airbyte's own fields.
 
-        :param attempts: how often it is tried, in place of the client's.
+        :param attempts: instead of the client's.
         :raises NotFound: or :class:`Forbidden`, if there is none.
         """
         return await self._get("connections", connection_id, attempts)
 
     async def list_workspaces(self) -> list[dict[str, Any]]:
-        """All workspaces that the credentials see, in Airbyte's own fields, ``notifications`` among them."""
+        """Return all workspaces that the credentials can read, in Airbyte's own fields, including ``notifications``."""
         return await self._list("workspaces")
 
     async def get_workspace(self, workspace_id: str) -> dict[str, Any]:
-        """The workspace, as :meth:`list_workspaces`; raises as :meth:`get_connection` does."""
+        """Return the workspace as :meth:`list_workspaces` does; raise as :meth:`get_connection` does."""
         return await self._get("workspaces", workspace_id, None)
 
     async def set_notifications(self, workspace_id: str, notifications: dict[str, Any]) -> dict[str, Any]:
-        """Change where a workspace sends notifications. What is not named stays as it is.
+        """Change a workspace's notification settings; kinds and channels that are not given stay as they are.
 
         :param notifications: by kind, ``{"success": {"webhook": {"enabled": True, "url": "https://…"}}}``.
-        :return: the workspace as it is then.
+        :return: the changed workspace.
         """
         request = replace(
             self._session.request("PATCH", f"/workspaces/{_checked('workspaces', workspace_id)}", "/workspaces/{id}"),
             json={"notifications": notifications},
         )
-        # Sent twice it does what it does once.
+        # Idempotent, so it may be retried.
         return (await self._session.read(request)).object()
 
     async def list_connections(self) -> list[dict[str, Any]]:
-        """All connections, in Airbyte's own fields; an :class:`AirbyteError` if they are more than 10,000."""
+        """Return all connections, in Airbyte's own fields; an :class:`AirbyteError` if there are more than 10,000."""
         return await self._list("connections")
 
     async def _list(self, kind: str) -> list[dict[str, Any]]:
@@ -347,11 +347,11 @@ class AirbyteClient:
         raise AirbyteError(f"Airbyte has more than {MOST_PAGES * PAGE} {kind}, or ignores the offset")
 
     async def get_source(self, source_id: str, *, attempts: int | None = None) -> dict[str, Any]:
-        """The source, as :meth:`get_connection`. What is secret in its configuration Airbyte has blotted out."""
+        """Return the source as :meth:`get_connection` does. Airbyte masks the secrets in its configuration."""
         return await self._get("sources", source_id, attempts)
 
     async def get_destination(self, destination_id: str, *, attempts: int | None = None) -> dict[str, Any]:
-        """The destination, as :meth:`get_source`."""
+        """Return the destination as :meth:`get_source` does."""
         return await self._get("destinations", destination_id, attempts)
 
     async def _get(self, kind: str, id: str, attempts: int | None) -> dict[str, Any]:
@@ -359,7 +359,7 @@ class AirbyteClient:
         return (await self._session.read(request, attempts)).object()
 
     async def health(self) -> None:
-        """Ask once, without a token, whether the API is there; returns if it is."""
+        """Request the API's health once, without a token; raise if it is not reachable."""
         response = await self._session.ask(self._session.request("GET", "/health"))
         response.refuse_page()
 

@@ -81,10 +81,10 @@ def one_line(text: str, hide: tuple[str, ...]) -> str:
 
 
 def _said(document: dict[str, Any]) -> str | None:
-    """Return the reason in any of the shapes of errors that come from Airbyte.
+    """Return the reason from any of Airbyte's shapes of errors.
 
-    Problem documents have it in ``data.message``, and always the same sentence in ``detail``; the web framework in
-    ``_embedded.errors[].message``, and the status phrase in ``message``; OAuth has ``error_description``.
+    Problem documents have it in ``data.message``, and a constant sentence in ``detail``; the web framework in
+    ``_embedded.errors[].message``, and the status phrase in ``message``; OAuth in ``error_description``.
     """
     data = json_values.mapping(document.get("data"))
     errors = json_values.mapping(document.get("_embedded")).get("errors")

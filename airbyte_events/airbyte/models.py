@@ -1,4 +1,4 @@
-"""What the public API says of a job, checked on its way in."""
+"""Jobs from the public API's JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from airbyte_events.jobs import Job
 
 
 def parse_job(value: object) -> Job:
-    """Read a job object.
+    """Read a job object. Missing and invalid optional fields are None.
 
-    :raises ValueError: if it has no job id or no status; everything else may be missing or wrong and is None then.
+    :raises ValueError: if it has no job id or no status.
     """
     fields: dict[str, Any] = json_values.mapping(value)
     job_id = json_values.job_id(fields.get("jobId"))
@@ -44,7 +44,7 @@ _SECONDS = {"weeks": 604800, "days": 86400, "hours": 3600, "minutes": 60, "secon
 
 
 def parse_duration(value: object) -> float | None:
-    """Return an ISO 8601 duration such as ``PT8H6M12S`` in seconds; None if it is none, negative or too long."""
+    """Return an ISO 8601 duration such as ``PT8H6M12S`` in seconds; None if it is invalid, negative or too long."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         return None
@@ -54,9 +54,8 @@ def parse_duration(value: object) -> float | None:
 
 
 def says_unknown(error: AirbyteError) -> bool:
-    """Whether Airbyte's answer is that it has no such job.
+    """Return whether the error means that Airbyte has no such job.
 
-    409, and 403 on Cloud, are its ways to say so, in a problem document of its own: what a proxy in front of it answers
-    while Airbyte restarts says nothing about a job.
+    It responds 409, or 403 on Cloud, with a problem document. A response of a proxy without one means nothing.
     """
     return isinstance(error, (Conflict, Forbidden, NotFound)) and error.type is not None

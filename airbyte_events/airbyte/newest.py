@@ -16,12 +16,11 @@ _MOST_JOBS = 100 * 2**14
 async def newest_jobs(airbyte: AirbyteClient, connection_id: str, job_type: str | None = None) -> list[Job]:
     """Return the connection's newest jobs, up to 100, the newest first.
 
-    Lists newest first where this Airbyte can. Some releases answer 500 to ``orderBy`` or ignore it; there it lists the
-    last day, and if that is empty finds the last page by doubling and halving the offset: 30 requests for a million
-    jobs.
+    Some releases respond 500 to ``orderBy`` or ignore it. Then list the last day, and if that is empty find the last
+    page by doubling and halving the offset: 30 requests for a million jobs.
 
     :param job_type: only these. Up to Airbyte 2.0 a list without it leaves out refreshes.
-    :raises AirbyteError: if Airbyte does not answer.
+    :raises AirbyteError: if Airbyte does not respond.
     """
     try:
         page = await airbyte.list_jobs(
@@ -56,7 +55,7 @@ async def _last(airbyte: AirbyteClient, connection_id: str, job_type: str | None
             if jobs:
                 return list(jobs)
             continue
-        # Of the pages, the one at `full` is known to be full, the one at `short` not to be.
+        # The page at `full` is full, the one at `short` is not.
         short = PAGE
         while len(jobs := await page(short)) == PAGE:
             if short > _MOST_JOBS:

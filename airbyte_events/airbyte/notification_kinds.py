@@ -1,4 +1,4 @@
-"""The kinds of notification that Airbyte sends: one row each, read by everything that tells them apart.
+"""The kinds of notification that Airbyte sends, one row each.
 
 Titles, texts and the names of settings are those of the platform's ``SlackNotificationClient`` and public API. A new
 kind is a row here, a body in :mod:`airbyte_events.simulator.notification_bodies` and a line in docs/forwarding.md.
@@ -18,15 +18,15 @@ TEST_TAG = "THIS IS A TEST NOTIFICATION"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """What is known of a kind.
+    """A kind's attributes.
 
-    :param meaning: what happened, for people.
-    :param status: the terminal status of the job that it announces; None if it announces no completion.
-    :param settings: what the ``notifications`` of a workspace in Airbyte's API call it. Each has a URL of its own, and
-        ``forward_urls`` takes the same names. Empty: Airbyte has no URL of its own for it.
-    :param titles: how the first block's text begins, after the tag.
-    :param text: how the first line of ``text`` begins; that is all that platforms before 0.59 send. Names that users
-        chose stand in its middle, so whether a job succeeded is read at the line's end.
+    :param meaning: for people.
+    :param status: the terminal status that it announces; None if it announces no completion.
+    :param settings: its names in a workspace's ``notifications`` in Airbyte's API and in ``forward_urls``; each has a
+        URL of its own. Empty if Airbyte has no URL for it.
+    :param titles: the beginnings of the first block's text, after the tag.
+    :param text: a pattern of the first line of ``text``; platforms before 0.59 send nothing else. As names that users
+        choose are in its middle, success and failure are matched at its end.
     """
 
     meaning: str
@@ -118,7 +118,7 @@ SETTINGS = {setting: kind for kind in NotificationKind for setting in kind.setti
 
 
 def recognise(title: str, text: str) -> NotificationKind | None:
-    """Return the kind that a body's first block and text are of; None if neither says one.
+    """Return the kind of a notification; None if it is unknown.
 
     :param title: the first block's text.
     :param text: the body's ``text``.

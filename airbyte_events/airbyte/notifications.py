@@ -1,8 +1,8 @@
-"""Airbyte's webhook bodies: what a notification is about, without any I/O.
+"""Airbyte's webhook bodies, read without I/O.
 
-A notification is a hint, never the truth: anybody who knows the URL can send one, Airbyte's *Test* button sends one
-that looks like a success of job 10, and the *queued* one has ``"success": false``. So
-:attr:`Notification.expected_status` is what the API must confirm.
+A notification must be confirmed: anybody who knows the URL can send one, Airbyte's *Test* button sends one that looks
+like a success of job 10, and the *queued* one has ``"success": false``. So :attr:`Notification.expected_status` is used
+only if the API confirms it.
 
 Field names, titles and texts are those of the platform's ``SlackNotificationClient`` and ``SyncSummary``.
 """
@@ -21,7 +21,7 @@ from airbyte_events.errors import NotificationError
 from airbyte_events.events import NAMED, JobError, JobStatus
 
 LONGEST_REASON = 10_000
-"""Characters of a failure's reason that are taken; Airbyte's may have 50,000, and the inbox keeps them all."""
+"""The most characters of a failure reason in an event; Airbyte's can have 50,000, which the inbox keeps."""
 
 LONGEST_NAME = 500
 LONGEST_URL = 2_000
@@ -33,10 +33,10 @@ class Notification:
     """One webhook body. None is unknown throughout; times are aware and in UTC.
 
     :param kind: what it announces.
-    :param job_id: the job. That of a test is made up, see :attr:`expected_status`.
+    :param job_id: the job. A test contains a made-up id.
     :param workspace_id: the Airbyte workspace (UUID).
     :param connection_id: the Airbyte connection (UUID).
-    :param names: of ``workspace``, ``connection``, ``source`` and ``destination``, as far as they are known.
+    :param names: of ``workspace``, ``connection``, ``source`` and ``destination``.
     :param url: the connection's page in Airbyte (http or https).
     :param started_at: when the job was created.
     :param finished_at: when the job completed.
@@ -68,9 +68,9 @@ class Notification:
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether to ask the API: it announces a completion, or has a job id.
+        """Whether to request the job: it announces a completion, or has a job id.
 
-        Title and data may disagree, and a newer Airbyte may have kinds that this version does not know.
+        Title and data may disagree, and a newer Airbyte may have kinds that are unknown to this version.
         """
         return self.expected_status is not None or (self.job_id is not None and self.kind is not NotificationKind.TEST)
 
@@ -78,8 +78,8 @@ class Notification:
 def parse(body: bytes) -> Notification:
     """Read a webhook body.
 
-    Whatever is missing or of the wrong type inside it is unknown; an unknown kind of notification is no error. Airbyte
-    up to 0.63.0 put some together by hand: what is JSON but for the quotes and newlines in its text is read as text.
+    Missing and invalid fields are unknown, and so may be the kind. Airbyte up to 0.63.0 does not escape quotes and
+    newlines in some bodies; of these, the text is read.
 
     :param body: as it was received.
     :raises NotificationError: if the body is empty or not a JSON object; the message is one sentence.
@@ -115,7 +115,7 @@ def parse(body: bytes) -> Notification:
 
 
 def reread(body: bytes) -> Notification:
-    """Read a stored body; one that can't be read any more is of an unknown kind."""
+    """Read a stored body; an unreadable one is of an unknown kind."""
     try:
         return parse(body)
     except NotificationError:
@@ -125,7 +125,7 @@ def reread(body: bytes) -> Notification:
 def _kind(title: str, message: str, success: bool | None, finished_at: datetime | None) -> NotificationKind:
     kind = recognise(title, message)
     if kind is None:
-        # A queued job has no end: without one, ``success: false`` is no failure.
+        # A queued job has ``success: false`` and no completion time.
         if success:
             return NotificationKind.SUCCESS
         return NotificationKind.FAILURE if success is False and finished_at else NotificationKind.UNKNOWN
@@ -148,7 +148,7 @@ _UUID = r"([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
 
 
 def _find_id(noun: str, url: str | None, message: str) -> str | None:
-    """The id in the page's address, or in the text's last lines (``Connection ID: …``)."""
+    """Return the id from the page's URL, or from the text's last lines (``Connection ID: …``)."""
     match = re.search(rf"/{noun}s/{_UUID}", url or "") or re.search(
         rf"\n{noun.capitalize()} ID: {_UUID}\s*$", message, re.MULTILINE
     )
@@ -177,7 +177,7 @@ _LINK = re.compile(r"<(https?://[^|<>\s]+)\|([^<>]*)>")
 
 
 def _link(title: str) -> tuple[str | None, str | None]:
-    """Address and name in Slack's notation, ``<URL|NAME>``."""
+    """Return URL and name of a link in Slack's notation, ``<URL|NAME>``."""
     match = _LINK.search(title)
     if match is None:
         return None, None

@@ -8,24 +8,25 @@ from airbyte_events.errors import AirbyteError, AirbyteProtocolError
 from airbyte_events.jobs import JobPage
 
 PAGE = 100
-"""The most jobs that Airbyte gives at a time."""
+"""Airbyte's largest page."""
 
 MOST_PAGES = 100
 
 
 class JobPages(AsyncIterator[JobPage]):
-    """Pages of jobs, in order of creation, by an offset of our own until a short page.
+    """Pages of jobs, in order of creation, by offset until a short page.
 
-    Airbyte's ``next`` link is not followed: it is on every page that is not empty, drops most filters and may name
-    an internal host. The order is Airbyte's default, by creation, because a job's creation never changes: jobs that
-    are created meanwhile come at the end, and one that begins to match ``updated_since`` meanwhile pushes others
-    towards the end, where they are seen twice rather than never. Ordered by update, a job that changes while one
-    pages moves to the end and pulls an unseen job back over the border of a page that was already read. A job that
-    changes after its place was read is found by the next look, if that begins at the first page's ``served_at``.
+    Airbyte's ``next`` link is not used: every page that is not empty has one, and it drops most filters and may name an
+    internal host. The order is by creation, Airbyte's default, so that concurrent changes hide no job: new jobs come
+    last, and a job that begins to match ``updated_since`` shifts others to a later page, so that they are returned
+    twice. Ordered by update, a job that changes moves to the end and shifts an unread job to a page that was already
+    read. The next list returns jobs that changed after they were read, if it begins at the first page's ``served_at``.
+
+    :param list_page: returns the page at an offset.
     """
 
-    def __init__(self, look: Callable[[int], Awaitable[JobPage]], max_pages: int) -> None:
-        self._look = look
+    def __init__(self, list_page: Callable[[int], Awaitable[JobPage]], max_pages: int) -> None:
+        self._list_page = list_page
         self._max_pages = max_pages
         self._pages = 0
         self._previous: JobPage | None = None
@@ -39,7 +40,7 @@ class JobPages(AsyncIterator[JobPage]):
             raise StopAsyncIteration
         if self._pages >= self._max_pages:
             raise AirbyteError(f"more than {self._max_pages * PAGE} jobs match: ask for a shorter time")
-        page = await self._look(self._pages * PAGE)
+        page = await self._list_page(self._pages * PAGE)
         if previous is not None and page.jobs and page.jobs == previous.jobs:
             raise AirbyteProtocolError("GET /jobs: Airbyte ignores the offset")
         self._pages += 1
@@ -48,9 +49,9 @@ class JobPages(AsyncIterator[JobPage]):
 
 
 class ChangedJobs(AsyncIterator[JobPage]):
-    """Pages of changed jobs, then those of the refreshes that the list left out.
+    """Pages of changed jobs, then of the refreshes that the list left out.
 
-    :param refreshes: asked for them when the list has come to its end.
+    :param refreshes: returns those pages; called after the last page of the list.
     """
 
     def __init__(self, listed: JobPages, refreshes: Callable[[], Awaitable[Iterable[JobPage]]]) -> None:

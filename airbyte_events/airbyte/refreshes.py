@@ -1,4 +1,4 @@
-"""Refreshes, which lists of jobs without a type leave out up to Airbyte 2.0."""
+"""Refreshes, which Airbyte up to 2.0 leaves out of lists without a type."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SECOND = timedelta(seconds=1)
 
 
 class Refreshes:
-    """Finds out whether lists without a type have refreshes: only where they do not is a list of refreshes needed.
+    """Detects whether lists without a type contain refreshes; otherwise a list of refreshes is needed, too.
 
-    While there has never been a refresh this costs a request every :data:`PROBE_SECONDS`; from the first one on it is
-    known, and what remains is a request for each list, or none.
+    Until the first refresh, detection sends a request every :data:`PROBE_SECONDS`. After it, each list needs one more
+    request, or none.
 
     :param list_jobs: :meth:`~airbyte_events.airbyte.AirbyteClient.list_jobs`.
     :param probe: see :data:`PROBE_SECONDS`.
@@ -39,10 +39,10 @@ class Refreshes:
         self._known: Job | None = None
         self._probed_at = -math.inf
 
-    def see(self, jobs: Iterable[Job], *, untyped_list: bool) -> None:
-        """Take note of jobs that Airbyte reported.
+    def update(self, jobs: Iterable[Job], *, untyped_list: bool) -> None:
+        """Detect refreshes among jobs that Airbyte returned.
 
-        :param untyped_list: they were found by a list without a type.
+        :param untyped_list: they are from a list without a type.
         """
         refresh = next((job for job in jobs if job.job_type == REFRESH), None)
         if refresh is None:
@@ -52,9 +52,9 @@ class Refreshes:
             self._listed = True
 
     async def left_out(self) -> tuple[bool, JobPage | None]:
-        """Ask, as far as need be, whether refreshes have to be listed apart.
+        """Return whether refreshes must be listed separately; request what is needed to detect that.
 
-        :return: whether they have, and all that there are where the first one has turned up since the last question.
+        :return: that, and a page of all refreshes if the first one has appeared since the last call.
         """
         found: JobPage | None = None
         if self._listed is None:
@@ -81,12 +81,12 @@ class Refreshes:
             logger.info("this Airbyte has no refreshes: error=%s", exc)
             self._listed = True
             return None
-        self.see(page.jobs, untyped_list=False)
-        # What there was before the first question is as old as any other job that is not looked for.
+        self.update(page.jobs, untyped_list=False)
+        # Refreshes from before the first probe are old.
         return page if page.jobs and before > -math.inf else None
 
     async def _compare(self, refresh: Job) -> None:
-        """Look for this refresh in a list without a type."""
+        """Search this refresh in a list without a type."""
         if refresh.started_at is None or refresh.connection_id is None:
             return
         try:
@@ -95,7 +95,7 @@ class Refreshes:
             )
             self._listed = any(job.job_id == refresh.job_id for job in page.jobs)
         except ServerError:
-            # Some releases can't list by everything. That they leave out refreshes is what costs no end.
+            # Some releases can't filter so. To list refreshes separately is always correct.
             self._listed = False
         if not self._listed:
             logger.info("job lists leave out refreshes, as up to Airbyte 2.0: listing them separately")

@@ -1,4 +1,4 @@
-"""What all requests to one Airbyte share: access token, back-off, and the rules for retries."""
+"""A session with one Airbyte: access token, back-off, and retry rules of all requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting a job, so that one is started at most once: conflicts, and responses that got lost."""
+"""Start a job at most once, in spite of conflicts and lost responses."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from airbyte_events.events import same_job_type
 
 logger = logging.getLogger(__name__)
 
-LOOKS = (0.0, 2.0, 5.0, 10.0)
-"""Seconds before each request for a job whose creation got no response: Airbyte may be at it still."""
+SEARCH_DELAYS = (0.0, 2.0, 5.0, 10.0)
+"""Seconds before each search for a job whose creation got no response: Airbyte may still be creating it."""
 
 PATIENCE = 600.0
-"""Seconds for which whether a job was started is asked, where the caller has no deadline."""
+"""Seconds for which to search for such a job if the caller has no deadline."""
 
 _PAUSES = (1.0, 3.0, 10.0)
 
 
 class OnConflict(StrEnum):
-    """What a task does when its Airbyte connection is busy with another job."""
+    """The policy of a task while its Airbyte connection has another active job."""
 
     ATTACH = "attach"
     """Wait for that job as for its own, if it is of the same type; otherwise as :attr:`WAIT`."""
@@ -47,24 +47,24 @@ class OnConflict(StrEnum):
 
 
 class How(StrEnum):
-    """How a job was come by."""
+    """The result of a submission."""
 
     STARTED = "started"
     ATTACHED = "attached"
-    """It was running already: it is somebody else's."""
+    """The job was active already; another client started it."""
     FOUND = "found"
-    """It was created, and the response that said so was lost."""
+    """The job was created, and the response was lost."""
     RESUMED = "resumed"
-    """An earlier try of the task started it."""
-    IN_THE_WAY = "in the way"
-    """It is another job, which keeps the wanted one from being started."""
+    """An earlier try of the task started the job."""
+    BLOCKED = "in the way"
+    """Nothing was started: the job is another active one of the connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """A job to wait for.
 
-    :param owned: whether this submission created the job or may have: only then may its caller cancel it.
+    :param owned: whether this submission created the job, or may have; only then may its caller cancel it.
     """
 
     job: Job
@@ -76,8 +76,7 @@ class Submission:
 class Snapshot:
     """A connection's jobs before one is started.
 
-    :param newest_id: the highest job id, 0 if there is none. What is created from now on has a higher one, whatever
-        the clocks say.
+    :param newest_id: the highest job id, 0 if there is none. Later jobs have a higher one, whatever the clocks show.
     :param active: its active job.
     """
 
@@ -86,9 +85,9 @@ class Snapshot:
 
 
 async def take_snapshot(airbyte: AirbyteClient, connection_id: str, job_type: str) -> Snapshot:
-    """Return the connection's jobs as they are before a job of this type is started.
+    """Return the connection's jobs before a job of this type is started.
 
-    :raises AirbyteError: if Airbyte does not list them.
+    :raises AirbyteError: if Airbyte can't list them.
     """
     # Airbyte refuses a sync while a refresh runs, but cancels the refresh for a clear or reset.
     return _snapshot(await _jobs(airbyte, connection_id, refreshes=job_type != "sync"))
@@ -104,7 +103,7 @@ def _snapshot(jobs: Sequence[Job]) -> Snapshot:
 async def _jobs(airbyte: AirbyteClient, connection_id: str, *, refreshes: bool) -> list[Job]:
     """Return the connection's newest jobs, the newest first.
 
-    :param refreshes: whether to ask for refreshes apart, which a list without a type leaves out up to Airbyte 2.0.
+    :param refreshes: also list refreshes, which Airbyte up to 2.0 leaves out of lists without a type.
     """
     jobs = await newest_jobs(airbyte, connection_id)
     if refreshes and not any(job.job_type == "refresh" for job in jobs):
@@ -121,32 +120,33 @@ async def submit(
     before: Snapshot | None = None,
     until: float | None = None,
 ) -> Submission:
-    """Start a job of the connection, or find the one that runs instead.
+    """Start a job of the connection, or return the active one.
 
-    A connection has one job at a time. Airbyte refuses a sync while an attempt of another job runs, answers with the
-    active job before that, and cancels the active job for a clear or reset: so the active job is asked for first.
-    Nothing is created again before Airbyte has answered that the first request created nothing.
+    A connection has one active job at a time. Airbyte refuses a sync while an attempt of another job runs, returns the
+    active job before its first attempt, and cancels it for a clear or reset: so the active job is requested first. A
+    job is not created again until Airbyte's jobs show that the first request created none.
 
     :param connection_id: the Airbyte connection (UUID).
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param on_conflict: while a job of the same type is active, ``attach`` takes it; for the other policies it is in the
-        way, as a job of another type is for all.
-    :param before: what :func:`take_snapshot` returned a moment ago.
-    :param until: seconds since the epoch until when to ask whether a job was started; :data:`PATIENCE` by default.
-    :raises MaybeStarted: if that is not known in the end.
-    :raises AirbyteError: if there is no job in the end, and none was created; the message says why.
+    :param on_conflict: ``attach`` returns an active job of the same type as attached. Any other active job, and with
+        another policy every one, blocks the submission.
+    :param before: a recent result of :func:`take_snapshot`.
+    :param until: the time in seconds since the epoch until which to search for a job that may have been started;
+        :data:`PATIENCE` by default.
+    :raises MaybeStarted: if it is still unknown then.
+    :raises AirbyteError: if no job was created; the message has the reason.
     """
     if before is None:
         before = await take_snapshot(airbyte, connection_id, job_type)
     submitting = _Submitting(airbyte, connection_id, job_type, on_conflict, before, until or time.time() + PATIENCE)
     if before.active is not None:
-        return submitting.taking(before.active)
+        return submitting.conflict(before.active)
     for pause in (*_PAUSES, None):
         try:
-            return submitting.answered_by(await airbyte.create_job(connection_id, job_type))
+            return submitting.accept(await airbyte.create_job(connection_id, job_type))
         except AirbyteError as exc:
             failure = exc
-        if (submission := await submitting.look_after(failure)) is not None:
+        if (submission := await submitting.recover(failure)) is not None:
             return submission
         if pause is None:
             raise submitting.final(failure)
@@ -156,9 +156,9 @@ async def submit(
 
 
 def _created_nothing(failure: AirbyteError) -> bool:
-    """Return whether a request that failed so has surely created no job.
+    """Return whether a failed request surely created no job.
 
-    Releases since 2026-06 answer 409 «Could not fulfill request» after 60 s without news of a job that may come.
+    Releases since 2026-06 respond 409 «Could not fulfill request» after 60 s, though a job may still be created.
     """
     if isinstance(failure, NotSent):
         return True
@@ -176,25 +176,26 @@ class _Submitting:
     before: Snapshot
     until: float
     lost: bool = False
-    """Whether a request may have created a job, though none was returned."""
+    """Whether the response of a request that may have created a job was lost."""
 
-    def taking(self, active: Job) -> Submission:
-        """Return what the policy makes of an active job that somebody else started."""
-        # A job whose type Airbyte does not say is taken for one of the same type.
-        same = active.job_type is None or same_job_type(active.job_type, self.job_type)
-        attached = same and self.on_conflict is OnConflict.ATTACH
-        return Submission(job=active, how=How.ATTACHED if attached else How.IN_THE_WAY, owned=False)
+    def conflict(self, active: Job) -> Submission:
+        """Apply the policy to an active job of another client. An unknown type counts as the same type."""
+        attached = self._same_type(active) and self.on_conflict is OnConflict.ATTACH
+        return Submission(job=active, how=How.ATTACHED if attached else How.BLOCKED, owned=False)
 
-    def answered_by(self, job: Job) -> Submission:
-        """Return what a 2xx response means: until a first attempt has begun, Airbyte answers with the active job."""
-        if job.job_id > self.before.newest_id and (job.job_type is None or same_job_type(job.job_type, self.job_type)):
+    def accept(self, job: Job) -> Submission:
+        """Return the submission of a 2xx response. Before its first attempt, Airbyte returns the active job."""
+        if job.job_id > self.before.newest_id and self._same_type(job):
             return Submission(job=job, how=How.STARTED)
-        return self.taking(job)
+        return self.conflict(job)
 
-    async def look_after(self, failure: AirbyteError) -> Submission | None:
-        """Return the job that there is, though the request for one failed.
+    def _same_type(self, job: Job) -> bool:
+        return job.job_type is None or same_job_type(job.job_type, self.job_type)
 
-        :raises AirbyteError: if there is none, and no other request is of use.
+    async def recover(self, failure: AirbyteError) -> Submission | None:
+        """Search for a job after a failed request; None if another request may succeed.
+
+        :raises AirbyteError: if there is no job, and another request is pointless.
         """
         refused = _created_nothing(failure)
         if refused and not self.lost and not isinstance(failure, Conflict):
@@ -203,21 +204,21 @@ class _Submitting:
             self.lost = True
             logger.warning("unknown whether a job started, searching for it: error=%s", failure)
         jobs: list[Job] = []
-        for seconds in LOOKS[:1] if refused else LOOKS:
+        for seconds in SEARCH_DELAYS[:1] if refused else SEARCH_DELAYS:
             await anyio.sleep(seconds)
             jobs = await self._list(failure)
             if self.lost and (created := _created(jobs, self.job_type, self.before.newest_id)) is not None:
                 return Submission(job=created, how=How.FOUND)
         if (active := _snapshot(jobs).active) is not None:
-            return self.taking(active)
+            return self.conflict(active)
         if refused and isinstance(failure, Conflict) and failure.type == "state-conflict":
-            # Older releases answer so while a job runs: none does.
+            # Older releases respond so while a job runs, but none does.
             hint = f"{failure}; is connection {self.connection_id} enabled in Airbyte?"
             raise self.final(Conflict(409, hint, type=failure.type))
         return None
 
     async def _list(self, failure: AirbyteError) -> list[Job]:
-        """Return the connection's newest jobs; asks until there is a response: no response is not «no job»."""
+        """Return the connection's newest jobs; retry until there is a response: no response does not mean no job."""
         while True:
             try:
                 return await _jobs(self.airbyte, self.connection_id, refreshes=True)
@@ -227,24 +228,22 @@ class _Submitting:
                     said = f"{failure}; the connection's jobs can't be listed to see whether one started: {exc}"
                     raise self.final(AirbyteError(said)) from exc
                 logger.warning("still unknown whether a job started: error=%s", exc)
-            # The client has waited between its own attempts.
             await anyio.sleep(1)
 
     def final(self, failure: AirbyteError) -> AirbyteError:
-        """Return what the caller is told in the end."""
         return MaybeStarted(f"{failure}; a job may have been started") if self.lost else failure
 
 
 async def find_created(
-    airbyte: AirbyteClient, connection_id: str, job_type: str, after_id: int, looks: Sequence[float] = LOOKS
+    airbyte: AirbyteClient, connection_id: str, job_type: str, after_id: int, delays: Sequence[float] = SEARCH_DELAYS
 ) -> Job | None:
-    """Return the job that a submission created, or may have created, if there is one.
+    """Return the job that a submission created, or may have created; None if there is none.
 
     :param after_id: :attr:`Snapshot.newest_id` before the submission.
-    :param looks: see :data:`LOOKS`.
-    :raises AirbyteError: if Airbyte does not list the connection's jobs.
+    :param delays: see :data:`SEARCH_DELAYS`.
+    :raises AirbyteError: if Airbyte can't list the connection's jobs.
     """
-    for seconds in looks:
+    for seconds in delays:
         await anyio.sleep(seconds)
         created = _created(await newest_jobs(airbyte, connection_id), job_type, after_id)
         if created is not None:

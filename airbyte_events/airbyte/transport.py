@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events._utils import http as answers
+from airbyte_events._utils import http as responses
 from airbyte_events._utils import json_values
 from airbyte_events._utils.token_bucket import charge
 from airbyte_events.airbyte.error_text import ErrorText, one_line, redirection, web_page
@@ -93,7 +93,7 @@ class ApiResponse:
     @property
     def served_at(self) -> datetime | None:
         """The server's clock, from the ``Date`` header."""
-        return answers.http_date(self.headers.get("date"))
+        return responses.http_date(self.headers.get("date"))
 
 
 Observer = Callable[[str, "int | None"], None]
@@ -111,12 +111,12 @@ async def exchange(
     """Send the request once.
 
     :param token: the access token, if there is one.
-    :param hide: what must not appear in a message even if the server repeats it.
-    :return: the answer, if its status is 2xx.
+    :param hide: secrets to mask in messages if the server repeats them.
+    :return: a 2xx response.
     :raises NotSent: if no connection was made.
-    :raises AirbyteUnreachable: if there was no answer, or not all of it; the request may have been acted upon.
+    :raises AirbyteUnreachable: without a complete response; Airbyte may have acted on the request.
     :raises AirbyteStatusError: for any other status.
-    :raises AirbyteProtocolError: for a redirect, or an answer that is too large or compressed.
+    :raises AirbyteProtocolError: for a redirect, or a response that is too large or compressed.
     """
     hide = (*hide, token) if token else hide
     status = None
@@ -133,7 +133,7 @@ async def exchange(
                 follow_redirects=False,
             ) as response:
                 status = response.status_code
-                body = await answers.read_body(response, LARGEST_RESPONSE)
+                body = await responses.read_body(response, LARGEST_RESPONSE)
     except TimeoutError as exc:
         raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
@@ -144,7 +144,7 @@ async def exchange(
         raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except httpx.RequestError as exc:
         raise AirbyteUnreachable(f"{request}: incomplete response ({_reason(exc, hide)})") from exc
-    except answers.AnswerRefused as exc:
+    except responses.ResponseRefused as exc:
         raise AirbyteProtocolError(f"{request}: the response {exc}") from exc
     finally:
         if observe is not None:
@@ -156,7 +156,7 @@ async def exchange(
 
 
 def _headers(token: str | None) -> dict[str, str]:
-    headers = {"Accept": "application/json", **answers.UNPACKED, "User-Agent": "airbyte-events"}
+    headers = {"Accept": "application/json", **responses.UNPACKED, "User-Agent": "airbyte-events"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     return headers
@@ -187,7 +187,7 @@ def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tupl
         status,
         f"{request}: {status}{f' {words.type}' if words.type else ''}: {words.message}",
         type=words.type,
-        retry_after=answers.retry_after(response.headers),
+        retry_after=responses.retry_after(response.headers),
         page=words.page,
     )
 

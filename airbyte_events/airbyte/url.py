@@ -1,4 +1,4 @@
-"""Where Airbyte's public API is, from the many ways in which its address is written."""
+"""The URL of Airbyte's public API, from any of its common spellings."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _EXAMPLE = f"http://localhost:8000{SELF_HOSTED_PATH}"
 
 
 def normalise_url(url: str) -> str:
-    """The base of the public API, without a slash at its end.
+    """Return the base URL of the public API, without a trailing slash.
 
-    A server's address alone gets the path of a self-hosted Airbyte, ``/api/public/v1``, also behind a proxy's path
-    prefix; ``https://api.airbyte.com`` gets ``/v1``. A path that ends in ``/v1`` and is not the internal API's is
-    taken as it is (old releases serve ``http://localhost:8006/v1``).
+    A server's URL without the API's path gets that of a self-hosted Airbyte, ``/api/public/v1``, also behind a proxy's
+    path prefix; ``https://api.airbyte.com`` gets ``/v1``. A path that ends in ``/v1`` and is not the internal API's is
+    kept (old releases serve ``http://localhost:8006/v1``).
 
     :param url: for example ``http://localhost:8000``, ``http://localhost:8000/api/public/v1/`` or
         ``https://api.airbyte.com/v1/``.
-    :raises SettingsError: if it can't be the address of the public API; the message tells the right spelling and
-        holds neither user information nor query.
+    :raises SettingsError: if it can't be the public API's; the message has the right spelling, and neither user
+        information nor query.
     """
     parts = _split(url, "Airbyte URL", _EXAMPLE)
     origin = _origin(parts)
@@ -58,12 +58,12 @@ def _self_hosted_path(origin: str, path: str) -> str:
 
 
 def token_endpoint(base: str, token_url: str | None = None) -> str:
-    """Where access tokens are had.
+    """Return the URL of the token endpoint.
 
-    :param base: what :func:`normalise_url` gave.
-    :param token_url: where it is not ``<base>/applications/token``: absolute, or relative as the official Airflow
-        provider's ``schema`` field has it (``v1/applications/token``, ``/api/public/v1/applications/token``).
-    :raises SettingsError: if the client secret would leave for another server without TLS, or the address is none.
+    :param base: from :func:`normalise_url`.
+    :param token_url: if it is not ``<base>/applications/token``: absolute, or relative as in the ``schema`` field of
+        the official Airflow provider (``v1/applications/token``, ``/api/public/v1/applications/token``).
+    :raises SettingsError: if the URL is invalid, or would send the client secret to another server without TLS.
     """
     usual = f"{base}/applications/token"
     wanted = (token_url or "").strip()
@@ -102,7 +102,7 @@ def _split(url: str, noun: str, example: str) -> SplitResult:
     if not usable:
         raise SettingsError(f"the {noun} has no usable host and port: write for example {example}")
     if "@" in url:
-        # A password with a slash in it can look like a path: only what stands after the last "@" is shown.
+        # A password that contains a slash can look like a path: only the part after the last "@" is shown.
         right = f"{_origin(parts)}{parts.path}" if "@" not in parts.path + parts.query + parts.fragment else example
         raise SettingsError(
             f"the {noun} has a user name in it, but client id and secret have own settings: write {right}"
@@ -113,7 +113,7 @@ def _split(url: str, noun: str, example: str) -> SplitResult:
 
 
 def _respelt(url: str, example: str) -> str:
-    """The address with a scheme, if it has a host and nothing that might be secret."""
+    """Return the URL with a scheme, if it has a host and nothing that might be secret."""
     try:
         parts = urlsplit(url)
         origin = _origin(parts._replace(scheme="https" if parts.hostname == _CLOUD_HOST else "http"))

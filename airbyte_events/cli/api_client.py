@@ -10,12 +10,12 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events._utils import http as answers
+from airbyte_events._utils import http as responses
 from airbyte_events._utils import json_values
 from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
-from airbyte_events.feed.client import ANSWER_SECONDS, LARGEST_ANSWER, FeedClient, elsewhere
+from airbyte_events.feed.client import LARGEST_RESPONSE, RESPONSE_SECONDS, FeedClient, elsewhere
 from airbyte_events.listener.settings import Settings, check_address, is_loopback
 
 HOW_TO_AUTHENTICATE = (
@@ -101,7 +101,7 @@ class Listener:
     async def get(self, path: str, params: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
         """Return the response to a GET.
 
-        :raises FeedUnreachable: if no listener answers.
+        :raises FeedUnreachable: if no listener responds.
         :raises FeedRefused: for a status other than 200.
         """
         return await self._ask("GET", path, params)
@@ -112,16 +112,16 @@ class Listener:
 
     async def _ask(self, method: str, path: str, params: Sequence[tuple[str, str]]) -> dict[str, Any]:
         token = self.address.token
-        headers = {**answers.UNPACKED, "Accept": "application/json"}
+        headers = {**responses.UNPACKED, "Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         url = self.address.url
         try:
-            with anyio.fail_after(ANSWER_SECONDS):
+            with anyio.fail_after(RESPONSE_SECONDS):
                 async with self._http.stream(
-                    method, f"{url}{path}", params=list(params) or None, headers=headers, timeout=ANSWER_SECONDS
+                    method, f"{url}{path}", params=list(params) or None, headers=headers, timeout=RESPONSE_SECONDS
                 ) as response:
-                    body = await answers.read_body(response, LARGEST_ANSWER)
+                    body = await responses.read_body(response, LARGEST_RESPONSE)
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise FeedUnreachable(f"the listener {url} does not answer") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
@@ -129,7 +129,7 @@ class Listener:
                 f"no listener answers at {url} ({type(exc).__name__}): start it, or name another one by --listener or "
                 "AIRBYTE_EVENTS_LISTENER_URL"
             ) from exc
-        except answers.AnswerRefused as exc:
+        except responses.ResponseRefused as exc:
             raise FeedUnreachable(f"the listener {url}: the answer {exc}") from exc
         return self._parsed(response.status_code, body)
 

@@ -86,7 +86,7 @@ def trigger(
             submission = await submit(airbyte, id_, job_type.value, OnConflict.ATTACH)
             label = f"job {name}/{submission.job.job_id} of {label}"
             _report(output, submission, label)
-            if submission.how is How.IN_THE_WAY:
+            if submission.how is How.BLOCKED:
                 return ENDED_OTHERWISE
             if not wait:
                 if json:
@@ -104,9 +104,9 @@ def _report(output: Output, submission: Submission, label: str) -> None:
         How.STARTED: f"{label}: started",
         How.ATTACHED: f"{label}: attached, as it was active already",
         How.FOUND: f"{label}: started, though Airbyte's response was lost",
-        How.IN_THE_WAY: f"{label}, a {submission.job.job_type}, is active: nothing was started",
+        How.BLOCKED: f"{label}, a {submission.job.job_type}, is active: nothing was started",
     }[submission.how]
-    if output.json or submission.how is How.IN_THE_WAY:
+    if output.json or submission.how is How.BLOCKED:
         output.note(message)
     else:
         output.line(message)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events._utils import http as answers
+from airbyte_events._utils import http as responses
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
@@ -23,11 +23,11 @@ HELLO_SECONDS = 10.0
 SILENCE_SECONDS = 40.0
 """A stream that is silent for so long is dead: a listener sends a bookmark at least every 15 s."""
 
-ANSWER_SECONDS = 60.0
+RESPONSE_SECONDS = 60.0
 """The longest that a listener may take to return states: it asks Airbyte for those it does not know."""
 
 
-LARGEST_ANSWER = 16 * 1024 * 1024
+LARGEST_RESPONSE = 16 * 1024 * 1024
 """Bytes. The states of 1,000 jobs have about 1 MB."""
 
 _LONGEST_MESSAGE = 200
@@ -70,7 +70,7 @@ class FeedClient:
     :param token: one of the listener's API tokens.
     :param hello: seconds, see :data:`HELLO_SECONDS`.
     :param silence: seconds, see :data:`SILENCE_SECONDS`.
-    :param answer: seconds, see :data:`ANSWER_SECONDS`.
+    :param answer: seconds, see :data:`RESPONSE_SECONDS`.
     :raises SettingsError: if the URL or the token can't be one.
     """
 
@@ -82,7 +82,7 @@ class FeedClient:
         *,
         hello: float = HELLO_SECONDS,
         silence: float = SILENCE_SECONDS,
-        answer: float = ANSWER_SECONDS,
+        answer: float = RESPONSE_SECONDS,
     ) -> None:
         try:
             base = httpx.URL(url.rstrip("/"))
@@ -120,7 +120,7 @@ class FeedClient:
         """
         headers = {
             **self._headers,
-            **answers.UNPACKED,
+            **responses.UNPACKED,
             "Accept": "text/event-stream",
             "Cache-Control": "no-store",
         }
@@ -137,7 +137,7 @@ class FeedClient:
         try:
             if response.status_code != 200:
                 with self._translated(self._hello):
-                    raise self._refusal(response.status_code, await answers.read_body(response, LARGEST_ANSWER))
+                    raise self._refusal(response.status_code, await responses.read_body(response, LARGEST_RESPONSE))
             if not response.headers.get("content-type", "").startswith("text/event-stream"):
                 raise FeedRefused(200, f"{self.url}/v1/events does not respond as a listener's feed: check the URL")
             async with contextlib.aclosing(self._frames(response)) as frames:
@@ -178,12 +178,12 @@ class FeedClient:
         """
         identities = refs if isinstance(refs, Mapping) else dict.fromkeys(refs, Identity())
         body = {"jobs": [_wanted(ref, identity) for ref, identity in identities.items()]}
-        headers = {**self._headers, **answers.UNPACKED, "Accept": "application/json"}
+        headers = {**self._headers, **responses.UNPACKED, "Accept": "application/json"}
         with self._translated(self._answer):
             async with self._http.stream(
                 "POST", f"{self._base}/v1/watches", json=body, headers=headers, timeout=None, follow_redirects=False
             ) as response:
-                content = await answers.read_body(response, LARGEST_ANSWER)
+                content = await responses.read_body(response, LARGEST_RESPONSE)
         if response.status_code != 200:
             raise self._refusal(response.status_code, content)
         try:
@@ -224,7 +224,7 @@ class FeedClient:
             raise FeedUnreachable(f"{self.url} did not respond in time") from exc
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
             raise FeedUnreachable(f"{self.url} does not respond: {type(exc).__name__}") from exc
-        except answers.AnswerRefused as exc:
+        except responses.ResponseRefused as exc:
             raise FeedUnreachable(f"{self.url}: the answer {exc}") from exc
 
 

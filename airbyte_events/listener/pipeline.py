@@ -149,5 +149,5 @@ class Pipeline:
             cut_at = await monitor.cut_at()
             unread = {job_id for job_id in fresh if cut_at is not None and watched[job_id] < cut_at}
         watches.follow(watched)
-        watches.see(states.values(), asked=False)
+        watches.update(states.values(), polled=False)
         watches.settle(fresh, {ref.job_id for ref in states} - unread)

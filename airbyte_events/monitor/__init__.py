@@ -1,1 +1,1 @@
-"""What is known of one Airbyte."""
+"""The monitor of one Airbyte instance: polls it, confirms notifications, and writes events."""

@@ -1,4 +1,4 @@
-"""Generations of an instance's job numbers: Airbyte gives them again once its database was restored or made anew."""
+"""Generations of an instance's job ids: Airbyte reuses ids after its database was restored or replaced."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from airbyte_events.store.records import Lease
 logger = logging.getLogger(__name__)
 
 REMEMBERED = 100_000
-"""Jobs that Airbyte has reported since the generation began. When there are more, they are asked for once more."""
+"""The most jobs to remember as reported in this generation; beyond it, they are requested once more."""
 
 
 class Generations:
-    """Knows since when the numbers of an instance's jobs mean what they mean now.
-
-    Airbyte is asked once more for each job whose state is from before.
+    """The current generation of an instance's job ids; states from before it have to be requested again.
 
     :param instance: its name.
-    :param store: where the generation is kept, for all processes that share it.
+    :param store: keeps the generation for all processes that share it.
     """
 
     def __init__(self, instance: str, store: ValueTable) -> None:
@@ -36,7 +34,7 @@ class Generations:
         self._reported: set[int] = set()
 
     async def outdated(self, states: Iterable[JobEvent]) -> set[int]:
-        """Return which of these jobs' states are known from before the generation began."""
+        """Return the jobs whose states are from before the generation began."""
         await self._read()
         since = self._since
         if since is None:
@@ -46,17 +44,17 @@ class Generations:
         }
 
     def reported(self, job_ids: Iterable[int]) -> None:
-        """Note that Airbyte has just reported these jobs."""
+        """Mark these jobs as reported in this generation."""
         if self._since is not None:
             if len(self._reported) > REMEMBERED:
                 self._reported.clear()
             self._reported.update(job_ids)
 
     async def contradicted(self, known: JobEvent, observed: JobEvent, lease: Lease | None) -> None:
-        """Begin a new generation, unless the known state is from before this one: a number was given again.
+        """Begin a new generation because an id was reused, unless the known state is from before this one.
 
         :param lease: write only while this is held.
-        :raises LeaseLost: if somebody else holds it.
+        :raises LeaseLost: if another process holds it.
         """
         await self._read()
         if self._since is not None and known.observed_at < self._since:

@@ -1,7 +1,7 @@
-"""Keeping a store true to one Airbyte instance: asks the API, reconciles its responses, writes events.
+"""The monitor of one Airbyte instance: requests jobs, reconciles the responses, writes events.
 
-Only what the API said becomes an event. A notification is a reason to ask; what it alone knows (why a job failed, how
-many records were committed) is added when the API agrees with it.
+Only a response of the API becomes an event. A notification triggers a request; what only it contains (why a job failed,
+how many records were committed) is added if the API agrees with it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ from airbyte_events._utils.token_bucket import TokenBucket, charged
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, Origin
 from airbyte_events.jobs import Job, JobSystem
-from airbyte_events.monitor.observation import (
-    Confirmation,
-    Received,
-)
+from airbyte_events.monitor.observation import Confirmation, Received
 from airbyte_events.monitor.recorder import TOGETHER, MonitorStore, Recorder
 from airbyte_events.monitor.watchlist import Watches
 from airbyte_events.store.records import Lease
@@ -31,55 +28,52 @@ from airbyte_events.store.records import Lease
 logger = logging.getLogger(__name__)
 
 BURST = 4
-"""From so many jobs on, one list of changed jobs replaces a request for each."""
+"""The number of jobs from which on one list of changed jobs replaces a request for each."""
 
 OVERLAP = timedelta(seconds=30)
-"""How far a list reaches back behind the one before: more than Airbyte's web server and database differ by."""
+"""The overlap of two lists: more than the clocks of Airbyte's web server and database differ by."""
 
 LOOKBACK = timedelta(minutes=10)
-"""How far the first list reaches back, at least: to when the first of the watched jobs was watched."""
+"""How far the first list reaches back; further if a job has been watched for longer."""
 
 MAX_LISTED = 5_000
-"""Jobs that one list of a triggerer's stores. After an absence in which more have changed, those that are watched are
-read."""
+"""The most jobs that a triggerer stores from one list; if more have changed, it reads the watched ones one by one."""
 
 ASKED_AT_ONCE = 100
 ASKED_PER_SECOND = 10.0
-"""HTTP requests to Airbyte that webhooks cause: a sender who knows their URL could name any number of jobs."""
+"""The limit of requests to Airbyte that webhooks cause: a sender who knows their URL can name any number of jobs."""
 
 NAMELESS_PAGES = 10
-"""Pages that are listed for webhooks which name no job, at most."""
+"""The most pages to list for webhooks without a job id."""
 
 FAILURES = 8
-"""When so many reads of jobs have failed, and none has succeeded, the rest is left to the next time: meanwhile lists
-and webhooks wait."""
+"""The failed reads, without a success, after which the others are left to the next poll: lists and webhooks wait."""
 
 AGAIN_SECONDS = 0.5
-"""After so long Airbyte is asked once more for a job that it did not know and that somebody waits for."""
+"""The delay before an unknown job that a subscriber waits for is requested once more."""
 
 _SECOND = timedelta(seconds=1)  # webhooks have whole seconds
 
 _CONCURRENT_READS = 4  # Airbyte serves five requests of the public API at a time: one is left to others
 
 _PRIORITIES = {Origin.WEBHOOK: 0, Origin.POLL: 1, Origin.SUBMIT: 2}
-"""Which reads go first: jobs that Airbyte has just announced before those that somebody begins to wait for."""
-
+"""The order of reads: jobs that Airbyte has just announced before those with a new subscriber."""
 
 Doubt = Callable[[JobEvent], bool]
 
 
 class Monitor:
-    """Keeps a store true to one Airbyte instance.
+    """A monitor of one Airbyte instance.
 
     :param instance: its name.
     :param system: its API.
-    :param store: where its events go.
+    :param store: receives its events.
     :param max_listed: see :data:`MAX_LISTED`.
-    :param lease: where several listeners share the store: what is written after this has passed on is refused.
-    :param marking: whether its lists decide where the next one begins. One monitor of an instance does, at a time.
+    :param lease: for a store that several listeners share: writes are refused once another one holds it.
+    :param marking: store where the next list begins. One monitor of an instance does, at a time.
     :param beside: another monitor of the instance, to share counters and limits with.
-    :param on_list: called once a list of changed jobs was stored, with when it was served, by Airbyte's clock, and
-        whether it had all that had changed.
+    :param on_list: called after a list of changed jobs was stored, with the time at which it was served, by Airbyte's
+        clock, and whether it was complete.
     """
 
     def __init__(
@@ -99,7 +93,7 @@ class Monitor:
         self.request_bucket: TokenBucket = (
             TokenBucket(rate=ASKED_PER_SECOND, burst=ASKED_AT_ONCE) if beside is None else beside.request_bucket
         )
-        """For requests that webhooks cause."""
+        """The limit of requests that webhooks cause."""
         self.watches = Watches()
         before = None if beside is None else beside._recorder
         self._recorder: Recorder = Recorder(instance, system, store, self.watches, lease, before)
@@ -110,7 +104,7 @@ class Monitor:
         self._marking = marking
         self._store = store
         self._max_listed = max_listed
-        self._looking = anyio.Lock()
+        self._polling = anyio.Lock()
         self._reading: PriorityLimiter = PriorityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
 
     @property
@@ -121,18 +115,18 @@ class Monitor:
     async def watch(self, job_ids: Collection[int], doubt: Doubt | None = None) -> dict[int, JobEvent | None]:
         """Watch these jobs from now on, and return their states: None for one that Airbyte does not know.
 
-        Asks Airbyte only for those of which nothing is known, or what is known may be another job's.
+        Requests a job only if no state is known, or the known one may be another job's.
 
-        :param doubt: whether a known state may be another job's, beside what is known from before the numbers began
-            anew.
-        :return: one that could not be asked for is left out.
-        :raises AirbyteError: if none could be asked for. The jobs are watched all the same.
+        :param doubt: returns whether a known state may be another job's. States from before the ids were reused
+            always may.
+        :return: without jobs that could not be requested.
+        :raises AirbyteError: if none could be requested. The jobs are watched all the same.
         """
         fresh = self.watches.add(job_ids)
         states: dict[int, JobEvent | None] = {}
         try:
             known = await self._known(job_ids, doubt)
-            self.watches.see(known.values(), asked=False)
+            self.watches.update(known.values(), polled=False)
             states.update(known)
             states |= await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
         finally:
@@ -158,7 +152,7 @@ class Monitor:
             found = await self.confirm(job_ids, Origin.SUBMIT)
             unknown = [job_id for job_id, state in found.items() if state is None][:TOGETHER]
             if unknown:
-                # One such answer is no verdict: it also comes of a database that is behind, or of rights in a cache.
+                # A replica that lags or cached permissions give the same response.
                 await anyio.sleep(AGAIN_SECONDS)
                 found |= await self.confirm(unknown, Origin.SUBMIT)
             return found
@@ -176,13 +170,13 @@ class Monitor:
         origin: Origin,
         notifications: Mapping[int, Sequence[Received]] | None = None,
     ) -> dict[int, JobEvent | None]:
-        """Ask the API about these jobs now, many of them by one list.
+        """Request these jobs now, many of them by one list.
 
         Requests for webhooks are charged to :attr:`request_bucket`. Beyond it, jobs that a list leaves out count as
         unknown.
 
-        :return: their states; None for one that Airbyte does not know. One that could not be asked for is left out.
-        :raises AirbyteError: if none could be asked for.
+        :return: their states; None for one that Airbyte does not know. Jobs that could not be requested are left out.
+        :raises AirbyteError: if none could be requested.
         """
         told = notifications if isinstance(notifications, Confirmation) else Confirmation(notifications)
         told.wanted = frozenset(job_ids)
@@ -237,17 +231,17 @@ class Monitor:
     async def poll(self, origins: Mapping[int, Origin] | None = None) -> set[int]:
         """List every job that changed since the last list, and store them.
 
-        :param origins: why jobs are asked for, where it is not for polling's sake.
+        :param origins: of the jobs that are not requested by polling.
         :return: the ids of the jobs that the API listed.
         :raises AirbyteError: if the API can't list jobs.
         """
-        async with self._looking:
+        async with self._polling:
             started, cut = utcnow(), self.counters.cut
             since = await self._begin(started)
             why = origins or {}, Confirmation()
             found, served_at = await self._store_changed(since, started, *why)
             if served_at < since:
-                # This clock is far ahead of Airbyte's, which is the one that counts, or Airbyte's was put back.
+                # Airbyte's clock counts: this one is far ahead of it, or Airbyte's was put back.
                 since = served_at - max(LOOKBACK, started - since)
                 found, served_at = await self._store_changed(since, served_at, *why)
             if self._marking:
@@ -256,7 +250,7 @@ class Monitor:
             return found
 
     async def poll_for_webhooks(self) -> None:
-        """List what webhooks announced that name no job: :data:`NAMELESS_PAGES`, the rest is left to polling.
+        """List changed jobs for webhooks without a job id: :data:`NAMELESS_PAGES`, the rest is left to polling.
 
         :raises AirbyteError: if the API can't list jobs.
         """
@@ -266,7 +260,7 @@ class Monitor:
             await self._store_changed(await self._begin(now), now, {}, Confirmation(), pages)
 
     async def _begin(self, now: datetime) -> datetime:
-        """Return where a list begins: what changed before is stored."""
+        """Return where a list begins: earlier changes are stored."""
         mark = instant(await self._store.recall(f"looked_at/{self.instance}"))
         return (mark or await self._first_mark(now)) - OVERLAP
 
@@ -280,7 +274,7 @@ class Monitor:
         return min(began, self.watches.began() or started)
 
     async def cut_at(self) -> datetime | None:
-        """Return when a list last left out changed jobs: any that was watched before may have completed."""
+        """Return when a list was last cut: any job that was watched before may have completed."""
         return instant(await self._store.recall(f"cut_at/{self.instance}"))
 
     async def _remember(self, what: str, moment: datetime) -> None:
@@ -289,9 +283,9 @@ class Monitor:
     async def _list_for(
         self, origins: Mapping[int, Origin], notifications: Confirmation, pages: int | None
     ) -> set[int]:
-        """List changed jobs for these; where webhooks report when each completed, since the first of these times.
+        """List changed jobs for these; since the first completion if webhooks report the time of each.
 
-        :param pages: how many may be listed; None for as many as there are.
+        :param pages: how many to list at most; None for all.
         """
         if pages is None:
             return await self.poll(origins)
@@ -302,7 +296,7 @@ class Monitor:
         # A forged time of years ago would have all jobs listed.
         if known and len(known) == len(origins):
             since = max(since, min(known)) - _SECOND
-        # Jobs that this leaves out are read alone, or found by the next poll: where that begins is not changed.
+        # Jobs that this leaves out are read one by one, or found by the next poll, whose start is not changed.
         found, _ = await self._store_changed(since, now, origins, notifications, pages)
         return found
 
@@ -314,9 +308,9 @@ class Monitor:
         notifications: Confirmation,
         pages: int | None = None,
     ) -> tuple[set[int], datetime]:
-        """Store the jobs that changed since, page by page: a page is stored though the next one fails.
+        """Store the jobs that changed since, page by page: a page is stored even if the next one fails.
 
-        :param pages: how many to list at most; None for as many as there are, up to the limit.
+        :param pages: how many to list at most; None for all, up to :data:`MAX_LISTED` jobs.
         """
         found: set[int] = set()
         served_at: datetime | None = None
@@ -337,13 +331,13 @@ class Monitor:
                     len(found),
                     since,
                 )
-                self.watches.unsee()
+                self.watches.mark_unread()
                 self.counters.cut += 1
                 if self._marking:
-                    # Before the mark: a process that goes on from there has to read them.
+                    # Before the mark: a process that continues from there has to read the watched jobs.
                     await self._remember("cut_at", utcnow())
                 break
-        self.counters.looks += 1
+        self.counters.lists += 1
         return found, served_at or started
 
     async def read(

@@ -1,8 +1,8 @@
-"""What the API reports of a job, as an event, and what a webhook adds where the API has no value.
+"""Events from the API's job objects, and the values that a webhook adds where the API has none.
 
-Anybody who knows the webhook's URL can send notifications. The API's values count wherever it has any; what only a
-notification says is taken if nothing in it contradicts the API, and is marked as unconfirmed. Of several notifications
-of a job the one that agrees best with the API is taken, whichever came first or last.
+Anybody who knows the webhook's URL can send notifications. So the API's values take precedence; a value that only a
+notification has is used if nothing in it contradicts the API, and marked as unconfirmed. Of several notifications of a
+job, in any order, the one that agrees best with the API is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airbyte_events.store.records import Outcome, States, StoredNotification
 
 
 def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
-    """Return what the API reports of a job of the instance, as an event."""
+    """Return the event of a job that the API reported."""
     terminal = job.status.terminal
     finished_at = job.updated_at if terminal else None
     if terminal and finished_at is None and job.started_at is not None and job.duration_seconds is not None:
@@ -42,47 +42,46 @@ def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
 
 
 def is_news(known: JobEvent | None, observed: JobEvent) -> bool:
-    """Return whether the job's state is another than that which is known, or another job has its number."""
+    """Return whether the job's state differs from the known one, or another job has its id."""
     return known is None or known.status is not observed.status or not same_job(known, observed)
 
 
 def announceable(event: JobEvent) -> bool:
-    """Return whether Airbyte sends a webhook for it, where webhooks are enabled."""
+    """Return whether Airbyte sends a webhook for it, if webhooks are enabled."""
     return event.job_type in PUSHED_JOB_TYPES and event.status in (JobStatus.SUCCEEDED, JobStatus.FAILED)
 
 
 PRECISION = timedelta(seconds=2)
-"""Airbyte reports times in whole seconds, cut or rounded."""
+"""The precision of Airbyte's times: whole seconds, cut or rounded."""
 
 _CLOCKS = timedelta(minutes=1)
-"""So far the listener's clock may be behind Airbyte's, where a notification has no completion time."""
+"""How far the listener's clock may be behind Airbyte's, if a notification has no completion time."""
 
 
-def may_be_of(event: JobEvent, told: Announcement, received_at: datetime) -> bool:
+def may_be_of(event: JobEvent, notification: Announcement, received_at: datetime) -> bool:
     """Return whether a notification can be that of a job in the state that the API reports.
 
-    It claims the same end, of the same connection, and came no earlier than the end: one that came before the job was
-    created is that of an earlier job of the number.
+    It announces the same status, of the same connection, and came no earlier than the completion: a notification from
+    before the job was created is that of an earlier job with the same id.
 
-    :param received_at: when it came, by the listener's clock.
+    :param received_at: by the listener's clock.
     """
-    if told.expected_status is not event.status or not Identity(told.connection_id).fits(event):
+    if notification.expected_status is not event.status or not Identity(notification.connection_id).fits(event):
         return False
     moments = [moment for moment in (event.started_at, event.finished_at) if moment is not None]
-    return not moments or received_at >= max(moments) - _CLOCKS or _near(told.finished_at, event.finished_at)
+    return not moments or received_at >= max(moments) - _CLOCKS or _near(notification.finished_at, event.finished_at)
 
 
 def _is_within(event: JobEvent, moment: datetime, received_at: datetime) -> bool:
-    """Whether a time lies in the job's life: up to its end, or to when the notification came."""
     started = event.started_at is None or event.started_at - PRECISION <= moment
     return started and moment <= (event.finished_at or received_at) + PRECISION
 
 
 class Received(NamedTuple):
-    """A notification as it was received.
+    """A received notification.
 
     :param id: its id in the inbox.
-    :param received_at: when, by the listener's clock.
+    :param received_at: by the listener's clock.
     """
 
     id: int
@@ -91,7 +90,7 @@ class Received(NamedTuple):
 
     @classmethod
     def of(cls, stored: StoredNotification, read: Callable[[bytes], Announcement]) -> Received:
-        """Read one of the inbox.
+        """Read a notification of the inbox.
 
         :param read: :meth:`~airbyte_events.jobs.JobSystem.read_notification`.
         """
@@ -101,8 +100,8 @@ class Received(NamedTuple):
 class Confirmation(dict[int, Sequence[Received]]):
     """Notifications that are being confirmed, by job.
 
-    :param known: what was known of these jobs when the notifications were taken from the inbox; None: it was not read.
-    :param announced: the jobs of which the inbox has other notifications of their completion.
+    :param known: the jobs' states when the notifications were taken from the inbox; None if they were not read.
+    :param announced: the jobs whose completion other notifications in the inbox announce.
     :param wanted: the jobs whose states are kept in :attr:`states`.
     """
 
@@ -124,7 +123,7 @@ class Confirmation(dict[int, Sequence[Received]]):
         """The outcomes that were stored with an event."""
 
     def outcomes(self, events: Iterable[JobEvent]) -> dict[int, Outcome]:
-        """Return the outcomes of the notifications of these jobs, by id."""
+        """Return the outcomes of these jobs' notifications, by notification id."""
         return {each.id: outcome_of(each, event) for event in events for each in self.get(event.ref.job_id, ())}
 
 
@@ -133,71 +132,71 @@ def outcome_of(received: Received, state: JobEvent | None) -> Outcome:
 
     :param state: of its job; None if the API does not know the job.
     """
-    told = received.notification
-    if told.expected_status is None:
+    notification = received.notification
+    if notification.expected_status is None:
         return Outcome.IGNORED
     if state is None:
         return Outcome.UNKNOWN_JOB
-    return Outcome.CONFIRMED if may_be_of(state, told, received.received_at) else Outcome.UNCONFIRMED
+    return Outcome.CONFIRMED if may_be_of(state, notification, received.received_at) else Outcome.UNCONFIRMED
 
 
 @dataclass(frozen=True, slots=True)
-class Witnesses:
-    """The notifications that may be true of a job, the one that agrees best with the API first.
+class Candidates:
+    """The notifications that may be those of a job, the one that agrees best with the API first.
 
-    :param event: what the API reports.
-    :param airbyte_url: where the API is: links to another site than Airbyte's are not taken.
+    :param event: from the API.
+    :param airbyte_url: the API's address: links to another site are not used.
     """
 
     event: JobEvent
-    told: Sequence[Received]
+    notifications: Sequence[Received]
     airbyte_url: str
 
     @classmethod
-    def among(cls, received: Iterable[Received], event: JobEvent, airbyte_url: str) -> Witnesses:
-        """Choose among what was received for the job's number."""
+    def among(cls, received: Iterable[Received], event: JobEvent, airbyte_url: str) -> Candidates:
+        """Select the candidates from all notifications with the job's id."""
         return cls(event, ranked(received, event), airbyte_url)
 
     def enriched(self) -> JobEvent:
-        """Return what the API reports, with what the best of them adds."""
-        return self._with(self.told[0]) if self.told else self.event
+        """Return the event with the values that the best candidate adds."""
+        return self._with(self.notifications[0]) if self.notifications else self.event
 
     def improve(self, known: JobEvent) -> bool:
-        """Return whether :meth:`enriched` adds to what is known of the job, or is better than that.
+        """Return whether :meth:`enriched` completes or corrects the known event.
 
-        What is known unconfirmed gives way if the notification that said it is at hand, and agrees less; and to one
-        that agrees in all that the API says, counts included, which a stranger can't know.
+        Unconfirmed values are corrected if the notification that they are from is among the candidates and agrees less,
+        or if the best one agrees with all of the API's values, counts included, which a forger can't know.
         """
-        if not self.told:
+        if not self.notifications:
             return False
-        sources = (self._with(told) for told in self.told)
-        if _agreement(self.event, *self.told[0][1:]) == _WHOLE or any(
+        sources = map(self._with, self.notifications)
+        if _agreement(self.event, *self.notifications[0][1:]) == _FULL_AGREEMENT or any(
             all(getattr(each, name) == getattr(known, name) for name in known.unconfirmed) for each in sources
         ):
             return annotate(known, self.enriched()) != known
         return False
 
     def _with(self, received: Received) -> JobEvent:
-        told = received.notification
-        finish = told.finished_at
-        brought = {
-            "workspace_id": told.workspace_id,
+        given = received.notification
+        finish = given.finished_at
+        values = {
+            "workspace_id": given.workspace_id,
             "finished_at": finish if finish and _is_within(self.event, finish, received.received_at) else None,
-            "records": told.records,
-            "bytes": told.bytes,
-            "duration_seconds": told.duration_seconds,
-            "error": told.error if self.event.status is JobStatus.FAILED else None,
-            "names": told.names,
-            "url": told.url if told.url and _is_page_of(told.url, self.event, self.airbyte_url) else None,
+            "records": given.records,
+            "bytes": given.bytes,
+            "duration_seconds": given.duration_seconds,
+            "error": given.error if self.event.status is JobStatus.FAILED else None,
+            "names": given.names,
+            "url": given.url if given.url and _is_page_of(given.url, self.event, self.airbyte_url) else None,
         }
-        taken = missing(self.event, brought)
-        return replace(self.event, **taken, unconfirmed=self.event.unconfirmed | taken.keys())
+        added = missing(self.event, values)
+        return replace(self.event, **added, unconfirmed=self.event.unconfirmed | added.keys())
 
 
 def ranked(received: Iterable[Received], event: JobEvent) -> list[Received]:
-    """Return those that may be true of a job, the one that agrees best with what the API reports first.
+    """Return the notifications that may be those of a job, the one that agrees best with the API first.
 
-    Among equals it is the first that came after the job's end.
+    Of equals, the first that came after the completion precedes the others.
     """
 
     def rank(each: Received) -> tuple[int, bool, datetime]:
@@ -207,21 +206,21 @@ def ranked(received: Iterable[Received], event: JobEvent) -> list[Received]:
     return sorted((each for each in received if may_be_of(event, each.notification, each.received_at)), key=rank)
 
 
-_WHOLE = 6
+_FULL_AGREEMENT = 6
 
 
-def _agreement(event: JobEvent, received_at: datetime, told: Announcement) -> int:
-    """In how much a notification agrees with what the API reports, up to :data:`_WHOLE`; -1 if its times contradict."""
-    times = [moment for moment in (told.started_at, told.finished_at) if moment is not None]
+def _agreement(event: JobEvent, received_at: datetime, given: Announcement) -> int:
+    """Score how far a notification agrees with the API, up to :data:`_FULL_AGREEMENT`; -1 if its times contradict."""
+    times = [moment for moment in (given.started_at, given.finished_at) if moment is not None]
     if not all(_is_within(event, moment, received_at) for moment in times):
         return -1
     return sum(
         [
-            told.connection_id is not None,
-            told.started_at is not None,
-            2 * _near(told.finished_at, event.finished_at),
-            told.records is not None and told.records == event.records,
-            told.bytes is not None and told.bytes == event.bytes,
+            given.connection_id is not None,
+            given.started_at is not None,
+            2 * _near(given.finished_at, event.finished_at),
+            given.records is not None and given.records == event.records,
+            given.bytes is not None and given.bytes == event.bytes,
         ]
     )
 
@@ -231,10 +230,9 @@ def _near(one: datetime | None, other: datetime | None) -> bool:
 
 
 def _is_page_of(url: str, event: JobEvent, airbyte_url: str) -> bool:
-    """Whether an address can be the page of the job's connection: it names that, on Airbyte's own site.
+    """Return whether a URL can be the page of the job's connection: it contains its id, on Airbyte's own site.
 
-    Where the API's address is one that people can't be sent to (a cluster's service, an IP address), the site is not
-    known, and the connection's id has to do.
+    If the API's address is internal (a cluster's service, an IP address), the site is unknown and not checked.
     """
     page, own = urlsplit(url), urlsplit(airbyte_url).hostname or ""
     if event.connection_id is not None and f"/connections/{event.connection_id}".lower() not in page.path.lower():
@@ -246,4 +244,4 @@ def _is_page_of(url: str, event: JobEvent, airbyte_url: str) -> bool:
 
 
 _PRIVATE = frozenset({"cluster", "internal", "local", "localhost", "svc"})
-"""The last labels of names that only a cluster or a private network knows."""
+"""The last labels of host names in a cluster or private network."""

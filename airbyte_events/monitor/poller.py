@@ -1,4 +1,4 @@
-"""Polling: one list of changed jobs for an instance, however many jobs are watched."""
+"""Polling: one list of changed jobs per instance, however many jobs are watched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ticks:
 
     :param unproven: while jobs are watched and push is unproven, or webhooks do not announce one of them.
     :param proven: while jobs are watched and push is proven.
-    :param idle: while nobody waits for a job.
+    :param idle: while no job is watched.
     """
 
     unproven: float = 10.0
@@ -39,7 +39,7 @@ class Ticks:
     idle: float = 300.0
 
     def due(self, monitor: Monitor) -> float:
-        """Return the seconds from one poll to the next, as things stand."""
+        """Return the seconds from one poll to the next."""
         watched = monitor.watches.jobs
         if not watched and not monitor.watches.followers:
             return self.idle
@@ -47,28 +47,28 @@ class Ticks:
 
 
 JITTER = 0.1
-"""The share of an interval by which it is shifted at random, so that several pollers do not fall into step."""
+"""The share of an interval by which it varies at random, so that several pollers do not synchronize."""
 
 STALE_SECONDS = 600.0
-"""A watched job that no response had for so long may be one that lists leave out. One is read now and then."""
+"""The time without a response after which a watched job is stale: lists may leave it out. Spot checks read it."""
 
 SPOT_CHECK_SECONDS = 60.0
-"""From one such reading to the next."""
+"""The interval of spot checks."""
 
 UNLISTED_SECONDS = 600.0
-"""How long an instance that failed to list a job is read job by job, before it is asked to list again."""
+"""How long jobs are read one by one after the instance failed to list them."""
 
 READS_PER_TICK = 100
-"""Jobs that are read one by one in a tick, at most."""
+"""The most jobs to read one by one in a tick."""
 
 _BACK_OFF_LIMIT = 300.0
 
 
 class Poller:
-    """Polls an instance, more often while somebody waits for a job.
+    """A poller of an instance; it polls more often while jobs are watched.
 
     :param monitor: of the instance.
-    :param ticks: how often.
+    :param ticks: its intervals.
     :param stale: see :data:`STALE_SECONDS`.
     :param spot_check: see :data:`SPOT_CHECK_SECONDS`.
     :param unlisted: see :data:`UNLISTED_SECONDS`.
@@ -94,15 +94,15 @@ class Poller:
         self._lists_from = float("-inf")
         self._checked = anyio.current_time()
         self.failures = 0
-        """Polls in a row that failed."""
+        """The number of failed polls in a row."""
 
     @property
     def interval(self) -> float:
-        """Seconds from one poll to the next as things stand, before jitter."""
+        """The seconds from one poll to the next, before jitter."""
         return self._ticks.due(self._monitor)
 
     async def run(self) -> None:
-        """Poll until cancelled, at once to begin with.
+        """Poll until cancelled, first at once.
 
         :raises LeaseLost: if another process polls this instance now.
         """
@@ -114,14 +114,9 @@ class Poller:
                 raise
             except (AirbyteError, StoreError) as exc:
                 self.failures += 1
-                about = {"instance": self._monitor.instance, "failures": self.failures}
-                logger.warning(
-                    "polling failed: instance=%s failures=%d: %s",
-                    self._monitor.instance,
-                    self.failures,
-                    exc,
-                    extra=about,
-                )
+                instance, failures = self._monitor.instance, self.failures
+                about = {"instance": instance, "failures": failures}
+                logger.warning("polling failed: instance=%s failures=%d: %s", instance, failures, exc, extra=about)
             await self._wait(anyio.current_time(), random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
 
     async def tick(self) -> None:
@@ -140,12 +135,12 @@ class Poller:
             if not isinstance(exc, AirbyteUnreachable):
                 await self._list_again()
             return
-        if new := self._monitor.watches.never_seen()[: self._reads]:
+        if new := self._monitor.watches.unread()[: self._reads]:
             await self._read(new, Origin.SUBMIT)
         await self._spot_check()
 
     async def _list_again(self) -> None:
-        """Find out whether only lists fail, as reads succeed, or Airbyte has just come back."""
+        """List once more after reads succeeded: Airbyte has just come back, or only its lists fail."""
         try:
             await self._monitor.poll()
         except (AirbyteUnreachable, RateLimited, Unauthorized):
@@ -159,7 +154,7 @@ class Poller:
         return len(job_ids)
 
     async def _read(self, job_ids: list[int], origin: Origin) -> dict[int, Job | None]:
-        """Read jobs after a list: if Airbyte fails over these alone, the others need not wait for that."""
+        """Read jobs after a list. A failure that only they cause does not count as a failed poll."""
         try:
             return await self._monitor.read(job_ids, dict.fromkeys(job_ids, origin))
         except (ServerError, AirbyteProtocolError) as exc:
@@ -173,18 +168,14 @@ class Poller:
         self._checked = anyio.current_time()
         job_id = random.choice(stale)  # noqa: S311
         job = (await self._read([job_id], Origin.POLL)).get(job_id)
-        # It may have completed since the list: what matters is whether a list has it now.
+        # It may have completed since the list: another list decides.
         if job is not None and job.status.terminal and job_id not in await self._monitor.poll():
             self._read_one_by_one(f"its list leaves out job {job_id}, which has completed")
 
     def _read_one_by_one(self, reason: str) -> None:
         self._lists_from = anyio.current_time() + self._unlisted
-        logger.warning(
-            "reading watched jobs one by one: instance=%s seconds=%g: %s",
-            self._monitor.instance,
-            self._unlisted,
-            reason,
-        )
+        instance, seconds = self._monitor.instance, self._unlisted
+        logger.warning("reading watched jobs one by one: instance=%s seconds=%g: %s", instance, seconds, reason)
 
     async def _wait(self, polled: float, jitter: float) -> None:
         while True:

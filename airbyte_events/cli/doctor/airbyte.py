@@ -38,7 +38,7 @@ from airbyte_events.monitor.monitor import OVERLAP
 SHORT_TOKEN_SECONDS = 60.0
 """Tokens with a shorter life are renewed with almost every poll."""
 
-_ANSWER_SECONDS = 20.0
+_RESPONSE_SECONDS = 20.0
 
 _READ_LOG = "read Airbyte's log"
 
@@ -127,7 +127,7 @@ class AirbyteChecks:
             "client_secret": credentials.client_secret,
             "grant_type": "client_credentials",
         }
-        request = Request(method="POST", url=url, route="/applications/token", json=fields, timeout=_ANSWER_SECONDS)
+        request = Request(method="POST", url=url, route="/applications/token", json=fields, timeout=_RESPONSE_SECONDS)
         async with http_client(url) as http:
             return await exchange(http, request, hide=(credentials.client_secret,))
 

@@ -19,13 +19,13 @@ from airbyte_events.listener.forwarding.targets import FORWARDED
 from airbyte_events.simulator import Script, Simulator, notification_bodies
 from airbyte_events.simulator.webhooks import java_headers
 
-ANSWER_SECONDS = 15.0
+RESPONSE_SECONDS = 15.0
 """Time-out of a post; a listener answers within 2 s."""
 
 SETTLE_SECONDS = 15.0
 """Time-out for the outcome of a notification."""
 
-_LARGEST_ANSWER = 64 * 1024
+_LARGEST_RESPONSE = 64 * 1024
 _NO_JOB = 900_000_000_000_000_000
 """Job ids above this exist in no Airbyte."""
 
@@ -97,14 +97,14 @@ async def post(url: str, body: dict[str, Any], *, forward: bool = False) -> Post
         async with http_client(url) as http:
             # A request of its own, so that none of httpx's default headers is added.
             request = httpx.Request("POST", url, headers=headers, content=content)
-            with anyio.fail_after(ANSWER_SECONDS):
+            with anyio.fail_after(RESPONSE_SECONDS):
                 response = await http.send(request)
     except (TimeoutError, httpx.TimeoutException):
-        return Posted(status=None, id=None, fault=f"no response within {ANSWER_SECONDS:g} s", bytes=len(content))
+        return Posted(status=None, id=None, fault=f"no response within {RESPONSE_SECONDS:g} s", bytes=len(content))
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         return Posted(status=None, id=None, fault=f"no response ({type(exc).__name__})", bytes=len(content))
     answer: dict[str, Any] = {}
-    if len(response.content) <= _LARGEST_ANSWER:
+    if len(response.content) <= _LARGEST_RESPONSE:
         try:
             answer = json_values.parse_object(response.content)
         except ValueError:

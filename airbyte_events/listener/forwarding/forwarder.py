@@ -17,7 +17,7 @@ import anyio
 import httpx
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events._utils.http import UNPACKED, AnswerRefused, no_cookies, read_body, retry_after
+from airbyte_events._utils.http import UNPACKED, ResponseRefused, no_cookies, read_body, retry_after
 from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
@@ -205,7 +205,7 @@ class _Sender:
             with anyio.fail_after(self._retry_policy.timeout):
                 async with self._http.stream("POST", self._target.url, content=content, headers=_HEADERS) as response:
                     answer = await read_body(response, _LONGEST_ANSWER)
-        except (httpx.HTTPError, TimeoutError, AnswerRefused) as exc:
+        except (httpx.HTTPError, TimeoutError, ResponseRefused) as exc:
             # With a status, the target has responded, even if the body failed.
             if response is None:
                 return _Result(state=DeliveryState.DUE, fault=self._reason(exc))

@@ -260,7 +260,7 @@ class MetricsPage:
         )
         failed = _each("airbyte_events_failed_looks", "Failed polls in a row; on the leader.")
         meanings = {
-            "looks": ("looks", "Polls: lists of changed jobs."),
+            "lists": ("looks", "Polls: lists of changed jobs."),
             "cut": ("cut_looks", "Polls that did not read all changed jobs."),
             "reads": ("reads", "Jobs read one by one."),
             "contradictions": ("contradictions", "Jobs reported with another result after their completion."),

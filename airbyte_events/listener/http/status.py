@@ -79,5 +79,9 @@ class Status:
             "seconds_between_looks": None if poller is None else poller.interval,
             "failed_looks": None if poller is None else poller.failures,
             "backoff_seconds": round(pipeline.airbyte.backing_off, 1),
-            "counters": {what: count for what, count in asdict(pipeline.counters).items() if isinstance(count, int)},
+            "counters": {
+                "looks" if counter == "lists" else counter: count
+                for counter, count in asdict(pipeline.counters).items()
+                if isinstance(count, int)
+            },
         }

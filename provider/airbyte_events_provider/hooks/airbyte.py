@@ -229,7 +229,7 @@ class AirbyteHook(BaseHook):
     def _submit_or_fail(self, connection_id: str, job_type: str) -> Job:
         submission = self.submit(connection_id, job_type)
         job = submission.job
-        if submission.how is How.IN_THE_WAY:
+        if submission.how is How.BLOCKED:
             raise AirflowException(
                 f"no {job_type} started: {job.job_type} job {job.job_id} of Airbyte connection {connection_id} runs: "
                 "wait until it completes"

@@ -262,7 +262,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def _run(self, context: Context, began: float, *, resuming: bool = True) -> int:
         task_job = self._open_job(context)
         submission = task_job.start(self._until(began), resuming=resuming)
-        while submission.how is How.IN_THE_WAY:
+        while submission.how is How.BLOCKED:
             self._wait_for_turn(context, submission.job, began)
             submission = task_job.start(self._until(began), resuming=False)
         job = submission.job

@@ -44,7 +44,7 @@ async def start(
         await _give_up(state)
         raise NotStarted(str(exc)) from exc
     job = submission.job
-    if submission.how is How.IN_THE_WAY:
+    if submission.how is How.BLOCKED:
         await _give_up(state)
         raise NotStarted(f"job {job.job_id} of the connection runs.")
     record = replace(record, job_id=job.job_id, started_at=job.started_at, owned=submission.owned)

@@ -41,14 +41,14 @@ class TaskJob:
         self._unanswered: JobRecord | None = None  # asked for, and no response yet
 
     def start(self, until: float | None, *, resuming: bool = True) -> Submission:
-        """Return the job of an earlier try, or start one; ``IN_THE_WAY``: another job must complete first.
+        """Return the job of an earlier try, or start one; ``BLOCKED``: another job must complete first.
 
         :param until: seconds since the epoch until when to ask whether a job was started.
         :param resuming: whether to look for the job of an earlier try.
         :raises AirflowException: if no job was started, or that is not known.
         """
         submission = (resume(self.hook, self.state, self._request) if resuming else None) or self._submit(until)
-        if submission.how is not How.IN_THE_WAY:
+        if submission.how is not How.BLOCKED:
             self.job_id, self.owned = submission.job.job_id, submission.owned
         return submission
 
@@ -68,7 +68,7 @@ class TaskJob:
                 state.delete()
             raise
         self._unanswered = None
-        if submission.how is How.IN_THE_WAY:
+        if submission.how is How.BLOCKED:
             state.delete()
         else:
             job = submission.job

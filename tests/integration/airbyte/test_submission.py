@@ -100,7 +100,7 @@ async def test_what_runs_is_attached_to_or_in_the_way_and_never_cancelled(
     active = scene.start(running, script=Script.hanging(status))
     submission = await scene.submit(wanted, policy)
     attaches = policy == "attach" and (wanted == running or {wanted, running} <= {"reset", "clear"})
-    assert (submission.how, submission.owned) == (How.ATTACHED if attaches else How.IN_THE_WAY, False)
+    assert (submission.how, submission.owned) == (How.ATTACHED if attaches else How.BLOCKED, False)
     assert submission.job.job_id == active.id
     assert active.status == status
     assert len(scene.sim.world.jobs) == 1
@@ -114,7 +114,7 @@ async def test_a_refresh_that_an_older_airbyte_leaves_out_of_its_lists_is_in_the
     async with staged(release="2.0.0") as scene:
         refresh = scene.start("refresh", script=Script.hanging(status))
         submission = await scene.submit(wanted)
-        assert (submission.how, submission.job.job_id) == (How.IN_THE_WAY, refresh.id)
+        assert (submission.how, submission.job.job_id) == (How.BLOCKED, refresh.id)
         assert refresh.status == status
 
 

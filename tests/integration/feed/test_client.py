@@ -15,7 +15,7 @@ import pytest
 
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.events import Cursor, JobRef
-from airbyte_events.feed.client import LARGEST_ANSWER, FeedClient
+from airbyte_events.feed.client import LARGEST_RESPONSE, FeedClient
 from support.events import event_of
 from support.feed import ScriptedFeed
 from support.listener import API_TOKEN
@@ -242,7 +242,7 @@ class TestWatch:
     async def test_an_answer_that_is_too_large_or_unfolds(
         self, http: httpx.AsyncClient, status: int, error: type[FeedError], bomb: bool
     ) -> None:
-        body = gzip.compress(bytes(64 << 20), 1) if bomb else bytes(LARGEST_ANSWER + 1)
+        body = gzip.compress(bytes(64 << 20), 1) if bomb else bytes(LARGEST_RESPONSE + 1)
         head = f"HTTP/1.1 {status} ?\r\nConnection: close\r\n" + ("Content-Encoding: gzip\r\n" if bomb else "")
 
         class Large(ScriptedFeed):
@@ -260,7 +260,7 @@ class TestWatch:
                     with pytest.raises(error) as caught:
                         await ask
                     assert getattr(caught.value, "status_code", status) == status
-                assert tracemalloc.get_traced_memory()[1] < 3 * LARGEST_ANSWER
+                assert tracemalloc.get_traced_memory()[1] < 3 * LARGEST_RESPONSE
             finally:
                 tracemalloc.stop()
 

@@ -97,8 +97,8 @@ class Replica:
         return len(self.election.held)
 
     @property
-    def looks(self) -> int:
-        return sum(each.counters.looks for each in self.pipelines.values())
+    def lists(self) -> int:
+        return sum(each.counters.lists for each in self.pipelines.values())
 
     async def watch(self, *job_ids: int) -> Any:
         return await self.pipelines["default"].watch(dict.fromkeys(job_ids, ANY_JOB))
@@ -193,9 +193,9 @@ class TestTogether:
             group.start(lease=5.0)
         await group.until(lambda: group.watched.airbyte.lists >= 20)
 
-        looks = sorted(replica.looks for replica in group.replicas)
-        assert looks[:2] == [0, 0]
-        assert looks[2] >= 19
+        lists = sorted(replica.lists for replica in group.replicas)
+        assert lists[:2] == [0, 0]
+        assert lists[2] >= 19
 
     async def test_a_webhook_is_confirmed_once_whoever_received_it(self, group: Group) -> None:
         for _ in range(3):
@@ -285,13 +285,13 @@ class TestTakingOver:
         cut = group.start()
         await group.until_held()
         other = group.start()
-        await group.until(lambda: cut.looks > 2)
+        await group.until(lambda: cut.lists > 2)
         cut.line.cut = True
         await group.until(lambda: other.holds and not cut.holds)
 
-        looks = cut.looks
-        await group.until(lambda: other.looks > 5)
-        assert cut.looks == looks
+        lists = cut.lists
+        await group.until(lambda: other.lists > 5)
+        assert cut.lists == lists
         # It comes back to its place in the queue.
         cut.line.cut = False
         other.election.stop()
@@ -324,7 +324,7 @@ class TestTakingOver:
 
     async def test_i5_it_goes_on_where_the_other_ended(self, group: Group) -> None:
         first = group.start(**NEVER)
-        await group.until(lambda: first.looks > 2)
+        await group.until(lambda: first.lists > 2)
         mark = await group.store.recall("looked_at/default")
         assert mark is not None
         first.election.stop()
@@ -338,7 +338,7 @@ class TestTakingOver:
         group.watched.airbyte.put(1_000)
         await group.start(WATCHED_ONLY, **NEVER).watch(1_000)
         first = await group.until_held()
-        await group.until(lambda: first.looks == 1)
+        await group.until(lambda: first.lists == 1)
         # The look that is cut short is the last thing that it does.
         monitor = first.pipelines["default"].monitor
         assert monitor is not None
@@ -464,19 +464,19 @@ class TestSeveralInstances:
 class TestWatches:
     async def test_at_any_replica_are_polled_by_the_holder(self, group: Group) -> None:
         holder = group.start(WATCHED_ONLY)
-        await group.until(lambda: holder.looks == 1)
+        await group.until(lambda: holder.lists == 1)
         other = group.start(WATCHED_ONLY)
         group.watched.airbyte.put(5, ago=3600)
         assert (await other.watch(5))[5].status == "running"
-        await group.until(lambda: holder.looks > 3)
+        await group.until(lambda: holder.lists > 3)
         group.watched.airbyte.put(5, "cancelled")
         await group.watched.until_ended(5)
 
         # Nobody waits any more.
         await anyio.wait_all_tasks_blocked()
-        looks = holder.looks
+        lists = holder.lists
         await anyio.sleep(0.1)
-        assert (holder.looks, other.looks) == (looks, 0)
+        assert (holder.lists, other.lists) == (lists, 0)
         assert group.watched.airbyte.reads == 1
 
     async def test_i4_outlive_the_holder_and_who_was_asked(self, group: Group) -> None:
@@ -488,7 +488,7 @@ class TestWatches:
         second.kill()
         third = group.start(WATCHED_ONLY)
         # The look with which it begins has been; this one is there because of the watch.
-        await group.until(lambda: third.looks > 2)
+        await group.until(lambda: third.lists > 2)
         group.watched.airbyte.put(5, "cancelled")
         await group.watched.until_ended(5)
 
@@ -521,7 +521,7 @@ class TestWatches:
     async def test_i4_what_could_not_be_asked_for_is_read_by_the_holder(self, group: Group) -> None:
         group.watched.airbyte.put(5, "succeeded", ago=86_400)
         holder = group.start(WATCHED_ONLY)
-        await group.until(lambda: holder.looks == 1)
+        await group.until(lambda: holder.lists == 1)
         group.watched.airbyte.faults[5] = 503
         with pytest.raises(ServerError):
             await group.start(WATCHED_ONLY).watch(5)
@@ -549,8 +549,8 @@ class TestWatches:
         group.watched.airbyte.put(5)
         await group.start(WATCHED_ONLY).watch(5)
         await group.until(lambda: 5 in _watched(holder))
-        looks = holder.looks
-        await group.until(lambda: holder.looks > looks + 3)
+        lists = holder.lists
+        await group.until(lambda: holder.lists > lists + 3)
         assert group.watched.airbyte.reads_of(404) == 3
 
 

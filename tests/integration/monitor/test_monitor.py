@@ -157,14 +157,14 @@ class TestConfirming:
         watched.airbyte.faults[1] = status
         with pytest.raises(AirbyteError):
             await watched.monitor.watch([1])
-        assert watched.monitor.watches.never_seen() == [1]
+        assert watched.monitor.watches.unread() == [1]
 
     @pytest.mark.parametrize("status", [403, 404, 409])
     async def test_a_job_that_airbyte_does_not_know_is_not_watched(self, watched: Watched, status: int) -> None:
         watched.airbyte.faults[1] = status
         assert await watched.monitor.watch([1]) == {1: None}
         # It was asked twice, and is once more.
-        assert watched.monitor.watches.never_seen() == [1]
+        assert watched.monitor.watches.unread() == [1]
         await watched.monitor.read([1])
         assert watched.monitor.watches.jobs == {}
 
@@ -392,7 +392,7 @@ class TestLooking:
 
         assert 1_000 not in await monitor.poll()
         assert airbyte.lists - lists == 2
-        assert monitor.watches.never_seen() == [1_000]
+        assert monitor.watches.unread() == [1_000]
         # The next one does not begin there again.
         for job_id in range(1, 500):
             airbyte.put(job_id, "succeeded", ago=3600)
@@ -487,7 +487,7 @@ class TestWatching:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watched.monitor.watch, [1])
             await anyio.wait_all_tasks_blocked()
-            assert watched.monitor.watches.never_seen() == []
+            assert watched.monitor.watches.unread() == []
             watched.airbyte.held.set()
 
     async def test_a_renewed_watch_is_no_news_of_the_job(self, watched: Watched) -> None:
@@ -495,7 +495,7 @@ class TestWatching:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         (watch,) = watched.monitor.watches._watches.values()
-        watch.seen -= 1000
+        watch.reported -= 1000
         await watched.monitor.watch([1])
         await watched.monitor.absorb([event_of(1, "running")])
         assert watched.monitor.watches.stale(900) == [1]

@@ -12,7 +12,7 @@ import pytest
 from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.notifications import reread
 from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.monitor.observation import Received, Witnesses
+from airbyte_events.monitor.observation import Candidates, Received
 from airbyte_events.store.reconcile import annotate
 from airbyte_events.store.records import Outcome, StoredNotification
 
@@ -74,7 +74,7 @@ def received(notification: StoredNotification) -> Received:
 
 
 def among(*notifications: StoredNotification, event: JobEvent = EVENT, airbyte: str = AIRBYTE) -> JobEvent:
-    return Witnesses.among(map(received, notifications), event, airbyte).enriched()
+    return Candidates.among(map(received, notifications), event, airbyte).enriched()
 
 
 def forged(name: str = "forged", **data: Any) -> dict[str, Any]:
@@ -203,7 +203,7 @@ class TestTheBest:
 
     def test_without_any_it_is_what_the_api_says(self) -> None:
         assert among() == EVENT
-        assert not Witnesses.among(map(received, []), EVENT, AIRBYTE).improve(EVENT)
+        assert not Candidates.among(map(received, []), EVENT, AIRBYTE).improve(EVENT)
 
     def test_a_body_that_can_not_be_read_any_more_is_none(self) -> None:
         assert among(replace(stored(), body=b"\xff"), replace(stored(), body=b"")) == EVENT
@@ -213,29 +213,29 @@ class TestImproving:
     def test_a_better_one_replaces_a_worse_one(self) -> None:
         worse, better = stored(END, **forged(finishedAt=None)), stored()
         known = among(worse)
-        witnesses = Witnesses.among(map(received, [worse, better]), EVENT, AIRBYTE)
-        assert witnesses.improve(known)
-        assert annotate(known, witnesses.enriched()) == among(better)
+        candidates = Candidates.among(map(received, [worse, better]), EVENT, AIRBYTE)
+        assert candidates.improve(known)
+        assert annotate(known, candidates.enriched()) == among(better)
 
     def test_a_worse_one_replaces_nothing(self) -> None:
         known = among(better := stored())
         worse = [stored(END + timedelta(hours=1), **forged(str(number), finishedAt=None)) for number in range(9)]
-        assert not Witnesses.among(map(received, [better, *worse]), EVENT, AIRBYTE).improve(known)
+        assert not Candidates.among(map(received, [better, *worse]), EVENT, AIRBYTE).improve(known)
 
     def test_nor_once_the_better_one_is_not_at_hand_any_more(self) -> None:
         known = among(stored())
         late = stored(END + timedelta(days=40), **forged())
-        assert not Witnesses.among(map(received, [late]), EVENT, AIRBYTE).improve(known)
+        assert not Candidates.among(map(received, [late]), EVENT, AIRBYTE).improve(known)
 
     def test_one_that_agrees_in_all_replaces_what_is_not_at_hand_any_more(self) -> None:
         known = among(stored(END, **forged(finishedAt=None)))
         real = stored(recordsCommitted=1200, bytesCommitted=2400)
-        witnesses = Witnesses.among([received(real)], EVENT, AIRBYTE)
-        assert annotate(known, witnesses.enriched()) == among(real)
-        assert witnesses.improve(known)
+        candidates = Candidates.among([received(real)], EVENT, AIRBYTE)
+        assert annotate(known, candidates.enriched()) == among(real)
+        assert candidates.improve(known)
 
     def test_one_that_adds_to_what_nobody_said_is_taken(self) -> None:
-        assert Witnesses.among(map(received, [stored()]), EVENT, AIRBYTE).improve(EVENT)
+        assert Candidates.among(map(received, [stored()]), EVENT, AIRBYTE).improve(EVENT)
 
 
 class TestLinks:
