@@ -1,8 +1,8 @@
-"""The contracts of a store, by concern. :class:`EventStore` has them all; who uses a store asks for what it needs.
+"""The contracts of a store, by concern. :class:`EventStore` combines them; callers depend on the parts they need.
 
-Every method is durable when it returns. A call that is cancelled has no effect or all of its effect, which may come a
-moment later: what was begun is finished. All raise :class:`~airbyte_events.errors.StoreError` if the store fails.
-Every store passes the same tests.
+Every write is durable when its method returns. A cancelled call has no effect or its whole effect, which may follow a
+moment later: a started operation completes. All methods raise :class:`~airbyte_events.errors.StoreError` if the store
+fails. Every store passes the same tests.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ ANNOUNCING_KINDS = ("success", "failure")
 """The kinds of notification that announce a job's completion."""
 
 PENDING_BYTES = 16 * 1024 * 1024
-"""See :meth:`NotificationInbox.pending`."""
+"""Maximum size of a page of :meth:`NotificationInbox.pending`."""
 
 ANNOUNCEMENTS = 8
-"""See :meth:`NotificationInbox.announcements`."""
+"""Limit of each selection of :meth:`NotificationInbox.announcements`."""
 
 UNBOUNDED = 2**62
-"""Bytes that no page has."""
+"""No limit, in bytes."""
 
 
 class EventLog(Protocol):
-    """One ordered log of job events, and the latest state of each job."""
+    """An ordered log of job events, and the latest state of each job."""
 
     @property
     @abstractmethod
     def epoch(self) -> str:
-        """The log's identity, made with the log. It changes when the log has lost events that were read before."""
+        """The log's identity. It changes when the log lost events that were read before."""
 
     @abstractmethod
     async def append(
@@ -69,29 +69,28 @@ class EventLog(Protocol):
         known: States | None = None,
         settle: Settle | None = None,
     ) -> Appended:
-        """Reconcile observations with what is known, in order and atomically; those that are news enter the log.
+        """Reconcile observations with the jobs' states, in order and atomically, and append those that are new.
 
-        Another job of a known number (see :func:`~airbyte_events.store.reconcile.reconcile`) is news, and replaces the
-        job's latest state: nothing of the job before is kept for it.
+        A different job that reuses a number (see :func:`~airbyte_events.store.reconcile.reconcile`) is new and replaces
+        the state of the former job completely.
 
-        :param lease: write only while this is held.
-        :param known: the states as they were read just before: a store may compare instead of reading them again.
-        :param settle: the notifications to settle in the same transaction, if an event enters the log.
-        :return: the verdicts, and the states as they are now.
-        :raises LeaseLost: if somebody else holds the lease; nothing was written.
+        :param lease: write only while this lease is held.
+        :param known: the states just read; a store may compare their versions instead of reading them again.
+        :param settle: the notifications to settle in the same transaction, if an event is appended.
+        :return: the verdicts and the resulting states.
+        :raises LeaseLost: if the lease has another holder; nothing was written.
         """
 
     @abstractmethod
     async def annotate(self, states: Sequence[JobEvent]) -> None:
-        """Fill in what a job's latest state leaves unknown (``error``, ``names``, ``url``, ...) without an event.
+        """Fill in unknown fields of a job's latest state (``error``, ``names``, ``url``, ...) without an event.
 
-        A state of another status than the job's latest one changes nothing, and neither does that of another job which
-        had or has its number.
+        States with another status than the latest, or of another job with the same number, are ignored.
         """
 
     @abstractmethod
     async def head(self) -> int:
-        """The sequence of the newest event; 0 for an empty log."""
+        """Return the sequence of the newest event; 0 for an empty log."""
 
     @abstractmethod
     async def read(
@@ -103,46 +102,45 @@ class EventLog(Protocol):
         wanted: EventFilter = EVERYTHING,
         epoch: str | None = None,
     ) -> LogPage:
-        """The next events behind a sequence, at most ``limit``.
+        """Return the next events after a sequence, at most ``limit``.
 
-        :param size: no more once these have so many bytes, about.
-        :param epoch: which the sequence is of; by default, the log's.
-        :raises CursorExpired: if events behind that sequence are no longer kept, it lies beyond the head, or the log
-            has another epoch.
+        :param size: stop after about so many bytes.
+        :param wanted: which events to return.
+        :param epoch: the sequence's epoch; the log's by default.
+        :raises CursorExpired: if later events were removed, the sequence is beyond the head, or the epoch differs.
         """
 
     @abstractmethod
     async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
-        """Wait until the head may lie behind that sequence, or the log has another epoch. It may return for nothing.
+        """Wait until the head may be after that sequence, or the epoch changed. Wake-ups may be spurious.
 
-        :return: the next events, where this process has just appended them; if none, they have to be read.
+        :return: the next events if this process just appended them; if empty, read them.
         """
 
     @abstractmethod
     async def states(self, refs: Collection[JobRef]) -> States:
-        """The latest state of each of these jobs that is known."""
+        """Return the latest states of the known jobs among these."""
 
     @abstractmethod
     async def jobs(
         self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
     ) -> list[JobEvent]:
-        """Latest states, newest first: those whose sequence is below ``before``."""
+        """Return latest states with sequences below ``before``, newest first."""
 
     @abstractmethod
     async def history(self, ref: JobRef) -> list[JobEvent]:
-        """A job's events that are kept, oldest first."""
+        """Return a job's retained events, oldest first."""
 
 
 class Topics(Protocol):
-    """Wakes who waits for a change, whichever process made it."""
+    """Wakes waiting tasks after changes made by any process."""
 
     @abstractmethod
     def news(self, topic: str) -> AbstractContextManager[Wakeup]:
-        """Join before looking: ``with store.news(topic) as wakeup``, look, then ``await wakeup.wait()``.
+        """Subscribe to a topic. Enter the context, read the store, then ``await wakeup.wait()``.
 
-        :param topic: ``inbox/<instance>`` (a notification waits to be confirmed), ``watches/<instance>`` (other jobs
-            are watched), ``deliveries/<instance>`` (something is to be forwarded) or ``leases/<name>`` (it was given
-            back), whichever process did it.
+        :param topic: ``inbox/<instance>`` (a notification is pending), ``watches/<instance>`` (a job is newly watched),
+            ``deliveries/<instance>`` (a delivery is due) or ``leases/<name>`` (the lease was released).
         """
 
 
@@ -161,83 +159,83 @@ class NotificationInbox(Topics, Protocol):
         received_at: datetime,
         targets: Collection[str] = (),
     ) -> Receipt:
-        """Keep a notification. The same body for the same instance is kept once; if it names no job, once in
+        """Store a notification. The same body for the same instance is stored once; if it names no job, once per
         :data:`~airbyte_events.store.records.REPEATED_WITHIN`.
 
-        :param targets: where it is to be forwarded, see :class:`Delivery`: due at once, and kept with it or not at all.
+        :param targets: create a :class:`Delivery` to each, due at once, in the same transaction.
         """
 
     @abstractmethod
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
-        """The instance's notifications that wait to be confirmed, by id: those whose id is above ``after``.
+        """Return the instance's pending notifications with ids above ``after``, ordered by id.
 
-        At least one, if there is any, and no more than have :data:`PENDING_BYTES` together.
+        Returns at least one if there is any, and at most :data:`PENDING_BYTES` together.
         """
 
     @abstractmethod
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
-        """Write down what became of notifications, by id; :attr:`Outcome.PENDING` queues one again."""
+        """Store the outcomes of notifications, by id; :attr:`Outcome.PENDING` queues one again."""
 
     @abstractmethod
     async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
-        """The inbox, newest first: those whose id is below ``before``."""
+        """Return notifications with ids below ``before``, newest first."""
 
     @abstractmethod
     async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
-        """Return the success and failure notifications of each of these jobs that has any, by id.
+        """Return the success and failure notifications of these jobs, ordered by id.
 
-        Of many, :data:`ANNOUNCEMENTS` each: the first, the last, and the first that were received from a time on. So
-        whoever sends any number of them before the job's end, after it, or both, hides none that came with it.
+        At most :data:`ANNOUNCEMENTS` of each: the first, the last, and the first since a time. So a flood before or
+        after a job's completion can't hide those sent with it.
 
         :param refs: the jobs, each with that time.
         """
 
 
 class DeliveryOutbox(Topics, Protocol):
-    """Notifications that are forwarded, and the state of each delivery."""
+    """Forwarded notifications, and the state of each delivery."""
 
     @abstractmethod
     async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
-        """The instance's deliveries that are due by now, the longest due first.
+        """Return the instance's due deliveries, the longest due first.
 
-        :param but: leave out those to these targets, so that one which is slow does not hide the others.
+        :param but: targets to leave out, so that a slow one does not block the others.
         """
 
     @abstractmethod
     async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
-        """When the next of the instance's deliveries is due; None if none is.
+        """Return when the instance's next delivery is due; None if there is none.
 
-        :param but: leave out those to these targets.
+        :param but: targets to leave out.
         """
 
     @abstractmethod
     async def attempted(self, attempts: Sequence[Attempt]) -> None:
-        """Write down what attempts to deliver came to."""
+        """Store the results of delivery attempts."""
 
     @abstractmethod
     async def deliveries(
         self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
     ) -> list[Delivery]:
-        """Deliveries, newest first: those whose id is below ``before``."""
+        """Return deliveries with ids below ``before``, newest first."""
 
 
 class LeaseTable(Topics, Protocol):
-    """Leases: the right of one process to do something alone."""
+    """Leases for leader election among processes."""
 
     shared: bool = False
-    """Whether other processes can have the store open, too."""
+    """Whether several processes can have the store open."""
 
     @abstractmethod
     async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
-        """Take a lease, or renew it, for so long by the store's clock; None while somebody else holds it."""
+        """Take or renew a lease for so many seconds by the store's clock; return None while another holds it."""
 
     @abstractmethod
     async def release(self, lease: Lease) -> None:
-        """Give a lease back before its time, so that another can have it at once. One that is lost stays lost."""
+        """Release a lease early, so that another process can take it at once. Does nothing if it was lost."""
 
     @abstractmethod
     async def holders(self) -> dict[str, str]:
-        """Who holds which lease at the moment, by its name."""
+        """Return the current holders, by lease name."""
 
 
 class WatchTable(Topics, Protocol):
@@ -245,14 +243,11 @@ class WatchTable(Topics, Protocol):
 
     @abstractmethod
     async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
-        """Somebody waits for these jobs, for so long from now unless it is said again.
-
-        A job that has ended is not watched any more.
-        """
+        """Watch these jobs for so many seconds from now, or extend their watches. Completed jobs are ignored."""
 
     @abstractmethod
     async def watched(self, instance: str) -> dict[int, datetime]:
-        """The instance's jobs that somebody waits for, whichever process was asked, and since when."""
+        """Return the instance's watched jobs, of all processes, with the times when their watches began."""
 
 
 class ValueTable(Protocol):
@@ -260,45 +255,45 @@ class ValueTable(Protocol):
 
     @abstractmethod
     async def recall(self, key: str) -> str | None:
-        """A value that :meth:`remember` kept."""
+        """Return the value that :meth:`remember` stored; None if there is none."""
 
     @abstractmethod
     async def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
-        """Keep a small value, such as how far an instance was looked at.
+        """Store a small value.
 
-        :param lease: write only while this is held.
-        :raises LeaseLost: if somebody else holds the lease; nothing was written.
+        :param lease: write only while this lease is held.
+        :raises LeaseLost: if the lease has another holder; nothing was written.
         """
 
 
 class Maintenance(Protocol):
-    """What keeps a store small, and shows how it is."""
+    """Pruning, statistics and health checks."""
 
     @property
     def unreadable(self) -> Mapping[str, int]:
-        """The number of rows that were left out because they can't be read, by table, since the store was opened."""
+        """The number of unreadable rows skipped since the store was opened, by table."""
         return {}
 
     @abstractmethod
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
-        """Remove events that were observed, and notifications that were received and settled, before a time.
+        """Remove events observed, and notifications received and settled, before a time.
 
-        Events beyond the ``keep`` newest go, too. Whoever reads on from behind them gets
-        :class:`~airbyte_events.errors.CursorExpired`. A job's latest state stays for ever (a job ends once), and so do
-        notifications that wait to be confirmed and deliveries that are due. Works in steps that let others write.
+        Also removes events beyond the ``keep`` newest; reading from a removed sequence raises
+        :class:`~airbyte_events.errors.CursorExpired`. Latest states (a job completes once), pending notifications and
+        due deliveries are never removed. Works in small transactions, so that other writers are not blocked.
         """
 
     @abstractmethod
     async def stats(self) -> StoreStats:
-        """How large it is: estimates where exact counts would take long."""
+        """Return the store's size; large counts may be estimates."""
 
     @abstractmethod
     async def queues(self, instance: str) -> Queues:
-        """Count and date what waits for an instance. However much that is, nobody who writes waits for the answer."""
+        """Return counts and ages of an instance's waiting work, without blocking writers."""
 
     @abstractmethod
     async def check(self) -> None:
-        """Write and read once, so that a store that is full, read-only or gone raises."""
+        """Write and read once, to raise if the store is full, read-only or gone."""
 
 
 class EventStore(EventLog, NotificationInbox, DeliveryOutbox, LeaseTable, WatchTable, ValueTable, Maintenance):
@@ -314,7 +309,7 @@ class EventStore(EventLog, NotificationInbox, DeliveryOutbox, LeaseTable, WatchT
 
 
 class MovableStore(EventStore):
-    """A store that can be filled from another one: see :func:`airbyte_events.store.migration.migrate`."""
+    """A store that can be filled from another one by :func:`airbyte_events.store.migration.migrate`."""
 
     @abstractmethod
     async def values(self) -> dict[str, str]:
@@ -322,11 +317,9 @@ class MovableStore(EventStore):
 
     @abstractmethod
     async def fill(self, epoch: str, head: int, batches: AsyncIterable[Batch]) -> None:
-        """Store rows as they are, and go on with their log. Nobody else may use the store meanwhile.
+        """Store rows unchanged and continue their log. The store may not be used meanwhile; a failure leaves it empty.
 
-        When it fails the store is as empty as it was.
-
-        :param epoch: the log's.
+        :param epoch: the log's epoch.
         :param head: the sequence of its newest event.
-        :raises StoreError: if a notification or an event ever came to this store.
+        :raises StoreError: if the store ever held an event or a notification.
         """

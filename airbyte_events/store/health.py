@@ -1,4 +1,4 @@
-"""Whether the store can be written, found out by writing: a full disk that nobody writes to looks well otherwise."""
+"""Check that the store can be written, by writing: a full disk is not detected otherwise."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from airbyte_events.store.base import Maintenance, ValueTable
 logger = logging.getLogger(__name__)
 
 CHECK_SECONDS = 5.0
-"""From one write to the next while all is well."""
+"""Interval while the store can be written."""
 
 RECHECK_SECONDS = 1.0
-"""While it is not, and when in doubt."""
+"""Interval while it can't, or after another write failed."""
 
-ANSWER_SECONDS = 5.0
-"""What takes longer has failed."""
+TIMEOUT_SECONDS = 5.0
+"""A slower write has failed."""
 
 HOPELESS_SECONDS = 600.0
-"""A store that could not be written for so long may be within reach of a process that is started anew, with the
-addresses, secrets and disks of now. Failovers and most maintenance take less."""
+"""After so long a restart may help, with current addresses, secrets and disks. Failovers and most maintenance take
+less."""
 
-ROOM = 512 * 1024
-"""Bytes for which there has to be room once there was none: the largest notification. There is always some for less."""
+PROBE_BYTES = 512 * 1024
+"""Size of the write that checks whether a full store has space again: the largest notification."""
 
 
 class CheckedStore(Maintenance, ValueTable, Protocol):
-    """The parts of a store that are written to find out whether it can be."""
+    """The parts of a store that the check needs."""
 
 
 class StoreHealth:
-    """Writes to a store now and then, whatever becomes of others' writes.
+    """Writes to a store periodically.
 
-    Whoever routes requests here by readiness sends none while it fails: no webhook would ever find out that there is
-    space again.
+    While the listener is not ready it receives no webhooks, so only this check detects that the store works again.
 
     :param store: an open store.
     :param every: see :data:`CHECK_SECONDS`.
@@ -68,16 +67,16 @@ class StoreHealth:
 
     @property
     def hopeless(self) -> bool:
-        """Whether a restart is worth trying. For want of space it is not: the next process finds no more of it."""
+        """Whether a restart may help. It does not if the store is full."""
         return anyio.current_time() - self._failing_since >= self._hopeless
 
     def doubt(self) -> None:
-        """Somebody could not write: look soon, and for room."""
+        """Check soon, and whether the store is full, after a write failed."""
         self._in_doubt = True
         self._doubted.set()
 
     async def run(self) -> None:
-        """Write until cancelled."""
+        """Check until cancelled."""
         while True:
             await self.check()
             await anyio.sleep(self._again)
@@ -86,16 +85,13 @@ class StoreHealth:
                     await self._doubted.wait()
 
     async def check(self) -> bool:
-        """Write once.
-
-        :return: whether that succeeded.
-        """
+        """Write once and return whether that succeeded."""
         doubted = self._in_doubt or not self.writable
         self._in_doubt = False
         try:
-            with anyio.fail_after(ANSWER_SECONDS):
+            with anyio.fail_after(TIMEOUT_SECONDS):
                 if doubted:
-                    await self._store.remember("room", secrets.token_hex(ROOM // 2))
+                    await self._store.remember("room", secrets.token_hex(PROBE_BYTES // 2))
                     await self._store.remember("room", "")
                 await self._store.check()
         except (StoreError, TimeoutError) as exc:

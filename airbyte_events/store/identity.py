@@ -1,9 +1,8 @@
-"""Whether a log is still the one that its readers know.
+"""Detect that a log lost events.
 
-A log can lose its last events: a standby that had not got them takes over, or the data are put back to what they were.
-What is appended then gets sequence numbers that readers have seen for other events. So whoever reads a log remembers
-the newest event that it saw, and compares it at the next reading; where it differs the log gets a new epoch, which ends
-every cursor of the old one.
+A log can lose its last events: after a failover to a standby that lacks them, or when a backup is restored. Later
+events then reuse sequence numbers that readers have seen. So each process remembers the newest event that it read and
+compares it at the next read. If it differs, the log gets a new epoch, which expires all cursors of the old one.
 """
 
 from __future__ import annotations
@@ -20,29 +19,29 @@ from airbyte_events.store.tail import sequence_of
 REPLACED = "the log has lost events that were seen, or was replaced"
 
 LOOK_BACK = timedelta(hours=1)
-"""What Airbyte changed in this time before events were lost is looked for again."""
+"""Polling resumes from so long before, to find the lost events again."""
 
 
 class LogReplaced(CursorExpired):
-    """The log is not the one that was seen before, or has another epoch."""
+    """The log lost events or has another epoch."""
 
 
 class Tail(NamedTuple):
-    """The newest event that was seen.
+    """The newest event that was read.
 
-    :param sequence: of the event; 0 stands before the first.
-    :param mark: a digest of what is stored of it; None if it is not kept.
+    :param sequence: of the event; 0 for an empty log.
+    :param mark: digest of its stored data; None if it was removed.
     """
 
     sequence: int
     mark: str | None
 
     def is_lost(self, head: int, first: int | None, mark: str | None) -> bool:
-        """Return whether the event is not the one that was seen.
+        """Return whether the event was lost or replaced.
 
-        :param head: the newest sequence now.
-        :param first: the oldest that is kept, None if none is.
-        :param mark: that of what is stored under the sequence now.
+        :param head: the current newest sequence.
+        :param first: the oldest retained sequence, None if there is none.
+        :param mark: the current digest at the event's sequence.
         """
         if head < self.sequence:
             return True
@@ -54,10 +53,10 @@ UNSEEN = Tail(0, None)
 
 
 def tail_of(event: JobEvent) -> Tail:
-    """Return what is seen of an event that was just appended."""
+    """Return the tail after an event was appended."""
     return Tail(sequence_of(event), mark_of(json.dumps(event.data())))
 
 
 def mark_of(data: object) -> str:
-    """Return the digest of what is stored of an event."""
+    """Return the digest of an event's stored data."""
     return hashlib.sha256(str(data).encode(errors="surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""Where a store is, as its URL says."""
+"""The location of a store."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ if TYPE_CHECKING:
 
 
 class StoreLocation(ABC):
-    """The location of one kind of store. Its text is the URL, without a password."""
+    """The location of one kind of store. Its ``str`` is the URL without a password."""
 
     kind: ClassVar[str]
     extra: ClassVar[str] = "server"
-    """The extra of ``airbyte-events`` that installs its driver."""
+    """The extra of ``airbyte-events`` that installs the driver."""
 
     remedy: ClassVar[str] = ""
-    """What to do if :meth:`check` fails."""
+    """Advice if :meth:`check` fails."""
 
     durable: ClassVar[bool] = True
     """Whether the store outlives its process."""
 
     @property
     def file(self) -> Path | None:
-        """The file that the store is, on this machine."""
+        """The store's file on this machine, if it is a file."""
         return None
 
     @classmethod
     @abstractmethod
     def parse(cls, url: str) -> Self:
-        """:raises ValueError: if the text is not such a URL; the message holds nothing of it."""
+        """:raises ValueError: if the URL is invalid; the message contains no part of it."""
 
     @abstractmethod
     def store(self) -> EventStore:
-        """Return the store, yet to be opened.
+        """Return the store, not yet opened.
 
-        :raises StoreError: if its driver is not installed.
+        :raises StoreError: if the driver is not installed.
         """
 
     @abstractmethod
     async def check(self) -> str:
-        """Return how the store looks from here, next to the listener that has it open.
+        """Return a description of the store's state. A listener may have it open.
 
-        :raises ImportError: if its driver is not installed.
-        :raises StoreError: if the store does not answer, or can't be read.
+        :raises ImportError: if the driver is not installed.
+        :raises StoreError: if the store does not respond or can't be read.
         """

@@ -1,4 +1,4 @@
-"""Copy all that a store holds to another, empty one."""
+"""Copy a store to another, empty one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from airbyte_events.store.records import Delivery, StoredNotification
 from airbyte_events.store.tail import sequence_of
 
 PAGE = 1_000
-"""Rows that are read and written at once."""
+"""Rows per read and write."""
 
 NOT_EMPTY = "the store is not empty: something was stored in it before; name a new one"
 
 OWN_VALUES = frozenset({"epoch", "checked_by", "room", "restoring", "place"})
-"""The keys of values that stay with a store."""
+"""The keys of values that are not copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Rows that the target has to store as they are: with their sequences and ids."""
+    """Rows that the target stores unchanged, with their sequences and ids."""
 
     events: Sequence[JobEvent] = ()
     states: Sequence[JobEvent] = ()
@@ -42,13 +42,13 @@ class Batch:
 
 
 async def migrate(source: MovableStore, target: MovableStore, advance: Callable[[int], object]) -> Counter[str]:
-    """Fill an empty store from another, which stays as it is. Nobody else may use either meanwhile.
+    """Fill an empty store from another, which is unchanged. Neither may be used meanwhile.
 
-    Rows that can't be read are left out, logged and counted in the source's ``unreadable``.
+    Unreadable rows are skipped, logged and counted in the source's ``unreadable``.
 
-    :param advance: called with the number of rows that were copied since the last call.
-    :return: how many rows of each kind were copied.
-    :raises StoreError: if the target is not empty, or a store fails; the target is as empty as it was.
+    :param advance: called with the number of rows copied since the last call.
+    :return: the number of copied rows of each kind.
+    :raises StoreError: if the target is not empty, or a store fails; then the target is empty.
     """
     count: Counter[str] = Counter()
 
@@ -73,7 +73,7 @@ async def _batches(source: MovableStore) -> AsyncGenerator[Batch, None]:
         yield Batch(states=states)
         before = sequence_of(states[-1])
     if source.unreadable.get("jobs"):
-        # Of a job whose state can't be read the newest event is the state, so that it completes only once.
+        # An unreadable state is replaced by the newest event, so that the job completes only once.
         async with aclosing(_events(source)) as pages:
             async for events in pages:
                 yield Batch(states=list((await source.states({event.ref for event in events})).values()))

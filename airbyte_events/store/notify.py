@@ -1,4 +1,4 @@
-"""Waiting for news of a store: join, then look, then wait, and nothing that happens in between is missed."""
+"""Wake waiting tasks after changes to a store. Subscribe, read, then wait: no change in between is missed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from airbyte_events.store.records import Outcome
 
 
 class Wakeups:
-    """Topics, and those who wait for news of them."""
+    """The waiting tasks of each topic."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[Wakeup]] = {}
 
     @contextlib.contextmanager
-    def joined(self, topic: str) -> Iterator[Wakeup]:
-        """Wait for news of a topic meanwhile."""
+    def subscribe(self, topic: str) -> Iterator[Wakeup]:
         wakeup = Wakeup()
         self._waiting.setdefault(topic, set()).add(wakeup)
         try:
@@ -28,13 +27,13 @@ class Wakeups:
                 del self._waiting[topic]
 
     def wake(self, topics: Iterable[str] | None = None) -> None:
-        """There is news of these topics, or may be of any."""
+        """Wake the subscribers of these topics; of all by default."""
         for topic in list(self._waiting) if topics is None else topics:
             for wakeup in self._waiting.get(topic, ()):
                 wakeup.set()
 
 
 def topics_of(instance: str, outcome: Outcome, targets: Collection[str]) -> list[str]:
-    """What there is news of once a notification is kept."""
+    """Return the topics to wake after a notification was stored."""
     topics = [f"inbox/{instance}"] if outcome is Outcome.PENDING else []
     return [*topics, f"deliveries/{instance}"] if targets else topics

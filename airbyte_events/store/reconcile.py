@@ -1,4 +1,4 @@
-"""What an observation means for what is known of its job."""
+"""Reconcile observations with the known states of their jobs."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from airbyte_events.events import FOLLOWED_BY, WEBHOOK_FIELDS, Cursor, Identity,
 
 
 class Verdict(Enum):
-    """What an observation means for what is already known of the job."""
+    """The result of comparing an observation with the job's known state."""
 
     NEW = "new"
     """A change: it becomes an event."""
     REPEAT = "repeat"
-    """Nothing that was not known."""
+    """It adds nothing."""
     CONTRADICTION = "contradiction"
-    """The job has ended otherwise, and that stands."""
+    """The job already has another terminal status, which is kept."""
     REUSED = "reused"
-    """Another job has the number now: it becomes an event, and nothing of the job before is kept for it."""
+    """Another job has the number now: it becomes an event and replaces the former job's state."""
 
 
 NEWS = frozenset({Verdict.NEW, Verdict.REUSED})
-"""The verdicts on what enters the log."""
-
+"""The verdicts of observations that are appended to the log."""
 
 LATE = timedelta(seconds=60)
-"""How long after a job was read an answer that was under way by then may still arrive."""
+"""How long after a job was read an earlier response may still arrive."""
 
 
 def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
-    """Judge an observation against the job's latest event: a terminal status is absorbed once, for ever.
+    """Compare an observation with the job's latest event. The first terminal status is final.
 
-    A job is its number, its connection and when it was created: an observation that differs is another job's, and what
-    Airbyte says now counts.
+    Number, connection and creation time identify a job: an observation that differs is of another job, and the newest
+    response of the API counts.
     """
     if known is None:
         return Verdict.NEW
@@ -46,15 +45,15 @@ def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
         return Verdict.REPEAT
     if observed.status in FOLLOWED_BY[known.status]:
         return Verdict.NEW
-    # What was read before the end and arrives after it is late, not contradictory.
+    # An active status read before the completion may arrive after it: late, not contradictory.
     return Verdict.CONTRADICTION if observed.terminal else Verdict.REPEAT
 
 
 def _is_late(known: JobEvent, observed: JobEvent) -> bool:
-    """Whether an observation of another job was read before the known one, and only arrives after it.
+    """Return whether an observation of another job was read before the known one and arrived after it.
 
-    A number is given again to a job that is created later. An earlier one of the connection is Airbyte's answer of now
-    only after a while: when an older copy of Airbyte has taken the place.
+    A reused number belongs to a job created later. An earlier job of the connection is the API's current response only
+    after a while: when an older copy of Airbyte was restored.
     """
     after = observed.observed_at - known.observed_at
     if not Identity(known.connection_id).fits(observed) or known.started_at is None or observed.started_at is None:
@@ -66,9 +65,9 @@ _INHERITED = ("connection_id", "workspace_id", "job_type", "started_at", "names"
 
 
 def missing(state: JobEvent, values: Mapping[str, Any], *, replaceable: Collection[str] = ()) -> dict[str, Any]:
-    """Return those of the values that a state does not have.
+    """Return the values that a state lacks.
 
-    :param replaceable: fields whose values are returned though the state has them.
+    :param replaceable: fields to return even if the state has them.
     """
     return {
         name: value
@@ -78,7 +77,7 @@ def missing(state: JobEvent, values: Mapping[str, Any], *, replaceable: Collecti
 
 
 def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEvent:
-    """Return the event to store for an observation that is news: it inherits what the API does not report again."""
+    """Return the event to append for a new observation, with known fields that the API does not report again."""
     if known is None or not same_job(known, observed):
         return replace(observed, cursor=cursor, previous_status=None)
     inherited = missing(observed, {name: getattr(known, name) for name in _INHERITED})
@@ -87,9 +86,9 @@ def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEv
 
 
 def annotate(known: JobEvent, reported: JobEvent) -> JobEvent:
-    """Fill in what the known state lacks, or has unconfirmed, from another report of it.
+    """Fill in missing and unconfirmed fields of the known state from another report.
 
-    What the API reported stays. A report of another status, or of another job of that number, changes nothing.
+    Fields that the API reported are kept. Reports of another status or another job are ignored.
     """
     if known.status is not reported.status or not same_job(known, reported):
         return known

@@ -1,4 +1,4 @@
-"""What stores keep and tell, beside events."""
+"""The values that stores take and return, besides events."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from airbyte_events.store.reconcile import NEWS, Verdict
 
 
 class Outcome(StrEnum):
-    """What became of a notification."""
+    """The outcome of a notification."""
 
     PENDING = "pending"
     """Stored, not yet confirmed by the API."""
     CONFIRMED = "confirmed"
-    """The API says the same."""
+    """The API confirmed it."""
     UNCONFIRMED = "unconfirmed"
-    """The API says otherwise: the job is still active, or has ended in another way."""
+    """The API contradicts it: the job is still active, or has another terminal status."""
     UNKNOWN_JOB = "unknown_job"
-    """The API knows no such job."""
+    """The API has no such job."""
     IGNORED = "ignored"
-    """Tells of no job's end: a test, *queued*, a disabled connection, a kind that is not known."""
+    """Announces no completion: a test, *queued*, a disabled connection, an unknown kind."""
     REJECTED = "rejected"
     """Empty, or not a JSON object."""
 
@@ -34,14 +34,13 @@ class Outcome(StrEnum):
 class StoredNotification:
     """A webhook body in the inbox.
 
-    :param id: counts up within the store.
-    :param instance: whose webhook URL it came to.
-    :param received_at: when, in UTC.
-    :param kind: its :class:`~airbyte_events.airbyte.notifications.NotificationKind`, by value; ``rejected`` for none.
-    :param job_id: the job that it names.
-    :param body: as it came.
-    :param outcome: what became of it.
-    :param settled_at: when that was known.
+    :param id: increases within the store.
+    :param instance: the instance whose webhook URL received it.
+    :param received_at: in UTC.
+    :param kind: value of its :class:`~airbyte_events.airbyte.notifications.NotificationKind`; ``rejected`` for none.
+    :param job_id: the job that it names, if any.
+    :param body: the bytes as received.
+    :param settled_at: when the outcome was stored, in UTC; None while pending.
     """
 
     id: int
@@ -55,20 +54,17 @@ class StoredNotification:
 
     @property
     def ref(self) -> JobRef | None:
-        """The job that it names."""
+        """The job that it names, if any."""
         return None if self.job_id is None else JobRef(self.instance, self.job_id)
 
 
-def fitting(items: Iterable[StoredNotification], most: int) -> tuple[list[StoredNotification], bool]:
-    """Return the first of them, at least one, whose bodies have no more than that many bytes together.
-
-    :return: those, and whether others were left.
-    """
+def first_within(items: Iterable[StoredNotification], max_bytes: int) -> tuple[list[StoredNotification], bool]:
+    """Return the first items whose bodies fit into ``max_bytes``, at least one, and whether any were left out."""
     found: list[StoredNotification] = []
     size = 0
     for item in items:
         size += len(item.body)
-        if found and size > most:
+        if found and size > max_bytes:
             return found, True
         found.append(item)
     return found, False
@@ -76,7 +72,7 @@ def fitting(items: Iterable[StoredNotification], most: int) -> tuple[list[Stored
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A notification is durable. ``duplicate``: the same body came before, under this id."""
+    """Confirms that a notification is stored. ``duplicate``: the same body was stored before, with this id."""
 
     id: int
     duplicate: bool
@@ -84,17 +80,17 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Events in log order, and the sequence up to which the log was read for them."""
+    """Events in log order, and the last sequence that was read for them."""
 
     events: Sequence[JobEvent]
     position: int
 
 
 class States(dict[JobRef, JobEvent]):
-    """The latest states of those jobs that are known, as they were read.
+    """The latest states of the known jobs among those requested.
 
-    :param refs: the jobs that were asked for.
-    :param versions: by job, by which the store finds out whether it was written since.
+    :param refs: the requested jobs.
+    :param versions: row versions by job, for optimistic locking.
     """
 
     def __init__(
@@ -110,11 +106,10 @@ class States(dict[JobRef, JobEvent]):
 
 
 class Pending(list[StoredNotification]):
-    """Notifications that wait to be confirmed, by id, with what is known of the jobs that they name.
+    """Pending notifications, ordered by id, with the states of the jobs that they name.
 
-    :param states: of those jobs.
-    :param announced: the jobs of which there are other success or failure notifications.
-    :param more: whether there may be notifications behind these.
+    :param announced: the jobs that have other success or failure notifications.
+    :param more: whether more notifications may follow.
     """
 
     def __init__(
@@ -132,17 +127,17 @@ class Pending(list[StoredNotification]):
 
 
 Settle = Callable[[Sequence[JobEvent]], Mapping[int, Outcome]]
-"""Return the outcomes of notifications, by id, given the events that enter the log. May be called more than once."""
+"""Returns the outcomes of notifications, by id, for the events to append. May be called more than once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
     """The result of :meth:`~airbyte_events.store.base.EventLog.append`.
 
-    :param verdicts: one for each observation, in their order.
-    :param events: those that entered the log, in log order, with their cursors.
+    :param verdicts: one for each observation, in order.
+    :param events: the appended events, in log order, with their cursors.
     :param states: the latest state of each observed job.
-    :param outcomes: of the notifications that were settled with the events.
+    :param outcomes: outcomes of the notifications settled with the events, by id.
     """
 
     verdicts: Sequence[Verdict]
@@ -152,7 +147,7 @@ class Appended:
 
     @classmethod
     def of(cls, results: Sequence[tuple[Verdict, JobEvent]], outcomes: Mapping[int, Outcome]) -> Self:
-        """:param results: each observation's verdict, with the job's latest state by then."""
+        """Build it from each observation's verdict and the resulting state of its job."""
         return cls(
             verdicts=[verdict for verdict, _ in results],
             events=[state for verdict, state in results if verdict in NEWS],
@@ -163,11 +158,9 @@ class Appended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to do something alone for a while.
+    """An exclusive, temporary right to do a named task.
 
-    :param name: what it is the right to.
-    :param holder: who has it.
-    :param fence: counts up whenever the lease changes hands: who writes with an old one is refused.
+    :param fence: increases with each new holder; writes with an older one are refused.
     """
 
     name: str
@@ -176,24 +169,23 @@ class Lease:
 
 
 class DeliveryState(StrEnum):
-    """What became of a notification's forwarding to a target."""
+    """The state of forwarding a notification to a target."""
 
     DUE = "due"
-    """To be sent, for the first time or again."""
+    """To be sent or retried."""
     DELIVERED = "delivered"
     DEAD = "dead"
-    """Given up; it can be made due again."""
+    """Given up; can be made due again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """A notification that is forwarded to a target.
+    """A notification to forward to a target.
 
-    :param id: counts up within the store.
-    :param notification: what is forwarded.
-    :param target: where to, by a name that holds no secret.
-    :param attempts: how often it was tried.
-    :param due_at: when to try (again), in UTC.
+    :param id: increases within the store.
+    :param target: the target's name, which holds no secret.
+    :param attempts: number of attempts so far.
+    :param due_at: time of the next attempt, in UTC.
     :param fault: why the last attempt failed; holds no secret.
     """
 
@@ -208,9 +200,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """What an attempt to deliver came to.
+    """The result of an attempt to deliver.
 
-    :param state: ``due`` to try again at ``due_at``.
+    :param delivery: id of the delivery.
+    :param state: ``due`` to retry at ``due_at``.
     """
 
     delivery: int
@@ -221,11 +214,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStats:
-    """How large a store is.
+    """The size of a store.
 
-    :param first: the sequence of the oldest event that is kept, 0 for an empty log.
-    :param head: that of the newest.
-    :param bytes: on disk (in memory: 0).
+    :param first: sequence of the oldest retained event; 0 for an empty log.
+    :param head: sequence of the newest event.
+    :param bytes: size on disk; 0 for a memory store.
     """
 
     first: int
@@ -241,11 +234,11 @@ class StoreStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queues:
-    """What waits for an instance.
+    """The work that waits for an instance.
 
-    :param watched: how many jobs somebody waits for.
-    :param pending_since: when the oldest notification came that is still to be confirmed; None if there is none.
-    :param due_since: from when on the next delivery is, or was, due; None if there is none.
+    :param watched: number of watched jobs.
+    :param pending_since: when the oldest pending notification was received; None if there is none.
+    :param due_since: when the next delivery is, or was, due; None if there is none.
     """
 
     watched: int
@@ -255,23 +248,23 @@ class Queues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """How much was removed."""
+    """Numbers of removed rows."""
 
     events: int
     notifications: int
 
 
 REPEATED_WITHIN = timedelta(minutes=1)
-"""A body that names no job, such as that of a disabled connection, and comes again within this is a duplicate; later it
-is news, in the same words. What names a job never happens twice."""
+"""A body without a job, such as that of a disabled connection, is a duplicate within this time and a new notification
+later. A body that names a job is always a duplicate."""
 
 
 def digest_of(instance: str, body: bytes, job_id: int | None, received_at: datetime) -> bytes:
-    """What tells a notification that came before: in the same minute, if it names no job."""
+    """Return the digest that identifies duplicates: includes the minute if the notification names no job."""
     minute = b"" if job_id is not None else b"%d\0" % (received_at.timestamp() // REPEATED_WITHIN.total_seconds())
     return hashlib.sha256(instance.encode() + b"\0" + minute + body).digest()
 
 
 def digest_before(instance: str, body: bytes, job_id: int | None, received_at: datetime) -> bytes | None:
-    """That of the minute before; what has it is the same if it came within :data:`REPEATED_WITHIN`."""
+    """Return the digest for the minute before, to compare within :data:`REPEATED_WITHIN`; None if it names a job."""
     return digest_of(instance, body, None, received_at - REPEATED_WITHIN) if job_id is None else None

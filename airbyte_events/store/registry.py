@@ -1,4 +1,4 @@
-"""The stores that there are, by the scheme of their URL. A new one has a folder of its own, and a line here."""
+"""The available stores, by URL scheme."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LOCATIONS: dict[str, type[StoreLocation]] = {
 
 
 def store_location(url: str) -> StoreLocation:
-    """Read the URL of a store.
+    """Parse the URL of a store.
 
-    :raises ValueError: if the text is not the URL of a store that this version has; the message holds nothing of it.
+    :raises ValueError: if the URL is invalid; the message contains no part of it.
     """
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in LOCATIONS:

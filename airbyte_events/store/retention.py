@@ -1,4 +1,4 @@
-"""What is kept how long: old events and notifications are removed now and then."""
+"""Remove old events and notifications periodically."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from airbyte_events.store.records import Lease, Pruned
 logger = logging.getLogger(__name__)
 
 PRUNE_SECONDS = 600.0
-"""From one time to the next."""
+"""Mean interval."""
 
 
 class Retention:
-    """Keeps a store to its bounds, for whichever listener holds the lease.
+    """Prunes a store while this process holds the lease.
 
     :param store: an open store.
-    :param age: how long events and settled notifications are kept.
-    :param events: how many events are kept at most.
-    :param every: see :data:`PRUNE_SECONDS`.
+    :param age: maximum age of events and settled notifications.
+    :param events: maximum number of events.
+    :param every: mean interval in seconds.
     """
 
     def __init__(self, store: Maintenance, *, age: timedelta, events: int, every: float = PRUNE_SECONDS) -> None:
@@ -35,7 +35,7 @@ class Retention:
         self._every = every
 
     async def run(self, lease: Lease) -> None:
-        """Prune until cancelled. Two that do so at once, because a lease has passed on, do no harm."""
+        """Prune until cancelled. Two processes may do so at once."""
         while True:
             try:
                 await self.prune()
@@ -44,9 +44,9 @@ class Retention:
             await anyio.sleep(self._every * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def prune(self) -> Pruned:
-        """Remove what is too old or too much.
+        """Remove events and notifications beyond the limits.
 
-        :raises StoreError: if the store can't; what was removed by then is gone.
+        :raises StoreError: if the store fails; some may have been removed.
         """
         pruned = await self._store.prune(utcnow() - self._age, keep=self._events)
         if pruned.events or pruned.notifications:

@@ -1,4 +1,4 @@
-"""Rows of a database as values. One that can't be read is left out, counted and logged, and stops nobody."""
+"""Convert database rows to values. Unreadable rows are skipped, counted and logged."""
 
 from __future__ import annotations
 
@@ -17,56 +17,54 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOGGED = 20
-"""Rows that are logged one by one; more are counted."""
+"""Unreadable rows that are logged one by one; more are only counted."""
 
-REMEMBERED = 10_000
-"""Rows of which it is known that they were counted. More are not counted."""
+MAX_COUNTED = 10_000
+"""Unreadable rows that are counted; more are not."""
 
-TO_COME = timedelta(days=1)
-"""An event that was observed so long after now has a time that keeps nothing."""
+MAX_CLOCK_SKEW = timedelta(days=1)
+"""An event observed further in the future has a wrong time, which does not keep it from being pruned."""
 
-GIVEN_UP = "its row in the store can't be read"
-"""The fault of a delivery that is given up for that."""
+UNREADABLE_FAULT = "its row in the store can't be read"
+"""The fault of a delivery that was given up for that."""
 
 Row = Sequence[Any]
 
 
 class Unreadable:
-    """The rows that can't be read, each noted once."""
+    """The unreadable rows, each counted once."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        """How many there are, by table."""
-        self._known: set[tuple[str, str]] = set()
+        """By table."""
+        self._seen: set[tuple[str, str]] = set()
 
-    def note(self, table: str, key: object) -> None:
-        """This row can't be read."""
+    def _add(self, table: str, key: object) -> None:
         row = (table, str(key)[:100])
-        if row in self._known or len(self._known) >= REMEMBERED:
+        if row in self._seen or len(self._seen) >= MAX_COUNTED:
             return
-        self._known.add(row)
+        self._seen.add(row)
         self.counts[table] += 1
-        if len(self._known) <= LOGGED:
+        if len(self._seen) <= LOGGED:
             logger.error(
                 "skipped a row of the store that can't be read: table=%s key=%s; repair or delete it in the database",
                 *row,
             )
-        elif len(self._known) == LOGGED + 1:
+        elif len(self._seen) == LOGGED + 1:
             logger.error("more than %d rows of the store can't be read: no more of them are logged", LOGGED)
 
     def sift(self, rows: Iterable[Row], table: str, read: Callable[[Row], T | None]) -> Iterator[T]:
-        """Yield what the rows hold, without those that can't be read; a row begins with its key."""
+        """Yield the values of the readable rows and count the others; each row begins with its key."""
         for row in rows:
             value = read(row)
             if value is None:
-                self.note(table, row[0])
+                self._add(table, row[0])
             else:
                 yield value
 
 
 def event_of(row: Row, epoch: str) -> JobEvent | None:
-    """Return the event or state of a row: sequence, instance, job id, status, data as JSON text; None if the data can't
-    be read or are those of another job or status than the row is found by."""
+    """Return the event of a row (sequence, instance, job id, status, JSON text); None if unreadable or inconsistent."""
     sequence, instance, job_id, status, data = row
     if type(sequence) is not int or not isinstance(data, str):
         return None
@@ -77,15 +75,15 @@ def event_of(row: Row, epoch: str) -> JobEvent | None:
 
 
 def notification_of(row: Row) -> StoredNotification | None:
-    """Return the notification of a row: its fields in their order; None if it can't be read."""
+    """Return the notification of a row, which has its fields in order; None if unreadable."""
     id_, instance, received_at, kind, job_id, body, outcome, settled_at = row
     try:
         return StoredNotification(
-            id=_whole(id_),
+            id=_integer(id_),
             instance=_text(instance),
             received_at=_moment(received_at),
             kind=_text(kind),
-            job_id=None if job_id is None else _whole(job_id),
+            job_id=None if job_id is None else _integer(job_id),
             body=_bytes(body),
             outcome=Outcome(outcome),
             settled_at=None if settled_at is None else _moment(settled_at),
@@ -95,18 +93,17 @@ def notification_of(row: Row) -> StoredNotification | None:
 
 
 def delivery_of(row: Row) -> Delivery | None:
-    """Return the delivery of a row: id, target, state, attempts, due time, fault and its notification's fields; None if
-    it can't be read."""
+    """Return the delivery of a row (id, target, state, attempts, due time, fault, notification); None if unreadable."""
     id_, target, state, attempts, due_at, fault, *fields = row
     notification = notification_of(fields)
     if notification is None:
         return None
     try:
         return Delivery(
-            id=_whole(id_),
+            id=_integer(id_),
             target=_text(target),
             state=DeliveryState(state),
-            attempts=_whole(attempts),
+            attempts=_integer(attempts),
             due_at=_moment(due_at),
             fault=None if fault is None else _text(fault),
             notification=notification,
@@ -116,7 +113,7 @@ def delivery_of(row: Row) -> Delivery | None:
 
 
 def moment_of(value: object) -> datetime | None:
-    """Return the time that a column holds, aware and in UTC; None if it holds none that can be reckoned with."""
+    """Return the time in a column, in UTC; None if unreadable or out of range."""
     try:
         return _moment(value)
     except (ValueError, OverflowError):
@@ -130,7 +127,7 @@ def _moment(value: object) -> datetime:
     return moment
 
 
-def _whole(value: object) -> int:
+def _integer(value: object) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError("no number")
     return value

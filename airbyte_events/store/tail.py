@@ -1,4 +1,4 @@
-"""The end of a log, as one process knows it."""
+"""A cache of the newest events of a log, in one process."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from collections.abc import Sequence
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import JobEvent
 
-AT_HAND = 200
-"""Events that were appended last."""
+CACHED_EVENTS = 200
 
 
 class LogTail:
-    """How far the log reaches, and the newest events where this process appended them: they need not be read."""
+    """The log's head, and the newest events that this process appended, which need not be read."""
 
     def __init__(self) -> None:
         self.head = 0
-        self._events: deque[JobEvent] = deque(maxlen=AT_HAND)
+        self._events: deque[JobEvent] = deque(maxlen=CACHED_EVENTS)
         self._changed = Wakeup()
 
     def advance(self, head: int, events: Sequence[JobEvent] = ()) -> None:
-        """Wake who waits, if the log reaches further than was known.
+        """Set the head and wake waiting tasks, if it grew.
 
-        :param events: the newest ones, with no gap between them.
+        :param events: the newest events, without gaps.
         """
         if head <= self.head:
             return
@@ -34,22 +33,21 @@ class LogTail:
         self._changed.set()
 
     def restart(self, head: int) -> None:
-        """Go on with another log."""
+        """Continue with another log."""
         self.head = head
         self._events.clear()
         self._changed.set()
 
     async def changed(self) -> None:
-        """Wait for the next change."""
         await self._changed.wait()
 
-    def behind(self, sequence: int) -> list[JobEvent]:
-        """Return the events behind that sequence, or none if they have to be read."""
+    def after(self, sequence: int) -> list[JobEvent]:
+        """Return the events after that sequence; empty if they have to be read."""
         if not self._events or sequence_of(self._events[0]) > sequence + 1:
             return []
         return [event for event in self._events if sequence_of(event) > sequence]
 
 
 def sequence_of(event: JobEvent) -> int:
-    """Return the event's place in the log; 0 if it has none."""
+    """Return the event's sequence in the log; 0 if it has none."""
     return event.cursor.sequence if event.cursor is not None else 0

@@ -1,4 +1,4 @@
-"""The inbox of a store in memory: notifications, and where they are forwarded."""
+"""The notifications and deliveries of a memory store."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from airbyte_events.store.records import (
     digest_of,
 )
 
-MOST_BYTES = 128 * 1024 * 1024
-"""Of all bodies together."""
+MAX_BYTES = 128 * 1024 * 1024
+"""Maximum size of all bodies together."""
 
 
 class MemoryInbox:
-    """:param capacity: how many notifications are kept; beyond it, and beyond :data:`MOST_BYTES`, the oldest goes, and
-    its deliveries with it.
+    """:param capacity: maximum number of notifications. Beyond it, or beyond :data:`MAX_BYTES`, the oldest is removed
+    with its deliveries.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -37,59 +37,42 @@ class MemoryInbox:
         self._items: OrderedDict[int, StoredNotification] = OrderedDict()
         self._digests: dict[bytes, int] = {}
         self._deliveries: OrderedDict[int, Delivery] = OrderedDict()
-        self.received = 0
-        self.forwarded = 0
-        """The ids that were given out last: of a notification, of a delivery."""
+        self._last_notification = 0
+        self._last_delivery = 0
 
     def __len__(self) -> int:
         return len(self._items)
 
     def add(self, item: StoredNotification, targets: Collection[str] = ()) -> Receipt:
-        """:param item: gets an id of its own."""
+        """Store a notification with a new id, and its deliveries."""
         known = self._find_same(item)
         if known is not None:
             return Receipt(id=known, duplicate=True)
-        self.received += 1
-        item = replace(item, id=self.received)
-        self.keep(item)
+        self._last_notification += 1
+        item = replace(item, id=self._last_notification)
+        self._digests[_digest(item)] = item.id
+        self._items[item.id] = item
+        self._bytes += len(item.body)
         for target in dict.fromkeys(targets):
-            self.forwarded += 1
-            self.keep_delivery(
-                Delivery(
-                    id=self.forwarded,
-                    notification=item,
-                    target=target,
-                    state=DeliveryState.DUE,
-                    attempts=0,
-                    due_at=item.received_at,
-                )
+            self._last_delivery += 1
+            self._deliveries[self._last_delivery] = Delivery(
+                id=self._last_delivery,
+                notification=item,
+                target=target,
+                state=DeliveryState.DUE,
+                attempts=0,
+                due_at=item.received_at,
             )
-        while len(self._items) > self._capacity or self._bytes > MOST_BYTES:
+        while len(self._items) > self._capacity or self._bytes > MAX_BYTES:
             self._remove([next(iter(self._items))])
         return Receipt(id=item.id, duplicate=False)
 
     def _find_same(self, item: StoredNotification) -> int | None:
-        told = item.instance, item.body, item.job_id, item.received_at
-        before = self._digests.get(digest_before(*told) or b"")
+        identity = item.instance, item.body, item.job_id, item.received_at
+        before = self._digests.get(digest_before(*identity) or b"")
         if before is not None and self._items[before].received_at > item.received_at - REPEATED_WITHIN:
             return before
-        return self._digests.get(digest_of(*told))
-
-    def find(self, id_: int) -> StoredNotification:
-        """:raises KeyError: if it is not kept."""
-        return self._items[id_]
-
-    def keep(self, item: StoredNotification) -> None:
-        """Keep it as it is."""
-        self._digests[_digest(item)] = item.id
-        self._items[item.id] = item
-        self._bytes += len(item.body)
-        self.received = max(self.received, item.id)
-
-    def keep_delivery(self, delivery: Delivery) -> None:
-        """Keep it as it is."""
-        self._deliveries[delivery.id] = delivery
-        self.forwarded = max(self.forwarded, delivery.id)
+        return self._digests.get(digest_of(*identity))
 
     def pending(self, instance: str | None = None) -> Iterator[StoredNotification]:
         return (
@@ -99,7 +82,7 @@ class MemoryInbox:
         )
 
     def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
-        """:return: the instances that have something to confirm again."""
+        """Store outcomes and return the instances with notifications queued again."""
         queued = set()
         for id_, outcome in outcomes.items():
             if (item := self._items.get(id_)) is not None:
@@ -123,13 +106,13 @@ class MemoryInbox:
         return {ref: _chosen(items, refs[ref]) for ref, items in found.items()}
 
     def is_announced(self, ref: JobRef, *, but: int) -> bool:
-        """Return whether there is a success or failure notification of the job beside that one."""
+        """Return whether the job has another success or failure notification."""
         return any(
             item.ref == ref and item.kind in ANNOUNCING_KINDS and item.id != but for item in self._items.values()
         )
 
     def due(self, instance: str, but: Collection[str] = ()) -> list[Delivery]:
-        """What has to be sent, now or later, to other targets than these, the longest due first."""
+        """Return deliveries due now or later to targets other than ``but``, the longest due first."""
         due = [
             each
             for each in self._current(self._deliveries.values())
@@ -138,7 +121,7 @@ class MemoryInbox:
         return sorted(due, key=lambda each: (each.due_at, each.id))
 
     def attempted(self, attempts: Sequence[Attempt]) -> set[str]:
-        """:return: the instances that have something to send again."""
+        """Store results and return the instances with deliveries to retry."""
         again = set()
         for attempt in attempts:
             if (known := self._deliveries.get(attempt.delivery)) is not None:
@@ -154,7 +137,7 @@ class MemoryInbox:
         return again
 
     def deliveries(self, state: DeliveryState | None = None, before: int | None = None) -> Iterator[Delivery]:
-        """Newest first."""
+        """Return deliveries, newest first."""
         return self._current(
             each
             for id_, each in reversed(self._deliveries.items())
@@ -162,14 +145,14 @@ class MemoryInbox:
         )
 
     def prune(self, before: datetime) -> int:
-        """:return: how many notifications were removed."""
-        kept = {each.notification.id for each in self.deliveries(DeliveryState.DUE)}
+        """Remove old notifications and return their number."""
+        undelivered = {each.notification.id for each in self.deliveries(DeliveryState.DUE)}
         old = [
             item.id
             for item in self._items.values()
             if item.outcome is not Outcome.PENDING
             and (item.settled_at or item.received_at) < before
-            and item.id not in kept
+            and item.id not in undelivered
         ]
         self._remove(old)
         return len(old)
@@ -185,7 +168,7 @@ class MemoryInbox:
                 del self._deliveries[delivery.id]
 
     def _current(self, deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
-        # What became of a notification may be known by now.
+        # The notification's outcome may have changed.
         return (replace(each, notification=self._items[each.notification.id]) for each in deliveries)
 
 

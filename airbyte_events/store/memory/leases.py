@@ -7,11 +7,7 @@ from airbyte_events.store.records import Lease
 
 
 class Leases:
-    """Who may do what alone, by a clock that the caller reads.
-
-    They end with the process. That is right where the store is locked against others: whoever held a lease before is
-    gone, and nobody has to wait for its end.
-    """
+    """Leases by a clock that the caller reads. They need not outlive the process if no other can open the store."""
 
     def __init__(self) -> None:
         self._held: dict[str, tuple[Lease, float]] = {}
@@ -32,16 +28,16 @@ class Leases:
             del self._held[lease.name]
 
     def revoke(self) -> None:
-        """End them all: whoever holds one can't write with it any more."""
+        """Revoke all leases: writes with them are refused."""
         self._held.clear()
 
     def holders(self, now: float) -> dict[str, str]:
         return {name: lease.holder for name, (lease, until) in self._held.items() if until > now}
 
     def ensure(self, lease: Lease | None) -> None:
-        """One whose time is up is still held until somebody else takes it: nobody can have written meanwhile.
+        """Check a lease, if any. An expired one is held until another holder takes it, as nothing was written since.
 
-        :raises LeaseLost: if there is a lease, and it is held no more.
+        :raises LeaseLost: if it is not held any more.
         """
         if lease is not None and not self._holds(lease):
             raise LeaseLost(f"the lease {lease.name} has passed from {lease.holder} to another")

@@ -1,4 +1,4 @@
-"""The location of a store in memory."""
+"""The location of a memory store."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from airbyte_events.store.records import LogPage
 
 
 class MemoryLog:
-    """:param capacity: how many events, and jobs that have ended, are kept, each; active jobs are never forgotten."""
+    """:param capacity: maximum number of events and of completed jobs, each; active jobs are never removed."""
 
     def __init__(self, capacity: int) -> None:
         self.epoch = secrets.token_hex(8)
@@ -23,16 +23,16 @@ class MemoryLog:
         self.events: deque[JobEvent] = deque(maxlen=capacity)
         self._capacity = capacity
         self._active: dict[JobRef, JobEvent] = {}
-        # In the order of their end.
-        self._ended: OrderedDict[JobRef, JobEvent] = OrderedDict()
+        # In the order of completion.
+        self._completed: OrderedDict[JobRef, JobEvent] = OrderedDict()
 
     @property
-    def forgotten(self) -> int:
-        """The sequence up to which events are no longer kept."""
+    def removed(self) -> int:
+        """The sequence up to which events were removed."""
         return self.head - len(self.events)
 
     def append(self, observed: JobEvent) -> tuple[Verdict, JobEvent]:
-        """Return the verdict, and the job's latest state."""
+        """Return the verdict and the job's resulting state."""
         known = self.state(observed.ref)
         verdict = reconcile(known, observed)
         if known is not None and verdict not in NEWS:
@@ -40,20 +40,20 @@ class MemoryLog:
         self.head += 1
         stored = succeed(known, observed, Cursor(self.epoch, self.head))
         self.events.append(stored)
-        self.keep(stored)
+        self._set_state(stored)
         return verdict, stored
 
-    def annotate(self, told: JobEvent) -> None:
-        known = self.state(told.ref)
+    def annotate(self, report: JobEvent) -> None:
+        known = self.state(report.ref)
         if known is not None:
-            (self._ended if known.terminal else self._active)[told.ref] = annotate(known, told)
+            (self._completed if known.terminal else self._active)[report.ref] = annotate(known, report)
 
     def read(self, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
-        forgotten = self.forgotten
-        if not forgotten <= after <= self.head:
-            raise CursorExpired(f"the log keeps what follows {forgotten} up to {self.head}, not {after}")
+        removed = self.removed
+        if not removed <= after <= self.head:
+            raise CursorExpired(f"the log keeps what follows {removed} up to {self.head}, not {after}")
         found: list[JobEvent] = []
-        for sequence, event in enumerate(islice(self.events, after - forgotten, None), after + 1):
+        for sequence, event in enumerate(islice(self.events, after - removed, None), after + 1):
             if wanted.matches(event):
                 found.append(event)
                 if (size := size - event.weight) <= 0 or len(found) == limit:
@@ -61,29 +61,28 @@ class MemoryLog:
         return LogPage(events=found, position=self.head)
 
     def state(self, ref: JobRef) -> JobEvent | None:
-        return self._active.get(ref) or self._ended.get(ref)
+        return self._active.get(ref) or self._completed.get(ref)
 
     def states(self) -> Iterator[tuple[int, JobEvent]]:
-        """The latest states, each with its sequence, newest first."""
+        """Return sequences and latest states, newest first."""
         states = [
             (state.cursor.sequence, state)
-            for kept in (self._active, self._ended)
-            for state in kept.values()
+            for jobs in (self._active, self._completed)
+            for state in jobs.values()
             if state.cursor is not None
         ]
         return iter(sorted(states, key=lambda item: item[0], reverse=True))
 
-    def keep(self, state: JobEvent) -> None:
-        """This is a job's latest state."""
+    def _set_state(self, state: JobEvent) -> None:
         if not state.terminal:
-            self._ended.pop(state.ref, None)
+            self._completed.pop(state.ref, None)
             self._active[state.ref] = state
             return
         self._active.pop(state.ref, None)
-        self._ended[state.ref] = state
-        self._ended.move_to_end(state.ref)
-        if len(self._ended) > self._capacity:
-            self._ended.popitem(last=False)
+        self._completed[state.ref] = state
+        self._completed.move_to_end(state.ref)
+        if len(self._completed) > self._capacity:
+            self._completed.popitem(last=False)
 
     def prune(self, before: datetime, keep: int) -> int:
         removed = 0
@@ -94,9 +93,9 @@ class MemoryLog:
 
     def forget_states(self) -> None:
         self._active.clear()
-        self._ended.clear()
+        self._completed.clear()
 
     @property
     def jobs(self) -> int:
-        """How many are known."""
-        return len(self._active) + len(self._ended)
+        """The number of known jobs."""
+        return len(self._active) + len(self._completed)

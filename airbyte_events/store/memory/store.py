@@ -1,4 +1,4 @@
-"""A store in memory: for tests, rehearsals and triggerers. It forgets the oldest beyond fixed bounds."""
+"""A store in memory, for tests, the simulator and triggerers. It removes the oldest rows beyond fixed limits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from airbyte_events.store.records import (
     States,
     StoredNotification,
     StoreStats,
-    fitting,
+    first_within,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class MemoryStore(EventStore):
-    """:param capacity: how many events, jobs that have ended, and notifications are kept, each."""
+    """:param capacity: maximum number of events, completed jobs and notifications, each."""
 
     def __init__(self, *, capacity: int = 10_000) -> None:
         self._capacity = capacity
@@ -55,7 +55,7 @@ class MemoryStore(EventStore):
         self._inbox = MemoryInbox(capacity)
         self._values: dict[str, str] = {}
         self._leases = Leases()
-        # Since when somebody waits for a job, and until what time of the event loop's clock.
+        # When the watch began, and when it expires by the event loop's clock.
         self._watches: dict[JobRef, tuple[datetime, float]] = {}
         self._appended = Wakeup()
         self._wakeups = Wakeups()
@@ -90,11 +90,8 @@ class MemoryStore(EventStore):
             if event.terminal:
                 self._watches.pop(event.ref, None)
         if appended.events:
-            self._wake_readers()
+            self._appended.set()
         return appended
-
-    def _wake_readers(self) -> None:
-        self._appended.set()
 
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         await anyio.lowlevel.checkpoint()
@@ -170,13 +167,13 @@ class MemoryStore(EventStore):
     async def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
         await anyio.lowlevel.checkpoint()
         waiting = islice((item for item in self._inbox.pending(instance) if item.id > after), limit)
-        found, cut = fitting(waiting, PENDING_BYTES)
+        found, has_more = first_within(waiting, PENDING_BYTES)
         ids = {item.ref: item.id for item in found if item.ref is not None}
         return Pending(
             found,
             states=self._states(ids),
             announced={ref for ref, id_ in ids.items() if self._inbox.is_announced(ref, but=id_)},
-            more=cut or len(found) == limit,
+            more=has_more or len(found) == limit,
         )
 
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
@@ -201,7 +198,7 @@ class MemoryStore(EventStore):
         self._values[key] = value
 
     def news(self, topic: str) -> AbstractContextManager[Wakeup]:
-        return self._wakeups.joined(topic)
+        return self._wakeups.subscribe(topic)
 
     async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
         await anyio.lowlevel.checkpoint()
@@ -218,7 +215,7 @@ class MemoryStore(EventStore):
 
     async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
         await anyio.lowlevel.checkpoint()
-        self._forget_watches()
+        self._expire_watches()
         until = anyio.current_time() + seconds
         fresh = set()
         for ref in refs:
@@ -232,7 +229,7 @@ class MemoryStore(EventStore):
 
     async def watched(self, instance: str) -> dict[int, datetime]:
         await anyio.lowlevel.checkpoint()
-        self._forget_watches()
+        self._expire_watches()
         return {ref.job_id: since for ref, (since, _) in self._watches.items() if ref.instance == instance}
 
     async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
@@ -262,7 +259,7 @@ class MemoryStore(EventStore):
         await anyio.lowlevel.checkpoint()
         log, inbox = self._log, self._inbox
         return StoreStats(
-            first=log.forgotten + 1 if log.events else 0,
+            first=log.removed + 1 if log.events else 0,
             head=log.head,
             events=len(log.events),
             jobs=log.jobs,
@@ -285,14 +282,11 @@ class MemoryStore(EventStore):
         await anyio.lowlevel.checkpoint()
 
     def forget_states(self) -> int:
-        """Forget what state every job is in; the log stays as it is.
-
-        :return: the log's head.
-        """
+        """Forget the latest state of every job, keep the log, and return its head."""
         self._log.forget_states()
         return self._log.head
 
-    def _forget_watches(self) -> None:
+    def _expire_watches(self) -> None:
         now = anyio.current_time()
         for ref in [ref for ref, (_, until) in self._watches.items() if until <= now]:
             del self._watches[ref]

@@ -1,30 +1,29 @@
-"""The identity of a PostgreSQL log: its epoch, what tells that it is another log, and how it gets a new epoch."""
+"""The identity of a PostgreSQL log: detect that events were lost, and assign a new epoch."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 
 from airbyte_events.errors import StoreError
 from airbyte_events.store.identity import LOOK_BACK, UNSEEN, Tail
-from airbyte_events.store.postgres.pool import Connection
+from airbyte_events.store.postgres.pool import Connection, fetch_one
 
 logger = logging.getLogger(__name__)
 
 PLACE = "place"
-"""The value that says where the log was when it got its epoch."""
+"""The key of the value that identifies the server, timeline and table at the time of the epoch."""
 
-MARK = "encode(sha256(convert_to(data::text, 'UTF8')), 'hex')"
-"""What :class:`~airbyte_events.store.identity.Tail` compares."""
-
+DIGEST = "encode(sha256(convert_to(data::text, 'UTF8')), 'hex')"
+"""SQL expression for the mark of a :class:`~airbyte_events.store.identity.Tail`."""
 
 _TIME = r"^2\d\d\d-(0[1-9]|1[0-2])-([01]\d|2[0-8])T([01]\d|2[0-3])(:[0-5]\d){2}\.\d{6}Z$"
-"""Times that the database surely reads; of the days that not every month has the next one will do."""
+"""Times that PostgreSQL can always parse: without the days that not every month has."""
 
-_NOT_TOLD = (
+_UNAVAILABLE = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.UndefinedFunction,
     psycopg.errors.FeatureNotSupported,
@@ -33,15 +32,15 @@ _NOT_TOLD = (
 
 
 class State(NamedTuple):
-    """What a store looks at each second.
+    """The state of a log and its schema, polled each second.
 
     :param head: the newest sequence.
-    :param first: the oldest that is kept.
-    :param version: the schema's.
-    :param compatible_with: the oldest version of this program's schema that works on it.
-    :param read_only: whether the server refuses to write.
-    :param head_mark: the digest of the newest event.
-    :param seen_mark: that of the event that was asked for.
+    :param first: the oldest retained sequence.
+    :param version: of the schema.
+    :param compatible_with: the oldest schema version of a program that works on it.
+    :param read_only: whether the server is read-only.
+    :param head_mark: digest of the newest event.
+    :param seen_mark: digest of the requested event.
     """
 
     epoch: str
@@ -55,37 +54,34 @@ class State(NamedTuple):
 
 
 class Identity:
-    """:param schema: what holds the tables, without quotes."""
+    """:param schema: name of the schema, without quotes."""
 
     def __init__(self, schema: str) -> None:
         self._schema = schema
         self._s = f'"{schema}"'
 
     async def state(self, connection: Connection, seen: int = 0) -> State | None:
-        """None if the log has lost its row.
-
-        :param seen: the sequence whose mark is wanted.
-        """
-        row = await _one(
+        """Return the state, with the digest of the event at sequence ``seen``; None if the log's row is missing."""
+        row = await fetch_one(
             connection,
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events), version, compatible_with,"
             " current_setting('transaction_read_only') = 'on',"
-            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head),"
-            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = %s)"
+            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = head),"
+            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = %s)"
             f" FROM {self._s}.log, {self._s}.schema_version",
             seen,
         )
         return None if row is None else State(*row)
 
     async def current(self, connection: Connection, epoch: str = "", head: int = 0, tail: Tail = UNSEEN) -> State:
-        """The state, once the log has got a new epoch if it is not the one that was seen.
+        """Return the state, after assigning a new epoch if the log may have lost events.
 
-        A server that has become the primary may lack the last events, and so may a database that was put back: that
-        shows by where the log is, or by what this process has seen of it.
+        A promoted standby and a restored database may lack the last events. Another place, or another event at the
+        sequence of the caller's tail, shows that.
 
-        :param epoch: which the caller knows the log by.
-        :param head: how far the caller knows it.
-        :param tail: what the caller has seen of it.
+        :param epoch: the epoch that the caller knows.
+        :param head: the head that the caller knows.
+        :param tail: the newest event that the caller read.
         """
         while True:
             state = await self.state(connection, tail.sequence)
@@ -101,41 +97,38 @@ class Identity:
                 await self._rename(connection, state.epoch, place)
                 continue
             if place is not None and before is None:
-                await self._keep_place(connection, place)
+                sql = f"INSERT INTO {self._s}.meta VALUES (%s, %s) ON CONFLICT DO NOTHING"
+                await connection.execute(sql, [PLACE, place])
             return state
 
     async def _place(self, connection: Connection) -> str | None:
-        """Server, timeline and table; None where that may not be known.
+        """Return server, timeline and table; None if unavailable.
 
         A promotion begins a timeline
-        (https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES), and a restored dump makes
-        the tables anew.
+        (https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES), and a restored dump
+        creates new tables.
         """
         try:
-            row = await _one(
+            row = await fetch_one(
                 connection,
                 "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/'"
                 " || %s::regclass::oid FROM pg_control_system()",
                 f"{self._s}.log",
             )
-        except _NOT_TOLD:
+        except _UNAVAILABLE:
             return None
         return str(row[0])
 
     async def _stored_place(self, connection: Connection) -> str | None:
-        row = await _one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", PLACE)
+        row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", PLACE)
         return None if row is None else str(row[0])
 
-    async def _keep_place(self, connection: Connection, place: str) -> None:
-        await connection.execute(f"INSERT INTO {self._s}.meta VALUES (%s, %s) ON CONFLICT DO NOTHING", [PLACE, place])
-
     async def _rename(self, connection: Connection, epoch: str, place: str | None) -> None:
-        """Give the log a new epoch, unless another process has just done so.
+        """Assign a new epoch, unless another process has just done so.
 
-        What was found lately is looked for again, by whoever takes the leases anew: what they remember of the log may
-        not be so any more.
+        Rewinds polling and frees all leases, so that the next holders read the log anew.
         """
-        renamed = await _one(
+        renamed = await fetch_one(
             connection,
             f"WITH renamed AS (UPDATE {self._s}.log SET epoch = %s WHERE epoch = %s RETURNING epoch),"
             f" placed AS (INSERT INTO {self._s}.meta SELECT %s, p FROM renamed, (SELECT %s::text) x (p)"
@@ -152,21 +145,17 @@ class Identity:
             logger.error("the log has lost events, or may have: it has a new epoch, and clients read the states again")
 
     async def _make_log(self, connection: Connection) -> None:
-        """Make the log's row anew where it is missing."""
+        """Recreate the missing row of the log."""
         async with connection.transaction():
             await connection.execute(f"LOCK TABLE {self._s}.log IN SHARE ROW EXCLUSIVE MODE")
-            made = await _one(
+            made = await fetch_one(
                 connection,
                 f"INSERT INTO {self._s}.log SELECT %s, greatest((SELECT max(sequence) FROM {self._s}.events),"
                 f" (SELECT max(sequence) FROM {self._s}.jobs), 0) WHERE NOT EXISTS (SELECT FROM {self._s}.log)"
                 " RETURNING head",
                 secrets.token_hex(8),
             )
-            if made is None and await _one(connection, f"SELECT FROM {self._s}.schema_version") is None:
+            if made is None and await fetch_one(connection, f"SELECT FROM {self._s}.schema_version") is None:
                 raise StoreError(f"the schema {self._schema} is damaged: it has no version")
         if made is not None:
             logger.error("the log had no epoch any more: it has a new one, and clients read the states again")
-
-
-async def _one(connection: Connection, sql: str, *values: object) -> Any:
-    return await (await connection.execute(sql, values)).fetchone()

@@ -1,4 +1,4 @@
-"""The inbox of a PostgreSQL store: notifications, and where they are forwarded. Statements over any connection."""
+"""The SQL statements for the notifications and deliveries of a PostgreSQL store."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
 from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS, PENDING_BYTES
-from airbyte_events.store.postgres.log import KNOWN, Log
-from airbyte_events.store.postgres.pool import Connection
+from airbyte_events.store.postgres.log import STATE_COLUMNS, Log
+from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
     Attempt,
@@ -23,7 +23,7 @@ from airbyte_events.store.records import (
     digest_before,
     digest_of,
 )
-from airbyte_events.store.rows import GIVEN_UP, Row, Unreadable, delivery_of, moment_of, notification_of
+from airbyte_events.store.rows import UNREADABLE_FAULT, Row, Unreadable, delivery_of, moment_of, notification_of
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ _NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.ou
 
 
 class Arrival(NamedTuple):
-    """What :meth:`Inbox.receive` is to keep."""
+    """A notification for :meth:`Inbox.receive`."""
 
     instance: str
     body: bytes
@@ -45,8 +45,8 @@ class Arrival(NamedTuple):
 
 
 class Inbox:
-    """:param schema: what holds the tables, in quotes.
-    :param unreadable: notes rows that can't be read.
+    """:param schema: name of the schema, in quotes.
+    :param unreadable: counts unreadable rows.
     """
 
     def __init__(self, schema: str, unreadable: Unreadable) -> None:
@@ -54,16 +54,16 @@ class Inbox:
         self._unreadable = unreadable
 
     async def receive(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
-        """Keep them all, in one round trip, or none."""
-        told = [(each.instance, each.body, each.job_id, each.received_at) for each in arrivals]
-        digests = [digest_of(*each) for each in told]
-        # The same body can have come twice at once.
+        """Store all, in one round trip, or none."""
+        identities = [(each.instance, each.body, each.job_id, each.received_at) for each in arrivals]
+        digests = [digest_of(*each) for each in identities]
+        # A batch may contain duplicates.
         firsts = {digest: place for place, digest in reversed(list(enumerate(digests)))}
-        kept = [arrivals[place] for place in sorted(firsts.values())]
+        unique = [arrivals[place] for place in sorted(firsts.values())]
         numbers = {digests[place]: number for number, place in enumerate(sorted(firsts.values()), 1)}
         targets = [
             {"n": number, "place": place, "target": target}
-            for number, each in enumerate(kept, 1)
+            for number, each in enumerate(unique, 1)
             for place, target in enumerate(dict.fromkeys(each.targets))
         ]
         found = await connection.execute(
@@ -72,40 +72,37 @@ class Inbox:
             " FROM unnest(%s::bytea[], %s::bytea[], %s::timestamptz[]) WITH ORDINALITY d (digest, before, at, n)"
             " ORDER BY n), %s::timestamptz[], %s::text[], %s::bigint[], %s::bytea[], %s::text[], %s)",
             [
-                [each.instance for each in kept],
+                [each.instance for each in unique],
                 REPEATED_WITHIN,
                 list(numbers),
-                [digest_before(*told[place]) for place in sorted(firsts.values())],
-                [each.received_at for each in kept],
-                [each.received_at for each in kept],
-                [each.kind for each in kept],
-                [each.job_id for each in kept],
-                [each.body for each in kept],
-                [each.outcome.value for each in kept],
+                [digest_before(*identities[place]) for place in sorted(firsts.values())],
+                [each.received_at for each in unique],
+                [each.received_at for each in unique],
+                [each.kind for each in unique],
+                [each.job_id for each in unique],
+                [each.body for each in unique],
+                [each.outcome.value for each in unique],
                 json.dumps(targets),
             ],
         )
         receipts = {number: (key, duplicate) for number, key, duplicate in await found.fetchall()}
-        answers = []
+        result = []
         for place, digest in enumerate(digests):
             key, duplicate = receipts[numbers[digest]]
-            answers.append(Receipt(id=key, duplicate=duplicate or place != firsts[digest]))
-        return answers
+            result.append(Receipt(id=key, duplicate=duplicate or place != firsts[digest]))
+        return result
 
     async def find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
-        """Those that can be read; a limit is of them."""
+        """Return readable rows; a limit counts only them."""
         sql = f"SELECT {_NOTIFICATION} FROM (SELECT * FROM {self._s}.notifications WHERE id <> ALL (%s)) n {condition}"
         return await self._readable(connection, sql, values, "notifications", notification_of)
 
     async def pending(self, connection: Connection, log: Log, instance: str, after: int, limit: int) -> Pending:
-        """Return those that wait to be confirmed, and what is known of their jobs, in one statement.
-
-        One that can't be read can't be confirmed: it does not wait any more.
-        """
+        """Return pending notifications and their jobs' states. Unreadable ones are rejected."""
         sql = (
             f"SELECT {_NOTIFICATION}, waiting, EXISTS (SELECT FROM {self._s}.notifications a"
             " WHERE (a.instance, a.job_id) = (n.instance, n.job_id) AND a.kind = ANY (%s) AND a.id <> n.id),"
-            f" {KNOWN} FROM {self._s}.notifications n"
+            f" {STATE_COLUMNS} FROM {self._s}.notifications n"
             " JOIN (SELECT id, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) size,"
             " row_number() OVER (ORDER BY id) place, count(*) OVER () waiting"
             f" FROM (SELECT id, body FROM {self._s}.notifications"
@@ -114,10 +111,10 @@ class Inbox:
             " WHERE size <= %s OR place = 1 ORDER BY n.id"
         )
         values = (list(ANNOUNCING_KINDS), instance, after, limit, PENDING_BYTES)
-        while rows := await _rows(connection, sql, *values):
+        while rows := await fetch_all(connection, sql, *values):
             found = list(self._unreadable.sift(rows, "notifications", lambda row: notification_of(row[:8])))
-            if given_up := {row[0] for row in rows} - {each.id for each in found}:
-                await self.settle(connection, dict.fromkeys(given_up, Outcome.REJECTED), utcnow())
+            if unreadable := {row[0] for row in rows} - {each.id for each in found}:
+                await self.settle(connection, dict.fromkeys(unreadable, Outcome.REJECTED), utcnow())
             if found:
                 jobs = {row[11:13]: row[10:] for row in rows if row[10] is not None}
                 return Pending(
@@ -129,7 +126,7 @@ class Inbox:
         return Pending()
 
     async def settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
-        """Return the instances that have something to confirm again."""
+        """Return the instances with notifications queued again."""
         return await self._update(
             connection,
             f"UPDATE {self._s}.notifications n SET outcome = u.outcome,"
@@ -158,30 +155,28 @@ class Inbox:
             list(refs.values()),
             *(list(ANNOUNCING_KINDS), ANNOUNCEMENTS) * 3,
         )
-        told: dict[JobRef, list[StoredNotification]] = {}
+        by_job: dict[JobRef, list[StoredNotification]] = {}
         for each in found:
             if each.job_id is not None:
-                told.setdefault(JobRef(each.instance, each.job_id), []).append(each)
-        return told
+                by_job.setdefault(JobRef(each.instance, each.job_id), []).append(each)
+        return by_job
 
     async def deliveries(self, connection: Connection, condition: str, *values: object) -> list[Delivery]:
-        """Those that can be read; a limit is of them."""
+        """Return readable rows; a limit counts only them."""
         sql = f"{self._selected(f'(SELECT * FROM {self._s}.deliveries WHERE id <> ALL (%s))')} {condition}"
         return await self._readable(connection, sql, values, "deliveries", delivery_of)
 
     async def due(self, connection: Connection, instance: str, but: Collection[str], limit: int) -> list[Delivery]:
-        """One that can't be read can't be sent: it is given up."""
+        """Return due deliveries. Unreadable ones become dead."""
         sql = (
             f"{self._selected(f'{self._s}.deliveries')} WHERE d.state = 'due' AND d.instance = %s"
             " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s"
         )
-        while rows := await _rows(connection, sql, instance, list(but), limit):
+        while rows := await fetch_all(connection, sql, instance, list(but), limit):
             found = list(self._unreadable.sift(rows, "deliveries", delivery_of))
-            if given_up := {row[0] for row in rows} - {each.id for each in found}:
-                await connection.execute(
-                    f"UPDATE {self._s}.deliveries SET state = 'dead', fault = %s WHERE id = ANY (%s)",
-                    [GIVEN_UP, list(given_up)],
-                )
+            if unreadable := {row[0] for row in rows} - {each.id for each in found}:
+                sql_dead = f"UPDATE {self._s}.deliveries SET state = 'dead', fault = %s WHERE id = ANY (%s)"
+                await connection.execute(sql_dead, [UNREADABLE_FAULT, list(unreadable)])
             if found:
                 return found
         return []
@@ -200,26 +195,26 @@ class Inbox:
         table: str,
         read: Callable[[Row], T | None],
     ) -> list[T]:
-        """:param sql: takes the ids of those that are left out before its other values."""
-        left_out: list[int] = []
+        """:param sql: its first value is the ids of unreadable rows to leave out."""
+        unreadable: list[int] = []
         while True:
-            rows = await _rows(connection, sql, left_out, *values)
+            rows = await fetch_all(connection, sql, unreadable, *values)
             found = list(self._unreadable.sift(rows, table, read))
             if len(found) == len(rows):
                 return found
-            left_out += (row[0] for row in rows if read(row) is None)
+            unreadable += (row[0] for row in rows if read(row) is None)
 
     async def next_due(self, connection: Connection, instance: str, but: Collection[str]) -> datetime | None:
-        found = await connection.execute(
+        row = await fetch_one(
+            connection,
             f"SELECT min(due_at) FROM {self._s}.deliveries"
             " WHERE state = 'due' AND instance = %s AND target <> ALL (%s::text[])",
-            [instance, list(but)],
+            *(instance, list(but)),
         )
-        row = await found.fetchone()
         return None if row is None else moment_of(row[0])
 
     async def attempted(self, connection: Connection, attempts: Sequence[Attempt]) -> list[str]:
-        """The instances that have something to send again."""
+        """Return the instances with deliveries to retry."""
         return await self._update(
             connection,
             f"UPDATE {self._s}.deliveries d SET state = u.state, attempts = d.attempts + 1, due_at = u.due_at,"
@@ -235,7 +230,7 @@ class Inbox:
         )
 
     async def prune(self, connection: Connection, before: datetime) -> int:
-        """A step of pruning: how many notifications were removed, with what was forwarded of them."""
+        """Remove a page of notifications with their deliveries and return their number."""
         done = await connection.execute(
             f"DELETE FROM {self._s}.notifications WHERE id IN (SELECT id FROM {self._s}.notifications n"
             " WHERE received_at < %s AND outcome <> 'pending' AND coalesce(settled_at, received_at) < %s"
@@ -246,15 +241,11 @@ class Inbox:
         return done.rowcount
 
     async def _update(self, connection: Connection, sql: str, topic: str, values: list[object]) -> list[str]:
-        """Run an update that returns instances, and tell of those that have work again."""
-        found = await connection.execute(
+        """Run an update that returns instances; notify of those with work again and return them."""
+        row = await fetch_one(
+            connection,
             f"WITH done AS ({sql}), news AS (SELECT DISTINCT instance FROM done WHERE again)"
             f" SELECT array_agg(instance), {self._s}.tell_1(array_agg(%s || instance)) FROM news",
-            [*values, topic],
+            *(*values, topic),
         )
-        row = await found.fetchone()
         return row[0] if row is not None and row[0] else []
-
-
-async def _rows(connection: Connection, sql: str, *values: object) -> list[Row]:
-    return await (await connection.execute(sql, values)).fetchall()

@@ -1,4 +1,4 @@
-"""News of a PostgreSQL store: notifications of the database, and a look each second at what they may have missed."""
+"""Changes to a PostgreSQL store: LISTEN, and a poll each second for changes that were not notified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from airbyte_events.errors import StoreError
-from airbyte_events.store.postgres.pool import Connection, connect, cut_off_at, sever, translated
+from airbyte_events.store.postgres.pool import Connection, connect, cut_off_at, fetch_one, sever, translated
 from airbyte_events.store.postgres.url import PostgresURL
 
 if TYPE_CHECKING:
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
-"""From one look to the next while notifications come."""
+POLL_SECONDS = 1.0
+"""Interval of polls while notifications arrive."""
 
-POLL_SECONDS = 0.25
-"""The same while none can come: behind a pooler that gives every transaction another session."""
+POOLER_POLL_SECONDS = 0.25
+"""Interval of polls if none can arrive: behind a pooler that assigns a session to each transaction."""
 
-ANSWER_SECONDS = 3.0
-"""A connection that does not answer a look in this time is given up."""
+TIMEOUT_SECONDS = 3.0
+"""After so long without a response the connection is replaced."""
 
 _GREETING = "hello "
 
 
-class PostgresNews:
-    """Runs until it is closed, over a connection of its own, which is replaced when it fails.
+class PostgresListener:
+    """Reports changes made by other processes, over its own connection, which is replaced when it fails.
 
-    :param url: of the database; its schema is the channel.
-    :param look: reads where the log ends; called each :data:`LOOK_SECONDS`, which shows whether the connection lives.
-    :param tell: called with the topics that there is news of; None: there may be news of any.
-    :param is_own: whether a server process serves this program, which knows what it does itself.
+    :param url: of the database; the schema is the channel.
+    :param poll: reads the log's state; also checks the connection.
+    :param wake: called with the changed topics; None if any may have changed.
+    :param is_own: returns whether a server process serves this program, whose own changes are not reported.
     """
 
     def __init__(
         self,
         url: PostgresURL,
-        look: Callable[[Connection], Any],
-        tell: Callable[[Iterable[str] | None], None],
+        poll: Callable[[Connection], Any],
+        wake: Callable[[Iterable[str] | None], None],
         is_own: Callable[[int], bool],
     ) -> None:
         self._url = url
-        self._look = look
-        self._tell = tell
+        self._poll = poll
+        self._wake = wake
         self._is_own = is_own
         self._scope = anyio.CancelScope(shield=True)
         self._connection: Connection | None = None
@@ -60,7 +60,7 @@ class PostgresNews:
         if self._connection is None:
             self._scope.cancel()
         else:
-            # Cancelled, psycopg would ask the server to cancel, too, and wait for that.
+            # On cancellation psycopg would ask the server to cancel and wait for its response.
             sever(self._connection)
 
     async def run(self) -> None:
@@ -81,58 +81,52 @@ class PostgresNews:
                     self._connection.pgconn.finish()
                     self._connection = None
                 if not self._closing:
-                    await anyio.sleep(LOOK_SECONDS)
+                    await anyio.sleep(POLL_SECONDS)
 
     async def _follow(self, connection: Connection) -> None:
         listens = await self._listen(connection)
         if not listens:
-            logger.info(
-                "a pooler stands before the store %s: it is read %g times a second", self._url, 1 / POLL_SECONDS
-            )
-        # What came while nobody listened was not announced here.
-        self._tell(None)
-        looked_at = -math.inf
+            rate = 1 / POOLER_POLL_SECONDS
+            logger.info("a pooler stands before the store %s: it is read %g times a second", self._url, rate)
+        # Changes before LISTEN were not notified.
+        self._wake(None)
+        polled_at = -math.inf
         while not self._closing:
-            left = looked_at + LOOK_SECONDS - anyio.current_time()
+            left = polled_at + POLL_SECONDS - anyio.current_time()
             if not listens or left <= 0:
-                looked_at, left = anyio.current_time(), LOOK_SECONDS
-                await self._answer(connection, self._look(connection))
+                polled_at, left = anyio.current_time(), POLL_SECONDS
+                await self._limited(connection, self._poll(connection))
             if not listens:
-                await anyio.sleep(POLL_SECONDS)
-                self._tell(None)
+                await anyio.sleep(POOLER_POLL_SECONDS)
+                self._wake(None)
                 continue
-            for told in await self._notified(connection, left):
-                if told.payload.startswith(_GREETING) or self._is_own(told.pid):
+            for notify in await self._notifies(connection, left):
+                if notify.payload.startswith(_GREETING) or self._is_own(notify.pid):
                     continue
-                topics = told.payload.split()
+                topics = notify.payload.split()
                 if not {"*", "log"}.isdisjoint(topics):
-                    looked_at = -math.inf
-                self._tell(None if topics == ["*"] else topics)
+                    polled_at = -math.inf
+                self._wake(None if topics == ["*"] else topics)
 
     async def _listen(self, connection: Connection) -> bool:
-        """Ask for notifications; False if none arrive."""
-        row = await self._answer(connection, _first(connection, "SELECT pg_backend_pid()"))
+        """Start to listen; return False if no notifications arrive."""
+        row = await self._limited(connection, fetch_one(connection, "SELECT pg_backend_pid()"))
         if row is None or row[0] != connection.pgconn.backend_pid:
-            # It is not the server that was connected to, so there may be another one next time, and that this one is
-            # to listen would stay behind with it.
+            # A pooler: the next statement may run in another session, and LISTEN would remain in this one.
             return False
-        await self._answer(connection, connection.execute(f'LISTEN "{self._url.schema}"'))
+        await self._limited(connection, connection.execute(f'LISTEN "{self._url.schema}"'))
         greeting = _GREETING + secrets.token_hex(8)
-        await self._answer(connection, connection.execute("SELECT pg_notify(%s, %s)", [self._url.schema, greeting]))
-        deadline = anyio.current_time() + ANSWER_SECONDS
+        await self._limited(connection, connection.execute("SELECT pg_notify(%s, %s)", [self._url.schema, greeting]))
+        deadline = anyio.current_time() + TIMEOUT_SECONDS
         while anyio.current_time() < deadline:
-            if any(told.payload == greeting for told in await self._notified(connection, LOOK_SECONDS)):
+            if any(notify.payload == greeting for notify in await self._notifies(connection, POLL_SECONDS)):
                 return True
         return False
 
-    async def _notified(self, connection: Connection, seconds: float) -> list[Notify]:
+    async def _notifies(self, connection: Connection, seconds: float) -> list[Notify]:
         with translated(self._url):
-            return [told async for told in connection.notifies(timeout=seconds, stop_after=1)]
+            return [notify async for notify in connection.notifies(timeout=seconds, stop_after=1)]
 
-    async def _answer(self, connection: Connection, question: Any) -> Any:
-        with translated(self._url), cut_off_at(anyio.current_time() + ANSWER_SECONDS, connection):
-            return await question
-
-
-async def _first(connection: Connection, sql: str) -> Any:
-    return await (await connection.execute(sql)).fetchone()
+    async def _limited(self, connection: Connection, operation: Any) -> Any:
+        with translated(self._url), cut_off_at(anyio.current_time() + TIMEOUT_SECONDS, connection):
+            return await operation

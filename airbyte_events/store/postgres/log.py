@@ -1,4 +1,4 @@
-"""The event log of a PostgreSQL store, the latest states, watches and leases. Statements over any connection to it."""
+"""The SQL statements for the log, latest states, watches, leases and values of a PostgreSQL store."""
 
 from __future__ import annotations
 
@@ -12,30 +12,28 @@ from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
-from airbyte_events.store.postgres.identity import MARK
-from airbyte_events.store.postgres.pool import Connection
+from airbyte_events.store.postgres.identity import DIGEST
+from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
 from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import Appended, Lease, LogPage, Outcome, Settle, States
-from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
+from airbyte_events.store.rows import MAX_CLOCK_SKEW, Row, Unreadable, event_of, moment_of
 
 PRUNED_AT_ONCE = 1_000
 
 _EVENT = "e.sequence, e.instance, e.job_id, e.status, e.data::text"
 
-KNOWN = f"{_EVENT}, e.revision"
-"""What is known of a job: columns of its row ``e``."""
+STATE_COLUMNS = f"{_EVENT}, e.revision"
+"""The columns of a job's row ``e``."""
 
-_NONSENSE = 20
-"""So many times as long as a lease is taken for."""
+_MAX_LEASE_FACTOR = 20
+"""A lease that expires later than so many times its duration from now is expired."""
 
 _TRIES = 20
-"""How often others may write about the same jobs while an append is under way."""
+_CONFLICT = f"other processes changed the same jobs during each of {_TRIES} attempts to write"
 
 
-class _Known(NamedTuple):
-    """:param state: None if it can't be read.
-    :param sequence: as it is stored, and so is the revision.
-    """
+class _JobRow(NamedTuple):
+    """:param state: None if unreadable."""
 
     state: JobEvent | None
     sequence: int
@@ -43,10 +41,10 @@ class _Known(NamedTuple):
 
 
 class Log:
-    """:param schema: what holds the tables, in quotes.
+    """:param schema: name of the schema, in quotes.
     :param epoch: the log's identity, part of every cursor.
-    :param tail: the newest event that was seen.
-    :param unreadable: notes rows that can't be read.
+    :param tail: the newest event that was read.
+    :param unreadable: counts unreadable rows.
     """
 
     def __init__(self, schema: str, epoch: str, tail: Tail, unreadable: Unreadable) -> None:
@@ -60,17 +58,17 @@ class Log:
         connection: Connection,
         observed: Sequence[JobEvent],
         lease: Lease | None,
-        given: States | None,
+        known: States | None,
         settle: Settle | None,
     ) -> Appended:
-        """Compute the events from what is known, and write them if that is still known: otherwise compute them again.
+        """Compute events from the jobs' states and write them if the states are unchanged; otherwise try again.
 
-        :param given: what the caller knows, instead of reading it.
+        :param known: states that the caller has read.
         """
         refs = {event.ref for event in observed}
-        known = given.versions if given is not None and refs <= given.refs else await self._known(connection, refs)
+        jobs = known.versions if known is not None and refs <= known.refs else await self._job_rows(connection, refs)
         for _ in range(_TRIES):
-            states = {ref: each.state for ref, each in known.items() if each.state is not None}
+            states = {ref: job.state for ref, job in jobs.items() if job.state is not None}
             results: list[tuple[Verdict, JobEvent]] = []
             for event in observed:
                 before = states.get(event.ref)
@@ -83,14 +81,14 @@ class Log:
                 await self._ensure(connection, lease)
                 return Appended.of(results, {})
             outcomes = settle(news) if settle is not None else {}
-            head = await self._write(connection, news, known, lease, outcomes)
+            head = await self._write(connection, news, jobs, lease, outcomes)
             if head is not None:
                 return Appended.of(self._numbered(results, head - len(news)), outcomes)
-            known = await self._known(connection, refs)
-        raise StoreError("others write about the same jobs all the time")
+            jobs = await self._job_rows(connection, refs)
+        raise StoreError(_CONFLICT)
 
     def _numbered(self, results: Iterable[tuple[Verdict, JobEvent]], head: int) -> list[tuple[Verdict, JobEvent]]:
-        """Give the events their cursors, behind the head that was."""
+        """Set the events' cursors, after the previous head."""
         states: dict[JobRef, JobEvent] = {}
         numbered = []
         for verdict, state in results:
@@ -100,43 +98,39 @@ class Log:
             numbered.append((verdict, states.get(state.ref, state)))
         return numbered
 
-    async def annotate(self, connection: Connection, told: Sequence[JobEvent]) -> None:
+    async def annotate(self, connection: Connection, reports: Sequence[JobEvent]) -> None:
         for _ in range(_TRIES):
-            known = await self._known(connection, {each.ref for each in told})
-            better: dict[JobRef, JobEvent] = {}
-            for each in told:
-                of_job = known.get(each.ref)
-                if of_job is not None and of_job.state is not None:
-                    better[each.ref] = annotate(better.get(each.ref, of_job.state), each)
+            jobs = await self._job_rows(connection, {report.ref for report in reports})
+            annotated: dict[JobRef, JobEvent] = {}
+            for report in reports:
+                job = jobs.get(report.ref)
+                if job is not None and job.state is not None:
+                    annotated[report.ref] = annotate(annotated.get(report.ref, job.state), report)
             rows = [
-                {**_of(ref, known.get(ref)), "data": state.data()}
-                for ref, state in better.items()
-                if state != known[ref].state
+                {**_version(ref, jobs.get(ref)), "data": state.data()}
+                for ref, state in annotated.items()
+                if state != jobs[ref].state
             ]
-            if not rows:
+            if not rows or (await fetch_one(connection, f"SELECT {self._s}.annotate_1(%s)", json.dumps(rows)))[0]:
                 return
-            row = await _one(connection, f"SELECT {self._s}.annotate_1(%s)", json.dumps(rows))
-            if row[0]:
-                return
-        raise StoreError("others write about the same jobs all the time")
+        raise StoreError(_CONFLICT)
 
     async def head(self, connection: Connection) -> int:
-        return int((await _one(connection, f"SELECT head FROM {self._s}.log"))[0])
+        return int((await fetch_one(connection, f"SELECT head FROM {self._s}.log"))[0])
 
-    def see(self, tail: Tail) -> None:
-        """This event was seen, too."""
+    def advance(self, tail: Tail) -> None:
         if tail.sequence > self.tail.sequence:
             self.tail = tail
 
     async def read(self, connection: Connection, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
-        """:raises LogReplaced: if it is another log than was seen."""
+        """:raises LogReplaced: if the log lost events."""
         where, values = _criteria(wanted)
         tail = self.tail
-        # One statement, so that all of it is from one moment; a row even if there are no events.
+        # One statement, for a consistent snapshot; it returns a row even if there are no events.
         found = await connection.execute(
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events),"
-            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = %s),"
-            f" (SELECT {MARK} FROM {self._s}.events WHERE sequence = head), {_EVENT}, e.upto FROM {self._s}.log"
+            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = %s),"
+            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = head), {_EVENT}, e.upto FROM {self._s}.log"
             " LEFT JOIN LATERAL (SELECT * FROM (SELECT *, sum(bytes) OVER (ORDER BY sequence) AS upto FROM (SELECT *,"
             f" octet_length(data::text) AS bytes FROM {self._s}.events WHERE sequence > %s{where}"
             " ORDER BY sequence LIMIT %s) page) sized WHERE upto - bytes < %s) e ON true ORDER BY e.sequence",
@@ -148,27 +142,27 @@ class Log:
         epoch, head, first, seen_mark, head_mark = rows[0][:5]
         if epoch != self.epoch or tail.is_lost(head, first, seen_mark):
             raise LogReplaced(REPLACED)
-        self.see(Tail(head, head_mark))
-        forgotten = head if first is None else first - 1
-        if not forgotten <= after <= head:
-            raise CursorExpired(f"the log keeps what follows {forgotten} up to {head}, not {after}")
-        told = [row[5:10] for row in rows if row[5] is not None]
-        cut = len(told) == limit or (bool(told) and rows[-1][10] >= size)
-        return LogPage(events=self._sift(told, "events"), position=told[-1][0] if cut else head)
+        self.advance(Tail(head, head_mark))
+        removed = head if first is None else first - 1
+        if not removed <= after <= head:
+            raise CursorExpired(f"the log keeps what follows {removed} up to {head}, not {after}")
+        page = [row[5:10] for row in rows if row[5] is not None]
+        is_full = len(page) == limit or (bool(page) and rows[-1][10] >= size)
+        return LogPage(events=self._sift(page, "events"), position=page[-1][0] if is_full else head)
 
     async def states(self, connection: Connection, refs: Collection[JobRef]) -> States:
-        return _states(await self._known(connection, refs), refs)
+        return _states(await self._job_rows(connection, refs), refs)
 
     async def states_of(self, connection: Connection, rows: Iterable[Row], refs: Collection[JobRef]) -> States:
-        """Read the rows that these jobs have, of the columns :data:`KNOWN`."""
-        return _states(await self._read_known(connection, rows), refs)
+        """Return the states in the jobs' rows with the columns :data:`STATE_COLUMNS`."""
+        return _states(await self._read_jobs(connection, rows), refs)
 
     async def jobs(self, connection: Connection, limit: int, before: int | None, wanted: EventFilter) -> list[JobEvent]:
         where, values = _criteria(wanted)
         found: list[JobEvent] = []
         after = 2**62 if before is None else before
         while len(found) < limit:
-            rows = await _rows(
+            rows = await fetch_all(
                 connection,
                 f"SELECT {_EVENT} FROM {self._s}.jobs e WHERE sequence < %s{where} ORDER BY sequence DESC LIMIT %s",
                 *(after, *values, limit - len(found)),
@@ -180,47 +174,45 @@ class Log:
         return found
 
     async def history(self, connection: Connection, ref: JobRef) -> list[JobEvent]:
-        return self._sift(await self._of_job(connection, ref), "events")
+        return self._sift(await self._events_of(connection, ref), "events")
 
-    async def _of_job(self, connection: Connection, ref: JobRef) -> list[Row]:
+    async def _events_of(self, connection: Connection, ref: JobRef) -> list[Row]:
         sql = f"SELECT {_EVENT} FROM {self._s}.events e WHERE instance = %s AND job_id = %s ORDER BY sequence"
-        return await _rows(connection, sql, *ref)
+        return await fetch_all(connection, sql, *ref)
 
     async def remember(self, connection: Connection, key: str, value: str, lease: Lease | None) -> None:
-        held, who = "SELECT", list[object]()
+        held, lease_key = "SELECT", list[object]()
         if lease is not None:
             held = f"SELECT FROM {self._s}.leases WHERE name = %s AND holder = %s AND fence = %s FOR SHARE"
-            who = list(_key(lease))
+            lease_key = list(_key(lease))
         done = await connection.execute(
             f"WITH held AS ({held}) INSERT INTO {self._s}.meta SELECT %s, %s FROM held"
             " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            [*who, key, value],
+            [*lease_key, key, value],
         )
         if not done.rowcount:
             raise _lost(lease)
 
     async def recall(self, connection: Connection, key: str) -> str | None:
-        found = await connection.execute(f"SELECT value FROM {self._s}.meta WHERE key = %s", [key])
-        row = await found.fetchone()
+        row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", key)
         return None if row is None else str(row[0])
 
     async def values(self, connection: Connection) -> dict[str, str]:
-        rows = await _rows(connection, f"SELECT key, value FROM {self._s}.meta")
+        rows = await fetch_all(connection, f"SELECT key, value FROM {self._s}.meta")
         return {str(key): str(value) for key, value in rows}
 
     async def acquire(self, connection: Connection, name: str, holder: str, seconds: float) -> Lease | None:
-        found = await connection.execute(
+        row = await fetch_one(
+            connection,
             f"INSERT INTO {self._s}.leases AS l"
             " VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s)) ON CONFLICT (name) DO UPDATE SET"
             " holder = excluded.holder, fence = l.fence + (l.holder IS DISTINCT FROM excluded.holder)::int,"
             " expires_at = clock_timestamp() + make_interval(secs => %s)"
             " WHERE l.holder = excluded.holder OR l.expires_at NOT BETWEEN clock_timestamp()"
             " AND clock_timestamp() + make_interval(secs => %s) RETURNING fence",
-            # One that ends much later than it could have been taken for ends never, or the clock was set back: whoever
-            # holds it renews it long before somebody takes it, or is gone.
-            [name, holder, seconds, seconds, _NONSENSE * seconds],
+            # An implausibly late expiry is infinite, or the clock was set back. A live holder renews it in time.
+            *(name, holder, seconds, seconds, _MAX_LEASE_FACTOR * seconds),
         )
-        row = await found.fetchone()
         return None if row is None else Lease(name=name, holder=holder, fence=row[0])
 
     async def release(self, connection: Connection, lease: Lease) -> None:
@@ -232,27 +224,25 @@ class Log:
         )
 
     async def holders(self, connection: Connection) -> dict[str, str]:
-        found = await connection.execute(
-            f"SELECT name, holder FROM {self._s}.leases WHERE holder IS NOT NULL AND expires_at > clock_timestamp()"
-        )
-        return {str(name): str(holder) for name, holder in await found.fetchall()}
+        sql = f"SELECT name, holder FROM {self._s}.leases WHERE holder IS NOT NULL AND expires_at > clock_timestamp()"
+        return {str(name): str(holder) for name, holder in await fetch_all(connection, sql)}
 
     async def watch(self, connection: Connection, refs: Collection[JobRef], seconds: float) -> list[str]:
-        """The instances that have jobs which were not watched before."""
+        """Return the instances with newly watched jobs."""
         await connection.execute(
             f"DELETE FROM {self._s}.watches WHERE (instance, job_id) IN (SELECT instance, job_id"
             f" FROM {self._s}.watches WHERE until <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED)"
         )
-        # In the order of jobs, so that two who ask for the same ones do not wait for each other.
-        row = await _one(
+        # Ordered by job, so that concurrent calls do not deadlock.
+        row = await fetch_one(
             connection,
-            f"WITH told AS (INSERT INTO {self._s}.watches AS w"
+            f"WITH written AS (INSERT INTO {self._s}.watches AS w"
             " SELECT instance, job_id, now(), now() + make_interval(secs => %s)"
             " FROM (SELECT DISTINCT * FROM unnest(%s::text[], %s::bigint[])) AS r (instance, job_id) WHERE NOT EXISTS"
             f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (r.instance, r.job_id) AND j.terminal)"
             " ORDER BY instance, job_id ON CONFLICT (instance, job_id) DO UPDATE SET"
             " since = CASE WHEN w.until > now() THEN w.since ELSE now() END, until = greatest(w.until, excluded.until)"
-            " RETURNING instance, since = now() AS fresh), news AS (SELECT DISTINCT instance FROM told WHERE fresh)"
+            " RETURNING instance, since = now() AS fresh), news AS (SELECT DISTINCT instance FROM written WHERE fresh)"
             f" SELECT array_agg(instance), {self._s}.tell_1(array_agg('watches/' || instance)) FROM news",
             seconds,
             *_columns(refs),
@@ -260,28 +250,27 @@ class Log:
         return row[0] or []
 
     async def watched(self, connection: Connection, instance: str) -> dict[int, datetime]:
-        # A job whose end was written while it began to be watched is left out here.
-        found = await connection.execute(
+        # A job that completed while its watch was written may have a row.
+        rows = await fetch_all(
+            connection,
             f"SELECT job_id, since FROM {self._s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
             f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)",
-            [instance],
+            instance,
         )
-        return {job_id: moment_of(since) or utcnow() for job_id, since in await found.fetchall()}
+        return {job_id: moment_of(since) or utcnow() for job_id, since in rows}
 
     async def prunable(self, connection: Connection, before: datetime, keep: int) -> int:
-        """The sequence up to which events can go: what is kept has no gap. One of a time to come keeps nothing."""
-        row = await _one(
+        """Return the sequence up to which events can be removed without a gap; future times are ignored."""
+        row = await fetch_one(
             connection,
             f"SELECT coalesce((SELECT sequence - 1 FROM {self._s}.events WHERE sequence > head - %s::bigint"
             f" AND observed_at BETWEEN %s AND %s ORDER BY sequence LIMIT 1), head) FROM {self._s}.log",
-            keep,
-            before,
-            utcnow() + TO_COME,
+            *(keep, before, utcnow() + MAX_CLOCK_SKEW),
         )
         return int(row[0])
 
     async def prune(self, connection: Connection, last: int) -> int:
-        """A step of pruning: how many events were removed."""
+        """Remove a page of events up to a sequence and return their number."""
         done = await connection.execute(
             f"DELETE FROM {self._s}.events WHERE sequence IN (SELECT sequence FROM {self._s}.events"
             f" WHERE sequence <= %s ORDER BY sequence LIMIT {PRUNED_AT_ONCE})",
@@ -289,35 +278,35 @@ class Log:
         )
         return done.rowcount
 
-    async def _known(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, _Known]:
-        """What is known of these jobs. Where a state can't be read the newest event that can is the state."""
-        rows = await _rows(
+    async def _job_rows(self, connection: Connection, refs: Collection[JobRef]) -> dict[JobRef, _JobRow]:
+        rows = await fetch_all(
             connection,
-            f"SELECT {KNOWN} FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
+            f"SELECT {STATE_COLUMNS} FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
             f" JOIN {self._s}.jobs e USING (instance, job_id)",
             *_columns(refs),
         )
-        return await self._read_known(connection, rows)
+        return await self._read_jobs(connection, rows)
 
-    async def _read_known(self, connection: Connection, rows: Iterable[Row]) -> dict[JobRef, _Known]:
-        known = {}
+    async def _read_jobs(self, connection: Connection, rows: Iterable[Row]) -> dict[JobRef, _JobRow]:
+        """Return the rows by job. The newest readable event replaces an unreadable state."""
+        jobs = {}
         for *row, revision in rows:
             ref = JobRef(*row[1:3])
-            states = self._sift([row], "jobs") or self._sift(await self._of_job(connection, ref), "events")
-            known[ref] = _Known(states[-1] if states else None, row[0], revision)
-        return known
+            states = self._sift([row], "jobs") or self._sift(await self._events_of(connection, ref), "events")
+            jobs[ref] = _JobRow(states[-1] if states else None, row[0], revision)
+        return jobs
 
     async def _write(
         self,
         connection: Connection,
         news: Sequence[JobEvent],
-        known: Mapping[JobRef, _Known],
+        jobs: Mapping[JobRef, _JobRow],
         lease: Lease | None,
         outcomes: Mapping[int, Outcome],
     ) -> int | None:
         """Append the events and settle notifications, in one statement.
 
-        :return: the new head; None if something else is known by now: then nothing was written.
+        :return: the new head; None if a job changed meanwhile and nothing was written.
         """
         events = [
             {
@@ -332,8 +321,8 @@ class Log:
             }
             for number, event in enumerate(news, 1)
         ]
-        expected = [_of(ref, known.get(ref)) for ref in {event.ref for event in news}]
-        row = await _one(
+        expected = [_version(ref, jobs.get(ref)) for ref in {event.ref for event in news}]
+        row = await fetch_one(
             connection,
             f"WITH written AS MATERIALIZED (SELECT {self._s}.append_1(%s, %s, %s, %s, %s) AS head),"
             f" settled AS (UPDATE {self._s}.notifications n SET outcome = u.outcome, settled_at = %s"
@@ -351,22 +340,23 @@ class Log:
         return None if row[0] is None else int(row[0])
 
     async def _ensure(self, connection: Connection, lease: Lease | None) -> None:
-        if lease is not None and not (await _one(connection, f"SELECT {self._s}.holds_1(%s, %s, %s)", *_key(lease)))[0]:
+        if (
+            lease is not None
+            and not (await fetch_one(connection, f"SELECT {self._s}.holds_1(%s, %s, %s)", *_key(lease)))[0]
+        ):
             raise _lost(lease)
 
     def _sift(self, rows: Iterable[Row], table: str) -> list[JobEvent]:
         return list(self._unreadable.sift(rows, table, lambda row: event_of(row, self.epoch)))
 
 
-def _states(known: Mapping[JobRef, _Known], refs: Collection[JobRef]) -> States:
-    states = {ref: each.state for ref, each in known.items() if each.state is not None}
-    return States(states, refs=refs, versions=known)
+def _states(jobs: Mapping[JobRef, _JobRow], refs: Collection[JobRef]) -> States:
+    states = {ref: job.state for ref, job in jobs.items() if job.state is not None}
+    return States(states, refs=refs, versions=jobs)
 
 
-def _of(ref: JobRef, known: _Known | None) -> dict[str, Any]:
-    """What is known of a job, for comparison."""
-    sequence = None if known is None else known.sequence
-    revision = None if known is None else known.revision
+def _version(ref: JobRef, job: _JobRow | None) -> dict[str, Any]:
+    sequence, revision = (None, None) if job is None else job[1:]
     return {"instance": ref.instance, "job_id": ref.job_id, "sequence": sequence, "revision": revision}
 
 
@@ -380,14 +370,6 @@ def _key(lease: Lease) -> tuple[str, str, int]:
 
 def _lost(lease: Lease | None) -> LeaseLost:
     return LeaseLost("nothing was written" if lease is None else f"the lease {lease.name} has passed to another")
-
-
-async def _rows(connection: Connection, sql: str, *values: object) -> list[Row]:
-    return await (await connection.execute(sql, values)).fetchall()
-
-
-async def _one(connection: Connection, sql: str, *values: object) -> Any:
-    return await (await connection.execute(sql, values)).fetchone()
 
 
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:

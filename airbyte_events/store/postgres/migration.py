@@ -22,9 +22,9 @@ _COLUMNS = {
 
 
 async def fill(connection: Connection, schema: str, epoch: str, head: int, batches: AsyncIterable[Batch]) -> None:
-    """Store all rows as they are, or none.
+    """Store all rows unchanged, or none.
 
-    :param schema: what holds the tables, in quotes.
+    :param schema: name of the schema, in quotes.
     :raises StoreError: if the store is not empty.
     """
     async with connection.transaction():
@@ -38,7 +38,7 @@ async def fill(connection: Connection, schema: str, epoch: str, head: int, batch
             for table, rows in _rows(batch).items():
                 columns = _COLUMNS[table]
                 places = ", ".join(["%s"] * (columns.count(",") + 1))
-                # Two that have the same key are the same state.
+                # Rows with the same key hold the same state.
                 await connection.cursor().executemany(
                     f"INSERT INTO {schema}.{table} ({columns}) VALUES ({places}) ON CONFLICT DO NOTHING", rows
                 )
@@ -51,8 +51,8 @@ async def fill(connection: Connection, schema: str, epoch: str, head: int, batch
 
 def _rows(batch: Batch) -> dict[str, Sequence[tuple[object, ...]]]:
     rows: dict[str, Sequence[tuple[object, ...]]] = {
-        "events": [(*row, event.observed_at) for event, row in _filed(batch.events)],
-        "jobs": [(*row, event.terminal, 0) for event, row in _filed(batch.states)],
+        "events": [(*row, event.observed_at) for event, row in _event_rows(batch.events)],
+        "jobs": [(*row, event.terminal, 0) for event, row in _event_rows(batch.states)],
         "notifications": [
             (
                 *(item.id, item.instance, digest_of(item.instance, item.body, item.job_id, item.received_at)),
@@ -72,7 +72,7 @@ def _rows(batch: Batch) -> dict[str, Sequence[tuple[object, ...]]]:
     return {table: some for table, some in rows.items() if some}
 
 
-def _filed(events: Iterable[JobEvent]) -> list[tuple[JobEvent, tuple[object, ...]]]:
+def _event_rows(events: Iterable[JobEvent]) -> list[tuple[JobEvent, tuple[object, ...]]]:
     return [
         (
             event,

@@ -1,9 +1,8 @@
-"""Connections to PostgreSQL, each used by one at a time, none for longer than it may take.
+"""A connection pool for PostgreSQL with a time limit for each operation.
 
-A pool of our own, because of four things that are wanted of it together: whoever waits gets an answer in time though
-a connection has gone silent and no packet will ever tell so; what was begun is finished though whoever asked has left;
-the first who asks after an outage finds it over, instead of the next turn of a back-off; and a connection to a server
-that does not write any more is not used again.
+``psycopg_pool`` does not do these together: operations time out even if a connection is silently dead; a started
+operation completes even if its caller is cancelled; the first operation after an outage reconnects at once instead of
+after a back-off; and connections to a server that became read-only are closed.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ Connection = psycopg.AsyncConnection[Any]
 Work = Callable[[Connection], Awaitable[T]]
 
 SECONDS = 5.0
-"""What takes longer has failed."""
+"""Default time limit of an operation."""
 
 SIZE = 5
-"""Connections."""
+"""Maximum number of connections."""
 
 _DEFAULTS: dict[str, Any] = {
     "application_name": "airbyte-events",
     "client_encoding": "utf8",
     "connect_timeout": 3,
-    # A peer that is gone without a word is noticed by the kernel, too.
+    # The kernel detects dead peers, too.
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -57,29 +56,29 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 _QUIET_SECONDS = 60.0
-"""From one warning that a server only reads to the next."""
+"""Minimum interval of warnings that the server is read-only."""
 
 _READ_ONLY = "25006"
-"""SQLSTATE ``read_only_sql_transaction``: nothing was done."""
+"""SQLSTATE ``read_only_sql_transaction``: nothing was written."""
 
 _FULL = "53"
-"""Class of SQLSTATEs: no space, no memory, no connection left."""
+"""SQLSTATE class: out of disk space, memory or connections."""
 
 _ANOTHER_SERVER = (_READ_ONLY, "57P", "08")
-"""SQLSTATEs, or how they begin, of a server that has become a standby, shuts down or has lost the connection: a new
-connection may reach another one (https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
+"""Prefixes of SQLSTATEs after which a new connection may reach another server: read-only, shutdown, connection lost
+(https://www.postgresql.org/docs/current/errcodes-appendix.html)."""
 
 
 async def connect(url: PostgresURL) -> Connection:
-    """A connection that commits every statement by itself and leaves nothing behind in the session.
+    """Open a connection in autocommit mode that sets no session state.
 
-    :raises StoreError: if there is none to be had.
+    :raises StoreError: if that fails.
     """
     try:
         given = conninfo.conninfo_to_dict(url.conninfo)
         defaults = _DEFAULTS | _writing(given)
         text = conninfo.make_conninfo(url.conninfo, **{k: v for k, v in defaults.items() if k not in given})
-        # Prepared statements belong to a session, and behind a pooler the next statement may have another one.
+        # Behind a pooler the next statement may run in another session, without its prepared statements.
         connection = await psycopg.AsyncConnection.connect(text, autocommit=True, prepare_threshold=None)
     except psycopg.Error as exc:
         reason = " ".join(str(exc).split()).removeprefix("connection failed: ")
@@ -89,7 +88,7 @@ async def connect(url: PostgresURL) -> Connection:
 
 
 class _Time(TimestamptzLoader):
-    """A time, or None for one that no calendar of ours has, such as infinity: it spoils its row, not the query."""
+    """Loads a time, or None if it is out of range, such as infinity: only its row is unreadable, not the result."""
 
     def load(self, data: Buffer) -> datetime | None:  # type: ignore[override]
         try:
@@ -99,22 +98,22 @@ class _Time(TimestamptzLoader):
 
 
 def _writing(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Of several hosts the one that can be written to, unless somebody has said which."""
+    """Choose the writable one of several hosts by default."""
     hosts = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST", ""))
     chosen = "PGTARGETSESSIONATTRS" in os.environ or "service" in given
     return {"target_session_attrs": "read-write"} if "," in hosts and not chosen else {}
 
 
 def sever(connection: Connection) -> None:
-    """Let whoever waits for an answer on it fail at once."""
-    # The descriptor stays open, so that it can't become somebody else's while the event loop watches it.
-    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as same:
-        same.shutdown(socket.SHUT_RDWR)
+    """Make a pending operation on the connection fail at once."""
+    # The descriptor stays open, so that its number is not reused while the event loop watches it.
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
 
 
 @contextlib.contextmanager
 def translated(url: PostgresURL) -> Iterator[None]:
-    """Raise StoreError for what psycopg raises, without the details: they can hold what was stored."""
+    """Raise StoreError for psycopg errors, without their details, which may contain stored data."""
     try:
         yield
     except psycopg.Error as exc:
@@ -122,12 +121,10 @@ def translated(url: PostgresURL) -> Iterator[None]:
         full = (exc.sqlstate or "").startswith(_FULL)
         raise (StoreFull if full else StoreError)(f"the store failed: {url.hide(message)}") from None
     except UnicodeEncodeError:
-        raise StoreError("the store failed: half a surrogate pair is no text") from None
+        raise StoreError("the store failed: text with a lone surrogate can't be encoded as UTF-8") from None
 
 
 class _Operation(Generic[T]):
-    """Something to do on a connection, and whoever waits for it."""
-
     __slots__ = ("deadline", "done", "error", "value", "work")
 
     def __init__(self, work: Work[T], deadline: float) -> None:
@@ -139,15 +136,12 @@ class _Operation(Generic[T]):
 
 
 class PostgresPool:
-    """:param url: of the database.
-    :param size: see :data:`SIZE`.
-    """
+    """A pool of at most ``size`` connections to the database at ``url``."""
 
     def __init__(self, url: PostgresURL, *, size: int = SIZE) -> None:
         self._url = url
         self._size = size
-        # The server's process behind each connection.
-        self._processes: dict[Connection, int] = {}
+        self._backend_pids: dict[Connection, int] = {}
         self._idle: list[Connection] = []
         self._closing = False
         self._quiet_until = -math.inf
@@ -161,24 +155,22 @@ class PostgresPool:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._closing = True
-        # Connecting ends; what was begun on a connection is finished, in its time.
+        # Cancels connecting; operations on a connection are shielded and complete.
         self._tasks.cancel_scope.cancel()
         try:
             await self._tasks.__aexit__(None, None, None)
         finally:
             self._discard_idle()
 
-    def is_served_by(self, process: int) -> bool:
-        """Return whether a connection has that process of the server."""
-        return process in self._processes.values()
+    def has_backend(self, pid: int) -> bool:
+        """Return whether that server process serves a connection of the pool."""
+        return pid in self._backend_pids.values()
 
     async def run(self, work: Work[T], *, seconds: float = SECONDS) -> T:
-        """Do something on a connection: one statement, or one transaction.
+        """Run one statement or transaction on a connection. A started one completes even if the caller is cancelled.
 
-        Whoever is cancelled meanwhile leaves; what was begun is finished all the same.
-
-        :param seconds: how long it may take, waiting for a connection included.
-        :raises StoreError: if it failed, or took longer: then it may have been done.
+        :param seconds: time limit, including the wait for a connection.
+        :raises StoreError: if it failed or timed out; after a timeout it may have been committed.
         """
         if self._closing:
             raise StoreError("the store is closed")
@@ -190,35 +182,37 @@ class PostgresPool:
             if operation.error is not None:
                 raise operation.error
             return operation.value
-        raise StoreError(f"the store gave no answer for {seconds:g} s")
+        raise StoreError(f"the store did not respond within {seconds:g} s")
 
     async def _perform(self, operation: _Operation[Any]) -> None:
         try:
-            if await self._is_refused(operation):
-                await self._is_refused(operation)
-        except Exception as exc:  # belongs to the one who asked
+            if not await self._try(operation):
+                await self._try(operation)
+        except Exception as exc:  # raised in the caller
             operation.error = exc
         finally:
             operation.done.set()
             self._free.release()
 
-    async def _is_refused(self, operation: _Operation[Any]) -> bool:
-        """Do it; whether a server that only reads has refused, which is worth another try."""
-        # Connecting has a time limit of its own: with several hosts it can take longer than anybody waits, and
-        # whoever comes next finds the connection there.
-        connection = self._take_idle() or await self._connect()
-        # Shielded, so that a cancelled process still finishes what it has begun.
+    async def _try(self, operation: _Operation[Any]) -> bool:
+        """Run it; return False if the server was read-only, so that another connection may succeed."""
+        # Connecting has its own time limit: with several hosts it can take longer than the operation's, and the next
+        # operation uses the connection.
+        if (connection := self._take_idle()) is None:
+            connection = await connect(self._url)
+            self._backend_pids[connection] = connection.pgconn.backend_pid
+        # Shielded, so that a cancelled process still completes started operations.
         with anyio.CancelScope(shield=True):
-            state = await self._work_on(connection, operation)
+            state = await self._run_on(connection, operation)
         if state != _READ_ONLY:
-            return False
+            return True
         if anyio.current_time() >= self._quiet_until:
             self._quiet_until = anyio.current_time() + _QUIET_SECONDS
             logger.warning("the PostgreSQL server refuses to write, its connections are closed: %s", operation.error)
-        return True
+        return False
 
-    async def _work_on(self, connection: Connection, operation: _Operation[Any]) -> str:
-        """The SQLSTATE with which it failed, if it did so with one."""
+    async def _run_on(self, connection: Connection, operation: _Operation[Any]) -> str:
+        """Return the SQLSTATE of a failure; otherwise an empty string."""
         state = ""
         try:
             if anyio.current_time() < operation.deadline:
@@ -233,7 +227,7 @@ class PostgresPool:
             operation.error = exc
         finally:
             if state.startswith(_ANOTHER_SERVER):
-                # The others lead to the same server.
+                # The other connections reach the same server.
                 self._finish(connection)
                 self._discard_idle()
             elif connection.info.transaction_status == pq.TransactionStatus.IDLE:
@@ -242,13 +236,8 @@ class PostgresPool:
                 self._finish(connection)
         return state
 
-    async def _connect(self) -> Connection:
-        connection = await connect(self._url)
-        self._processes[connection] = connection.pgconn.backend_pid
-        return connection
-
     def _finish(self, connection: Connection) -> None:
-        self._processes.pop(connection, None)
+        self._backend_pids.pop(connection, None)
         connection.pgconn.finish()
 
     def _discard_idle(self) -> None:
@@ -259,7 +248,7 @@ class PostgresPool:
     def _take_idle(self) -> Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if not _has_ended(connection):
+            if not _is_closed(connection):
                 return connection
             self._finish(connection)
         return None
@@ -267,7 +256,7 @@ class PostgresPool:
 
 @contextlib.contextmanager
 def cut_off_at(deadline: float, connection: Connection) -> Iterator[None]:
-    """Sever a connection on which there is no answer by then, by the event loop's clock."""
+    """Shut down the connection at a time of the event loop's clock."""
     cut = asyncio.get_running_loop().call_at(deadline, sever, connection)
     try:
         yield
@@ -275,12 +264,20 @@ def cut_off_at(deadline: float, connection: Connection) -> Iterator[None]:
         cut.cancel()
 
 
-def _has_ended(connection: Connection) -> bool:
-    """Whether the other side has closed it while nobody used it, which costs no round trip to see."""
+def _is_closed(connection: Connection) -> bool:
+    """Return whether the server closed the idle connection, without a round trip."""
     try:
-        # The first reading may get its last words, and only the second the end.
+        # The first read may return an error message, and only the second the end of the stream.
         connection.pgconn.consume_input()
         connection.pgconn.consume_input()
     except psycopg.Error:
         return True
     return connection.pgconn.status != pq.ConnStatus.OK
+
+
+async def fetch_one(connection: Connection, sql: str, *values: object) -> Any:
+    return await (await connection.execute(sql, values)).fetchone()
+
+
+async def fetch_all(connection: Connection, sql: str, *values: object) -> list[Any]:
+    return await (await connection.execute(sql, values)).fetchall()

@@ -1,8 +1,8 @@
-"""The schema of a PostgreSQL store, and how a database gets it.
+"""The schema of a PostgreSQL store and its migrations.
 
-Several versions of this program can meet on one database while it is upgraded, so a migration only adds: tables,
-columns with defaults, and functions under new names (``append_1``, ``append_2``). What the version before needs stays
-until a later migration drops it, and that one raises ``compatible_with``, the oldest version that can still work here.
+Several program versions can use one database during an upgrade, so a migration only adds: tables, columns with
+defaults, and functions with new names (``append_1``, ``append_2``). A later migration may drop what older versions need
+and then raises ``compatible_with``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """From one version of the schema to the next.
+    """A migration to the next version of the schema.
 
-    :param version: of the schema that it makes.
-    :param compatible_with: the oldest version of this program's schema that works on it.
-    :param sql: statements; ``{s}`` is the schema's name in quotes, ``{channel}`` that of its notifications.
+    :param version: the resulting version.
+    :param compatible_with: the oldest schema version of a program that works on it.
+    :param sql: statements; ``{s}`` is the schema's name in quotes, ``{channel}`` the notification channel.
     """
 
     version: int
@@ -36,9 +36,9 @@ class Migration:
     sql: str
 
 
-# Whoever appends holds the lock on the one row of "log" until its transaction has ended, so that sequence numbers are
-# given in the order of commits: a row of our own instead of an advisory lock, whose keys others in the database share.
-# The functions run with read committed isolation, where each statement in them sees what was committed before it began.
+# An append locks the single row of "log" until its transaction ends, so that sequence numbers follow the commit order.
+# Advisory locks would share their keys with other programs in the database. The functions rely on read committed
+# isolation: each statement sees what was committed before it began.
 _VERSION_1 = """
 CREATE TABLE {s}.schema_version (version int NOT NULL, compatible_with int NOT NULL);
 CREATE TABLE {s}.log (epoch text NOT NULL, head bigint NOT NULL);
@@ -78,7 +78,7 @@ CREATE TABLE {s}.leases (
 );
 CREATE TABLE {s}.meta (key text PRIMARY KEY, value text NOT NULL);
 
--- Whatever the database's default: what is acknowledged is on disk.
+-- Commit durably even if the database's default is asynchronous.
 CREATE FUNCTION {s}.begin_1() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF current_setting('synchronous_commit') = 'off' THEN
@@ -86,7 +86,7 @@ BEGIN
     END IF;
 END $$;
 
--- Wake whoever waits for news of these, in any process, once this transaction is committed.
+-- Notify all processes of changed topics when this transaction commits.
 CREATE FUNCTION {s}.tell_1(topics text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     told text := array_to_string(topics, ' ');
@@ -96,7 +96,7 @@ BEGIN
     END IF;
 END $$;
 
--- Whether a lease is held; if so it stays so until this transaction has ended.
+-- Return whether a lease is held; if so, lock it until this transaction ends.
 CREATE FUNCTION {s}.holds_1(lease text, who text, number bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM {s}.leases l WHERE l.name = lease AND l.holder = who AND l.fence = number FOR SHARE;
@@ -111,8 +111,8 @@ CREATE FUNCTION {s}.known_1(states json) RETURNS boolean LANGUAGE sql AS $$
     )
 $$;
 
--- events: n counts from 1; known: the state that the events follow, by job. The new head, or null if that is not the
--- state any more, or -1 if the lease is lost: then nothing was written.
+-- events: n counts from 1; known: the expected version of each job. Return the new head; null if a job has another
+-- version, or -1 if the lease is lost, and nothing was written.
 CREATE FUNCTION {s}.append_1(events json, known json, lease text, who text, number bigint)
 RETURNS bigint LANGUAGE plpgsql SET lock_timeout = '4s' AS $$
 DECLARE
@@ -152,7 +152,7 @@ BEGIN
     RETURN last;
 END $$;
 
--- states: by job, with the state that each was made from. False if that is not the state any more: nothing was written.
+-- states: new data and expected version of each job. Return false if a job has another version; nothing was written.
 CREATE FUNCTION {s}.annotate_1(states json) RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '4s' AS $$
 BEGIN
     PERFORM FROM {s}.log FOR UPDATE;
@@ -165,8 +165,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Ids in the order of the items; rows in the order of their digests, so that two who bring the same ones do not wait
--- for each other.
+-- Ids follow the order of the items; rows are inserted ordered by digest, so that concurrent calls do not deadlock.
 CREATE FUNCTION {s}.receive_1(
     instances text[], digests bytea[], times timestamptz[], kinds text[], job_ids bigint[], bodies bytea[],
     outcomes text[], targets json
@@ -202,43 +201,42 @@ MIGRATIONS = (Migration(version=1, compatible_with=1, sql=_VERSION_1),)
 VERSION = MIGRATIONS[-1].version
 
 _COUNTED = 50_000
-"""Of tables that have more rows the number is an estimate."""
+"""For tables with more rows the count is an estimate."""
 
 
 async def migrate(
     connection: psycopg.AsyncConnection[Any], schema: str, migrations: Sequence[Migration] = MIGRATIONS
 ) -> None:
-    """Bring a database up to date; several may do so at once.
+    """Migrate a database; several processes may do so at once.
 
-    :param connection: one that commits by itself.
-    :param migrations: all that there are, the oldest first.
-    :raises StoreError: if it was brought too far by a newer version of this program, or holds something else.
+    :param connection: in autocommit mode.
+    :param migrations: all migrations, the oldest first.
+    :raises StoreError: if the schema is too new, or holds other tables.
     """
-    known = migrations[-1].version
+    newest = migrations[-1].version
     found = await _version(connection, schema)
     isolation = await (await connection.execute("SHOW default_transaction_isolation")).fetchone()
     if isolation != ("read committed",):
         raise StoreError("the role's default_transaction_isolation is not read committed: change it with ALTER ROLE")
-    if found is not None and found[0] >= known:
-        # Nothing to do, and nothing but reading was needed to know: the role need not be the owner.
-        _refuse_newer(schema, known, *found)
+    if found is not None and found[0] >= newest:
+        # Only read so far: the role need not be the owner.
+        _refuse_newer(schema, newest, *found)
         return
     async with connection.transaction():
-        # Only migrations hold it, and no longer than their transaction; the other key keeps it out of others' way.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('airbyte_events'), hashtext(%s))", [schema])
         found = await _version(connection, schema)
         if found is None:
-            await _make(connection, schema)
+            await _create(connection, schema)
         else:
-            _refuse_newer(schema, known, *found)
+            _refuse_newer(schema, newest, *found)
         for migration in migrations:
             if found is None or migration.version > found[0]:
                 await _apply(connection, schema, migration)
 
 
 async def _version(connection: psycopg.AsyncConnection[Any], schema: str) -> tuple[int, int] | None:
-    """Version and compatible_with; None if there are no tables yet."""
-    # Not by to_regclass: within a transaction that remembers that it found nothing before somebody else made it.
+    """Return version and compatible_with; None if there are no tables yet."""
+    # to_regclass would cache a negative result within the transaction.
     found = await connection.execute(
         "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = %s AND c.relname = 'schema_version'",
@@ -265,7 +263,7 @@ def too_new(schema: str, known: int, version: int) -> str:
     )
 
 
-async def _make(connection: psycopg.AsyncConnection[Any], schema: str) -> None:
+async def _create(connection: psycopg.AsyncConnection[Any], schema: str) -> None:
     encoding = await (await connection.execute("SHOW server_encoding")).fetchone()
     if encoding is None or encoding[0] != "UTF8":
         raise StoreError("the database can't hold all text: name one whose encoding is UTF8")
@@ -274,10 +272,10 @@ async def _make(connection: psycopg.AsyncConnection[Any], schema: str) -> None:
         " FROM (SELECT) AS one LEFT JOIN pg_namespace n ON n.nspname = %s",
         [schema],
     )
-    there, used = await found.fetchone() or (False, False)
+    exists, used = await found.fetchone() or (False, False)
     if used:
         raise StoreError(f"the schema {schema} holds the tables of something else: name another one")
-    if not there:
+    if not exists:
         await connection.execute(f'CREATE SCHEMA "{schema}"')
 
 

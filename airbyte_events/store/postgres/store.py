@@ -1,4 +1,4 @@
-"""A store in PostgreSQL: durable, for several processes at once. For asyncio alone, as psycopg is."""
+"""A store in PostgreSQL: durable, for several processes at once. Requires asyncio, as psycopg does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.group_commit import Intake
 from airbyte_events.store.postgres.identity import Identity, State
 from airbyte_events.store.postgres.inbox import Arrival, Inbox
-from airbyte_events.store.postgres.listen import PostgresNews
+from airbyte_events.store.postgres.listen import PostgresListener
 from airbyte_events.store.postgres.log import Log
 from airbyte_events.store.postgres.migration import fill
 from airbyte_events.store.postgres.pool import Connection, PostgresPool, T, Work, connect, translated
@@ -57,17 +57,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _OPEN_SECONDS = 30.0
-"""To make or migrate the schema, which may wait for another process that does."""
+"""To create or migrate the schema, which may wait for another process."""
 
 _RECEIVE_SECONDS = 1.8
-"""The webhook receiver refuses after two."""
+"""The webhook receiver times out after two."""
 
 _PRUNE_SECONDS = 30.0
 
 
 class PostgresStore(MovableStore):
-    """:param url: ``postgresql://user:password@host/database``; the option ``schema`` names what holds the tables.
-    :raises ValueError: if that is not what the URL is.
+    """A store in PostgreSQL.
+
+    :param url: ``postgresql://user:password@host/database``; the option ``schema`` names the tables' schema.
+    :raises ValueError: if the URL is invalid.
     """
 
     shared = True
@@ -80,7 +82,7 @@ class PostgresStore(MovableStore):
         self._unreadable = Unreadable()
         self._inbox = Inbox(self._schema, self._unreadable)
         self._identity = Identity(self._url.schema)
-        # What makes it unfit to go on with, and is not mended by trying again.
+        # A permanent failure.
         self._fault: str | None = None
 
     def __repr__(self) -> str:
@@ -97,17 +99,17 @@ class PostgresStore(MovableStore):
             stack.callback(self._close)
             tasks = await stack.enter_async_context(anyio.create_task_group())
             self._intake = Intake(self._receive, tasks)
-            news = PostgresNews(self._url, self._look, self._wakeups.wake, self._pool.is_served_by)
-            tasks.start_soon(news.run)
-            # Before the task group waits for it.
-            stack.callback(news.close)
+            listener = PostgresListener(self._url, self._poll, self._wakeups.wake, self._pool.has_backend)
+            tasks.start_soon(listener.run)
+            # Runs before the task group waits for the listener.
+            stack.callback(listener.close)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        # What the body raised is its own affair: a task group would wrap it.
+        # Without the exception, which a task group would wrap.
         await self._stack.__aexit__(None, None, None)
 
     async def append(
@@ -122,9 +124,9 @@ class PostgresStore(MovableStore):
 
         async def work(connection: Connection) -> Appended:
             appended = await log.append(connection, observed, lease, known, settle)
-            # Here, so that readers are woken though nobody may wait for this any more.
+            # Here, so that readers are woken even if the caller was cancelled.
             if appended.events and log is self._log:
-                log.see(tail_of(appended.events[-1]))
+                log.advance(tail_of(appended.events[-1]))
                 self._tail.advance(sequence_of(appended.events[-1]), appended.events)
             return appended
 
@@ -151,7 +153,7 @@ class PostgresStore(MovableStore):
         try:
             page = await self._run(lambda c: log.read(c, after, limit, size, wanted))
         except LogReplaced:
-            await self._run(self._look)
+            await self._run(self._poll)
             raise
         if log is self._log:
             self._tail.advance(log.tail.sequence)
@@ -161,7 +163,7 @@ class PostgresStore(MovableStore):
         await anyio.lowlevel.checkpoint()
         while self._tail.head <= after and epoch in (None, self.epoch):
             await self._tail.changed()
-        return self._tail.behind(after) if epoch in (None, self.epoch) else ()
+        return self._tail.after(after) if epoch in (None, self.epoch) else ()
 
     async def states(self, refs: Collection[JobRef]) -> States:
         return await self._run(lambda c: self._log.states(c, refs))
@@ -193,7 +195,7 @@ class PostgresStore(MovableStore):
         try:
             receipts = await self._run(lambda c: self._inbox.receive(c, arrivals), seconds=_RECEIVE_SECONDS)
         except StoreError:
-            # They may have been stored all the same, and of what this process does the database does not tell it.
+            # They may have been committed, and a process ignores its own database notifications.
             self._wakeups.wake()
             raise
         for arrival, receipt in zip(arrivals, receipts, strict=True):
@@ -221,7 +223,7 @@ class PostgresStore(MovableStore):
         await self._run(lambda c: self._log.remember(c, key, value, lease))
 
     def news(self, topic: str) -> AbstractContextManager[Wakeup]:
-        return self._wakeups.joined(topic)
+        return self._wakeups.subscribe(topic)
 
     async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
         return await self._run(lambda c: self._log.acquire(c, name, holder, seconds))
@@ -251,9 +253,9 @@ class PostgresStore(MovableStore):
     async def deliveries(
         self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
     ) -> list[Delivery]:
-        # By value, so that the index of those that are due or dead is found.
-        wanted = "" if state is None else f"AND d.state = '{state.value}'"
-        condition = f"WHERE d.id < %s {wanted} ORDER BY d.id DESC LIMIT %s"
+        # A literal, so that the partial indexes apply.
+        matches = "" if state is None else f"AND d.state = '{state.value}'"
+        condition = f"WHERE d.id < %s {matches} ORDER BY d.id DESC LIMIT %s"
         return await self._run(lambda c: self._inbox.deliveries(c, condition, _before(before), limit))
 
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
@@ -288,11 +290,11 @@ class PostgresStore(MovableStore):
                 await fill(connection, self._schema, epoch, head, batches)
         finally:
             connection.pgconn.finish()
-        await self._run(self._look)
+        await self._run(self._poll)
 
     async def _open(self, connection: Connection) -> None:
         await schema.migrate(connection, self._url.schema)
-        self._take_up(await self._identity.current(connection))
+        self._continue_with(await self._identity.current(connection))
 
     async def _run(self, work: Work[T], *, seconds: float | None = None) -> T:
         if self._fault is not None:
@@ -303,30 +305,29 @@ class PostgresStore(MovableStore):
         self._fault = "the store is closed"
 
     def _waking(self, kind: str, work: Work[list[str]]) -> Work[None]:
-        """Wake those who wait in this process, whether or not the database can tell them."""
+        """Wake waiting tasks of this process, which ignores its own database notifications."""
 
         async def waking(connection: Connection) -> None:
             self._wakeups.wake(f"{kind}/{instance}" for instance in await work(connection))
 
         return waking
 
-    async def _look(self, connection: Connection) -> None:
+    async def _poll(self, connection: Connection) -> None:
         log = self._log
         state = await self._identity.current(connection, log.epoch, self._tail.head, log.tail)
         if state.compatible_with > schema.VERSION:
             self._fault = schema.too_new(self._url.schema, schema.VERSION, state.version)
         if state.read_only:
-            # It can't tell what another one has written since.
+            # Another server may have newer events.
             raise psycopg.errors.ReadOnlySqlTransaction("the server is read-only")
         if state.epoch != self.epoch:
             logger.warning("the log has another epoch than before: clients read the states again")
-            self._take_up(state)
+            self._continue_with(state)
             self._wakeups.wake()
-        self._log.see(Tail(state.head, state.head_mark))
+        self._log.advance(Tail(state.head, state.head_mark))
         self._tail.advance(state.head)
 
-    def _take_up(self, state: State) -> None:
-        """Go on with the log as it is."""
+    def _continue_with(self, state: State) -> None:
         self._log = Log(self._schema, state.epoch, Tail(state.head, state.head_mark), self._unreadable)
         self._tail.restart(state.head)
 

@@ -1,4 +1,4 @@
-"""The URL of a PostgreSQL store: what it may look like, and what of it may be shown."""
+"""The URL of a PostgreSQL store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_SCHEMA = "airbyte_events"
 
 _CHECK_SECONDS = 10.0
 
-# Stricter than libpq, which quotes what it can't read, and that can be a piece of a password with an @ or a / in it.
+# Stricter than libpq, whose errors quote what it can't parse: that may be part of a password with an @ or a /.
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|%2[Ff][A-Za-z0-9._%-]+)(?::[0-9]{1,5})?"
 _URL = re.compile(
     rf"""postgres(?:ql)?://
@@ -34,14 +34,14 @@ _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresURL(StoreLocation):
-    """A libpq URL, ``postgresql://user:password@host/database``, with one option more: ``schema``.
+    """A libpq URL, ``postgresql://user:password@host/database``, with the additional option ``schema``.
 
-    Its text, like its ``repr``, tells where the database is, without user, password and options.
+    Its ``str`` and ``repr`` omit user, password and options.
 
-    :param conninfo: what libpq is told.
-    :param schema: what holds the tables.
+    :param conninfo: the URL for libpq.
+    :param schema: name of the schema that holds the tables.
     :param shown: host and database.
-    :param secrets: what no message may hold.
+    :param secrets: texts to remove from messages.
     """
 
     kind = "postgresql"
@@ -105,7 +105,7 @@ class PostgresURL(StoreLocation):
         return self.shown
 
     def hide(self, text: str) -> str:
-        """The text without the password, should there be one in it."""
+        """Return the text with passwords replaced."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
         return text

@@ -1,12 +1,11 @@
-"""One SQLite file, and the one connection that writes to it.
+"""A SQLite file with one connection for writes and one for reads.
 
-All writing goes over one connection (two that write or checkpoint can corrupt a WAL in SQLite before 3.51.3, see
-https://sqlite.org/wal.html#walresetbug) and in batches: what is asked for while a transaction is being synced to disk
-runs together in the next one, so that a hundred concurrent writers pay for one sync. What reads much has a connection
-of its own, which does neither, so that nobody who writes waits for those who catch up.
+Only one connection writes and checkpoints (two can corrupt a WAL in SQLite before 3.51.3, see
+https://sqlite.org/wal.html#walresetbug), in batches: operations that arrive while a transaction is synced to disk share
+the next one, so that a hundred concurrent writers share one sync. Large reads use the other connection, so that they do
+not delay writers.
 
-Another process may read the file meanwhile. What it sees is the file at the moment when it began, and it neither writes
-nor checkpoints, which is what two must not do at once.
+Another process may read a snapshot of the file; it neither writes nor checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import anyio.to_thread
 
 from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.sqlite.executor import Lane, Operation
-from airbyte_events.store.sqlite.file_identity import Place
+from airbyte_events.store.sqlite.file_identity import FileIdentity
 from airbyte_events.store.sqlite.lock import lock
 from airbyte_events.store.sqlite.schema import ensure_newest, migrate
 
@@ -37,23 +36,23 @@ T = TypeVar("T")
 Connect = Callable[[Path], sqlite3.Connection]
 
 _LARGEST_WAL = 64 * 2**20
-"""Bytes that a write-ahead log keeps once it has been worked off."""
+"""Bytes to which the write-ahead log is truncated after a checkpoint."""
 
 
 class SQLiteFile:
-    """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
-    :param read_only: read what a file holds at this moment, whether or not another process has it open.
-    :param connect: opens it for writing; another build of SQLite can be behind it.
+    """:param path: the database file; its folder is created. A ``.lock`` file next to it keeps other processes out.
+    :param read_only: read a snapshot of the file, even if another process has it open.
+    :param connect: opens it for writing, for example with another build of SQLite.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
-        # SQLite follows symbolic links to the file, whose write-ahead log lies beside what they lead to.
+        # SQLite resolves symbolic links and creates the write-ahead log next to the target.
         self._path = path.resolve()
-        self._named = path
+        self._given = path
         self._connect = connect or _connect
         self._read_only = read_only
         self._writing = Lane(self._run_batch)
-        # One by one, so that each is answered as soon as it can be.
+        # One by one, so that no read waits for another's result.
         self._reading = self._writing if read_only else Lane(self._read, most=1)
 
     async def __aenter__(self) -> Self:
@@ -63,7 +62,7 @@ class SQLiteFile:
             opened = partial(_read, self._path) if self._read_only else partial(_open, self._path, self._connect)
             self._connection = await anyio.to_thread.run_sync(opened)
             stack.callback(self._connection.close)
-            self._place = Place(self._named, self._path)
+            self._files = FileIdentity(self._given, self._path)
             if not self._read_only:
                 self._reader = await anyio.to_thread.run_sync(_open_reader, self._path, self._connect)
                 stack.callback(self._reader.close)
@@ -78,37 +77,37 @@ class SQLiteFile:
     ) -> None:
         self._writing.close()
         self._reading.close()
-        # What the body raised is its own affair: a task group would wrap it.
+        # Without the exception, which a task group would wrap.
         await self._stack.__aexit__(None, None, None)
 
     async def transact(
         self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None = None
     ) -> T:
-        """Run it in a worker thread within a transaction, which is durable on return. It may be run twice.
+        """Call ``run`` in a worker thread within a transaction that is durable on return. It may be called twice.
 
-        Whoever is cancelled meanwhile leaves; what was begun is finished all the same, and nothing else.
+        If the caller is cancelled a started transaction completes, and a waiting one is not started.
 
-        :param committed: called in the event loop with the result once it is durable, also if nobody waits any more.
-        :raises StoreError: if the database failed. What ``run`` raises is raised here, and its own changes are undone.
+        :param committed: called in the event loop with the result after the commit, even if the caller was cancelled.
+        :raises StoreError: if the database failed. Exceptions of ``run`` propagate, and its changes are rolled back.
         """
         return await self._writing.do(run, committed)
 
     async def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
-        """Run what only reads in a worker thread, beside those who write. It sees all that was durable before.
+        """Call ``run``, which only reads, in a worker thread, concurrently with writers. It sees all earlier commits.
 
-        :raises StoreError: if the database failed. What ``run`` raises is raised here.
+        :raises StoreError: if the database failed. Exceptions of ``run`` propagate.
         """
         return await self._reading.do(run)
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return self._place.size
+        return self._files.size
 
     def _read(self, batch: Sequence[Operation[Any]]) -> None:
         for operation in batch:
             try:
-                self._place.ensure()
+                self._files.ensure()
                 self._reader.execute("BEGIN")
                 try:
                     operation.value = operation.run(self._reader)
@@ -117,42 +116,42 @@ class SQLiteFile:
                         self._reader.execute("ROLLBACK")
             except sqlite3.Error as exc:
                 operation.error = _failure(exc)
-            except Exception as exc:  # belongs to the one who asked
+            except Exception as exc:  # raised in the caller
                 operation.error = exc
 
     def _run_batch(self, batch: Sequence[Operation[Any]]) -> None:
         try:
             self._run_together(batch)
         except Exception:
-            # One has failed, and with it the transaction: now each has its own, and its own failure.
+            # The transaction was rolled back: run each operation in its own.
             for operation in batch:
                 try:
                     self._run_together([operation])
                 except sqlite3.Error as exc:
                     operation.error = _failure(exc)
-                except Exception as exc:  # belongs to the one who asked
+                except Exception as exc:  # raised in the caller
                     operation.error = exc
 
     def _run_together(self, batch: Sequence[Operation[Any]]) -> None:
         connection = self._connection
-        if self._read_only:  # all in the one transaction that it was opened with
+        if self._read_only:  # in the transaction begun on opening
             for operation in batch:
                 operation.value = operation.run(connection)
             return
-        self._place.ensure()
+        self._files.ensure()
         connection.execute("BEGIN")
         try:
             for operation in batch:
                 operation.value = operation.run(connection)
             connection.execute("COMMIT")
         except BaseException:
-            # A full disk, for one, has ended the transaction already.
+            # Some errors, such as a full disk, roll back by themselves.
             if connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
             raise
-        # Once more: what was written to files that nobody can find any more is not kept.
-        self._place.ensure()
+        # Again: writes to removed files are lost.
+        self._files.ensure()
 
 
 def _failure(exc: sqlite3.Error) -> StoreError:
@@ -186,7 +185,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _text(data: bytes) -> str:
-    """Text that is not UTF-8 any more spoils the row that it is in, not the query."""
+    """Decode invalid UTF-8, too: only its row is unreadable, not the result."""
     return data.decode(errors="surrogateescape")
 
 
@@ -194,7 +193,7 @@ def _open_reader(path: Path, connect: Connect) -> sqlite3.Connection:
     try:
         connection = connect(path)
         connection.text_factory = _text
-        # Without writing it does not checkpoint either: the other connection is closed after it.
+        # A connection that does not write does not checkpoint either; the other one is closed later.
         connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as exc:
         raise StoreError(f"can't open the store {path}: {exc}") from exc

@@ -1,4 +1,4 @@
-"""Where the files of a SQLite store lie, and whether they are still there."""
+"""Detect that the files of a SQLite store were removed or replaced."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from airbyte_events.errors import StoreError
 
 
-class Place:
-    """Where a store's files lie. SQLite goes on writing to those that it has opened when they are removed or replaced.
+class FileIdentity:
+    """The identity of a store's open files. SQLite continues to write to files that were removed or replaced.
 
-    :param named: what a database in WAL mode that is open was named by.
+    :param given: the path of an open database in WAL mode.
     :param path: the same without symbolic links.
     """
 
-    def __init__(self, named: Path, path: Path) -> None:
-        self._files = {each: _identity(each) for each in (named, path.with_name(path.name + "-wal"))}
+    def __init__(self, given: Path, path: Path) -> None:
+        self._files = {each: _inode(each) for each in (given, path.with_name(path.name + "-wal"))}
 
     @property
     def size(self) -> int:
@@ -28,13 +28,13 @@ class Place:
         return size
 
     def ensure(self) -> None:
-        """:raises StoreError: if they are not there any more."""
-        for path, identity in self._files.items():
-            if _identity(path) != identity:
+        """:raises StoreError: if a file was removed or replaced."""
+        for path, inode in self._files.items():
+            if _inode(path) != inode:
                 raise StoreError(f"{path} was removed or replaced while it was in use: put it back, or restart")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _inode(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The inbox of a SQLite store: notifications, and where they are forwarded. Functions over its connection."""
+"""The SQL statements for the notifications and deliveries of a SQLite store."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from airbyte_events.store.records import (
     StoredNotification,
     digest_before,
     digest_of,
-    fitting,
+    first_within,
 )
-from airbyte_events.store.rows import GIVEN_UP, Row, Unreadable, delivery_of, moment_of, notification_of
+from airbyte_events.store.rows import UNREADABLE_FAULT, Row, Unreadable, delivery_of, moment_of, notification_of
 
 PRUNED_AT_ONCE = 1_000
 
@@ -34,14 +34,13 @@ _SELECT_DELIVERY = (
 
 
 def add(connection: sqlite3.Connection, item: StoredNotification, targets: Collection[str]) -> Receipt:
-    """:param item: gets an id of its own."""
-    told = item.instance, item.body, item.job_id, item.received_at
-    digest, at = digest_of(*told), format_time(item.received_at)
-    if (before := digest_before(*told)) is not None:
-        lately = format_time(item.received_at - REPEATED_WITHIN)
-        condition = "digest = ? AND received_at > ?"
-        same = connection.execute(f"SELECT id FROM notifications WHERE {condition}", (before, lately)).fetchone()
-        if same is not None:
+    """Store a notification with a new id, and its deliveries."""
+    identity = item.instance, item.body, item.job_id, item.received_at
+    digest, at = digest_of(*identity), format_time(item.received_at)
+    if (before := digest_before(*identity)) is not None:
+        since = format_time(item.received_at - REPEATED_WITHIN)
+        sql = "SELECT id FROM notifications WHERE digest = ? AND received_at > ?"
+        if (same := connection.execute(sql, (before, since)).fetchone()) is not None:
             return Receipt(id=same[0], duplicate=True)
     inserted = connection.execute(
         "INSERT INTO notifications (instance, digest, received_at, kind, job_id, body, outcome)"
@@ -62,7 +61,7 @@ def add(connection: sqlite3.Connection, item: StoredNotification, targets: Colle
 def notifications(
     connection: sqlite3.Connection, unreadable: Unreadable, condition: str, *values: object, limit: int
 ) -> list[StoredNotification]:
-    """The first that can be read."""
+    """Return the first readable ones."""
     rows = connection.execute(f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}", values)
     return list(islice(unreadable.sift(rows, "notifications", notification_of), limit))
 
@@ -70,31 +69,28 @@ def notifications(
 def pending(
     connection: sqlite3.Connection, unreadable: Unreadable, instance: str, after: int, limit: int
 ) -> tuple[list[StoredNotification], bool]:
-    """Return those that wait to be confirmed, and whether there may be more.
-
-    One that can't be read can't be confirmed: it does not wait any more.
-    """
+    """Return pending notifications, and whether more may follow. Unreadable ones are rejected."""
     condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
     sql = f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}"
     while True:
-        given_up: dict[int, Outcome] = {}
+        rejected: dict[int, Outcome] = {}
 
         def read(row: Row) -> StoredNotification | None:
             item = notification_of(row)
             if item is None:
-                given_up[row[0]] = Outcome.REJECTED  # noqa: B023  # within this turn
+                rejected[row[0]] = Outcome.REJECTED  # noqa: B023  # called in this iteration
             return item
 
         rows = connection.execute(sql, (instance, after, limit))
-        found, cut = fitting(unreadable.sift(rows, "notifications", read), PENDING_BYTES)
+        found, has_more = first_within(unreadable.sift(rows, "notifications", read), PENDING_BYTES)
         rows.close()
-        settle(connection, given_up, utcnow())
-        if found or not given_up:
-            return found, cut or len(found) + len(given_up) == limit
+        settle(connection, rejected, utcnow())
+        if found or not rejected:
+            return found, has_more or len(found) + len(rejected) == limit
 
 
 def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | None:
-    """When the oldest came that waits to be confirmed."""
+    """Return when the oldest pending notification was received."""
     row = connection.execute(
         "SELECT received_at FROM notifications WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT 1",
         (instance,),
@@ -103,7 +99,7 @@ def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | N
 
 
 def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
-    """:return: the instances that have something to confirm again."""
+    """Store outcomes and return the instances with notifications queued again."""
     at = format_time(settled_at)
     queued = set()
     for id_, outcome in outcomes.items():
@@ -128,14 +124,13 @@ def announcements(
     found = {}
     for ref, since in refs.items():
         values = (*ref, *ANNOUNCING_KINDS, format_time(since), ANNOUNCEMENTS)
-        told = notifications(connection, unreadable, condition, *values, limit=3 * ANNOUNCEMENTS)
-        if told:
-            found[ref] = told
+        if items := notifications(connection, unreadable, condition, *values, limit=3 * ANNOUNCEMENTS):
+            found[ref] = items
     return found
 
 
 def is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> bool:
-    """Return whether there is a success or failure notification of the job beside that one."""
+    """Return whether the job has another success or failure notification."""
     row = connection.execute(
         "SELECT 1 FROM notifications WHERE instance = ? AND job_id = ? AND kind IN (?, ?) AND id <> ? LIMIT 1",
         (*ref, *ANNOUNCING_KINDS, but),
@@ -146,7 +141,7 @@ def is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> bo
 def deliveries(
     connection: sqlite3.Connection, unreadable: Unreadable, condition: str, *values: object, limit: int
 ) -> list[Delivery]:
-    """The first that can be read."""
+    """Return the first readable ones."""
     rows = connection.execute(f"{_SELECT_DELIVERY} {condition}", values)
     return list(islice(unreadable.sift(rows, "deliveries", delivery_of), limit))
 
@@ -154,14 +149,15 @@ def deliveries(
 def due(
     connection: sqlite3.Connection, unreadable: Unreadable, instance: str, but: Collection[str], limit: int
 ) -> list[Delivery]:
-    """One that can't be read, or whose notification is not there, can't be sent: it is given up."""
+    """Return due deliveries. Those that are unreadable or lack a notification become dead."""
     condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
     sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ?"
     while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit)).fetchall():
         found = list(unreadable.sift(rows, "deliveries", delivery_of))
-        given_up = {row[0] for row in rows} - {each.id for each in found}
+        unreadable_ids = {row[0] for row in rows} - {each.id for each in found}
         connection.executemany(
-            "UPDATE deliveries SET state = 'dead', fault = ? WHERE id = ?", [(GIVEN_UP, id_) for id_ in given_up]
+            "UPDATE deliveries SET state = 'dead', fault = ? WHERE id = ?",
+            [(UNREADABLE_FAULT, id_) for id_ in unreadable_ids],
         )
         if found:
             return found
@@ -181,7 +177,7 @@ def _none_of(column: str, values: Collection[str]) -> str:
 
 
 def attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> set[str]:
-    """:return: the instances that have something to send again."""
+    """Store results and return the instances with deliveries to retry."""
     again = set()
     for attempt in attempts:
         row = connection.execute(
@@ -195,11 +191,7 @@ def attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> se
 
 
 def prune(connection: sqlite3.Connection, after: int, before: datetime) -> tuple[int, int | None]:
-    """A step of pruning.
-
-    :param after: the id behind which to go on.
-    :return: how many notifications were removed, and where to go on, None at the end.
-    """
+    """Prune a page of notifications after an id; return the number removed and the next id, None at the end."""
     limit = format_time(before) or ""
     rows = connection.execute(
         "SELECT id, received_at, outcome <> 'pending' AND coalesce(settled_at, received_at) < ? AND NOT EXISTS"
@@ -210,6 +202,6 @@ def prune(connection: sqlite3.Connection, after: int, before: datetime) -> tuple
     old = [(id_,) for id_, _, removable in rows if removable]
     connection.executemany("DELETE FROM deliveries WHERE notification = ?", old)
     connection.executemany("DELETE FROM notifications WHERE id = ?", old)
-    # They lie in the order in which they came, or nearly: behind a page that is too young there is nothing to look for.
-    ended = len(rows) < PRUNED_AT_ONCE or all(str(received_at) >= limit for _, received_at, _ in rows)
-    return len(old), None if ended else rows[-1][0]
+    # Ids roughly follow the time: no old notifications follow a page of young ones.
+    is_last = len(rows) < PRUNED_AT_ONCE or all(str(received_at) >= limit for _, received_at, _ in rows)
+    return len(old), None if is_last else rows[-1][0]

@@ -16,7 +16,7 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 class SQLiteLocation(StoreLocation):
     """``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
 
-    :param path: as it was written: a relative one counts from the working directory.
+    :param path: as written; a relative one is relative to the working directory.
     """
 
     path: Path

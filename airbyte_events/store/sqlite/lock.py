@@ -1,4 +1,4 @@
-"""The lock that keeps a second process from writing to a SQLite file, whatever name it knows the file by."""
+"""The lock that keeps a second process from writing to a SQLite file, even by another path."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pathlib import Path
 from airbyte_events.errors import StoreError, StoreLocked
 
 _LOCKED_BYTE = 2**62
-"""Beyond what a database can be long, and beyond the bytes that SQLite locks itself."""
+"""Beyond the maximum size of a database and the bytes that SQLite locks."""
 
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold the right to write to a file meanwhile. The file is made if it is not there, and so is its folder.
+    """Hold the exclusive right to write to a file, which is created with its folder if missing.
 
     :param path: without symbolic links.
-    :raises StoreLocked: if another process, or this one, has it.
-    :raises StoreError: if the file has another name, too: by that one it would have another write-ahead log
+    :raises StoreLocked: if another process, or this one, holds it.
+    :raises StoreError: if the file has several hard links, each of which would have its own write-ahead log
         (https://sqlite.org/howtocorrupt.html#_multiple_links_to_the_same_file).
     """
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = stack.enter_context(path.with_name(path.name + ".lock").open("a+"))
+            lock_file = stack.enter_context(path.with_name(path.name + ".lock").open("a+"))
             try:
-                fcntl.flock(beside, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as exc:
-                beside.seek(0)
-                raise _in_use(path, beside.read().strip() or "unknown") from exc
-            # Open until SQLite is done with the file: a process that closes a file loses what SQLite has locked of it.
+                lock_file.seek(0)
+                raise _in_use(path, lock_file.read().strip() or "unknown") from exc
+            # Closed after SQLite's own descriptor: closing any descriptor of a file drops the process's locks on it.
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             stack.callback(os.close, file)
             if (names := os.fstat(file).st_nlink) > 1:
@@ -43,23 +43,22 @@ def lock(path: Path) -> Iterator[None]:
                     " its own: remove the others, or name a copy"
                 )
             if sys.platform == "linux":
-                # By the file itself: one that is mounted by itself has another folder.
+                # A lock on the file itself: a bind-mounted file has another folder.
                 try:
                     _lock_byte(file)
                 except BlockingIOError as exc:
                     raise _in_use(path, "unknown, by another name") from exc
         except OSError as exc:
             raise StoreError(f"can't open the store {path}: {exc.strerror}") from exc
-        beside.truncate(0)
-        beside.write(str(os.getpid()))
-        beside.flush()
+        lock_file.truncate(0)
+        lock_file.write(str(os.getpid()))
+        lock_file.flush()
         yield
 
 
 def _lock_byte(file: int) -> None:
-    # Of the open file, not of the process: SQLite's own locks of the same file are left alone, see F_OFD_SETLK in
-    # https://man7.org/linux/man-pages/man2/fcntl_locking.2.html. In the order of struct flock: type, whence, start,
-    # length, process.
+    # A lock of the open file description, which does not affect SQLite's own process locks: see F_OFD_SETLK in
+    # https://man7.org/linux/man-pages/man2/fcntl_locking.2.html. The fields are type, whence, start, length, process.
     fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, _LOCKED_BYTE, 1, 0))
 
 

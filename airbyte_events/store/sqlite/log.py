@@ -1,4 +1,4 @@
-"""The event log of a SQLite store, the latest states and the watches of jobs. Functions over its connection."""
+"""The SQL statements for the log, latest states and watches of a SQLite store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef, JobStat
 from airbyte_events.store.identity import LOOK_BACK, REPLACED, LogReplaced, Tail, mark_of
 from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import LogPage, States
-from airbyte_events.store.rows import TO_COME, Row, Unreadable, event_of, moment_of
+from airbyte_events.store.rows import MAX_CLOCK_SKEW, Row, Unreadable, event_of, moment_of
 
 PRUNED_AT_ONCE = 1_000
 
@@ -27,7 +27,7 @@ TERMINAL = frozenset(status.value for status in JobStatus if status.terminal)
 
 
 def epoch(connection: sqlite3.Connection) -> str:
-    """The log's identity; empty if it has none any more."""
+    """Return the log's epoch; empty if it is missing."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
     return str(row[0]) if row is not None and re.fullmatch("[0-9a-f]{1,32}", str(row[0])) else ""
 
@@ -38,27 +38,22 @@ def head(connection: sqlite3.Connection) -> int:
 
 
 def tail(connection: sqlite3.Connection) -> Tail:
-    """The newest event."""
     newest = head(connection)
     return Tail(newest, _mark(connection, newest))
 
 
-def is_replaced(connection: sqlite3.Connection, known_as: str, seen: Tail) -> bool:
-    """Whether it is another log than was seen.
-
-    :param known_as: its epoch then.
-    :param seen: the newest event that was seen of it.
-    """
-    if epoch(connection) != known_as:
+def is_replaced(connection: sqlite3.Connection, known_epoch: str, tail: Tail) -> bool:
+    """Return whether the log has another epoch or lost events, given the newest event that was read."""
+    if epoch(connection) != known_epoch:
         return True
-    return seen.is_lost(head(connection), first(connection), _mark(connection, seen.sequence))
+    return tail.is_lost(head(connection), first(connection), _mark(connection, tail.sequence))
 
 
-def rename(connection: sqlite3.Connection) -> None:
-    """Give the log a new epoch. What was found lately is looked for again."""
+def renew_epoch(connection: sqlite3.Connection) -> None:
+    """Assign a new epoch and rewind polling by :data:`LOOK_BACK`."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
-    marks = connection.execute("SELECT key, value FROM meta WHERE substr(key, 1, 10) = 'looked_at/'").fetchall()
-    for key, value in marks:
+    polled = connection.execute("SELECT key, value FROM meta WHERE substr(key, 1, 10) = 'looked_at/'").fetchall()
+    for key, value in polled:
         moment = moment_of(value)
         if moment is not None:
             earlier = format_time(moment - LOOK_BACK)
@@ -76,15 +71,15 @@ def _mark(connection: sqlite3.Connection, sequence: int) -> str | None:
 
 
 def first(connection: sqlite3.Connection) -> int | None:
-    """The oldest sequence that is kept."""
+    """Return the oldest retained sequence."""
     row = connection.execute("SELECT min(sequence) FROM events").fetchone()
     return None if row[0] is None else int(row[0])
 
 
 class Log:
     """:param epoch: the log's identity, part of every cursor.
-    :param tail: the newest event that was seen.
-    :param unreadable: notes rows that can't be read.
+    :param tail: the newest event that was read.
+    :param unreadable: counts unreadable rows.
     """
 
     def __init__(self, epoch: str, tail: Tail, unreadable: Unreadable) -> None:
@@ -92,13 +87,12 @@ class Log:
         self.tail = tail
         self._unreadable = unreadable
 
-    def see(self, seen: Tail) -> None:
-        """This event was seen, too."""
-        if seen.sequence > self.tail.sequence:
-            self.tail = seen
+    def advance(self, tail: Tail) -> None:
+        if tail.sequence > self.tail.sequence:
+            self.tail = tail
 
     def append(self, connection: sqlite3.Connection, observed: JobEvent) -> tuple[Verdict, JobEvent]:
-        """Return the verdict, and the job's latest state."""
+        """Return the verdict and the job's resulting state."""
         known = self.state(connection, observed.ref)
         verdict = reconcile(known, observed)
         if known is not None and verdict not in NEWS:
@@ -113,38 +107,37 @@ class Log:
             connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", stored.ref)
         return verdict, replace(stored, cursor=Cursor(self.epoch, sequence or 0))
 
-    def annotate(self, connection: sqlite3.Connection, told: JobEvent) -> None:
-        known = self.state(connection, told.ref)
-        if known is not None and (better := annotate(known, told)) is not known:
-            connection.execute(
-                "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?", (json.dumps(better.data()), *told.ref)
-            )
+    def annotate(self, connection: sqlite3.Connection, report: JobEvent) -> None:
+        known = self.state(connection, report.ref)
+        if known is not None and (state := annotate(known, report)) is not known:
+            sql = "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?"
+            connection.execute(sql, (json.dumps(state.data()), *report.ref))
 
     def read(self, connection: sqlite3.Connection, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
-        """:raises LogReplaced: if it is another log than was seen."""
+        """:raises LogReplaced: if the log lost events."""
         if is_replaced(connection, self.epoch, self.tail):
             raise LogReplaced(REPLACED)
-        self.see(tail(connection))
+        self.advance(tail(connection))
         newest, oldest = head(connection), first(connection)
-        forgotten = newest if oldest is None else oldest - 1
-        if not forgotten <= after <= newest:
-            raise CursorExpired(f"the log keeps what follows {forgotten} up to {newest}, not {after}")
+        removed = newest if oldest is None else oldest - 1
+        if not removed <= after <= newest:
+            raise CursorExpired(f"the log keeps what follows {removed} up to {newest}, not {after}")
         where, values = _criteria(wanted)
         rows = connection.execute(
             f"SELECT {_EVENT} FROM events WHERE sequence > ?{where} ORDER BY sequence LIMIT ?", (after, *values, limit)
         )
-        taken: list[Row] = []
+        page: list[Row] = []
         for row in rows:
-            taken.append(row)
+            page.append(row)
             size -= len(str(row[-1]))
             if size <= 0:
                 break
         rows.close()
-        cut = len(taken) == limit or size <= 0
-        return LogPage(events=list(self._sift(taken, "events")), position=taken[-1][0] if cut else newest)
+        is_full = len(page) == limit or size <= 0
+        return LogPage(events=list(self._sift(page, "events")), position=page[-1][0] if is_full else newest)
 
     def state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
-        """A job's latest state. Where that can't be read its newest event that can is its state."""
+        """Return a job's latest state. The newest readable event replaces an unreadable state."""
         sql = f"SELECT {_EVENT} FROM jobs WHERE instance = ? AND job_id = ?"
         rows = connection.execute(sql, ref).fetchall()
         state = next(self._sift(rows, "jobs"), None)
@@ -178,29 +171,27 @@ class Log:
 
 
 def prune(connection: sqlite3.Connection, before: datetime, keep: int) -> int:
-    """A step of pruning: from the oldest event on, up to the first that stays, so that what is kept has no gap.
+    """Remove a page of the oldest events, without a gap, and return their number.
 
-    One that can't be read, or is of a time to come, goes with the next that is old.
-
-    :return: how many were removed, :data:`PRUNED_AT_ONCE` if there may be more.
+    Unreadable events and those with future times are removed with the next old one.
     """
-    beyond, latest = head(connection) - keep, utcnow() + TO_COME
+    excess, latest = head(connection) - keep, utcnow() + MAX_CLOCK_SKEW
     removed = last = 0
     rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
-    for seen, row in enumerate(rows, 1):
-        event = None if row[0] <= beyond else event_of(row, "")
+    for count, row in enumerate(rows, 1):
+        event = None if row[0] <= excess else event_of(row, "")
         if event is not None and before <= event.observed_at <= latest:
             break
-        # Of others it is not known that they are old until one behind them is, or nothing else is to be seen.
-        if row[0] <= beyond or (event is not None and event.observed_at < before) or seen == PRUNED_AT_ONCE:
-            removed, last = seen, row[0]
+        # An event without a valid time is old if a later one is, or if the whole page has none.
+        if row[0] <= excess or (event is not None and event.observed_at < before) or count == PRUNED_AT_ONCE:
+            removed, last = count, row[0]
     rows.close()
     connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
     return removed
 
 
 def watch(connection: sqlite3.Connection, refs: Collection[JobRef], seconds: float) -> set[str]:
-    """:return: the instances that have jobs which were not watched before."""
+    """Watch jobs and return the instances with newly watched ones."""
     now = utcnow()
     since, until = format_time(now), format_time(now + timedelta(seconds=seconds))
     connection.execute("DELETE FROM watches WHERE until <= ?", (since,))
@@ -226,7 +217,6 @@ def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime
 
 
 def watched_jobs(connection: sqlite3.Connection, instance: str) -> int:
-    """How many there are."""
     row = connection.execute(
         "SELECT count(*) FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
     ).fetchone()

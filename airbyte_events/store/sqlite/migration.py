@@ -1,4 +1,4 @@
-"""Fill a SQLite store from another store. Functions over its connection."""
+"""Fill a SQLite store from another store."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from airbyte_events.store.sqlite import log as sqlite_log
 from airbyte_events.store.tail import sequence_of
 
 RESTORING = "restoring"
-"""The value that a store has while it is being filled."""
+"""The key of the value that marks a store being filled."""
 
 _TABLES = ("watches", "deliveries", "notifications", "jobs", "events")
 
 
 def begin(connection: sqlite3.Connection) -> None:
-    """:raises StoreError: if it is not empty."""
+    """:raises StoreError: if the store is not empty."""
     if sqlite_log.head(connection) or connection.execute("SELECT 1 FROM notifications LIMIT 1").fetchone():
         raise StoreError(NOT_EMPTY)
     connection.execute("INSERT INTO meta VALUES (?, '1')", (RESTORING,))
 
 
 def fill(connection: sqlite3.Connection, batch: Batch) -> None:
-    """Store rows as they are."""
+    """Store rows unchanged."""
     connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", map(_event_row, batch.events))
     connection.executemany(
         "INSERT OR IGNORE INTO jobs (sequence, instance, job_id, connection_id, status, data)"
@@ -59,7 +59,7 @@ def fill(connection: sqlite3.Connection, batch: Batch) -> None:
 
 
 def finish(connection: sqlite3.Connection, epoch: str, head: int) -> None:
-    """Go on with the log that was copied."""
+    """Continue the copied log."""
     connection.execute("DELETE FROM sqlite_sequence WHERE name = 'events'")
     connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (head,))
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (epoch,))
@@ -67,7 +67,7 @@ def finish(connection: sqlite3.Connection, epoch: str, head: int) -> None:
 
 
 def undo(connection: sqlite3.Connection) -> None:
-    """Remove what was filled in."""
+    """Empty the store after a failure."""
     for table in _TABLES:
         connection.execute(f"DELETE FROM {table}")
     connection.execute("DELETE FROM sqlite_sequence")

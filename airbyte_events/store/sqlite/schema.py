@@ -1,4 +1,4 @@
-"""The tables of a SQLite store, and how those of an older version become them."""
+"""The schema of a SQLite store and its migrations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airbyte_events.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
-# One step for each version of the schema, from nothing to the newest.
+# One migration for each version of the schema.
 _STEPS = (
     """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -53,9 +53,9 @@ VERSION = len(_STEPS)
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring a file's tables to this version, those of an empty file as well.
+    """Migrate the tables to this version, or create them.
 
-    :raises StoreError: if they are those of a newer version, or of something else.
+    :raises StoreError: if they are of a newer version or of another program.
     """
     version = _version(connection, path)
     if version == VERSION:
@@ -63,13 +63,13 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     steps = list(_STEPS[version:])
     if version == 0:
         steps.append(f"INSERT INTO meta VALUES ('epoch', '{secrets.token_hex(8)}');")
-    # One transaction: a file is of one version or the other, whenever the power fails.
+    # One transaction, so that a power failure leaves one version or the other.
     connection.executescript(f"BEGIN IMMEDIATE; {''.join(steps)} PRAGMA user_version = {VERSION}; COMMIT;")
     logger.info("%s the store %s, schema %d", "made" if version == 0 else "migrated", path, VERSION)
 
 
 def ensure_newest(connection: sqlite3.Connection, path: Path) -> None:
-    """:raises StoreError: if the tables are not those of this version."""
+    """:raises StoreError: if the tables are not of this version."""
     version = _version(connection, path)
     if version < VERSION:
         raise StoreError(

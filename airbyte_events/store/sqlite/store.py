@@ -56,8 +56,10 @@ logger = logging.getLogger(__name__)
 
 
 class SQLiteStore(MovableStore):
-    """:param path: the database file; its folder is made. A ``.lock`` file beside it keeps other processes out.
-    :param read_only: read what a file holds at this moment, whether or not another process has it open.
+    """A store in one SQLite file.
+
+    :param path: the database file; its folder is created. A ``.lock`` file next to it keeps other processes out.
+    :param read_only: read a snapshot of the file, even if another process has it open.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
@@ -67,7 +69,7 @@ class SQLiteStore(MovableStore):
         self._file = SQLiteFile(path, read_only=read_only, connect=connect)
         self._tail = LogTail()
         self._wakeups = Wakeups()
-        # Not in the file: who held one when the process before this ended is gone, and need not be waited for.
+        # Not in the file: the holders of a previous process are gone.
         self._leases = Leases()
 
     @property
@@ -96,7 +98,7 @@ class SQLiteStore(MovableStore):
     def _open(self, connection: sqlite3.Connection) -> Log:
         if not sqlite_log.epoch(connection) and not self._read_only:
             logger.error("the store %s had no epoch any more: it has a new one", self._path)
-            sqlite_log.rename(connection)
+            sqlite_log.renew_epoch(connection)
         return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
 
     async def append(
@@ -127,30 +129,29 @@ class SQLiteStore(MovableStore):
 
     def _advance(self, log: Log, appended: Appended) -> None:
         if appended.events and log is self._log:
-            log.see(tail_of(appended.events[-1]))
+            log.advance(tail_of(appended.events[-1]))
             self._tail.advance(log.tail.sequence, appended.events)
 
     async def _renew(self) -> None:
-        """Find out whether the log is still the one that was seen; if not, it has a new epoch from now on."""
+        """Assign a new epoch if the log lost events."""
         log = self._log
 
         def run(connection: sqlite3.Connection) -> Log | None:
             if not sqlite_log.is_replaced(connection, log.epoch, log.tail):
-                log.see(sqlite_log.tail(connection))
+                log.advance(sqlite_log.tail(connection))
                 return None
             if sqlite_log.epoch(connection) in ("", log.epoch):
-                sqlite_log.rename(connection)
+                sqlite_log.renew_epoch(connection)
             return Log(sqlite_log.epoch(connection), sqlite_log.tail(connection), self._unreadable)
 
-        await self._file.transact(run, self._take_up)
+        await self._file.transact(run, self._continue_with)
 
-    def _take_up(self, log: Log | None) -> None:
-        """Go on with the log as it is, if it is another one."""
+    def _continue_with(self, log: Log | None) -> None:
         if log is None or log.epoch == self.epoch:
             return
         logger.error("the log %s has lost events: it has a new epoch, and clients read the states again", self._path)
         self._log = log
-        # What those remember who hold them may not be so any more.
+        # So that the next holders read the log anew.
         self._leases.revoke()
         self._tail.restart(log.tail.sequence)
         self._wakeups.wake()
@@ -186,7 +187,7 @@ class SQLiteStore(MovableStore):
     async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
         while self._tail.head <= after and epoch in (None, self.epoch):
             await self._tail.changed()
-        return self._tail.behind(after) if epoch in (None, self.epoch) else ()
+        return self._tail.after(after) if epoch in (None, self.epoch) else ()
 
     async def states(self, refs: Collection[JobRef]) -> States:
         return await self._file.transact(lambda c: self._log.states(c, refs))
@@ -256,12 +257,12 @@ class SQLiteStore(MovableStore):
         await self._file.transact(run)
 
     def news(self, topic: str) -> AbstractContextManager[Wakeup]:
-        return self._wakeups.joined(topic)
+        return self._wakeups.subscribe(topic)
 
     def _waking(self, topic: str) -> Callable[[Iterable[str]], None]:
         return lambda instances: self._wakeups.wake(f"{topic}/{instance}" for instance in instances)
 
-    # Leases change within a transaction, so that none passes on in the midst of one that it guards.
+    # Leases change within transactions, so that no guarded transaction loses its lease while it runs.
 
     async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
         now = anyio.current_time()
@@ -293,9 +294,9 @@ class SQLiteStore(MovableStore):
     async def deliveries(
         self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
     ) -> list[Delivery]:
-        # By value, so that the index of those that are due or dead is found.
-        wanted = "" if state is None else f"AND d.state = '{state.value}'"
-        condition = f"WHERE d.id < ? {wanted} ORDER BY d.id DESC"
+        # A literal, so that the partial indexes apply.
+        matches = "" if state is None else f"AND d.state = '{state.value}'"
+        condition = f"WHERE d.id < ? {matches} ORDER BY d.id DESC"
         return await self._file.read(
             lambda c: inbox.deliveries(c, self._unreadable, condition, _before(before), limit=limit)
         )
@@ -363,7 +364,7 @@ class SQLiteStore(MovableStore):
             with anyio.CancelScope(shield=True):
                 await self._file.transact(migration.undo)
             raise
-        self._take_up(await self._file.transact(self._open))
+        self._continue_with(await self._file.transact(self._open))
 
 
 def _before(id_: int | None) -> int:
