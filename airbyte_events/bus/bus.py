@@ -1,4 +1,4 @@
-"""The event bus: events of the log reach every subscriber, in log order, and no subscriber can hold it up."""
+"""The event bus: delivers the log's events to every subscriber, in log order; no subscriber can block it."""
 
 from __future__ import annotations
 
@@ -24,56 +24,56 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUFFER = 1_000
-"""Events that wait for one subscriber. One that falls further behind reads on from its position: so many of the newest
-events are in memory, those before them in the log."""
+"""The maximum of buffered events for one subscriber, and of the newest events in memory. A subscriber further behind
+reads the log from its position."""
 
 BUFFER_BYTES = 2 * 2**20
-"""About how many bytes of them may wait for one."""
+"""The approximate maximum in bytes of one subscriber's buffer."""
 
 BUFFERED_BYTES = 64 * 2**20
-"""The same for all subscribers together. One for which there is no room drops what waits, and reads on from its
+"""The same for all subscribers together. A subscriber without room drops its buffer, and reads the log from its
 position."""
 
 RECENT_BYTES = 16 * 2**20
-"""Bytes of the newest events that are in memory."""
+"""The maximum in bytes of the newest events in memory."""
 
 _PAGE, _PAGE_BYTES = 1_000, 4 * 2**20
 _STEP, _STEP_BYTES = 200, 128 * 1024
-"""Events that a reader far behind reads at a time: the others' turns are between them."""
+"""Events that a subscriber far behind reads at a time, so that others get their turns."""
 
 _RETRY_SECONDS = 1.0
 
 
 class EventBus:
-    """Follows a store's log and hands what is new to subscribers.
+    """Follows a store's log and publishes new events to subscribers.
 
-    The log is the truth: the bus reads it in order, whoever appended, so that every subscriber sees the same order and
-    a subscriber's position in it is all there is to know about that subscriber.
+    The log is the truth: the bus reads it in order, whichever process appended. Every subscriber sees the same order,
+    and resumes from its position in the log alone.
 
     :param store: an open store.
     """
 
     def __init__(self, store: EventLog) -> None:
         self._store = store
-        # Thousands wait for one job or connection each: they are found by it, not matched one by one.
+        # By job or connection: with thousands of subscribers, matching one by one would be too slow.
         self._subscribers: dict[JobRef | str | None, set[Subscription]] = {}
-        self._moved = Wakeup()
-        # The newest events, all behind a sequence: a thousand who come back after a restart need not read the log.
+        self._advanced = Wakeup()
+        # The newest events, all after a sequence: a thousand subscribers that reconnect need not read the log.
         self._recent: deque[JobEvent] = deque()
         self._recent_after = 0
         self._recent_bytes = 0
         self._buffered_bytes = 0
         self.position = 0
-        """The sequence up to which the log has been handed out."""
+        """The sequence up to which the log was published."""
         self.epoch = ""
-        """The log's, as it was when that was read."""
+        """The log's epoch at that position."""
         self.healthy = True
         """False while the log can't be read."""
         self.closed = False
 
     async def __aenter__(self) -> Self:
         self.epoch, self.position = await self._head()
-        await self._recall()
+        await self._load_recent()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._follow)
         return self
@@ -83,21 +83,20 @@ class EventBus:
     ) -> None:
         self.close()
         self._tasks.cancel_scope.cancel()
-        # What the body raised is its own affair: a task group would wrap it.
+        # Without the body's error: a task group would wrap it.
         await self._tasks.__aexit__(None, None, None)
 
     def subscribe(
         self, *, after: Cursor | int | None = None, wanted: EventFilter = EVERYTHING, own: bool = False
     ) -> Subscription:
-        """Join the stream.
+        """Return a subscription.
 
-        :param after: the position behind which to begin, as a cursor or a sequence; by default, with what is published
-            from now on.
+        :param after: the position to begin after, as a cursor or a sequence; by default the newest.
         :param wanted: which events.
-        :param own: for what this process does itself; it is not counted.
+        :param own: whether this process itself subscribes; such a subscription is not counted.
         """
-        place = self.cursor if after is None else Cursor(self.epoch, after) if isinstance(after, int) else after
-        return Subscription(self, self._store, place, wanted, own)
+        cursor = self.cursor if after is None else Cursor(self.epoch, after) if isinstance(after, int) else after
+        return Subscription(self, self._store, cursor, wanted, own)
 
     @property
     def cursor(self) -> Cursor:
@@ -106,27 +105,27 @@ class EventBus:
 
     @property
     def subscriptions(self) -> int:
-        """How many there are, but for the process's own."""
+        """The number of subscriptions, without the process's own."""
         return sum(not each.own for each in self._subscriptions())
 
     @property
     def lag(self) -> int:
-        """How many events the slowest of them is behind what was handed out."""
+        """The number of events that the slowest subscription is behind."""
         # Positions in another log do not compare.
         positions = (each.position for each in self._subscriptions() if each.cursor.epoch == self.epoch)
         return self.position - min(positions, default=self.position)
 
     def close(self) -> None:
-        """End every subscription, once it has delivered what it holds."""
+        """End every subscription once it has delivered its buffer."""
         self.closed = True
         for subscription in self._subscriptions():
             subscription.wakeup.set()
-        self._moved.set()
+        self._advanced.set()
 
     async def reached(self, sequence: int) -> None:
-        """Wait until the log was handed out up to this sequence, or the bus closes."""
+        """Wait until the log was published up to this sequence, or the bus closes."""
         while self.position < sequence and not self.closed:
-            await self._moved.wait()
+            await self._advanced.wait()
 
     def _subscriptions(self) -> set[Subscription]:
         return set().union(*self._subscribers.values())
@@ -138,8 +137,7 @@ class EventBus:
             if epoch == self._store.epoch:
                 return Cursor(epoch, head)
 
-    async def _recall(self) -> None:
-        """Read the newest events into memory."""
+    async def _load_recent(self) -> None:
         self._recent_after = self.position
         after = max(0, self.position - BUFFER)
         try:
@@ -147,14 +145,13 @@ class EventBus:
                 page = await self._store.read(after, limit=BUFFER, size=_PAGE_BYTES, epoch=self.epoch)
                 if not self._recent:
                     self._recent_after = after
-                self._keep(page.events)
+                self._cache(page.events)
                 after = page.position
             self.position = after
         except CursorExpired:
-            self._forget()
+            self._clear_cache()
 
-    def _keep(self, events: Sequence[JobEvent]) -> None:
-        """Keep these in memory, behind those that are, and drop the oldest that are too many."""
+    def _cache(self, events: Sequence[JobEvent]) -> None:
         for event in events:
             self._recent.append(event)
             self._recent_bytes += event.weight
@@ -163,17 +160,16 @@ class EventBus:
                 self._recent_bytes -= oldest.weight
                 self._recent_after = sequence_of(oldest)
 
-    def _forget(self) -> None:
-        """Drop all events from memory."""
+    def _clear_cache(self) -> None:
         self._recent.clear()
         self._recent_bytes = 0
         self._recent_after = self.position
 
-    def _has_at_hand(self, sequence: int) -> bool:
-        """Return whether all events behind this sequence, up to the bus's position, are in memory."""
-        return self._recent_after <= sequence <= self.position
+    def _has_cached(self, cursor: Cursor) -> bool:
+        """Return whether all events from the cursor to the bus's position are in memory."""
+        return cursor.epoch == self.epoch and self._recent_after <= cursor.sequence <= self.position
 
-    def _behind(self, sequence: int) -> list[JobEvent]:
+    def _cached(self, sequence: int) -> list[JobEvent]:
         return [event for event in self._recent if sequence_of(event) > sequence]
 
     async def _follow(self) -> None:
@@ -183,26 +179,25 @@ class EventBus:
                 if events:
                     self._publish(events, sequence_of(events[-1]))
                 else:
-                    await self._read_on()
-            except Exception as exc:  # nothing that a log holds may end the listener
+                    await self._read_page()
+            except Exception as exc:  # no content of a log may end the listener
                 if self.healthy:
                     trace = None if isinstance(exc, StoreError) else exc
                     logger.error("can't read the event log, trying again each second: %s", exc, exc_info=trace)
                 self.healthy = False
                 await anyio.sleep(_RETRY_SECONDS)
 
-    async def _read_on(self) -> None:
-        """Hand out the next page."""
+    async def _read_page(self) -> None:
         try:
             page = await self._store.read(self.position, limit=_PAGE, size=_PAGE_BYTES, epoch=self.epoch)
         except CursorExpired:
             head = await self._head()
-            # Subscribers find that out by reading, too.
+            # Subscribers detect that by reading, too.
             for subscription in self._subscriptions():
                 subscription._fall_behind()
             self.epoch, self.position = head
-            self._moved.set()
-            self._forget()
+            self._advanced.set()
+            self._clear_cache()
             return
         self.healthy = True
         if page.position > self.position:
@@ -210,8 +205,8 @@ class EventBus:
 
     def _publish(self, events: Sequence[JobEvent], position: int) -> None:
         self.position = position
-        self._moved.set()
-        self._keep(events)
+        self._advanced.set()
+        self._cache(events)
         for event in events:
             for key in (event.ref, (event.connection_id or "").lower(), None):
                 for subscription in self._subscribers.get(key, ()):
@@ -230,10 +225,10 @@ class EventBus:
 
 
 class Subscription:
-    """A position in the stream of events: ``with bus.subscribe() as events: async for event in events``.
+    """A subscription of the bus: ``with bus.subscribe() as events: async for event in events``.
 
-    It ends when the bus closes. It begins at a position in the log, and whenever its reader falls more
-    than :data:`BUFFER` events behind it goes on by reading the log, so it neither loses an event nor holds more.
+    It begins at a position in the log and ends when the bus closes. When its reader falls more than :data:`BUFFER`
+    events behind, it reads the log: it loses no event, and its buffer is bounded.
     """
 
     __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "own", "wakeup", "wanted")
@@ -242,14 +237,14 @@ class Subscription:
         self._bus = bus
         self.own = own
         self._store = store
-        # Up to here the log is delivered or held.
+        # Up to here the log was delivered or buffered.
         self._epoch, self._position = after
         self.wanted = wanted
         self._held: deque[JobEvent] = deque()
         self._bytes = 0
         self._behind = False
         self.wakeup = Wakeup()
-        """Set when there may be something to take, and when the bus closes."""
+        """Set when there may be new events, and when the bus closes."""
 
     def __enter__(self) -> Self:
         self._bus._join(self)
@@ -267,7 +262,7 @@ class Subscription:
 
     @property
     def position(self) -> int:
-        """The sequence up to which everything wanted was delivered: where to begin again."""
+        """The sequence to resume from: every wanted event up to it was delivered."""
         if self._held:
             return sequence_of(self._held[0]) - 1
         return self._position if self._behind else max(self._position, self._bus.position)
@@ -284,9 +279,9 @@ class Subscription:
     async def receive(self, limit: int, size: int = UNBOUNDED) -> list[JobEvent]:
         """Wait for the next events, at least one and at most ``limit``.
 
-        :param size: no more once these have so many bytes, about.
+        :param size: the approximate maximum in bytes; one event is always returned.
         :raises anyio.EndOfStream: when the bus has closed and everything was delivered.
-        :raises CursorExpired: if what follows this position in the log is no longer kept.
+        :raises CursorExpired: if the log no longer keeps the events after this position.
         :raises StoreError: if the log can't be read.
         """
         while not (events := await self.take(limit, size)):
@@ -296,7 +291,7 @@ class Subscription:
         return events
 
     async def take(self, limit: int, size: int = UNBOUNDED) -> list[JobEvent]:
-        """Return the next events without waiting for any; parameters and errors are those of :meth:`receive`."""
+        """Return the next events without waiting; parameters and errors as for :meth:`receive`."""
         await anyio.lowlevel.checkpoint()
         while self._behind and not self._held:
             await self._catch_up()
@@ -308,31 +303,32 @@ class Subscription:
         return self._take(count)
 
     def skip(self) -> None:
-        """Go on with what is published from now on, whatever was not taken."""
+        """Drop undelivered events, and continue with the newest."""
         self._take(len(self._held))
         self._epoch, self._position = self._bus.cursor
         self._behind = False
 
     def _take(self, count: int) -> list[JobEvent]:
         taken = [self._held.popleft() for _ in range(count)]
-        self._count(-sum(event.weight for event in taken))
+        self._count_bytes(-sum(event.weight for event in taken))
         return taken
 
     def _hold(self, event: JobEvent) -> None:
         self._held.append(event)
-        self._count(event.weight)
+        self._count_bytes(event.weight)
 
-    def _count(self, bytes: int) -> None:
+    def _count_bytes(self, bytes: int) -> None:
         self._bytes += bytes
         self._bus._buffered_bytes += bytes
 
     async def _catch_up(self) -> None:
-        if self._is_at_hand():
-            # The store is only asked whether it still has them.
+        cursor = Cursor(self._epoch, self._position)
+        if self._bus._has_cached(cursor):
+            # Raises CursorExpired if the store no longer keeps them.
             await self._store.read(self._position, limit=1, epoch=self._epoch)
-            if self._is_at_hand():
+            if self._bus._has_cached(cursor):
                 most = BUFFER_BYTES if self._bus._buffered_bytes < BUFFERED_BYTES else _STEP_BYTES
-                for event in self._bus._behind(self._position):
+                for event in self._bus._cached(self._position):
                     if self._bytes >= most:
                         return
                     if self.wanted.matches(event):
@@ -344,18 +340,15 @@ class Subscription:
         page = await self._store.read(
             self._position, limit=_STEP, size=_STEP_BYTES, wanted=self.wanted, epoch=self._epoch
         )
-        # Nothing is published between these lines: at the bus's position, the next event is offered.
+        # No await from here on: nothing is published meanwhile.
         for event in page.events:
             if self.wanted.matches(event):
                 self._hold(event)
         self._position = page.position
         self._behind = self._epoch != self._bus.epoch or page.position < self._bus.position
 
-    def _is_at_hand(self) -> bool:
-        return self._epoch == self._bus.epoch and self._bus._has_at_hand(self._position)
-
     def _offer(self, event: JobEvent) -> None:
-        # The log can be read ahead of the bus: what was read there is not delivered again.
+        # The subscription may have read this event from the log already.
         if self._behind or sequence_of(event) <= self._position or not self.wanted.matches(event):
             return
         if self._held and (len(self._held) >= BUFFER or self._bytes + event.weight > BUFFER_BYTES):
@@ -371,7 +364,7 @@ class Subscription:
             self.wakeup.set()
 
     def _fall_behind(self) -> None:
-        # Its reader takes what is held, then goes on from the log behind it.
+        # The reader takes the buffer, then reads the log.
         if not self._held:
             self._position = self.position
         self._behind = True
@@ -379,5 +372,4 @@ class Subscription:
 
 
 def _keys(wanted: EventFilter) -> Collection[JobRef | str | None]:
-    """Return what a subscriber is found by."""
     return [wanted.only_job] if wanted.only_job is not None else wanted.connection_ids or [None]

@@ -15,7 +15,7 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
-from airbyte_events.feed.client import LARGEST_RESPONSE, RESPONSE_SECONDS, FeedClient, elsewhere
+from airbyte_events.feed.client import RESPONSE_SECONDS, LARGEST_RESPONSE, FeedClient, proxy_remedy
 from airbyte_events.listener.settings import Settings, check_address, is_loopback
 
 HOW_TO_AUTHENTICATE = (
@@ -145,7 +145,7 @@ class Listener:
 
 def refusal(status: int, address: Address, message: str | None) -> FeedRefused | FeedUnreachable:
     """Return the error for a listener's refusal, with its remedy on the command line."""
-    if (remedy := elsewhere(status, message)) is not None:
+    if (remedy := proxy_remedy(status, message)) is not None:
         return FeedRefused(status, f"the listener {address.url} answers {status}: {remedy}")
     if status == 401:
         fault = "rejects the API token" if address.token else "requires an API token"

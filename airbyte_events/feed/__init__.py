@@ -1,4 +1,4 @@
-"""The feed on the wire: its codec, and :class:`FeedClient`."""
+"""A listener's feed: server-sent events, and :class:`FeedClient`."""
 
 from airbyte_events.feed.client import FeedClient
 

@@ -1,4 +1,4 @@
-"""A listener's client: follows its feed, requests job states."""
+"""The client of a listener: follows its feed, and requests job states."""
 
 from __future__ import annotations
 
@@ -18,23 +18,21 @@ from airbyte_events.events import EVERYTHING, Cursor, EventFilter, Identity, Job
 from airbyte_events.feed import sse
 
 HELLO_SECONDS = 10.0
-"""A stream that is silent for so long after it was opened is buffered by something on the way."""
+"""The maximum silence after a stream was opened. Longer, a proxy buffers the response."""
 
 SILENCE_SECONDS = 40.0
-"""A stream that is silent for so long is dead: a listener sends a bookmark at least every 15 s."""
+"""The maximum silence of a stream. A listener sends a bookmark at least every 15 s."""
 
 RESPONSE_SECONDS = 60.0
-"""The longest that a listener may take to return states: it asks Airbyte for those it does not know."""
-
+"""The timeout of a request for states: the listener requests those from Airbyte that it does not know."""
 
 LARGEST_RESPONSE = 16 * 1024 * 1024
-"""Bytes. The states of 1,000 jobs have about 1 MB."""
+"""The maximum size of a response in bytes. The states of 1,000 jobs have about 1 MB."""
 
 _LONGEST_MESSAGE = 200
 
-
 FRAMES = frozenset({"hello", "job", "bookmark", "reset", "goaway"})
-"""The kinds of frames. Any other is ignored."""
+"""The names of frames. Others are ignored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +40,9 @@ class FeedFrame:
     """A frame of a stream.
 
     :param name: one of :data:`FRAMES`.
-    :param cursor: where to resume behind it.
-    :param event: of a ``job`` frame; None if it can't be read.
-    :param data: the payload of any other one.
+    :param cursor: the cursor to resume from.
+    :param event: of a ``job`` frame; None if it can't be parsed.
+    :param data: the payload of any other frame.
     """
 
     name: str
@@ -55,9 +53,9 @@ class FeedFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchAnswer:
-    """The states of jobs that a listener now watches, and those that Airbyte does not know.
+    """The states of the jobs that a listener now watches, and the jobs that Airbyte does not know.
 
-    A job that is in neither could not be asked for yet.
+    For a job that is in neither, Airbyte has not responded yet.
     """
 
     states: dict[JobRef, JobEvent]
@@ -65,13 +63,15 @@ class WatchAnswer:
 
 
 class FeedClient:
-    """:param http: a client whose life belongs to the caller.
-    :param url: the listener's, such as ``http://listener:8484``.
+    """A client of a listener's API.
+
+    :param http: an HTTP client that the caller opens and closes.
+    :param url: the listener's URL, such as ``http://listener:8484``.
     :param token: one of the listener's API tokens.
     :param hello: seconds, see :data:`HELLO_SECONDS`.
     :param silence: seconds, see :data:`SILENCE_SECONDS`.
     :param answer: seconds, see :data:`RESPONSE_SECONDS`.
-    :raises SettingsError: if the URL or the token can't be one.
+    :raises SettingsError: if the URL or the token is invalid.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class FeedClient:
         self._http = http
         self._base = str(base.copy_with(query=None, fragment=None)).rstrip("/")
         self.url = str(base.copy_with(userinfo=b"", query=None, fragment=None)).rstrip("/")
-        """Where the listener is, as it may be shown."""
+        """The listener's URL without credentials."""
         self._token = token
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._hello = hello
@@ -110,20 +110,15 @@ class FeedClient:
     ) -> AsyncIterator[AsyncIterator[FeedFrame]]:
         """Open the stream: ``async with client.stream() as frames: async for frame in frames``.
 
-        The iterator ends with the response; it raises :class:`FeedUnreachable` when the stream breaks or goes silent.
+        The iterator ends with the response. It raises :class:`FeedUnreachable` when the stream breaks or is silent.
 
-        :param after: where to resume; by default with what happens from now on.
+        :param after: the cursor to resume from; by default the newest.
         :param instance: only this instance's jobs.
         :param wanted: only these events.
-        :raises FeedUnreachable: if there is no answer.
+        :raises FeedUnreachable: if the listener does not respond.
         :raises FeedRefused: if the listener refuses.
         """
-        headers = {
-            **self._headers,
-            **responses.UNPACKED,
-            "Accept": "text/event-stream",
-            "Cache-Control": "no-store",
-        }
+        headers = {**self._headers, **responses.UNPACKED, "Accept": "text/event-stream", "Cache-Control": "no-store"}
         if after is not None:
             headers["Last-Event-ID"] = str(after)
         params: list[tuple[str, str | int | float | bool | None]] = [*query(wanted)]
@@ -157,14 +152,14 @@ class FeedClient:
                 if chunk is None:
                     return
                 try:
-                    said = decoder.feed(chunk)
-                    frames = [parsed for frame in said if (parsed := _parse(frame)) is not None]
+                    received = decoder.feed(chunk)
+                    frames = [parsed for frame in received if (parsed := _parse(frame)) is not None]
                 except ValueError as exc:
                     fault = str(exc)[:_LONGEST_MESSAGE]
                     raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {fault}") from exc
                 for frame in frames:
                     yield frame
-                if said:
+                if received:
                     silent_at = anyio.current_time() + self._silence
         finally:
             await _abandon(chunks)
@@ -172,8 +167,8 @@ class FeedClient:
     async def watch(self, refs: Collection[JobRef] | Mapping[JobRef, Identity]) -> WatchAnswer:
         """Have the listener watch these jobs, at most 1,000, and return their states.
 
-        :param refs: which jobs; where it is known what tells each from others of its number, with that.
-        :raises FeedUnreachable: if there is no answer.
+        :param refs: the jobs, with their identities where those are known.
+        :raises FeedUnreachable: if the listener does not respond.
         :raises FeedRefused: if the listener refuses.
         """
         identities = refs if isinstance(refs, Mapping) else dict.fromkeys(refs, Identity())
@@ -188,7 +183,7 @@ class FeedClient:
             raise self._refusal(response.status_code, content)
         try:
             answer = json_values.parse_object(content)
-            # One that can't be read is one that the listener can't report.
+            # A state that can't be parsed counts as not reported.
             states = [state for data in answer["jobs"] if (state := read_event(data)) is not None]
             unknown = frozenset(
                 JobRef(str(each["instance"]), int(each["job_id"])) for each in answer.get("unknown", ())
@@ -200,20 +195,22 @@ class FeedClient:
     def _refusal(self, status: int, body: bytes) -> FeedRefused | FeedUnreachable:
         if status >= 500:
             return FeedUnreachable(f"{self.url} answers {status}")
-        # Only a listener's own words are worth repeating: a proxy's page may hold what was sent.
+        # Only a listener's own message is repeated: a proxy's page may contain the request.
         try:
-            said = json_values.text(json_values.parse_object(body).get("error"))
+            message = json_values.text(json_values.parse_object(body).get("error"))
         except ValueError:
-            said = None
-        if said and self._token:
-            said = said.replace(self._token, "…")
-        if (remedy := elsewhere(status, said)) is not None:
+            message = None
+        if message and self._token:
+            message = message.replace(self._token, "…")
+        if (remedy := proxy_remedy(status, message)) is not None:
             return FeedRefused(status, f"{self.url} answers {status}: {remedy}")
         if status == 401:
             return FeedRefused(
                 401, f"{self.url} refuses the API token: check the password of the listener's Airflow connection"
             )
-        return FeedRefused(status, f"{self.url} answers {status}" + (f": {said[:_LONGEST_MESSAGE]}" if said else ""))
+        return FeedRefused(
+            status, f"{self.url} answers {status}" + (f": {message[:_LONGEST_MESSAGE]}" if message else "")
+        )
 
     @contextlib.contextmanager
     def _translated(self, seconds: float) -> Iterator[None]:
@@ -228,25 +225,22 @@ class FeedClient:
             raise FeedUnreachable(f"{self.url}: the answer {exc}") from exc
 
 
-def elsewhere(status: int, said: str | None) -> str | None:
-    """Return what to do about an answer of something in front of a listener: a redirect, or a login of its own.
+def proxy_remedy(status: int, message: str | None) -> str | None:
+    """Return the remedy for a response of a proxy in front of a listener: a redirect, or a login.
 
-    :param said: the error's own words, if it has a listener's shape.
+    :param message: the response's error message, if it has a listener's format.
     """
     if 300 <= status <= 399:
         return "a redirect: write the URL that needs none, or, if it leads to a login, let the listener's paths pass"
-    if status == 401 and said is None:
+    if status == 401 and message is None:
         return "something in front of the listener wants a login of its own: let the listener's paths pass without it"
     return None
 
 
 def _wanted(ref: JobRef, identity: Identity) -> dict[str, str | int]:
-    told = {"connection_id": identity.connection_id, "started_at": format_time(identity.started_at)}
-    return {
-        "instance": ref.instance,
-        "job_id": ref.job_id,
-        **{name: value for name, value in told.items() if value is not None},
-    }
+    known = {"connection_id": identity.connection_id, "started_at": format_time(identity.started_at)}
+    optional = {name: value for name, value in known.items() if value is not None}
+    return {"instance": ref.instance, "job_id": ref.job_id, **optional}
 
 
 def query(wanted: EventFilter) -> list[tuple[str, str]]:
@@ -259,8 +253,7 @@ def query(wanted: EventFilter) -> list[tuple[str, str]]:
 
 
 async def _abandon(chunks: AsyncIterator[bytes]) -> None:
-    """End a response's iterator. Left alone, httpx's nested generators would end in the garbage collector; a cancelled
-    read ends them."""
+    # A cancelled read ends httpx's nested generators, which the garbage collector would end otherwise.
     with anyio.CancelScope() as reading, contextlib.suppress(httpx.HTTPError, httpx.StreamError):
         reading.cancel()
         async for _ in chunks:
@@ -268,7 +261,6 @@ async def _abandon(chunks: AsyncIterator[bytes]) -> None:
 
 
 def _parse(frame: sse.Frame) -> FeedFrame | None:
-    """Return the frame; None for a kind that only a newer version has."""
     if frame.event not in FRAMES:
         return None
     data = json_values.parse_object(frame.data.encode())

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MAX_FRAME = 1 << 20
-"""Bytes that one frame may have: far above any event, far below what hurts."""
+"""The maximum size of a frame in bytes, far above that of any event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """One event of a stream.
 
-    :param event: its name.
-    :param data: its payload, one line of JSON.
-    :param id: where to resume behind it; None leaves the last one standing.
+    :param event: the frame's name.
+    :param data: one line of JSON.
+    :param id: the cursor after this event; None: unchanged.
     """
 
     event: str
@@ -27,7 +27,7 @@ class Frame:
 
 
 class Decoder:
-    """Parses bytes, however they are cut, into frames."""
+    """Parses chunks of bytes into frames."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -42,7 +42,7 @@ class Decoder:
         :raises ValueError: if a frame is longer than :data:`MAX_FRAME` or not UTF-8.
         """
         frames = []
-        # Only new bytes are searched: a long frame that comes byte by byte costs hardly more than one in a piece.
+        # Only new bytes are searched: a long frame in many small chunks costs hardly more than one in a single chunk.
         *lines, rest = chunk.split(b"\n")
         if lines:
             lines[0] = bytes(self._rest) + lines[0]

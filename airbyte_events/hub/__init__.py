@@ -1,4 +1,4 @@
-"""What a process that waits for jobs embeds: :class:`Hub`."""
+"""Waiting for jobs within a process: :class:`Hub`."""
 
 from airbyte_events.hub.hub import Hub
 

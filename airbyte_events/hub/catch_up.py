@@ -1,4 +1,4 @@
-"""Catching up: the completions before a subscriber joined, or that it missed, are listed from Airbyte."""
+"""Catching up: lists the completions before a subscriber joined, or that it missed, from Airbyte."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from airbyte_events.monitor.observation import event_of
 
 logger = logging.getLogger(__name__)
 
-MOST_PAGES = 300
-"""Pages that are listed for a subscriber. It does not get what has changed beyond that."""
+MAX_PAGES = 300
+"""The maximum of pages that are listed for a subscriber. It does not receive later changes."""
 
 _CONCURRENT = 4
 
 
 class CatchUp:
-    """Lists, for subscribers that have just joined or fallen behind, what completed since their positions.
+    """Lists completions since the positions of subscribers that have just joined or fallen behind.
 
-    Those who come together share lists: one for each of their connections, or one of all jobs.
+    Such subscribers share lists: one for each of their connections, or one of all jobs.
 
-    :param monitor: stores what is found.
-    :param subscribers: who may have to catch up.
-    :param enrich: called with completions before they are delivered: the listener may know more of them.
+    :param monitor: stores the completions.
+    :param subscribers: all subscribers of the hub.
+    :param enrich: called before completions are delivered, to add what the listener reports.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class CatchUp:
         self._enrich = enrich
 
     async def run(self) -> None:
-        """Serve until cancelled; while Airbyte does not respond, again and again."""
+        """Catch up subscribers until cancelled; retry while Airbyte does not respond."""
         failures = 0
         while True:
             self._subscribers.overdue.clear()
-            overdue = self._subscribers.who_are_overdue
+            overdue = [each for each in self._subscribers if each.overdue]
             if not overdue:
                 await self._subscribers.overdue.wait()
                 continue
@@ -56,7 +56,6 @@ class CatchUp:
                 await anyio.sleep(pause(failures))
 
     async def _serve(self, overdue: Sequence[Completions]) -> bool:
-        """Return whether all have caught up."""
         listed: dict[str | None, datetime] = {}
         for each in overdue:
             each.seek()
@@ -64,7 +63,7 @@ class CatchUp:
         if not all(each.wanted.connection_ids for each in overdue):
             await self._list(None, overdue, listed)
         elif len(named) >= BURST:
-            # Worth as many pages as it saves requests.
+            # Limited to as many pages as it saves requests.
             await self._list(None, overdue, listed, pages=len(named))
         if None not in listed:
             limiter = anyio.CapacityLimiter(_CONCURRENT)
@@ -93,9 +92,9 @@ class CatchUp:
         *,
         pages: int | None = None,
     ) -> None:
-        """List the connection's changed jobs, or all, and note when that was served, by Airbyte's clock.
+        """List the connection's changed jobs, or all, and record the response's time, by Airbyte's clock.
 
-        :param pages: the most that may be read before it is left to other lists.
+        :param pages: the maximum to read. A longer list is not recorded.
         """
         since = min(map(_begins, overdue)) - OVERLAP
         served_at: datetime | None = None
@@ -110,7 +109,7 @@ class CatchUp:
                 seen += 1
                 if pages is not None and seen > pages:
                     return
-                if seen > MOST_PAGES:
+                if seen > MAX_PAGES:
                     logger.error("too many jobs changed, the newest are not delivered: pages=%d since=%s", seen, since)
                     break
                 if served_at is None:
@@ -137,6 +136,5 @@ class CatchUp:
 
 
 def _begins(completions: Completions) -> datetime:
-    """Return where its list begins: without a position, at when it joined."""
     joined_at = utcnow() - timedelta(seconds=anyio.current_time() - completions.joined_at)
     return completions.position.since or completions.position.floor or joined_at

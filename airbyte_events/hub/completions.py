@@ -1,10 +1,10 @@
-"""The completions of connections' jobs, whoever started them, as one subscriber gets them."""
+"""Subscriptions to the completions of connections' jobs, however the jobs were started."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -20,85 +20,85 @@ from airbyte_events.hub.position import Bookmark, Position
 
 
 class Completions:
-    """Completions, each once: ``async for event in completions``. It ends when the hub does.
+    """A subscription to completions, each delivered once: ``async for event in completions``. It ends with the hub.
 
-    It joins the bus first; then a list of what has changed since its position is read for it (*catching up*); then it
-    goes on with what the bus hands out, and leaves out what its position covers.
+    It subscribes to the bus first. Then :class:`~airbyte_events.hub.catch_up.CatchUp` lists the completions since its
+    position for it. Then it continues with the bus, without the events that its position covers.
 
-    :param events: its subscription of the hub's bus.
-    :param position: where to begin; it advances as completions are received here.
-    :param overdue: set when it has to catch up.
+    :param events: a subscription of the hub's bus.
+    :param position: where to begin; it advances as completions are received.
+    :param overdue: set when this has to catch up.
     """
 
     def __init__(self, events: Subscription, position: Position, overdue: Wakeup) -> None:
         self.wanted = events.wanted
         self.position = position
         self.late = True
-        """Whether it still has to catch up."""
+        """Whether it has not caught up yet."""
         self.joined_at = anyio.current_time()
         self._events = events
         self._overdue = overdue
         self._found: deque[JobEvent | Bookmark] = deque()
-        # When complete lists were served, and the log's sequence behind what they brought.
+        # The times of complete lists, and the log's sequence after their events.
         self._lists: deque[tuple[datetime, int]] = deque(maxlen=2)
         self._missed = False
         self._closed = False
 
     @property
     def overdue(self) -> bool:
-        """Whether to catch up now: what was found before has been received."""
+        """Whether to catch up now: all completions that were found before have been received."""
         return self.late and not self._found
 
     @property
     def begun(self) -> bool:
-        """Whether it is known where it begins: by its position, or since Airbyte's clock was read for it."""
+        """Whether its beginning is known: from its position, or since Airbyte's clock was read."""
         return self.position.since is not None or self.position.floor is not None
 
     def lacks(self, event: JobEvent) -> bool:
-        """Return whether the completion is wanted and was not delivered."""
+        """Return whether the completion is wanted and was not delivered yet."""
         return self.wanted.matches(event) and not self.position.covers(event)
 
     def bookmark(self, served_at: datetime, sequence: int) -> None:
-        """Deliver a bookmark once all up to this sequence of the log is delivered, unless it has to catch up anyway.
+        """Deliver a bookmark after the events up to this sequence of the log; ignored until it has caught up.
 
-        :param served_at: when a list that brought all changed jobs was served.
+        :param served_at: the time of a complete list of changed jobs, by Airbyte's clock.
         """
         if not self.late:
-            # The first of those that wait stays: it is reached the soonest.
+            # The first one stays: its sequence is reached first.
             if len(self._lists) == 2:
                 self._lists.pop()
             self._lists.append((served_at, sequence))
             self._events.wakeup.set()
 
     def miss(self) -> None:
-        """Have it catch up: a list was cut short, or the log no longer has what it did not receive."""
+        """Require catching up: a list was incomplete, or the log no longer has events that were not received."""
         self.late = self._missed = True
         self._lists.clear()
         self._overdue.set()
 
     def seek(self) -> None:
-        """Begin to catch up: it finds what was missed so far, and not what is missed from now on."""
+        """Begin to catch up: with events that were missed so far, but not with those missed from now on."""
         self._missed = False
 
     def begin(self, served_at: datetime, elapsed: float) -> None:
-        """Begin at when it joined, by Airbyte's clock, unless its position says otherwise.
+        """Begin when it joined, by Airbyte's clock, unless its position has a beginning.
 
-        :param served_at: the time in Airbyte.
+        :param served_at: the present time, by Airbyte's clock.
         :param elapsed: seconds since it joined.
         """
         if not self.begun:
             self.position.floor = max(served_at - timedelta(seconds=elapsed), EARLIEST)
 
     def found(self, event: JobEvent) -> None:
-        """Deliver a completion that was found while catching up, unless it is not wanted or was delivered."""
+        """Deliver a completion that a list returned, unless it is not wanted or was delivered."""
         if self.lacks(event):
             self.position.record(event)
             self._found.append(event)
             self._events.wakeup.set()
 
     def caught_up(self, served_at: datetime) -> None:
-        """Go on with the bus: all that had completed when the list was served has been found."""
-        # What was missed since then may have changed after its page was read.
+        """Continue with the bus: all completions before the list's time were found."""
+        # Jobs that were missed since then may have changed after their page was read.
         self.late = self._missed
         if self.position.since is None or served_at > self.position.since:
             self.position.advance(served_at)
@@ -106,12 +106,12 @@ class Completions:
         self._events.wakeup.set()
 
     def close(self) -> None:
-        """End it, after what it holds is delivered."""
+        """End the subscription after its events are delivered."""
         self._closed = True
         self._events.wakeup.set()
 
     async def receive(self) -> JobEvent | Bookmark:
-        """Wait for the next completion, or for how far all were delivered.
+        """Wait for the next completion, or for a bookmark.
 
         :raises anyio.EndOfStream: when the hub has ended and everything was delivered.
         """
@@ -161,14 +161,14 @@ class Completions:
 
 
 class Subscribers:
-    """All who subscribe to connections' completions.
+    """All subscriptions to completions.
 
-    :param bus: the hub's.
+    :param bus: the hub's bus.
     """
 
     def __init__(self, bus: EventBus) -> None:
         self.overdue = Wakeup()
-        """Set when somebody may have to catch up."""
+        """Set when a subscriber may have to catch up."""
         self._bus = bus
         self._all: set[Completions] = set()
         self._closed = False
@@ -181,10 +181,7 @@ class Subscribers:
 
     @contextlib.contextmanager
     def joined(self, wanted: EventFilter, position: Position) -> Iterator[Completions]:
-        """Subscribe meanwhile.
-
-        :param wanted: which completions.
-        """
+        """Subscribe within a ``with`` statement."""
         with self._bus.subscribe(wanted=replace(wanted, terminal=True)) as events:
             completions = Completions(events, position, self.overdue)
             if self._closed:
@@ -197,17 +194,13 @@ class Subscribers:
                 self._all.discard(completions)
 
     def want(self, event: JobEvent) -> bool:
-        """Return whether anybody does."""
+        """Return whether a subscriber wants the event."""
         return any(each.wanted.matches(event) for each in self._all)
 
     @property
     def caught_up(self) -> int:
-        """How many have caught up."""
+        """The number of subscribers that have caught up."""
         return sum(not each.late for each in self._all)
-
-    @property
-    def who_are_overdue(self) -> Sequence[Completions]:
-        return [each for each in self._all if each.overdue]
 
     def close(self) -> None:
         self._closed = True

@@ -1,4 +1,4 @@
-"""Failure reasons: only a webhook has them, and it may come after polling found the failure."""
+"""Failure reasons: only webhooks have them, and a webhook may arrive after polling detected the failure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from airbyte_events.store.base import EventLog
 logger = logging.getLogger(__name__)
 
 REASON_SECONDS = 2.0
-"""The longest that a failure which polling found waits for its reason."""
+"""The maximum wait for the reason of a failure that polling detected."""
 
-_ASK_EVERY = 0.25
+_INTERVAL = 0.25
 
 
 def lacks_reason(event: JobEvent) -> bool:
-    """Return whether a webhook may still bring the reason why the job failed."""
+    """Return whether a webhook may still report why the job failed."""
     return (
         event.status is JobStatus.FAILED
         and event.error is None
@@ -33,67 +33,67 @@ def lacks_reason(event: JobEvent) -> bool:
 
 
 @dataclass(slots=True)
-class _Question:
+class _Request:
     event: JobEvent
     until: float
-    answered: anyio.Event = field(default_factory=anyio.Event)
+    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 class FailureReasons:
-    """Asks a listener why jobs failed, once for all who wait for that.
+    """Requests failure reasons from a listener, with one request for all waiting tasks.
 
-    :param feed: the listener.
-    :param store: has the failures, and gets their reasons.
+    :param feed: a client of the listener.
+    :param store: stores the reasons.
     """
 
     def __init__(self, feed: FeedClient, store: EventLog) -> None:
         self._feed = feed
         self._store = store
-        self._questions: dict[JobRef, _Question] = {}
-        self._asked = Wakeup()
+        self._requests: dict[JobRef, _Request] = {}
+        self._requested = Wakeup()
 
     async def explain(self, event: JobEvent) -> JobEvent:
-        """Return the failure with its reason, if that comes within :data:`REASON_SECONDS`."""
-        question = self._questions.get(event.ref)
-        if question is None:
-            question = _Question(event, anyio.current_time() + REASON_SECONDS)
-            self._questions[event.ref] = question
-            self._asked.set()
+        """Return the failure, with its reason if the listener reports it within :data:`REASON_SECONDS`."""
+        request = self._requests.get(event.ref)
+        if request is None:
+            request = _Request(event, anyio.current_time() + REASON_SECONDS)
+            self._requests[event.ref] = request
+            self._requested.set()
         with anyio.move_on_after(REASON_SECONDS):
-            await question.answered.wait()
+            await request.done.wait()
         state = (await self._store.states([event.ref])).get(event.ref)
         return state if state is not None and state.status is event.status else event
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Request reasons until cancelled."""
         while True:
-            await self._asked.wait()
-            while self._questions:
-                refs = list(self._questions)
+            await self._requested.wait()
+            while self._requests:
+                refs = list(self._requests)
                 for start in range(0, len(refs), TOGETHER):
-                    await self._ask(refs[start : start + TOGETHER])
-                for ref in [ref for ref, each in self._questions.items() if each.until < anyio.current_time()]:
-                    self._questions.pop(ref).answered.set()
-                if self._questions:
-                    await anyio.sleep(_ASK_EVERY)
+                    await self._fetch(refs[start : start + TOGETHER])
+                for ref in [ref for ref, each in self._requests.items() if each.until < anyio.current_time()]:
+                    self._requests.pop(ref).done.set()
+                if self._requests:
+                    await anyio.sleep(_INTERVAL)
 
-    async def _ask(self, refs: list[JobRef]) -> None:
+    async def _fetch(self, refs: list[JobRef]) -> None:
         try:
             states = (await self._feed.watch(refs)).states
         except FeedError as exc:
             logger.info("the listener does not report failure reasons: jobs=%d: %s", len(refs), exc)
             for ref in refs:
-                self._questions.pop(ref).answered.set()
+                self._requests.pop(ref).done.set()
             return
         for ref in refs:
             state = states.get(ref)
-            if state is None or state.error is None or not _same(state, self._questions[ref].event):
+            if state is None or state.error is None or not _same(state, self._requests[ref].event):
                 continue
             await self._store.annotate([state])
-            self._questions.pop(ref).answered.set()
+            self._requests.pop(ref).done.set()
 
 
 def _same(one: JobEvent, other: JobEvent) -> bool:
-    """Return whether both are the completion of one job, and not of two Airbytes' jobs of one number."""
+    # Two Airbytes may have jobs of one number.
     same = (one.connection_id or "").lower() == (other.connection_id or "").lower()
     return same and one.status is other.status

@@ -1,4 +1,4 @@
-"""A connection to a listener's feed: opened again when it breaks, until it is left."""
+"""A connection to a listener's feed, reopened when it breaks."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _RECONNECT_LIMIT = 15.0
 
 
 class FeedConnection:
-    """Keeps one stream of a feed open.
+    """A stream of a feed that is reopened until it is left.
 
-    :param feed: the listener's.
+    :param feed: the listener's client.
     :param instance: only this instance's jobs.
-    :param take: called with each frame, in order.
+    :param receive: called with each frame, in order.
     """
 
-    def __init__(self, feed: FeedClient, instance: str, take: Callable[[FeedFrame], Awaitable[None]]) -> None:
+    def __init__(self, feed: FeedClient, instance: str, receive: Callable[[FeedFrame], Awaitable[None]]) -> None:
         self.up = Switch()
         """Whether the stream is open."""
         self.tried = anyio.Event()
-        """Set once the stream was opened, or could not be."""
+        """Set once the stream was opened, or failed to."""
         self._feed = feed
         self._instance = instance
-        self._take = take
+        self._receive = receive
         self._running = anyio.CancelScope()
 
     @property
     def left(self) -> bool:
-        """Whether the feed was left."""
+        """Whether :meth:`leave` was called."""
         return self._running.cancel_called
 
     def leave(self) -> None:
-        """Leave the feed."""
+        """Close the stream for good."""
         self._running.cancel()
 
     async def run(self) -> None:
@@ -62,13 +62,13 @@ class FeedConnection:
                         if frame.name == "hello":
                             self.up.turn(True)
                             self.tried.set()
-                        await self._take(frame)
+                        await self._receive(frame)
                         if frame.name == "goaway":
                             break
             except FeedError as exc:
                 failures += 1
                 if isinstance(exc, FeedRefused):
-                    # It may be the cursor that it refuses. States are read again in any case.
+                    # It may have refused the cursor. States are read again in any case.
                     after = None
                 if failures == 1 or isinstance(exc, FeedRefused):
                     logger.warning("the listener's feed is down, connecting again: %s", exc)
@@ -79,7 +79,7 @@ class FeedConnection:
 
 
 class Switch:
-    """On or off; a task can wait for either."""
+    """A value, on or off, that tasks can wait for."""
 
     def __init__(self) -> None:
         self.on = False
@@ -98,11 +98,11 @@ class Switch:
 async def stays_on(
     switch: Switch, seconds: float, *, within: float = math.inf, unless: Callable[[], bool] = lambda: False
 ) -> bool:
-    """Wait until a switch has been on for so long without a break.
+    """Wait until a switch has been on for some seconds without interruption.
 
     :param within: seconds in which it has to be turned on for that.
     :param unless: called when it has turned off; True ends the wait.
-    :return: whether it has.
+    :return: whether it has been on for so long.
     """
     ends_at = anyio.current_time() + within
     while anyio.current_time() < ends_at and not unless():

@@ -1,4 +1,4 @@
-"""The identity of a feed: whether it is our Airbyte's, or another one's, whose jobs have the same numbers."""
+"""Feed identity: whether a feed reports our Airbyte's jobs, or another Airbyte's with the same numbers."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from airbyte_events.monitor.observation import event_of
 
 logger = logging.getLogger(__name__)
 
-MOST_KNOWN = 10_000
-"""Connections that are known to be ours, and states that are being checked."""
+LIMIT = 10_000
+"""The maximum of verified connections, and of states to verify."""
 
-OURS_SECONDS = 3600.0
-"""How long a connection counts as ours: a copy of our Airbyte has the same connections, and other jobs from then on."""
+VERIFIED_SECONDS = 3600.0
+"""How long a connection stays verified: a copy of our Airbyte has the same connections, but other new jobs."""
 
-STRANGERS = 3
-"""When so many jobs that the feed reports are unknown here, and none is ours, the feed is another Airbyte's."""
+MAX_UNKNOWN = 3
+"""A feed that reports so many jobs which Airbyte does not know, and none that it knows, is another Airbyte's."""
 
 
 class FeedIdentity:
-    """Tells our jobs from another Airbyte's, by asking Airbyte itself.
+    """Compares the listener's jobs with Airbyte's own.
 
-    A job that Airbyte does not know proves nothing about the listener. Two different jobs under one number do: one in
-    Airbyte, and one that the listener reports when it is asked just then.
+    A job that Airbyte does not know proves nothing about the listener. Two different jobs of one number do: one that
+    Airbyte returns, and one that the listener reports at the same time.
 
-    :param monitor: of our Airbyte.
-    :param report: has the listener report the jobs of these states anew; None if it does not respond.
-    :param accept: called with states that turned out to be ours.
-    :param refute: called with the reason why the feed is that of another Airbyte.
+    :param monitor: the monitor of our Airbyte.
+    :param report: returns the listener's states of the same jobs; None if it does not respond.
+    :param accept: called with states that were verified.
+    :param reject: called with the reason why the feed is another Airbyte's.
     """
 
     def __init__(
@@ -44,90 +44,89 @@ class FeedIdentity:
         monitor: Monitor,
         report: Callable[[Collection[JobEvent]], Awaitable[Collection[JobEvent] | None]],
         accept: Callable[[list[JobEvent]], Awaitable[None]],
-        refute: Callable[[str], object],
+        reject: Callable[[str], object],
     ) -> None:
         self._monitor = monitor
         self._report = report
         self._accept = accept
-        self._refute = refute
-        # Until when, by the event loop's clock.
-        self._ours: dict[str, float] = {}
-        self._strangers: set[int] = set()
-        self._doubted: dict[int, JobEvent] = {}
-        # States of a connection that is ours are accepted without asking, but not these.
-        self._disputed: set[int] = set()
-        self._doubting = Wakeup()
+        self._reject = reject
+        # By connection, by the event loop's clock.
+        self._verified_until: dict[str, float] = {}
+        self._unknown: set[int] = set()
+        self._unverified: dict[int, JobEvent] = {}
+        # Accepted only when verified by themselves, even of a verified connection.
+        self._conflicting: set[int] = set()
+        self._requested = Wakeup()
 
-    def is_ours(self, state: JobEvent) -> bool:
-        """Return whether Airbyte itself has reported a job of the connection as the listener did."""
-        return self._ours.get((state.connection_id or "").lower(), 0.0) > anyio.current_time()
+    def is_verified(self, state: JobEvent) -> bool:
+        """Return whether Airbyte itself returned a job of the connection that matches the listener's."""
+        return self._verified_until.get((state.connection_id or "").lower(), 0.0) > anyio.current_time()
 
-    def doubt(self, states: Iterable[JobEvent], *, disputed: bool = False) -> None:
-        """Have states checked, then accepted.
+    def verify(self, states: Iterable[JobEvent], *, conflicting: bool = False) -> None:
+        """Request that states are verified, then accepted.
 
-        :param disputed: they differ from what is known of their jobs: each is checked by itself.
+        :param conflicting: whether they differ from the known states of their jobs: each is verified by itself.
         """
         for state in states:
-            # What is beyond that is found by polling.
-            if len(self._doubted) < MOST_KNOWN:
-                self._doubted[state.ref.job_id] = state
-                self._disputed |= {state.ref.job_id} if disputed else set()
-                self._doubting.set()
+            # Polling finds the rest.
+            if len(self._unverified) < LIMIT:
+                self._unverified[state.ref.job_id] = state
+                self._conflicting |= {state.ref.job_id} if conflicting else set()
+                self._requested.set()
 
     def forget(self) -> None:
-        """Forget what was found out: the feed was left."""
-        self._ours.clear()
-        self._strangers.clear()
-        self._doubted.clear()
-        self._disputed.clear()
+        """Forget all results: the feed was left."""
+        self._verified_until.clear()
+        self._unknown.clear()
+        self._unverified.clear()
+        self._conflicting.clear()
 
     async def run(self) -> None:
-        """Check until cancelled: one job of each connection is asked for, and each that is disputed."""
+        """Verify until cancelled: one job of each connection, and each job whose states conflict."""
         failures = 0
         while True:
-            await self._doubting.wait()
-            while self._doubted:
-                job_id = next(iter(self._doubted))
+            await self._requested.wait()
+            while self._unverified:
+                job_id = next(iter(self._unverified))
                 try:
-                    await self._check(self._doubted[job_id])
+                    await self._check(self._unverified[job_id])
                 except AirbyteError as exc:
                     failures += 1
                     logger.warning(
                         "could not check a job that the listener reports, trying again: job_id=%d: %s", job_id, exc
                     )
-                    # Not always the same one first: Airbyte may fail over that alone.
-                    if (state := self._doubted.pop(job_id, None)) is not None:
-                        self._doubted[job_id] = state
+                    # Retried last: Airbyte may fail for this job alone.
+                    if (state := self._unverified.pop(job_id, None)) is not None:
+                        self._unverified[job_id] = state
                     await anyio.sleep(pause(failures))
                 else:
                     failures = 0
 
     async def _check(self, state: JobEvent) -> None:
         job = await self._ask(state.ref.job_id)
-        self._doubted.pop(state.ref.job_id, None)
-        self._disputed.discard(state.ref.job_id)
+        self._unverified.pop(state.ref.job_id, None)
+        self._conflicting.discard(state.ref.job_id)
         if job is None:
-            self._count_stranger(state)
+            self._count_unknown(state)
             return
         mine = event_of(self._monitor.instance, job)
         if not same_job(mine, state):
             await self._monitor.store_jobs([job])
-            # The listener may not know yet that the number was given again: now it asks Airbyte.
+            # The listener may not know yet that Airbyte gave the number again: now it requests the job.
             answer = await self._report([mine])
             states = [each for each in answer or () if each.ref == mine.ref]
             if not states:
                 return
             (state,) = states
         if not same_job(mine, state):
-            self._refute(
+            self._reject(
                 f"its job {state.ref.job_id} is of connection {state.connection_id} and was created at"
                 f" {state.started_at}, not of connection {mine.connection_id} and at {mine.started_at}"
             )
             return
-        await self._count_ours(state)
+        await self._accept_connection(state)
 
     async def _ask(self, job_id: int) -> Job | None:
-        """Return the job; None if Airbyte does not know it, asked twice."""
         for again in (True, False):
             job = await self._monitor.system.find_job(job_id)
             if job is not None:
@@ -136,21 +135,20 @@ class FeedIdentity:
                 await anyio.sleep(AGAIN_SECONDS)
         return None
 
-    def _count_stranger(self, state: JobEvent) -> None:
-        """Airbyte does not know the job. It may be one of a workspace that only the listener may see."""
+    def _count_unknown(self, state: JobEvent) -> None:
+        # It may be in a workspace that only the listener may read.
         logger.info("the listener reports a job that Airbyte does not know: job_id=%d", state.ref.job_id)
-        self._strangers.add(state.ref.job_id)
-        if len(self._strangers) >= STRANGERS and not self._ours:
-            self._refute(f"it reports jobs {', '.join(map(str, sorted(self._strangers)))}, none of which is there")
+        self._unknown.add(state.ref.job_id)
+        if len(self._unknown) >= MAX_UNKNOWN and not self._verified_until:
+            self._reject(f"it reports jobs {', '.join(map(str, sorted(self._unknown)))}, none of which is there")
 
-    async def _count_ours(self, state: JobEvent) -> None:
-        if len(self._ours) >= MOST_KNOWN:
-            self._ours.clear()
-        self._ours[(state.connection_id or "").lower()] = anyio.current_time() + OURS_SECONDS
-        self._strangers.clear()
-        accepted = [
-            each for job_id, each in self._doubted.items() if job_id not in self._disputed and self.is_ours(each)
-        ]
+    async def _accept_connection(self, state: JobEvent) -> None:
+        if len(self._verified_until) >= LIMIT:
+            self._verified_until.clear()
+        self._verified_until[(state.connection_id or "").lower()] = anyio.current_time() + VERIFIED_SECONDS
+        self._unknown.clear()
+        others = [each for each in self._unverified.values() if each.ref.job_id not in self._conflicting]
+        accepted = [each for each in others if self.is_verified(each)]
         for each in accepted:
-            del self._doubted[each.ref.job_id]
+            del self._unverified[each.ref.job_id]
         await self._accept([state, *accepted])

@@ -1,4 +1,4 @@
-"""Taking in what a listener reports: states of our Airbyte's jobs, and those in doubt once Airbyte confirms them."""
+"""Storing states that a listener reports; unverified states only once Airbyte confirms them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from airbyte_events.hub.completions import Subscribers
 from airbyte_events.hub.feed_identity import FeedIdentity
 from airbyte_events.hub.job_states import JobStates
 from airbyte_events.hub.listener_link import ListenerLink
-from airbyte_events.hub.waiting import Waiters
+from airbyte_events.hub.waiting import WaitingTasks
 from airbyte_events.monitor.monitor import Monitor
 
 logger = logging.getLogger(__name__)
 
 
 class FeedIntake:
-    """Takes frames of a listener's feed, and the states that the listener reports.
+    """Stores the states of a listener's feed and responses.
 
-    :param identity: tells our jobs from another Airbyte's.
-    :param states: asks Airbyte for jobs whose reported state may be another job's.
+    :param identity: verifies that a state is of our Airbyte.
+    :param states: requests the jobs from Airbyte whose reported state may be another job's.
     """
 
     def __init__(
@@ -35,21 +35,21 @@ class FeedIntake:
         link: ListenerLink,
         identity: FeedIdentity,
         states: JobStates,
-        waiters: Waiters,
+        waiting: WaitingTasks,
         subscribers: Subscribers,
     ) -> None:
         self._monitor = monitor
         self._link = link
         self._identity = identity
         self._states = states
-        self._waiters = waiters
+        self._waiting = waiting
         self._subscribers = subscribers
         self._gap = Wakeup()
 
     async def receive(self, frame: FeedFrame) -> None:
-        """Take a frame.
+        """Process a frame.
 
-        :raises FeedUnreachable: if that fails, whatever the reason: the feed is to be opened anew.
+        :raises FeedUnreachable: if that fails for any reason, so that the feed is reopened.
         """
         try:
             await self._take(frame)
@@ -60,7 +60,7 @@ class FeedIntake:
     async def _take(self, frame: FeedFrame) -> None:
         if frame.event is not None:
             if await self.absorb([frame.event]):
-                self._states.poll(doubted=[frame.event.ref.job_id])
+                self._states.poll(unverified=[frame.event.ref.job_id])
                 self._states.request([frame.event.ref.job_id])
         elif frame.name in ("hello", "reset", "job"):
             if frame.name == "reset":
@@ -69,48 +69,47 @@ class FeedIntake:
                 logger.warning(
                     "an event of the listener's feed can't be read, reading the states: cursor=%s", frame.cursor
                 )
-            # What happened before the stream was joined is in the states.
-            self._states.request(self._waiters.job_ids)
+            # The states include events from before the stream was open.
+            self._states.request(self._waiting.job_ids)
             self._gap.set()
 
     async def absorb(self, reported: Iterable[JobEvent]) -> list[JobEvent]:
-        """Take over what the listener reports of jobs that somebody waits for, and of connections with subscribers.
+        """Store reported states of jobs with waiting tasks, and of connections with subscribers.
 
-        :return: states of jobs that somebody waits for which may be another job's: Airbyte is to be asked.
+        :return: states of jobs with waiting tasks that may be another job's, for a request to Airbyte.
         """
         ours: list[JobEvent] = []
-        doubted: list[JobEvent] = []
+        unverified: list[JobEvent] = []
         for state in reported:
-            if not self._waiters.of(state.ref.job_id):
+            if not self._waiting.of(state.ref.job_id):
                 if self._subscribers.want(state):
-                    if self._identity.is_ours(state):
+                    if self._identity.is_verified(state):
                         ours.append(state)
                     else:
-                        self._identity.doubt([state])
-            elif not self._waiters.fit(state):
-                # The listener's is another job, or the number that somebody waits for was given to another meanwhile.
-                self._identity.doubt([state], disputed=True)
-                doubted.append(state)
-            elif state.ref.job_id in self._states.unlisted or not self._waiters.settle(state):
-                doubted.append(state)
+                        self._identity.verify([state])
+            elif not self._waiting.fit(state):
+                # Another Airbyte's job, or Airbyte gave the number of the job to another one.
+                self._identity.verify([state], conflicting=True)
+                unverified.append(state)
+            elif state.ref.job_id in self._states.unlisted or not self._waiting.settle(state):
+                unverified.append(state)
             else:
                 ours.append(state)
         if not self._link.left:
             await self._monitor.absorb(ours)
-        return doubted
+        return unverified
 
     async def enrich(self, states: Sequence[JobEvent]) -> None:
-        """Take over what the listener knows of jobs that Airbyte has reported: names, failure reasons, workspaces."""
+        """Add what only the listener reports of these jobs: names, failure reasons, workspaces."""
         mine = {state.ref: state for state in states}
         reported = await self._link.report(states) or ()
-        self._identity.doubt((each for each in reported if not same_job(each, mine[each.ref])), disputed=True)
+        same = [each for each in reported if same_job(each, mine[each.ref])]
+        self._identity.verify((each for each in reported if not same_job(each, mine[each.ref])), conflicting=True)
         if not self._link.left:
-            await self._monitor.absorb(
-                [each for each in reported if same_job(each, mine[each.ref]) and each.status is mine[each.ref].status]
-            )
+            await self._monitor.absorb([each for each in same if each.status is mine[each.ref].status])
 
     async def close_gaps(self) -> None:
-        """List what completed while the stream was not open, whenever it is joined, until cancelled."""
+        """Poll each time the stream opens, for completions while it was closed, until cancelled."""
         while True:
             await self._gap.wait()
             failures = 0

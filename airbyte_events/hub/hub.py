@@ -1,7 +1,7 @@
-"""What a process that waits for jobs embeds: one feed and one poller for all its waiting tasks.
+"""Waiting for jobs within a process, with one feed and one poller for all waiting tasks.
 
-Push makes it fast and polling makes it certain: the hub follows a listener's feed where one is configured, asks Airbyte
-itself while the feed is down, and polls now and then even when all seems well.
+The hub follows a listener's feed where one is configured, polls Airbyte while the feed is down, and also polls now and
+then while it is up.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from airbyte_events.hub.feed_intake import FeedIntake
 from airbyte_events.hub.job_states import JobStates
 from airbyte_events.hub.listener_link import ListenerLink
 from airbyte_events.hub.position import Position
-from airbyte_events.hub.waiting import Waiter, Waiters
+from airbyte_events.hub.waiting import WaitingTask, WaitingTasks
 from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.monitor import LOOKBACK, Monitor
 from airbyte_events.monitor.observation import event_of
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 30.0
-"""A feed that is down for so long is replaced by polling until it is back."""
+"""How long a feed may be down before polling replaces it."""
 
 RECHECK_SECONDS = 600.0
-"""So often the hub polls by itself while the feed is up: a listener can be alive and blind."""
+"""How often the hub polls while the feed is up: a listener may run without receiving webhooks."""
 
 AWAY_SECONDS = 300.0
 """See :class:`~airbyte_events.hub.listener_link.ListenerLink`."""
@@ -63,12 +63,12 @@ class Hub:
     """Waits for jobs of one Airbyte instance: ``async with Hub(...) as hub: event = await hub.wait(17)``.
 
     :param system: the instance's API.
-    :param feed: a listener's client; None to do without.
+    :param feed: a listener's client; None: poll only.
     :param instance: the instance's name at that listener.
-    :param ticks: how often to poll while there is no feed.
-    :param grace: seconds that the feed may be down before polling takes over.
+    :param ticks: how often to poll without a feed.
+    :param grace: see :data:`GRACE_SECONDS`.
     :param recheck: see :data:`RECHECK_SECONDS`.
-    :param away: seconds until a feed that was left, because it is another Airbyte's, is followed again.
+    :param away: seconds until a feed of another Airbyte, which was left, is followed again.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Hub:
         self._bus = EventBus(self._store)
         self._monitor = Monitor(instance, system, self._store, on_list=self._listed)
         self._poller = Poller(self._monitor, ticks)
-        self._waiters = Waiters()
+        self._waiting = WaitingTasks()
         self._subscribers = Subscribers(self._bus)
         self._link = ListenerLink(
             feed,
@@ -103,13 +103,13 @@ class Hub:
             self._monitor,
             self._poller,
             self._store,
-            self._waiters,
+            self._waiting,
             self._link,
             lambda reported: self._intake.absorb(reported),
         )
-        self._identity = FeedIdentity(self._monitor, self._link.report, self._monitor.absorb, self._refute)
+        self._identity = FeedIdentity(self._monitor, self._link.report, self._monitor.absorb, self._reject)
         self._intake = FeedIntake(
-            self._monitor, self._link, self._identity, self._states, self._waiters, self._subscribers
+            self._monitor, self._link, self._identity, self._states, self._waiting, self._subscribers
         )
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
@@ -139,7 +139,7 @@ class Hub:
     ) -> None:
         self._tasks.cancel_scope.cancel()
         try:
-            # What the body raised is its own affair: a task group would wrap it.
+            # Without the body's error: a task group would wrap it.
             await self._tasks.__aexit__(None, None, None)
         finally:
             await self._bus.__aexit__(None, None, None)
@@ -148,7 +148,7 @@ class Hub:
         try:
             await supervise(f"the hub of {self.instance}", source, {})
         except BaseException:
-            # The hub has ended: who waits is released rather than left waiting.
+            # The hub has ended: release all waiting tasks.
             self._bus.close()
             self._subscribers.close()
             self._states.close()
@@ -156,12 +156,12 @@ class Hub:
 
     @property
     def waiting(self) -> int:
-        """How many jobs are waited for."""
-        return len(self._waiters)
+        """The number of jobs with waiting tasks."""
+        return len(self._waiting)
 
     @property
     def followers(self) -> int:
-        """How many subscribers of completions have caught up."""
+        """The number of subscribers to completions that have caught up."""
         return self._subscribers.caught_up
 
     @property
@@ -179,150 +179,144 @@ class Hub:
     ) -> JobEvent:
         """Wait for a job's completion.
 
-        Subscribes, then reads the job's state, then waits: no completion falls between. A failure that was found
-        before the listener reported its reason waits a moment for that.
+        It subscribes, then reads the job's state, then waits, so no completion is missed. If polling detects a failure,
+        it waits up to 2 s for the listener to report the reason.
 
-        Numbers are given again once Airbyte's database was restored or made anew. Without the connection and the start
-        time it is the completion of the job that has the number: Airbyte is asked for it, where a completion is known
-        from before the wait.
+        Airbyte gives numbers again after its database was restored or created anew. Without connection and start time,
+        the job is the one that has the number now: a completion from before the wait is confirmed with Airbyte.
 
-        :param job_id: which job.
-        :param connection_id: the Airbyte connection that it is known to be of.
-        :param started_at: when it is known to have been created.
-        :param until: when to give up, in seconds since the epoch. The job's status is requested once more before.
+        :param job_id: the job.
+        :param connection_id: the job's Airbyte connection, if known.
+        :param started_at: when the job was created, if known.
+        :param until: the deadline, in seconds since the epoch. The job's status is requested once more then.
         :return: the job's terminal event.
         :raises UnknownJob: if Airbyte has no such job, or another one of that number.
-        :raises WaitTimeout: if the job has not completed by then.
+        :raises WaitTimeout: if the job has not completed by the deadline.
         :raises HubClosed: if the hub ends before.
         """
         deadline = math.inf if until is None else anyio.current_time() + until - time.time()
         checks = 0
-        waiter = Waiter(Identity(connection_id, started_at))
-        self._waiters.add(job_id, waiter)
+        task = WaitingTask(Identity(connection_id, started_at))
+        self._waiting.add(job_id, task)
         try:
             event: JobEvent | None = None
             while event is None:
-                with anyio.CancelScope(deadline=deadline) as waiter.scope:
+                with anyio.CancelScope(deadline=deadline) as task.scope:
                     if checks:
-                        # Airbyte says one thing and then another: not in a circle as fast as it goes.
+                        # Airbyte's responses contradict each other: back off.
                         await anyio.sleep(pause(checks - 1, first=0.5, least=0))
-                    event = await self._completion(job_id, waiter)
-                event = event or await self._last_check(job_id, waiter, deadline)
+                    event = await self._completion(job_id, task)
+                event = event or await self._last_check(job_id, task, deadline)
                 checks += 1
             event = await self.explain(event)
-            # One in each turn of the event loop: what hundreds do that are woken at once would hold it up.
+            # One task per turn of the event loop: hundreds that wake at once would block it.
             async with self._leaving:
                 return event
         except anyio.EndOfStream as exc:
             raise HubClosed(f"the wait for job {job_id} ended with the hub") from exc
         finally:
-            if self._waiters.remove(job_id, waiter):
+            if self._waiting.remove(job_id, task):
                 self._states.forget(job_id)
 
     @contextlib.contextmanager
     def follow(self, wanted: EventFilter, position: Position) -> Iterator[Completions]:
         """Subscribe to completions: ``with hub.follow(wanted, position) as completions: await completions.receive()``.
 
-        Subscribes, then lists what has completed since the position, then goes on with what completes: each completion
-        is delivered once. When the hub ends, so do they, after what was taken in is delivered.
+        It subscribes, then lists the completions since the position, then continues with new ones, and delivers each
+        completion once. It ends with the hub, after stored completions are delivered.
 
-        :param wanted: which completions; events that are not terminal are left out.
-        :param position: where to begin. It is taken over; a caller that needs it still makes a copy.
+        :param wanted: which completions; events that are not terminal are skipped.
+        :param position: where to begin. It is modified: pass a copy to keep it.
         """
         with self._subscribers.joined(wanted, position) as completions, self._monitor.watches.followed():
             yield completions
 
     async def explain(self, event: JobEvent) -> JobEvent:
-        """Return a failure with its reason, where a listener reports it within a moment; any other event as it is."""
+        """Return a failure with its reason if a listener reports that within 2 s; any other event unchanged."""
         if self._reasons is None or not self._link.up or self._link.left or not lacks_reason(event):
             return event
         return await self._reasons.explain(event)
 
-    async def _completion(self, job_id: int, waiter: Waiter) -> JobEvent:
+    async def _completion(self, job_id: int, task: WaitingTask) -> JobEvent:
         wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
         while True:
             with contextlib.suppress(CursorExpired), self._bus.subscribe(wanted=wanted) as events:
-                while (event := await self._state(job_id, waiter)) is None:
+                while (event := await self._state(job_id, task)) is None:
                     event = (await events.receive(1))[0]
-                    if waiter.accepts(event):
+                    if task.accepts(event):
                         return event
-                    # It may be another job's completion: Airbyte is asked.
-                    self._states.poll(doubted=[job_id])
+                    # It may be another job's completion: ask Airbyte.
+                    self._states.poll(unverified=[job_id])
                 return event
 
-    async def _state(self, job_id: int, waiter: Waiter) -> JobEvent | None:
-        """Return the job's terminal event, if it has completed."""
+    async def _state(self, job_id: int, task: WaitingTask) -> JobEvent | None:
         if self._bus.closed:
             raise anyio.EndOfStream
         await self._states.request([job_id])[0].wait()
         state = await self._states.known(job_id)
-        return state if state is not None and waiter.accepts(state) else None
+        return state if state is not None and task.accepts(state) else None
 
-    async def _last_check(self, job_id: int, waiter: Waiter, deadline: float) -> JobEvent | None:
-        """Ask Airbyte itself, when the time is up or the job is reported unknown; None if that was too early."""
+    async def _last_check(self, job_id: int, task: WaitingTask, deadline: float) -> JobEvent | None:
+        """Request the job at the deadline, or when it is reported unknown; return None to go on waiting."""
         reason = f"Airbyte did not report the status of job {job_id} in time"
         cause: AirbyteError | None = None
         url = self._monitor.system.url
         try:
             with anyio.move_on_after(_LAST_CHECK_SECONDS):
-                job = (await self._monitor.read([job_id]))[job_id] or await self._find_listed(job_id, waiter)
+                job = (await self._monitor.read([job_id]))[job_id] or await self._find_listed(job_id, task)
                 if job is not None:
-                    self._confirm(waiter, event_of(self.instance, job))
+                    self._confirm(task, event_of(self.instance, job))
                     reason = f"job {job_id} is {job.status.value}"
-                elif (state := await self._states.known(job_id)) is None or not waiter.accepts(state):
+                elif (state := await self._states.known(job_id)) is None or not task.accepts(state):
                     raise UnknownJob(f"Airbyte at {url} knows no job {job_id}")
         except AirbyteError as exc:
-            reason, cause = (
-                f"job {job_id} had not completed when last seen, and Airbyte does not respond: {exc}",
-                exc,
-            )
+            reason, cause = f"job {job_id} had not completed when last seen, and Airbyte does not respond: {exc}", exc
         state = await self._states.known(job_id)
-        if state is not None and waiter.accepts(state):
+        if state is not None and task.accepts(state):
             return state
         if anyio.current_time() < deadline:
-            # A job that was created just now may not be known everywhere in Airbyte yet.
+            # A job that was just created may not be known everywhere in Airbyte yet.
             return None
         raise WaitTimeout(reason) from cause
 
-    async def _find_listed(self, job_id: int, waiter: Waiter) -> Job | None:
-        """Return a job that Airbyte says it does not know, if it lists it: some releases deny jobs that are there."""
+    async def _find_listed(self, job_id: int, task: WaitingTask) -> Job | None:
+        """Return the job if Airbyte lists it: some releases return 404 for jobs that exist."""
         state = await self._states.known(job_id)
-        connection_id = waiter.identity.connection_id or (state.connection_id if state is not None else None)
-        started_at = waiter.identity.started_at or (state.started_at if state is not None else None)
+        connection_id = task.identity.connection_id or (state.connection_id if state is not None else None)
+        started_at = task.identity.started_at or (state.started_at if state is not None else None)
         if connection_id is None:
             return None
-        since = (started_at or waiter.began) - LOOKBACK
+        since = (started_at or task.began) - LOOKBACK
         async for page in self._monitor.system.list_changed(since=since, connection_id=connection_id):
             if found := [job for job in page.jobs if job.job_id == job_id]:
                 await self._monitor.store_jobs(found)
                 return found[0]
         return None
 
-    def _confirm(self, waiter: Waiter, state: JobEvent) -> None:
-        """:raises UnknownJob: if that is another job than the one that is waited for."""
-        if not waiter.identity.fits(state):
-            mine = waiter.identity
+    def _confirm(self, task: WaitingTask, state: JobEvent) -> None:
+        if not task.identity.fits(state):
+            mine = task.identity
             raise UnknownJob(
                 f"Airbyte at {self._monitor.system.url} knows no job {state.ref.job_id} of connection"
                 f" {mine.connection_id} that was created at {format_time(mine.started_at)}: the job of that number is"
                 f" of connection {state.connection_id} and was created at {format_time(state.started_at)}. Airbyte"
                 " gives numbers again when its database was restored or made anew"
             )
-        waiter.confirm(state)
+        task.confirm(state)
 
-    def _refute(self, reason: str) -> None:
-        """Leave the feed, which reports another Airbyte's jobs, forget what it reported, and ask Airbyte itself."""
+    def _reject(self, reason: str) -> None:
+        """Leave the feed of another Airbyte, forget its states, and ask our Airbyte."""
         self._link.leave(reason)
         self._store.forget_states()
-        self._states.request(self._waiters.job_ids)
+        self._states.request(self._waiting.job_ids)
 
     async def _recheck(self) -> None:
-        """Renew the watches before they run out, and poll now and then though all seems well."""
+        """Renew the watches before they expire, and poll now and then while the feed is up."""
         while True:
             await anyio.sleep(self._recheck_every * random.uniform(0.9, 1.1))  # noqa: S311
-            if not self._waiters and not self._subscribers:
+            if not self._waiting and not self._subscribers:
                 continue
-            self._states.request(self._waiters.job_ids)
+            self._states.request(self._waiting.job_ids)
             if self._link.up:
                 try:
                     await self._poller.tick()
@@ -330,7 +324,6 @@ class Hub:
                     logger.warning("could not poll Airbyte beside the feed: %s", exc)
 
     def _listed(self, served_at: datetime, complete: bool) -> None:
-        """Note that a list of changed jobs is in the log."""
         if complete:
             self._list_served_at = served_at
             self._list_served.set()
@@ -339,7 +332,7 @@ class Hub:
                 each.miss()
 
     async def _bookmark(self) -> None:
-        """Bookmark what lists have brought once the bus has handed it out, until cancelled."""
+        """Deliver a bookmark for each list once the bus has published its events, until cancelled."""
         while True:
             await self._list_served.wait()
             served_at, head = self._list_served_at, await self._store.head()

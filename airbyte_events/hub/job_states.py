@@ -1,4 +1,4 @@
-"""Finding out the states of jobs that somebody waits for: from the listener while its feed is up, else from Airbyte."""
+"""Requesting the states of jobs with waiting tasks: from the listener while its feed is up, else from Airbyte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobEvent, JobRef, same_job
 from airbyte_events.hub.listener_link import ListenerLink
-from airbyte_events.hub.waiting import Waiter, Waiters
+from airbyte_events.hub.waiting import WaitingTasks
 from airbyte_events.monitor.monitor import BURST, Monitor
 from airbyte_events.monitor.poller import Poller
 from airbyte_events.monitor.recorder import TOGETHER
@@ -23,13 +23,13 @@ _HELLO_SECONDS = 2.0
 
 
 class JobStates:
-    """Requests states for all who wait, many at a time, and has each job watched until nobody waits for it.
+    """Requests states for all waiting tasks in batches, and watches each job while a task waits for it.
 
-    A number is given again once Airbyte's database was restored or made anew. Where a state may be another job's, it
-    is *doubted*, and Airbyte is asked.
+    Airbyte gives numbers again after its database was restored or created anew. A state that may be another job's is
+    *unverified*: it is requested from Airbyte.
 
-    :param waiters: who waits.
-    :param absorb: takes over states that the listener reports; returns those that are doubted.
+    :param waiting: the waiting tasks.
+    :param absorb: stores states that the listener reports; returns those that are unverified.
     """
 
     def __init__(
@@ -37,146 +37,142 @@ class JobStates:
         monitor: Monitor,
         poller: Poller,
         store: EventStore,
-        waiters: Waiters,
+        waiting: WaitingTasks,
         link: ListenerLink,
         absorb: Callable[[Iterable[JobEvent]], Awaitable[list[JobEvent]]],
     ) -> None:
         self._monitor = monitor
         self._poller = poller
         self._store = store
-        self._waiters = waiters
+        self._waiting = waiting
         self._link = link
         self._absorb = absorb
         self.unlisted: set[int] = set()
-        """Jobs that the listener can't report."""
-        self._doubted: set[int] = set()
-        self._unconfirmed = Wakeup()
+        """Jobs that the listener does not report."""
+        self._unverified: set[int] = set()
+        self._poll_requested = Wakeup()
         self._requests: dict[int, anyio.Event] = {}
         self._requested = Wakeup()
 
     async def known(self, job_id: int) -> JobEvent | None:
-        """Return the job's state, as far as it is known here."""
+        """Return the job's stored state."""
         ref = JobRef(self._monitor.instance, job_id)
         return (await self._store.states([ref])).get(ref)
 
     def request(self, job_ids: Iterable[int]) -> list[anyio.Event]:
-        """Request the states of these jobs, together with all that are requested already.
+        """Request the states of these jobs.
 
-        :return: for each, what is set once its state was asked for.
+        :return: for each job, an event that is set once Airbyte or the listener was asked.
         """
         self._requested.set()
         return [self._requests.setdefault(job_id, anyio.Event()) for job_id in job_ids]
 
-    def poll(self, job_ids: Iterable[int] = (), *, doubted: Iterable[int] = ()) -> None:
-        """Have Airbyte asked for jobs: at the poll interval, or until it has reported those that are doubted."""
-        self.unlisted |= self._waiters.job_ids & set(job_ids)
-        self._doubted |= self._waiters.job_ids & set(doubted)
-        self._unconfirmed.set()
+    def poll(self, job_ids: Iterable[int] = (), *, unverified: Iterable[int] = ()) -> None:
+        """Poll Airbyte for jobs: each interval, or until Airbyte has returned those that are unverified."""
+        self.unlisted |= self._waiting.job_ids & set(job_ids)
+        self._unverified |= self._waiting.job_ids & set(unverified)
+        self._poll_requested.set()
 
     def forget(self, job_id: int) -> None:
-        """Nobody waits for the job any more."""
+        """Stop watching a job: no task waits for it any more."""
         self.unlisted.discard(job_id)
-        self._doubted.discard(job_id)
+        self._unverified.discard(job_id)
         self._monitor.watches.forget(job_id)
 
     def close(self) -> None:
-        """Release all who wait for a request."""
+        """Set the events of all requests."""
         for asked in self._requests.values():
             asked.set()
 
     async def run(self) -> None:
-        """Answer the requests that came while the last ones were answered together, until cancelled."""
+        """Process requests in batches until cancelled."""
         while True:
             await self._requested.wait()
-            # A stream that is about to be joined saves asking twice.
+            # Once the stream is open, the listener responds: a request to Airbyte is saved.
             with anyio.move_on_after(_HELLO_SECONDS):
                 await self._link.tried()
             while self._requests:
                 asked = {job_id: self._requests.pop(job_id) for job_id in list(self._requests)[:TOGETHER]}
                 try:
-                    await self._watch([job_id for job_id in asked if job_id in self._waiters.job_ids])
+                    await self._watch([job_id for job_id in asked if job_id in self._waiting.job_ids])
                 finally:
                     for event in asked.values():
                         event.set()
 
     async def _watch(self, job_ids: list[int]) -> None:
-        """Watch jobs at the listener and here: what it can't report is asked of Airbyte."""
-        refs = {JobRef(self._monitor.instance, job_id): self._waiters.identity(job_id) for job_id in job_ids}
+        """Watch jobs at the listener and here; request those from Airbyte that the listener does not report."""
+        refs = {JobRef(self._monitor.instance, job_id): self._waiting.identity(job_id) for job_id in job_ids}
         answer = await self._link.watch(refs)
-        doubted: list[JobEvent] = []
+        unverified: list[JobEvent] = []
         if answer is not None:
-            doubted = await self._absorb(answer.states.values())
-            self.poll(doubted=[each.ref.job_id for each in doubted])
-            # An answer without a job says nothing of it: the listener may get to know it later, or never.
+            unverified = await self._absorb(answer.states.values())
+            self.poll(unverified=[each.ref.job_id for each in unverified])
+            # A job that is missing from the response may be known to the listener later, or never.
             self.unlisted -= set(job_ids)
             self.poll(ref.job_id for ref in answer.unknown)
         await self._ask(job_ids)
-        # Of the same job, the listener may know more than Airbyte has just reported.
-        await self._store.annotate(doubted)
-        mine = await self._store.states([each.ref for each in doubted])
-        # Another one it does not know yet, and would not watch.
-        others = [mine[each.ref] for each in doubted if each.ref in mine and not same_job(mine[each.ref], each)]
+        # The listener may know more of the same job than Airbyte has just returned.
+        await self._store.annotate(unverified)
+        mine = await self._store.states([each.ref for each in unverified])
+        # A job that the listener does not know yet, it would not watch.
+        others = [mine[each.ref] for each in unverified if each.ref in mine and not same_job(mine[each.ref], each)]
         await self._link.report(others)
 
     async def _ask(self, job_ids: Collection[int], *, again: bool = False) -> None:
-        """Watch jobs: Airbyte is asked for those of which nothing is known, or perhaps another job's state.
+        """Watch jobs; request those from Airbyte whose state is unknown or unverified, or all (``again``)."""
 
-        :param again: ask for all of them.
-        """
-
-        def doubt(state: JobEvent) -> bool:
+        def is_unverified(state: JobEvent) -> bool:
             return (
                 again
-                or state.ref.job_id in self._doubted
-                or not self._waiters.fit(state)
-                or not self._waiters.settle(state)
+                or state.ref.job_id in self._unverified
+                or not self._waiting.fit(state)
+                or not self._waiting.settle(state)
             )
 
         known = await self._store.states([JobRef(self._monitor.instance, job_id) for job_id in job_ids])
-        doubted = {ref.job_id for ref, state in known.items() if doubt(state)}
+        unverified = {ref.job_id for ref, state in known.items() if is_unverified(state)}
         states: dict[int, JobEvent | None] = {}
         try:
-            states = await self._monitor.watch(job_ids, doubt)
+            states = await self._monitor.watch(job_ids, is_unverified)
         except AirbyteError as exc:
             logger.warning("could not ask for job states, trying again: jobs=%d: %s", len(job_ids), exc)
         finally:
-            for left in set(job_ids) - self._waiters.job_ids:
+            for left in set(job_ids) - self._waiting.job_ids:
                 self._monitor.watches.forget(left)
         completed = {ref.job_id for ref, state in known.items() if state.terminal}
         unknown = set(job_ids) - {ref.job_id for ref in known}
         for job_id, state in states.items():
-            self._doubted.discard(job_id)
-            if state is None or job_id in doubted | unknown:
+            self._unverified.discard(job_id)
+            if state is None or job_id in unverified | unknown:
                 self._answer(job_id, state, wake=again and job_id in completed)
-        # A completion that is known, and may be another job's, does not come again by itself.
-        self.poll(doubted=doubted - states.keys())
+        # A stored completion that may be another job's is not published again by itself.
+        self.poll(unverified=unverified - states.keys())
 
     def _answer(self, job_id: int, state: JobEvent | None, *, wake: bool) -> None:
-        """Take over what Airbyte itself has reported of a job; None if it does not know it.
+        """Confirm the job's waiting tasks with Airbyte's own state, None if Airbyte does not know the job.
 
-        :param wake: nobody waits for this answer.
+        :param wake: whether no waiting task awaits this response.
         """
-        waiter: Waiter
-        for waiter in self._waiters.of(job_id):
-            if state is not None and waiter.identity.fits(state):
-                waiter.confirm(state)
+        for task in self._waiting.of(job_id):
+            if state is not None and task.identity.fits(state):
+                task.confirm(state)
                 if not wake:
                     continue
-            # It asks once more, and gives up if it is so.
-            waiter.scope.cancel()
+            # The task requests the job once more, and ends if Airbyte confirms.
+            task.scope.cancel()
 
     async def run_polling(self) -> None:
-        """Poll for those jobs alone that the listener can't report, or whose state is doubted, until cancelled."""
+        """Poll for the jobs that the listener does not report, or whose state is unverified, until cancelled."""
         while True:
-            while not self.unlisted and not self._doubted:
-                await self._unconfirmed.wait()
+            while not self.unlisted and not self._unverified:
+                await self._poll_requested.wait()
             await anyio.sleep(self._poller.interval)
-            asked = sorted(self._doubted)[:TOGETHER]
+            asked = sorted(self._unverified)[:TOGETHER]
             try:
                 if self._link.up and len(self.unlisted) >= BURST:
                     await self._poller.tick()
                 elif self._link.up:
-                    asked += self.unlisted - self._doubted
+                    asked += self.unlisted - self._unverified
                 await self._ask(asked, again=True)
             except AirbyteError as exc:
                 logger.warning("could not poll for jobs that the listener does not report: %s", exc)

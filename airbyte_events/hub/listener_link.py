@@ -1,4 +1,4 @@
-"""The link to a listener: its feed, the polling that replaces it while it is down, and the requests about jobs."""
+"""The link to a listener: follows its feed, polls while that is down, and sends requests about jobs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import anyio
 from airbyte_events.errors import FeedError, FeedRefused
 from airbyte_events.events import Identity, JobEvent, JobRef
 from airbyte_events.feed.client import FeedClient, FeedFrame, WatchAnswer
-from airbyte_events.hub.feed_connection import FeedConnection, Switch, stays_on
+from airbyte_events.hub.feed_connection import FeedConnection, stays_on
 from airbyte_events.monitor.poller import Poller
 
 logger = logging.getLogger(__name__)
 
-LONGEST_AWAY = 3600.0
-"""Seconds, the longest until a feed that was left is followed again: what it was left for may have been put right."""
+MAX_AWAY = 3600.0
+"""The maximum seconds until a feed that was left is followed again: its settings may have been corrected."""
 
-STANDING_SECONDS = 5.0
-"""A stream that has been open for so long is up: one that breaks sooner, again and again, brings nothing."""
+STABLE_SECONDS = 5.0
+"""How long a stream has to be open to replace polling: one that breaks sooner each time delivers nothing."""
 
 
 class ListenerLink:
@@ -27,11 +27,11 @@ class ListenerLink:
 
     :param feed: the listener's client; None to poll alone.
     :param instance: the instance's name at the listener.
-    :param poller: polls while the feed is down, and while it is left.
-    :param take: called with each frame of the feed.
+    :param poller: polls while the feed is down or left.
+    :param receive: called with each frame of the feed.
     :param on_leave: called when the feed is left.
     :param grace: seconds that the feed may be down before polling takes over.
-    :param away: seconds until a feed that was left is followed again, and twice that each time it is left again.
+    :param away: seconds until a feed that was left is followed again, doubled each time it is left again.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class ListenerLink:
         feed: FeedClient | None,
         instance: str,
         poller: Poller,
-        take: Callable[[FeedFrame], Awaitable[None]],
+        receive: Callable[[FeedFrame], Awaitable[None]],
         on_leave: Callable[[], object],
         *,
         grace: float,
@@ -48,11 +48,11 @@ class ListenerLink:
         self._feed = feed
         self._instance = instance
         self._poller = poller
-        self._take = take
+        self._receive = receive
         self._on_leave = on_leave
         self._grace = grace
         self._away = away
-        self._connection = None if feed is None else FeedConnection(feed, instance, take)
+        self._connection = None if feed is None else FeedConnection(feed, instance, receive)
 
     @property
     def up(self) -> bool:
@@ -61,16 +61,16 @@ class ListenerLink:
 
     @property
     def left(self) -> bool:
-        """Whether the feed was left for a while."""
+        """Whether the feed is left for a while."""
         return self._connection is not None and self._connection.left
 
     async def tried(self) -> None:
-        """Wait until the feed was opened, or could not be."""
+        """Wait until the feed was opened, or failed to."""
         if self._connection is not None:
             await self._connection.tried.wait()
 
     async def watch(self, jobs: Mapping[JobRef, Identity]) -> WatchAnswer | None:
-        """Have the listener watch jobs and return their states; None if its feed is down or it does not respond."""
+        """Watch jobs at the listener, and return their states; None if its feed is down or it does not respond."""
         if self._feed is None or not self.up or not jobs:
             return None
         try:
@@ -82,12 +82,12 @@ class ListenerLink:
             return None
 
     async def report(self, states: Collection[JobEvent]) -> Collection[JobEvent] | None:
-        """Return what the listener reports of the jobs of these states, which Airbyte itself has reported; or None."""
+        """Return the listener's states of the same jobs; None as for :meth:`watch`."""
         answer = await self.watch({each.ref: Identity(each.connection_id, each.started_at) for each in states})
         return None if answer is None else answer.states.values()
 
     def leave(self, reason: str) -> None:
-        """Leave the feed for a while and poll: it reports another Airbyte's jobs, or does not take ours."""
+        """Leave the feed for a while and poll: it reports another Airbyte's jobs, or refuses ours."""
         if self._feed is None or self._connection is None or self._connection.left:
             return
         logger.error(
@@ -100,7 +100,7 @@ class ListenerLink:
         self._connection.leave()
 
     async def run(self) -> None:
-        """Follow the feed until cancelled; poll while it is down, and while it is left."""
+        """Follow the feed until cancelled; poll while it is down or left."""
         if self._feed is None or self._connection is None:
             await self._poller.run()
             return
@@ -110,23 +110,22 @@ class ListenerLink:
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._fall_back, self._connection)
                 await self._connection.run()
-                times = 1 if anyio.current_time() - began > LONGEST_AWAY else times + 1
-                await anyio.sleep(min(self._away * 2 ** min(times - 1, 10), LONGEST_AWAY))
+                times = 1 if anyio.current_time() - began > MAX_AWAY else times + 1
+                await anyio.sleep(min(self._away * 2 ** min(times - 1, 10), MAX_AWAY))
                 polling.cancel_scope.cancel()
-            self._connection = FeedConnection(self._feed, self._instance, self._take)
+            self._connection = FeedConnection(self._feed, self._instance, self._receive)
 
     async def _fall_back(self, connection: FeedConnection) -> None:
-        up: Switch = connection.up
+        up = connection.up
         while True:
             await up.turned(False)
             grace = 0 if connection.left else self._grace
-            standing = min(STANDING_SECONDS, grace)
-            if await stays_on(up, standing, within=grace, unless=lambda: connection.left):
+            if await stays_on(up, min(STABLE_SECONDS, grace), within=grace, unless=lambda: connection.left):
                 continue
             if not connection.left:
                 logger.warning("the listener's feed is down, polling until it is back: seconds=%g", self._grace)
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._poller.run)
-                await stays_on(up, min(STANDING_SECONDS, self._grace))
+                await stays_on(up, min(STABLE_SECONDS, self._grace))
                 polling.cancel_scope.cancel()
             logger.info("the listener's feed is back")

@@ -1,4 +1,4 @@
-"""How far a subscriber of completions has got: what it needs to go on after a restart."""
+"""The position of a subscriber to completions, from which it resumes after a restart."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from airbyte_events._utils.times import format_time, parse_time
 from airbyte_events.events import JobEvent
 
 OVERLAP = timedelta(hours=1)
-"""A completion within so long before the newest bookmark is recognised by its job; before that, by its time."""
+"""Duplicates within so long before the newest bookmark are recognised by job; earlier ones by time."""
 
-MOST_DELIVERED = 30_000
-"""Jobs that a position remembers."""
+MAX_DELIVERED = 30_000
+"""The maximum of jobs in a position."""
 
 _SECOND = timedelta(seconds=1)
 
 
 def completed_before(event: JobEvent, moment: datetime) -> bool:
-    """Return whether a job surely completed before that moment: whole seconds may be cut, and mean any time in them."""
+    """Return whether a job certainly completed before that moment: a time in whole seconds may be truncated."""
     if event.finished_at is None:
         return False
-    cut = event.finished_at.microsecond == 0
-    return event.finished_at + _SECOND <= moment if cut else event.finished_at < moment
+    truncated = event.finished_at.microsecond == 0
+    return event.finished_at + _SECOND <= moment if truncated else event.finished_at < moment
 
 
 class Delivered(NamedTuple):
-    """A job whose completion was delivered. Airbyte gives its number again once its database was restored or made anew.
+    """A job whose completion was delivered. Airbyte gives numbers again after its database was restored.
 
-    :param started: when it was created, in whole seconds since the epoch; None is unknown.
+    :param started: when the job was created, in whole seconds since the epoch; None: unknown.
     """
 
     job_id: int
@@ -42,7 +42,7 @@ class Delivered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """All completions before this moment were delivered, but for those before the floor.
+    """All completions from the floor to this moment were delivered.
 
     :param moment: by Airbyte's clock.
     """
@@ -55,9 +55,9 @@ class Bookmark:
 class Position:
     """Which completions were delivered to a subscriber. Times are by Airbyte's clock.
 
-    :param since: all completions before were delivered; None to begin with those from now on.
-    :param floor: completions before are left out, or were delivered.
-    :param delivered: the jobs that were delivered, and the first bookmark after that.
+    :param since: all completions before were delivered; None: begin now.
+    :param floor: completions before are skipped, or were delivered.
+    :param delivered: the delivered jobs, and the first bookmark after each.
     """
 
     since: datetime | None = None
@@ -65,20 +65,20 @@ class Position:
     delivered: dict[Delivered, datetime | None] = field(default_factory=dict)
 
     def covers(self, event: JobEvent) -> bool:
-        """Return whether the completion was delivered, or lies before the floor."""
+        """Return whether the completion was delivered, or is before the floor."""
         if self.floor is not None and completed_before(event, self.floor):
             return True
-        # A position that an older version stored does not say when its jobs were created.
+        # A position that an older version stored has no creation times.
         return Delivered.of(event) in self.delivered or Delivered(event.ref.job_id, None) in self.delivered
 
     def record(self, event: JobEvent) -> None:
-        """Record that this completion was delivered."""
+        """Record that the completion was delivered."""
         self.delivered[Delivered.of(event)] = None
-        if len(self.delivered) > MOST_DELIVERED:
+        if len(self.delivered) > MAX_DELIVERED:
             del self.delivered[next(iter(self.delivered))]
 
     def advance(self, moment: datetime, floor: datetime | None = None) -> None:
-        """Record that all completions before that moment were delivered, but for those before the floor."""
+        """Record that all completions from the floor to that moment were delivered."""
         if self.since is not None and moment <= self.since:
             return
         self.since = moment
@@ -91,7 +91,7 @@ class Position:
         return replace(self, delivered=dict(self.delivered))
 
     def data(self) -> dict[str, Any]:
-        """Return the position as plain JSON values, which older versions can read, too."""
+        """Return JSON values, which older versions can read, too."""
         return {
             "since": format_time(self.since),
             "floor": format_time(self.floor),
@@ -101,9 +101,9 @@ class Position:
 
     @classmethod
     def from_data(cls, data: object) -> Position:
-        """Return the position that :meth:`data` wrote, in this version or an older one.
+        """Parse the values of :meth:`data`, from this version or an older one.
 
-        :raises ValueError: if the object is no position's.
+        :raises ValueError: if they are not a position's.
         """
         if not isinstance(data, dict) or not isinstance(data.get("told"), list):
             raise ValueError("not a position: no list of job ids under «told»")

@@ -1,4 +1,4 @@
-"""Who waits for which job, and what each of them knows of it."""
+"""The tasks that wait for jobs, and which job each of them means."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from airbyte_events.events import Identity, JobEvent
 
 
 @dataclass(eq=False, slots=True)
-class Waiter:
+class WaitingTask:
     """A task that waits for a job.
 
-    :param identity: what is known of the job; what Airbyte itself reports adds to it.
-    :param began: when the wait did.
-    :param confirmed: whether Airbyte itself has reported the job since.
-    :param scope: what ends the wait.
+    :param identity: the job's identity, completed by Airbyte's own state.
+    :param began: when the wait began.
+    :param confirmed: whether Airbyte itself has returned the job since.
+    :param scope: cancelled to end the wait.
     """
 
     identity: Identity
@@ -28,56 +28,56 @@ class Waiter:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     def confirm(self, state: JobEvent) -> None:
-        """Take over what Airbyte itself has reported of the job."""
+        """Complete the identity from a state that Airbyte itself returned."""
         self.confirmed = True
         self.identity = Identity(
             self.identity.connection_id or state.connection_id, self.identity.started_at or state.started_at
         )
 
     def accepts(self, state: JobEvent) -> bool:
-        """Return whether this is the completion of the job, and not of one that had its number before."""
+        """Return whether this is the job's completion, and not that of an earlier job of its number."""
         if not state.terminal or not self.identity.fits(state):
             return False
         known = None not in (self.identity.started_at, state.started_at)
         return known or self.confirmed or state.observed_at >= self.began
 
 
-class Waiters:
-    """All who wait, by the job's number."""
+class WaitingTasks:
+    """All waiting tasks, by job id."""
 
     def __init__(self) -> None:
-        self._by_job: dict[int, set[Waiter]] = {}
+        self._by_job: dict[int, set[WaitingTask]] = {}
 
     def __len__(self) -> int:
         return len(self._by_job)
 
     @property
     def job_ids(self) -> KeysView[int]:
-        """The jobs that somebody waits for."""
+        """The jobs with waiting tasks."""
         return self._by_job.keys()
 
-    def of(self, job_id: int) -> Collection[Waiter]:
-        """Return who waits for this job."""
+    def of(self, job_id: int) -> Collection[WaitingTask]:
+        """Return the tasks that wait for the job."""
         return self._by_job.get(job_id, ())
 
     def identity(self, job_id: int) -> Identity:
-        """Return what is known of a job that somebody waits for."""
+        """Return the identity of a job with waiting tasks."""
         return next((each.identity for each in self.of(job_id)), Identity())
 
     def fit(self, state: JobEvent) -> bool:
-        """Return whether this can be the state of the job that each of them waits for."""
+        """Return whether this can be the state of the job that each waiting task means."""
         return all(each.identity.fits(state) for each in self.of(state.ref.job_id))
 
     def settle(self, state: JobEvent) -> bool:
-        """Return whether the state is no completion, or one that each of them accepts."""
+        """Return whether the state is not terminal, or each waiting task accepts it."""
         return not state.terminal or all(each.accepts(state) for each in self.of(state.ref.job_id))
 
-    def add(self, job_id: int, waiter: Waiter) -> None:
-        self._by_job.setdefault(job_id, set()).add(waiter)
+    def add(self, job_id: int, task: WaitingTask) -> None:
+        self._by_job.setdefault(job_id, set()).add(task)
 
-    def remove(self, job_id: int, waiter: Waiter) -> bool:
-        """Remove one; return whether nobody waits for the job any more."""
-        self._by_job[job_id].remove(waiter)
+    def remove(self, job_id: int, task: WaitingTask) -> bool:
+        """Remove a task; return whether no task waits for the job any more."""
+        self._by_job[job_id].remove(task)
         if self._by_job[job_id]:
             return False
         del self._by_job[job_id]
