@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
 from airbyte_events._utils.times import utcnow
@@ -23,7 +24,7 @@ from airbyte_events.airbyte.submission import (
     submit,
     take_snapshot,
 )
-from airbyte_events.errors import AirbyteEventsError, SettingsError
+from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_airbyte
 from airbyte_events_provider.connections.read import (
@@ -37,14 +38,16 @@ from airbyte_events_provider.connections.settings import AirbyteSettings, parse_
 from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener, tested
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk
-from airbyte_events_provider.links.airbyte import workspace_of
 from airbyte_events_provider.waiting.result import SUCCESS, conclude
 from airbyte_events_provider.waiting.shared_hub import wait_alone
+from airbyte_events_provider.waiting.workspaces import workspace_of
 
 if TYPE_CHECKING:
     from airbyte_api import AirbyteAPI
 
 T = TypeVar("T")
+
+_WORKSPACE_SECONDS = 10.0
 
 
 class AirbyteHook(BaseHook):
@@ -223,8 +226,17 @@ class AirbyteHook(BaseHook):
         return self._call(lambda airbyte: airbyte.list_connections())
 
     def workspace_of(self, connection_id: str) -> str | None:
-        """Return the workspace of an Airbyte connection; None if Airbyte does not say at once."""
-        return self._call(lambda airbyte: workspace_of(airbyte, connection_id), attempts=1)
+        """Return the workspace of an Airbyte connection; None if Airbyte does not return it within 10 s."""
+
+        async def request(airbyte: AirbyteClient) -> str | None:
+            try:
+                with anyio.fail_after(_WORKSPACE_SECONDS):
+                    return await workspace_of(airbyte, connection_id)
+            except (AirbyteError, ValueError, TimeoutError) as exc:
+                self.log.info("no link to Airbyte's web app: the connection's workspace is not known: %s", exc)
+                return None
+
+        return self._call(request, attempts=1)
 
     def _submit_or_fail(self, connection_id: str, job_type: str) -> Job:
         submission = self.submit(connection_id, job_type)

@@ -1,31 +1,22 @@
-"""Links on a task: its connection and job in Airbyte's web app, and its job on the listener's dashboard.
+"""Links of a task: its connection and job in Airbyte's web app, and its job on the listener's dashboard.
 
-Airflow's worker makes the links of a task when that ends: a deferred task would have none while it waits. So the
-operator pushes them as XComs as soon as it has a job, and the classes return those.
+The operator pushes them as XComs once it has a job: Airflow itself would create them only when the task ends, so a
+deferred task would have none.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
-import anyio
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.errors import AirbyteError
 from airbyte_events_provider.connections.read import read_hub
 from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
 
 if TYPE_CHECKING:
     from airbyte_events_provider.hooks.airbyte import AirbyteHook
-
-logger = logging.getLogger(__name__)
-
-WORKSPACE_SECONDS = 10.0
-"""How long the links may hold up their task."""
 
 _CLOUD_API = "https://api.airbyte.com/v1"
 _CLOUD_WEB = "https://cloud.airbyte.com"
@@ -88,10 +79,10 @@ def link_xcoms(
     job_id: int,
     workspace_id: str | None = None,
 ) -> dict[str, str]:
-    """Return the links of a task: URLs by XCom key, without those that are not known.
+    """Return the known links of a task: URLs by XCom key.
 
     :param connection_id: the Airbyte connection (UUID).
-    :param workspace_id: the connection's workspace, which is part of the URLs of Airbyte's pages.
+    :param workspace_id: the connection's workspace, which is part of the URLs.
     """
     links = {}
     web = web_address(airbyte)
@@ -104,19 +95,8 @@ def link_xcoms(
     return links
 
 
-async def workspace_of(airbyte: AirbyteClient, connection_id: str) -> str | None:
-    """Ask Airbyte once for the workspace of a connection; return None if it does not say."""
-    try:
-        with anyio.fail_after(WORKSPACE_SECONDS):
-            workspace_id = (await airbyte.get_connection(connection_id, attempts=1)).get("workspaceId")
-    except (AirbyteError, ValueError, TimeoutError) as exc:
-        logger.info("no link to Airbyte's web app: the connection's workspace is not known: %s", exc)
-        return None
-    return workspace_id if isinstance(workspace_id, str) and workspace_id else None
-
-
 def web_address(airbyte: AirbyteSettings) -> str | None:
-    """Return the URL of Airbyte's web app: the connection's, else derived from the API's; None if it can't be."""
+    """Return the URL of Airbyte's web app: the connection's, else derived from the API's; None if unknown."""
     if airbyte.web_url:
         return airbyte.web_url
     if airbyte.url == _CLOUD_API:

@@ -36,7 +36,7 @@ from airbyte_events_provider.retry.task_job import TaskJob
 from airbyte_events_provider.retry.task_state import TaskState
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import ended_by_a_person
-from airbyte_events_provider.waiting.payloads import with_values
+from airbyte_events_provider.waiting.payloads import with_job
 from airbyte_events_provider.waiting.result import BEGIN, push
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             return self._run(context, event.get("began") or time.time())
         self.job_id = event["job_id"]
         self._open_job(context, event["job_id"], event.get("owned", True))
-        return self._complete(context, with_values(self.hook, event), event.get("began") or began or time.time())
+        return self._complete(context, with_job(self.hook, event), event.get("began") or began or time.time())
 
     def execute_after(
         self, context: Context, event: Any = None, began: float | None = None, try_number: int | None = None

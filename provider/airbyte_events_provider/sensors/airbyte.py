@@ -1,4 +1,4 @@
-"""The sensors that wait for Airbyte jobs which something else has started."""
+"""The sensors that wait for Airbyte jobs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    PokeReturnValue,
-    conf,
-)
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, PokeReturnValue, conf
 
 from airbyte_events._utils.times import format_time
 from airbyte_events.errors import AirbyteEventsError
@@ -22,8 +17,8 @@ from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
-from airbyte_events_provider.waiting.connection_sync import Sought, find_sync, moment
-from airbyte_events_provider.waiting.payloads import with_values
+from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
+from airbyte_events_provider.waiting.payloads import with_job
 from airbyte_events_provider.waiting.result import SUCCESS, TIMEOUT, missing_records, push
 
 if TYPE_CHECKING:
@@ -36,8 +31,8 @@ if TYPE_CHECKING:
 class AirbyteJobSensor(AirbyteSensor):
     """Wait until an Airbyte job has succeeded: in the worker, rescheduled, or in the triggerer.
 
-    A job that failed or was cancelled fails the sensor without a retry, which would wait for the same job. The sensor
-    returns nothing, as the official one. It pushes the result of a job that succeeded as XComs, see
+    A job that failed or was cancelled fails the sensor without a retry, which would wait for the same job. Like the
+    official one, the sensor returns nothing. After a success it pushes XComs, see
     :func:`~airbyte_events_provider.waiting.result.xcoms`.
 
     :param airbyte_job_id: the job. Templated.
@@ -66,7 +61,7 @@ class AirbyteJobSensor(AirbyteSensor):
     ) -> None:
         super().__init__(deferrable=deferrable, **kwargs)
         check_arguments(AirbyteJobSensor, locals())
-        # Templated: an XComArg has become the job id when the task runs.
+        # When the task runs, Airflow has replaced an XComArg.
         self.airbyte_job_id = cast(int, airbyte_job_id)
         self.airbyte_conn_id = airbyte_conn_id
         self.api_version = api_version
@@ -104,8 +99,7 @@ class AirbyteJobSensor(AirbyteSensor):
             poll_interval=poll_interval(self.poke_interval),
             execution_deadline=deadline,
             listener_conn_id=self.listener_conn_id,
-            # The sensor did not start it.
-            cancel_on_kill=False,
+            cancel_on_kill=False,  # the sensor did not start it
             began=began,
         )
         self.defer(trigger=trigger, method_name="execute_complete")
@@ -115,10 +109,10 @@ class AirbyteJobSensor(AirbyteSensor):
 
         :param event: without one the sensor begins again.
         """
-        if not isinstance(event, Mapping):
+        if isinstance(event, Mapping):
+            self._complete(with_job(self.hook, event), context)
+        else:
             self.execute(context)
-            return
-        self._complete(with_values(self.hook, event), context)
 
     def _complete(self, result: Mapping[str, Any], context: Context) -> None:
         if result["status"] == SUCCESS:
@@ -134,22 +128,21 @@ class AirbyteJobSensor(AirbyteSensor):
 
 
 class AirbyteSyncSensor(AirbyteSensor):
-    """Wait for a successful sync of a connection that completed after a given time, whoever started it: Airbyte's own
-    schedule, a person, another DAG. One that has completed already ends the wait at once.
+    """Wait for a successful sync of a connection that completed after a given time, however it was started: by
+    Airbyte's schedule, a person or another DAG.
 
-    It waits in the worker, rescheduled, or in the triggerer. A sync that fails meanwhile is logged, and the wait goes
-    on. The sensor returns the job id, and pushes the result as XComs, see
-    :func:`~airbyte_events_provider.waiting.result.xcoms`.
+    It waits in the worker, rescheduled, or in the triggerer. It logs failed syncs, and continues to wait. The sensor
+    returns the job id, and pushes XComs, see :func:`~airbyte_events_provider.waiting.result.xcoms`.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
-    :param after: when the sync completed at the earliest: a datetime, or ISO 8601 text such as ``{{ data_interval_end
-        }}``; without an offset it is UTC. Airbyte's clock counts, whose times may be in whole seconds. By default the
-        end of the DAG run's data interval; for a run without one its logical date, and for one without either (by hand,
-        by an asset) its start. Templated.
+    :param after: the earliest time of completion: a datetime, or ISO 8601 text such as ``{{ data_interval_end }}``,
+        without an offset in UTC. It is compared with Airbyte's clock, which may have whole seconds. By default the end
+        of the DAG run's data interval, else its logical date, else (triggered manually or by an asset) its start.
+        Templated.
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``. Airbyte reports a clear as ``reset``: either name
         means both. Airbyte sends webhooks for syncs alone: others are found by polling.
-    :param min_records: ignore a success that moved fewer records, and wait on.
+    :param min_records: ignore a success that moved fewer records.
     :param deferrable: wait in the triggerer, where a listener's push ends the wait; by default as ``[operators]
         default_deferrable`` says.
     :param listener_conn_id: as for :class:`AirbyteJobSensor`. Templated.
@@ -176,7 +169,7 @@ class AirbyteSyncSensor(AirbyteSensor):
         check_arguments(AirbyteSyncSensor, locals())
         if not is_template(after):
             try:
-                moment(after)
+                parse_moment(after)
             except ValueError as exc:
                 raise WrongArgument(
                     f"after={shown(after)} is neither a datetime nor ISO 8601 text nor a template"
@@ -192,28 +185,28 @@ class AirbyteSyncSensor(AirbyteSensor):
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll the connection's jobs once.
 
-        :return: whether there is such a sync, and its job id.
+        :return: whether there was such a sync, and its job id.
         """
-        result = self._find(self._sought(context))
+        result = self._find(self._criteria(context))
         if result is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._complete(result, context))
 
-    def _sought(self, context: Context) -> Sought:
+    def _criteria(self, context: Context) -> SyncCriteria:
         try:
-            after = moment(self.after) or _run_time(context)
+            after = parse_moment(self.after) or _run_time(context)
         except ValueError as exc:
             raise AirflowFailException(f"after: {exc}") from exc
-        return Sought(
+        return SyncCriteria(
             connection_id=self.connection_id, after=after, job_type=self.job_type, min_records=self.min_records
         )
 
-    def _find(self, sought: Sought) -> Mapping[str, Any] | None:
+    def _find(self, criteria: SyncCriteria) -> Mapping[str, Any] | None:
         async def find() -> JobEvent | None:
             async with self.hook.open() as airbyte:
-                return await find_sync(airbyte, sought)
+                return await find_sync(airbyte, criteria)
 
-        self.log.info("looking for %s", sought)
+        self.log.info("looking for %s", criteria)
         try:
             found = run_blocking(find)
         except AirbyteEventsError as exc:
@@ -228,13 +221,13 @@ class AirbyteSyncSensor(AirbyteSensor):
         if not self.deferrable:
             return super().execute(context)
         began = time.time()
-        sought = self._sought(context)
-        if (result := self._find(sought)) is not None:
+        criteria = self._criteria(context)
+        if (result := self._find(criteria)) is not None:
             return self._complete(result, context)
         trigger = AirbyteConnectionSyncTrigger(
             self.connection_id,
             self.airbyte_conn_id,
-            after=format_time(sought.after) or "",
+            after=format_time(criteria.after) or "",
             end_time=self._deadline(),
             poll_interval=poll_interval(self.poke_interval),
             job_type=self.job_type,
@@ -263,7 +256,7 @@ class AirbyteSyncSensor(AirbyteSensor):
 
 
 def _run_time(context: Context) -> datetime:
-    """Return from when on a sync counts, where the task does not say."""
+    """Return the default of ``after``."""
     run = context.get("dag_run")
     for value in (context.get("data_interval_end"), context.get("logical_date"), getattr(run, "start_date", None)):
         if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""What the sensors have in common: the hook, the result of a job, and the deadline in the triggerer."""
+"""The base class of the sensors."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class AirbyteSensor(BaseSensorOperator):
         return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
 
     def _result_of(self, job_id: int, job: Job | JobEvent) -> dict[str, Any]:
-        """Return a completed job's result; the failure reason and the names come from a listener alone."""
+        """Return a completed job's result, with the failure reason and names that only a listener reports."""
         until = time.time() + _DETAIL_SECONDS
         return self.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at, until=until)
 
     def _deadline(self) -> float:
-        """Return until when a deferred sensor waits, in seconds since the epoch."""
+        """Return the deadline of a deferred sensor, in seconds since the epoch."""
         limit = self.execution_timeout
         return time.time() + min(self.timeout, self.timeout if limit is None else limit.total_seconds())
 
     def _timeout_error(self, message: str) -> Exception:
-        """Return the error past the deadline. Airflow retries a sensor past ``execution_timeout``, not ``timeout``."""
+        """Return the error for the deadline. Airflow retries after ``execution_timeout``, not after ``timeout``."""
         limit = self.execution_timeout
         if limit is not None and limit.total_seconds() < self.timeout:
             return AirflowException(f"{message} (execution_timeout: {limit})")

@@ -1,4 +1,4 @@
-"""The triggers, under the class paths that Airflow stores and DAGs import."""
+"""The triggers, at the class paths that Airflow stores and DAGs import."""
 
 from airbyte_events_provider.triggers.connection import AirbyteConnectionSyncTrigger, AirbyteSyncEventTrigger
 from airbyte_events_provider.triggers.job import AirbyteSyncTrigger

@@ -1,4 +1,4 @@
-"""What the triggers have in common: Airflow stores them by their arguments, and no failure ends them silently."""
+"""The base class of triggers: serializes their arguments, and turns failures into events."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from airbyte_events_provider.arguments import check_arguments
 from airbyte_events_provider.waiting.result import ERROR, without_job
 
 _PUBLIC = "airbyte_events_provider.triggers.airbyte"
-"""The module of the class paths that Airflow has stored, wherever the class lives."""
+"""The module of the class paths that Airflow stores, whichever module defines the class."""
 
 
 class StoredTrigger(BaseTrigger):
-    """A trigger that is made again in a triggerer from its constructor's arguments, which are its attributes."""
+    """A trigger whose attributes are its constructor's arguments, from which a triggerer recreates it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
 
     def __post_init__(self) -> None:
-        # Of a trigger that is a dataclass.
+        # For dataclasses.
         StoredTrigger.__init__(self)
         check_arguments(type(self), vars(self))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments; none of them is secret."""
+        """Return the class path and the arguments, which contain no secrets."""
         made = type(self)
         module = _PUBLIC if made.__module__.startswith("airbyte_events_provider.triggers.") else made.__module__
         arguments = {name: getattr(self, name) for name in inspect.signature(made).parameters}
         return f"{module}.{made.__qualname__}", arguments
 
     async def _guarded(self, wait: Awaitable[dict[str, Any]], what: str, job_id: int | None = None) -> dict[str, Any]:
-        """Return the result of a wait, or its failure as one: a trigger without an event fails its task silently."""
+        """Return the result of a wait, or of its failure: without an event, the task would fail without a message."""
         try:
             return await wait
         except AirbyteEventsError as exc:

@@ -1,4 +1,4 @@
-"""The triggers that wait for a connection's jobs, whoever started them: for one, and for each."""
+"""The triggers that wait for a connection's jobs, however those were started: for one job, and for each."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from airbyte_events.hub.position import Position
 from airbyte_events_provider.arguments import check_arguments
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.base import StoredTrigger
-from airbyte_events_provider.waiting.asset_state import Cursors
-from airbyte_events_provider.waiting.connection_sync import Sought, await_sync, moment
+from airbyte_events_provider.waiting.asset_state import StoredPosition
+from airbyte_events_provider.waiting.connection_sync import SyncCriteria, await_sync, parse_moment
 from airbyte_events_provider.waiting.deferral import Deferral
 from airbyte_events_provider.waiting.result import arrival
 from airbyte_events_provider.waiting.shared_hub import HubKey
-from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS, Member, Producer, stream_of
-from airbyte_events_provider.waiting.watch import Watch, several, terminal_status, watch_on
+from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS, Producer, Subscriber, stream_of
+from airbyte_events_provider.waiting.watch import Watch, follow, sorted_values, terminal_status
 
 
 @dataclass(eq=False, repr=False)
 class AirbyteConnectionSyncTrigger(StoredTrigger):
-    """Fire once, when a connection has a job that succeeded and completed after a given time, whoever started it.
+    """Fire once, when a job of a connection has succeeded that completed after a given time, however it was started.
 
-    The events are those of :class:`AirbyteSyncTrigger`: ``success``, ``timeout`` past the end time, or ``error`` if
-    neither Airbyte nor a listener can be reached.
+    The events are those of :class:`AirbyteSyncTrigger`: ``success``, ``timeout`` after the end time, or ``error`` if
+    neither Airbyte nor a listener responds.
 
     :param connection_id: the Airbyte connection (UUID).
     :param conn_id: the Airflow connection of the Airbyte.
-    :param after: when the job completed at the earliest, ISO 8601.
-    :param end_time: until when to wait, in seconds since the epoch, compared only after Airbyte was polled; None: no
-        limit.
+    :param after: the earliest time of completion, ISO 8601.
+    :param end_time: the deadline, in seconds since the epoch; Airbyte is polled once more then. None: no limit.
     :param poll_interval: seconds between polls without a listener, see :class:`AirbyteSyncTrigger`.
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param min_records: ignore a success that moved fewer records.
-    :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`.
+    :param listener_conn_id: see :class:`AirbyteSyncTrigger`.
     :param began: when the task began, in seconds since the epoch.
     :raises WrongArgument: if an argument is of the wrong type.
     """
@@ -60,36 +59,36 @@ class AirbyteConnectionSyncTrigger(StoredTrigger):
         yield TriggerEvent(result)  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> dict[str, Any]:
-        after = moment(self.after)
+        after = parse_moment(self.after)
         if after is None:
             raise ValueError("after is empty: give it an ISO 8601 time")
-        sought = Sought(
+        criteria = SyncCriteria(
             connection_id=self.connection_id, after=after, job_type=self.job_type, min_records=self.min_records
         )
-        self.log.info("waiting for %s", sought)
+        self.log.info("waiting for %s", criteria)
         key = HubKey(self.conn_id, self.listener_conn_id)
-        return await await_sync(key, sought, until=self.end_time, poll_interval=self.poll_interval)
+        return await await_sync(key, criteria, until=self.end_time, poll_interval=self.poll_interval)
 
 
 class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
-    """For an asset's watcher: fire whenever a job of a connection completes, whoever started it.
+    """Fire each time a job of a connection completes, however it was started; for an asset's watcher.
 
     ::
 
         Asset("orders", watchers=[AssetWatcher(name="synced", trigger=AirbyteSyncEventTrigger(connection_ids="…"))])
 
-    Its events are jobs' event data (:meth:`airbyte_events.events.JobEvent.data`): ``instance``, ``job_id``,
+    Its events are the jobs' event data (:meth:`airbyte_events.events.JobEvent.data`): ``instance``, ``job_id``,
     ``connection_id``, ``workspace_id``, ``job_type``, ``status``, ``previous_status``, ``started_at``, ``finished_at``,
     ``observed_at``, ``records``, ``bytes``, ``duration_seconds``, ``origin``, ``error`` (``message``, ``type``,
-    ``origin``), and ``names`` and ``url`` where a webhook brought them. A task of the DAG that is run finds it in the
-    asset event's ``extra["payload"]``.
+    ``origin``), and ``names`` and ``url`` where a webhook reported them. Tasks of the DAG read them from the asset
+    event's ``extra["payload"]``.
 
-    It fires once for each completed job. No failure of Airbyte, the listener or Airflow's connections ends the watch.
-    The watch begins with jobs that complete once it runs. From Airflow 3.3 on it goes on where it was after a
-    triggerer's death, and repeats at most what Airflow had not stored.
+    It fires once for each completed job, from when it first runs. No failure of Airbyte, the listener or Airflow's
+    connections ends it. From Airflow 3.3 on it resumes after the crash of a triggerer, and repeats at most events that
+    Airflow had not acknowledged.
 
     :param airbyte_conn_id: the Airflow connection of the Airbyte.
-    :param connection_ids: the Airbyte connection (UUID), or several; None: all.
+    :param connection_ids: the Airbyte connection (UUID), or sorted_values; None: all.
     :param workspace_ids: only connections in this Airbyte workspace (UUID), or these; None: all.
     :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``; empty: all. Airbyte reports a clear as ``reset``:
         either name means both.
@@ -97,7 +96,7 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
     :param listener_conn_id: the Airflow connection of the listener; None: the one that the Airbyte's connection or
         Airflow's configuration names. An empty string: none.
     :param poll_interval: seconds between polls without a listener; None: ``[airbyte_events] poll_interval``. All
-        triggers of one Airbyte share their polls; the shortest interval counts.
+        triggers of one Airbyte share their polls; the shortest interval applies.
     :raises WrongArgument: if an argument is of the wrong type.
     :raises ValueError: if no job completes with such a status.
     """
@@ -117,10 +116,10 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
         check_arguments(AirbyteSyncEventTrigger, locals())
         self.airbyte_conn_id = airbyte_conn_id
         # Sorted: the same values in another order are the same trigger.
-        self.connection_ids = several(connection_ids)
-        self.workspace_ids = several(workspace_ids)
-        self.job_types = several(job_types)
-        self.statuses = several(statuses)
+        self.connection_ids = sorted_values(connection_ids)
+        self.workspace_ids = sorted_values(workspace_ids)
+        self.job_types = sorted_values(job_types)
+        self.statuses = sorted_values(statuses)
         self.listener_conn_id = listener_conn_id
         self.poll_interval = poll_interval
         self._watch = Watch(
@@ -133,11 +132,11 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
             workspace_ids=frozenset(map(str.lower, self.workspace_ids)),
             poll_interval=poll_interval,
         )
-        self._member: Member | None = None
+        self._subscriber: Subscriber | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Fire for each job, by a subscription of its own: before Airflow 3.3, which shares streams."""
-        async for item in watch_on(self._watch, Position()):
+        """Fire for each job, before Airflow 3.3, which has shared streams."""
+        async for item in follow(self._watch, Position()):
             if isinstance(item, JobEvent):
                 yield self._event(item)
 
@@ -147,20 +146,20 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Producer:
-        """Return what Airflow reads for all triggers with the same :meth:`shared_stream_key`."""
+        """Return the producer for all triggers with the same :meth:`shared_stream_key`."""
         return Producer(HubKey(kwargs["airbyte_conn_id"], kwargs["listener_conn_id"]))
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
-        """Join the stream, and fire for this watcher's items."""
-        cursors = Cursors(getattr(self, "asset_state_store", None), self.serialize()[1])
-        member = self._member = Member(stream_of(self._watch.key), self._watch, cursors)
+        """Subscribe to the stream, and fire for this watcher's items."""
+        stored = StoredPosition(getattr(self, "asset_state_store", None), self.serialize()[1])
+        subscriber = self._subscriber = Subscriber(stream_of(self._watch.key), self._watch, stored)
         try:
             async for item in shared_stream:
-                if item.member is member:
+                if item.subscriber is subscriber:
                     yield self._event(item.event)
-                    item.passed = True
+                    item.fired = True
         finally:
-            member.leave()
+            subscriber.leave()
 
     def _event(self, event: JobEvent) -> TriggerEvent:
         self.log.info("%s", arrival(event))
@@ -169,5 +168,5 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
 
     async def cleanup(self) -> None:
         """Leave the stream."""
-        if self._member is not None:
-            self._member.leave()
+        if self._subscriber is not None:
+            self._subscriber.leave()

@@ -22,7 +22,7 @@ from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub, wait_
 
 
 class KnownJob(Protocol):
-    """A job as it was started: Airbyte's, or as a task has recorded it."""
+    """A job from Airbyte's API or a task's record."""
 
     @property
     def job_id(self) -> int | None: ...
@@ -37,28 +37,28 @@ class AirbyteSyncTrigger(StoredTrigger):
     """Fire once, when an Airbyte job has completed.
 
     All triggers of a triggerer share one feed and one poll for each Airbyte. The event is an object with ``status``
-    (``success``, ``error``, ``cancelled``, or ``timeout`` past the execution deadline), ``message``, ``job_id`` and
+    (``success``, ``error``, ``cancelled``, or ``timeout`` after the execution deadline), ``message``, ``job_id`` and
     ``job`` (the job's event data, None if it has not completed).
 
     :param job_id: the job.
     :param conn_id: the Airflow connection of the Airbyte.
-    :param end_time: until when to wait, in seconds since the epoch; None: no limit.
+    :param end_time: the deadline of the wait, in seconds since the epoch; None: no limit.
     :param poll_interval: seconds between polls without a listener. The triggers of one Airbyte share their polls; the
-        shortest interval counts.
-    :param execution_deadline: until when the job may run, in seconds since the epoch. This and ``end_time`` are
-        compared only after the job's status was polled.
+        shortest interval applies.
+    :param execution_deadline: the deadline of the job, in seconds since the epoch. At this one and ``end_time`` the
+        job's status is polled once more.
     :param listener_conn_id: the Airflow connection of the listener; None: the one that the Airbyte's connection or
         Airflow's configuration names. An empty string: none.
-    :param connection_id: the Airbyte connection of the job: a job of the same id in another Airbyte is not taken for
-        it.
+    :param connection_id: the job's Airbyte connection: a job of the same id in another Airbyte is ignored.
     :param cancel_on_kill: whether to cancel the job when a person fails, clears or marks the deferred task.
     :param end_from_trigger: whether a success ends the task without a worker.
     :param min_records: leave a success that moved fewer records to a worker, which fails the task.
-    :param owned: whether the task created the job. One that it did not create is never cancelled.
-    :param began: when the task began, in seconds since the epoch. The event repeats it, ``owned`` and ``try_number``.
-    :param try_number: which try of the task waits.
-    :param started_at: when the job was created, in seconds since the epoch. Airbyte gives the same ids again once its
-        database was restored: a job of another time is not taken for this one.
+    :param owned: whether the task created the job. Other jobs are never cancelled.
+    :param began: when the task began, in seconds since the epoch. The event contains this, ``owned`` and
+        ``try_number``.
+    :param try_number: the number of the task's try.
+    :param started_at: when the job was created, in seconds since the epoch. Airbyte gives ids again after its database
+        was restored: a job of another time is ignored.
     :raises WrongArgument: if an argument is of the wrong type.
     """
 
@@ -79,7 +79,7 @@ class AirbyteSyncTrigger(StoredTrigger):
 
     @classmethod
     def for_job(cls, job: KnownJob, conn_id: str, **arguments: Any) -> Self:
-        """Return the trigger for a job that was started, and for no other of the same id."""
+        """Return the trigger for a job that was started; later jobs of the same id are ignored."""
         started_at = None if job.started_at is None else job.started_at.timestamp()
         known: dict[str, Any] = {"job_id": job.job_id, "connection_id": job.connection_id, "started_at": started_at}
         return cls(conn_id=conn_id, **known, **arguments)
@@ -98,13 +98,13 @@ class AirbyteSyncTrigger(StoredTrigger):
         event = await self.event(self.task_instance)
         if not isinstance(event, TaskSuccessEvent):
             await deferral.over()
-        # No task group or cancel scope may be open around the yield: it must end in the task that began it.
+        # No task group or cancel scope may be open here: another asyncio task may end the generator.
         yield event
 
     async def event(self, ti: Any) -> TriggerEvent:
         """Wait, then return the event to fire.
 
-        :param ti: the task instance that waits; None where no triggerer runs the trigger.
+        :param ti: the waiting task instance; None without a triggerer.
         """
         result = await self._guarded(
             conclude(self._wait(), int(self.job_id), self.end_time, self.execution_deadline),
@@ -113,7 +113,7 @@ class AirbyteSyncTrigger(StoredTrigger):
         )
         result |= {"owned": self.owned, "began": self.began, "try_number": self.try_number}
         succeeded = result["status"] == SUCCESS and missing_records(result, self.min_records) is None
-        # A failure resumes in a worker: only there it can fail without a retry, or send e-mails.
+        # A failure resumes in a worker, which can fail the task without a retry and send e-mails.
         if self.end_from_trigger and succeeded and await push_xcoms(ti, xcoms(result)):
             return TaskSuccessEvent()
         return TriggerEvent(result)  # type: ignore[no-untyped-call]
@@ -142,7 +142,7 @@ class AirbyteSyncTrigger(StoredTrigger):
         return not parse_status(getattr(status, "value", status)).terminal
 
     async def on_kill(self) -> None:
-        """Cancel the task's own job: a person has failed, cleared or marked the waiting task."""
+        """Cancel the task's own job after a person failed, cleared or marked the waiting task."""
         if self.cancel_on_kill and self.owned:
             await shielded(self._on_kill())
 

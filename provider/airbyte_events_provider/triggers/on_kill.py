@@ -1,4 +1,4 @@
-"""What Airflow's ``on_kill`` means for a task's job: who ended the task, and whether another triggerer has it."""
+"""Airflow's ``on_kill``: whether a person ended the task, or another triggerer or worker continues it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from asgiref.sync import sync_to_async
 logger = logging.getLogger(__name__)
 
 STATE_SECONDS = 8.0
-"""How long to wait until a task is no longer deferred. A task that is cleared can be deferred anew before the trigger
-of its try before has ended, where tries begin in the triggerer; such a try goes to a worker at once."""
+"""How long to wait until a task is no longer deferred. Where tries begin in the triggerer, a cleared task can be
+deferred again before the previous try's trigger has ended; such a try goes to a worker at once."""
 
-_ANSWER_SECONDS = 2.0
-"""A task that a person has ended gets five seconds from Airflow."""
+_READ_SECONDS = 2.0
+"""Airflow gives a task that a person has ended five seconds."""
 
 _BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed", "restarting", None})
 """The states of a task that a person has acted on; None: it was deleted."""
@@ -27,10 +27,7 @@ _running: set[asyncio.Task[None]] = set()
 
 
 async def shielded(work: Coroutine[Any, Any, None]) -> None:
-    """Complete the work of an ``on_kill``, however long it takes.
-
-    Airflow 3.3 cancels a trigger that is to end once more every second until it has ended, its ``on_kill`` included.
-    """
+    """Complete the work of an ``on_kill``, although Airflow 3.3 cancels the trigger again every second."""
     task = asyncio.create_task(work)
     _running.add(task)
     task.add_done_callback(_running.discard)
@@ -45,12 +42,12 @@ class _TaskInstance(Protocol):
 
 
 async def is_still_deferred(ti: _TaskInstance | None) -> bool:
-    """Return whether a task still waits for the trigger that is ended here: another triggerer has it then.
+    """Return whether the task still waits for the ending trigger, which another triggerer then runs.
 
-    Airflow 3.3 calls ``on_kill`` also in a triggerer that was held up for so long that another one took its triggers
-    over, and in one of two that took the same trigger at the same moment.
+    Airflow 3.3 also calls ``on_kill`` in a triggerer that was blocked for so long that another one took over its
+    triggers, and in one of two that took the same trigger at the same moment.
 
-    :param ti: the trigger's task instance; None: no task waits.
+    :param ti: the trigger's task instance; None without a triggerer.
     """
     if ti is None:
         return False
@@ -61,7 +58,7 @@ async def is_still_deferred(ti: _TaskInstance | None) -> bool:
                 return True
             await anyio.sleep(0.5)
     except Exception as exc:
-        # Airflow's errors here are of many kinds. A sync that goes on can be cancelled later, not the other way round.
+        # Airflow raises errors of many types. A running sync can still be cancelled later.
         logger.warning("the job goes on: whether its task is still deferred is not known: %s", exc)
         return True
     return False
@@ -70,8 +67,8 @@ async def is_still_deferred(ti: _TaskInstance | None) -> bool:
 def ended_by_a_person(ti: _TaskInstance | None) -> bool:
     """Return whether a person has failed, cleared, marked or deleted the task that this worker runs.
 
-    A worker that is shut down gets the same signal, and its task is still ``running``; one that the scheduler has given
-    up is to be tried again. If Airflow does not say, no person did.
+    A worker that shuts down receives the same signal while its task is ``running``; a task that the scheduler has given
+    up is to be retried. If Airflow does not return the state, the result is False.
     """
     if ti is None:
         return False
@@ -81,13 +78,13 @@ def ended_by_a_person(ti: _TaskInstance | None) -> bool:
         try:
             states.append(_read_state(ti))
         except Exception as exc:
-            # Airflow's errors here are of many kinds.
+            # Airflow raises errors of many types.
             logger.warning("the job goes on: whether a person has ended its task is not known: %s", exc)
 
-    # In a thread: the signal may have come while the main one talks to Airflow, holding a lock.
+    # In a thread: at the signal, the main thread may hold a lock for a request to Airflow.
     reading = threading.Thread(target=read, daemon=True)
     reading.start()
-    reading.join(_ANSWER_SECONDS)
+    reading.join(_READ_SECONDS)
     return bool(states) and states[0] in _BY_A_PERSON
 
 

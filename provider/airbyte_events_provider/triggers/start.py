@@ -25,21 +25,21 @@ _BEFORE_AIRFLOW = 3.0
 
 @dataclass(eq=False, repr=False)
 class AirbyteStartTrigger(StoredTrigger):
-    """Start an Airbyte job and wait for it: a task that begins in the triggerer needs no worker for either.
+    """Start an Airbyte job and wait for it, without a worker.
 
-    The events are those of :class:`AirbyteSyncTrigger`. All else (a retry, a job in the way, an Airbyte that refuses)
-    resumes in a worker, by an event with ``begin`` and a ``message``.
+    The events are those of :class:`AirbyteSyncTrigger`. In all other cases (a retry, another running job, a refusal by
+    Airbyte) the task begins in a worker, after an event with ``begin`` and a ``message``.
 
-    Airflow may start the trigger again, in this process or another. The trigger records its request as an XCom of the
-    task, so no job is started twice, and no other job is taken for the task's own.
+    Airflow may start the trigger more than once. It records its request as an XCom of the task, so that it starts no
+    job twice, and takes no other job for its own.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
-    :param listener_conn_id: that of the listener, see :class:`AirbyteSyncTrigger`. Templated.
+    :param listener_conn_id: see :class:`AirbyteSyncTrigger`. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
     :param on_conflict: see :class:`~airbyte_events.airbyte.submission.OnConflict`.
     :param timeout: seconds to wait, counted from when the task began; None: no limit.
-    :param execution_timeout: seconds that the task may take.
+    :param execution_timeout: the task's, in seconds.
     :param poll_interval: see :class:`AirbyteSyncTrigger`, as for the rest.
     :raises WrongArgument: if an argument is of the wrong type.
     """
@@ -56,12 +56,12 @@ class AirbyteStartTrigger(StoredTrigger):
     end_from_trigger: bool = False
     min_records: int | None = None
     timeout_after: datetime | None = field(default=None, init=False)
-    """Until when Airflow lets the trigger run; set by the triggerer."""
+    """Airflow's deadline for the trigger; set by the triggerer."""
     _state: TriggerState | None = field(default=None, init=False)
 
     @property
     def _hub_key(self) -> HubKey:
-        # Only when it runs: the arguments are templates before.
+        # Not before it runs: until then the arguments are templates.
         return HubKey(self.airbyte_conn_id, self.listener_conn_id)
 
     @property
@@ -96,8 +96,7 @@ class AirbyteStartTrigger(StoredTrigger):
             return await start(shared.airbyte, state, request, until)
 
     def _waiting(self, record: JobRecord) -> AirbyteSyncTrigger:
-        # From when the task began, by our clock: this may be the second trigger that waits for the job, and the job may
-        # be older than the task, or its time another clock's.
+        # By our clock, not from the job's start: the job may be older than the task, and its time is Airbyte's.
         began = self._began or record.asked_at.timestamp()
         limit = self.execution_timeout
         return AirbyteSyncTrigger.for_job(
@@ -105,7 +104,7 @@ class AirbyteStartTrigger(StoredTrigger):
             self.airbyte_conn_id,
             end_time=None if self.timeout is None else began + self.timeout,
             poll_interval=self.poll_interval,
-            # A little before Airflow's own time-out, which fails the task and leaves the job running.
+            # Shortly before Airflow's own timeout, which would fail the task and leave the job running.
             execution_deadline=None if limit is None else began + limit - min(_BEFORE_AIRFLOW, limit / 10),
             listener_conn_id=self.listener_conn_id,
             end_from_trigger=self.end_from_trigger,
@@ -128,7 +127,7 @@ class AirbyteStartTrigger(StoredTrigger):
             if record is None or record.done or not record.owned:
                 return
             if record.job_id is None:
-                # Its creation may have been cut off.
+                # The request may have been interrupted.
                 async with shared_hub(self._hub_key) as shared:
                     job = await find_created(shared.airbyte, self.connection_id, self.job_type, record.after_id or 0)
                 if job is None:
@@ -136,5 +135,5 @@ class AirbyteStartTrigger(StoredTrigger):
                 record = replace(record, job_id=job.job_id)
             await self._waiting(record).cancel()
         except Exception as exc:
-            # Airflow's errors here are of many kinds.
+            # Airflow raises errors of many types.
             self.log.warning("the job of Airbyte connection %s could not be cancelled: %s", self.connection_id, exc)

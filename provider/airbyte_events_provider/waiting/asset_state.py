@@ -1,4 +1,4 @@
-"""The position of an asset's watcher, stored in the asset's state, which outlives triggerers (Airflow 3.3)."""
+"""The position of an asset's watcher, stored in the asset's state (Airflow 3.3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airbyte_events.hub.position import Position
 
 logger = logging.getLogger(__name__)
 
-_SECONDS = 30.0
+_TIMEOUT = 30.0
 
 
 class Accessor(Protocol):
@@ -25,35 +25,37 @@ class Accessor(Protocol):
     async def aset(self, key: str, value: Any) -> None: ...
 
 
-class Cursors:
-    """One watcher's position, in the state of each asset that it watches for.
+class StoredPosition:
+    """The position of one watcher, in the state of each of its assets.
 
-    :param store: what Airflow gives to the trigger; None where there is none.
-    :param arguments: the trigger's. Watchers with other arguments have positions of their own, for the same asset, too.
+    :param store: the trigger's ``asset_state_store``; None before Airflow 3.3.
+    :param arguments: the trigger's arguments. An asset's watchers with different arguments have different positions.
     """
 
     def __init__(self, store: object | None, arguments: Mapping[str, Any]) -> None:
-        self._accessors = _accessors(store)
+        self._accessors = _accessors_of(store)
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
         self.key = f"airbyte_events_{digest[:16]}"
 
     async def load(self) -> Position:
-        """Return the earliest stored position; where there is none, one that begins now.
+        """Return the earliest stored position, else one that begins now.
 
-        A store that does not respond is asked again: to begin without it would lose what completed meanwhile.
+        Reads are retried until the store responds: beginning without a position would lose completions.
         """
-        places = [place for accessor in self._accessors if (place := await self._load(accessor)) is not None]
-        known = [place for place in places if place.since is not None]
-        return min(known, key=lambda place: place.since.timestamp() if place.since else 0.0, default=Position())
+        positions = [position for accessor in self._accessors if (position := await self._load(accessor)) is not None]
+        known = [position for position in positions if position.since is not None]
+        return min(
+            known, key=lambda position: position.since.timestamp() if position.since else 0.0, default=Position()
+        )
 
     async def _load(self, accessor: Accessor) -> Position | None:
         failures = 0
         while True:
             try:
-                value = await asyncio.wait_for(accessor.aget(self.key), _SECONDS)
+                value = await asyncio.wait_for(accessor.aget(self.key), _TIMEOUT)
                 break
             except Exception as exc:
-                # Airflow's errors here are of many kinds, and none of them may end the watch.
+                # Airflow raises errors of many types, and none may end the watch.
                 failures += 1
                 logger.warning("asset state can't be read, trying again: %s: %s", type(exc).__name__, exc)
                 await asyncio.sleep(pause(failures))
@@ -63,16 +65,16 @@ class Cursors:
             logger.error("asset state has no valid position, beginning now: %s", exc)
             return None
 
-    async def save(self, place: Position) -> None:
-        """Store the position. If that fails, jobs since the last stored one may be repeated."""
+    async def save(self, position: Position) -> None:
+        """Store the position. If that fails, jobs since the last stored position may be repeated."""
         for accessor in self._accessors:
             try:
-                await asyncio.wait_for(accessor.aset(self.key, place.data()), _SECONDS)
+                await asyncio.wait_for(accessor.aset(self.key, position.data()), _TIMEOUT)
             except Exception as exc:
                 logger.warning("asset state can't be written: %s: %s", type(exc).__name__, exc)
 
 
-def _accessors(store: Any) -> list[Accessor]:
-    # Airflow's public way finds an asset's state by the asset's name, which a trigger does not know.
+def _accessors_of(store: Any) -> list[Accessor]:
+    # Airflow's public API needs the asset's name, which a trigger does not know.
     found = [each for name in ("_by_name", "_by_uri") for each in getattr(store, name, {}).values()]
     return found or ([] if store is None else [store])

@@ -1,4 +1,4 @@
-"""Waiting for a connection's successful sync after a given time, whoever started it."""
+"""Waiting for a connection's successful sync after a given time, however it was started."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from airbyte_events.monitor.observation import event_of
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.waiting.result import TIMEOUT, arrival, describe, missing_records, outcome, without_job
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-from airbyte_events_provider.waiting.watch import Watch, watch_on
+from airbyte_events_provider.waiting.watch import Watch, follow
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +32,13 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sought:
-    """The job to wait for.
+class SyncCriteria:
+    """The criteria of the job to wait for.
 
     :param connection_id: the Airbyte connection (UUID).
-    :param after: when it completed at the earliest, by Airbyte's clock.
+    :param after: the earliest time of completion, by Airbyte's clock.
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
-    :param min_records: how many records it moved at least.
+    :param min_records: the minimum of moved records.
     """
 
     connection_id: str
@@ -50,8 +50,8 @@ class Sought:
     def wanted(self) -> EventFilter:
         return EventFilter(connection_ids=frozenset([self.connection_id]), job_types=frozenset([self.job_type]))
 
-    def found_in(self, event: JobEvent) -> bool:
-        """Return whether this is the job. One that completed in time, but is not, is logged."""
+    def matches(self, event: JobEvent) -> bool:
+        """Return whether this is such a job; log completions that fail or move too few records."""
         if not self.wanted.matches(event) or completed_before(event, self.after):
             return False
         if event.status is not JobStatus.SUCCEEDED:
@@ -66,13 +66,13 @@ class Sought:
         return f"a successful {self.job_type} of connection {self.connection_id} that completed after {self.after}"
 
 
-def moment(value: object) -> datetime | None:
-    """Parse a task's argument: a datetime, or ISO 8601 text, in UTC where it does not say.
+def parse_moment(value: object) -> datetime | None:
+    """Parse a task's argument: a datetime, a date, or ISO 8601 text, by default in UTC.
 
-    A day alone (``{{ ds }}``, a ``date``) is its beginning.
+    A date (also as text, ``{{ ds }}``) means its beginning.
 
-    :return: None for None, for empty text, and for what a template renders None to.
-    :raises ValueError: if it is no time.
+    :return: None for None, empty text, and ``"None"``, which templates render None to.
+    :raises ValueError: if it is not a time.
     """
     if isinstance(value, datetime):
         return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
@@ -83,35 +83,37 @@ def moment(value: object) -> datetime | None:
     return None if value in (None, "", "None") else parse_time(value)
 
 
-async def find_sync(airbyte: AirbyteClient, sought: Sought) -> JobEvent | None:
-    """Return the first such job that has completed already, if there is one."""
+async def find_sync(airbyte: AirbyteClient, criteria: SyncCriteria) -> JobEvent | None:
+    """Return the first such job that has completed already; None if there is none."""
     async for page in airbyte.find_jobs(
-        connection_id=sought.connection_id, job_type=sought.job_type, updated_since=sought.after - _SLACK
+        connection_id=criteria.connection_id, job_type=criteria.job_type, updated_since=criteria.after - _SLACK
     ):
-        # By creation: for one connection, which has one job at a time, that is the order of completion.
+        # Sorted by creation: as a connection has one job at a time, also by completion.
         for job in page.jobs:
             event = event_of("default", job, Origin.SUBMIT)
-            if sought.found_in(event):
+            if criteria.matches(event):
                 return event
     return None
 
 
-async def await_sync(key: HubKey, sought: Sought, *, until: float | None, poll_interval: float) -> dict[str, Any]:
-    """Wait for the job: by a listener's push, or by polls that all waiting tasks share.
+async def await_sync(
+    key: HubKey, criteria: SyncCriteria, *, until: float | None, poll_interval: float
+) -> dict[str, Any]:
+    """Wait for the job by a listener's push, or by polls that all waiting tasks share.
 
-    :param until: until when to wait, in seconds since the epoch; None: no limit. Airbyte is polled once more then.
-    :return: the result, see :func:`~airbyte_events_provider.waiting.result.conclude`; past the time it is ``timeout``.
+    :param until: the deadline, in seconds since the epoch; None: no limit. Airbyte is polled once more then.
+    :return: see :func:`~airbyte_events_provider.waiting.result.conclude`; after the deadline with status ``timeout``.
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     """
     event: JobEvent | None = None
     with anyio.move_on_after(None if until is None else until - time.time()):
-        event = await _first(Watch(key=key, wanted=sought.wanted, poll_interval=poll_interval), sought)
-    message = f"There was not {sought} in time."
+        event = await _first(Watch(key=key, wanted=criteria.wanted, poll_interval=poll_interval), criteria)
+    message = f"There was not {criteria} in time."
     if event is None:
         try:
             with anyio.move_on_after(_LAST_POLL_SECONDS):
                 async with shared_hub(key) as shared:
-                    event = await find_sync(shared.airbyte, sought)
+                    event = await find_sync(shared.airbyte, criteria)
         except (AirbyteError, HubClosed) as exc:
             message += f" Airbyte could not be polled once more: {exc}"
     if event is None:
@@ -121,11 +123,11 @@ async def await_sync(key: HubKey, sought: Sought, *, until: float | None, poll_i
     return outcome(event)
 
 
-async def _first(watch: Watch, sought: Sought) -> JobEvent:
-    place = Position(since=sought.after, floor=sought.after)
+async def _first(watch: Watch, criteria: SyncCriteria) -> JobEvent:
+    position = Position(since=criteria.after, floor=criteria.after)
     items: AsyncGenerator[JobEvent | Bookmark, None]
-    async with aclosing(watch_on(watch, place, forever=False)) as items:
+    async with aclosing(follow(watch, position, forever=False)) as items:
         async for item in items:
-            if isinstance(item, JobEvent) and sought.found_in(item):
+            if isinstance(item, JobEvent) and criteria.matches(item):
                 return item
     raise AssertionError("a watch has no end")

@@ -14,28 +14,27 @@ from airbyte_events_provider.config import SECTION
 logger = logging.getLogger(__name__)
 
 LOOP_SECONDS = 5.0
-"""What a worker's end and two loops of a scheduler take, on a machine that is not overloaded."""
+"""The time for the end of a worker and two loops of a scheduler, without overload."""
 
-MOST_SECONDS = 20.0
-"""What is added at most where workers are slow."""
+MAX_EXTRA_SECONDS = 20.0
+"""The maximum that is added where workers are slow."""
 
 
 def shortest_deferral(began: float | None = None) -> float:
     """Return the minimum seconds of a deferral, ``[airbyte_events] min_deferral``.
 
-    When a task is deferred, its worker's supervisor notices at most ``[workers] min_heartbeat_interval`` later that the
-    process has ended: it waits so long where the process has closed its sockets and is not gone yet
-    (``ActivitySubprocess._monitor_subprocess`` of ``airflow.sdk`` 1.3.2). Only then the executor reports that this part
-    of the task succeeded, and the scheduler reads that in its next loop. If the task has been queued again by then, the
-    scheduler takes the report for the end of the task that is queued or runs, and fails it: *the task instance's state
-    attribute is running* (``SchedulerJobRunner.process_executor_events`` of Airflow 3.3.2, apache/airflow#72716).
+    When a task is deferred, its worker's supervisor detects the end of the process up to ``[workers]
+    min_heartbeat_interval`` later (``ActivitySubprocess._monitor_subprocess`` of ``airflow.sdk`` 1.3.2). Only then the
+    executor reports that this part of the task succeeded, and the scheduler reads the report in its next loop. If the
+    task is queued again by then, the scheduler takes the report for that of the queued or running task, and fails it:
+    *the task instance's state attribute is running* (``SchedulerJobRunner.process_executor_events`` of Airflow 3.3.2,
+    apache/airflow#72716).
 
-    :param began: when the task began, in seconds since the epoch. A worker that took long until now, on an overloaded
-        machine, takes long to end, too.
+    :param began: when the task began, in seconds since the epoch. A worker that has been slow so far is slow to end.
     """
     usual: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + LOOP_SECONDS
     if began is not None:
-        usual += min(max(time.time() - began, 0.0), MOST_SECONDS)
+        usual += min(max(time.time() - began, 0.0), MAX_EXTRA_SECONDS)
     seconds: float = conf.getfloat(SECTION, "min_deferral", fallback=usual)
     return seconds
 
@@ -43,7 +42,7 @@ def shortest_deferral(began: float | None = None) -> float:
 class Deferral:
     """A deferral that begins now.
 
-    :param ti: the task instance; None where no triggerer runs the trigger, and no scheduler the task.
+    :param ti: the task instance; None without a triggerer and a scheduler.
     :param began: see :func:`shortest_deferral`.
     """
 
@@ -51,7 +50,7 @@ class Deferral:
         self._until = anyio.current_time() + (0.0 if ti is None else shortest_deferral(began))
 
     async def over(self) -> None:
-        """Wait until Airflow may queue the task again."""
+        """Wait until Airflow can queue the task again."""
         left = self._until - anyio.current_time()
         if left > 0:
             logger.info("resuming the task in %.1f s: Airflow must notice first that it was deferred", left)

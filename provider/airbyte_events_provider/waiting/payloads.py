@@ -1,4 +1,4 @@
-"""Events of the official provider's trigger, completed: tasks that it deferred resume here."""
+"""Events of the official provider's trigger, whose deferred tasks resume in this provider."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def with_values(hook: AirbyteHook, event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the event with ``job``, the job's event data; None if the job has not completed.
+def with_job(hook: AirbyteHook, event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the event with ``job``: the job's event data, None if the job has not completed.
 
     The event of ``AirbyteSyncTrigger`` in ``apache-airflow-providers-airbyte`` 6.2.0 has ``status`` (``success``,
-    ``error``, ``cancelled``, ``timeout``), ``message`` and ``job_id``. It reports an error also where a request failed,
-    so the job counts if it has completed.
+    ``error``, ``cancelled``, ``timeout``), ``message`` and ``job_id``. Its status is ``error`` also if a request
+    failed, so a completed job's own result replaces it.
     """
     if "job" in event:
         return event

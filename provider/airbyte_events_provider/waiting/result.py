@@ -1,4 +1,4 @@
-"""The result of a wait: the object that a trigger's event carries, and what the task log says of it."""
+"""The result of a wait: a trigger's event, XComs and log lines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ ERROR = "error"
 CANCELLED = "cancelled"
 TIMEOUT = "timeout"
 BEGIN = "begin"
-"""The key of an event that hands the task over to a worker, to begin there. Its status is ``error``: the official
-provider, if a task's import was changed to it meanwhile, takes every status that it does not know for a success.
-Release 0.1.0 had it as the status."""
+"""The key of an event after which the task begins in a worker. Its status is ``error``, because the official provider,
+if the task resumes there, takes an unknown status for a success. Release 0.1.0 had ``begin`` as the status."""
 
 _STATUSES = {JobStatus.SUCCEEDED: SUCCESS, JobStatus.CANCELLED: CANCELLED}
 
@@ -27,12 +26,12 @@ async def conclude(
 ) -> dict[str, Any]:
     """Return the result of a wait: ``status``, ``message``, ``job_id`` and ``job``.
 
-    ``status`` is ``success``, ``error``, ``cancelled`` or, past the execution deadline, ``timeout``. ``job`` is the
+    ``status`` is ``success``, ``error``, ``cancelled`` or, after the execution deadline, ``timeout``. ``job`` is the
     job's event data, or None if the wait ended before the job completed.
 
-    :param wait: for the job, until the earlier of the two times.
-    :param end_time: until when the task waits, in seconds since the epoch; None: no limit.
-    :param execution_deadline: until when the job may run, likewise.
+    :param wait: the wait for the job, until the earlier of the two deadlines.
+    :param end_time: the deadline of the wait, in seconds since the epoch; None: no limit.
+    :param execution_deadline: the deadline of the job, likewise.
     """
     try:
         return outcome(await wait)
@@ -69,7 +68,7 @@ def outcome(event: JobEvent) -> dict[str, Any]:
 
 
 def describe(event: JobEvent) -> str:
-    """Return a completed job in words: what happened, why, and what to do."""
+    """Return a message about a completed job: the status, the reason and the remedy."""
     name = event.names.get("connection")
     connection = f"{name} ({event.connection_id})" if name else event.connection_id or "unknown"
     job = f"Airbyte job {event.ref.job_id} of connection {connection}"
@@ -107,7 +106,7 @@ def _advice(error: JobError) -> str:
 
 
 def arrival(event: JobEvent) -> str:
-    """Return the log line for a completed job: how it was detected, and how many milliseconds ago."""
+    """Return the log line of a completed job: how and how many milliseconds ago it was detected."""
     delay = max(0.0, (utcnow() - event.observed_at).total_seconds() * 1000)
     return (
         f"Airbyte job {event.status.value}: job={event.ref.job_id} detected_by={event.origin.value} "
@@ -119,11 +118,11 @@ _RESULT = ("status", "records", "bytes", "started_at", "finished_at", "duration_
 
 
 def xcoms(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a task pushes for later tasks once its job has succeeded, by XCom key.
+    """Return the XComs of a task whose job succeeded, by key.
 
     ``return_value`` is the job id, as with the official provider. ``job`` is the job's event data (see
     :meth:`airbyte_events.events.JobEvent.data`); its ``status``, ``records``, ``bytes``, ``started_at``,
-    ``finished_at`` (RFC 3339, UTC) and ``duration_seconds`` have keys of their own, too. Unknown is None.
+    ``finished_at`` (RFC 3339, UTC) and ``duration_seconds`` are also separate XComs, None if unknown.
     """
     job = result["job"] or {}
     return {"return_value": result["job_id"], "job": result["job"], **{key: job.get(key) for key in _RESULT}}
@@ -138,11 +137,11 @@ def push(context: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 
 def missing_records(result: Mapping[str, Any], min_records: int | None) -> str | None:
-    """Return why a success is not enough; None: it is. Airbyte can report success for a job that never ran.
+    """Return a message if a successful job moved too few records; else None.
 
-    Only the count of Airbyte's API decides, never one that a webhook alone brought.
+    Airbyte can report success for a job that never ran. A count that only a webhook reported is ignored.
 
-    :param min_records: how many records the job must have moved; None: any number.
+    :param min_records: the minimum; None: any number.
     """
     if min_records is None:
         return None

@@ -1,8 +1,7 @@
-"""Hubs for Airflow: one for the wait of a worker, and one that all triggers of a triggerer share.
+"""Hubs in Airflow: one for each wait in a worker, and one that all triggers of a triggerer share.
 
-A shared hub runs in an asyncio task of its own, with an empty context: Airflow routes log lines by context, and the
-hub's belong to no single task. It outlives the trigger that made it, stays open for the next one for a while, and is
-replaced when its Airflow connections have changed.
+A shared hub runs in its own asyncio task with an empty context, because Airflow routes log lines to tasks by context.
+It stays open for a while after its last use, and is replaced when its Airflow connections have changed.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ REREAD_SECONDS = 300.0
 """How often a shared hub checks whether its Airflow connections have changed."""
 
 STARTING = 4
-"""How many jobs are started at a time: Airbyte serves five requests of the public API at a time."""
+"""The maximum of jobs that are started at a time: Airbyte serves five requests of the public API at a time."""
 
 _READ_ATTEMPTS = 3
-_LONGEST_PAUSE = 15.0
-_PATIENCE = 60.0
+_MAX_PAUSE = 15.0
+_GRACE_SECONDS = 60.0
 
 
 class JobWait(TypedDict, total=False):
-    """Which job is waited for, and how long; see :meth:`Hub.wait`."""
+    """Keyword arguments of :meth:`Hub.wait`."""
 
     connection_id: str | None
     started_at: datetime | None
@@ -73,7 +72,7 @@ async def open_hub(airbyte: AirbyteClient, settings: HubSettings, ticks: Ticks |
 
 
 async def wait_alone(settings: HubSettings, job_id: int, poll_interval: float, **wait: Unpack[JobWait]) -> JobEvent:
-    """Wait for a job by a hub of its own; raises as :meth:`Hub.wait` does."""
+    """Wait for a job with a separate hub; raises as :meth:`Hub.wait` does."""
     async with (
         open_airbyte(settings.airbyte) as airbyte,
         open_hub(airbyte, settings, Ticks(unproven=poll_interval)) as hub,
@@ -82,19 +81,19 @@ async def wait_alone(settings: HubSettings, job_id: int, poll_interval: float, *
 
 
 class HubKey(NamedTuple):
-    """What waits must have in common to share a hub: the ids of the Airflow connections, as the tasks name them."""
+    """The key of a shared hub: ids of Airflow connections, as in the tasks' arguments."""
 
     airbyte_conn_id: str
     listener_conn_id: str | None = None
 
 
 async def wait_shared(key: HubKey, job_id: int, poll_interval: float, **wait: Unpack[JobWait]) -> JobEvent:
-    """Wait for a job by the hub that this event loop has for the key, and by the next one if that closes.
+    """Wait for a job with the event loop's hub for the key; with another one if that closes.
 
-    :param poll_interval: seconds between polls without a listener; the shortest that a waiting task needs counts.
+    :param poll_interval: seconds between polls without a listener; the shortest interval of all waiting tasks applies.
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     :raises UnknownJob: if Airbyte has no such job.
-    :raises WaitTimeout: if the job has not completed by ``until``, or its status is not known then.
+    :raises WaitTimeout: if the job has not completed by ``until``, or its status is unknown then.
     """
     failures, until = 0, wait.get("until")
     while True:
@@ -104,15 +103,15 @@ async def wait_shared(key: HubKey, job_id: int, poll_interval: float, **wait: Un
                     return await shared.hub.wait(job_id, **wait)
         except HubClosed as exc:
             failures += 1
-            if until is not None and time.time() > until + _PATIENCE:
+            if until is not None and time.time() > until + _GRACE_SECONDS:
                 raise WaitTimeout(f"job {job_id}: its status is not known: {exc}") from exc
             logger.debug("waiting by another hub: job=%d reason=%s", job_id, exc)
-        await anyio.sleep(pause(failures, longest=_LONGEST_PAUSE, least=0))
+        await anyio.sleep(pause(failures, longest=_MAX_PAUSE, least=0))
 
 
 @contextlib.asynccontextmanager
 async def shared_hub(key: HubKey) -> AsyncIterator[SharedHub]:
-    """Use the hub that this event loop has for the key; open one if there is none.
+    """Use the event loop's hub for the key; open one if there is none.
 
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     :raises HubClosed: if it could not be opened for another reason.
@@ -139,7 +138,7 @@ class SharedTicks(Ticks):
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
-        """Poll at least this often meanwhile."""
+        """Poll at least this often within a ``with`` statement."""
         self.intervals[seconds] += 1
         try:
             yield
@@ -150,9 +149,9 @@ class SharedTicks(Ticks):
 
 
 class SharedHub:
-    """A hub and the asyncio task that it runs in. Made and used by :func:`shared_hub`.
+    """A hub and its asyncio task; see :func:`shared_hub`.
 
-    :param hubs: where it is registered until it closes.
+    :param hubs: the registry that contains it until it closes.
     """
 
     hub: Hub
@@ -171,7 +170,7 @@ class SharedHub:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Keep it open meanwhile."""
+        """Keep the hub open within a ``with`` statement."""
         self._users += 1
         self._users_changed.set()
         try:
@@ -182,7 +181,7 @@ class SharedHub:
                 self._users_changed.set()
 
     async def opened(self) -> None:
-        """Return when it is open; raise as :func:`shared_hub` does."""
+        """Wait until the hub is open; raises as :func:`shared_hub` does."""
         await self._settled.wait()
         if isinstance(self._failure, (SettingsError, AirflowNotFoundException)):
             raise SettingsError(str(self._failure)) from self._failure
@@ -202,7 +201,7 @@ class SharedHub:
                 self._settled.set()
                 await self._until_unused_or_outdated(settings)
         except Exception as exc:
-            # The hub, or opened(), raises it to those who wait.
+            # The hub, or opened(), raises it in waiting tasks.
             self._failure = exc
             if not isinstance(exc, (SettingsError, AirflowNotFoundException)):
                 logger.exception("hub failed: airbyte_conn_id=%s", self.key.airbyte_conn_id)
@@ -214,13 +213,12 @@ class SharedHub:
             self._settled.set()
 
     def _unregister(self) -> None:
-        """Have the next user open another hub."""
         if self._hubs.get(self.key) is self:
             del self._hubs[self.key]
 
     async def _read(self) -> HubSettings:
         for attempt in range(1, _READ_ATTEMPTS):
-            # Airflow raises the same for a connection that it could not read as for one that does not exist.
+            # Airflow raises the same error for a failed read as for a missing connection.
             with contextlib.suppress(AirflowNotFoundException):
                 return await aread_hub(*self.key)
             await anyio.sleep(attempt)
@@ -254,11 +252,8 @@ class SharedHub:
 
 @cache
 def _freeze_heap() -> None:
-    """Take what the process holds by now, Airflow itself for the most part, out of garbage collection.
-
-    A thousand triggers are objects enough to have Python collect all of its heap, and with Airflow's in it that stops
-    the event loop for 100 to 200 ms.
-    """
+    # Exclude Airflow's own objects from garbage collection. A thousand triggers allocate enough objects for full
+    # collections, which would block the event loop for 100 to 200 ms each.
     gc.freeze()
 
 

@@ -383,7 +383,7 @@ class TestWithoutAListener:
             await airbyte.until(lambda: airbyte.lists > looks)
             assert hub._monitor.watches.jobs == {}
             assert hub._states._requests == {}
-            assert hub._states.unlisted == hub._states._doubted == set()
+            assert hub._states.unlisted == hub._states._unverified == set()
             assert hub._bus._subscribers == {}
 
     async def test_i4_a_source_that_fails_is_begun_again_and_ends_nobodys_wait(

@@ -7,13 +7,12 @@ from typing import Any
 
 import anyio.to_thread
 import pytest
+from asgiref.sync import sync_to_async
 
 from airbyte_events.errors import AirbyteError
 from airbyte_events.simulator import Fault
-from airbyte_events_provider.connections.clients import open_airbyte
 from airbyte_events_provider.connections.read import aread_airbyte
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.links.airbyte import workspace_of
 from airbyte_events_provider.openlineage.datasets import Name
 from airbyte_events_provider.openlineage.extractor import Tables, find_tables, lineage
 
@@ -112,9 +111,9 @@ async def test_a_reset_reads_nothing_and_a_failure_says_why(databases: Any) -> N
 
 
 async def test_the_workspace_for_links(stage: Any) -> None:
-    async with open_airbyte(await aread_airbyte("airbyte_default"), attempts=1) as airbyte:
-        assert await workspace_of(airbyte, stage.connection_id) == stage.sim.workspace.id
-        assert await workspace_of(airbyte, "no id") is None
-        stage.sim.add_fault(Fault(kind="status", status=500, route="GET /connections/{id}"))
-        assert await workspace_of(airbyte, stage.connection_id) is None
-        assert stage.requests("GET /connections/{id}") == 2
+    workspace_of = sync_to_async(AirbyteHook().workspace_of)
+    assert await workspace_of(stage.connection_id) == stage.sim.workspace.id
+    assert await workspace_of("no id") is None
+    stage.sim.add_fault(Fault(kind="status", status=500, route="GET /connections/{id}"))
+    assert await workspace_of(stage.connection_id) is None
+    assert stage.requests("GET /connections/{id}") == 2

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.hub.position import MOST_DELIVERED, OVERLAP, Position, completed_before
+from airbyte_events.hub.position import MAX_DELIVERED, OVERLAP, Position, completed_before
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -93,9 +93,9 @@ def test_a_floor_stays() -> None:
 
 def test_what_is_told_is_bounded() -> None:
     place = Position(since=NOON)
-    for job_id in range(MOST_DELIVERED + 10):
+    for job_id in range(MAX_DELIVERED + 10):
         place.record(end(job_id))
-    assert len(place.delivered) == MOST_DELIVERED
+    assert len(place.delivered) == MAX_DELIVERED
     assert not place.covers(end(0))
 
 

@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from airbyte_events.events import EventFilter
-from airbyte_events_provider.waiting.asset_state import Cursors
+from airbyte_events_provider.waiting.asset_state import StoredPosition
 from airbyte_events_provider.waiting.shared_hub import HubKey
-from airbyte_events_provider.waiting.shared_stream import Item, Member, Producer, Stream, stream_of
+from airbyte_events_provider.waiting.shared_stream import Item, Producer, Stream, Subscriber, stream_of
 from airbyte_events_provider.waiting.watch import Watch
 
 pytestmark = pytest.mark.anyio
@@ -66,9 +66,9 @@ class Asset:
         self.kept.append(value)
 
 
-def member(stream: Stream, asset: Asset) -> Member:
+def subscriber(stream: Stream, asset: Asset) -> Subscriber:
     watch = Watch(key=stream.key, wanted=EventFilter(job_types=frozenset(["sync"])))
-    return Member(stream, watch, Cursors(asset, {}))
+    return Subscriber(stream, watch, StoredPosition(asset, {}))
 
 
 @pytest.fixture
@@ -80,10 +80,10 @@ async def test_a_slow_state_of_one_asset_keeps_no_other_watcher_waiting(producer
     """Airflow has one watcher advance at a time."""
     stream, slow, quick = stream_of(HubKey("airbyte")), Asset(), Asset()
     quick.may.set()
-    first, second = member(stream, slow), member(stream, quick)
+    first, second = subscriber(stream, slow), subscriber(stream, quick)
     with anyio.fail_after(30):
-        first.store([])
-        second.store([])
+        first.acknowledge([])
+        second.acknowledge([])
         await anyio.wait_all_tasks_blocked()
     assert slow.asked == len(quick.kept) == 1
     assert not slow.kept
@@ -95,9 +95,9 @@ async def test_a_slow_state_of_one_asset_keeps_no_other_watcher_waiting(producer
 
 async def test_the_last_place_is_saved_before_the_stream_is_closed(producer: Producer) -> None:
     stream, asset = stream_of(HubKey("airbyte")), Asset()
-    one = member(stream, asset)
+    one = subscriber(stream, asset)
     for _ in range(20):
-        one.store([])
+        one.acknowledge([])
         await anyio.wait_all_tasks_blocked()
     assert asset.asked == 1
     closing = asyncio.create_task(producer.aclose())
@@ -112,11 +112,11 @@ async def test_the_last_place_is_saved_before_the_stream_is_closed(producer: Pro
 
 async def test_a_watcher_that_comes_back_waits_for_its_own_place_to_be_saved() -> None:
     stream, asset = stream_of(HubKey("airbyte")), Asset()
-    one = member(stream, asset)
+    one = subscriber(stream, asset)
     await anyio.wait_all_tasks_blocked()
-    one.store([])
+    one.acknowledge([])
     one.leave()
-    again = member(stream, asset)
+    again = subscriber(stream, asset)
     await anyio.wait_all_tasks_blocked()
     assert asset.asked == 1
     assert asset.loaded == 1
