@@ -15,7 +15,7 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
-from airbyte_events.feed.client import RESPONSE_SECONDS, LARGEST_RESPONSE, FeedClient, proxy_remedy
+from airbyte_events.feed.client import LARGEST_RESPONSE, RESPONSE_SECONDS, FeedClient, proxy_remedy
 from airbyte_events.listener.settings import Settings, check_address, is_loopback
 
 HOW_TO_AUTHENTICATE = (
