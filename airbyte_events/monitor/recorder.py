@@ -22,7 +22,7 @@ from airbyte_events.monitor.observation import (
 )
 from airbyte_events.monitor.watchlist import Watches
 from airbyte_events.store.base import EventLog, NotificationInbox, ValueTable
-from airbyte_events.store.reconcile import NEWS, Verdict, reconcile
+from airbyte_events.store.reconcile import APPENDED, Verdict, reconcile
 from airbyte_events.store.records import Appended, Lease, Settle, States
 
 logger = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ class Recorder:
                     event.ref,
                     extra={"instance": event.ref.instance, "job_id": event.ref.job_id},
                 )
-            elif verdict in NEWS:
+            elif verdict in APPENDED:
                 self.counters.events += 1
                 # Readers of the event log know its position and log it at a higher level.
                 about = {"instance": event.ref.instance, "job_id": event.ref.job_id}

@@ -1,1 +1,1 @@
-"""Where events and notifications are kept."""
+"""Stores of events, job states and notifications."""

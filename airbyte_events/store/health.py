@@ -96,7 +96,7 @@ class StoreHealth:
                 await self._store.check()
         except (StoreError, TimeoutError) as exc:
             if self.writable:
-                logger.error("the store can't be written, webhooks are refused: %s", str(exc) or "it gives no answer")
+                logger.error("the store can't be written, webhooks are refused: %s", str(exc) or "no response")
             self.writable = False
             full = isinstance(exc, StoreFull)
             self._failing_since = math.inf if full else min(self._failing_since, anyio.current_time())

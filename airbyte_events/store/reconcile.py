@@ -24,7 +24,7 @@ class Verdict(Enum):
     """Another job has the number now: it becomes an event and replaces the former job's state."""
 
 
-NEWS = frozenset({Verdict.NEW, Verdict.REUSED})
+APPENDED = frozenset({Verdict.NEW, Verdict.REUSED})
 """The verdicts of observations that are appended to the log."""
 
 LATE = timedelta(seconds=60)

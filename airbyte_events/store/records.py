@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from airbyte_events.events import JobEvent, JobRef
-from airbyte_events.store.reconcile import NEWS, Verdict
+from airbyte_events.store.reconcile import APPENDED, Verdict
 
 
 class Outcome(StrEnum):
@@ -150,7 +150,7 @@ class Appended:
         """Build it from each observation's verdict and the resulting state of its job."""
         return cls(
             verdicts=[verdict for verdict, _ in results],
-            events=[state for verdict, state in results if verdict in NEWS],
+            events=[state for verdict, state in results if verdict in APPENDED],
             states={state.ref: state for _, state in results},
             outcomes=outcomes,
         )

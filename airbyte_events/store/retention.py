@@ -40,7 +40,7 @@ class Retention:
             try:
                 await self.prune()
             except StoreError as exc:
-                logger.warning("what is too old could not be removed, trying again later: %s", exc)
+                logger.warning("pruning failed, trying again later: %s", exc)
             await anyio.sleep(self._every * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def prune(self) -> Pruned:

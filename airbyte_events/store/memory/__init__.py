@@ -1,1 +1,1 @@
-"""A store that lasts as long as its process."""
+"""A store in memory."""

@@ -10,7 +10,7 @@ from itertools import islice
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
+from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import LogPage
 
 
@@ -35,7 +35,7 @@ class MemoryLog:
         """Return the verdict and the job's resulting state."""
         known = self.state(observed.ref)
         verdict = reconcile(known, observed)
-        if known is not None and verdict not in NEWS:
+        if known is not None and verdict not in APPENDED:
             return verdict, known
         self.head += 1
         stored = succeed(known, observed, Cursor(self.epoch, self.head))

@@ -86,11 +86,13 @@ class Identity:
         while True:
             state = await self.state(connection, tail.sequence)
             if state is None:
-                await self._make_log(connection)
+                await self._restore_row(connection)
                 continue
             if state.read_only:
                 return state
-            place, before = await self._place(connection), await self._stored_place(connection)
+            place = await self._place(connection)
+            row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", PLACE)
+            before = None if row is None else str(row[0])
             moved = place is not None and before is not None and place != before
             lost = state.head < head or tail.is_lost(state.head, state.first, state.seen_mark)
             if moved or (lost and epoch == state.epoch):
@@ -119,10 +121,6 @@ class Identity:
             return None
         return str(row[0])
 
-    async def _stored_place(self, connection: Connection) -> str | None:
-        row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", PLACE)
-        return None if row is None else str(row[0])
-
     async def _rename(self, connection: Connection, epoch: str, place: str | None) -> None:
         """Assign a new epoch, unless another process has just done so.
 
@@ -144,7 +142,7 @@ class Identity:
         if renamed is not None:
             logger.error("the log has lost events, or may have: it has a new epoch, and clients read the states again")
 
-    async def _make_log(self, connection: Connection) -> None:
+    async def _restore_row(self, connection: Connection) -> None:
         """Recreate the missing row of the log."""
         async with connection.transaction():
             await connection.execute(f"LOCK TABLE {self._s}.log IN SHARE ROW EXCLUSIVE MODE")

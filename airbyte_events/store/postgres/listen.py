@@ -70,13 +70,13 @@ class PostgresListener:
                 try:
                     self._connection = await connect(self._url)
                     if failures:
-                        logger.info("the store %s is there again", self._url)
+                        logger.info("reconnected to the store %s", self._url)
                     failures = 0
                     await self._follow(self._connection)
                 except StoreError as exc:
                     failures += 1
                     if failures == 1 and not self._closing:
-                        logger.warning("no news of the store, trying again each second: %s", exc)
+                        logger.warning("can't listen to the store, reconnecting each second: %s", exc)
                 if self._connection is not None:
                     self._connection.pgconn.finish()
                     self._connection = None

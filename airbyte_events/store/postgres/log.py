@@ -14,7 +14,7 @@ from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
 from airbyte_events.store.postgres.identity import DIGEST
 from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
-from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
+from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import Appended, Lease, LogPage, Outcome, Settle, States
 from airbyte_events.store.rows import MAX_CLOCK_SKEW, Row, Unreadable, event_of, moment_of
 
@@ -73,17 +73,17 @@ class Log:
             for event in observed:
                 before = states.get(event.ref)
                 verdict = reconcile(before, event)
-                if before is None or verdict in NEWS:
+                if before is None or verdict in APPENDED:
                     states[event.ref] = succeed(before, event, Cursor(self.epoch, 0))
                 results.append((verdict, states[event.ref]))
-            news = [state for verdict, state in results if verdict in NEWS]
-            if not news:
+            new_events = [state for verdict, state in results if verdict in APPENDED]
+            if not new_events:
                 await self._ensure(connection, lease)
                 return Appended.of(results, {})
-            outcomes = settle(news) if settle is not None else {}
-            head = await self._write(connection, news, jobs, lease, outcomes)
+            outcomes = settle(new_events) if settle is not None else {}
+            head = await self._write(connection, new_events, jobs, lease, outcomes)
             if head is not None:
-                return Appended.of(self._numbered(results, head - len(news)), outcomes)
+                return Appended.of(self._numbered(results, head - len(new_events)), outcomes)
             jobs = await self._job_rows(connection, refs)
         raise StoreError(_CONFLICT)
 
@@ -92,7 +92,7 @@ class Log:
         states: dict[JobRef, JobEvent] = {}
         numbered = []
         for verdict, state in results:
-            if verdict in NEWS:
+            if verdict in APPENDED:
                 head += 1
                 states[state.ref] = replace(state, cursor=Cursor(self.epoch, head))
             numbered.append((verdict, states.get(state.ref, state)))
@@ -299,7 +299,7 @@ class Log:
     async def _write(
         self,
         connection: Connection,
-        news: Sequence[JobEvent],
+        new_events: Sequence[JobEvent],
         jobs: Mapping[JobRef, _JobRow],
         lease: Lease | None,
         outcomes: Mapping[int, Outcome],
@@ -319,9 +319,9 @@ class Log:
                 "observed_at": format_time(event.observed_at),
                 "data": event.data(),
             }
-            for number, event in enumerate(news, 1)
+            for number, event in enumerate(new_events, 1)
         ]
-        expected = [_version(ref, jobs.get(ref)) for ref in {event.ref for event in news}]
+        expected = [_version(ref, jobs.get(ref)) for ref in {event.ref for event in new_events}]
         row = await fetch_one(
             connection,
             f"WITH written AS MATERIALIZED (SELECT {self._s}.append_1(%s, %s, %s, %s, %s) AS head),"

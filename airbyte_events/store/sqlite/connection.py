@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -59,8 +59,8 @@ class SQLiteFile:
         async with contextlib.AsyncExitStack() as stack:
             if not self._read_only:
                 stack.enter_context(lock(self._path))
-            opened = partial(_read, self._path) if self._read_only else partial(_open, self._path, self._connect)
-            self._connection = await anyio.to_thread.run_sync(opened)
+            open_ = partial(_open_snapshot) if self._read_only else partial(_open_writer, connect=self._connect)
+            self._connection = await anyio.to_thread.run_sync(open_, self._path)
             stack.callback(self._connection.close)
             self._files = FileIdentity(self._given, self._path)
             if not self._read_only:
@@ -106,7 +106,7 @@ class SQLiteFile:
 
     def _read(self, batch: Sequence[Operation[Any]]) -> None:
         for operation in batch:
-            try:
+            with _passing_errors_to(operation):
                 self._files.ensure()
                 self._reader.execute("BEGIN")
                 try:
@@ -114,10 +114,6 @@ class SQLiteFile:
                 finally:
                     if self._reader.in_transaction:
                         self._reader.execute("ROLLBACK")
-            except sqlite3.Error as exc:
-                operation.error = _failure(exc)
-            except Exception as exc:  # raised in the caller
-                operation.error = exc
 
     def _run_batch(self, batch: Sequence[Operation[Any]]) -> None:
         try:
@@ -125,12 +121,8 @@ class SQLiteFile:
         except Exception:
             # The transaction was rolled back: run each operation in its own.
             for operation in batch:
-                try:
+                with _passing_errors_to(operation):
                     self._run_together([operation])
-                except sqlite3.Error as exc:
-                    operation.error = _failure(exc)
-                except Exception as exc:  # raised in the caller
-                    operation.error = exc
 
     def _run_together(self, batch: Sequence[Operation[Any]]) -> None:
         connection = self._connection
@@ -154,64 +146,58 @@ class SQLiteFile:
         self._files.ensure()
 
 
-def _failure(exc: sqlite3.Error) -> StoreError:
-    full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    failure = (StoreFull if full else StoreError)(f"the store failed: {exc}")
-    failure.__cause__ = exc
-    return failure
-
-
-def _read(path: Path) -> sqlite3.Connection:
-    if not path.is_file():
-        raise StoreError(f"there is no store {path}")
+@contextlib.contextmanager
+def _passing_errors_to(operation: Operation[Any]) -> Iterator[None]:
     try:
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False, timeout=5
-        )
-        connection.text_factory = _text
+        yield
+    except sqlite3.Error as exc:
+        full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        operation.error = (StoreFull if full else StoreError)(f"the store failed: {exc}")
+        operation.error.__cause__ = exc
+    except Exception as exc:  # raised in the caller
+        operation.error = exc
+
+
+def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(path, uri=uri, isolation_level=None, check_same_thread=False, timeout=5)
+
+
+@contextlib.contextmanager
+def _opening(path: Path, connect: Connect, verb: str = "open") -> Iterator[sqlite3.Connection]:
+    """Connect, and close the connection if its setup fails."""
+    try:
+        connection = connect(path)
+        # Decode invalid UTF-8, too: only its row is unreadable, not the result.
+        connection.text_factory = lambda data: data.decode(errors="surrogateescape")
         try:
-            connection.execute("BEGIN")
-            ensure_newest(connection, path)
+            yield connection
         except BaseException:
             connection.close()
             raise
     except sqlite3.Error as exc:
-        raise StoreError(f"can't read the store {path}: {exc}") from exc
+        raise StoreError(f"can't {verb} the store {path}: {exc}") from exc
+
+
+def _open_snapshot(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise StoreError(f"there is no store {path}")
+    with _opening(path, lambda path: _connect(f"file:{quote(str(path))}?mode=ro", uri=True), "read") as connection:
+        connection.execute("BEGIN")
+        ensure_newest(connection, path)
     return connection
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
-
-
-def _text(data: bytes) -> str:
-    """Decode invalid UTF-8, too: only its row is unreadable, not the result."""
-    return data.decode(errors="surrogateescape")
 
 
 def _open_reader(path: Path, connect: Connect) -> sqlite3.Connection:
-    try:
-        connection = connect(path)
-        connection.text_factory = _text
+    with _opening(path, connect) as connection:
         # A connection that does not write does not checkpoint either; the other one is closed later.
         connection.execute("PRAGMA query_only = ON")
-    except sqlite3.Error as exc:
-        raise StoreError(f"can't open the store {path}: {exc}") from exc
     return connection
 
 
-def _open(path: Path, connect: Connect) -> sqlite3.Connection:
-    try:
-        connection = connect(path)
-        connection.text_factory = _text
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_WAL}")
-            migrate(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-    except sqlite3.Error as exc:
-        raise StoreError(f"can't open the store {path}: {exc}") from exc
+def _open_writer(path: Path, connect: Connect) -> sqlite3.Connection:
+    with _opening(path, connect) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_WAL}")
+        migrate(connection, path)
     return connection

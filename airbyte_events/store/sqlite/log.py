@@ -15,7 +15,7 @@ from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef, JobStatus
 from airbyte_events.store.identity import LOOK_BACK, REPLACED, LogReplaced, Tail, mark_of
-from airbyte_events.store.reconcile import NEWS, Verdict, annotate, reconcile, succeed
+from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import LogPage, States
 from airbyte_events.store.rows import MAX_CLOCK_SKEW, Row, Unreadable, event_of, moment_of
 
@@ -95,7 +95,7 @@ class Log:
         """Return the verdict and the job's resulting state."""
         known = self.state(connection, observed.ref)
         verdict = reconcile(known, observed)
-        if known is not None and verdict not in NEWS:
+        if known is not None and verdict not in APPENDED:
             return verdict, known
         stored = succeed(known, observed, Cursor(self.epoch, 0))
         row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
