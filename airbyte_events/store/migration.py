@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 
 from airbyte_events.events import JobEvent
 from airbyte_events.store.base import MovableStore
-from airbyte_events.store.records import Delivery, StoredNotification
+from airbyte_events.store.records import Delivery, StoredNotification, digest_of
 from airbyte_events.store.tail import sequence_of
 
 PAGE = 1_000
@@ -39,6 +40,48 @@ class Batch:
             "deliveries": len(self.deliveries),
             "values": len(self.values),
         }
+
+    def rows(self) -> dict[str, list[dict[str, object]]]:
+        """Return the rows of each table that has any, by column, in the order to insert them."""
+        tables: dict[str, list[dict[str, object]]] = {
+            "events": [_row(event, observed_at=event.observed_at) for event in self.events],
+            "jobs": [_row(state, terminal=state.terminal, revision=0) for state in self.states],
+            "notifications": [
+                {
+                    **{
+                        name: getattr(item, name)
+                        for name in ("id", "instance", "received_at", "kind", "job_id", "body")
+                    },
+                    "digest": digest_of(item.instance, item.body, item.job_id, item.received_at),
+                    "outcome": item.outcome.value,
+                    "settled_at": item.settled_at,
+                }
+                for item in self.notifications
+            ],
+            "deliveries": [
+                {
+                    **{name: getattr(item, name) for name in ("id", "target", "attempts", "due_at", "fault")},
+                    "notification": item.notification.id,
+                    "instance": item.notification.instance,
+                    "state": item.state.value,
+                }
+                for item in self.deliveries
+            ],
+            "meta": [{"key": key, "value": value} for key, value in self.values.items()],
+        }
+        return {table: rows for table, rows in tables.items() if rows}
+
+
+def _row(event: JobEvent, **more: object) -> dict[str, object]:
+    return {
+        "sequence": sequence_of(event),
+        "instance": event.ref.instance,
+        "job_id": event.ref.job_id,
+        "connection_id": event.connection_id,
+        "status": event.status.value,
+        "data": json.dumps(event.data()),
+        **more,
+    }
 
 
 async def migrate(source: MovableStore, target: MovableStore, advance: Callable[[int], object]) -> Counter[str]:

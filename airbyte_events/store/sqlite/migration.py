@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
+from datetime import datetime
 
 from airbyte_events._utils.times import format_time
 from airbyte_events.errors import StoreError
-from airbyte_events.events import JobEvent
 from airbyte_events.store.migration import NOT_EMPTY, Batch
-from airbyte_events.store.records import digest_of
 from airbyte_events.store.sqlite import log as sqlite_log
-from airbyte_events.store.tail import sequence_of
 
 RESTORING = "restoring"
 """The key of the value that marks a store being filled."""
+
+_POSTGRES_COLUMNS = {"observed_at", "terminal", "revision"}
 
 _TABLES = ("watches", "deliveries", "notifications", "jobs", "events")
 
@@ -28,34 +27,15 @@ def begin(connection: sqlite3.Connection) -> None:
 
 def fill(connection: sqlite3.Connection, batch: Batch) -> None:
     """Store rows unchanged."""
-    connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", map(_event_row, batch.events))
-    connection.executemany(
-        "INSERT OR IGNORE INTO jobs (sequence, instance, job_id, connection_id, status, data)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        map(_event_row, batch.states),
-    )
-    connection.executemany(
-        "INSERT INTO notifications VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                *(item.id, item.instance, digest_of(item.instance, item.body, item.job_id, item.received_at)),
-                *(format_time(item.received_at), item.kind, item.job_id, item.body, item.outcome.value),
-                format_time(item.settled_at),
-            )
-            for item in batch.notifications
-        ),
-    )
-    connection.executemany(
-        "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                *(item.id, item.notification.id, item.notification.instance, item.target, item.state.value),
-                *(item.attempts, format_time(item.due_at), item.fault),
-            )
-            for item in batch.deliveries
-        ),
-    )
-    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", batch.values.items())
+    for table, rows in batch.rows().items():
+        columns = [column for column in rows[0] if column not in _POSTGRES_COLUMNS]
+        # Jobs with the same key hold the same state, and values replace those of a new store.
+        on_conflict = {"jobs": "OR IGNORE", "meta": "OR REPLACE"}.get(table, "")
+        places = ", ".join(f":{column}" for column in columns)
+        connection.executemany(
+            f"INSERT {on_conflict} INTO {table} ({', '.join(columns)}) VALUES ({places})",
+            ({column: _value(row[column]) for column in columns} for row in rows),
+        )
 
 
 def finish(connection: sqlite3.Connection, epoch: str, head: int) -> None:
@@ -74,5 +54,5 @@ def undo(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM meta WHERE key <> 'epoch'")
 
 
-def _event_row(event: JobEvent) -> tuple[object, ...]:
-    return (sequence_of(event), *event.ref, event.connection_id, event.status.value, json.dumps(event.data()))
+def _value(value: object) -> object:
+    return format_time(value) if isinstance(value, datetime) else value
