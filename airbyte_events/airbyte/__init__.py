@@ -7,13 +7,4 @@ from airbyte_events.airbyte.pagination import PAGE, JobPages
 from airbyte_events.airbyte.url import normalise_url
 from airbyte_events.jobs import Job, JobPage
 
-__all__ = [
-    "PAGE",
-    "AirbyteClient",
-    "Credentials",
-    "Job",
-    "JobPage",
-    "JobPages",
-    "normalise_url",
-    "says_unknown",
-]
+__all__ = ["PAGE", "AirbyteClient", "Credentials", "Job", "JobPage", "JobPages", "normalise_url", "says_unknown"]

@@ -9,13 +9,7 @@ from typing import Any, TypeVar
 import anyio
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events.errors import (
-    AirbyteError,
-    AirbyteStatusError,
-    AirbyteUnreachable,
-    RateLimited,
-    ServerError,
-)
+from airbyte_events.errors import AirbyteError, AirbyteStatusError, AirbyteUnreachable, RateLimited, ServerError
 
 T = TypeVar("T")
 

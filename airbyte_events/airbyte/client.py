@@ -24,11 +24,7 @@ from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, ChangedJobs, Job
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse, Observer
-from airbyte_events.errors import (
-    AirbyteError,
-    AirbyteProtocolError,
-    UnknownJob,
-)
+from airbyte_events.errors import AirbyteError, AirbyteProtocolError, UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, reported_job_type
 from airbyte_events.jobs import Job, JobPage
 

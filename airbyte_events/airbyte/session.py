@@ -13,15 +13,7 @@ from airbyte_events.airbyte.auth import Credentials, TokenCache, as_refusal
 from airbyte_events.airbyte.circuit_breaker import Backoff, transient
 from airbyte_events.airbyte.transport import ApiResponse, Observer, Request, exchange
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
-from airbyte_events.errors import (
-    AirbyteError,
-    NotFound,
-    NotSent,
-    RateLimited,
-    ServerError,
-    SettingsError,
-    Unauthorized,
-)
+from airbyte_events.errors import AirbyteError, NotFound, NotSent, RateLimited, ServerError, SettingsError, Unauthorized
 
 logger = logging.getLogger(__name__)
 

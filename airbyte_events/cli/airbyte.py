@@ -1,4 +1,4 @@
-"""The Airbyte of the listener's settings, for commands that call its API themselves."""
+"""Airbyte by the listener's settings, for commands that call its API."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from airbyte_events.listener.settings import InstanceSettings, Settings
 
 
 def choose_instance(settings: Settings, instance: str | None, *, why: str) -> tuple[str, InstanceSettings]:
-    """Return the name and settings of an Airbyte: the one that was named, or the only one.
+    """Return the name and settings of an instance: the named or the only one.
 
-    :param why: what the command needs it for; completes the sentence "the command …".
+    :param why: completes the sentence "the command …" of the error.
     :raises SettingsError: if there is none.
     """
     known = ", ".join(sorted(settings.instances))
@@ -42,10 +42,7 @@ def choose_instance(settings: Settings, instance: str | None, *, why: str) -> tu
 
 @contextlib.asynccontextmanager
 async def open_airbyte(instance: InstanceSettings, *, attempts: int = 5) -> AsyncIterator[AirbyteClient]:
-    """Open a client of its API: ``async with open_airbyte(instance) as airbyte``.
-
-    :param attempts: how often a read is tried.
-    """
+    """Open a client of the instance: ``async with open_airbyte(instance) as airbyte``."""
     async with http_client(instance.airbyte_url, token_endpoint(instance.airbyte_url, instance.token_url)) as http:
         yield AirbyteClient(
             http,
@@ -60,7 +57,7 @@ async def open_airbyte(instance: InstanceSettings, *, attempts: int = 5) -> Asyn
 async def find_connection(airbyte: AirbyteClient, given: str) -> tuple[str, str]:
     """Return the id and the name of a connection.
 
-    :param given: one of the two.
+    :param given: its id or name.
     :raises AirbyteError: if there is none, or several have the name.
     """
     if re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", given):

@@ -28,8 +28,8 @@ _LONGEST_MESSAGE = 200
 class Address:
     """A listener's address, and the API token for it.
 
-    :param url: without a slash at its end.
-    :param token: None if none is known.
+    :param url: without a trailing slash.
+    :param token: None if unknown.
     """
 
     url: str
@@ -37,12 +37,12 @@ class Address:
 
     @classmethod
     def of(cls, settings: Settings, given: str | None = None) -> Address:
-        """Return the listener that an option or the settings name; by default the one that has these settings.
+        """Return the listener of the option or of the settings; by default the one that has these settings.
 
         The settings' own API tokens are sent to no other machine.
 
         :param given: the value of ``--listener``.
-        :raises SettingsError: if that is no URL.
+        :raises SettingsError: if that is not a URL.
         """
         own = own_url(settings)
         try:
@@ -62,7 +62,7 @@ def own_url(settings: Settings) -> str:
 
 
 def receiver_url(settings: Settings, listener: Address) -> str:
-    """Return where webhooks are sent to: the public URL of the settings, else on this machine."""
+    """Return the receiver's URL: the public URL of the settings, else one of this machine."""
     if settings.public_url is not None:
         return settings.public_url
     if settings.webhook_apart is None:
@@ -78,9 +78,9 @@ def _reached(host: str) -> str:
 
 
 def http_client(*urls: str) -> httpx.AsyncClient:
-    """Return a client for these servers: through the environment's proxies, unless all of them are on this machine.
+    """Return a client for these servers, with the environment's proxies unless all of them are on this machine.
 
-    :raises SettingsError: if the environment names a proxy that can't be used.
+    :raises SettingsError: if the environment names an unusable proxy.
     """
     proxied = not all(is_loopback(httpx.URL(url).host) for url in urls)
     return async_client(cookies=no_cookies(), follow_redirects=False, proxied=proxied)
@@ -89,8 +89,8 @@ def http_client(*urls: str) -> httpx.AsyncClient:
 class Listener:
     """A listener's API.
 
-    :param http: a client whose life belongs to the caller.
-    :raises SettingsError: if the token can't be one.
+    :param http: a client that the caller closes.
+    :raises SettingsError: if the token is invalid.
     """
 
     def __init__(self, http: httpx.AsyncClient, address: Address) -> None:
@@ -135,12 +135,12 @@ class Listener:
 
     def _parsed(self, status: int, body: bytes) -> dict[str, Any]:
         try:
-            answer = json_values.parse_object(body)
+            content = json_values.parse_object(body)
         except ValueError:
-            answer = {}
-        if status in (200, 202) and answer:
-            return answer
-        raise refusal(status, self.address, json_values.text(answer.get("error")))
+            content = {}
+        if status in (200, 202) and content:
+            return content
+        raise refusal(status, self.address, json_values.text(content.get("error")))
 
 
 def refusal(status: int, address: Address, message: str | None) -> FeedRefused | FeedUnreachable:
@@ -160,7 +160,7 @@ def refusal(status: int, address: Address, message: str | None) -> FeedRefused |
 async def open_listener(address: Address) -> AsyncIterator[Listener]:
     """Open a listener's API: ``async with open_listener(address) as listener``.
 
-    :raises SettingsError: if the token can't be one.
+    :raises SettingsError: if the token is invalid.
     """
     async with http_client(address.url) as http:
         yield Listener(http, address)

@@ -39,12 +39,12 @@ _WRONG_PASSWORD = JobError(message="the password has expired", type="config_erro
 class DemoJob:
     """A job, and when its completion reached each step. Times are wall-clock times, None until then.
 
-    :param status: the status that it is meant to complete with.
+    :param status: the expected terminal status.
     :param received_at: when the listener received its webhook.
     :param published_at: when the event was on the bus.
     :param seen_at: when a client of the feed had the event.
-    :param reads: requests to Airbyte about this job alone.
-    :param polls: lists of changed jobs that Airbyte was asked for while this job ran.
+    :param reads: requests to Airbyte for this job alone.
+    :param polls: lists of changed jobs while this job ran.
     """
 
     ref: JobRef
@@ -60,7 +60,7 @@ class DemoJob:
 
     @property
     def arrived(self) -> bool:
-        """Whether the client saw the right status."""
+        """Whether the client received the expected status."""
         return self.event is not None and self.seen_at is not None and self.event.status.value == self.status
 
     def steps(self) -> dict[str, float | None]:
@@ -110,7 +110,7 @@ def run(*, as_json: bool) -> int:
 async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False) -> int:
     """Run the demo.
 
-    :param deadline: seconds until a completion that has not arrived counts as lost.
+    :param deadline: seconds until a missing completion counts as lost.
     :return: 0 if every completion arrived, else 1.
     """
     credentials = Credentials(client_id="demo", client_secret=new_token())
@@ -206,7 +206,7 @@ class _Demo:
         await anyio.sleep(1.8)
         for job_id, job in self.jobs.items():
             if job.status == "cancelled":
-                # As somebody does on Airbyte's own pages.
+                # As by a user in Airbyte's pages.
                 self._simulator.world.end_job(self._simulator.world.jobs[job_id], "cancelled")
 
     async def _note_published(self) -> None:

@@ -114,19 +114,19 @@ def show(
 async def pages(
     listener: Listener, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the first items of a paged list of the listener's, and where the next page starts, if there is one."""
+    """Return the first items of one of the listener's lists, and where the next page starts, if there is one."""
     found: list[dict[str, Any]] = []
     following = None if before is None else str(before)
     while True:
         page = [("limit", str(min(_PAGE, limit - len(found))))]
         if following is not None:
             page.append(("before", following))
-        answer = await listener.get(f"/v1/{what}", [*params, *page])
-        items = answer.get(what)
+        content = await listener.get(f"/v1/{what}", [*params, *page])
+        items = content.get(what)
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise FeedUnreachable(f"{listener.address.url}/v1/{what} did not answer as a listener does")
         found += items
-        following = json_values.text(answer.get("next"))
+        following = json_values.text(content.get("next"))
         if following is None or not items or len(found) >= limit:
             return found, following
 
@@ -156,11 +156,7 @@ def _row(job: dict[str, Any]) -> list[str | Text]:
     ]
 
 
-_HOW = {
-    "webhook": "webhook, confirmed by the API",
-    "poll": "poll",
-    "submit": "read from the API for a new subscriber",
-}
+_HOW = {"webhook": "webhook, confirmed by the API", "poll": "poll", "submit": "read from the API for a new subscriber"}
 
 
 def _show(output: Output, details: dict[str, Any]) -> None:

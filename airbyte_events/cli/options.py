@@ -40,8 +40,7 @@ Statuses = Annotated[
     typer.Option("--status", metavar="STATUS", help=f"Only this status: {', '.join(JobStatus)}. May be repeated."),
 ]
 Ended = Annotated[
-    bool | None,
-    typer.Option("--ended/--active", "--terminal", help="Only completed jobs, or only active ones."),
+    bool | None, typer.Option("--ended/--active", "--terminal", help="Only completed jobs, or only active ones.")
 ]
 
 AIRBYTE_HELP = "Airbyte in the settings, where there are several."
@@ -57,7 +56,7 @@ def event_filter(
 ) -> EventFilter:
     """Return the filter of these options.
 
-    :raises typer.BadParameter: if a connection's id is no UUID.
+    :raises typer.BadParameter: if a connection's id is not a UUID.
     """
     return EventFilter(
         instances=frozenset(instances or ()),
@@ -71,7 +70,7 @@ def event_filter(
 def uuid(name: str, text: str) -> str:
     """Return a UUID as Airbyte writes it.
 
-    :raises typer.BadParameter: if the text is no UUID.
+    :raises typer.BadParameter: if the text is not a UUID.
     """
     try:
         return str(UUID(text))
@@ -85,7 +84,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def seconds(name: str, text: str) -> float:
     """Return the seconds of a duration such as ``90``, ``90s``, ``15m``, ``2h`` or ``1d``.
 
-    :raises typer.BadParameter: if the text is no duration.
+    :raises typer.BadParameter: if the text is not a duration.
     """
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([smhd]?)", text.strip())
     if match is None:

@@ -39,7 +39,7 @@ _COLOURS = {
 
 
 _FOLDED, _BETWEEN = 24, 3
-"""Width of a column that long words are folded in on a narrow terminal; and of the space between two columns."""
+"""The width of columns with folded words on a narrow terminal, and of the space between two columns."""
 
 
 class Output:
@@ -74,7 +74,7 @@ class Output:
     ) -> None:
         """Write a table; in a pipe, aligned lines.
 
-        :param optional: the columns that a narrow terminal leaves out, the first of them first.
+        :param optional: the columns to leave out on a narrow terminal, in this order.
         """
         cells = [[_text(cell) for cell in row] for row in rows]
         if self.terminal:
@@ -114,7 +114,7 @@ class Output:
         self.aside.print(Text(shown(text)), style="dim")
 
     def reader_gone(self) -> bool:
-        """Return whether the reader of the output has gone, without writing to it."""
+        """Return whether the reader has closed the output, without writing to it."""
         if self.terminal or not hasattr(select, "poll"):
             return False
         poll = select.poll()

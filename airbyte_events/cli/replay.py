@@ -1,4 +1,4 @@
-"""``airbyte-events replay``: has stored notifications confirmed again."""
+"""``airbyte-events replay``: confirms stored notifications again."""
 
 from __future__ import annotations
 
@@ -39,8 +39,7 @@ def replay(
     ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="Ids of notifications.")] = None,
     pending: Annotated[bool, typer.Option("--pending", help="All that are not confirmed yet.")] = False,
     since: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="All since 2h ago or 2026-01-31T08:00Z; of the pending."),
+        str | None, typer.Option(metavar="TIME", help="All since 2h ago or 2026-01-31T08:00Z; of the pending.")
     ] = None,
     instance: Annotated[str | None, typer.Option(metavar="NAME", help="Only this Airbyte's.")] = None,
     listener: options.ListenerURL = None,
@@ -64,7 +63,6 @@ def replay(
 
 
 async def _replay(listener: Listener, ids: Iterable[int]) -> dict[int, str]:
-    """Have them confirmed again; those that are not, and why not."""
     refused = {}
     for id_ in ids:
         try:
@@ -90,7 +88,6 @@ def _show(output: Output, replayed: list[int], refused: dict[int, str]) -> None:
 
 
 async def _inbox(listener: Listener, since: datetime | None, *, pending: bool, instance: str | None) -> list[int]:
-    """Return the ids of the notifications to replay, the oldest first."""
     chosen: list[int] = []
     before: int | None = None
     while True:

@@ -1,4 +1,4 @@
-"""How a command runs and ends."""
+"""Run commands, and exit with their codes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typer
 from airbyte_events._utils import stdout
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as of a program that SIGINT has ended."""
+"""The exit code after Ctrl-C, as after death by SIGINT."""
 
 CUT_OFF = 141
-"""The exit code after the reader of the output has gone, as of a program that SIGPIPE has ended."""
+"""The exit code after the reader of the output has closed it, as after death by SIGPIPE."""
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 after Ctrl-C."
 

@@ -42,9 +42,7 @@ def serve(
     raise typer.Exit(listen(settings(), settings))
 
 
-def demo(
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
-) -> None:
+def demo(json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False) -> None:
     from airbyte_events.cli.demo import run as show
 
     raise typer.Exit(show(as_json=json))

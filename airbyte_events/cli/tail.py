@@ -69,11 +69,11 @@ def tail(
 
 
 class Tail:
-    """Follows a feed, and shows its events.
+    """A reader of a feed that shows its events.
 
-    :param wanted: which events.
+    :param wanted: the events to show.
     :param after: where to start; None: with the next event.
-    :param cursor_file: where the cursor is stored.
+    :param cursor_file: stores the cursor.
     """
 
     def __init__(
@@ -113,8 +113,7 @@ class Tail:
         raise failure
 
     async def _follow_on(self, listener: Listener) -> None:
-        """Follow one stream after the other."""
-        # A fault at the start is reported as other commands report it.
+        # A fault at the start is reported as by other commands.
         await listener.get("/v1/jobs", [*client.query(self._wanted), ("limit", "1")])
         while True:
             try:
@@ -130,7 +129,6 @@ class Tail:
             await anyio.sleep(pause(self._failures, first=0.5, longest=RECONNECT_SECONDS, least=0))
 
     async def _follow(self, feed: FeedClient) -> None:
-        """Follow one stream to its end."""
         async with feed.stream(after=self.cursor, wanted=self._wanted) as frames:
             async for frame in frames:
                 if frame.name == "hello":
@@ -153,7 +151,7 @@ class Tail:
             self._output.note(
                 f"events may be missing here ({frame.data.get('reason')}): airbyte-events jobs shows the current states"
             )
-        # After the event: who resumes from here has seen it.
+        # After the event: a reader that resumes from here has seen it.
         if frame.cursor is not None and frame.cursor != self.cursor:
             self.cursor = frame.cursor
             if self._cursor_file is not None:
@@ -200,7 +198,6 @@ def _stored(file: Path | None) -> Cursor | None:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace the file atomically."""
     try:
         descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -32,11 +32,10 @@ from airbyte_events.monitor.poller import Ticks
 SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
 
 USUAL_OF = 20
-"""Successes whose median duration is the usual one."""
+"""The number of successes whose median duration is the usual one."""
 
 GRACE_SECONDS = 3.0
-"""Seconds without a listener until Airbyte is polled: one person's polling costs little."""
-
+"""Seconds without a listener until Airbyte is polled: few, as one person's polling costs little."""
 
 HELP = (
     "Start a sync in Airbyte. If the connection has an active one, attach to that. Airbyte's address and credentials "
@@ -132,14 +131,14 @@ class Waiting:
 
     def __init__(self, output: Output, instance: str, job: Job, label: str) -> None:
         self.usual: float | None = None
-        """Seconds that such jobs of the connection take in the median."""
+        """The median duration of such jobs of the connection, in seconds."""
         self._output = output
         self._instance = instance
         self._job = job
         self._label = label
 
     async def look_up_usual(self, airbyte: AirbyteClient) -> None:
-        """Find out how long such jobs take, as Airbyte lists them."""
+        """Set :attr:`usual` from the jobs that Airbyte lists."""
         with contextlib.suppress(AirbyteError), anyio.move_on_after(5):
             page = await airbyte.list_jobs(
                 connection_id=self._job.connection_id,
@@ -192,7 +191,6 @@ class Waiting:
 
     @contextlib.contextmanager
     def _shown(self, hub: Hub) -> Iterator[None]:
-        """Show on a terminal the elapsed time, beside the usual duration."""
         console = self._output.aside
         if not console.is_terminal:
             usual = f", which usually takes {duration(self.usual)}" if self.usual else ""

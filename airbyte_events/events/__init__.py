@@ -1,4 +1,4 @@
-"""The values: what a job is called, what state it can be in, the event of a change, and the filter of a subscriber."""
+"""The core's values: job references and states, events, filters."""
 
 from airbyte_events.events.event import NAMED, WEBHOOK_FIELDS, Cursor, JobError, JobEvent, JobRef, read_event
 from airbyte_events.events.filter import EVERYTHING, EventFilter

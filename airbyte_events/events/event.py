@@ -1,4 +1,4 @@
-"""The event: a job, its state, and what is known of it."""
+"""Events, with the job, its state and its attributes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airbyte_events.events.status import JobStatus, Origin, parse_origin, parse_
 
 
 class JobRef(NamedTuple):
-    """A job's name: its id is unique within one Airbyte instance only."""
+    """A reference to a job. Its id is unique within one Airbyte instance only."""
 
     instance: str
     job_id: int
@@ -25,8 +25,8 @@ class JobRef(NamedTuple):
 class Cursor(NamedTuple):
     """A position in an event log, written ``<epoch>-<sequence>``.
 
-    :param epoch: the log's identity, made with the log, so that a replaced log can't be read with a stale cursor.
-    :param sequence: of the last event that was read; 0 stands before the first.
+    :param epoch: the log's identity, created with it, so that a replaced log can't be read with a stale cursor.
+    :param sequence: of the last event that was read; 0 is before the first.
     """
 
     epoch: str
@@ -39,7 +39,7 @@ class Cursor(NamedTuple):
     def parse(cls, text: str) -> Cursor:
         """Read a cursor.
 
-        :raises ValueError: if the text is none.
+        :raises ValueError: if the text is not a cursor.
         """
         match = re.fullmatch(r"([0-9a-f]{1,32})-(0|[1-9][0-9]{0,17})", text)
         if match is None:
@@ -48,20 +48,10 @@ class Cursor(NamedTuple):
 
 
 NAMED = ("workspace", "connection", "source", "destination")
-"""The nouns that an event may have names of."""
+"""The keys of an event's names."""
 
-WEBHOOK_FIELDS = (
-    "workspace_id",
-    "finished_at",
-    "records",
-    "bytes",
-    "duration_seconds",
-    "error",
-    "names",
-    "url",
-)
-"""The fields of an event that a webhook may fill where the API does not. The start time is none of them: it tells a job
-from another one of its number."""
+WEBHOOK_FIELDS = ("workspace_id", "finished_at", "records", "bytes", "duration_seconds", "error", "names", "url")
+"""The fields of an event that a webhook may fill if the API does not. Not the start time, which identifies a job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,12 +120,12 @@ class JobEvent:
 
     @property
     def weight(self) -> int:
-        """About how many bytes of memory it takes: texts from outside can be long."""
+        """The approximate size in memory in bytes; foreign texts can be long."""
         error = 0 if self.error is None else len(self.error.message or "")
         return 1_000 + error + len(self.url or "") + sum(map(len, self.names.values()))
 
     def data(self) -> dict[str, Any]:
-        """Return the event as plain JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
+        """Return the event as JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
         data: dict[str, Any] = {
             "instance": self.ref.instance,
             "job_id": self.ref.job_id,
@@ -165,12 +155,11 @@ class JobEvent:
 
     @classmethod
     def from_data(cls, data: object, cursor: Cursor | None = None) -> JobEvent:
-        """Read the event that :meth:`data` wrote, in this version, an older or a newer one.
+        """Read an event from :meth:`data`, of this version, an older or a newer one.
 
-        Fields that this version does not have are ignored, names that it does not have are *unknown*, and so is an
-        optional value of another type or out of range.
+        Unknown fields are ignored. Unknown names, and optional values of another type or out of range, are *unknown*.
 
-        :raises ValueError: if the object is no event's: it lacks its job, its status or its time.
+        :raises ValueError: if the object has no usable job, status or time.
         """
         if not isinstance(data, dict):
             raise ValueError("not a job event: no object")
@@ -229,7 +218,7 @@ class JobEvent:
 
     @classmethod
     def from_envelope(cls, envelope: dict[str, Any]) -> JobEvent:
-        """Read the event that :meth:`envelope` wrote.
+        """Read an event from :meth:`envelope`.
 
         :raises ValueError: if the object is not an event's envelope.
         """
@@ -240,17 +229,14 @@ class JobEvent:
 
 
 def read_event(data: object, cursor: Cursor | None = None) -> JobEvent | None:
-    """Read a stored or received event, whatever version wrote it; None for one that can't be read.
+    """Read a stored or received event of any version; None if it is unreadable.
 
-    :param data: what :meth:`JobEvent.data` gave, or its JSON text.
+    :param data: from :meth:`JobEvent.data`, or its JSON text.
     """
     try:
         return JobEvent.from_data(json.loads(data) if isinstance(data, (str, bytes)) else data, cursor)
     except (ValueError, RecursionError):
         return None
-
-
-# An event comes over the network, too: a value of another type would fail far from here.
 
 
 def _text(value: object) -> str | None:

@@ -1,4 +1,4 @@
-"""Filters: which events a subscriber gets."""
+"""Filters of events."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from airbyte_events.events.status import JobStatus, reported_job_type
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Which events a subscriber gets. Every criterion that is given must hold; within one, any value does.
+    """A filter of events. Every given criterion must match; within one, any value does.
 
     :param instances: names of Airbyte instances.
     :param connection_ids: Airbyte connections (UUIDs, in any case).
     :param job_ids: job ids.
     :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``. Airbyte reports a clear as ``reset``: either name
-        means both. A store leaves this criterion to its reader.
+        means both. Stores ignore this criterion; their readers apply it.
     :param statuses: job states.
     :param terminal: only terminal (True) or only active (False) states.
     """
@@ -34,17 +34,17 @@ class EventFilter:
 
     @property
     def only_job(self) -> JobRef | None:
-        """The one job that the filter can match, if it is so narrow."""
+        """The only job that the filter can match, if there is one."""
         if len(self.instances) == 1 and len(self.job_ids) == 1:
             return JobRef(next(iter(self.instances)), next(iter(self.job_ids)))
         return None
 
     def choices(self) -> dict[str, frozenset[int] | frozenset[str]]:
-        """The fields of an event that have to have one of some values, with these, as a database is asked for them."""
+        """Return the criteria for a database query: by field of an event, the values that match."""
         statuses = frozenset(status.value for status in self.statuses)
         if self.terminal is not None:
             kept = frozenset(status.value for status in JobStatus if status.terminal is self.terminal)
-            # Criteria that contradict each other leave a status that no job has.
+            # Contradictory criteria match a status that no job has.
             statuses = (statuses & kept if statuses else kept) or frozenset([""])
         fields: dict[str, frozenset[int] | frozenset[str]] = {
             "instance": self.instances,

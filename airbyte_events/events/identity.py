@@ -1,4 +1,4 @@
-"""The identity of a job: what tells it from another one that had its number before, or has it in another Airbyte."""
+"""The identity of a job, as ids are reused and occur in several Airbytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 START_PRECISION = timedelta(seconds=1)
-"""By how much two reports of one job's start can differ: Airbyte writes whole seconds, cut or rounded. A format without
-seconds occurs where they are zero (Java's ``OffsetDateTime.toString``), so no more than that is lost."""
+"""The largest difference of two reports of one job's start: Airbyte writes whole seconds, cut or rounded. A format
+without seconds occurs only if they are zero (Java's ``OffsetDateTime.toString``)."""
 
 
 class _Identified(Protocol):
@@ -23,9 +23,9 @@ class _Identified(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells a job from another one that had its number before, or has it in another Airbyte. None is unknown.
+    """The identity of a job, which distinguishes it from others with the same id. None is unknown.
 
-    Airbyte's database gives a number again once it has been restored or made anew.
+    Airbyte reuses ids after its database was restored or replaced.
 
     :param connection_id: the Airbyte connection (UUID, in any case).
     :param started_at: when the job was created.
@@ -35,7 +35,7 @@ class Identity:
     started_at: datetime | None = None
 
     def fits(self, state: _Identified) -> bool:
-        """Return whether the state of a job of that number can be this job's; what is unknown decides nothing."""
+        """Return whether the state of a job with the same id can be this job's. Unknown values match all."""
         ids = {each.lower() for each in (state.connection_id, self.connection_id) if each is not None}
         return len(ids) < 2 and not _differ(state.started_at, self.started_at)
 
@@ -44,7 +44,7 @@ ANY_JOB = Identity()
 
 
 def same_job(one: _Identified, other: _Identified) -> bool:
-    """Return whether two states of one number can be the same job's."""
+    """Return whether two states with one id can be the same job's."""
     return Identity(one.connection_id, one.started_at).fits(other)
 
 

@@ -1,4 +1,4 @@
-"""What state a job can be in, of what type it is, and how that was detected."""
+"""Job states, job types, and origins of events."""
 
 from __future__ import annotations
 
@@ -36,11 +36,9 @@ FOLLOWED_BY: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.FAILED: frozenset(),
     JobStatus.CANCELLED: frozenset(),
 }
-"""Which status may follow which. A status that nothing follows is terminal; every other one is active.
-
-Active jobs move freely (a running job is ``pending`` again when Airbyte restarts its workflow, an incomplete one can
-go straight to ``succeeded``), and a status that this version has never heard of is active.
-"""
+"""The transitions between states. A status without a successor is terminal; every other one is active, also an unknown
+one. Active jobs can change to any status: a running job is ``pending`` again when Airbyte restarts its workflow, an
+incomplete one can go straight to ``succeeded``."""
 
 
 def parse_status(name: object) -> JobStatus:
@@ -56,18 +54,14 @@ PUSHED_JOB_TYPES = frozenset({"sync"})
 
 
 def same_job_type(one: str | None, other: str | None) -> bool:
-    """Return whether two names mean the same type of job.
-
-    An unknown type (None) is the same as no other.
-    """
+    """Return whether two names mean the same type of job; an unknown type (None) matches none."""
     return one is not None and other is not None and reported_job_type(one) == reported_job_type(other)
 
 
 def reported_job_type(name: str) -> str:
-    """Return what Airbyte calls a job that was started under this name.
+    """Return the type that Airbyte reports for a job of this type: ``reset`` for ``clear``.
 
-    Airbyte stores a job that is started as ``clear`` as a reset and reports it as ``reset``
-    (``DefaultJobCreator`` writes ``reset_connection``).
+    (``DefaultJobCreator`` stores both as ``reset_connection``.)
     """
     return "reset" if name == "clear" else name
 
@@ -76,11 +70,11 @@ class Origin(StrEnum):
     """How a state was detected. In every case the API reported it."""
 
     WEBHOOK = "webhook"
-    """The API was asked because a webhook came."""
+    """A webhook came, and the job was requested."""
     POLL = "poll"
     """Found by polling the instance."""
     SUBMIT = "submit"
-    """The API was asked because a task began to wait."""
+    """A task began to wait, and the job was requested."""
     UNKNOWN = "unknown"
     """A name that this version does not have: a newer one wrote it."""
 

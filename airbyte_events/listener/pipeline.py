@@ -61,7 +61,7 @@ class Pipeline:
     async def watch(self, jobs: Mapping[int, Identity]) -> dict[int, JobEvent | None]:
         """Watch jobs from now on and return their states.
 
-        Airbyte is asked only for jobs that are unknown here, or known as another job with the same number.
+        A job is requested only if it is unknown here, or known as another job with the same id.
 
         :return: None for a job that Airbyte does not have. A job that could not be read is left out.
         :raises AirbyteError: if no job could be read. They are watched all the same.
@@ -96,12 +96,7 @@ class Pipeline:
     async def run(self, lease: Lease) -> None:
         """Confirm notifications and poll until cancelled. Return if the lease turns out to be lost."""
         monitor = self.monitor = Monitor(
-            self.instance,
-            self.airbyte,
-            self._store,
-            lease=lease,
-            beside=self._on_demand,
-            max_listed=MAX_POLLED_JOBS,
+            self.instance, self.airbyte, self._store, lease=lease, beside=self._on_demand, max_listed=MAX_POLLED_JOBS
         )
         watches_read = anyio.Event()
 
@@ -124,7 +119,7 @@ class Pipeline:
             self.monitor = self.poller = None
 
     async def _follow_watches(self, monitor: Monitor, watches_read: anyio.Event) -> None:
-        """Keep the watched jobs up to date, whichever listener was asked to watch them."""
+        """Keep the watched jobs of all listeners up to date."""
         with self._store.news(f"watches/{self.instance}") as wakeup:
             while True:
                 began = anyio.current_time()

@@ -27,10 +27,7 @@ def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Seque
     :param addresses: of the listener, and of the receiver if that is separate.
     """
     webhook = new_tokens.get("webhook", "<webhook token>")
-    lines = [
-        f"airbyte-events {__version__} listens on {' and '.join(addresses)}",
-        f"  store      {settings.store}",
-    ]
+    lines = [f"airbyte-events {__version__} listens on {' and '.join(addresses)}", f"  store      {settings.store}"]
     for name, instance in settings.instances.items():
         lines.append(f"  Airbyte    {instance.airbyte_url} ({name})")
         lines.append(f"  webhooks   {settings.public_url or addresses[-1]}/webhooks/{name}/{webhook}")

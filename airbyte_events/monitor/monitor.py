@@ -165,10 +165,7 @@ class Monitor:
             return {}
 
     async def confirm(
-        self,
-        job_ids: Collection[int],
-        origin: Origin,
-        notifications: Mapping[int, Sequence[Received]] | None = None,
+        self, job_ids: Collection[int], origin: Origin, notifications: Mapping[int, Sequence[Received]] | None = None
     ) -> dict[int, JobEvent | None]:
         """Request these jobs now, many of them by one list.
 
@@ -178,51 +175,51 @@ class Monitor:
         :return: their states; None for one that Airbyte does not know. Jobs that could not be requested are left out.
         :raises AirbyteError: if none could be requested.
         """
-        told = notifications if isinstance(notifications, Confirmation) else Confirmation(notifications)
-        told.wanted = frozenset(job_ids)
+        confirmation = notifications if isinstance(notifications, Confirmation) else Confirmation(notifications)
+        confirmation.wanted = frozenset(job_ids)
         origins = dict.fromkeys(job_ids, origin)
         if origin is not Origin.WEBHOOK:
-            return await self._confirm(origins, told, bounded=False)
+            return await self._confirm(origins, confirmation, bounded=False)
         with charged(self.request_bucket):
-            return await self._confirm(origins, told, bounded=True)
+            return await self._confirm(origins, confirmation, bounded=True)
 
     async def _confirm(
-        self, origins: Mapping[int, Origin], told: Confirmation, *, bounded: bool
+        self, origins: Mapping[int, Origin], confirmation: Confirmation, *, bounded: bool
     ) -> dict[int, JobEvent | None]:
         missing = set(origins)
         listed = False
         if len(missing) >= BURST or (bounded and self.request_bucket.left < len(missing)):
-            # A page for every BURST jobs at most: reading these jobs alone would cost little more.
+            # At most a page for every BURST jobs: more pages would cost more than reading them one by one.
             pages = max(1, min(len(missing) // BURST, self.request_bucket.left)) if bounded else None
             try:
-                missing -= await self._list_for(origins, told, pages)
+                missing -= await self._list_for(origins, confirmation, pages)
                 listed = True
             except AirbyteError as exc:
-                # Each job is asked for alone: some releases can't list, and what is down is down for that too.
+                # Some releases can't list jobs. If Airbyte is down, the reads fail as well.
                 logger.info(
                     "could not list jobs, reading them one by one: instance=%s jobs=%d: %s",
-                    self.instance,
-                    len(missing),
-                    exc,
+                    *(self.instance, len(missing), exc),
                 )
-        # By chance: a flood does not decide which are not asked for.
-        asked = set(random.sample(sorted(missing), min(len(missing), self.request_bucket.left))) if bounded else missing
-        unknown = missing - asked if listed else set()
+        requested = missing
+        if bounded:
+            # At random: a flood of webhooks must not determine which jobs are left out.
+            requested = set(random.sample(sorted(missing), min(len(missing), self.request_bucket.left)))
+        unknown = missing - requested if listed else set()
         try:
-            answers = await self.read(asked, origins, told)
+            returned = await self.read(requested, origins, confirmation)
         except AirbyteError:
             if len(missing) == len(origins):
                 raise
             # The list had the others.
-            answers = {}
+            returned = {}
         found: dict[int, JobEvent | None] = dict.fromkeys(unknown)
-        gone = {job_id for job_id, job in answers.items() if job is None}
+        gone = {job_id for job_id, job in returned.items() if job is None}
         found |= dict.fromkeys(gone)
-        left_out = missing - set(answers) - unknown
+        left_out = missing - set(returned) - unknown
         if not bounded:
-            # What is known of the number is not its job's any more, if it ever was.
+            # The stored state may be that of an earlier job with the id.
             left_out |= gone
-        states = told.states
+        states = confirmation.states
         if unread := origins.keys() - states.keys() - left_out:
             stored = await self._store.states([JobRef(self.instance, job_id) for job_id in unread])
             states = states | {ref.job_id: state for ref, state in stored.items()}
@@ -327,9 +324,7 @@ class Monitor:
             elif len(found) >= self._max_listed:
                 logger.warning(
                     "too many changed jobs, the list was cut: instance=%s jobs=%d since=%s",
-                    self.instance,
-                    len(found),
-                    since,
+                    *(self.instance, len(found), since),
                 )
                 self.watches.mark_unread()
                 self.counters.cut += 1

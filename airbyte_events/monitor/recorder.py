@@ -138,7 +138,6 @@ class Recorder:
     async def _append_observed(
         self, observed: Mapping[JobRef, JobEvent], known: States, notifications: Confirmation
     ) -> Mapping[JobRef, JobEvent]:
-        """Append these events, enriched by notifications, and return the jobs' latest states."""
         found = await self._candidates([event for event in observed.values() if event.terminal], notifications)
         events = [found[ref].enriched() if ref in found else event for ref, event in observed.items()]
         appended = await self._append(events, known, notifications.outcomes)

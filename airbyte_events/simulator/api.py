@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS
@@ -23,14 +25,8 @@ from airbyte_events.simulator.responses import (
     wrong_secret,
 )
 from airbyte_events.simulator.state import Actor, Connection, Job, Refused, Release, Workspace
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from starlette.requests import Request
-
-    from airbyte_events.simulator.tokens import Tokens
-    from airbyte_events.simulator.world import World
+from airbyte_events.simulator.tokens import Tokens
+from airbyte_events.simulator.world import World
 
 T = TypeVar("T")
 
@@ -70,10 +66,9 @@ class PublicApi:
 
     @property
     def routes(self) -> tuple[str, ...]:
-        """The routes' names, as in the log and in faults."""
         return tuple(self._routes)
 
-    def answer(self, request: Request, body: bytes, route: str, id: str) -> Response:
+    def respond(self, request: Request, body: bytes, route: str, id: str) -> Response:
         """Carry the call out, at once.
 
         :param route: one of :attr:`routes`, or anything else: 404.
@@ -127,7 +122,7 @@ class PublicApi:
         jobs = page.cut(select_jobs(self._world, query, refreshes=self._release.lists_refreshes))
         of = "connectionId" if query.get("connectionId") else "workspaceIds"
         kept = {name: query[name] for name in ("jobType", of) if query.get(name)}
-        return JSONResponse(page.answer("/jobs", [job_data(job) for job in jobs], kept))
+        return JSONResponse(page.data("/jobs", [job_data(job) for job in jobs], kept))
 
     def _get_job(self, request: Request, body: bytes, id: str) -> Response:
         return JSONResponse(job_data(self._job(id)))
@@ -146,7 +141,7 @@ class PublicApi:
             if not workspaces or connection.workspace_id in workspaces
         ]
         kept = {"workspaceIds": ",".join(workspaces)} if workspaces else {}
-        return JSONResponse(page.answer("/connections", [connection_data(one) for one in page.cut(connections)], kept))
+        return JSONResponse(page.data("/connections", [connection_data(one) for one in page.cut(connections)], kept))
 
     def _get_connection(self, request: Request, body: bytes, id: str) -> Response:
         return JSONResponse(connection_data(self._connection(as_uuid("connectionId", id))))
@@ -165,9 +160,7 @@ class PublicApi:
         page, wanted = Page.of(request.query_params), workspace_ids(request.query_params)
         workspaces = [one for one in self._world.workspaces.values() if not wanted or one.id in wanted]
         kept = {"workspaceIds": ",".join(wanted)} if wanted else {}
-        return JSONResponse(
-            page.answer("/workspaces", [self._workspace_data(one) for one in page.cut(workspaces)], kept)
-        )
+        return JSONResponse(page.data("/workspaces", [self._workspace_data(one) for one in page.cut(workspaces)], kept))
 
     def _get_workspace(self, request: Request, body: bytes, id: str) -> Response:
         return JSONResponse(self._workspace_data(self._workspace(id)))

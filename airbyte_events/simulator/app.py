@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -13,12 +12,8 @@ from airbyte_events.simulator.control import ControlApi
 from airbyte_events.simulator.control_models import InvalidRequest
 from airbyte_events.simulator.middleware import BASES, CONTROL
 from airbyte_events.simulator.responses import FrameworkError
+from airbyte_events.simulator.simulator import Simulator
 from airbyte_events.simulator.state import Refused
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-
-    from airbyte_events.simulator.simulator import Simulator
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 

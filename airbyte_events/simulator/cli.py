@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,9 +19,6 @@ from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from airbyte_events.simulator.server import serve_simulator
 from airbyte_events.simulator.simulator import Simulator
 from airbyte_events.simulator.state import NEWEST
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _SHOWN = 20
 """Connections listed for people; --json lists all."""
@@ -36,10 +34,7 @@ def simulate(
     ] = 8000,
     webhook_url: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="Webhook URL of all notifications: a listener's /webhooks/INSTANCE/TOKEN.",
-        ),
+        typer.Option(metavar="URL", help="Webhook URL of all notifications: a listener's /webhooks/INSTANCE/TOKEN."),
     ] = None,
     client_id: Annotated[
         str | None,
@@ -68,8 +63,7 @@ def simulate(
         ),
     ] = NEWEST,
     latency: Annotated[
-        float,
-        typer.Option(min=0, metavar="SECONDS", help="Duration of each API call. Five are processed at a time."),
+        float, typer.Option(min=0, metavar="SECONDS", help="Duration of each API call. Five are processed at a time.")
     ] = 0.0,
     connections: Annotated[
         int,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -28,12 +29,8 @@ from airbyte_events.simulator.faults import Fault
 from airbyte_events.simulator.middleware import CONTROL
 from airbyte_events.simulator.responses import connection_data, workspace_data
 from airbyte_events.simulator.scripts import Script
+from airbyte_events.simulator.simulator import Simulator
 from airbyte_events.simulator.state import Connection, Job, Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from airbyte_events.simulator.simulator import Simulator
 
 
 class ControlApi:
@@ -102,8 +99,8 @@ class ControlApi:
             for number in range(1, given.count + 1)
         ]
         jobs = [self._world.start_job(connection, given.job_type) for connection in made] if given.start else []
-        answer = {"connection_ids": [one.id for one in made], "job_ids": [job.id for job in jobs]}
-        return JSONResponse(answer, 201)
+        created = {"connection_ids": [one.id for one in made], "job_ids": [job.id for job in jobs]}
+        return JSONResponse(created, 201)
 
     async def change_connection(self, request: Request) -> Response:
         connection = self._connection(request.path_params["id"])
@@ -265,11 +262,7 @@ def _web_url(url: str) -> str:
 
 def _connection(connection: Connection) -> dict[str, Any]:
     current = connection.current.id if connection.current is not None else None
-    return {
-        **connection_data(connection),
-        "jobs": len(connection.jobs),
-        "currentJobId": current,
-    }
+    return {**connection_data(connection), "jobs": len(connection.jobs), "currentJobId": current}
 
 
 def _job(job: Job) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def _setting(kind: str) -> str:
 class InvalidRequest(AirbyteEventsError):
     """An invalid request to the control API.
 
-    :param status: the HTTP status of the answer: 400, 404 or 422.
+    :param status: the HTTP status of the response: 400, 404 or 422.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -122,7 +122,7 @@ class NewJobs(_Scripted):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnd:
-    """``POST /_simulator/jobs/{id}/end``. What is left out is taken from the job's script."""
+    """``POST /_simulator/jobs/{id}/end``. Omitted values are taken from the job's script."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 

@@ -42,15 +42,15 @@ class Fault:
 
     :param kind: one of :data:`WEBHOOK_FAULTS` or :data:`API_FAULTS`.
     :param count: how often it happens; None: until it is cleared.
-    :param probability: that it happens where it applies, above 0 and at most 1.
-    :param route: where it applies. Calls: a route such as ``GET /jobs/{id}``, a method or a path, also that of one job
-        such as ``/jobs/17``; webhooks: a kind of notification such as ``failure``. None: everywhere.
+    :param probability: that it happens to a matching call or webhook, above 0 and at most 1.
+    :param route: what it applies to. Calls: a route such as ``GET /jobs/{id}``, a method or a path, also that of one
+        job such as ``/jobs/17``; webhooks: a kind of notification such as ``failure``. None: all.
     :param delay: seconds, for ``late``, ``slow`` and (default 5) ``reordered``.
     :param status: the HTTP status of ``status`` (required), ``html`` and ``empty``.
     :param problem: the title of a ``status`` fault's problem document, such as ``state-conflict`` for a 409, which is
         ``try-again-later`` by default.
-    :param after: let it happen after the call was carried out: a job is created, its caller gets no response.
-    :param parameter: ``orderBy``, ``status``, …: the query parameter that a ``broken-list`` fails at.
+    :param after: inject it after the call was carried out: a job is created, but its caller gets no response.
+    :param parameter: ``orderBy``, ``status``, …: the query parameter at which a ``broken-list`` fails.
     :raises ValueError: if the values contradict each other.
     """
 
@@ -91,7 +91,7 @@ class Fault:
     def parse(cls, text: str) -> "Fault":
         """Read ``kind`` or ``kind:name=value,name=value``.
 
-        :raises ValueError: if the text is no fault.
+        :raises ValueError: if the text is not a fault.
         """
         kind, _, rest = text.partition(":")
         values: dict[str, Any] = {"kind": kind.strip()}
@@ -165,7 +165,7 @@ class Faults:
     def strike(
         self, kinds: dict[str, str], route: str, parameters: frozenset[str] = frozenset(), path: str | None = None
     ) -> list[ArmedFault]:
-        """Return the faults of these kinds that happen now: at most one that spoils the response, and any slow one."""
+        """Return the faults of these kinds that happen now: at most one that replaces the response, and slow ones."""
         struck: list[ArmedFault] = []
         for armed in self._armed.values():
             fault = armed.fault

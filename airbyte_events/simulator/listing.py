@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
+
+from starlette.datastructures import QueryParams
 
 from airbyte_events._utils.times import parse_time
 from airbyte_events.events import JobStatus
 from airbyte_events.simulator.responses import Problem, bad_request
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
-
-    from starlette.datastructures import QueryParams
-
-    from airbyte_events.simulator.state import Job
-    from airbyte_events.simulator.world import World
+from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.world import World
 
 INTERNAL_HOST = "http://airbyte-airbyte-server-svc:8001/api/public/v1"
 """The host in ``next`` and ``previous``, which is known inside the cluster only."""
@@ -52,7 +49,7 @@ class Page:
     def cut(self, things: Sequence[T]) -> Sequence[T]:
         return things[self.offset : self.offset + self.limit]
 
-    def answer(self, path: str, data: list[dict[str, Any]], kept: dict[str, str]) -> dict[str, Any]:
+    def data(self, path: str, data: list[dict[str, Any]], kept: dict[str, str]) -> dict[str, Any]:
         """Return the page in Airbyte's shape: ``next`` is on every page that is not empty, last or not.
 
         :param kept: the parameters that the links keep; they lose all others.

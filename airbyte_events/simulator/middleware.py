@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
 
+from airbyte_events.simulator.api import PublicApi
 from airbyte_events.simulator.faults import API_FAULTS, ArmedFault, Faults
 from airbyte_events.simulator.responses import FrameworkError, Problem, rate_limited
+from airbyte_events.simulator.traffic import Call, Traffic
 from airbyte_events.simulator.transport import BrokenResponse
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
-    from airbyte_events.simulator.api import PublicApi
-    from airbyte_events.simulator.traffic import Call, Traffic
 
 CONTROL = "/_simulator"
 """Base path of the control API."""
@@ -40,7 +36,7 @@ class Gate:
         self._latency = latency
         self._places = anyio.Semaphore(max_calls)
         self.shutdown = anyio.Event()
-        """Set at shutdown: delays end."""
+        """Set at shutdown, to end delays."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -49,7 +45,7 @@ class Gate:
         job_id = int(named) if path.startswith("/jobs/") and re.fullmatch(r"[0-9]{1,18}", named) else None
         call = self._traffic.arrived(request.method, route, path, request.url.query, job_id)
         body = await request.body()
-        response = await self._answer(request, body, route, named, call)
+        response = await self._respond(request, body, route, named, call)
         call.status = None if isinstance(response, BrokenResponse) else response.status_code
         call.seconds = anyio.current_time() - call.monotonic
         await response(scope, receive, send)
@@ -62,7 +58,7 @@ class Gate:
                 return route, named if route.endswith("{id}") else ""
         return f"{method} (unknown)", ""
 
-    async def _answer(self, request: Request, body: bytes, route: str, named: str, call: Call) -> Response:
+    async def _respond(self, request: Request, body: bytes, route: str, named: str, call: Call) -> Response:
         struck = self._faults.strike(API_FAULTS, route, frozenset(request.query_params), call.path)
         call.faults = tuple(armed.id for armed in struck)
         spoiler = next((armed for armed in struck if armed.fault.kind != "slow"), None)
@@ -77,12 +73,12 @@ class Gate:
         self._traffic.working += 1
         try:
             # A call takes effect first: a job can run long before its caller gets the response, if ever.
-            response = None if request.method == "GET" else self._api.answer(request, body, route, named)
+            response = None if request.method == "GET" else self._api.respond(request, body, route, named)
             if delay:
                 with anyio.move_on_after(delay):
                     await self.shutdown.wait()
             if response is None:
-                response = self._api.answer(request, body, route, named)
+                response = self._api.respond(request, body, route, named)
         finally:
             self._traffic.working -= 1
             self._places.release()
@@ -90,7 +86,7 @@ class Gate:
 
 
 def _spoilt(armed: ArmedFault, response: Response | None) -> Response:
-    """Return the fault's response in place of the true one (None: the call was not carried out)."""
+    """Return the fault's response instead of the true one (None: the call was not carried out)."""
     fault = armed.fault
     if fault.kind in ("reset", "truncated"):
         return BrokenResponse(response if fault.kind == "truncated" else None)
@@ -104,7 +100,7 @@ def _spoilt(armed: ArmedFault, response: Response | None) -> Response:
     if status == 429:
         return rate_limited()
     title = fault.problem or _TITLES.get(status, "unexpected-problem")
-    # Releases since 2026-06 say so of a create that made no job within 60 s.
+    # The message of releases since 2026-06 if no job was created within 60 s.
     message = "Could not fulfill request" if title == "state-conflict" else f"The simulator's {status} fault"
     return Problem(status, title, message).response()
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Literal
 from uuid import uuid4
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte.notification_kinds import TEST_TAG, NotificationKind
 from airbyte_events.simulator.responses import java_instant
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from airbyte_events.simulator.state import Connection, Job, Workspace
+from airbyte_events.simulator.state import Connection, Job, Workspace
 
 _TEST_PAGE = "https://airbyte.com/"
 
@@ -26,15 +22,15 @@ def job_ended(
     """Return the body for a job that succeeded or failed.
 
     :param base: the URL of Airbyte's pages.
-    :param success: what it says; None: what is true.
-    :param tag: stands before the headline as ``[tag] ``.
+    :param success: the reported result; None: the true one.
+    :param tag: before the headline, as ``[tag] ``.
     """
     data = _job_data(job, workspace, base)
     return _sync_body(data if success is None else {**data, "success": success}, tag)
 
 
 def sync_test(*, success: bool = True) -> dict[str, Any]:
-    """Return what the *Test* button sends for successes, or failures: job 10 of a workspace that does not exist."""
+    """Return the *Test* button's body for successes, or failures: job 10 of a workspace that does not exist."""
     return _sync_body(_test_data(success), TEST_TAG)
 
 
@@ -98,10 +94,10 @@ def _hello_world() -> dict[str, Any]:
 class Sample:
     """A body that Airbyte sends.
 
-    :param kind: what it announces. Of ``text-only``: if the job succeeded.
-    :param about: what it is about; None: nothing that exists.
-    :param compose: makes it of that job or connection, its workspace, the URL of Airbyte's pages and a tag.
-    :param title: what it is, for people.
+    :param kind: what it announces; for ``text-only``, if the job succeeded.
+    :param about: its subject; None if that does not exist.
+    :param compose: makes the body from its subject, the workspace, the URL of Airbyte's pages and a tag.
+    :param title: for people.
     """
 
     kind: NotificationKind

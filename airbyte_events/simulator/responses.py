@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from starlette.responses import JSONResponse
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.simulator.state import sample_id
-
-if TYPE_CHECKING:
-    from airbyte_events.simulator.state import Actor, Connection, Job, Workspace
+from airbyte_events.simulator.state import Actor, Connection, Job, Workspace, sample_id
 
 _ERRORS_PAGE = "https://reference.airbyte.com/reference/errors"
 
-# By title: the tail of ``type``, and ``detail``. They are constants of the platform's ``api-problems.yaml``; what in
-# particular is wrong stands in ``data``.
+# By title: the tail of ``type``, and ``detail``; constants of the platform's ``api-problems.yaml``. ``data`` has the
+# actual fault.
 _PROBLEMS = {
     "bad-request": ("#bad-request", "The request could not be understood by the server due to malformed syntax."),
     "forbidden": ("#forbidden", "The request is forbidden."),
@@ -30,11 +27,11 @@ _PROBLEMS = {
 
 
 class Problem(Exception):
-    """A request that gets a problem document.
+    """A problem document.
 
     :param status: the HTTP status.
     :param title: the document's ``title``, such as ``state-conflict``.
-    :param data: what is wrong: a sentence, or the fields of the document's ``data``.
+    :param data: the fault in a sentence, or the fields of the document's ``data``.
     """
 
     def __init__(self, status: int, title: str, data: str | dict[str, str]) -> None:
@@ -62,11 +59,11 @@ PROBLEMS = tuple(_PROBLEMS)
 
 
 class FrameworkError(Exception):
-    """A request that fails before it reaches Airbyte's own code: the web framework's shape of error.
+    """An error of the web framework, before a request reaches Airbyte's own code.
 
     :param status: the HTTP status.
     :param message: the status phrase.
-    :param details: what exactly is wrong.
+    :param details: the fault.
     """
 
     def __init__(self, status: int, message: str, details: str | None = None) -> None:
@@ -86,35 +83,35 @@ class FrameworkError(Exception):
 
 
 def bad_request(details: str) -> FrameworkError:
-    """A request that does not fit the API's description: a wrong type, a missing field, a value out of range."""
+    """Return the error for a wrong type, a missing field or a value out of range."""
     return FrameworkError(400, "Bad Request", details)
 
 
 def wrong_secret(path: str, *, simple_auth: bool) -> JSONResponse:
-    """The refusal of a client id or secret: Keycloak's, or that of Airbyte's simple authentication (``abctl``)."""
+    """Return Keycloak's refusal of a client id or secret, or that of Airbyte's simple authentication (``abctl``)."""
     if simple_auth:
         return bad_request("Invalid client id or token").response(path)
     return JSONResponse({"errorId": str(uuid4())}, 401)
 
 
 def rate_limited() -> JSONResponse:
-    """The refusal of a user whose load an operator sheds: no ``Retry-After``."""
+    """Return the refusal of a rate-limited user, which has no ``Retry-After``."""
     return JSONResponse({"message": "You are being rate limited."}, 429)
 
 
 def java_time(moment: datetime) -> str:
-    """Whole seconds as Java's ``OffsetDateTime`` prints them: none when they are zero."""
+    """Format as Java's ``OffsetDateTime`` in whole seconds, which are omitted if they are zero."""
     moment = moment.astimezone(UTC).replace(tzinfo=None)
     return moment.isoformat(timespec="seconds" if moment.second else "minutes") + "Z"
 
 
 def java_instant(moment: datetime) -> str:
-    """As Java's ``Instant`` prints itself, cut to whole seconds: the webhook's times."""
+    """Format as Java's ``Instant``, cut to whole seconds, as in webhooks."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def java_duration(seconds: int) -> str:
-    """As Java's ``Duration`` prints itself: ``PT1H2M3S``, ``PT0S``."""
+    """Format as Java's ``Duration``: ``PT1H2M3S``, ``PT0S``."""
     hours, rest = divmod(seconds, 3600)
     minutes, rest = divmod(rest, 60)
     parts = [f"{number}{unit}" for number, unit in ((hours, "H"), (minutes, "M"), (rest, "S")) if number]
@@ -122,7 +119,7 @@ def java_duration(seconds: int) -> str:
 
 
 def job_data(job: Job) -> dict[str, Any]:
-    """The job as ``GET /jobs`` and ``GET /jobs/{id}`` tell it."""
+    """Return the job as ``GET /jobs`` and ``GET /jobs/{id}`` return it."""
     data: dict[str, Any] = {
         "jobId": job.id,
         "status": job.status,

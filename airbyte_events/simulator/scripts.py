@@ -16,13 +16,12 @@ ENDS = ("succeeded", "failed", "cancelled")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A status that a job has for a while.
+    """A phase of a job.
 
-    :param status: one that does not end a job. Airbyte's own are ``pending``, ``queued``, ``running`` and
-        ``incomplete`` (an attempt failed and the next has not begun); any other lower-case word simulates a
-        status of a newer Airbyte.
-    :param seconds: how long.
-    :raises ValueError: if the status ends a job, or the seconds are negative.
+    :param status: an active status. Airbyte's own are ``pending``, ``queued``, ``running`` and ``incomplete`` (an
+        attempt failed and the next has not begun); any other lower-case word simulates a newer Airbyte's.
+    :param seconds: the duration.
+    :raises ValueError: if the status is terminal, or the seconds are negative.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -44,9 +43,9 @@ class Script:
     """The phases and the completion of a job.
 
     :param phases: in this order, at least one. Every change from another status to ``running`` begins an attempt.
-    :param end: ``succeeded``, ``failed`` or ``cancelled``, reached when the last phase is over; None: never, the job
-        hangs in its last phase until somebody ends it.
-    :param records: committed by a job that ends, over all attempts; None: no statistics, as of a launch that failed.
+    :param end: ``succeeded``, ``failed`` or ``cancelled``, reached after the last phase; None: the job stays in its
+        last phase until it is completed by hand.
+    :param records: committed by a completed job, over all attempts; None: no statistics, as after a failed launch.
     :param bytes: committed, likewise.
     :param error: why it failed, if it fails.
     :raises ValueError: if there is no phase, or a value is out of range.
@@ -69,7 +68,7 @@ class Script:
             raise ValueError("records and bytes are 0 or more")
 
     def progress(self, elapsed: float) -> float:
-        """Return the share done after so many seconds, from 0 to 1; without an end it approaches 1."""
+        """Return the progress after so many seconds, from 0 to 1; without an ``end`` it approaches 1."""
         length = sum(phase.seconds for phase in self.phases)
         return elapsed / (elapsed + 10) if self.end is None else min(1.0, elapsed / length) if length else 1.0
 

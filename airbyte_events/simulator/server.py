@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
+from starlette.types import ASGIApp
 
 from airbyte_events.simulator.app import simulator_app
 from airbyte_events.simulator.simulator import Simulator
 from airbyte_events.simulator.transport import BreakableProtocol
 from airbyte_events.web.server import Server, bind, url_of
 
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import AsyncIterator
-
-    from starlette.types import ASGIApp
-
-_LAST_ANSWERS = 1.0
+_DRAIN_SECONDS = 1.0
 """Seconds for responses in flight at shutdown."""
 
 
@@ -36,7 +33,7 @@ class _QuickServer(Server):
 
     async def main_loop(self) -> None:
         while not self._stopped.is_set():
-            # Writes the Date header, which clients read Airbyte's clock from.
+            # Updates the Date header, from which clients read Airbyte's clock.
             await self.on_tick(0)
             with anyio.move_on_after(1):
                 await self._stopped.wait()
@@ -47,8 +44,8 @@ class _QuickServer(Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         if self.server_state.tasks:
-            _, unanswered = await asyncio.wait(self.server_state.tasks, timeout=_LAST_ANSWERS)
-            for task in unanswered:
+            _, unfinished = await asyncio.wait(self.server_state.tasks, timeout=_DRAIN_SECONDS)
+            for task in unfinished:
                 task.cancel()
 
 

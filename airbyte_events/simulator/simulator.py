@@ -1,11 +1,13 @@
-"""The simulator as one object: its parts put together."""
+"""The simulator, which connects its parts."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
+import httpx
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS, NotificationKind
 from airbyte_events.simulator.api import PublicApi
@@ -21,19 +23,14 @@ from airbyte_events.simulator.traffic import Traffic
 from airbyte_events.simulator.webhooks import Delivery, Webhooks
 from airbyte_events.simulator.world import World
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-
-    import httpx
-
 
 class Simulator:
-    """A simulated Airbyte. Its parts are public: make things happen in-process by them, or by the control API.
+    """A simulated Airbyte. It is controlled in-process by its public parts, or by the control API.
 
-    Nothing moves before :meth:`running` is entered. :func:`serve_simulator` enters it, and so does the lifespan of
-    :func:`simulator_app` under any ASGI server.
+    It runs while :meth:`running` is entered, by :func:`serve_simulator` or by the lifespan of :func:`simulator_app`
+    under any ASGI server.
 
-    :param webhook_url: where the first workspace's notifications of every kind go.
+    :param webhook_url: the webhook URL of the first workspace, for every kind of notification.
     :param client_id: with ``client_secret``: the public API requires a token. Without: no token, and no token endpoint.
     :param client_secret: see ``client_id``.
     :param token_lifetime: the life of a token in seconds, whatever its ``expires_in`` says.
@@ -48,7 +45,7 @@ class Simulator:
     :param duration: seconds from creation to success, for connections without a script.
     :param faults: active from the start.
     :param seed: makes the faults' probabilities repeatable.
-    :param transport: what webhooks are sent by; sockets unless given.
+    :param transport: carries webhooks; sockets by default.
     :raises ValueError: if a value is out of range.
     """
 
@@ -92,11 +89,7 @@ class Simulator:
         for number in range(1, connections + 1):
             self.world.add_connection(self.script, id=sample_id("connection", number))
         api = PublicApi(
-            self.world,
-            self.tokens,
-            admin=admin and not cloud,
-            simple_auth=simple_auth,
-            release=Release.parse(release),
+            self.world, self.tokens, admin=admin and not cloud, simple_auth=simple_auth, release=Release.parse(release)
         )
         self._routes = api.routes
         for fault in faults:

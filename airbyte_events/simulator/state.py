@@ -127,7 +127,7 @@ class Connection:
 
 
 class Counts(NamedTuple):
-    """What a job has synced; None: no statistics."""
+    """Synced records and bytes; None: no statistics."""
 
     records: int | None
     bytes: int | None
@@ -160,7 +160,7 @@ class Job:
         return self.ended_at is not None
 
     def counts(self, now: datetime) -> Counts:
-        """Return what it has synced by then, also while it runs, from its first attempt on."""
+        """Return the counts at that time, also while the job runs, from its first attempt on."""
         if self.terminal or not self.attempts:
             return Counts(self.records, self.bytes)
         script, done = self.script, self.script.progress((now - self.history[0][1]).total_seconds())

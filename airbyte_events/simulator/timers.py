@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 
 from airbyte_events._utils.wakeup import Wakeup
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _BATCH = 100
 """Calls in a row before other tasks run."""
@@ -26,7 +24,7 @@ class Timers:
         self._sooner = Wakeup()
 
     def after(self, seconds: float, call: Callable[..., object], *args: Any) -> None:
-        """Call ``call(*args)`` in that many seconds, and never before this function has returned."""
+        """Call ``call(*args)`` after so many seconds, and never before this method has returned."""
         due = anyio.current_time() + seconds
         if not self._heap or due < self._heap[0][0]:
             self._sooner.set()
@@ -42,6 +40,6 @@ class Timers:
                 _, _, call, args = heapq.heappop(self._heap)
                 call(*args)
             wait = self._heap[0][0] - anyio.current_time() if self._heap else float("inf")
-            # With a wait of 0 or less this is a checkpoint and no more.
+            # With a wait of 0 or less, this is only a checkpoint.
             with anyio.move_on_after(wait):
                 await self._sooner.wait()

@@ -1,4 +1,4 @@
-"""Access tokens that expire sooner than they say."""
+"""Access tokens that expire before their ``expires_in``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 import anyio
 
 CLAIMED_LIFETIME = 900
-"""What ``expires_in`` says at least, in seconds."""
+"""The least ``expires_in``, in seconds."""
 
 
 class Tokens:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 import anyio
 
 from airbyte_events._utils.times import format_time, utcnow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from datetime import datetime
 
 KEPT = 10_000
 """Calls kept; older ones are only counted."""

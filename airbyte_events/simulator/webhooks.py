@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any
 
 import anyio
 import httpx
+from anyio.abc import TaskGroup
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.simulator.faults import WEBHOOK_FAULTS, Faults
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from datetime import datetime
-
-    from anyio.abc import TaskGroup
-
-    from airbyte_events.simulator.timers import Timers
+from airbyte_events.simulator.timers import Timers
 
 MAX_SENDING = 20
 """Webhooks in flight at a time; the others wait, as for Airbyte's workers. More are expensive: httpx searches all

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from itertools import count
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.simulator.scripts import DEFAULT_ERROR
+from airbyte_events.events import JobError
+from airbyte_events.simulator.scripts import DEFAULT_ERROR, Script
 from airbyte_events.simulator.state import Actor, Connection, Job, Refused, Workspace, sample_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime
-
-    from airbyte_events.events import JobError
-    from airbyte_events.simulator.scripts import Script
-    from airbyte_events.simulator.timers import Timers
+from airbyte_events.simulator.timers import Timers
 
 
 class World:
@@ -159,7 +154,7 @@ class World:
         records: int | None = None,
         bytes: int | None = None,
     ) -> Job:
-        """Complete the job now. What is not given is taken from its script.
+        """Complete the job now. Omitted values are taken from its script.
 
         :param status: ``succeeded``, ``failed`` or ``cancelled``.
         :raises Refused: if it has completed.

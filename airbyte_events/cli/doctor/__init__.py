@@ -1,1 +1,1 @@
-"""``doctor``: what may be wrong, and what to do."""
+"""``doctor``: finds faults and their remedies."""

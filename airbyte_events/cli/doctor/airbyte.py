@@ -53,9 +53,9 @@ _BYPASS_LOGIN = (
 
 
 class AirbyteChecks:
-    """:param name: the instance's.
+    """:param name: of the instance.
     :param receiver: its webhook URLs at the listener.
-    :param listener: whose inbox is read; None if it can't be.
+    :param listener: has the inbox; None if that can't be read.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class AirbyteChecks:
         self._listener = listener
 
     async def run(self) -> AsyncIterator[Finding]:
-        """Check one thing after the other, until one fails that the next needs."""
+        """Yield findings, until a fault prevents further checks."""
         part = f"Airbyte {self._name}"
         async with open_airbyte(self._instance, attempts=1) as airbyte:
             found = await _answers(airbyte, part)
@@ -165,7 +165,7 @@ class AirbyteChecks:
             yield await self._reaches(part, url)
 
     def _judged(self, part: str, workspace: Workspace) -> tuple[Finding, list[str]]:
-        """Return whether a workspace announces completions to the listener, and its webhook URLs that do."""
+        """Check whether a workspace announces completions to the listener, and return its webhook URLs that do."""
         webhooks = {kind: workspace.webhooks[kind] for kind in REQUIRED}
         live = {kind: each.url for kind, each in webhooks.items() if each.live and each.url}
         urls = [url for url in live.values() if self._receiver.includes(url)]
@@ -289,7 +289,7 @@ async def _workspaces(airbyte: AirbyteClient, instance: InstanceSettings) -> lis
 
 
 def _life(response: ApiResponse) -> float | None:
-    """Return the seconds of a token's life: its own claims, else ``expires_in``, which may promise more."""
+    """Return a token's lifetime in seconds: by its claims, else by ``expires_in``, which may be longer."""
     fields = response.object()
     token = fields.get("access_token")
     if not isinstance(token, str):

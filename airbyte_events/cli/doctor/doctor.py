@@ -29,8 +29,7 @@ from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import Settings, load
 
 ELSEWHERE = "airbyte_events.doctor"
-"""Entry points of further checks: each takes the ids of Airflow connections, and returns tuples of a level, a part, a
-text and a remedy."""
+"""Entry points of further checks: functions of Airflow connection ids that return (level, part, text, remedy)."""
 
 HELP = (
     "Check the path from Airbyte to Airflow. Each fault comes with its remedy. Checks settings, store, listener and "

@@ -1,4 +1,4 @@
-"""Checks of a listener and its store: answers, API token, readiness, stream, and completions without a webhook."""
+"""Checks of a listener and its store: reachability, API token, readiness, stream, and missing webhooks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airbyte_events.feed.client import HELLO_SECONDS
 from airbyte_events.store.location import StoreLocation
 
 SCARCE_BYTES, TOO_FEW_BYTES = 2 * 1024**3, 200 * 1024**2
-"""Free on the store's disk: below the first is a warning, below the second a failure."""
+"""Free space on the store's disk below which there is a warning, or a failure."""
 
 _PART = "listener"
 
@@ -30,12 +30,12 @@ class ListenerChecks:
 
     def __init__(self, listener: Listener, instances: Collection[str]) -> None:
         self.authorised = False
-        """Whether it answers and accepts the token."""
+        """Whether it responds and accepts the token."""
         self._listener = listener
         self._instances = instances
 
     async def run(self) -> AsyncIterator[Finding]:
-        """Check one thing after the other, until one fails that the next needs."""
+        """Yield findings, until a fault prevents further checks."""
         url = self._listener.address.url
         try:
             health = await self._listener.get("/healthz")
@@ -105,7 +105,6 @@ class ListenerChecks:
         )
 
     def _status(self, status: dict[str, Any]) -> list[Finding]:
-        """Check what the listener reports of itself."""
         found = []
         store = json_values.mapping(status.get("store"))
         if store:

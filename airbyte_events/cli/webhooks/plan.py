@@ -1,4 +1,4 @@
-"""What the options of ``airbyte-events webhooks`` and the settings say together."""
+"""The plan of a ``webhooks`` command, from its options and the settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Keep = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The Airbyte, the workspaces and the listener that a command is about."""
+    """The instance, workspaces and listener of a command."""
 
     name: str
     instance: InstanceSettings
@@ -81,7 +81,7 @@ class Plan:
     async def find_workspaces(self, airbyte: AirbyteClient) -> list[Workspace]:
         """Return the workspaces.
 
-        :raises AirbyteError: if their notification settings can't be read; the message says what to do instead.
+        :raises AirbyteError: if their notification settings can't be read; the message has the remedy.
         """
         try:
             return await find_workspaces(airbyte, self.workspaces)
@@ -90,9 +90,9 @@ class Plan:
 
 
 def base_url(url: str | None, settings: Settings) -> str | None:
-    """Return where Airbyte reaches the listener, by ``--url`` or the settings.
+    """Return the address at which Airbyte reaches the listener, by ``--url`` or the settings.
 
-    :raises SettingsError: if the option is no URL.
+    :raises SettingsError: if the option is not a URL.
     """
     try:
         return check_address(url) if url else settings.public_url

@@ -1,4 +1,4 @@
-"""Posting to the listener as Airbyte does, and looking up what the listener received."""
+"""Post to the listener as Airbyte does, and find the notification in the inbox."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airbyte_events.simulator import Script, Simulator, notification_bodies
 from airbyte_events.simulator.webhooks import java_headers
 
 RESPONSE_SECONDS = 15.0
-"""Time-out of a post; a listener answers within 2 s."""
+"""Time-out of a post; a listener responds within 2 s."""
 
 SETTLE_SECONDS = 15.0
 """Time-out for the outcome of a notification."""
@@ -32,9 +32,9 @@ _NO_JOB = 900_000_000_000_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A body that Airbyte sends, and what the listener should make of it.
+    """A body that Airbyte sends, with the expected kind and outcome.
 
-    :param meaning: why the outcome is right.
+    :param meaning: the reason of the outcome.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Posted:
 
     :param status: None for no response.
     :param id: the notification's, if it was accepted.
-    :param fault: why it was not, for people; empty if it was.
+    :param fault: why it was not accepted, for people; empty if it was.
     """
 
     status: int | None
@@ -60,7 +60,7 @@ class Posted:
 
 
 def harmless() -> dict[str, Any]:
-    """Return what Airbyte's *Test* button sends; no two are the same."""
+    """Return a body of Airbyte's *Test* button; no two are the same."""
     return notification_bodies.sync_test()
 
 

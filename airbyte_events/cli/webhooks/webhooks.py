@@ -230,7 +230,7 @@ def _judged(workspace: Workspace, kind: str, receiver: ReceiverURLs) -> dict[str
 
 
 async def _prove(plan: Plan) -> tuple[bool, str]:
-    """Post a test through the URL that Airbyte has now, and look it up in the listener's inbox."""
+    """Post a test to the receiver, and find it in the listener's inbox."""
     posted = await probe.post(plan.receiver.url, probe.harmless())
     where = f"{plan.receiver.base}/webhooks/{plan.name}/…"
     if posted.fault or posted.id is None:
@@ -247,7 +247,6 @@ async def _prove(plan: Plan) -> tuple[bool, str]:
 
 
 def _agreed(output: Output, receiver: ReceiverURLs, changes: Collection[Change], *, dry_run: bool, yes: bool) -> bool:
-    """Show the changes, and ask whether to make them."""
     if not changes:
         output.note("Airbyte needs no change")
         return True
@@ -274,7 +273,7 @@ def _agreed(output: Output, receiver: ReceiverURLs, changes: Collection[Change],
 
 
 def _confirmed(question: str) -> bool:
-    # The event loop would handle Ctrl-C only after the answer.
+    # The event loop would handle Ctrl-C only after the input.
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sys.stderr.write(question)

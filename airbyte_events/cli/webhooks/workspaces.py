@@ -1,4 +1,4 @@
-"""Where Airbyte's workspaces send notifications, and the changes that point them at the listener."""
+"""Webhooks of Airbyte's workspaces, and the changes that point them at the listener."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class ReceiverURLs:
 
     :param instance: its name.
     :param tokens: the webhook tokens that the receiver accepts.
-    :param base: where Airbyte reaches the listener; None if unknown: then any host counts.
-    :param digests: of the URLs that install set, whatever their token.
+    :param base: the address at which Airbyte reaches the listener; None if unknown: then any host counts.
+    :param digests: of the URLs that install set, with any token.
     """
 
     instance: str
@@ -88,7 +88,7 @@ class ReceiverURLs:
         return known or digest(url) in self.digests
 
     def is_current(self, url: str | None) -> bool:
-        """Return whether a URL is one of them at the address of now."""
+        """Return whether a URL is one of them, at the current address."""
         if url is None or not self.includes(url):
             return False
         return self.base is None or url.startswith(f"{self.base}/webhooks/")
@@ -104,7 +104,7 @@ class NoNotifications(AirbyteError):
 
     @staticmethod
     def remedy(receiver: ReceiverURLs) -> str:
-        """Return what to do in Airbyte's pages; the URL without its token."""
+        """Return the remedy in Airbyte's pages, with the URL without its token."""
         return (
             "set it in Airbyte's pages: under Settings, Notifications, for successful and failed syncs, write "
             f"{receiver.base or 'https://LISTENER'}/webhooks/{receiver.instance}/TOKEN with your webhook token, then "

@@ -59,7 +59,6 @@ def valid(body: bytes) -> bytes:
 
 
 def _texts(blocks: object) -> Iterator[str]:
-    """Yield the texts of blocks and of their fields, in order."""
     for block in blocks if isinstance(blocks, list) else []:
         held = json_values.mapping(block)
         fields = held.get("fields")

@@ -36,12 +36,7 @@ _BACKSTOP = 60.0
 _LONGEST_REST = 60.0
 _LOOK_AGAIN = 30.0
 _LONGEST_RETRY_AFTER = 3600.0
-_HEADERS = {
-    "Content-Type": "application/json",
-    "User-Agent": "airbyte-events",
-    FORWARDED: "1",
-    **UNPACKED,
-}
+_HEADERS = {"Content-Type": "application/json", "User-Agent": "airbyte-events", FORWARDED: "1", **UNPACKED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,8 +39,7 @@ class Target:
     def accepts(self, kind: NotificationKind) -> bool:
         """Return whether notifications of a kind are forwarded there.
 
-        What is of no kind that Airbyte has a URL for (a test, *queued*, one that is not known) goes to every target:
-        better in one channel too many than nowhere.
+        Kinds without a URL in Airbyte (a test, *queued*, an unknown one) are forwarded to every target.
         """
         return self.kinds is None or kind in self.kinds or not kind.settings
 

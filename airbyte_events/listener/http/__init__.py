@@ -1,1 +1,1 @@
-"""What the listener answers."""
+"""The listener's HTTP interface."""

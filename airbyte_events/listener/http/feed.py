@@ -136,11 +136,7 @@ class Feed:
                     cursor = events.cursor
         except CursorExpired as exc:
             self.resets += 1
-            body = {
-                "error": "reset",
-                "message": f"{exc}: read the job states again",
-                "cursor": str(self.bus.cursor),
-            }
+            body = {"error": "reset", "message": f"{exc}: read the job states again", "cursor": str(self.bus.cursor)}
             return JSONResponse(body, status_code=410)
         return JSONResponse({"events": [self.envelope(event) for event in found], "cursor": str(cursor)})
 

@@ -212,8 +212,7 @@ class MetricsPage:
             "Age of the oldest notification that is not confirmed yet.",
         )
         forwarded = _each(
-            "airbyte_events_deliveries_overdue_seconds",
-            "Time for which the oldest due delivery has not been sent.",
+            "airbyte_events_deliveries_overdue_seconds", "Time for which the oldest due delivery has not been sent."
         )
         for name in self._pipelines:
             queues = await self._store.queues(name)
@@ -236,14 +235,10 @@ class MetricsPage:
             "airbyte_events_subscriptions", "Open subscriptions: streams and waiting long polls.", bus.subscriptions
         )
         yield _gauge(
-            "airbyte_events_subscription_lag_events",
-            "Events that the slowest subscription is behind.",
-            bus.lag,
+            "airbyte_events_subscription_lag_events", "Events that the slowest subscription is behind.", bus.lag
         )
         yield CounterMetricFamily(
-            "airbyte_events_feed_resets",
-            "Resets sent: the reader must read all states.",
-            value=self._feed.resets,
+            "airbyte_events_feed_resets", "Resets sent: the reader must read all states.", value=self._feed.resets
         )
         held = GaugeMetricFamily(
             "airbyte_events_lease_held", "Whether this listener holds the lease.", labels=["lease"]
@@ -255,8 +250,7 @@ class MetricsPage:
     def _instances(self) -> Iterable[Metric]:
         backoff = _each("airbyte_events_backoff_seconds", "Time until Airbyte may be asked again after errors.")
         proven = _each(
-            "airbyte_events_push_proven",
-            "Whether webhooks reported the last completions before polls; on the leader.",
+            "airbyte_events_push_proven", "Whether webhooks reported the last completions before polls; on the leader."
         )
         failed = _each("airbyte_events_failed_looks", "Failed polls in a row; on the leader.")
         meanings = {
@@ -264,10 +258,7 @@ class MetricsPage:
             "cut": ("cut_looks", "Polls that did not read all changed jobs."),
             "reads": ("reads", "Jobs read one by one."),
             "contradictions": ("contradictions", "Jobs reported with another result after their completion."),
-            "reused": (
-                "reused_job_numbers",
-                "Jobs with the number of an earlier job: Airbyte was restored.",
-            ),
+            "reused": ("reused_job_numbers", "Jobs with the number of an earlier job: Airbyte was restored."),
             "announced": ("announced_syncs", "Syncs whose success or failure a webhook reported first."),
             "missed": ("missed_webhooks", "Syncs that succeeded or failed and that a poll detected first."),
         }
@@ -276,9 +267,7 @@ class MetricsPage:
             for counter, (name, text) in meanings.items()
         }
         settled = CounterMetricFamily(
-            "airbyte_events_confirmations",
-            "Notifications settled, by outcome.",
-            labels=["airbyte", "outcome"],
+            "airbyte_events_confirmations", "Notifications settled, by outcome.", labels=["airbyte", "outcome"]
         )
         for name, each in self._pipelines.items():
             backoff.add_metric([name], each.airbyte.backing_off)

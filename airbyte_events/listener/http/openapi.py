@@ -80,10 +80,7 @@ _LIMIT = _parameter(
 _PAGING = (
     _LIMIT,
     _parameter(
-        "before",
-        "query",
-        "The `next` of the previous page.",
-        {"type": "integer", "minimum": 0, "maximum": 2**53},
+        "before", "query", "The `next` of the previous page.", {"type": "integer", "minimum": 0, "maximum": 2**53}
     ),
 )
 
@@ -243,10 +240,7 @@ _PATHS: dict[str, dict[str, Any]] = {
             "List the deliveries of forwarded notifications, newest first",
             {"200": _json("A page of deliveries.", "DeliveryPage")},
             (400, 401, 429, 503),
-            parameters=(
-                _parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)),
-                *_PAGING,
-            ),
+            parameters=(_parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)), *_PAGING),
         )
     },
     "/v1/deliveries/{id}/retry": {
@@ -305,10 +299,7 @@ _PATHS: dict[str, dict[str, Any]] = {
     },
     "/openapi.json": {
         "get": _operation(
-            "openapi",
-            "Read this document",
-            {"200": _json("The OpenAPI document.", {"type": "object"})},
-            security=[],
+            "openapi", "Read this document", {"200": _json("The OpenAPI document.", {"type": "object"})}, security=[]
         )
     },
 }

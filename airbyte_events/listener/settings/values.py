@@ -19,7 +19,6 @@ from airbyte_events.store.registry import store_location
 
 
 def _listed(value: object) -> object:
-    """Split a text at commas and white space."""
     secret = isinstance(value, SecretStr)
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):

@@ -98,12 +98,7 @@ class Dashboard:
 def _attributes(request: Request) -> dict[str, Any]:
     # Behind a proxy that terminates TLS, only the browser's Origin shows that it uses HTTPS.
     secure = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
-    return {
-        "path": f"{request.scope.get('root_path', '')}/",
-        "secure": secure,
-        "httponly": True,
-        "samesite": "strict",
-    }
+    return {"path": f"{request.scope.get('root_path', '')}/", "secure": secure, "httponly": True, "samesite": "strict"}
 
 
 async def _token(request: Request) -> str:
