@@ -123,7 +123,7 @@ async def assemble(
         health = StoreHealth(store)
         access = ClientAccess(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
         receiver = metrics.measured(
-            Receiver(store, pipelines, webhook_tokens, access, targets, health.doubt, metrics.commits.observe)
+            Receiver(store, pipelines, webhook_tokens, access, targets, health.check_soon, metrics.commits.observe)
         )
         most_requests = requests_for(connections)
         urls = {name: client.url for name, client in clients.items()}
@@ -138,7 +138,7 @@ async def assemble(
                 api_tokens,
                 faults,
                 access,
-                hopeless=lambda: health.hopeless,
+                hopeless=lambda: health.needs_restart,
                 metrics_tokens=metrics_tokens,
                 most_requests=most_requests,
             ),

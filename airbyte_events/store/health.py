@@ -24,7 +24,7 @@ RECHECK_SECONDS = 1.0
 TIMEOUT_SECONDS = 5.0
 """A slower write has failed."""
 
-HOPELESS_SECONDS = 600.0
+RESTART_SECONDS = 600.0
 """After so long a restart may help, with current addresses, secrets and disks. Failovers and most maintenance take
 less."""
 
@@ -44,7 +44,7 @@ class StoreHealth:
     :param store: an open store.
     :param every: see :data:`CHECK_SECONDS`.
     :param again: see :data:`RECHECK_SECONDS`.
-    :param hopeless: see :data:`HOPELESS_SECONDS`.
+    :param restart_after: see :data:`RESTART_SECONDS`.
     """
 
     def __init__(
@@ -53,27 +53,27 @@ class StoreHealth:
         *,
         every: float = CHECK_SECONDS,
         again: float = RECHECK_SECONDS,
-        hopeless: float = HOPELESS_SECONDS,
+        restart_after: float = RESTART_SECONDS,
     ) -> None:
         self.writable = True
         """Whether the last write succeeded."""
         self._store = store
         self._every = every
         self._again = again
-        self._hopeless = hopeless
+        self._restart_after = restart_after
         self._failing_since = math.inf
-        self._in_doubt = False
-        self._doubted = Wakeup()
+        self._write_failed = False
+        self._wake = Wakeup()
 
     @property
-    def hopeless(self) -> bool:
+    def needs_restart(self) -> bool:
         """Whether a restart may help. It does not if the store is full."""
-        return anyio.current_time() - self._failing_since >= self._hopeless
+        return anyio.current_time() - self._failing_since >= self._restart_after
 
-    def doubt(self) -> None:
+    def check_soon(self) -> None:
         """Check soon, and whether the store is full, after a write failed."""
-        self._in_doubt = True
-        self._doubted.set()
+        self._write_failed = True
+        self._wake.set()
 
     async def run(self) -> None:
         """Check until cancelled."""
@@ -82,15 +82,15 @@ class StoreHealth:
             await anyio.sleep(self._again)
             if self.writable:
                 with anyio.move_on_after(self._every - self._again):
-                    await self._doubted.wait()
+                    await self._wake.wait()
 
     async def check(self) -> bool:
         """Write once and return whether that succeeded."""
-        doubted = self._in_doubt or not self.writable
-        self._in_doubt = False
+        probe = self._write_failed or not self.writable
+        self._write_failed = False
         try:
             with anyio.fail_after(TIMEOUT_SECONDS):
-                if doubted:
+                if probe:
                     await self._store.remember("room", secrets.token_hex(PROBE_BYTES // 2))
                     await self._store.remember("room", "")
                 await self._store.check()

@@ -78,7 +78,7 @@ class Log:
                 results.append((verdict, states[event.ref]))
             new_events = [state for verdict, state in results if verdict in APPENDED]
             if not new_events:
-                await self._ensure(connection, lease)
+                await self._ensure_held(connection, lease)
                 return Appended.of(results, {})
             outcomes = settle(new_events) if settle is not None else {}
             head = await self._write(connection, new_events, jobs, lease, outcomes)
@@ -339,7 +339,7 @@ class Log:
             raise _lost(lease)
         return None if row[0] is None else int(row[0])
 
-    async def _ensure(self, connection: Connection, lease: Lease | None) -> None:
+    async def _ensure_held(self, connection: Connection, lease: Lease | None) -> None:
         if (
             lease is not None
             and not (await fetch_one(connection, f"SELECT {self._s}.holds_1(%s, %s, %s)", *_key(lease)))[0]

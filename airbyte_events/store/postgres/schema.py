@@ -11,11 +11,9 @@ import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import psycopg
 
 from airbyte_events.errors import StoreError
+from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
 from airbyte_events.store.records import Queues, StoreStats
 from airbyte_events.store.rows import moment_of
 
@@ -204,9 +202,7 @@ _COUNTED = 50_000
 """For tables with more rows the count is an estimate."""
 
 
-async def migrate(
-    connection: psycopg.AsyncConnection[Any], schema: str, migrations: Sequence[Migration] = MIGRATIONS
-) -> None:
+async def migrate(connection: Connection, schema: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Migrate a database; several processes may do so at once.
 
     :param connection: in autocommit mode.
@@ -215,8 +211,7 @@ async def migrate(
     """
     newest = migrations[-1].version
     found = await _version(connection, schema)
-    isolation = await (await connection.execute("SHOW default_transaction_isolation")).fetchone()
-    if isolation != ("read committed",):
+    if await fetch_one(connection, "SHOW default_transaction_isolation") != ("read committed",):
         raise StoreError("the role's default_transaction_isolation is not read committed: change it with ALTER ROLE")
     if found is not None and found[0] >= newest:
         # Only read so far: the role need not be the owner.
@@ -234,19 +229,19 @@ async def migrate(
                 await _apply(connection, schema, migration)
 
 
-async def _version(connection: psycopg.AsyncConnection[Any], schema: str) -> tuple[int, int] | None:
+async def _version(connection: Connection, schema: str) -> tuple[int, int] | None:
     """Return version and compatible_with; None if there are no tables yet."""
     # to_regclass would cache a negative result within the transaction.
-    found = await connection.execute(
+    tables = (
         "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = %s AND c.relname = 'schema_version'",
-        [schema],
+        " WHERE n.nspname = %s AND c.relname = 'schema_version'"
     )
-    if await found.fetchone() is None:
+    if await fetch_one(connection, tables, schema) is None:
         return None
-    found = await connection.execute(f'SELECT version, compatible_with FROM "{schema}".schema_version')
-    version: tuple[int, int] | None = await found.fetchone()
-    return version
+    row: tuple[int, int] | None = await fetch_one(
+        connection, f'SELECT version, compatible_with FROM "{schema}".schema_version'
+    )
+    return row
 
 
 def _refuse_newer(schema: str, known: int, version: int, compatible_with: int) -> None:
@@ -263,23 +258,22 @@ def too_new(schema: str, known: int, version: int) -> str:
     )
 
 
-async def _create(connection: psycopg.AsyncConnection[Any], schema: str) -> None:
-    encoding = await (await connection.execute("SHOW server_encoding")).fetchone()
-    if encoding is None or encoding[0] != "UTF8":
+async def _create(connection: Connection, schema: str) -> None:
+    if await fetch_one(connection, "SHOW server_encoding") != ("UTF8",):
         raise StoreError("the database can't hold all text: name one whose encoding is UTF8")
-    found = await connection.execute(
+    exists, used = await fetch_one(
+        connection,
         "SELECT n.oid IS NOT NULL, EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid)"
         " FROM (SELECT) AS one LEFT JOIN pg_namespace n ON n.nspname = %s",
-        [schema],
+        schema,
     )
-    exists, used = await found.fetchone() or (False, False)
     if used:
         raise StoreError(f"the schema {schema} holds the tables of something else: name another one")
     if not exists:
         await connection.execute(f'CREATE SCHEMA "{schema}"')
 
 
-async def _apply(connection: psycopg.AsyncConnection[Any], schema: str, migration: Migration) -> None:
+async def _apply(connection: Connection, schema: str, migration: Migration) -> None:
     await connection.execute(migration.sql.format(s=f'"{schema}"', channel=schema))
     if migration.version == 1:
         await connection.execute(f'INSERT INTO "{schema}".log VALUES (%s, 0)', [secrets.token_hex(8)])
@@ -291,26 +285,28 @@ async def _apply(connection: psycopg.AsyncConnection[Any], schema: str, migratio
     logger.info("the schema %s has version %d now", schema, migration.version)
 
 
-async def stats(connection: psycopg.AsyncConnection[Any], schema: str) -> StoreStats:
+async def stats(connection: Connection, schema: str) -> StoreStats:
     s = f'"{schema}"'
-    found = await connection.execute(
+    rows = await fetch_all(
+        connection,
         "SELECT relname, reltuples, pg_total_relation_size(oid) FROM pg_class"
         " WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)",
-        [s],
+        s,
     )
-    tables = {name: (int(rows), size) for name, rows, size in await found.fetchall()}
+    tables = {name: (int(count), size) for name, count, size in rows}
 
     def count(table: str) -> str:
         estimate = tables[table][0]
         return str(estimate) if estimate > _COUNTED else f"(SELECT count(*) FROM {s}.{table})"
 
-    found = await connection.execute(
+    row = await fetch_one(
+        connection,
         f"SELECT (SELECT min(sequence) FROM {s}.events), head, {count('jobs')}, {count('notifications')},"
         f" (SELECT count(*) FROM {s}.notifications WHERE outcome = 'pending'),"
         f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'due'),"
-        f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'dead') FROM {s}.log"
+        f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'dead') FROM {s}.log",
     )
-    first, head, jobs, notifications, pending, due, dead = await found.fetchone() or (None, 0, 0, 0, 0, 0, 0)
+    first, head, jobs, notifications, pending, due, dead = row or (None, 0, 0, 0, 0, 0, 0)
     return StoreStats(
         first=first or 0,
         head=head,
@@ -324,15 +320,15 @@ async def stats(connection: psycopg.AsyncConnection[Any], schema: str) -> StoreS
     )
 
 
-async def queues(connection: psycopg.AsyncConnection[Any], schema: str, instance: str) -> Queues:
+async def queues(connection: Connection, schema: str, instance: str) -> Queues:
     s = f'"{schema}"'
-    found = await connection.execute(
-        f"SELECT (SELECT count(*) FROM {s}.watches w WHERE instance = %(instance)s AND until > now() AND NOT EXISTS"
+    watched, pending, due = await fetch_one(
+        connection,
+        f"SELECT (SELECT count(*) FROM {s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
         f" (SELECT FROM {s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)),"
-        f" (SELECT received_at FROM {s}.notifications WHERE outcome = 'pending' AND instance = %(instance)s"
+        f" (SELECT received_at FROM {s}.notifications WHERE outcome = 'pending' AND instance = %s"
         f" ORDER BY id LIMIT 1), (SELECT min(due_at) FROM {s}.deliveries"
-        " WHERE state = 'due' AND instance = %(instance)s)",
-        {"instance": instance},
+        " WHERE state = 'due' AND instance = %s)",
+        *(instance, instance, instance),
     )
-    watched, pending, due = await found.fetchone() or (0, None, None)
     return Queues(watched=watched, pending_since=moment_of(pending), due_since=moment_of(due))

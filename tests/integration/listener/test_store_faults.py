@@ -216,10 +216,10 @@ async def test_a_restart_is_asked_for_where_it_may_help(tmp_path: Path, fault: s
     """By the liveness probe, once the store could not be written for long; not where there is no space."""
     path = tmp_path / "events.db"
     async with SQLiteStore(path) as store, EventBus(store) as bus:
-        health = StoreHealth(store, every=0.01, again=0.01, hopeless=0.5)
+        health = StoreHealth(store, every=0.01, again=0.01, restart_after=0.5)
         tokens = Tokens([])
         app = create_app(
-            API(Feed(bus, store, {}), {}), None, None, None, tokens, dict, hopeless=lambda: health.hopeless
+            API(Feed(bus, store, {}), {}), None, None, None, tokens, dict, hopeless=lambda: health.needs_restart
         )
         async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as http:
             assert await health.check()
@@ -229,7 +229,7 @@ async def test_a_restart_is_asked_for_where_it_may_help(tmp_path: Path, fault: s
                 store._file._connection.execute("PRAGMA query_only = ON")
             else:
                 store._file._connection.execute("PRAGMA max_page_count = 1")
-            health.doubt()
+            health.check_soon()
             assert not await health.check()
             assert (await http.get("/healthz")).status_code == 200
             began = anyio.current_time()
