@@ -1,1 +1,1 @@
-"""Apache Airflow provider: operators, sensors and triggers that complete on Airbyte's push."""
+"""Apache Airflow provider: operators, sensors and triggers that complete by Airbyte's webhooks."""

@@ -1,4 +1,4 @@
-"""Checks of the arguments of operators, sensors and triggers: a wrong one fails the DAG's import, not its task."""
+"""Checks of the arguments of operators, sensors and triggers, when the DAG is imported."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from airflow.sdk import XComArg
 class WrongArgument(TypeError, ValueError):
     """An argument of the wrong type or value.
 
-    Both kinds of error: Airflow's triggerer survives no other than TypeError from the constructor of a trigger
+    Also a TypeError: any other error from a trigger's constructor ends Airflow's triggerer
     (``TriggerRunner.create_triggers`` in 3.3.2).
     """
 
 
 def is_template(value: object) -> bool:
-    """Return whether Airflow replaces this value before the task runs: it is a Jinja template, or an XComArg."""
+    """Return whether Airflow renders this value before the task runs: a Jinja template or an XComArg."""
     return isinstance(value, XComArg) or (isinstance(value, str) and ("{{" in value or "{%" in value))
 
 
-def check_arguments(made: type, given: Mapping[str, object]) -> None:
+def check_arguments(cls: type, given: Mapping[str, object]) -> None:
     """Check a constructor's arguments by its annotations: ``check_arguments(Operator, locals())``.
 
-    Checked are ``str``, ``bool``, ``float`` (0 or more), ``int`` (0 or more), each of them ``| None``, and job ids by
-    their name. An argument in ``template_fields`` may be a template.
+    It checks ``str``, ``bool``, ``float`` (0 or more) and ``int`` (0 or more), also with ``| None``, and job ids by
+    name. An argument in ``template_fields`` may be a template.
 
-    :raises WrongArgument: if one is something else.
+    :raises WrongArgument: if an argument has another type or value.
     """
-    templated = getattr(made, "template_fields", ())
-    for name, annotation in _annotations(made).items():
+    templated = getattr(cls, "template_fields", ())
+    for name, annotation in _annotations(cls).items():
         if name not in given or (name in templated and is_template(given[name])):
             continue
         value = given[name]
@@ -49,14 +49,14 @@ def check_arguments(made: type, given: Mapping[str, object]) -> None:
 
 
 def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
-    """:raises WrongArgument: if the value is none of those."""
+    """Raise :class:`WrongArgument` unless the value is allowed."""
     if value not in allowed:
         raise WrongArgument(f"{name}={shown(value)} is none of {', '.join(allowed)}")
 
 
 @lru_cache
-def _annotations(made: type) -> dict[str, str]:
-    return {name: str(each.annotation) for name, each in inspect.signature(made).parameters.items()}
+def _annotations(cls: type) -> dict[str, str]:
+    return {name: str(each.annotation) for name, each in inspect.signature(cls).parameters.items()}
 
 
 def _text_fault(name: str, value: object) -> str | None:
@@ -82,7 +82,7 @@ def _count_fault(name: str, value: object) -> str | None:
 
 
 def _job_id_fault(value: object) -> str | None:
-    # Templates make text of it.
+    # A rendered template is text.
     whole = value.strip().isdecimal() if isinstance(value, str) else isinstance(value, Integral)
     return None if whole and not isinstance(value, bool) else "is not a job id: write 17, or a template"
 
@@ -91,6 +91,6 @@ _FAULTS = {"str": _text_fault, "bool": _flag_fault, "float": _number_fault, "int
 
 
 def shown(value: object) -> str:
-    """Return the value as an error shows it, cut if it is long."""
+    """Return the value for an error message, truncated to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

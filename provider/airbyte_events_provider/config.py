@@ -8,9 +8,9 @@ SECTION = "airbyte_events"
 
 
 def poll_interval(at_least: float = 0.0) -> float:
-    """Return the seconds between two polls that deferred tasks share.
+    """Return the seconds between the shared polls of deferred tasks.
 
-    :param at_least: what the task asks for.
+    :param at_least: the task's own interval.
     """
     shared: float = conf.getfloat(SECTION, "poll_interval", fallback=10.0)
     return max(at_least, shared)

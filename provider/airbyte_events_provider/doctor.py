@@ -1,4 +1,4 @@
-"""Airflow's part of ``airbyte-events doctor``: checks versions, and the connections that tasks use."""
+"""Airflow's part of ``airbyte-events doctor``: checks versions and Airflow connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Line = tuple[str, str, str, str]
 def examine(conn_ids: Sequence[str]) -> list[Line]:
     """Check this Airflow.
 
-    :param conn_ids: its Airbyte connections; empty: the default one.
+    :param conn_ids: the Airflow connections to check; empty: the default one.
     """
     lines = [*_versions()]
     with _server_context():
@@ -35,7 +35,7 @@ def examine(conn_ids: Sequence[str]) -> list[Line]:
 
 @contextlib.contextmanager
 def _server_context() -> Iterator[None]:
-    """Read connections from Airflow's database, as ``airflow connections test`` does, not from variables alone."""
+    """Read connections also from Airflow's database, as ``airflow connections test`` does."""
     name = "_AIRFLOW_PROCESS_CONTEXT"
     before = os.environ.get(name)
     os.environ[name] = before or "server"
@@ -55,12 +55,8 @@ def _versions() -> Iterator[Line]:
         yield "ok", _PART, f"version {airflow}, with airbyte-events {provider}", ""
     with contextlib.suppress(PackageNotFoundError):
         official = version("apache-airflow-providers-airbyte")
-        yield (
-            "ok",
-            _PART,
-            f"the official Airbyte provider {official} is installed, too; DAGs choose by their imports",
-            "",
-        )
+        text = f"the official Airbyte provider {official} is installed, too; DAGs choose by their imports"
+        yield "ok", _PART, text, ""
 
 
 def _connection(conn_id: str, *, wanted: bool) -> Iterator[Line]:

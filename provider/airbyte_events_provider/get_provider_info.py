@@ -24,10 +24,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {
                 "integration-name": integration,
-                "python-modules": [
-                    "airbyte_events_provider.hooks.airbyte",
-                    "airbyte_events_provider.hooks.listener",
-                ],
+                "python-modules": ["airbyte_events_provider.hooks.airbyte", "airbyte_events_provider.hooks.listener"],
             }
         ],
         "connection-types": [
@@ -154,10 +151,5 @@ def _field(label: str, description: str, type: str = "string", **schema: Any) ->
 
 
 def _option(description: str, type: str, *, example: str | None = None, default: str | None = None) -> dict[str, Any]:
-    return {
-        "description": description,
-        "version_added": "0.1.0",
-        "type": type,
-        "example": example,
-        "default": default,
-    }
+    option = {"description": description, "version_added": "0.1.0", "type": type}
+    return {**option, "example": example, "default": default}

@@ -1,4 +1,4 @@
-"""What the provider counts in Airflow's own metrics (``[metrics]`` in Airflow's configuration: StatsD, OpenTelemetry).
+"""The provider's metrics among Airflow's own (``[metrics]`` in Airflow's configuration: StatsD, OpenTelemetry).
 
 ================================================= ======= ==============================================================
 name                                              kind    meaning
@@ -24,7 +24,7 @@ from airbyte_events.events import JobEvent
 
 
 def _stats() -> Any:
-    # The triggerer sets up the first; from Airflow 3.2 on the second is that of tasks.
+    # The first is configured in the triggerer; from Airflow 3.2 on, the second in tasks.
     for name in ("airflow.observability.stats", "airflow.stats"):
         with contextlib.suppress(ImportError):
             return importlib.import_module(name).Stats
@@ -40,7 +40,7 @@ def _count(name: str) -> None:
 
 
 def count_completion(event: JobEvent) -> None:
-    """Count a completed job that has reached its trigger."""
+    """Count a completed job at its trigger."""
     name = f"ends.{event.origin.value}"
     _count(name)
     _time(f"{name}.lag", event.finished_at)
@@ -49,7 +49,7 @@ def count_completion(event: JobEvent) -> None:
 
 
 async def count_response(response: Any) -> None:
-    """Count a response of Airbyte; for httpx's ``event_hooks``."""
+    """Count a response of Airbyte, as one of httpx's ``event_hooks``."""
     _count("requests")
 
 

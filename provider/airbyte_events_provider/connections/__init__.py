@@ -1,1 +1,1 @@
-"""The Airflow connections of an Airbyte and of a listener: read, checked, and made into HTTP clients."""
+"""Airflow connections of an Airbyte or a listener, and HTTP clients for them."""

@@ -24,7 +24,7 @@ from airbyte_events_provider.stats import count_response
 async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> AsyncIterator[AirbyteClient]:
     """Open a client of Airbyte's API: ``async with open_airbyte(settings) as airbyte``.
 
-    :param attempts: how often to try a read.
+    :param attempts: the maximum of attempts of a read.
     :raises SettingsError: if the certificates or proxies can't be used.
     """
     tls = await _tls(settings.verify, settings.client_cert)
@@ -52,19 +52,19 @@ async def open_listener(settings: ListenerSettings) -> AsyncIterator[FeedClient]
 
 @contextlib.contextmanager
 def proxied(settings: AirbyteSettings) -> Iterator[None]:
-    """Translate the errors of a client that is made with these proxies.
+    """Translate errors from constructing a client with these proxies.
 
-    :raises SettingsError: if they can't be used.
+    :raises SettingsError: if the proxies can't be used.
     """
     try:
         yield
     except (ValueError, httpx.InvalidURL, ImportError) as exc:
-        # Without httpx's message: it holds the URL, which may hold a password.
+        # Without httpx's message: its URL may contain a password.
         raise SettingsError(f"extra 'proxies' of Airflow connection {settings.conn_id!r} can't be used") from exc
 
 
 async def _tls(verify: bool | str, client_cert: str | None) -> ssl.SSLContext:
-    # Loading the certificates takes 10 to 30 ms and 0.7 MB: off the event loop, and once for all.
+    # Loading the certificates takes 10 to 30 ms and 0.7 MB: in a thread, and cached.
     return await anyio.to_thread.run_sync(make_tls, verify, client_cert)
 
 
@@ -78,7 +78,7 @@ def make_tls(verify: bool | str, client_cert: str | None = None) -> ssl.SSLConte
     tls = _trusting(verify)
     if client_cert is not None:
         try:
-            # For a key with a password, OpenSSL would ask at a terminal.
+            # For a key with a password, OpenSSL would prompt at a terminal.
             tls.load_cert_chain(client_cert, password=_no_password)
         except OSError as exc:
             raise SettingsError(f"client_cert: no certificate with its key in {client_cert}: {exc.strerror}") from exc

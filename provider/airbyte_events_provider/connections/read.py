@@ -1,4 +1,4 @@
-"""Reading Airflow connections: in a worker, and on the event loop of a triggerer."""
+"""Reading Airflow connections, in a worker or on the event loop of a triggerer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_airbyte(conn_id: str) -> AirbyteSettings:
-    """Return what the Airflow connection of an Airbyte says.
+    """Return the settings of an Airflow connection of type ``airbyte``.
 
     :raises AirflowNotFoundException: if there is no such connection.
     :raises SettingsError: if a field is wrong.
@@ -45,14 +45,14 @@ def read_airbyte(conn_id: str) -> AirbyteSettings:
 
 
 def read_listener(conn_id: str) -> ListenerSettings:
-    """Return what the Airflow connection of a listener says; raises as :func:`read_airbyte` does."""
+    """Return the settings of a listener's connection; raises as :func:`read_airbyte` does."""
     return parse_listener(BaseHook.get_connection(conn_id))
 
 
 def read_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
-    """Return what a hub needs.
+    """Return the settings of a hub.
 
-    A listener's connection that is missing or wrong costs speed, not correctness: it is logged, and Airbyte polled.
+    If the listener's connection is missing or wrong, it is logged and left out: the hub polls Airbyte.
 
     :param listener_conn_id: see :func:`choose_listener`.
     :raises AirflowNotFoundException: if there is no such Airbyte connection.
@@ -66,7 +66,7 @@ def read_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSe
 
 
 async def aread_airbyte(conn_id: str) -> AirbyteSettings:
-    """Do as :func:`read_airbyte`, on an event loop."""
+    """Read as :func:`read_airbyte` does, on an event loop."""
     connection = await _aget_connection(conn_id)
     for secret in secrets(connection):
         await sync_to_async(mask_secret)(secret)
@@ -74,12 +74,12 @@ async def aread_airbyte(conn_id: str) -> AirbyteSettings:
 
 
 async def aread_listener(conn_id: str) -> ListenerSettings:
-    """Do as :func:`read_listener`, on an event loop."""
+    """Read as :func:`read_listener` does, on an event loop."""
     return parse_listener(await _aget_connection(conn_id))
 
 
 async def aread_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
-    """Do as :func:`read_hub`, on an event loop."""
+    """Read as :func:`read_hub` does, on an event loop."""
     airbyte = await aread_airbyte(airbyte_conn_id)
     if chosen := choose_listener(listener_conn_id, airbyte):
         with _polling_instead(chosen):
@@ -89,17 +89,17 @@ async def aread_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -
 
 async def _aget_connection(conn_id: str) -> Connection:
     if hasattr(BaseHook, "aget_connection"):
-        # In the triggers of `airflow dags test` it finds none that is in Airflow's database; the other one does.
+        # In triggers of `airflow dags test` it does not find connections in Airflow's database, as the other one does.
         with contextlib.suppress(AirflowNotFoundException):
             return await BaseHook.aget_connection(conn_id)
     return await sync_to_async(BaseHook.get_connection)(conn_id)
 
 
 def choose_listener(wanted: str | None, airbyte: AirbyteSettings) -> str | None:
-    """Return the Airflow connection of the listener to use.
+    """Return the id of the listener's Airflow connection; None for no listener.
 
-    :param wanted: the task's; None: the one that the Airbyte's connection names, else the one in Airflow's
-        configuration, else none. An empty string: none.
+    :param wanted: the task's; None: that of the Airbyte's connection, else of Airflow's configuration. An empty string:
+        no listener.
     """
     if wanted is not None:
         return wanted or None

@@ -1,4 +1,4 @@
-"""What Airflow connections of the types ``airbyte`` and ``airbyte_events`` say, parsed and checked."""
+"""The settings in Airflow connections of the types ``airbyte`` and ``airbyte_events``."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ REQUEST_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AirbyteSettings:
-    """What an Airflow connection of type ``airbyte`` says.
+    """The settings of an Airflow connection of type ``airbyte``.
 
     :param conn_id: the connection's id in Airflow.
     :param url: the API's base URL, normalised.
     :param credentials: None for an Airbyte without authentication.
-    :param token_url: where to get tokens, if not at the usual URL.
+    :param token_url: the URL for tokens; None: the default URL.
     :param proxies: proxy URLs by URL pattern (``http://``, ``https://``, ``all://``).
     :param timeout: seconds for one request.
-    :param verify: whether to check the server's certificate, or the file or folder of certificates to check it by.
+    :param verify: whether to check the server's certificate, or a file or folder of trusted certificates.
     :param client_cert: a file with a certificate and its key, for a server that requires one.
     :param instance: the name of this Airbyte in the listener's settings.
-    :param listener_conn_id: the Airflow connection of the listener; None if it names none.
-    :param web_url: the URL of its web app; None: derived from the API's URL.
+    :param listener_conn_id: the Airflow connection of the listener, if any.
+    :param web_url: the URL of the web app; None: derived from the API's URL.
     """
 
     conn_id: str
@@ -54,7 +54,7 @@ class AirbyteSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerSettings:
-    """What an Airflow connection of type ``airbyte_events`` says.
+    """The settings of an Airflow connection of type ``airbyte_events``.
 
     :param conn_id: the connection's id in Airflow.
     :param url: the listener's URL.
@@ -93,7 +93,7 @@ def parse_airbyte(connection: Connection) -> AirbyteSettings:
         if login and password:
             credentials = Credentials(client_id=login, client_secret=password)
         elif login or password:
-            # As the official provider does.
+            # As in the official provider.
             logger.info("no authentication with Airbyte: Airflow connection %r has no login or no password", conn_id)
     except SettingsError as exc:
         raise SettingsError(f"Airflow connection {conn_id!r}: {exc}") from exc
@@ -136,7 +136,7 @@ def parse_listener(connection: Connection) -> ListenerSettings:
 def parse_timeout(value: object, name: str) -> float:
     """Return the seconds for one request, :data:`REQUEST_SECONDS` by default.
 
-    :raises SettingsError: if the value is no positive number.
+    :raises SettingsError: if the value is not a positive number.
     """
     if value is None or value == "":
         return REQUEST_SECONDS
@@ -150,7 +150,7 @@ def parse_timeout(value: object, name: str) -> float:
 
 
 def secrets(connection: Connection) -> Iterator[str]:
-    """Return what to mask that Airflow may not mask by itself: the stripped password, and those within proxy URLs.
+    """Return secrets that Airflow may not mask by itself: the stripped password, and passwords in proxy URLs.
 
     :raises SettingsError: if the extra is wrong.
     """
@@ -164,16 +164,14 @@ def secrets(connection: Connection) -> Iterator[str]:
 
 
 def _password(connection: Connection) -> str:
-    """Return the password without the line break at the end of a secret that was read from a file."""
+    # Secrets that were read from files may end with a line break.
     return (connection.password or "").strip()
 
 
 class _Extra:
-    """The extra of a connection."""
-
     def __init__(self, connection: Connection) -> None:
         self._conn_id = connection.conn_id
-        # Not extra_dejson: it calls the supervisor, which blocks an event loop.
+        # Not extra_dejson, which calls the supervisor and blocks the event loop.
         try:
             fields = json.loads(connection.extra or "{}")
         except ValueError:
@@ -192,7 +190,7 @@ class _Extra:
         return value or None
 
     def page(self, name: str) -> str | None:
-        """Return the URL of a page for people. It is shown in links, so it must hold no secret."""
+        # It is displayed in links, so it must not contain secrets.
         value = (self.text(name) or "").strip()
         if value and re.fullmatch(r"https?://[^\s@?#\\]+", value) is None:
             raise SettingsError(

@@ -51,19 +51,19 @@ _WORKSPACE_SECONDS = 10.0
 
 
 class AirbyteHook(BaseHook):
-    """Call Airbyte's public API. Reads are repeated while Airbyte fails; a job is never started twice.
+    """Call Airbyte's public API. Reads are retried; a job is never started twice.
 
-    The Airflow connection is read once, when it is first needed.
+    The Airflow connection is read once, at the first call.
 
     :param airbyte_conn_id: the Airflow connection: host is the server's URL, login and password are the client id and
-        secret of an application (none for an Airbyte without authentication), schema is the token URL where it is not
-        the usual one. Extra: ``listener_conn_id``, ``instance``, ``web_url``, ``proxies``, ``timeout``, ``verify``,
+        secret of an application (none for an Airbyte without authentication), schema is the token URL if it is not the
+        default one. Extra: ``listener_conn_id``, ``instance``, ``web_url``, ``proxies``, ``timeout``, ``verify``,
         ``client_cert``.
     :param api_version: only ``v1`` exists.
     :param timeout: seconds for one request, instead of the connection's.
-    :param listener_conn_id: the Airflow connection of the listener whose push ends waits; None: the one that the
-        Airbyte's connection or Airflow's configuration names. An empty string: none.
-    :raises ValueError: if ``timeout`` is no positive number.
+    :param listener_conn_id: the Airflow connection of the listener that reports completions; None: that of the
+        Airbyte's connection or Airflow's configuration. An empty string: none.
+    :raises ValueError: if ``timeout`` is not a positive number.
     """
 
     conn_name_attr = "airbyte_conn_id"
@@ -102,7 +102,7 @@ class AirbyteHook(BaseHook):
 
     @cached_property
     def settings(self) -> AirbyteSettings:
-        """The connection, read and checked.
+        """The settings of the Airflow connection.
 
         :raises AirflowException: if it is missing or wrong.
         """
@@ -147,13 +147,13 @@ class AirbyteHook(BaseHook):
 
     @cached_property
     def conn(self) -> dict[str, Any]:
-        """What :meth:`get_conn_params` returns for the hook's own connection."""
+        """The result of :meth:`get_conn_params` for the hook's own connection."""
         return self.get_conn_params(self.airbyte_conn_id)
 
     def create_api_session(self) -> AirbyteAPI:
-        """Return Airbyte's own Python SDK, as the official hook does: it needs ``pip install airbyte-api``.
+        """Return Airbyte's own Python SDK, as the official hook does; requires ``pip install airbyte-api``.
 
-        Its requests are not repeated, and it may start a job twice.
+        Its requests are not retried, and it may start a job twice.
 
         :raises AirflowException: if it is not installed, or the connection is wrong.
         """
@@ -162,13 +162,13 @@ class AirbyteHook(BaseHook):
 
     @cached_property
     def airbyte_api(self) -> AirbyteAPI:
-        """What :meth:`create_api_session` returns."""
+        """The result of :meth:`create_api_session`."""
         return self.create_api_session()
 
     def get_job_details(self, job_id: int) -> Job:
         """Return the job as it is now: ``job_id``, ``status``, ``job_type``, ``connection_id``, ….
 
-        :raises AirflowException: if Airbyte does not return it; as the methods below.
+        :raises AirflowException: if Airbyte does not return it; likewise in the methods below.
         """
         return self._call(lambda airbyte: airbyte.get_job(int(job_id)))
 
@@ -208,7 +208,7 @@ class AirbyteHook(BaseHook):
         return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
 
     def clock_ahead(self) -> timedelta:
-        """Return how far Airbyte's clock is ahead of this machine's; zero if Airbyte does not say."""
+        """Return how far Airbyte's clock is ahead of this machine's; zero if unknown."""
 
         async def compare(airbyte: AirbyteClient) -> timedelta:
             asked_at = utcnow()
@@ -222,7 +222,7 @@ class AirbyteHook(BaseHook):
             return timedelta(0)
 
     def list_connections(self) -> list[dict[str, Any]]:
-        """Return all connections that the client may read, in the API's fields (``connectionId``, ``name``, …)."""
+        """Return all readable Airbyte connections, in the API's fields (``connectionId``, ``name``, …)."""
         return self._call(lambda airbyte: airbyte.list_connections())
 
     def workspace_of(self, connection_id: str) -> str | None:
@@ -257,7 +257,7 @@ class AirbyteHook(BaseHook):
         return self._submit_or_fail(connection_id, "reset")
 
     def cancel_job(self, job_id: int) -> Job:
-        """Cancel the job if it is active, and no other job of the connection.
+        """Cancel the job if it is active.
 
         :return: the job as it is now.
         """
@@ -273,13 +273,13 @@ class AirbyteHook(BaseHook):
         execution_deadline: float | None = None,
         poll_interval: float = 3,
     ) -> dict[str, Any]:
-        """Wait for a job: by the listener's push if there is one, by polling otherwise.
+        """Wait for a job, by a listener's push or by polls.
 
         :param connection_id: the job's Airbyte connection, if known.
-        :param started_at: when the job was created, if known. Airbyte gives the same ids again once its database was
-            restored: a job of another time or connection is not taken for this one.
-        :param until: until when to wait, in seconds since the epoch; None: no limit.
-        :param execution_deadline: until when the job may run, likewise.
+        :param started_at: when the job was created, if known. Airbyte gives ids again after its database was restored:
+            a job of another time or connection is ignored.
+        :param until: the deadline of the wait, in seconds since the epoch; None: no limit.
+        :param execution_deadline: the deadline of the job, likewise.
         :param poll_interval: seconds between polls.
         :return: see :func:`~airbyte_events_provider.waiting.result.conclude`.
         """
@@ -301,7 +301,7 @@ class AirbyteHook(BaseHook):
         return run_blocking(work)
 
     def wait_for_job(self, job_id: str | int, wait_seconds: float = 3, timeout: float | None = 3600) -> None:
-        """Wait until the job has succeeded; cancel one that takes longer.
+        """Wait until the job has succeeded; cancel it after the timeout.
 
         :param wait_seconds: seconds between polls without a listener.
         :param timeout: seconds; None or 0: no limit.
@@ -319,9 +319,9 @@ class AirbyteHook(BaseHook):
         raise AirflowException(result["message"])
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test all that the connection is for.
+        """Test the Airbyte and the listener of the connection.
 
-        :return: whether it works, and which part does not and what to do.
+        :return: whether both work, and a message with the fault and its remedy.
         """
 
         async def examine(settings: AirbyteSettings) -> str:

@@ -1,4 +1,4 @@
-"""Testing a connection: which part of it works, and what to do about the part that does not."""
+"""Connection tests that report faults and their remedies."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from airbyte_events_provider.connections.settings import AirbyteSettings, Listen
 
 
 class Fault(Exception):
-    """A part that does not work: which, why, and what to do."""
+    """A failed part of a test: which part, the reason and the remedy."""
 
 
 def tested(test: Callable[[], str]) -> tuple[bool, str]:
-    """Return what a hook's ``test_connection`` returns: whether the test passed, and what it says."""
+    """Return the result of a hook's ``test_connection``: whether the test passed, and its message."""
     try:
         return True, test()
     except (Fault, AirbyteEventsError, AirflowException) as exc:
@@ -38,10 +38,10 @@ def tested(test: Callable[[], str]) -> tuple[bool, str]:
 
 
 async def diagnose_airbyte(settings: AirbyteSettings) -> tuple[str, Job | None]:
-    """Send an Airbyte each kind of request that changes nothing.
+    """Test the API of an Airbyte with requests that change nothing.
 
-    :return: what works, and one of its jobs if there is any.
-    :raises Fault: if a part does not work.
+    :return: a message, and one of its jobs if there is any.
+    :raises Fault: if a part fails.
     :raises SettingsError: if the settings can't be used.
     """
     async with open_airbyte(settings, attempts=1) as airbyte:
@@ -89,12 +89,12 @@ async def _list_jobs(airbyte: AirbyteClient) -> Job | None:
 
 
 async def diagnose_listener(settings: ListenerSettings, airbyte: AirbyteSettings | None, job: Job | None) -> str:
-    """Test whether a listener answers, accepts the token, and serves this Airbyte.
+    """Test whether a listener responds, accepts the token, and serves this Airbyte.
 
-    :param airbyte: the Airbyte that it should serve; None: do not compare.
-    :param job: one of its jobs, to tell it from other Airbytes.
-    :return: what works.
-    :raises Fault: if a part does not work.
+    :param airbyte: the Airbyte that it should serve; None: not tested.
+    :param job: one of its jobs, to compare.
+    :return: a message.
+    :raises Fault: if a part fails.
     :raises SettingsError: if the settings can't be used.
     """
     async with open_listener(settings) as feed:
@@ -118,7 +118,6 @@ async def diagnose_listener(settings: ListenerSettings, airbyte: AirbyteSettings
 
 
 async def _compare(feed: FeedClient, airbyte: AirbyteSettings, job: Job) -> None:
-    """Compare a job: one that both have, and of the same connection, is of the same Airbyte."""
     ref = JobRef(airbyte.instance, job.job_id)
     name = f"{airbyte.instance!r}"
     try:

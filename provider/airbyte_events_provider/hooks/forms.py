@@ -1,7 +1,4 @@
-"""Airflow's connection forms, from the provider's metadata.
-
-Airflow 3.2 and newer makes the forms from the metadata, older versions from what the hooks return.
-"""
+"""Airflow's connection forms before 3.2, from the provider's metadata, which newer versions use directly."""
 
 from __future__ import annotations
 
@@ -11,13 +8,13 @@ from airbyte_events_provider.get_provider_info import get_provider_info
 
 
 def behaviour(connection_type: str) -> dict[str, Any]:
-    """Return what a hook's ``get_ui_field_behaviour`` returns: the labels of the usual fields."""
+    """Return the result of a hook's ``get_ui_field_behaviour``: the labels of the standard fields."""
     return {name.replace("-", "_"): value for name, value in _form(connection_type)["ui-field-behaviour"].items()}
 
 
 def widgets(connection_type: str) -> dict[str, Any]:
-    """Return what a hook's ``get_connection_form_widgets`` returns: the fields of the extra."""
-    # Airflow's API server has a stand-in where this is not installed, only while it calls for the form.
+    """Return the result of a hook's ``get_connection_form_widgets``: the fields of the extra."""
+    # Where this is not installed, Airflow's API server provides a substitute during the call.
     from wtforms import PasswordField, StringField  # type: ignore[import-untyped]
 
     return {

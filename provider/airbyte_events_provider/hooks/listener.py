@@ -18,7 +18,7 @@ from airbyte_events_provider.hooks.forms import behaviour, widgets
 
 
 class ListenerHook(BaseHook):
-    """Call a listener, which pushes the completions of Airbyte's jobs.
+    """Call a listener, which reports the completions of Airbyte's jobs.
 
     :param listener_conn_id: the Airflow connection: host is the listener's URL, password is one of its API tokens.
         Extra: ``dashboard_url``, ``verify``, ``client_cert``.
@@ -53,9 +53,9 @@ class ListenerHook(BaseHook):
             yield feed
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test whether the listener answers and accepts the token.
+        """Test whether the listener responds and accepts the token.
 
-        :return: whether it does, and what to do if not.
+        :return: whether it does, and a message with the fault and its remedy.
         """
         conn_id = self.listener_conn_id
         return tested(lambda: run_blocking(partial(diagnose_listener, read_listener(conn_id), None, None)))

@@ -1,4 +1,4 @@
-"""Airbyte's own Python SDK, for code that was written against the official provider's hook."""
+"""Airbyte's own Python SDK, for code that was written for the official provider's hook."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_sdk(settings: AirbyteSettings) -> AirbyteAPI:
                 token_url=token_endpoint(settings.url, settings.token_url),
             )
         )
-    # The time-out is the clients': the SDK requests its token past its own.
+    # The SDK requests tokens without its own timeout, so the clients have one.
     options: dict[str, Any] = {
         "verify": make_tls(settings.verify, settings.client_cert),
         "given": settings.proxies,

@@ -1,7 +1,7 @@
 """The OpenLineage names of the tables that an Airbyte connection reads and writes.
 
-The names follow OpenLineage's naming conventions for the databases that have one, if Airbyte's configuration has all
-that they need: a guessed name would join the wrong tables. Other tables are named after Airbyte.
+The names follow OpenLineage's naming conventions where one exists and Airbyte's configuration contains all its parts: a
+guessed name would join the wrong tables. Other tables are named after Airbyte.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Name:
 class Actor:
     """A source or a destination.
 
-    :param id: in Airbyte.
-    :param type: the connector's, such as ``postgres``; None: unknown.
+    :param id: the id in Airbyte.
+    :param type: the connector's type, such as ``postgres``; None: unknown.
     :param configuration: as Airbyte's API returns it, without secrets.
     """
 
@@ -37,7 +37,7 @@ class Actor:
     configuration: Mapping[str, Any]
 
     def text(self, *keys: str) -> str | None:
-        """Return the first of these fields that is there."""
+        """Return the first of these fields that is set."""
         return next((value for key in keys if (value := _text(self.configuration, key))), None)
 
     @property
@@ -48,7 +48,7 @@ class Actor:
 
     @property
     def schema(self) -> str | None:
-        """The schema of tables that name none."""
+        """The default schema of tables."""
         if schema := self.text("schema", "default_schema"):
             return schema
         if dataset := self.text("dataset_id"):
@@ -83,13 +83,12 @@ def written_names(connection: Mapping[str, Any], destination: Actor, airbyte_url
     """Return the tables that the connection writes; parameters as for :func:`read_names`."""
     for stream in streams(connection):
         name = f"{connection.get('prefix') or ''}{stream.name}"
-        yield _name(
-            destination, Stream(name=name, schema=_written_schema(connection, stream, destination)), airbyte_url
-        )
+        table = Stream(name=name, schema=_written_schema(connection, stream, destination))
+        yield _name(destination, table, airbyte_url)
 
 
 def streams(connection: Mapping[str, Any]) -> Iterator[Stream]:
-    """Return the connection's streams that are well-formed."""
+    """Return the connection's streams, without malformed ones."""
     configurations = connection.get("configurations")
     listed = configurations.get("streams") if isinstance(configurations, Mapping) else None
     for stream in listed if isinstance(listed, list) else ():
@@ -114,7 +113,7 @@ def _name(actor: Actor, table: Stream, airbyte_url: str) -> Name:
     name = None if convention is None else convention(actor, table)
     if name is not None:
         return name
-    # Known to Airbyte alone, and the same in every run.
+    # Unique to this Airbyte, and the same in every run.
     full = f"{table.schema}.{table.name}" if table.schema else table.name
     return Name(f"airbyte://{urlsplit(airbyte_url).netloc}/{actor.id}", full)
 
@@ -123,7 +122,7 @@ def _relational(actor: Actor, table: Stream) -> Name | None:
     kind = _SCHEMES[actor.type or ""]
     host, database, schema = actor.text("host"), actor.database, table.schema
     if kind == "mysql":
-        # What others call a schema is a database there.
+        # MySQL's databases are what others call schemas.
         database, schema = schema or database, None
     elif not schema:
         return None

@@ -1,6 +1,6 @@
 """OpenLineage of a task that ran an Airbyte job, where Airflow's OpenLineage provider is installed.
 
-What Airbyte does not return is missing from the lineage; it never fails the task.
+Data that Airbyte does not return is left out of the lineage, and never fails the task.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def lineage(
 ) -> OperatorLineage[Any, Any] | None:
     """Return the tables that the connection reads and writes, and the result of the job.
 
-    A table's number of records is known only where the connection has but one: Airbyte returns the sum of all.
+    Record counts are included only if the connection has a single table: Airbyte returns the sum of all tables.
 
     :param connection_id: the Airbyte connection (UUID).
-    :param result: of the task's wait; None if there was none.
-    :return: None where the OpenLineage provider is not installed, or Airbyte does not return the connection.
+    :param result: the result of the task's wait, if any.
+    :return: None if the OpenLineage provider is not installed, or Airbyte does not return the connection.
     """
     try:
         from airflow.providers.common.compat.openlineage.facet import Dataset
@@ -72,10 +72,11 @@ def lineage(
 
 
 async def find_tables(settings: AirbyteSettings, connection_id: str) -> Tables:
-    """Ask Airbyte once for what the connection reads and writes, for :data:`LINEAGE_SECONDS` at most.
+    """Return the tables that the connection reads and writes, within :data:`LINEAGE_SECONDS`.
 
-    :raises AirbyteError: if it does not return the connection. Without its source or destination, tables are named
-        after Airbyte.
+    If Airbyte does not return the source or destination, its tables are named after Airbyte.
+
+    :raises AirbyteError: if Airbyte does not return the connection.
     """
     try:
         async with open_airbyte(settings, attempts=1) as airbyte:
@@ -100,7 +101,7 @@ async def _tables(airbyte: AirbyteClient, connection_id: str) -> Tables:
 
 
 async def _actor(id: str, type_key: str, request: Awaitable[dict[str, Any]]) -> Actor:
-    """Return the source or destination; without its configuration for a user who may read the connection alone."""
+    """Return the source or destination; without configuration if the client may not read that."""
     try:
         fields = await request
     except (AirbyteError, ValueError) as exc:

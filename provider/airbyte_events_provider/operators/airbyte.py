@@ -1,10 +1,9 @@
 """The operator that runs an Airbyte sync.
 
-The path of a task: :meth:`AirbyteTriggerSyncOperator.execute` starts the job once
-(:mod:`airbyte_events_provider.retry.task_job`), or goes on with that of an earlier try, then waits for it by the hook,
-or defers with a trigger. The trigger waits by the hub that all triggers share
-(:mod:`airbyte_events_provider.waiting.shared_hub`). Its event resumes the task in :meth:`execute_complete`, which acts
-on the result (:mod:`airbyte_events_provider.operators.completion`).
+:meth:`AirbyteTriggerSyncOperator.execute` starts the job, or resumes that of an earlier try
+(:mod:`airbyte_events_provider.retry.task_job`). Then it waits with the hook, or defers with a trigger, which waits with
+a shared hub (:mod:`airbyte_events_provider.waiting.shared_hub`). The trigger's event resumes the task in
+:meth:`execute_complete` with the result (:mod:`airbyte_events_provider.operators.completion`).
 """
 
 from __future__ import annotations
@@ -55,51 +54,48 @@ _STARTED = {
 
 
 class AirbyteTriggerSyncOperator(BaseOperator):
-    """Start a sync in Airbyte and wait until it completes: by a listener's push if there is one, by polling otherwise.
+    """Start a sync in Airbyte and wait until it completes, by a listener's push or by polls.
 
-    It waits in the worker (the default), in the triggerer (``deferrable=True``, which takes no worker slot), or leaves
-    that to a later :class:`~airbyte_events_provider.sensors.airbyte.AirbyteJobSensor` (``asynchronous=True``).
+    It waits in the worker (the default), in the triggerer (``deferrable=True``, which takes no worker slot), or not at
+    all (``asynchronous=True``), for a later :class:`~airbyte_events_provider.sensors.airbyte.AirbyteJobSensor`.
 
     The task returns the job id. If it has waited, it pushes more XComs: ``status``, ``records``, ``bytes``,
-    ``started_at``, ``finished_at`` (RFC 3339, UTC), ``duration_seconds``, and ``job`` with all that is known of the
-    job.
+    ``started_at``, ``finished_at`` (RFC 3339, UTC), ``duration_seconds``, and ``job`` with the job's event data.
 
-    A retry goes on with the job that an earlier try started, if that is active or has succeeded meanwhile. It starts
-    another job only if that one failed. A failed job fails the task with Airbyte's reason. A job that a person
-    cancelled in Airbyte fails the task without a retry. Clearing the task starts a new job. A job that the task did not
-    start is waited for, but never cancelled.
+    A retry resumes the job of an earlier try if that is active or has succeeded; if it failed, the retry starts another
+    one. A failed job fails the task with Airbyte's reason. A job that a person cancelled in Airbyte fails the task
+    without a retry. Clearing the task starts a new job. The task never cancels a job that it did not start.
 
     :param connection_id: the Airbyte connection (UUID). Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
-    :param asynchronous: return the job id as soon as the job is started.
+    :param asynchronous: return the job id once the job is started.
     :param deferrable: wait in the triggerer; by default as ``[operators] default_deferrable`` says.
     :param api_version: only ``v1`` exists.
     :param wait_seconds: seconds between polls of Airbyte without a listener. Deferred tasks share their polls, which
         are at least ``[airbyte_events] poll_interval`` apart.
-    :param timeout: seconds to wait for the job; None: no limit. Past it the task fails, and the job goes on.
-    :param listener_conn_id: the Airflow connection of the listener; None: the one that the Airbyte's connection or
-        Airflow's configuration names. An empty string: none. Templated.
+    :param timeout: seconds to wait for the job; None: no limit. After that the task fails, and the job continues.
+    :param listener_conn_id: the Airflow connection of the listener; None: that of the Airbyte's connection or Airflow's
+        configuration. An empty string: none. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param on_conflict: what to do while another job of the connection runs: ``attach`` (wait for that job as for the
-        task's own; for one of another type as with ``wait``), ``wait`` (until it completes, then start), ``fail`` or
-        ``skip``.
-    :param retry_cancelled: let a retry start the job again that a person cancelled in Airbyte.
+    :param on_conflict: what to do while another job of the connection runs: ``attach`` (wait for that job instead; if
+        its type differs, as with ``wait``), ``wait`` (until it completes, then start), ``fail`` or ``skip``.
+    :param retry_cancelled: let a retry start a job again that a person cancelled in Airbyte.
     :param cancel_on_kill: cancel the task's own job when a person fails or clears the task or marks it as success, and
-        when ``execution_timeout`` is over in a worker. In the triggerer that needs Airflow 3.3. The shutdown of a
-        worker cancels nothing.
-    :param cancel_on_timeout: cancel the task's own job when ``timeout`` is over.
+        after ``execution_timeout`` in a worker. In the triggerer this needs Airflow 3.3. The shutdown of a worker
+        cancels nothing.
+    :param cancel_on_timeout: cancel the task's own job after ``timeout``.
     :param min_records: fail the task if the job succeeded but moved fewer records: Airbyte can report success for a job
         that never ran.
     :param end_from_trigger: let the trigger end a task that succeeded, without a worker. Airflow then sends no e-mail,
-        calls no ``on_success_callback`` in a worker and no listener, and updates no outlets. So a task with outlets
-        ends in a worker all the same, as do all tasks before Airflow 3.3, and where a plugin listens to tasks, as
-        OpenLineage's does. Needs ``deferrable``.
-    :param start_from_trigger: let the triggerer start the job, too, without a worker. A retry begins in a worker.
-        Needs ``deferrable``, and Airflow 3.3. These begin in a worker all the same: mapped tasks, and tasks whose
-        templated arguments need more than the DAG run (an XComArg, ``ti``, ``var``, ``conn``, a macro of the DAG's).
-    :param execution_timeout: how long the task may take (a ``timedelta``). Past it the task fails, and its own job is
-        cancelled.
-    :raises WrongArgument: if an argument has the wrong type, or can't do anything beside another.
+        calls no ``on_success_callback`` in a worker and no listener, and updates no outlets. Tasks with outlets still
+        end in a worker, as do all tasks before Airflow 3.3, and all where a plugin listens to tasks, as OpenLineage's
+        does. Needs ``deferrable``.
+    :param start_from_trigger: let the triggerer also start the job, without a worker. Needs ``deferrable`` and Airflow
+        3.3. Retries, mapped tasks, and tasks whose templated arguments need more than the DAG run (an XComArg, ``ti``,
+        ``var``, ``conn``, a macro of the DAG's) still begin in a worker.
+    :param execution_timeout: the maximum duration of the task (a ``timedelta``). After that the task fails, and its own
+        job is cancelled.
+    :raises WrongArgument: if an argument has the wrong type, or no effect together with another.
     """
 
     template_fields: Sequence[str] = ("connection_id", "airbyte_conn_id", "listener_conn_id")
@@ -148,11 +144,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.end_from_trigger = end_from_trigger and can_end_in_triggerer()
         self.start_from_trigger = start_from_trigger
         if start_from_trigger:
-            self.start_trigger_args = start_args(
-                self._start_arguments(),
-                (connection_id, airbyte_conn_id, listener_conn_id),
-                self.inlets,
-            )
+            templated = (connection_id, airbyte_conn_id, listener_conn_id)
+            self.start_trigger_args = start_args(self._start_arguments(), templated, self.inlets)
             self.start_from_trigger = self.start_trigger_args is not None
         self.job_id: int | None = None
         self._killed = False
@@ -199,24 +192,20 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
 
     def execute(self, context: Context) -> int:
-        """Start the job, or go on with that of an earlier try, and wait until it completes.
+        """Start the job, or resume that of an earlier try, and wait until it completes.
 
         :return: the job id.
         """
         return self._run(context, time.time())
 
     def execute_complete(
-        self,
-        context: Context,
-        event: Any = None,
-        began: float | None = None,
-        try_number: int | None = None,
+        self, context: Context, event: Any = None, began: float | None = None, try_number: int | None = None
     ) -> int:
         """Resume after the event of a trigger, ours or the official provider's.
 
-        :param event: without one the task begins again, and resumes its job.
-        :param began: when the task began, in seconds since the epoch. Tasks that release 0.1.0 deferred hand it over,
-            as they do ``try_number``; by default the event has both.
+        :param event: without one, the task begins again, and resumes its job.
+        :param began: when the task began, in seconds since the epoch. Tasks that release 0.1.0 deferred pass this and
+            ``try_number``; since then, the event contains both.
         :return: the job id.
         """
         if self._is_of_another_try(context, event, try_number):
@@ -231,7 +220,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def execute_after(
         self, context: Context, event: Any = None, began: float | None = None, try_number: int | None = None
     ) -> int:
-        """Resume after the job that was in the way has completed; see :meth:`execute_complete`.
+        """Resume after another job of the connection has completed; see :meth:`execute_complete`.
 
         :return: the job id.
         """
@@ -243,7 +232,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def _is_of_another_try(self, context: Context, event: Any, try_number: int | None) -> bool:
         if not isinstance(event, Mapping):
             return True
-        # A retry of Airflow 3.0 resumes where the try before ended, with that try's event.
+        # A retry in Airflow 3.0 resumes with the event of the previous try.
         return event.get("try_number", try_number) not in (None, _try_number(context))
 
     def _open_job(self, context: Context, job_id: int | None = None, owned: bool = True) -> TaskJob:
@@ -305,7 +294,6 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return job_id
 
     def _wait_for_turn(self, context: Context, other: Job, began: float) -> None:
-        """Do as ``on_conflict`` says about the job that is in the way."""
         kind = other.job_type or "of unknown type"
         what = f"Airbyte job {other.job_id} ({kind}) of connection {self.connection_id} runs"
         if self.on_conflict == OnConflict.FAIL.value:
@@ -342,7 +330,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         until = self._until(began)
         limits = [None if self.execution_timeout is None else began + self.execution_timeout.total_seconds()]
         limits += [until] if self.cancel_on_timeout else []
-        # No timeout of the deferral: Airflow's would not poll the job's status once more when it is over.
+        # Without Airflow's timeout of the deferral, after which the job's status would not be polled once more.
         trigger = AirbyteSyncTrigger.for_job(
             job,
             self.airbyte_conn_id,
@@ -354,22 +342,22 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             end_from_trigger=ending and not self.outlets,
             min_records=self.min_records,
             owned=owned,
-            # Not as arguments of the method that resumes: that of the official provider takes none, and
-            # `airflow dags test` does not hand them over.
+            # Not as arguments of the resuming method: the official provider's takes none, and `airflow dags test` does
+            # not pass them.
             began=began,
             try_number=_try_number(context),
         )
         self.defer(trigger=trigger, method_name=method_name)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Return the task's lineage, whether it succeeded or not, where Airflow's OpenLineage provider is installed."""
+        """Return the task's lineage, also after a failure, if Airflow's OpenLineage provider is installed."""
         return lineage(self.hook, self.connection_id, self._result)
 
     def on_kill(self) -> None:
-        """Cancel the task's own job if a person failed, cleared or marked the task, or ``execution_timeout`` is over.
+        """Cancel the task's own job if a person failed, cleared or marked the task, or after ``execution_timeout``.
 
-        Airflow calls this for every SIGTERM, also for a worker that is shut down, or that the scheduler has given up.
-        The job then goes on, for the next try; as it does if Airflow does not say why.
+        Airflow calls this for every SIGTERM, also when a worker shuts down or the scheduler has given up the task.
+        Then, or if the reason is unknown, the job continues for the next try.
         """
         overdue = isinstance(sys.exc_info()[1], AirflowTaskTimeout)
         if not self.cancel_on_kill:

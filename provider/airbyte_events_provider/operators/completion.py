@@ -1,4 +1,4 @@
-"""What a task does with the result of its wait: succeed, fail, fail for good, or start another job."""
+"""Acting on the result of a wait: succeed, fail with or without a retry, or start another job."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def complete(
 ) -> Mapping[str, Any] | None:
     """Return the result of a job that succeeded; None: start another job.
 
-    :param result: a trigger's event, or what a wait returned.
-    :param killed: whether the task was killed, and cancelled the job because of it.
-    :raises AirflowFailException: if a person has cancelled the task's own job: a retry does not undo that.
+    :param result: a trigger's event, or the result of a wait.
+    :param killed: whether the task was killed, and has cancelled the job therefore.
+    :raises AirflowFailException: if a person cancelled the task's own job, which a retry must not undo.
     :raises AirflowException: if the job failed, or did not complete in time.
     """
     if result["status"] == SUCCESS:
@@ -41,7 +41,7 @@ def complete(
 
 
 def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], retry_cancelled: bool, killed: bool) -> bool:
-    """Return True for a cancelled job that fails the task as any other; False: start another job."""
+    """Return True if the cancelled job fails the task with a retry; False to start another job."""
     job_id, job, message = result["job_id"], result["job"] or {}, result["message"]
     if killed:
         task.state.give_up()
@@ -67,17 +67,17 @@ def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], retry_cancelled: b
 
 
 def _never_ran(job: Mapping[str, Any]) -> bool:
-    """Return whether a cancelled job was last seen in the queue of a capacity plan, and moved nothing.
+    """Return whether a cancelled job never left the queue of a capacity plan.
 
-    Airbyte cancels such a job itself, at the connection's next scheduled run or after 8 hours.
+    Airbyte itself cancels such jobs, at the connection's next scheduled run or after 8 hours.
     """
     return job.get("previous_status") == JobStatus.QUEUED.value and not job.get("records") and not job.get("bytes")
 
 
 def _cancel_overdue(task: TaskJob, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Cancel the task's own job; return the result of one that succeeded before that.
+    """Cancel the task's own job; return its result if it has succeeded just before.
 
-    :raises AirflowException: if it did not.
+    :raises AirflowException: if it has not.
     """
     job_id, message = result["job_id"], result["message"]
     logger.error("%s", message)

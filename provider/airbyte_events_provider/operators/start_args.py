@@ -1,4 +1,4 @@
-"""Tasks that need no worker: which can begin and end in the triggerer, and with which trigger they begin."""
+"""Tasks without workers: which ones can begin and end in the triggerer, and their trigger's arguments."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from jinja2.sandbox import SandboxedEnvironment
 from airbyte_events_provider.arguments import is_template
 
 LONGEST = timedelta(days=365)
-"""How long Airflow lets a trigger run that began its task. Airflow then stores until when, which says when the task
-began (``TaskInstance.defer_task`` in 3.3.2)."""
+"""The timeout of a trigger that begins its task. :func:`began_at` computes when the task began from the deadline that
+Airflow stores (``TaskInstance.defer_task`` in 3.3.2)."""
 
 TRIGGER = "airbyte_events_provider.triggers.airbyte.AirbyteStartTrigger"
 
@@ -27,16 +27,14 @@ _RENDERED = frozenset(
         *("partition_key", "run_id", "task_instance_key_str", "ts", "ts_nodash", "ts_nodash_with_tz"),
     ]
 )
-"""The template variables that need no more than the DAG run. For the others the triggerer of Airflow 3.3.2 sends the
-API server requests whose responses it can't read (``ToTriggerRunner``): with ``ti.xcom_pull(…)`` in a template the task
-stays deferred for ever."""
+"""The template variables that need only the DAG run. For others, the triggerer of Airflow 3.3.2 sends requests whose
+responses it can't parse (``ToTriggerRunner``): with ``ti.xcom_pull(…)`` in a template, the task stays deferred."""
 
 
 def without_workers() -> bool:
-    """Return whether this Airflow can begin and end tasks in the triggerer: from 3.3 on.
+    """Return whether this Airflow can begin and end tasks in the triggerer: 3.3 and newer.
 
-    Before, it renders no templates of tasks that begin there, and stores the XComs of those that end there as text
-    (3.0.6).
+    Airflow 3.0.6 renders no templates of tasks that begin there, and stores the XComs of tasks that end there as text.
     """
     return tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 3)
 
@@ -44,8 +42,8 @@ def without_workers() -> bool:
 def can_end_in_triggerer() -> bool:
     """Return whether this Airflow can end tasks in the triggerer.
 
-    It refuses the import of a DAG with a task whose attribute ``end_from_trigger`` is True where a plugin listens to
-    task instances, as OpenLineage's does: such tasks call no listener (``airflow.dag_processing.dagbag`` in 3.3.2).
+    Where a plugin listens to task instances, as OpenLineage's does, Airflow refuses DAGs with ``end_from_trigger``,
+    because such tasks call no listeners (``airflow.dag_processing.dagbag`` in 3.3.2).
     """
     if not without_workers():
         return False
@@ -57,12 +55,11 @@ def can_end_in_triggerer() -> bool:
 def start_args(
     kwargs: Mapping[str, Any], templated: Iterable[object], inlets: Iterable[object]
 ) -> StartTriggerArgs | None:
-    """Return what Airflow needs to begin a task in the triggerer; None: the task begins in a worker.
+    """Return the arguments to begin a task in the triggerer; None if the task begins in a worker.
 
     :param kwargs: the arguments of the trigger.
     :param templated: the values of the operator's template fields.
-    :param inlets: the operator's inlets. The triggerer can't look up those that are asset aliases, which it would do
-        for the templates' context.
+    :param inlets: the operator's inlets. The triggerer can't resolve asset aliases for the templates' context.
     """
     if not without_workers() or not all(map(renders_in_triggerer, templated)):
         return None
@@ -82,16 +79,16 @@ def renders_in_triggerer(value: object) -> bool:
     environment = SandboxedEnvironment()
     try:
         template = environment.parse(value)
-        # A DAG's own macros and filters are not serialized: they are unknown in the triggerer as they are here.
+        # A DAG's own macros and filters are not serialized: they are unknown here as in the triggerer.
         return find_undeclared_variables(template) <= _RENDERED
     except TemplateError:
         return False
 
 
 def began_at(timeout_after: datetime | None, execution_timeout: float | None) -> float | None:
-    """Return when a task began that began in the triggerer, in seconds since the epoch, by Airflow's clock.
+    """Return when a task began in the triggerer, in seconds since the epoch, by Airflow's clock.
 
-    :param timeout_after: until when Airflow lets its trigger run; None where no triggerer runs it.
+    :param timeout_after: Airflow's deadline for the trigger; None without a triggerer.
     :param execution_timeout: the task's, in seconds.
     """
     if timeout_after is None:

@@ -1,7 +1,7 @@
-"""The listener within Airflow's API server, for a deployment that wants no further process.
+"""The listener within Airflow's API server.
 
-Airflow runs the lifespan of a FastAPI application that a plugin mounts, and no other's, so :class:`MountedListener` is
-one. The API server must have one worker process: each worker would be a listener of its own.
+:class:`MountedListener` is a FastAPI application because Airflow runs only the lifespans of those. The API server must
+have one worker process: each worker would run its own listener.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RETRY_SECONDS = 15.0
 """Seconds after which a listener that failed is started again."""
 
 START_SECONDS = 5.0
-"""How long the API server's own start waits for the listener at most."""
+"""The maximum delay of the API server's start."""
 
 PARSER = (
     "this server parses HTTP with httptools, which loses the body of a request that offers an upgrade to HTTP/2, as "
@@ -42,20 +42,20 @@ PARSER = (
 
 
 def load_settings() -> Settings:
-    """Return the listener's own settings, checked as for a listener that other machines reach: tokens are required.
+    """Return the listener's settings, with tokens required as for a listener on a public address.
 
     :raises SettingsError: if a setting is wrong or missing.
     """
-    # Airflow decides where its API server listens; assume the widest.
+    # Airflow configures the address of its API server; assume all interfaces.
     settings = load(host="0.0.0.0")  # noqa: S104
-    # It has no address of its own, so neither has its receiver.
+    # The mounted listener has no separate address for webhooks.
     return settings.model_copy(update={"webhook_host": None, "webhook_port": None})
 
 
 class MountedListener(FastAPI):
     """The listener as an application to mount.
 
-    :param load_settings: raises SettingsError if a setting is wrong or missing.
+    :param load_settings: returns the settings; raises SettingsError.
     """
 
     def __init__(self, load_settings: Callable[[], Settings] = load_settings) -> None:
@@ -76,8 +76,8 @@ class MountedListener(FastAPI):
             tasks.start_soon(self._keep_listening, ended)
             with anyio.move_on_after(START_SECONDS):
                 await self._settled.wait()
-            # Feeds have no end of their own, and the server waits for them before it ends its lifespan.
-            with _also_at_signal(lambda: loop.call_soon_threadsafe(self._closing.set)):
+            # The server waits for open feeds before it ends its lifespan, so they close at the signal.
+            with _calling_at_signal(lambda: loop.call_soon_threadsafe(self._closing.set)):
                 yield
             self._closing.set()
             with anyio.move_on_after(RETRY_SECONDS):
@@ -85,7 +85,7 @@ class MountedListener(FastAPI):
             tasks.cancel_scope.cancel()
 
     async def _keep_listening(self, ended: anyio.Event) -> None:
-        """Run the listener, again after each failure: whatever happens here, the API server goes on."""
+        """Run the listener, and restart it after failures, which never end the API server."""
         try:
             settings = self._load_settings()
             if not settings.store.durable:
@@ -143,7 +143,7 @@ class MountedListener(FastAPI):
                 self._log_lost_body()
                 await JSONResponse({"error": f"the body did not arrive: {PARSER}"}, 400)(scope, receive, send)
                 return
-            receive = _again(first, receive)
+            receive = _with_first(first, receive)
         await self._target(inner, receive, send)
 
     def _health(self) -> JSONResponse:
@@ -158,7 +158,7 @@ class MountedListener(FastAPI):
 
 
 def server_loses_bodies() -> bool:
-    """Return whether uvicorn's default parser, which Airflow uses, is the one that loses bodies."""
+    """Return whether uvicorn's default parser, which Airflow uses, is httptools, which loses bodies."""
     try:
         from uvicorn.protocols.http.auto import AutoHTTPProtocol
     except ImportError:
@@ -167,17 +167,17 @@ def server_loses_bodies() -> bool:
 
 
 def _unmounted(scope: Scope) -> dict[str, Any]:
-    """Return the request as the listener would receive it without Airflow around it."""
+    """Return the request with paths as if the listener were not mounted."""
     path, root = scope["path"], scope.get("root_path", "")
     if not path.startswith(root):
-        # A proxy has removed the path of Airflow's base URL, which Airflow puts into root_path all the same.
+        # A proxy has removed the path of Airflow's base URL, which is still in root_path.
         root = "/" + root.rpartition("/")[2]
     path = path.removeprefix(root)
     return {**scope, "path": path, "raw_path": quote(path).encode(), "root_path": ""}
 
 
 def _hide_token(scope: MutableMapping[str, Any]) -> None:
-    """Keep the webhook token out of the access logs that the server and Airflow write after the request."""
+    """Keep the webhook token out of the access logs of the server and Airflow."""
     before, _, _ = scope["path"].partition("/webhooks/")
     scope["path"] = f"{before}/webhooks/HIDDEN"
     scope["raw_path"] = scope["path"].encode()
@@ -190,8 +190,7 @@ def _has_lost_its_body(scope: Scope, first: Message) -> bool:
     return b"h2c" in headers.get(b"upgrade", b"").lower() and headers.get(b"content-length", b"1") != b"0"
 
 
-def _again(first: Message, receive: Receive) -> Receive:
-    """Return a ``receive`` that repeats a message, then goes on."""
+def _with_first(first: Message, receive: Receive) -> Receive:
     messages = [first]
 
     async def receive_again() -> Message:
@@ -201,17 +200,13 @@ def _again(first: Message, receive: Receive) -> Receive:
 
 
 async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
-    refusal = JSONResponse(
-        {"error": "the listener is not running: see the API server's log"},
-        status_code=503,
-        headers={"Retry-After": "5"},
-    )
-    await refusal(scope, receive, send)
+    error = {"error": "the listener is not running: see the API server's log"}
+    await JSONResponse(error, 503, headers={"Retry-After": "5"})(scope, receive, send)
 
 
 @contextlib.contextmanager
-def _also_at_signal(call: Callable[[], object]) -> Iterator[None]:
-    """Call it when a signal ends the server, before the server's own handler."""
+def _calling_at_signal(call: Callable[[], object]) -> Iterator[None]:
+    """Call a function at a signal that ends the server, before the server's own handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

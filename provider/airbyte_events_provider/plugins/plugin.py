@@ -1,4 +1,4 @@
-"""The Airflow plugin: adds to the web interface and the API server what ``[airbyte_events]`` configures."""
+"""The Airflow plugin: a navigation entry and a mounted listener, as ``[airbyte_events]`` configures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREFIX = "/airbyte-events"
 
 
 class _Lazy:
-    """A class attribute that is made when it is read: every process of Airflow loads plugins, few read this."""
+    """A class attribute that is computed when it is read: all processes of Airflow load plugins, few read this."""
 
     def __init__(self, make: Callable[[], list[Any]]) -> None:
         self._make = make
@@ -30,9 +30,9 @@ class _Lazy:
 
 @cache
 def dashboard_entry() -> list[Any]:
-    """Return the navigation entry that opens the listener's dashboard; none unless its address is configured.
+    """Return the navigation entry for the listener's dashboard, if its URL is configured.
 
-    It is configured here and not read from an Airflow connection: the API server reads none to draw its pages.
+    The URL is not in an Airflow connection because the API server reads none for its pages.
     """
     url = conf.get(SECTION, "dashboard_url", fallback=None)
     if not url:
@@ -40,13 +40,13 @@ def dashboard_entry() -> list[Any]:
     if re.fullmatch(r"https?://[^\s@\\]+", url) is None:
         logger.error("[%s] dashboard_url is no web address: write https://airbyte-events.example.com", SECTION)
         return []
-    # Without url_route it opens in another tab: the dashboard has a login of its own, which a frame would not have.
+    # Without url_route it opens in a new tab: in a frame, the dashboard's login would not work.
     return [{"name": "Airbyte jobs", "href": url, "destination": "nav", "category": "browse"}]
 
 
 @cache
 def mounted_listener() -> list[Any]:
-    """Return the listener to mount in the API server; none unless that is configured, and it has one worker."""
+    """Return the listener to mount in the API server, if configured, and if the server has one worker."""
     if not conf.getboolean(SECTION, "mount_receiver", fallback=False):
         return []
     if (workers := conf.getint("api", "workers", fallback=1)) > 1:

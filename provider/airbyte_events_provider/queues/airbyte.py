@@ -1,6 +1,6 @@
 """Completed Airbyte jobs as a message queue, for the ``MessageQueueTrigger`` of Airflow's common.messaging provider.
 
-Importing this needs ``apache-airflow-providers-common-messaging``.
+Requires ``apache-airflow-providers-common-messaging``.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
 
 SCHEME = "airbyte-events"
 
-_SEVERAL = {
+_REPEATABLE = {
     "connection_id": "connection_ids",
     "workspace_id": "workspace_ids",
     "job_type": "job_types",
     "status": "statuses",
 }
-_ONE: dict[str, Callable[[str], Any]] = {"listener_conn_id": str, "poll_interval": float}
+_SINGLE: dict[str, Callable[[str], Any]] = {"listener_conn_id": str, "poll_interval": float}
 
 
 class AirbyteEventsMessageQueueProvider(BaseMessageQueueProvider):
@@ -32,15 +32,15 @@ class AirbyteEventsMessageQueueProvider(BaseMessageQueueProvider):
 
         MessageQueueTrigger(scheme="airbyte-events", connection_ids="2f3c…", statuses=["succeeded", "failed"])
 
-    By queue, where the host is the Airflow connection of the Airbyte (``airbyte_default`` if there is none), and
-    ``connection_id``, ``workspace_id``, ``job_type`` and ``status`` may occur more than once::
+    By queue, whose host is the Airflow connection of the Airbyte (default ``airbyte_default``), and whose parameters
+    ``connection_id``, ``workspace_id``, ``job_type`` and ``status`` can be repeated::
 
         MessageQueueTrigger(queue="airbyte-events://airbyte_default?connection_id=2f3c…&status=succeeded")
     """
 
     scheme = SCHEME
 
-    # Versions before 2 of common-messaging have no such methods to inherit.
+    # Before version 2 of common-messaging there are no such methods to inherit.
     def scheme_matches(self, scheme: str) -> bool:
         """Return whether the scheme is ``airbyte-events``."""
         return scheme == SCHEME
@@ -54,7 +54,7 @@ class AirbyteEventsMessageQueueProvider(BaseMessageQueueProvider):
         return AirbyteSyncEventTrigger
 
     def trigger_kwargs(self, queue: str, **kwargs: Any) -> dict[str, Any]:
-        """Return the trigger's arguments that the queue has.
+        """Return the trigger's arguments from the queue's parameters.
 
         :raises ValueError: if the queue is wrong.
         """
@@ -63,11 +63,11 @@ class AirbyteEventsMessageQueueProvider(BaseMessageQueueProvider):
         if parts.path.strip("/") or parts.fragment:
             raise ValueError(f"queue={queue!r}: write {SCHEME}://AIRFLOW_CONNECTION?connection_id=…&status=succeeded")
         for name, values in parse_qs(parts.query, keep_blank_values=True).items():
-            if name in _SEVERAL:
-                arguments[_SEVERAL[name]] = values
-            elif name in _ONE and len(values) == 1:
-                arguments[name] = _ONE[name](values[0])
+            if name in _REPEATABLE:
+                arguments[_REPEATABLE[name]] = values
+            elif name in _SINGLE and len(values) == 1:
+                arguments[name] = _SINGLE[name](values[0])
             else:
-                known = ", ".join([*_SEVERAL, *_ONE])
+                known = ", ".join([*_REPEATABLE, *_SINGLE])
                 raise ValueError(f"the queue has no parameter {name}, or has it twice; its parameters are {known}")
         return arguments

@@ -1,1 +1,1 @@
-"""Going on with the job of an earlier try: what is written down of it, and how a retry finds it."""
+"""Resuming the job of an earlier try, from a record that the task stores."""

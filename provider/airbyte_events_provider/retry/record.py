@@ -1,4 +1,4 @@
-"""What a task asks Airbyte for, and the record that it keeps of that over its tries."""
+"""The job that a task requests, and the record of it that the task stores for later tries."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from airbyte_events.airbyte.submission import OnConflict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """The job that a task asked Airbyte for last.
+    """The job that a task requested last.
 
-    :param url: of the Airbyte.
+    :param url: the Airbyte's URL.
     :param connection_id: the Airbyte connection (UUID).
     :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param asked_at: when the task began to ask, by the clock of its process.
+    :param asked_at: the time of the request, by the clock of the task's process.
     :param after_id: the connection's highest job id then. A job that the task created has a higher one.
-    :param job_id: the job; None while Airbyte has not responded.
-    :param started_at: when Airbyte created it.
-    :param max_tries: the task instance's then: each clearing by a person raises it.
-    :param done: whether the task has given the job up: it cancelled it itself, or the result was not enough.
-    :param owned: whether the task created the job, or may have; otherwise it waits for somebody else's.
-    :param adopted: whether the job was still active when a person cleared the task: it may be cancelled at any moment.
+    :param job_id: the job; None until Airbyte has responded.
+    :param started_at: when Airbyte created the job.
+    :param max_tries: the task instance's ``max_tries`` then, which increases when a person clears the task.
+    :param done: whether a retry starts another job: the task cancelled this one, or its result was not sufficient.
+    :param owned: whether the task created the job, or may have created it.
+    :param adopted: whether the job was active when a person cleared the task, and may still be cancelled therefore.
     """
 
     url: str
@@ -40,13 +40,13 @@ class JobRecord:
     adopted: bool = False
 
     def values(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return JSON values."""
         times = {"asked_at": format_time(self.asked_at), "started_at": format_time(self.started_at)}
         return asdict(self) | times
 
     @classmethod
     def parse(cls, values: object) -> JobRecord | None:
-        """Return what :meth:`values` was made from; None for anything else."""
+        """Return the record with these :meth:`values`; None if they are not a record's."""
         try:
             given = dict(values)  # type: ignore[call-overload]
             asked_at, started_at = parse_time(given.pop("asked_at")), parse_time(given.pop("started_at", None))
@@ -57,12 +57,12 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
-    """The job that a task wants.
+    """The job that a task requests.
 
     :param connection_id: the Airbyte connection (UUID).
     :param job_type: ``sync``, ``reset`` or ``clear``.
     :param on_conflict: what to do while another job of the connection runs.
-    :param retry_cancelled: whether a retry starts a job again that a person has cancelled.
+    :param retry_cancelled: whether a retry starts another job after a person cancelled the last one.
     :param cancel_on_kill: whether clearing a waiting task cancels its job.
     """
 
@@ -73,9 +73,9 @@ class JobRequest:
     cancel_on_kill: bool = True
 
     def record(self, url: str, after_id: int, max_tries: int = 0) -> JobRecord:
-        """Return the record to write before the job is asked for: the process can die before Airbyte responds.
+        """Return the record to store before the request: the process can die before Airbyte responds.
 
-        :param max_tries: see :class:`JobRecord`. The triggerer does not know it; the worker that reads the record does.
+        :param max_tries: see :class:`JobRecord`. Unknown in the triggerer; a worker adds it when it reads the record.
         """
         return JobRecord(
             url=url,

@@ -1,4 +1,4 @@
-"""Finding the job that an earlier try of a task started, and deciding what becomes of it."""
+"""Finding the job of an earlier try, and deciding whether to resume it."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SETTLING = (0.5, 0.5, 1.0, 2.0, 2.0)
-"""Seconds between polls of a job that the clearing of its task may be about to cancel: a triggerer takes a few."""
+"""Seconds between polls of a job that a triggerer may be about to cancel, because its task was cleared."""
 
 _CLOCKS = timedelta(minutes=1)
-"""How far an Airbyte's clock may be behind the scheduler's."""
+"""The tolerance for an Airbyte's clock that is behind the scheduler's."""
 
 
 def resume(hook: AirbyteHook, state: TaskState, request: JobRequest) -> Submission | None:
-    """Return the job of an earlier try that this one goes on with: it is active, or has succeeded since.
+    """Return the job of an earlier try if it is active or has succeeded; None to start another job.
 
-    A failed job is left behind. After a person has cleared the task, each completed job is: to clear a task means to do
-    it again. One that is still active then, and the task's own, is cancelled: by that clearing, or else here.
+    After a person has cleared the task, completed jobs are not resumed: clearing means to run again. The task's own job
+    that is still active then is cancelled, by the clearing or here.
 
-    :return: None if a job is to be started.
-    :raises AirflowFailException: if a person has cancelled the task's job in Airbyte. A retry does not undo that.
+    :raises AirflowFailException: if a person cancelled the task's job in Airbyte, which a retry must not undo.
     """
     record = state.read()
     if record is None:
@@ -90,10 +89,7 @@ def _find(hook: AirbyteHook, record: JobRecord) -> Job | None:
 
 
 def _settle(hook: AirbyteHook, job: Job) -> Job:
-    """Return the job of a cleared task once it has completed: cancelled by the clearing, or else here.
-
-    The clearing does not cancel it where the triggerer was down, or the worker killed.
-    """
+    """Wait until the job of a cleared task completes; cancel it if the triggerer or worker has not."""
     for seconds in SETTLING:
         if job.status.terminal:
             return job
@@ -118,10 +114,10 @@ def _read(hook: AirbyteHook, job_id: int) -> Job | None:
 
 
 def _find_unrecorded(hook: AirbyteHook, state: TaskState, request: JobRequest) -> Submission | None:
-    """Return the connection's active job for a retry to go on with where Airflow keeps no task state.
+    """Return the connection's active job for a retry, where Airflow stores no task state.
 
-    It may be somebody else's, so it is not owned. A completed one is not taken: another task of the run, or Airbyte's
-    schedule, may have started it before this task began.
+    The task may not have started it, so it is not owned. Completed jobs are ignored: they may have been started before
+    this task began.
     """
     if state.try_since_clearing <= 1 or state.run_started_at is None:
         return None

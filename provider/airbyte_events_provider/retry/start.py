@@ -1,4 +1,4 @@
-"""Starting the job of a task that begins in the triggerer, once."""
+"""Starting the job of a task that begins in the triggerer, exactly once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class NotStarted(AirbyteEventsError):
 async def start(
     airbyte: AirbyteClient, state: TriggerState, request: JobRequest, until: float | None = None
 ) -> JobRecord:
-    """Return the record of the task's job, which is started unless it is there.
+    """Start the task's job unless it was started already, and return its record.
 
-    The request is recorded first. So a trigger that is started again knows its own job from those of others, even if
-    that was started, or has completed, while no triggerer ran.
+    The request is recorded first, so that a restarted trigger recognises its own job, even if that has completed while
+    no triggerer ran.
 
-    :param until: seconds since the epoch until when to ask whether a job was started.
-    :raises NotStarted: if a worker has to go on.
+    :param until: the deadline for finding out whether a job was started, in seconds since the epoch.
+    :raises NotStarted: if the task has to begin in a worker.
     """
     try:
         record = await state.read()
@@ -53,7 +53,7 @@ async def start(
 
 
 async def _find_earlier(airbyte: AirbyteClient, record: JobRecord) -> JobRecord | None:
-    """Return the record with the job that an earlier run of the trigger started."""
+    """Return the record, completed with the job that an earlier run of the trigger started."""
     if record.job_id is not None or record.after_id is None:
         return record
     job = await find_created(airbyte, record.connection_id, record.job_type, record.after_id)
@@ -61,6 +61,6 @@ async def _find_earlier(airbyte: AirbyteClient, record: JobRecord) -> JobRecord 
 
 
 async def _give_up(state: TriggerState) -> None:
-    """Have the worker that goes on look for no job: none was started here."""
+    """Record that no job was started, so that the worker does not look for one."""
     if state.record is not None and state.record.job_id is None:
         await state.write(replace(state.record, done=True))

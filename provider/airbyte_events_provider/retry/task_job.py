@@ -1,4 +1,4 @@
-"""The Airbyte job of a task that runs in a worker: started once, resumed by a retry, cancelled if it is its own."""
+"""The Airbyte job of a task that runs in a worker: started once, and resumed by retries."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class TaskJob:
-    """A task's job.
+    """The job of a task.
 
-    :param state: what the task keeps over its tries.
-    :param request: the job that the task wants.
-    :param job_id: the job, where the task was deferred with one.
+    :param state: the task's state, which its tries share.
+    :param request: the job that the task requests.
+    :param job_id: the job of a task that was deferred.
     :param owned: whether the task created it.
     """
 
@@ -38,14 +38,14 @@ class TaskJob:
         self.job_id = job_id
         self.owned = owned
         self._request = request
-        self._unanswered: JobRecord | None = None  # asked for, and no response yet
+        self._pending: JobRecord | None = None  # requested, without a response yet
 
     def start(self, until: float | None, *, resuming: bool = True) -> Submission:
-        """Return the job of an earlier try, or start one; ``BLOCKED``: another job must complete first.
+        """Resume the job of an earlier try, or start one; ``BLOCKED``: another job must complete first.
 
-        :param until: seconds since the epoch until when to ask whether a job was started.
-        :param resuming: whether to look for the job of an earlier try.
-        :raises AirflowException: if no job was started, or that is not known.
+        :param until: the deadline for finding out whether a job was started, in seconds since the epoch.
+        :param resuming: whether to resume the job of an earlier try.
+        :raises AirflowException: if no job was started, or if that is unknown.
         """
         submission = (resume(self.hook, self.state, self._request) if resuming else None) or self._submit(until)
         if submission.how is not How.BLOCKED:
@@ -56,7 +56,7 @@ class TaskJob:
         request, state = self._request, self.state
         before = self.hook.take_snapshot(request.connection_id, request.job_type)
         record = request.record(self.hook.settings.url, before.newest_id, state.max_tries)
-        self._unanswered = record
+        self._pending = record
         state.write(record)
         try:
             submission = self.hook.submit(
@@ -64,10 +64,10 @@ class TaskJob:
             )
         except AirflowException as exc:
             if not isinstance(exc.__cause__, MaybeStarted):
-                self._unanswered = None
+                self._pending = None
                 state.delete()
             raise
-        self._unanswered = None
+        self._pending = None
         if submission.how is How.BLOCKED:
             state.delete()
         else:
@@ -81,11 +81,11 @@ class TaskJob:
     def cancel_at_kill(self, *, overdue: bool) -> None:
         """Cancel the job because Airflow kills its task.
 
-        :param overdue: whether ``execution_timeout`` did: then also the job whose creation that cut off.
+        :param overdue: whether because of ``execution_timeout``, which may have interrupted the request for the job.
         """
         if self.job_id is not None:
             self.cancel(self.job_id)
-        elif overdue and (record := self._unanswered) is not None:
+        elif overdue and (record := self._pending) is not None:
             with contextlib.suppress(AirflowException):
                 job = self.hook.find_created(record.connection_id, record.job_type, record.after_id or 0)
                 if job is not None:
@@ -102,6 +102,6 @@ class TaskJob:
             logger.warning("Airbyte job %s could not be cancelled: %s", job_id, exc)
         else:
             logger.info("the task was killed: Airbyte job %s is %s", job_id, job.status.value)
-        # Last, for it may fail: a task that was cleared has no access to its state any more.
+        # Last, because it may fail: a task that was cleared has no access to its state any more.
         with contextlib.suppress(AirflowException):
             self.state.give_up()

@@ -1,8 +1,7 @@
-"""The state that a task keeps over its tries, so that a retry goes on with the job that is there.
+"""The state that a task's tries share, so that a retry resumes the job of an earlier try.
 
-Airflow 3.3 has a state store for each task instance, which its retries and clearings share. The triggerer can't reach
-it, but XComs: a task that begins there keeps its record as an XCom, which a try that goes on in a worker reads. Older
-versions keep nothing.
+Airflow 3.3 has a state store for each task instance, which is kept when the task is retried or cleared. The triggerer
+has no access to it, so a task that begins there stores its record as an XCom. Older versions have no such store.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ KEY = "airbyte_job"
 """The record's key in the task state store."""
 
 XCOM = "airbyte_submission"
-"""The key of a trigger's record among the XComs."""
+"""The key of a trigger's record as an XCom."""
 
 _CLOCKS = timedelta(seconds=2)
 _SOON = timedelta(seconds=60)
 
 
 class TaskState:
-    """The record of the task that runs in this context. Where Airflow keeps no state, there is none to read.
+    """The record of the task in this context. Without a state store, no record is found.
 
-    :param retries: how often the task may be tried again.
+    :param retries: the task's ``retries``.
     :param begun_by_trigger: whether the task may have begun in the triggerer.
     """
 
@@ -48,7 +47,7 @@ class TaskState:
 
     @property
     def available(self) -> bool:
-        """Whether this Airflow keeps task state."""
+        """Whether this Airflow stores task state."""
         return self._store is not None
 
     @property
@@ -61,7 +60,7 @@ class TaskState:
         record = None if self._store is None else JobRecord.parse(self._store.get(KEY))
         if record is None and self._begun_by_trigger and self._ti is not None:
             record = _read_xcom(self._ti)
-            # Only a task's very first try begins there.
+            # Only the first try of a task begins there.
             return record and replace(record, max_tries=self._retries)
         return record
 
@@ -76,13 +75,13 @@ class TaskState:
             self._store.delete(KEY)
 
     def give_up(self) -> None:
-        """Mark the job as given up: a retry starts another."""
+        """Mark the job as done: a retry starts another."""
         if (record := self.read()) is not None:
             self.write(replace(record, done=True))
 
     @property
     def try_since_clearing(self) -> int:
-        """The number of this try, counted from when a person last cleared the task, else from the first."""
+        """The number of this try, counted since a person last cleared the task."""
         return int(getattr(self._ti, "try_number", 1) or 1) - (self.max_tries - self._retries)
 
     @property
@@ -99,8 +98,7 @@ class TaskState:
     def cancelled_by_clearing(self, finished_at: datetime | None, ahead: timedelta) -> bool:
         """Return whether a job was cancelled because its task was cleared, and not by a person in Airbyte.
 
-        Airflow prepares the next try as soon as a task is cleared. The try before ends right after that, and cancels
-        its job.
+        When a task is cleared, Airflow prepares the next try, and right after that the previous try cancels its job.
 
         :param finished_at: when the job was cancelled, by Airbyte's clock.
         :param ahead: how far that clock is ahead of ours.
@@ -110,20 +108,18 @@ class TaskState:
 
 
 class TriggerState:
-    """The record of a task that begins in the triggerer, as an XCom.
-
-    So a trigger that is started again, in this process or another, knows what it has asked for.
+    """The record of a task that begins in the triggerer, as an XCom, for when Airflow restarts the trigger.
 
     :param ti: the task instance.
     """
 
     def __init__(self, ti: Any) -> None:
         self.record: JobRecord | None = None
-        """What was read or written last."""
+        """The record as it was last read or written."""
         self._ti = ti
 
     async def read(self) -> JobRecord | None:
-        """Return the record; None if this task has asked for nothing."""
+        """Return the record; None if the task has requested no job."""
         with contextlib.suppress(ImportError):
             self.record = await sync_to_async(_read_xcom)(self._ti)
         return self.record
@@ -131,7 +127,7 @@ class TriggerState:
     async def write(self, record: JobRecord) -> None:
         """Replace the record."""
         self.record = record
-        # Outside a triggerer there is nothing to keep it, and nothing is started again.
+        # Without a triggerer there is no store, and no restart.
         with contextlib.suppress(ImportError):
             await sync_to_async(BaseXCom.set)(XCOM, record.values(), **xcom_location(self._ti))
 
@@ -147,10 +143,10 @@ def xcom_location(ti: Any) -> dict[str, Any]:
 
 
 def prepared_at(ti: object) -> datetime | None:
-    """Return when Airflow prepared this try: with the DAG run, when the try before failed, or when a person cleared it.
+    """Return when Airflow prepared this try: at the DAG run, the failure of the previous try, or the clearing.
 
-    :param ti: the task instance, of any of Airflow's types for it. Airflow 3 gives each try a UUID of version 7, whose
-        first 48 bits are milliseconds since the epoch (RFC 9562).
+    :param ti: the task instance. Airflow 3 gives each try a UUID of version 7, whose first 48 bits are milliseconds
+        since the epoch (RFC 9562).
     """
     uuid = getattr(ti, "id", None)
     number = getattr(uuid, "int", None)
