@@ -11,7 +11,8 @@ from abc import abstractmethod
 from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
@@ -34,9 +35,6 @@ from airbyte_events.store.records import (
 )
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from airbyte_events.store.migration import Batch
 
 ANNOUNCING_KINDS = ("success", "failure")

@@ -126,11 +126,7 @@ class MemoryInbox:
         for attempt in attempts:
             if (known := self._deliveries.get(attempt.delivery)) is not None:
                 self._deliveries[known.id] = replace(
-                    known,
-                    state=attempt.state,
-                    attempts=known.attempts + 1,
-                    due_at=attempt.due_at,
-                    fault=attempt.fault,
+                    known, state=attempt.state, attempts=known.attempts + 1, due_at=attempt.due_at, fault=attempt.fault
                 )
                 if attempt.state is DeliveryState.DUE:
                     again.add(known.notification.instance)

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Self
 
 import anyio
 import anyio.lowlevel
@@ -40,10 +41,6 @@ from airbyte_events.store.records import (
     StoreStats,
     first_within,
 )
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 
 class MemoryStore(EventStore):

@@ -188,12 +188,7 @@ class Inbox:
         )
 
     async def _readable(
-        self,
-        connection: Connection,
-        sql: str,
-        values: Sequence[object],
-        table: str,
-        read: Callable[[Row], T | None],
+        self, connection: Connection, sql: str, values: Sequence[object], table: str, read: Callable[[Row], T | None]
     ) -> list[T]:
         """:param sql: its first value is the ids of unreadable rows to leave out."""
         unreadable: list[int] = []

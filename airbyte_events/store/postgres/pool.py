@@ -15,7 +15,8 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -27,9 +28,6 @@ from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.postgres.url import PostgresURL
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from psycopg.abc import Buffer
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ import secrets
 from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Self
 
 import anyio
 import anyio.lowlevel
@@ -49,10 +50,6 @@ from airbyte_events.store.records import (
 )
 from airbyte_events.store.rows import Unreadable
 from airbyte_events.store.tail import LogTail, sequence_of
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 logger = logging.getLogger(__name__)
 

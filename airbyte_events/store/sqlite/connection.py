@@ -15,7 +15,8 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import anyio
@@ -26,10 +27,6 @@ from airbyte_events.store.sqlite.executor import Lane, Operation
 from airbyte_events.store.sqlite.file_identity import FileIdentity
 from airbyte_events.store.sqlite.lock import lock
 from airbyte_events.store.sqlite.schema import ensure_newest, migrate
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 T = TypeVar("T")
 

@@ -216,13 +216,6 @@ def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime
     return {job_id: moment_of(since) or utcnow() for job_id, since in rows if type(job_id) is int}
 
 
-def watched_jobs(connection: sqlite3.Connection, instance: str) -> int:
-    row = connection.execute(
-        "SELECT count(*) FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
-    ).fetchone()
-    return int(row[0])
-
-
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
     choices = wanted.choices()
     text = "".join(f" AND {column} IN ({', '.join('?' * len(values))})" for column, values in choices.items())

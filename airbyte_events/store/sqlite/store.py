@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Self
 
 import anyio
 
@@ -47,10 +48,6 @@ from airbyte_events.store.sqlite import log as sqlite_log
 from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
 from airbyte_events.store.sqlite.log import Log
 from airbyte_events.store.tail import LogTail
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 logger = logging.getLogger(__name__)
 
@@ -339,7 +336,7 @@ class SQLiteStore(MovableStore):
     async def queues(self, instance: str) -> Queues:
         def run(connection: sqlite3.Connection) -> Queues:
             return Queues(
-                watched=sqlite_log.watched_jobs(connection, instance),
+                watched=len(sqlite_log.watched(connection, instance)),
                 pending_since=inbox.pending_since(connection, instance),
                 due_since=inbox.next_due(connection, instance, ()),
             )
