@@ -368,13 +368,11 @@ class AirbyteClient:
         except ValueError as exc:
             raise AirbyteProtocolError(f"{response.request}: the response has {exc}") from exc
         if job.status is JobStatus.UNKNOWN and isinstance(fields, dict):
-            self._warn_of_status(str(fields["status"])[:40])
+            name = str(fields["status"])[:40]
+            if name not in self._unknown_statuses and len(self._unknown_statuses) < _MOST_UNKNOWN_STATUSES:
+                self._unknown_statuses.add(name)
+                logger.warning("unknown job status, counted as active: status=%r", name)
         return job
-
-    def _warn_of_status(self, name: str) -> None:
-        if name not in self._unknown_statuses and len(self._unknown_statuses) < _MOST_UNKNOWN_STATUSES:
-            self._unknown_statuses.add(name)
-            logger.warning("unknown job status, counted as active: status=%r", name)
 
 
 def _checked(kind: str, id: str) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events._utils import http as responses
 from airbyte_events._utils import json_values
+from airbyte_events._utils.http import UNPACKED, ResponseRefused, http_date, read_body, retry_after
 from airbyte_events._utils.token_bucket import charge
 from airbyte_events.airbyte.error_text import ErrorText, one_line, redirection, web_page
 from airbyte_events.errors import (
@@ -93,7 +93,7 @@ class ApiResponse:
     @property
     def served_at(self) -> datetime | None:
         """The server's clock, from the ``Date`` header."""
-        return responses.http_date(self.headers.get("date"))
+        return http_date(self.headers.get("date"))
 
 
 Observer = Callable[[str, "int | None"], None]
@@ -133,7 +133,7 @@ async def exchange(
                 follow_redirects=False,
             ) as response:
                 status = response.status_code
-                body = await responses.read_body(response, LARGEST_RESPONSE)
+                body = await read_body(response, LARGEST_RESPONSE)
     except TimeoutError as exc:
         raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
@@ -144,7 +144,7 @@ async def exchange(
         raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except httpx.RequestError as exc:
         raise AirbyteUnreachable(f"{request}: incomplete response ({_reason(exc, hide)})") from exc
-    except responses.ResponseRefused as exc:
+    except ResponseRefused as exc:
         raise AirbyteProtocolError(f"{request}: the response {exc}") from exc
     finally:
         if observe is not None:
@@ -156,7 +156,7 @@ async def exchange(
 
 
 def _headers(token: str | None) -> dict[str, str]:
-    headers = {"Accept": "application/json", **responses.UNPACKED, "User-Agent": "airbyte-events"}
+    headers = {"Accept": "application/json", **UNPACKED, "User-Agent": "airbyte-events"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     return headers
@@ -187,7 +187,7 @@ def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tupl
         status,
         f"{request}: {status}{f' {words.type}' if words.type else ''}: {words.message}",
         type=words.type,
-        retry_after=responses.retry_after(response.headers),
+        retry_after=retry_after(response.headers),
         page=words.page,
     )
 

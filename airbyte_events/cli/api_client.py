@@ -10,9 +10,8 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events._utils import http as responses
 from airbyte_events._utils import json_values
-from airbyte_events._utils.http import no_cookies
+from airbyte_events._utils.http import UNPACKED, ResponseRefused, no_cookies, read_body
 from airbyte_events._utils.proxies import async_client
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
 from airbyte_events.feed.client import LARGEST_RESPONSE, RESPONSE_SECONDS, FeedClient, proxy_remedy
@@ -112,7 +111,7 @@ class Listener:
 
     async def _ask(self, method: str, path: str, params: Sequence[tuple[str, str]]) -> dict[str, Any]:
         token = self.address.token
-        headers = {**responses.UNPACKED, "Accept": "application/json"}
+        headers = {**UNPACKED, "Accept": "application/json"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         url = self.address.url
@@ -121,7 +120,7 @@ class Listener:
                 async with self._http.stream(
                     method, f"{url}{path}", params=list(params) or None, headers=headers, timeout=RESPONSE_SECONDS
                 ) as response:
-                    body = await responses.read_body(response, LARGEST_RESPONSE)
+                    body = await read_body(response, LARGEST_RESPONSE)
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise FeedUnreachable(f"the listener {url} does not answer") from exc
         except (httpx.HTTPError, httpx.InvalidURL) as exc:
@@ -129,7 +128,7 @@ class Listener:
                 f"no listener answers at {url} ({type(exc).__name__}): start it, or name another one by --listener or "
                 "AIRBYTE_EVENTS_LISTENER_URL"
             ) from exc
-        except responses.ResponseRefused as exc:
+        except ResponseRefused as exc:
             raise FeedUnreachable(f"the listener {url}: the answer {exc}") from exc
         return self._parsed(response.status_code, body)
 

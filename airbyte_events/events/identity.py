@@ -37,7 +37,8 @@ class Identity:
     def fits(self, state: _Identified) -> bool:
         """Return whether the state of a job with the same id can be this job's. Unknown values match all."""
         ids = {each.lower() for each in (state.connection_id, self.connection_id) if each is not None}
-        return len(ids) < 2 and not _differ(state.started_at, self.started_at)
+        starts = [each for each in (state.started_at, self.started_at) if each is not None]
+        return len(ids) < 2 and (len(starts) < 2 or abs(starts[0] - starts[1]) <= START_PRECISION)
 
 
 ANY_JOB = Identity()
@@ -46,7 +47,3 @@ ANY_JOB = Identity()
 def same_job(one: _Identified, other: _Identified) -> bool:
     """Return whether two states with one id can be the same job's."""
     return Identity(one.connection_id, one.started_at).fits(other)
-
-
-def _differ(one: datetime | None, other: datetime | None) -> bool:
-    return one is not None and other is not None and abs(one - other) > START_PRECISION

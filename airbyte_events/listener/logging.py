@@ -86,7 +86,7 @@ def _fields_and_record(_: WrappedLogger, __: str, event: EventDict) -> EventDict
 
 
 def _printable(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
-    """Keep a line one line, and free of what a terminal obeys."""
+    """Make all fields printable, so that a line stays one line."""
     printable = {shown(name): shown(str(value)) for name, value in fields.items()}
     if "exception" in fields:
         printable["exception"] = shown_lines(str(fields["exception"]))

@@ -23,7 +23,7 @@ def simulator_app(simulator: Simulator) -> Starlette:
     public = [Route(base + "/{path:path}", simulator.gate, methods=_METHODS) for base in BASES]
     app = Starlette(
         routes=[*ControlApi(simulator).routes(), *public],
-        exception_handlers={HTTPException: _http_error, InvalidRequest: _invalid_request, Refused: _refused},
+        exception_handlers={HTTPException: _http_error, InvalidRequest: _refused, Refused: _refused},
         lifespan=lambda _: simulator.running(),
     )
     app.router.redirect_slashes = False
@@ -37,10 +37,5 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     return FrameworkError(exc.status_code, exc.detail, "Page Not Found").response(request.url.path)
 
 
-async def _invalid_request(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, InvalidRequest)  # noqa: S101 -- for the type checker
-    return JSONResponse({"error": str(exc)}, exc.status)
-
-
 async def _refused(request: Request, exc: Exception) -> Response:
-    return JSONResponse({"error": str(exc)}, 409)
+    return JSONResponse({"error": str(exc)}, exc.status if isinstance(exc, InvalidRequest) else 409)

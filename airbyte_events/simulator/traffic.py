@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ import anyio
 from airbyte_events._utils.times import format_time, utcnow
 
 KEPT = 10_000
-"""Calls kept; older ones are only counted."""
+"""The number of calls kept; older ones are only counted."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -41,19 +41,7 @@ class Call:
     faults: tuple[int, ...] = ()
 
     def data(self) -> dict[str, Any]:
-        return {
-            "number": self.number,
-            "at": format_time(self.at),
-            "monotonic": self.monotonic,
-            "method": self.method,
-            "route": self.route,
-            "path": self.path,
-            "query": self.query,
-            "job_id": self.job_id,
-            "status": self.status,
-            "seconds": self.seconds,
-            "faults": list(self.faults),
-        }
+        return {**asdict(self), "at": format_time(self.at)}
 
 
 class Traffic:
@@ -67,7 +55,7 @@ class Traffic:
         """Calls that wait for others to finish."""
 
     def clear(self) -> None:
-        """Forget every call."""
+        """Forget all calls."""
         self.total = 0
         self.counts: Counter[str] = Counter()
         self._recent: deque[Call] = deque(maxlen=KEPT)

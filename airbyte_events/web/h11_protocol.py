@@ -61,7 +61,7 @@ LARGEST_HEAD = 16 * 1024
 """Bytes of request line and headers."""
 
 
-def _answer(status: str, error: str, *headers: tuple[bytes, bytes]) -> bytes:
+def _response(status: str, error: str, *headers: tuple[bytes, bytes]) -> bytes:
     """Return a response that does not come from the application."""
     body = b'{"error":"%s"}\n' % error.encode()
     about = [
@@ -74,9 +74,9 @@ def _answer(status: str, error: str, *headers: tuple[bytes, bytes]) -> bytes:
     return b"HTTP/1.1 %s\r\n%s\r\n%s" % (status.encode(), b"".join(b"%s: %s\r\n" % each for each in about), body)
 
 
-_FULL = _answer("503 Service Unavailable", "too many connections", (b"retry-after", b"5"))
+_FULL = _response("503 Service Unavailable", "too many connections", (b"retry-after", b"5"))
 _CROWDED = JSONResponse({"error": "too many connections"}, 503, {"Retry-After": "5", "Connection": "close"})
-_INVALID = _answer("400 Bad Request", "not a valid HTTP request")
+_INVALID = _response("400 Bad Request", "not a valid HTTP request")
 
 
 @dataclass(kw_only=True)

@@ -64,8 +64,8 @@ class ClientAccess:
         address = client_address(scope, self._proxies)
         return address is not None and address in self._allowed
 
-    def refuse(self, scope: Scope, answer: Response) -> Response:
-        """Return the response to a refused request: ``answer``, or a 429 above the rate."""
+    def refuse(self, scope: Scope, response: Response) -> Response:
+        """Return the response to a refused request: ``response``, or a 429 above the rate."""
         address = _site(client_address(scope, self._proxies))
         bucket = self._buckets.pop(address, None)
         if bucket is None:
@@ -76,7 +76,7 @@ class ClientAccess:
                 self._logged.discard(forgotten)
         self._buckets[address] = bucket
         if bucket.take():
-            return answer
+            return response
         if address not in self._logged:
             self._logged.add(address)
             logger.warning("too many requests without a valid token, responding 429: address=%s", address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,68 +104,51 @@ class ListenerChecks:
             "let the proxy neither buffer nor end responses: for nginx proxy_buffering off and proxy_read_timeout 1h",
         )
 
-    def _status(self, status: dict[str, Any]) -> list[Finding]:
-        found = []
-        store = json_values.mapping(status.get("store"))
-        if store:
-            found.append(
-                ok(
-                    "store",
-                    f"{amount(json_values.whole(store.get('events')))} events, "
-                    f"{amount(json_values.whole(store.get('jobs')))} jobs, "
-                    f"{amount(json_values.whole(store.get('notifications')))} notifications",
-                )
+    def _status(self, status: dict[str, Any]) -> Iterator[Finding]:
+        if store := json_values.mapping(status.get("store")):
+            numbers = (
+                f"{amount(json_values.whole(store.get(name)))} {name}" for name in ("events", "jobs", "notifications")
             )
+            yield ok("store", ", ".join(numbers))
         listed = status.get("instances")
         instances = {
             str(json_values.mapping(each).get("name")): json_values.mapping(each)
             for each in (listed if isinstance(listed, list) else [])
         }
         if instances and (lost := sorted(set(self._instances) - instances.keys())):
-            found.append(
-                failure(
-                    _PART,
-                    f"has no Airbyte {', '.join(lost)}; it has {', '.join(sorted(instances))}",
-                    "restart it with these settings, or name the one that has them (--listener)",
-                )
+            yield failure(
+                _PART,
+                f"has no Airbyte {', '.join(lost)}; it has {', '.join(sorted(instances))}",
+                "restart it with these settings, or name the one that has them (--listener)",
             )
-        return found + [finding for name, status in instances.items() for finding in _instance(name, status)]
+        for name, each in instances.items():
+            yield from _instance(name, each)
 
 
-def _instance(name: str, status: dict[str, Any]) -> list[Finding]:
-    found = []
+def _instance(name: str, status: dict[str, Any]) -> Iterator[Finding]:
     part = f"events {name}"
-    failed = json_values.whole(status.get("failed_looks")) or 0
-    if failed:
-        found.append(
-            failure(
-                part,
-                f"the listener's last {failed} polls of this Airbyte failed",
-                "read the listener's log; the checks of this Airbyte below are made from this machine",
-            )
+    if failed := json_values.whole(status.get("failed_looks")):
+        yield failure(
+            part,
+            f"the listener's last {failed} polls of this Airbyte failed",
+            "read the listener's log; the checks of this Airbyte below are made from this machine",
         )
     if back_off := json_values.seconds(status.get("backoff_seconds")):
-        found.append(warning(part, f"the listener backs off from Airbyte for {duration(back_off)}"))
+        yield warning(part, f"the listener backs off from Airbyte for {duration(back_off)}")
     counters = json_values.mapping(status.get("counters"))
-    announced, missed = (
-        json_values.whole(counters.get("announced")) or 0,
-        json_values.whole(counters.get("missed")) or 0,
-    )
+    announced, missed = (json_values.whole(counters.get(counter)) or 0 for counter in ("announced", "missed"))
     if status.get("push_proven"):
-        found.append(ok(part, "the last completed syncs were announced by webhook"))
+        yield ok(part, "the last completed syncs were announced by webhook")
     elif missed:
-        found.append(
-            warning(
-                part,
-                f"{missed} syncs completed without a webhook, {announced} with one",
-                "press Test in Airbyte's notification settings, to see whether Airbyte reaches the listener",
-            )
+        yield warning(
+            part,
+            f"{missed} syncs completed without a webhook, {announced} with one",
+            "press Test in Airbyte's notification settings, to see whether Airbyte reaches the listener",
         )
     elif announced:
-        found.append(ok(part, f"{announced} completions were announced by webhook"))
+        yield ok(part, f"{announced} completions were announced by webhook")
     else:
-        found.append(ok(part, "no sync has completed since the listener started"))
-    return found
+        yield ok(part, "no sync has completed since the listener started")
 
 
 async def check_store(location: StoreLocation) -> AsyncIterator[Finding]:

@@ -30,11 +30,11 @@ logger = logging.getLogger(__name__)
 NOT_CONFIGURED = "the target is no longer in the settings"
 
 _PAGE = 20
-_LONGEST_ANSWER = 2048
+_LONGEST_RESPONSE = 2048
 _BACKSTOP = 60.0
 """The longest time between two reads of the store, in seconds."""
 _LONGEST_REST = 60.0
-_LOOK_AGAIN = 30.0
+_UNKNOWN_TARGET_DELAY = 30.0
 _LONGEST_RETRY_AFTER = 3600.0
 _HEADERS = {"Content-Type": "application/json", "User-Agent": "airbyte-events", FORWARDED: "1", **UNPACKED}
 
@@ -142,7 +142,7 @@ class Forwarder:
     async def _give_up(self, delivery: Delivery) -> tuple[Attempt, float]:
         """Give up a delivery to a target that is not in the settings."""
         if utcnow() - delivery.notification.received_at < self._retry_policy.grace:
-            return _attempt(delivery, DeliveryState.DUE, NOT_CONFIGURED, after=_LOOK_AGAIN), 0
+            return _attempt(delivery, DeliveryState.DUE, NOT_CONFIGURED, after=_UNKNOWN_TARGET_DELAY), 0
         logger.error("delivery given up: id=%d target=%s error=%s", delivery.id, delivery.target, NOT_CONFIGURED)
         return _attempt(delivery, DeliveryState.DEAD, NOT_CONFIGURED), 0
 
@@ -195,16 +195,16 @@ class _Sender:
         except ValueError as exc:
             return _Result(state=DeliveryState.DEAD, fault=f"not sent, as {exc}")
         response = None
-        answer = b""
+        received = b""
         try:
             with anyio.fail_after(self._retry_policy.timeout):
                 async with self._http.stream("POST", self._target.url, content=content, headers=_HEADERS) as response:
-                    answer = await read_body(response, _LONGEST_ANSWER)
+                    received = await read_body(response, _LONGEST_RESPONSE)
         except (httpx.HTTPError, TimeoutError, ResponseRefused) as exc:
             # With a status, the target has responded, even if the body failed.
             if response is None:
                 return _Result(state=DeliveryState.DUE, fault=self._reason(exc))
-        return self._result(response, answer)
+        return self._result(response, received)
 
     def _result(self, response: httpx.Response, body: bytes) -> _Result:
         status = response.status_code

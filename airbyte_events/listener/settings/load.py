@@ -45,7 +45,7 @@ def load(
 
 
 def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both, table by table; where both have a value, ``upper`` wins."""
+    """Return both, table by table; values of ``upper`` take precedence."""
     return {**lower, **upper} | {
         name: _merged(lower[name], value)
         for name, value in upper.items()
