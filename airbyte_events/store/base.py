@@ -131,7 +131,7 @@ class EventLog(Protocol):
 
 
 class Topics(Protocol):
-    """Wakes waiting tasks after changes made by any process."""
+    """The wake-ups after changes made by any process."""
 
     @abstractmethod
     def news(self, topic: str) -> AbstractContextManager[Wakeup]:
@@ -143,7 +143,7 @@ class Topics(Protocol):
 
 
 class NotificationInbox(Topics, Protocol):
-    """Notifications as they were received, and the outcome of each."""
+    """The received notifications and their outcomes."""
 
     @abstractmethod
     async def receive(
@@ -190,7 +190,7 @@ class NotificationInbox(Topics, Protocol):
 
 
 class DeliveryOutbox(Topics, Protocol):
-    """Forwarded notifications, and the state of each delivery."""
+    """The deliveries of notifications to targets, and their states."""
 
     @abstractmethod
     async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
@@ -218,7 +218,7 @@ class DeliveryOutbox(Topics, Protocol):
 
 
 class LeaseTable(Topics, Protocol):
-    """Leases for leader election among processes."""
+    """The leases for leader election among processes."""
 
     shared: bool = False
     """Whether several processes can have the store open."""
@@ -249,7 +249,7 @@ class WatchTable(Topics, Protocol):
 
 
 class ValueTable(Protocol):
-    """Small values by key, such as how far an instance was polled."""
+    """A table of small values by key, such as how far an instance was polled."""
 
     @abstractmethod
     async def recall(self, key: str) -> str | None:
@@ -265,7 +265,7 @@ class ValueTable(Protocol):
 
 
 class Maintenance(Protocol):
-    """Pruning, statistics and health checks."""
+    """The operations for pruning, statistics and health checks."""
 
     @property
     def unreadable(self) -> Mapping[str, int]:

@@ -37,7 +37,7 @@ class CheckedStore(Maintenance, ValueTable, Protocol):
 
 
 class StoreHealth:
-    """Writes to a store periodically.
+    """A periodic check that writes to a store.
 
     While the listener is not ready it receives no webhooks, so only this check detects that the store works again.
 

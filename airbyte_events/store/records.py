@@ -72,7 +72,7 @@ def first_within(items: Iterable[StoredNotification], max_bytes: int) -> tuple[l
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """Confirms that a notification is stored. ``duplicate``: the same body was stored before, with this id."""
+    """The confirmation that a notification is stored. ``duplicate``: the same body was stored before, with this id."""
 
     id: int
     duplicate: bool
@@ -80,7 +80,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
-    """Events in log order, and the last sequence that was read for them."""
+    """A page of the log: events in log order, and the last sequence that was read for them."""
 
     events: Sequence[JobEvent]
     position: int
@@ -106,7 +106,7 @@ class States(dict[JobRef, JobEvent]):
 
 
 class Pending(list[StoredNotification]):
-    """Pending notifications, ordered by id, with the states of the jobs that they name.
+    """A page of pending notifications, ordered by id, with the states of the jobs that they name.
 
     :param announced: the jobs that have other success or failure notifications.
     :param more: whether more notifications may follow.
@@ -248,7 +248,7 @@ class Queues:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """Numbers of removed rows."""
+    """The numbers of removed rows."""
 
     events: int
     notifications: int

@@ -20,7 +20,7 @@ PRUNE_SECONDS = 600.0
 
 
 class Retention:
-    """Prunes a store while this process holds the lease.
+    """A task that prunes a store while this process holds the lease.
 
     :param store: an open store.
     :param age: maximum age of events and settled notifications.

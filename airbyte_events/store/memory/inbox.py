@@ -27,9 +27,7 @@ MAX_BYTES = 128 * 1024 * 1024
 
 
 class MemoryInbox:
-    """:param capacity: maximum number of notifications. Beyond it, or beyond :data:`MAX_BYTES`, the oldest is removed
-    with its deliveries.
-    """
+    """An inbox of at most ``capacity`` notifications and :data:`MAX_BYTES`. The oldest are removed, with deliveries."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity

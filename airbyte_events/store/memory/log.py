@@ -15,7 +15,7 @@ from airbyte_events.store.records import LogPage
 
 
 class MemoryLog:
-    """:param capacity: maximum number of events and of completed jobs, each; active jobs are never removed."""
+    """A log of at most ``capacity`` events and ``capacity`` completed jobs. Active jobs are never removed."""
 
     def __init__(self, capacity: int) -> None:
         self.epoch = secrets.token_hex(8)

@@ -44,7 +44,7 @@ from airbyte_events.store.records import (
 
 
 class MemoryStore(EventStore):
-    """:param capacity: maximum number of events, completed jobs and notifications, each."""
+    """A store of at most ``capacity`` events, ``capacity`` completed jobs and ``capacity`` notifications."""
 
     def __init__(self, *, capacity: int = 10_000) -> None:
         self._capacity = capacity

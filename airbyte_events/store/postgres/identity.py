@@ -54,7 +54,7 @@ class State(NamedTuple):
 
 
 class Identity:
-    """:param schema: name of the schema, without quotes."""
+    """The identity of the log in ``schema``, a name without quotes."""
 
     def __init__(self, schema: str) -> None:
         self._schema = schema

@@ -45,7 +45,9 @@ class Arrival(NamedTuple):
 
 
 class Inbox:
-    """:param schema: name of the schema, in quotes.
+    """The SQL statements for notifications and deliveries.
+
+    :param schema: name of the schema, in quotes.
     :param unreadable: counts unreadable rows.
     """
 

@@ -32,7 +32,7 @@ _GREETING = "hello "
 
 
 class PostgresListener:
-    """Reports changes made by other processes, over its own connection, which is replaced when it fails.
+    """A listener that reports changes of other processes, over its own connection, which is replaced when it fails.
 
     :param url: of the database; the schema is the channel.
     :param poll: reads the log's state; also checks the connection.

@@ -41,7 +41,9 @@ class _JobRow(NamedTuple):
 
 
 class Log:
-    """:param schema: name of the schema, in quotes.
+    """The SQL statements of one epoch of the log.
+
+    :param schema: name of the schema, in quotes.
     :param epoch: the log's identity, part of every cursor.
     :param tail: the newest event that was read.
     :param unreadable: counts unreadable rows.

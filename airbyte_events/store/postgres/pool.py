@@ -86,7 +86,7 @@ async def connect(url: PostgresURL) -> Connection:
 
 
 class _Time(TimestamptzLoader):
-    """Loads a time, or None if it is out of range, such as infinity: only its row is unreadable, not the result."""
+    """A loader of times that returns None for those out of range, such as infinity, so that only their rows fail."""
 
     def load(self, data: Buffer) -> datetime | None:  # type: ignore[override]
         try:

@@ -37,7 +37,9 @@ _LARGEST_WAL = 64 * 2**20
 
 
 class SQLiteFile:
-    """:param path: the database file; its folder is created. A ``.lock`` file next to it keeps other processes out.
+    """A SQLite file with its connections.
+
+    :param path: the database file; its folder is created. A ``.lock`` file next to it keeps other processes out.
     :param read_only: read a snapshot of the file, even if another process has it open.
     :param connect: opens it for writing, for example with another build of SQLite.
     """

@@ -77,7 +77,9 @@ def first(connection: sqlite3.Connection) -> int | None:
 
 
 class Log:
-    """:param epoch: the log's identity, part of every cursor.
+    """The SQL statements of one epoch of the log.
+
+    :param epoch: the log's identity, part of every cursor.
     :param tail: the newest event that was read.
     :param unreadable: counts unreadable rows.
     """
