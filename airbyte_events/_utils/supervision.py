@@ -49,7 +49,7 @@ async def supervise(
             failures += 1
             faults[name] = f"fails: {_cause(exc)}"
             # Only the first traceback: repeated ones would hide other lines.
-            logger.error("%s fails and is begun again: %s", name, _cause(exc), exc_info=exc if failures == 1 else None)
+            logger.error("%s failed, restarting: error=%s", name, _cause(exc), exc_info=exc if failures == 1 else None)
         else:
             faults.pop(name, None)
             return

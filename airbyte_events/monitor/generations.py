@@ -63,15 +63,11 @@ class Generations:
         await self._store.remember(self._key, f"{self.number + 1} {format_time(since)}", lease=lease)
         self._take(self.number + 1, since)
         logger.error(
-            "Airbyte's job numbers began anew, what is known of %s's jobs is asked for again: job %d of connection %s"
-            " was created at %s, before it was of connection %s and %s. Was its database restored or replaced? Nothing"
-            " need be done; if this is another Airbyte, give it an instance name of its own",
-            self._instance,
-            observed.ref.job_id,
-            observed.connection_id,
-            format_time(observed.started_at),
-            known.connection_id,
-            format_time(known.started_at),
+            "Airbyte reuses job ids, as after a restore of its database; all jobs are requested again, no action needed;"
+            " if this is another Airbyte, give it an instance name of its own:"
+            " instance=%s job_id=%d connection=%s started_at=%s previous_connection=%s previous_started_at=%s",
+            *(self._instance, observed.ref.job_id, observed.connection_id, format_time(observed.started_at)),
+            *(known.connection_id, format_time(known.started_at)),
             extra={"instance": self._instance, "job_id": observed.ref.job_id, "generation": self.number},
         )
 

@@ -160,7 +160,7 @@ class Monitor:
             if not states:
                 raise
             logger.warning(
-                "could not ask for job states, trying again: instance=%s jobs=%d: %s", self.instance, len(job_ids), exc
+                "could not request job states, retrying: instance=%s jobs=%d: %s", self.instance, len(job_ids), exc
             )
             return {}
 

@@ -210,7 +210,7 @@ class _Sender:
         status = response.status_code
         if response.is_success:
             return _Result(state=DeliveryState.DELIVERED)
-        fault = f"it answered {status}" + self._error_code(body)
+        fault = f"it responded {status}" + self._error_code(body)
         if status in (408, 425, 429) or status >= 500:
             wait = min(retry_after(response.headers) or 0.0, _LONGEST_RETRY_AFTER)
             return _Result(state=DeliveryState.DUE, fault=fault, retry_after=wait)
@@ -224,10 +224,10 @@ class _Sender:
 
     def _reason(self, exc: Exception) -> str:
         if isinstance(exc, (TimeoutError, httpx.TimeoutException)):
-            return f"no answer within {self._retry_policy.timeout:g} s"
+            return f"no response within {self._retry_policy.timeout:g} s"
         # The message of a ConnectError contains no secret: it is about host, certificate or network.
         detail = str(exc) if isinstance(exc, httpx.ConnectError) else ""
-        return " ".join(f"no answer: {detail or type(exc).__name__}".split())[:200]
+        return " ".join(f"no response: {detail or type(exc).__name__}".split())[:200]
 
 
 def _attempt(delivery: Delivery, state: DeliveryState, fault: str | None = None, *, after: float = 0) -> Attempt:

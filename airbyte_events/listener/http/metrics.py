@@ -248,7 +248,7 @@ class MetricsPage:
         yield held
 
     def _instances(self) -> Iterable[Metric]:
-        backoff = _each("airbyte_events_backoff_seconds", "Time until Airbyte may be asked again after errors.")
+        backoff = _each("airbyte_events_backoff_seconds", "Time until the next request to Airbyte after errors.")
         proven = _each(
             "airbyte_events_push_proven", "Whether webhooks reported the last completions before polls; on the leader."
         )

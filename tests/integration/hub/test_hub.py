@@ -406,7 +406,7 @@ class TestWithoutAListener:
             airbyte.put(1, "succeeded")
             assert [(await waiters.result(each)).status for each in (0, 1)] == ["succeeded"] * 2
             assert (await hub.wait(1)).status == "succeeded"
-        assert caplog.text.count("is begun again: RuntimeError") == 1
+        assert caplog.text.count("failed, restarting: error=RuntimeError") == 1
 
     async def test_a_hub_that_ends_tells_every_waiter(
         self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters

@@ -550,7 +550,7 @@ class TestReusedNumbers:
         for job_id in (1, 2, 3):
             self.again(watched, job_id, "succeeded")
             await watched.monitor.poll()
-        assert caplog.text.count("job numbers began anew") == 1
+        assert caplog.text.count("Airbyte reuses job ids") == 1
         assert watched.monitor.counters.reused == 3
         assert watched.monitor.counters.contradictions == 0
         assert watched.monitor.generations.number == 2

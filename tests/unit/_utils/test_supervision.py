@@ -48,7 +48,7 @@ async def test_what_fails_is_begun_again_and_named_until_it_runs(caplog: pytest.
             source.end.set()
     assert source.seen == [{}, *[{"the source": "fails: RuntimeError"}] * 3]
     lines = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert [record.getMessage() for record in lines] == ["the source fails and is begun again: RuntimeError"] * 3
+    assert [record.getMessage() for record in lines] == ["the source failed, restarting: error=RuntimeError"] * 3
     assert [record.exc_info is not None for record in lines] == [True, False, False]
     assert not any("canary" in record.getMessage() for record in lines)
 

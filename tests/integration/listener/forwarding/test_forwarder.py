@@ -181,12 +181,12 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("status", "answer", "fault"),
         [
-            (400, b"invalid_payload", "it answered 400 (invalid_payload)"),
-            (404, b"no_service\n", "it answered 404 (no_service)"),
-            (403, b'{"error": {"code": 403, "status": "PERMISSION_DENIED"}}', "it answered 403 (PERMISSION_DENIED)"),
-            (404, f"<p>/{CANARY} was not found</p>".encode(), "it answered 404"),
-            (410, CANARY.encode(), "it answered 410"),
-            (413, b"x" * 1_000_000, "it answered 413"),
+            (400, b"invalid_payload", "it responded 400 (invalid_payload)"),
+            (404, b"no_service\n", "it responded 404 (no_service)"),
+            (403, b'{"error": {"code": 403, "status": "PERMISSION_DENIED"}}', "it responded 403 (PERMISSION_DENIED)"),
+            (404, f"<p>/{CANARY} was not found</p>".encode(), "it responded 404"),
+            (410, CANARY.encode(), "it responded 410"),
+            (413, b"x" * 1_000_000, "it responded 413"),
         ],
     )
     async def test_what_is_refused_is_dead_at_once(self, rig: Rig, status: int, answer: bytes, fault: str) -> None:
@@ -203,7 +203,7 @@ class TestTrouble:
         stored = await rig.receive()
         async with rig.forwarding():
             dead = await rig.until(stored, DeliveryState.DEAD)
-        assert dead.fault == f"it answered {status}, a redirect"
+        assert dead.fault == f"it responded {status}, a redirect"
         assert [request.path for request in rig.server.requests] == [f"/{CANARY}"]
 
     @pytest.mark.parametrize("form", ["seconds", "date"])
@@ -214,7 +214,7 @@ class TestTrouble:
         first = await rig.receive()
         async with rig.forwarding():
             waiting = await rig.until(first, DeliveryState.DUE)
-            assert waiting.fault == "it answered 429"
+            assert waiting.fault == "it responded 429"
             assert waiting.due_at - waiting.notification.received_at > timedelta(minutes=9)
             second = await rig.receive(b'{"text": "another"}')
             await anyio.wait_all_tasks_blocked()
@@ -242,7 +242,7 @@ class TestTrouble:
         async with rig.forwarding():
             for each in old:
                 dead = await rig.until(each, DeliveryState.DEAD)
-                assert (dead.fault or "").endswith("it answered 500")
+                assert (dead.fault or "").endswith("it responded 500")
             assert (await rig.until(young, DeliveryState.DUE)).state is DeliveryState.DUE
         # One that is given up is sent once in vain, not each of them.
         assert [body for body in rig.bodies if body != b'{"text": "hello"}'] == [b'{"text": "0"}']

@@ -212,7 +212,7 @@ class TestDeadLetters:
                 "target": {"url": f"{server.url}/…"},
                 "state": "dead",
                 "attempts": 1,
-                "fault": "it answered 404 (no_service)",
+                "fault": "it responded 404 (no_service)",
             }
             status, answer = await rig.api(f"deliveries/{dead['id']}/retry", method="POST")
             assert (status, answer) == (202, {"delivery": dead["id"]})
