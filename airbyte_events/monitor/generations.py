@@ -63,7 +63,7 @@ class Generations:
         await self._store.remember(self._key, f"{self.number + 1} {format_time(since)}", lease=lease)
         self._take(self.number + 1, since)
         logger.error(
-            "Airbyte reuses job ids, as after a restore of its database; all jobs are requested again, no action needed;"
+            "Airbyte reuses job ids, as after a restore of its database; jobs are requested again, no action needed;"
             " if this is another Airbyte, give it an instance name of its own:"
             " instance=%s job_id=%d connection=%s started_at=%s previous_connection=%s previous_started_at=%s",
             *(self._instance, observed.ref.job_id, observed.connection_id, format_time(observed.started_at)),
