@@ -74,7 +74,7 @@ class EventLog(Protocol):
 
         :param lease: write only while this lease is held.
         :param known: the states just read; a store may compare their versions instead of reading them again.
-        :param settle: the notifications to settle in the same transaction, if an event is appended.
+        :param settle: returns the outcomes to store in the same transaction; called if an event is appended.
         :return: the verdicts and the resulting states.
         :raises LeaseLost: if the lease has another holder; nothing was written.
         """
