@@ -57,7 +57,6 @@ class WaitingTasks:
         return self._by_job.keys()
 
     def of(self, job_id: int) -> Collection[WaitingTask]:
-        """Return the tasks that wait for the job."""
         return self._by_job.get(job_id, ())
 
     def identity(self, job_id: int) -> Identity:

@@ -34,11 +34,6 @@ def _stats() -> Any:
 Stats = _stats()
 
 
-def _count(name: str) -> None:
-    if Stats is not None:
-        Stats.incr(f"airbyte_events.{name}")
-
-
 def count_completion(event: JobEvent) -> None:
     """Count a completed job at its trigger."""
     name = f"ends.{event.origin.value}"
@@ -51,6 +46,11 @@ def count_completion(event: JobEvent) -> None:
 async def count_response(response: Any) -> None:
     """Count a response of Airbyte, as one of httpx's ``event_hooks``."""
     _count("requests")
+
+
+def _count(name: str) -> None:
+    if Stats is not None:
+        Stats.incr(f"airbyte_events.{name}")
 
 
 def _time(name: str, since: datetime | None) -> None:

@@ -177,10 +177,7 @@ class AirbyteHook(BaseHook):
         return self.get_job_details(job_id).status.value
 
     def take_snapshot(self, connection_id: str, job_type: str) -> Snapshot:
-        """Return the connection's jobs before one is started.
-
-        See :func:`~airbyte_events.airbyte.submission.take_snapshot`.
-        """
+        """Return the connection's jobs, see :func:`~airbyte_events.airbyte.submission.take_snapshot`."""
         return self._call(lambda airbyte: take_snapshot(airbyte, connection_id, job_type))
 
     def submit(
@@ -192,19 +189,13 @@ class AirbyteHook(BaseHook):
         before: Snapshot | None = None,
         until: float | None = None,
     ) -> Submission:
-        """Start a job, or return the one that runs already.
-
-        See :func:`~airbyte_events.airbyte.submission.submit`.
-        """
+        """Start a job, or return the active one, see :func:`~airbyte_events.airbyte.submission.submit`."""
         return self._call(
             lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict, before=before, until=until)
         )
 
     def find_created(self, connection_id: str, job_type: str, after_id: int) -> Job | None:
-        """Return the job that a submission may have created.
-
-        See :func:`~airbyte_events.airbyte.submission.find_created`.
-        """
+        """Return a job that may have been created, see :func:`~airbyte_events.airbyte.submission.find_created`."""
         return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
 
     def clock_ahead(self) -> timedelta:
@@ -257,10 +248,7 @@ class AirbyteHook(BaseHook):
         return self._submit_or_fail(connection_id, "reset")
 
     def cancel_job(self, job_id: int) -> Job:
-        """Cancel the job if it is active.
-
-        :return: the job as it is now.
-        """
+        """Cancel the job if it is active, and return it as it is now."""
         return self._call(lambda airbyte: airbyte.cancel_job(int(job_id)))
 
     def wait(
@@ -319,10 +307,7 @@ class AirbyteHook(BaseHook):
         raise AirflowException(result["message"])
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test the Airbyte and the listener of the connection.
-
-        :return: whether both work, and a message with the fault and its remedy.
-        """
+        """Test the Airbyte and its listener; return whether both work, and a message."""
 
         async def examine(settings: AirbyteSettings) -> str:
             found, job = await diagnose_airbyte(settings)

@@ -53,9 +53,6 @@ class ListenerHook(BaseHook):
             yield feed
 
     def test_connection(self) -> tuple[bool, str]:
-        """Test whether the listener responds and accepts the token.
-
-        :return: whether it does, and a message with the fault and its remedy.
-        """
+        """Test the listener's URL and token; return whether both work, and a message."""
         conn_id = self.listener_conn_id
         return tested(lambda: run_blocking(partial(diagnose_listener, read_listener(conn_id), None, None)))

@@ -30,7 +30,6 @@ class _XComLink(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
-        """The key of the XCom."""
         return self.xcom
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
@@ -61,7 +60,6 @@ class ListenerJobLink(_XComLink):
 
 
 def push_links(context: Mapping[str, Any], hook: AirbyteHook, job_id: int, connection_id: str) -> None:
-    """Push the links of a task."""
     if (ti := context.get("ti")) is None:
         return
     hub = read_hub(hook.airbyte_conn_id, hook.listener_conn_id)

@@ -192,10 +192,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
 
     def execute(self, context: Context) -> int:
-        """Start the job, or resume that of an earlier try, and wait until it completes.
-
-        :return: the job id.
-        """
+        """Start the job, or resume that of an earlier try, wait until it completes, and return its id."""
         return self._run(context, time.time())
 
     def execute_complete(
@@ -220,10 +217,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def execute_after(
         self, context: Context, event: Any = None, began: float | None = None, try_number: int | None = None
     ) -> int:
-        """Resume after another job of the connection has completed; see :meth:`execute_complete`.
-
-        :return: the job id.
-        """
+        """Resume after another job of the connection has completed; see :meth:`execute_complete`."""
         if self._is_of_another_try(context, event, try_number):
             return self._run(context, time.time())
         self._check_turn(event)

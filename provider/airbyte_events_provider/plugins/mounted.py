@@ -134,7 +134,9 @@ class MountedListener(FastAPI):
             return
         inner = _unmounted(scope)
         if inner["path"] == "/healthz":
-            await self._health()(scope, receive, send)
+            warnings = [PARSER] if self._loses_bodies else []
+            health = {"status": "ok", "version": __version__, "role": self._role, "warnings": warnings}
+            await JSONResponse(health)(scope, receive, send)
             return
         if inner["path"].startswith("/webhooks/"):
             _hide_token(scope)
@@ -145,10 +147,6 @@ class MountedListener(FastAPI):
                 return
             receive = _with_first(first, receive)
         await self._target(inner, receive, send)
-
-    def _health(self) -> JSONResponse:
-        warnings = [PARSER] if self._loses_bodies else []
-        return JSONResponse({"status": "ok", "version": __version__, "role": self._role, "warnings": warnings})
 
     def _log_lost_body(self) -> None:
         now = anyio.current_time()

@@ -42,15 +42,12 @@ class AirbyteEventsMessageQueueProvider(BaseMessageQueueProvider):
 
     # Before version 2 of common-messaging there are no such methods to inherit.
     def scheme_matches(self, scheme: str) -> bool:
-        """Return whether the scheme is ``airbyte-events``."""
         return scheme == SCHEME
 
     def queue_matches(self, queue: str) -> bool:
-        """Return whether the queue's scheme is ``airbyte-events``."""
         return queue.startswith(f"{SCHEME}://")
 
     def trigger_class(self) -> type[BaseEventTrigger]:
-        """Return the trigger that fires for the jobs."""
         return AirbyteSyncEventTrigger
 
     def trigger_kwargs(self, queue: str, **kwargs: Any) -> dict[str, Any]:

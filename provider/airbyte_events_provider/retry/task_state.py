@@ -65,12 +65,10 @@ class TaskState:
         return record
 
     def write(self, record: JobRecord) -> None:
-        """Replace the record."""
         if self._store is not None:
             self._store.set(KEY, record.values())
 
     def delete(self) -> None:
-        """Delete the record."""
         if self._store is not None:
             self._store.delete(KEY)
 
@@ -91,7 +89,6 @@ class TaskState:
 
     @property
     def run_started_at(self) -> datetime | None:
-        """When the DAG run started."""
         started_at: datetime | None = getattr(self._dag_run, "start_date", None)
         return started_at
 
@@ -125,7 +122,6 @@ class TriggerState:
         return self.record
 
     async def write(self, record: JobRecord) -> None:
-        """Replace the record."""
         self.record = record
         # Without a triggerer there is no store, and no restart.
         with contextlib.suppress(ImportError):

@@ -69,10 +69,7 @@ class AirbyteJobSensor(AirbyteSensor):
         self.min_records = min_records
 
     def poke(self, context: Context) -> bool:
-        """Poll the job once.
-
-        :return: whether it has succeeded.
-        """
+        """Poll the job once, and return whether it has succeeded."""
         return self._has_succeeded(self.hook.get_job_details(self.airbyte_job_id), context)
 
     def _has_succeeded(self, job: Job, context: Context) -> bool:
@@ -105,10 +102,7 @@ class AirbyteJobSensor(AirbyteSensor):
         self.defer(trigger=trigger, method_name="execute_complete")
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
-        """Resume after the event of a trigger, ours or the official provider's.
-
-        :param event: without one the sensor begins again.
-        """
+        """Resume after the event of a trigger, ours or the official provider's; without one, begin again."""
         if isinstance(event, Mapping):
             self._complete(with_job(self.hook, event), context)
         else:
@@ -183,10 +177,7 @@ class AirbyteSyncSensor(AirbyteSensor):
         self.api_version = api_version
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Poll the connection's jobs once.
-
-        :return: whether there was such a sync, and its job id.
-        """
+        """Poll the connection's jobs once, and return whether there was such a sync, and its job id."""
         result = self._find(self._criteria(context))
         if result is None:
             return PokeReturnValue(is_done=False)
@@ -214,10 +205,7 @@ class AirbyteSyncSensor(AirbyteSensor):
         return None if found is None else self._result_of(found.ref.job_id, found)
 
     def execute(self, context: Context) -> Any:
-        """Wait for the sync.
-
-        :return: its job id.
-        """
+        """Wait for the sync, and return its job id."""
         if not self.deferrable:
             return super().execute(context)
         began = time.time()
@@ -238,10 +226,7 @@ class AirbyteSyncSensor(AirbyteSensor):
         return self.defer(trigger=trigger, method_name="execute_complete")
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Resume after the event of a trigger; without one the sensor begins again.
-
-        :return: the job id.
-        """
+        """Resume after the event of a trigger; without one, begin again. Return the job id."""
         return self._complete(event, context) if isinstance(event, Mapping) else self.execute(context)
 
     def _complete(self, result: Mapping[str, Any], context: Context) -> int:
@@ -250,8 +235,8 @@ class AirbyteSyncSensor(AirbyteSensor):
             push(context, result)
             job_id: int = result["job_id"]
             return job_id
-        self.log.error("%s", result["message"])
         message = result["message"]
+        self.log.error("%s", message)
         raise self._timeout_error(message) if result["status"] == TIMEOUT else AirflowException(message)
 
 

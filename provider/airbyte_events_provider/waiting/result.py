@@ -82,9 +82,8 @@ def describe(event: JobEvent) -> str:
 
 
 def _amount(event: JobEvent) -> str:
-    amounts = [
-        f"{value:,} {unit}" for value, unit in ((event.records, "records"), (event.bytes, "bytes")) if value is not None
-    ]
+    counts = {"records": event.records, "bytes": event.bytes}
+    amounts = [f"{value:,} {unit}" for unit, value in counts.items() if value is not None]
     amounts += [f"{event.duration_seconds:g} s"] if event.duration_seconds is not None else []
     return f" ({', '.join(amounts)})" if amounts else ""
 
