@@ -84,7 +84,7 @@ def get_provider_info() -> dict[str, Any]:
             "airbyte_events_provider.links.airbyte.ListenerJobLink",
         ],
         "plugins": [
-            {"name": "airbyte_events", "plugin-class": "airbyte_events_provider.plugins.plugin.AirbyteEventsPlugin"},
+            {"name": "airbyte_events", "plugin-class": "airbyte_events_provider.plugins.plugin.AirbyteEventsPlugin"}
         ],
         "queues": ["airbyte_events_provider.queues.airbyte.AirbyteEventsMessageQueueProvider"],
         "config": {

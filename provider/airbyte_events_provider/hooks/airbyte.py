@@ -15,15 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.airbyte.submission import (
-    How,
-    OnConflict,
-    Snapshot,
-    Submission,
-    find_created,
-    submit,
-    take_snapshot,
-)
+from airbyte_events.airbyte.submission import How, OnConflict, Snapshot, Submission, find_created, submit, take_snapshot
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_airbyte
