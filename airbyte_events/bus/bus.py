@@ -218,9 +218,9 @@ class EventBus:
 
     def _leave(self, subscription: Subscription) -> None:
         for key in _keys(subscription.wanted):
-            sharing = self._subscribers.get(key, set())
-            sharing.discard(subscription)
-            if not sharing:
+            same_key = self._subscribers.get(key, set())
+            same_key.discard(subscription)
+            if not same_key:
                 self._subscribers.pop(key, None)
 
 

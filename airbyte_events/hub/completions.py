@@ -181,7 +181,6 @@ class Subscribers:
 
     @contextlib.contextmanager
     def joined(self, wanted: EventFilter, position: Position) -> Iterator[Completions]:
-        """Subscribe within a ``with`` statement."""
         with self._bus.subscribe(wanted=replace(wanted, terminal=True)) as events:
             completions = Completions(events, position, self.overdue)
             if self._closed:
@@ -194,7 +193,6 @@ class Subscribers:
                 self._all.discard(completions)
 
     def want(self, event: JobEvent) -> bool:
-        """Return whether a subscriber wants the event."""
         return any(each.wanted.matches(event) for each in self._all)
 
     @property

@@ -65,7 +65,6 @@ class FailureReasons:
         return state if state is not None and state.status is event.status else event
 
     async def run(self) -> None:
-        """Request reasons until cancelled."""
         while True:
             await self._requested.wait()
             while self._requests:
@@ -87,10 +86,9 @@ class FailureReasons:
             return
         for ref in refs:
             state = states.get(ref)
-            if state is None or state.error is None or not _same(state, self._requests[ref].event):
-                continue
-            await self._store.annotate([state])
-            self._requests.pop(ref).done.set()
+            if state is not None and state.error is not None and _same(state, self._requests[ref].event):
+                await self._store.annotate([state])
+                self._requests.pop(ref).done.set()
 
 
 def _same(one: JobEvent, other: JobEvent) -> bool:

@@ -46,7 +46,6 @@ class FeedConnection:
         self._running.cancel()
 
     async def run(self) -> None:
-        """Follow until the feed is left."""
         with self._running:
             await self._follow()
 

@@ -113,11 +113,10 @@ class FeedIdentity:
         if not same_job(mine, state):
             await self._monitor.store_jobs([job])
             # The listener may not know yet that Airbyte gave the number again: now it requests the job.
-            answer = await self._report([mine])
-            states = [each for each in answer or () if each.ref == mine.ref]
-            if not states:
+            reported = {each.ref: each for each in await self._report([mine]) or ()}
+            if mine.ref not in reported:
                 return
-            (state,) = states
+            state = reported[mine.ref]
         if not same_job(mine, state):
             self._reject(
                 f"its job {state.ref.job_id} is of connection {state.connection_id} and was created at"

@@ -80,7 +80,6 @@ class JobStates:
         self._monitor.watches.forget(job_id)
 
     def close(self) -> None:
-        """Set the events of all requests."""
         for asked in self._requests.values():
             asked.set()
 

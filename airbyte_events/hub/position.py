@@ -72,7 +72,6 @@ class Position:
         return Delivered.of(event) in self.delivered or Delivered(event.ref.job_id, None) in self.delivered
 
     def record(self, event: JobEvent) -> None:
-        """Record that the completion was delivered."""
         self.delivered[Delivered.of(event)] = None
         if len(self.delivered) > MAX_DELIVERED:
             del self.delivered[next(iter(self.delivered))]

@@ -53,14 +53,12 @@ class WaitingTasks:
 
     @property
     def job_ids(self) -> KeysView[int]:
-        """The jobs with waiting tasks."""
         return self._by_job.keys()
 
     def of(self, job_id: int) -> Collection[WaitingTask]:
         return self._by_job.get(job_id, ())
 
     def identity(self, job_id: int) -> Identity:
-        """Return the identity of a job with waiting tasks."""
         return next((each.identity for each in self.of(job_id)), Identity())
 
     def fit(self, state: JobEvent) -> bool:

@@ -37,7 +37,6 @@ class Actor:
     configuration: Mapping[str, Any]
 
     def text(self, *keys: str) -> str | None:
-        """Return the first of these fields that is set."""
         return next((value for key in keys if (value := _text(self.configuration, key))), None)
 
     @property

@@ -188,7 +188,6 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     @cached_property
     def hook(self) -> AirbyteHook:
-        """The hook for the rendered arguments."""
         return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
 
     def execute(self, context: Context) -> int:

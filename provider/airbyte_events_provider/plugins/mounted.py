@@ -142,17 +142,14 @@ class MountedListener(FastAPI):
             _hide_token(scope)
             first = await receive()
             if _has_lost_its_body(scope, first):
-                self._log_lost_body()
+                now = anyio.current_time()
+                if now - self._loss_logged_at > 600:
+                    self._loss_logged_at = now
+                    logger.error("webhook arrived without its body: %s", PARSER)
                 await JSONResponse({"error": f"the body did not arrive: {PARSER}"}, 400)(scope, receive, send)
                 return
             receive = _with_first(first, receive)
         await self._target(inner, receive, send)
-
-    def _log_lost_body(self) -> None:
-        now = anyio.current_time()
-        if now - self._loss_logged_at > 600:
-            self._loss_logged_at = now
-            logger.error("webhook arrived without its body: %s", PARSER)
 
 
 def server_loses_bodies() -> bool:
@@ -165,7 +162,6 @@ def server_loses_bodies() -> bool:
 
 
 def _unmounted(scope: Scope) -> dict[str, Any]:
-    """Return the request with paths as if the listener were not mounted."""
     path, root = scope["path"], scope.get("root_path", "")
     if not path.startswith(root):
         # A proxy has removed the path of Airflow's base URL, which is still in root_path.

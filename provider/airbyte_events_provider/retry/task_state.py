@@ -52,11 +52,9 @@ class TaskState:
 
     @property
     def max_tries(self) -> int:
-        """See :class:`JobRecord`."""
         return int(getattr(self._ti, "max_tries", 0) or 0)
 
     def read(self) -> JobRecord | None:
-        """Return the record, if there is one."""
         record = None if self._store is None else JobRecord.parse(self._store.get(KEY))
         if record is None and self._begun_by_trigger and self._ti is not None:
             record = _read_xcom(self._ti)

@@ -241,7 +241,6 @@ class AirbyteSyncSensor(AirbyteSensor):
 
 
 def _run_time(context: Context) -> datetime:
-    """Return the default of ``after``."""
     run = context.get("dag_run")
     for value in (context.get("data_interval_end"), context.get("logical_date"), getattr(run, "start_date", None)):
         if isinstance(value, datetime):

@@ -34,7 +34,6 @@ class AirbyteSensor(BaseSensorOperator):
 
     @cached_property
     def hook(self) -> AirbyteHook:
-        """The hook for the rendered arguments."""
         return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
 
     def _result_of(self, job_id: int, job: Job | JobEvent) -> dict[str, Any]:

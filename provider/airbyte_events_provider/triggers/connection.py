@@ -167,6 +167,5 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
         return TriggerEvent(event.data())  # type: ignore[no-untyped-call]
 
     async def cleanup(self) -> None:
-        """Leave the stream."""
         if self._subscriber is not None:
             self._subscriber.leave()

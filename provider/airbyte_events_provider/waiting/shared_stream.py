@@ -81,7 +81,6 @@ class Stream:
         return task
 
     async def saved(self) -> None:
-        """Wait until all positions are saved."""
         await asyncio.gather(*self._saving, return_exceptions=True)
 
     async def put(self, item: Item) -> None:
@@ -131,27 +130,22 @@ class Subscriber:
         # Unlike a task, a scope repeats the cancellation until the task ends.
         self._scope = anyio.CancelScope()
         # In an empty context, as above.
-        self._task = contextvars.Context().run(
-            asyncio.create_task, self._follow_cancellably(), name=f"watcher {self.number}"
-        )
-
-    async def _follow_cancellably(self) -> None:
-        with self._scope:
-            await self._follow()
+        self._task = contextvars.Context().run(asyncio.create_task, self._follow(), name=f"watcher {self.number}")
 
     async def _follow(self) -> None:
-        # The position of the same watcher may be about to be saved.
-        await self._stream.saved()
-        self._position = await self._stored.load()
-        async with contextlib.aclosing(follow(self._watch, self._position.copy())) as items:
-            async for item in items:
-                if isinstance(item, Bookmark):
+        with self._scope:
+            # The position of the same watcher may be about to be saved.
+            await self._stream.saved()
+            self._position = await self._stored.load()
+            async with contextlib.aclosing(follow(self._watch, self._position.copy())) as items:
+                async for item in items:
+                    if not isinstance(item, Bookmark):
+                        await self._offer(Item(self, item))
+                        continue
                     if self._pending and isinstance(self._pending[-1], Bookmark):
                         self._pending.pop()
                     self._pending.append(item)
                     self._advance()
-                else:
-                    await self._offer(Item(self, item))
 
     async def _offer(self, item: Item) -> None:
         while self._unacknowledged >= MAX_UNACKNOWLEDGED:
