@@ -87,11 +87,11 @@ class FeedIntake:
                         ours.append(state)
                     else:
                         self._identity.verify([state])
-            elif not self._waiting.fit(state):
+            elif not self._waiting.all_fit(state):
                 # Another Airbyte's job, or Airbyte gave the number of the job to another one.
                 self._identity.verify([state], conflicting=True)
                 unverified.append(state)
-            elif state.ref.job_id in self._states.unlisted or not self._waiting.settle(state):
+            elif state.ref.job_id in self._states.unlisted or not self._waiting.all_accept(state):
                 unverified.append(state)
             else:
                 ours.append(state)

@@ -124,8 +124,8 @@ class JobStates:
             return (
                 again
                 or state.ref.job_id in self._unverified
-                or not self._waiting.fit(state)
-                or not self._waiting.settle(state)
+                or not self._waiting.all_fit(state)
+                or not self._waiting.all_accept(state)
             )
 
         known = await self._store.states([JobRef(self._monitor.instance, job_id) for job_id in job_ids])

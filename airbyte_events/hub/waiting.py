@@ -61,11 +61,11 @@ class WaitingTasks:
     def identity(self, job_id: int) -> Identity:
         return next((each.identity for each in self.of(job_id)), Identity())
 
-    def fit(self, state: JobEvent) -> bool:
+    def all_fit(self, state: JobEvent) -> bool:
         """Return whether this can be the state of the job that each waiting task means."""
         return all(each.identity.fits(state) for each in self.of(state.ref.job_id))
 
-    def settle(self, state: JobEvent) -> bool:
+    def all_accept(self, state: JobEvent) -> bool:
         """Return whether the state is not terminal, or each waiting task accepts it."""
         return not state.terminal or all(each.accepts(state) for each in self.of(state.ref.job_id))
 

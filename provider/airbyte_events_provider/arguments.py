@@ -45,13 +45,13 @@ def check_arguments(cls: type, given: Mapping[str, object]) -> None:
         else:
             fault = _FAULTS[kind](name, value)
         if fault is not None:
-            raise WrongArgument(f"{name}={shown(value)} {fault}")
+            raise WrongArgument(f"{name}={format_value(value)} {fault}")
 
 
 def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
     """Raise :class:`WrongArgument` unless the value is allowed."""
     if value not in allowed:
-        raise WrongArgument(f"{name}={shown(value)} is none of {', '.join(allowed)}")
+        raise WrongArgument(f"{name}={format_value(value)} is none of {', '.join(allowed)}")
 
 
 @lru_cache
@@ -90,7 +90,7 @@ def _job_id_fault(value: object) -> str | None:
 _FAULTS = {"str": _text_fault, "bool": _flag_fault, "float": _number_fault, "int": _count_fault}
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """Return the value for an error message, truncated to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

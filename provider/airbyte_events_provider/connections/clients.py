@@ -28,7 +28,7 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
     :raises SettingsError: if the certificates or proxies can't be used.
     """
     tls = await _tls(settings.verify, settings.client_cert)
-    with proxied(settings):
+    with translating_proxy_errors(settings):
         counting = {"response": [count_response]}
         http = async_client(verify=tls, given=settings.proxies, cookies=no_cookies(), event_hooks=counting)
     async with http:
@@ -51,7 +51,7 @@ async def open_listener(settings: ListenerSettings) -> AsyncIterator[FeedClient]
 
 
 @contextlib.contextmanager
-def proxied(settings: AirbyteSettings) -> Iterator[None]:
+def translating_proxy_errors(settings: AirbyteSettings) -> Iterator[None]:
     """Translate errors from constructing a client with these proxies.
 
     :raises SettingsError: if the proxies can't be used.

@@ -27,7 +27,7 @@ from airbyte_events_provider.connections.read import (
     read_hub,
 )
 from airbyte_events_provider.connections.settings import AirbyteSettings, parse_timeout
-from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener, tested
+from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener, run_test
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk
 from airbyte_events_provider.waiting.result import SUCCESS, conclude
@@ -311,7 +311,7 @@ class AirbyteHook(BaseHook):
             except (Fault, SettingsError, AirflowNotFoundException) as exc:
                 raise Fault(f"{found} The listener fails: {exc}") from exc
 
-        return tested(lambda: run_blocking(partial(examine, self.settings)))
+        return run_test(lambda: run_blocking(partial(examine, self.settings)))
 
 
 @contextlib.contextmanager

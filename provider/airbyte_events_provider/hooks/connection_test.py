@@ -29,7 +29,7 @@ class Fault(Exception):
     """A failed part of a test: which part, the reason and the remedy."""
 
 
-def tested(test: Callable[[], str]) -> tuple[bool, str]:
+def run_test(test: Callable[[], str]) -> tuple[bool, str]:
     """Return the result of a hook's ``test_connection``: whether the test passed, and its message."""
     try:
         return True, test()

@@ -13,7 +13,7 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_listener
 from airbyte_events_provider.connections.read import aread_listener, read_listener
-from airbyte_events_provider.hooks.connection_test import diagnose_listener, tested
+from airbyte_events_provider.hooks.connection_test import diagnose_listener, run_test
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 
 
@@ -55,4 +55,4 @@ class ListenerHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Test the listener's URL and token; return whether both work, and a message."""
         conn_id = self.listener_conn_id
-        return tested(lambda: run_blocking(partial(diagnose_listener, read_listener(conn_id), None, None)))
+        return run_test(lambda: run_blocking(partial(diagnose_listener, read_listener(conn_id), None, None)))

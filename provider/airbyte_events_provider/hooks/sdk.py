@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airbyte_events._utils.proxies import async_client, blocking_client
 from airbyte_events.airbyte.url import token_endpoint
-from airbyte_events_provider.connections.clients import make_tls, proxied
+from airbyte_events_provider.connections.clients import make_tls, translating_proxy_errors
 from airbyte_events_provider.connections.settings import AirbyteSettings
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def open_sdk(settings: AirbyteSettings) -> AirbyteAPI:
         "timeout": settings.timeout,
         "follow_redirects": True,
     }
-    with proxied(settings):
+    with translating_proxy_errors(settings):
         return AirbyteAPI(
             server_url=settings.url,
             security=security,

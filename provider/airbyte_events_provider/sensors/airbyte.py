@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airbyte_events._utils.times import format_time
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import JobEvent
-from airbyte_events_provider.arguments import WrongArgument, check_arguments, is_template, shown
+from airbyte_events_provider.arguments import WrongArgument, check_arguments, format_value, is_template
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.sensors.base import AirbyteSensor
@@ -166,7 +166,7 @@ class AirbyteSyncSensor(AirbyteSensor):
                 parse_moment(after)
             except ValueError as exc:
                 raise WrongArgument(
-                    f"after={shown(after)} is neither a datetime nor ISO 8601 text nor a template"
+                    f"after={format_value(after)} is neither a datetime nor ISO 8601 text nor a template"
                 ) from exc
         self.connection_id = connection_id
         self.airbyte_conn_id = airbyte_conn_id

@@ -16,7 +16,7 @@ from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.waiting.asset_state import StoredPosition
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, await_sync, parse_moment
 from airbyte_events_provider.waiting.deferral import Deferral
-from airbyte_events_provider.waiting.result import arrival
+from airbyte_events_provider.waiting.result import completion_line
 from airbyte_events_provider.waiting.shared_hub import HubKey
 from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS, Producer, Subscriber, stream_of
 from airbyte_events_provider.waiting.watch import Watch, follow, sorted_values, terminal_status
@@ -162,7 +162,7 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
             subscriber.leave()
 
     def _event(self, event: JobEvent) -> TriggerEvent:
-        self.log.info("%s", arrival(event))
+        self.log.info("%s", completion_line(event))
         count_completion(event)
         return TriggerEvent(event.data())  # type: ignore[no-untyped-call]
 

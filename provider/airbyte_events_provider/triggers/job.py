@@ -17,7 +17,7 @@ from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
 from airbyte_events_provider.triggers.xcoms import push_xcoms
 from airbyte_events_provider.waiting.deferral import Deferral
-from airbyte_events_provider.waiting.result import SUCCESS, arrival, conclude, missing_records, xcoms
+from airbyte_events_provider.waiting.result import SUCCESS, completion_line, conclude, missing_records, xcoms
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub, wait_shared
 
 
@@ -129,7 +129,7 @@ class AirbyteSyncTrigger(StoredTrigger):
             started_at=self._created_at,
             until=min(deadlines, default=None),
         )
-        self.log.info("%s", arrival(event))
+        self.log.info("%s", completion_line(event))
         count_completion(event)
         return event
 

@@ -20,7 +20,14 @@ from airbyte_events.events import EventFilter, JobEvent, JobStatus, Origin
 from airbyte_events.hub.position import Bookmark, Position, completed_before
 from airbyte_events.monitor.observation import event_of
 from airbyte_events_provider.stats import count_completion
-from airbyte_events_provider.waiting.result import TIMEOUT, arrival, describe, missing_records, outcome, without_job
+from airbyte_events_provider.waiting.result import (
+    TIMEOUT,
+    completion_line,
+    describe,
+    missing_records,
+    outcome,
+    without_job,
+)
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.watch import Watch, follow
 
@@ -118,7 +125,7 @@ async def await_sync(
             message += f" Airbyte could not be polled once more: {exc}"
     if event is None:
         return without_job(TIMEOUT, message)
-    logger.info("%s", arrival(event))
+    logger.info("%s", completion_line(event))
     count_completion(event)
     return outcome(event)
 

@@ -104,7 +104,7 @@ def _advice(error: JobError) -> str:
     return f"The job's log in Airbyte has the details; check {where} first."
 
 
-def arrival(event: JobEvent) -> str:
+def completion_line(event: JobEvent) -> str:
     """Return the log line of a completed job: how and how many milliseconds ago it was detected."""
     delay = max(0.0, (utcnow() - event.observed_at).total_seconds() * 1000)
     return (
