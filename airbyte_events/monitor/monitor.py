@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import anyio
 
+from airbyte_events._utils.batching import Batcher
 from airbyte_events._utils.json_values import instant
 from airbyte_events._utils.priority_limiter import PriorityLimiter
 from airbyte_events._utils.times import format_time, utcnow
@@ -352,9 +353,16 @@ class Monitor:
         failures: list[AirbyteError] = []
         why = origins or {}
         confirmation = Confirmation() if notifications is None else notifications
-        unabsorbed: list[Job] = []
-        absorbing = anyio.Lock()
         faults: list[StoreError] = []
+
+        async def record(jobs: Sequence[Job]) -> list[None]:
+            try:
+                if not faults:
+                    await self._recorder.record(jobs, why, confirmation)
+            except StoreError as exc:
+                faults.append(exc)
+                tasks.cancel_scope.cancel()
+            return [None] * len(jobs)
 
         async def read_one(job_id: int) -> None:
             async with self._reading.place(_PRIORITIES[why.get(job_id, Origin.POLL)]):
@@ -370,26 +378,17 @@ class Monitor:
             if job is None:
                 self.watches.miss(job_id)
                 return
-            unabsorbed.append(job)
-            # All that came during one transaction is the next one: a slow response holds up no other.
-            async with absorbing:
-                batch, unabsorbed[:] = unabsorbed[:], []
-                try:
-                    await self._recorder.record(batch, why, confirmation)
-                except StoreError as exc:
-                    faults.append(exc)
-                    tasks.cancel_scope.cancel()
+            # In batches, so that a slow response holds up no other.
+            await recording.submit(job)
 
         # In any order, so that one job that Airbyte fails over is not always the one that the others wait for.
         wanted = list(set(job_ids))
         random.shuffle(wanted)
-        async with anyio.create_task_group() as tasks:
+        async with Batcher(record) as recording, anyio.create_task_group() as tasks:
             for job_id in wanted:
                 tasks.start_soon(read_one, job_id)
-        if faults:
-            raise faults[0]
-        if failures and not answers:
-            raise failures[0]
+        if faults or (failures and not answers):
+            raise (faults or failures)[0]
         return answers
 
     async def absorb(self, states: Sequence[JobEvent]) -> None:

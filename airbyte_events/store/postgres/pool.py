@@ -16,7 +16,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.abc
@@ -24,6 +24,7 @@ import psycopg
 from psycopg import conninfo, pq
 from psycopg.types.datetime import TimestamptzLoader
 
+from airbyte_events._utils.batching import Failed, Operation
 from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.postgres.url import PostgresURL
 
@@ -122,17 +123,6 @@ def translated(url: PostgresURL) -> Iterator[None]:
         raise StoreError("the store failed: text with a lone surrogate can't be encoded as UTF-8") from None
 
 
-class _Operation(Generic[T]):
-    __slots__ = ("deadline", "done", "error", "value", "work")
-
-    def __init__(self, work: Work[T], deadline: float) -> None:
-        self.work = work
-        self.deadline = deadline
-        self.done = anyio.Event()
-        self.error: Exception | None = StoreError("the store is closed")
-        self.value: T
-
-
 class PostgresPool:
     """A pool of at most ``size`` connections to the database at ``url``."""
 
@@ -172,28 +162,28 @@ class PostgresPool:
         """
         if self._closing:
             raise StoreError("the store is closed")
-        operation = _Operation(work, anyio.current_time() + seconds)
+        operation: Operation[Work[T], T] = Operation(work)
+        deadline = anyio.current_time() + seconds
         with anyio.move_on_after(seconds):
             await self._free.acquire()
-            self._tasks.start_soon(self._perform, operation)
-            await operation.done.wait()
-            if operation.error is not None:
-                raise operation.error
-            return operation.value
+            self._tasks.start_soon(self._perform, operation, deadline)
+            return await operation.wait()
         raise StoreError(f"the store did not respond within {seconds:g} s")
 
-    async def _perform(self, operation: _Operation[Any]) -> None:
+    async def _perform(self, operation: Operation[Work[Any], Any], deadline: float) -> None:
+        result: Any = Failed(StoreError("the store is closed"))
         try:
-            if not await self._try(operation):
-                await self._try(operation)
+            result, refused = await self._attempt(operation.item, deadline)
+            if refused:
+                result, _ = await self._attempt(operation.item, deadline)
         except Exception as exc:  # raised in the caller
-            operation.error = exc
+            result = Failed(exc)
         finally:
-            operation.done.set()
+            operation.finish(result)
             self._free.release()
 
-    async def _try(self, operation: _Operation[Any]) -> bool:
-        """Run it; return False if the server was read-only, so that another connection may succeed."""
+    async def _attempt(self, work: Work[T], deadline: float) -> tuple[T | Failed, bool]:
+        """Return the result, and whether the server was read-only, so that another connection may succeed."""
         # Connecting has its own time limit: with several hosts it can take longer than the operation's, and the next
         # operation uses the connection.
         if (connection := self._take_idle()) is None:
@@ -201,28 +191,29 @@ class PostgresPool:
             self._backend_pids[connection] = connection.pgconn.backend_pid
         # Shielded, so that a cancelled process still completes started operations.
         with anyio.CancelScope(shield=True):
-            state = await self._run_on(connection, operation)
+            result, state = await self._work_on(connection, work, deadline)
         if state != _READ_ONLY:
-            return True
+            return result, False
         if anyio.current_time() >= self._quiet_until:
             self._quiet_until = anyio.current_time() + _QUIET_SECONDS
-            logger.warning("the PostgreSQL server refuses to write, its connections are closed: %s", operation.error)
-        return False
+            error = result.error if isinstance(result, Failed) else None
+            logger.warning("the PostgreSQL server refuses to write, its connections are closed: %s", error)
+        return result, True
 
-    async def _run_on(self, connection: Connection, operation: _Operation[Any]) -> str:
-        """Return the SQLSTATE of a failure; otherwise an empty string."""
+    async def _work_on(self, connection: Connection, work: Work[T], deadline: float) -> tuple[T | Failed, str]:
+        """Return the result, and the SQLSTATE of a failure; otherwise an empty string."""
         state = ""
+        result: T | Failed = Failed(StoreError("the store did not respond in time"))
         try:
-            if anyio.current_time() < operation.deadline:
-                with translated(self._url), cut_off_at(operation.deadline, connection):
+            if anyio.current_time() < deadline:
+                with translated(self._url), cut_off_at(deadline, connection):
                     try:
-                        operation.value = await operation.work(connection)
+                        result = await work(connection)
                     except psycopg.Error as exc:
                         state = exc.sqlstate or ""
                         raise
-                operation.error = None
         except StoreError as exc:
-            operation.error = exc
+            result = Failed(exc)
         finally:
             if state.startswith(_ANOTHER_SERVER):
                 # The other connections reach the same server.
@@ -232,7 +223,7 @@ class PostgresPool:
                 self._idle.append(connection)
             else:
                 self._finish(connection)
-        return state
+        return result, state
 
     def _finish(self, connection: Connection) -> None:
         self._backend_pids.pop(connection, None)

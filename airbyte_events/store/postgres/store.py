@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 import psycopg
 
+from airbyte_events._utils.batching import Batcher
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
@@ -23,7 +24,6 @@ from airbyte_events.store.identity import REPLACED, LogReplaced, Tail, tail_of
 from airbyte_events.store.migration import Batch
 from airbyte_events.store.notify import Wakeups, topics_of
 from airbyte_events.store.postgres import schema
-from airbyte_events.store.postgres.group_commit import Intake
 from airbyte_events.store.postgres.identity import Identity, State
 from airbyte_events.store.postgres.inbox import Arrival, Inbox
 from airbyte_events.store.postgres.listen import PostgresListener
@@ -61,6 +61,12 @@ _RECEIVE_SECONDS = 1.8
 
 _PRUNE_SECONDS = 30.0
 
+_BATCH_ITEMS = 256
+"""Notifications that are stored by one statement."""
+
+_BATCH_BYTES = 4 * 2**20
+"""The bodies of these."""
+
 
 class PostgresStore(MovableStore):
     """A store in PostgreSQL.
@@ -94,8 +100,11 @@ class PostgresStore(MovableStore):
             self._pool = await stack.enter_async_context(PostgresPool(self._url))
             await self._pool.run(self._open, seconds=_OPEN_SECONDS)
             stack.callback(self._close)
+            receiving = Batcher(
+                self._receive, max_items=_BATCH_ITEMS, size=lambda arrival: len(arrival.body), max_size=_BATCH_BYTES
+            )
+            self._receiving = await stack.enter_async_context(receiving)
             tasks = await stack.enter_async_context(anyio.create_task_group())
-            self._intake = Intake(self._receive, tasks)
             listener = PostgresListener(self._url, self._poll, self._wakeups.wake, self._pool.has_backend)
             tasks.start_soon(listener.run)
             # Runs before the task group waits for the listener.
@@ -186,7 +195,11 @@ class PostgresStore(MovableStore):
     ) -> Receipt:
         if self._fault is not None:
             raise StoreError(self._fault)
-        return await self._intake.receive(Arrival(instance, body, kind, job_id, outcome, received_at, targets))
+        try:
+            arrival = Arrival(instance, body, kind, job_id, outcome, received_at, targets)
+            return await self._receiving.submit(arrival)
+        except anyio.ClosedResourceError:
+            raise StoreError("the store is closed") from None
 
     async def _receive(self, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
         try:

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
 
+from airbyte_events._utils.batching import Batcher, Failed
 from airbyte_events.errors import StoreError, StoreFull
-from airbyte_events.store.sqlite.executor import Lane, Operation
 from airbyte_events.store.sqlite.file_identity import FileIdentity
 from airbyte_events.store.sqlite.lock import lock
 from airbyte_events.store.sqlite.schema import ensure_newest, migrate
@@ -34,6 +34,16 @@ Connect = Callable[[Path], sqlite3.Connection]
 
 _LARGEST_WAL = 64 * 2**20
 """Bytes to which the write-ahead log is truncated after a checkpoint."""
+
+
+class _Work(NamedTuple):
+    """What runs on a connection.
+
+    :param committed: called in the event loop with the result.
+    """
+
+    run: Callable[[sqlite3.Connection], Any]
+    committed: Callable[[Any], object] | None = None
 
 
 class SQLiteFile:
@@ -50,9 +60,9 @@ class SQLiteFile:
         self._given = path
         self._connect = connect or _connect
         self._read_only = read_only
-        self._writing = Lane(self._run_batch)
+        self._writing = _batcher(self._run_batch)
         # One by one, so that no read waits for another's result.
-        self._reading = self._writing if read_only else Lane(self._read, most=1)
+        self._reading = self._writing if read_only else _batcher(self._read, max_items=1)
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -65,18 +75,14 @@ class SQLiteFile:
             if not self._read_only:
                 self._reader = await anyio.to_thread.run_sync(_open_reader, self._path, self._connect)
                 stack.callback(self._reader.close)
-            tasks = await stack.enter_async_context(anyio.create_task_group())
-            for lane in {self._writing, self._reading}:
-                tasks.start_soon(lane.serve)
+            for batcher in {self._writing, self._reading}:
+                await stack.enter_async_context(batcher)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._writing.close()
-        self._reading.close()
-        # Without the exception, which a task group would wrap.
         await self._stack.__aexit__(None, None, None)
 
     async def transact(
@@ -89,51 +95,47 @@ class SQLiteFile:
         :param committed: called in the event loop with the result after the commit, even if the caller was cancelled.
         :raises StoreError: if the database failed. Exceptions of ``run`` propagate, and its changes are rolled back.
         """
-        return await self._writing.do(run, committed)
+        return await _submit(self._writing, run, committed)
 
     async def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Call ``run``, which only reads, in a worker thread, concurrently with writers. It sees all earlier commits.
 
         :raises StoreError: if the database failed. Exceptions of ``run`` propagate.
         """
-        return await self._reading.do(run)
+        return await _submit(self._reading, run)
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
         return self._files.size
 
-    def _read(self, batch: Sequence[Operation[Any]]) -> None:
-        for operation in batch:
-            with _passing_errors_to(operation):
-                self._files.ensure()
-                self._reader.execute("BEGIN")
-                try:
-                    operation.value = operation.run(self._reader)
-                finally:
-                    if self._reader.in_transaction:
-                        self._reader.execute("ROLLBACK")
+    def _read(self, batch: Sequence[_Work]) -> list[Any]:
+        return [_attempt(self._read_one, work) for work in batch]
 
-    def _run_batch(self, batch: Sequence[Operation[Any]]) -> None:
+    def _read_one(self, work: _Work) -> Any:
+        self._files.ensure()
+        self._reader.execute("BEGIN")
         try:
-            self._run_together(batch)
+            return work.run(self._reader)
+        finally:
+            if self._reader.in_transaction:
+                self._reader.execute("ROLLBACK")
+
+    def _run_batch(self, batch: Sequence[_Work]) -> list[Any]:
+        try:
+            return self._run_together(batch)
         except Exception:
             # The transaction was rolled back: run each operation in its own.
-            for operation in batch:
-                with _passing_errors_to(operation):
-                    self._run_together([operation])
+            return [_attempt(lambda work: self._run_together([work])[0], work) for work in batch]
 
-    def _run_together(self, batch: Sequence[Operation[Any]]) -> None:
+    def _run_together(self, batch: Sequence[_Work]) -> list[Any]:
         connection = self._connection
         if self._read_only:  # in the transaction begun on opening
-            for operation in batch:
-                operation.value = operation.run(connection)
-            return
+            return [work.run(connection) for work in batch]
         self._files.ensure()
         connection.execute("BEGIN")
         try:
-            for operation in batch:
-                operation.value = operation.run(connection)
+            results = [work.run(connection) for work in batch]
             connection.execute("COMMIT")
         except BaseException:
             # Some errors, such as a full disk, roll back by themselves.
@@ -143,18 +145,50 @@ class SQLiteFile:
             raise
         # Again: writes to removed files are lost.
         self._files.ensure()
+        return results
 
 
-@contextlib.contextmanager
-def _passing_errors_to(operation: Operation[Any]) -> Iterator[None]:
+def _batcher(run: Callable[[Sequence[_Work]], list[Any]], *, max_items: int | None = None) -> Batcher[_Work, Any]:
+    """Return a batcher that runs in a worker thread, whatever number of threads others use."""
+    thread = anyio.CapacityLimiter(1)
+
+    async def run_in_thread(batch: Sequence[_Work]) -> list[Any]:
+        results = await anyio.to_thread.run_sync(run, batch, limiter=thread)
+        for work, result in zip(batch, results, strict=True):
+            if work.committed is not None and not isinstance(result, Failed):
+                work.committed(result)
+        return results
+
+    return Batcher(run_in_thread, max_items=max_items)
+
+
+async def _submit(
+    batcher: Batcher[_Work, Any],
+    run: Callable[[sqlite3.Connection], T],
+    committed: Callable[[T], object] | None = None,
+) -> T:
     try:
-        yield
+        result: T = await batcher.submit(_Work(run, committed))
+    except anyio.ClosedResourceError:
+        raise StoreError("the store is closed") from None
+    return result
+
+
+def _attempt(run: Callable[[_Work], Any], work: _Work) -> Any:
+    """Return the result, or the error for the caller of this work alone."""
+    try:
+        return run(work)
     except sqlite3.Error as exc:
-        full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        operation.error = (StoreFull if full else StoreError)(f"the store failed: {exc}")
-        operation.error.__cause__ = exc
-    except Exception as exc:  # raised in the caller
-        operation.error = exc
+        return Failed(_failure(exc))
+    except Exception as exc:
+        return Failed(exc)
+
+
+def _failure(exc: sqlite3.Error) -> StoreError:
+    full = getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    failure = (StoreFull if full else StoreError)(f"the store failed: {exc}")
+    failure.__cause__ = exc
+    return failure
 
 
 def _connect(path: Path | str, *, uri: bool = False) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ import pytest
 from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteUnreachable, RateLimited, ServerError
 from airbyte_events.events import Origin
-from airbyte_events.monitor.monitor import FAILURES, Monitor
+from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.observation import Received
 from airbyte_events.monitor.poller import Poller, Ticks
 from support.airbyte import Airbyte, client_of
@@ -246,7 +246,8 @@ class TestTrouble:
         while not await watched.ends(121):
             await poller.tick()
             ticks += 1
-        assert ticks <= 121 // FAILURES + 1
+        # Jobs are read in random order: each tick reads this one with a probability of at least 8 in 121.
+        assert ticks <= 121
 
     async def test_i4_all_that_ended_while_airbyte_was_down_is_found(
         self, http: httpx.AsyncClient, watched: Watched
