@@ -22,7 +22,7 @@ from airbyte_events.hub.position import Bookmark, Position
 class Completions:
     """A subscription to completions, each delivered once: ``async for event in completions``. It ends with the hub.
 
-    It subscribes to the bus first. Then :class:`~airbyte_events.hub.catch_up.CatchUp` lists the completions since its
+    It subscribes to the bus first. Then the hub lists the completions since its
     position for it. Then it continues with the bus, without the events that its position covers.
 
     :param events: a subscription of the hub's bus.
