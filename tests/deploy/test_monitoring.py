@@ -67,6 +67,20 @@ def test_each_alert_is_seen_quiet_firing_and_over(rules: list[dict[str, Any]], d
     assert whole == {rule["alert"] for rule in rules}
 
 
+def test_each_alert_fires_among_healthy_series_for_the_faulty_one_alone(
+    rules: list[dict[str, Any]], deploy: Path
+) -> None:
+    mixed = yaml.safe_load((deploy / "prometheus/alerts.test.yaml").read_text())["tests"][-1]
+    fired = {each["alertname"]: each["exp_alerts"] for each in mixed["alert_rule_test"] if "exp_alerts" in each}
+    # Series of a listener end the alert that there is none.
+    assert fired.keys() == {rule["alert"] for rule in rules} - {"AirbyteEventsAbsent"}
+    assert all(len(alerts) == 1 for alerts in fired.values())
+    for rule in rules:
+        metrics = set(re.findall(r"airbyte_events_\w+", rule["expr"]))
+        series = [each["series"] for each in mixed["input_series"] if each["series"].split("{")[0] in metrics]
+        assert len(series) > 1, rule["alert"]
+
+
 def test_promtool_takes_what_the_dashboard_asks(
     panels: list[dict[str, Any]], check: Callable[..., str], tmp_path: Path
 ) -> None:
