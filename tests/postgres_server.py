@@ -52,7 +52,7 @@ class PostgresServer:
     """
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._data = folder / "data"
         self._settings = _SETTINGS | settings
         # PostgreSQL does not run as root.
@@ -72,13 +72,13 @@ class PostgresServer:
     @property
     def log(self) -> str:
         """What the server has logged."""
-        return (self._folder / "log").read_text(errors="replace")
+        return (self.folder / "log").read_text(errors="replace")
 
     def init(self) -> None:
         if self._user:
-            shutil.chown(self._folder, self._user)
+            shutil.chown(self.folder, self._user)
             self._reach_binaries()
-        password = self._folder / "password"
+        password = self.folder / "password"
         password.write_text(PASSWORD)
         if self._user:
             shutil.chown(password, self._user)
@@ -108,14 +108,14 @@ class PostgresServer:
 
     def _launch(self) -> None:
         options = [f"-c{name}={value}" for name, value in (self._settings | {"port": str(self.port)}).items()]
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._installed / "bin" / "postgres"), "-D", str(self._data), *options],
                 stdout=log,
                 stderr=log,
                 user=self._user,
                 group="nogroup" if self._user and _has_group("nogroup") else None,
-                cwd=self._folder,
+                cwd=self.folder,
                 start_new_session=True,
             )
 
@@ -158,7 +158,7 @@ class PostgresServer:
         try:
             subprocess.run([str(program), "--version"], user=self._user, check=True, stdout=subprocess.DEVNULL)
         except (OSError, subprocess.CalledProcessError):
-            package, copies = self._installed.parent, self._folder / "installed"
+            package, copies = self._installed.parent, self.folder / "installed"
             # The programs look for the wheel's own libraries by the way that leads to them from where they are.
             for each in (f"{package.name}/{self._installed.name}", f"{package.name}.libs"):
                 shutil.copytree(package.parent / each, copies / each, symlinks=True)
@@ -170,7 +170,7 @@ class PostgresServer:
         done = subprocess.run(
             [str(self._installed / "bin" / program), *arguments],
             user=self._user,
-            cwd=self._folder,
+            cwd=self.folder,
             input=input,
             capture_output=True,
             check=False,

@@ -58,11 +58,12 @@ class EventBus:
         # By job or connection: with thousands of subscribers, matching one by one would be too slow.
         self._subscribers: dict[JobRef | str | None, set[Subscription]] = {}
         self._advanced = Wakeup()
-        # The newest events, all after a sequence: a thousand subscribers that reconnect need not read the log.
-        self._recent: deque[JobEvent] = deque()
+        self.recent: deque[JobEvent] = deque()
+        """The newest events: a thousand subscribers that reconnect need not read the log."""
         self._recent_after = 0
         self._recent_bytes = 0
-        self._buffered_bytes = 0
+        self.buffered_bytes = 0
+        """The approximate size of the events in the buffers of all subscriptions."""
         self.position = 0
         """The sequence up to which the log was published."""
         self.epoch = ""
@@ -143,7 +144,7 @@ class EventBus:
         try:
             while after < self.position:
                 page = await self._store.read(after, limit=BUFFER, size=_PAGE_BYTES, epoch=self.epoch)
-                if not self._recent:
+                if not self.recent:
                     self._recent_after = after
                 self._cache(page.events)
                 after = page.position
@@ -153,15 +154,15 @@ class EventBus:
 
     def _cache(self, events: Sequence[JobEvent]) -> None:
         for event in events:
-            self._recent.append(event)
+            self.recent.append(event)
             self._recent_bytes += event.weight
-            while len(self._recent) > BUFFER or self._recent_bytes > RECENT_BYTES:
-                oldest = self._recent.popleft()
+            while len(self.recent) > BUFFER or self._recent_bytes > RECENT_BYTES:
+                oldest = self.recent.popleft()
                 self._recent_bytes -= oldest.weight
                 self._recent_after = sequence_of(oldest)
 
     def _clear_cache(self) -> None:
-        self._recent.clear()
+        self.recent.clear()
         self._recent_bytes = 0
         self._recent_after = self.position
 
@@ -170,7 +171,7 @@ class EventBus:
         return cursor.epoch == self.epoch and self._recent_after <= cursor.sequence <= self.position
 
     def _cached(self, sequence: int) -> list[JobEvent]:
-        return [event for event in self._recent if sequence_of(event) > sequence]
+        return [event for event in self.recent if sequence_of(event) > sequence]
 
     async def _follow(self) -> None:
         while True:
@@ -231,7 +232,18 @@ class Subscription:
     events behind, it reads the log: it loses no event, and its buffer is bounded.
     """
 
-    __slots__ = ("_behind", "_bus", "_bytes", "_epoch", "_held", "_position", "_store", "own", "wakeup", "wanted")
+    __slots__ = (
+        "_behind",
+        "_bus",
+        "_epoch",
+        "_held",
+        "_position",
+        "_store",
+        "buffered_bytes",
+        "own",
+        "wakeup",
+        "wanted",
+    )
 
     def __init__(self, bus: EventBus, store: EventLog, after: Cursor, wanted: EventFilter, own: bool) -> None:
         self._bus = bus
@@ -241,7 +253,8 @@ class Subscription:
         self._epoch, self._position = after
         self.wanted = wanted
         self._held: deque[JobEvent] = deque()
-        self._bytes = 0
+        self.buffered_bytes = 0
+        """The approximate size of the events in the buffer."""
         self._behind = False
         self.wakeup = Wakeup()
         """Set when there may be new events, and when the bus closes."""
@@ -318,8 +331,8 @@ class Subscription:
         self._count_bytes(event.weight)
 
     def _count_bytes(self, bytes: int) -> None:
-        self._bytes += bytes
-        self._bus._buffered_bytes += bytes
+        self.buffered_bytes += bytes
+        self._bus.buffered_bytes += bytes
 
     async def _catch_up(self) -> None:
         cursor = Cursor(self._epoch, self._position)
@@ -327,9 +340,9 @@ class Subscription:
             # Raises CursorExpired if the store no longer keeps them.
             await self._store.read(self._position, limit=1, epoch=self._epoch)
             if self._bus._has_cached(cursor):
-                most = BUFFER_BYTES if self._bus._buffered_bytes < BUFFERED_BYTES else _STEP_BYTES
+                most = BUFFER_BYTES if self._bus.buffered_bytes < BUFFERED_BYTES else _STEP_BYTES
                 for event in self._bus._cached(self._position):
-                    if self._bytes >= most:
+                    if self.buffered_bytes >= most:
                         return
                     if self.wanted.matches(event):
                         self._hold(event)
@@ -351,9 +364,9 @@ class Subscription:
         # The subscription may have read this event from the log already.
         if self._behind or sequence_of(event) <= self._position or not self.wanted.matches(event):
             return
-        if self._held and (len(self._held) >= BUFFER or self._bytes + event.weight > BUFFER_BYTES):
+        if self._held and (len(self._held) >= BUFFER or self.buffered_bytes + event.weight > BUFFER_BYTES):
             self._fall_behind()
-        elif self._held and self._bus._buffered_bytes > BUFFERED_BYTES:
+        elif self._held and self._bus.buffered_bytes > BUFFERED_BYTES:
             self._position = self.position
             self._take(len(self._held))
             self._behind = True

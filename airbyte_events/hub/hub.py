@@ -35,7 +35,7 @@ from airbyte_events.hub.listener_link import ListenerLink
 from airbyte_events.hub.position import Position
 from airbyte_events.hub.waiting import WaitingTask, WaitingTasks
 from airbyte_events.jobs import Job, JobSystem
-from airbyte_events.monitor.monitor import LOOKBACK, Monitor
+from airbyte_events.monitor.monitor import LOOKBACK, MAX_LISTED, Monitor
 from airbyte_events.monitor.observation import event_of
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.monitor.watchlist import WATCH_SECONDS
@@ -69,6 +69,7 @@ class Hub:
     :param grace: see :data:`GRACE_SECONDS`.
     :param recheck: see :data:`RECHECK_SECONDS`.
     :param away: seconds until a feed of another Airbyte, which was left, is followed again.
+    :param max_listed: see :data:`~airbyte_events.monitor.monitor.MAX_LISTED`.
     """
 
     def __init__(
@@ -81,12 +82,13 @@ class Hub:
         grace: float = GRACE_SECONDS,
         recheck: float = RECHECK_SECONDS,
         away: float = AWAY_SECONDS,
+        max_listed: int = MAX_LISTED,
     ) -> None:
         self.instance = instance
         self._recheck_every = min(recheck, WATCH_SECONDS / 2)
         self._store = MemoryStore()
         self._bus = EventBus(self._store)
-        self._monitor = Monitor(instance, system, self._store, on_list=self._listed)
+        self._monitor = Monitor(instance, system, self._store, max_listed=max_listed, on_list=self._listed)
         self._poller = Poller(self._monitor, ticks)
         self._waiting = WaitingTasks()
         self._subscribers = Subscribers(self._bus)
@@ -231,6 +233,13 @@ class Hub:
         with self._subscribers.joined(wanted, position) as completions, self._monitor.watches.followed():
             yield completions
 
+    async def poll(self) -> None:
+        """Poll Airbyte now.
+
+        :raises AirbyteError: if it could not be polled.
+        """
+        await self._poller.tick()
+
     async def explain(self, event: JobEvent) -> JobEvent:
         """Return a failure with its reason if a listener reports that within 2 s; any other event unchanged."""
         if self._reasons is None or not self._link.up or self._link.left or not lacks_reason(event):
@@ -319,7 +328,7 @@ class Hub:
             self._states.request(self._waiting.job_ids)
             if self._link.up:
                 try:
-                    await self._poller.tick()
+                    await self.poll()
                 except AirbyteError as exc:
                     logger.warning("could not poll Airbyte beside the feed: %s", exc)
 

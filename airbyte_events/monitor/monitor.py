@@ -104,7 +104,7 @@ class Monitor:
         self._on_list = on_list
         self._marking = marking
         self._store = store
-        self._max_listed = max_listed
+        self.max_listed = max_listed
         self._polling = anyio.Lock()
         self._reading: PriorityLimiter = PriorityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
 
@@ -322,7 +322,7 @@ class Monitor:
                 pages -= 1
                 if not pages:
                     break
-            elif len(found) >= self._max_listed:
+            elif len(found) >= self.max_listed:
                 logger.warning(
                     "too many changed jobs, the list was cut: instance=%s jobs=%d since=%s",
                     *(self.instance, len(found), since),

@@ -83,7 +83,7 @@ class BearerAuth:
         has_session: Callable[[Scope], bool] = lambda scope: False,
         kind: str = "API",
     ) -> None:
-        self._app = app
+        self.app = app
         self._tokens = tokens
         self._access = access
         self._has_session = has_session
@@ -99,7 +99,7 @@ class BearerAuth:
             await self._access.refuse(scope, refusal)(scope, receive, send)
             return
         scope[STILL_AUTHORIZED] = partial(self._authorizes, scope)
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _authorizes(self, scope: Scope) -> bool:
         return self._tokens.accepts(_bearer(scope)) or self._has_session(scope)

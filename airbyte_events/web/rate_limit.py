@@ -87,7 +87,7 @@ class ConcurrencyLimit:
     """Limit the number of concurrent requests; respond 503 to more."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app = app
+        self.app = app
         self._left = most
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +98,7 @@ class ConcurrencyLimit:
             return
         self._left -= 1
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         finally:
             self._left += 1
 

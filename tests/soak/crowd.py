@@ -102,15 +102,15 @@ class Crowd:
     def follow(self, tasks: TaskGroup, count: int, first: Cursor) -> None:
         """Have so many follow, each from a cursor on."""
         for number in range(count):
-            follower = Follower(client=self._feed(number), dice=random.Random(self._dice.random()), cursor=first)
+            follower = Follower(client=self.feed(number), dice=random.Random(self._dice.random()), cursor=first)
             self.followers.append(follower)
             tasks.start_soon(follower.run)
 
     def hub(self, number: int = 0, **options: Any) -> Hub:
         client = AirbyteClient(self._http, self._airbyte_url, timeout=5, base_delay=0.2, max_delay=1)
-        return Hub(client, self._feed(number), ticks=Ticks(unproven=1, proven=1, idle=1), **options)
+        return Hub(client, self.feed(number), ticks=Ticks(unproven=1, proven=1, idle=1), **options)
 
-    def _feed(self, number: int) -> FeedClient:
+    def feed(self, number: int) -> FeedClient:
         return FeedClient(self._http, self._urls[number % len(self._urls)], API_TOKEN, hello=2, silence=20, answer=5)
 
     def start_jobs(self, count: int) -> list[Job]:

@@ -111,7 +111,7 @@ async def test_i5_no_end_is_lost_with_the_last_events(
         listeners.append(Listener(tmp_path / name, airbyte.url, STORE=postgres.url(), POLL_INTERVAL="1"))
     crowd = Crowd(airbyte, [each.url for each in listeners], http, dice, "")
     airbyte.workspace.set_webhook(listeners[0].webhooks)
-    readers = [Reader(crowd._feed(number), http, listeners[number % 2].url) for number in range(READERS)]
+    readers = [Reader(crowd.feed(number), http, listeners[number % 2].url) for number in range(READERS)]
     stage = Stage(postgres, listeners, readers, crowd)
     async with listeners[0], listeners[1], anyio.create_task_group() as tasks:
         for listener in listeners:
@@ -120,7 +120,7 @@ async def test_i5_no_end_is_lost_with_the_last_events(
         for reader in readers:
             tasks.start_soon(reader.run)
         for number in range(1, rounds + 1):
-            await stage.lose(postgres._folder / "copy")
+            await stage.lose(postgres.folder / "copy")
             await until(lambda number=number: all(each.resets >= number for each in readers), "resets")  # type: ignore[misc]
         for listener in listeners:
             await until_known(http, listener.url, crowd.jobs)

@@ -17,22 +17,25 @@ import pytest
 
 from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.airbyte import AirbyteClient, Credentials
-from airbyte_events.bus.bus import EventBus
+from airbyte_events.bus.bus import EventBus, Subscription
 from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
-from airbyte_events.events import EventFilter, JobError, Origin
+from airbyte_events.events import EventFilter, JobError, JobEvent, Origin
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.catch_up import CatchUp
 from airbyte_events.hub.completions import Completions, Subscribers
 from airbyte_events.hub.hub import Hub
 from airbyte_events.hub.position import Position
+from airbyte_events.hub.waiting import WaitingTask
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Ticks
+from airbyte_events.monitor.watchlist import Watch
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.memory.store import MemoryStore
 from support.airbyte import Airbyte, client_of
 from support.events import CONNECTION, event_of
 from support.feed import ScriptedFeed
 from support.listener import API_TOKEN
+from support.memory import alive
 from support.stage import Stage
 from support.waiters import Waiters
 
@@ -381,10 +384,8 @@ class TestWithoutAListener:
             assert hub.waiting == 0
             looks = airbyte.lists
             await airbyte.until(lambda: airbyte.lists > looks)
-            assert hub._monitor.watches.jobs == {}
-            assert hub._states._requests == {}
-            assert hub._states.unlisted == hub._states._unverified == set()
-            assert hub._bus._subscribers == {}
+            for kind in (Watch, WaitingTask, Subscription):
+                assert len(alive(kind)) <= 2
 
     async def test_i4_a_source_that_fails_is_begun_again_and_ends_nobodys_wait(
         self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters, caplog: pytest.LogCaptureFixture
@@ -548,8 +549,7 @@ class TestWithAFeedThatMisbehaves:
             feed.held.set()
             await airbyte.until(lambda: airbyte.reads_of(2) == 1)
             await anyio.wait_all_tasks_blocked()
-            assert list(hub._monitor.watches.jobs) == [2]
-            assert hub.waiting == 1
+            assert hub.waiting == len(alive(Watch)) == 1
 
     async def test_a_connections_id_is_the_same_in_capitals(
         self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
@@ -705,7 +705,8 @@ class TestWithAFeedThatMisbehaves:
                 await feed.say(feed.job(event_of(job_id, "running")))
             await feed.say(feed.job(event_of(1)))
             assert (await waiters.result(1)).status == "succeeded"
-            assert [event.ref.job_id for event in await hub._store.jobs(limit=1000)] == [1]
+            await feed.say(feed.frame("bookmark"))
+            await feed.until(lambda: {event.ref.job_id for event in alive(JobEvent)} == {1})
 
     async def test_a_missed_end_before_the_first_recheck_is_found_by_it(
         self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
@@ -751,8 +752,7 @@ class TestFollowingConnections:
                 airbyte.put(4, "cancelled")
                 airbyte.put(6, "succeeded")
                 assert sorted(await told(ends, 2)) == [4, 6]
-            assert len(hub._subscribers) == hub._monitor.watches.followers == 0
-            assert hub._bus._subscribers == {}
+            assert hub.followers == 0
 
     async def test_from_now_on_is_by_airbytes_clock(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.ahead = timedelta(hours=2)
@@ -819,8 +819,7 @@ class TestFollowingConnections:
                 assert sorted(await told(ends, 1200)) == list(range(1, 1201))
 
     async def test_a_look_that_is_cut_short_loses_nothing(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
-        async with lonely(http, airbyte) as hub:
-            hub._monitor._max_listed = 100
+        async with lonely(http, airbyte, max_listed=100) as hub:
             with hub.follow(EventFilter(), lately()) as ends:
                 await airbyte.until(lambda: hub.followers == 1)
                 for job_id in range(1, 301):

@@ -342,7 +342,7 @@ class TestTakingOver:
         # The look that is cut short is the last thing that it does.
         monitor = first.pipelines["default"].monitor
         assert monitor is not None
-        monitor._max_listed = 100
+        monitor.max_listed = 100
         del group.watched.airbyte.jobs[1_000]
         for job_id in range(1, 150):
             group.watched.airbyte.put(job_id, "succeeded")

@@ -195,17 +195,37 @@ async def test_i1_a_store_that_hangs_refuses_in_time_and_heals(tmp_path: Path) -
         assert listener.log.read_text().count("too many notifications in progress, more are refused") == 1
 
 
+class Connections:
+    """The connections that a store has opened."""
+
+    def __init__(self) -> None:
+        self._opened: list[sqlite3.Connection] = []
+
+    def __call__(self, path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._opened.append(connection)
+        return connection
+
+    def execute(self, statement: str) -> None:
+        for connection in self._opened:
+            connection.execute(statement)
+
+
 async def test_read_only_is_found_out_and_heals(tmp_path: Path) -> None:
-    async with SQLiteStore(tmp_path / "events.db") as store, anyio.create_task_group() as tasks:
+    connections = Connections()
+    async with (
+        SQLiteStore(tmp_path / "events.db", connect=connections) as store,
+        anyio.create_task_group() as tasks,
+    ):
         health = StoreHealth(store, every=0.01, again=0.01)
         assert await health.check()
         # What SQLite says of a file system that became read-only, too.
-        store._file._connection.execute("PRAGMA query_only = ON")
+        connections.execute("PRAGMA query_only = ON")
         tasks.start_soon(health.run)
         with anyio.fail_after(30):
             while health.writable:
                 await anyio.lowlevel.checkpoint()
-            store._file._connection.execute("PRAGMA query_only = OFF")
+            connections.execute("PRAGMA query_only = OFF")
             while not health.writable:
                 await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
@@ -215,7 +235,8 @@ async def test_read_only_is_found_out_and_heals(tmp_path: Path) -> None:
 async def test_a_restart_is_asked_for_where_it_may_help(tmp_path: Path, fault: str, hopeless: bool) -> None:
     """By the liveness probe, once the store could not be written for long; not where there is no space."""
     path = tmp_path / "events.db"
-    async with SQLiteStore(path) as store, EventBus(store) as bus:
+    connections = Connections()
+    async with SQLiteStore(path, connect=connections) as store, EventBus(store) as bus:
         health = StoreHealth(store, every=0.01, again=0.01, restart_after=0.5)
         tokens = Tokens([])
         app = create_app(
@@ -226,9 +247,9 @@ async def test_a_restart_is_asked_for_where_it_may_help(tmp_path: Path, fault: s
             if fault == "gone":
                 path.rename(tmp_path / "aside")
             elif fault == "read-only":
-                store._file._connection.execute("PRAGMA query_only = ON")
+                connections.execute("PRAGMA query_only = ON")
             else:
-                store._file._connection.execute("PRAGMA max_page_count = 1")
+                connections.execute("PRAGMA max_page_count = 1")
             health.check_soon()
             assert not await health.check()
             assert (await http.get("/healthz")).status_code == 200
@@ -240,9 +261,9 @@ async def test_a_restart_is_asked_for_where_it_may_help(tmp_path: Path, fault: s
             if fault == "gone":
                 (tmp_path / "aside").rename(path)
             elif fault == "read-only":
-                store._file._connection.execute("PRAGMA query_only = OFF")
+                connections.execute("PRAGMA query_only = OFF")
             else:
-                store._file._connection.execute("PRAGMA max_page_count = 1000000")
+                connections.execute("PRAGMA max_page_count = 1000000")
             assert await health.check()
             assert (await http.get("/healthz")).json()["status"] == "ok"
 

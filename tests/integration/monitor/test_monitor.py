@@ -348,9 +348,7 @@ class TestLooking:
     async def test_i4_the_first_reaches_back_to_the_first_watch(self, watched: Watched) -> None:
         """The listener was believed for longer than a look reaches back."""
         watched.airbyte.put(1)
-        await watched.monitor.watch([1])
-        (watch,) = watched.monitor.watches._watches.values()
-        watch.began -= timedelta(hours=2)
+        watched.monitor.watches.follow({1: utcnow() - timedelta(hours=2)})
         watched.airbyte.put(1, "succeeded", ago=7100)
 
         assert await watched.monitor.poll() == {1}
@@ -494,13 +492,13 @@ class TestWatching:
         """Else whoever renews often would keep a blind list from ever being noticed."""
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
-        (watch,) = watched.monitor.watches._watches.values()
-        watch.reported -= 1000
+        reported = anyio.current_time()
+        await anyio.sleep(0.01)
         await watched.monitor.watch([1])
         await watched.monitor.absorb([event_of(1, "running")])
-        assert watched.monitor.watches.stale(900) == [1]
+        assert watched.monitor.watches.stale(anyio.current_time() - reported) == [1]
         await watched.monitor.read([1])
-        assert watched.monitor.watches.stale(900) == []
+        assert watched.monitor.watches.stale(anyio.current_time() - reported) == []
 
     @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
     async def test_ends_with_the_job(self, watched: Watched, end: str) -> None:

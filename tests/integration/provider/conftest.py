@@ -153,6 +153,16 @@ class Stage:
                 looks = self.requests("GET /jobs")
                 await self.until(lambda: self.requests("GET /jobs") > looks)
 
+    @property
+    def hubs(self) -> list[asyncio.Task[Any]]:
+        """The tasks of the triggers' hubs."""
+        return [task for task in asyncio.all_tasks() if task.get_name().startswith("hub of ")]
+
+    def end_hub(self) -> None:
+        """End the triggers' hub as if the event loop ended."""
+        (task,) = self.hubs
+        task.cancel()
+
     async def job(self, number: int = 1) -> Job:
         """The job of that number, once it is there."""
         await self.until(lambda: number in self.sim.world.jobs)

@@ -114,7 +114,7 @@ class Scene:
         finally:
             await triggerer.stop()
             # A triggerer's hub goes with it.
-            await self.stage.until(lambda: not [task for task in asyncio.all_tasks() if "hub of" in task.get_name()])
+            await self.stage.until(lambda: not self.stage.hubs)
 
     async def watched(self, count: int = 1) -> None:
         """Returns when so many watch, and know what had ended before."""
@@ -127,7 +127,7 @@ class Scene:
     async def joined(self, hub: Any) -> None:
         """Returns when the hub follows the feed, and has made the look that is due then."""
         await self.stage.until(lambda: hub.following)
-        await hub._monitor.poll()
+        await hub.poll()
 
     @contextlib.asynccontextmanager
     async def reborn(self, listener: Any) -> AsyncIterator[None]:
@@ -196,7 +196,7 @@ async def test_only_what_is_wanted_fires(stage: Any, scene: Scene, source: str) 
             stage.end(job, status)
         async with shared_hub(HubKey("airbyte_default")) as shared:
             # A cancelled sync is announced by nobody: the next look finds it.
-            await shared.hub._poller.tick()
+            await shared.hub.poll()
         await stage.until(lambda: len(triggerer.fired) >= 3)
         assert set(triggerer.jobs("failures")) == {jobs[0].id, jobs[2].id}
         assert triggerer.jobs("successes") == [jobs[1].id]
@@ -211,7 +211,7 @@ async def test_a_clear_fires_as_the_reset_that_airbyte_reports(stage: Any, scene
         job = stage.start("reset")
         stage.end(job)
         async with shared_hub(HubKey("airbyte_default")) as shared:
-            await shared.hub._poller.tick()
+            await shared.hub.poll()
         await stage.until(lambda: bool(triggerer.fired))
         assert [(each["job_id"], each["job_type"]) for _, each in triggerer.fired] == [(job.id, "reset")]
 
@@ -421,8 +421,7 @@ async def test_i4_a_missing_airflow_connection_is_waited_for(
 
 async def test_i4_a_hub_that_ends_is_replaced(stage: Any, scene: Scene) -> None:
     async with scene.triggerer("orders") as triggerer:
-        async with shared_hub(HubKey("airbyte_default")) as shared:
-            shared._task.cancel()
+        stage.end_hub()
         stage.end(job := stage.start())
         await stage.until(lambda: triggerer.jobs() == [job.id])
         stage.end(following := stage.start())

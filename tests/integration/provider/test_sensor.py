@@ -234,7 +234,7 @@ class TestSyncSensor:
             if stage.listened:
                 await stage.until(lambda: shared.hub.following)
                 # After the one that is made when the feed is joined.
-                await shared.hub._monitor.poll()
+                await shared.hub.poll()
 
     async def test_deferring_on_push(self, stage: Any, listener: Any) -> None:
         firing = stage.firing(await self.defer(stage))

@@ -243,7 +243,7 @@ async def test_a_cancelled_trigger_leaves_no_task_behind(stage: Any, monkeypatch
     with pytest.raises(asyncio.CancelledError):
         await firing
     # The simulator's own tasks, which serve connections, end with those.
-    await stage.until(lambda: not {task for task in asyncio.all_tasks() - before if "hub of" in task.get_name()})
+    await stage.until(lambda: not stage.hubs)
     with anyio.fail_after(30):
         for task in asyncio.all_tasks() - before:
             await asyncio.wait([task])
@@ -269,7 +269,7 @@ async def test_a_hub_that_ends_is_replaced_and_the_wait_goes_on(stage: Any) -> N
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
     async with shared_hub(HubKey("airbyte_default")) as shared:
-        shared._task.cancel()
+        stage.end_hub()
     stage.end(job)
     assert (await firing)["status"] == "success"
     async with shared_hub(HubKey("airbyte_default")) as another:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -20,6 +19,7 @@ from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, J
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage
+from support.memory import alive
 
 pytestmark = pytest.mark.anyio
 
@@ -198,25 +198,21 @@ class TestComingBack:
 
 class TestFallingBehind:
     async def test_i6_a_stalled_subscriber_holds_no_more_than_the_buffer(self) -> None:
-        def held() -> int:
-            gc.collect()
-            return sum(type(each) is JobEvent for each in gc.get_objects())
-
         async with MemoryStore(capacity=100) as store, EventBus(store) as bus:
-            before = held()
+            before = len(alive(JobEvent))
             with bus.subscribe() as events, bus.subscribe(wanted=only(1)) as keyed:
                 for _ in range(3 * BUFFER // 100):
                     await store.append(flips(1, 100))
                     await published(bus, store)
                 # The buffer that both share, and the newest, which are at hand for whoever comes back.
-                assert 2 * BUFFER <= held() - before <= 2 * BUFFER + 200
+                assert 2 * BUFFER <= len(alive(JobEvent)) - before <= 2 * BUFFER + 200
                 for each in (events, keyed):
                     for _ in range(BUFFER):
                         await anext(each)
                     # What it held is told; what was forgotten meanwhile is not passed over in silence.
                     with pytest.raises(CursorExpired):
                         await anext(each)
-            assert held() - before <= BUFFER + 200
+            assert len(alive(JobEvent)) - before <= BUFFER + 200
 
     @pytest.mark.parametrize("size", [50_000, 500_000, 3 * BUFFER_BYTES])
     async def test_i6_a_stalled_subscriber_holds_so_many_bytes(
@@ -226,16 +222,16 @@ class TestFallingBehind:
         with bus.subscribe() as events:
             await store.append(large(count, size))
             await published(bus, store)
-            assert events._bytes <= BUFFER_BYTES + large(1, size)[0].weight
+            assert events.buffered_bytes <= BUFFER_BYTES + large(1, size)[0].weight
             seen: list[int] = []
             while len(seen) < count:
                 batch = await events.receive(BUFFER, 64 * 1024)
                 assert len(batch) <= 2
                 seen += sequences(batch)
-                assert events._bytes <= BUFFER_BYTES + large(1, size)[0].weight
+                assert events.buffered_bytes <= BUFFER_BYTES + large(1, size)[0].weight
             assert seen == list(range(1, count + 1))
-            assert events._bytes == 0
-        assert bus._buffered_bytes == 0
+            assert events.buffered_bytes == 0
+        assert bus.buffered_bytes == 0
 
     async def test_i6_all_of_them_together_hold_so_many_bytes_and_miss_nothing(
         self, bus: EventBus, store: MemoryStore
@@ -250,20 +246,21 @@ class TestFallingBehind:
                 await published(bus, store)
                 for each in late[number : number + 1]:
                     assert await each.receive(1)
-            assert bus._buffered_bytes <= BUFFERED_BYTES + readers * (BUFFER_BYTES // 10)
+            assert bus.buffered_bytes <= BUFFERED_BYTES + readers * (BUFFER_BYTES // 10)
             for each in stalled:
                 seen: list[int] = []
                 while len(seen) < count:
                     seen += sequences(await each.receive(BUFFER, BUFFER_BYTES))
                 assert seen == list(range(1, count + 1))
-        assert bus._buffered_bytes == 0
+        assert bus.buffered_bytes == 0
 
     async def test_the_newest_that_are_at_hand_have_so_many_bytes(self) -> None:
         async with MemoryStore() as store:
             await store.append(large(BUFFER // 2))
             async with EventBus(store) as bus:
-                assert sum(each.weight for each in bus._recent) <= RECENT_BYTES
-                for after in (0, bus._recent_after - 1, bus._recent_after, bus._recent_after + 1):
+                assert sum(each.weight for each in bus.recent) <= RECENT_BYTES
+                first = sequences([*bus.recent])[0]
+                for after in (0, first - 2, first - 1, first):
                     with bus.subscribe(after=after) as events:
                         seen: list[int] = []
                         while len(seen) < BUFFER // 2 - after:
@@ -271,7 +268,7 @@ class TestFallingBehind:
                         assert seen == list(range(after + 1, BUFFER // 2 + 1))
                 await store.append(large(BUFFER)[::-1])
                 await published(bus, store)
-                assert sum(each.weight for each in bus._recent) <= RECENT_BYTES
+                assert sum(each.weight for each in bus.recent) <= RECENT_BYTES
 
     async def test_the_publisher_is_never_blocked(self, bus: EventBus, store: MemoryStore) -> None:
         with bus.subscribe(), bus.subscribe(wanted=only(1)), bus.subscribe(after=0), bus.subscribe() as reader:
@@ -389,8 +386,7 @@ class TestLeaving:
         for number in range(3):
             with bus.subscribe(), bus.subscribe(wanted=only(1)), bus.subscribe(wanted=only(1)):
                 await store.append([event(number + 1)])
-        gc.collect()
-        assert not [each for each in gc.get_objects() if type(each) is Subscription]
+        assert alive(Subscription) == []
 
     async def test_while_being_published_to(self, bus: EventBus, store: MemoryStore) -> None:
         async def take_one(job_id: int) -> None:

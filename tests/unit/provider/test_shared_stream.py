@@ -36,8 +36,8 @@ def item(watcher: Watcher) -> Item:
 
 async def test_a_watcher_that_leaves_as_there_is_room_for_it_takes_none() -> None:
     stream, stays, leaves = Stream(HubKey("airbyte")), Watcher(), Watcher()
-    room = stream._room._value
-    for _ in range(room):
+    # Airflow's queue has 1,024 places.
+    for _ in range(512):
         await stream.put(item(stays))
     put = asyncio.create_task(stream.put(item(leaves)))
     await anyio.wait_all_tasks_blocked()

@@ -168,7 +168,7 @@ async def test_its_paths_and_methods_are_the_applications() -> None:
     async with assemble(settings) as listener:
         app: Any = listener.app
         while not hasattr(app, "routes"):
-            app = app._app  # what is around the application
+            app = app.app  # what is around the application
         # The receiver does without a route table: what it takes is asked for below.
         routed = {*operations(app.routes), ("POST", "/webhooks/{instance}/{token}")}
     described = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}

@@ -118,7 +118,7 @@ class Pooler:
     port: int = 0
     transactions: int = 0
     _idle: list[_Reader] = field(default_factory=list)
-    _opened: list[_Reader] = field(default_factory=list)
+    opened: list[_Reader] = field(default_factory=list)
 
     async def handle(self, client: SocketStream) -> None:
         async with client:
@@ -134,7 +134,7 @@ class Pooler:
     async def _welcome(self, client: _Reader, startup: bytes) -> None:
         """Log in as the client says, and let it in with a key of the pooler's own."""
         server = _Reader(await anyio.connect_tcp("127.0.0.1", self.target))
-        self._opened.append(server)
+        self.opened.append(server)
         await server.stream.send(startup)
         while (message := await server.message())[:1] != b"Z":
             if message[:1] == b"K":
@@ -187,5 +187,5 @@ async def pooler(target: int) -> AsyncIterator[Pooler]:
         yield proxy
         tasks.cancel_scope.cancel()
         with anyio.CancelScope(shield=True):
-            for each in proxy._opened:
+            for each in proxy.opened:
                 await each.stream.aclose()
