@@ -56,17 +56,40 @@ WEBHOOK_FIELDS = ("workspace_id", "finished_at", "records", "bytes", "duration_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobError:
-    """Why a job failed, in Airbyte's words. Only a webhook has it; the API has no failure reason."""
+    """Why a job failed, in Airbyte's words: from a webhook or Airbyte's internal API. The public API has no reason.
+
+    :param retryable: whether Airbyte knows that a retry may succeed; None: not known. Webhooks have no such value.
+    :param stream: the stream that failed, ``namespace.name``; only the internal API has it.
+    """
 
     message: str | None
     type: str | None = None
     origin: str | None = None
+    retryable: bool | None = None
+    stream: str | None = None
 
     def __str__(self) -> str:
         where = ", ".join(
-            f"{name} {value}" for name, value in (("type", self.type), ("origin", self.origin)) if value is not None
+            f"{name} {value}"
+            for name, value in (("type", self.type), ("origin", self.origin), ("stream", self.stream))
+            if value is not None
         )
         return f"{self.message or 'no message'}" + (f" ({where})" if where else "")
+
+    def data(self) -> dict[str, Any]:
+        """Return JSON values: ``retryable`` and ``stream`` only where they are known."""
+        data: dict[str, Any] = {"message": self.message, "type": self.type, "origin": self.origin}
+        known = {"retryable": self.retryable, "stream": self.stream}
+        return data | {name: value for name, value in known.items() if value is not None}
+
+    @classmethod
+    def from_data(cls, data: object) -> JobError | None:
+        """Read an error from :meth:`data`; None for another value."""
+        if not isinstance(data, dict):
+            return None
+        retryable = data.get("retryable")
+        texts = {name: _text(data.get(name)) for name in ("message", "type", "origin", "stream")}
+        return cls(**texts, retryable=retryable if isinstance(retryable, bool) else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,9 +164,7 @@ class JobEvent:
             "bytes": self.bytes,
             "duration_seconds": self.duration_seconds,
             "origin": self.origin.value,
-            "error": None
-            if self.error is None
-            else {"message": self.error.message, "type": self.error.type, "origin": self.error.origin},
+            "error": None if self.error is None else self.error.data(),
         }
         if self.names:
             data["names"] = dict(self.names)
@@ -168,7 +189,7 @@ class JobEvent:
         if not instance or not job_id or not isinstance(status, str) or observed_at is None:
             raise ValueError("not a job event: it has no usable instance, job_id, status or observed_at")
         previous = data.get("previous_status")
-        error, names, unconfirmed = data.get("error"), data.get("names"), data.get("unconfirmed")
+        names, unconfirmed = data.get("names"), data.get("unconfirmed")
         return cls(
             ref=JobRef(instance, job_id),
             status=parse_status(status),
@@ -183,9 +204,7 @@ class JobEvent:
             records=_amount(data.get("records"), int),
             bytes=_amount(data.get("bytes"), int),
             duration_seconds=_duration(data.get("duration_seconds")),
-            error=JobError(**{name: _text(error.get(name)) for name in ("message", "type", "origin")})
-            if isinstance(error, dict)
-            else None,
+            error=JobError.from_data(data.get("error")),
             names={noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None}
             if isinstance(names, dict)
             else {},

@@ -68,12 +68,8 @@ class PublicApi:
     def routes(self) -> tuple[str, ...]:
         return tuple(self._routes)
 
-    def respond(self, request: Request, body: bytes, route: str, id: str) -> Response:
-        """Carry the call out, at once.
-
-        :param route: one of :attr:`routes`, or anything else: 404.
-        :param id: in the path, where the route has one.
-        """
+    async def respond(self, request: Request, body: bytes, route: str, id: str) -> Response:
+        """Carry the call out, at once: see :class:`~airbyte_events.simulator.middleware.Api`."""
         try:
             if route not in self._routes or (route == "POST /applications/token" and not self._tokens.required):
                 raise FrameworkError(404, "Not Found", "Page Not Found")
@@ -90,7 +86,7 @@ class PublicApi:
     def _token(self, request: Request, body: bytes, id: str) -> Response:
         given: dict[str, Any]
         if "json" in request.headers.get("content-type", "application/json"):
-            given = _json_object(body)
+            given = json_object(body)
         else:
             given = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
         for name in ("client_id", "client_secret"):
@@ -105,7 +101,7 @@ class PublicApi:
         return PlainTextResponse("Successful operation")
 
     def _create_job(self, request: Request, body: bytes, id: str) -> Response:
-        given = _json_object(body)
+        given = json_object(body)
         job_type = given.get("jobType")
         if job_type not in JOB_TYPES:
             raise bad_request(
@@ -169,7 +165,7 @@ class PublicApi:
         return workspace_data(workspace, notifications=self._release.has_notifications)
 
     def _patch_workspace(self, request: Request, body: bytes, id: str) -> Response:
-        workspace, given = self._workspace(id), _json_object(body)
+        workspace, given = self._workspace(id), json_object(body)
         notifications = given.get("notifications") or {}
         if not isinstance(notifications, dict) or not all(isinstance(one, dict) for one in notifications.values()):
             raise bad_request("Failed to convert argument [workspaceUpdateRequest]: notifications")
@@ -217,7 +213,8 @@ def _forbidden() -> Problem:
     return Problem(403, "forbidden", "You don't have permission to access this resource.")
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """:raises FrameworkError: if the body is no JSON object."""
     try:
         given = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The simulator's ASGI application: the public API and the control API on one address."""
+"""The simulator's ASGI application: the public, the internal and the control API on one address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from airbyte_events.simulator.control import ControlApi
 from airbyte_events.simulator.control_models import InvalidRequest
-from airbyte_events.simulator.middleware import BASES, CONTROL
+from airbyte_events.simulator.middleware import BASES, CONTROL, INTERNAL
 from airbyte_events.simulator.responses import FrameworkError
 from airbyte_events.simulator.simulator import Simulator
 from airbyte_events.simulator.state import Refused
@@ -21,8 +21,9 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 def simulator_app(simulator: Simulator) -> Starlette:
     """Return the application. Its lifespan enters :meth:`Simulator.running`."""
     public = [Route(base + "/{path:path}", simulator.gate, methods=_METHODS) for base in BASES]
+    internal = Route(INTERNAL + "/{path:path}", simulator.internal_gate, methods=_METHODS)
     app = Starlette(
-        routes=[*ControlApi(simulator).routes(), *public],
+        routes=[*ControlApi(simulator).routes(), *public, internal],
         exception_handlers={HTTPException: _http_error, InvalidRequest: _refused, Refused: _refused},
         lifespan=lambda _: simulator.running(),
     )

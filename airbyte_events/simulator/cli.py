@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from airbyte_events._utils import stdout
+from airbyte_events.simulator.capacity import LONGEST_WAIT
 from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from airbyte_events.simulator.server import serve_simulator
 from airbyte_events.simulator.simulator import Simulator
@@ -58,8 +59,11 @@ def simulate(
     release: Annotated[
         str,
         typer.Option(
+            "--airbyte",
+            "--release",
             metavar="RELEASE",
-            help="Airbyte's release. Up to 1.5 the API has no notifications; up to 2.0 lists leave out refreshes.",
+            help="Airbyte's release, such as 0.50, 1.0, 1.5 or 2.0, or cloud. Up to 1.5 the API has no notifications; "
+            "up to 2.0 lists leave out refreshes; older releases have fewer calls of the internal API.",
         ),
     ] = NEWEST,
     latency: Annotated[
@@ -72,6 +76,14 @@ def simulate(
         ),
     ] = 3,
     duration: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Duration of a sync.")] = 5.0,
+    capacity: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="NUMBER", help="Number of jobs that run at a time; others are queued."),
+    ] = None,
+    queue_limit: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Time in the queue after which Airbyte cancels a job."),
+    ] = LONGEST_WAIT,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,7 +96,8 @@ def simulate(
 ) -> None:
     """Simulate an Airbyte.
 
-    It has Airbyte's public API and webhooks, including their oddities. Its control API under /_simulator starts and
+    It has Airbyte's public API, its internal API as far as this package uses it, and its webhooks, including their
+    oddities. Its control API under /_simulator starts and
     completes jobs, injects faults, and lists requests. Ctrl-C stops it.
     """
     try:
@@ -100,6 +113,8 @@ def simulate(
             latency=latency,
             connections=connections,
             duration=duration,
+            capacity=capacity,
+            queue_limit=queue_limit,
             faults=[Fault.parse(text) for text in fault or ()],
         )
     except ValueError as exc:

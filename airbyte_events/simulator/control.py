@@ -155,7 +155,7 @@ class ControlApi:
 
     async def end_job(self, request: Request) -> Response:
         job, given = self._job(request), parse(JobEnd, await request.body())
-        self._world.end_job(job, given.status, error=given.error, records=given.records, bytes=given.bytes)
+        self._world.end_job(job, given.status, **given.values())
         return JSONResponse(_job(job))
 
     async def end_jobs(self, request: Request) -> Response:
@@ -166,7 +166,7 @@ class ControlApi:
             if job is None or job.terminal:
                 not_ended[str(job_id)] = "there is no such job" if job is None else f"it has ended: {job.status}"
             else:
-                self._world.end_job(job, given.status, error=given.error, records=given.records, bytes=given.bytes)
+                self._world.end_job(job, given.status, **given.values())
                 ended.append(job_id)
         return JSONResponse({"ended": ended, "not_ended": not_ended})
 
@@ -275,10 +275,11 @@ def _job(job: Job) -> dict[str, Any]:
         "status": job.status,
         "created_at": format_time(job.created_at),
         "committed_at": format_time(job.ended_at),
-        "attempts": job.attempts,
+        "attempts": len(job.attempts),
         "records": job.records,
         "bytes": job.bytes,
-        "error": None if error is None else {"message": error.message, "type": error.type, "origin": error.origin},
+        "error": None if error is None else error.data(),
+        "cancelled_by": job.cancelled_by,
         "history": [{"status": status, "at": format_time(at)} for status, at in job.history],
         "webhooks": [delivery.data() for delivery in job.deliveries],
     }

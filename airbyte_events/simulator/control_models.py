@@ -122,7 +122,10 @@ class NewJobs(_Scripted):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEnd:
-    """``POST /_simulator/jobs/{id}/end``. Omitted values are taken from the job's script."""
+    """``POST /_simulator/jobs/{id}/end``. Omitted values are taken from the job's script.
+
+    :param cancelled_by: who cancelled the job: a user, or Airbyte itself.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
@@ -130,10 +133,17 @@ class JobEnd:
     error: JobError | None = None
     records: Annotated[int, Field(ge=0)] | None = None
     bytes: Annotated[int, Field(ge=0)] | None = None
+    cancelled_by: Literal["user", "airbyte"] | None = None
 
     def __post_init__(self) -> None:
         if self.error is not None and self.status != "failed":
             raise ValueError(f"only a failed job has an error, not one that has {self.status}")
+        if self.cancelled_by is not None and self.status != "cancelled":
+            raise ValueError(f"cancelled_by is of a cancelled job, not of one that has {self.status}")
+
+    def values(self) -> dict[str, Any]:
+        """Return the values of the job's end, for :meth:`~airbyte_events.simulator.world.World.end_job`."""
+        return {name: getattr(self, name) for name in ("error", "records", "bytes", "cancelled_by")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

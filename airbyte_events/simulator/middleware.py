@@ -1,15 +1,16 @@
-"""Middleware of the public API: logs every call, limits those in progress, and injects faults."""
+"""Middleware of both APIs: logs every call, limits those in progress, and injects faults."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from typing import Protocol
 
 import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from airbyte_events.simulator.api import PublicApi
 from airbyte_events.simulator.faults import API_FAULTS, ArmedFault, Faults
 from airbyte_events.simulator.responses import FrameworkError, Problem, rate_limited
 from airbyte_events.simulator.traffic import Call, Traffic
@@ -21,16 +22,38 @@ CONTROL = "/_simulator"
 BASES = ("/api/public/v1", "/v1")
 """Base paths of the public API: self-hosted, and on Airbyte Cloud."""
 
+INTERNAL = "/api/v1"
+"""Base path of the internal API."""
+
+
+class Api(Protocol):
+    """An API without delays and faults."""
+
+    @property
+    def routes(self) -> Collection[str]:
+        """The names of the routes: ``GET /jobs/{id}``."""
+
+    async def respond(self, request: Request, body: bytes, route: str, id: str) -> Response:
+        """Carry the call out.
+
+        :param route: one of :attr:`routes`, or anything else: 404.
+        :param id: in the path, where the route has one.
+        """
+
 
 class Gate:
-    """The ASGI application of the public API.
+    """The ASGI application of an API.
 
+    :param bases: its base paths.
     :param latency: seconds that every call takes.
     :param max_calls: calls in progress at a time; the next one waits.
     """
 
-    def __init__(self, api: PublicApi, faults: Faults, traffic: Traffic, *, latency: float, max_calls: int) -> None:
+    def __init__(
+        self, api: Api, bases: Collection[str], faults: Faults, traffic: Traffic, *, latency: float, max_calls: int
+    ) -> None:
         self._api = api
+        self._bases = bases
         self._faults = faults
         self._traffic = traffic
         self._latency = latency
@@ -40,7 +63,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        path = next(request.url.path[len(base) :] for base in BASES if request.url.path.startswith(base))
+        path = next(request.url.path[len(base) :] for base in self._bases if request.url.path.startswith(base))
         route, named = self._route(request.method, path)
         job_id = int(named) if path.startswith("/jobs/") and re.fullmatch(r"[0-9]{1,18}", named) else None
         call = self._traffic.arrived(request.method, route, path, request.url.query, job_id)
@@ -73,12 +96,12 @@ class Gate:
         self._traffic.working += 1
         try:
             # A call takes effect first: a job can run long before its caller gets the response, if ever.
-            response = None if request.method == "GET" else self._api.respond(request, body, route, named)
+            response = None if request.method == "GET" else await self._api.respond(request, body, route, named)
             if delay:
                 with anyio.move_on_after(delay):
                     await self.shutdown.wait()
             if response is None:
-                response = self._api.respond(request, body, route, named)
+                response = await self._api.respond(request, body, route, named)
         finally:
             self._traffic.working -= 1
             self._places.release()

@@ -11,17 +11,22 @@ import httpx
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS, NotificationKind
 from airbyte_events.simulator.api import PublicApi
+from airbyte_events.simulator.capacity import LONGEST_WAIT, Capacity
 from airbyte_events.simulator.control_models import NewNotification
 from airbyte_events.simulator.faults import WEBHOOK_FAULTS, ArmedFault, Fault, Faults
-from airbyte_events.simulator.middleware import BASES, CONTROL, Gate
+from airbyte_events.simulator.internal_api import InternalApi
+from airbyte_events.simulator.middleware import BASES, CONTROL, INTERNAL, Gate
 from airbyte_events.simulator.notification_bodies import SAMPLES, job_ended
 from airbyte_events.simulator.scripts import Script
-from airbyte_events.simulator.state import NEWEST, Connection, Job, Refused, Release, sample_id
+from airbyte_events.simulator.state import CLOUD, NEWEST, Connection, Job, Refused, Release, sample_id
 from airbyte_events.simulator.timers import Timers
 from airbyte_events.simulator.tokens import Tokens
 from airbyte_events.simulator.traffic import Traffic
 from airbyte_events.simulator.webhooks import Delivery, Webhooks
 from airbyte_events.simulator.world import World
+
+_INTERNAL_CALLS = 100
+"""Calls of the internal API in progress at a time: Airbyte does not limit them to five."""
 
 
 class Simulator:
@@ -37,12 +42,14 @@ class Simulator:
     :param simple_auth: refuse a wrong secret as ``abctl``'s simple authentication does, with 400, not as Keycloak: 401.
     :param admin: whether the credentials are an instance admin's: others get 403 for unknown ids.
     :param cloud: respond as Airbyte Cloud does, where nobody is an instance admin.
-    :param release: of Airbyte, such as ``1.5``: workspaces have no ``notifications`` up to that one, lists of jobs
-        without ``jobType`` no refreshes up to 2.0.0.
-    :param latency: seconds that each call of the public API takes.
+    :param release: of Airbyte, such as ``1.5``, or ``cloud``: workspaces have no ``notifications`` up to 1.5, lists of
+        jobs without ``jobType`` no refreshes up to 2.0.0, and older releases fewer calls of the internal API.
+    :param latency: seconds that each call of an API takes.
     :param max_calls: calls of the public API in progress at a time.
     :param connections: number of connections at the start; their ids are the same in every run.
     :param duration: seconds from creation to success, for connections without a script.
+    :param capacity: jobs that run at a time, the others are queued; None: no limit.
+    :param queue_limit: seconds in that queue, after which Airbyte cancels a job.
     :param faults: active from the start.
     :param seed: makes the faults' probabilities repeatable.
     :param transport: carries webhooks; sockets by default.
@@ -64,6 +71,8 @@ class Simulator:
         max_calls: int = 5,
         connections: int = 0,
         duration: float = 5.0,
+        capacity: int | None = None,
+        queue_limit: float = LONGEST_WAIT,
         faults: Iterable[Fault] = (),
         seed: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -72,12 +81,15 @@ class Simulator:
             raise ValueError("a client id and a client secret go together")
         if token_lifetime <= 0 or max_calls < 1 or latency < 0 or connections < 0:
             raise ValueError("the token lifetime is above 0, max_calls 1 or more, latency and connections 0 or more")
+        if (capacity is not None and capacity < 1) or queue_limit < 0:
+            raise ValueError("the capacity is 1 or more, the queue limit 0 or more")
+        cloud = cloud or release == CLOUD
         self.url = "http://127.0.0.1:8000"
         """Where it is served, without a trailing slash."""
         self.script = Script.lasting(duration)
         self.cloud = cloud
         self.timers = Timers()
-        self.world = World(self.timers)
+        self.world = World(self.timers, Capacity(capacity, queue_limit))
         self.faults = Faults(seed)
         self.traffic = Traffic()
         self.tokens = Tokens(client_id, client_secret, token_lifetime)
@@ -88,14 +100,17 @@ class Simulator:
             self.workspace.set_webhook(webhook_url)
         for number in range(1, connections + 1):
             self.world.add_connection(self.script, id=sample_id("connection", number))
-        api = PublicApi(
-            self.world, self.tokens, admin=admin and not cloud, simple_auth=simple_auth, release=Release.parse(release)
-        )
-        self._routes = api.routes
+        admin, version = admin and not cloud, Release.parse(release)
+        api = PublicApi(self.world, self.tokens, admin=admin, simple_auth=simple_auth, release=version)
+        internal = InternalApi(self.world, self.tokens, self._try_webhook, admin=admin, release=version)
+        self._routes = (*api.routes, *internal.routes)
         for fault in faults:
             self.add_fault(fault)
-        self.gate = Gate(api, self.faults, self.traffic, latency=latency, max_calls=max_calls)
+        shared = self.faults, self.traffic
+        self.gate = Gate(api, BASES, *shared, latency=latency, max_calls=max_calls)
         """The ASGI application of the public API."""
+        self.internal_gate = Gate(internal, [INTERNAL], *shared, latency=latency, max_calls=_INTERNAL_CALLS)
+        """The ASGI application of the internal API."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -106,6 +121,7 @@ class Simulator:
                 yield
             finally:
                 self.gate.shutdown.set()
+                self.internal_gate.shutdown.set()
                 tasks.cancel_scope.cancel()
 
     def add_fault(self, fault: Fault) -> ArmedFault:
@@ -149,11 +165,18 @@ class Simulator:
 
         return self.webhooks.send(kind, url, compose)
 
+    async def _try_webhook(self, sample: str, url: str) -> Delivery:
+        """Send a test notification, and wait for its receiver's response."""
+        delivery = self.notify(NewNotification(kind=sample, url=url))[0]
+        await delivery.over.wait()
+        return delivery
+
     def describe(self) -> dict[str, Any]:
         """Return its addresses and settings."""
         return {
             "url": self.url,
             "api_url": self.url + BASES[1 if self.cloud else 0],
+            "internal_api_url": self.url + INTERNAL,
             "control_url": self.url + CONTROL,
             "cloud": self.cloud,
             "token_required": self.tokens.required,

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 NEWEST = "2.1"
 """The release that is simulated by default."""
 
+CLOUD = "cloud"
+"""The release of Airbyte Cloud: the newest one."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Release:
-    """A release of Airbyte, and how its public API differs."""
+    """A release of Airbyte, and how its APIs differ."""
 
     major: int
     minor: int
@@ -33,9 +36,11 @@ class Release:
 
     @classmethod
     def parse(cls, text: str) -> Release:
-        """:raises ValueError: unless the text is two or three numbers: ``1.5``, ``2.0.1``."""
+        """:raises ValueError: unless the text is two or three numbers, ``1.5`` or ``2.0.1``, or ``cloud``."""
+        if text == CLOUD:
+            text = NEWEST
         if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}", text):
-            raise ValueError(f"a release is written like 1.5 or 2.0.1, not {text[:40]!r}")
+            raise ValueError(f"a release is written like 1.5 or 2.0.1, or cloud, not {text[:40]!r}")
         return cls(*map(int, text.split(".")))
 
     @property
@@ -110,6 +115,7 @@ def sample_streams() -> dict[str, Any]:
 class Connection:
     """:param streams: its streams and namespace, in the public API's fields.
     :param next_scripts: for the next jobs, one each, before ``script`` is used again.
+    :param to_refresh: the streams of a requested refresh that has not started: the next sync becomes a refresh.
     """
 
     id: str
@@ -124,6 +130,15 @@ class Connection:
     next_scripts: deque[Script] = field(default_factory=deque)
     jobs: list[Job] = field(default_factory=list)
     current: Job | None = None
+    to_refresh: list[dict[str, str]] | None = None
+
+    @property
+    def stream_descriptors(self) -> list[dict[str, str]]:
+        """The streams as the internal API names them."""
+        return [
+            {"name": stream["name"], **({"namespace": stream["namespace"]} if stream.get("namespace") else {})}
+            for stream in self.streams["configurations"]["streams"]
+        ]
 
 
 class Counts(NamedTuple):
@@ -134,8 +149,21 @@ class Counts(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """:param error: why it failed; None: it has not."""
+
+    started_at: datetime
+    ended_at: datetime | None = None
+    error: JobError | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """:param turn: counts the changes, so that the timer of an earlier one does nothing.
+    :param scripted_at: when the script began.
+    :param done: the progress then, from 0 to 1.
+    :param refreshed: the streams of a refresh.
+    :param cancelled_by: who cancelled it: ``user`` or ``airbyte``.
     :param history: (status, when) of every change.
     """
 
@@ -146,12 +174,16 @@ class Job:
     status: str
     created_at: datetime
     updated_at: datetime
-    attempts: int = 0
+    scripted_at: datetime
+    done: float = 0.0
+    refreshed: list[dict[str, str]] | None = None
+    attempts: list[Attempt] = field(default_factory=list)
     turn: int = 0
     ended_at: datetime | None = None
     records: int | None = None
     bytes: int | None = None
     error: JobError | None = None
+    cancelled_by: str | None = None
     history: list[tuple[str, datetime]] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
 
@@ -159,9 +191,13 @@ class Job:
     def terminal(self) -> bool:
         return self.ended_at is not None
 
+    def progress(self, now: datetime) -> float:
+        """Return the progress of the active job at that time, from 0 to 1."""
+        return self.done + (1 - self.done) * self.script.progress((now - self.scripted_at).total_seconds())
+
     def counts(self, now: datetime) -> Counts:
         """Return the counts at that time, also while the job runs, from its first attempt on."""
         if self.terminal or not self.attempts:
             return Counts(self.records, self.bytes)
-        script, done = self.script, self.script.progress((now - self.history[0][1]).total_seconds())
+        script, done = self.script, self.progress(now)
         return Counts(*(None if total is None else int(total * done) for total in (script.records, script.bytes)))

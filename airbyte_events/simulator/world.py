@@ -9,8 +9,9 @@ from uuid import uuid4
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobError
+from airbyte_events.simulator.capacity import Capacity
 from airbyte_events.simulator.scripts import DEFAULT_ERROR, Script
-from airbyte_events.simulator.state import Actor, Connection, Job, Refused, Workspace, sample_id
+from airbyte_events.simulator.state import Actor, Attempt, Connection, Job, Refused, Workspace, sample_id
 from airbyte_events.simulator.timers import Timers
 
 
@@ -18,9 +19,10 @@ class World:
     """Workspaces, connections and jobs, in memory.
 
     :param timers: run the jobs' scripts.
+    :param capacity: limits the jobs that run at a time; None: no limit.
     """
 
-    def __init__(self, timers: Timers) -> None:
+    def __init__(self, timers: Timers, capacity: Capacity | None = None) -> None:
         self.workspaces: dict[str, Workspace] = {}
         self.connections: dict[str, Connection] = {}
         self.sources: dict[str, Actor] = {}
@@ -31,6 +33,7 @@ class World:
         self.on_end: Callable[[Job], object] = lambda job: None
         """Called when a job has completed, after its status can be read."""
         self._timers = timers
+        self._capacity = capacity or Capacity()
         self._job_ids = count(1)
         self._now = utcnow()
         for kind, actors in (("source", self.sources), ("destination", self.destinations)):
@@ -116,14 +119,20 @@ class World:
         if script is None:
             script = connection.next_scripts.popleft() if connection.next_scripts else connection.script
         now = self._clock()
+        kind = "reset" if type == "clear" else type
+        refreshed = connection.stream_descriptors if kind == "refresh" else None
+        if kind == "sync" and connection.to_refresh is not None:
+            kind, refreshed, connection.to_refresh = "refresh", connection.to_refresh, None
         job = Job(
             id=next(self._job_ids),
             connection=connection,
-            type="reset" if type == "clear" else type,
+            type=kind,
             script=script,
             status="",
             created_at=created_at or now,
             updated_at=now,
+            scripted_at=now,
+            refreshed=refreshed,
         )
         self.jobs[job.id] = job
         connection.jobs.append(job)
@@ -137,13 +146,15 @@ class World:
         :raises Refused: if the job has completed.
         """
         self._must_be_active(job)
-        job.script = script
+        self._capacity.withdraw(job)
+        now = self._clock()
+        job.done, job.script, job.scripted_at = job.progress(now), script, now
         self._play(job, 0, job.turn)
 
     def cancel_current(self, connection: Connection) -> None:
-        """Cancel the connection's active job, if there is one."""
+        """Cancel the connection's active job for a user, if there is one."""
         if connection.current is not None:
-            self.end_job(connection.current, "cancelled")
+            self.end_job(connection.current, "cancelled", cancelled_by="user")
 
     def end_job(
         self,
@@ -153,6 +164,7 @@ class World:
         error: JobError | None = None,
         records: int | None = None,
         bytes: int | None = None,
+        cancelled_by: str | None = None,
     ) -> Job:
         """Complete the job now. Omitted values are taken from its script.
 
@@ -160,9 +172,11 @@ class World:
         :raises Refused: if it has completed.
         """
         self._must_be_active(job)
-        if status != "cancelled":
+        if status == "cancelled":
+            job.cancelled_by = cancelled_by or job.script.cancelled_by
+        elif not job.attempts:
             # A job that completes had an attempt, however short its script.
-            job.attempts = max(1, job.attempts)
+            job.attempts.append(Attempt(started_at=self._clock()))
         if job.attempts:
             job.records = job.script.records if records is None else records
             job.bytes = job.script.bytes if bytes is None else bytes
@@ -170,9 +184,14 @@ class World:
             job.error = error or job.script.error or DEFAULT_ERROR
         self._change(job, status)
         job.ended_at = job.updated_at
+        self._end_attempt(job, job.error)
         if job.connection.current is job:
             job.connection.current = None
         self.on_end(job)
+        for admitted, step in self._capacity.leave(job):
+            # The script stands still in the queue.
+            admitted.scripted_at += self._clock() - admitted.updated_at
+            self._play(admitted, step, admitted.turn)
         return job
 
     def _play(self, job: Job, step: int, turn: int) -> None:
@@ -185,10 +204,25 @@ class World:
             return
         phase = script.phases[step]
         if phase.status == "running" != job.status:
-            job.attempts += 1
+            if not self._capacity.enter(job, step):
+                self._change(job, "queued")
+                self._timers.after(self._capacity.longest_wait, self._cancel_queued, job, job.turn)
+                return
+            job.attempts.append(Attempt(started_at=self._clock()))
         self._change(job, phase.status)
+        if phase.status == "incomplete":
+            self._end_attempt(job, phase.error or script.error or DEFAULT_ERROR)
         if step < len(script.phases) - 1 or script.end is not None:
             self._timers.after(phase.seconds, self._play, job, step + 1, job.turn)
+
+    def _cancel_queued(self, job: Job, turn: int) -> None:
+        if not job.terminal and job.turn == turn:
+            self.end_job(job, "cancelled", cancelled_by="airbyte")
+
+    @staticmethod
+    def _end_attempt(job: Job, error: JobError | None) -> None:
+        if job.attempts and job.attempts[-1].ended_at is None:
+            job.attempts[-1].ended_at, job.attempts[-1].error = job.updated_at, error
 
     def _change(self, job: Job, status: str) -> None:
         job.turn += 1

@@ -31,7 +31,7 @@ def test_every_call() -> None:
                 hanging = {"count": 3, "start": True, "script": {"end": None}}
                 control.post("/connections", json=hanging).raise_for_status()
             script = "set -e\ncurl() { command curl --silent --show-error --fail-with-body --noproxy '*' \"$@\"; }\n"
-            script += "\n".join(calls).replace("http://127.0.0.1:8000/_simulator", facts["control_url"])
+            script += "\n".join(calls).replace("http://127.0.0.1:8000", facts["url"])
             done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr
         finally:

@@ -317,6 +317,15 @@ class TestData:
     def test_an_error_reads_as_a_sentence(self) -> None:
         assert str(FULL.error) == "it broke (type config_error, origin source)"
         assert str(JobError(message=None)) == "no message"
+        assert str(JobError(message="it broke", stream="public.orders")) == "it broke (stream public.orders)"
+
+    def test_what_only_the_internal_api_knows_of_an_error_is_there_where_it_is_known(self) -> None:
+        assert FULL.data()["error"] == {"message": "it broke", "type": "config_error", "origin": "source"}
+        told = replace(FULL, error=JobError(message="it broke", retryable=False, stream="public.orders"))
+        assert told.data()["error"]["retryable"] is False
+        assert JobEvent.from_data(told.data()) == told
+        odd = {**told.data(), "error": {"message": "it broke", "retryable": "no", "stream": 7}}
+        assert JobEvent.from_data(odd).error == JobError(message="it broke")
 
 
 class TestEnvelope:

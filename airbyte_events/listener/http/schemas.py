@@ -82,10 +82,13 @@ _JOB = _object(
     },
     error=_or_null(
         _object(
-            "The reason of a failure, from a notification.",
+            "The reason of a failure, from a notification or Airbyte's internal API.",
+            optional=["retryable", "stream"],
             message=_or_null(TEXT),
             type=_or_null(TEXT),
             origin=_or_null(TEXT),
+            retryable={"type": "boolean", "description": "Whether a retry may succeed. Absent if it is not known."},
+            stream={**TEXT, "description": "The stream that failed. Absent if it is not known."},
         )
     ),
     names={

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airbyte_events.simulator import Fault, Phase, Script, Simulator
+from airbyte_events.simulator.scripts import DEFAULT_ERROR
 
 
 class TestScripts:
@@ -26,6 +27,19 @@ class TestScripts:
         assert hanging == sorted(hanging)
         assert (hanging[0], hanging[2], hanging[3] < 1) == (0, 0.5, True)
 
+    def test_a_stalled_phase_moves_nothing(self) -> None:
+        phases = [Phase(status="running", seconds=2, stalled=stalled) for stalled in (False, True, False)]
+        assert [Script(phases=tuple(phases)).progress(seconds) for seconds in (1, 2, 4, 5, 9)] == [
+            0.25,
+            0.5,
+            0.5,
+            0.75,
+            1,
+        ]
+        endless = Script(phases=tuple(phases[:2]), end=None)
+        assert endless.progress(2) == endless.progress(1e6)
+        assert Script(phases=(phases[1],)).progress(9) == 0
+
     @pytest.mark.parametrize(
         ("values", "says"),
         [
@@ -33,6 +47,7 @@ class TestScripts:
             ({"status": "Running", "seconds": 1}, "lower-case word"),
             ({"status": "running", "seconds": -1}, "0 seconds or longer"),
             ({"status": "running", "seconds": float("inf")}, "0 seconds or longer"),
+            ({"status": "running", "seconds": 1, "error": DEFAULT_ERROR}, "only an 'incomplete' phase"),
         ],
     )
     def test_wrong_phases(self, values: dict[str, Any], says: str) -> None:
@@ -45,6 +60,7 @@ class TestScripts:
             ({"phases": ()}, "at least one phase"),
             ({"end": "running"}, "ends in one of"),
             ({"records": -1}, "0 or more"),
+            ({"cancelled_by": "nobody"}, "by user or airbyte"),
         ],
     )
     def test_wrong_scripts(self, values: dict[str, Any], says: str) -> None:
