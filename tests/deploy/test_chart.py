@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -79,7 +82,7 @@ def test_kubernetes_knows_every_field(render: Render, values: dict[str, Any], ve
             "kubernetes_validate", reason="NOT CHECKED: kubernetes-validate is not here (PyPI)"
         )
         for kind, each in render(values).items():
-            if kind not in ("ServiceMonitor", "PrometheusRule"):  # Prometheus' own, checked below
+            if kind not in ("ServiceMonitor", "PrometheusRule"):  # Prometheus' own, checked below; and HTTPRoute
                 kubernetes_validate.validate(copy.deepcopy(each), version, strict=True)
 
 
@@ -92,6 +95,7 @@ def test_what_one_listener_has(render: Render) -> None:
         "Secret",
         "Service",
         "ServiceAccount",
+        "Pod",
     }
     assert objects["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
     assert objects["Secret"]["stringData"]["client-secret-default"] == 'a "secret"'
@@ -104,6 +108,7 @@ def test_what_several_listeners_have(render: Render) -> None:
         "Deployment",
         "Ingress",
         "NetworkPolicy",
+        "Pod",
         "PodDisruptionBudget",
         "PrometheusRule",
         "Service",
@@ -147,13 +152,93 @@ def test_its_alerts_are_those_of_the_file_and_name_a_runbook_where_there_is_one(
     assert group == with_runbooks == without
 
 
-def test_the_pod_runs_with_the_least(render: Render) -> None:
-    pod = render(SMALL)["Deployment"]["spec"]["template"]["spec"]
+@pytest.mark.parametrize("where", ["Deployment", "Pod"])
+def test_the_pod_runs_with_the_least(render: Render, where: str) -> None:
+    pod = render(SMALL)[where]["spec"]
+    pod = pod.get("template", {"spec": pod})["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
     container = pod["containers"][0]["securityContext"]
     assert (container["readOnlyRootFilesystem"], container["allowPrivilegeEscalation"]) == (True, False)
     assert container["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_replica_count_and_digest(render: Render) -> None:
+    digest = "sha256:" + "0" * 64
+    objects = render(LARGE | {"replicas": 1, "replicaCount": 2, "image": {"repository": "x/y", "digest": digest}})
+    assert objects["Deployment"]["spec"]["replicas"] == 2
+    assert "PodDisruptionBudget" in objects
+    assert objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"] == f"x/y@{digest}"
+
+
+def test_a_route_of_the_gateway_api(render: Render) -> None:
+    gateway = {"name": "public", "namespace": "gateways"}
+    route = {"enabled": True, "parentRefs": [gateway], "hostnames": ["events.example.com"], "path": "/webhooks/"}
+    objects = render(SMALL | {"httpRoute": route})
+    spec = objects["HTTPRoute"]["spec"]
+    assert (spec["parentRefs"], spec["hostnames"]) == ([gateway], ["events.example.com"])
+    (rule,) = spec["rules"]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/webhooks/"}}]
+    (backend,) = rule["backendRefs"]
+    service = objects["Service"]
+    assert (backend["name"], backend["port"]) == (service["metadata"]["name"], service["spec"]["ports"][0]["port"])
+
+
+def test_its_test_reads_a_real_listener(render: Render, tmp_path: Path) -> None:
+    (container,) = render(SMALL)["Pod"]["spec"]["containers"]
+    (script,) = container["args"]
+    asked: list[tuple[str, str | None]] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (tmp_path / "api-tokens").write_text("first,\nsecond\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        script = script.replace("http://demo-airbyte-events:8484", f"http://127.0.0.1:{server.server_port}")
+        script = script.replace("/run/secrets/airbyte-events", str(tmp_path))
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert asked == [("/readyz", "Bearer first"), ("/v1/status", "Bearer first")]
+
+
+def test_the_notes_name_commands_that_there_are(helm: ModuleType) -> None:
+    with helm.Chart.load(str(CHART)) as chart:
+        rendered = chart.render(SMALL, name="demo", namespace="prod")
+    notes = next(text for name, text in rendered.items() if name.endswith("NOTES.txt"))
+    assert "helm -n prod test demo" in notes
+    assert "http://demo-airbyte-events.prod:8484/webhooks/default/WEBHOOK-TOKEN" in notes
+    for words in re.findall(r"-- airbyte-events ([a-z ]+)", notes):
+        done = subprocess.run(
+            [sys.executable, "-m", "airbyte_events.cli.main", *words.split(), "--help"], capture_output=True, timeout=60
+        )
+        assert done.returncode == 0, words
+
+
+def test_its_readme_has_each_value() -> None:
+    def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in values.items():
+            if isinstance(value, dict) and value and not key.endswith("annotations"):
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    rows = re.findall(r"^\| `([\w.]+)` \| `?(.*?)`? \|", (CHART / "README.md").read_text(), re.MULTILINE)
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert {name for name, _ in rows} == {*leaves(values), "replicaCount"}
+    for name, default in rows:
+        value: Any = values
+        for key in name.split("."):
+            value = value.get(key) if value else None
+        if not isinstance(value, dict | list | type(None)):
+            assert default == str(value).lower() if isinstance(value, bool) else default == (str(value) or '""'), name
 
 
 @pytest.mark.parametrize("values", [SMALL, LARGE], ids=["small", "large"])
@@ -192,8 +277,10 @@ def test_a_listener_takes_the_settings_and_the_secrets_where_they_are_mounted(
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"replicas": 2},
+        {"replicas": 0},
         {"replica": 1},
+        {"image": {"repository": "x", "digest": "sha256:12"}},
+        {"httpRoute": {"enabled": True}},
         {"store": {"kind": "memory"}},
         {"settings": {"api_tokens": "x"}},
         {"instances": {"Big": {"airbyte_url": "http://a"}}},
@@ -211,10 +298,12 @@ def test_wrong_values_are_refused(helm: ModuleType, wrong: dict[str, Any]) -> No
     ("missing", "told"),
     [
         ({"instances": {}}, "name at least one Airbyte"),
+        ({"replicas": 2}, "replicas: SQLite serves one listener, not 2: set store.kind to postgresql"),
+        ({"replicaCount": 3}, "replicas: SQLite serves one listener, not 3: set store.kind to postgresql"),
         ({"secret": {"webhookTokens": "b" * 32}}, "secret.apiTokens"),
         ({"secret": {"apiTokens": "a" * 32, "webhookTokens": "b" * 32}}, "secret.clientSecrets.default"),
     ],
-    ids=["instances", "token", "client secret"],
+    ids=["instances", "replicas", "replicaCount", "token", "client secret"],
 )
 def test_what_is_missing_is_named(helm: ModuleType, missing: dict[str, Any], told: str) -> None:
     with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmError, match=told):
@@ -224,4 +313,6 @@ def test_what_is_missing_is_named(helm: ModuleType, missing: dict[str, Any], tol
 def test_the_versions_are_those_of_the_package() -> None:
     import airbyte_events
 
-    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == airbyte_events.__version__
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == airbyte_events.__version__
+    assert f":{airbyte_events.__version__}\n" in chart["annotations"]["artifacthub.io/images"]

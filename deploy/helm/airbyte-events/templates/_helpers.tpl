@@ -35,3 +35,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default "default" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
+
+{{- define "airbyte-events.replicas" -}}
+{{- $replicas := int (default .Values.replicas .Values.replicaCount) }}
+{{- if and (gt $replicas 1) (eq .Values.store.kind "sqlite") }}
+{{- fail (printf "replicas: SQLite serves one listener, not %d: set store.kind to postgresql, and its URL in secret.store" $replicas) }}
+{{- end }}
+{{- $replicas }}
+{{- end }}
+
+{{- define "airbyte-events.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
