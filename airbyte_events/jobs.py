@@ -134,6 +134,18 @@ class JobSystem(Protocol):
         :param once: it is one of many and requested again later: do not retry, nor have other requests wait.
         """
 
+    async def newest_jobs(self, connection_id: str, job_type: str | None = None) -> list[Job]:
+        """Return the connection's newest jobs, the newest first: at least the active one and those of the last day.
+
+        :param job_type: only these; None: all that the system lists by default.
+        """
+
+    async def workspace_of(self, connection_id: str) -> str | None:
+        """Return the workspace of a connection; None if it has none.
+
+        :raises ValueError: if the id is no connection's.
+        """
+
     async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
         """Start a job, or return the one that the connection has already begun."""
 

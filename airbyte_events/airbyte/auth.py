@@ -42,6 +42,14 @@ class Credentials:
                     f"{name.replace('_', ' ')} is empty, though {other.replace('_', ' ')} is set: set both"
                 )
 
+    def grant(self) -> dict[str, str]:
+        """Return the body of a request for a token."""
+        return {
+            "client_id": self.client_id,
+            "client_secret": self.client_secret,
+            "grant_type": "client_credentials",
+        }
+
 
 def as_refusal(error: AirbyteError) -> AirbyteStatusError | None:
     """Return a token endpoint's error as a refusal of the credentials; None if it is another error.

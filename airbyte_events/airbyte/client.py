@@ -6,24 +6,22 @@ Facts about the API are from the platform's ``airbyte-server`` (``publicApi``); 
 from __future__ import annotations
 
 import logging
-import random
 import re
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-import httpx
-
+from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
-from airbyte_events.airbyte.auth import Credentials
 from airbyte_events.airbyte.models import parse_job, says_unknown
+from airbyte_events.airbyte.newest import newest_jobs
 from airbyte_events.airbyte.notifications import Notification, reread
-from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, ChangedJobs, JobPages
+from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
-from airbyte_events.airbyte.transport import ApiResponse, Observer
+from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, reported_job_type
 from airbyte_events.jobs import Job, JobPage
@@ -34,7 +32,8 @@ _MOST_UNKNOWN_STATUSES = 50
 _MOST_CHANGED = 2**14  # pages: callers stop long before
 
 
-class AirbyteClient:
+@dataclass(eq=False, repr=False)
+class AirbyteClient(Session):
     """Airbyte's public API over an :class:`httpx.AsyncClient` that the caller owns.
 
     Reads are retried after transient failures (no response, 408, 425, 429, 5xx) with a back-off that all callers of one
@@ -43,80 +42,21 @@ class AirbyteClient:
 
     Every method raises the :class:`~airbyte_events.errors.AirbyteError` of the last attempt.
 
-    :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used. It should
-        accept no cookies (:func:`~airbyte_events._utils.http.no_cookies`): after one that is not ASCII, every request
-        of httpx fails.
-    :param url: in any spelling that :func:`normalise_url` accepts.
-    :param credentials: of an application; None for an Airbyte without authentication.
-    :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.
+    The other parameters are those of :class:`~airbyte_events.airbyte.session.Session`.
+
     :param workspace_ids: the workspaces whose jobs are listed; if empty, all that the credentials can read.
-    :param timeout: seconds for one attempt, from the connection to the last byte.
     :param create_timeout: seconds for creating or cancelling a job, which can take Airbyte minutes.
-    :param attempts: of a read, at least one.
-    :param base_delay: seconds, the longest delay after the first failure.
-    :param max_delay: seconds, the longest delay, unless Airbyte asks for more.
-    :param random: from 0 to 1, for the jitter.
-    :param on_request: called after each request.
-    :raises SettingsError: if a URL or ``attempts`` is invalid.
     """
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        url: str,
-        *,
-        credentials: Credentials | None = None,
-        token_url: str | None = None,
-        workspace_ids: Iterable[str] = (),
-        timeout: float = 20.0,
-        create_timeout: float = 180.0,
-        attempts: int = 5,
-        base_delay: float = 1.0,
-        max_delay: float = 60.0,
-        random: Callable[[], float] = random.random,
-        on_request: Observer | None = None,
-    ) -> None:
-        self._session = Session(
-            http,
-            url,
-            credentials=credentials,
-            token_url=token_url,
-            timeout=timeout,
-            attempts=attempts,
-            base_delay=base_delay,
-            max_delay=max_delay,
-            random=random,
-            on_request=on_request,
-        )
-        self._workspace_ids = [workspace_ids] if isinstance(workspace_ids, str) else list(workspace_ids)
-        self._create_timeout = create_timeout
+    workspace_ids: Iterable[str] = field(default=(), kw_only=True)
+    create_timeout: float = field(default=180.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.workspace_ids
+        self._workspace_ids = [given] if isinstance(given, str) else list(given)
         self._unknown_statuses: set[str] = set()
         self._refreshes = Refreshes(self.list_jobs)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.url}>"
-
-    @property
-    def url(self) -> str:
-        """The API's base."""
-        return self._session.url
-
-    def authenticate(self, credentials: Credentials) -> bool:
-        """Use these credentials from now on.
-
-        :return: whether they differ from the previous ones.
-        """
-        return self._session.authenticate(credentials)
-
-    @property
-    def backing_off(self) -> float:
-        """Seconds until the next attempt, 0 if Airbyte responds. Read it inside the event loop."""
-        return self._session.backing_off
-
-    @property
-    def failing_for(self) -> float:
-        """Seconds from the first failure in a row to the last; 0 if Airbyte responds."""
-        return self._session.failing_for
 
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:
         """Return the job.
@@ -126,8 +66,8 @@ class AirbyteClient:
         :raises Conflict: self-hosted, for a job that does not exist (``state-conflict``).
         :raises Forbidden: on Cloud, for the same.
         """
-        request = self._session.request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}")
-        response = await (self._session.read_once(request) if once else self._session.read(request))
+        request = self.request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}")
+        response = await (self.read_once(request) if once else self.read(request))
         job = self._job(response)
         if job.job_id != job_id:
             raise AirbyteProtocolError(
@@ -186,8 +126,8 @@ class AirbyteClient:
             "orderBy": order_by,
         }
         given = {name: value for name, value in params.items() if value is not None}
-        request = replace(self._session.request("GET", "/jobs"), params=given)
-        response = await (self._session.read_once(request) if once else self._session.read(request))
+        request = self.request("GET", "/jobs", params=given)
+        response = await (self.read_once(request) if once else self.read(request))
         jobs = response.object().get("data")
         if not isinstance(jobs, list):
             raise AirbyteProtocolError(f"{response.request}: the response has no list of jobs")
@@ -203,10 +143,12 @@ class AirbyteClient:
         connection_id: str | None = None,
         job_type: str | None = None,
         max_pages: int = MOST_PAGES,
+        rest: Callable[[], Awaitable[Iterable[JobPage]]] | None = None,
     ) -> JobPages:
         """Return all jobs that match, page by page: ``async for page in client.find_jobs(…)``.
 
         :param max_pages: 100 jobs each; if more match, the iteration raises an :class:`AirbyteError`.
+        :param rest: see :class:`JobPages`.
         """
         list_page = partial(
             self.list_jobs,
@@ -215,7 +157,7 @@ class AirbyteClient:
             connection_id=connection_id,
             job_type=job_type,
         )
-        return JobPages(lambda offset: list_page(limit=PAGE, offset=offset), max_pages)
+        return JobPages(lambda offset: list_page(limit=PAGE, offset=offset), max_pages, rest)
 
     async def find_refreshes(self, *, updated_since: datetime, connection_id: str | None = None) -> list[JobPage]:
         """Return the refreshes that :meth:`find_jobs` leaves out without a type: none from Airbyte 2.1 on.
@@ -235,7 +177,7 @@ class AirbyteClient:
 
     def list_changed(
         self, *, since: datetime, connection_id: str | None = None, job_types: Collection[str] = ()
-    ) -> ChangedJobs:
+    ) -> JobPages:
         """List the jobs whose status changed then or later, refreshes included, page by page; stop at any page.
 
         :param connection_id: only jobs of this connection.
@@ -248,8 +190,7 @@ class AirbyteClient:
                 return []
             return await self.find_refreshes(updated_since=since, connection_id=connection_id)
 
-        pages = self.find_jobs(updated_since=since, connection_id=connection_id, max_pages=_MOST_CHANGED)
-        return ChangedJobs(pages, refreshes)
+        return self.find_jobs(updated_since=since, connection_id=connection_id, max_pages=_MOST_CHANGED, rest=refreshes)
 
     def read_notification(self, body: bytes) -> Notification:
         """Read a stored webhook body; an unreadable one is of an unknown kind."""
@@ -266,12 +207,9 @@ class AirbyteClient:
         :raises Conflict: ``try-again-later`` while an attempt runs, ``state-conflict`` for an inactive connection.
         :raises Unprocessable: for ``refresh``.
         """
-        request = replace(
-            self._session.request("POST", "/jobs"),
-            json={"connectionId": connection_id, "jobType": job_type},
-            timeout=self._create_timeout,
-        )
-        return self._job(await self._session.write(request))
+        fields = {"connectionId": connection_id, "jobType": job_type}
+        request = self.request("POST", "/jobs", json=fields, timeout=self.create_timeout)
+        return self._job(await self.write(request))
 
     async def cancel_job(self, job_id: int, identity: Identity = ANY_JOB) -> Job:
         """Cancel the job if it is active.
@@ -290,18 +228,24 @@ class AirbyteClient:
             raise UnknownJob(f"job {job_id} is another one now, of connection {job.connection_id}")
         if job.status.terminal:
             return job
-        request = replace(
-            self._session.request("DELETE", f"/jobs/{int(job_id)}", "/jobs/{id}"), timeout=self._create_timeout
-        )
-        return self._job(await self._session.write_once(request))
+        request = self.request("DELETE", f"/jobs/{int(job_id)}", "/jobs/{id}", timeout=self.create_timeout)
+        return self._job(await self.write_once(request))
 
-    async def get_connection(self, connection_id: str, *, attempts: int | None = None) -> dict[str, Any]:
+    async def newest_jobs(self, connection_id: str, job_type: str | None = None) -> list[Job]:
+        """Return the connection's newest jobs; see :func:`~airbyte_events.airbyte.newest.newest_jobs`."""
+        return await newest_jobs(self.list_jobs, connection_id, job_type)
+
+    async def workspace_of(self, connection_id: str) -> str | None:
+        """Return the workspace of a connection; None if Airbyte's response has none."""
+        return json_values.text((await self.get_connection(connection_id)).get("workspaceId"))
+
+    async def get_connection(self, connection_id: str) -> dict[str, Any]:
         """Return the connection, in Airbyte's own fields.
 
-        :param attempts: instead of the client's.
         :raises NotFound: or :class:`Forbidden`, if there is none.
+        :raises ValueError: if the id is no id.
         """
-        return await self._get("connections", connection_id, attempts)
+        return await self._get("connections", connection_id)
 
     async def list_workspaces(self) -> list[dict[str, Any]]:
         """Return all workspaces that the credentials can read, in Airbyte's own fields, including ``notifications``."""
@@ -309,7 +253,7 @@ class AirbyteClient:
 
     async def get_workspace(self, workspace_id: str) -> dict[str, Any]:
         """Return the workspace as :meth:`list_workspaces` does; raise as :meth:`get_connection` does."""
-        return await self._get("workspaces", workspace_id, None)
+        return await self._get("workspaces", workspace_id)
 
     async def set_notifications(self, workspace_id: str, notifications: dict[str, Any]) -> dict[str, Any]:
         """Change a workspace's notification settings; kinds and channels that are not given stay as they are.
@@ -317,12 +261,10 @@ class AirbyteClient:
         :param notifications: by kind, ``{"success": {"webhook": {"enabled": True, "url": "https://…"}}}``.
         :return: the changed workspace.
         """
-        request = replace(
-            self._session.request("PATCH", f"/workspaces/{_checked('workspaces', workspace_id)}", "/workspaces/{id}"),
-            json={"notifications": notifications},
-        )
+        path, changed = f"/workspaces/{_checked('workspaces', workspace_id)}", {"notifications": notifications}
+        request = self.request("PATCH", path, "/workspaces/{id}", json=changed)
         # Idempotent, so it may be retried.
-        return (await self._session.read(request)).object()
+        return (await self.read(request)).object()
 
     async def list_connections(self) -> list[dict[str, Any]]:
         """Return all connections, in Airbyte's own fields; an :class:`AirbyteError` if there are more than 10,000."""
@@ -333,7 +275,7 @@ class AirbyteClient:
         for _ in range(MOST_PAGES):
             params = {"limit": PAGE, "offset": len(found), "workspaceIds": self._workspace_ids or None}
             given = {name: value for name, value in params.items() if value is not None}
-            response = await self._session.read(replace(self._session.request("GET", f"/{kind}"), params=given))
+            response = await self.read(self.request("GET", f"/{kind}", params=given))
             page = response.object().get("data")
             if not isinstance(page, list) or not all(isinstance(each, dict) for each in page):
                 raise AirbyteProtocolError(f"{response.request}: the response has no list of {kind}")
@@ -342,21 +284,21 @@ class AirbyteClient:
                 return found
         raise AirbyteError(f"Airbyte has more than {MOST_PAGES * PAGE} {kind}, or ignores the offset")
 
-    async def get_source(self, source_id: str, *, attempts: int | None = None) -> dict[str, Any]:
+    async def get_source(self, source_id: str) -> dict[str, Any]:
         """Return the source as :meth:`get_connection` does. Airbyte masks the secrets in its configuration."""
-        return await self._get("sources", source_id, attempts)
+        return await self._get("sources", source_id)
 
-    async def get_destination(self, destination_id: str, *, attempts: int | None = None) -> dict[str, Any]:
+    async def get_destination(self, destination_id: str) -> dict[str, Any]:
         """Return the destination as :meth:`get_source` does."""
-        return await self._get("destinations", destination_id, attempts)
+        return await self._get("destinations", destination_id)
 
-    async def _get(self, kind: str, id: str, attempts: int | None) -> dict[str, Any]:
-        request = self._session.request("GET", f"/{kind}/{_checked(kind, id)}", f"/{kind}/{{id}}")
-        return (await self._session.read(request, attempts)).object()
+    async def _get(self, kind: str, id: str) -> dict[str, Any]:
+        request = self.request("GET", f"/{kind}/{_checked(kind, id)}", f"/{kind}/{{id}}")
+        return (await self.read(request)).object()
 
     async def health(self) -> None:
         """Request the API's health once, without a token; raise if it is not reachable."""
-        response = await self._session.ask(self._session.request("GET", "/health"))
+        response = await self.ask(self.request("GET", "/health"))
         response.refuse_page()
 
     def _job(self, response: ApiResponse) -> Job:

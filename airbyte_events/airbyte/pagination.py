@@ -23,11 +23,19 @@ class JobPages(AsyncIterator[JobPage]):
     read. The next list returns jobs that changed after they were read, if it begins at the first page's ``served_at``.
 
     :param list_page: returns the page at an offset.
+    :param rest: returns further pages; called after the last page of the list.
     """
 
-    def __init__(self, list_page: Callable[[int], Awaitable[JobPage]], max_pages: int) -> None:
+    def __init__(
+        self,
+        list_page: Callable[[int], Awaitable[JobPage]],
+        max_pages: int,
+        rest: Callable[[], Awaitable[Iterable[JobPage]]] | None = None,
+    ) -> None:
         self._list_page = list_page
         self._max_pages = max_pages
+        self._rest = rest
+        self._last: Iterator[JobPage] = iter(())
         self._pages = 0
         self._previous: JobPage | None = None
 
@@ -37,6 +45,10 @@ class JobPages(AsyncIterator[JobPage]):
     async def __anext__(self) -> JobPage:
         previous = self._previous
         if previous is not None and len(previous.jobs) < PAGE:
+            if self._rest is not None:
+                self._last, self._rest = iter(await self._rest()), None
+            for page in self._last:
+                return page
             raise StopAsyncIteration
         if self._pages >= self._max_pages:
             raise AirbyteError(f"more than {self._max_pages * PAGE} jobs match: ask for a shorter time")
@@ -45,29 +57,4 @@ class JobPages(AsyncIterator[JobPage]):
             raise AirbyteProtocolError("GET /jobs: Airbyte ignores the offset")
         self._pages += 1
         self._previous = page
-        return page
-
-
-class ChangedJobs(AsyncIterator[JobPage]):
-    """Pages of changed jobs, then of the refreshes that the list left out.
-
-    :param refreshes: returns those pages; called after the last page of the list.
-    """
-
-    def __init__(self, listed: JobPages, refreshes: Callable[[], Awaitable[Iterable[JobPage]]]) -> None:
-        self._listed = listed
-        self._refreshes = refreshes
-        self._rest: Iterator[JobPage] | None = None
-
-    def __aiter__(self) -> ChangedJobs:
-        return self
-
-    async def __anext__(self) -> JobPage:
-        if self._rest is None:
-            try:
-                return await anext(self._listed)
-            except StopAsyncIteration:
-                self._rest = iter(await self._refreshes())
-        if (page := next(self._rest, None)) is None:
-            raise StopAsyncIteration
         return page

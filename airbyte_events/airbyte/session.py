@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
+from typing import Any
 
 import httpx
 
@@ -26,72 +28,82 @@ class _Isolated(AirbyteError):
         self.error = error
 
 
+@dataclass(eq=False, repr=False)
 class Session:
-    """Sends requests; the parameters are those of :class:`~airbyte_events.airbyte.AirbyteClient`."""
+    """Sends requests to one Airbyte.
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        url: str,
-        *,
-        credentials: Credentials | None,
-        token_url: str | None,
-        timeout: float,
-        attempts: int,
-        base_delay: float,
-        max_delay: float,
-        random: Callable[[], float],
-        on_request: Observer | None,
-    ) -> None:
-        if attempts < 1:
+    :param http: for TLS, proxies and connection limits; its time-outs and redirect setting are not used. It should
+        accept no cookies (:func:`~airbyte_events._utils.http.no_cookies`): after one that is not ASCII, every request
+        of httpx fails.
+    :param url: in any spelling that :func:`normalise_url` accepts; the API's base afterwards.
+    :param credentials: of an application; None for an Airbyte without authentication.
+    :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.
+    :param timeout: seconds for one attempt, from the connection to the last byte.
+    :param attempts: of a read, at least one.
+    :param base_delay: seconds, the longest delay after the first failure.
+    :param max_delay: seconds, the longest delay, unless Airbyte asks for more.
+    :param random: from 0 to 1, for the jitter.
+    :param on_request: called after each request.
+    :raises SettingsError: if a URL or ``attempts`` is invalid.
+    """
+
+    http: httpx.AsyncClient
+    url: str
+    _: KW_ONLY
+    credentials: Credentials | None = None
+    token_url: str | None = None
+    timeout: float = 20.0
+    attempts: int = 5
+    base_delay: float = 1.0
+    max_delay: float = 60.0
+    random: Callable[[], float] = random.random
+    on_request: Observer | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
             raise SettingsError("attempts must be at least 1")
-        self.url = normalise_url(url)
-        self._http = http
-        self._token_url = token_endpoint(self.url, token_url)
-        self._timeout = timeout
-        self._attempts = attempts
-        self._observe = on_request
-        self._backoff = Backoff(base=base_delay, cap=max_delay, random=random)
-        self._credentials: Credentials | None = None
-        self._tokens: TokenCache | None = None
-        if credentials is not None:
-            self.authenticate(credentials)
+        self.url = normalise_url(self.url)
+        self._token_url = token_endpoint(self.url, self.token_url)
+        self._backoff = Backoff(base=self.base_delay, cap=self.max_delay, random=self.random)
+        self._tokens = self._new_tokens()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    def _new_tokens(self) -> TokenCache | None:
+        return None if self.credentials is None else TokenCache(partial(self._fetch_token, self.credentials))
 
     def authenticate(self, credentials: Credentials) -> bool:
         """Use these credentials from now on.
 
         :return: whether they differ from the previous ones.
         """
-        if credentials == self._credentials:
+        if credentials == self.credentials:
             return False
-        self._credentials = credentials
-        self._tokens = TokenCache(partial(self._fetch_token, credentials))
+        self.credentials = credentials
+        self._tokens = self._new_tokens()
         return True
 
     @property
     def backing_off(self) -> float:
-        """Seconds until the next attempt, 0 if Airbyte responds."""
+        """Seconds until the next attempt, 0 if Airbyte responds. Read it inside the event loop."""
         return self._backoff.remaining
 
     @property
     def failing_for(self) -> float:
-        """Seconds from the first failure in a row to the last; 0 without failures."""
+        """Seconds from the first failure in a row to the last; 0 if Airbyte responds."""
         return self._backoff.failing_for
 
-    def request(self, method: str, path: str, route: str | None = None) -> Request:
-        return Request(
-            method=method,
-            url=self.url + path,
-            route=route or path,
-            timeout=self._timeout,
-            connect_timeout=self._timeout,
-        )
+    def request(self, method: str, path: str, route: str | None = None, **given: Any) -> Request:
+        """Return a request; ``given`` are further fields of it."""
+        usual: dict[str, Any] = {"url": self.url + path, "timeout": self.timeout, "connect_timeout": self.timeout}
+        return Request(method=method, route=route or path, **(usual | given))
 
-    async def read(self, request: Request, attempts: int | None = None) -> ApiResponse:
+    async def read(self, request: Request) -> ApiResponse:
         """Send a read, with retries while it fails transiently."""
         return await self._authorised(
             lambda token: self._backoff.attempt(partial(self._send, token, request)),
-            attempts or self._attempts,
+            self.attempts,
             transient,
         )
 
@@ -115,7 +127,7 @@ class Session:
         """Send a write; retry only if Airbyte surely did not act on it."""
         return await self._authorised(
             lambda token: self._backoff.attempt_alone(partial(self._send, token, request)),
-            self._attempts,
+            self.attempts,
             lambda error: isinstance(error, (NotSent, RateLimited)),
         )
 
@@ -153,16 +165,8 @@ class Session:
                 renewed, refused = False, None
 
     async def _fetch_token(self, credentials: Credentials) -> ApiResponse:
-        request = replace(
-            self.request("POST", "", "/applications/token"),
-            url=self._token_url,
-            json={
-                "client_id": credentials.client_id,
-                "client_secret": credentials.client_secret,
-                "grant_type": "client_credentials",
-            },
-        )
-        attempts = self._attempts
+        request = self.request("POST", "/applications/token", url=self._token_url, json=credentials.grant())
+        attempts = self.attempts
         while True:
             try:
                 return await self._backoff.attempt(partial(self._send, None, request))
@@ -179,5 +183,5 @@ class Session:
                 logger.info("retrying: attempts_left=%d error=%s", attempts, exc)
 
     async def _send(self, token: str | None, request: Request) -> ApiResponse:
-        hide = () if self._credentials is None else (self._credentials.client_secret,)
-        return await exchange(self._http, request, token=token, hide=hide, observe=self._observe)
+        hide = () if self.credentials is None else (self.credentials.client_secret,)
+        return await exchange(self.http, request, token=token, hide=hide, observe=self.on_request)

@@ -10,8 +10,6 @@ from enum import StrEnum
 
 import anyio
 
-from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.airbyte.newest import newest_jobs
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteStatusError,
@@ -23,6 +21,7 @@ from airbyte_events.errors import (
     ServerError,
 )
 from airbyte_events.events import same_job_type
+from airbyte_events.jobs import Job, JobSystem
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class Snapshot:
     active: Job | None = None
 
 
-async def take_snapshot(airbyte: AirbyteClient, connection_id: str, job_type: str) -> Snapshot:
+async def take_snapshot(airbyte: JobSystem, connection_id: str, job_type: str) -> Snapshot:
     """Return the connection's jobs before a job of this type is started.
 
     :raises AirbyteError: if Airbyte can't list them.
@@ -100,19 +99,19 @@ def _snapshot(jobs: Sequence[Job]) -> Snapshot:
     )
 
 
-async def _jobs(airbyte: AirbyteClient, connection_id: str, *, refreshes: bool) -> list[Job]:
+async def _jobs(airbyte: JobSystem, connection_id: str, *, refreshes: bool) -> list[Job]:
     """Return the connection's newest jobs, the newest first.
 
     :param refreshes: also list refreshes, which Airbyte up to 2.0 leaves out of lists without a type.
     """
-    jobs = await newest_jobs(airbyte, connection_id)
+    jobs = await airbyte.newest_jobs(connection_id)
     if refreshes and not any(job.job_type == "refresh" for job in jobs):
-        jobs += await newest_jobs(airbyte, connection_id, "refresh")
+        jobs += await airbyte.newest_jobs(connection_id, "refresh")
     return sorted(jobs, key=lambda job: job.job_id, reverse=True)
 
 
 async def submit(
-    airbyte: AirbyteClient,
+    airbyte: JobSystem,
     connection_id: str,
     job_type: str = "sync",
     on_conflict: OnConflict = OnConflict.ATTACH,
@@ -169,7 +168,7 @@ def _created_nothing(failure: AirbyteError) -> bool:
 
 @dataclass(slots=True)
 class _Submitting:
-    airbyte: AirbyteClient
+    airbyte: JobSystem
     connection_id: str
     job_type: str
     on_conflict: OnConflict
@@ -235,7 +234,7 @@ class _Submitting:
 
 
 async def find_created(
-    airbyte: AirbyteClient, connection_id: str, job_type: str, after_id: int, delays: Sequence[float] = SEARCH_DELAYS
+    airbyte: JobSystem, connection_id: str, job_type: str, after_id: int, delays: Sequence[float] = SEARCH_DELAYS
 ) -> Job | None:
     """Return the job that a submission created, or may have created; None if there is none.
 
@@ -245,7 +244,7 @@ async def find_created(
     """
     for seconds in delays:
         await anyio.sleep(seconds)
-        created = _created(await newest_jobs(airbyte, connection_id), job_type, after_id)
+        created = _created(await airbyte.newest_jobs(connection_id), job_type, after_id)
         if created is not None:
             return created
     return None

@@ -32,7 +32,6 @@ from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk
 from airbyte_events_provider.waiting.result import SUCCESS, conclude
 from airbyte_events_provider.waiting.shared_hub import wait_alone
-from airbyte_events_provider.waiting.workspaces import workspace_of
 
 if TYPE_CHECKING:
     from airbyte_api import AirbyteAPI
@@ -214,7 +213,7 @@ class AirbyteHook(BaseHook):
         async def request(airbyte: AirbyteClient) -> str | None:
             try:
                 with anyio.fail_after(_WORKSPACE_SECONDS):
-                    return await workspace_of(airbyte, connection_id)
+                    return await airbyte.workspace_of(connection_id)
             except (AirbyteError, ValueError, TimeoutError) as exc:
                 self.log.info("no link to Airbyte's web app: the connection's workspace is not known: %s", exc)
                 return None

@@ -41,7 +41,7 @@ from airbyte_events_provider.waiting.result import BEGIN, push
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airbyte_events.airbyte import Job
+    from airbyte_events.jobs import Job
 
 JOB_TYPES = ("sync", "reset", "clear")
 

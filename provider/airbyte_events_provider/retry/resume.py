@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airbyte_events.airbyte import Job, says_unknown
+from airbyte_events.airbyte.models import says_unknown
 from airbyte_events.airbyte.submission import How, Submission
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import Identity, JobStatus, same_job_type
+from airbyte_events.jobs import Job
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.task_state import TaskState
 

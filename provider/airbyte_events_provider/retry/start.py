@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.submission import How, find_created, submit, take_snapshot
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, MaybeStarted
+from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.task_state import TriggerState
 
@@ -15,9 +15,7 @@ class NotStarted(AirbyteEventsError):
     """No job was started here; the message says why."""
 
 
-async def start(
-    airbyte: AirbyteClient, state: TriggerState, request: JobRequest, until: float | None = None
-) -> JobRecord:
+async def start(airbyte: JobSystem, state: TriggerState, request: JobRequest, until: float | None = None) -> JobRecord:
     """Start the task's job unless it was started already, and return its record.
 
     The request is recorded first, so that a restarted trigger recognises its own job, even if that has completed while
@@ -52,7 +50,7 @@ async def start(
     return record
 
 
-async def _find_earlier(airbyte: AirbyteClient, record: JobRecord) -> JobRecord | None:
+async def _find_earlier(airbyte: JobSystem, record: JobRecord) -> JobRecord | None:
     """Return the record, completed with the job that an earlier run of the trigger started."""
     if record.job_id is not None or record.after_id is None:
         return record

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk import XComArg
 
-    from airbyte_events.airbyte import Job
+    from airbyte_events.jobs import Job
 
 
 class AirbyteJobSensor(AirbyteSensor):

@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorT
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 
 if TYPE_CHECKING:
-    from airbyte_events.airbyte import Job
     from airbyte_events.events import JobEvent
+    from airbyte_events.jobs import Job
 
 _WEEK = 7 * 24 * 3600.0
 _DETAIL_SECONDS = 20.0

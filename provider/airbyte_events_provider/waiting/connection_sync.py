@@ -14,10 +14,10 @@ from typing import Any
 import anyio
 
 from airbyte_events._utils.times import parse_time
-from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, HubClosed
 from airbyte_events.events import EventFilter, JobEvent, JobStatus, Origin
 from airbyte_events.hub.position import Bookmark, Position, completed_before
+from airbyte_events.jobs import JobSystem
 from airbyte_events.monitor.observation import event_of
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.waiting.result import (
@@ -90,10 +90,10 @@ def parse_moment(value: object) -> datetime | None:
     return None if value in (None, "", "None") else parse_time(value)
 
 
-async def find_sync(airbyte: AirbyteClient, criteria: SyncCriteria) -> JobEvent | None:
+async def find_sync(airbyte: JobSystem, criteria: SyncCriteria) -> JobEvent | None:
     """Return the first such job that has completed already; None if there is none."""
-    async for page in airbyte.find_jobs(
-        connection_id=criteria.connection_id, job_type=criteria.job_type, updated_since=criteria.after - _SLACK
+    async for page in airbyte.list_changed(
+        since=criteria.after - _SLACK, connection_id=criteria.connection_id, job_types=[criteria.job_type]
     ):
         # Sorted by creation: as a connection has one job at a time, also by completion.
         for job in page.jobs:

@@ -25,10 +25,10 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.wakeup import Wakeup
-from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import HubClosed, SettingsError, WaitTimeout
 from airbyte_events.events import JobEvent
 from airbyte_events.hub.hub import Hub
+from airbyte_events.jobs import JobSystem
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Ticks
 from airbyte_events_provider.config import SECTION
@@ -58,7 +58,7 @@ class JobWait(TypedDict, total=False):
 
 
 @contextlib.asynccontextmanager
-async def open_hub(airbyte: AirbyteClient, settings: HubSettings, ticks: Ticks | None = None) -> AsyncIterator[Hub]:
+async def open_hub(airbyte: JobSystem, settings: HubSettings, ticks: Ticks | None = None) -> AsyncIterator[Hub]:
     """Open a hub: ``async with open_hub(airbyte, settings) as hub``.
 
     :param airbyte: the client for ``settings.airbyte``.
@@ -155,7 +155,7 @@ class SharedHub:
     """
 
     hub: Hub
-    airbyte: AirbyteClient
+    airbyte: JobSystem
 
     def __init__(self, key: HubKey, hubs: dict[HubKey, SharedHub]) -> None:
         self.key = key

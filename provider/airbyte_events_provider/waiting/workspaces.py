@@ -8,8 +8,8 @@ from collections import OrderedDict
 import anyio
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import AirbyteError, AirbyteStatusError, Forbidden, NotFound, Unprocessable
+from airbyte_events.jobs import JobSystem
 
 logger = logging.getLogger(__name__)
 
@@ -18,23 +18,13 @@ _known: dict[str, OrderedDict[str, str | None]] = {}
 """By the Airbyte's URL, then by connection, whose workspace never changes."""
 
 
-async def workspace_of(airbyte: AirbyteClient, connection_id: str) -> str | None:
-    """Request the workspace of an Airbyte connection; return None if Airbyte's response has none.
-
-    :raises AirbyteError: if Airbyte does not return the connection.
-    :raises ValueError: if the id is not valid.
-    """
-    workspace_id = (await airbyte.get_connection(connection_id)).get("workspaceId")
-    return workspace_id if isinstance(workspace_id, str) and workspace_id else None
-
-
-async def find_workspace(airbyte: AirbyteClient, connection_id: str) -> str | None:
+async def find_workspace(airbyte: JobSystem, connection_id: str) -> str | None:
     """Return the workspace of an Airbyte connection, from a cache or once Airbyte responds; None if it has none."""
     known = _known.setdefault(airbyte.url, OrderedDict())
     failures = 0
     while connection_id not in known:
         try:
-            known[connection_id] = await workspace_of(airbyte, connection_id)
+            known[connection_id] = await airbyte.workspace_of(connection_id)
         except (AirbyteError, ValueError) as exc:
             # Without a type it is not Airbyte's response, but that of a proxy while Airbyte restarts.
             proxied = isinstance(exc, AirbyteStatusError) and exc.type is None

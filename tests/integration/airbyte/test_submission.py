@@ -17,7 +17,6 @@ import pytest
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.airbyte.newest import newest_jobs
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, find_created, submit, take_snapshot
 from airbyte_events.errors import Conflict, Forbidden, MaybeStarted, NotSent
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
@@ -215,7 +214,7 @@ async def test_the_newest_jobs_are_found_in_a_bounded_number_of_requests(release
             scene.fault("broken-list", parameter="orderBy")
         if release == "orderBy ignored":
             scene.http.event_hooks["request"].append(without_order)
-        found = await newest_jobs(scene.airbyte, scene.connection_id)
+        found = await scene.airbyte.newest_jobs(scene.connection_id)
         assert [job.job_id for job in found] == list(range(jobs, max(0, jobs - 100), -1))[: len(found)]
         assert bool(found) is (jobs > 0)
         assert scene.requests("GET /jobs") <= (1 if release == "orderBy" else 16)

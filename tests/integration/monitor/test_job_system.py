@@ -68,6 +68,12 @@ class Printer:
     async def find_job(self, job_id: int, *, once: bool = False) -> Job | None:
         return self.jobs.get(job_id)
 
+    async def newest_jobs(self, connection_id: str, job_type: str | None = None) -> list[Job]:
+        return [job for job in reversed(self.jobs.values()) if job.connection_id == connection_id]
+
+    async def workspace_of(self, connection_id: str) -> str | None:
+        return None
+
     async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
         job = Job(
             job_id=len(self.jobs) + 1,
