@@ -69,9 +69,10 @@ class Backoff:
         """Seconds until the next attempt, 0 without failures. Read it inside the event loop."""
         return max(0.0, self._until - anyio.current_time()) if self._failures else 0.0
 
-    async def attempt(self, send: Callable[[], Awaitable[T]]) -> T:
+    async def attempt(self, send: Callable[[], Awaitable[T]], *, isolated: int | None = None) -> T:
         """Send once, in turn.
 
+        :param isolated: an HTTP status that says nothing about other requests.
         :raises AirbyteError: that of ``send``, or that of another caller who tried while this one waited.
         """
         if self._failures:
@@ -83,8 +84,8 @@ class Backoff:
                     # The Retry-After of a request that is still in flight may extend the delay.
                     while self.remaining > 0:  # noqa: ASYNC110
                         await anyio.sleep(self.remaining)
-                    return await self.observe(send)
-        return await self.observe(send)
+                    return await self.observe(send, isolated=isolated)
+        return await self.observe(send, isolated=isolated)
 
     async def attempt_alone(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send once after the delay, in parallel to other attempts: for slow requests, and those with own failures.
@@ -94,12 +95,14 @@ class Backoff:
         await anyio.sleep(self.remaining)
         return await self.observe(send)
 
-    async def observe(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send once, now, and count the outcome."""
+    async def observe(self, send: Callable[[], Awaitable[T]], *, isolated: int | None = None) -> T:
+        """Send once, now, and count the outcome, unless it has the isolated status."""
         closings = self._closings
         try:
             result = await send()
         except AirbyteError as exc:
+            if isolated is not None and isinstance(exc, AirbyteStatusError) and exc.status_code == isolated:
+                raise
             if transient(exc):
                 self._close(exc, news=closings == self._closings)
             elif isinstance(exc, AirbyteStatusError):

@@ -15,17 +15,9 @@ from airbyte_events.airbyte.auth import Credentials, TokenCache, as_refusal
 from airbyte_events.airbyte.circuit_breaker import Backoff, transient
 from airbyte_events.airbyte.transport import ApiResponse, Observer, Request, exchange
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
-from airbyte_events.errors import AirbyteError, NotFound, NotSent, RateLimited, ServerError, SettingsError, Unauthorized
+from airbyte_events.errors import AirbyteError, NotFound, NotSent, RateLimited, SettingsError, Unauthorized
 
 logger = logging.getLogger(__name__)
-
-
-class _Isolated(AirbyteError):
-    """A failure of one request that says nothing about the server."""
-
-    def __init__(self, error: ServerError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 @dataclass(eq=False, repr=False)
@@ -109,19 +101,9 @@ class Session:
 
     async def read_once(self, request: Request) -> ApiResponse:
         """Send a read once. A 500 is that request's own failure: others need not wait."""
-
-        async def send(token: str | None) -> ApiResponse:
-            try:
-                return await self._send(token, request)
-            except ServerError as exc:
-                if exc.status_code == 500:
-                    raise _Isolated(exc) from exc
-                raise
-
-        try:
-            return await self._authorised(lambda token: self._backoff.attempt(partial(send, token)), 1, transient)
-        except _Isolated as exc:
-            raise exc.error from None
+        return await self._authorised(
+            lambda token: self._backoff.attempt(partial(self._send, token, request), isolated=500), 1, transient
+        )
 
     async def write(self, request: Request) -> ApiResponse:
         """Send a write; retry only if Airbyte surely did not act on it."""

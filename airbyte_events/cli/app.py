@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from textwrap import TextWrapper
 from typing import Annotated
 
@@ -66,9 +66,13 @@ def application(*, rich: bool) -> typer.Typer:
     app.callback()(_about)
 
     def add(
-        group: typer.Typer, command: Callable[..., None], text: str, epilog: Iterable[str] = (), name: str | None = None
+        group: typer.Typer,
+        command: Callable[..., None],
+        text: str,
+        epilog: Collection[str] = (),
+        name: str | None = None,
     ) -> None:
-        group.command(name, help=text, epilog=_lines(rich, *epilog))(command)
+        group.command(name, help=text, epilog=_lines(rich, *epilog) if epilog else None)(command)
 
     add(app, serve.serve, serve.SERVE_HELP, serve.serve_epilog())
     add(app, tail.tail, tail.HELP, tail.EPILOG)
@@ -83,7 +87,9 @@ def application(*, rich: bool) -> typer.Typer:
         add(hooks, command, text, epilog, name)
     app.add_typer(hooks, name="webhooks", help=webhooks.HELP, epilog=_lines(rich, *webhooks.EPILOG))
     add(app, doctor.doctor, doctor.HELP, doctor.EPILOG)
-    app.add_typer(store.group(rich=rich), name="store", help=store.HELP)
+    stores = _group(rich)
+    add(stores, store.migrate, store.MIGRATE_HELP)
+    app.add_typer(stores, name="store", help=store.HELP)
     add(app, serve.demo, serve.DEMO_HELP, serve.DEMO_EPILOG)
     app.command()(simulate)
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -35,14 +35,17 @@ _INSTANCE = "default"
 _WRONG_PASSWORD = JobError(message="the password has expired", type="config_error", origin="destination")
 
 
+STEPS = ("webhook_received", "confirmed", "published", "seen")
+"""The steps of a completion: in the inbox, confirmed by the API, on the bus, at a client of the feed."""
+
+
 @dataclass(slots=True, kw_only=True)
 class DemoJob:
-    """A job, and when its completion reached each step. Times are wall-clock times, None until then.
+    """A job, and when its completion reached each step.
 
     :param status: the expected terminal status.
-    :param received_at: when the listener received its webhook.
-    :param published_at: when the event was on the bus.
-    :param seen_at: when a client of the feed had the event.
+    :param times: by step, wall-clock times.
+    :param event: as the client received it.
     :param reads: requests to Airbyte for this job alone.
     :param polls: lists of changed jobs while this job ran.
     """
@@ -51,24 +54,19 @@ class DemoJob:
     name: str
     status: str
     ended_at: datetime | None = None
-    received_at: datetime | None = None
+    times: dict[str, datetime | None] = field(default_factory=dict)
     event: JobEvent | None = None
-    published_at: datetime | None = None
-    seen_at: datetime | None = None
     reads: int = 0
     polls: int = 0
 
     @property
     def arrived(self) -> bool:
         """Whether the client received the expected status."""
-        return self.event is not None and self.seen_at is not None and self.event.status.value == self.status
+        return self.event is not None and self.event.status.value == self.status
 
     def steps(self) -> dict[str, float | None]:
         """Return the milliseconds from the completion to each step."""
-        confirmed_at = None if self.event is None else self.event.observed_at
-        times = (self.received_at, confirmed_at, self.published_at, self.seen_at)
-        names = ("webhook_received", "confirmed", "published", "seen")
-        return {name: _milliseconds(self.ended_at, time) for name, time in zip(names, times, strict=True)}
+        return {step: _milliseconds(self.ended_at, self.times.get(step)) for step in STEPS}
 
     def data(self) -> dict[str, Any]:
         event = self.event.data() if self.event is not None else {}
@@ -136,7 +134,7 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False) -> i
             def show(job: DemoJob) -> None:
                 say(json.dumps(job.data()) if as_json else str(job))
 
-            demo = _Demo(simulator, listener, http, FeedClient(http, url, api_token), api_token, show)
+            demo = _Demo(simulator, listener, FeedClient(http, url, api_token), show)
             with anyio.move_on_after(deadline):
                 await demo.start_syncs(airbyte)
                 if not as_json:
@@ -145,7 +143,7 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False) -> i
     jobs = list(demo.jobs.values())
     if as_json:
         for job in jobs:
-            if job.seen_at is None:
+            if job.event is None:
                 show(job)
     else:
         say("\n".join(_summary(jobs, anyio.current_time() - began)))
@@ -158,20 +156,12 @@ class _Demo:
     """
 
     def __init__(
-        self,
-        simulator: Simulator,
-        listener: Listener,
-        http: httpx.AsyncClient,
-        client: FeedClient,
-        api_token: str,
-        show: Callable[[DemoJob], object],
+        self, simulator: Simulator, listener: Listener, client: FeedClient, show: Callable[[DemoJob], object]
     ) -> None:
         self.jobs: dict[int, DemoJob] = {}
         self._simulator = simulator
         self._listener = listener
-        self._http = http
         self._client = client
-        self._headers = {"Authorization": f"Bearer {api_token}"}
         self._show = show
 
     async def start_syncs(self, airbyte: AirbyteClient) -> None:
@@ -198,7 +188,7 @@ class _Demo:
             async for frame in frames:
                 if frame.event is not None and frame.event.terminal:
                     await self._note_seen(frame.event)
-                if all(job.seen_at for job in self.jobs.values()):
+                if all(job.event for job in self.jobs.values()):
                     break
             tasks.cancel_scope.cancel()
 
@@ -213,19 +203,19 @@ class _Demo:
         with self._listener.bus.subscribe() as events:
             async for event in events:
                 if event.terminal and (job := self.jobs.get(event.ref.job_id)) is not None:
-                    job.published_at = utcnow()
+                    job.times["published"] = utcnow()
 
     async def _note_seen(self, event: JobEvent) -> None:
         job = self.jobs.get(event.ref.job_id)
-        if job is None or job.seen_at is not None:
+        if job is None or job.event is not None:
             return
-        job.seen_at = utcnow()
         job.event = event
+        job.times |= {"seen": utcnow(), "confirmed": event.observed_at}
         ended = self._simulator.world.jobs[event.ref.job_id]
         job.ended_at = ended.ended_at
-        inbox = (await self._http.get(f"{self._client.url}/v1/notifications", headers=self._headers)).json()
+        inbox = await self._client.request("GET", "/v1/notifications")
         received = [each["received_at"] for each in inbox["notifications"] if each["job_id"] == event.ref.job_id]
-        job.received_at = parse_time(received[-1]) if received else None
+        job.times["webhook_received"] = parse_time(received[-1]) if received else None
         job.reads = sum(1 for _ in self._simulator.traffic.recent("GET /jobs/{id}", event.ref.job_id))
         job.polls = sum(1 for call in self._simulator.traffic.recent("GET /jobs") if call.at >= ended.created_at)
         self._show(job)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -12,11 +11,13 @@ from rich.text import Text
 from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, Listener, open_listener
+from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.output import Output, amount, duration, moment, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import FeedError, FeedUnreachable
+from airbyte_events.events import read_event
 from airbyte_events.feed import client
+from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
 
 _PAGE = 1000
@@ -29,7 +30,7 @@ EPILOG = (
     "  airbyte-events jobs --status failed --limit 5",
     "How and when the completion of one was detected:",
     "  airbyte-events jobs show 17",
-    "Exit codes: 0 done, 1 the listener does not answer or refuses, 2 wrong usage or settings.",
+    "Exit codes: 0 done, 1 the listener does not respond or refuses, 2 wrong usage or settings.",
 )
 SHOW_HELP = (
     "Show one job with its history. It has when and how each status was detected. Every status was read from Airbyte's "
@@ -38,7 +39,7 @@ SHOW_HELP = (
 SHOW_EPILOG = (
     "  airbyte-events jobs show 17",
     "  airbyte-events jobs show cloud/17 --json | jq .history",
-    "Exit codes: 0 done, 1 there is no such job, or the listener does not answer, 2 wrong usage or settings.",
+    "Exit codes: 0 done, 1 there is no such job, or the listener does not respond, 2 wrong usage or settings.",
 )
 
 
@@ -101,7 +102,7 @@ def show(
     async def work() -> int:
         async with open_listener(address) as api:
             name = instance or await _instance_of(api, number)
-            details = await api.get(f"/v1/jobs/{name}/{number}")
+            details = await api.request("GET", f"/v1/jobs/{name}/{number}")
         if json:
             output.object(details)
         else:
@@ -112,7 +113,7 @@ def show(
 
 
 async def pages(
-    listener: Listener, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
+    listener: FeedClient, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[dict[str, Any]], str | None]:
     """Return the first items of one of the listener's lists, and where the next page starts, if there is one."""
     found: list[dict[str, Any]] = []
@@ -121,17 +122,17 @@ async def pages(
         page = [("limit", str(min(_PAGE, limit - len(found))))]
         if following is not None:
             page.append(("before", following))
-        content = await listener.get(f"/v1/{what}", [*params, *page])
+        content = await listener.request("GET", f"/v1/{what}", params=[*params, *page])
         items = content.get(what)
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise FeedUnreachable(f"{listener.address.url}/v1/{what} did not answer as a listener does")
+            raise FeedUnreachable(f"{listener.url}/v1/{what} did not respond as a listener does")
         found += items
         following = json_values.text(content.get("next"))
         if following is None or not items or len(found) >= limit:
             return found, following
 
 
-async def _instance_of(listener: Listener, number: str) -> str:
+async def _instance_of(listener: FeedClient, number: str) -> str:
     found, _ = await pages(listener, "jobs", _PAGE, None, [("job_id", number)])
     if not found:
         raise FeedError(f"the listener knows no job {number}")
@@ -161,23 +162,22 @@ _HOW = {"webhook": "webhook, confirmed by the API", "poll": "poll", "submit": "r
 
 def _show(output: Output, details: dict[str, Any]) -> None:
     job, names = details["job"], json_values.mapping(details["job"].get("names"))
-    error = job.get("error")
-    connection = [part for part in (names.get("connection"), job["connection_id"]) if part]
+    event = read_event(job)
     output.facts(
         [
             ("job", f"{job['instance']}/{job['job_id']}"),
             ("status", status(job["status"])),
             ("type", job["job_type"]),
-            ("connection", "  ".join(connection) or None),
-            ("workspace", "  ".join(part for part in (names.get("workspace"), job["workspace_id"]) if part) or None),
+            ("connection", "  ".join(filter(None, (names.get("connection"), job["connection_id"])))),
+            ("workspace", "  ".join(filter(None, (names.get("workspace"), job["workspace_id"])))),
             ("from", names.get("source")),
             ("to", names.get("destination")),
-            ("started", moment(job["started_at"]) or None),
-            ("completed", moment(job["finished_at"]) or None),
-            ("duration", duration(job["duration_seconds"]) or None),
-            ("records", amount(job["records"]) or None),
-            ("bytes", amount(job["bytes"]) or None),
-            ("reason", None if not error else Text(shown(_reason(error)), style="red")),
+            ("started", moment(job["started_at"])),
+            ("completed", moment(job["finished_at"])),
+            ("duration", duration(job["duration_seconds"])),
+            ("records", amount(job["records"])),
+            ("bytes", amount(job["bytes"])),
+            ("reason", Text(shown(str(event.error)), style="red") if event and event.error else None),
             ("page", job.get("url")),
         ]
     )
@@ -185,17 +185,14 @@ def _show(output: Output, details: dict[str, Any]) -> None:
     output.table(("time", "status", "detected by", "cursor"), _history(details))
 
 
-def _reason(error: dict[str, Any]) -> str:
-    where = ", ".join(f"{name} {error[name]}" for name in ("type", "origin") if error.get(name))
-    return f"{error.get('message') or 'no message'}" + (f" ({where})" if where else "")
-
-
 def _history(details: dict[str, Any]) -> list[list[str | Text]]:
     rows: list[tuple[str, list[str | Text]]] = []
     for envelope in details["history"]:
         event = envelope["data"]
-        lag = _seconds(event["finished_at"], event["observed_at"]) if event["finished_at"] else None
-        late = f", {duration(lag)} after the completion" if lag is not None and lag >= 0 else ""
+        ended, seen = json_values.instant(event["finished_at"]), json_values.instant(event["observed_at"])
+        late = ""
+        if ended is not None and seen is not None and seen >= ended:
+            late = f", {duration((seen - ended).total_seconds())} after the completion"
         how = _HOW.get(event["origin"], event["origin"]) + late
         what = status(event["status"])
         rows.append((event["observed_at"], [moment(event["observed_at"]), what, how, envelope["id"]]))
@@ -207,10 +204,3 @@ def _history(details: dict[str, Any]) -> list[list[str | Text]]:
             outcome = status(notification["outcome"])
             rows.append((settled, [moment(settled), outcome, f"notification {id_} processed", ""]))
     return [row for _, row in sorted(rows, key=lambda each: each[0])]
-
-
-def _seconds(start: str, end: str) -> float | None:
-    before, after = json_values.instant(start), json_values.instant(end)
-    if not isinstance(before, datetime) or not isinstance(after, datetime):
-        return None
-    return (after - before).total_seconds()

@@ -5,18 +5,10 @@ from __future__ import annotations
 import sys
 
 _SERVER = frozenset(
-    {
-        "h11",
-        "platformdirs",
-        "prometheus_client",
-        "pydantic",
-        "pydantic_core",
-        "structlog",
-        "rich",
-        "starlette",
-        "typer",
-        "uvicorn",
-    }
+    [
+        *("h11", "platformdirs", "prometheus_client", "pydantic", "pydantic_core"),
+        *("rich", "starlette", "structlog", "typer", "uvicorn"),
+    ]
 )
 
 

@@ -20,23 +20,14 @@ from airbyte_events._utils import stdout
 from airbyte_events._utils.printable import dumps, shown
 from airbyte_events.errors import AirbyteEventsError
 
-_COLOURS = {
-    "succeeded": "green",
-    "failed": "red",
-    "cancelled": "yellow",
-    "incomplete": "yellow",
-    "running": "cyan",
-    "pending": "blue",
-    "queued": "blue",
-    "confirmed": "green",
-    "unconfirmed": "yellow",
-    "unknown_job": "yellow",
-    "rejected": "red",
-    "ok": "green",
-    "warning": "yellow",
-    "failure": "red",
+_NAMES = {
+    "green": ("succeeded", "confirmed", "ok"),
+    "yellow": ("cancelled", "incomplete", "unconfirmed", "unknown_job", "warning"),
+    "red": ("failed", "rejected", "failure"),
+    "cyan": ("running",),
+    "blue": ("pending", "queued"),
 }
-
+_COLOURS = {name: colour for colour, names in _NAMES.items() for name in names}
 
 _FOLDED, _BETWEEN = 24, 3
 """The width of columns with folded words on a narrow terminal, and of the space between two columns."""
@@ -103,8 +94,8 @@ class Output:
         self._console.print(table, soft_wrap=False)
 
     def facts(self, facts: Sequence[tuple[str, str | Text | None]]) -> None:
-        """Write names and values; a value of None is left out."""
-        known = [(name, _text(value)) for name, value in facts if value is not None]
+        """Write names and values; an empty value is left out."""
+        known = [(name, _text(value)) for name, value in facts if value]
         width = max(len(name) for name, _ in known)
         for name, value in known:
             self.line(Text(name.ljust(width), style="bold"), value)
@@ -137,14 +128,9 @@ def status(name: str) -> Text:
     return Text(shown(name), style=_COLOURS.get(name, ""))
 
 
-def moment(text: str | None) -> str:
-    """Return a time of the listener's JSON to the second, in UTC."""
-    return "" if text is None else f"{text[:19]}Z"
-
-
-def moment_of(time: datetime | None) -> str:
-    """Return a time in UTC to the second."""
-    return "" if time is None else f"{time:%Y-%m-%dT%H:%M:%S}Z"
+def moment(time: str | datetime | None) -> str:
+    """Return a time in UTC, or one of the listener's JSON, to the second."""
+    return "" if time is None else f"{str(time)[:19].replace(' ', 'T')}Z"
 
 
 def duration(seconds: float | None) -> str:

@@ -10,11 +10,12 @@ import typer
 
 from airbyte_events._utils import json_values
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, Listener, open_listener
+from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.jobs import pages
 from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import FeedRefused
+from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
 
 _PAGE = 1000
@@ -62,11 +63,11 @@ def replay(
     run(work)
 
 
-async def _replay(listener: Listener, ids: Iterable[int]) -> dict[int, str]:
+async def _replay(listener: FeedClient, ids: Iterable[int]) -> dict[int, str]:
     refused = {}
     for id_ in ids:
         try:
-            await listener.post(f"/v1/notifications/{id_}/replay")
+            await listener.request("POST", f"/v1/notifications/{id_}/replay")
         except FeedRefused as exc:
             if exc.status_code not in (404, 409):
                 raise
@@ -87,7 +88,7 @@ def _show(output: Output, replayed: list[int], refused: dict[int, str]) -> None:
         output.note("no notifications match")
 
 
-async def _inbox(listener: Listener, since: datetime | None, *, pending: bool, instance: str | None) -> list[int]:
+async def _inbox(listener: FeedClient, since: datetime | None, *, pending: bool, instance: str | None) -> list[int]:
     chosen: list[int] = []
     before: int | None = None
     while True:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from airbyte_events.cli import options
 from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.listener.settings import load
 from airbyte_events.listener.settings.reference import reference
@@ -25,9 +25,7 @@ DEMO_EPILOG = ("  airbyte-events demo", "  airbyte-events demo --json | jq .", E
 
 
 def serve(
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML file with settings. [AIRBYTE_EVENTS_CONFIG]")
-    ] = None,
+    config: options.Config = None,
     host: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")
     ] = None,

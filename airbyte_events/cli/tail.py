@@ -15,8 +15,8 @@ from rich.text import Text
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.printable import shown
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, Listener, open_listener, refusal
-from airbyte_events.cli.output import Output, amount, duration, moment_of, status
+from airbyte_events.cli.api_client import Address, open_listener
+from airbyte_events.cli.output import Output, amount, duration, moment, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
@@ -39,7 +39,7 @@ EPILOG = (
     "Failures of one connection for a program, none missed between two runs:",
     "  airbyte-events tail --status failed --connection ID --json --cursor-file cursor | ./alert",
     "Each line of --json is a CloudEvents object: jq .data.status",
-    "Exit codes: 1 the listener refused, or did not answer at the start; 2 wrong usage or settings; 130 after Ctrl-C.",
+    "Exit codes: 1 the listener refused, or did not respond at the start; 2 wrong usage or settings; 130 after Ctrl-C.",
 )
 
 
@@ -91,7 +91,7 @@ class Tail:
         """Follow until cancelled.
 
         :return: never.
-        :raises FeedError: if the listener does not answer at the start, or refuses.
+        :raises FeedError: if the listener does not respond at the start, or refuses.
         :raises BrokenPipeError: if the reader of the output has gone.
         """
         failure: Exception = BrokenPipeError()
@@ -112,16 +112,14 @@ class Tail:
             tasks.cancel_scope.cancel()
         raise failure
 
-    async def _follow_on(self, listener: Listener) -> None:
+    async def _follow_on(self, listener: FeedClient) -> None:
         # A fault at the start is reported as by other commands.
-        await listener.get("/v1/jobs", [*client.query(self._wanted), ("limit", "1")])
+        await listener.request("GET", "/v1/jobs", params=[*client.query(self._wanted), ("limit", "1")])
         while True:
             try:
-                await self._follow(listener.feed)
+                await self._follow(listener)
             except FeedError as exc:
-                if isinstance(exc, FeedRefused) and exc.status_code == 401:
-                    raise refusal(401, self._address, "unauthorized") from exc
-                if not self._connected:
+                if not self._connected or (isinstance(exc, FeedRefused) and exc.status_code == 401):
                     raise
                 self._failures += 1
                 if self._failures == 1:
@@ -166,7 +164,7 @@ class Tail:
 def _line(event: JobEvent) -> list[str | Text]:
     name = event.names.get("connection") or event.connection_id or ""
     parts: list[str | Text] = [
-        moment_of(event.finished_at or event.observed_at),
+        moment(event.finished_at or event.observed_at),
         f"{event.ref}",
         status(event.status.value),
         event.job_type or "",

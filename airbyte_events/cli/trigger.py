@@ -20,11 +20,12 @@ from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, find_connection, open_airbyte
-from airbyte_events.cli.api_client import Address, Listener, open_listener
+from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.output import Output, amount, duration, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus
+from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.listener.settings import Settings, load
 from airbyte_events.monitor.poller import Ticks
@@ -93,7 +94,7 @@ def trigger(
                 return SUCCEEDED
             waiting = Waiting(output, name, submission.job, label)
             await waiting.look_up_usual(airbyte)
-            return await waiting.run(airbyte, api, settings, until)
+            return await waiting.run(airbyte, api if address.token else None, settings, until)
 
     run(work)
 
@@ -151,12 +152,13 @@ class Waiting:
             found = [job.duration_seconds for job in page.jobs if job.duration_seconds is not None]
             self.usual = statistics.median(found) if found else None
 
-    async def run(self, airbyte: AirbyteClient, listener: Listener, settings: Settings, until: float | None) -> int:
+    async def run(
+        self, airbyte: AirbyteClient, feed: FeedClient | None, settings: Settings, until: float | None
+    ) -> int:
         """Wait for the completion.
 
         :return: the exit code.
         """
-        feed = listener.feed if listener.address.token else None
         if feed is None:
             self._output.note("no listener's API token is set: polling Airbyte every few seconds")
         ticks = Ticks(unproven=settings.poll_interval)

@@ -71,6 +71,8 @@ class FeedClient:
     :param hello: seconds, see :data:`HELLO_SECONDS`.
     :param silence: seconds, see :data:`SILENCE_SECONDS`.
     :param answer: seconds, see :data:`RESPONSE_SECONDS`.
+    :param reaching: the remedy if no listener responds.
+    :param authenticating: the remedy if the listener refuses the token.
     :raises SettingsError: if the URL or the token is invalid.
     """
 
@@ -83,6 +85,8 @@ class FeedClient:
         hello: float = HELLO_SECONDS,
         silence: float = SILENCE_SECONDS,
         answer: float = RESPONSE_SECONDS,
+        reaching: str | None = None,
+        authenticating: str = "check the password of the listener's Airflow connection",
     ) -> None:
         try:
             base = httpx.URL(url.rstrip("/"))
@@ -100,6 +104,8 @@ class FeedClient:
         self._hello = hello
         self._silence = silence
         self._answer = answer
+        self._reaching = f": {reaching}" if reaching else ""
+        self._authenticating = authenticating
 
     def __repr__(self) -> str:
         return f"FeedClient({self.url!r})"
@@ -173,16 +179,8 @@ class FeedClient:
         """
         identities = refs if isinstance(refs, Mapping) else dict.fromkeys(refs, Identity())
         body = {"jobs": [_wanted(ref, identity) for ref, identity in identities.items()]}
-        headers = {**self._headers, **responses.UNPACKED, "Accept": "application/json"}
-        with self._translated(self._answer):
-            async with self._http.stream(
-                "POST", f"{self._base}/v1/watches", json=body, headers=headers, timeout=None, follow_redirects=False
-            ) as response:
-                content = await responses.read_body(response, LARGEST_RESPONSE)
-        if response.status_code != 200:
-            raise self._refusal(response.status_code, content)
+        answer = await self.request("POST", "/v1/watches", json=body)
         try:
-            answer = json_values.parse_object(content)
             # A state that can't be parsed counts as not reported.
             states = [state for data in answer["jobs"] if (state := read_event(data)) is not None]
             unknown = frozenset(
@@ -192,9 +190,27 @@ class FeedClient:
             raise FeedUnreachable(f"{self.url}/v1/watches responded with something that is no listener's") from exc
         return WatchAnswer(states={state.ref: state for state in states}, unknown=unknown)
 
+    async def request(self, method: str, path: str, **given: Any) -> dict[str, Any]:
+        """Return the response to a request.
+
+        :param given: further arguments of httpx, such as ``params`` or ``json``.
+        :raises FeedUnreachable: if the listener does not respond.
+        :raises FeedRefused: if the listener refuses.
+        """
+        headers = {**self._headers, **responses.UNPACKED, "Accept": "application/json"}
+        with self._translated(self._answer):
+            async with self._http.stream(
+                method, f"{self._base}{path}", headers=headers, timeout=None, follow_redirects=False, **given
+            ) as response:
+                content = await responses.read_body(response, LARGEST_RESPONSE)
+        if response.status_code not in (200, 202):
+            raise self._refusal(response.status_code, content)
+        try:
+            return json_values.parse_object(content)
+        except ValueError as exc:
+            raise FeedUnreachable(f"{self.url}{path} responded with something that is no listener's") from exc
+
     def _refusal(self, status: int, body: bytes) -> FeedRefused | FeedUnreachable:
-        if status >= 500:
-            return FeedUnreachable(f"{self.url} answers {status}")
         # Only a listener's own message is repeated: a proxy's page may contain the request.
         try:
             message = json_values.text(json_values.parse_object(body).get("error"))
@@ -203,14 +219,12 @@ class FeedClient:
         if message and self._token:
             message = message.replace(self._token, "…")
         if (remedy := proxy_remedy(status, message)) is not None:
-            return FeedRefused(status, f"{self.url} answers {status}: {remedy}")
+            return FeedRefused(status, f"{self.url} responds with {status}: {remedy}")
         if status == 401:
-            return FeedRefused(
-                401, f"{self.url} refuses the API token: check the password of the listener's Airflow connection"
-            )
-        return FeedRefused(
-            status, f"{self.url} answers {status}" + (f": {message[:_LONGEST_MESSAGE]}" if message else "")
-        )
+            fault = "refuses the API token" if self._token else "requires an API token"
+            return FeedRefused(401, f"{self.url} {fault}: {self._authenticating}")
+        text = f"{self.url} responds with {status}" + (f": {message[:_LONGEST_MESSAGE]}" if message else "")
+        return FeedUnreachable(text) if status >= 500 else FeedRefused(status, text)
 
     @contextlib.contextmanager
     def _translated(self, seconds: float) -> Iterator[None]:
@@ -220,9 +234,9 @@ class FeedClient:
         except TimeoutError as exc:
             raise FeedUnreachable(f"{self.url} did not respond in time") from exc
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
-            raise FeedUnreachable(f"{self.url} does not respond: {type(exc).__name__}") from exc
+            raise FeedUnreachable(f"{self.url} does not respond: {type(exc).__name__}{self._reaching}") from exc
         except responses.ResponseRefused as exc:
-            raise FeedUnreachable(f"{self.url}: the answer {exc}") from exc
+            raise FeedUnreachable(f"{self.url}: the response {exc}") from exc
 
 
 def proxy_remedy(status: int, message: str | None) -> str | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +20,15 @@ from airbyte_events import __version__
 from airbyte_events._utils import proxies
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
-from airbyte_events.cli.doctor.airbyte import AirbyteChecks
-from airbyte_events.cli.doctor.findings import Finding, Level, failure, ok, warning
-from airbyte_events.cli.doctor.listener import ListenerChecks, check_store
+from airbyte_events.cli.doctor.airbyte import check_airbyte
+from airbyte_events.cli.doctor.findings import Finding, Level, Report
+from airbyte_events.cli.doctor.listener import check_listener, check_store
 from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks.backup import Backup, default_file
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings import Settings, load
+from airbyte_events.listener.settings import load
 
 ELSEWHERE = "airbyte_events.doctor"
 """Entry points of further checks: functions of Airflow connection ids that return (level, part, text, remedy)."""
@@ -61,20 +63,16 @@ def doctor(
     output = Output(json=json)
     if airflow is None:
         airflow = bool(airflow_conn) or any(name.startswith("AIRFLOW_") for name in os.environ)
+    report = Report(partial(_show, output))
 
     async def work() -> int:
-        found = []
-        async for finding in _examine(config, listener, airflow_conn or (), airflow=airflow):
-            found.append(finding)
-            if not json:
-                _show(output, finding)
-        count = {level: sum(each.level is level for each in found) for level in Level}
+        await _check(report, config, listener)
+        if airflow:
+            await _check_airflow(report, airflow_conn or [])
+        count = Counter(each.level for each in report.findings)
         broken = count[Level.FAILURE] > 0
         if json:
-            findings = [
-                {"level": each.level.value, "part": each.part, "text": each.text, "remedy": each.remedy or None}
-                for each in found
-            ]
+            findings = [asdict(each) | {"remedy": each.remedy or None} for each in report.findings]
             output.object({"version": __version__, "findings": findings, "broken": broken})
         else:
             output.line(f"{count[Level.FAILURE]} failures, {count[Level.WARNING]} warnings, {count[Level.OK]} ok")
@@ -84,6 +82,8 @@ def doctor(
 
 
 def _show(output: Output, finding: Finding) -> None:
+    if output.json:
+        return
     level = status(finding.level.value)
     level.pad_right(len(Level.FAILURE.value) - len(level))
     output.line(level, f"{finding.part}: {finding.text}")
@@ -91,68 +91,50 @@ def _show(output: Output, finding: Finding) -> None:
         output.line(" " * len(Level.FAILURE.value), Text(f"-> {finding.remedy}", style="bold"))
 
 
-async def _examine(
-    config: Path | None, listener: str | None, airflow_conns: Iterable[str], *, airflow: bool
-) -> AsyncIterator[Finding]:
+async def _check(report: Report, config: Path | None, listener: str | None) -> None:
+    about = report.about("settings")
     try:
         settings = load(config, listens=False)
         address = Address.of(settings, listener)
     except SettingsError as exc:
-        yield failure("settings", str(exc), "airbyte-events serve --help lists the settings")
-    else:
-        yield _settings(settings)
-        try:
-            proxies.Environment.read()
-        except SettingsError as exc:
-            yield failure("proxies", str(exc), "correct the variable: the listener does not start with it")
-        else:
-            async for finding in _path(settings, address):
-                yield finding
-    if airflow:
-        async for finding in _airflow(list(airflow_conns)):
-            yield finding
-
-
-def _settings(settings: Settings) -> Finding:
+        about.failure(str(exc), "airbyte-events serve --help lists the settings")
+        return
     if settings.instances:
-        return ok("settings", f"valid; Airbytes: {', '.join(settings.instances)}")
-    return warning(
-        "settings",
-        "they have no Airbyte, so only the listener is checked",
-        "give this command the listener's settings (AIRBYTE_EVENTS_AIRBYTE_URL, … or --config)",
-    )
-
-
-async def _path(settings: Settings, address: Address) -> AsyncIterator[Finding]:
+        about.ok(f"valid; Airbytes: {', '.join(settings.instances)}")
+    else:
+        about.warning(
+            "they have no Airbyte, so only the listener is checked",
+            "give this command the listener's settings (AIRBYTE_EVENTS_AIRBYTE_URL, … or --config)",
+        )
+    try:
+        proxies.Environment.read()
+    except SettingsError as exc:
+        report.about("proxies").failure(str(exc), "correct the variable: the listener does not start with it")
+        return
     async with open_listener(address) as api:
-        checks = ListenerChecks(api, settings.instances.keys())
-        async for finding in check_store(settings.store):
-            yield finding
-        async for finding in checks.run():
-            yield finding
-        tokens = tuple(token.get_secret_value() for token in settings.webhook_tokens)
+        await check_store(report.about("store"), settings.store)
+        authorised = await check_listener(report, api, settings.instances.keys())
         for name, instance in settings.instances.items():
             try:
                 digests = Backup(default_file(name), instance.airbyte_url).digests
             except SettingsError:
                 digests = frozenset()
-            receiver = ReceiverURLs(instance=name, tokens=tokens, base=settings.public_url, digests=digests)
-            async for finding in AirbyteChecks(name, instance, receiver, api if checks.authorised else None).run():
-                yield finding
+            receiver = ReceiverURLs.of(settings, name, settings.public_url, digests)
+            await check_airbyte(report, name, instance, receiver, api if authorised else None)
 
 
-async def _airflow(conn_ids: list[str]) -> AsyncIterator[Finding]:
+async def _check_airflow(report: Report, conn_ids: list[str]) -> None:
     for found in entry_points(group=ELSEWHERE):
         try:
-            lines = await anyio.to_thread.run_sync(_examined, found, conn_ids)
+            lines = await anyio.to_thread.run_sync(_examine, found, conn_ids)
         except ImportError as exc:
-            yield warning("Airflow", f"can't be imported ({exc})", "run this command with Airflow's Python")
+            report.about("Airflow").warning(f"can't be imported ({exc})", "run this command with Airflow's Python")
             continue
         for level, part, text, remedy in lines:
-            yield Finding(level=Level(level), part=part, text=text, remedy=remedy)
+            report.add(Finding(Level(level), part, text, remedy))
 
 
-def _examined(found: EntryPoint, conn_ids: list[str]) -> list[tuple[str, str, str, str]]:
+def _examine(found: EntryPoint, conn_ids: list[str]) -> list[tuple[str, str, str, str]]:
     # Airflow logs to standard output, which is for findings only.
     with contextlib.redirect_stdout(sys.stderr):
         lines: list[tuple[str, str, str, str]] = found.load()(conn_ids)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -15,7 +16,7 @@ class Level(StrEnum):
     FAILURE = "failure"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """A line of the report.
 
@@ -30,13 +31,38 @@ class Finding:
     remedy: str = ""
 
 
-def ok(part: str, text: str) -> Finding:
-    return Finding(level=Level.OK, part=part, text=text)
+Row = tuple[type[Exception] | tuple[type[Exception], ...], Level, str, str]
+"""A kind of error, and the finding that it is: level, text and remedy."""
 
 
-def warning(part: str, text: str, remedy: str = "") -> Finding:
-    return Finding(level=Level.WARNING, part=part, text=text, remedy=remedy)
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The findings about one part; :meth:`about` returns the same report for another part.
 
+    :param show: called with each finding.
+    """
 
-def failure(part: str, text: str, remedy: str = "") -> Finding:
-    return Finding(level=Level.FAILURE, part=part, text=text, remedy=remedy)
+    show: Callable[[Finding], object]
+    findings: list[Finding] = field(default_factory=list)
+    part: str = ""
+
+    def about(self, part: str) -> Report:
+        return replace(self, part=part)
+
+    def ok(self, text: str) -> None:
+        self.add(Finding(Level.OK, self.part, text))
+
+    def warning(self, text: str, remedy: str = "") -> None:
+        self.add(Finding(Level.WARNING, self.part, text, remedy))
+
+    def failure(self, text: str, remedy: str = "") -> None:
+        self.add(Finding(Level.FAILURE, self.part, text, remedy))
+
+    def error(self, error: Exception, *rows: Row) -> None:
+        """Add the finding of the first row that has the error's type; the error's message follows the row's text."""
+        level, text, remedy = next(row[1:] for row in rows if isinstance(error, row[0]))
+        self.add(Finding(level, self.part, f"{text}: {error}" if text else str(error), remedy))
+
+    def add(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        self.show(finding)

@@ -14,7 +14,7 @@ from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance
 from airbyte_events.cli.api_client import Address
 from airbyte_events.cli.webhooks.backup import Backup, default_file
-from airbyte_events.cli.webhooks.workspaces import NoNotifications, ReceiverURLs, Workspace, find_workspaces
+from airbyte_events.cli.webhooks.workspaces import NoNotifications, ReceiverURLs, Workspace, read_workspaces
 from airbyte_events.errors import AirbyteError, SettingsError
 from airbyte_events.listener.settings import InstanceSettings, Settings, check_address, load
 
@@ -67,7 +67,6 @@ class Plan:
         settings = load(config, listens=False)
         name, of_instance = choose_instance(settings, instance, why="reads and changes Airbyte's workspaces")
         backup = Backup(keep or default_file(name), of_instance.airbyte_url)
-        tokens = tuple(token.get_secret_value() for token in settings.webhook_tokens)
         named = [options.uuid("--workspace", each) for each in workspaces or ()]
         return cls(
             name=name,
@@ -75,18 +74,23 @@ class Plan:
             listener=Address.of(settings, listener),
             workspaces=named or of_instance.workspace_ids,
             backup=backup,
-            receiver=ReceiverURLs(instance=name, tokens=tokens, base=base_url(url, settings), digests=backup.digests),
+            receiver=ReceiverURLs.of(settings, name, base_url(url, settings), backup.digests),
         )
 
     async def find_workspaces(self, airbyte: AirbyteClient) -> list[Workspace]:
-        """Return the workspaces.
+        """Return the workspaces that are named, or the only one.
 
+        :raises SettingsError: if none is named and there are several.
         :raises AirbyteError: if their notification settings can't be read; the message has the remedy.
         """
         try:
-            return await find_workspaces(airbyte, self.workspaces)
+            found = await read_workspaces(airbyte, self.workspaces)
         except NoNotifications as exc:
             raise AirbyteError(f"{exc}; {exc.remedy(self.receiver)}") from exc
+        if len(found) != 1 and not self.workspaces:
+            known = ", ".join(f"{each.id} ({each.name})" for each in found) or "none"
+            raise SettingsError(f"--workspace: not set, and Airbyte has: {known}")
+        return found
 
 
 def base_url(url: str | None, settings: Settings) -> str | None:

@@ -12,9 +12,10 @@ import anyio
 import httpx
 
 from airbyte_events._utils import json_values
-from airbyte_events.cli.api_client import Listener, http_client
-from airbyte_events.errors import FeedUnreachable
+from airbyte_events.cli.api_client import http_client
+from airbyte_events.errors import FeedError, FeedUnreachable
 from airbyte_events.events import JobError
+from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.forwarding.targets import FORWARDED
 from airbyte_events.simulator import Script, Simulator, notification_bodies
 from airbyte_events.simulator.webhooks import java_headers
@@ -57,11 +58,6 @@ class Posted:
     id: int | None
     fault: str
     bytes: int
-
-
-def harmless() -> dict[str, Any]:
-    """Return a body of Airbyte's *Test* button; no two are the same."""
-    return notification_bodies.sync_test()
 
 
 def samples() -> Iterator[Sample]:
@@ -117,30 +113,70 @@ async def post(url: str, body: dict[str, Any], *, forward: bool = False) -> Post
 def _fault(response: httpx.Response, answer: dict[str, Any]) -> str:
     status = response.status_code
     if 200 <= status <= 299:
-        return f"it answers {status}, but not as a listener does: is it another server?"
+        return f"it responds with {status}, but not as a listener does: is it another server?"
     if status == 404:
         return (
-            "it answers 404: it is no listener, or has another token or instance, or accepts no webhooks from here "
-            "(AIRBYTE_EVENTS_WEBHOOK_ALLOW)"
+            "it responds with 404: it is no listener, or has another token or instance, or accepts no webhooks from "
+            "here (AIRBYTE_EVENTS_WEBHOOK_ALLOW)"
         )
     if 300 <= status <= 399:
-        return f"it answers {status}: Airbyte follows no redirects, so write the URL that needs none"
+        return f"it responds with {status}: Airbyte follows no redirects, so write the URL that needs none"
     words = (json_values.text(answer.get("error")) or "")[:200]
-    return f"it answers {status}" + (f": {words}" if words else "")
+    return f"it responds with {status}" + (f": {words}" if words else "")
 
 
-async def found(listener: Listener, id_: int, *, settled: bool = False) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Whether a test arrived at the listener, for people.
+
+    :param remedy: what to do; empty if it arrived.
+    """
+
+    text: str
+    remedy: str = ""
+
+
+async def prove(url: str, where: str, listener: FeedClient | None) -> Proof:
+    """Post a test to the receiver, and find it in the listener's inbox.
+
+    :param where: the URL, for display.
+    :param listener: None if its inbox can't be read.
+    """
+    posted = await post(url, notification_bodies.sync_test())
+    if posted.fault or posted.id is None:
+        lost = " (a proxy lost the body: it takes the offered upgrade to HTTP/2 for the request)"
+        return Proof(
+            text=f"a test posted from here to {where} did not arrive: {posted.fault}"
+            + (lost if "empty" in posted.fault else ""),
+            remedy="check that the listener runs at that address, and that proxies pass POST requests with bodies",
+        )
+    arrived = f"a test of {posted.bytes} bytes, posted from here to {where} as Airbyte does, arrived whole"
+    if listener is None:
+        return Proof(text=arrived)
+    try:
+        stored = await found(listener, posted.id)
+    except FeedError as exc:
+        return Proof(text=f"{arrived}, by the response (the inbox could not be read: {exc})")
+    if stored is None or stored.get("kind") != "test":
+        return Proof(
+            text=f"a test posted from here to {where} went to another listener than {listener.url}",
+            remedy="run airbyte-events webhooks install with the right --url, or name the right --listener",
+        )
+    return Proof(text=f"{arrived} and is notification {posted.id} of the listener {listener.url}")
+
+
+async def found(listener: FeedClient, id_: int, *, settled: bool = False) -> dict[str, Any] | None:
     """Return a notification in the listener's inbox; None if it is not there.
 
     :param settled: wait a moment for its outcome.
-    :raises FeedError: if the listener does not answer.
+    :raises FeedError: if the listener does not respond.
     """
     deadline = anyio.current_time() + SETTLE_SECONDS
     while True:
-        answer = await listener.get("/v1/notifications", [("limit", "1"), ("before", str(id_ + 1))])
+        answer = await listener.request("GET", "/v1/notifications", params={"limit": 1, "before": id_ + 1})
         listed = answer.get("notifications")
         if not isinstance(listed, list):
-            raise FeedUnreachable(f"{listener.address.url}/v1/notifications did not answer as a listener does")
+            raise FeedUnreachable(f"{listener.url}/v1/notifications did not respond as a listener does")
         each = json_values.mapping(listed[0]) if listed else {}
         if each.get("id") != id_:
             return None

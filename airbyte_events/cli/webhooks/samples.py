@@ -39,12 +39,8 @@ def send_samples(
     settings = load(config, listens=False)
     address = Address.of(settings, listener)
     name = instance or next(iter(settings.instances), "default")
-    tokens = tuple(token.get_secret_value() for token in settings.webhook_tokens)
-    receiver = ReceiverURLs(
-        instance=name, tokens=tokens, base=base_url(url, settings) or receiver_url(settings, address)
-    )
     output = Output(json=json)
-    target = receiver.url
+    target = ReceiverURLs.of(settings, name, base_url(url, settings) or receiver_url(settings, address)).url
 
     async def work() -> int:
         async with open_listener(address) as api:

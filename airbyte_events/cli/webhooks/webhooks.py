@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -20,14 +20,13 @@ from airbyte_events.cli.webhooks.plan import URL, Keep, Plan, Workspaces
 from airbyte_events.cli.webhooks.workspaces import (
     KINDS,
     REQUIRED,
-    Change,
     ReceiverURLs,
     Workspace,
     apply,
     plan_install,
     redacted,
 )
-from airbyte_events.errors import FeedError, SettingsError
+from airbyte_events.errors import SettingsError
 
 HELP = "Point Airbyte's webhooks at the listener. Also check them, and restore the previous URLs."
 EPILOG = (
@@ -106,7 +105,8 @@ def install(
         async with open_airbyte(plan.instance) as airbyte:
             workspaces = await plan.find_workspaces(airbyte)
             changes = list(plan_install(workspaces, kinds, plan.receiver))
-            if not _agreed(output, plan.receiver, changes, dry_run=dry_run, yes=yes):
+            data = [change.data(plan.receiver) for change in changes]
+            if not _agreed(output, data, dry_run=dry_run, yes=yes):
                 return 0 if dry_run else 1
             if changes:
                 plan.backup.add(changes, plan.receiver)
@@ -126,22 +126,22 @@ def install(
             output.note(
                 "forwarding does not distinguish workspaces: each previous URL receives the notifications of all"
             )
-        proven, words = await _prove(plan)
+        async with open_listener(plan.listener) as api:
+            proof = await probe.prove(plan.receiver.url, f"{plan.receiver.base}/webhooks/{plan.name}/…", api)
         if json:
             output.object(
                 {
-                    "changes": _data(changes, plan.receiver),
+                    "changes": data,
                     "kept": str(plan.backup.file) if changes else None,
                     "forward_urls_file": str(plan.backup.forward_file) if forwards else None,
-                    "proven": proven,
-                    "proof": words,
+                    "proven": not proof.remedy,
+                    "proof": proof.text,
                 }
             )
         else:
-            output.line(status("ok" if proven else "failure"), words)
-            if proven:
-                output.note(_LEFT_OPEN)
-        return 0 if proven else 1
+            output.line(status("failure" if proof.remedy else "ok"), proof.text)
+            output.note(proof.remedy or _LEFT_OPEN)
+        return 1 if proof.remedy else 0
 
     run(work)
 
@@ -162,7 +162,8 @@ def uninstall(
     async def work() -> int:
         async with open_airbyte(plan.instance) as airbyte:
             changes = list(plan_uninstall(await plan.find_workspaces(airbyte), plan.receiver, plan.backup))
-            if not _agreed(output, plan.receiver, changes, dry_run=dry_run, yes=yes):
+            data = [change.data(plan.receiver) for change in changes]
+            if not _agreed(output, data, dry_run=dry_run, yes=yes):
                 return 0 if dry_run else 1
             await apply(airbyte, changes)
             if changes:
@@ -174,7 +175,7 @@ def uninstall(
                 f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={plan.backup.forward_file}"
             )
         if json:
-            output.object({"changes": _data(changes, plan.receiver)})
+            output.object({"changes": data})
         return 0
 
     run(work)
@@ -194,9 +195,8 @@ def show_status(
 
     async def work() -> int:
         async with open_airbyte(plan.instance) as airbyte:
-            rows = [
-                _judged(each, kind, plan.receiver) for each in await plan.find_workspaces(airbyte) for kind in KINDS
-            ]
+            workspaces = await plan.find_workspaces(airbyte)
+        rows = [_judged(each, kind, plan.receiver) for each in workspaces for kind in KINDS]
         right = all(row["verdict"] != "failure" for row in rows)
         if json:
             output.object({"webhooks": rows, "right": right})
@@ -229,37 +229,15 @@ def _judged(workspace: Workspace, kind: str, receiver: ReceiverURLs) -> dict[str
     }
 
 
-async def _prove(plan: Plan) -> tuple[bool, str]:
-    """Post a test to the receiver, and find it in the listener's inbox."""
-    posted = await probe.post(plan.receiver.url, probe.harmless())
-    where = f"{plan.receiver.base}/webhooks/{plan.name}/…"
-    if posted.fault or posted.id is None:
-        return False, f"a test posted from here to {where} did not arrive: {posted.fault}"
-    arrived = f"a test of {posted.bytes} bytes, posted from here to {where} as Airbyte does, arrived whole"
-    try:
-        async with open_listener(plan.listener) as listener:
-            stored = await probe.found(listener, posted.id)
-    except FeedError as exc:
-        return True, f"{arrived}, by the response (the inbox could not be read: {exc})"
-    if stored is None or stored.get("kind") != "test":
-        return False, f"a test posted from here to {where} went to another listener than {plan.listener.url}"
-    return True, f"{arrived} and is notification {posted.id} of the listener {plan.listener.url}"
-
-
-def _agreed(output: Output, receiver: ReceiverURLs, changes: Collection[Change], *, dry_run: bool, yes: bool) -> bool:
+def _agreed(output: Output, changes: list[dict[str, str]], *, dry_run: bool, yes: bool) -> bool:
     if not changes:
         output.note("Airbyte needs no change")
         return True
     if output.json and dry_run:
-        output.object({"changes": _data(changes, receiver)})
+        output.object({"changes": changes})
     elif not output.json:
-        output.table(
-            ("workspace", "kind", "before", "after"),
-            [
-                [each.workspace.name, each.kind, redacted(each.before, receiver), redacted(each.after, receiver)]
-                for each in changes
-            ],
-        )
+        columns = ("workspace", "kind", "before", "after")
+        output.table(columns, [[each[column] for column in columns] for each in changes])
     if dry_run or yes:
         return not dry_run
     if not sys.stdin.isatty() or output.json:
@@ -281,19 +259,6 @@ def _confirmed(question: str) -> bool:
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
     finally:
         signal.signal(signal.SIGINT, usual)
-
-
-def _data(changes: Collection[Change], receiver: ReceiverURLs) -> list[dict[str, str]]:
-    return [
-        {
-            "workspace_id": each.workspace.id,
-            "workspace": each.workspace.name,
-            "kind": each.kind,
-            "before": redacted(each.before, receiver),
-            "after": redacted(each.after, receiver),
-        }
-        for each in changes
-    ]
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (

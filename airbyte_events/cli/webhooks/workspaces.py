@@ -12,6 +12,7 @@ from airbyte_events._utils import json_values
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.errors import AirbyteError, SettingsError
+from airbyte_events.listener.settings import Settings
 
 KINDS = tuple(SETTINGS)
 """The notification settings of a workspace, each with a URL."""
@@ -60,6 +61,14 @@ class ReceiverURLs:
     tokens: tuple[str, ...] = field(repr=False)
     base: str | None = None
     digests: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(
+        cls, settings: Settings, instance: str, base: str | None, digests: frozenset[str] = frozenset()
+    ) -> ReceiverURLs:
+        """Return those of an instance, by the settings' webhook tokens."""
+        tokens = tuple(token.get_secret_value() for token in settings.webhook_tokens)
+        return cls(instance=instance, tokens=tokens, base=base, digests=digests)
 
     @property
     def url(self) -> str:
@@ -147,19 +156,18 @@ class Change:
     def before(self) -> Webhook:
         return self.workspace.webhooks[self.kind]
 
+    def data(self, receiver: ReceiverURLs) -> dict[str, str]:
+        """Return the change for display."""
+        before, after = redacted(self.before, receiver), redacted(self.after, receiver)
+        named = {"workspace_id": self.workspace.id, "workspace": self.workspace.name, "kind": self.kind}
+        return named | {"before": before, "after": after}
 
-async def find_workspaces(airbyte: AirbyteClient, named: Collection[str]) -> list[Workspace]:
-    """Return the workspaces that are named, or the only one.
 
-    :raises SettingsError: if none is named and there are several.
-    """
+async def read_workspaces(airbyte: AirbyteClient, named: Collection[str]) -> list[Workspace]:
+    """Return the workspaces that are named, else all."""
     if named:
         return [Workspace.of(await airbyte.get_workspace(id_)) for id_ in named]
-    found = [Workspace.of(each) for each in await airbyte.list_workspaces()]
-    if len(found) != 1:
-        known = ", ".join(f"{each.id} ({each.name})" for each in found) or "none"
-        raise SettingsError(f"--workspace: not set, and Airbyte has: {known}")
-    return found
+    return [Workspace.of(each) for each in await airbyte.list_workspaces()]
 
 
 async def apply(airbyte: AirbyteClient, changes: Collection[Change]) -> None:

@@ -279,6 +279,10 @@ class AirbyteHook(BaseHook):
 
         return run_blocking(work)
 
+    def wait_for(self, job: Job, **limits: Any) -> dict[str, Any]:
+        """Wait for this job, and no other of the same id; see :meth:`wait`."""
+        return self.wait(job.job_id, connection_id=job.connection_id, started_at=job.started_at, **limits)
+
     def wait_for_job(self, job_id: str | int, wait_seconds: float = 3, timeout: float | None = 3600) -> None:
         """Wait until the job has succeeded; cancel it after the timeout.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteEventsError,
@@ -20,7 +20,7 @@ from airbyte_events.errors import (
     Unauthorized,
 )
 from airbyte_events.events import JobRef
-from airbyte_events.feed.client import FeedClient
+from airbyte_events.jobs import Job
 from airbyte_events_provider.connections.clients import open_airbyte, open_listener
 from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
 
@@ -37,6 +37,21 @@ def run_test(test: Callable[[], str]) -> tuple[bool, str]:
         return False, str(exc)
 
 
+@contextlib.contextmanager
+def _explaining(*faults: tuple[type[Exception] | tuple[type[Exception], ...], str, str]) -> Iterator[None]:
+    """Raise an error as the first fault that has its type.
+
+    :param faults: each a type of errors, a text to put before the error's message, and its remedy.
+    """
+    try:
+        yield
+    except AirbyteEventsError as exc:
+        for kinds, text, remedy in faults:
+            if isinstance(exc, kinds):
+                raise Fault(f"{text}: {exc}{f'. {remedy}' if remedy else ''}") from exc
+        raise
+
+
 async def diagnose_airbyte(settings: AirbyteSettings) -> tuple[str, Job | None]:
     """Test the API of an Airbyte with requests that change nothing.
 
@@ -44,48 +59,36 @@ async def diagnose_airbyte(settings: AirbyteSettings) -> tuple[str, Job | None]:
     :raises Fault: if a part fails.
     :raises SettingsError: if the settings can't be used.
     """
+    part, url = "The server's URL", settings.url
     async with open_airbyte(settings, attempts=1) as airbyte:
-        await _find_api(airbyte)
-        job = await _list_jobs(airbyte)
+        with _explaining(
+            (
+                AirbyteUnreachable,
+                f"{part}: nothing responds at {url}",
+                "Check host, port and scheme, whether it is reached from here, and the proxy if there is one",
+            ),
+            (Unauthorized, f"{part}: a proxy in front of Airbyte requires a login of its own", ""),
+            (
+                (AirbyteProtocolError, NotFound),
+                f"{part}: no public API of Airbyte at {url}",
+                "Self-hosted, it is at http(s)://HOST/api/public/v1; Airbyte Cloud's is https://api.airbyte.com/v1",
+            ),
+            (AirbyteError, f"{part}: Airbyte fails", ""),
+        ):
+            await airbyte.health()
+        with _explaining(
+            (
+                (Unauthorized, NotFound),
+                "The credentials",
+                "Login is the client id and password the client secret of an application, made in Airbyte under "
+                "Settings, Applications; leave both empty for an Airbyte without authentication",
+            ),
+            (Forbidden, "The permission to list jobs", "The application's user must be able to read the workspaces"),
+            (AirbyteError, "Listing jobs", ""),
+        ):
+            jobs = (await airbyte.list_jobs(limit=1)).jobs
     access = "takes no credentials" if settings.credentials is None else "accepts the credentials"
-    return f"Airbyte at {settings.url} answers, {access} and lists jobs.", job
-
-
-async def _find_api(airbyte: AirbyteClient) -> None:
-    part = "The server's URL"
-    try:
-        await airbyte.health()
-    except AirbyteUnreachable as exc:
-        raise Fault(
-            f"{part}: nothing answers at {airbyte.url}: {exc}. Check host, port and scheme, whether it is reached from "
-            "here, and the proxy if there is one"
-        ) from exc
-    except Unauthorized as exc:
-        raise Fault(f"{part}: a proxy in front of Airbyte requires a login of its own: {exc}") from exc
-    except (AirbyteProtocolError, NotFound) as exc:
-        raise Fault(
-            f"{part}: no public API of Airbyte at {airbyte.url}: {exc}. Self-hosted, it is at "
-            "http(s)://HOST/api/public/v1; Airbyte Cloud's is https://api.airbyte.com/v1"
-        ) from exc
-    except AirbyteError as exc:
-        raise Fault(f"{part}: Airbyte fails: {exc}") from exc
-
-
-async def _list_jobs(airbyte: AirbyteClient) -> Job | None:
-    try:
-        page = await airbyte.list_jobs(limit=1)
-    except (Unauthorized, NotFound) as exc:
-        raise Fault(
-            f"The credentials: {exc}. Login is the client id and password the client secret of an application, made in "
-            "Airbyte under Settings, Applications; leave both empty for an Airbyte without authentication"
-        ) from exc
-    except Forbidden as exc:
-        raise Fault(
-            f"The permission to list jobs: {exc}. The application's user must be able to read the workspaces"
-        ) from exc
-    except AirbyteError as exc:
-        raise Fault(f"Listing jobs: {exc}") from exc
-    return page.jobs[0] if page.jobs else None
+    return f"Airbyte at {url} responds, {access} and lists jobs.", jobs[0] if jobs else None
 
 
 async def diagnose_listener(settings: ListenerSettings, airbyte: AirbyteSettings | None, job: Job | None) -> str:
@@ -98,43 +101,33 @@ async def diagnose_listener(settings: ListenerSettings, airbyte: AirbyteSettings
     :raises SettingsError: if the settings can't be used.
     """
     async with open_listener(settings) as feed:
+        listener = f"listener {feed.url}"
         try:
-            await feed.watch([])
-        except FeedUnreachable as exc:
-            raise Fault(f"The listener: {exc}. Check that it runs, and is reached from here") from exc
+            with _explaining((FeedUnreachable, "The listener", "Check that it runs, and is reached from here")):
+                await feed.watch([])
         except FeedRefused as exc:
             if exc.status_code == 401:
                 raise Fault(f"The listener's API token: {exc}") from exc
             raise Fault(f"The listener's URL: {exc}. Check that it is a listener's") from exc
+        works = f"The {listener} responds and accepts the token."
         if airbyte is None:
-            return f"The listener {feed.url} answers and accepts the token."
+            return works
         if job is None:
-            return (
-                f"The listener {feed.url} answers and accepts the token. Whether it serves this Airbyte can be tested "
-                "once that has a job."
-            )
-        await _compare(feed, airbyte, job)
-    return f"The listener {feed.url} answers, accepts the token, and serves this Airbyte as {airbyte.instance!r}."
-
-
-async def _compare(feed: FeedClient, airbyte: AirbyteSettings, job: Job) -> None:
-    ref = JobRef(airbyte.instance, job.job_id)
-    name = f"{airbyte.instance!r}"
-    try:
-        answer = await feed.watch([ref])
-    except FeedRefused as exc:
-        raise Fault(f"The instance: the listener {feed.url} has none called {name}: {exc}") from exc
-    except FeedError as exc:
-        raise Fault(f"The listener: {exc}") from exc
-    state = answer.states.get(ref)
-    if ref in answer.unknown or (state is not None and state.connection_id not in {None, job.connection_id}):
+            return f"{works} Whether it serves this Airbyte can be tested once that has a job."
+        ref, name = JobRef(airbyte.instance, job.job_id), f"{airbyte.instance!r}"
+        with _explaining(
+            (FeedRefused, f"The instance: the {listener} has none called {name}", ""), (FeedError, "The listener", "")
+        ):
+            watched = await feed.watch([ref])
+    state = watched.states.get(ref)
+    if ref in watched.unknown or (state is not None and state.connection_id not in {None, job.connection_id}):
         raise Fault(
-            f"The instance: {name} of the listener {feed.url} is another Airbyte: it does not have job {job.job_id} of "
-            f"this one, {airbyte.url}. Set extra 'instance' of {airbyte.conn_id!r} to this Airbyte's name in the "
+            f"The instance: {name} of the {listener} is another Airbyte: it does not have job {job.job_id} of this "
+            f"one, {airbyte.url}. Set extra 'instance' of {airbyte.conn_id!r} to this Airbyte's name in the "
             "listener's settings"
         )
     if state is None:
         raise Fault(
-            f"The listener {feed.url} can't get job {job.job_id} from its Airbyte {name}: see its log. Tasks poll "
-            "meanwhile"
+            f"The {listener} can't get job {job.job_id} from its Airbyte {name}: see its log. Tasks poll meanwhile"
         )
+    return f"The {listener} responds, accepts the token, and serves this Airbyte as {name}."

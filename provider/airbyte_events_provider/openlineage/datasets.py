@@ -6,21 +6,35 @@ guessed name would join the wrong tables. Other tables are named after Airbyte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-_PORTS = {"postgres": 5432, "mysql": 3306, "mssql": 1433, "oracle": 1521, "redshift": 5439}
-_SCHEMES = {"postgres": "postgres", "alloydb": "postgres", "mysql": "mysql", "mssql": "mssql", "oracle": "oracle"}
+from airbyte_events._utils.json_values import mapping, text
+
+_SERVERS = {
+    "postgres": ("postgres", 5432),
+    "alloydb": ("postgres", 5432),
+    "mysql": ("mysql", 3306),
+    "mssql": ("mssql", 1433),
+    "oracle": ("oracle", 1521),
+}
+"""The scheme and default port of databases that are named by host and port."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Name:
+class Name(NamedTuple):
     """A dataset's name in a namespace."""
 
     namespace: str
     name: str
+
+
+class Stream(NamedTuple):
+    """A stream of a connection, or its table in the destination."""
+
+    name: str
+    schema: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +51,14 @@ class Actor:
     configuration: Mapping[str, Any]
 
     def text(self, *keys: str) -> str | None:
-        return next((value for key in keys if (value := _text(self.configuration, key))), None)
+        return next((value for key in keys if (value := text(self.configuration.get(key)))), None)
 
     @property
     def database(self) -> str | None:
-        nested = self.configuration.get("connection_data")
-        fields = {**self.configuration, **(nested if isinstance(nested, Mapping) else {})}
-        return next((value for key in ("database", "service_name", "sid") if (value := _text(fields, key))), None)
+        nested = Actor(
+            id="", configuration={**self.configuration, **mapping(self.configuration.get("connection_data"))}
+        )
+        return nested.text("database", "service_name", "sid")
 
     @property
     def schema(self) -> str | None:
@@ -53,19 +68,7 @@ class Actor:
         if dataset := self.text("dataset_id"):
             return dataset.rpartition(":")[2]
         schemas = self.configuration.get("schemas")
-        only = schemas[0] if isinstance(schemas, list) and len(schemas) == 1 else None
-        return only if isinstance(only, str) else None
-
-    def port(self, kind: str) -> Any:
-        return self.configuration.get("port") or _PORTS[kind]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream:
-    """A stream of a connection, or its table in the destination."""
-
-    name: str
-    schema: str | None
+        return text(schemas[0]) if isinstance(schemas, list) and len(schemas) == 1 else None
 
 
 def read_names(connection: Mapping[str, Any], source: Actor, airbyte_url: str) -> Iterator[Name]:
@@ -74,25 +77,23 @@ def read_names(connection: Mapping[str, Any], source: Actor, airbyte_url: str) -
     :param connection: the response of ``GET /connections/{id}``.
     :param airbyte_url: the API's base URL.
     """
-    for stream in streams(connection):
-        yield _name(source, Stream(name=stream.name, schema=stream.schema or source.schema), airbyte_url)
+    for stream in _streams(connection):
+        yield _name(source, Stream(stream.name, stream.schema or source.schema), airbyte_url)
 
 
 def written_names(connection: Mapping[str, Any], destination: Actor, airbyte_url: str) -> Iterator[Name]:
     """Return the tables that the connection writes; parameters as for :func:`read_names`."""
-    for stream in streams(connection):
+    for stream in _streams(connection):
         name = f"{connection.get('prefix') or ''}{stream.name}"
-        table = Stream(name=name, schema=_written_schema(connection, stream, destination))
-        yield _name(destination, table, airbyte_url)
+        yield _name(destination, Stream(name, _written_schema(connection, stream, destination)), airbyte_url)
 
 
-def streams(connection: Mapping[str, Any]) -> Iterator[Stream]:
+def _streams(connection: Mapping[str, Any]) -> Iterator[Stream]:
     """Return the connection's streams, without malformed ones."""
-    configurations = connection.get("configurations")
-    listed = configurations.get("streams") if isinstance(configurations, Mapping) else None
-    for stream in listed if isinstance(listed, list) else ():
-        if isinstance(stream, Mapping) and (name := _text(stream, "name")):
-            yield Stream(name=name, schema=_text(stream, "namespace"))
+    listed = mapping(connection.get("configurations")).get("streams")
+    for stream in map(mapping, listed if isinstance(listed, list) else ()):
+        if name := text(stream.get("name")):
+            yield Stream(name, text(stream.get("namespace")))
 
 
 def _written_schema(connection: Mapping[str, Any], stream: Stream, destination: Actor) -> str | None:
@@ -100,7 +101,7 @@ def _written_schema(connection: Mapping[str, Any], stream: Stream, destination: 
     if definition == "source":
         return stream.schema or destination.schema
     if definition == "custom_format":
-        pattern = _text(connection, "namespaceFormat") or ""
+        pattern = text(connection.get("namespaceFormat")) or ""
         if "${SOURCE_NAMESPACE}" in pattern and stream.schema is None:
             return None
         return pattern.replace("${SOURCE_NAMESPACE}", stream.schema or "") or destination.schema
@@ -108,59 +109,31 @@ def _written_schema(connection: Mapping[str, Any], stream: Stream, destination: 
 
 
 def _name(actor: Actor, table: Stream, airbyte_url: str) -> Name:
-    convention = _CONVENTIONS.get(actor.type or "")
-    name = None if convention is None else convention(actor, table)
-    if name is not None:
-        return name
+    namespace, path = _convention(actor, table)
+    if namespace and all(path):
+        return Name(namespace, ".".join(map(str, path)))
     # Unique to this Airbyte, and the same in every run.
     full = f"{table.schema}.{table.name}" if table.schema else table.name
     return Name(f"airbyte://{urlsplit(airbyte_url).netloc}/{actor.id}", full)
 
 
-def _relational(actor: Actor, table: Stream) -> Name | None:
-    kind = _SCHEMES[actor.type or ""]
-    host, database, schema = actor.text("host"), actor.database, table.schema
-    if kind == "mysql":
-        # MySQL's databases are what others call schemas.
-        database, schema = schema or database, None
-    elif not schema:
-        return None
-    if not host or not database:
-        return None
-    path = ".".join(part for part in (database, schema, table.name) if part)
-    return Name(f"{kind}://{host}:{actor.port(kind)}", path)
-
-
-def _redshift(actor: Actor, table: Stream) -> Name | None:
-    parts = (actor.text("host") or "").split(".")
-    # CLUSTER.ACCOUNT.REGION.redshift.amazonaws.com
-    if parts[3:] != ["redshift", "amazonaws", "com"]:
-        return None
-    return _in_schema(f"redshift://{parts[0]}.{parts[2]}:{actor.port('redshift')}", actor.database, table)
-
-
-def _snowflake(actor: Actor, table: Stream) -> Name | None:
-    host = actor.text("host") or ""
-    account = host.removeprefix("https://").removesuffix("/").removesuffix(".snowflakecomputing.com")
-    return _in_schema(f"snowflake://{account}", actor.database, table) if account else None
-
-
-def _bigquery(actor: Actor, table: Stream) -> Name | None:
-    return _in_schema("bigquery", actor.text("project_id"), table)
-
-
-def _in_schema(namespace: str, database: str | None, table: Stream) -> Name | None:
-    return Name(namespace, f"{database}.{table.schema}.{table.name}") if database and table.schema else None
-
-
-def _text(fields: Mapping[str, Any], key: str) -> str | None:
-    value = fields.get(key)
-    return value if isinstance(value, str) and value else None
-
-
-_CONVENTIONS: dict[str, Callable[[Actor, Stream], Name | None]] = {
-    **dict.fromkeys(_SCHEMES, _relational),
-    "redshift": _redshift,
-    "snowflake": _snowflake,
-    "bigquery": _bigquery,
-}
+def _convention(actor: Actor, table: Stream) -> tuple[str | None, list[str | None]]:
+    """Return namespace and path of a table by OpenLineage's conventions, with None for what is unknown."""
+    host, database, port = actor.text("host") or "", actor.database, actor.configuration.get("port")
+    if server := _SERVERS.get(actor.type or ""):
+        namespace = f"{server[0]}://{host}:{port or server[1]}" if host else None
+        if actor.type == "mysql":
+            # MySQL's databases are what others call schemas.
+            return namespace, [database and (table.schema or database), table.name]
+    elif actor.type == "redshift":
+        # CLUSTER.ACCOUNT.REGION.redshift.amazonaws.com
+        parts = host.split(".")
+        known = parts[3:] == ["redshift", "amazonaws", "com"]
+        namespace = f"redshift://{parts[0]}.{parts[2]}:{port or 5439}" if known else None
+    elif actor.type == "snowflake":
+        account = host.removeprefix("https://").removesuffix("/").removesuffix(".snowflakecomputing.com")
+        namespace = f"snowflake://{account}" if account else None
+    else:
+        namespace = "bigquery" if actor.type == "bigquery" else None
+        database = actor.text("project_id")
+    return namespace, [database, table.schema, table.name]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airbyte_events.airbyte import AirbyteClient
+from airbyte_events._utils.json_values import mapping, text
 from airbyte_events.errors import AirbyteError, AirbyteEventsError
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_airbyte
@@ -32,8 +31,7 @@ LINEAGE_SECONDS = 8.0
 """Airflow gives the extraction of a task's lineage 10 s in all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
+class Tables(NamedTuple):
     """The tables that a connection reads and writes."""
 
     read: tuple[Name, ...] = ()
@@ -59,7 +57,6 @@ def lineage(
     job: Mapping[str, Any] = (result or {}).get("job") or {}
     try:
         tables = run_blocking(lambda: find_tables(hook.settings, connection_id))
-        source = hook.settings.url
     except (AirbyteEventsError, AirflowException) as exc:
         logger.warning("no tables for OpenLineage: %s", exc)
         return None
@@ -67,7 +64,7 @@ def lineage(
     return OperatorLineage(
         inputs=[Dataset(namespace=table.namespace, name=table.name) for table in reads],
         outputs=[_output(table, job if len(tables.written) == 1 else {}) for table in tables.written],
-        run_facets=dict(_run_facets(result or {}, source)),
+        run_facets=dict(_run_facets(result or {}, hook.settings.url)),
     )
 
 
@@ -81,22 +78,20 @@ async def find_tables(settings: AirbyteSettings, connection_id: str) -> Tables:
     try:
         async with open_airbyte(settings, attempts=1) as airbyte:
             with anyio.fail_after(LINEAGE_SECONDS):
-                return await _tables(airbyte, connection_id)
+                connection = await airbyte.get_connection(connection_id)
+                source_id, destination_id = (
+                    str(connection.get(key) or "unknown") for key in ("sourceId", "destinationId")
+                )
+                source = await _actor(source_id, "sourceType", airbyte.get_source(source_id))
+                destination = await _actor(destination_id, "destinationType", airbyte.get_destination(destination_id))
     except TimeoutError as exc:
         message = f"Airbyte did not return connection {connection_id} within {LINEAGE_SECONDS:g} s"
         raise AirbyteError(message) from exc
     except ValueError as exc:
         raise AirbyteError(f"connection {connection_id}: {exc}") from exc
-
-
-async def _tables(airbyte: AirbyteClient, connection_id: str) -> Tables:
-    connection = await airbyte.get_connection(connection_id)
-    source_id, destination_id = (str(connection.get(key) or "unknown") for key in ("sourceId", "destinationId"))
-    source = await _actor(source_id, "sourceType", airbyte.get_source(source_id))
-    destination = await _actor(destination_id, "destinationType", airbyte.get_destination(destination_id))
     return Tables(
-        read=tuple(read_names(connection, source, airbyte.url)),
-        written=tuple(written_names(connection, destination, airbyte.url)),
+        read=tuple(read_names(connection, source, settings.url)),
+        written=tuple(written_names(connection, destination, settings.url)),
     )
 
 
@@ -107,12 +102,7 @@ async def _actor(id: str, type_key: str, request: Awaitable[dict[str, Any]]) -> 
     except (AirbyteError, ValueError) as exc:
         logger.info("OpenLineage gets Airbyte's own names of tables: %s", exc)
         fields = {}
-    configuration, kind = fields.get("configuration"), fields.get(type_key)
-    return Actor(
-        id=id,
-        type=kind if isinstance(kind, str) else None,
-        configuration=configuration if isinstance(configuration, Mapping) else {},
-    )
+    return Actor(id=id, type=text(fields.get(type_key)), configuration=mapping(fields.get("configuration")))
 
 
 def _output(table: Name, job: Mapping[str, Any]) -> Any:

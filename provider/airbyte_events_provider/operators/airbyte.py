@@ -237,6 +237,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             on_conflict=OnConflict(self.on_conflict),
             retry_cancelled=self.retry_cancelled,
             cancel_on_kill=self.cancel_on_kill,
+            min_records=self.min_records,
         )
         task_job = self._task_job = TaskJob(self.hook, state, request, job_id, owned)
         return task_job
@@ -258,10 +259,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             return job.job_id
         if self.deferrable and not job.status.terminal:
             self._defer(context, job, began, owned=submission.owned)
-        result = self.hook.wait(
-            job.job_id,
-            connection_id=job.connection_id,
-            started_at=job.started_at,
+        result = self.hook.wait_for(
+            job,
             until=self._until(began),
             execution_deadline=self._until(began) if self.cancel_on_timeout else None,
             poll_interval=self.wait_seconds,
@@ -271,13 +270,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     def _complete(self, context: Context, result: Mapping[str, Any], began: float) -> int:
         assert self._task_job is not None  # noqa: S101 -- opened by _run or execute_complete
         self._result = result
-        success = complete(
-            self._task_job,
-            result,
-            min_records=self.min_records,
-            retry_cancelled=self.retry_cancelled,
-            killed=self._killed,
-        )
+        success = complete(self._task_job, result, killed=self._killed)
         if success is None:
             return self._run(context, began, resuming=False)
         self._result = success
@@ -296,15 +289,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.log.info("%s: waiting until it completes, to start a %s then", what, self.job_type)
         if self.deferrable:
             self._defer(context, other, began, owned=False, method_name="execute_after")
-        self._check_turn(
-            self.hook.wait(
-                other.job_id,
-                connection_id=other.connection_id,
-                started_at=other.started_at,
-                until=self._until(began),
-                poll_interval=self.wait_seconds,
-            )
-        )
+        self._check_turn(self.hook.wait_for(other, until=self._until(began), poll_interval=self.wait_seconds))
 
     def _check_turn(self, event: Mapping[str, Any]) -> None:
         if event["job"] is None:

@@ -16,9 +16,7 @@ from airbyte_events_provider.waiting.result import CANCELLED, SUCCESS, TIMEOUT, 
 logger = logging.getLogger(__name__)
 
 
-def complete(
-    task: TaskJob, result: Mapping[str, Any], *, min_records: int | None, retry_cancelled: bool, killed: bool
-) -> Mapping[str, Any] | None:
+def complete(task: TaskJob, result: Mapping[str, Any], *, killed: bool) -> Mapping[str, Any] | None:
     """Return the result of a job that succeeded; None: start another job.
 
     :param result: a trigger's event, or the result of a wait.
@@ -27,20 +25,19 @@ def complete(
     :raises AirflowException: if the job failed, or did not complete in time.
     """
     if result["status"] == SUCCESS:
-        if (shortage := missing_records(result, min_records)) is not None:
+        if (shortage := missing_records(result, task.request.min_records)) is not None:
             task.state.give_up()
             raise AirflowException(shortage)
         return result
     if result["status"] == TIMEOUT:
-        late = _cancel_overdue(task, result)
-        return complete(task, late, min_records=min_records, retry_cancelled=retry_cancelled, killed=killed)
-    if result["status"] == CANCELLED and not _fail_cancelled(task, result, retry_cancelled, killed):
+        return complete(task, _cancel_overdue(task, result), killed=killed)
+    if result["status"] == CANCELLED and not _fail_cancelled(task, result, killed):
         return None
     logger.error("%s", result["message"])
     raise AirflowException(result["message"])
 
 
-def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], retry_cancelled: bool, killed: bool) -> bool:
+def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], killed: bool) -> bool:
     """Return True if the cancelled job fails the task with a retry; False to start another job."""
     job_id, job, message = result["job_id"], result["job"] or {}, result["message"]
     if killed:
@@ -59,7 +56,7 @@ def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], retry_cancelled: b
     if _never_ran(job):
         task.state.give_up()
         raise AirflowException(f"{message} It never left Airbyte's queue: Airbyte itself cancels such jobs.")
-    if not retry_cancelled:
+    if not task.request.retry_cancelled:
         raise AirflowFailException(
             f"{message} A retry would undo that decision, so there is none: clear the task to sync again."
         )
@@ -91,4 +88,4 @@ def _cancel_overdue(task: TaskJob, result: Mapping[str, Any]) -> Mapping[str, An
     if job.status is not JobStatus.SUCCEEDED:
         raise AirflowException(f"{message} The job is {job.status.value} now.")
     logger.warning("Airbyte job %s succeeded before it could be cancelled", job_id)
-    return task.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at)
+    return task.hook.wait_for(job)

@@ -64,6 +64,7 @@ class JobRequest:
     :param on_conflict: what to do while another job of the connection runs.
     :param retry_cancelled: whether a retry starts another job after a person cancelled the last one.
     :param cancel_on_kill: whether clearing a waiting task cancels its job.
+    :param min_records: the minimum of moved records, with fewer of which a job that succeeded fails the task.
     """
 
     connection_id: str
@@ -71,6 +72,7 @@ class JobRequest:
     on_conflict: OnConflict
     retry_cancelled: bool = False
     cancel_on_kill: bool = True
+    min_records: int | None = None
 
     def record(self, url: str, after_id: int, max_tries: int = 0) -> JobRecord:
         """Return the record to store before the request: the process can die before Airbyte responds.

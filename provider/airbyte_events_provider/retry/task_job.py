@@ -37,7 +37,7 @@ class TaskJob:
         self.state = state
         self.job_id = job_id
         self.owned = owned
-        self._request = request
+        self.request = request
         self._pending: JobRecord | None = None  # requested, without a response yet
 
     def start(self, until: float | None, *, resuming: bool = True) -> Submission:
@@ -47,13 +47,13 @@ class TaskJob:
         :param resuming: whether to resume the job of an earlier try.
         :raises AirflowException: if no job was started, or if that is unknown.
         """
-        submission = (resume(self.hook, self.state, self._request) if resuming else None) or self._submit(until)
+        submission = (resume(self.hook, self.state, self.request) if resuming else None) or self._submit(until)
         if submission.how is not How.BLOCKED:
             self.job_id, self.owned = submission.job.job_id, submission.owned
         return submission
 
     def _submit(self, until: float | None) -> Submission:
-        request, state = self._request, self.state
+        request, state = self.request, self.state
         before = self.hook.take_snapshot(request.connection_id, request.job_type)
         record = request.record(self.hook.settings.url, before.newest_id, state.max_tries)
         self._pending = record

@@ -44,7 +44,7 @@ async def test_all_is_well(stage: Stage) -> None:
         "lists jobs",
         "its clock agrees",
         "success and failure go to the listener",
-        "arrives whole",
+        "arrived whole",
         "is ready",
         "the first frame arrives after",
         "GiB free",
@@ -72,7 +72,7 @@ async def test_wrong_settings(stage: Stage) -> None:
 async def test_nobody_at_the_address(stage: Stage) -> None:
     code, told = await findings(stage, AIRBYTE_URL="http://127.0.0.1:9")
     assert code == 1
-    assert "does not answer at http://127.0.0.1:9/api/public/v1" in of(told, "failure")
+    assert "does not respond at http://127.0.0.1:9/api/public/v1" in of(told, "failure")
 
 
 async def test_an_address_that_is_no_airbyte(stage: Stage) -> None:
@@ -161,7 +161,7 @@ async def test_the_listener_is_down(stage: Stage) -> None:
     await stage.leave()
     code, told = await findings(stage)
     assert code == 1
-    assert "no listener answers" in of(told, "failure")
+    assert "does not respond" in of(told, "failure")
     assert "start airbyte-events serve" in of(told, "failure")
     # What else there is to look at is looked at.
     assert "no response (ConnectError)" in of(told, "failure")
@@ -170,14 +170,14 @@ async def test_the_listener_is_down(stage: Stage) -> None:
 
 async def test_the_token_is_wrong(stage: Stage) -> None:
     _, told = await findings(stage, LISTENER_TOKEN="another-one")
-    assert "API token: is rejected" in of(told, "failure")
+    assert "refuses the API token" in of(told, "failure")
 
 
 async def test_webhooks_go_where_they_do_not_arrive(stage: Stage) -> None:
     stage.sim.workspace.set_webhook(stage.receiver.replace(stage.url, f"{stage.sim.url}/old"))
     code, told = await findings(stage)
     assert code == 1
-    assert "it answers 404" in of(told, "failure")
+    assert "it responds with 404" in of(told, "failure")
 
 
 async def test_a_server_that_loses_bodies(stage: Stage, server: ScriptedServer) -> None:

@@ -106,7 +106,7 @@ class TestRefusals:
     async def test_a_token_that_is_not_accepted(self, stage: Stage) -> None:
         done = await stage.run("tail", LISTENER_TOKEN="another-one")
         assert (done.code, done.out) == (1, "")
-        assert "rejects the API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
+        assert "refuses the API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
         assert "another-one" not in done.err
 
     async def test_no_token(self, stage: Stage) -> None:
@@ -117,8 +117,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("status", "location", "says"),
         [
-            (302, "https://login.example/?next=canary", "answers 302: a redirect: write the URL that needs none"),
-            (401, None, "answers 401: something in front of the listener wants a login of its own"),
+            (302, "https://login.example/?next=canary", "responds with 302: a redirect: write the URL that needs none"),
+            (401, None, "responds with 401: something in front of the listener wants a login of its own"),
         ],
     )
     async def test_a_login_in_front_of_the_listener_is_not_called_a_wrong_token(
@@ -138,7 +138,7 @@ class TestRefusals:
         done = await stage.run("tail")
         assert done.code == 1
         assert done.err.count("\n") == 1
-        assert "start it, or name another one by --listener" in done.err
+        assert "start airbyte-events serve, or name another address (--listener" in done.err
 
     async def test_a_cursor_that_can_not_be_kept(self, stage: Stage) -> None:
         done = await stage.run("tail", "--cursor-file", str(stage.folder / "nowhere" / "cursor"))

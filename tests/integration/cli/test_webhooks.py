@@ -92,7 +92,7 @@ class TestInstall:
     async def test_a_url_that_leads_nowhere_is_told(self, stage: Stage) -> None:
         done = await stage.run(*INSTALL, "--url", f"{stage.sim.url}/elsewhere")
         assert done.code == 1
-        assert "did not arrive: it answers 404" in done.out
+        assert "did not arrive: it responds with 404" in done.out
 
     async def test_says_what_is_missing(self, stage: Stage) -> None:
         for settings, words in (
@@ -220,4 +220,4 @@ class TestTest:
     async def test_a_token_that_the_listener_does_not_know(self, stage: Stage) -> None:
         done = await stage.run("webhooks", "test", WEBHOOK_TOKENS="another-token-of-the-webhooks")
         assert done.code == 1
-        assert "it answers 404" in done.out
+        assert "it responds with 404" in done.out

@@ -87,7 +87,7 @@ async def test_the_connection_test_says_what_it_found(stage: Any) -> None:
     works, words = await check()
     assert works, words
     assert words == (
-        f"Airbyte at {stage.sim.url}/api/public/v1 answers, accepts the credentials and lists jobs. "
+        f"Airbyte at {stage.sim.url}/api/public/v1 responds, accepts the credentials and lists jobs. "
         "No listener is configured: waiting tasks poll."
     )
 
@@ -100,7 +100,7 @@ async def test_the_connection_test_compares_airbyte_and_listener(stage: Any, lis
     stage.end(stage.start())
     works, words = await check()
     assert works, words
-    assert f"The listener {listener.url} answers, accepts the token, and serves this Airbyte as 'default'." in words
+    assert f"The listener {listener.url} responds, accepts the token, and serves this Airbyte as 'default'." in words
 
     stage.connect_airbyte(instance="eu", listener_conn_id="listener")
     works, words = await check()
@@ -132,7 +132,7 @@ async def test_a_login_in_front_of_the_listener_is_told_from_its_refusal(
     stage.connect_listener(server.url, "token-0123456789abcdef0123456789")
     works, words = await check()
     assert not works
-    assert f"answers {status}: " in words
+    assert f"responds with {status}: " in words
     assert says in words
     assert "refuses the API token" not in words
 
@@ -169,7 +169,7 @@ async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: 
     stage.connect("airbyte_default", conn_type="airbyte", host="http://127.0.0.1:9")
     works, words = await check()
     assert not works
-    assert words.startswith("The server's URL: nothing answers")
+    assert words.startswith("The server's URL: nothing responds")
 
     stage.connect("airbyte_default", conn_type="airbyte", host=f"{listener.url}/v1")
     works, words = await check()
@@ -185,7 +185,7 @@ async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: 
 async def test_the_listeners_connection_test(stage: Any, listener: Any) -> None:
     assert await anyio.to_thread.run_sync(ListenerHook("listener").test_connection) == (
         True,
-        f"The listener {listener.url} answers and accepts the token.",
+        f"The listener {listener.url} responds and accepts the token.",
     )
     works, words = await anyio.to_thread.run_sync(ListenerHook("nowhere").test_connection)
     assert not works
