@@ -48,26 +48,60 @@ class TokenBucket:
         _ = self.left
         self._left -= 1
 
+    def give_back(self, tokens: float) -> None:
+        """Put tokens back, up to the capacity."""
+        self._left = min(self._burst, self._left + tokens)
+
     async def wait(self) -> None:
         """Wait until a token is available, without taking it."""
         while self.left < 1:  # noqa: ASYNC110  # only time passes
             await anyio.sleep((1 - self._left) / self._rate)
 
 
-_charged: ContextVar[TokenBucket | None] = ContextVar("_charged", default=None)
+class Charges:
+    """The requests of one :func:`charged` block."""
+
+    __slots__ = ("_bucket", "_earned", "_requests", "refunded")
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self._bucket = bucket
+        self._requests = 0
+        self._earned = 0.0
+        self.refunded = 0.0
+        """The tokens that were given back."""
+
+    def charge(self) -> None:
+        self._requests += 1
+        self._bucket.charge()
+
+    def earn(self, requests: float) -> None:
+        self._earned += requests
+        refund = min(self._earned, self._requests) - self.refunded
+        self.refunded += refund
+        self._bucket.give_back(refund)
+
+
+_charged: ContextVar[Charges | None] = ContextVar("_charged", default=None)
 
 
 @contextmanager
-def charged(bucket: TokenBucket) -> Iterator[None]:
+def charged(bucket: TokenBucket) -> Iterator[Charges]:
     """Charge a bucket for every request that this task and its child tasks send in the block, retries included."""
-    before = _charged.set(bucket)
+    charges = Charges(bucket)
+    before = _charged.set(charges)
     try:
-        yield
+        yield charges
     finally:
         _charged.reset(before)
 
 
 def charge() -> None:
     """Charge a request to the bucket of the enclosing :func:`charged`, if there is one."""
-    if (bucket := _charged.get()) is not None:
-        bucket.charge()
+    if (charges := _charged.get()) is not None:
+        charges.charge()
+
+
+def refund(requests: float) -> None:
+    """Give tokens back for so many requests of the enclosing :func:`charged`, at most those that it was charged for."""
+    if (charges := _charged.get()) is not None:
+        charges.earn(requests)

@@ -14,7 +14,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.tracing import record
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import JobEvent, JobRef, Origin
-from airbyte_events.monitor.monitor import BURST, Monitor
+from airbyte_events.monitor.monitor import PUSHED_BURST, Monitor
 from airbyte_events.monitor.observation import Confirmation, Received, outcome_of
 from airbyte_events.store.base import NotificationInbox
 from airbyte_events.store.records import Outcome, Pending, StoredNotification
@@ -113,7 +113,7 @@ class Inbox:
                 if (outcome := outcomes.get(stored.id)) is not None:
                     settled[outcome.value] = settled.get(outcome.value, 0) + 1
                     _log_outcome(stored, outcome)
-            if len(pending) >= BURST:
+            if len(pending) >= PUSHED_BURST:
                 # In a burst, leave time to the receiver: Airbyte waits for its responses.
                 await anyio.sleep(min(anyio.current_time() - began, _LONGEST_REST))
             failed |= {stored.id for stored in pending} - outcomes.keys()
@@ -145,9 +145,9 @@ class Inbox:
         except AirbyteError as exc:
             logger.warning("could not confirm notifications, retrying: error=%s", exc, extra=self._fields)
         try:
-            if sum(map(len, confirmation.values())) < len(received):
+            if nameless := len(received) - sum(map(len, confirmation.values())):
                 # Old releases don't name the job: a poll finds which one completed.
-                await self._monitor.poll_for_webhooks()
+                await self._monitor.poll_for_webhooks(nameless)
                 polled = True
         except AirbyteError as exc:
             logger.warning("could not confirm notifications, retrying: error=%s", exc, extra=self._fields)

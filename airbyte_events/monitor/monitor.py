@@ -17,19 +17,16 @@ from airbyte_events._utils.batching import Batcher
 from airbyte_events._utils.json_values import instant
 from airbyte_events._utils.priority_limiter import PriorityLimiter
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events._utils.token_bucket import TokenBucket, charged
+from airbyte_events._utils.token_bucket import Charges, TokenBucket, charged
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, Origin
 from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.observation import Confirmation, Received
-from airbyte_events.monitor.recorder import TOGETHER, MonitorStore, Recorder
+from airbyte_events.monitor.recorder import BURST, TOGETHER, MonitorStore, Recorder
 from airbyte_events.monitor.watchlist import Watches
 from airbyte_events.store.records import Lease
 
 logger = logging.getLogger(__name__)
-
-BURST = 4
-"""The number of jobs from which on one list of changed jobs replaces a request for each."""
 
 OVERLAP = timedelta(seconds=30)
 """The overlap of two lists: more than the clocks of Airbyte's web server and database differ by."""
@@ -42,7 +39,14 @@ MAX_LISTED = 5_000
 
 ASKED_AT_ONCE = 100
 ASKED_PER_SECOND = 10.0
-"""The limit of requests to Airbyte that webhooks cause: a sender who knows their URL can name any number of jobs."""
+"""The limit of requests to Airbyte that webhooks cause: a sender who knows their URL can name any number of jobs.
+
+Requests that confirm a completion are refunded: Airbyte's own webhooks do not reach the limit.
+"""
+
+PUSHED_BURST = 16
+"""The same as :data:`BURST` for jobs that webhooks announce: a list takes as long as a dozen reads, and at a high rate of
+completions its first page has others."""
 
 NAMELESS_PAGES = 10
 """The most pages to list for webhooks without a job id."""
@@ -170,8 +174,8 @@ class Monitor:
     ) -> dict[int, JobEvent | None]:
         """Request these jobs now, many of them by one list.
 
-        Requests for webhooks are charged to :attr:`request_bucket`. Beyond it, jobs that a list leaves out count as
-        unknown.
+        Requests for webhooks are charged to :attr:`request_bucket`, and refunded for completions that are confirmed.
+        Beyond it, jobs that a list leaves out count as unknown.
 
         :return: their states; None for one that Airbyte does not know. Jobs that could not be requested are left out.
         :raises AirbyteError: if none could be requested.
@@ -180,18 +184,19 @@ class Monitor:
         confirmation.wanted = frozenset(job_ids)
         origins = dict.fromkeys(job_ids, origin)
         if origin is not Origin.WEBHOOK:
-            return await self._confirm(origins, confirmation, bounded=False)
-        with charged(self.request_bucket):
-            return await self._confirm(origins, confirmation, bounded=True)
+            return await self._confirm(origins, confirmation, None)
+        with charged(self.request_bucket) as charges:
+            return await self._confirm(origins, confirmation, charges)
 
     async def _confirm(
-        self, origins: Mapping[int, Origin], confirmation: Confirmation, *, bounded: bool
+        self, origins: Mapping[int, Origin], confirmation: Confirmation, charges: Charges | None
     ) -> dict[int, JobEvent | None]:
         missing = set(origins)
         listed = False
-        if len(missing) >= BURST or (bounded and self.request_bucket.left < len(missing)):
+        burst = BURST if charges is None else PUSHED_BURST
+        if len(missing) >= burst or (charges is not None and self.request_bucket.left < len(missing)):
             # At most a page for every BURST jobs: more pages would cost more than reading them one by one.
-            pages = max(1, min(len(missing) // BURST, self.request_bucket.left)) if bounded else None
+            pages = None if charges is None else max(1, len(missing) // BURST)
             try:
                 missing -= await self._list_for(origins, confirmation, pages)
                 listed = True
@@ -201,23 +206,22 @@ class Monitor:
                     "could not list jobs, reading them one by one: instance=%s jobs=%d: %s",
                     *(self.instance, len(missing), exc),
                 )
-        requested = missing
-        if bounded:
-            # At random: a flood of webhooks must not determine which jobs are left out.
-            requested = set(random.sample(sorted(missing), min(len(missing), self.request_bucket.left)))
-        unknown = missing - requested if listed else set()
         try:
-            returned = await self.read(requested, origins, confirmation)
+            if charges is None:
+                returned = await self.read(missing, origins, confirmation)
+            else:
+                returned = await self._read_charged(missing, origins, confirmation, charges)
         except AirbyteError:
             if len(missing) == len(origins):
                 raise
             # The list had the others.
             returned = {}
+        unknown = missing - confirmation.requested if listed else set()
         found: dict[int, JobEvent | None] = dict.fromkeys(unknown)
         gone = {job_id for job_id, job in returned.items() if job is None}
         found |= dict.fromkeys(gone)
         left_out = missing - set(returned) - unknown
-        if not bounded:
+        if charges is None:
             # The stored state may be that of an earlier job with the id.
             left_out |= gone
         states = confirmation.states
@@ -225,6 +229,26 @@ class Monitor:
             stored = await self._store.states([JobRef(self.instance, job_id) for job_id in unread])
             states = states | {ref.job_id: state for ref, state in stored.items()}
         return found | {job_id: state for job_id, state in states.items() if job_id not in left_out}
+
+    async def _read_charged(
+        self, job_ids: Collection[int], origins: Mapping[int, Origin], confirmation: Confirmation, charges: Charges
+    ) -> dict[int, Job | None]:
+        """Read as many of these jobs as :attr:`request_bucket` allows, then as many as were refunded, and so on."""
+        returned: dict[int, Job | None] = {}
+        # At random: a flood of webhooks must not determine which jobs are left out.
+        waiting = random.sample(sorted(job_ids), len(job_ids))
+        allowed = self.request_bucket.left
+        while some := waiting[:allowed]:
+            del waiting[:allowed]
+            refunded = charges.refunded
+            try:
+                returned |= await self.read(some, origins, confirmation)
+            except AirbyteError:
+                if not returned:
+                    raise
+                break
+            allowed = min(self.request_bucket.left, int(charges.refunded - refunded))
+        return returned
 
     async def poll(self, origins: Mapping[int, Origin] | None = None) -> set[int]:
         """List every job that changed since the last list, and store them.
@@ -247,15 +271,15 @@ class Monitor:
             self._on_list(served_at, self.counters.cut == cut)
             return found
 
-    async def poll_for_webhooks(self) -> None:
+    async def poll_for_webhooks(self, count: int) -> None:
         """List changed jobs for webhooks without a job id: :data:`NAMELESS_PAGES`, the rest is left to polling.
 
+        :param count: the number of these webhooks.
         :raises AirbyteError: if the API can't list jobs.
         """
         with charged(self.request_bucket):
             now = utcnow()
-            pages = max(1, min(NAMELESS_PAGES, self.request_bucket.left))
-            await self._store_changed(await self._begin(now), now, {}, Confirmation(), pages)
+            await self._store_changed(await self._begin(now), now, {}, Confirmation(nameless=count), NAMELESS_PAGES)
 
     async def _begin(self, now: datetime) -> datetime:
         """Return where a list begins: earlier changes are stored."""
@@ -308,7 +332,8 @@ class Monitor:
     ) -> tuple[set[int], datetime]:
         """Store the jobs that changed since, page by page: a page is stored even if the next one fails.
 
-        :param pages: how many to list at most; None for all, up to :data:`MAX_LISTED` jobs.
+        :param pages: how many to list at most, within :attr:`request_bucket`; None for all, up to :data:`MAX_LISTED`
+            jobs.
         """
         found: set[int] = set()
         served_at: datetime | None = None
@@ -320,7 +345,7 @@ class Monitor:
             found |= {job.job_id for job in page.jobs}
             if pages is not None:
                 pages -= 1
-                if not pages:
+                if not pages or not self.request_bucket.left:
                     break
             elif len(found) >= self.max_listed:
                 logger.warning(
@@ -383,6 +408,7 @@ class Monitor:
 
         # In any order, so that one job that Airbyte fails over is not always the one that the others wait for.
         wanted = list(set(job_ids))
+        confirmation.requested.update(wanted)
         random.shuffle(wanted)
         async with Batcher(record) as recording, anyio.create_task_group() as tasks:
             for job_id in wanted:

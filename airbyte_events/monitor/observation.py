@@ -102,6 +102,7 @@ class Confirmation(dict[int, Sequence[Received]]):
 
     :param known: the jobs' states when the notifications were taken from the inbox; None if they were not read.
     :param announced: the jobs whose completion other notifications in the inbox announce.
+    :param nameless: the number of notifications without a job id.
     :param wanted: the jobs whose states are kept in :attr:`states`.
     """
 
@@ -111,12 +112,16 @@ class Confirmation(dict[int, Sequence[Received]]):
         *,
         known: States | None = None,
         announced: Collection[JobRef] = (),
+        nameless: int = 0,
         wanted: Collection[int] = (),
     ) -> None:
         super().__init__(notifications or {})
         self.known = known
         self.announced = frozenset(announced)
+        self.nameless = nameless
         self.wanted = frozenset(wanted)
+        self.requested: set[int] = set()
+        """The jobs that were requested one by one."""
         self.states: dict[int, JobEvent] = {}
         """The latest states of the jobs that the API returned."""
         self.settled: dict[int, Outcome] = {}

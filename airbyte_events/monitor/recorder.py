@@ -6,8 +6,10 @@ import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Protocol
 
+from airbyte_events._utils.token_bucket import refund
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.generations import Generations
@@ -35,6 +37,15 @@ PROVEN_BY = 3
 
 REMEMBERED = 1_000
 """The most jobs to remember whose contradictions were logged."""
+
+BURST = 4
+"""The number of jobs from which on one list of changed jobs replaces a request for each."""
+
+_REQUESTS_OF_ONE = 1 + 1 / BURST
+"""The most requests that a webhook costs: its share of a list that leaves its job out, and a read."""
+
+_AWAITED = timedelta(minutes=1)
+"""How long the job's own webhook may arrive after its completion was found."""
 
 _READ_AT_ONCE = 5
 """The jobs whose notifications are read together: two dozen each, of up to half a megabyte."""
@@ -143,6 +154,7 @@ class Recorder:
         appended = await self._append(events, known, notifications.outcomes)
         notifications.settled |= appended.outcomes
         self._count(events, appended.verdicts, found)
+        refund(_REQUESTS_OF_ONE * self._confirmed(events, appended.verdicts, known, notifications))
         better = [
             event
             for event, verdict in zip(events, appended.verdicts, strict=True)
@@ -155,6 +167,29 @@ class Recorder:
             return appended.states
         await self._store.annotate(better)
         return {**appended.states, **await self._store.states([event.ref for event in better])}
+
+    def _confirmed(
+        self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], known: States, notifications: Confirmation
+    ) -> int:
+        """Count the completions that notifications announced: once each, whatever a sender repeats or invents.
+
+        A completion counts if it is new, or was found just before the first notification of the job came.
+        """
+
+        def is_awaited(event: JobEvent) -> bool:
+            state = known.get(event.ref)
+            found_before = state is not None and state.terminal and event.observed_at - state.observed_at > _AWAITED
+            return not found_before and event.ref not in notifications.announced
+
+        confirmed = nameless = 0
+        for event, verdict in zip(events, verdicts, strict=True):
+            new = event.terminal and verdict in APPENDED
+            if event.ref.job_id in notifications:
+                confirmed += new or (event.terminal and verdict is Verdict.REPEAT and is_awaited(event))
+            elif new and nameless < notifications.nameless:
+                nameless += 1
+        notifications.nameless -= nameless
+        return confirmed + nameless
 
     async def _candidates(self, completed: Sequence[JobEvent], notifications: Confirmation) -> dict[JobRef, Candidates]:
         """Return the notifications that may be those of these completions.

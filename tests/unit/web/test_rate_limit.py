@@ -10,7 +10,7 @@ import anyio
 import pytest
 from starlette.responses import Response
 
-from airbyte_events._utils.token_bucket import TokenBucket
+from airbyte_events._utils.token_bucket import TokenBucket, charge, charged, refund
 from airbyte_events.web.rate_limit import MOST_ADDRESSES, REFUSALS_AT_ONCE, REFUSALS_PER_SECOND, ClientAccess
 
 
@@ -52,6 +52,35 @@ class TestTokenBucket:
         with anyio.fail_after(30):
             await bucket.wait()
         assert bucket.take() == 1
+
+
+class TestRefunds:
+    def test_requests_are_refunded_up_to_those_that_were_charged(self) -> None:
+        bucket = TokenBucket(rate=1, burst=10, clock=Clock())
+        with charged(bucket):
+            for _ in range(4):
+                charge()
+            assert bucket.left == 6
+            refund(1.25)
+            assert bucket.left == 7
+            refund(100)
+            assert bucket.left == 10
+            # What was left of it pays for the next ones.
+            charge()
+            refund(0)
+            assert bucket.left == 10
+        charge()
+        refund(3)
+        assert bucket.left == 10
+
+    def test_each_block_has_refunds_of_its_own(self) -> None:
+        bucket = TokenBucket(rate=1, burst=10, clock=Clock())
+        with charged(bucket):
+            charge()
+        with charged(bucket):
+            charge()
+            refund(5)
+        assert bucket.left == 9
 
 
 class TestVisitors:
