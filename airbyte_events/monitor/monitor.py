@@ -45,8 +45,8 @@ Requests that confirm a completion are refunded: Airbyte's own webhooks do not r
 """
 
 PUSHED_BURST = 16
-"""The same as :data:`BURST` for jobs that webhooks announce: a list takes as long as a dozen reads, and at a high rate of
-completions its first page has others."""
+"""The same as :data:`BURST` for jobs that webhooks announce: a list takes as long as a dozen reads, and its first page
+has others at a high rate of completions."""
 
 NAMELESS_PAGES = 10
 """The most pages to list for webhooks without a job id."""
