@@ -22,11 +22,14 @@ from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, Origin
 from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.observation import Confirmation, Received
-from airbyte_events.monitor.recorder import BURST, TOGETHER, MonitorStore, Recorder
+from airbyte_events.monitor.recorder import TOGETHER, MonitorStore, Recorder
 from airbyte_events.monitor.watchlist import Watches
 from airbyte_events.store.records import Lease
 
 logger = logging.getLogger(__name__)
+
+BURST = 4
+"""The number of jobs from which on one list of changed jobs replaces a request for each."""
 
 OVERLAP = timedelta(seconds=30)
 """The overlap of two lists: more than the clocks of Airbyte's web server and database differ by."""
@@ -195,7 +198,7 @@ class Monitor:
         listed = False
         burst = BURST if charges is None else PUSHED_BURST
         if len(missing) >= burst or (charges is not None and self.request_bucket.left < len(missing)):
-            # At most a page for every BURST jobs: more pages would cost more than reading them one by one.
+            # At most a page for every BURST jobs, see REQUESTS_OF_ONE.
             pages = None if charges is None else max(1, len(missing) // BURST)
             try:
                 missing -= await self._list_for(origins, confirmation, pages)

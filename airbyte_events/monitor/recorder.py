@@ -38,10 +38,7 @@ PROVEN_BY = 3
 REMEMBERED = 1_000
 """The most jobs to remember whose contradictions were logged."""
 
-BURST = 4
-"""The number of jobs from which on one list of changed jobs replaces a request for each."""
-
-_REQUESTS_OF_ONE = 1 + 1 / BURST
+REQUESTS_OF_ONE = 1.25
 """The most requests that a webhook costs: its share of a list that leaves its job out, and a read."""
 
 _AWAITED = timedelta(minutes=1)
@@ -154,7 +151,7 @@ class Recorder:
         appended = await self._append(events, known, notifications.outcomes)
         notifications.settled |= appended.outcomes
         self._count(events, appended.verdicts, found)
-        refund(_REQUESTS_OF_ONE * self._confirmed(events, appended.verdicts, known, notifications))
+        refund(REQUESTS_OF_ONE * self._confirmed(events, appended.verdicts, known, notifications))
         better = [
             event
             for event, verdict in zip(events, appended.verdicts, strict=True)

@@ -19,11 +19,11 @@ from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import (
     ASKED_AT_ONCE,
     ASKED_PER_SECOND,
-    BURST,
     NAMELESS_PAGES,
     PUSHED_BURST,
     Monitor,
 )
+from airbyte_events.monitor.recorder import REQUESTS_OF_ONE
 from airbyte_events.store.records import Outcome
 from support.airbyte import client_of
 from support.events import webhook_body
@@ -68,7 +68,7 @@ class TestOfJobsThatAreNotThere:
             await forge(busy, range(first, first + PUSHED_BURST), finished_at)
             forged += PUSHED_BURST
             await inbox.confirm_pending()
-        assert forged < len(busy.airbyte.requests) <= forged * (1 + 1 / BURST)
+        assert forged < len(busy.airbyte.requests) <= forged * REQUESTS_OF_ONE
 
     async def test_a_flood_is_so_many_requests_at_once_and_few_for_each(self, busy: Any) -> None:
         stored = await forge(busy, range(1_000_000, 1_001_900), long_ago)
@@ -106,7 +106,7 @@ class TestOfRealJobs:
         stored = await forge(busy, ended, now)
         await Inbox(busy.monitor, busy.store).confirm_pending()
         assert {await busy.outcome(each) for each in stored} == {Outcome.CONFIRMED}
-        assert len(busy.airbyte.requests) - before <= len(ended) * (1 + 1 / BURST)
+        assert len(busy.airbyte.requests) - before <= len(ended) * REQUESTS_OF_ONE
 
     async def test_what_a_flood_leaves_unasked_is_found_by_polling(self, busy: Any) -> None:
         busy.monitor.request_bucket.take(ASKED_AT_ONCE)
@@ -199,7 +199,7 @@ class TestRefunds:
         began = anyio.current_time()
         await Inbox(watched.monitor, watched.store).confirm_pending()
         passed = anyio.current_time() - began
-        assert len(watched.airbyte.requests) <= ASKED_AT_ONCE + ASKED_PER_SECOND * passed + 20 * (1 + 1 / BURST)
+        assert len(watched.airbyte.requests) <= ASKED_AT_ONCE + ASKED_PER_SECOND * passed + 20 * REQUESTS_OF_ONE
 
 
 class TestWhereAirbyteFails:
