@@ -34,7 +34,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(?!airbyte_events).*"),  # names of other projects, whose places are to be had from the network alone
     # What docstrings say to readers of the source.
-    ("py:(func|mod)", r"airbyte_events.*"),
+    ("py:(func|mod|data)", r"airbyte_events.*"),
     (
         "py:class",
         r"airbyte_events\.events\.identity\._Identified|airbyte_events\.monitor\.monitor\.Monitor|airbyte_events_provider\.connections\.settings\.AirbyteSettings",
