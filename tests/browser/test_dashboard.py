@@ -73,8 +73,19 @@ class TestLive:
         expect(running.get_by_role("link", name=str(job_id), exact=True)).to_have_count(0)
         ends = inside.get_by_role("region", name="Recent jobs")
         expect(
-            ends.get_by_role("row", name=re.compile(rf"^{job_id} .*succeeded .* 77 .*webhook after"))
+            ends.get_by_role("row", name=re.compile(rf"^{job_id} .*succeeded .* 77 .*webhook within"))
         ).to_be_visible()
+
+    def test_the_time_since_the_webhook_is_shown_where_airbyte_has_whole_seconds(
+        self, inside: Page, history: History, services: Services
+    ) -> None:
+        jobs = services.listener.get("/v1/jobs", params={"terminal": "true"}).raise_for_status().json()["jobs"]
+        job_id = next(job["job_id"] for job in jobs if job["origin"] == "webhook")
+        tile = inside.locator(".tiles > div", has_text="Published after webhook")
+        expect(tile.locator("dd")).to_have_text(re.compile(r"^\d+ ms"))
+        inside.goto(f"/jobs/default/{job_id}")
+        expect(inside.get_by_text(re.compile(r"^published \d+ ms after the webhook arrived$"))).to_be_visible()
+        expect(inside.get_by_text(re.compile(r"^webhook within \d+ s$"))).to_be_visible()
 
     def test_failures_say_why(self, inside: Page) -> None:
         expect(inside.get_by_role("region", name="Failures").get_by_text(REASON).first).to_be_visible()

@@ -10,11 +10,14 @@ export const jobLink = (job) => h("a", { href: jobPath(job) }, `${job.instance =
 export const connectionLink = (job) =>
   job.connection_id ? h("a", { href: connectionPath(job) }, nameOf(job)) : h("span", { class: "faint" }, "not known yet");
 
+/** 0.4 → "within 1 s", 75 → "after 1 min 15 s": the completion's time is known to the second only. */
+export const afterCompletion = (late) => (late < 10 ? `within ${Math.max(1, Math.ceil(late))} s` : `after ${duration(late)}`);
+
 /** What detected the completion, and how late. */
 export function detected(job) {
   if (!ended(job)) return h("span", { class: "faint" }, "–");
   const late = lateness(job);
-  return h("span", { class: job.origin === "poll" ? "odd" : "" }, ORIGINS[job.origin] ?? job.origin, late === null ? "" : ` after ${duration(late)}`);
+  return h("span", { class: job.origin === "poll" ? "odd" : "" }, ORIGINS[job.origin] ?? job.origin, late === null ? "" : ` ${afterCompletion(late)}`);
 }
 
 /** Elapsed time against the usual one. */

@@ -6,6 +6,7 @@ import { ended } from "./words.js";
 const PAGE = 1000;
 const PAGES = 10;
 export const DAY = 86_400_000;
+const AGAIN = 60_000;
 const REFUSED = new Set(["unconfirmed", "unknown_job", "rejected"]);
 
 /** The notifications of the last day: `items` by id, and whether all of that day's are among them. */
@@ -35,6 +36,16 @@ export class Inbox {
       this.trouble = error.message;
     }
   }
+}
+
+/**
+ * The seconds from a webhook's arrival to the publication of the completion that it reported; null if a poll detected it,
+ * or the webhook was confirmed again later.
+ */
+export function published(job, notification) {
+  if (job?.origin !== "webhook" || notification?.outcome !== "confirmed" || !notification.settled_at) return null;
+  const settled = Date.parse(notification.settled_at);
+  return settled - Date.parse(job.observed_at) > AGAIN ? null : Math.max(0, settled - Date.parse(notification.received_at)) / 1000;
 }
 
 export const announceable = (job) => job.job_type === "sync" && (job.status === "succeeded" || job.status === "failed");

@@ -32,7 +32,7 @@ export function seconds(/** @type {Job} */ job, now = Date.now()) {
   return end === null ? null : Math.max(0, (end - Date.parse(job.started_at)) / 1000);
 }
 
-/** How long after its end a job's end was known, in seconds; webhooks tell ends in whole ones. */
+/** How long after its completion a job was detected, in seconds. Airbyte's times are whole seconds, so it is a second less or more. */
 export function lateness(/** @type {Job} */ job) {
   if (!ended(job) || job.finished_at === null) return null;
   return Math.max(0, (Date.parse(job.observed_at) - Date.parse(job.finished_at)) / 1000);

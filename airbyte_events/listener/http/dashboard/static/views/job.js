@@ -1,6 +1,7 @@
 import * as api from "../api.js";
 import { h, patch, section } from "../dom.js";
 import { connectionLink, jobStamp, detected, progress, reason, state, usualTime } from "../parts.js";
+import { published } from "../webhooks.js";
 import { ago, bytes, connectionKey, duration, ended, nameOf, number, seconds, when } from "../words.js";
 
 const BY = { webhook: "reported by a webhook, confirmed by the API", poll: "detected by a poll", submit: "read on demand for a new watch" };
@@ -51,7 +52,7 @@ export function job({ live, instance, id }) {
         fact(ended(job) ? "Duration" : "Running for", `${jobStamp(job)} ${usual}`, () => (ended(job) ? took(job, usual) : progress(job, usual))),
         fact("Records", job.records, () => number(job.records)),
         fact("Bytes", job.bytes, () => bytes(job.bytes)),
-        fact("Detected by", jobStamp(job), () => detected(job)),
+        fact("Detected by", `${jobStamp(job)} ${notification?.settled_at}`, () => [detected(job), waited(published(job, notification))]),
         fact("Reported by webhook only", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
         fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? h("a", { href: job.url, rel: "noreferrer" }, nameOf(job)) : "–")),
       ],
@@ -82,6 +83,8 @@ export function job({ live, instance, id }) {
 }
 
 const moment = (text) => (text ? [when(text, true), h("div", { class: "faint" }, ago(text))] : "–");
+
+const waited = (late) => (late === null ? null : h("div", {}, `published ${duration(late)} after the webhook arrived`));
 
 const took = (job, usual) => [duration(seconds(job)), usual === null ? null : h("span", { class: "faint" }, `, usually ${duration(usual)}`)];
 
