@@ -101,6 +101,7 @@ def _group(rich: bool, *, no_args_is_help: bool = True, **words: object) -> type
         rich_markup_mode="rich" if rich else None,
         # Its tracebacks can show local variables, which may be secrets.
         pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
         **words,  # type: ignore[arg-type]
     )
 

@@ -71,7 +71,17 @@ class TestHelp:
         assert done.stdout.startswith(f"Usage: {' '.join(('airbyte-events', *args))} ")
         assert not re.search("[\x1b\u2500-\u257f]", done.stdout)
 
-    @pytest.mark.parametrize("args", [args for args in COMMANDS if args[:1] != ("store",)])
+    @pytest.mark.parametrize("args", COMMANDS)
+    def test_has_a_short_option(self, args: tuple[str, ...]) -> None:
+        short, long = (CliRunner().invoke(application(rich=False), [*args, option]) for option in ("-h", "--help"))
+        assert (short.exit_code, short.output) == (0, long.output)
+
+    def test_of_the_module(self) -> None:
+        command = [sys.executable, "-m", "airbyte_events", "-h"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.stdout.startswith("Usage: airbyte-events ")
+
+    @pytest.mark.parametrize("args", COMMANDS)
     def test_fits_80_columns(self, args: tuple[str, ...]) -> None:
         shown = CliRunner().invoke(application(rich=False), [*args, "--help"], env={"COLUMNS": "80"}).output
         assert [line for line in shown.splitlines() if len(line) > 80] == []
