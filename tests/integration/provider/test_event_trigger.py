@@ -421,7 +421,7 @@ async def test_i4_a_missing_airflow_connection_is_waited_for(
 
 async def test_i4_a_hub_that_ends_is_replaced(stage: Any, scene: Scene) -> None:
     async with scene.triggerer("orders") as triggerer:
-        stage.end_hub()
+        await stage.end_hubs()
         stage.end(job := stage.start())
         await stage.until(lambda: triggerer.jobs() == [job.id])
         stage.end(following := stage.start())

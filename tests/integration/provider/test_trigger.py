@@ -269,7 +269,7 @@ async def test_a_hub_that_ends_is_replaced_and_the_wait_goes_on(stage: Any) -> N
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
     async with shared_hub(HubKey("airbyte_default")) as shared:
-        stage.end_hub()
+        await stage.end_hubs()
     stage.end(job)
     assert (await firing)["status"] == "success"
     async with shared_hub(HubKey("airbyte_default")) as another:
