@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+RACE = pytest.mark.flaky(
+    reruns=1,
+    reason="Airflow fails a task whose trigger fires before the scheduler saw the worker end (apache/airflow#72716)",
+)
+
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
 
@@ -34,10 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Airflow 3.3 fails a task whose trigger fires before the scheduler has seen the worker end (apache/airflow#72716).
     for item in items:
         if isinstance(item, pytest.Function) and "airflow" in item.fixturenames:
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(RACE)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
