@@ -18,6 +18,7 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
 from airbyte_events.store.records import (
     Appended,
+    Arrival,
     Attempt,
     Delivery,
     DeliveryState,
@@ -47,7 +48,12 @@ ANNOUNCEMENTS = 8
 """Limit of each selection of :meth:`NotificationInbox.announcements`."""
 
 UNBOUNDED = 2**62
-"""No limit, in bytes."""
+"""No limit, in bytes or of a sequence or id."""
+
+
+def below(before: int | None) -> int:
+    """Return the limit of a page: without one, all is below it."""
+    return UNBOUNDED if before is None else before
 
 
 class EventLog(Protocol):
@@ -146,21 +152,9 @@ class NotificationInbox(Topics, Protocol):
     """The received notifications and their outcomes."""
 
     @abstractmethod
-    async def receive(
-        self,
-        *,
-        instance: str,
-        body: bytes,
-        kind: str,
-        job_id: int | None,
-        outcome: Outcome,
-        received_at: datetime,
-        targets: Collection[str] = (),
-    ) -> Receipt:
-        """Store a notification. The same body for the same instance is stored once; if it names no job, once per
-        :data:`~airbyte_events.store.records.REPEATED_WITHIN`.
-
-        :param targets: create a :class:`Delivery` to each, due at once, in the same transaction.
+    async def receive(self, arrival: Arrival) -> Receipt:
+        """Store a notification and its deliveries, due at once, in one transaction. The same body for the same
+        instance is stored once; if it names no job, once per :data:`~airbyte_events.store.records.REPEATED_WITHIN`.
         """
 
     @abstractmethod

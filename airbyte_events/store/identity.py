@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -50,6 +51,18 @@ class Tail(NamedTuple):
 
 
 UNSEEN = Tail(0, None)
+
+
+@dataclass(slots=True)
+class KnownLog:
+    """A log as this process knows it: its epoch, which is part of every cursor, and the newest event that was read."""
+
+    epoch: str
+    tail: Tail
+
+    def advance(self, tail: Tail) -> None:
+        if tail.sequence > self.tail.sequence:
+            self.tail = tail
 
 
 def tail_of(event: JobEvent) -> Tail:

@@ -52,7 +52,7 @@ class Batch:
                         name: getattr(item, name)
                         for name in ("id", "instance", "received_at", "kind", "job_id", "body")
                     },
-                    "digest": digest_of(item.instance, item.body, item.job_id, item.received_at),
+                    "digest": digest_of(item),
                     "outcome": item.outcome.value,
                     "settled_at": item.settled_at,
                 }

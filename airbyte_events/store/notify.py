@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from airbyte_events._utils.wakeup import Wakeup
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 
 
 class Wakeups:
@@ -33,7 +33,7 @@ class Wakeups:
                 wakeup.set()
 
 
-def topics_of(instance: str, outcome: Outcome, targets: Collection[str]) -> list[str]:
+def topics_of(arrival: Arrival) -> list[str]:
     """Return the topics to wake after a notification was stored."""
-    topics = [f"inbox/{instance}"] if outcome is Outcome.PENDING else []
-    return [*topics, f"deliveries/{instance}"] if targets else topics
+    topics = [f"inbox/{arrival.instance}"] if arrival.outcome is Outcome.PENDING else []
+    return [*topics, f"deliveries/{arrival.instance}"] if arrival.targets else topics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
@@ -30,16 +30,44 @@ class Outcome(StrEnum):
     """Empty, or not a JSON object."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredNotification:
-    """A webhook body in the inbox.
+REPEATED_WITHIN = timedelta(minutes=1)
+"""A body without a job, such as that of a disabled connection, is a duplicate within this time and a new notification
+later. A body that names a job is always a duplicate."""
 
-    :param id: increases within the store.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """A received webhook body.
+
     :param instance: the instance whose webhook URL received it.
     :param received_at: in UTC.
     :param kind: value of its :class:`~airbyte_events.airbyte.notifications.NotificationKind`; ``rejected`` for none.
     :param job_id: the job that it names, if any.
     :param body: the bytes as received.
+    :param targets: where to forward it, a :class:`Delivery` to each.
+    """
+
+    instance: str
+    body: bytes
+    kind: str
+    job_id: int | None
+    outcome: Outcome
+    received_at: datetime
+    targets: Collection[str] = ()
+
+    @property
+    def digest_before(self) -> bytes | None:
+        """The digest for the minute before, to compare within :data:`REPEATED_WITHIN`; None if it names a job."""
+        if self.job_id is not None:
+            return None
+        return digest_of(replace(self, received_at=self.received_at - REPEATED_WITHIN))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredNotification:
+    """A webhook body in the inbox: an :class:`Arrival` with its outcome.
+
+    :param id: increases within the store.
     :param settled_at: when the outcome was stored, in UTC; None while pending.
     """
 
@@ -56,6 +84,13 @@ class StoredNotification:
     def ref(self) -> JobRef | None:
         """The job that it names, if any."""
         return None if self.job_id is None else JobRef(self.instance, self.job_id)
+
+
+def digest_of(item: Arrival | StoredNotification) -> bytes:
+    """Return the digest that identifies duplicates: includes the minute if the notification names no job."""
+    moment, seconds = item.received_at.timestamp(), REPEATED_WITHIN.total_seconds()
+    minute = b"" if item.job_id is not None else b"%d\0" % (moment // seconds)
+    return hashlib.sha256(item.instance.encode() + b"\0" + minute + item.body).digest()
 
 
 def first_within(items: Iterable[StoredNotification], max_bytes: int) -> tuple[list[StoredNotification], bool]:
@@ -252,19 +287,3 @@ class Pruned:
 
     events: int
     notifications: int
-
-
-REPEATED_WITHIN = timedelta(minutes=1)
-"""A body without a job, such as that of a disabled connection, is a duplicate within this time and a new notification
-later. A body that names a job is always a duplicate."""
-
-
-def digest_of(instance: str, body: bytes, job_id: int | None, received_at: datetime) -> bytes:
-    """Return the digest that identifies duplicates: includes the minute if the notification names no job."""
-    minute = b"" if job_id is not None else b"%d\0" % (received_at.timestamp() // REPEATED_WITHIN.total_seconds())
-    return hashlib.sha256(instance.encode() + b"\0" + minute + body).digest()
-
-
-def digest_before(instance: str, body: bytes, job_id: int | None, received_at: datetime) -> bytes | None:
-    """Return the digest for the minute before, to compare within :data:`REPEATED_WITHIN`; None if it names a job."""
-    return digest_of(instance, body, None, received_at - REPEATED_WITHIN) if job_id is None else None

@@ -28,6 +28,15 @@ MAX_CLOCK_SKEW = timedelta(days=1)
 UNREADABLE_FAULT = "its row in the store can't be read"
 """The fault of a delivery that was given up for that."""
 
+NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
+"""The columns that :func:`notification_of` reads, of a table ``n``."""
+
+DELIVERY = f"d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {NOTIFICATION}"
+"""The columns that :func:`delivery_of` reads, of a table ``d`` and its notification ``n``."""
+
+PRUNED_AT_ONCE = 1_000
+"""Rows that one transaction removes."""
+
 Row = Sequence[Any]
 
 
@@ -75,7 +84,7 @@ def event_of(row: Row, epoch: str) -> JobEvent | None:
 
 
 def notification_of(row: Row) -> StoredNotification | None:
-    """Return the notification of a row, which has its fields in order; None if unreadable."""
+    """Return the notification of a row of :data:`NOTIFICATION`; None if unreadable."""
     id_, instance, received_at, kind, job_id, body, outcome, settled_at = row
     try:
         return StoredNotification(
@@ -93,7 +102,7 @@ def notification_of(row: Row) -> StoredNotification | None:
 
 
 def delivery_of(row: Row) -> Delivery | None:
-    """Return the delivery of a row (id, target, state, attempts, due time, fault, notification); None if unreadable."""
+    """Return the delivery of a row of :data:`DELIVERY`; None if unreadable."""
     id_, target, state, attempts, due_at, fault, *fields = row
     notification = notification_of(fields)
     if notification is None:

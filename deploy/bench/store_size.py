@@ -20,7 +20,7 @@ import anyio
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store import migration
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 
 BATCH = 1_000
@@ -71,12 +71,14 @@ async def measure(events: int, notifications: int, folder: Path) -> None:
 
         async def receive(number: int) -> None:
             await store.receive(
-                instance="default",
-                body=json.dumps({"n": number, "text": "x" * BODY}).encode(),
-                kind="success",
-                job_id=number,
-                outcome=Outcome.CONFIRMED,
-                received_at=utcnow(),
+                Arrival(
+                    instance="default",
+                    body=json.dumps({"n": number, "text": "x" * BODY}).encode(),
+                    kind="success",
+                    job_id=number,
+                    outcome=Outcome.CONFIRMED,
+                    received_at=utcnow(),
+                )
             )
 
         with timed(f"{notifications:,} notifications stored"):

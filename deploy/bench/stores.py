@@ -22,7 +22,7 @@ from airbyte_events.simulator.timers import Timers
 from airbyte_events.simulator.world import World
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.postgres.store import PostgresStore
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from postgres_server import PostgresServer, running
 
@@ -107,12 +107,14 @@ async def _receive(store: EventStore, bodies: list[bytes]) -> float:
     async def call() -> None:
         for job_id, body in left:
             await store.receive(
-                instance="default",
-                body=body,
-                kind="success",
-                job_id=job_id,
-                outcome=Outcome.PENDING,
-                received_at=NOON,
+                Arrival(
+                    instance="default",
+                    body=body,
+                    kind="success",
+                    job_id=job_id,
+                    outcome=Outcome.PENDING,
+                    received_at=NOON,
+                )
             )
 
     began = time.perf_counter()

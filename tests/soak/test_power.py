@@ -17,7 +17,7 @@ import pytest
 from airbyte_events.errors import StoreError
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store.reconcile import Verdict
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from soak.crowd import read_all
 from soak.disk import Disk
@@ -37,7 +37,9 @@ async def work(store: SQLiteStore, disk: Disk, job_ids: range, dice: random.Rand
     for job_id in job_ids:
         body = json.dumps({"job": job_id, "text": "x" * dice.randrange(3000)}).encode()
         receipt = await store.receive(
-            instance="default", body=body, kind="success", job_id=job_id, outcome=Outcome.PENDING, received_at=NOON
+            Arrival(
+                instance="default", body=body, kind="success", job_id=job_id, outcome=Outcome.PENDING, received_at=NOON
+            )
         )
         disk.mark(json.dumps(["received", job_id]))
         for status in (JobStatus.RUNNING, dice.choice((JobStatus.SUCCEEDED, JobStatus.FAILED))):

@@ -12,7 +12,7 @@ from airbyte_events.airbyte.notifications import parse
 from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Outcome, StoredNotification
+from airbyte_events.store.records import Arrival, Outcome, StoredNotification
 from support.airbyte import Airbyte
 
 
@@ -50,12 +50,14 @@ class Watched:
         """A notification comes, as the receiver keeps it."""
         notification = parse(body)
         receipt = await self.store.receive(
-            instance=self.monitor.instance,
-            body=body,
-            kind=notification.kind.value,
-            job_id=notification.job_id,
-            outcome=Outcome.PENDING,
-            received_at=utcnow() - timedelta(seconds=age),
+            Arrival(
+                instance=self.monitor.instance,
+                body=body,
+                kind=notification.kind.value,
+                job_id=notification.job_id,
+                outcome=Outcome.PENDING,
+                received_at=utcnow() - timedelta(seconds=age),
+            )
         )
         return (await self.store.notifications(limit=1, before=receipt.id + 1))[0]
 

@@ -24,7 +24,7 @@ from airbyte_events.errors import NotificationError, StoreError
 from airbyte_events.events import JobRef
 from airbyte_events.listener.forwarding.targets import FORWARDED, Targets
 from airbyte_events.store.base import NotificationInbox
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.web.auth import Tokens
 from airbyte_events.web.rate_limit import ClientAccess
 
@@ -190,7 +190,7 @@ class Receiver:
         else:
             outcome = Outcome.IGNORED
         began, arrived_at = time.perf_counter(), utcnow()
-        receipt = await self._store.receive(
+        arrival = Arrival(
             instance=instance,
             body=body,
             kind="rejected" if notification is None else notification.kind.value,
@@ -199,6 +199,7 @@ class Receiver:
             received_at=arrived_at,
             targets=targets,
         )
+        receipt = await self._store.receive(arrival)
         if self._on_stored is not None:
             self._on_stored(time.perf_counter() - began)
         if notification is not None and notification.job_id is not None:

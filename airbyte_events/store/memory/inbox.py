@@ -8,17 +8,20 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
-from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS
+from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS, DeliveryOutbox, NotificationInbox, below
+from airbyte_events.store.memory.parts import MemoryPart, at_once
+from airbyte_events.store.notify import topics_of
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
+    Arrival,
     Attempt,
     Delivery,
     DeliveryState,
     Outcome,
     Receipt,
     StoredNotification,
-    digest_before,
     digest_of,
 )
 
@@ -26,11 +29,11 @@ MAX_BYTES = 128 * 1024 * 1024
 """Maximum size of all bodies together."""
 
 
-class MemoryInbox:
+class MemoryInbox(MemoryPart, NotificationInbox, DeliveryOutbox):
     """An inbox of at most ``capacity`` notifications and :data:`MAX_BYTES`. The oldest are removed, with deliveries."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        super().__init__(capacity)
         self._bytes = 0
         self._items: OrderedDict[int, StoredNotification] = OrderedDict()
         self._digests: dict[bytes, int] = {}
@@ -38,20 +41,24 @@ class MemoryInbox:
         self._last_notification = 0
         self._last_delivery = 0
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def add(self, item: StoredNotification, targets: Collection[str] = ()) -> Receipt:
-        """Store a notification with a new id, and its deliveries."""
-        known = self._find_same(item)
-        if known is not None:
+    @at_once
+    def receive(self, arrival: Arrival) -> Receipt:
+        digest = digest_of(arrival)
+        if (known := self._find_same(arrival, digest)) is not None:
             return Receipt(id=known, duplicate=True)
         self._last_notification += 1
-        item = replace(item, id=self._last_notification)
-        self._digests[_digest(item)] = item.id
-        self._items[item.id] = item
+        item = self._items[self._last_notification] = StoredNotification(
+            id=self._last_notification,
+            instance=arrival.instance,
+            received_at=arrival.received_at,
+            kind=arrival.kind,
+            job_id=arrival.job_id,
+            body=arrival.body,
+            outcome=arrival.outcome,
+        )
+        self._digests[digest] = item.id
         self._bytes += len(item.body)
-        for target in dict.fromkeys(targets):
+        for target in dict.fromkeys(arrival.targets):
             self._last_delivery += 1
             self._deliveries[self._last_delivery] = Delivery(
                 id=self._last_delivery,
@@ -63,24 +70,27 @@ class MemoryInbox:
             )
         while len(self._items) > self._capacity or self._bytes > MAX_BYTES:
             self._remove([next(iter(self._items))])
+        self._wakeups.wake(topics_of(arrival))
         return Receipt(id=item.id, duplicate=False)
 
-    def _find_same(self, item: StoredNotification) -> int | None:
-        identity = item.instance, item.body, item.job_id, item.received_at
-        before = self._digests.get(digest_before(*identity) or b"")
-        if before is not None and self._items[before].received_at > item.received_at - REPEATED_WITHIN:
+    def _find_same(self, arrival: Arrival, digest: bytes) -> int | None:
+        before = self._digests.get(arrival.digest_before or b"")
+        if before is not None and self._items[before].received_at > arrival.received_at - REPEATED_WITHIN:
             return before
-        return self._digests.get(digest_of(*identity))
+        return self._digests.get(digest)
 
-    def pending(self, instance: str | None = None) -> Iterator[StoredNotification]:
+    def _pending(self, instance: str | None = None) -> Iterator[StoredNotification]:
         return (
             item
             for item in self._items.values()
             if item.outcome is Outcome.PENDING and instance in (None, item.instance)
         )
 
-    def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
-        """Store outcomes and return the instances with notifications queued again."""
+    @at_once
+    def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
+        self._settle(outcomes, settled_at)
+
+    def _settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         queued = set()
         for id_, outcome in outcomes.items():
             if (item := self._items.get(id_)) is not None:
@@ -88,28 +98,37 @@ class MemoryInbox:
                 self._items[id_] = replace(item, outcome=outcome, settled_at=done)
                 if outcome is Outcome.PENDING:
                     queued.add(item.instance)
-        return queued
+        self._wake("inbox", queued)
 
-    def newest(self, limit: int | None = None, before: int | None = None) -> list[StoredNotification]:
-        older = (item for id_, item in reversed(self._items.items()) if before is None or id_ < before)
+    @at_once
+    def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
+        older = (item for id_, item in reversed(self._items.items()) if id_ < below(before))
         return list(islice(older, limit))
 
+    @at_once
     def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:
         found: dict[JobRef, list[StoredNotification]] = {}
         for item in self._items.values():
-            if item.job_id is not None and item.kind in ANNOUNCING_KINDS:
-                ref = JobRef(item.instance, item.job_id)
-                if ref in refs:
-                    found.setdefault(ref, []).append(item)
+            if item.kind in ANNOUNCING_KINDS and (ref := item.ref) in refs and ref is not None:
+                found.setdefault(ref, []).append(item)
         return {ref: _chosen(items, refs[ref]) for ref, items in found.items()}
 
-    def is_announced(self, ref: JobRef, *, but: int) -> bool:
+    def _is_announced(self, ref: JobRef, *, but: int) -> bool:
         """Return whether the job has another success or failure notification."""
         return any(
             item.ref == ref and item.kind in ANNOUNCING_KINDS and item.id != but for item in self._items.values()
         )
 
-    def due(self, instance: str, but: Collection[str] = ()) -> list[Delivery]:
+    @at_once
+    def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+        now = utcnow()
+        return [each for each in self._to_send(instance, but) if each.due_at <= now][:limit]
+
+    @at_once
+    def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        return next((each.due_at for each in self._to_send(instance, but)), None)
+
+    def _to_send(self, instance: str, but: Collection[str] = ()) -> list[Delivery]:
         """Return deliveries due now or later to targets other than ``but``, the longest due first."""
         due = [
             each
@@ -118,8 +137,8 @@ class MemoryInbox:
         ]
         return sorted(due, key=lambda each: (each.due_at, each.id))
 
-    def attempted(self, attempts: Sequence[Attempt]) -> set[str]:
-        """Store results and return the instances with deliveries to retry."""
+    @at_once
+    def attempted(self, attempts: Sequence[Attempt]) -> None:
         again = set()
         for attempt in attempts:
             if (known := self._deliveries.get(attempt.delivery)) is not None:
@@ -128,19 +147,22 @@ class MemoryInbox:
                 )
                 if attempt.state is DeliveryState.DUE:
                     again.add(known.notification.instance)
-        return again
+        self._wake("deliveries", again)
 
-    def deliveries(self, state: DeliveryState | None = None, before: int | None = None) -> Iterator[Delivery]:
+    @at_once
+    def deliveries(
+        self, *, limit: int = 100, before: int | None = None, state: DeliveryState | None = None
+    ) -> list[Delivery]:
+        older = (each for each in self._in_state(state) if each.id < below(before))
+        return list(islice(self._current(older), limit))
+
+    def _in_state(self, state: DeliveryState | None) -> Iterator[Delivery]:
         """Return deliveries, newest first."""
-        return self._current(
-            each
-            for id_, each in reversed(self._deliveries.items())
-            if (before is None or id_ < before) and state in (None, each.state)
-        )
+        return (each for each in reversed(self._deliveries.values()) if state in (None, each.state))
 
-    def prune(self, before: datetime) -> int:
+    def _prune_notifications(self, before: datetime) -> int:
         """Remove old notifications and return their number."""
-        undelivered = {each.notification.id for each in self.deliveries(DeliveryState.DUE)}
+        undelivered = {each.notification.id for each in self._in_state(DeliveryState.DUE)}
         old = [
             item.id
             for item in self._items.values()
@@ -156,7 +178,7 @@ class MemoryInbox:
         for id_ in removed:
             item = self._items.pop(id_)
             self._bytes -= len(item.body)
-            del self._digests[_digest(item)]
+            del self._digests[digest_of(item)]
         if removed:
             for delivery in [each for each in self._deliveries.values() if each.notification.id in removed]:
                 del self._deliveries[delivery.id]
@@ -170,7 +192,3 @@ def _chosen(items: list[StoredNotification], since: datetime | None) -> list[Sto
     later = [item for item in items if since is not None and item.received_at >= since]
     chosen = (*items[:ANNOUNCEMENTS], *items[-ANNOUNCEMENTS:], *later[:ANNOUNCEMENTS])
     return sorted({item.id: item for item in chosen}.values(), key=lambda item: item.id)
-
-
-def _digest(item: StoredNotification) -> bytes:
-    return digest_of(item.instance, item.body, item.job_id, item.received_at)

@@ -1,64 +1,52 @@
-"""The SQL statements for the notifications and deliveries of a PostgreSQL store."""
+"""The notifications and deliveries of a PostgreSQL store."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeVar
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
-from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS, PENDING_BYTES
-from airbyte_events.store.postgres.log import STATE_COLUMNS, Log
-from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
+from airbyte_events.store.base import (
+    ANNOUNCEMENTS,
+    ANNOUNCING_KINDS,
+    PENDING_BYTES,
+    below,
+)
+from airbyte_events.store.postgres.log import STATE_COLUMNS, PostgresLog
+from airbyte_events.store.postgres.operations import operation
+from airbyte_events.store.postgres.pool import Connection, T, fetch_all, fetch_one
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
+    Arrival,
     Attempt,
     Delivery,
+    DeliveryState,
     Outcome,
     Pending,
     Receipt,
     StoredNotification,
-    digest_before,
     digest_of,
 )
-from airbyte_events.store.rows import UNREADABLE_FAULT, Row, Unreadable, delivery_of, moment_of, notification_of
-
-T = TypeVar("T")
-
-PRUNED_AT_ONCE = 1_000
-
-_NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
-
-
-class Arrival(NamedTuple):
-    """A notification for :meth:`Inbox.receive`."""
-
-    instance: str
-    body: bytes
-    kind: str
-    job_id: int | None
-    outcome: Outcome
-    received_at: datetime
-    targets: Collection[str]
+from airbyte_events.store.rows import (
+    DELIVERY,
+    NOTIFICATION,
+    PRUNED_AT_ONCE,
+    UNREADABLE_FAULT,
+    Row,
+    delivery_of,
+    moment_of,
+    notification_of,
+)
 
 
-class Inbox:
-    """The SQL statements for notifications and deliveries.
+class PostgresInbox(PostgresLog):
+    """The notifications and deliveries of a PostgreSQL store."""
 
-    :param schema: name of the schema, in quotes.
-    :param unreadable: counts unreadable rows.
-    """
-
-    def __init__(self, schema: str, unreadable: Unreadable) -> None:
-        self._s = schema
-        self._unreadable = unreadable
-
-    async def receive(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
+    async def _receive_all(self, connection: Connection, arrivals: Sequence[Arrival]) -> list[Receipt]:
         """Store all, in one round trip, or none."""
-        identities = [(each.instance, each.body, each.job_id, each.received_at) for each in arrivals]
-        digests = [digest_of(*each) for each in identities]
+        digests = [digest_of(each) for each in arrivals]
         # A batch may contain duplicates.
         firsts = {digest: place for place, digest in reversed(list(enumerate(digests)))}
         unique = [arrivals[place] for place in sorted(firsts.values())]
@@ -77,7 +65,7 @@ class Inbox:
                 [each.instance for each in unique],
                 REPEATED_WITHIN,
                 list(numbers),
-                [digest_before(*identities[place]) for place in sorted(firsts.values())],
+                [each.digest_before for each in unique],
                 [each.received_at for each in unique],
                 [each.received_at for each in unique],
                 [each.kind for each in unique],
@@ -94,15 +82,21 @@ class Inbox:
             result.append(Receipt(id=key, duplicate=duplicate or place != firsts[digest]))
         return result
 
-    async def find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
+    @operation
+    async def notifications(
+        self, connection: Connection, *, limit: int = 100, before: int | None = None
+    ) -> list[StoredNotification]:
+        return await self._find(connection, "WHERE id < %s ORDER BY id DESC LIMIT %s", below(before), limit)
+
+    async def _find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
         """Return readable rows; a limit counts only them."""
-        sql = f"SELECT {_NOTIFICATION} FROM (SELECT * FROM {self._s}.notifications WHERE id <> ALL (%s)) n {condition}"
+        sql = f"SELECT {NOTIFICATION} FROM (SELECT * FROM {self._s}.notifications WHERE id <> ALL (%s)) n {condition}"
         return await self._readable(connection, sql, values, "notifications", notification_of)
 
-    async def pending(self, connection: Connection, log: Log, instance: str, after: int, limit: int) -> Pending:
-        """Return pending notifications and their jobs' states. Unreadable ones are rejected."""
+    @operation
+    async def pending(self, connection: Connection, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
         sql = (
-            f"SELECT {_NOTIFICATION}, waiting, EXISTS (SELECT FROM {self._s}.notifications a"
+            f"SELECT {NOTIFICATION}, waiting, EXISTS (SELECT FROM {self._s}.notifications a"
             " WHERE (a.instance, a.job_id) = (n.instance, n.job_id) AND a.kind = ANY (%s) AND a.id <> n.id),"
             f" {STATE_COLUMNS} FROM {self._s}.notifications n"
             " JOIN (SELECT id, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) size,"
@@ -116,18 +110,21 @@ class Inbox:
         while rows := await fetch_all(connection, sql, *values):
             found = list(self._unreadable.sift(rows, "notifications", lambda row: notification_of(row[:8])))
             if unreadable := {row[0] for row in rows} - {each.id for each in found}:
-                await self.settle(connection, dict.fromkeys(unreadable, Outcome.REJECTED), utcnow())
+                await self._settle(connection, dict.fromkeys(unreadable, Outcome.REJECTED), utcnow())
             if found:
                 jobs = {row[11:13]: row[10:] for row in rows if row[10] is not None}
                 return Pending(
                     found,
-                    states=await log.states_of(connection, jobs.values(), {item.ref for item in found if item.ref}),
+                    states=await self._states_of(connection, jobs.values(), {item.ref for item in found if item.ref}),
                     announced={JobRef(instance, row[4]) for row in rows if row[9]},
                     more=rows[0][8] == limit or rows[0][8] > len(rows),
                 )
         return Pending()
 
-    async def settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
+    async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
+        await self._run_waking("inbox", lambda c: self._settle(c, outcomes, settled_at))
+
+    async def _settle(self, connection: Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> list[str]:
         """Return the instances with notifications queued again."""
         return await self._update(
             connection,
@@ -139,6 +136,7 @@ class Inbox:
             [settled_at, list(outcomes), [outcome.value for outcome in outcomes.values()]],
         )
 
+    @operation
     async def announcements(
         self, connection: Connection, refs: Mapping[JobRef, datetime | None]
     ) -> dict[JobRef, list[StoredNotification]]:
@@ -146,7 +144,7 @@ class Inbox:
             f"SELECT id FROM {self._s}.notifications a WHERE (a.instance, a.job_id) = (r.instance, r.job_id)"
             " AND a.kind = ANY (%s)"
         )
-        found = await self.find(
+        found = await self._find(
             connection,
             "WHERE n.id IN (SELECT c.id FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[])"
             f" r (instance, job_id, since) CROSS JOIN LATERAL (({of_job} ORDER BY id LIMIT %s)"
@@ -159,17 +157,29 @@ class Inbox:
         )
         by_job: dict[JobRef, list[StoredNotification]] = {}
         for each in found:
-            if each.job_id is not None:
-                by_job.setdefault(JobRef(each.instance, each.job_id), []).append(each)
+            if each.ref is not None:
+                by_job.setdefault(each.ref, []).append(each)
         return by_job
 
-    async def deliveries(self, connection: Connection, condition: str, *values: object) -> list[Delivery]:
-        """Return readable rows; a limit counts only them."""
-        sql = f"{self._selected(f'(SELECT * FROM {self._s}.deliveries WHERE id <> ALL (%s))')} {condition}"
-        return await self._readable(connection, sql, values, "deliveries", delivery_of)
+    @operation
+    async def deliveries(
+        self,
+        connection: Connection,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        state: DeliveryState | None = None,
+    ) -> list[Delivery]:
+        # A literal, so that the partial indexes apply.
+        matches = "" if state is None else f"AND d.state = '{state.value}'"
+        selected = self._selected(f"(SELECT * FROM {self._s}.deliveries WHERE id <> ALL (%s))")
+        sql = f"{selected} WHERE d.id < %s {matches} ORDER BY d.id DESC LIMIT %s"
+        return await self._readable(connection, sql, (below(before), limit), "deliveries", delivery_of)
 
-    async def due(self, connection: Connection, instance: str, but: Collection[str], limit: int) -> list[Delivery]:
-        """Return due deliveries. Unreadable ones become dead."""
+    @operation
+    async def due(
+        self, connection: Connection, instance: str, *, but: Collection[str] = (), limit: int = 100
+    ) -> list[Delivery]:
         sql = (
             f"{self._selected(f'{self._s}.deliveries')} WHERE d.state = 'due' AND d.instance = %s"
             " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s"
@@ -184,10 +194,7 @@ class Inbox:
         return []
 
     def _selected(self, deliveries: str) -> str:
-        return (
-            f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
-            f" FROM {deliveries} d JOIN {self._s}.notifications n ON n.id = d.notification"
-        )
+        return f"SELECT {DELIVERY} FROM {deliveries} d JOIN {self._s}.notifications n ON n.id = d.notification"
 
     async def _readable(
         self, connection: Connection, sql: str, values: Sequence[object], table: str, read: Callable[[Row], T | None]
@@ -201,7 +208,8 @@ class Inbox:
                 return found
             unreadable += (row[0] for row in rows if read(row) is None)
 
-    async def next_due(self, connection: Connection, instance: str, but: Collection[str]) -> datetime | None:
+    @operation
+    async def next_due(self, connection: Connection, instance: str, *, but: Collection[str] = ()) -> datetime | None:
         row = await fetch_one(
             connection,
             f"SELECT min(due_at) FROM {self._s}.deliveries"
@@ -210,7 +218,10 @@ class Inbox:
         )
         return None if row is None else moment_of(row[0])
 
-    async def attempted(self, connection: Connection, attempts: Sequence[Attempt]) -> list[str]:
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        await self._run_waking("deliveries", lambda c: self._attempted(c, attempts))
+
+    async def _attempted(self, connection: Connection, attempts: Sequence[Attempt]) -> list[str]:
         """Return the instances with deliveries to retry."""
         return await self._update(
             connection,
@@ -226,7 +237,7 @@ class Inbox:
             ],
         )
 
-    async def prune(self, connection: Connection, before: datetime) -> int:
+    async def _prune_notifications(self, connection: Connection, before: datetime) -> int:
         """Remove a page of notifications with their deliveries and return their number."""
         done = await connection.execute(
             f"DELETE FROM {self._s}.notifications WHERE id IN (SELECT id FROM {self._s}.notifications n"

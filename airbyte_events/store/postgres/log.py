@@ -1,24 +1,30 @@
-"""The SQL statements for the log, latest states, watches, leases and values of a PostgreSQL store."""
+"""The log, latest states, watches, leases and values of a PostgreSQL store."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import psycopg
+
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
-from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.identity import REPLACED, LogReplaced, Tail
-from airbyte_events.store.postgres.identity import DIGEST
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
+from airbyte_events.store.base import UNBOUNDED, EventLog, LeaseTable, ValueTable, WatchTable, below
+from airbyte_events.store.identity import REPLACED, KnownLog, LogReplaced, Tail
+from airbyte_events.store.postgres import schema
+from airbyte_events.store.postgres.identity import DIGEST, State
+from airbyte_events.store.postgres.operations import PostgresOperations, operation
 from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import Appended, Lease, LogPage, Outcome, Settle, States
-from airbyte_events.store.rows import MAX_CLOCK_SKEW, Row, Unreadable, event_of, moment_of
+from airbyte_events.store.rows import MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, moment_of
 
-PRUNED_AT_ONCE = 1_000
+logger = logging.getLogger(__name__)
 
 _EVENT = "e.sequence, e.instance, e.job_id, e.status, e.data::text"
 
@@ -40,33 +46,39 @@ class _JobRow(NamedTuple):
     revision: int
 
 
-class Log:
-    """The SQL statements of one epoch of the log.
+class PostgresLog(PostgresOperations, EventLog, LeaseTable, WatchTable, ValueTable):
+    """The log, latest states, watches, leases and values of a PostgreSQL store."""
 
-    :param schema: name of the schema, in quotes.
-    :param epoch: the log's identity, part of every cursor.
-    :param tail: the newest event that was read.
-    :param unreadable: counts unreadable rows.
-    """
-
-    def __init__(self, schema: str, epoch: str, tail: Tail, unreadable: Unreadable) -> None:
-        self._unreadable = unreadable
-        self._s = schema
-        self.epoch = epoch
-        self.tail = tail
+    shared = True
 
     async def append(
         self,
+        observed: Sequence[JobEvent],
+        *,
+        lease: Lease | None = None,
+        known: States | None = None,
+        settle: Settle | None = None,
+    ) -> Appended:
+        log = self._log
+
+        async def work(connection: Connection) -> Appended:
+            appended = await self._append(connection, log.epoch, observed, lease, known, settle)
+            # Here, so that readers are woken even if the caller was cancelled.
+            self._advance(log, appended)
+            return appended
+
+        return await self._run(work)
+
+    async def _append(
+        self,
         connection: Connection,
+        epoch: str,
         observed: Sequence[JobEvent],
         lease: Lease | None,
         known: States | None,
         settle: Settle | None,
     ) -> Appended:
-        """Compute events from the jobs' states and write them if the states are unchanged; otherwise try again.
-
-        :param known: states that the caller has read.
-        """
+        """Compute events from the jobs' states and write them if the states are unchanged; otherwise try again."""
         refs = {event.ref for event in observed}
         jobs = known.versions if known is not None and refs <= known.refs else await self._job_rows(connection, refs)
         for _ in range(_TRIES):
@@ -76,7 +88,7 @@ class Log:
                 before = states.get(event.ref)
                 verdict = reconcile(before, event)
                 if before is None or verdict in APPENDED:
-                    states[event.ref] = succeed(before, event, Cursor(self.epoch, 0))
+                    states[event.ref] = succeed(before, event, Cursor(epoch, 0))
                 results.append((verdict, states[event.ref]))
             new_events = [state for verdict, state in results if verdict in APPENDED]
             if not new_events:
@@ -85,26 +97,16 @@ class Log:
             outcomes = settle(new_events) if settle is not None else {}
             head = await self._write(connection, new_events, jobs, lease, outcomes)
             if head is not None:
-                return Appended.of(self._numbered(results, head - len(new_events)), outcomes)
+                return Appended.of(_numbered(results, Cursor(epoch, head - len(new_events))), outcomes)
             jobs = await self._job_rows(connection, refs)
         raise StoreError(_CONFLICT)
 
-    def _numbered(self, results: Iterable[tuple[Verdict, JobEvent]], head: int) -> list[tuple[Verdict, JobEvent]]:
-        """Set the events' cursors, after the previous head."""
-        states: dict[JobRef, JobEvent] = {}
-        numbered = []
-        for verdict, state in results:
-            if verdict in APPENDED:
-                head += 1
-                states[state.ref] = replace(state, cursor=Cursor(self.epoch, head))
-            numbered.append((verdict, states.get(state.ref, state)))
-        return numbered
-
-    async def annotate(self, connection: Connection, reports: Sequence[JobEvent]) -> None:
+    @operation
+    async def annotate(self, connection: Connection, states: Sequence[JobEvent]) -> None:
         for _ in range(_TRIES):
-            jobs = await self._job_rows(connection, {report.ref for report in reports})
+            jobs = await self._job_rows(connection, {report.ref for report in states})
             annotated: dict[JobRef, JobEvent] = {}
-            for report in reports:
+            for report in states:
                 job = jobs.get(report.ref)
                 if job is not None and job.state is not None:
                     annotated[report.ref] = annotate(annotated.get(report.ref, job.state), report)
@@ -117,17 +119,35 @@ class Log:
                 return
         raise StoreError(_CONFLICT)
 
+    @operation
     async def head(self, connection: Connection) -> int:
         return int((await fetch_one(connection, f"SELECT head FROM {self._s}.log"))[0])
 
-    def advance(self, tail: Tail) -> None:
-        if tail.sequence > self.tail.sequence:
-            self.tail = tail
+    async def read(
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
+    ) -> LogPage:
+        log = self._known(epoch)
+        try:
+            page = await self._read(log, after, limit, size, wanted)
+        except LogReplaced:
+            await self._run(self._poll)
+            raise
+        if log is self._log:
+            self._tail.advance(log.tail.sequence)
+        return page
 
-    async def read(self, connection: Connection, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
-        """:raises LogReplaced: if the log lost events."""
+    @operation
+    async def _read(
+        self, connection: Connection, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter
+    ) -> LogPage:
         where, values = _criteria(wanted)
-        tail = self.tail
+        tail = log.tail
         # One statement, for a consistent snapshot; it returns a row even if there are no events.
         found = await connection.execute(
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events),"
@@ -142,27 +162,55 @@ class Log:
         if not rows:
             raise LogReplaced("the log has no epoch any more")
         epoch, head, first, seen_mark, head_mark = rows[0][:5]
-        if epoch != self.epoch or tail.is_lost(head, first, seen_mark):
+        if epoch != log.epoch or tail.is_lost(head, first, seen_mark):
             raise LogReplaced(REPLACED)
-        self.advance(Tail(head, head_mark))
+        log.advance(Tail(head, head_mark))
         removed = head if first is None else first - 1
         if not removed <= after <= head:
             raise CursorExpired(f"the log keeps what follows {removed} up to {head}, not {after}")
         page = [row[5:10] for row in rows if row[5] is not None]
         is_full = len(page) == limit or (bool(page) and rows[-1][10] >= size)
-        return LogPage(events=self._sift(page, "events"), position=page[-1][0] if is_full else head)
+        return LogPage(events=list(self._events(page, "events", epoch)), position=page[-1][0] if is_full else head)
 
+    async def _poll(self, connection: Connection) -> None:
+        log = self._log
+        state = await self._identity.current(connection, log.epoch, self._tail.head, log.tail)
+        if state.compatible_with > schema.VERSION:
+            self._fault = schema.too_new(self._url.schema, schema.VERSION, state.version)
+        if state.read_only:
+            # Another server may have newer events.
+            raise psycopg.errors.ReadOnlySqlTransaction("the server is read-only")
+        if state.epoch != self.epoch:
+            logger.warning("the log has another epoch than before: clients read the states again")
+            self._continue_with(state)
+            self._wakeups.wake()
+        self._log.advance(Tail(state.head, state.head_mark))
+        self._tail.advance(state.head)
+
+    def _continue_with(self, state: State) -> None:
+        self._log = KnownLog(state.epoch, Tail(state.head, state.head_mark))
+        self._tail.restart(state.head)
+
+    @operation
     async def states(self, connection: Connection, refs: Collection[JobRef]) -> States:
         return _states(await self._job_rows(connection, refs), refs)
 
-    async def states_of(self, connection: Connection, rows: Iterable[Row], refs: Collection[JobRef]) -> States:
+    async def _states_of(self, connection: Connection, rows: Iterable[Row], refs: Collection[JobRef]) -> States:
         """Return the states in the jobs' rows with the columns :data:`STATE_COLUMNS`."""
         return _states(await self._read_jobs(connection, rows), refs)
 
-    async def jobs(self, connection: Connection, limit: int, before: int | None, wanted: EventFilter) -> list[JobEvent]:
+    @operation
+    async def jobs(
+        self,
+        connection: Connection,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        wanted: EventFilter = EVERYTHING,
+    ) -> list[JobEvent]:
         where, values = _criteria(wanted)
         found: list[JobEvent] = []
-        after = 2**62 if before is None else before
+        after = below(before)
         while len(found) < limit:
             rows = await fetch_all(
                 connection,
@@ -171,18 +219,20 @@ class Log:
             )
             if not rows:
                 break
-            found += self._sift(rows, "jobs")
+            found += self._events(rows, "jobs")
             after = rows[-1][0]
         return found
 
+    @operation
     async def history(self, connection: Connection, ref: JobRef) -> list[JobEvent]:
-        return self._sift(await self._events_of(connection, ref), "events")
+        return list(self._events(await self._events_of(connection, ref), "events"))
 
     async def _events_of(self, connection: Connection, ref: JobRef) -> list[Row]:
         sql = f"SELECT {_EVENT} FROM {self._s}.events e WHERE instance = %s AND job_id = %s ORDER BY sequence"
         return await fetch_all(connection, sql, *ref)
 
-    async def remember(self, connection: Connection, key: str, value: str, lease: Lease | None) -> None:
+    @operation
+    async def remember(self, connection: Connection, key: str, value: str, *, lease: Lease | None = None) -> None:
         held, lease_key = "SELECT", list[object]()
         if lease is not None:
             held = f"SELECT FROM {self._s}.leases WHERE name = %s AND holder = %s AND fence = %s FOR SHARE"
@@ -195,14 +245,17 @@ class Log:
         if not done.rowcount:
             raise _lost(lease)
 
+    @operation
     async def recall(self, connection: Connection, key: str) -> str | None:
         row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", key)
         return None if row is None else str(row[0])
 
+    @operation
     async def values(self, connection: Connection) -> dict[str, str]:
         rows = await fetch_all(connection, f"SELECT key, value FROM {self._s}.meta")
         return {str(key): str(value) for key, value in rows}
 
+    @operation
     async def acquire(self, connection: Connection, name: str, holder: str, seconds: float) -> Lease | None:
         row = await fetch_one(
             connection,
@@ -217,7 +270,12 @@ class Log:
         )
         return None if row is None else Lease(name=name, holder=holder, fence=row[0])
 
-    async def release(self, connection: Connection, lease: Lease) -> None:
+    async def release(self, lease: Lease) -> None:
+        await self._release(lease)
+        self._wakeups.wake([f"leases/{lease.name}"])
+
+    @operation
+    async def _release(self, connection: Connection, lease: Lease) -> None:
         await connection.execute(
             f"WITH given AS (UPDATE {self._s}.leases SET holder = NULL, expires_at = '-infinity'"
             " WHERE name = %s AND holder = %s AND fence = %s RETURNING name)"
@@ -225,11 +283,15 @@ class Log:
             _key(lease),
         )
 
+    @operation
     async def holders(self, connection: Connection) -> dict[str, str]:
         sql = f"SELECT name, holder FROM {self._s}.leases WHERE holder IS NOT NULL AND expires_at > clock_timestamp()"
         return {str(name): str(holder) for name, holder in await fetch_all(connection, sql)}
 
-    async def watch(self, connection: Connection, refs: Collection[JobRef], seconds: float) -> list[str]:
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await self._run_waking("watches", lambda c: self._watch(c, refs, seconds))
+
+    async def _watch(self, connection: Connection, refs: Collection[JobRef], seconds: float) -> list[str]:
         """Return the instances with newly watched jobs."""
         await connection.execute(
             f"DELETE FROM {self._s}.watches WHERE (instance, job_id) IN (SELECT instance, job_id"
@@ -251,6 +313,7 @@ class Log:
         )
         return row[0] or []
 
+    @operation
     async def watched(self, connection: Connection, instance: str) -> dict[int, datetime]:
         # A job that completed while its watch was written may have a row.
         rows = await fetch_all(
@@ -261,7 +324,7 @@ class Log:
         )
         return {job_id: moment_of(since) or utcnow() for job_id, since in rows}
 
-    async def prunable(self, connection: Connection, before: datetime, keep: int) -> int:
+    async def _prunable(self, connection: Connection, before: datetime, keep: int) -> int:
         """Return the sequence up to which events can be removed without a gap; future times are ignored."""
         row = await fetch_one(
             connection,
@@ -271,7 +334,7 @@ class Log:
         )
         return int(row[0])
 
-    async def prune(self, connection: Connection, last: int) -> int:
+    async def _prune_events(self, connection: Connection, last: int) -> int:
         """Remove a page of events up to a sequence and return their number."""
         done = await connection.execute(
             f"DELETE FROM {self._s}.events WHERE sequence IN (SELECT sequence FROM {self._s}.events"
@@ -294,8 +357,10 @@ class Log:
         jobs = {}
         for *row, revision in rows:
             ref = JobRef(*row[1:3])
-            states = self._sift([row], "jobs") or self._sift(await self._events_of(connection, ref), "events")
-            jobs[ref] = _JobRow(states[-1] if states else None, row[0], revision)
+            state = next(self._events([row], "jobs"), None)
+            if state is None:
+                state = next(self._events(reversed(await self._events_of(connection, ref)), "events"), None)
+            jobs[ref] = _JobRow(state, row[0], revision)
         return jobs
 
     async def _write(
@@ -342,14 +407,21 @@ class Log:
         return None if row[0] is None else int(row[0])
 
     async def _ensure_held(self, connection: Connection, lease: Lease | None) -> None:
-        if (
-            lease is not None
-            and not (await fetch_one(connection, f"SELECT {self._s}.holds_1(%s, %s, %s)", *_key(lease)))[0]
-        ):
+        sql = f"SELECT {self._s}.holds_1(%s, %s, %s)"
+        if lease is not None and not (await fetch_one(connection, sql, *_key(lease)))[0]:
             raise _lost(lease)
 
-    def _sift(self, rows: Iterable[Row], table: str) -> list[JobEvent]:
-        return list(self._unreadable.sift(rows, table, lambda row: event_of(row, self.epoch)))
+
+def _numbered(results: Iterable[tuple[Verdict, JobEvent]], head: Cursor) -> list[tuple[Verdict, JobEvent]]:
+    """Set the events' cursors, after the previous head."""
+    states: dict[JobRef, JobEvent] = {}
+    numbered = []
+    for verdict, state in results:
+        if verdict in APPENDED:
+            head = Cursor(head.epoch, head.sequence + 1)
+            states[state.ref] = replace(state, cursor=head)
+        numbered.append((verdict, states.get(state.ref, state)))
+    return numbered
 
 
 def _states(jobs: Mapping[JobRef, _JobRow], refs: Collection[JobRef]) -> States:

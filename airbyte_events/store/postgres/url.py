@@ -13,7 +13,7 @@ from airbyte_events.errors import StoreError
 from airbyte_events.store.location import StoreLocation
 
 if TYPE_CHECKING:
-    from airbyte_events.store.postgres.store import PostgresStore
+    from airbyte_events.store.base import EventStore
 
 DEFAULT_SCHEMA = "airbyte_events"
 
@@ -82,7 +82,7 @@ class PostgresURL(StoreLocation):
             secrets=tuple(secret for each in passwords for secret in {each, unquote(each)} if secret),
         )
 
-    def store(self) -> PostgresStore:
+    def store(self) -> EventStore:
         try:
             from airbyte_events.store.postgres.store import PostgresStore
         except ImportError as exc:

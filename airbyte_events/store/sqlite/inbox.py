@@ -1,4 +1,4 @@
-"""The SQL statements for the notifications and deliveries of a SQLite store."""
+"""The notifications and deliveries of a SQLite store."""
 
 from __future__ import annotations
 
@@ -9,35 +9,169 @@ from itertools import islice
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.events import JobRef
-from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS, PENDING_BYTES
+from airbyte_events.store.base import (
+    ANNOUNCEMENTS,
+    ANNOUNCING_KINDS,
+    PENDING_BYTES,
+    DeliveryOutbox,
+    NotificationInbox,
+    below,
+)
+from airbyte_events.store.notify import topics_of
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
+    Arrival,
     Attempt,
     Delivery,
     DeliveryState,
     Outcome,
     Receipt,
     StoredNotification,
-    digest_before,
     digest_of,
     first_within,
 )
-from airbyte_events.store.rows import UNREADABLE_FAULT, Row, Unreadable, delivery_of, moment_of, notification_of
-
-PRUNED_AT_ONCE = 1_000
-
-_NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
-_SELECT_DELIVERY = (
-    f"SELECT d.id, d.target, d.state, d.attempts, d.due_at, d.fault, {_NOTIFICATION}"
-    " FROM deliveries AS d LEFT JOIN notifications AS n ON n.id = d.notification"
+from airbyte_events.store.rows import (
+    DELIVERY,
+    NOTIFICATION,
+    PRUNED_AT_ONCE,
+    UNREADABLE_FAULT,
+    Row,
+    delivery_of,
+    moment_of,
+    notification_of,
 )
+from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction
+
+_SELECT = f"SELECT {NOTIFICATION} FROM notifications AS n"
+_SELECT_DELIVERY = f"SELECT {DELIVERY} FROM deliveries AS d LEFT JOIN notifications AS n ON n.id = d.notification"
 
 
-def add(connection: sqlite3.Connection, item: StoredNotification, targets: Collection[str]) -> Receipt:
-    """Store a notification with a new id, and its deliveries."""
-    identity = item.instance, item.body, item.job_id, item.received_at
-    digest, at = digest_of(*identity), format_time(item.received_at)
-    if (before := digest_before(*identity)) is not None:
+class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
+    """The notifications and deliveries of a SQLite store."""
+
+    async def receive(self, arrival: Arrival) -> Receipt:
+        def announce(receipt: Receipt) -> None:
+            if not receipt.duplicate:
+                self._wakeups.wake(topics_of(arrival))
+
+        return await self._file.transact(lambda c: _add(c, arrival), announce)
+
+    def _pending(
+        self, connection: sqlite3.Connection, instance: str, after: int, limit: int
+    ) -> tuple[list[StoredNotification], bool]:
+        """Return pending notifications, and whether more may follow. Unreadable ones are rejected."""
+        sql = f"{_SELECT} WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
+        while True:
+            rejected: dict[int, Outcome] = {}
+
+            def read(row: Row) -> StoredNotification | None:
+                item = notification_of(row)
+                if item is None:
+                    rejected[row[0]] = Outcome.REJECTED  # noqa: B023  # called in this iteration
+                return item
+
+            rows = connection.execute(sql, (instance, after, limit))
+            found, has_more = first_within(self._unreadable.sift(rows, "notifications", read), PENDING_BYTES)
+            rows.close()
+            settle_all(connection, rejected, utcnow())
+            if found or not rejected:
+                return found, has_more or len(found) + len(rejected) == limit
+
+    async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
+        await self._file.transact(lambda c: settle_all(c, outcomes, settled_at), self._waking("inbox"))
+
+    @reading
+    def notifications(
+        self, connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None
+    ) -> list[StoredNotification]:
+        return self._notifications(connection, "WHERE id < ? ORDER BY id DESC", below(before), limit=limit)
+
+    def _notifications(
+        self, connection: sqlite3.Connection, condition: str, *values: object, limit: int
+    ) -> list[StoredNotification]:
+        """Return the first readable ones."""
+        rows = connection.execute(f"{_SELECT} {condition}", values)
+        return list(islice(self._unreadable.sift(rows, "notifications", notification_of), limit))
+
+    @transaction
+    def announcements(
+        self, connection: sqlite3.Connection, refs: Mapping[JobRef, datetime | None]
+    ) -> dict[JobRef, list[StoredNotification]]:
+        of_job = "SELECT id FROM notifications WHERE instance = ?1 AND job_id = ?2 AND kind IN (?3, ?4)"
+        condition = (
+            f"WHERE id IN (SELECT * FROM ({of_job} ORDER BY id LIMIT ?6))"
+            f" OR id IN (SELECT * FROM ({of_job} ORDER BY id DESC LIMIT ?6))"
+            f" OR id IN (SELECT * FROM ({of_job} AND received_at >= ?5 ORDER BY id LIMIT ?6)) ORDER BY id"
+        )
+        found = {}
+        for ref, since in refs.items():
+            values = (*ref, *ANNOUNCING_KINDS, format_time(since), ANNOUNCEMENTS)
+            if items := self._notifications(connection, condition, *values, limit=3 * ANNOUNCEMENTS):
+                found[ref] = items
+        return found
+
+    @transaction
+    def due(
+        self, connection: sqlite3.Connection, instance: str, *, but: Collection[str] = (), limit: int = 100
+    ) -> list[Delivery]:
+        condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
+        sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ?"
+        while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit)).fetchall():
+            found = list(self._unreadable.sift(rows, "deliveries", delivery_of))
+            unreadable = {row[0] for row in rows} - {each.id for each in found}
+            connection.executemany(
+                "UPDATE deliveries SET state = 'dead', fault = ? WHERE id = ?",
+                [(UNREADABLE_FAULT, id_) for id_ in unreadable],
+            )
+            if found:
+                return found
+        return []
+
+    @transaction
+    def next_due(self, connection: sqlite3.Connection, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+        return next_due(connection, instance, but)
+
+    async def attempted(self, attempts: Sequence[Attempt]) -> None:
+        await self._file.transact(lambda c: _attempted(c, attempts), self._waking("deliveries"))
+
+    @reading
+    def deliveries(
+        self,
+        connection: sqlite3.Connection,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        state: DeliveryState | None = None,
+    ) -> list[Delivery]:
+        # A literal, so that the partial indexes apply.
+        matches = "" if state is None else f"AND d.state = '{state.value}'"
+        sql = f"{_SELECT_DELIVERY} WHERE d.id < ? {matches} ORDER BY d.id DESC"
+        rows = connection.execute(sql, (below(before),))
+        return list(islice(self._unreadable.sift(rows, "deliveries", delivery_of), limit))
+
+    @transaction
+    def _prune_notifications(
+        self, connection: sqlite3.Connection, after: int, before: datetime
+    ) -> tuple[int, int | None]:
+        """Prune a page of notifications after an id; return the number removed and the next id, None at the end."""
+        limit = format_time(before) or ""
+        rows = connection.execute(
+            "SELECT id, received_at, outcome <> 'pending' AND coalesce(settled_at, received_at) < ? AND NOT EXISTS"
+            " (SELECT 1 FROM deliveries WHERE notification = notifications.id AND state = 'due')"
+            " FROM notifications WHERE id > ? ORDER BY id LIMIT ?",
+            (limit, after, PRUNED_AT_ONCE),
+        ).fetchall()
+        old = [(id_,) for id_, _, removable in rows if removable]
+        connection.executemany("DELETE FROM deliveries WHERE notification = ?", old)
+        connection.executemany("DELETE FROM notifications WHERE id = ?", old)
+        # Ids roughly follow the time: no old notifications follow a page of young ones.
+        is_last = len(rows) < PRUNED_AT_ONCE or all(str(received_at) >= limit for _, received_at, _ in rows)
+        return len(old), None if is_last else rows[-1][0]
+
+
+def _add(connection: sqlite3.Connection, item: Arrival) -> Receipt:
+    digest, at = digest_of(item), format_time(item.received_at)
+    if (before := item.digest_before) is not None:
         since = format_time(item.received_at - REPEATED_WITHIN)
         sql = "SELECT id FROM notifications WHERE digest = ? AND received_at > ?"
         if (same := connection.execute(sql, (before, since)).fetchone()) is not None:
@@ -53,52 +187,12 @@ def add(connection: sqlite3.Connection, item: StoredNotification, targets: Colle
     connection.executemany(
         "INSERT INTO deliveries (notification, instance, target, state, attempts, due_at)"
         " VALUES (?, ?, ?, 'due', 0, ?)",
-        [(inserted[0], item.instance, target, at) for target in dict.fromkeys(targets)],
+        [(inserted[0], item.instance, target, at) for target in dict.fromkeys(item.targets)],
     )
     return Receipt(id=inserted[0], duplicate=False)
 
 
-def notifications(
-    connection: sqlite3.Connection, unreadable: Unreadable, condition: str, *values: object, limit: int
-) -> list[StoredNotification]:
-    """Return the first readable ones."""
-    rows = connection.execute(f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}", values)
-    return list(islice(unreadable.sift(rows, "notifications", notification_of), limit))
-
-
-def pending(
-    connection: sqlite3.Connection, unreadable: Unreadable, instance: str, after: int, limit: int
-) -> tuple[list[StoredNotification], bool]:
-    """Return pending notifications, and whether more may follow. Unreadable ones are rejected."""
-    condition = "WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
-    sql = f"SELECT {_NOTIFICATION} FROM notifications AS n {condition}"
-    while True:
-        rejected: dict[int, Outcome] = {}
-
-        def read(row: Row) -> StoredNotification | None:
-            item = notification_of(row)
-            if item is None:
-                rejected[row[0]] = Outcome.REJECTED  # noqa: B023  # called in this iteration
-            return item
-
-        rows = connection.execute(sql, (instance, after, limit))
-        found, has_more = first_within(unreadable.sift(rows, "notifications", read), PENDING_BYTES)
-        rows.close()
-        settle(connection, rejected, utcnow())
-        if found or not rejected:
-            return found, has_more or len(found) + len(rejected) == limit
-
-
-def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | None:
-    """Return when the oldest pending notification was received."""
-    row = connection.execute(
-        "SELECT received_at FROM notifications WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT 1",
-        (instance,),
-    ).fetchone()
-    return None if row is None else moment_of(row[0])
-
-
-def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
+def settle_all(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], settled_at: datetime) -> set[str]:
     """Store outcomes and return the instances with notifications queued again."""
     at = format_time(settled_at)
     queued = set()
@@ -112,71 +206,7 @@ def settle(connection: sqlite3.Connection, outcomes: Mapping[int, Outcome], sett
     return queued
 
 
-def announcements(
-    connection: sqlite3.Connection, unreadable: Unreadable, refs: Mapping[JobRef, datetime | None]
-) -> dict[JobRef, list[StoredNotification]]:
-    of_job = "SELECT id FROM notifications WHERE instance = ?1 AND job_id = ?2 AND kind IN (?3, ?4)"
-    condition = (
-        f"WHERE id IN (SELECT * FROM ({of_job} ORDER BY id LIMIT ?6))"
-        f" OR id IN (SELECT * FROM ({of_job} ORDER BY id DESC LIMIT ?6))"
-        f" OR id IN (SELECT * FROM ({of_job} AND received_at >= ?5 ORDER BY id LIMIT ?6)) ORDER BY id"
-    )
-    found = {}
-    for ref, since in refs.items():
-        values = (*ref, *ANNOUNCING_KINDS, format_time(since), ANNOUNCEMENTS)
-        if items := notifications(connection, unreadable, condition, *values, limit=3 * ANNOUNCEMENTS):
-            found[ref] = items
-    return found
-
-
-def is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> bool:
-    """Return whether the job has another success or failure notification."""
-    row = connection.execute(
-        "SELECT 1 FROM notifications WHERE instance = ? AND job_id = ? AND kind IN (?, ?) AND id <> ? LIMIT 1",
-        (*ref, *ANNOUNCING_KINDS, but),
-    ).fetchone()
-    return row is not None
-
-
-def deliveries(
-    connection: sqlite3.Connection, unreadable: Unreadable, condition: str, *values: object, limit: int
-) -> list[Delivery]:
-    """Return the first readable ones."""
-    rows = connection.execute(f"{_SELECT_DELIVERY} {condition}", values)
-    return list(islice(unreadable.sift(rows, "deliveries", delivery_of), limit))
-
-
-def due(
-    connection: sqlite3.Connection, unreadable: Unreadable, instance: str, but: Collection[str], limit: int
-) -> list[Delivery]:
-    """Return due deliveries. Those that are unreadable or lack a notification become dead."""
-    condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
-    sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ?"
-    while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit)).fetchall():
-        found = list(unreadable.sift(rows, "deliveries", delivery_of))
-        unreadable_ids = {row[0] for row in rows} - {each.id for each in found}
-        connection.executemany(
-            "UPDATE deliveries SET state = 'dead', fault = ? WHERE id = ?",
-            [(UNREADABLE_FAULT, id_) for id_ in unreadable_ids],
-        )
-        if found:
-            return found
-    return []
-
-
-def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str]) -> datetime | None:
-    row = connection.execute(
-        f"SELECT min(due_at) FROM deliveries WHERE state = 'due' AND instance = ? AND {_none_of('target', but)}",
-        (instance, *but),
-    ).fetchone()
-    return moment_of(row[0])
-
-
-def _none_of(column: str, values: Collection[str]) -> str:
-    return f"{column} NOT IN ({', '.join('?' * len(values))})"
-
-
-def attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> set[str]:
+def _attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> set[str]:
     """Store results and return the instances with deliveries to retry."""
     again = set()
     for attempt in attempts:
@@ -190,18 +220,31 @@ def attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> se
     return again
 
 
-def prune(connection: sqlite3.Connection, after: int, before: datetime) -> tuple[int, int | None]:
-    """Prune a page of notifications after an id; return the number removed and the next id, None at the end."""
-    limit = format_time(before) or ""
-    rows = connection.execute(
-        "SELECT id, received_at, outcome <> 'pending' AND coalesce(settled_at, received_at) < ? AND NOT EXISTS"
-        " (SELECT 1 FROM deliveries WHERE notification = notifications.id AND state = 'due')"
-        " FROM notifications WHERE id > ? ORDER BY id LIMIT ?",
-        (limit, after, PRUNED_AT_ONCE),
-    ).fetchall()
-    old = [(id_,) for id_, _, removable in rows if removable]
-    connection.executemany("DELETE FROM deliveries WHERE notification = ?", old)
-    connection.executemany("DELETE FROM notifications WHERE id = ?", old)
-    # Ids roughly follow the time: no old notifications follow a page of young ones.
-    is_last = len(rows) < PRUNED_AT_ONCE or all(str(received_at) >= limit for _, received_at, _ in rows)
-    return len(old), None if is_last else rows[-1][0]
+def is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> bool:
+    """Return whether the job has another success or failure notification."""
+    row = connection.execute(
+        "SELECT 1 FROM notifications WHERE instance = ? AND job_id = ? AND kind IN (?, ?) AND id <> ? LIMIT 1",
+        (*ref, *ANNOUNCING_KINDS, but),
+    ).fetchone()
+    return row is not None
+
+
+def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | None:
+    """Return when the oldest pending notification was received."""
+    row = connection.execute(
+        "SELECT received_at FROM notifications WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT 1",
+        (instance,),
+    ).fetchone()
+    return None if row is None else moment_of(row[0])
+
+
+def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str] = ()) -> datetime | None:
+    row = connection.execute(
+        f"SELECT min(due_at) FROM deliveries WHERE state = 'due' AND instance = ? AND {_none_of('target', but)}",
+        (instance, *but),
+    ).fetchone()
+    return moment_of(row[0])
+
+
+def _none_of(column: str, values: Collection[str]) -> str:
+    return f"{column} NOT IN ({', '.join('?' * len(values))})"

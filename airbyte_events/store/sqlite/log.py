@@ -1,35 +1,34 @@
-"""The SQL statements for the log, latest states and watches of a SQLite store."""
+"""The log, latest states and watches of a SQLite store."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import CursorExpired
-from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef, JobStatus
-from airbyte_events.store.identity import LOOK_BACK, REPLACED, LogReplaced, Tail, mark_of
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef, JobStatus
+from airbyte_events.store.base import UNBOUNDED, EventLog, WatchTable, below
+from airbyte_events.store.identity import LOOK_BACK, REPLACED, KnownLog, LogReplaced, Tail, mark_of
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
-from airbyte_events.store.records import LogPage, States
-from airbyte_events.store.rows import MAX_CLOCK_SKEW, Row, Unreadable, event_of, moment_of
+from airbyte_events.store.records import Appended, Lease, LogPage, Settle, States
+from airbyte_events.store.rows import MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, event_of, moment_of
+from airbyte_events.store.sqlite.inbox import settle_all
+from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction
 
-PRUNED_AT_ONCE = 1_000
+logger = logging.getLogger(__name__)
 
 _EVENT = "sequence, instance, job_id, status, data"
 
 TERMINAL = frozenset(status.value for status in JobStatus if status.terminal)
-
-
-def epoch(connection: sqlite3.Connection) -> str:
-    """Return the log's epoch; empty if it is missing."""
-    row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
-    return str(row[0]) if row is not None and re.fullmatch("[0-9a-f]{1,32}", str(row[0])) else ""
 
 
 def head(connection: sqlite3.Connection) -> int:
@@ -37,19 +36,35 @@ def head(connection: sqlite3.Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def tail(connection: sqlite3.Connection) -> Tail:
+def first(connection: sqlite3.Connection) -> int | None:
+    """Return the oldest retained sequence."""
+    row = connection.execute("SELECT min(sequence) FROM events").fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def _epoch(connection: sqlite3.Connection) -> str:
+    """Return the log's epoch; empty if it is missing."""
+    row = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
+    return str(row[0]) if row is not None and re.fullmatch("[0-9a-f]{1,32}", str(row[0])) else ""
+
+
+def _found(connection: sqlite3.Connection) -> KnownLog:
+    return KnownLog(_epoch(connection), _newest(connection))
+
+
+def _newest(connection: sqlite3.Connection) -> Tail:
     newest = head(connection)
     return Tail(newest, _mark(connection, newest))
 
 
-def is_replaced(connection: sqlite3.Connection, known_epoch: str, tail: Tail) -> bool:
-    """Return whether the log has another epoch or lost events, given the newest event that was read."""
-    if epoch(connection) != known_epoch:
+def _is_replaced(connection: sqlite3.Connection, log: KnownLog) -> bool:
+    """Return whether the log has another epoch or lost events."""
+    if _epoch(connection) != log.epoch:
         return True
-    return tail.is_lost(head(connection), first(connection), _mark(connection, tail.sequence))
+    return log.tail.is_lost(head(connection), first(connection), _mark(connection, log.tail.sequence))
 
 
-def renew_epoch(connection: sqlite3.Connection) -> None:
+def _renew_epoch(connection: sqlite3.Connection) -> None:
     """Assign a new epoch and rewind polling by :data:`LOOK_BACK`."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
     polled = connection.execute("SELECT key, value FROM meta WHERE substr(key, 1, 10) = 'looked_at/'").fetchall()
@@ -70,36 +85,48 @@ def _mark(connection: sqlite3.Connection, sequence: int) -> str | None:
     return None if row is None else mark_of(row[0])
 
 
-def first(connection: sqlite3.Connection) -> int | None:
-    """Return the oldest retained sequence."""
-    row = connection.execute("SELECT min(sequence) FROM events").fetchone()
-    return None if row[0] is None else int(row[0])
+class SQLiteLog(SQLiteTransactions, EventLog, WatchTable):
+    """The log, latest states and watches of a SQLite store."""
 
+    def _open(self, connection: sqlite3.Connection) -> KnownLog:
+        if not _epoch(connection) and not self._read_only:
+            logger.error("the store %s had no epoch any more: it has a new one", self._path)
+            _renew_epoch(connection)
+        return _found(connection)
 
-class Log:
-    """The SQL statements of one epoch of the log.
+    async def append(
+        self,
+        observed: Sequence[JobEvent],
+        *,
+        lease: Lease | None = None,
+        known: States | None = None,
+        settle: Settle | None = None,
+    ) -> Appended:
+        log = self._log
 
-    :param epoch: the log's identity, part of every cursor.
-    :param tail: the newest event that was read.
-    :param unreadable: counts unreadable rows.
-    """
+        def run(connection: sqlite3.Connection) -> Appended:
+            self._leases.ensure(lease)
+            if _is_replaced(connection, log):
+                raise LogReplaced(REPLACED)
+            appended = Appended.of([self._append(connection, log.epoch, event) for event in observed], {})
+            if settle is not None and appended.events:
+                appended = replace(appended, outcomes=settle(appended.events))
+                settle_all(connection, appended.outcomes, utcnow())
+            return appended
 
-    def __init__(self, epoch: str, tail: Tail, unreadable: Unreadable) -> None:
-        self.epoch = epoch
-        self.tail = tail
-        self._unreadable = unreadable
+        try:
+            return await self._file.transact(run, partial(self._advance, log))
+        except LogReplaced:
+            await self._renew()
+            raise
 
-    def advance(self, tail: Tail) -> None:
-        if tail.sequence > self.tail.sequence:
-            self.tail = tail
-
-    def append(self, connection: sqlite3.Connection, observed: JobEvent) -> tuple[Verdict, JobEvent]:
+    def _append(self, connection: sqlite3.Connection, epoch: str, observed: JobEvent) -> tuple[Verdict, JobEvent]:
         """Return the verdict and the job's resulting state."""
-        known = self.state(connection, observed.ref)
+        known = self._state(connection, observed.ref)
         verdict = reconcile(known, observed)
         if known is not None and verdict not in APPENDED:
             return verdict, known
-        stored = succeed(known, observed, Cursor(self.epoch, 0))
+        stored = succeed(known, observed, Cursor(epoch, 0))
         row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
         sequence = connection.execute(
             "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
@@ -107,19 +134,66 @@ class Log:
         connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
         if stored.terminal:
             connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", stored.ref)
-        return verdict, replace(stored, cursor=Cursor(self.epoch, sequence or 0))
+        return verdict, replace(stored, cursor=Cursor(epoch, sequence or 0))
 
-    def annotate(self, connection: sqlite3.Connection, report: JobEvent) -> None:
-        known = self.state(connection, report.ref)
-        if known is not None and (state := annotate(known, report)) is not known:
-            sql = "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?"
-            connection.execute(sql, (json.dumps(state.data()), *report.ref))
+    async def _renew(self) -> None:
+        """Assign a new epoch if the log lost events."""
+        log = self._log
 
-    def read(self, connection: sqlite3.Connection, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
-        """:raises LogReplaced: if the log lost events."""
-        if is_replaced(connection, self.epoch, self.tail):
+        def run(connection: sqlite3.Connection) -> KnownLog | None:
+            if not _is_replaced(connection, log):
+                log.advance(_newest(connection))
+                return None
+            if _epoch(connection) in ("", log.epoch):
+                _renew_epoch(connection)
+            return _found(connection)
+
+        await self._file.transact(run, self._continue_with)
+
+    def _continue_with(self, log: KnownLog | None) -> None:
+        if log is None or log.epoch == self.epoch:
+            return
+        logger.error("the log %s has lost events: it has a new epoch, and clients read the states again", self._path)
+        self._log = log
+        # So that the next holders read the log anew.
+        self._leases.revoke()
+        self._tail.restart(log.tail.sequence)
+        self._wakeups.wake()
+
+    @transaction
+    def annotate(self, connection: sqlite3.Connection, states: Sequence[JobEvent]) -> None:
+        for report in states:
+            known = self._state(connection, report.ref)
+            if known is not None and (state := annotate(known, report)) is not known:
+                sql = "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?"
+                connection.execute(sql, (json.dumps(state.data()), *report.ref))
+
+    @transaction
+    def head(self, connection: sqlite3.Connection) -> int:
+        return head(connection)
+
+    async def read(
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
+    ) -> LogPage:
+        try:
+            return await self._read(self._known(epoch), after, limit, size, wanted)
+        except LogReplaced:
+            await self._renew()
+            raise
+
+    @reading
+    def _read(
+        self, connection: sqlite3.Connection, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter
+    ) -> LogPage:
+        if _is_replaced(connection, log):
             raise LogReplaced(REPLACED)
-        self.advance(tail(connection))
+        log.advance(_newest(connection))
         newest, oldest = head(connection), first(connection)
         removed = newest if oldest is None else oldest - 1
         if not removed <= after <= newest:
@@ -136,63 +210,75 @@ class Log:
                 break
         rows.close()
         is_full = len(page) == limit or size <= 0
-        return LogPage(events=list(self._sift(page, "events")), position=page[-1][0] if is_full else newest)
+        return LogPage(
+            events=list(self._events(page, "events", log.epoch)), position=page[-1][0] if is_full else newest
+        )
 
-    def state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
+    @transaction
+    def states(self, connection: sqlite3.Connection, refs: Collection[JobRef]) -> States:
+        return self._states(connection, refs)
+
+    def _states(self, connection: sqlite3.Connection, refs: Collection[JobRef]) -> States:
+        found = ((ref, self._state(connection, ref)) for ref in refs)
+        return States({ref: state for ref, state in found if state is not None}, refs=refs)
+
+    def _state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
         """Return a job's latest state. The newest readable event replaces an unreadable state."""
         sql = f"SELECT {_EVENT} FROM jobs WHERE instance = ? AND job_id = ?"
         rows = connection.execute(sql, ref).fetchall()
-        state = next(self._sift(rows, "jobs"), None)
+        state = next(self._events(rows, "jobs"), None)
         if rows and state is None:
             sql = f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence DESC"
-            state = next(self._sift(connection.execute(sql, ref), "events"), None)
+            state = next(self._events(connection.execute(sql, ref), "events"), None)
         return state
 
-    def states(self, connection: sqlite3.Connection, refs: Collection[JobRef]) -> States:
-        found = ((ref, self.state(connection, ref)) for ref in refs)
-        return States({ref: state for ref, state in found if state is not None}, refs=refs)
-
+    @reading
     def jobs(
-        self, connection: sqlite3.Connection, limit: int, before: int | None, wanted: EventFilter
+        self,
+        connection: sqlite3.Connection,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        wanted: EventFilter = EVERYTHING,
     ) -> list[JobEvent]:
         where, values = _criteria(wanted)
-        rows = connection.execute(
-            f"SELECT {_EVENT} FROM jobs WHERE sequence < ?{where} ORDER BY sequence DESC",
-            (2**62 if before is None else before, *values),
-        )
-        return list(islice(self._sift(rows, "jobs"), limit))
+        sql = f"SELECT {_EVENT} FROM jobs WHERE sequence < ?{where} ORDER BY sequence DESC"
+        return list(islice(self._events(connection.execute(sql, (below(before), *values)), "jobs"), limit))
 
+    @reading
     def history(self, connection: sqlite3.Connection, ref: JobRef) -> list[JobEvent]:
-        rows = connection.execute(
-            f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence", ref
-        )
-        return list(self._sift(rows, "events"))
+        sql = f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence"
+        return list(self._events(connection.execute(sql, ref), "events"))
 
-    def _sift(self, rows: Iterable[Row], table: str) -> Iterator[JobEvent]:
-        return self._unreadable.sift(rows, table, lambda row: event_of(row, self.epoch))
+    @transaction
+    def _prune_events(self, connection: sqlite3.Connection, before: datetime, keep: int) -> int:
+        """Remove a page of the oldest events, without a gap, and return their number.
+
+        Unreadable events and those with future times are removed with the next old one.
+        """
+        excess, latest = head(connection) - keep, utcnow() + MAX_CLOCK_SKEW
+        removed = last = 0
+        rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
+        for count, row in enumerate(rows, 1):
+            event = None if row[0] <= excess else event_of(row, "")
+            if event is not None and before <= event.observed_at <= latest:
+                break
+            # An event without a valid time is old if a later one is, or if the whole page has none.
+            if row[0] <= excess or (event is not None and event.observed_at < before) or count == PRUNED_AT_ONCE:
+                removed, last = count, row[0]
+        rows.close()
+        connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
+        return removed
+
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await self._file.transact(lambda c: _watch(c, refs, seconds), self._waking("watches"))
+
+    @transaction
+    def watched(self, connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
+        return watched(connection, instance)
 
 
-def prune(connection: sqlite3.Connection, before: datetime, keep: int) -> int:
-    """Remove a page of the oldest events, without a gap, and return their number.
-
-    Unreadable events and those with future times are removed with the next old one.
-    """
-    excess, latest = head(connection) - keep, utcnow() + MAX_CLOCK_SKEW
-    removed = last = 0
-    rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
-    for count, row in enumerate(rows, 1):
-        event = None if row[0] <= excess else event_of(row, "")
-        if event is not None and before <= event.observed_at <= latest:
-            break
-        # An event without a valid time is old if a later one is, or if the whole page has none.
-        if row[0] <= excess or (event is not None and event.observed_at < before) or count == PRUNED_AT_ONCE:
-            removed, last = count, row[0]
-    rows.close()
-    connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
-    return removed
-
-
-def watch(connection: sqlite3.Connection, refs: Collection[JobRef], seconds: float) -> set[str]:
+def _watch(connection: sqlite3.Connection, refs: Iterable[JobRef], seconds: float) -> set[str]:
     """Watch jobs and return the instances with newly watched ones."""
     now = utcnow()
     since, until = format_time(now), format_time(now + timedelta(seconds=seconds))

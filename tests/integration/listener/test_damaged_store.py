@@ -13,7 +13,7 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Simulator, serve_simulator
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 
 from .test_listener import TOKENS, listening
@@ -56,13 +56,15 @@ async def test_serves_the_others_and_counts(tmp_path: Path) -> None:
         )
         for number in range(4):
             await store.receive(
-                instance="default",
-                body=b'{"data": {"jobId": %d, "success": true}}' % number,
-                kind="success",
-                job_id=number,
-                outcome=Outcome.PENDING,
-                received_at=utcnow(),
-                targets=["slack"],
+                Arrival(
+                    instance="default",
+                    body=b'{"data": {"jobId": %d, "success": true}}' % number,
+                    kind="success",
+                    job_id=number,
+                    outcome=Outcome.PENDING,
+                    received_at=utcnow(),
+                    targets=["slack"],
+                )
             )
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         for fault in FAULTS:

@@ -12,7 +12,7 @@ import pytest
 
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
 from support.monitor import Watched
@@ -240,12 +240,14 @@ class TestTrouble:
             pass
         down = Monitor("gone", client_of(http, gone.url), watched.store)
         await watched.store.receive(
-            instance="gone",
-            body=webhook_body(1),
-            kind="success",
-            job_id=1,
-            outcome=Outcome.PENDING,
-            received_at=(await watched.receive(webhook_body(2))).received_at,
+            Arrival(
+                instance="gone",
+                body=webhook_body(1),
+                kind="success",
+                job_id=1,
+                outcome=Outcome.PENDING,
+                received_at=(await watched.receive(webhook_body(2))).received_at,
+            )
         )
         watched.airbyte.put(2, "succeeded")
         async with anyio.create_task_group() as tasks:

@@ -14,7 +14,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.base import EventStore
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.retention import Retention
 from airbyte_events.store.sqlite.store import SQLiteStore
 
@@ -37,12 +37,14 @@ async def fill(store: EventStore) -> None:
     await store.append([event(job_id, timedelta(days=11 - job_id)) for job_id in range(1, 11)])
     for age in (9, 1):
         await store.receive(
-            instance="default",
-            body=str(age).encode(),
-            kind="test",
-            job_id=None,
-            outcome=Outcome.IGNORED,
-            received_at=utcnow() - timedelta(days=age),
+            Arrival(
+                instance="default",
+                body=str(age).encode(),
+                kind="test",
+                job_id=None,
+                outcome=Outcome.IGNORED,
+                received_at=utcnow() - timedelta(days=age),
+            )
         )
 
 

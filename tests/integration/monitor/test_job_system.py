@@ -18,7 +18,7 @@ from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 
 pytestmark = pytest.mark.anyio
 
@@ -122,12 +122,14 @@ async def test_a_webhook_is_confirmed_and_says_why() -> None:
         job = await printer.create_job("tray-1")
         printer.end(job.job_id, JobStatus.FAILED)
         receipt = await store.receive(
-            instance="office",
-            body=b"1 failed out of paper",
-            kind="failure",
-            job_id=job.job_id,
-            outcome=Outcome.PENDING,
-            received_at=datetime.now(UTC),
+            Arrival(
+                instance="office",
+                body=b"1 failed out of paper",
+                kind="failure",
+                job_id=job.job_id,
+                outcome=Outcome.PENDING,
+                received_at=datetime.now(UTC),
+            )
         )
         await Inbox(monitor, store).confirm_pending()
         (state,) = (await store.states([JobRef("office", job.job_id)])).values()

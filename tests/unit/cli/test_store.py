@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from airbyte_events._utils.times import utcnow
 from airbyte_events.cli.app import application, run
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 
 
@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
                     event = JobEvent(ref=JobRef("default", job_id), status=status, observed_at=at, origin=Origin.POLL)
                     await opened.append([event])
             for number in range(5):
-                await opened.receive(
+                arrival = Arrival(
                     instance="default",
                     body=b"%d" % number,
                     kind="success",
@@ -69,6 +69,7 @@ def folder(tmp_path: Path) -> Path:
                     received_at=at,
                     targets=["slack"] if number == 0 else [],
                 )
+                await opened.receive(arrival)
             await opened.remember("api_token", "digest")
 
     anyio.run(fill)

@@ -17,7 +17,7 @@ from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Orig
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.postgres.store import PostgresStore
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -46,7 +46,7 @@ async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int
         "outcome": Outcome.PENDING,
         "received_at": NOON,
     }
-    return (await store.receive(body=body, **(given | values))).id
+    return (await store.receive(Arrival(body=body, **(given | values)))).id
 
 
 @dataclass(frozen=True)

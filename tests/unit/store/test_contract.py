@@ -16,7 +16,7 @@ from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus
 from airbyte_events.store.base import ANNOUNCEMENTS, PENDING_BYTES, EventStore
 from airbyte_events.store.reconcile import Verdict
-from airbyte_events.store.records import Outcome, Receipt
+from airbyte_events.store.records import Arrival, Outcome, Receipt
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
 
@@ -395,12 +395,14 @@ class TestInbox:
     async def test_the_same_body_is_kept_once(self, store: EventStore) -> None:
         receipts = [
             await store.receive(
-                instance=instance,
-                body=body,
-                kind="success",
-                job_id=1,
-                outcome=Outcome.PENDING,
-                received_at=NOON,
+                Arrival(
+                    instance=instance,
+                    body=body,
+                    kind="success",
+                    job_id=1,
+                    outcome=Outcome.PENDING,
+                    received_at=NOON,
+                )
             )
             for instance, body in [("default", b"a"), ("default", b"b"), ("default", b"a"), ("other", b"a")]
         ]
@@ -426,13 +428,15 @@ class TestInbox:
 
         async def disabled(seconds: float, instance: str = "default") -> Receipt:
             return await store.receive(
-                instance=instance,
-                body=b"disabled",
-                kind="disabled",
-                job_id=None,
-                outcome=Outcome.IGNORED,
-                received_at=first + timedelta(seconds=seconds),
-                targets=["slack"],
+                Arrival(
+                    instance=instance,
+                    body=b"disabled",
+                    kind="disabled",
+                    job_id=None,
+                    outcome=Outcome.IGNORED,
+                    received_at=first + timedelta(seconds=seconds),
+                    targets=["slack"],
+                )
             )
 
         original = await disabled(0)
@@ -617,7 +621,14 @@ async def test_i1_a_store_that_is_opened_again_has_everything(kind: Kind, tmp_pa
             await store.changed(0)
         assert (
             await store.receive(
-                instance="default", body=b"body", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
+                Arrival(
+                    instance="default",
+                    body=b"body",
+                    kind="success",
+                    job_id=1,
+                    outcome=Outcome.PENDING,
+                    received_at=NOON,
+                )
             )
         ).duplicate
 

@@ -6,7 +6,7 @@ import pytest
 
 from airbyte_events.events import JobRef
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 
 from .conftest import NOON, SUCCEEDED, event, received
 
@@ -24,6 +24,8 @@ async def test_i6_the_memory_store_forgets_what_ended_but_no_active_job() -> Non
         assert len(await store.notifications()) == 10
         assert not (
             await store.receive(
-                instance="default", body=b"0", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
+                Arrival(
+                    instance="default", body=b"0", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
+                )
             )
         ).duplicate

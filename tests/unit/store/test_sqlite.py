@@ -24,7 +24,7 @@ from airbyte_events.errors import CursorExpired, StoreError, StoreLocked
 from airbyte_events.events import JobRef, JobStatus
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import Verdict
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.connection import SQLiteFile
 from airbyte_events.store.sqlite.store import SQLiteStore
 
@@ -401,9 +401,9 @@ class TestMigration:
                 assert [each.body for each in await store.pending("default")] == [b"body"]
                 assert await store.recall("looked_at/default") == "2024-01-01T12:00:00.000000Z"
                 assert (await store.append([event(1, JobStatus.FAILED)])).verdicts == [Verdict.CONTRADICTION]
-                assert (await store.receive(**NOTIFICATION, body=b"body", targets=["x"])).duplicate
+                assert (await store.receive(Arrival(**NOTIFICATION, body=b"body", targets=["x"]))).duplicate
         async with SQLiteStore(path) as store:
-            await store.receive(**NOTIFICATION, body=b"new", targets=["x"])
+            await store.receive(Arrival(**NOTIFICATION, body=b"new", targets=["x"]))
             await store.watch([JobRef("default", 2)], 60)
             assert (len(await store.due("default")), set(await store.watched("default"))) == (1, {2})
             assert (await store.append([event(2)])).verdicts == [Verdict.NEW]

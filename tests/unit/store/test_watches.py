@@ -10,7 +10,7 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
 from airbyte_events.store.base import EventStore
-from airbyte_events.store.records import Outcome, Queues
+from airbyte_events.store.records import Arrival, Outcome, Queues
 
 from .conftest import FAILED, SUCCEEDED, event
 
@@ -70,13 +70,15 @@ async def test_what_waits_for_an_instance_is_counted(store: EventStore) -> None:
         (3, "default", Outcome.PENDING),
     ):
         await store.receive(
-            instance=instance,
-            body=b"{}%d" % number,
-            kind="success",
-            job_id=number,
-            outcome=outcome,
-            received_at=at + timedelta(seconds=number),
-            targets=["chat"],
+            Arrival(
+                instance=instance,
+                body=b"{}%d" % number,
+                kind="success",
+                job_id=number,
+                outcome=outcome,
+                received_at=at + timedelta(seconds=number),
+                targets=["chat"],
+            )
         )
     queues = await store.queues("default")
     assert queues.watched == len(await store.watched("default")) == 7

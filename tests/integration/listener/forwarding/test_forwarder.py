@@ -19,7 +19,7 @@ from airbyte_events.listener.forwarding.forwarder import NOT_CONFIGURED, Forward
 from airbyte_events.listener.forwarding.targets import Targets
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Delivery, DeliveryState, Outcome
+from airbyte_events.store.records import Arrival, Delivery, DeliveryState, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.servers import ScriptedServer
 
@@ -54,13 +54,15 @@ class Rig:
         :param since: how long ago, as of a ``timedelta``.
         """
         receipt = await self.store.receive(
-            instance="default",
-            body=body,
-            kind="success",
-            job_id=None,
-            outcome=Outcome.IGNORED,
-            received_at=utcnow() - timedelta(**since),
-            targets=list(self.targets) if to is None else to,
+            Arrival(
+                instance="default",
+                body=body,
+                kind="success",
+                job_id=None,
+                outcome=Outcome.IGNORED,
+                received_at=utcnow() - timedelta(**since),
+                targets=list(self.targets) if to is None else to,
+            )
         )
         return receipt.id
 
@@ -305,13 +307,15 @@ class TestTargets:
     async def test_others_instances_are_not_ours(self, rig: Rig) -> None:
         rig.server.on(ROUTE, rig.server.reply())
         await rig.store.receive(
-            instance="other",
-            body=b"{}",
-            kind="success",
-            job_id=None,
-            outcome=Outcome.IGNORED,
-            received_at=utcnow(),
-            targets=list(rig.targets),
+            Arrival(
+                instance="other",
+                body=b"{}",
+                kind="success",
+                job_id=None,
+                outcome=Outcome.IGNORED,
+                received_at=utcnow(),
+                targets=list(rig.targets),
+            )
         )
         ours = await rig.receive()
         async with rig.forwarding():

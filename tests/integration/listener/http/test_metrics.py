@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
 
 import anyio
 import httpx
@@ -24,7 +23,7 @@ from airbyte_events.listener.http.metrics import STORE_SECONDS
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Receipt, StoreStats
+from airbyte_events.store.records import Arrival, Receipt, StoreStats
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from support.command import fresh_command
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
@@ -89,9 +88,9 @@ class LostStore(MemoryStore):
     async def check(self) -> None:
         self._fail()
 
-    async def receive(self, **given: Any) -> Receipt:
+    async def receive(self, arrival: Arrival) -> Receipt:
         self._fail()
-        return await super().receive(**given)
+        return await super().receive(arrival)
 
     def _fail(self) -> None:
         if self.lost:

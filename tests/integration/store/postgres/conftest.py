@@ -12,7 +12,7 @@ import pytest
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.postgres.store import PostgresStore
-from airbyte_events.store.records import Outcome, Receipt
+from airbyte_events.store.records import Arrival, Outcome, Receipt
 from postgres_server import PostgresServer, running
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
@@ -24,7 +24,7 @@ def event(job_id: int = 1, status: JobStatus = JobStatus.RUNNING) -> JobEvent:
 
 async def received(store: EventStore, body: bytes, **values: object) -> Receipt:
     given: dict[str, object] = {"kind": "success", "job_id": 1, "outcome": Outcome.PENDING, "received_at": NOON}
-    return await store.receive(instance="default", body=body, **(given | values))  # type: ignore[arg-type]
+    return await store.receive(Arrival(instance="default", body=body, **(given | values)))  # type: ignore[arg-type]
 
 
 @pytest.fixture(params=["asyncio"])

@@ -14,7 +14,7 @@ from airbyte_events.bus.bus import EventBus
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.store.postgres.store import PostgresStore
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from postgres_server import PostgresServer
 from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
@@ -62,12 +62,14 @@ async def test_a_confirmed_webhook_costs_three_statements(
             for job_id in range(1, WEBHOOKS + 1):
                 airbyte.put(job_id, "succeeded")
                 await store.receive(
-                    instance="default",
-                    body=webhook_body(job_id),
-                    kind="success",
-                    job_id=job_id,
-                    outcome=Outcome.PENDING,
-                    received_at=utcnow(),
+                    Arrival(
+                        instance="default",
+                        body=webhook_body(job_id),
+                        kind="success",
+                        job_id=job_id,
+                        outcome=Outcome.PENDING,
+                        received_at=utcnow(),
+                    )
                 )
                 event = await anext(events)
                 assert (event.ref.job_id, event.names["connection"]) == (job_id, "orders")

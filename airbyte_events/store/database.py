@@ -1,0 +1,65 @@
+"""What the stores in a database share: the state that a process keeps beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import anyio.lowlevel
+
+from airbyte_events._utils.wakeup import Wakeup
+from airbyte_events.errors import CursorExpired
+from airbyte_events.events import JobEvent
+from airbyte_events.store.identity import REPLACED, KnownLog, tail_of
+from airbyte_events.store.notify import Wakeups
+from airbyte_events.store.records import Appended
+from airbyte_events.store.rows import Row, Unreadable, event_of
+from airbyte_events.store.tail import LogTail
+
+
+class DatabaseStore:
+    """The log as this process knows it, its newest events, the waiting tasks, and the unreadable rows."""
+
+    _log: KnownLog
+
+    def __init__(self) -> None:
+        self._unreadable = Unreadable()
+        self._tail = LogTail()
+        self._wakeups = Wakeups()
+
+    @property
+    def epoch(self) -> str:
+        return self._log.epoch
+
+    @property
+    def unreadable(self) -> Mapping[str, int]:
+        return self._unreadable.counts
+
+    def news(self, topic: str) -> AbstractContextManager[Wakeup]:
+        return self._wakeups.subscribe(topic)
+
+    async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
+        await anyio.lowlevel.checkpoint()
+        while self._tail.head <= after and epoch in (None, self.epoch):
+            await self._tail.changed()
+        return self._tail.after(after) if epoch in (None, self.epoch) else ()
+
+    def _known(self, epoch: str | None) -> KnownLog:
+        """:raises CursorExpired: if the log has another epoch."""
+        if epoch not in (None, self.epoch):
+            raise CursorExpired(REPLACED)
+        return self._log
+
+    def _advance(self, log: KnownLog, appended: Appended) -> None:
+        """Note what was appended, unless the log was replaced meanwhile."""
+        if appended.events and log is self._log:
+            tail = tail_of(appended.events[-1])
+            log.advance(tail)
+            self._tail.advance(tail.sequence, appended.events)
+
+    def _waking(self, topic: str) -> Callable[[Iterable[str]], None]:
+        return lambda instances: self._wakeups.wake(f"{topic}/{instance}" for instance in instances)
+
+    def _events(self, rows: Iterable[Row], table: str, epoch: str | None = None) -> Iterator[JobEvent]:
+        """Yield the events of the readable rows."""
+        return self._unreadable.sift(rows, table, lambda row: event_of(row, epoch or self.epoch))
