@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 PREFIX = "AIRBYTE_EVENTS_"
@@ -20,30 +20,36 @@ SECRETS = frozenset(
 """The settings that can also be given by file, and that are never shown."""
 
 
-class Description(NamedTuple):
-    """The words for a setting.
+class Declared(BaseModel):
+    """A table of settings. The docstring of each is its meaning."""
 
-    :param must_be: the fault of a value that is refused, such as "not a port".
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        str_strip_whitespace=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Description(NamedTuple):
+    """The words for a setting besides its meaning.
+
     :param by_default: the default in words, where the value itself does not explain it.
     """
 
-    meaning: str
-    must_be: str
-    example: str
-    by_default: str | None
+    example: str = ""
+    by_default: str | None = None
 
 
 def description_of(field: FieldInfo) -> Description:
     extra = field.json_schema_extra
-    return Description(**extra) if isinstance(extra, dict) else Description("", "not right", "", None)  # type: ignore[arg-type]
+    return Description(**extra) if isinstance(extra, dict) else Description()  # type: ignore[arg-type]
 
 
-def setting(
-    default: object = ..., *, meaning: str, must_be: str, example: str, by_default: str | None = None, **more: Any
-) -> Any:
+def setting(default: object = ..., *, example: str, by_default: str | None = None, **more: Any) -> Any:
     more["default_factory" if callable(default) else "default"] = default
-    extra = Description(meaning, must_be, example, by_default)._asdict()
-    return Field(description=meaning, validate_default=True, json_schema_extra=extra, **more)
+    return Field(validate_default=True, json_schema_extra=Description(example, by_default)._asdict(), **more)
 
 
 class CompleteError(ValueError):

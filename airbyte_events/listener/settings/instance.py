@@ -2,62 +2,43 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
+from pydantic import SecretStr, ValidationInfo, field_validator
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings.declaration import CompleteError, setting
-from airbyte_events.listener.settings.values import A_LIST, A_TEXT, ForwardURLs, Workspaces, check_pair
+from airbyte_events.listener.settings.declaration import CompleteError, Declared, setting
+from airbyte_events.listener.settings.values import ForwardURLs, Workspaces, check_pair
 
 
-class InstanceSettings(BaseModel):
+class InstanceSettings(Declared):
     """One Airbyte instance."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, str_strip_whitespace=True)
-
-    airbyte_url: str = setting(
-        meaning="The root of Airbyte's public API, or the address of the Airbyte server.",
-        must_be="not set",
-        example="http://localhost:8000/api/public/v1",
-        by_default="required",
-    )
-    client_id: str | None = setting(
-        None,
-        meaning="The client id of an application in Airbyte (User settings, Applications). Leave it out if Airbyte "
-        "runs without authentication.",
-        must_be=A_TEXT,
-        example="6a2f0d1c-52a4-4c6e-9d4b-0e6f3c1b7a90",
-        min_length=1,
-    )
+    airbyte_url: str = setting(example="http://localhost:8000/api/public/v1", by_default="required")
+    """The root of Airbyte's public API, or the address of the Airbyte server."""
+    client_id: str | None = setting(None, example="6a2f0d1c-52a4-4c6e-9d4b-0e6f3c1b7a90", min_length=1)
+    """The client id of an application in Airbyte (User settings, Applications). Leave it out if Airbyte runs without
+    authentication."""
     client_secret: SecretStr | None = setting(
-        None,
-        meaning="The client secret of that application.",
-        must_be=A_TEXT,
-        example="shown by Airbyte when the application is created",
-        min_length=1,
+        None, example="shown by Airbyte when the application is created", min_length=1
     )
+    """The client secret of that application."""
     workspace_ids: Workspaces = setting(
-        (),
-        meaning="The workspaces whose jobs are listed.",
-        must_be=A_LIST,
-        example="18dccc91-0ab1-4f72-9ed7-0b8fc27c5826",
-        by_default="all that the application can read",
+        (), example="18dccc91-0ab1-4f72-9ed7-0b8fc27c5826", by_default="all that the application can read"
     )
+    """The workspaces whose jobs are listed."""
     token_url: str | None = setting(
         None,
-        meaning="The endpoint that issues access tokens.",
-        must_be=A_TEXT,
         example="https://airbyte.example.com/api/public/v1/applications/token",
         by_default="`/applications/token` of the API",
     )
+    """The endpoint that issues access tokens."""
     forward_urls: ForwardURLs = setting(
         (),
-        meaning="The URLs that notifications are forwarded to, such as a Slack channel. `KIND=URL` forwards one kind "
-        f"only: {', '.join(f'`{kind}`' for kind in SETTINGS)}.",
-        must_be=A_LIST,
         example="failure=https://hooks.slack.com/services/T000/B000/XXXX",
         by_default="none",
+        description="The URLs that notifications are forwarded to, such as a Slack channel. `KIND=URL` forwards one"
+        f" kind only: {', '.join(f'`{kind}`' for kind in SETTINGS)}.",
     )
 
     @field_validator("airbyte_url")

@@ -64,7 +64,8 @@ def _explained(exc: ValidationError, options: Mapping[str, object]) -> str:
     described = description_of((Settings if instance is None else InstanceSettings).model_fields[name])
     label, assignment = _assignment(name, instance, options)
     cause = fault.get("ctx", {}).get("error")
-    text = str(cause) if isinstance(cause, ValueError) else described.must_be
+    text = "not set" if fault["type"] == "missing" else "not a text"
+    text = str(cause) if isinstance(cause, ValueError) else text
     example = described.example if " " in described.example else assignment.format(described.example)
     return shown(f"{label}: {text}" + ("" if isinstance(cause, CompleteError) else f"; for example {example}"))
 

@@ -59,7 +59,7 @@ def _line(name: str, field: FieldInfo, key: str | None) -> Setting:
         variable=PREFIX + name.upper(),
         key=key,
         default=default,
-        meaning=words.meaning,
+        meaning=" ".join((field.description or "").split()),
         example=words.example,
         secret=name in SECRETS,
     )

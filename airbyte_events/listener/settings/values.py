@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, PlainSerializer, SecretStr, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FilePath,
+    InstanceOf,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from airbyte_events._utils.networks import parse_network
@@ -34,23 +45,18 @@ def _no_bool(value: object) -> object:
     return value
 
 
-def _host(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+def _host(value: str) -> str:
     try:
         ipaddress.ip_address(value)
     except ValueError:
         # Digits and dots alone are a wrong address, not a host name.
         if not re.fullmatch(r"(?=.*[A-Za-z])[A-Za-z0-9]([A-Za-z0-9_.-]{0,252})", value):
-            raise ValueError("not an IP address or a host name") from None
+            raise ValueError(_NO_HOST) from None
     return value
 
 
 def _uuids(values: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        return tuple(dict.fromkeys(str(UUID(value)) for value in values))
-    except ValueError:
-        raise ValueError("not a list of workspace ids (UUIDs) separated by commas") from None
+    return tuple(dict.fromkeys(str(UUID(value)) for value in values))
 
 
 def _strong(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -92,17 +98,8 @@ def check_address(url: str) -> str:
 
 def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        try:
-            parse_network(value)
-        except ValueError:
-            raise ValueError("not a list of networks or addresses separated by commas") from None
+        parse_network(value)
     return values
-
-
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise ValueError("no such file")
-    return file
 
 
 def _store(value: object) -> object:
@@ -127,22 +124,45 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-Workspaces = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_uuids)]
-Tokens = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_strong)]
-ForwardURLs = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed), AfterValidator(_targets)]
-Address = Annotated[str, AfterValidator(check_address)]
-Networks = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_networks)]
-ExistingFile = Annotated[Path, AfterValidator(_existing)]
-Store = Annotated[InstanceOf[StoreLocation], BeforeValidator(_store), PlainSerializer(str)]
-Host = Annotated[str, BeforeValidator(_host)]
-Port = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=65535)]
-Seconds = Annotated[float, BeforeValidator(_no_bool), Field(ge=0.1, le=3600, allow_inf_nan=False)]
-Days = Annotated[float, BeforeValidator(_no_bool), Field(ge=0.01, le=36500, allow_inf_nan=False)]
-Events = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=10**15)]
-Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
-Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+def _refused(words: str) -> WrapValidator:
+    """Explain a value of another type or range in these words. Validators behind it have words of their own."""
 
-A_PORT = "not a port, a whole number from 0 to 65535"
-AN_INTERVAL = "not a number of seconds from 0.1 to 3600"
-A_LIST = "not a list separated by commas"
-A_TEXT = "not a text"
+    def validate(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return parse(value)
+        except ValidationError:
+            raise ValueError(words) from None
+
+    return WrapValidator(validate)
+
+
+_Number = BeforeValidator(_no_bool)
+_Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+_NO_HOST = "not an IP address or a host name"
+
+_List = BeforeValidator(_listed)
+_Secrets = Annotated[tuple[SecretStr, ...], _List, _refused("not a list separated by commas")]
+_IDS = "not a list of workspace ids (UUIDs) separated by commas"
+_NETWORKS = "not a list of networks or addresses separated by commas"
+
+Workspaces = Annotated[tuple[str, ...], AfterValidator(_uuids), _List, _refused(_IDS)]
+Tokens = Annotated[_Secrets, AfterValidator(_strong)]
+ForwardURLs = Annotated[_Secrets, AfterValidator(_targets)]
+Networks = Annotated[tuple[str, ...], AfterValidator(_networks), _List, _refused(_NETWORKS)]
+Address = Annotated[str, AfterValidator(check_address)]
+ExistingFile = Annotated[FilePath, _refused("no such file")]
+Store = Annotated[InstanceOf[StoreLocation], BeforeValidator(_store), PlainSerializer(str)]
+Host = Annotated[str, _refused(_NO_HOST), AfterValidator(_host)]
+Port = Annotated[int, _Number, Field(ge=0, le=65535), _refused("not a port, a whole number from 0 to 65535")]
+Seconds = Annotated[
+    float, _Number, Field(ge=0.1, le=3600, allow_inf_nan=False), _refused("not a number of seconds from 0.1 to 3600")
+]
+Days = Annotated[
+    float, _Number, Field(ge=0.01, le=36500, allow_inf_nan=False), _refused("not a number of days from 0.01 to 36500")
+]
+Events = Annotated[int, _Number, Field(ge=1, le=10**15), _refused("not a whole number of 1 or more")]
+Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], _Lower, _refused("not one of debug, info, warning, error")
+]
+LogFormat = Annotated[Literal["console", "json"], _Lower, _refused("not one of console, json")]
