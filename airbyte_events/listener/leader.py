@@ -13,7 +13,7 @@ import random
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Protocol
@@ -43,21 +43,6 @@ class Health(Protocol):
         """Return whether it would succeed here now."""
 
 
-LEASE_SECONDS = 9.0
-"""A lease that is not renewed expires after this time."""
-
-RENEWAL_SECONDS = 2.0
-"""The time between two renewals, and between two attempts to acquire a lease."""
-
-SPREAD_SECONDS = 1.0
-"""A listener that holds all leases but one waits this long before it tries; one that holds fewer waits less."""
-
-TURN_SECONDS = 3600.0
-"""A listener that holds several leases releases one after this time, so that they spread over newer listeners."""
-
-PROBE_SECONDS = 5.0
-"""The time between two checks whether a task that failed here would succeed again."""
-
 _RELEASE_SECONDS = 2.0
 
 
@@ -77,53 +62,46 @@ class HeldLease:
     lease: Lease
 
 
+@dataclass(eq=False)
 class LeaderElection:
-    """Run each task while this listener holds its lease.
+    """Run each task while this listener holds its lease."""
 
-    :param tasks: by the lease's name.
-    :param health: of tasks that can fail on one listener and succeed on another, by the lease's name. A failing
-        listener passes the lease on if there is a candidate.
-    :param lease: see :data:`LEASE_SECONDS`.
-    :param renewal: see :data:`RENEWAL_SECONDS`.
-    :param spread: see :data:`SPREAD_SECONDS`.
-    :param turn: see :data:`TURN_SECONDS`.
-    :param probe: see :data:`PROBE_SECONDS`.
-    """
+    store: LeaseTable
+    tasks: Mapping[str, LeaderTask]
+    """By the lease's name."""
+    _: KW_ONLY
+    health: Mapping[str, Health] = field(default_factory=dict)
+    """Of tasks that can fail on one listener and succeed on another, by the lease's name. A failing listener passes the
+    lease on if there is a candidate."""
+    lease: float = 9.0
+    """Seconds after which a lease that is not renewed expires."""
+    renewal: float = 2.0
+    """Seconds between two renewals, and between two attempts to acquire a lease."""
+    spread: float = 1.0
+    """A listener that holds all leases but one waits so many seconds before it tries; with fewer, it waits less."""
+    turn: float = 3600.0
+    """After so many seconds a listener with several leases releases one, so that they spread over newer listeners."""
+    probe: float = 5.0
+    """Seconds between two checks whether a task that failed here would succeed again."""
+    identity: str = field(init=False)
+    """The name of this listener, different for every process."""
+    held: dict[str, HeldLease] = field(default_factory=dict, init=False)
+    """The leases that this listener holds, by name."""
+    faults: dict[str, str] = field(default_factory=dict, init=False)
+    """The tasks that fail here and why, by the lease's name. Their leases are released and acquired again later."""
+    _stood_down: set[str] = field(default_factory=set, init=False)
+    _unanswered: set[str] = field(default_factory=set, init=False)
+    _scope: anyio.CancelScope = field(default_factory=anyio.CancelScope, init=False)
 
-    def __init__(
-        self,
-        store: LeaseTable,
-        tasks: Mapping[str, LeaderTask],
-        *,
-        health: Mapping[str, Health] | None = None,
-        lease: float = LEASE_SECONDS,
-        renewal: float = RENEWAL_SECONDS,
-        spread: float = SPREAD_SECONDS,
-        turn: float = TURN_SECONDS,
-        probe: float = PROBE_SECONDS,
-    ) -> None:
+    def __post_init__(self) -> None:
         self.identity = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        """The name of this listener, different for every process."""
-        self.held: dict[str, HeldLease] = {}
-        """The leases that this listener holds, by name."""
-        self.faults: dict[str, str] = {}
-        """The tasks that fail here and why, by the lease's name. Their leases are released and acquired again later."""
-        self._store = store
-        self._tasks = tasks
-        self._health = health or {}
-        self._stood_down: set[str] = set()
-        self._lease = lease
-        self._renewal = renewal
-        self._spread = spread if store.shared and len(tasks) > 1 else 0.0
-        self._turn = turn
-        self._probe = probe
-        self._unanswered: set[str] = set()
-        self._scope = anyio.CancelScope()
+        if not self.store.shared or len(self.tasks) < 2:
+            self.spread = 0.0
 
     @property
     def names(self) -> Collection[str]:
         """The names of all leases."""
-        return self._tasks.keys()
+        return self.tasks.keys()
 
     def stop(self) -> None:
         """Cancel the tasks and release all leases, for good."""
@@ -133,44 +111,44 @@ class LeaderElection:
         """Take part in the election until cancelled or stopped."""
         with self._scope:
             async with anyio.create_task_group() as group:
-                for name, task in self._tasks.items():
+                for name, task in self.tasks.items():
                     group.start_soon(supervise, name, partial(self._campaign, name, task), self.faults)
-                for name, health in self._health.items():
+                for name, health in self.health.items():
                     group.start_soon(self._recover, name, health)
 
     async def _campaign(self, name: str, task: LeaderTask) -> None:
-        with self._store.news(f"leases/{name}") as released:
+        with self.store.news(f"leases/{name}") as released:
             while True:
                 await self._let_others_try()
                 if name in self._stood_down:
                     # A failing leader is still better than none.
-                    await anyio.sleep(self._renewal)
+                    await anyio.sleep(self.renewal)
                 requested_at = anyio.current_time()
                 lease = await self._acquire(name)
                 if lease is not None:
-                    await self._lead(lease, requested_at + self._lease, task)
-                elif self._store.shared and name in self._health and name not in self._stood_down:
+                    await self._lead(lease, requested_at + self.lease, task)
+                elif self.store.shared and name in self.health and name not in self._stood_down:
                     await self._acquire(_candidates(name))
-                with anyio.move_on_after(self._renewal):
+                with anyio.move_on_after(self.renewal):
                     await released.wait()
 
     async def _let_others_try(self) -> None:
         # A random part, as listeners start and are woken together; then a part for each lease that is held by then.
-        await anyio.sleep(random.random() * self._spread / 2)  # noqa: S311
-        await anyio.sleep(len(self.held) / len(self._tasks) * self._spread / 2)
+        await anyio.sleep(random.random() * self.spread / 2)  # noqa: S311
+        await anyio.sleep(len(self.held) / len(self.tasks) * self.spread / 2)
 
     async def _recover(self, name: str, health: Health) -> None:
         """Make this listener a candidate again once the task would succeed."""
         while True:
-            await anyio.sleep(self._probe)
+            await anyio.sleep(self.probe)
             if name in self._stood_down and await health.recovered():
                 self._stood_down.discard(name)
 
     async def _acquire(self, name: str) -> Lease | None:
         """Return the lease; None if another listener holds it or the store does not respond."""
         try:
-            with anyio.fail_after(self._renewal):
-                lease = await self._store.acquire(name, self.identity, self._lease)
+            with anyio.fail_after(self.renewal):
+                lease = await self.store.acquire(name, self.identity, self.lease)
         except (StoreError, TimeoutError) as exc:
             if name not in self._unanswered:
                 logger.warning("could not request lease %s, retrying: error=%s", name, _reason(exc), extra=_lease(name))
@@ -197,31 +175,30 @@ class LeaderElection:
             logger.log(level, "%s lease %s (epoch %d)", verb, lease.name, lease.fence, extra=_lease(lease.name))
             with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
                 try:
-                    await self._store.release(lease)
+                    await self.store.release(lease)
                 except StoreError as exc:
                     logger.warning("could not release lease %s: error=%s", lease.name, exc, extra=_lease(lease.name))
 
     async def _renew(self, lease: Lease, held: anyio.CancelScope) -> None:
-        turn_ends = anyio.current_time() + self._turn * random.uniform(0.8, 1.0)  # noqa: S311
+        turn_ends = anyio.current_time() + self.turn * random.uniform(0.8, 1.0)  # noqa: S311
         while True:
-            await anyio.sleep(self._renewal)
-            if self._spread and len(self.held) > 1 and anyio.current_time() > turn_ends:
+            await anyio.sleep(self.renewal)
+            if self.spread and len(self.held) > 1 and anyio.current_time() > turn_ends:
                 held.cancel()
                 return
             requested_at = anyio.current_time()
             try:
-                with anyio.fail_after(self._renewal):
-                    renewed = await self._store.acquire(lease.name, self.identity, self._lease)
+                with anyio.fail_after(self.renewal):
+                    renewed = await self.store.acquire(lease.name, self.identity, self.lease)
             except (StoreError, TimeoutError) as exc:
                 # The deadline stays as it is.
-                logger.warning(
-                    "could not renew lease %s, retrying: error=%s", lease.name, _reason(exc), extra=_lease(lease.name)
-                )
+                name = lease.name
+                logger.warning("could not renew lease %s, retrying: error=%s", name, _reason(exc), extra=_lease(name))
                 continue
             if renewed != lease:
                 held.deadline = -math.inf
                 return
-            held.deadline = requested_at + self._lease
+            held.deadline = requested_at + self.lease
             if await self._should_stand_down(lease):
                 self._stood_down.add(lease.name)
                 held.cancel()
@@ -229,12 +206,12 @@ class LeaderElection:
 
     async def _should_stand_down(self, lease: Lease) -> bool:
         """Return whether the task fails here while another listener is a candidate."""
-        health = self._health.get(lease.name)
-        if health is None or not health.failing or not self._store.shared:
+        health = self.health.get(lease.name)
+        if health is None or not health.failing or not self.store.shared:
             return False
         try:
-            with anyio.fail_after(self._renewal):
-                candidate = (await self._store.holders()).get(_candidates(lease.name))
+            with anyio.fail_after(self.renewal):
+                candidate = (await self.store.holders()).get(_candidates(lease.name))
         except (StoreError, TimeoutError):
             return False
         if candidate in (None, self.identity):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 import anyio
@@ -15,18 +16,8 @@ from airbyte_events.store.base import Maintenance, ValueTable
 
 logger = logging.getLogger(__name__)
 
-CHECK_SECONDS = 5.0
-"""Interval while the store can be written."""
-
-RECHECK_SECONDS = 1.0
-"""Interval while it can't, or after another write failed."""
-
 TIMEOUT_SECONDS = 5.0
 """A slower write has failed."""
-
-RESTART_SECONDS = 600.0
-"""After so long a restart may help, with current addresses, secrets and disks. Failovers and most maintenance take
-less."""
 
 PROBE_BYTES = 512 * 1024
 """Size of the write that checks whether a full store has space again: the largest notification."""
@@ -36,39 +27,32 @@ class CheckedStore(Maintenance, ValueTable, Protocol):
     """The parts of a store that the check needs."""
 
 
+@dataclass(eq=False)
 class StoreHealth:
-    """A periodic check that writes to a store.
+    """A periodic check that writes to an open store.
 
     While the listener is not ready it receives no webhooks, so only this check detects that the store works again.
-
-    :param store: an open store.
-    :param every: see :data:`CHECK_SECONDS`.
-    :param again: see :data:`RECHECK_SECONDS`.
-    :param restart_after: see :data:`RESTART_SECONDS`.
     """
 
-    def __init__(
-        self,
-        store: CheckedStore,
-        *,
-        every: float = CHECK_SECONDS,
-        again: float = RECHECK_SECONDS,
-        restart_after: float = RESTART_SECONDS,
-    ) -> None:
-        self.writable = True
-        """Whether the last write succeeded."""
-        self._store = store
-        self._every = every
-        self._again = again
-        self._restart_after = restart_after
-        self._failing_since = math.inf
-        self._write_failed = False
-        self._wake = Wakeup()
+    store: CheckedStore
+    _: KW_ONLY
+    every: float = 5.0
+    """Seconds between two checks while the store can be written."""
+    again: float = 1.0
+    """The same while it can't, or after another write failed."""
+    restart_after: float = 600.0
+    """After so many seconds a restart may help, with current addresses, secrets and disks. Failovers and most
+    maintenance take less."""
+    writable: bool = field(default=True, init=False)
+    """Whether the last write succeeded."""
+    _failing_since: float = field(default=math.inf, init=False)
+    _write_failed: bool = field(default=False, init=False)
+    _wake: Wakeup = field(default_factory=Wakeup, init=False)
 
     @property
     def needs_restart(self) -> bool:
         """Whether a restart may help. It does not if the store is full."""
-        return anyio.current_time() - self._failing_since >= self._restart_after
+        return anyio.current_time() - self._failing_since >= self.restart_after
 
     def check_soon(self) -> None:
         """Check soon, and whether the store is full, after a write failed."""
@@ -79,9 +63,9 @@ class StoreHealth:
         """Check until cancelled."""
         while True:
             await self.check()
-            await anyio.sleep(self._again)
+            await anyio.sleep(self.again)
             if self.writable:
-                with anyio.move_on_after(self._every - self._again):
+                with anyio.move_on_after(self.every - self.again):
                     await self._wake.wait()
 
     async def check(self) -> bool:
@@ -91,9 +75,9 @@ class StoreHealth:
         try:
             with anyio.fail_after(TIMEOUT_SECONDS):
                 if probe:
-                    await self._store.remember("room", secrets.token_hex(PROBE_BYTES // 2))
-                    await self._store.remember("room", "")
-                await self._store.check()
+                    await self.store.remember("room", secrets.token_hex(PROBE_BYTES // 2))
+                    await self.store.remember("room", "")
+                await self.store.check()
         except (StoreError, TimeoutError) as exc:
             if self.writable:
                 logger.error("the store can't be written, webhooks are refused: %s", str(exc) or "no response")

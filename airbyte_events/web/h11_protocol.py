@@ -19,27 +19,14 @@ from airbyte_events.web.security_headers import NO_PAGE
 
 MAX_CONNECTIONS = 3_072
 """The largest number of open connections. A new one beyond it evicts another: the one whose client has not read for
-longest, if that is longer than :data:`SPARED_SECONDS`, else the one that has waited longest for a complete request.
+longest, if that is longer than ``spared_seconds``, else the one that has waited longest for a complete request.
 So a client that sends its request at once is served, whoever else holds connections."""
 
 URGENT = ("/webhooks/", "/healthz", "/readyz")
 """The path prefixes of urgent requests: they have reserved connections and turns of their own."""
 
-REQUEST_SECONDS = 20.0
-"""The time for a complete request, headers and body, after the connection was made or the previous response sent."""
-
-STALLED_SECONDS = 60.0
-"""A client that does not read is disconnected after this time."""
-
-SPARED_SECONDS = 3.0
-"""Or after this time, if another client needs the connection."""
-
 NEW_SECONDS = 0.5
 """A connection without a request is kept this long before a request that is not urgent evicts it."""
-
-UNREAD_BYTES = 128 * 2**20
-"""The largest total of unread bytes of a server's connections. Beyond it, the client that has not read for longest is
-disconnected."""
 
 BUFFERED_BYTES = 16 * 1024
 """Unread bytes of one connection before the application waits."""
@@ -86,10 +73,14 @@ class ConnectionLimits:
     most: int = MAX_CONNECTIONS
     reserve: int = 0
     """The connections that are reserved for urgent requests."""
-    unread_bytes: int = UNREAD_BYTES
-    request_seconds: float = REQUEST_SECONDS
-    stalled_seconds: float = STALLED_SECONDS
-    spared_seconds: float = SPARED_SECONDS
+    unread_bytes: int = 128 * 2**20
+    """The largest total of unread bytes. Beyond it, the client that has not read for longest is disconnected."""
+    request_seconds: float = 20.0
+    """For a complete request, headers and body, after the connection was made or the previous response sent."""
+    stalled_seconds: float = 60.0
+    """A client that does not read is disconnected after this time."""
+    spared_seconds: float = 3.0
+    """Or after this time, if another client needs the connection."""
     waiting: dict[BoundedProtocol, float] = field(default_factory=dict)
     """Connections without a complete request, with the time since when; the oldest first."""
     stalled: dict[BoundedProtocol, float] = field(default_factory=dict)

@@ -42,7 +42,6 @@ from airbyte_events.listener.http.params import (
     FILTERS,
     QueryError,
     event_filter,
-    integer,
     number,
     parse_id,
     refuse_unknown,
@@ -375,7 +374,7 @@ class TestQueries:
 
         def read() -> tuple[EventFilter, int, float]:
             refuse_unknown(params, FILTERS | {"limit", "wait"})
-            limit = integer(params, "limit", 100, least=1, most=1000)
+            limit = number(params, "limit", 100, least=1, most=1000)
             return event_filter(params), limit, number(params, "wait", 0.0, least=0, most=60)
 
         found, fault = tried(QueryError, read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
@@ -23,7 +24,7 @@ from airbyte_events.listener.http.params import (
     FILTERS,
     QueryError,
     event_filter,
-    integer,
+    number,
     page,
     parse_id,
     refuse_unknown,
@@ -41,6 +42,7 @@ MAX_WATCHES = 1_000
 MAX_BODY = 256 * 1024
 
 
+@dataclass(frozen=True, eq=False)
 class API:
     """The routes under ``/v1``.
 
@@ -48,18 +50,14 @@ class API:
     :param targets: the forwarding targets, by instance name.
     """
 
-    def __init__(
-        self, feed: Feed, pipelines: Mapping[str, Pipeline], targets: Mapping[str, Targets] | None = None
-    ) -> None:
-        self._feed = feed
-        self._store = feed.store
-        self._pipelines = pipelines
-        self._targets = targets or {}
+    feed: Feed
+    pipelines: Mapping[str, Pipeline]
+    targets: Mapping[str, Targets] = field(default_factory=dict)
 
     @property
     def routes(self) -> list[Route]:
         return [
-            Route("/events", self._feed.events),
+            Route("/events", self.feed.events),
             Route("/watches", self.watch, methods=["POST"]),
             Route("/jobs", self.jobs),
             Route("/jobs/{instance}/{job_id}", self.job),
@@ -73,14 +71,14 @@ class API:
         """Watch jobs and return their states."""
         refs = self._refs(await _json(request))
         # Taken before the states: what changes while they are read is in the feed behind this cursor.
-        cursor = str(self._feed.bus.cursor)
+        cursor = str(self.feed.bus.cursor)
         states: dict[JobRef, JobEvent | None] = {}
         failures: list[StoreError] = []
 
         async def watch_instance(name: str) -> None:
             jobs = {ref.job_id: identity for ref, identity in refs.items() if ref.instance == name}
             try:
-                found = await self._pipelines[name].watch(jobs)
+                found = await self.pipelines[name].watch(jobs)
             except StoreError as exc:
                 failures.append(exc)
             except AirbyteError as exc:
@@ -114,8 +112,8 @@ class API:
             instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
             if type(job_id) is not int or not 0 < job_id < 2**63:
                 raise QueryError("jobs: each needs a job_id, a whole number above 0")
-            if not isinstance(instance, str) or instance not in self._pipelines:
-                raise QueryError(f"jobs: instance must be one of {', '.join(sorted(self._pipelines))}")
+            if not isinstance(instance, str) or instance not in self.pipelines:
+                raise QueryError(f"jobs: instance must be one of {', '.join(sorted(self.pipelines))}")
             refs[JobRef(instance, job_id)] = _identity(job)
         return refs
 
@@ -125,9 +123,9 @@ class API:
         return await _list(
             request,
             "jobs",
-            lambda limit, before: self._store.jobs(limit=limit, before=before, wanted=filters),
+            lambda limit, before: self.feed.store.jobs(limit=limit, before=before, wanted=filters),
             JobEvent.data,
-            position=lambda state: 0 if state.cursor is None else state.cursor.sequence,
+            position=lambda state: state.sequence,
             size=lambda state: state.weight,
             params=FILTERS,
         )
@@ -138,17 +136,17 @@ class API:
         ref = JobRef(instance, _id(request, "job_id"))
         if INSTANCE_NAME.fullmatch(instance) is None:
             raise HTTPException(404)
-        if (state := (await self._store.states([ref])).get(ref)) is None:
+        if (state := (await self.feed.store.states([ref])).get(ref)) is None:
             return _refuse(404, f"job {ref} is unknown")
-        history = await self._store.history(ref)
+        history = await self.feed.store.history(ref)
         since = state.finished_at and state.finished_at - PRECISION
-        announcements = (await self._store.announcements({ref: since})).get(ref, [])
+        announcements = (await self.feed.store.announcements({ref: since})).get(ref, [])
         best = ranked([Received.of(each, reread) for each in announcements], state)
         announcement = next((each for each in announcements if best and each.id == best[0].id), None)
         return JSONResponse(
             {
                 "job": state.data(),
-                "history": [self._feed.envelope(event) for event in history],
+                "history": [self.feed.envelope(event) for event in history],
                 "notification": None if announcement is None else _notification(announcement),
             }
         )
@@ -158,7 +156,7 @@ class API:
         return await _list(
             request,
             "notifications",
-            lambda limit, before: self._store.notifications(limit=limit, before=before),
+            lambda limit, before: self.feed.store.notifications(limit=limit, before=before),
             _notification,
             position=lambda stored: stored.id,
             size=lambda stored: len(stored.body),
@@ -167,12 +165,12 @@ class API:
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
         id_ = _id(request)
-        found = await self._store.notifications(limit=1, before=min(id_ + 1, 2**63 - 1))
+        found = await self.feed.store.notifications(limit=1, before=min(id_ + 1, 2**63 - 1))
         if not found or found[0].id != id_:
             return _refuse(404, f"notification {id_} does not exist")
-        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or found[0].instance not in self._pipelines:
+        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or found[0].instance not in self.pipelines:
             return _refuse(409, f"notification {id_} reports no completed job, so there is nothing to confirm")
-        await self._store.settle({id_: Outcome.PENDING}, utcnow())
+        await self.feed.store.settle({id_: Outcome.PENDING}, utcnow())
         return JSONResponse({"event": id_}, status_code=202)
 
     async def deliveries(self, request: Request) -> Response:
@@ -181,7 +179,7 @@ class API:
         return await _list(
             request,
             "deliveries",
-            lambda limit, before: self._store.deliveries(limit=limit, before=before, state=state),
+            lambda limit, before: self.feed.store.deliveries(limit=limit, before=before, state=state),
             self._delivery,
             position=lambda delivery: delivery.id,
             size=lambda delivery: len(delivery.notification.body),
@@ -191,7 +189,7 @@ class API:
     async def retry(self, request: Request) -> Response:
         """Send a dead delivery again."""
         id_ = _id(request)
-        found = await self._store.deliveries(limit=1, before=min(id_ + 1, 2**63 - 1))
+        found = await self.feed.store.deliveries(limit=1, before=min(id_ + 1, 2**63 - 1))
         if not found or found[0].id != id_:
             return _refuse(404, f"delivery {id_} does not exist")
         if found[0].state is not DeliveryState.DEAD:
@@ -199,11 +197,11 @@ class API:
         if self._target(found[0]) is None:
             return _refuse(409, f"the target of delivery {id_} is no longer in the settings")
         again = Attempt(delivery=id_, state=DeliveryState.DUE, due_at=utcnow(), fault=found[0].fault)
-        await self._store.attempted([again])
+        await self.feed.store.attempted([again])
         return JSONResponse({"delivery": id_}, status_code=202)
 
     def _target(self, delivery: Delivery) -> Target | None:
-        targets = self._targets.get(delivery.notification.instance)
+        targets = self.targets.get(delivery.notification.instance)
         return None if targets is None else targets.get(delivery.target)
 
     def _delivery(self, delivery: Delivery) -> dict[str, Any]:
@@ -236,8 +234,8 @@ async def _list(
     """
     query = request.query_params
     refuse_unknown(query, params | {"limit", "before"})
-    limit = integer(query, "limit", 100, least=1, most=1000)
-    before = integer(query, "before", 0, least=0, most=2**53) if "before" in query else None
+    limit = number(query, "limit", 100, least=1, most=1000)
+    before = number(query, "before", 0, least=0, most=2**53) if "before" in query else None
     found, following = await page(read, limit, before, position, size)
     return JSONResponse({name: list(map(item, found)), "next": None if following is None else str(following)})
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import anyio
@@ -17,26 +18,9 @@ from airbyte_events.bus.bus import BUFFER, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.feed.sse import Frame
-from airbyte_events.listener.http.params import (
-    FILTERS,
-    PAGE_BYTES,
-    QueryError,
-    event_filter,
-    integer,
-    number,
-    refuse_unknown,
-)
+from airbyte_events.listener.http.params import FILTERS, PAGE_BYTES, QueryError, event_filter, number, refuse_unknown
 from airbyte_events.store.base import EventStore
 from airbyte_events.web.auth import STILL_AUTHORIZED
-
-HEARTBEAT_SECONDS = 15.0
-"""The longest time between two frames of a stream."""
-
-MAX_AGE_SECONDS = 3600.0
-"""A stream ends after this time and its client reconnects, so that clients spread over replicas."""
-
-MOST_STREAMS = 1_400
-"""The largest number of open streams: fewer than concurrent requests, so that streams are refused first."""
 
 _BATCH, _BATCH_BYTES = 200, 64 * 1024
 """Events that a stream sends at once; it takes the next ones when its client has read them."""
@@ -47,37 +31,27 @@ _OVERLOADED = {"Retry-After": "5", "Connection": "close"}
 """Headers for a refused stream: others need its connection."""
 
 
+@dataclass(eq=False)
 class Feed:
-    """``GET /v1/events``.
+    """``GET /v1/events``."""
 
-    :param urls: of the instances, the CloudEvents ``source``.
-    :param heartbeat: seconds between bookmarks.
-    :param max_age: seconds that a stream lasts.
-    :param most_streams: see :data:`MOST_STREAMS`.
-    """
-
-    def __init__(
-        self,
-        bus: EventBus,
-        store: EventStore,
-        urls: Mapping[str, str],
-        *,
-        heartbeat: float = HEARTBEAT_SECONDS,
-        max_age: float = MAX_AGE_SECONDS,
-        most_streams: int = MOST_STREAMS,
-    ) -> None:
-        self.bus = bus
-        self.store = store
-        self.urls = urls
-        self.heartbeat = heartbeat
-        self.max_age = max_age
-        self.streams = 0
-        """The number of open streams."""
-        self._most_streams = most_streams
-        self.resets = 0
-        """How often a reader was sent a reset."""
-        self._frames: dict[Cursor | None, bytes] = {}
-        self._frames_bytes = 0
+    bus: EventBus
+    store: EventStore
+    urls: Mapping[str, str]
+    """Of the instances, the CloudEvents ``source``."""
+    _: KW_ONLY
+    heartbeat: float = 15.0
+    """The longest time between two frames of a stream, in seconds."""
+    max_age: float = 3600.0
+    """A stream ends after so many seconds and its client reconnects, so that clients spread over replicas."""
+    most_streams: int = 1_400
+    """The largest number of open streams: fewer than concurrent requests, so that streams are refused first."""
+    streams: int = field(default=0, init=False)
+    """The number of open streams."""
+    resets: int = field(default=0, init=False)
+    """How often a reader was sent a reset."""
+    _frames: dict[Cursor | None, bytes] = field(default_factory=dict, init=False)
+    _frames_bytes: int = field(default=0, init=False)
 
     async def events(self, request: Request) -> Response:
         """Return a stream to a client that accepts ``text/event-stream``, else a page."""
@@ -87,11 +61,11 @@ class Feed:
         after, lost = self._resume(request)
         # HEAD gets the headers of a page: a stream would never end.
         if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
-            if self.streams >= self._most_streams:
+            if self.streams >= self.most_streams:
                 return JSONResponse({"error": "too many streams are open"}, 503, _OVERLOADED)
             return EventStream(self, after, wanted, lost)
         wait = number(query, "wait", 0.0, least=0, most=60)
-        limit = integer(query, "limit", 100, least=1, most=1000)
+        limit = number(query, "limit", 100, least=1, most=1000)
         async with _while_connected(request.receive):
             return await self._page(after, wanted, lost, wait, limit)
         return Response(status_code=204)

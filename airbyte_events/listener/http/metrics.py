@@ -7,9 +7,12 @@ Names follow https://prometheus.io/docs/practices/naming/. The label ``airbyte``
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import anyio
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
@@ -30,6 +33,7 @@ from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import Maintenance
 from airbyte_events.store.records import Outcome, StoreStats
 
+_NAMESPACE = "airbyte_events"
 _RESPONSE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
 _LAG_BUCKETS = (0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 3600)
 
@@ -52,42 +56,32 @@ class Metrics:
 
     def __init__(self, instances: Iterable[str]) -> None:
         self._registry = CollectorRegistry()
-        self._webhooks = Counter(
-            "airbyte_events_webhook_requests",
+        counter = partial(Counter, namespace=_NAMESPACE, registry=self._registry)
+        histogram = partial(Histogram, namespace=_NAMESPACE, registry=self._registry)
+        self._webhooks = counter(
+            "webhook_requests",
             "Requests to the webhook receiver, by response: 202 stored, 200 stored with nothing to confirm.",
             ["airbyte", "status"],
-            registry=self._registry,
         )
-        self._responses = Histogram(
-            "airbyte_events_webhook_answer_seconds",
-            "Time from a webhook request to its response.",
-            buckets=_RESPONSE_BUCKETS,
-            registry=self._registry,
+        self._responses = histogram(
+            "webhook_answer_seconds", "Time from a webhook request to its response.", buckets=_RESPONSE_BUCKETS
         )
-        self.commits = Histogram(
-            "airbyte_events_notification_commit_seconds",
-            "Time to store a notification durably.",
-            buckets=_RESPONSE_BUCKETS,
-            registry=self._registry,
+        self.commits = histogram(
+            "notification_commit_seconds", "Time to store a notification durably.", buckets=_RESPONSE_BUCKETS
         )
-        self._requests = Counter(
-            "airbyte_events_airbyte_requests",
+        self._requests = counter(
+            "airbyte_requests",
             "Requests to Airbyte's API, by response status; none if there was no response.",
             ["airbyte", "route", "status"],
-            registry=self._registry,
         )
-        self._events = Counter(
-            "airbyte_events_job_events",
-            "Events appended to the event log by any listener.",
-            ["airbyte", "status", "origin"],
-            registry=self._registry,
+        self._events = counter(
+            "job_events", "Events appended to the event log by any listener.", ["airbyte", "status", "origin"]
         )
-        self._lags = Histogram(
-            "airbyte_events_detection_lag_seconds",
+        self._lags = histogram(
+            "detection_lag_seconds",
             "Time from a job's completion to its detection. Webhooks report completions in whole seconds.",
             ["airbyte", "origin"],
             buckets=_LAG_BUCKETS,
-            registry=self._registry,
         )
         for status in _REFUSED:
             self._webhooks.labels("", status)
@@ -156,30 +150,22 @@ class _Families(Collector):
         return self._families
 
 
+@dataclass(eq=False)
 class MetricsPage:
     """``GET /metrics``. One page is made at a time and reused for :data:`FRESH_SECONDS`.
 
     :param faults: returns why the listener is not ready, by part.
     """
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        store: Maintenance,
-        feed: Feed,
-        pipelines: Mapping[str, Pipeline],
-        election: LeaderElection,
-        faults: Callable[[], dict[str, str]],
-    ) -> None:
-        self._metrics = metrics
-        self._store = store
-        self._feed = feed
-        self._pipelines = pipelines
-        self._election = election
-        self._faults = faults
-        self._content = b""
-        self._fresh_until = float("-inf")
-        self._lock = anyio.Lock()
+    metrics: Metrics
+    store: Maintenance
+    feed: Feed
+    pipelines: Mapping[str, Pipeline]
+    election: LeaderElection
+    faults: Callable[[], dict[str, str]]
+    _content: bytes = field(default=b"", init=False)
+    _fresh_until: float = field(default=-math.inf, init=False)
+    _lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
     async def page(self, request: Request) -> Response:
         """Return all metrics, at most :data:`FRESH_SECONDS` old."""
@@ -192,67 +178,60 @@ class MetricsPage:
     async def _make(self) -> bytes:
         stored: list[Metric] = []
         with contextlib.suppress(StoreError), anyio.move_on_after(STORE_SECONDS):
-            stored = [*_store(await self._store.stats()), *await self._queues()]
-        unreadable = GaugeMetricFamily(
-            "airbyte_events_store_unreadable_rows",
+            stored = [*_store(await self.store.stats()), *await self._queues()]
+        unreadable = _gauge(
+            "store_unreadable_rows",
             "Damaged rows of the store that were skipped since the listener started, by table.",
-            labels=["table"],
+            "table",
         )
         for table in ("events", "jobs", "notifications", "deliveries"):
-            unreadable.add_metric([table], self._store.unreadable.get(table, 0))
+            unreadable.add_metric([table], self.store.unreadable.get(table, 0))
         return generate_latest(
-            _Families([*self._metrics.families(), *self._listener(), *self._instances(), unreadable, *stored])
+            _Families([*self.metrics.families(), *self._listener(), *self._instances(), unreadable, *stored])
         )
 
     async def _queues(self) -> Iterable[Metric]:
         """Return the age of the oldest entry of each queue, 0 if it is empty, and the number of watched jobs."""
-        watched = _each("airbyte_events_watched_jobs", "Jobs watched by any listener.")
-        confirmed = _each(
-            "airbyte_events_notifications_oldest_pending_seconds",
+        watched = _gauge("watched_jobs", "Jobs watched by any listener.", "airbyte")
+        confirmed = _gauge(
+            "notifications_oldest_pending_seconds",
             "Age of the oldest notification that is not confirmed yet.",
+            "airbyte",
         )
-        forwarded = _each(
-            "airbyte_events_deliveries_overdue_seconds", "Time for which the oldest due delivery has not been sent."
+        forwarded = _gauge(
+            "deliveries_overdue_seconds", "Time for which the oldest due delivery has not been sent.", "airbyte"
         )
-        for name in self._pipelines:
-            queues = await self._store.queues(name)
+        for name in self.pipelines:
+            queues = await self.store.queues(name)
             watched.add_metric([name], queues.watched)
             confirmed.add_metric([name], _age(queues.pending_since))
             forwarded.add_metric([name], _age(queues.due_since))
         return watched, confirmed, forwarded
 
     def _listener(self) -> Iterable[Metric]:
-        bus = self._feed.bus
-        info = GaugeMetricFamily("airbyte_events_info", "The version, as a label.", labels=["version"])
+        bus = self.feed.bus
+        info = _gauge("info", "The version, as a label.", "version")
         info.add_metric([__version__], 1)
         yield info
-        yield _gauge(
-            "airbyte_events_ready",
-            "Whether webhooks can be stored and events read; while 0, metrics of the store are missing.",
-            not self._faults(),
-        )
-        yield _gauge(
-            "airbyte_events_subscriptions", "Open subscriptions: streams and waiting long polls.", bus.subscriptions
-        )
-        yield _gauge(
-            "airbyte_events_subscription_lag_events", "Events that the slowest subscription is behind.", bus.lag
-        )
-        yield CounterMetricFamily(
-            "airbyte_events_feed_resets", "Resets sent: the reader must read all states.", value=self._feed.resets
-        )
-        held = GaugeMetricFamily(
-            "airbyte_events_lease_held", "Whether this listener holds the lease.", labels=["lease"]
-        )
-        for name in (*(f"sources/{name}" for name in self._pipelines), "retention"):
-            held.add_metric([name], name in self._election.held)
+        ready = "Whether webhooks can be stored and events read; while 0, metrics of the store are missing."
+        yield _gauge("ready", ready, value=not self.faults())
+        yield _gauge("subscriptions", "Open subscriptions: streams and waiting long polls.", value=bus.subscriptions)
+        yield _gauge("subscription_lag_events", "Events that the slowest subscription is behind.", value=bus.lag)
+        resets = _counter("feed_resets", "Resets sent: the reader must read all states.")
+        resets.add_metric([], self.feed.resets)
+        yield resets
+        held = _gauge("lease_held", "Whether this listener holds the lease.", "lease")
+        for name in (*(f"sources/{name}" for name in self.pipelines), "retention"):
+            held.add_metric([name], name in self.election.held)
         yield held
 
     def _instances(self) -> Iterable[Metric]:
-        backoff = _each("airbyte_events_backoff_seconds", "Time until the next request to Airbyte after errors.")
-        proven = _each(
-            "airbyte_events_push_proven", "Whether webhooks reported the last completions before polls; on the leader."
+        backoff = _gauge("backoff_seconds", "Time until the next request to Airbyte after errors.", "airbyte")
+        proven = _gauge(
+            "push_proven", "Whether webhooks reported the last completions before polls; on the leader.", "airbyte"
         )
-        failed = _each("airbyte_events_failed_looks", "Failed polls in a row; on the leader.")
+        failed = _gauge("failed_looks", "Failed polls in a row; on the leader.", "airbyte")
+        settled = _counter("confirmations", "Notifications settled, by outcome.", "airbyte", "outcome")
         meanings = {
             "lists": ("looks", "Polls: lists of changed jobs."),
             "cut": ("cut_looks", "Polls that did not read all changed jobs."),
@@ -262,14 +241,8 @@ class MetricsPage:
             "announced": ("announced_syncs", "Syncs whose success or failure a webhook reported first."),
             "missed": ("missed_webhooks", "Syncs that succeeded or failed and that a poll detected first."),
         }
-        counted = {
-            counter: CounterMetricFamily(f"airbyte_events_{name}", text, labels=["airbyte"])
-            for counter, (name, text) in meanings.items()
-        }
-        settled = CounterMetricFamily(
-            "airbyte_events_confirmations", "Notifications settled, by outcome.", labels=["airbyte", "outcome"]
-        )
-        for name, each in self._pipelines.items():
+        counted = {counter: _counter(name, text, "airbyte") for counter, (name, text) in meanings.items()}
+        for name, each in self.pipelines.items():
             backoff.add_metric([name], each.airbyte.backing_off)
             if each.monitor is not None:
                 proven.add_metric([name], each.monitor.push_proven)
@@ -284,26 +257,26 @@ class MetricsPage:
 
 def _store(stats: StoreStats) -> Iterable[Metric]:
     meanings = {
-        "head": ("airbyte_events_store_head_sequence", "Sequence number of the newest event."),
-        "first": ("airbyte_events_store_first_sequence", "Sequence number of the oldest event."),
-        "events": ("airbyte_events_store_events", "Events in the event log."),
-        "jobs": ("airbyte_events_store_jobs", "Jobs with a known state."),
-        "notifications": ("airbyte_events_store_notifications", "Notifications in the inbox."),
-        "pending": ("airbyte_events_notifications_pending", "Notifications that are not confirmed yet."),
-        "due": ("airbyte_events_deliveries_due", "Deliveries waiting to be sent."),
-        "dead": ("airbyte_events_deliveries_dead", "Deliveries given up."),
-        "bytes": ("airbyte_events_store_size_bytes", "Size of the store."),
+        "head": ("store_head_sequence", "Sequence number of the newest event."),
+        "first": ("store_first_sequence", "Sequence number of the oldest event."),
+        "events": ("store_events", "Events in the event log."),
+        "jobs": ("store_jobs", "Jobs with a known state."),
+        "notifications": ("store_notifications", "Notifications in the inbox."),
+        "pending": ("notifications_pending", "Notifications that are not confirmed yet."),
+        "due": ("deliveries_due", "Deliveries waiting to be sent."),
+        "dead": ("deliveries_dead", "Deliveries given up."),
+        "bytes": ("store_size_bytes", "Size of the store."),
     }
-    return [_gauge(name, text, getattr(stats, field)) for field, (name, text) in meanings.items()]
+    return [_gauge(name, text, value=getattr(stats, field)) for field, (name, text) in meanings.items()]
 
 
 def _age(moment: datetime | None) -> float:
     return 0.0 if moment is None else max(0.0, (utcnow() - moment).total_seconds())
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)
+def _gauge(name: str, text: str, *labels: str, value: float | None = None) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{_NAMESPACE}_{name}", text, labels=labels or None, value=value)
 
 
-def _each(name: str, text: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, text, labels=["airbyte"])
+def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{_NAMESPACE}_{name}", text, labels=labels)

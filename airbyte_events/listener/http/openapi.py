@@ -17,13 +17,12 @@ from airbyte_events.store.records import DeliveryState
 
 def _json(description: str, schema: str | Schema, **headers: Schema) -> dict[str, Any]:
     content = {"application/json": {"schema": ref(schema) if isinstance(schema, str) else schema}}
-    response: dict[str, Any] = {"description": description, "content": content}
-    if headers:
-        response["headers"] = {name.replace("_", "-"): {"schema": of} for name, of in headers.items()}
-    return response
+    given = {"headers": {name.replace("_", "-"): {"schema": of} for name, of in headers.items()}} if headers else {}
+    return {"description": description, "content": content, **given}
 
 
 _WAIT: Schema = {"type": "string", "pattern": "^[0-9]+$", "description": "Seconds."}
+_BUSY = "The event store is not available, or too many requests are in progress."
 
 _REFUSALS = {
     400: ("BadRequest", _json("A parameter or the body is wrong. The message names it.", "Error")),
@@ -32,10 +31,7 @@ _REFUSALS = {
     409: ("Conflict", _json("The object is in a state that does not allow this.", "Error")),
     413: ("TooLarge", _json("The body is too large.", "Error")),
     429: ("TooMany", _json("This address sent too many requests without a valid token.", "Error", Retry_After=_WAIT)),
-    503: (
-        "Unavailable",
-        _json("The event store is not available, or too many requests are in progress.", "Error", Retry_After=_WAIT),
-    ),
+    503: ("Unavailable", _json(_BUSY, "Error", Retry_After=_WAIT)),
 }
 
 
@@ -44,45 +40,43 @@ def _parameter(name: str, place: str, description: str, schema: Schema) -> dict[
     return {"name": name, "in": place, **required, "description": description, "schema": schema}
 
 
-def _operation(
-    id_: str,
-    summary: str,
-    responses: dict[str, dict[str, Any]],
-    refusals: tuple[int, ...] = (),
-    *,
-    parameters: tuple[dict[str, Any], ...] = (),
-    **more: Any,
+def _get(
+    id_: str, summary: str, responses: dict[str, dict[str, Any]], *refusals: int, method: str = "get", **more: Any
 ) -> dict[str, Any]:
     """:param refusals: the statuses of :data:`_REFUSALS` that it can respond with."""
     refused = {str(code): {"$ref": f"#/components/responses/{_REFUSALS[code][0]}"} for code in refusals}
-    given = {"parameters": [*parameters]} if parameters else {}
     responses = dict(sorted((responses | refused).items()))
-    return {"operationId": id_, "summary": summary, **more, **given, "responses": responses}
+    return {method: {"operationId": id_, "summary": summary, **more, "responses": responses}}
+
+
+def _post(*about: Any, **more: Any) -> dict[str, Any]:
+    return _get(*about, method="post", **more)
+
+
+def _body(description: str, schema: Schema, **more: Any) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, **more}}
+    return {"required": True, "description": description, "content": content}
 
 
 _NAME: Schema = {"type": "string", "pattern": r"^[^,\u0000]+$"}
 _SEGMENT: Schema = {"type": "string", "pattern": r"^[^/\u0000]+$"}
 _AFTER: Schema = {**CURSOR, "pattern": CURSOR_PATTERN[:-1] + "$|^$"}
+_POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": 2**53}
+_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+_SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 60, "default": 0}
+_V1 = (401, 429, 503)
 
-_FILTERS = (
+_FILTERS = [
     _parameter("instance", "query", "Only these Airbyte instances, comma-separated.", array(_NAME, minItems=1)),
     _parameter("connection_id", "query", "Only these Airbyte connections.", array(_NAME, minItems=1)),
     _parameter("job_id", "query", "Only these jobs.", array(ID, minItems=1)),
     _parameter("status", "query", "Only these job statuses.", array(named(JobStatus), minItems=1)),
     _parameter("terminal", "query", "Only terminal (`true`) or only active (`false`) statuses.", {"type": "boolean"}),
-)
-_LIMIT = _parameter(
-    "limit",
-    "query",
-    "The largest number of items on a page. A page also ends at about 1 MiB.",
-    {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
-)
-_PAGING = (
-    _LIMIT,
-    _parameter(
-        "before", "query", "The `next` of the previous page.", {"type": "integer", "minimum": 0, "maximum": 2**53}
-    ),
-)
+]
+_PAGING = [
+    _parameter("limit", "query", "The largest number of items on a page. A page also ends at about 1 MiB.", _LIMIT),
+    _parameter("before", "query", "The `next` of the previous page.", _POSITION),
+]
 
 _STREAM_EXAMPLE = """\
 event: hello
@@ -102,7 +96,12 @@ data: {"reason": "age"}
 
 """
 
-_EVENTS = _operation(
+_STREAM_FRAMES = (
+    "Server-sent events. The `data` of each is a JSON object: `hello` (Hello), `job` (Event), `bookmark` (Bookmark),"
+    " `reset` (ResetFrame) or `goaway` (Goaway)."
+)
+
+_EVENTS = _get(
     "followEvents",
     "Follow job events, as a stream or by long polling",
     {
@@ -111,197 +110,155 @@ _EVENTS = _operation(
             "content": {
                 "application/json": {"schema": ref("EventPage")},
                 "text/event-stream": {
-                    "schema": {
-                        "type": "string",
-                        "description": (
-                            "Server-sent events. The `data` of each is a JSON object: `hello` (Hello), `job` (Event),"
-                            " `bookmark` (Bookmark), `reset` (ResetFrame) or `goaway` (Goaway)."
-                        ),
-                    },
+                    "schema": {"type": "string", "description": _STREAM_FRAMES},
                     "example": _STREAM_EXAMPLE,
                 },
             },
         },
         "410": _json("Only pages: the events behind the cursor are no longer stored.", "Reset"),
     },
-    (400, 401, 429, 503),
-    description=(
-        "With `Accept: text/event-stream`, the response is a stream that starts behind the given cursor, or with the"
-        " next event. Otherwise it is one page of events; with `wait`, an empty page is held back until an event"
-        " arrives or the time is over."
-    ),
-    parameters=(
+    *(400, *_V1),
+    description="With `Accept: text/event-stream`, the response is a stream that starts behind the given cursor, or"
+    " with the next event. Otherwise it is one page of events; with `wait`, an empty page is held back until an event"
+    " arrives or the time is over.",
+    parameters=[
         *_FILTERS,
         _parameter(
             "after", "query", "The cursor of the last event that was read. Without it, only new events.", _AFTER
         ),
+        _parameter("wait", "query", "Only pages: the time to wait for an event, in seconds.", _SECONDS),
         _parameter(
-            "wait",
-            "query",
-            "Only pages: the time to wait for an event, in seconds.",
-            {"type": "number", "minimum": 0, "maximum": 60, "default": 0},
+            "limit", "query", "Only pages: the largest number of events. A page also ends at about 1 MiB.", _LIMIT
         ),
-        {**_LIMIT, "description": "Only pages: the largest number of events. A page also ends at about 1 MiB."},
         _parameter(
             "Last-Event-ID", "header", "Overrides `after`. Browsers send it when they reconnect a stream.", _AFTER
         ),
-    ),
+    ],
 )
 
-_WATCH = _operation(
+_WATCH = _post(
     "watchJobs",
     "Watch jobs and read their states",
     {"200": _json("The states of the jobs.", "WatchAnswer")},
-    (400, 401, 429, 503),
+    *(400, *_V1),
     description="The listener reads unknown jobs from Airbyte. Repeat the call to extend the watch.",
-    requestBody={
-        "required": True,
-        "description": f"At most {MAX_BODY} bytes.",
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["jobs"],
-                    "properties": {"jobs": array(ref("WatchedJob"), maxItems=MAX_WATCHES)},
-                },
-                "example": {"jobs": [{"instance": "default", "job_id": 17}]},
-            }
+    requestBody=_body(
+        f"At most {MAX_BODY} bytes.",
+        {
+            "type": "object",
+            "required": ["jobs"],
+            "properties": {"jobs": array(ref("WatchedJob"), maxItems=MAX_WATCHES)},
         },
-    },
+        example={"jobs": [{"instance": "default", "job_id": 17}]},
+    ),
 )
 
-_WEBHOOK = _operation(
+_WEBHOOK = _post(
     "receiveNotification",
     "Receive a notification from Airbyte",
     {
         "200": _json("The notification is stored. It is a duplicate, or reports no completed job.", "Kept"),
         "202": _json("The notification is stored and will be confirmed by Airbyte's API.", "Kept"),
     },
-    (400, 404, 413, 429, 503),
+    *(400, 404, 413, 429, 503),
     description="The listener responds once the body is stored durably. Every wrong URL gets the same 404.",
     security=[],
-    parameters=(
+    parameters=[
         _parameter("instance", "path", "The name of the Airbyte instance in the listener's settings.", _SEGMENT),
         _parameter("token", "path", "One of the listener's webhook tokens.", _SEGMENT),
-    ),
-    requestBody={
-        "required": True,
-        "description": f"The JSON object that Airbyte sends, at most {MAX_NOTIFICATION} bytes.",
-        "content": {"application/json": {"schema": {"type": "object"}}},
-    },
+    ],
+    requestBody=_body(f"The JSON object that Airbyte sends, at most {MAX_NOTIFICATION} bytes.", {"type": "object"}),
 )
 
-_PATHS: dict[str, dict[str, Any]] = {
-    "/webhooks/{instance}/{token}": {"post": _WEBHOOK},
-    "/v1/events": {"get": _EVENTS},
-    "/v1/watches": {"post": _WATCH},
-    "/v1/jobs": {
-        "get": _operation(
-            "listJobs",
-            "List the latest job states, newest first",
-            {"200": _json("A page of job states.", "JobPage")},
-            (400, 401, 429, 503),
-            parameters=(*_FILTERS, *_PAGING),
-        )
-    },
-    "/v1/jobs/{instance}/{job_id}": {
-        "get": _operation(
-            "getJob",
-            "Read a job and its history",
-            {"200": _json("The job.", "JobDetail")},
-            (401, 404, 429, 503),
-            parameters=(
-                _parameter("instance", "path", "The job's Airbyte instance.", _SEGMENT),
-                _parameter("job_id", "path", "The job's id in Airbyte.", ID),
-            ),
-        )
-    },
-    "/v1/notifications": {
-        "get": _operation(
-            "listNotifications",
-            "List the notifications received from Airbyte, newest first",
-            {"200": _json("A page of notifications.", "NotificationPage")},
-            (400, 401, 429, 503),
-            parameters=_PAGING,
-        )
-    },
-    "/v1/notifications/{id}/replay": {
-        "post": _operation(
-            "replayNotification",
-            "Confirm a notification again",
-            {"202": _json("The notification will be confirmed again.", "Kept")},
-            (401, 404, 409, 429, 503),
-            parameters=(_parameter("id", "path", "The notification's id.", ID),),
-        )
-    },
-    "/v1/deliveries": {
-        "get": _operation(
-            "listDeliveries",
-            "List the deliveries of forwarded notifications, newest first",
-            {"200": _json("A page of deliveries.", "DeliveryPage")},
-            (400, 401, 429, 503),
-            parameters=(_parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)), *_PAGING),
-        )
-    },
-    "/v1/deliveries/{id}/retry": {
-        "post": _operation(
-            "retryDelivery",
-            "Send a dead delivery again",
-            {"202": _json("The delivery is due.", "Retried")},
-            (401, 404, 409, 429, 503),
-            parameters=(_parameter("id", "path", "The delivery's id.", ID),),
-        )
-    },
-    "/v1/status": {
-        "get": _operation(
-            "status",
-            "Read the status of the listener, its store and its instances",
-            {"200": _json("The status.", "Status")},
-            (401, 429, 503),
-        )
-    },
-    "/healthz": {
-        "get": _operation(
-            "health",
-            "Check whether the process works without a restart",
-            {
-                "200": _json("The process works.", "Health"),
-                "503": _json("The store has failed writes for ten minutes, and not because it is full.", "Health"),
-            },
-            security=[],
-        )
-    },
-    "/readyz": {
-        "get": _operation(
-            "readiness",
-            "Check whether all parts work",
-            {
-                "200": _json("All parts work.", "Readiness"),
-                "503": _json("At least one part fails. `faults` names it.", "Readiness"),
-            },
-            security=[],
-        )
-    },
-    "/metrics": {
-        "get": _operation(
-            "metrics",
-            "Read the metrics for Prometheus",
-            {
-                "200": {
-                    "description": "The metrics, at most 2 s old.",
-                    "content": {"text/plain": {"schema": {"type": "string"}}},
-                }
-            },
-            (401, 429),
-            description="Requires a token if the settings have metrics tokens.",
-            security=[{}, {"metrics": []}],
-        )
-    },
-    "/openapi.json": {
-        "get": _operation(
-            "openapi", "Read this document", {"200": _json("The OpenAPI document.", {"type": "object"})}, security=[]
-        )
-    },
+_PATHS = {
+    "/webhooks/{instance}/{token}": _WEBHOOK,
+    "/v1/events": _EVENTS,
+    "/v1/watches": _WATCH,
+    "/v1/jobs": _get(
+        "listJobs",
+        "List the latest job states, newest first",
+        {"200": _json("A page of job states.", "JobPage")},
+        *(400, *_V1),
+        parameters=[*_FILTERS, *_PAGING],
+    ),
+    "/v1/jobs/{instance}/{job_id}": _get(
+        "getJob",
+        "Read a job and its history",
+        {"200": _json("The job.", "JobDetail")},
+        *(404, *_V1),
+        parameters=[
+            _parameter("instance", "path", "The job's Airbyte instance.", _SEGMENT),
+            _parameter("job_id", "path", "The job's id in Airbyte.", ID),
+        ],
+    ),
+    "/v1/notifications": _get(
+        "listNotifications",
+        "List the notifications received from Airbyte, newest first",
+        {"200": _json("A page of notifications.", "NotificationPage")},
+        *(400, *_V1),
+        parameters=_PAGING,
+    ),
+    "/v1/notifications/{id}/replay": _post(
+        "replayNotification",
+        "Confirm a notification again",
+        {"202": _json("The notification will be confirmed again.", "Kept")},
+        *(404, 409, *_V1),
+        parameters=[_parameter("id", "path", "The notification's id.", ID)],
+    ),
+    "/v1/deliveries": _get(
+        "listDeliveries",
+        "List the deliveries of forwarded notifications, newest first",
+        {"200": _json("A page of deliveries.", "DeliveryPage")},
+        *(400, *_V1),
+        parameters=[_parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)), *_PAGING],
+    ),
+    "/v1/deliveries/{id}/retry": _post(
+        "retryDelivery",
+        "Send a dead delivery again",
+        {"202": _json("The delivery is due.", "Retried")},
+        *(404, 409, *_V1),
+        parameters=[_parameter("id", "path", "The delivery's id.", ID)],
+    ),
+    "/v1/status": _get(
+        "status",
+        "Read the status of the listener, its store and its instances",
+        {"200": _json("The status.", "Status")},
+        *_V1,
+    ),
+    "/healthz": _get(
+        "health",
+        "Check whether the process works without a restart",
+        {
+            "200": _json("The process works.", "Health"),
+            "503": _json("The store has failed writes for ten minutes, and not because it is full.", "Health"),
+        },
+        security=[],
+    ),
+    "/readyz": _get(
+        "readiness",
+        "Check whether all parts work",
+        {
+            "200": _json("All parts work.", "Readiness"),
+            "503": _json("At least one part fails. `faults` names it.", "Readiness"),
+        },
+        security=[],
+    ),
+    "/metrics": _get(
+        "metrics",
+        "Read the metrics for Prometheus",
+        {
+            "200": {
+                "description": "The metrics, at most 2 s old.",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            }
+        },
+        *(401, 429),
+        description="Requires a token if the settings have metrics tokens.",
+        security=[{}, {"metrics": []}],
+    ),
+    "/openapi.json": _get(
+        "openapi", "Read this document", {"200": _json("The OpenAPI document.", {"type": "object"})}, security=[]
+    ),
 }
 
 DOCUMENT: dict[str, Any] = {

@@ -10,6 +10,7 @@ from starlette.datastructures import QueryParams
 
 from airbyte_events.events import EventFilter, JobStatus
 
+N = TypeVar("N", int, float)
 T = TypeVar("T")
 
 
@@ -93,24 +94,18 @@ def parse_id(text: str) -> int:
     return int(text)
 
 
-def number(params: QueryParams, name: str, default: float, *, least: float, most: float) -> float:
-    """:raises QueryError: if it is not a number within the bounds, in plain decimal notation."""
+def number(params: QueryParams, name: str, default: N, *, least: int, most: int) -> N:
+    """Return a parameter in plain decimal notation, a whole number if the default is one.
+
+    :raises QueryError: if it is none, or out of bounds.
+    """
     text = params.get(name)
     if text is None:
         return default
-    if not _NUMBER.fullmatch(text) or not least <= float(text) <= most:
-        raise QueryError(f"{name}: give a number from {least:g} to {most:g}")
-    return float(text)
-
-
-def integer(params: QueryParams, name: str, default: int, *, least: int, most: int) -> int:
-    """:raises QueryError: if it is not a whole number within the bounds."""
-    text = params.get(name)
-    if text is None:
-        return default
-    if not _NUMBER.fullmatch(text) or "." in text or not least <= int(text) <= most:
-        raise QueryError(f"{name}: give a whole number from {least} to {most}")
-    return int(text)
+    whole = isinstance(default, int)
+    if _NUMBER.fullmatch(text) and not (whole and "." in text) and least <= (value := type(default)(text)) <= most:
+        return value
+    raise QueryError(f"{name}: give a {'whole ' if whole else ''}number from {least} to {most}")
 
 
 def _values(params: QueryParams, name: str) -> Iterable[str]:

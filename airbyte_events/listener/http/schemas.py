@@ -41,6 +41,10 @@ def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+def _map(description: str, values: Schema, **more: Any) -> Schema:
+    return {"type": "object", "description": description, "additionalProperties": values, **more}
+
+
 TEXT: Schema = {"type": "string"}
 ID: Schema = {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST}
 CURSOR: Schema = {
@@ -91,19 +95,13 @@ _JOB = _object(
             stream={**TEXT, "description": "The stream that failed. Absent if it is not known."},
         )
     ),
-    names={
-        "type": "object",
-        "description": "Names from notifications; absent if there were none.",
-        "propertyNames": {"enum": [*NAMED]},
-        "additionalProperties": TEXT,
-    },
+    names=_map("Names from notifications; absent if there were none.", TEXT, propertyNames={"enum": [*NAMED]}),
     url={**TEXT, "description": "The connection's page in Airbyte."},
-    unconfirmed={
-        "type": "array",
-        "items": {"enum": [*WEBHOOK_FIELDS]},
-        "description": "The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
+    unconfirmed=array(
+        {"enum": [*WEBHOOK_FIELDS]},
+        description="The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
         " Absent if there are none.",
-    },
+    ),
 )
 
 _EVENT = _object(
@@ -192,7 +190,7 @@ SCHEMAS: dict[str, Schema] = {
     "Readiness": _object(
         "The readiness of all parts.",
         status={"type": "string", "enum": ["ready", "not ready"]},
-        faults={"type": "object", "description": "The faults, by part.", "additionalProperties": TEXT},
+        faults=_map("The faults, by part.", TEXT),
     ),
     "Status": _object(
         "The status of a listener. Values of an instance that another listener leads are null.",
@@ -202,7 +200,7 @@ SCHEMAS: dict[str, Schema] = {
             name={**TEXT, "description": "Unique for the process: host, process id and a random part."},
             started_at=_TIME,
             subscriptions={**_COUNT, "description": "Open streams and waiting long polls."},
-            faults={"type": "object", "description": "The faults, by part.", "additionalProperties": TEXT},
+            faults=_map("The faults, by part.", TEXT),
             webhooks={
                 "type": "object",
                 "description": "Webhooks answered since the start, by HTTP status. 404 and 429 are refusals.",
@@ -243,7 +241,7 @@ SCHEMAS: dict[str, Schema] = {
                     **_SECONDS,
                     "description": "The time until the next request to Airbyte after errors; 0 if it responds.",
                 },
-                counters={"type": "object", "description": "Counters of this process.", "additionalProperties": _COUNT},
+                counters=_map("Counters of this process.", _COUNT),
             )
         ),
     ),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import EventStore
 
 
+@dataclass(eq=False)
 class Status:
     """``GET /v1/status``.
 
@@ -25,57 +27,48 @@ class Status:
     :param responses: returns the number of webhooks answered here, by HTTP status.
     """
 
-    def __init__(
-        self,
-        store: EventStore,
-        bus: EventBus,
-        pipelines: Mapping[str, Pipeline],
-        election: LeaderElection,
-        faults: Callable[[], dict[str, str]],
-        responses: Callable[[], dict[str, int]],
-    ) -> None:
-        self._store = store
-        self._bus = bus
-        self._pipelines = pipelines
-        self._election = election
-        self._faults = faults
-        self._responses = responses
-        self._started_at = utcnow()
+    store: EventStore
+    bus: EventBus
+    pipelines: Mapping[str, Pipeline]
+    election: LeaderElection
+    faults: Callable[[], dict[str, str]]
+    responses: Callable[[], dict[str, int]]
+    _started_at: datetime = field(default_factory=utcnow, init=False)
 
     @property
     def route(self) -> Route:
         return Route("/status", self.status)
 
     async def status(self, request: Request) -> Response:
-        leases = await self._store.holders()
+        leases = await self.store.holders()
         return JSONResponse(
             {
                 "listener": {
                     "version": __version__,
-                    "name": self._election.identity,
+                    "name": self.election.identity,
                     "started_at": format_time(self._started_at),
-                    "subscriptions": self._bus.subscriptions,
-                    "faults": self._faults(),
-                    "webhooks": self._responses(),
+                    "subscriptions": self.bus.subscriptions,
+                    "faults": self.faults(),
+                    "webhooks": self.responses(),
                 },
-                "store": asdict(await self._store.stats()),
+                "store": asdict(await self.store.stats()),
                 "leases": [
-                    {"name": name, "holder": leases[name]} for name in sorted(leases) if name in self._election.names
+                    {"name": name, "holder": leases[name]} for name in sorted(leases) if name in self.election.names
                 ],
-                "instances": [await self._instance(name, each) for name, each in self._pipelines.items()],
+                "instances": [await self._instance(name, each) for name, each in self.pipelines.items()],
             }
         )
 
     async def _instance(self, name: str, pipeline: Pipeline) -> dict[str, Any]:
-        held = self._election.held.get(f"sources/{name}")
+        held = self.election.held.get(f"sources/{name}")
         monitor, poller = pipeline.monitor, pipeline.poller
         return {
             "name": name,
             "url": pipeline.airbyte.url,
             "here_since": None if held is None else format_time(held.since),
             "push_proven": None if monitor is None else monitor.push_proven,
-            "watched": (await self._store.queues(name)).watched,
-            "looked_at": await self._store.recall(f"looked_at/{name}"),
+            "watched": (await self.store.queues(name)).watched,
+            "looked_at": await self.store.recall(f"looked_at/{name}"),
             "seconds_between_looks": None if poller is None else poller.interval,
             "failed_looks": None if poller is None else poller.failures,
             "backoff_seconds": round(pipeline.airbyte.backing_off, 1),
