@@ -34,3 +34,12 @@ def parse_network(text: str) -> Network:
             raise ValueError("wider than all of IPv4")
         return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
     return network
+
+
+def plain_address(text: str) -> Address | None:
+    """Return the address, an IPv4 address written as IPv6 as that IPv4 address; None if the text is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address

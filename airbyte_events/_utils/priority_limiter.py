@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,9 +20,8 @@ class PriorityLimiter:
     def __init__(self, total: int) -> None:
         self._free = total
         self._handed_on = 0
-        self._arrivals = 0
-        # By priority, in the order of arrival: the number of each arrival, and the event that admits it.
-        self._waiting: dict[int, OrderedDict[int, anyio.Event]] = {}
+        # In the order of arrival: the priority of each waiting task, by the event that admits it.
+        self._waiting: dict[anyio.Event, int] = {}
 
     @asynccontextmanager
     async def place(self, priority: int) -> AsyncIterator[None]:
@@ -31,27 +29,24 @@ class PriorityLimiter:
 
         :param priority: the lowest number is the most urgent.
         """
-        await self._enter(priority)
+        await anyio.lowlevel.checkpoint()
+        if self._free:
+            self._free -= 1
+        else:
+            await self._admission(priority)
         try:
             yield
         finally:
             self._leave()
 
-    async def _enter(self, priority: int) -> None:
-        await anyio.lowlevel.checkpoint()
-        if self._free:
-            self._free -= 1
-            return
-        self._arrivals += 1
-        arrival, admitted = self._arrivals, anyio.Event()
-        self._waiting.setdefault(priority, OrderedDict())[arrival] = admitted
+    async def _admission(self, priority: int) -> None:
+        admitted = anyio.Event()
+        self._waiting[admitted] = priority
         try:
             await admitted.wait()
         except BaseException:
-            if admitted.is_set():
+            if self._waiting.pop(admitted, None) is None:
                 self._leave()
-            else:
-                self._forget(priority, arrival)
             raise
 
     def _leave(self) -> None:
@@ -59,15 +54,7 @@ class PriorityLimiter:
             self._free += 1
             return
         self._handed_on += 1
-        first = {priority: next(iter(queue)) for priority, queue in self._waiting.items()}
         fair = self._handed_on % _FAIR_EVERY == 0
-        priority = min(first, key=first.__getitem__) if fair else min(first)
-        arrival = first[priority]
-        admitted = self._waiting[priority][arrival]
-        self._forget(priority, arrival)
+        admitted = next(iter(self._waiting)) if fair else min(self._waiting, key=self._waiting.__getitem__)
+        del self._waiting[admitted]
         admitted.set()
-
-    def _forget(self, priority: int, arrival: int) -> None:
-        del self._waiting[priority][arrival]
-        if not self._waiting[priority]:
-            del self._waiting[priority]

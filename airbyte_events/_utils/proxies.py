@@ -12,13 +12,14 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from typing import Any
 from urllib.request import getproxies
 
 import httpx
 
+from airbyte_events._utils.networks import Network, plain_address
 from airbyte_events.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,6 @@ _EXAMPLE = "http://proxy.example.com:3128"
 _SCHEMES = ("http", "https", "socks5", "socks5h")
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 _ENTRY = re.compile(r"(?:(?P<scheme>https?|all)://)?(?P<host>\[[^\]]*\](?:/\d+)?|[^:]*)(?::(?P<port>\d{1,5}))?")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-T = TypeVar("T")
 
 
 def async_client(
@@ -54,77 +52,57 @@ def async_client(
     """
     if transport is not None:
         return httpx.AsyncClient(transport=transport, trust_env=False, **options)
-    tls = httpx.create_ssl_context() if verify is None else verify
-
-    def connect(proxy: str | None) -> httpx.AsyncHTTPTransport:
-        return httpx.AsyncHTTPTransport(verify=tls, limits=limits, proxy=proxy)
-
-    routes = _Routes.of(connect, proxied)
-    mounts = {pattern: _Async(routes.only(connect(url))) for pattern, url in given}
-    return httpx.AsyncClient(transport=_Async(routes), mounts=mounts, trust_env=False, **options)
+    environment = Environment.read() if proxied else Environment()
+    routes, mounts = _routes(partial(httpx.AsyncHTTPTransport, limits=limits), verify, environment, given)
+    return httpx.AsyncClient(transport=routes, mounts=mounts, trust_env=False, **options)
 
 
 def blocking_client(*, verify: Any = None, given: Iterable[tuple[str, str]] = (), **options: Any) -> httpx.Client:
     """Return a blocking client; see :func:`async_client`."""
-    tls = httpx.create_ssl_context() if verify is None else verify
-
-    def connect(proxy: str | None) -> httpx.HTTPTransport:
-        return httpx.HTTPTransport(verify=tls, limits=_LIMITS, proxy=proxy)
-
-    routes = _Routes.of(connect, True)
-    mounts = {pattern: _Blocking(routes.only(connect(url))) for pattern, url in given}
-    return httpx.Client(transport=_Blocking(routes), mounts=mounts, trust_env=False, **options)
+    routes, mounts = _routes(partial(httpx.HTTPTransport, limits=_LIMITS), verify, Environment.read(), given)
+    return httpx.Client(transport=routes, mounts=mounts, trust_env=False, **options)
 
 
-@dataclass(frozen=True, slots=True)
-class _Routes(Generic[T]):
-    """The transports of a client: ``direct``, and ``proxies`` by the scheme of the request."""
+def _routes(
+    transport: Callable[..., Any], verify: Any, environment: Environment, given: Iterable[tuple[str, str]]
+) -> tuple[_Routes, dict[str, _Routes]]:
+    """Return the routes of a client, and those by the URL pattern of a given proxy."""
+    connect = partial(transport, verify=httpx.create_ssl_context() if verify is None else verify)
+    made = {url: connect(proxy=url) for url in set(environment.proxies.values())}
+    by_scheme = {scheme: made[url] for scheme, url in environment.proxies.items()}
+    routes = _Routes(connect(), by_scheme, environment.bypass)
+    return routes, {
+        pattern: replace(routes, proxies=dict.fromkeys(("http", "https"), connect(proxy=url))) for pattern, url in given
+    }
 
-    direct: T
-    proxies: dict[str, T]
+
+@dataclass(frozen=True)
+class _Routes(httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """The transports of a client, all blocking or all not: ``direct``, and ``proxies`` by the scheme of the request."""
+
+    direct: Any
+    proxies: dict[str, Any]
     bypass: Bypass
 
-    @classmethod
-    def of(cls, connect: Callable[[str | None], T], proxied: bool) -> _Routes[T]:
-        environment = Environment.read() if proxied else Environment()
-        made = {url: connect(url) for url in set(environment.proxies.values())}
-        by_scheme = {scheme: made[url] for scheme, url in environment.proxies.items()}
-        return cls(connect(None), by_scheme, environment.bypass)
-
-    def only(self, proxy: T) -> _Routes[T]:
-        return _Routes(self.direct, dict.fromkeys(("http", "https"), proxy), self.bypass)
-
-    def choose(self, url: httpx.URL) -> T:
+    def _choose(self, url: httpx.URL) -> Any:
         proxy = self.proxies.get(url.scheme)
         return self.direct if proxy is None or self.bypass.holds(url) else proxy
 
-    @property
-    def transports(self) -> set[T]:
-        return {self.direct, *self.proxies.values()}
-
-
-class _Async(httpx.AsyncBaseTransport):
-    def __init__(self, routes: _Routes[httpx.AsyncHTTPTransport]) -> None:
-        self._routes = routes
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response: httpx.Response = self._choose(request.url).handle_request(request)
+        return response
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._routes.choose(request.url).handle_async_request(request)
-
-    async def aclose(self) -> None:
-        for transport in self._routes.transports:
-            await transport.aclose()
-
-
-class _Blocking(httpx.BaseTransport):
-    def __init__(self, routes: _Routes[httpx.HTTPTransport]) -> None:
-        self._routes = routes
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        return self._routes.choose(request.url).handle_request(request)
+        response: httpx.Response = await self._choose(request.url).handle_async_request(request)
+        return response
 
     def close(self) -> None:
-        for transport in self._routes.transports:
+        for transport in {self.direct, *self.proxies.values()}:
             transport.close()
+
+    async def aclose(self) -> None:
+        for transport in {self.direct, *self.proxies.values()}:
+            await transport.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +118,7 @@ class _Entry:
         if self.scheme not in (None, scheme) or self.port not in (None, port):
             return False
         if self.network is not None:
-            address = _address(host)
+            address = plain_address(host.partition("%")[0])
             return address is not None and address.version == self.network.version and address in self.network
         under = self.host != "localhost" and host.endswith("." + self.host.removeprefix("."))
         return under or host == self.host
@@ -162,9 +140,8 @@ class Bypass:
             return cls(everything=True)
         entries = [_parse_entry(word) for word in words]
         if wrong := entries.count(None):
-            logger.warning(
-                "NO_PROXY has entries that are neither hosts nor networks, which are ignored: count=%d", wrong
-            )
+            ignored = "NO_PROXY has entries that are neither hosts nor networks, which are ignored: count=%d"
+            logger.warning(ignored, wrong)
         return cls(tuple(entry for entry in entries if entry is not None))
 
     def holds(self, url: httpx.URL) -> bool:
@@ -189,14 +166,6 @@ def _parse_entry(word: str) -> _Entry | None:
         return _Entry(scheme, port, network=ipaddress.ip_network(re.sub(r"[\[\]]", "", host), strict=False))
     except ValueError:
         return _Entry(scheme, port, host=host) if re.fullmatch(r"\.?[^\s/\[\].]+(\.[^\s/\[\].]+)*", host) else None
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None) or address
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,13 @@ from airbyte_events._utils.backoff import pause
 
 logger = logging.getLogger(__name__)
 
-STEADY_SECONDS = 10.0
-"""The time after which a restarted task counts as running."""
-
 
 async def supervise(
     name: str,
     source: Callable[[], Awaitable[None]],
     faults: MutableMapping[str, str],
     *,
-    steady: float = STEADY_SECONDS,
+    steady: float = 10.0,
     first: float = 1.0,
 ) -> None:
     """Run a function until it returns or is cancelled; restart it if it raises.
@@ -45,7 +42,7 @@ async def supervise(
                 tasks.start_soon(count_as_running)
                 await source()
                 tasks.cancel_scope.cancel()
-        except Exception as exc:
+        except Exception as exc:  # also a fault of our own must not end the other tasks
             failures += 1
             faults[name] = f"fails: {_cause(exc)}"
             # Only the first traceback: repeated ones would hide other lines.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from starlette.types import Scope
 
-from airbyte_events._utils.networks import Address, Networks
+from airbyte_events._utils.networks import Address, Networks, plain_address
 
 _WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](:\d{1,5})?|(?P<v4>[0-9.]+):\d{1,5}")
 _MOST_HOPS = 32
@@ -37,11 +36,7 @@ def parse_address(text: str) -> Address | None:
     """Return an address as proxies write it: possibly with a port, then with brackets around IPv6; None if invalid."""
     if match := _WITH_PORT.fullmatch(text):
         text = match["v6"] or match["v4"] or ""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
+    return plain_address(text)
 
 
 def _hops(scope: Scope) -> list[str]:
