@@ -15,7 +15,6 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventLog
-from airbyte_events.store.tail import sequence_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -159,7 +158,7 @@ class EventBus:
             while len(self.recent) > BUFFER or self._recent_bytes > RECENT_BYTES:
                 oldest = self.recent.popleft()
                 self._recent_bytes -= oldest.weight
-                self._recent_after = sequence_of(oldest)
+                self._recent_after = oldest.sequence
 
     def _clear_cache(self) -> None:
         self.recent.clear()
@@ -171,14 +170,14 @@ class EventBus:
         return cursor.epoch == self.epoch and self._recent_after <= cursor.sequence <= self.position
 
     def _cached(self, sequence: int) -> list[JobEvent]:
-        return [event for event in self.recent if sequence_of(event) > sequence]
+        return [event for event in self.recent if event.sequence > sequence]
 
     async def _follow(self) -> None:
         while True:
             try:
                 events = await self._store.changed(self.position, epoch=self.epoch) if self.healthy else ()
                 if events:
-                    self._publish(events, sequence_of(events[-1]))
+                    self._publish(events, events[-1].sequence)
                 else:
                     await self._read_page()
             except Exception as exc:  # no content of a log may end the listener
@@ -277,7 +276,7 @@ class Subscription:
     def position(self) -> int:
         """The sequence to resume from: every wanted event up to it was delivered."""
         if self._held:
-            return sequence_of(self._held[0]) - 1
+            return self._held[0].sequence - 1
         return self._position if self._behind else max(self._position, self._bus.position)
 
     def __aiter__(self) -> Self:
@@ -346,7 +345,7 @@ class Subscription:
                         return
                     if self.wanted.matches(event):
                         self._hold(event)
-                    self._position = sequence_of(event)
+                    self._position = event.sequence
                 self._position = self._bus.position
                 self._behind = False
                 return
@@ -362,7 +361,7 @@ class Subscription:
 
     def _offer(self, event: JobEvent) -> None:
         # The subscription may have read this event from the log already.
-        if self._behind or sequence_of(event) <= self._position or not self.wanted.matches(event):
+        if self._behind or event.sequence <= self._position or not self.wanted.matches(event):
             return
         if self._held and (len(self._held) >= BUFFER or self.buffered_bytes + event.weight > BUFFER_BYTES):
             self._fall_behind()
@@ -373,7 +372,7 @@ class Subscription:
             self.wakeup.set()
         else:
             self._hold(event)
-            self._position = sequence_of(event)
+            self._position = event.sequence
             self.wakeup.set()
 
     def _fall_behind(self) -> None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from airbyte_events._utils.times import LONGEST_SECONDS, format_time, parse_time
+from airbyte_events._utils.json_values import instant, mapping, seconds, whole
+from airbyte_events._utils.times import format_time
 from airbyte_events.events.status import JobStatus, Origin, parse_origin, parse_status
 
 
@@ -142,6 +143,11 @@ class JobEvent:
         return self.status.terminal
 
     @property
+    def sequence(self) -> int:
+        """The sequence in the log; 0 if it has none."""
+        return 0 if self.cursor is None else self.cursor.sequence
+
+    @property
     def weight(self) -> int:
         """The approximate size in memory in bytes; foreign texts can be long."""
         error = 0 if self.error is None else len(self.error.message or "")
@@ -184,12 +190,12 @@ class JobEvent:
         """
         if not isinstance(data, dict):
             raise ValueError("not a job event: no object")
-        instance, job_id, status = _text(data.get("instance")), _amount(data.get("job_id"), int), data.get("status")
-        observed_at = _moment(data.get("observed_at"))
+        instance, job_id, status = _text(data.get("instance")), whole(data.get("job_id"), 1), data.get("status")
+        observed_at = instant(data.get("observed_at"))
         if not instance or not job_id or not isinstance(status, str) or observed_at is None:
             raise ValueError("not a job event: it has no usable instance, job_id, status or observed_at")
-        previous = data.get("previous_status")
-        names, unconfirmed = data.get("names"), data.get("unconfirmed")
+        previous, unconfirmed = data.get("previous_status"), data.get("unconfirmed")
+        names = mapping(data.get("names"))
         return cls(
             ref=JobRef(instance, job_id),
             status=parse_status(status),
@@ -199,15 +205,13 @@ class JobEvent:
             workspace_id=_text(data.get("workspace_id")),
             job_type=_text(data.get("job_type")),
             previous_status=None if previous is None else parse_status(previous),
-            started_at=_moment(data.get("started_at")),
-            finished_at=_moment(data.get("finished_at")),
-            records=_amount(data.get("records"), int),
-            bytes=_amount(data.get("bytes"), int),
-            duration_seconds=_duration(data.get("duration_seconds")),
+            started_at=instant(data.get("started_at")),
+            finished_at=instant(data.get("finished_at")),
+            records=whole(data.get("records")),
+            bytes=whole(data.get("bytes")),
+            duration_seconds=seconds(data.get("duration_seconds")),
             error=JobError.from_data(data.get("error")),
-            names={noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None}
-            if isinstance(names, dict)
-            else {},
+            names={noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None},
             url=_text(data.get("url")),
             unconfirmed=frozenset(name for name in WEBHOOK_FIELDS if name in unconfirmed)
             if isinstance(unconfirmed, list)
@@ -266,19 +270,3 @@ def _text(value: object) -> str | None:
     except UnicodeEncodeError:  # half a surrogate pair
         return None
     return value
-
-
-def _amount(value: object, *types: type) -> Any:
-    return value if type(value) in types and 0 <= value < 2**63 else None  # type: ignore[operator]
-
-
-def _duration(value: object) -> float | None:
-    seconds = _amount(value, int, float)
-    return seconds if seconds is not None and seconds <= LONGEST_SECONDS else None
-
-
-def _moment(value: object) -> datetime | None:
-    try:
-        return parse_time(value)
-    except ValueError:
-        return None

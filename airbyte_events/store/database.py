@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -14,7 +15,45 @@ from airbyte_events.store.identity import REPLACED, KnownLog, tail_of
 from airbyte_events.store.notify import Wakeups
 from airbyte_events.store.records import Appended
 from airbyte_events.store.rows import Row, Unreadable, event_of
-from airbyte_events.store.tail import LogTail
+
+CACHED_EVENTS = 200
+
+
+class LogTail:
+    """The log's head, and the newest events that this process appended, which need not be read."""
+
+    def __init__(self) -> None:
+        self.head = 0
+        self._events: deque[JobEvent] = deque(maxlen=CACHED_EVENTS)
+        self._changed = Wakeup()
+
+    def advance(self, head: int, events: Sequence[JobEvent] = ()) -> None:
+        """Set the head and wake waiting tasks, if it grew.
+
+        :param events: the newest events, without gaps.
+        """
+        if head <= self.head:
+            return
+        if not events or events[0].sequence != self.head + 1:
+            self._events.clear()
+        self._events.extend(events)
+        self.head = head
+        self._changed.set()
+
+    def restart(self, head: int) -> None:
+        """Continue with another log."""
+        self.head = head
+        self._events.clear()
+        self._changed.set()
+
+    async def changed(self) -> None:
+        await self._changed.wait()
+
+    def after(self, sequence: int) -> list[JobEvent]:
+        """Return the events after that sequence; empty if they have to be read."""
+        if not self._events or self._events[0].sequence > sequence + 1:
+            return []
+        return [event for event in self._events if event.sequence > sequence]
 
 
 class DatabaseStore:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import JobEvent
-from airbyte_events.store.tail import sequence_of
 
 REPLACED = "the log has lost events that were seen, or was replaced"
 
@@ -67,7 +66,7 @@ class KnownLog:
 
 def tail_of(event: JobEvent) -> Tail:
     """Return the tail after an event was appended."""
-    return Tail(sequence_of(event), mark_of(json.dumps(event.data())))
+    return Tail(event.sequence, mark_of(json.dumps(event.data())))
 
 
 def mark_of(data: object) -> str:

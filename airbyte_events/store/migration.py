@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from airbyte_events.events import JobEvent
 from airbyte_events.store.base import MovableStore
 from airbyte_events.store.records import Delivery, StoredNotification, digest_of
-from airbyte_events.store.tail import sequence_of
 
 PAGE = 1_000
 """Rows per read and write."""
@@ -74,7 +73,7 @@ class Batch:
 
 def _row(event: JobEvent, **more: object) -> dict[str, object]:
     return {
-        "sequence": sequence_of(event),
+        "sequence": event.sequence,
         "instance": event.ref.instance,
         "job_id": event.ref.job_id,
         "connection_id": event.connection_id,
@@ -114,7 +113,7 @@ async def _batches(source: MovableStore) -> AsyncGenerator[Batch, None]:
     before: int | None = None
     while states := await source.jobs(limit=PAGE, before=before):
         yield Batch(states=states)
-        before = sequence_of(states[-1])
+        before = states[-1].sequence
     if source.unreadable.get("jobs"):
         # An unreadable state is replaced by the newest event, so that the job completes only once.
         async with aclosing(_events(source)) as pages:

@@ -1,4 +1,4 @@
-"""The event log of a store in memory, the latest states of jobs, and the watches."""
+"""The event log of a store in memory, and the latest states of jobs."""
 
 from __future__ import annotations
 
@@ -8,44 +8,33 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import islice
 
-import anyio
-import anyio.lowlevel
-
-from airbyte_events._utils.times import utcnow
-from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.base import UNBOUNDED, EventLog, WatchTable, below
-from airbyte_events.store.identity import REPLACED
-from airbyte_events.store.memory.parts import MemoryPart, at_once
+from airbyte_events.store.base import UNBOUNDED, EventLog, below
+from airbyte_events.store.database import DatabaseStore
+from airbyte_events.store.identity import UNSEEN, KnownLog
+from airbyte_events.store.memory.database import at_once
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import LogPage, States
-from airbyte_events.store.tail import sequence_of
 
 
-class MemoryLog(MemoryPart, EventLog, WatchTable):
+class MemoryLog(DatabaseStore, EventLog):
     """A log of at most ``capacity`` events and ``capacity`` completed jobs. Active jobs are never removed."""
 
     def __init__(self, capacity: int) -> None:
-        super().__init__(capacity)
-        self._epoch = secrets.token_hex(8)
+        super().__init__()
+        self._log = KnownLog(secrets.token_hex(8), UNSEEN)
+        self._capacity = capacity
         self._head = 0
-        self._events: deque[JobEvent] = deque(maxlen=capacity)
-        self._appended = Wakeup()
+        self._kept: deque[JobEvent] = deque(maxlen=capacity)
         self._active: dict[JobRef, JobEvent] = {}
         # In the order of completion.
         self._completed: OrderedDict[JobRef, JobEvent] = OrderedDict()
-        # When the watch began, and when it expires by the event loop's clock.
-        self._watches: dict[JobRef, tuple[datetime, float]] = {}
-
-    @property
-    def epoch(self) -> str:
-        return self._epoch
 
     @property
     def _removed(self) -> int:
         """The sequence up to which events were removed."""
-        return self._head - len(self._events)
+        return self._head - len(self._kept)
 
     def _append(self, observed: JobEvent) -> tuple[Verdict, JobEvent]:
         """Return the verdict and the job's resulting state."""
@@ -55,9 +44,8 @@ class MemoryLog(MemoryPart, EventLog, WatchTable):
             return verdict, known
         self._head += 1
         stored = succeed(known, observed, Cursor(self.epoch, self._head))
-        self._events.append(stored)
+        self._kept.append(stored)
         if stored.terminal:
-            self._watches.pop(stored.ref, None)
             self._active.pop(stored.ref, None)
             self._completed[stored.ref] = stored
             self._completed.move_to_end(stored.ref)
@@ -66,7 +54,6 @@ class MemoryLog(MemoryPart, EventLog, WatchTable):
         else:
             self._completed.pop(stored.ref, None)
             self._active[stored.ref] = stored
-        self._appended.set()
         return verdict, stored
 
     @at_once
@@ -89,30 +76,23 @@ class MemoryLog(MemoryPart, EventLog, WatchTable):
         wanted: EventFilter = EVERYTHING,
         epoch: str | None = None,
     ) -> LogPage:
-        if epoch not in (None, self.epoch):
-            raise CursorExpired(REPLACED)
+        self._known(epoch)
         removed = self._removed
         if not removed <= after <= self._head:
             raise CursorExpired(f"the log keeps what follows {removed} up to {self._head}, not {after}")
         found: list[JobEvent] = []
-        for sequence, event in enumerate(islice(self._events, after - removed, None), after + 1):
+        for sequence, event in enumerate(islice(self._kept, after - removed, None), after + 1):
             if wanted.matches(event):
                 found.append(event)
                 if (size := size - event.weight) <= 0 or len(found) == limit:
                     return LogPage(events=found, position=sequence)
         return LogPage(events=found, position=self._head)
 
-    async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
-        while self._head <= after and epoch in (None, self.epoch):
-            await self._appended.wait()
-        await anyio.lowlevel.checkpoint()
-        return ()
-
     @at_once
     def states(self, refs: Collection[JobRef]) -> States:
-        return self._states(refs)
+        return self._states_of(refs)
 
-    def _states(self, refs: Collection[JobRef]) -> States:
+    def _states_of(self, refs: Collection[JobRef]) -> States:
         return States({ref: state for ref in refs if (state := self._state(ref)) is not None}, refs=refs)
 
     def _state(self, ref: JobRef) -> JobEvent | None:
@@ -121,12 +101,12 @@ class MemoryLog(MemoryPart, EventLog, WatchTable):
     @at_once
     def jobs(self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING) -> list[JobEvent]:
         states = [*self._active.values(), *self._completed.values()]
-        older = (state for state in states if sequence_of(state) < below(before) and wanted.matches(state))
-        return sorted(older, key=sequence_of, reverse=True)[:limit]
+        older = (state for state in states if state.sequence < below(before) and wanted.matches(state))
+        return sorted(older, key=lambda state: state.sequence, reverse=True)[:limit]
 
     @at_once
     def history(self, ref: JobRef) -> list[JobEvent]:
-        return [event for event in self._events if event.ref == ref]
+        return [event for event in self._kept if event.ref == ref]
 
     def forget_states(self) -> int:
         """Forget the latest state of every job, keep the log, and return its head."""
@@ -136,34 +116,7 @@ class MemoryLog(MemoryPart, EventLog, WatchTable):
 
     def _prune_events(self, before: datetime, keep: int) -> int:
         removed = 0
-        while self._events and (len(self._events) > keep or self._events[0].observed_at < before):
-            self._events.popleft()
+        while self._kept and (len(self._kept) > keep or self._kept[0].observed_at < before):
+            self._kept.popleft()
             removed += 1
         return removed
-
-    @at_once
-    def watch(self, refs: Collection[JobRef], seconds: float) -> None:
-        self._expire_watches()
-        until = anyio.current_time() + seconds
-        fresh = set()
-        for ref in refs:
-            if (state := self._state(ref)) is not None and state.terminal:
-                continue
-            if ref not in self._watches:
-                fresh.add(ref.instance)
-            since, longest = self._watches.get(ref, (utcnow(), until))
-            self._watches[ref] = since, max(longest, until)
-        self._wake("watches", fresh)
-
-    @at_once
-    def watched(self, instance: str) -> dict[int, datetime]:
-        return self._watched(instance)
-
-    def _watched(self, instance: str) -> dict[int, datetime]:
-        self._expire_watches()
-        return {ref.job_id: since for ref, (since, _) in self._watches.items() if ref.instance == instance}
-
-    def _expire_watches(self) -> None:
-        now = anyio.current_time()
-        for ref in [ref for ref, (_, until) in self._watches.items() if until <= now]:
-            del self._watches[ref]

@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
 from types import TracebackType
 from typing import Self
 
-import anyio
-
 from airbyte_events._utils.times import utcnow
-from airbyte_events.events import JobEvent
-from airbyte_events.store.base import PENDING_BYTES, EventStore
-from airbyte_events.store.memory.inbox import MemoryInbox
-from airbyte_events.store.memory.leases import Leases
+from airbyte_events.events import JobEvent, JobRef
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.database import MemoryDatabase, at_once
 from airbyte_events.store.memory.log import MemoryLog
-from airbyte_events.store.memory.parts import at_once
-from airbyte_events.store.records import (
-    Appended,
-    DeliveryState,
-    Lease,
-    Pending,
-    Pruned,
-    Queues,
-    Settle,
-    States,
-    StoreStats,
-    first_within,
-)
+from airbyte_events.store.records import Appended, Arrival, Lease, Pruned, Queues, Receipt, Settle, States, StoreStats
+from airbyte_events.store.sqlite.inbox import SQLiteInbox, inbox_stats, next_due, pending_since, remove, settle_all
+from airbyte_events.store.sqlite.transactions import unwatch, watched
+
+MAX_BYTES = 128 * 1024 * 1024
+"""Maximum size of all notifications together."""
 
 
-class MemoryStore(MemoryLog, MemoryInbox, EventStore):
-    """A store of at most ``capacity`` events, ``capacity`` completed jobs and ``capacity`` notifications."""
+class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
+    """A store of at most ``capacity`` events, ``capacity`` completed jobs and ``capacity`` notifications.
+
+    All but the log and the latest states is in a SQLite database. The oldest are removed, with their deliveries.
+    """
+
+    _file: MemoryDatabase
 
     def __init__(self, *, capacity: int = 10_000) -> None:
         super().__init__(capacity)
-        self._values: dict[str, str] = {}
-        self._leases = Leases()
+        self._file = MemoryDatabase()
+        # Of the notifications, by id, the oldest first.
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,69 +58,54 @@ class MemoryStore(MemoryLog, MemoryInbox, EventStore):
         appended = Appended.of([self._append(event) for event in observed], {})
         if settle is not None and appended.events:
             appended = replace(appended, outcomes=settle(appended.events))
-            self._settle(appended.outcomes, utcnow())
+            settle_all(self._file.connection, appended.outcomes, utcnow())
+        for event in appended.events:
+            if event.terminal:
+                unwatch(self._file.connection, event.ref)
+        self._tail.advance(self._head)
         return appended
 
-    @at_once
-    def pending(self, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
-        waiting = islice((item for item in self._pending(instance) if item.id > after), limit)
-        found, has_more = first_within(waiting, PENDING_BYTES)
-        ids = {item.ref: item.id for item in found if item.ref is not None}
-        return Pending(
-            found,
-            states=self._states(ids),
-            announced={ref for ref, id_ in ids.items() if self._is_announced(ref, but=id_)},
-            more=has_more or len(found) == limit,
-        )
+    async def receive(self, arrival: Arrival) -> Receipt:
+        receipt = await super().receive(arrival)
+        if not receipt.duplicate:
+            self._sizes[receipt.id] = len(arrival.body)
+            self._bytes += len(arrival.body)
+            while len(self._sizes) > self._capacity or self._bytes > MAX_BYTES:
+                remove(self._file.connection, [oldest := next(iter(self._sizes))])
+                self._bytes -= self._sizes.pop(oldest)
+        return receipt
 
-    @at_once
-    def recall(self, key: str) -> str | None:
-        return self._values.get(key)
+    def _states(self, connection: sqlite3.Connection, refs: Collection[JobRef]) -> States:
+        return self._states_of(refs)
 
-    @at_once
-    def remember(self, key: str, value: str, *, lease: Lease | None = None) -> None:
-        self._leases.ensure(lease)
-        self._values[key] = value
+    def _has_completed(self, connection: sqlite3.Connection, ref: JobRef) -> bool:
+        state = self._state(ref)
+        return state is not None and state.terminal
 
-    @at_once
-    def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
-        return self._leases.acquire(name, holder, anyio.current_time(), seconds)
-
-    @at_once
-    def release(self, lease: Lease) -> None:
-        self._leases.release(lease)
-        self._wake("leases", [lease.name])
-
-    @at_once
-    def holders(self) -> dict[str, str]:
-        return self._leases.holders(anyio.current_time())
-
-    @at_once
-    def prune(self, before: datetime, *, keep: int) -> Pruned:
-        return Pruned(events=self._prune_events(before, keep), notifications=self._prune_notifications(before))
+    async def prune(self, before: datetime, *, keep: int) -> Pruned:
+        pruned = Pruned(events=self._prune_events(before, keep), notifications=await self._prune_notifications(before))
+        self._sizes = dict(self._file.connection.execute("SELECT id, length(body) FROM notifications ORDER BY id"))
+        self._bytes = sum(self._sizes.values())
+        return pruned
 
     @at_once
     def stats(self) -> StoreStats:
         return StoreStats(
-            first=self._removed + 1 if self._events else 0,
+            first=self._removed + 1 if self._kept else 0,
             head=self._head,
-            events=len(self._events),
+            events=len(self._kept),
             jobs=len(self._active) + len(self._completed),
-            notifications=len(self._items),
-            pending=sum(1 for _ in self._pending()),
-            due=sum(1 for _ in self._in_state(DeliveryState.DUE)),
-            dead=sum(1 for _ in self._in_state(DeliveryState.DEAD)),
             bytes=0,
+            **inbox_stats(self._file.connection),
         )
 
     @at_once
     def queues(self, instance: str) -> Queues:
-        pending = next(self._pending(instance), None)
-        due = next(iter(self._to_send(instance)), None)
+        connection = self._file.connection
         return Queues(
-            watched=len(self._watched(instance)),
-            pending_since=None if pending is None else pending.received_at,
-            due_since=None if due is None else due.due_at,
+            watched=len(watched(connection, instance)),
+            pending_since=pending_since(connection, instance),
+            due_since=next_due(connection, instance),
         )
 
     @at_once

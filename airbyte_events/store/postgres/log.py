@@ -1,4 +1,4 @@
-"""The log, latest states, watches, leases and values of a PostgreSQL store."""
+"""The log and latest states of a PostgreSQL store."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import psycopg
 
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
+from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.base import UNBOUNDED, EventLog, LeaseTable, ValueTable, WatchTable, below
+from airbyte_events.store.base import UNBOUNDED, EventLog, below
 from airbyte_events.store.identity import REPLACED, KnownLog, LogReplaced, Tail
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.identity import DIGEST, State
-from airbyte_events.store.postgres.operations import PostgresOperations, operation
+from airbyte_events.store.postgres.operations import PostgresOperations, columns, key_of, lost, operation
 from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import Appended, Lease, LogPage, Outcome, Settle, States
-from airbyte_events.store.rows import MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, moment_of
+from airbyte_events.store.rows import MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +30,6 @@ _EVENT = "e.sequence, e.instance, e.job_id, e.status, e.data::text"
 
 STATE_COLUMNS = f"{_EVENT}, e.revision"
 """The columns of a job's row ``e``."""
-
-_MAX_LEASE_FACTOR = 20
-"""A lease that expires later than so many times its duration from now is expired."""
 
 _TRIES = 20
 _CONFLICT = f"other processes changed the same jobs during each of {_TRIES} attempts to write"
@@ -46,10 +43,8 @@ class _JobRow(NamedTuple):
     revision: int
 
 
-class PostgresLog(PostgresOperations, EventLog, LeaseTable, WatchTable, ValueTable):
-    """The log, latest states, watches, leases and values of a PostgreSQL store."""
-
-    shared = True
+class PostgresLog(PostgresOperations, EventLog):
+    """The log and latest states of a PostgreSQL store."""
 
     async def append(
         self,
@@ -231,99 +226,6 @@ class PostgresLog(PostgresOperations, EventLog, LeaseTable, WatchTable, ValueTab
         sql = f"SELECT {_EVENT} FROM {self._s}.events e WHERE instance = %s AND job_id = %s ORDER BY sequence"
         return await fetch_all(connection, sql, *ref)
 
-    @operation
-    async def remember(self, connection: Connection, key: str, value: str, *, lease: Lease | None = None) -> None:
-        held, lease_key = "SELECT", list[object]()
-        if lease is not None:
-            held = f"SELECT FROM {self._s}.leases WHERE name = %s AND holder = %s AND fence = %s FOR SHARE"
-            lease_key = list(_key(lease))
-        done = await connection.execute(
-            f"WITH held AS ({held}) INSERT INTO {self._s}.meta SELECT %s, %s FROM held"
-            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            [*lease_key, key, value],
-        )
-        if not done.rowcount:
-            raise _lost(lease)
-
-    @operation
-    async def recall(self, connection: Connection, key: str) -> str | None:
-        row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", key)
-        return None if row is None else str(row[0])
-
-    @operation
-    async def values(self, connection: Connection) -> dict[str, str]:
-        rows = await fetch_all(connection, f"SELECT key, value FROM {self._s}.meta")
-        return {str(key): str(value) for key, value in rows}
-
-    @operation
-    async def acquire(self, connection: Connection, name: str, holder: str, seconds: float) -> Lease | None:
-        row = await fetch_one(
-            connection,
-            f"INSERT INTO {self._s}.leases AS l"
-            " VALUES (%s, %s, 1, clock_timestamp() + make_interval(secs => %s)) ON CONFLICT (name) DO UPDATE SET"
-            " holder = excluded.holder, fence = l.fence + (l.holder IS DISTINCT FROM excluded.holder)::int,"
-            " expires_at = clock_timestamp() + make_interval(secs => %s)"
-            " WHERE l.holder = excluded.holder OR l.expires_at NOT BETWEEN clock_timestamp()"
-            " AND clock_timestamp() + make_interval(secs => %s) RETURNING fence",
-            # An implausibly late expiry is infinite, or the clock was set back. A live holder renews it in time.
-            *(name, holder, seconds, seconds, _MAX_LEASE_FACTOR * seconds),
-        )
-        return None if row is None else Lease(name=name, holder=holder, fence=row[0])
-
-    async def release(self, lease: Lease) -> None:
-        await self._release(lease)
-        self._wakeups.wake([f"leases/{lease.name}"])
-
-    @operation
-    async def _release(self, connection: Connection, lease: Lease) -> None:
-        await connection.execute(
-            f"WITH given AS (UPDATE {self._s}.leases SET holder = NULL, expires_at = '-infinity'"
-            " WHERE name = %s AND holder = %s AND fence = %s RETURNING name)"
-            f" SELECT {self._s}.tell_1(ARRAY['leases/' || name]) FROM given",
-            _key(lease),
-        )
-
-    @operation
-    async def holders(self, connection: Connection) -> dict[str, str]:
-        sql = f"SELECT name, holder FROM {self._s}.leases WHERE holder IS NOT NULL AND expires_at > clock_timestamp()"
-        return {str(name): str(holder) for name, holder in await fetch_all(connection, sql)}
-
-    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
-        await self._run_waking("watches", lambda c: self._watch(c, refs, seconds))
-
-    async def _watch(self, connection: Connection, refs: Collection[JobRef], seconds: float) -> list[str]:
-        """Return the instances with newly watched jobs."""
-        await connection.execute(
-            f"DELETE FROM {self._s}.watches WHERE (instance, job_id) IN (SELECT instance, job_id"
-            f" FROM {self._s}.watches WHERE until <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED)"
-        )
-        # Ordered by job, so that concurrent calls do not deadlock.
-        row = await fetch_one(
-            connection,
-            f"WITH written AS (INSERT INTO {self._s}.watches AS w"
-            " SELECT instance, job_id, now(), now() + make_interval(secs => %s)"
-            " FROM (SELECT DISTINCT * FROM unnest(%s::text[], %s::bigint[])) AS r (instance, job_id) WHERE NOT EXISTS"
-            f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (r.instance, r.job_id) AND j.terminal)"
-            " ORDER BY instance, job_id ON CONFLICT (instance, job_id) DO UPDATE SET"
-            " since = CASE WHEN w.until > now() THEN w.since ELSE now() END, until = greatest(w.until, excluded.until)"
-            " RETURNING instance, since = now() AS fresh), news AS (SELECT DISTINCT instance FROM written WHERE fresh)"
-            f" SELECT array_agg(instance), {self._s}.tell_1(array_agg('watches/' || instance)) FROM news",
-            seconds,
-            *_columns(refs),
-        )
-        return row[0] or []
-
-    @operation
-    async def watched(self, connection: Connection, instance: str) -> dict[int, datetime]:
-        # A job that completed while its watch was written may have a row.
-        rows = await fetch_all(
-            connection,
-            f"SELECT job_id, since FROM {self._s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
-            f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)",
-            instance,
-        )
-        return {job_id: moment_of(since) or utcnow() for job_id, since in rows}
-
     async def _prunable(self, connection: Connection, before: datetime, keep: int) -> int:
         """Return the sequence up to which events can be removed without a gap; future times are ignored."""
         row = await fetch_one(
@@ -348,7 +250,7 @@ class PostgresLog(PostgresOperations, EventLog, LeaseTable, WatchTable, ValueTab
             connection,
             f"SELECT {STATE_COLUMNS} FROM unnest(%s::text[], %s::bigint[]) r (instance, job_id)"
             f" JOIN {self._s}.jobs e USING (instance, job_id)",
-            *_columns(refs),
+            *columns(refs),
         )
         return await self._read_jobs(connection, rows)
 
@@ -397,19 +299,19 @@ class PostgresLog(PostgresOperations, EventLog, LeaseTable, WatchTable, ValueTab
             " SELECT head FROM written",
             json.dumps(events),
             json.dumps(expected),
-            *(_key(lease) if lease is not None else (None, None, None)),
+            *(key_of(lease) if lease is not None else (None, None, None)),
             utcnow(),
             list(outcomes),
             [outcome.value for outcome in outcomes.values()],
         )
         if row[0] == -1:
-            raise _lost(lease)
+            raise lost(lease)
         return None if row[0] is None else int(row[0])
 
     async def _ensure_held(self, connection: Connection, lease: Lease | None) -> None:
         sql = f"SELECT {self._s}.holds_1(%s, %s, %s)"
-        if lease is not None and not (await fetch_one(connection, sql, *_key(lease)))[0]:
-            raise _lost(lease)
+        if lease is not None and not (await fetch_one(connection, sql, *key_of(lease)))[0]:
+            raise lost(lease)
 
 
 def _numbered(results: Iterable[tuple[Verdict, JobEvent]], head: Cursor) -> list[tuple[Verdict, JobEvent]]:
@@ -432,18 +334,6 @@ def _states(jobs: Mapping[JobRef, _JobRow], refs: Collection[JobRef]) -> States:
 def _version(ref: JobRef, job: _JobRow | None) -> dict[str, Any]:
     sequence, revision = (None, None) if job is None else job[1:]
     return {"instance": ref.instance, "job_id": ref.job_id, "sequence": sequence, "revision": revision}
-
-
-def _columns(refs: Collection[JobRef]) -> tuple[list[str], list[int]]:
-    return [ref.instance for ref in refs], [ref.job_id for ref in refs]
-
-
-def _key(lease: Lease) -> tuple[str, str, int]:
-    return lease.name, lease.holder, lease.fence
-
-
-def _lost(lease: Lease | None) -> LeaseLost:
-    return LeaseLost("nothing was written" if lease is None else f"the lease {lease.name} has passed to another")
 
 
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:

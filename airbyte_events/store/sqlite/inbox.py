@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -25,7 +26,9 @@ from airbyte_events.store.records import (
     Delivery,
     DeliveryState,
     Outcome,
+    Pending,
     Receipt,
+    States,
     StoredNotification,
     digest_of,
     first_within,
@@ -55,6 +58,17 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
                 self._wakeups.wake(topics_of(arrival))
 
         return await self._file.transact(lambda c: _add(c, arrival), announce)
+
+    @transaction
+    def pending(self, connection: sqlite3.Connection, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
+        found, more = self._pending(connection, instance, after, limit)
+        ids = {item.ref: item.id for item in found if item.ref is not None}
+        announced = {ref for ref, id_ in ids.items() if _is_announced(connection, ref, but=id_)}
+        return Pending(found, states=self._states(connection, ids), announced=announced, more=more)
+
+    @abstractmethod
+    def _states(self, connection: sqlite3.Connection, refs: Collection[JobRef]) -> States:
+        """Return the latest states of the known jobs among these."""
 
     def _pending(
         self, connection: sqlite3.Connection, instance: str, after: int, limit: int
@@ -149,10 +163,16 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
         rows = connection.execute(sql, (below(before),))
         return list(islice(self._unreadable.sift(rows, "deliveries", delivery_of), limit))
 
+    async def _prune_notifications(self, before: datetime) -> int:
+        removed = 0
+        position: int | None = 0
+        while position is not None:
+            count, position = await self._prune_page(position, before)
+            removed += count
+        return removed
+
     @transaction
-    def _prune_notifications(
-        self, connection: sqlite3.Connection, after: int, before: datetime
-    ) -> tuple[int, int | None]:
+    def _prune_page(self, connection: sqlite3.Connection, after: int, before: datetime) -> tuple[int, int | None]:
         """Prune a page of notifications after an id; return the number removed and the next id, None at the end."""
         limit = format_time(before) or ""
         rows = connection.execute(
@@ -161,9 +181,8 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
             " FROM notifications WHERE id > ? ORDER BY id LIMIT ?",
             (limit, after, PRUNED_AT_ONCE),
         ).fetchall()
-        old = [(id_,) for id_, _, removable in rows if removable]
-        connection.executemany("DELETE FROM deliveries WHERE notification = ?", old)
-        connection.executemany("DELETE FROM notifications WHERE id = ?", old)
+        old = [id_ for id_, _, removable in rows if removable]
+        remove(connection, old)
         # Ids roughly follow the time: no old notifications follow a page of young ones.
         is_last = len(rows) < PRUNED_AT_ONCE or all(str(received_at) >= limit for _, received_at, _ in rows)
         return len(old), None if is_last else rows[-1][0]
@@ -220,7 +239,7 @@ def _attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> s
     return again
 
 
-def is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> bool:
+def _is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> bool:
     """Return whether the job has another success or failure notification."""
     row = connection.execute(
         "SELECT 1 FROM notifications WHERE instance = ? AND job_id = ? AND kind IN (?, ?) AND id <> ? LIMIT 1",
@@ -244,6 +263,25 @@ def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str]
         (instance, *but),
     ).fetchone()
     return moment_of(row[0])
+
+
+def remove(connection: sqlite3.Connection, ids: Collection[int]) -> None:
+    """Remove notifications and their deliveries."""
+    for condition in ("deliveries WHERE notification", "notifications WHERE id"):
+        connection.executemany(f"DELETE FROM {condition} = ?", [(id_,) for id_ in ids])
+
+
+def count(connection: sqlite3.Connection, rows: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
+
+
+def inbox_stats(connection: sqlite3.Connection) -> dict[str, int]:
+    return {
+        "notifications": count(connection, "notifications"),
+        "pending": count(connection, "notifications WHERE outcome = 'pending'"),
+        "due": count(connection, "deliveries WHERE state = 'due'"),
+        "dead": count(connection, "deliveries WHERE state = 'dead'"),
+    }
 
 
 def _none_of(column: str, values: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""The log, latest states and watches of a SQLite store."""
+"""The log and latest states of a SQLite store."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import logging
 import re
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef, JobStatus
-from airbyte_events.store.base import UNBOUNDED, EventLog, WatchTable, below
+from airbyte_events.store.base import UNBOUNDED, EventLog, below
 from airbyte_events.store.identity import LOOK_BACK, REPLACED, KnownLog, LogReplaced, Tail, mark_of
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import Appended, Lease, LogPage, Settle, States
 from airbyte_events.store.rows import MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, event_of, moment_of
+from airbyte_events.store.sqlite.connection import SQLiteFile
 from airbyte_events.store.sqlite.inbox import settle_all
-from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction
+from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction, unwatch
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +87,12 @@ def _mark(connection: sqlite3.Connection, sequence: int) -> str | None:
     return None if row is None else mark_of(row[0])
 
 
-class SQLiteLog(SQLiteTransactions, EventLog, WatchTable):
-    """The log, latest states and watches of a SQLite store."""
+class SQLiteLog(SQLiteTransactions, EventLog):
+    """The log and latest states of a SQLite store."""
+
+    _file: SQLiteFile
+    _path: Path
+    _read_only: bool
 
     def _open(self, connection: sqlite3.Connection) -> KnownLog:
         if not _epoch(connection) and not self._read_only:
@@ -133,7 +139,7 @@ class SQLiteLog(SQLiteTransactions, EventLog, WatchTable):
         ).lastrowid
         connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
         if stored.terminal:
-            connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", stored.ref)
+            unwatch(connection, stored.ref)
         return verdict, replace(stored, cursor=Cursor(epoch, sequence or 0))
 
     async def _renew(self) -> None:
@@ -270,38 +276,9 @@ class SQLiteLog(SQLiteTransactions, EventLog, WatchTable):
         connection.execute("DELETE FROM events WHERE sequence <= ?", (last,))
         return removed
 
-    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
-        await self._file.transact(lambda c: _watch(c, refs, seconds), self._waking("watches"))
-
-    @transaction
-    def watched(self, connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
-        return watched(connection, instance)
-
-
-def _watch(connection: sqlite3.Connection, refs: Iterable[JobRef], seconds: float) -> set[str]:
-    """Watch jobs and return the instances with newly watched ones."""
-    now = utcnow()
-    since, until = format_time(now), format_time(now + timedelta(seconds=seconds))
-    connection.execute("DELETE FROM watches WHERE until <= ?", (since,))
-    fresh = set()
-    for ref in refs:
-        known = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", ref).fetchone()
-        if known is not None and known[0] in TERMINAL:
-            continue
-        watched = connection.execute(
-            "UPDATE watches SET until = max(until, ?) WHERE instance = ? AND job_id = ?", (until, *ref)
-        )
-        if not watched.rowcount:
-            connection.execute("INSERT INTO watches VALUES (?, ?, ?, ?)", (*ref, since, until))
-            fresh.add(ref.instance)
-    return fresh
-
-
-def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
-    rows: Sequence[tuple[int, str]] = connection.execute(
-        "SELECT job_id, since FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
-    ).fetchall()
-    return {job_id: moment_of(since) or utcnow() for job_id, since in rows if type(job_id) is int}
+    def _has_completed(self, connection: sqlite3.Connection, ref: JobRef) -> bool:
+        row = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", ref).fetchone()
+        return row is not None and row[0] in TERMINAL
 
 
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:

@@ -68,6 +68,13 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     logger.info("%s the store %s, schema %d", "made" if version == 0 else "migrated", path, VERSION)
 
 
+def create_in_memory() -> sqlite3.Connection:
+    """Return a database in memory with the tables of this version."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    connection.executescript("".join(_STEPS))
+    return connection
+
+
 def ensure_newest(connection: sqlite3.Connection, path: Path) -> None:
     """:raises StoreError: if the tables are not of this version."""
     version = _version(connection, path)

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterable
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +16,12 @@ import anyio
 from airbyte_events.errors import StoreError
 from airbyte_events.store.base import MovableStore
 from airbyte_events.store.migration import Batch
-from airbyte_events.store.records import Lease, Pending, Pruned, Queues, StoreStats
+from airbyte_events.store.records import Pruned, Queues, StoreStats
 from airbyte_events.store.sqlite import migration
-from airbyte_events.store.sqlite.inbox import SQLiteInbox, is_announced, next_due, pending_since
-from airbyte_events.store.sqlite.log import SQLiteLog, first, head, watched
-from airbyte_events.store.sqlite.transactions import reading, transaction
+from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
+from airbyte_events.store.sqlite.inbox import SQLiteInbox, count, inbox_stats, next_due, pending_since
+from airbyte_events.store.sqlite.log import SQLiteLog, first, head
+from airbyte_events.store.sqlite.transactions import reading, watched
 
 
 class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
@@ -28,6 +30,12 @@ class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
     :param path: the database file; its folder is created. A ``.lock`` file next to it keeps other processes out.
     :param read_only: read a snapshot of the file, even if another process has it open.
     """
+
+    def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
+        super().__init__()
+        self._path = path
+        self._read_only = read_only
+        self._file = SQLiteFile(path, read_only=read_only, connect=connect)
 
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
@@ -48,66 +56,21 @@ class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
     ) -> None:
         await self._file.__aexit__(exc_type, exc, tb)
 
-    @transaction
-    def pending(self, connection: sqlite3.Connection, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
-        found, more = self._pending(connection, instance, after, limit)
-        ids = {item.ref: item.id for item in found if item.ref is not None}
-        announced = {ref for ref, id_ in ids.items() if is_announced(connection, ref, but=id_)}
-        return Pending(found, states=self._states(connection, ids), announced=announced, more=more)
-
-    @transaction
-    def recall(self, connection: sqlite3.Connection, key: str) -> str | None:
-        row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
-
-    @transaction
-    def remember(self, connection: sqlite3.Connection, key: str, value: str, *, lease: Lease | None = None) -> None:
-        self._leases.ensure(lease)
-        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    @transaction
-    def values(self, connection: sqlite3.Connection) -> dict[str, str]:
-        return dict(connection.execute("SELECT key, value FROM meta").fetchall())
-
-    # Leases change within transactions, so that no guarded transaction loses its lease while it runs.
-
-    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
-        now = anyio.current_time()
-        return await self._file.transact(lambda _: self._leases.acquire(name, holder, now, seconds))
-
-    async def release(self, lease: Lease) -> None:
-        topics = [f"leases/{lease.name}"]
-        await self._file.transact(lambda _: self._leases.release(lease), lambda _: self._wakeups.wake(topics))
-
-    async def holders(self) -> dict[str, str]:
-        now = anyio.current_time()
-        return await self._file.transact(lambda _: self._leases.holders(now))
-
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
-        events = notifications = 0
+        events = 0
         while removed := await self._prune_events(before, keep):
             events += removed
-        position: int | None = 0
-        while position is not None:
-            removed, position = await self._prune_notifications(position, before)
-            notifications += removed
-        return Pruned(events=events, notifications=notifications)
+        return Pruned(events=events, notifications=await self._prune_notifications(before))
 
     @reading
     def stats(self, connection: sqlite3.Connection) -> StoreStats:
-        def count(table: str) -> int:
-            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
         oldest, newest = first(connection), head(connection)
         return StoreStats(
             first=oldest or 0,
             head=newest,
             events=0 if oldest is None else newest - oldest + 1,
-            jobs=count("jobs"),
-            notifications=count("notifications"),
-            pending=count("notifications WHERE outcome = 'pending'"),
-            due=count("deliveries WHERE state = 'due'"),
-            dead=count("deliveries WHERE state = 'dead'"),
+            jobs=count(connection, "jobs"),
+            **inbox_stats(connection),
             bytes=self._file.size,
         )
 

@@ -1,16 +1,22 @@
-"""Methods of a SQLite store, each of which runs in a transaction."""
+"""Methods of a store, each of which runs in a transaction of a SQLite database."""
 
 from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Callable, Coroutine
-from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+import anyio
+
+from airbyte_events._utils.times import format_time, utcnow
+from airbyte_events.events import JobRef
 from airbyte_events.store.database import DatabaseStore
 from airbyte_events.store.memory.leases import Leases
-from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
+from airbyte_events.store.records import Lease
+from airbyte_events.store.rows import moment_of
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="SQLiteTransactions")
@@ -19,24 +25,20 @@ _Function = Callable[Concatenate[S, sqlite3.Connection, P], T]
 _Method = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
 
 
-class SQLiteTransactions(DatabaseStore):
-    """A SQLite file and the leases of its process.
+class SQLiteDatabase(Protocol):
+    """A SQLite database, in a file or in memory."""
 
-    :param path: the database file; its folder is created. A ``.lock`` file next to it keeps other processes out.
-    :param read_only: read a snapshot of the file, even if another process has it open.
-    """
+    async def transact(
+        self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None = None
+    ) -> T:
+        """Call ``run`` within a transaction that is durable on return, and ``committed`` with the result."""
 
-    def __init__(self, path: Path, *, read_only: bool = False, connect: Connect | None = None) -> None:
-        super().__init__()
-        self._path = path
-        self._read_only = read_only
-        self._file = SQLiteFile(path, read_only=read_only, connect=connect)
-        # Not in the file: the holders of a previous process are gone.
-        self._leases = Leases()
+    async def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
+        """Call ``run``, which only reads."""
 
 
 def transaction(function: _Function[S, P, T]) -> _Method[S, P, T]:
-    """Let a method run in a transaction, see :meth:`SQLiteFile.transact`."""
+    """Let a method run in a transaction."""
 
     @functools.wraps(function)
     async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -46,10 +48,88 @@ def transaction(function: _Function[S, P, T]) -> _Method[S, P, T]:
 
 
 def reading(function: _Function[S, P, T]) -> _Method[S, P, T]:
-    """Let a method read beside writers, see :meth:`SQLiteFile.read`."""
+    """Let a method read beside writers."""
 
     @functools.wraps(function)
     async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._file.read(lambda connection: function(self, connection, *args, **kwargs))
 
     return method
+
+
+class SQLiteTransactions(DatabaseStore):
+    """A store with a SQLite database: its values and watches, and the leases of its process."""
+
+    _file: SQLiteDatabase
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not in the database: the holders of a previous process are gone.
+        self._leases = Leases()
+
+    @transaction
+    def recall(self, connection: sqlite3.Connection, key: str) -> str | None:
+        row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    @transaction
+    def remember(self, connection: sqlite3.Connection, key: str, value: str, *, lease: Lease | None = None) -> None:
+        self._leases.ensure(lease)
+        connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @transaction
+    def values(self, connection: sqlite3.Connection) -> dict[str, str]:
+        return dict(connection.execute("SELECT key, value FROM meta").fetchall())
+
+    # Leases change within transactions, so that no guarded transaction loses its lease while it runs.
+
+    async def acquire(self, name: str, holder: str, seconds: float) -> Lease | None:
+        now = anyio.current_time()
+        return await self._file.transact(lambda _: self._leases.acquire(name, holder, now, seconds))
+
+    async def release(self, lease: Lease) -> None:
+        topics = [f"leases/{lease.name}"]
+        await self._file.transact(lambda _: self._leases.release(lease), lambda _: self._wakeups.wake(topics))
+
+    async def holders(self) -> dict[str, str]:
+        now = anyio.current_time()
+        return await self._file.transact(lambda _: self._leases.holders(now))
+
+    async def watch(self, refs: Collection[JobRef], seconds: float) -> None:
+        await self._file.transact(lambda c: self._watch(c, refs, seconds), self._waking("watches"))
+
+    def _watch(self, connection: sqlite3.Connection, refs: Collection[JobRef], seconds: float) -> set[str]:
+        """Watch jobs and return the instances with newly watched ones."""
+        now = utcnow()
+        since, until = format_time(now), format_time(now + timedelta(seconds=seconds))
+        connection.execute("DELETE FROM watches WHERE until <= ?", (since,))
+        fresh = set()
+        for ref in refs:
+            if self._has_completed(connection, ref):
+                continue
+            watched = connection.execute(
+                "UPDATE watches SET until = max(until, ?) WHERE instance = ? AND job_id = ?", (until, *ref)
+            )
+            if not watched.rowcount:
+                connection.execute("INSERT INTO watches VALUES (?, ?, ?, ?)", (*ref, since, until))
+                fresh.add(ref.instance)
+        return fresh
+
+    @abstractmethod
+    def _has_completed(self, connection: sqlite3.Connection, ref: JobRef) -> bool:
+        """Return whether a job's latest state is terminal."""
+
+    @transaction
+    def watched(self, connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
+        return watched(connection, instance)
+
+
+def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
+    rows: Sequence[tuple[int, str]] = connection.execute(
+        "SELECT job_id, since FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
+    ).fetchall()
+    return {job_id: moment_of(since) or utcnow() for job_id, since in rows if type(job_id) is int}
+
+
+def unwatch(connection: sqlite3.Connection, ref: JobRef) -> None:
+    connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", ref)

@@ -27,7 +27,7 @@ from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Outcome
+from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.registry import store_location
 from support.airbyte import Airbyte, client_of
 from support.events import event_of, webhook_body
@@ -141,7 +141,7 @@ class Group:
     async def receive(self, replica: Replica, body: bytes) -> Any:
         """A webhook comes to a replica."""
         notification = parse(body)
-        receipt = await replica.line.receive(
+        arrival = Arrival(
             instance="default",
             body=body,
             kind=notification.kind.value,
@@ -149,6 +149,7 @@ class Group:
             outcome=Outcome.PENDING,
             received_at=utcnow(),
         )
+        receipt = await replica.line.receive(arrival)
         return (await self.store.notifications(limit=1, before=receipt.id + 1))[0]
 
 
