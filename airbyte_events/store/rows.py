@@ -62,14 +62,25 @@ class Unreadable:
         elif len(self._seen) == LOGGED + 1:
             logger.error("more than %d rows of the store can't be read: no more of them are logged", LOGGED)
 
-    def sift(self, rows: Iterable[Row], table: str, read: Callable[[Row], T | None]) -> Iterator[T]:
-        """Yield the values of the readable rows and count the others; each row begins with its key."""
+    def sift(
+        self, rows: Iterable[Row], table: str, read: Callable[[Row], T | None], keys: list[Any] | None = None
+    ) -> Iterator[T]:
+        """Yield the values of the readable rows and count the others; each row begins with its key.
+
+        :param read: returns None, or raises ValueError or OverflowError, if a row is unreadable.
+        :param keys: receives the keys of unreadable rows.
+        """
         for row in rows:
-            value = read(row)
-            if value is None:
-                self._add(table, row[0])
-            else:
+            try:
+                value = read(row)
+            except (ValueError, OverflowError):
+                value = None
+            if value is not None:
                 yield value
+                continue
+            self._add(table, row[0])
+            if keys is not None:
+                keys.append(row[0])
 
 
 def event_of(row: Row, epoch: str) -> JobEvent | None:
@@ -83,42 +94,33 @@ def event_of(row: Row, epoch: str) -> JobEvent | None:
     return event
 
 
-def notification_of(row: Row) -> StoredNotification | None:
-    """Return the notification of a row of :data:`NOTIFICATION`; None if unreadable."""
+def notification_of(row: Row) -> StoredNotification:
+    """Return the notification of a row of :data:`NOTIFICATION`; raises ValueError or OverflowError if unreadable."""
     id_, instance, received_at, kind, job_id, body, outcome, settled_at = row
-    try:
-        return StoredNotification(
-            id=_integer(id_),
-            instance=_text(instance),
-            received_at=_moment(received_at),
-            kind=_text(kind),
-            job_id=None if job_id is None else _integer(job_id),
-            body=_bytes(body),
-            outcome=Outcome(outcome),
-            settled_at=None if settled_at is None else _moment(settled_at),
-        )
-    except (ValueError, OverflowError):
-        return None
+    return StoredNotification(
+        id=_integer(id_),
+        instance=_text(instance),
+        received_at=_moment(received_at),
+        kind=_text(kind),
+        job_id=None if job_id is None else _integer(job_id),
+        body=_bytes(body),
+        outcome=Outcome(outcome),
+        settled_at=None if settled_at is None else _moment(settled_at),
+    )
 
 
-def delivery_of(row: Row) -> Delivery | None:
-    """Return the delivery of a row of :data:`DELIVERY`; None if unreadable."""
-    id_, target, state, attempts, due_at, fault, *fields = row
-    notification = notification_of(fields)
-    if notification is None:
-        return None
-    try:
-        return Delivery(
-            id=_integer(id_),
-            target=_text(target),
-            state=DeliveryState(state),
-            attempts=_integer(attempts),
-            due_at=_moment(due_at),
-            fault=None if fault is None else _text(fault),
-            notification=notification,
-        )
-    except (ValueError, OverflowError):
-        return None
+def delivery_of(row: Row) -> Delivery:
+    """Return the delivery of a row of :data:`DELIVERY`; raises as :func:`notification_of`."""
+    id_, target, state, attempts, due_at, fault, *notification = row
+    return Delivery(
+        id=_integer(id_),
+        target=_text(target),
+        state=DeliveryState(state),
+        attempts=_integer(attempts),
+        due_at=_moment(due_at),
+        fault=None if fault is None else _text(fault),
+        notification=notification_of(notification),
+    )
 
 
 def moment_of(value: object) -> datetime | None:

@@ -27,6 +27,7 @@ from airbyte_events.listener.http.params import (
     number,
     page,
     parse_id,
+    read_body,
     refuse_unknown,
 )
 from airbyte_events.listener.pipeline import Pipeline
@@ -275,13 +276,11 @@ def _notification(stored: StoredNotification) -> dict[str, Any]:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise QueryError(f"the body is larger than {MAX_BODY} bytes")
+    body = await read_body(request, MAX_BODY)
+    if body is None:
+        raise QueryError(f"the body is larger than {MAX_BODY} bytes")
     try:
-        return json_values.parse_object(bytes(body))
+        return json_values.parse_object(body)
     except ValueError as exc:
         raise QueryError(f"the body {exc}") from None
 

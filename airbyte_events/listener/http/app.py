@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -97,21 +98,8 @@ def create_app(
         *Dashboard(sessions, access).routes,
     ]
 
-    async def refused(request: Request, exc: Exception) -> Response:
-        if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
-            return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
-        authorized = request.scope.get("path", "").startswith("/v1/")  # BearerAuth comes first
-        return not_found() if authorized else access.refuse(request.scope, not_found())
-
-    others = Starlette(
-        routes=routes,
-        exception_handlers={
-            HTTPException: refused,
-            QueryError: _bad_request,
-            StoreError: _unavailable,
-            ClientDisconnect: _gone,
-        },
-    )
+    errors = (HTTPException, QueryError, StoreError, ClientDisconnect)
+    others = Starlette(routes=routes, exception_handlers=dict.fromkeys(errors, partial(_refused, access)))
     others.router.redirect_slashes = False
     if receiver is None:
         return SecurityHeaders(others)
@@ -123,13 +111,14 @@ def create_app(
     return SecurityHeaders(app)
 
 
-async def _bad_request(request: Request, exc: Exception) -> Response:
-    return JSONResponse({"error": str(exc)}, status_code=400)
-
-
-async def _gone(request: Request, exc: Exception) -> Response:
-    return Response(status_code=400)
-
-
-async def _unavailable(request: Request, exc: Exception) -> Response:
-    return JSONResponse({"error": "the event store is unavailable"}, status_code=503, headers={"Retry-After": "5"})
+async def _refused(access: ClientAccess, request: Request, exc: Exception) -> Response:
+    if isinstance(exc, QueryError):
+        return JSONResponse({"error": str(exc)}, status_code=400)
+    if isinstance(exc, StoreError):
+        return JSONResponse({"error": "the event store is unavailable"}, 503, {"Retry-After": "5"})
+    if isinstance(exc, ClientDisconnect):
+        return Response(status_code=400)
+    if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
+        return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
+    authorized = request.scope.get("path", "").startswith("/v1/")  # BearerAuth comes first
+    return not_found() if authorized else access.refuse(request.scope, not_found())

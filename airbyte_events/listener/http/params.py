@@ -1,4 +1,4 @@
-"""Read filters, limits and pages from a request's query string."""
+"""Read filters, limits and pages from a request's query string, and its body."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from airbyte_events.events import EventFilter, JobStatus
 
@@ -56,6 +57,16 @@ async def page(
             return found, None
         before = position(items[-1])
     return found, before
+
+
+async def read_body(request: Request, most: int) -> bytes | None:
+    """Return the body; None if it is larger than ``most`` bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            return None
+    return bytes(body)
 
 
 def refuse_unknown(params: QueryParams, known: frozenset[str]) -> None:

@@ -11,14 +11,14 @@ from itertools import islice
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventLog, below
-from airbyte_events.store.database import DatabaseStore
 from airbyte_events.store.identity import UNSEEN, KnownLog
+from airbyte_events.store.local import LocalState
 from airbyte_events.store.memory.database import at_once
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import LogPage, States
 
 
-class MemoryLog(DatabaseStore, EventLog):
+class MemoryLog(LocalState, EventLog):
     """A log of at most ``capacity`` events and ``capacity`` completed jobs. Active jobs are never removed."""
 
     def __init__(self, capacity: int) -> None:

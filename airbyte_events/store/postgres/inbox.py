@@ -108,8 +108,9 @@ class PostgresInbox(PostgresLog):
         )
         values = (list(ANNOUNCING_KINDS), instance, after, limit, PENDING_BYTES)
         while rows := await fetch_all(connection, sql, *values):
-            found = list(self._unreadable.sift(rows, "notifications", lambda row: notification_of(row[:8])))
-            if unreadable := {row[0] for row in rows} - {each.id for each in found}:
+            unreadable: list[int] = []
+            found = list(self._unreadable.sift(rows, "notifications", lambda row: notification_of(row[:8]), unreadable))
+            if unreadable:
                 await self._settle(connection, dict.fromkeys(unreadable, Outcome.REJECTED), utcnow())
             if found:
                 jobs = {row[11:13]: row[10:] for row in rows if row[10] is not None}
@@ -185,10 +186,11 @@ class PostgresInbox(PostgresLog):
             " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s"
         )
         while rows := await fetch_all(connection, sql, instance, list(but), limit):
-            found = list(self._unreadable.sift(rows, "deliveries", delivery_of))
-            if unreadable := {row[0] for row in rows} - {each.id for each in found}:
+            unreadable: list[int] = []
+            found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
+            if unreadable:
                 sql_dead = f"UPDATE {self._s}.deliveries SET state = 'dead', fault = %s WHERE id = ANY (%s)"
-                await connection.execute(sql_dead, [UNREADABLE_FAULT, list(unreadable)])
+                await connection.execute(sql_dead, [UNREADABLE_FAULT, unreadable])
             if found:
                 return found
         return []
@@ -203,10 +205,9 @@ class PostgresInbox(PostgresLog):
         unreadable: list[int] = []
         while True:
             rows = await fetch_all(connection, sql, unreadable, *values)
-            found = list(self._unreadable.sift(rows, table, read))
+            found = list(self._unreadable.sift(rows, table, read, unreadable))
             if len(found) == len(rows):
                 return found
-            unreadable += (row[0] for row in rows if read(row) is None)
 
     @operation
     async def next_due(self, connection: Connection, instance: str, *, but: Collection[str] = ()) -> datetime | None:

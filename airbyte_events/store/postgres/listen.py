@@ -6,6 +6,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,6 +32,7 @@ TIMEOUT_SECONDS = 3.0
 _GREETING = "hello "
 
 
+@dataclass(eq=False)
 class PostgresListener:
     """A listener that reports changes of other processes, over its own connection, which is replaced when it fails.
 
@@ -40,20 +42,13 @@ class PostgresListener:
     :param is_own: returns whether a server process serves this program, whose own changes are not reported.
     """
 
-    def __init__(
-        self,
-        url: PostgresURL,
-        poll: Callable[[Connection], Any],
-        wake: Callable[[Iterable[str] | None], None],
-        is_own: Callable[[int], bool],
-    ) -> None:
-        self._url = url
-        self._poll = poll
-        self._wake = wake
-        self._is_own = is_own
-        self._scope = anyio.CancelScope(shield=True)
-        self._connection: Connection | None = None
-        self._closing = False
+    url: PostgresURL
+    poll: Callable[[Connection], Any]
+    wake: Callable[[Iterable[str] | None], None]
+    is_own: Callable[[int], bool]
+    _scope: anyio.CancelScope = field(default_factory=lambda: anyio.CancelScope(shield=True), init=False)
+    _connection: Connection | None = field(default=None, init=False)
+    _closing: bool = field(default=False, init=False)
 
     def close(self) -> None:
         self._closing = True
@@ -68,9 +63,9 @@ class PostgresListener:
         with self._scope:
             while not self._closing:
                 try:
-                    self._connection = await connect(self._url)
+                    self._connection = await connect(self.url)
                     if failures:
-                        logger.info("reconnected to the store %s", self._url)
+                        logger.info("reconnected to the store %s", self.url)
                     failures = 0
                     await self._follow(self._connection)
                 except StoreError as exc:
@@ -87,26 +82,26 @@ class PostgresListener:
         listens = await self._listen(connection)
         if not listens:
             rate = 1 / POOLER_POLL_SECONDS
-            logger.info("a pooler stands before the store %s: it is read %g times a second", self._url, rate)
+            logger.info("a pooler stands before the store %s: it is read %g times a second", self.url, rate)
         # Changes before LISTEN were not notified.
-        self._wake(None)
+        self.wake(None)
         polled_at = -math.inf
         while not self._closing:
             left = polled_at + POLL_SECONDS - anyio.current_time()
             if not listens or left <= 0:
                 polled_at, left = anyio.current_time(), POLL_SECONDS
-                await self._limited(connection, self._poll(connection))
+                await self._limited(connection, self.poll(connection))
             if not listens:
                 await anyio.sleep(POOLER_POLL_SECONDS)
-                self._wake(None)
+                self.wake(None)
                 continue
             for notify in await self._notifies(connection, left):
-                if notify.payload.startswith(_GREETING) or self._is_own(notify.pid):
+                if notify.payload.startswith(_GREETING) or self.is_own(notify.pid):
                     continue
                 topics = notify.payload.split()
                 if not {"*", "log"}.isdisjoint(topics):
                     polled_at = -math.inf
-                self._wake(None if topics == ["*"] else topics)
+                self.wake(None if topics == ["*"] else topics)
 
     async def _listen(self, connection: Connection) -> bool:
         """Start to listen; return False if no notifications arrive."""
@@ -114,9 +109,9 @@ class PostgresListener:
         if row is None or row[0] != connection.pgconn.backend_pid:
             # A pooler: the next statement may run in another session, and LISTEN would remain in this one.
             return False
-        await self._limited(connection, connection.execute(f'LISTEN "{self._url.schema}"'))
+        await self._limited(connection, connection.execute(f'LISTEN "{self.url.schema}"'))
         greeting = _GREETING + secrets.token_hex(8)
-        await self._limited(connection, connection.execute("SELECT pg_notify(%s, %s)", [self._url.schema, greeting]))
+        await self._limited(connection, connection.execute("SELECT pg_notify(%s, %s)", [self.url.schema, greeting]))
         deadline = anyio.current_time() + TIMEOUT_SECONDS
         while anyio.current_time() < deadline:
             if any(notify.payload == greeting for notify in await self._notifies(connection, POLL_SECONDS)):
@@ -124,9 +119,9 @@ class PostgresListener:
         return False
 
     async def _notifies(self, connection: Connection, seconds: float) -> list[Notify]:
-        with translated(self._url):
+        with translated(self.url):
             return [notify async for notify in connection.notifies(timeout=seconds, stop_after=1)]
 
     async def _limited(self, connection: Connection, operation: Any) -> Any:
-        with translated(self._url), cut_off_at(anyio.current_time() + TIMEOUT_SECONDS, connection):
+        with translated(self.url), cut_off_at(anyio.current_time() + TIMEOUT_SECONDS, connection):
             return await operation

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.events import JobRef
-from airbyte_events.store.database import DatabaseStore
+from airbyte_events.store.local import LocalState
 from airbyte_events.store.postgres.identity import Identity
 from airbyte_events.store.postgres.pool import SECONDS, Connection, PostgresPool, T, Work, fetch_all, fetch_one
 from airbyte_events.store.postgres.url import PostgresURL
@@ -37,7 +37,7 @@ def operation(
     return method
 
 
-class PostgresOperations(DatabaseStore):
+class PostgresOperations(LocalState):
     """A store with a PostgreSQL database: its values, leases and watches.
 
     ``_s`` is the name of the schema in quotes.

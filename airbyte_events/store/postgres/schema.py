@@ -13,9 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from airbyte_events.errors import StoreError
-from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
-from airbyte_events.store.records import Queues, StoreStats
-from airbyte_events.store.rows import moment_of
+from airbyte_events.store.postgres.pool import Connection, fetch_one
 
 logger = logging.getLogger(__name__)
 
@@ -198,9 +196,6 @@ END $$;
 MIGRATIONS = (Migration(version=1, compatible_with=1, sql=_VERSION_1),)
 VERSION = MIGRATIONS[-1].version
 
-_COUNTED = 50_000
-"""For tables with more rows the count is an estimate."""
-
 
 async def migrate(connection: Connection, schema: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Migrate a database; several processes may do so at once.
@@ -283,52 +278,3 @@ async def _apply(connection: Connection, schema: str, migration: Migration) -> N
         [migration.version, migration.compatible_with],
     )
     logger.info("the schema %s has version %d now", schema, migration.version)
-
-
-async def stats(connection: Connection, schema: str) -> StoreStats:
-    s = f'"{schema}"'
-    rows = await fetch_all(
-        connection,
-        "SELECT relname, reltuples, pg_total_relation_size(oid) FROM pg_class"
-        " WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)",
-        s,
-    )
-    tables = {name: (int(count), size) for name, count, size in rows}
-
-    def count(table: str) -> str:
-        estimate = tables[table][0]
-        return str(estimate) if estimate > _COUNTED else f"(SELECT count(*) FROM {s}.{table})"
-
-    row = await fetch_one(
-        connection,
-        f"SELECT (SELECT min(sequence) FROM {s}.events), head, {count('jobs')}, {count('notifications')},"
-        f" (SELECT count(*) FROM {s}.notifications WHERE outcome = 'pending'),"
-        f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'due'),"
-        f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'dead') FROM {s}.log",
-    )
-    first, head, jobs, notifications, pending, due, dead = row or (None, 0, 0, 0, 0, 0, 0)
-    return StoreStats(
-        first=first or 0,
-        head=head,
-        events=0 if first is None else head - first + 1,
-        jobs=jobs,
-        notifications=notifications,
-        pending=pending,
-        due=due,
-        dead=dead,
-        bytes=sum(size for _, size in tables.values()),
-    )
-
-
-async def queues(connection: Connection, schema: str, instance: str) -> Queues:
-    s = f'"{schema}"'
-    watched, pending, due = await fetch_one(
-        connection,
-        f"SELECT (SELECT count(*) FROM {s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
-        f" (SELECT FROM {s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)),"
-        f" (SELECT received_at FROM {s}.notifications WHERE outcome = 'pending' AND instance = %s"
-        f" ORDER BY id LIMIT 1), (SELECT min(due_at) FROM {s}.deliveries"
-        " WHERE state = 'due' AND instance = %s)",
-        *(instance, instance, instance),
-    )
-    return Queues(watched=watched, pending_since=moment_of(pending), due_since=moment_of(due))

@@ -15,15 +15,15 @@ from airbyte_events._utils.batching import Batcher
 from airbyte_events.errors import StoreError
 from airbyte_events.store.base import MovableStore
 from airbyte_events.store.migration import Batch
-from airbyte_events.store.notify import topics_of
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.inbox import PostgresInbox
 from airbyte_events.store.postgres.listen import PostgresListener
 from airbyte_events.store.postgres.migration import fill
 from airbyte_events.store.postgres.operations import operation
-from airbyte_events.store.postgres.pool import Connection, PostgresPool, connect, translated
+from airbyte_events.store.postgres.pool import Connection, PostgresPool, connect, fetch_all, fetch_one, translated
 from airbyte_events.store.postgres.url import PostgresURL
 from airbyte_events.store.records import Arrival, Pruned, Queues, Receipt, StoreStats
+from airbyte_events.store.rows import moment_of
 
 _OPEN_SECONDS = 30.0
 """To create or migrate the schema, which may wait for another process."""
@@ -38,6 +38,10 @@ _BATCH_ITEMS = 256
 
 _BATCH_BYTES = 4 * 2**20
 """The bodies of these."""
+
+
+_COUNTED = 50_000
+"""For tables with more rows the count is an estimate."""
 
 
 class PostgresStore(PostgresInbox, MovableStore):
@@ -93,7 +97,7 @@ class PostgresStore(PostgresInbox, MovableStore):
             raise
         for arrival, receipt in zip(arrivals, receipts, strict=True):
             if not receipt.duplicate:
-                self._wakeups.wake(topics_of(arrival))
+                self._wake_for(arrival)
         return receipts
 
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
@@ -107,11 +111,52 @@ class PostgresStore(PostgresInbox, MovableStore):
 
     @operation
     async def stats(self, connection: Connection) -> StoreStats:
-        return await schema.stats(connection, self._url.schema)
+        s = self._s
+        rows = await fetch_all(
+            connection,
+            "SELECT relname, reltuples, pg_total_relation_size(oid) FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)",
+            s,
+        )
+        tables = {name: (int(count), size) for name, count, size in rows}
+
+        def count(table: str) -> str:
+            estimate = tables[table][0]
+            return str(estimate) if estimate > _COUNTED else f"(SELECT count(*) FROM {s}.{table})"
+
+        row = await fetch_one(
+            connection,
+            f"SELECT (SELECT min(sequence) FROM {s}.events), head, {count('jobs')}, {count('notifications')},"
+            f" (SELECT count(*) FROM {s}.notifications WHERE outcome = 'pending'),"
+            f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'due'),"
+            f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'dead') FROM {s}.log",
+        )
+        first, head, jobs, notifications, pending, due, dead = row or (None, 0, 0, 0, 0, 0, 0)
+        return StoreStats(
+            first=first or 0,
+            head=head,
+            events=0 if first is None else head - first + 1,
+            jobs=jobs,
+            notifications=notifications,
+            pending=pending,
+            due=due,
+            dead=dead,
+            bytes=sum(size for _, size in tables.values()),
+        )
 
     @operation
     async def queues(self, connection: Connection, instance: str) -> Queues:
-        return await schema.queues(connection, self._url.schema, instance)
+        s = self._s
+        watched, pending, due = await fetch_one(
+            connection,
+            f"SELECT (SELECT count(*) FROM {s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
+            f" (SELECT FROM {s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)),"
+            f" (SELECT received_at FROM {s}.notifications WHERE outcome = 'pending' AND instance = %s"
+            f" ORDER BY id LIMIT 1), (SELECT min(due_at) FROM {s}.deliveries"
+            " WHERE state = 'due' AND instance = %s)",
+            *(instance, instance, instance),
+        )
+        return Queues(watched=watched, pending_since=moment_of(pending), due_since=moment_of(due))
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))

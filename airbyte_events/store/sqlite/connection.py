@@ -24,8 +24,7 @@ import anyio.to_thread
 
 from airbyte_events._utils.batching import Batcher, Failed
 from airbyte_events.errors import StoreError, StoreFull
-from airbyte_events.store.sqlite.file_identity import FileIdentity
-from airbyte_events.store.sqlite.lock import lock
+from airbyte_events.store.sqlite.files import FileIdentity, lock
 from airbyte_events.store.sqlite.schema import ensure_newest, migrate
 
 T = TypeVar("T")

@@ -18,7 +18,6 @@ from airbyte_events.store.base import (
     NotificationInbox,
     below,
 )
-from airbyte_events.store.notify import topics_of
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
     Arrival,
@@ -38,7 +37,6 @@ from airbyte_events.store.rows import (
     NOTIFICATION,
     PRUNED_AT_ONCE,
     UNREADABLE_FAULT,
-    Row,
     delivery_of,
     moment_of,
     notification_of,
@@ -55,7 +53,7 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
     async def receive(self, arrival: Arrival) -> Receipt:
         def announce(receipt: Receipt) -> None:
             if not receipt.duplicate:
-                self._wakeups.wake(topics_of(arrival))
+                self._wake_for(arrival)
 
         return await self._file.transact(lambda c: _add(c, arrival), announce)
 
@@ -76,18 +74,12 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
         """Return pending notifications, and whether more may follow. Unreadable ones are rejected."""
         sql = f"{_SELECT} WHERE outcome = 'pending' AND instance = ? AND id > ? ORDER BY id LIMIT ?"
         while True:
-            rejected: dict[int, Outcome] = {}
-
-            def read(row: Row) -> StoredNotification | None:
-                item = notification_of(row)
-                if item is None:
-                    rejected[row[0]] = Outcome.REJECTED  # noqa: B023  # called in this iteration
-                return item
-
+            rejected: list[int] = []
             rows = connection.execute(sql, (instance, after, limit))
-            found, has_more = first_within(self._unreadable.sift(rows, "notifications", read), PENDING_BYTES)
+            items = self._unreadable.sift(rows, "notifications", notification_of, rejected)
+            found, has_more = first_within(items, PENDING_BYTES)
             rows.close()
-            settle_all(connection, rejected, utcnow())
+            settle_all(connection, dict.fromkeys(rejected, Outcome.REJECTED), utcnow())
             if found or not rejected:
                 return found, has_more or len(found) + len(rejected) == limit
 
@@ -131,8 +123,8 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
         condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
         sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ?"
         while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit)).fetchall():
-            found = list(self._unreadable.sift(rows, "deliveries", delivery_of))
-            unreadable = {row[0] for row in rows} - {each.id for each in found}
+            unreadable: list[int] = []
+            found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
             connection.executemany(
                 "UPDATE deliveries SET state = 'dead', fault = ? WHERE id = ?",
                 [(UNREADABLE_FAULT, id_) for id_ in unreadable],

@@ -13,7 +13,7 @@ import anyio
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.events import JobRef
-from airbyte_events.store.database import DatabaseStore
+from airbyte_events.store.local import LocalState
 from airbyte_events.store.memory.leases import Leases
 from airbyte_events.store.records import Lease
 from airbyte_events.store.rows import moment_of
@@ -57,7 +57,7 @@ def reading(function: _Function[S, P, T]) -> _Method[S, P, T]:
     return method
 
 
-class SQLiteTransactions(DatabaseStore):
+class SQLiteTransactions(LocalState):
     """A store with a SQLite database: its values and watches, and the leases of its process."""
 
     _file: SQLiteDatabase

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from airbyte_events.listener.http.params import read_body
 from airbyte_events.web.rate_limit import ClientAccess
 from airbyte_events.web.sessions import LIFETIME_SECONDS, Sessions, cookie_of, is_cross_site
 
@@ -56,9 +57,7 @@ class Dashboard:
         return [
             *(Route(path, self.page, include_in_schema=False) for path in PAGES),
             Mount("/static", _Files(directory=_FILES)),
-            Route("/session", self.session, methods=["GET"], include_in_schema=False),
-            Route("/session", self.log_in, methods=["POST"], include_in_schema=False),
-            Route("/session", self.log_out, methods=["DELETE"], include_in_schema=False),
+            Route("/session", self.session, methods=["GET", "POST", "DELETE"], include_in_schema=False),
         ]
 
     async def page(self, request: Request) -> Response:
@@ -69,29 +68,20 @@ class Dashboard:
         )
 
     async def session(self, request: Request) -> Response:
-        """Return whether the browser is logged in."""
-        return JSONResponse({"signed_in": self._sessions.present(request)})
-
-    async def log_in(self, request: Request) -> Response:
-        """Exchange an API token for a session."""
+        """Return whether the browser is logged in. POST exchanges an API token for a session, DELETE ends it."""
+        if request.method in ("GET", "HEAD"):
+            return JSONResponse({"signed_in": self._sessions.present(request)})
+        logs_in = request.method == "POST"
         if is_cross_site(request):
-            return JSONResponse({"error": "pages of another site can't log in"}, status_code=403)
-        session = self._sessions.create(await _token(request))
-        if session is None:
-            refusal = JSONResponse(
-                {"error": "unauthorized", "message": "this is not one of the API tokens"}, status_code=401
-            )
-            return self._access.refuse(request.scope, refusal)
-        response = JSONResponse({"signed_in": True})
-        response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
-        return response
-
-    async def log_out(self, request: Request) -> Response:
-        """Delete the session's cookie."""
-        if is_cross_site(request):
-            return JSONResponse({"error": "pages of another site can't log out"}, status_code=403)
-        response = JSONResponse({"signed_in": False})
-        response.delete_cookie(cookie_of(request), **_attributes(request))
+            return JSONResponse({"error": f"pages of another site can't log {'in' if logs_in else 'out'}"}, 403)
+        response = JSONResponse({"signed_in": logs_in})
+        if not logs_in:
+            response.delete_cookie(cookie_of(request), **_attributes(request))
+        elif session := self._sessions.create(await _token(request)):
+            response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
+        else:
+            refusal = {"error": "unauthorized", "message": "this is not one of the API tokens"}
+            return self._access.refuse(request.scope, JSONResponse(refusal, 401))
         return response
 
 
@@ -102,13 +92,8 @@ def _attributes(request: Request) -> dict[str, Any]:
 
 
 async def _token(request: Request) -> str:
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_LOGIN:
-            return ""
     try:
-        given = json.loads(body)
+        given = json.loads(await read_body(request, _LARGEST_LOGIN) or b"")
     except (ValueError, RecursionError):
         return ""
     token = given.get("token") if isinstance(given, dict) else None

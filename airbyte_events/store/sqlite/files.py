@@ -1,4 +1,4 @@
-"""The lock that keeps a second process from writing to a SQLite file, even by another path."""
+"""The files of a SQLite store: a lock that keeps a second process out, even by another path, and their identity."""
 
 from __future__ import annotations
 
@@ -64,3 +64,39 @@ def _lock_byte(file: int) -> None:
 
 def _in_use(path: Path, holder: str) -> StoreLocked:
     return StoreLocked(f"the store {path} is in use by process {holder}: stop it, or name another file")
+
+
+class FileIdentity:
+    """The identity of a store's open files. SQLite continues to write to files that were removed or replaced.
+
+    :param given: the path of an open database in WAL mode.
+    :param path: the same without symbolic links.
+    """
+
+    def __init__(self, given: Path, path: Path) -> None:
+        self._files = {each: _inode(each) for each in (given, path.with_name(path.name + "-wal"))}
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        size = 0
+        for path in self._files:
+            with contextlib.suppress(OSError):
+                size += path.stat().st_size
+        return size
+
+    def ensure(self) -> None:
+        """:raises StoreError: if a file was removed or replaced."""
+        for path, inode in self._files.items():
+            if _inode(path) != inode:
+                raise StoreError(f"{path} was removed or replaced while it was in use: put it back, or restart")
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StoreError(f"can't find {path}: {exc.strerror}") from exc
+    return found.st_dev, found.st_ino

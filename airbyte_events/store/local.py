@@ -1,7 +1,8 @@
-"""What the stores in a database share: the state that a process keeps beside it."""
+"""What stores share: the state that a process keeps beside a store."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,8 +13,7 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import JobEvent
 from airbyte_events.store.identity import REPLACED, KnownLog, tail_of
-from airbyte_events.store.notify import Wakeups
-from airbyte_events.store.records import Appended
+from airbyte_events.store.records import Appended, Arrival, Outcome
 from airbyte_events.store.rows import Row, Unreadable, event_of
 
 CACHED_EVENTS = 200
@@ -56,7 +56,31 @@ class LogTail:
         return [event for event in self._events if event.sequence > sequence]
 
 
-class DatabaseStore:
+class Wakeups:
+    """The waiting tasks of each topic. Subscribe, read, then wait: no change in between is missed."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[Wakeup]] = {}
+
+    @contextlib.contextmanager
+    def subscribe(self, topic: str) -> Iterator[Wakeup]:
+        wakeup = Wakeup()
+        self._waiting.setdefault(topic, set()).add(wakeup)
+        try:
+            yield wakeup
+        finally:
+            self._waiting[topic].discard(wakeup)
+            if not self._waiting[topic]:
+                del self._waiting[topic]
+
+    def wake(self, topics: Iterable[str] | None = None) -> None:
+        """Wake the subscribers of these topics; of all by default."""
+        for topic in list(self._waiting) if topics is None else topics:
+            for wakeup in self._waiting.get(topic, ()):
+                wakeup.set()
+
+
+class LocalState:
     """The log as this process knows it, its newest events, the waiting tasks, and the unreadable rows."""
 
     _log: KnownLog
@@ -95,6 +119,13 @@ class DatabaseStore:
             tail = tail_of(appended.events[-1])
             log.advance(tail)
             self._tail.advance(tail.sequence, appended.events)
+
+    def _wake_for(self, arrival: Arrival) -> None:
+        """Wake the tasks that wait for what was received."""
+        if arrival.outcome is Outcome.PENDING:
+            self._wakeups.wake([f"inbox/{arrival.instance}"])
+        if arrival.targets:
+            self._wakeups.wake([f"deliveries/{arrival.instance}"])
 
     def _waking(self, topic: str) -> Callable[[Iterable[str]], None]:
         return lambda instances: self._wakeups.wake(f"{topic}/{instance}" for instance in instances)
