@@ -59,9 +59,7 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
         if settle is not None and appended.events:
             appended = replace(appended, outcomes=settle(appended.events))
             settle_all(self._file.connection, appended.outcomes, utcnow())
-        for event in appended.events:
-            if event.terminal:
-                unwatch(self._file.connection, event.ref)
+        unwatch(self._file.connection, appended.events)
         self._tail.advance(self._head)
         return appended
 

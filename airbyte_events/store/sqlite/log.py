@@ -115,6 +115,7 @@ class SQLiteLog(SQLiteTransactions, EventLog):
             if _is_replaced(connection, log):
                 raise LogReplaced(REPLACED)
             appended = Appended.of([self._append(connection, log.epoch, event) for event in observed], {})
+            unwatch(connection, appended.events)
             if settle is not None and appended.events:
                 appended = replace(appended, outcomes=settle(appended.events))
                 settle_all(connection, appended.outcomes, utcnow())
@@ -138,8 +139,6 @@ class SQLiteLog(SQLiteTransactions, EventLog):
             "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
         ).lastrowid
         connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
-        if stored.terminal:
-            unwatch(connection, stored.ref)
         return verdict, replace(stored, cursor=Cursor(epoch, sequence or 0))
 
     async def _renew(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import sqlite3
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import anyio
 
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events.events import JobRef
+from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.store.local import LocalState
 from airbyte_events.store.memory.leases import Leases
 from airbyte_events.store.records import Lease
@@ -131,5 +131,7 @@ def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime
     return {job_id: moment_of(since) or utcnow() for job_id, since in rows if type(job_id) is int}
 
 
-def unwatch(connection: sqlite3.Connection, ref: JobRef) -> None:
-    connection.execute("DELETE FROM watches WHERE instance = ? AND job_id = ?", ref)
+def unwatch(connection: sqlite3.Connection, events: Iterable[JobEvent]) -> None:
+    """Remove the watches of completed jobs."""
+    refs = [event.ref for event in events if event.terminal]
+    connection.executemany("DELETE FROM watches WHERE instance = ? AND job_id = ?", refs)
