@@ -14,7 +14,14 @@ from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE, PREFIX, CompleteError, description_of
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
-from airbyte_events.listener.settings.sources import read_environment, read_file, read_toml, variables, without_file
+from airbyte_events.listener.settings.sources import (
+    instance_variable,
+    read_environment,
+    read_file,
+    read_toml,
+    variables,
+    without_file,
+)
 
 
 def load(
@@ -75,10 +82,12 @@ def _assignment(name: str, instance: str | None, options: Mapping[str, object]) 
     if name in options:
         return f"--{name}", f"--{name} {{}}"
     variable = PREFIX + name.upper()
-    if instance in {None, DEFAULT_INSTANCE}:
-        for given in variables():
-            if given in {variable, f"{variable}_FILE"}:
-                return given, f"{variable}={{}}"
+    expected = [variable] if instance in {None, DEFAULT_INSTANCE} else []
+    expected += [] if instance is None else [instance_variable(instance, name)]
+    for given in variables():
+        for one in expected:
+            if given in {one, f"{one}_FILE"}:
+                return given, f"{one}={{}}"
     config = options.get("config") or os.environ.get(f"{PREFIX}CONFIG")
     tree = read_toml(Path(str(config))) if config else {}
     table = tree if instance is None else tree.get("instances", {}).get(instance)
@@ -88,4 +97,4 @@ def _assignment(name: str, instance: str | None, options: Mapping[str, object]) 
         prefix = "" if instance is None else f"instances.{instance}."
         number = isinstance((table or {}).get(name), int | float)
         return f"{prefix}{keys[0] if keys else name} in {config}", f"{name} = {{}}" if number else f'{name} = "{{}}"'
-    return variable, f"{variable}={{}}"
+    return expected[0], f"{expected[0]}={{}}"

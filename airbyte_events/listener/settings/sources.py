@@ -23,6 +23,7 @@ from airbyte_events.listener.settings.listener import NOT_A_NAME, Settings
 
 _NAMES = frozenset(Settings.model_fields)
 _INSTANCE_NAMES = frozenset(InstanceSettings.model_fields)
+_INSTANCES = f"{PREFIX}INSTANCES__"
 _MAX_SECRET_FILE = 64 * 1024
 _KUBERNETES = re.compile(r".*_(SERVICE_(HOST|PORT(_.*)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 
@@ -30,25 +31,51 @@ _KUBERNETES = re.compile(r".*_(SERVICE_(HOST|PORT(_.*)?)|PORT_[0-9]+_(TCP|UDP|SC
 def read_environment() -> dict[str, Any]:
     """Return the values of ``AIRBYTE_EVENTS_*``. An empty variable counts as not set.
 
+    ``AIRBYTE_EVENTS_INSTANCES__NAME__AIRBYTE_URL`` is a setting of the instance ``name``; without the middle, of
+    ``default``.
+
     :raises SettingsError: if a variable is unknown, or a secret's file can't be read.
     """
     values: dict[str, Any] = {}
-    default: dict[str, Any] = {}
-    names = (_NAMES | _INSTANCE_NAMES) - {"instances"}
+    instances: dict[str, dict[str, Any]] = {}
     for variable in variables():
-        name, by_file = without_file(variable.removeprefix(PREFIX).lower())
+        instance, key = _instance_of(variable)
+        name, by_file = without_file(key)
+        names = (_NAMES | _INSTANCE_NAMES) - {"instances"} if instance is None else _INSTANCE_NAMES
         if name not in names:
-            known = [PREFIX + other.upper() for other in _with_files(names)]
+            before = variable[: len(variable) - len(key)]
+            known = [before + other.upper() for other in _with_files(names)]
             raise SettingsError(f"{shown(variable)}: no such setting{_suggestion(variable, known)}")
-        target = default if name in _INSTANCE_NAMES else values
+        target = values
+        if name in _INSTANCE_NAMES:
+            target = instances.setdefault(instance or DEFAULT_INSTANCE, {})
         if name in target:
-            raise SettingsError(f"{PREFIX}{name.upper()}: set by value and by file; leave one of them out")
+            label = variable[: -len("_FILE")] if by_file else variable
+            raise SettingsError(f"{label}: set by value and by file, or by two variables; leave one of them out")
         text = os.environ[variable].strip()
         if by_file:
             target[name] = _secret_file(variable, Path(text))
         else:
             target[name] = SecretStr(text) if name in SECRETS else text
-    return values | ({"instances": {DEFAULT_INSTANCE: default}} if default else {})
+    return values | ({"instances": instances} if instances else {})
+
+
+def instance_variable(instance: str, name: str) -> str:
+    """Return the environment variable of an instance's setting."""
+    return f"{_INSTANCES}{instance.upper()}__{name.upper()}"
+
+
+def _instance_of(variable: str) -> tuple[str | None, str]:
+    """Return the instance that a variable names, None if none, and the setting."""
+    if not variable.startswith(_INSTANCES):
+        return None, variable.removeprefix(PREFIX).lower()
+    name, separator, key = variable.removeprefix(_INSTANCES).lower().rpartition("__")
+    if not separator or not INSTANCE_NAME.fullmatch(name):
+        raise SettingsError(
+            f"{shown(variable)}: {NOT_A_NAME if separator else 'names no instance and setting'}; for example"
+            f" {instance_variable('cloud', 'airbyte_url')}"
+        )
+    return name, key
 
 
 def read_file(file: Path) -> dict[str, Any]:

@@ -124,6 +124,36 @@ class TestSeveral:
         assert settings.instances["eu-2"].airbyte_url == "https://api.airbyte.com/v1"
         assert settings.instances["eu-2"].workspace_ids == (WORKSPACE,)
 
+    def test_come_from_variables_with_their_names(self, setenv: SetEnv) -> None:
+        Path("secret").write_text(f"{CANARY}\n", encoding="utf-8")
+        setenv(AIRBYTE_URL=URL, INSTANCES__A__B__AIRBYTE_URL=URL)
+        setenv(INSTANCES__EU_2__AIRBYTE_URL="https://api.airbyte.com/v1", INSTANCES__EU_2__CLIENT_ID="a")
+        setenv(INSTANCES__EU_2__CLIENT_SECRET_FILE="secret")
+        config = toml(f'[instances.eu_2]\nairbyte_url = "{URL}"\nworkspace_ids = ["{WORKSPACE}"]')
+        instances = load(config).instances
+        assert instances.keys() == {"default", "eu_2", "a__b"}
+        assert instances["eu_2"].airbyte_url == "https://api.airbyte.com/v1"
+        assert instances["eu_2"].client_secret == SecretStr(CANARY)
+        assert instances["eu_2"].workspace_ids == (WORKSPACE,)
+
+    @pytest.mark.parametrize(
+        ("given", "told"),
+        [
+            ({"INSTANCES__EU__AIRBYTE_UR": URL}, "did you mean AIRBYTE_EVENTS_INSTANCES__EU__AIRBYTE_URL?"),
+            ({"INSTANCES__EU__PORT": "1"}, "AIRBYTE_EVENTS_INSTANCES__EU__PORT: no such setting"),
+            ({"INSTANCES__AIRBYTE_URL": URL}, "names no instance and setting; for example AIRBYTE_EVENTS_INSTANCES__"),
+            ({"INSTANCES____AIRBYTE_URL": URL}, "an instance's name has 1 to 32 characters"),
+            ({"INSTANCES": "x"}, "AIRBYTE_EVENTS_INSTANCES: no such setting"),
+            ({"INSTANCES__DEFAULT__AIRBYTE_URL": URL}, "set by value and by file, or by two variables"),
+            ({"INSTANCES__EU__CLIENT_ID": "a"}, "AIRBYTE_EVENTS_INSTANCES__EU__AIRBYTE_URL: not set; for example"),
+            ({"INSTANCES__EU__AIRBYTE_URL": "ftp://x"}, "AIRBYTE_EVENTS_INSTANCES__EU__AIRBYTE_URL: "),
+        ],
+        ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+    )
+    def test_wrong_variables_are_named(self, setenv: SetEnv, given: dict[str, str], told: str) -> None:
+        setenv(AIRBYTE_URL=URL, **given)
+        assert told in refused()
+
     def test_file_is_named_by_a_variable(self, setenv: SetEnv) -> None:
         setenv(CONFIG=toml(f'[instances.eu]\nairbyte_url = "{URL}"'))
         assert set(load().instances) == {"eu"}
