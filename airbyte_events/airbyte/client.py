@@ -16,9 +16,8 @@ from typing import Any
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.models import parse_job, says_unknown
-from airbyte_events.airbyte.newest import newest_jobs
 from airbyte_events.airbyte.notifications import Notification, reread
-from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages
+from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest_jobs
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse
@@ -232,7 +231,7 @@ class AirbyteClient(Session):
         return self._job(await self.write_once(request))
 
     async def newest_jobs(self, connection_id: str, job_type: str | None = None) -> list[Job]:
-        """Return the connection's newest jobs; see :func:`~airbyte_events.airbyte.newest.newest_jobs`."""
+        """Return the connection's newest jobs; see :func:`~airbyte_events.airbyte.pagination.newest_jobs`."""
         return await newest_jobs(self.list_jobs, connection_id, job_type)
 
     async def workspace_of(self, connection_id: str) -> str | None:

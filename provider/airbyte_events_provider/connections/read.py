@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, conf
 from asgiref.sync import sync_to_async
@@ -25,9 +24,6 @@ try:
     from airflow.sdk.log import mask_secret
 except ImportError:  # Airflow 3.0
     from airflow.sdk.execution_time.secrets_masker import mask_secret  # type: ignore[no-redef]
-
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -65,36 +61,6 @@ def read_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSe
     return HubSettings(airbyte=airbyte)
 
 
-async def aread_airbyte(conn_id: str) -> AirbyteSettings:
-    """Read as :func:`read_airbyte` does, on an event loop."""
-    connection = await _aget_connection(conn_id)
-    for secret in secrets(connection):
-        await sync_to_async(mask_secret)(secret)
-    return parse_airbyte(connection)
-
-
-async def aread_listener(conn_id: str) -> ListenerSettings:
-    """Read as :func:`read_listener` does, on an event loop."""
-    return parse_listener(await _aget_connection(conn_id))
-
-
-async def aread_hub(airbyte_conn_id: str, listener_conn_id: str | None = None) -> HubSettings:
-    """Read as :func:`read_hub` does, on an event loop."""
-    airbyte = await aread_airbyte(airbyte_conn_id)
-    if chosen := choose_listener(listener_conn_id, airbyte):
-        with _polling_instead(chosen):
-            return HubSettings(airbyte=airbyte, listener=await aread_listener(chosen))
-    return HubSettings(airbyte=airbyte)
-
-
-async def _aget_connection(conn_id: str) -> Connection:
-    if hasattr(BaseHook, "aget_connection"):
-        # In triggers of `airflow dags test` it does not find connections in Airflow's database, as the other one does.
-        with contextlib.suppress(AirflowNotFoundException):
-            return await BaseHook.aget_connection(conn_id)
-    return await sync_to_async(BaseHook.get_connection)(conn_id)
-
-
 def choose_listener(wanted: str | None, airbyte: AirbyteSettings) -> str | None:
     """Return the id of the listener's Airflow connection; None for no listener.
 
@@ -112,3 +78,11 @@ def _polling_instead(conn_id: str) -> Iterator[None]:
         yield
     except (AirflowNotFoundException, SettingsError) as exc:
         logger.error("polling Airbyte instead of the listener: Airflow connection %r can't be used: %s", conn_id, exc)
+
+
+# Reading blocks: it is a request to the supervisor of Airflow's process. Any thread will do, so none waits for a
+# trigger that blocks asgiref's own.
+aread_airbyte = sync_to_async(read_airbyte, thread_sensitive=False)
+aread_listener = sync_to_async(read_listener, thread_sensitive=False)
+aread_hub = sync_to_async(read_hub, thread_sensitive=False)
+"""The functions for event loops."""

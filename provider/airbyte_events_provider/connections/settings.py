@@ -171,7 +171,7 @@ def _password(connection: Connection) -> str:
 class _Extra:
     def __init__(self, connection: Connection) -> None:
         self._conn_id = connection.conn_id
-        # Not extra_dejson, which calls the supervisor and blocks the event loop.
+        # Not extra_dejson, which takes an invalid extra for an empty one.
         try:
             fields = json.loads(connection.extra or "{}")
         except ValueError:

@@ -113,7 +113,12 @@ class AirbyteHook(BaseHook):
         async with open_airbyte(settings) as airbyte:
             yield airbyte
 
-    def _call(self, call: Callable[[AirbyteClient], Awaitable[T]], *, attempts: int = 5) -> T:
+    def call(self, call: Callable[[AirbyteClient], Awaitable[T]], *, attempts: int = 5) -> T:
+        """Return what a coroutine function returns that calls the client, such as ``lambda airbyte: …``.
+
+        :param attempts: the maximum of attempts of a read.
+        :raises AirflowException: if it fails.
+        """
         settings = self.settings
 
         async def work() -> T:
@@ -161,7 +166,7 @@ class AirbyteHook(BaseHook):
 
         :raises AirflowException: if Airbyte does not return it; likewise in the methods below.
         """
-        return self._call(lambda airbyte: airbyte.get_job(int(job_id)))
+        return self.call(lambda airbyte: airbyte.get_job(int(job_id)))
 
     def get_job_status(self, job_id: int) -> str:
         """Return the job's status, such as ``running``."""
@@ -169,7 +174,7 @@ class AirbyteHook(BaseHook):
 
     def take_snapshot(self, connection_id: str, job_type: str) -> Snapshot:
         """Return the connection's jobs, see :func:`~airbyte_events.airbyte.submission.take_snapshot`."""
-        return self._call(lambda airbyte: take_snapshot(airbyte, connection_id, job_type))
+        return self.call(lambda airbyte: take_snapshot(airbyte, connection_id, job_type))
 
     def submit(
         self,
@@ -181,13 +186,13 @@ class AirbyteHook(BaseHook):
         until: float | None = None,
     ) -> Submission:
         """Start a job, or return the active one, see :func:`~airbyte_events.airbyte.submission.submit`."""
-        return self._call(
+        return self.call(
             lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict, before=before, until=until)
         )
 
     def find_created(self, connection_id: str, job_type: str, after_id: int) -> Job | None:
         """Return a job that may have been created, see :func:`~airbyte_events.airbyte.submission.find_created`."""
-        return self._call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
+        return self.call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
 
     def clock_ahead(self) -> timedelta:
         """Return how far Airbyte's clock is ahead of this machine's; zero if unknown."""
@@ -198,14 +203,14 @@ class AirbyteHook(BaseHook):
             return page.ahead(asked_at, utcnow())
 
         try:
-            return self._call(compare)
+            return self.call(compare)
         except AirflowException as exc:
             self.log.warning("Airbyte's clock is assumed to be this machine's: %s", exc)
             return timedelta(0)
 
     def list_connections(self) -> list[dict[str, Any]]:
         """Return all readable Airbyte connections, in the API's fields (``connectionId``, ``name``, …)."""
-        return self._call(lambda airbyte: airbyte.list_connections())
+        return self.call(lambda airbyte: airbyte.list_connections())
 
     def workspace_of(self, connection_id: str) -> str | None:
         """Return the workspace of an Airbyte connection; None if Airbyte does not return it within 10 s."""
@@ -218,7 +223,7 @@ class AirbyteHook(BaseHook):
                 self.log.info("no link to Airbyte's web app: the connection's workspace is not known: %s", exc)
                 return None
 
-        return self._call(request, attempts=1)
+        return self.call(request, attempts=1)
 
     def _submit_or_fail(self, connection_id: str, job_type: str) -> Job:
         submission = self.submit(connection_id, job_type)
@@ -240,7 +245,7 @@ class AirbyteHook(BaseHook):
 
     def cancel_job(self, job_id: int) -> Job:
         """Cancel the job if it is active, and return it as it is now."""
-        return self._call(lambda airbyte: airbyte.cancel_job(int(job_id)))
+        return self.call(lambda airbyte: airbyte.cancel_job(int(job_id)))
 
     def wait(
         self,

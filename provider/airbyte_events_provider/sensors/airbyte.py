@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, PokeReturnValue, conf
 
 from airbyte_events._utils.times import format_time
-from airbyte_events.errors import AirbyteEventsError
-from airbyte_events.events import JobEvent
 from airbyte_events_provider.arguments import WrongArgument, check_arguments, format_value, is_template
-from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
@@ -193,15 +190,8 @@ class AirbyteSyncSensor(AirbyteSensor):
         )
 
     def _find(self, criteria: SyncCriteria) -> Mapping[str, Any] | None:
-        async def find() -> JobEvent | None:
-            async with self.hook.open() as airbyte:
-                return await find_sync(airbyte, criteria)
-
         self.log.info("looking for %s", criteria)
-        try:
-            found = run_blocking(find)
-        except AirbyteEventsError as exc:
-            raise AirflowException(str(exc)) from exc
+        found = self.hook.call(lambda airbyte: find_sync(airbyte, criteria))
         return None if found is None else self._result_of(found.ref.job_id, found)
 
     def execute(self, context: Context) -> Any:

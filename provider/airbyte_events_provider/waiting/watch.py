@@ -68,7 +68,7 @@ async def follow(
     failures = 0
     while True:
         try:
-            async with aclosing(_followce(watch, position)) as items:
+            async with aclosing(_follow_once(watch, position)) as items:
                 async for item in items:
                     failures = 0
                     yield item
@@ -86,7 +86,7 @@ async def follow(
         await anyio.sleep(pause(failures, first=0.5))
 
 
-async def _followce(watch: Watch, position: Position) -> AsyncGenerator[JobEvent | Bookmark, None]:
+async def _follow_once(watch: Watch, position: Position) -> AsyncGenerator[JobEvent | Bookmark, None]:
     # No task group and no cancel scope is open around a yield: another task may end the generator.
     async with shared_hub(watch.key) as shared:
         with shared.ticks.at_most(watch.interval), shared.hub.follow(watch.wanted, position.copy()) as completions:

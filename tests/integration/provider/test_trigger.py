@@ -25,6 +25,8 @@ async def test_a_success_is_told_by_webhook_and_nobody_polls_the_job(stage: Any,
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
+    # The listener's first list of changed jobs, and the one of refreshes.
+    await stage.until(lambda: stage.requests("GET /jobs") == 2)
     reads, looks = stage.reads(job), stage.requests("GET /jobs")
     stage.end(job, records=7, bytes=70)
     event = await firing
