@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from airbyte_events.events import ANY_JOB, Identity, JobError, JobStatus
 
@@ -62,6 +62,19 @@ class JobPage:
         # Whole seconds, cut off.
         least, most = self.served_at - answered, self.served_at + timedelta(seconds=1) - asked
         return max(least, min(most, timedelta(0)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a job failed, as the job system reports it on request. None is unknown.
+
+    :param attempts: how often the system tried.
+    :param connection_id: the job's connection.
+    """
+
+    error: JobError | None = None
+    attempts: int | None = None
+    connection_id: str | None = None
 
 
 class Announcement(Protocol):
@@ -158,3 +171,15 @@ class JobSystem(Protocol):
 
     def read_notification(self, body: bytes) -> Announcement:
         """Read a webhook's body as it was stored; what can't be read announces nothing."""
+
+
+@runtime_checkable
+class ExplainsFailures(Protocol):
+    """What a job system may have besides :class:`JobSystem`: the reasons of failures that no webhook announced."""
+
+    async def failure(self, job_id: int) -> Failure | None:
+        """Return why a failed job failed; None if that can't be learnt now.
+
+        It takes a second or two at most, raises no :class:`~airbyte_events.errors.AirbyteError`, and sends one request
+        at most.
+        """

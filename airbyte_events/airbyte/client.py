@@ -15,6 +15,7 @@ from typing import Any
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
+from airbyte_events.airbyte.internal_api import InternalApi
 from airbyte_events.airbyte.models import parse_job, says_unknown
 from airbyte_events.airbyte.notifications import Notification, reread
 from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest_jobs
@@ -23,7 +24,7 @@ from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, reported_job_type
-from airbyte_events.jobs import Job, JobPage
+from airbyte_events.jobs import Failure, Job, JobPage
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class AirbyteClient(Session):
         self._workspace_ids = [given] if isinstance(given, str) else list(given)
         self._unknown_statuses: set[str] = set()
         self._refreshes = Refreshes(self.list_jobs)
+        self.internal = InternalApi(self)
+        """Airbyte's internal API, where it answers."""
 
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:
         """Return the job.
@@ -83,6 +86,10 @@ class AirbyteClient(Session):
             if says_unknown(exc):
                 return None
             raise
+
+    async def failure(self, job_id: int) -> Failure | None:
+        """Return why a failed job failed, see :meth:`~airbyte_events.airbyte.internal_api.InternalApi.failure`."""
+        return await self.internal.failure(job_id)
 
     async def list_jobs(
         self,

@@ -105,6 +105,10 @@ class Session:
             lambda token: self._backoff.attempt(partial(self._send, token, request), isolated=500), 1, transient
         )
 
+    async def read_aside(self, request: Request) -> ApiResponse:
+        """Send an optional read once: its failure delays no other request."""
+        return await self._authorised(lambda token: self._send(token, request), 1, transient)
+
     async def write(self, request: Request) -> ApiResponse:
         """Send a write; retry only if Airbyte surely did not act on it."""
         return await self._authorised(

@@ -47,6 +47,7 @@ class Request:
     :param json: the body.
     :param timeout: seconds for the whole exchange.
     :param connect_timeout: seconds for getting a connection, if less.
+    :param largest: bytes of a response.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Request:
     json: Mapping[str, Any] | None = field(default=None, repr=False)
     timeout: float
     connect_timeout: float | None = None
+    largest: int = LARGEST_RESPONSE
 
     def __str__(self) -> str:
         url = httpx.URL(self.url)
@@ -133,7 +135,7 @@ async def exchange(
                 follow_redirects=False,
             ) as response:
                 status = response.status_code
-                body = await read_body(response, LARGEST_RESPONSE)
+                body = await read_body(response, request.largest)
     except TimeoutError as exc:
         raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:

@@ -57,6 +57,16 @@ def _self_hosted_path(origin: str, path: str) -> str:
     raise SettingsError(f"the Airbyte URL {origin}{path} {fault}: write {origin}{prefix}{SELF_HOSTED_PATH}")
 
 
+def internal_url(base: str) -> str:
+    """Return the base URL of the internal API, which Airbyte's own pages use.
+
+    :param base: from :func:`normalise_url`.
+    """
+    if base == CLOUD_URL:
+        return "https://cloud.airbyte.com/api/v1"
+    return base.removesuffix("/v1").removesuffix("/api/public") + "/api/v1"
+
+
 def token_endpoint(base: str, token_url: str | None = None) -> str:
     """Return the URL of the token endpoint.
 

@@ -177,6 +177,7 @@ def _show(output: Output, details: dict[str, Any]) -> None:
             ("duration", duration(job["duration_seconds"])),
             ("records", amount(job["records"])),
             ("bytes", amount(job["bytes"])),
+            ("attempts", amount(job.get("attempts"))),
             ("reason", Text(shown(str(event.error)), style="red") if event and event.error else None),
             ("page", job.get("url")),
         ]

@@ -113,6 +113,7 @@ class JobEvent:
     :param bytes: the same.
     :param duration_seconds: from start to end.
     :param error: why it failed.
+    :param attempts: how often Airbyte tried, of a failed job; only its internal API has it.
     :param names: of workspace, connection, source and destination.
     :param url: the connection's page in Airbyte.
     :param unconfirmed: the fields that only a webhook has reported. Nothing is decided by them.
@@ -133,6 +134,7 @@ class JobEvent:
     bytes: int | None = None
     duration_seconds: float | None = None
     error: JobError | None = None
+    attempts: int | None = None
     names: dict[str, str] = field(default_factory=dict)
     url: str | None = None
     unconfirmed: frozenset[str] = frozenset()
@@ -172,6 +174,8 @@ class JobEvent:
             "origin": self.origin.value,
             "error": None if self.error is None else self.error.data(),
         }
+        if self.attempts is not None:
+            data["attempts"] = self.attempts
         if self.names:
             data["names"] = dict(self.names)
         if self.url:
@@ -211,6 +215,7 @@ class JobEvent:
             bytes=whole(data.get("bytes")),
             duration_seconds=seconds(data.get("duration_seconds")),
             error=JobError.from_data(data.get("error")),
+            attempts=whole(data.get("attempts")),
             names={noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None},
             url=_text(data.get("url")),
             unconfirmed=frozenset(name for name in WEBHOOK_FIELDS if name in unconfirmed)

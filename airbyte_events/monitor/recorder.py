@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
 
+import anyio
+
 from airbyte_events._utils.token_bucket import refund
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.jobs import Job, JobSystem
+from airbyte_events.events import Identity, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.jobs import ExplainsFailures, Job, JobSystem
 from airbyte_events.monitor.generations import Generations
 from airbyte_events.monitor.observation import (
     PRECISION,
@@ -148,6 +150,7 @@ class Recorder:
     ) -> Mapping[JobRef, JobEvent]:
         found = await self._candidates([event for event in observed.values() if event.terminal], notifications)
         events = [found[ref].enriched() if ref in found else event for ref, event in observed.items()]
+        events = await self._explain(events, known)
         appended = await self._append(events, known, notifications.outcomes)
         notifications.settled |= appended.outcomes
         self._count(events, appended.verdicts, found)
@@ -187,6 +190,26 @@ class Recorder:
                 nameless += 1
         notifications.nameless -= nameless
         return confirmed + nameless
+
+    async def _explain(self, events: list[JobEvent], known: States) -> list[JobEvent]:
+        """Return the events, new failures that no webhook has explained with the job system's reason."""
+        system, explained = self.system, list(events)
+        if not isinstance(system, ExplainsFailures):
+            return events
+
+        async def explain(place: int, event: JobEvent) -> None:
+            failure = await system.failure(event.ref.job_id)
+            # The reason of another job with that id is of no use.
+            if failure is not None and Identity(failure.connection_id).fits(event):
+                explained[place] = replace(event, error=failure.error, attempts=failure.attempts)
+
+        async with anyio.create_task_group() as tasks:
+            for place, event in enumerate(events):
+                if event.status is not JobStatus.FAILED or event.error is not None:
+                    continue
+                if reconcile(known.get(event.ref), event) in APPENDED:
+                    tasks.start_soon(explain, place, event)
+        return explained
 
     async def _candidates(self, completed: Sequence[JobEvent], notifications: Confirmation) -> dict[JobRef, Candidates]:
         """Return the notifications that may be those of these completions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ class Airbyte(Program):
     :param hides_refreshes: lists without a type leave out refreshes, as up to Airbyte 2.0.
     :param unready: jobs that are not there for the first who asks for them.
     :param held: answers wait for this.
+    :param internal: the internal API's answer about a job; 404 for others.
     """
 
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Airbyte(Program):
     hides_refreshes: bool = False
     unready: set[int] = field(default_factory=set)
     held: anyio.Event | None = None
+    internal: dict[int, bytes] = field(default_factory=dict)
     dated: bool = True
 
     def release(self) -> None:
@@ -104,7 +107,9 @@ class Airbyte(Program):
         tail = request.path.rpartition("/")[2]
         what = "refresh" if "jobType" in request.query else "list"
         fault = self.faults.get("all") or self.faults.get(int(tail) if tail.isdigit() else what)
-        if fault == "hang":
+        if request.path.startswith("/api/v1/"):
+            await self._answer_internally(request, stream)
+        elif fault == "hang":
             await stream.receive()
         elif fault == "proxy":
             await reply(stream, 404, b"<html>default backend - 404</html>", Content_Type="text/html")
@@ -117,6 +122,21 @@ class Airbyte(Program):
         else:
             self.unready.discard(int(tail))
             await reply(stream, 409, problem(409, "state-conflict"))
+
+    @property
+    def asked_internally(self) -> int:
+        return self.count("POST /api/v1/jobs/get_without_logs")
+
+    async def _answer_internally(self, request: Request, stream: SocketStream) -> None:
+        fault, job_id = self.faults.get("internal"), json.loads(request.body)["id"]
+        if fault == "hang":
+            await stream.receive()
+        elif isinstance(fault, int):
+            await reply(stream, fault, {"errorId": "5f3a"})
+        elif job_id in self.internal:
+            await reply(stream, 200, self.internal[job_id])
+        else:
+            await reply(stream, 404, {"message": "Not Found"})
 
     async def _list(self, request: Request, stream: SocketStream) -> None:
         updated, created = (

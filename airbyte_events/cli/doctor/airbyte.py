@@ -81,6 +81,7 @@ async def check_airbyte(
         elif not await _issues_token(about, instance, credentials):
             return
         if await _lists_jobs(about, airbyte, known=credentials is not None):
+            await _explains_failures(about, airbyte)
             await _check_webhooks(report.about(f"webhooks {name}"), airbyte, instance, receiver, listener)
 
 
@@ -193,6 +194,35 @@ async def _lists_jobs(about: Report, airbyte: AirbyteClient, *, known: bool) -> 
     elif page.served_at is not None:
         about.ok("its clock agrees with this machine's")
     return True
+
+
+async def _explains_failures(about: Report, airbyte: AirbyteClient) -> None:
+    """Check whether the optional internal API returns a job."""
+    missing = "so failures that polling detects have no reason"
+    try:
+        jobs = (await airbyte.list_jobs(limit=1)).jobs
+        if not jobs:
+            about.ok("has no jobs yet: whether its internal API returns failure reasons is not checked")
+            return
+        await airbyte.internal.check(jobs[0].job_id)
+    except AirbyteError as exc:
+        about.error(
+            exc,
+            (
+                (Unauthorized, Forbidden),
+                Level.WARNING,
+                f"its internal API refuses access, {missing}",
+                "give the application's user the right to read the workspace, or do without these reasons",
+            ),
+            (
+                AirbyteError,
+                Level.WARNING,
+                f"its internal API does not return jobs, {missing}",
+                f"let requests to {airbyte.internal.url} pass, or do without these reasons",
+            ),
+        )
+    else:
+        about.ok("returns failure reasons, also of failures that polling detects")
 
 
 async def _check_webhooks(

@@ -65,7 +65,7 @@ _NEXT: Schema = {
 
 _JOB = _object(
     "The state of a job. Unknown values are null; times are RFC 3339 in UTC.",
-    ("names", "url", "unconfirmed"),
+    ("attempts", "names", "url", "unconfirmed"),
     instance={**TEXT, "description": "The name of the Airbyte instance in the listener's settings."},
     job_id=ID,
     connection_id=_or_null(TEXT),
@@ -95,6 +95,7 @@ _JOB = _object(
             stream={**TEXT, "description": "The stream that failed. Absent if it is not known."},
         )
     ),
+    attempts={**_COUNT, "description": "How often Airbyte tried, of a failed job. Absent if it is not known."},
     names=_map("Names from notifications; absent if there were none.", TEXT, propertyNames={"enum": [*NAMED]}),
     url={**TEXT, "description": "The connection's page in Airbyte."},
     unconfirmed=array(

@@ -77,7 +77,8 @@ def describe(event: JobEvent) -> str:
     if event.status is JobStatus.CANCELLED:
         return f"{job} was cancelled in Airbyte{_amount(event)}."
     if event.status is JobStatus.FAILED:
-        return f"{job} failed: {_reason(event)}"
+        tried = f" after {event.attempts} attempts" if (event.attempts or 0) > 1 else ""
+        return f"{job} failed{tried}: {_reason(event)}"
     return f"{job} is {event.status.value}."
 
 
@@ -99,7 +100,9 @@ def _advice(error: JobError) -> str:
     where = f"the {error.origin}" if error.origin else "the connection, its source and its destination"
     if error.type == "config_error":
         return f"Correct the settings of {where} in Airbyte, then clear the task."
-    if error.type == "transient_error":
+    if error.retryable is False:
+        return f"Airbyte knows that a retry will not succeed; check {where} first."
+    if error.retryable or error.type == "transient_error":
         return "A retry of the task may succeed."
     return f"The job's log in Airbyte has the details; check {where} first."
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airbyte_events.simulator import Fault, Simulator, serve_simulator
+from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from support.servers import ScriptedServer
 
 from .conftest import CLIENT_SECRET, Stage
@@ -50,6 +50,32 @@ async def test_all_is_well(stage: Stage) -> None:
         "GiB free",
     ):
         assert words in well
+
+
+@pytest.mark.parametrize(
+    ("options", "fault", "words"),
+    [
+        ({"release": "0.49"}, None, "does not return jobs, so failures that polling detects have no reason"),
+        ({}, Fault(kind="status", status=403, route="POST /jobs/get_without_logs"), "refuses access"),
+        ({}, Fault(kind="html", route="POST /jobs/get_without_logs"), "the response is a web page"),
+    ],
+)
+async def test_what_the_internal_api_lacks_is_told_with_the_reason(
+    stage: Stage, options: dict[str, Any], fault: Fault | None, words: str
+) -> None:
+    simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET, faults=[fault] if fault else (), **options)
+    simulator.world.add_connection(Script.hanging())
+    async with serve_simulator(simulator) as other:
+        simulator.world.start_job(next(iter(simulator.world.connections.values())))
+        _, told = await findings(stage, AIRBYTE_URL=other.url)
+    assert words in of(told, "warning")
+    assert "do without these reasons" in of(told, "warning")
+
+
+async def test_the_internal_api_that_answers(stage: Stage) -> None:
+    stage.sim.world.start_job(stage.sim.world.add_connection(Script.hanging()))
+    _, told = await findings(stage)
+    assert "returns failure reasons" in of(told, "ok")
 
 
 async def test_is_lines_in_a_pipe_and_coloured_at_a_terminal(stage: Stage) -> None:

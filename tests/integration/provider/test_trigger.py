@@ -62,6 +62,19 @@ async def test_a_failure_carries_airbytes_reason(stage: Any, listener: Any) -> N
     assert event["job"]["error"] == {"message": "password refused", "type": "config_error", "origin": "destination"}
 
 
+async def test_without_a_listener_a_failure_carries_it_too(stage: Any) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.until(lambda: stage.requests("GET /jobs") > 0)
+    error = JobError(message="column is gone", type="config_error", origin="source", stream="public.orders")
+    stage.end(job, "failed", error=error)
+    event = await firing
+    assert "failed: column is gone (type config_error, origin source, stream public.orders)" in event["message"]
+    assert event["job"]["error"]["stream"] == "public.orders"
+    assert (event["job"]["attempts"], event["job"]["origin"]) == (1, "poll")
+    assert stage.requests("POST /jobs/get_without_logs") == 1
+
+
 async def test_a_cancelled_job(stage: Any) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))

@@ -46,6 +46,20 @@ def event(status: JobStatus, **values: Any) -> JobEvent:
             "Airbyte job 17 of connection uuid failed: bad (type config_error). Correct the settings of the "
             "connection, its source and its destination in Airbyte, then clear the task.",
         ),
+        (
+            JobStatus.FAILED,
+            {
+                "error": JobError(message="gone", origin="source", retryable=False, stream="public.orders"),
+                "attempts": 3,
+            },
+            "Airbyte job 17 of connection uuid failed after 3 attempts: gone (origin source, stream public.orders). "
+            "Airbyte knows that a retry will not succeed; check the source first.",
+        ),
+        (
+            JobStatus.FAILED,
+            {"error": JobError(message="lost", retryable=True), "attempts": 1},
+            "Airbyte job 17 of connection uuid failed: lost. A retry of the task may succeed.",
+        ),
     ],
 )
 def test_words(status: JobStatus, values: dict[str, Any], words: str) -> None:

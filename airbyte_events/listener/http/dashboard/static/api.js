@@ -19,7 +19,8 @@
  * @property {string} origin
  * @property {string | null} url
  * @property {{connection?: string, source?: string, destination?: string, workspace?: string} | null} names
- * @property {{type?: string, origin?: string, message?: string} | null} error
+ * @property {{type?: string, origin?: string, message?: string, stream?: string, retryable?: boolean} | null} error
+ * @property {number | undefined} attempts
  * @property {string[] | null} unconfirmed
  */
 

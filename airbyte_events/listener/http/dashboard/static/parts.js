@@ -49,9 +49,13 @@ export const usualTime = (jobs) =>
   median(jobs.filter((job) => job.status === "succeeded").slice(0, 20).map((job) => seconds(job)));
 
 /** Why a job failed, in Airbyte's words. */
-export function reason({ error, status }) {
+export function reason({ error, status, attempts }) {
   if (!error) return h("span", { class: "faint" }, status === "failed" ? "no reason reported" : "");
-  const kind = [error.type, error.origin].filter(Boolean).map((each) => ` · ${each.replaceAll("_", " ")}`);
+  const words = [error.type, error.origin].filter(Boolean).map((each) => each.replaceAll("_", " "));
+  if (error.stream) words.push(error.stream);
+  if (attempts && attempts > 1) words.push(`${attempts} attempts`);
+  if (error.retryable === false) words.push("a retry will not help");
+  const kind = words.map((each) => ` · ${each}`);
   return h("span", { class: "reason" }, error.message ?? "no message", h("span", { class: "faint" }, kind));
 }
 

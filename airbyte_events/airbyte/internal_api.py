@@ -1,0 +1,160 @@
+"""Airbyte's internal API, which its own pages use: optional, for what the public API lacks.
+
+Airbyte does not support it for others: a release may lack a call, refuse it, or change it. Facts about it are from the
+platform's ``config.yaml`` and handlers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from airbyte_events._utils import json_values
+from airbyte_events._utils.priority_limiter import PriorityLimiter
+from airbyte_events._utils.token_bucket import TokenBucket
+from airbyte_events.airbyte.notifications import LONGEST_REASON, LONGEST_WORD
+from airbyte_events.airbyte.session import Session
+from airbyte_events.airbyte.url import internal_url
+from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable
+from airbyte_events.events import JobError
+from airbyte_events.jobs import Failure
+
+logger = logging.getLogger(__name__)
+
+RESPONSE_SECONDS = 2.0
+"""The longest that a task waits for an optional value, once a minute at most while there is none."""
+
+LARGEST = 1024 * 1024
+"""Bytes of a response: parsing a larger one would block a triggerer's event loop."""
+
+FIRST_PAUSE = 60.0
+"""Seconds after a failed call for which it is not sent, doubled with each failure in a row."""
+
+LONGEST_PAUSE = 3600.0
+
+BURST = 100
+PER_SECOND = 2.0
+"""The limit of optional requests: beyond it, values are left out."""
+
+SHARED_SECONDS = 60.0
+"""How long a reason is kept for further callers: a list and a read can find one failure at the same time."""
+
+_CONCURRENT = 4
+_REMEMBERED = 1_000
+
+JOB_INFO = "/jobs/get_without_logs"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    sent_at: float
+    done: anyio.Event = field(default_factory=anyio.Event)
+    failure: Failure | None = None
+
+
+class InternalApi:
+    """The calls of Airbyte's internal API that answer, see :data:`FIRST_PAUSE` for those that do not.
+
+    :param session: of the public API, whose tokens are valid here, too.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.url = internal_url(session.url)
+        """The base, without a trailing slash."""
+        self._session = session
+        self._bucket = TokenBucket(rate=PER_SECOND, burst=BURST)
+        self._places = PriorityLimiter(_CONCURRENT)
+        self._pauses: dict[str, tuple[float, float]] = {}
+        self._failures: OrderedDict[int, _Request] = OrderedDict()
+
+    async def failure(self, job_id: int) -> Failure | None:
+        """Return why a failed job failed; None if it can't be learnt now. Callers of one job share one request.
+
+        It takes :data:`RESPONSE_SECONDS` at most, and raises nothing.
+        """
+        request, now = self._failures.get(job_id), anyio.current_time()
+        if request is not None and now < request.sent_at + SHARED_SECONDS:
+            await request.done.wait()
+            return request.failure
+        request = self._failures[job_id] = _Request(sent_at=now)
+        self._failures.move_to_end(job_id)
+        if len(self._failures) > _REMEMBERED:
+            self._failures.popitem(last=False)
+        try:
+            answer = await self._read(JOB_INFO, {"id": job_id})
+            request.failure = None if answer is None else parse_failure(job_id, answer)
+        finally:
+            request.done.set()
+        return request.failure
+
+    async def check(self, job_id: int) -> None:
+        """Request a job, whether or not earlier calls failed.
+
+        :raises AirbyteError: if the call does not answer as expected; the message says why.
+        """
+        answer = await self._request(JOB_INFO, {"id": job_id})
+        if json_values.job_id(json_values.mapping(answer.get("job")).get("id")) != job_id:
+            raise AirbyteProtocolError(f"POST {self.url}{JOB_INFO}: the response is not that job")
+
+    async def _read(self, route: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the response; None if there is none, or none was requested."""
+        async with self._places.place(0):
+            until, pause = self._pauses.get(route, (0.0, FIRST_PAUSE))
+            if anyio.current_time() < until or self._session.backing_off or not self._bucket.take():
+                return None
+            try:
+                answer = await self._request(route, body)
+            except AirbyteError as exc:
+                self._pauses[route] = anyio.current_time() + pause, min(2 * pause, LONGEST_PAUSE)
+                logger.info("the internal API does not answer: call=%s retry_seconds=%g: %s", route, pause, exc)
+                return None
+            self._pauses.pop(route, None)
+            return answer
+
+    async def _request(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = self._session.request(
+            "POST", route, url=self.url + route, json=body, timeout=RESPONSE_SECONDS, largest=LARGEST
+        )
+        # Also for the token, if a new one is needed.
+        with anyio.move_on_after(RESPONSE_SECONDS):
+            return (await self._session.read_aside(request)).object()
+        raise AirbyteUnreachable(f"{request}: no response within {RESPONSE_SECONDS:g} s")
+
+
+def parse_failure(job_id: int, answer: dict[str, Any]) -> Failure | None:
+    """Read why a job failed; None if the response does not report a failure of that job.
+
+    The reason is the last attempt's first failure, as in the webhook.
+    """
+    job, attempts = json_values.mapping(answer.get("job")), answer.get("attempts")
+    if json_values.job_id(job.get("id")) != job_id or job.get("status") != "failed" or not isinstance(attempts, list):
+        return None
+    error = None
+    if attempts:
+        attempt = json_values.mapping(json_values.mapping(attempts[-1]).get("attempt"))
+        failures = json_values.mapping(attempt.get("failureSummary")).get("failures")
+        if isinstance(failures, list) and failures:
+            error = _parse_reason(json_values.mapping(failures[0]))
+    return Failure(
+        error=error,
+        attempts=len(attempts),
+        connection_id=json_values.text(job.get("configId"), LONGEST_WORD),
+    )
+
+
+def _parse_reason(reason: dict[str, Any]) -> JobError | None:
+    stream = json_values.mapping(reason.get("streamDescriptor"))
+    names = [json_values.text(stream.get(each), LONGEST_WORD) for each in ("namespace", "name")]
+    retryable = reason.get("retryable")
+    error = JobError(
+        message=json_values.text(reason.get("externalMessage"), LONGEST_REASON),
+        type=json_values.text(reason.get("failureType"), LONGEST_WORD),
+        origin=json_values.text(reason.get("failureOrigin"), LONGEST_WORD),
+        retryable=retryable if isinstance(retryable, bool) else None,
+        stream=".".join(filter(None, names)) if names[1] else None,
+    )
+    return None if error == JobError(message=None) else error
