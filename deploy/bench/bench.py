@@ -1,8 +1,10 @@
 """Measures triggers of this project and of the official provider against the same simulated Airbyte, in one run.
 
-Everything listens on loopback, and nothing is left running. The table goes to standard output and how far it is to
-standard error. Run it by ``make bench``: it installs the official provider into .venv-bench, and puts the modules that
-this takes from elsewhere in ``deploy`` on the path.
+Everything listens on loopback, and nothing is left running. Tables go to standard output, progress to standard error.
+Run it by ``make bench``: it installs the official provider into .venv-bench, and puts the modules that this takes from
+elsewhere in ``deploy`` on the path.
+
+To add a part, write a module beside this one with the names of :class:`part.Part`, and name it in :data:`PARTS`.
 """
 
 from __future__ import annotations
@@ -12,115 +14,138 @@ import importlib
 import json
 import platform
 import shutil
+import sqlite3
+import subprocess
 import sys
 import tempfile
+import time
+import tomllib
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil  # type: ignore[import-untyped]
-import report
 from processes import Processes, StackError, ended_by_signals
 from progress import Progress
+from report import Report
 from rich.console import Console
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+from postgres_server import binaries
+
+if TYPE_CHECKING:
+    from part import Part
+
+PARTS = ("latency", "waiting", "stalls", "delivery", "ingest", "stores", "fanout", "replicas", "mapped")
+"""The modules of the parts, in the order of measuring."""
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "build" / "bench.json"
-MEASUREMENTS = {
-    "latency": "from a job's end to the trigger's event",
-    "waiting": "requests and memory of tasks that wait",
-    "stalls": "stalls of the event loop",
-    "delivery": "from webhook to another process",
-    "ingest": "webhooks taken a second",
-    "stores": "the stores beside bare inserts",
-    "fanout": "many streams of one listener",
-    "replicas": "one listener and three on PostgreSQL",
-    "mapped": "mapped tasks of a real Airflow",
-}
-LONG = ("stores", "mapped")
-"""These tell how far they are."""
 
 
 def main() -> int:
     options = parse()
+    parts = {name: cast("Part", importlib.import_module(name)) for name in options.only}
     if options.results is None:
-        status, document = collect(options)
-        if status:
-            return status
+        failures, document = collect(options, parts)
+        if document is None:
+            return 130
         if not options.ci:
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     else:
-        document = json.loads(options.results.read_text())
-    show(document, options)
-    return 0
+        failures, document = [], json.loads(options.results.read_text())
+        parts = {name: cast("Part", importlib.import_module(name)) for name in PARTS if name in document["results"]}
+    parts = {name: part for name, part in parts.items() if name in document["results"]}
+    show(document, parts, as_json=options.json)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    return 1 if failures else 0
 
 
-def collect(options: argparse.Namespace) -> tuple[int, dict[str, Any]]:
-    """Measure; exit status and results are returned."""
+def collect(options: argparse.Namespace, parts: dict[str, Part]) -> tuple[list[str], dict[str, Any] | None]:
+    """Measure, and return what failed and the results; None if a signal stopped it."""
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 200)
     home = Path(tempfile.mkdtemp(prefix="airbyte-events-bench-"))
-    document: dict[str, Any] = {}
-    status = 1
+    failures: list[str] = []
+    document: dict[str, Any] | None = None
     try:
         with ended_by_signals():
-            document = run(home, options, Progress(console))
-            status = 0
+            failures, document = run(home, options, parts, Progress(console))
     except KeyboardInterrupt:
         console.print("stopped, nothing is left running")
-        status = 130
-    except StackError as exc:
-        console.print(f"the benchmark failed: {exc}", markup=False, highlight=False, style="red", soft_wrap=True)
-        status = 1
-    finally:
-        if status == 1:
-            console.print(f"kept, with all logs: {home}", markup=False, highlight=False, soft_wrap=True)
-        else:
-            shutil.rmtree(home, ignore_errors=True)
-    return status, document
+    if failures:
+        console.print(f"kept, with all logs: {home}", markup=False, highlight=False, soft_wrap=True)
+    else:
+        shutil.rmtree(home, ignore_errors=True)
+    return failures, document
 
 
-def run(home: Path, options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    """All measurements, one after the other."""
-    modules = {name: importlib.import_module(name) for name in MEASUREMENTS if name in options.only}
-    scale = "CI" if options.ci else "QUICK" if options.quick else "FULL"
-    scales = {name: getattr(module, scale) for name, module in modules.items()}
-    left = sum(module.duration(scales[name]) for name, module in modules.items())
-    results = {}
-    for number, (name, module) in enumerate(modules.items(), 1):
-        takes = module.duration(scales[name])
-        what = f"[{number}/{len(modules)}] {MEASUREMENTS[name]}: about {takes:.0f} s, of {left / 60:.0f} min left"
-        with progress.during(what), Processes(home / name / "logs", home) as processes:
-            results[name] = module.measure(processes, home / name, scales[name], *([progress] * (name in LONG)))
-        progress(f"[{number}/{len(modules)}] {MEASUREMENTS[name]}: done")
+def run(
+    home: Path, options: argparse.Namespace, parts: dict[str, Part], progress: Progress
+) -> tuple[list[str], dict[str, Any]]:
+    """Measure the parts, one after the other. One that fails does not stop the others."""
+    scales = {name: part.SMALL if options.ci else part.FULL for name, part in parts.items()}
+    left = sum(part.duration(scales[name]) for name, part in parts.items())
+    results: dict[str, Any] = {}
+    failures = []
+    began = time.monotonic()
+    for place, (name, part) in enumerate(parts.items(), 1):
+        takes = part.duration(scales[name])
+        where = f"[{place}/{len(parts)}] {name}: {part.TITLE}"
+        started = time.monotonic()
+        result = "done"
+        with progress.during(f"{where}: about {takes:.0f} s, of {left / 60:.0f} min left"):
+            try:
+                with Processes(home / name / "logs", home) as processes:
+                    results[name] = part.measure(processes, home / name, scales[name], progress)
+            except StackError as exc:
+                result = "failed"
+                failures.append(f"{name} failed: {exc}")
+        progress(f"{where}: {result} in {time.monotonic() - started:.0f} s (estimate: {takes:.0f} s)")
         left -= takes
-    arguments = [f"--only {','.join(modules)}"] * (len(modules) < len(MEASUREMENTS)) + ["--quick"] * options.quick
-    arguments = ["--ci"] if options.ci else arguments
-    return {
-        "command": "make bench" + (f' ARGS="{" ".join(arguments)}"' if arguments else ""),
+    progress(f"all done in {(time.monotonic() - began) / 60:.1f} min")
+    return failures, {
+        "command": command(options),
         "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
         "machine": machine(),
+        "versions": versions(),
+        # Only a whole run at full size is for the documentation.
+        "complete": not failures and not options.ci and tuple(parts) == PARTS,
         "results": results,
-        "aims": [aim.data() for aim in report.aims(results)],
     }
 
 
-def show(document: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print the results, and put them into the documentation if that is wanted."""
-    if options.docs:
-        page = ROOT / "docs" / "benchmarks.md"
-        page.write_text(report.put_into(page.read_text(), report.for_docs(document)))
-        print("docs/benchmarks.md has the table now", file=sys.stderr)
-    if options.json:
-        print(json.dumps(document, indent=1))
-    elif options.markdown:
-        print(report.for_docs(document))
+def show(document: dict[str, Any], parts: dict[str, Part], *, as_json: bool) -> None:
+    """Print the results, and write those of a whole run into the documentation."""
+    report = Report(document, parts)
+    if document["complete"]:
+        for page, rewrite in ((ROOT / "docs" / "benchmarks.md", report.page), (ROOT / "README.md", report.readme)):
+            page.write_text(rewrite(page.read_text()))
+            print(f"{page.relative_to(ROOT)} has the figures of this run now", file=sys.stderr)
+    if as_json:
+        aims = [{"aim": aim.what, "value": aim.value, "met": aim.met} for aim in report.aims]
+        print(json.dumps(document | {"aims": aims}, indent=1))
     elif sys.stdout.isatty():
-        console = Console()
-        console.print(report.for_terminal(document), report.aims_for_terminal(document))
+        Console().print(report.terminal())
     else:
-        print(report.for_pipe(document))
+        print(report.pipe())
+
+
+def command(options: argparse.Namespace) -> str:
+    arguments = [f"--only {','.join(options.only)}"] * (options.only != PARTS) + ["--ci"] * options.ci
+    return "make bench" + (f' ARGS="{" ".join(arguments)}"' if arguments else "")
+
+
+def commit() -> str:
+    """Return the commit that was measured."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return (git("rev-parse", "--short=10", "HEAD") or "unknown") + (" with changes" if changed else "")
 
 
 def machine() -> dict[str, Any]:
@@ -134,43 +159,54 @@ def machine() -> dict[str, Any]:
         "cpus": psutil.cpu_count(),
         "cpu": cpu or platform.machine(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "python": platform.python_version(),
         "system": platform.system(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of what was measured."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    official = next(each for each in groups["official"] if "providers-airbyte" in each)
+    postgres = subprocess.run(
+        [binaries() / "bin" / "postgres", "--version"], capture_output=True, text=True, check=True
+    )
+    return {
+        "airbyte-events": version("airbyte-events"),
+        "the official provider": official.partition("==")[2],
+        "Airflow": version("apache-airflow-core"),
+        "Python": platform.python_version(),
+        "SQLite": sqlite3.sqlite_version,
+        "PostgreSQL": postgres.stdout.split()[-1],
     }
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    names = ", ".join(MEASUREMENTS)
-    parser.add_argument("--quick", action="store_true", help="a small run in 2 minutes, to see that it works")
     parser.add_argument(
-        "--only", type=selection, default=tuple(MEASUREMENTS), metavar="NAME,…", help=f"some of: {names} (default: all)"
+        "--only",
+        type=selection,
+        default=PARTS,
+        metavar="NAME,…",
+        help=f"some of: {', '.join(PARTS)}. The documentation is not written",
     )
     parser.add_argument(
-        "--ci", action="store_true", help="only check that 400 mapped tasks complete; results are not stored"
+        "--ci", action="store_true", help="at a small size, to see that it works: the documentation is not written"
     )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print all results as JSON")
-    form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    parser.add_argument("--docs", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--json", action="store_true", help="print all results as JSON")
     parser.add_argument(
         "--results",
         type=Path,
         metavar="FILE",
-        help=f"show an earlier run's, which are in {RESULTS.relative_to(ROOT)}, instead of measuring",
+        help=f"show an earlier run's, such as {RESULTS.relative_to(ROOT)}, instead of measuring",
     )
-    options = parser.parse_args()
-    if options.ci:
-        options.only = ("mapped",)
-    return options
+    return parser.parse_args()
 
 
 def selection(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    unknown = [name for name in names if name not in MEASUREMENTS]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"there is no measurement {', '.join(unknown)}: {', '.join(MEASUREMENTS)}")
-    return names
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    if (unknown := names - set(PARTS)) or not names:
+        raise argparse.ArgumentTypeError(f"there is no part {', '.join(sorted(unknown))}: {', '.join(PARTS)}")
+    return tuple(name for name in PARTS if name in names)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,25 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from part import Aim, Row, within
+from part import seconds as shown
 from quantiles import percentiles
 from rig import HERE, Rig
 
 from airbyte_events._utils.times import parse_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from processes import Processes
+
+TITLE = "Published after the webhook arrived"
+NOTE = (
+    "Webhooks arrive at a constant rate, each of a job that has just completed. The time ends when another process has "
+    "received the event from the feed. It includes storing the webhook, asking Airbyte's API and storing the event."
+)
+COLUMNS = ("pushed",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +41,7 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(seconds=4.0)
+SMALL = Scale(seconds=3.0)
 
 
 def duration(scale: Scale) -> float:
@@ -39,7 +49,17 @@ def duration(scale: Scale) -> float:
     return 7 + scale.rate * scale.seconds * 0.004 + scale.seconds
 
 
-def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
+    for name in ("p50", "p95", "p99"):
+        yield Row(what=f"{seen['rate']} webhooks a second, {name}", cells={"pushed": shown(seen[name])})
+
+
+def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
+    for name, limit in (("p50", 0.012), ("p99", 0.060)):
+        yield within(f"published after the webhook at {seen['rate']} a second, {name}", seen[name], limit)
+
+
+def measure(processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     """Seconds from the sending of a webhook to its event in another process."""
     rig = Rig(processes, home, "delivery", listener=True)
     output = rig.home / "follower.json"

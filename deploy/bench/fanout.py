@@ -8,13 +8,20 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from part import Aim, Row
+from part import seconds as shown
 from processes import StackError
 from rig import HERE, Rig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from processes import Processes
+
+TITLE = "Many streams of one listener"
+NOTE = "From the first event on a stream until the last stream has received the last event."
+COLUMNS = ("pushed",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +35,25 @@ class Scale:
 
 
 FULL = Scale()
-QUICK = Scale(streams=(1, 50), events=50)
+SMALL = Scale(streams=(20,), events=20)
 
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
-    return 5 + sum(5 + count * scale.events * 0.0003 for count in scale.streams)
+    return 5 + sum(4 + count * scale.events * 0.00001 for count in scale.streams)
 
 
-def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
+    for count, each in seen.items():
+        streams = "1 stream" if count == "1" else f"{int(count):,} streams"
+        yield Row(what=f"{each['events']} events to {streams}", cells={"pushed": shown(each["seconds"])})
+
+
+def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
+    yield from ()
+
+
+def measure(processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     """By number of streams: seconds from the first frame on a stream to the last on the last, and frames a second."""
     found = {}
     for count in scale.streams:

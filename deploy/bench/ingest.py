@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from part import Aim, Row
+from part import seconds as shown
 from processes import StackError, free_ports
 from rig import HERE, Rig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from processes import Processes
 
+TITLE = "Webhooks that one listener stores"
+NOTE = "Webhooks are answered once they are on disk (SQLite). *Floor* is an endpoint of that server without a store."
+COLUMNS = ("pushed", "floor")
 CONFIRM_SECONDS = 120.0
 
 
@@ -29,13 +35,13 @@ class Scale:
     :param connections: kept alive, one request under way on each.
     """
 
-    rounds: int = 5
+    rounds: int = 3
     count: int = 4000
     connections: int = 32
 
 
 FULL = Scale()
-QUICK = Scale(rounds=2, count=1000)
+SMALL = Scale(rounds=1, count=500)
 
 
 def duration(scale: Scale) -> float:
@@ -43,7 +49,22 @@ def duration(scale: Scale) -> float:
     return scale.rounds * (4 + scale.count * 0.002)
 
 
-def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
+    listener, bare = seen["listener"], seen["bare"]
+    cells = {"pushed": f"{listener['per_second']:,.0f}", "floor": f"{bare['per_second']:,.0f}"}
+    yield Row(what=f"webhooks a second, {seen['connections']} connections", cells=cells)
+    for name in ("p50", "p99"):
+        cells = {"pushed": shown(listener[name]), "floor": shown(bare[name])}
+        yield Row(what=f"time to the answer meanwhile, {name}", cells=cells)
+    what = f"until all {seen['count']:,} are confirmed, after the last answer"
+    yield Row(what=what, cells={"pushed": shown(seen["confirmed_after"])})
+
+
+def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
+    yield from ()
+
+
+def measure(processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     """Medians over the rounds. ``confirmed_after``: seconds from the last answer until the API has confirmed all."""
     ours: list[dict[str, Any]] = []
     bare: list[dict[str, Any]] = []

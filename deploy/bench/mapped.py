@@ -18,16 +18,25 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_stack import AirflowStack
 from loop import Loop
+from part import Aim, Row, number, within
+from part import seconds as shown
 from processes import StackError
 from quantiles import percentiles
-from rig import HERE, Rig
+from rig import HERE, ORACLE, PUSH, Rig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_api import TaskInstance
     from processes import Processes
 
+TITLE = "From a job's completion to the task's success, in Airflow"
+NOTE = (
+    "Mapped tasks of a real Airflow wait in one triggerer. *Floor* is a trigger that receives Airbyte's webhook. A "
+    "worker completes the task, or the trigger (`end_from_trigger=True`)."
+)
+COLUMNS = (PUSH.column, ORACLE.column)
+COLUMN_OF = {side.name: side.column for side in (PUSH, ORACLE)}
 DAG = "bench_mapped"
 WORKERS = 6
 STARTS = 3.0
@@ -61,22 +70,21 @@ class Scale:
     one_by_one: Groups
     seconds: float
     quiet: float = 60.0
-    bound: float = 1800.0
+    bound: float = 900.0
 
 
 FULL = Scale(
-    tasks=Groups(push_trigger=850, oracle_trigger=600, push_worker=150, oracle_worker=125),
-    one_by_one=Groups(push_trigger=350, oracle_trigger=100, push_worker=75, oracle_worker=50),
-    seconds=240.0,
+    tasks=Groups(push_trigger=350, oracle_trigger=330, push_worker=40, oracle_worker=30),
+    one_by_one=Groups(push_trigger=50, oracle_trigger=30, push_worker=40, oracle_worker=30),
+    seconds=75.0,
+    quiet=30.0,
 )
-QUICK = Scale(
-    tasks=Groups(push_trigger=17, oracle_trigger=17, push_worker=8, oracle_worker=8),
-    one_by_one=Groups(push_trigger=5, oracle_trigger=5, push_worker=4, oracle_worker=4),
-    seconds=20.0,
-    quiet=15.0,
+SMALL = Scale(
+    tasks=Groups(push_trigger=24, oracle_trigger=24, push_worker=4, oracle_worker=4),
+    one_by_one=Groups(push_trigger=4, oracle_trigger=4, push_worker=4, oracle_worker=4),
+    seconds=8.0,
+    quiet=5.0,
 )
-CI = Scale(tasks=Groups(push_trigger=400), one_by_one=Groups(push_trigger=40), seconds=20.0, quiet=15.0)
-"""Enough to show that mapped tasks complete; FULL has more than a thousand."""
 
 
 def duration(scale: Scale) -> float:
@@ -85,9 +93,47 @@ def duration(scale: Scale) -> float:
     return 60 + (scale.tasks.total + resumed) / STARTS + scale.seconds + scale.quiet
 
 
-def measure(
-    processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
+def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
+    for by in ("worker", "trigger"):
+        for name in ("p50", "p95", "p99"):
+            yield _row(f"a {by} completes the task, {name}", seen["one_by_one"], by, name)
+    for by in ("worker", "trigger"):
+        if counts := [each["count"] for name, each in seen["at_once"].items() if name.endswith(by)]:
+            what = f"{max(counts):,} jobs complete at once: last success, by {by}"
+            yield _row(what, seen["at_once"], by, "until_last")
+    phases = seen["phases"]
+    pushed = PUSH.column
+    count = sum(number for name, number in seen["tasks"].items() if name.startswith("push"))
+    begun = sum(phases["starting"]["requests"].values()) / count
+    waited = sum(phases["waiting"]["requests"].values()) * 60 / phases["waiting"]["seconds"]
+    yield Row(what=f"requests a task, while {count:,} begin", cells={pushed: number(begun)})
+    yield Row(what=f"requests a minute, {count:,} waiting", cells={pushed: number(waited)})
+    for phase, what in (("starting", "begin"), ("waiting", "wait")):
+        longest = shown(phases[phase]["stalls"]["longest"])
+        yield Row(what=f"longest stall of the triggerer while {count:,} {what}", cells={pushed: longest})
+    bursts = {side: phases.get(f"at_once_{side}_trigger") for side in COLUMN_OF}
+    stalls = {COLUMN_OF[side]: shown(each["stalls"]["longest"]) for side, each in bursts.items() if each}
+    yield Row(what="longest stall of the triggerer while jobs complete at once", cells=stalls)
+
+
+def _row(what: str, groups: Mapping[str, Any], by: str, figure: str) -> Row:
+    found = {column: groups.get(f"{side}_{by}") for side, column in COLUMN_OF.items()}
+    return Row(what=what, cells={column: shown(each[figure]) for column, each in found.items() if each})
+
+
+def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
+    pushed, floor = (seen["at_once"][f"{side}_trigger"] for side in COLUMN_OF)
+    ratio = pushed["until_last"] / floor["until_last"]
+    yield Aim(
+        what=f"{pushed['count']:,} jobs complete at once: last success within 1.15 times the floor",
+        value=f"{ratio:.2f} times",
+        met=ratio <= 1.15,
+    )
+    longest = max(each["stalls"]["longest"] for name, each in seen["phases"].items() if "oracle" not in name)
+    yield within("no stall of Airflow's triggerer", longest, 0.050)
+
+
+def measure(processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     """Seconds from the commit of a job's end to the end of its task, by group: ``one_by_one``, and ``at_once``, with
     those from the first job's end ``until_last`` task's; requests by route, and stalls of the triggerer's loop, by
     phase.

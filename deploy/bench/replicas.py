@@ -9,15 +9,21 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from part import Aim, Row
 from processes import StackError
 from rig import HERE, Rig
 
 from postgres_server import running
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from processes import Processes
+
+TITLE = "Several listeners on PostgreSQL"
+NOTE = "All share the machine with the server and the load: what more listeners add is that one may fail."
+COLUMNS = ("one listener", "three listeners")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +32,30 @@ class Scale:
     :param count: webhooks a round.
     """
 
-    rounds: int = 3
+    rounds: int = 2
     count: int = 3_000
 
 
 FULL = Scale()
-QUICK = Scale(rounds=1, count=600)
+SMALL = Scale(rounds=1, count=300)
 CONNECTIONS = 32
 
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
-    return 5 + 2 * scale.rounds * (8 + scale.count * 0.002)
+    return 5 + 2 * scale.rounds * (5 + scale.count * 0.002)
 
 
-def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
+    figures = (f"{seen[count]:,.0f}" for count in ("1", "3"))
+    yield Row(what="webhooks stored a second", cells=dict(zip(COLUMNS, figures, strict=True)))
+
+
+def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
+    yield from ()
+
+
+def measure(processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     """Webhooks a second, by the number of listeners: medians."""
     found: dict[str, list[float]] = {"1": [], "3": []}
     with running(fsync="on", autovacuum="on", shared_buffers="128MB", max_connections="100") as server:

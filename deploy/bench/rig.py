@@ -33,6 +33,7 @@ _CHUNK = 500
 class Side:
     """Whose triggers wait.
 
+    :param column: in tables.
     :param trigger: ``module:class``.
     :param python: of the environment that has it.
     :param poll_interval: what the side's own operator gives the trigger, in seconds.
@@ -40,6 +41,7 @@ class Side:
     """
 
     name: str
+    column: str
     trigger: str
     python: str = sys.executable
     poll_interval: float = 10.0
@@ -47,16 +49,17 @@ class Side:
 
 
 _OURS = "airbyte_events_provider.triggers.airbyte:AirbyteSyncTrigger"
-PUSH = Side(name="push", trigger=_OURS, pushed=True)
-POLL = Side(name="poll", trigger=_OURS)
+PUSH = Side(name="push", column="pushed", trigger=_OURS, pushed=True)
+POLL = Side(name="poll", column="polling only", trigger=_OURS)
 OFFICIAL = Side(
     name="official",
+    column="official",
     trigger="airflow.providers.airbyte.triggers.airbyte:AirbyteSyncTrigger",
     python=str(ROOT / ".venv-bench" / "bin" / "python"),
     poll_interval=60.0,
 )
-ORACLE = Side(name="oracle", trigger="references:OracleTrigger")
-BARE = Side(name="bare", trigger="references:BareTrigger")
+ORACLE = Side(name="oracle", column="floor", trigger="references:OracleTrigger")
+BARE = Side(name="bare", column="floor", trigger="references:BareTrigger")
 
 
 class Rig:

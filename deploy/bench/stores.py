@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import psycopg
+from part import Aim, Row, micros
+from part import seconds as shown
 
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Script
@@ -27,11 +29,15 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 from postgres_server import PostgresServer, running
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from processes import Processes
-    from progress import Progress
 
+TITLE = "The stores"
+NOTE = "*Bare* is an insert on the same engine with the same settings that does nothing else."
+COLUMNS = ("SQLite", "bare SQLite", "PostgreSQL", "bare PostgreSQL")
+ENGINES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 CALLERS = 64
 BATCH = 100
@@ -45,20 +51,42 @@ class Scale:
     """
 
     notifications: int = 20_000
-    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
-    caught_up: int = 100_000
+    sizes: tuple[int, ...] = (10_000, 100_000)
+    caught_up: int = 50_000
 
 
 FULL = Scale()
-QUICK = Scale(notifications=2_000, sizes=(2_000, 10_000), caught_up=10_000)
+SMALL = Scale(notifications=1_000, sizes=(2_000,), caught_up=1_000)
 
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
-    return 15 + scale.notifications * 0.002 + max(scale.sizes) * 0.0007
+    return 2 + scale.notifications * 0.0005 + max(scale.sizes) * 0.0003
 
 
-def measure(processes: Processes, home: Path, scale: Scale, progress: Progress) -> dict[str, Any]:
+def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
+    lite = seen["sqlite"]
+    cells = {}
+    for engine, column in ENGINES.items():
+        cells[column] = f"{seen[engine]['received_per_second']:,.0f}"
+        cells[f"bare {column}"] = f"{seen[engine]['bare_received_per_second']:,.0f}"
+    yield Row(what=f"notifications stored durably a second, from {lite['callers']} callers", cells=cells)
+    for size in lite["appended"]:
+        cells = {}
+        for engine, column in ENGINES.items():
+            cells[column] = micros(seen[engine]["appended"][size])
+            if size == list(lite["appended"])[-1]:
+                cells[f"bare {column}"] = micros(1e6 / seen[engine]["bare_appended_per_second"])
+        yield Row(what=f"an event in a batch of {lite['batch']}, {int(size):,} in the log", cells=cells)
+    cells = {column: shown(seen[engine]["caught_up"]["seconds"]) for engine, column in ENGINES.items()}
+    yield Row(what=f"a reader catches up on {lite['caught_up']['events']:,} events", cells=cells)
+
+
+def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
+    yield from ()
+
+
+def measure(processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     """By engine: figures of the store and of bare inserts."""
     home.mkdir(parents=True, exist_ok=True)
     # As it is run by people who mean to keep what they have.
@@ -66,7 +94,7 @@ def measure(processes: Processes, home: Path, scale: Scale, progress: Progress) 
         return anyio.run(_measure, home, server, scale, progress)
 
 
-async def _measure(home: Path, server: PostgresServer, scale: Scale, progress: Progress) -> dict[str, Any]:
+async def _measure(home: Path, server: PostgresServer, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     bodies = _bodies(scale.notifications)
     engines: dict[str, tuple[Callable[[], EventStore], Bare]] = {
         "sqlite": (lambda: SQLiteStore(home / "events.db"), _bare_sqlite(home / "bare.db")),
@@ -96,7 +124,7 @@ async def _measure(home: Path, server: PostgresServer, scale: Scale, progress: P
     return figures
 
 
-def _tell(progress: Progress, engine: str, done: int) -> None:
+def _tell(progress: Callable[[str], None], engine: str, done: int) -> None:
     progress(f"{engine}: {done:,} events")
 
 

@@ -6,21 +6,26 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from part import Aim, Row, kilobytes, number
 from rig import BARE, OFFICIAL, POLL, PUSH, Rig, wait_until_started
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from processes import Processes
 
+TITLE = "Requests and memory while tasks wait"
+NOTE = "The jobs run on. Requests are those that reach Airbyte; memory is what one more trigger takes."
 SIDES = (PUSH, POLL, OFFICIAL)
+COLUMNS = tuple(side.column for side in (*SIDES, BARE))
 PROOF = 6
 """Jobs that end before anything is counted: by their webhooks the listener learns that push works."""
 FEW = 100
 """Triggers: what fewer of them take is not told."""
-LONG = 200.0
-"""Seconds that jobs run before anything is counted. They were begun all at once, and for so long a look for what has
-changed lately finds all of them, which is not how tasks wait for an hour.
+LONG = 60.0
+"""Seconds that jobs run before anything is counted. They began all at once, and for so long a list of changed jobs
+has all of them, which is not how tasks wait for an hour.
 """
 
 
@@ -31,13 +36,13 @@ class Scale:
     :param seconds: over which requests are counted: whole periods of the official provider.
     """
 
-    tasks: tuple[int, ...] = (1, 100, 1000)
-    seconds: float = 120.0
+    tasks: tuple[int, ...] = (100, 1000)
+    seconds: float = 60.0
     settled: float = LONG
 
 
 FULL = Scale()
-QUICK = Scale(tasks=(1, 20), seconds=10.0, settled=20.0)
+SMALL = Scale(tasks=(10,), seconds=3.0, settled=3.0)
 
 
 def duration(scale: Scale) -> float:
@@ -45,7 +50,39 @@ def duration(scale: Scale) -> float:
     return 25 + scale.settled + scale.seconds
 
 
-def measure(processes: Processes, home: Path, scale: Scale) -> dict[str, Any]:
+def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
+    per_minute = seen["requests_per_minute"]
+    for count in per_minute["push"]:
+        cells = {side.column: number(per_minute[side.name][count]) for side in SIDES}
+        yield Row(what=f"requests a minute, {int(count):,} waiting", cells=cells)
+    if taken := seen["bytes_per_trigger"]:
+        cells = {side.column: kilobytes(taken[side.name]["uss"]) for side in (*SIDES, BARE)}
+        yield Row(what=f"memory a waiting trigger, {seen['triggers']:,} waiting", cells=cells)
+
+
+def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
+    count = str(seen["triggers"])
+    pushed, polled, theirs = (seen["requests_per_minute"][side][count] for side in ("push", "poll", "official"))
+    if theirs is not None:
+        # None at all is at most one in the time that was measured.
+        fewer = theirs / max(pushed, 60 / seen["seconds"])
+        yield Aim(
+            what=f"at least 100 times fewer requests than official, {int(count):,} waiting",
+            value=f"{'' if pushed else '≥ '}{fewer:,.0f} times",
+            met=fewer >= 100,
+        )
+    if polled is not None:
+        yield Aim(
+            what=f"at most 20 requests a minute, polling only, {int(count):,} waiting",
+            value=number(polled),
+            met=polled <= 20,
+        )
+    if taken := seen["bytes_per_trigger"]:
+        over = max(taken[side]["uss"] for side in ("push", "poll")) - taken["bare"]["uss"]
+        yield Aim(what="at most 20 kB a waiting trigger over the floor", value=kilobytes(over), met=over <= 20_000)
+
+
+def measure(processes: Processes, home: Path, scale: Scale, progress: Callable[[str], None]) -> dict[str, Any]:
     """Requests a minute and bytes a waiting trigger. All sides and numbers wait at the same time, each number of
     each side on a simulator of its own, whose requests are counted.
     """
