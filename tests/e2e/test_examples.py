@@ -64,6 +64,7 @@ def test_mapped_over_all_connections(airflow: AirflowStack, services: Services) 
     for made_by_another_test in connection_ids[50:]:
         services.airbyte.delete(f"/_simulator/connections/{made_by_another_test}").raise_for_status()
     before = {each: len(jobs(services, each)) for each in connection_ids[:50]}
+    assert len(before) == 50
     run(airflow, "example_mapped")
     for connection_id, count in before.items():
         assert len(jobs(services, connection_id)) == count + 1, connection_id

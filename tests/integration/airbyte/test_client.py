@@ -207,6 +207,7 @@ class TestReading:
         async for page in client().find_jobs():
             assert len(page.jobs) == 100
             break
+        assert len(server.requests) == 1
 
     async def test_a_connection_in_airbytes_own_fields(self, server: ScriptedServer, client: Make) -> None:
         server.on(f"GET {BASE}/connections/c-1", server.reply(200, {"connectionId": "c-1", "name": "x"}))

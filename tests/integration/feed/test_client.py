@@ -301,10 +301,10 @@ class TestSecrets:
             assert API_TOKEN not in text
 
     async def test_i7_a_token_that_is_none_is_refused_unseen(self, http: httpx.AsyncClient) -> None:
-        for token in ("tökén", "to\nken"):
+        for token in ("s3crét", "s3c\nret"):
             with pytest.raises(SettingsError) as caught:
                 FeedClient(http, "http://listener:8484", token)
-            assert token not in str(caught.value)
+            assert "s3c" not in str(caught.value)
 
     @pytest.mark.parametrize("url", ["http://[::1", "http://s3cret@listener:port"])
     async def test_i7_a_url_that_is_none_is_refused_unseen(self, http: httpx.AsyncClient, url: str) -> None:
