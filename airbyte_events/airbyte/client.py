@@ -88,7 +88,7 @@ class AirbyteClient(Session):
             raise
 
     async def failure(self, job_id: int) -> Failure | None:
-        """Return why a failed job failed, see :meth:`~airbyte_events.airbyte.internal_api.InternalApi.failure`."""
+        """Return why a failed job failed, by Airbyte's internal API; None if it can't be learnt now. Raises nothing."""
         return await self.internal.failure(job_id)
 
     async def list_jobs(
