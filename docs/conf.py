@@ -37,7 +37,7 @@ nitpick_ignore_regex = [
     ("py:(func|mod|data)", r"airbyte_events.*"),
     (
         "py:class",
-        r"airbyte_events\.events\.identity\._Identified|airbyte_events\.monitor\.monitor\.Monitor|airbyte_events_provider\.connections\.settings\.AirbyteSettings",
+        r"airbyte_events\.events\.identity\._Identified|airbyte_events\.monitor\.monitor\.Monitor|airbyte_events_provider\.connections\.settings\.AirbyteSettings|airbyte_events_provider\.hooks\.airbyte\.T",
     ),
 ]
 
