@@ -61,9 +61,11 @@ def _newest(connection: sqlite3.Connection) -> Tail:
 
 def _is_replaced(connection: sqlite3.Connection, log: KnownLog) -> bool:
     """Return whether the log has another epoch or lost events."""
+    # Before the first read, which decides what this transaction sees: another thread advances it with each commit.
+    tail = log.tail
     if _epoch(connection) != log.epoch:
         return True
-    return log.tail.is_lost(head(connection), first(connection), _mark(connection, log.tail.sequence))
+    return tail.is_lost(head(connection), first(connection), _mark(connection, tail.sequence))
 
 
 def _renew_epoch(connection: sqlite3.Connection) -> None:

@@ -53,7 +53,9 @@ class TestConfirming:
         stored = await watched.receive(webhook_body(5))
         await inbox_of(watched).confirm_pending()
         assert await watched.outcome(stored) is outcome
-        assert len(watched.airbyte.requests) == 1
+        reasons = [request for request in watched.airbyte.requests if request.path.endswith("/jobs/get_without_logs")]
+        assert len(reasons) == (status == "failed")
+        assert len(watched.airbyte.requests) == 1 + len(reasons)
         assert await watched.ends(5) == (status in ("succeeded", "failed", "cancelled"))
 
     @pytest.mark.parametrize(
