@@ -84,14 +84,17 @@ async def test_what_listens_moves_to_the_new_one_too(
 ) -> None:
     caplog.set_level(logging.INFO)
     async with PostgresStore(url) as store, PostgresStore(url) as other:
+        # Both listen, in sessions that are open before.
         await other.append([event(1)])
         await store.changed(0)
+        await store.append([event(2)])
+        await other.changed(1)
         with switched_over(server, database), anyio.fail_after(30):
             await until_read_only(onlooker)
             while caplog.text.count("reconnected to the store") < 2:  # noqa: ASYNC110
                 await anyio.sleep(0.05)
-            await other.append([event(2)])
-            await store.changed(1)
+            await other.append([event(3)])
+            await store.changed(2)
         assert caplog.text.count("can't listen to the store") == 2
 
 
