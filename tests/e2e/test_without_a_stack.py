@@ -54,7 +54,7 @@ def test_a_connection_in_the_database_is_found(airbyte: str) -> None:
     tested = run("airflow", "dags", "test", "example_deferrable")
     assert tested.returncode == 0, tested.stdout[-4000:]
     examined = run("airbyte-events", "doctor", "--airflow")
-    assert f"Airflow airbyte_default: Airbyte at {airbyte} answers" in examined.stdout, examined.stdout
+    assert f"Airflow airbyte_default: Airbyte at {airbyte} responds" in examined.stdout, examined.stdout
 
 
 FOR_ONE_CONNECTION = """
