@@ -57,7 +57,8 @@ async def test_a_success_that_the_official_trigger_reports_leaves_the_jobs_value
 async def test_a_success_stays_one_where_airbyte_can_not_be_asked(stage: Any) -> None:
     job, ti = stage.start(), Instance()
     stage.end(job)
-    stage.sim.add_fault(Fault(kind="status", status=403, route="GET /jobs/{id}"))
+    for route in ("GET /jobs/{id}", "GET /jobs"):
+        stage.sim.add_fault(Fault(kind="status", status=403, route=route))
     event = official("success", job.id)
     assert await stage.execute(operator(stage), "execute_complete", context={"ti": ti}, event=event) == job.id
     assert ti.xcoms["job"] is None
