@@ -50,6 +50,8 @@ class JobStates:
         self.unlisted: set[int] = set()
         """Jobs that the listener does not report."""
         self._unverified: set[int] = set()
+        self._unwatched: set[int] = set()
+        """Jobs whose watch an open feed's listener did not take: it is sent again, and they are polled until then."""
         self._poll_requested = Wakeup()
         self._requests: dict[int, anyio.Event] = {}
         self._requested = Wakeup()
@@ -77,6 +79,7 @@ class JobStates:
         """Stop watching a job: no task waits for it any more."""
         self.unlisted.discard(job_id)
         self._unverified.discard(job_id)
+        self._unwatched.discard(job_id)
         self._monitor.watches.forget(job_id)
 
     def close(self) -> None:
@@ -103,7 +106,12 @@ class JobStates:
         refs = {JobRef(self._monitor.instance, job_id): self._waiting.identity(job_id) for job_id in job_ids}
         answer = await self._link.watch(refs)
         unverified: list[JobEvent] = []
-        if answer is not None:
+        if answer is None and self._link.up:
+            # They may have completed before the stream was open: their stored states are not enough.
+            self._unwatched |= self._waiting.job_ids & set(job_ids)
+            self.poll(job_ids)
+        elif answer is not None:
+            self._unwatched -= set(job_ids)
             unverified = await self._absorb(answer.states.values())
             self.poll(unverified=[each.ref.job_id for each in unverified])
             # A job that is missing from the response may be known to the listener later, or never.
@@ -173,5 +181,6 @@ class JobStates:
                 elif self._link.up:
                     asked += self.unlisted - self._unverified
                 await self._ask(asked, again=True)
+                self.request(self._unwatched)
             except AirbyteError as exc:
                 logger.warning("could not poll for jobs that the listener does not report: %s", exc)

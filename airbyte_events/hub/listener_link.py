@@ -52,6 +52,7 @@ class ListenerLink:
         self._on_leave = on_leave
         self._grace = grace
         self._away = away
+        self._takes_watches = True
         self._connection = None if feed is None else FeedConnection(feed, instance, receive)
 
     @property
@@ -74,12 +75,17 @@ class ListenerLink:
         if self._feed is None or not self.up or not jobs:
             return None
         try:
-            return await self._feed.watch(jobs)
+            answer = await self._feed.watch(jobs)
         except FeedError as exc:
-            logger.warning("the listener does not take watches, asking Airbyte instead: jobs=%d: %s", len(jobs), exc)
+            # They are sent again and again.
+            level = logging.WARNING if self._takes_watches else logging.DEBUG
+            self._takes_watches = False
+            logger.log(level, "the listener does not take watches, asking Airbyte instead: jobs=%d: %s", len(jobs), exc)
             if isinstance(exc, FeedRefused) and exc.status_code != 401:
                 self.leave(str(exc))
             return None
+        self._takes_watches = True
+        return answer
 
     async def report(self, states: Collection[JobEvent]) -> Collection[JobEvent] | None:
         """Return the listener's states of the same jobs; None as for :meth:`watch`."""

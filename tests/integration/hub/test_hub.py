@@ -663,12 +663,42 @@ class TestWithAFeedThatMisbehaves:
     ) -> None:
         airbyte.put(1)
         feed.faults["/v1/watches"] = status
-        async with fed(http, airbyte, feed, recheck=0.1) as hub:
+        async with fed(http, airbyte, feed) as hub:
             waiters.wait(hub, 1)
             await airbyte.until(lambda: airbyte.reads == 1)
             airbyte.put(1, "succeeded")
             assert (await waiters.result(1)).status == "succeeded"
             assert hub.following is (status == 500)
+
+    @pytest.mark.parametrize("count", [1, 60])
+    async def test_i4_an_end_before_the_stream_is_found_while_watches_are_refused(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters, count: int
+    ) -> None:
+        """Their states are known since the feed was down, and an overloaded listener does not say better."""
+        job_ids = range(1, count + 1)
+        for job_id in [*job_ids, 99]:
+            airbyte.put(job_id)
+        feed.faults = {"/v1/events": 503, "/v1/watches": 503}
+        async with fed(http, airbyte, feed, grace=60) as hub:
+            for job_id in [*job_ids, 99]:
+                waiters.wait(hub, job_id, connection_id=CONNECTION)
+            await airbyte.until(lambda: airbyte.lists + airbyte.reads > 0)
+            await anyio.wait_all_tasks_blocked()
+            for job_id in job_ids:
+                airbyte.put(job_id, "succeeded")
+            del feed.faults["/v1/events"]
+            for job_id in job_ids:
+                assert (await waiters.result(job_id)).status == "succeeded"
+            assert hub.following
+            # Once it takes the watch of the job that still runs, its reports count again, and Airbyte is not polled.
+            asked = len(feed.watched)
+            feed.faults.clear()
+            await feed.until(lambda: [99] in feed.watched[asked:])
+            with anyio.fail_after(30):
+                while 99 not in waiters.results:
+                    await feed.say(feed.job(event_of(99, "failed")))
+                    await anyio.sleep(0.05)
+            assert (await waiters.result(99)).origin == "webhook"
 
     async def test_i4_a_stream_that_comes_and_goes_at_once(
         self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
