@@ -21,20 +21,22 @@ from airbyte_events.errors import (
 from airbyte_events.events import Origin
 from airbyte_events.jobs import Job
 from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.monitor.pace import Pace
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticks:
-    """Seconds between polls.
+    """Seconds from the beginning of one poll to that of the next; longer where Airbyte responds slowly: polls take at
+    most a twentieth of the time.
 
     :param unproven: while jobs are watched and push is unproven, or webhooks do not announce one of them.
     :param proven: while jobs are watched and push is proven.
     :param idle: while no job is watched.
     """
 
-    unproven: float = 10.0
+    unproven: float = 3.0
     proven: float = 60.0
     idle: float = 300.0
 
@@ -60,8 +62,6 @@ UNLISTED_SECONDS = 600.0
 
 READS_PER_TICK = 100
 """The most jobs to read one by one in a tick."""
-
-_BACK_OFF_LIMIT = 300.0
 
 
 class Poller:
@@ -91,6 +91,7 @@ class Poller:
         self._spot_check_every = spot_check
         self._unlisted = unlisted
         self._reads = reads
+        self._pace = Pace()
         self._lists_from = float("-inf")
         self._checked = anyio.current_time()
         self.failures = 0
@@ -99,25 +100,31 @@ class Poller:
     @property
     def interval(self) -> float:
         """The seconds from one poll to the next, before jitter."""
-        return self._ticks.due(self._monitor)
+        return self._pace.interval(self._ticks.due(self._monitor))
 
     async def run(self) -> None:
         """Poll until cancelled, first at once.
 
         :raises LeaseLost: if another process polls this instance now.
         """
+        # The first list reaches back, and takes longer than the others.
+        measured = False
         while True:
+            began = anyio.current_time()
             try:
                 await self.tick()
-                self.failures = 0
+                if measured:
+                    self._pace.record(anyio.current_time() - began)
+                self.failures, measured = 0, True
             except LeaseLost:
                 raise
             except (AirbyteError, StoreError) as exc:
                 self.failures += 1
+                began = anyio.current_time()
                 instance, failures = self._monitor.instance, self.failures
                 about = {"instance": instance, "failures": failures}
                 logger.warning("polling failed: instance=%s failures=%d: %s", instance, failures, exc, extra=about)
-            await self._wait(anyio.current_time(), random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
+            await self._wait(began, random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
 
     async def tick(self) -> None:
         """Poll once.
@@ -177,14 +184,11 @@ class Poller:
         instance, seconds = self._monitor.instance, self._unlisted
         logger.warning("reading watched jobs one by one: instance=%s seconds=%g: %s", instance, seconds, reason)
 
-    async def _wait(self, polled: float, jitter: float) -> None:
+    async def _wait(self, began: float, jitter: float) -> None:
         while True:
-            tick = self._ticks.due(self._monitor) * jitter
-            if self.failures:
-                # A poll that failed is repeated sooner than an idle one.
-                tick = min(tick, self._ticks.unproven * jitter) * 2 ** min(self.failures, 10)
-                tick = min(tick, max(_BACK_OFF_LIMIT, self._ticks.unproven))
-            remaining = polled + tick - anyio.current_time()
+            wanted, retry = self._ticks.due(self._monitor), self._ticks.unproven
+            pause = self._pace.pause(wanted, retry=retry, failures=self.failures, jitter=jitter)
+            remaining = began + pause - anyio.current_time()
             if remaining <= 0:
                 return
             with anyio.move_on_after(remaining):

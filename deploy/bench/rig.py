@@ -44,7 +44,7 @@ class Side:
     column: str
     trigger: str
     python: str = sys.executable
-    poll_interval: float = 10.0
+    poll_interval: float = 3.0
     pushed: bool = False
 
 

@@ -12,5 +12,5 @@ def poll_interval(at_least: float = 0.0) -> float:
 
     :param at_least: the task's own interval.
     """
-    shared: float = conf.getfloat(SECTION, "poll_interval", fallback=10.0)
+    shared: float = conf.getfloat(SECTION, "poll_interval", fallback=3.0)
     return max(at_least, shared)

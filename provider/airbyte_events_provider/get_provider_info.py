@@ -99,9 +99,10 @@ def get_provider_info() -> dict[str, Any]:
                     ),
                     "poll_interval": _option(
                         "Seconds between two polls of an Airbyte, one poll for all deferred tasks together, "
-                        "while no listener is connected.",
+                        "while no listener is connected. More where Airbyte responds slowly: polls take at most a "
+                        "twentieth of the time.",
                         "float",
-                        default="10",
+                        default="3",
                     ),
                     "fallback_after": _option(
                         "Seconds without a connection to the listener after which Airbyte is polled instead.",

@@ -73,8 +73,9 @@ class Settings(Declared):
     """Serve HTTPS with this certificate chain (PEM)."""
     tls_keyfile: ExistingFile | None = setting(None, example="/etc/ssl/events.key")
     """The certificate's private key (PEM)."""
-    poll_interval: Seconds = setting(10.0, example="10")
-    """Seconds between two polls of an instance while jobs are watched and webhooks are not proven to work."""
+    poll_interval: Seconds = setting(3.0, example="3")
+    """Seconds between two polls of an instance while jobs are watched and webhooks are not proven to work. Polls are
+    rarer where Airbyte responds slowly: they take at most a twentieth of the time."""
     poll_interval_proven: Seconds = setting(60.0, example="60")
     """The same once webhooks are proven to work: they reported the last completions before a poll."""
     poll_interval_idle: Seconds = setting(300.0, example="300")

@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airbyte_events._utils.times import format_time
 from airbyte_events_provider.arguments import WrongArgument, check_arguments, format_value, is_template
-from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
@@ -67,7 +66,9 @@ class AirbyteJobSensor(AirbyteSensor):
 
     def poke(self, context: Context) -> bool:
         """Poll the job once, and return whether it has succeeded."""
-        return self._has_succeeded(self.hook.get_job_details(self.airbyte_job_id), context)
+        with self._measured():
+            job = self.hook.get_job_details(self.airbyte_job_id)
+        return self._has_succeeded(job, context)
 
     def _has_succeeded(self, job: Job, context: Context) -> bool:
         if not job.status.terminal:
@@ -90,7 +91,7 @@ class AirbyteJobSensor(AirbyteSensor):
             job,
             self.airbyte_conn_id,
             end_time=deadline,
-            poll_interval=poll_interval(self.poke_interval),
+            poll_interval=self._poll_interval(),
             execution_deadline=deadline,
             listener_conn_id=self.listener_conn_id,
             cancel_on_kill=False,  # the sensor did not start it
@@ -175,7 +176,9 @@ class AirbyteSyncSensor(AirbyteSensor):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll the connection's jobs once, and return whether there was such a sync, and its job id."""
-        result = self._find(self._criteria(context))
+        criteria = self._criteria(context)
+        with self._measured():
+            result = self._find(criteria)
         if result is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._complete(result, context))
@@ -207,7 +210,7 @@ class AirbyteSyncSensor(AirbyteSensor):
             self.airbyte_conn_id,
             after=format_time(criteria.after) or "",
             end_time=self._deadline(),
-            poll_interval=poll_interval(self.poke_interval),
+            poll_interval=self._poll_interval(),
             job_type=self.job_type,
             min_records=self.min_records,
             listener_conn_id=self.listener_conn_id,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout, BaseSensorOperator
 
+from airbyte_events.monitor.pace import Pace
+from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 
 if TYPE_CHECKING:
     from airbyte_events.events import JobEvent
     from airbyte_events.jobs import Job
 
+_POKE_SECONDS = 3.0
 _WEEK = 7 * 24 * 3600.0
 _DETAIL_SECONDS = 20.0
 
@@ -27,10 +32,30 @@ class AirbyteSensor(BaseSensorOperator):
     ui_color = "#6C51FD"
 
     def __init__(self, *, deferrable: bool, **kwargs: Any) -> None:
+        # What the DAG's author wrote applies; otherwise deferred sensors share polls, and others poke as often.
+        own_interval = "poke_interval" in kwargs
         if deferrable:
             kwargs = {"poke_interval": 5, "timeout": _WEEK} | kwargs
+        elif kwargs.get("mode", "poke") == "poke":
+            kwargs = {"poke_interval": _POKE_SECONDS} | kwargs
         super().__init__(**kwargs)
         self.deferrable = deferrable
+        self._own_interval = own_interval
+        self._pace = Pace()
+
+    def _poll_interval(self) -> float:
+        """Return the seconds between polls of a deferred sensor."""
+        return poll_interval(self.poke_interval if self._own_interval else 0.0)
+
+    @contextlib.contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Record how long a poll takes: slow ones are repeated less often."""
+        began = time.monotonic()
+        yield
+        self._pace.record(time.monotonic() - began)
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        return self._pace.interval(super()._get_next_poke_interval(*args, **kwargs))
 
     @cached_property
     def hook(self) -> AirbyteHook:

@@ -51,7 +51,7 @@ class AirbyteStartTrigger(StoredTrigger):
     on_conflict: str = "attach"
     timeout: float | None = None
     execution_timeout: float | None = None
-    poll_interval: float = 10.0
+    poll_interval: float = 3.0
     cancel_on_kill: bool = True
     end_from_trigger: bool = False
     min_records: int | None = None

@@ -39,13 +39,13 @@ class TestTicks:
     async def test_while_push_is_unproven_and_proven(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
-        assert Ticks().due(watched.monitor) == 10
+        assert Ticks().due(watched.monitor) == 3
         await prove_push(watched)
         assert Ticks().due(watched.monitor) == 60
         # One that never pushes is one that must be looked for.
         watched.airbyte.put(2, job_type="clear")
         await watched.monitor.watch([2])
-        assert Ticks().due(watched.monitor) == 10
+        assert Ticks().due(watched.monitor) == 3
         watched.monitor.watches.forget(2)
         assert Ticks().due(watched.monitor) == 60
 

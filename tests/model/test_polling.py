@@ -1,0 +1,86 @@
+"""How soon a hub without a listener detects completions, and what that costs Airbyte."""
+
+from __future__ import annotations
+
+import random
+from statistics import quantiles
+
+import anyio
+import pytest
+
+from model.test_hours import in_virtual_time
+from model.virtual.clock import play
+from model.virtual.stage import Stage, staged
+
+JOBS = 400
+STEP = 1.37
+"""Seconds between two completions: not in step with the polls."""
+
+
+def lists(stage: Stage) -> int:
+    return sum(1 for request, _ in stage.airbyte.host.answered if request.url.path.endswith("/jobs"))
+
+
+async def delays(stage: Stage, count: int = JOBS) -> tuple[list[float], float]:
+    """Let jobs complete one after the other; return after how many seconds each was detected, and lists a minute."""
+    jobs = [stage.airbyte.begin() for _ in range(count)]
+    waits = [stage.triggerer.wait(job) for job in jobs]
+    await anyio.sleep(60)
+    before, began = lists(stage), anyio.current_time()
+    for wait in random.Random(11).sample(waits, count):
+        stage.airbyte.end(wait.job)
+        await anyio.sleep(STEP)
+    per_minute = (lists(stage) - before) / (anyio.current_time() - began) * 60
+    await stage.until(lambda: all(wait.ended_at is not None for wait in waits), 60)
+    return [(wait.ended_at or 0) - stage.airbyte.ended[wait.job.id] for wait in waits], per_minute
+
+
+@in_virtual_time
+async def test_half_are_detected_within_half_an_interval_by_20_requests_a_minute() -> None:
+    async with staged(listens=False, listener=False) as stage:
+        seen, per_minute = await delays(stage)
+    hundredths = quantiles(seen, n=100)
+    # Half of 3 s, and what a response takes here.
+    assert hundredths[49] <= 1.5 + 0.1
+    assert hundredths[98] <= 4.0
+    # And now and then one for refreshes.
+    assert per_minute <= 21
+
+
+@pytest.mark.parametrize("count", [1, 30, 1_000])
+def test_however_many_tasks_wait_one_list_is_sent_an_interval(count: int) -> None:
+    async def main() -> None:
+        async with staged(listens=False, listener=False) as stage:
+            for _ in range(count):
+                stage.triggerer.wait(stage.airbyte.begin())
+            await anyio.sleep(120)
+            before = len(stage.airbyte.host.answered)
+            await anyio.sleep(300)
+            # A hundred lists, and a few requests for refreshes and tokens.
+            assert 90 <= len(stage.airbyte.host.answered) - before <= 110
+
+    play(main)
+
+
+@in_virtual_time
+async def test_a_slow_airbyte_spends_a_twentieth_of_the_time_on_polls() -> None:
+    async with staged(listens=False, listener=False) as stage:
+        stage.airbyte.fault("slow", delay=1.0, route="GET /jobs")
+        for _ in range(5):
+            stage.triggerer.wait(stage.airbyte.begin())
+        await anyio.sleep(600)
+        before = lists(stage)
+        await anyio.sleep(3600)
+        assert 3600 / 25 <= lists(stage) - before <= 3600 / 20
+
+
+@in_virtual_time
+async def test_one_slow_list_does_not_slow_down_the_next_ones_for_long() -> None:
+    async with staged(listens=False, listener=False) as stage:
+        stage.triggerer.wait(stage.airbyte.begin())
+        await anyio.sleep(60)
+        stage.airbyte.fault("slow", delay=2.0, count=1, route="GET /jobs")
+        await anyio.sleep(60)
+        before = lists(stage)
+        await anyio.sleep(60)
+        assert lists(stage) - before >= 18
