@@ -84,7 +84,7 @@ def _ended(n: int, at: datetime, instances: tuple[str, ...], chance: random.Rand
         previous_status=JobStatus.RUNNING,
         started_at=at - timedelta(seconds=took),
         finished_at=at.replace(microsecond=0) if pushed else at,
-        observed_at=at + timedelta(seconds=chance.uniform(0.01, 0.3) if pushed else chance.uniform(1, 60)),
+        observed_at=at + timedelta(seconds=chance.uniform(0.01, 0.3) if pushed else chance.uniform(1, 200)),
         origin=Origin.WEBHOOK if pushed else Origin.POLL,
         records=moved,
         bytes=None if moved is None else moved * 211,

@@ -37,7 +37,7 @@ def inside(page: Page, log_in: Callable[[Page], None]) -> Page:
 
 
 def test_an_empty_store_says_so(inside: Page) -> None:
-    for text in ("No running jobs.", "No completed jobs yet.", "No recent failures."):
+    for text in ("No running jobs.", "No completed jobs yet.", "No failures in the last 24 h."):
         expect(inside.get_by_text(text)).to_be_visible()
 
 

@@ -76,19 +76,27 @@ const focusable = (element) => [...element.querySelectorAll("a, button, input, s
 const indexOfFocus = (element) => focusable(element).indexOf(document.activeElement);
 
 /**
- * A table of the columns `{title, cell, class}`: `update(items)` changes its rows.
+ * A table of the columns `{title, cell, class, sort}`: `update(items)` changes its rows.
+ * With `sorting`, `{current, choose}`, the headings of columns that have a `sort` are buttons.
  * On a phone each row is a card, which takes their meaning from the elements: so it is said in roles.
  */
-export function table(caption, columns, { key, stamp, empty }) {
+export function table(caption, columns, { key, stamp, empty, sorting = /** @type {any} */ (null) }) {
   const body = h("tbody", { role: "rowgroup" });
   const nothing = h("p", { class: "empty" }, empty);
+  const heading = (each) =>
+    h(
+      "th",
+      { role: "columnheader", scope: "col", class: each.class, "data-sort": each.sort },
+      sorting && each.sort ? h("button", { type: "button", class: "quiet", onclick: () => sorting.choose(each.sort) }, each.title) : each.title,
+    );
+  const headings = columns.map(heading);
   const frame = h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
     h(
       "table",
       { role: "table", "aria-label": caption },
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map((each) => h("th", { role: "columnheader", scope: "col", class: each.class }, each.title)))),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, headings)),
       body,
     ),
   );
@@ -96,6 +104,10 @@ export function table(caption, columns, { key, stamp, empty }) {
   return {
     element: h("div", {}, frame, nothing),
     update(items) {
+      for (const each of headings) {
+        if (!sorting || each.dataset.sort !== sorting.current()) each.removeAttribute("aria-sort");
+        else each.setAttribute("aria-sort", each.dataset.sort === "oldest" ? "ascending" : "descending");
+      }
       frame.hidden = items.length === 0;
       nothing.hidden = items.length > 0;
       patch(body, items, key, stamp, row);

@@ -1,7 +1,7 @@
 // The jobs' states as the listener knows them: read once, then kept true by its feed.
 
 import * as api from "./api.js";
-import { connectionKey, ended, idOf } from "./words.js";
+import { connectionKey, endOf, ended, idOf, usualTime } from "./words.js";
 
 const PAGE = 1000;
 const MOST = 10_000; // jobs that are held, the newest of them
@@ -34,6 +34,8 @@ export class Live {
   #newest = null;
   /** @type {Map<string, api.Job[]> | null} */
   #connections = null;
+  /** @type {Map<string, number | null>} */
+  #usual = new Map();
 
   /** `watcher` is called when something has changed, at most a few times a second. */
   watch(watcher) {
@@ -216,6 +218,7 @@ export class Live {
 
   #changed() {
     this.#newest = this.#connections = null;
+    this.#usual.clear();
     this.#tell();
   }
 
@@ -230,7 +233,7 @@ export class Live {
 
   /** All jobs, the latest change first. */
   newest() {
-    this.#newest ??= [...this.jobs.values()].sort((a, b) => (at(a) < at(b) ? 1 : at(a) > at(b) ? -1 : b.job_id - a.job_id));
+    this.#newest ??= [...this.jobs.values()].sort((a, b) => (endOf(a) < endOf(b) ? 1 : endOf(a) > endOf(b) ? -1 : b.job_id - a.job_id));
     return this.#newest;
   }
 
@@ -248,6 +251,16 @@ export class Live {
     }
     return found;
   }
+
+  /** The median time of a connection's last successes, in seconds; null where there is none. */
+  usual(/** @type {api.Job} */ job) {
+    const key = connectionKey(job);
+    const known = this.#usual.get(key);
+    if (known !== undefined) return known;
+    const usual = usualTime(this.connections().get(key) ?? []);
+    this.#usual.set(key, usual);
+    return usual;
+  }
 }
 
 /** @type {(hidden: boolean) => Promise<void>} */
@@ -263,6 +276,3 @@ const until = (hidden) =>
   });
 const onceSeen = () => until(false);
 const onceHidden = () => until(true);
-
-/** @type {(job: api.Job) => string} */
-const at = (job) => job.finished_at ?? job.started_at ?? job.observed_at;

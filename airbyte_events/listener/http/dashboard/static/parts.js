@@ -1,7 +1,7 @@
 // Elements that several views share.
 
-import { h, ticking, write } from "./dom.js";
-import { ORIGINS, ago, bytes, connectionPath, duration, ended, jobPath, lateness, median, nameOf, number, seconds } from "./words.js";
+import { h, patch, ticking, write } from "./dom.js";
+import { ORIGINS, ago, bytes, connectionPath, duration, ended, farBeyond, isLate, jobPath, lateness, nameOf, number, plural, seconds } from "./words.js";
 
 export const state = (job) => h("span", { class: `state ${job.status}` }, job.status);
 
@@ -17,7 +17,7 @@ export const afterCompletion = (late) => (late < 10 ? `within ${Math.max(1, Math
 export function detected(job) {
   if (!ended(job)) return h("span", { class: "faint" }, "–");
   const late = lateness(job);
-  return h("span", { class: job.origin === "poll" ? "odd" : "" }, ORIGINS[job.origin] ?? job.origin, late === null ? "" : ` ${afterCompletion(late)}`);
+  return h("span", { class: isLate(job) ? "bad" : job.origin === "poll" ? "odd" : "" }, ORIGINS[job.origin] ?? job.origin, late === null ? "" : ` ${afterCompletion(late)}`);
 }
 
 /** Elapsed time against the usual one. */
@@ -29,24 +29,28 @@ export function progress(job, usual) {
   return ticking(h("span", { class: "progress" }, bar, h("span", {}, spent, of)), () => {
     const now = seconds(job) ?? 0;
     const over = usual !== null && now > usual;
+    const far = farBeyond(now, usual);
     if (bar) bar.value = Math.min(1, now / Math.max(usual, 0.001));
     write(spent, duration(Math.floor(now)));
-    spent.className = over ? "odd" : "";
-    write(of, usual === null ? ", no usual time yet" : over ? `, longer than the usual ${duration(usual)}` : ` of usual ${duration(usual)}`);
+    spent.className = far ? "bad" : over ? "odd" : "";
+    write(of, usual === null ? ", no usual time yet" : over ? `, ${far ? "far beyond" : "longer than"} the usual ${duration(usual)}` : ` of usual ${duration(usual)}`);
   });
 }
 
-const elapsed = (job) => {
-  if (ended(job)) return duration(seconds(job));
-  return ticking(h("span", {}), (element) => {
+/** How long a job took or takes; red where that is far beyond the usual time. */
+const elapsed = (job, usual) => {
+  const spent = h("span", {});
+  const beyond = h("span", { class: "bad" });
+  const draw = () => {
     const now = seconds(job);
-    write(element, duration(now === null ? null : Math.floor(now)));
-  });
+    const far = farBeyond(now, usual);
+    write(spent, duration(now === null || ended(job) ? now : Math.floor(now)));
+    spent.className = far ? "bad" : "";
+    write(beyond, far ? `, usually ${duration(usual)}` : "");
+  };
+  if (ended(job)) draw();
+  return ended(job) ? [spent, beyond] : ticking(h("span", {}, spent, beyond), draw);
 };
-
-/** The median time of a connection's last successes, in seconds. */
-export const usualTime = (jobs) =>
-  median(jobs.filter((job) => job.status === "succeeded").slice(0, 20).map((job) => seconds(job)));
 
 /** Why a job failed, in Airbyte's words. */
 export function reason({ error, status, attempts }) {
@@ -59,19 +63,56 @@ export function reason({ error, status, attempts }) {
   return h("span", { class: "reason" }, error.message ?? "no message", h("span", { class: "faint" }, kind));
 }
 
+/** What to do about syncs that completed without a webhook. */
+export const missedRemedy = (instance) => {
+  const which = instance === "default" ? "" : ` --instance ${instance}`;
+  return ["Run ", h("code", {}, `airbyte-events webhooks status${which}`), "; if a webhook is missing, ", h("code", {}, `airbyte-events webhooks install${which}`), "."];
+};
+
 /** The reason under what has failed, if one is known. */
 export const why = (job) => (job.error ? h("div", { class: "why" }, reason(job)) : "");
 
 export const jobStamp = (job) => `${job.observed_at} ${job.status} ${job.records} ${job.error?.message ?? ""} ${nameOf(job)}`;
 
-export const JOB_COLUMNS = [
+/** What a row of `jobColumns` depends on. */
+export const rowStamp = (live) => (job) => `${jobStamp(job)} ${ended(job) ? farBeyond(seconds(job), live.usual(job)) : live.usual(job)}`;
+
+/** The columns of a list of jobs; `sort` names the order in which a column's heading puts the list. */
+export const jobColumns = (live) => [
   { title: "Job", cell: jobLink },
-  { title: "State", cell: state },
+  { title: "State", cell: state, sort: "failures" },
   { title: "Connection", cell: (job) => [connectionLink(job), why(job)], class: "long" },
   { title: "Type", cell: (job) => job.job_type ?? "–" },
-  { title: "Completed", cell: (job) => (ended(job) ? ago(job.finished_at ?? job.observed_at) : h("span", { class: "faint" }, "running")) },
-  { title: "Duration", cell: elapsed, class: "n" },
-  { title: "Records", cell: (job) => number(job.records), class: "n" },
-  { title: "Bytes", cell: (job) => bytes(job.bytes), class: "n" },
-  { title: "Detected by", cell: detected, class: "tight" },
+  { title: "Completed", cell: (job) => (ended(job) ? ago(job.finished_at ?? job.observed_at) : h("span", { class: "faint" }, "running")), sort: "oldest" },
+  { title: "Duration", cell: (job) => elapsed(job, live.usual(job)), class: "n", sort: "duration" },
+  { title: "Records", cell: (job) => number(job.records), class: "n", sort: "records" },
+  { title: "Bytes", cell: (job) => bytes(job.bytes), class: "n", sort: "bytes" },
+  { title: "Detected by", cell: detected, class: "tight", sort: "late" },
 ];
+
+const NAMED = 3;
+
+/** Fill a list with groups of failures; `path` is the page of a group's jobs, `others` how many groups are left out. */
+export function causes(list, groups, path, others = 0) {
+  const items = [...groups, ...(others > 0 ? [{ key: "others", jobs: [], others }] : [])];
+  const stamp = (group) => `${group.others ?? ""} ${group.jobs.length} ${group.jobs.length ? `${jobStamp(group.jobs[0])} ${path(group)}` : ""}`;
+  patch(list, items, (group) => group.key, stamp, (group) => (group.others ? h("li", { class: "faint" }, `and ${plural(group.others, "other cause")}`) : failuresOf(group, path(group))));
+}
+
+function failuresOf({ cause, jobs, connections }, path) {
+  const [newest] = jobs;
+  const others = connections.length - NAMED;
+  return h(
+    "li",
+    {},
+    h("a", { href: path }, plural(jobs.length, "failure")),
+    " of ",
+    connections.slice(0, NAMED).map((job, i) => [i ? ", " : "", connectionLink(job)]),
+    others > 0 ? ` and ${plural(others, "other connection")}` : "",
+    ", last ",
+    jobLink(newest),
+    " ",
+    ago(newest.finished_at ?? newest.observed_at),
+    h("div", { class: "reason" }, jobs.length === 1 ? reason(newest) : [cause, newest.error?.origin ? h("span", { class: "faint" }, ` · ${newest.error.origin}`) : ""]),
+  );
+}

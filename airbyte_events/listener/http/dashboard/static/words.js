@@ -24,6 +24,9 @@ export function duration(seconds) {
   return minutes ? both(minutes, "min", whole % 60, "s") : `${whole} s`;
 }
 
+/** When a job completed, else the latest time that is known of it. */
+export const endOf = (/** @type {Job} */ job) => job.finished_at ?? job.started_at ?? job.observed_at;
+
 /** How long a job took, or takes by now. */
 export function seconds(/** @type {Job} */ job, now = Date.now()) {
   if (job.duration_seconds !== null && ended(job)) return job.duration_seconds;
@@ -81,6 +84,9 @@ function past(seconds) {
 const grouped = new Intl.NumberFormat();
 export const number = (value) => (value === null || value === undefined ? "–" : grouped.format(value));
 
+/** 2, "job" → "2 jobs" */
+export const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+
 /** 1536 → "1.5 KiB" */
 export function bytes(value) {
   if (value === null || value === undefined) return "–";
@@ -89,12 +95,24 @@ export function bytes(value) {
   return `${unit ? left.toFixed(1) : left} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
 }
 
+/** Whether a duration is far beyond the usual one: twice as long, and more than a minute longer. */
+export const farBeyond = (spent, usual) => usual !== null && spent !== null && spent > 2 * usual && spent > usual + 60;
+
+const LATE = 120; // seconds, as in the alert AirbyteEventsLate
+
+/** Whether a job's completion was detected more than two minutes after it. */
+export const isLate = (/** @type {Job} */ job) => (lateness(job) ?? 0) > LATE;
+
 export function median(values) {
   const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
   if (!sorted.length) return null;
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
+
+/** The median time of a connection's last successes, in seconds. */
+export const usualTime = (jobs) =>
+  median(jobs.filter((job) => job.status === "succeeded").slice(0, 20).map((job) => seconds(job)));
 
 export const ORIGINS = { webhook: "webhook", poll: "poll", submit: "on demand" };
 

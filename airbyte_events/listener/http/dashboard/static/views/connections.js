@@ -1,7 +1,7 @@
 import { h, patch, section, table, write } from "../dom.js";
-import { JOB_COLUMNS, connectionLink, jobStamp, detected, progress, state, usualTime, why } from "../parts.js";
+import { connectionLink, detected, jobColumns, jobStamp, progress, rowStamp, state, why } from "../parts.js";
 import * as plots from "../plots.js";
-import { ago, duration, ended, idOf, nameOf, number } from "../words.js";
+import { ago, duration, ended, idOf, nameOf, number, usualTime } from "../words.js";
 
 const STEP = 100;
 const PLOTTED = 200;
@@ -66,7 +66,7 @@ export function connection({ live, instance, id, keep, place }) {
   const now = h("div", { class: "now" });
   const idle = h("p", { class: "faint" }, "No running job.");
   const [durations, records, outcomes] = [plots.plot(() => ""), plots.plot(() => ""), plots.plot(() => "")];
-  const list = table("Jobs of this connection", [...JOB_COLUMNS.filter(({ title }) => title !== "Connection"), REASON], { key: idOf, stamp: jobStamp, empty: "No jobs known." });
+  const list = table("Jobs of this connection", [...jobColumns(live).filter(({ title }) => title !== "Connection"), REASON], { key: idOf, stamp: rowStamp(live), empty: "No jobs known." });
   const more = h("button", { type: "button", onclick: extend }, "Show more");
   const count = h("p", { class: "faint" });
   let plotted = null;

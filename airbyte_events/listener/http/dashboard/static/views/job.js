@@ -1,8 +1,8 @@
 import * as api from "../api.js";
 import { h, patch, section } from "../dom.js";
-import { connectionLink, jobStamp, detected, progress, reason, state, usualTime } from "../parts.js";
+import { connectionLink, jobStamp, detected, progress, reason, state } from "../parts.js";
 import { published } from "../webhooks.js";
-import { ago, bytes, connectionKey, duration, ended, nameOf, number, seconds, when } from "../words.js";
+import { ago, bytes, duration, ended, nameOf, number, seconds, when } from "../words.js";
 
 const BY = { webhook: "reported by a webhook, confirmed by the API", poll: "detected by a poll", submit: "read on demand for a new watch" };
 
@@ -33,7 +33,7 @@ export function job({ live, instance, id }) {
   function draw() {
     if (!told) return;
     const { job, history, notification } = told;
-    const usual = usualTime(live.connections().get(connectionKey(job)) ?? []);
+    const usual = live.usual(job);
     known.hidden = false;
     title.replaceChildren(`Job ${job.job_id}`, job.instance === "default" ? "" : ` of ${job.instance}`, " ", state(job));
     why.hidden = !job.error;

@@ -1,37 +1,38 @@
+import { byCause } from "../causes.js";
 import { h, patch, section, table, write } from "../dom.js";
-import { JOB_COLUMNS, connectionLink, jobLink, jobStamp, progress, reason, state, usualTime } from "../parts.js";
+import { causes, connectionLink, jobColumns, jobLink, jobStamp, missedRemedy, progress, rowStamp, state } from "../parts.js";
 import { DAY, Inbox, announceable, health, published } from "../webhooks.js";
-import { ago, connectionKey, duration, ended, idOf, lateness, median, number } from "../words.js";
+import { ago, duration, ended, idOf, lateness, median, number } from "../words.js";
 
 const SHOWN = 15;
-const FAILURES = 8;
+const CAUSES = 5;
 
 export function overview({ live }) {
   const received = new Inbox();
   const tiles = h("dl", { class: "tiles" });
-  const usual = (job) => usualTime(live.connections().get(connectionKey(job)) ?? []);
   const running = table(
     "Running jobs",
     [
       { title: "Job", cell: jobLink },
       { title: "State", cell: state },
       { title: "Connection", cell: connectionLink, class: "long" },
-      { title: "Elapsed time", cell: (job) => progress(job, usual(job)), class: "long" },
+      { title: "Elapsed time", cell: (job) => progress(job, live.usual(job)), class: "long" },
     ],
-    { key: idOf, stamp: (job) => `${jobStamp(job)} ${usual(job)}`, empty: "No running jobs." },
+    { key: idOf, stamp: (job) => `${jobStamp(job)} ${live.usual(job)}`, empty: "No running jobs." },
   );
   const more = h("p", {});
-  const ends = table("Recent jobs", JOB_COLUMNS, { key: idOf, stamp: jobStamp, empty: "No completed jobs yet." });
+  const ends = table("Recent jobs", jobColumns(live), { key: idOf, stamp: rowStamp(live), empty: "No completed jobs yet." });
   const failures = h("ul", { class: "failures" });
-  const none = h("p", { class: "empty" }, "No recent failures.");
+  const none = h("p", { class: "empty" }, "No failures in the last 24 h.");
   const webhooks = table(
     "Webhooks by workspace",
     [
       { title: "Workspace", cell: (each) => [each.workspace ?? h("span", { class: "faint" }, "unknown"), h("span", { class: "faint" }, ` · ${each.instance}`)], class: "long" },
       { title: "Reported", cell: (each) => number(each.announced), class: "n" },
-      { title: "Missed", cell: (each) => h("span", { class: each.missed ? "bad" : "" }, number(each.missed)), class: "n" },
+      { title: "Missed", cell: (each) => (each.missed ? h("a", { class: "bad", href: "jobs?since=24h&origin=poll&type=sync" }, number(each.missed)) : "0"), class: "n" },
       { title: "Refused", cell: (each) => (each.refused ? h("a", { href: "inbox?outcome=refused" }, number(each.refused)) : "0"), class: "n" },
       { title: "Last received", cell: (each) => (each.last ? ago(each.last) : "–"), class: "tight" },
+      { title: "Remedy", cell: (each) => (each.missed ? missedRemedy(each.instance) : "–"), class: "long" },
     ],
     { key: (each) => each.key, stamp: (each) => JSON.stringify(each), empty: "No syncs completed in the last 24 h." },
   );
@@ -41,9 +42,10 @@ export function overview({ live }) {
     {},
     h("h1", {}, "Overview"),
     tiles,
+    section("Failures, 24 h", failures, none),
     section("Running", running.element, more),
     section("Recent jobs", ends.element, h("p", {}, h("a", { href: "jobs" }, "All jobs"))),
-    h("div", { class: "columns" }, section("Failures", failures, none), section("Webhooks, 24 h", webhooks.element, partial)),
+    section("Webhooks, 24 h", webhooks.element, partial),
   );
 
   function update() {
@@ -54,9 +56,10 @@ export function overview({ live }) {
     running.update(active.toReversed().slice(0, SHOWN));
     patch(more, active.length > SHOWN ? [active.length] : [], () => "more", String, (count) => h("a", { href: "jobs?active=yes" }, `All ${number(count)} running jobs`));
     ends.update(done.slice(0, SHOWN));
-    const failed = done.filter((job) => job.status === "failed").slice(0, FAILURES);
+    const since = new Date(Date.now() - DAY).toISOString();
+    const failed = byCause(done.filter((job) => (job.finished_at ?? job.observed_at) > since));
     none.hidden = failed.length > 0;
-    patch(failures, failed, idOf, jobStamp, failure);
+    causes(failures, failed.slice(0, CAUSES), (group) => `jobs?${new URLSearchParams({ since: "24h", cause: group.cause })}`, failed.length - CAUSES);
     webhooks.update(health(live.jobs, received.items));
     write(partial, received.trouble || (received.complete ? "" : "Loading the inbox …"));
   }
@@ -64,8 +67,6 @@ export function overview({ live }) {
   const read = () => received.read().then(update);
   return { title: "Overview", element: page, refresh: 10_000, ready: read(), update, reread: read };
 }
-
-const failure = (job) => h("li", {}, "Job ", jobLink(job), " of ", connectionLink(job), ", ", ago(job.finished_at ?? job.observed_at), h("div", {}, reason(job)));
 
 function tilesOf(active, done, live, notifications) {
   const since = Date.now() - DAY;

@@ -28,7 +28,7 @@ export function system() {
   );
   const airbytes = h("div", {});
   const known = new Map();
-  const element = h("div", {}, h("h1", {}, "System"), alarm, here.element, webhooks.element, store.element, section("Leases", leases.element), airbytes);
+  const element = h("div", {}, h("h1", {}, "System"), alarm, here.element, webhooks.element, store.element, section("Leader election", leases.element), airbytes);
 
   async function read() {
     let told;
