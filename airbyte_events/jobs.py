@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from airbyte_events.events import ANY_JOB, Identity, JobError, JobStatus
 
@@ -171,6 +171,21 @@ class JobSystem(Protocol):
 
     def read_notification(self, body: bytes) -> Announcement:
         """Read a webhook's body as it was stored; what can't be read announces nothing."""
+
+
+@runtime_checkable
+class DescribesConnections(Protocol):
+    """What a job system may have besides :class:`JobSystem`: connections and workspaces, in Airbyte's own fields."""
+
+    async def get_connection(self, connection_id: str) -> dict[str, Any]:
+        """Return a connection: ``name``, ``workspaceId`` and more.
+
+        :raises AirbyteError: if it can't be read.
+        :raises ValueError: if the id is no id.
+        """
+
+    async def get_workspace(self, workspace_id: str) -> dict[str, Any]:
+        """Return a workspace: ``name`` and more; raise as :meth:`get_connection` does."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import sys
 _SERVER = frozenset(
     [
         *("h11", "platformdirs", "prometheus_client", "pydantic", "pydantic_core"),
-        *("rich", "starlette", "structlog", "typer", "uvicorn"),
+        *("rich", "starlette", "standardwebhooks", "structlog", "typer", "uvicorn"),
     ]
 )
 

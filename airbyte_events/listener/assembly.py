@@ -27,7 +27,7 @@ from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.listener.forwarding.forwarder import Forwarder
-from airbyte_events.listener.forwarding.targets import Targets, refuse_loops
+from airbyte_events.listener.forwarding.targets import DeliveryTarget, Targets, refuse_loops
 from airbyte_events.listener.http.api import API
 from airbyte_events.listener.http.app import create_app, requests_for, streams_of
 from airbyte_events.listener.http.feed import Feed
@@ -36,6 +36,9 @@ from airbyte_events.listener.http.receiver import Receiver
 from airbyte_events.listener.http.status import Status
 from airbyte_events.listener.leader import LeaderElection, LeaderTask
 from airbyte_events.listener.logging import log_event
+from airbyte_events.listener.notify.announcer import Announcer
+from airbyte_events.listener.notify.connections import Connections
+from airbyte_events.listener.notify.targets import notify_targets, refuse_own
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of
 from airbyte_events.listener.settings import InstanceSettings, Settings
@@ -94,7 +97,7 @@ async def assemble(
     :param certificate: the one that the server uses.
     :param connections: the largest number of connections of the server.
     :raises StoreError: if the store can't be opened.
-    :raises SettingsError: if a forwarding target is this listener.
+    :raises SettingsError: if a target is this listener.
     """
     async with (
         settings.store.store() if store is None else store as store,
@@ -117,9 +120,19 @@ async def assemble(
             name: Targets(url.get_secret_value() for url in instance.forward_urls)
             for name, instance in settings.instances.items()
         }
-        refuse_loops(targets, webhook_tokens.accepts)
+        notify = {name: notify_targets(settings.notify, name) for name in settings.instances}
+        for each in (targets, notify):
+            refuse_loops(each, webhook_tokens.accepts)
+        refuse_own(settings, notify_targets(settings.notify).values())
+        deliver_to: dict[str, dict[str, DeliveryTarget]] = {
+            name: {**targets[name], **notify[name]} for name in settings.instances
+        }
         pipelines = {name: Pipeline(name, client, store, _ticks(settings)) for name, client in clients.items()}
-        election = _election(settings, store, pipelines, targets)
+        announcers = {
+            name: Announcer(name, notify[name], client.url, bus, store, Connections(client))
+            for name, client in clients.items()
+        }
+        election = _election(settings, store, pipelines, announcers, deliver_to)
         health = StoreHealth(store)
         access = ClientAccess(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
         receiver = metrics.measured(
@@ -131,7 +144,7 @@ async def assemble(
         faults = partial(_faults, bus, health, election)
         listener = Listener(
             app=create_app(
-                API(feed, pipelines, targets),
+                API(feed, pipelines, deliver_to),
                 Status(store, bus, pipelines, election, faults, metrics.webhook_responses),
                 MetricsPage(metrics, store, feed, pipelines, election, faults),
                 None if settings.webhook_apart else receiver,
@@ -212,10 +225,14 @@ def _ticks(settings: Settings) -> Ticks:
 
 
 def _election(
-    settings: Settings, store: EventStore, pipelines: Mapping[str, Pipeline], targets: Mapping[str, Targets]
+    settings: Settings,
+    store: EventStore,
+    pipelines: Mapping[str, Pipeline],
+    announcers: Mapping[str, Announcer],
+    targets: Mapping[str, Mapping[str, DeliveryTarget]],
 ) -> LeaderElection:
     tasks = {
-        f"sources/{name}": _leader_task(pipeline, Forwarder(name, targets[name], store))
+        f"sources/{name}": _leader_task(pipeline, announcers[name], Forwarder(name, targets[name], store))
         for name, pipeline in pipelines.items()
     }
     retention = Retention(store, age=timedelta(days=settings.retain_days), events=settings.retain_events)
@@ -226,11 +243,12 @@ def _election(
     )
 
 
-def _leader_task(pipeline: Pipeline, forwarder: Forwarder) -> LeaderTask:
+def _leader_task(pipeline: Pipeline, announcer: Announcer, forwarder: Forwarder) -> LeaderTask:
     async def lead(lease: Lease) -> None:
         with bound_contextvars(instance=pipeline.instance):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(forwarder.run)
+                tasks.start_soon(announcer.run, lease)
                 await pipeline.run(lease)
                 tasks.cancel_scope.cancel()
 

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 ANNOUNCING_KINDS = ("success", "failure")
 """The kinds of notification that announce a job's completion."""
 
+COMPLETION = "completion"
+"""The kind of the bodies that outgoing notifications are made of: events of completed jobs, which nobody sent to us."""
+
 PENDING_BYTES = 16 * 1024 * 1024
 """Maximum size of a page of :meth:`NotificationInbox.pending`."""
 
@@ -169,8 +172,13 @@ class NotificationInbox(Topics, Protocol):
         """Store the outcomes of notifications, by id; :attr:`Outcome.PENDING` queues one again."""
 
     @abstractmethod
-    async def notifications(self, *, limit: int = 100, before: int | None = None) -> list[StoredNotification]:
-        """Return notifications with ids below ``before``, newest first."""
+    async def notifications(
+        self, *, limit: int = 100, before: int | None = None, outgoing: bool = False
+    ) -> list[StoredNotification]:
+        """Return notifications with ids below ``before``, newest first.
+
+        :param outgoing: also those of the kind :data:`COMPLETION`.
+        """
 
     @abstractmethod
     async def announcements(self, refs: Mapping[JobRef, datetime | None]) -> dict[JobRef, list[StoredNotification]]:

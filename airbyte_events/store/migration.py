@@ -120,7 +120,7 @@ async def _batches(source: MovableStore) -> AsyncGenerator[Batch, None]:
             async for events in pages:
                 yield Batch(states=list((await source.states({event.ref for event in events})).values()))
     before = None
-    while notifications := await source.notifications(limit=PAGE, before=before):
+    while notifications := await source.notifications(limit=PAGE, before=before, outgoing=True):
         yield Batch(notifications=notifications)
         before = notifications[-1].id
     before = None

@@ -239,12 +239,14 @@ class Attempt:
 
     :param delivery: id of the delivery.
     :param state: ``due`` to retry at ``due_at``.
+    :param sent: whether it was an attempt; if not, the delivery is only postponed.
     """
 
     delivery: int
     state: DeliveryState
     due_at: datetime
     fault: str | None = None
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

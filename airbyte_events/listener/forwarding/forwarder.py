@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import anyio
 import httpx
@@ -21,7 +21,7 @@ from airbyte_events._utils.http import UNPACKED, ResponseRefused, no_cookies, re
 from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
-from airbyte_events.listener.forwarding.targets import FORWARDED, Target, Targets
+from airbyte_events.listener.forwarding.targets import FORWARDED, DeliveryTarget
 from airbyte_events.store.base import DeliveryOutbox
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState
 
@@ -36,7 +36,7 @@ _BACKSTOP = 60.0
 _LONGEST_REST = 60.0
 _UNKNOWN_TARGET_DELAY = 30.0
 _LONGEST_RETRY_AFTER = 3600.0
-_HEADERS = {"Content-Type": "application/json", "User-Agent": "airbyte-events", FORWARDED: "1", **UNPACKED}
+_HEADERS = {"User-Agent": "airbyte-events", FORWARDED: "1", **UNPACKED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,12 @@ class Forwarder:
     """
 
     def __init__(
-        self, instance: str, targets: Targets, store: DeliveryOutbox, *, retry_policy: RetryPolicy | None = None
+        self,
+        instance: str,
+        targets: Mapping[str, DeliveryTarget],
+        store: DeliveryOutbox,
+        *,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         self._instance = instance
         self._targets = targets
@@ -93,17 +98,29 @@ class Forwarder:
         async with _client(self._targets, self._retry_policy.timeout) as http, anyio.create_task_group() as tasks:
             tasks.start_soon(self._work, names, self._give_up)
             for target in self._targets.values():
-                sender = _Sender(target, http, self._retry_policy)
-                tasks.start_soon(self._work, names - {target.name}, sender.deliver)
+                tasks.start_soon(self._send, target, names - {target.name}, http)
+
+    async def _send(self, target: DeliveryTarget, but: Collection[str], http: httpx.AsyncClient) -> None:
+        sender = _Sender(target, http, self._retry_policy)
+        await self._work(but, sender.deliver, sender.resume)
 
     async def _work(
-        self, but: Collection[str], process: Callable[[Delivery], Awaitable[tuple[Attempt, float]]]
+        self,
+        but: Collection[str],
+        process: Callable[[Delivery], Awaitable[tuple[Attempt, float]]],
+        resume: Callable[[Delivery], None] | None = None,
     ) -> None:
-        """Process deliveries as they become due, except those to the targets in ``but``."""
+        """Process deliveries as they become due, except those to the targets in ``but``.
+
+        :param resume: called with each delivery that an earlier process will have retried, the newest first.
+        """
         failures = 0
         with self._store.news(f"deliveries/{self._instance}") as news:
             while True:
                 try:
+                    if resume is not None:
+                        await self._resume(resume)
+                        resume = None
                     due = await self._store.due(self._instance, but=but, limit=_PAGE)
                     for delivery in due:
                         attempt, rest = await process(delivery)
@@ -119,6 +136,13 @@ class Forwarder:
                     failures += 1
                     logger.warning("could not read deliveries, retrying: instance=%s error=%s", self._instance, exc)
                     await anyio.sleep(self._retry_policy.delay(failures, _LONGEST_REST))
+
+    async def _resume(self, resume: Callable[[Delivery], None]) -> None:
+        before: int | None = None
+        while page := await self._store.deliveries(limit=_PAGE, before=before, state=DeliveryState.DUE):
+            before = page[-1].id
+            for delivery in page:
+                resume(delivery)
 
     async def _wait(self, but: Collection[str]) -> float:
         due_at = await self._store.next_due(self._instance, but=but)
@@ -150,23 +174,46 @@ class Forwarder:
 class _Sender:
     """Send to one target, and pause while it fails."""
 
-    def __init__(self, target: Target, http: httpx.AsyncClient, retry_policy: RetryPolicy) -> None:
+    def __init__(self, target: DeliveryTarget, http: httpx.AsyncClient, retry_policy: RetryPolicy) -> None:
         self._target = target
         self._http = http
         self._retry_policy = retry_policy
         self._failures = 0
         self._fault = ""
+        # For each connection whose order matters: the delivery that is to be retried before the others, and when.
+        self._first: dict[str, tuple[int, datetime]] = {}
+
+    def resume(self, delivery: Delivery) -> None:
+        """Take note of a delivery that is to be retried."""
+        if delivery.target == self._target.name and delivery.attempts and (key := self._target.order(delivery)):
+            self._first[key] = delivery.id, delivery.due_at
 
     async def deliver(self, delivery: Delivery) -> tuple[Attempt, float]:
-        """Try a delivery once.
+        """Try a delivery once, or postpone it until an earlier one of the same order has been tried again.
 
         :return: the attempt, and the seconds until the next delivery to this target.
         """
+        key = self._target.order(delivery)
+        if key is not None and key in self._first:
+            first, due_at = self._first[key]
+            # One that was due later comes after the first: that no longer exists.
+            if first < delivery.id and delivery.due_at < due_at:
+                state, fault = DeliveryState.DUE, f"waits for delivery {first} of the same connection"
+                return Attempt(delivery=delivery.id, state=state, due_at=due_at, fault=fault, sent=False), 0
+        attempt, rest = await self._try(delivery)
+        if key is not None:
+            if attempt.state is DeliveryState.DUE:
+                self._first[key] = delivery.id, attempt.due_at
+            else:
+                self._first.pop(key, None)
+        return attempt, rest
+
+    async def _try(self, delivery: Delivery) -> tuple[Attempt, float]:
         overdue = utcnow() - delivery.notification.received_at >= self._retry_policy.give_up_after
         if overdue and self._failures:
             # The target has just failed for another delivery, so this one is given up without an attempt.
             return self._dead(delivery, f"given up, as the target fails: {self._fault}"), 0
-        result = await self._send(delivery.notification.body)
+        result = await self._send(delivery)
         if result.state is not DeliveryState.DUE:
             self._failures = 0
             if result.state is DeliveryState.DEAD:
@@ -189,16 +236,17 @@ class _Sender:
         logger.error("delivery given up: id=%d target=%s error=%s", delivery.id, self._target, fault)
         return _attempt(delivery, DeliveryState.DEAD, fault)
 
-    async def _send(self, body: bytes) -> _Result:
+    async def _send(self, delivery: Delivery) -> _Result:
         try:
-            content = self._target.content(body)
+            content, headers = await self._target.sending(delivery)
         except ValueError as exc:
             return _Result(state=DeliveryState.DEAD, fault=f"not sent, as {exc}")
         response = None
         received = b""
         try:
             with anyio.fail_after(self._retry_policy.timeout):
-                async with self._http.stream("POST", self._target.url, content=content, headers=_HEADERS) as response:
+                request = self._http.stream("POST", self._target.url, content=content, headers={**_HEADERS, **headers})
+                async with request as response:
                     received = await read_body(response, _LONGEST_RESPONSE)
         except (httpx.HTTPError, TimeoutError, ResponseRefused) as exc:
             # With a status, the target has responded, even if the body failed.
@@ -237,7 +285,7 @@ def _attempt(delivery: Delivery, state: DeliveryState, fault: str | None = None,
 
 
 @asynccontextmanager
-async def _client(targets: Targets, timeout: float) -> AsyncIterator[httpx.AsyncClient]:
+async def _client(targets: Mapping[str, DeliveryTarget], timeout: float) -> AsyncIterator[httpx.AsyncClient]:
     """Open an HTTP client that shares no connections, cookies or credentials, and uses the environment's proxies."""
     httpx_logger = logging.getLogger("httpx")
     masking = _Masking(targets)
@@ -257,7 +305,7 @@ async def _client(targets: Targets, timeout: float) -> AsyncIterator[httpx.Async
 class _Masking(logging.Filter):
     """Mask the URLs of targets in the line that httpx logs for each request."""
 
-    def __init__(self, targets: Targets) -> None:
+    def __init__(self, targets: Mapping[str, DeliveryTarget]) -> None:
         super().__init__()
         self._shown = {str(target.url): str(target) for target in targets.values()}
 

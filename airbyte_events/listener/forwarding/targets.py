@@ -6,17 +6,54 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple, Protocol
 
 import httpx
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS, NotificationKind
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.forwarding.chat import readable, text_only, valid
+from airbyte_events.store.records import Delivery
 
 FORWARDED = "airbyte-events-forwarded"
 """The header of forwarded notifications. A notification with it is not forwarded again, so listeners make no loop."""
 
 _CHAT = "chat.googleapis.com"
+
+
+class Sending(NamedTuple):
+    """A request to a target: its body and its headers."""
+
+    content: bytes
+    headers: Mapping[str, str]
+
+
+class DeliveryTarget(Protocol):
+    """Where the outbox delivers to. Its ``repr`` and ``str`` contain no secret."""
+
+    @property
+    def name(self) -> str:
+        """The name in the store."""
+
+    @property
+    def shown(self) -> str:
+        """Scheme and host of the URL."""
+
+    @property
+    def setting(self) -> str:
+        """The setting that has the URL."""
+
+    @property
+    def url(self) -> httpx.URL: ...
+
+    def order(self, delivery: Delivery) -> str | None:
+        """Return what names the deliveries among which the order is kept; None if it does not matter."""
+
+    async def sending(self, delivery: Delivery) -> Sending:
+        """Return the request that delivers.
+
+        :raises ValueError: if nothing can be sent; the message completes "not sent, as …".
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +69,7 @@ class Target:
     shown: str
     url: httpx.URL = field(repr=False)
     kinds: frozenset[NotificationKind] | None = None
+    setting: ClassVar[str] = "AIRBYTE_EVENTS_FORWARD_URLS"
 
     def __str__(self) -> str:
         return f"{self.shown} ({self.name})"
@@ -42,6 +80,13 @@ class Target:
         Kinds without a URL in Airbyte (a test, *queued*, an unknown one) are forwarded to every target.
         """
         return self.kinds is None or kind in self.kinds or not kind.settings
+
+    def order(self, delivery: Delivery) -> None:
+        """Return None: a notification that is retried delays no other."""
+
+    async def sending(self, delivery: Delivery) -> Sending:
+        """Return the request with :meth:`content`."""
+        return Sending(self.content(delivery.notification.body), {"Content-Type": "application/json"})
 
     def content(self, body: bytes) -> bytes:
         """Return the body to send for a notification: its own bytes if they are JSON and the target is not Google Chat.
@@ -86,7 +131,7 @@ class Targets(Mapping[str, Target]):
         return accepting if accepting and readable(body) is not None else []
 
 
-def refuse_loops(targets: Mapping[str, Targets], is_webhook_token: Callable[[str], bool]) -> None:
+def refuse_loops(targets: Mapping[str, Mapping[str, DeliveryTarget]], is_webhook_token: Callable[[str], bool]) -> None:
     """Refuse a target that is the listener's own receiver, by whatever host name.
 
     :param targets: by instance.
@@ -97,7 +142,7 @@ def refuse_loops(targets: Mapping[str, Targets], is_webhook_token: Callable[[str
             match = re.search(r"/webhooks/([^/]+)/([^/]+)/?$", target.url.path)
             if match and match[1] in targets and is_webhook_token(match[2]):
                 raise SettingsError(
-                    f"AIRBYTE_EVENTS_FORWARD_URLS: {target.shown} with a webhook token of this listener is its own"
+                    f"{target.setting}: {target.shown} with a webhook token of this listener is its own"
                     f" receiver (instance {instance}); write another URL, for example {_EXAMPLE}"
                 )
 
@@ -117,8 +162,17 @@ def _parse(entry: str) -> Target:
         if kind.strip() not in SETTINGS:
             raise ValueError(f"the kind before = must be one of {', '.join(SETTINGS)}")
         kinds = frozenset({SETTINGS[kind.strip()]})
-    # Without the context, which contains the value.
+    url = parse_url(text)
+    return Target(name=hashlib.sha256(str(url).encode()).hexdigest()[:12], shown=shown(url), url=url, kinds=kinds)
+
+
+def parse_url(text: str) -> httpx.URL:
+    """Return the URL of a target.
+
+    :raises ValueError: if it is none; the message does not repeat it.
+    """
     text = text.strip()
+    # Without the context, which contains the value.
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
@@ -127,6 +181,9 @@ def _parse(entry: str) -> Target:
         raise ValueError("an entry has no usable URL that begins with http:// or https:// and a host")
     if url.userinfo:
         raise ValueError("an entry has a user name in its URL; remove it")
-    url = url.copy_with(fragment=None)
-    shown = f"{url.scheme}://{url.netloc.decode('ascii')}/…"
-    return Target(name=hashlib.sha256(str(url).encode()).hexdigest()[:12], shown=shown, url=url, kinds=kinds)
+    return url.copy_with(fragment=None)
+
+
+def shown(url: httpx.URL) -> str:
+    """Return scheme and host of a URL whose other parts are secret."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}/…"

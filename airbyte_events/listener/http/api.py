@@ -18,7 +18,7 @@ from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import Identity, JobEvent, JobRef
-from airbyte_events.listener.forwarding.targets import Target, Targets
+from airbyte_events.listener.forwarding.targets import DeliveryTarget
 from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.params import (
     FILTERS,
@@ -48,12 +48,12 @@ class API:
     """The routes under ``/v1``.
 
     :param pipelines: by instance name.
-    :param targets: the forwarding targets, by instance name.
+    :param targets: those of forwarding and of outgoing notifications, by instance name.
     """
 
     feed: Feed
     pipelines: Mapping[str, Pipeline]
-    targets: Mapping[str, Targets] = field(default_factory=dict)
+    targets: Mapping[str, Mapping[str, DeliveryTarget]] = field(default_factory=dict)
 
     @property
     def routes(self) -> list[Route]:
@@ -175,7 +175,7 @@ class API:
         return JSONResponse({"event": id_}, status_code=202)
 
     async def deliveries(self, request: Request) -> Response:
-        """Return the deliveries to forwarding targets, newest first."""
+        """Return the deliveries of forwarded and outgoing notifications, newest first."""
         state = _delivery_state(request)
         return await _list(
             request,
@@ -201,7 +201,7 @@ class API:
         await self.feed.store.attempted([again])
         return JSONResponse({"delivery": id_}, status_code=202)
 
-    def _target(self, delivery: Delivery) -> Target | None:
+    def _target(self, delivery: Delivery) -> DeliveryTarget | None:
         targets = self.targets.get(delivery.notification.instance)
         return None if targets is None else targets.get(delivery.target)
 

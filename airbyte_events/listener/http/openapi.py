@@ -207,7 +207,7 @@ _PATHS = {
     ),
     "/v1/deliveries": _get(
         "listDeliveries",
-        "List the deliveries of forwarded notifications, newest first",
+        "List the deliveries of forwarded and outgoing notifications, newest first",
         {"200": _json("A page of deliveries.", "DeliveryPage")},
         *(400, *_V1),
         parameters=[_parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)), *_PAGING],

@@ -9,6 +9,7 @@ from typing import Any
 from airbyte_events._utils.json_values import LARGEST
 from airbyte_events.airbyte.notification_kinds import NotificationKind
 from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin
+from airbyte_events.store.base import COMPLETION
 from airbyte_events.store.records import DeliveryState, Outcome
 
 Schema = dict[str, Any]
@@ -134,7 +135,7 @@ _NOTIFICATION = _object(
     id=ID,
     instance=TEXT,
     received_at=_TIME,
-    kind=named(NotificationKind, "rejected"),
+    kind=named(NotificationKind, "rejected", COMPLETION),
     job_id=_or_null(ID),
     outcome=named(Outcome),
     settled_at=_or_null(_TIME),
@@ -170,7 +171,7 @@ SCHEMAS: dict[str, Schema] = {
     "Notification": _NOTIFICATION,
     "NotificationPage": _object("Notifications, newest first.", notifications=array(ref("Notification")), next=_NEXT),
     "Delivery": _object(
-        "The forwarding of a notification to a target.",
+        "The delivery of a forwarded or outgoing notification to a target. Outgoing ones have the kind `completion`.",
         id=ID,
         notification=ref("Notification"),
         target=_object(

@@ -7,8 +7,9 @@ from pathlib import Path
 from platformdirs import user_data_path
 from pydantic import SecretStr, ValidationInfo, field_validator
 
-from airbyte_events.listener.settings.declaration import INSTANCE_NAME, Declared, setting
+from airbyte_events.listener.settings.declaration import INSTANCE_NAME, CompleteError, Declared, setting
 from airbyte_events.listener.settings.instance import InstanceSettings
+from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.listener.settings.values import (
     Address,
     Days,
@@ -44,6 +45,8 @@ class Settings(Declared):
     """A TOML file with settings."""
     instances: dict[str, InstanceSettings] = setting(dict, example="[instances.default]")
     """The Airbyte instances, by name."""
+    notify: tuple[NotifySettings, ...] = setting((), example="[[notify]]")
+    """The targets of outgoing notifications."""
     store: Store = setting(
         lambda: SQLiteLocation(user_data_path("airbyte-events", appauthor=False) / "events.db"),
         example="sqlite:////var/lib/airbyte-events/events.db",
@@ -115,6 +118,20 @@ class Settings(Declared):
         if not all(INSTANCE_NAME.fullmatch(name) for name in instances):
             raise ValueError(NOT_A_NAME)
         return instances
+
+    @field_validator("notify")
+    @classmethod
+    def _distinct(cls, targets: tuple[NotifySettings, ...], info: ValidationInfo) -> tuple[NotifySettings, ...]:
+        names = [target.name for target in targets]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise CompleteError(f"two targets have the name {min(twice)}; rename one")
+        for target in targets:
+            if unknown := set(target.instances) - set(info.data.get("instances", target.instances)):
+                known = ", ".join(info.data["instances"]) or "none"
+                raise CompleteError(
+                    f"{target.name}: no instance has the name {min(unknown)}; the instances are: {known}"
+                )
+        return targets
 
     @field_validator("webhook_port")
     @classmethod

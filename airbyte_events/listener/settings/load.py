@@ -11,11 +11,19 @@ from pydantic import ValidationError
 
 from airbyte_events._utils.printable import shown
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE, PREFIX, CompleteError, description_of
+from airbyte_events.listener.settings.declaration import (
+    DEFAULT_INSTANCE,
+    PREFIX,
+    CompleteError,
+    Declared,
+    description_of,
+)
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
+from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.listener.settings.sources import (
     instance_variable,
+    notify_label,
     read_environment,
     read_file,
     read_toml,
@@ -68,13 +76,31 @@ def _explained(exc: ValidationError, options: Mapping[str, object]) -> str:
         # No instance is configured: its URL is the first setting to write.
         place = ["instances", DEFAULT_INSTANCE, "airbyte_url"]
     instance, name = (place[1], place[2]) if place[0] == "instances" else (None, place[0])
-    described = description_of((Settings if instance is None else InstanceSettings).model_fields[name])
-    label, assignment = _assignment(name, instance, options)
+    declared: type[Declared] = Settings if instance is None else InstanceSettings
+    if place[0] == "notify" and len(place) > 2:
+        declared, name = NotifySettings, place[2]
+        label, assignment = _in_notify(name, int(place[1]), options)
+    else:
+        label, assignment = _assignment(name, instance, options)
+    described = description_of(declared.model_fields[name])
     cause = fault.get("ctx", {}).get("error")
     text = "not set" if fault["type"] == "missing" else "not a text"
     text = str(cause) if isinstance(cause, ValueError) else text
     example = described.example if " " in described.example else assignment.format(described.example)
     return shown(f"{label}: {text}" + ("" if isinstance(cause, CompleteError) else f"; for example {example}"))
+
+
+def _file(options: Mapping[str, object]) -> tuple[object, dict[str, Any]]:
+    """Return the name of the settings file and its content."""
+    config = options.get("config") or os.environ.get(f"{PREFIX}CONFIG")
+    return config, read_toml(Path(str(config))) if config else {}
+
+
+def _in_notify(name: str, place: int, options: Mapping[str, object]) -> tuple[str, str]:
+    """Return the same as :func:`_assignment` for a setting of a table ``[[notify]]``."""
+    config, tree = _file(options)
+    label = notify_label(dict(enumerate(tree.get("notify", []))).get(place, {}), place)
+    return f"{label}{name} in {config}", f'{name} = "{{}}"'
 
 
 def _assignment(name: str, instance: str | None, options: Mapping[str, object]) -> tuple[str, str]:
@@ -88,8 +114,7 @@ def _assignment(name: str, instance: str | None, options: Mapping[str, object]) 
         for one in expected:
             if given in {one, f"{one}_FILE"}:
                 return given, f"{one}={{}}"
-    config = options.get("config") or os.environ.get(f"{PREFIX}CONFIG")
-    tree = read_toml(Path(str(config))) if config else {}
+    config, tree = _file(options)
     table = tree if instance is None else tree.get("instances", {}).get(instance)
     keys = [key for key in table or {} if without_file(key)[0] == name]
     # A missing setting is expected in the instance's table if there is one, else in the environment.

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from airbyte_events.listener.settings.declaration import PREFIX, SECRETS, description_of
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
+from airbyte_events.listener.settings.notify import NotifySettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,19 +35,26 @@ def reference() -> list[Setting]:
     """Return every setting, those of an instance first."""
     lines = [_line(name, field, f"instances.NAME.{name}") for name, field in InstanceSettings.model_fields.items()]
     for name, field in Settings.model_fields.items():
-        if name != "instances":
+        if name not in ("instances", "notify"):
             lines.append(_line(name, field, None if name == "config" else name))
     return lines
 
 
 def markdown() -> str:
-    """Return the reference as a Markdown table."""
+    """Return the reference as Markdown tables."""
     rows = ["| variable | in the file | default | meaning | example |", "|---|---|---|---|---|"]
     for line in reference():
         variable = f"`{line.variable}`" + (f"<br>`{line.variable}_FILE`" if line.secret else "")
         key = "" if line.key is None else f"`{line.key}`" + (f"<br>`{line.key}_file`" if line.secret else "")
         example = line.example if " " in line.example else f"`{line.example}`"
         rows.append(f"| {variable} | {key} | {line.default} | {line.meaning} | {example} |")
+    rows += ["", "The keys of a `[[notify]]` table, which only the file has:", ""]
+    rows += ["| key | default | meaning | example |", "|---|---|---|---|"]
+    for name, field in NotifySettings.model_fields.items():
+        line = _line(name, field, name)
+        key = f"`{name}`" + (f"<br>`{name}_file`" if line.secret else "")
+        example = line.example if line.example.startswith("the ") else f"`{line.example}`"
+        rows.append(f"| {key} | {line.default} | {line.meaning} | {example} |")
     return "\n".join(rows) + "\n"
 
 

@@ -20,9 +20,11 @@ from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE, INSTANCE_NAME, PREFIX, SECRETS
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import NOT_A_NAME, Settings
+from airbyte_events.listener.settings.notify import NotifySettings
 
 _NAMES = frozenset(Settings.model_fields)
 _INSTANCE_NAMES = frozenset(InstanceSettings.model_fields)
+_NOTIFY_NAMES = frozenset(NotifySettings.model_fields)
 _INSTANCES = f"{PREFIX}INSTANCES__"
 _MAX_SECRET_FILE = 64 * 1024
 _KUBERNETES = re.compile(r".*_(SERVICE_(HOST|PORT(_.*)?)|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -41,7 +43,7 @@ def read_environment() -> dict[str, Any]:
     for variable in variables():
         instance, key = _instance_of(variable)
         name, by_file = without_file(key)
-        names = (_NAMES | _INSTANCE_NAMES) - {"instances"} if instance is None else _INSTANCE_NAMES
+        names = (_NAMES | _INSTANCE_NAMES) - {"instances", "notify"} if instance is None else _INSTANCE_NAMES
         if name not in names:
             before = variable[: len(variable) - len(key)]
             known = [before + other.upper() for other in _with_files(names)]
@@ -97,7 +99,20 @@ def read_file(file: Path) -> dict[str, Any]:
             fault = NOT_A_NAME if isinstance(table, dict) else "not a table"
             raise SettingsError(f"instances.{shown(name)} in {file}: {fault}; for example [instances.default]")
         tables[name] = dict(_table(table, f"instances.{name}.", file, _INSTANCE_NAMES))
+    targets = values.get("notify", [])
+    if not isinstance(targets, list) or not all(isinstance(table, dict) for table in targets):
+        raise SettingsError(f"notify in {file}: not an array of tables; for example [[notify]]")
+    if targets:
+        values["notify"] = [
+            dict(_table(table, notify_label(table, place), file, _NOTIFY_NAMES)) for place, table in enumerate(targets)
+        ]
     return values
+
+
+def notify_label(table: dict[str, Any], place: int) -> str:
+    """Return how errors call the keys of a table ``[[notify]]``: by its name, or else its number."""
+    name = table.get("name")
+    return f"notify.{shown(name) if isinstance(name, str) and len(name) < 40 else place + 1}."
 
 
 def variables() -> list[str]:

@@ -29,7 +29,8 @@ from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
+    """Return the items of a text that commas or white space separate; another value unchanged."""
     secret = isinstance(value, SecretStr)
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(text, str):
@@ -124,7 +125,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _refused(words: str) -> WrapValidator:
+def refused(words: str) -> WrapValidator:
     """Explain a value of another type or range in these words. Validators behind it have words of their own."""
 
     def validate(value: object, parse: ValidatorFunctionWrapHandler) -> object:
@@ -140,29 +141,29 @@ _Number = BeforeValidator(_no_bool)
 _Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 _NO_HOST = "not an IP address or a host name"
 
-_List = BeforeValidator(_listed)
-_Secrets = Annotated[tuple[SecretStr, ...], _List, _refused("not a list separated by commas")]
+_List = BeforeValidator(listed)
+_Secrets = Annotated[tuple[SecretStr, ...], _List, refused("not a list separated by commas")]
 _IDS = "not a list of workspace ids (UUIDs) separated by commas"
 _NETWORKS = "not a list of networks or addresses separated by commas"
 
-Workspaces = Annotated[tuple[str, ...], AfterValidator(_uuids), _List, _refused(_IDS)]
+Workspaces = Annotated[tuple[str, ...], AfterValidator(_uuids), _List, refused(_IDS)]
 Tokens = Annotated[_Secrets, AfterValidator(_strong)]
 ForwardURLs = Annotated[_Secrets, AfterValidator(_targets)]
-Networks = Annotated[tuple[str, ...], AfterValidator(_networks), _List, _refused(_NETWORKS)]
+Networks = Annotated[tuple[str, ...], AfterValidator(_networks), _List, refused(_NETWORKS)]
 Address = Annotated[str, AfterValidator(check_address)]
-ExistingFile = Annotated[FilePath, _refused("no such file")]
+ExistingFile = Annotated[FilePath, refused("no such file")]
 Store = Annotated[InstanceOf[StoreLocation], BeforeValidator(_store), PlainSerializer(str)]
-Host = Annotated[str, _refused(_NO_HOST), AfterValidator(_host)]
-Port = Annotated[int, _Number, Field(ge=0, le=65535), _refused("not a port, a whole number from 0 to 65535")]
+Host = Annotated[str, refused(_NO_HOST), AfterValidator(_host)]
+Port = Annotated[int, _Number, Field(ge=0, le=65535), refused("not a port, a whole number from 0 to 65535")]
 Seconds = Annotated[
-    float, _Number, Field(ge=0.1, le=3600, allow_inf_nan=False), _refused("not a number of seconds from 0.1 to 3600")
+    float, _Number, Field(ge=0.1, le=3600, allow_inf_nan=False), refused("not a number of seconds from 0.1 to 3600")
 ]
 Days = Annotated[
-    float, _Number, Field(ge=0.01, le=36500, allow_inf_nan=False), _refused("not a number of days from 0.01 to 36500")
+    float, _Number, Field(ge=0.01, le=36500, allow_inf_nan=False), refused("not a number of days from 0.01 to 36500")
 ]
-Events = Annotated[int, _Number, Field(ge=1, le=10**15), _refused("not a whole number of 1 or more")]
+Events = Annotated[int, _Number, Field(ge=1, le=10**15), refused("not a whole number of 1 or more")]
 Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
 LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error"], _Lower, _refused("not one of debug, info, warning, error")
+    Literal["debug", "info", "warning", "error"], _Lower, refused("not one of debug, info, warning, error")
 ]
-LogFormat = Annotated[Literal["console", "json"], _Lower, _refused("not one of console, json")]
+LogFormat = Annotated[Literal["console", "json"], _Lower, refused("not one of console, json")]

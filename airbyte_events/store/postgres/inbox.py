@@ -11,6 +11,7 @@ from airbyte_events.events import JobRef
 from airbyte_events.store.base import (
     ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
+    COMPLETION,
     PENDING_BYTES,
     below,
 )
@@ -84,9 +85,10 @@ class PostgresInbox(PostgresLog):
 
     @operation
     async def notifications(
-        self, connection: Connection, *, limit: int = 100, before: int | None = None
+        self, connection: Connection, *, limit: int = 100, before: int | None = None, outgoing: bool = False
     ) -> list[StoredNotification]:
-        return await self._find(connection, "WHERE id < %s ORDER BY id DESC LIMIT %s", below(before), limit)
+        condition = "WHERE id < %s AND (kind <> %s OR %s) ORDER BY id DESC LIMIT %s"
+        return await self._find(connection, condition, below(before), COMPLETION, outgoing, limit)
 
     async def _find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
         """Return readable rows; a limit counts only them."""
@@ -226,15 +228,16 @@ class PostgresInbox(PostgresLog):
         """Return the instances with deliveries to retry."""
         return await self._update(
             connection,
-            f"UPDATE {self._s}.deliveries d SET state = u.state, attempts = d.attempts + 1, due_at = u.due_at,"
-            " fault = u.fault FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[], %s::text[])"
-            " u (id, state, due_at, fault) WHERE d.id = u.id RETURNING d.instance, d.state = 'due' AS again",
+            f"UPDATE {self._s}.deliveries d SET state = u.state, attempts = d.attempts + u.sent, due_at = u.due_at,"
+            " fault = u.fault FROM unnest(%s::bigint[], %s::text[], %s::timestamptz[], %s::text[], %s::int[])"
+            " u (id, state, due_at, fault, sent) WHERE d.id = u.id RETURNING d.instance, d.state = 'due' AS again",
             "deliveries/",
             [
                 [each.delivery for each in attempts],
                 [each.state.value for each in attempts],
                 [each.due_at for each in attempts],
                 [each.fault for each in attempts],
+                [int(each.sent) for each in attempts],
             ],
         )
 

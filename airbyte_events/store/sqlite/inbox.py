@@ -13,6 +13,7 @@ from airbyte_events.events import JobRef
 from airbyte_events.store.base import (
     ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
+    COMPLETION,
     PENDING_BYTES,
     DeliveryOutbox,
     NotificationInbox,
@@ -88,9 +89,15 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
 
     @reading
     def notifications(
-        self, connection: sqlite3.Connection, *, limit: int = 100, before: int | None = None
+        self,
+        connection: sqlite3.Connection,
+        *,
+        limit: int = 100,
+        before: int | None = None,
+        outgoing: bool = False,
     ) -> list[StoredNotification]:
-        return self._notifications(connection, "WHERE id < ? ORDER BY id DESC", below(before), limit=limit)
+        condition = "WHERE id < ? AND (kind <> ? OR ?) ORDER BY id DESC"
+        return self._notifications(connection, condition, below(before), COMPLETION, outgoing, limit=limit)
 
     def _notifications(
         self, connection: sqlite3.Connection, condition: str, *values: object, limit: int
@@ -222,9 +229,9 @@ def _attempted(connection: sqlite3.Connection, attempts: Sequence[Attempt]) -> s
     again = set()
     for attempt in attempts:
         row = connection.execute(
-            "UPDATE deliveries SET state = ?, attempts = attempts + 1, due_at = ?, fault = ? WHERE id = ?"
+            "UPDATE deliveries SET state = ?, attempts = attempts + ?, due_at = ?, fault = ? WHERE id = ?"
             " RETURNING instance",
-            (attempt.state.value, format_time(attempt.due_at), attempt.fault, attempt.delivery),
+            (attempt.state.value, attempt.sent, format_time(attempt.due_at), attempt.fault, attempt.delivery),
         ).fetchone()
         if row is not None and attempt.state is DeliveryState.DUE:
             again.add(row[0])

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.store.base import EventStore
+from airbyte_events.store.base import COMPLETION, EventStore
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outcome
 
 from .conftest import NOON, received
@@ -142,3 +142,23 @@ class TestNews:
             assert await store.pending("default") == []
             await received(store, b"1")
             await wakeup.wait()
+
+
+async def test_one_that_is_postponed_was_not_attempted(store: EventStore) -> None:
+    await received(store, b"1", targets=["a", "b"])
+    first, second = await store.due("default")
+    await store.attempted(
+        [
+            Attempt(delivery=first.id, state=DUE, due_at=NOON, fault="waits", sent=False),
+            Attempt(delivery=second.id, state=DUE, due_at=NOON, fault="answered 503"),
+        ]
+    )
+    assert [(each.attempts, each.fault) for each in await store.due("default")] == [(0, "waits"), (1, "answered 503")]
+
+
+async def test_what_goes_out_is_no_received_notification(store: EventStore) -> None:
+    sent = await received(store, b"1", kind=COMPLETION, outcome=Outcome.CONFIRMED, targets=["a"])
+    came = await received(store, b"2")
+    assert [each.id for each in await store.notifications()] == [came]
+    assert [each.id for each in await store.notifications(outgoing=True)] == [came, sent]
+    assert [each.notification.id for each in await store.due("default")] == [sent]

@@ -1,0 +1,1 @@
+"""Outgoing notifications of completed jobs."""

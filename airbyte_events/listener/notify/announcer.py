@@ -1,0 +1,156 @@
+"""Announce completed jobs: put each into the outbox, for every target whose filters it matches.
+
+A position in the event log is stored once everything before it is in the outbox, so a completion is announced at least
+once. The outbox stores the same body once: a leader that repeats the last ones announces none of them twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+
+import anyio
+
+from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.json_values import mapping, parse_object, text, whole
+from airbyte_events._utils.times import utcnow
+from airbyte_events.bus.bus import EventBus, Subscription
+from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
+from airbyte_events.events import Cursor, EventFilter, JobEvent
+from airbyte_events.listener.notify.connections import UNKNOWN, Connections
+from airbyte_events.listener.notify.targets import NotifyTarget, body_of
+from airbyte_events.store.base import COMPLETION, EventStore
+from airbyte_events.store.records import Arrival, Lease, Outcome
+
+logger = logging.getLogger(__name__)
+
+OLDEST = timedelta(hours=24)
+"""A job that completed longer before it was detected is history, and not announced."""
+
+_PAGE = 100
+_PAGE_BYTES = 2**20
+_STORED_AT_LEAST_EVERY = 3600.0
+_LONGEST_REST = 60.0
+
+
+class Announcer:
+    """Announce an instance's completions to its targets.
+
+    :param targets: by name.
+    :param source: the Airbyte instance's URL.
+    """
+
+    def __init__(
+        self,
+        instance: str,
+        targets: Mapping[str, NotifyTarget],
+        source: str,
+        bus: EventBus,
+        store: EventStore,
+        connections: Connections,
+    ) -> None:
+        self._instance = instance
+        self._targets = targets
+        self._source = source
+        self._bus = bus
+        self._store = store
+        self._connections = connections
+        self._key = f"notify/{instance}"
+
+    async def run(self, lease: Lease) -> None:
+        """Announce until cancelled, the bus closes or the lease is lost. Run one per instance."""
+        failures = 0
+        while not self._bus.closed:
+            try:
+                position, since = await self._begin()
+                await self._remember(position, since, lease)
+                failures = 0
+                if not self._targets:
+                    return
+                await self._follow(position, since, lease)
+            except LeaseLost:
+                return
+            except CursorExpired as exc:
+                logger.error("completions may not have been announced: instance=%s error=%s", self._instance, exc)
+                await self._restart(lease)
+            except StoreError as exc:
+                failures += 1
+                logger.warning("could not announce completions, retrying: instance=%s error=%s", self._instance, exc)
+                await anyio.sleep(pause(failures - 1, first=1, longest=_LONGEST_REST))
+
+    async def _begin(self) -> tuple[Cursor, dict[str, int]]:
+        """Return where to continue, and for each target the sequence after which it wants events.
+
+        A target that is new here wants those from now on.
+        """
+        head = self._bus.cursor
+        stored = await self._store.recall(self._key)
+        if stored is None:
+            return head, dict.fromkeys(self._targets, head.sequence)
+        try:
+            values = parse_object(stored.encode())
+            position = Cursor.parse(text(values.get("position")) or "")
+        except ValueError:
+            position, values = head, {}
+        known = mapping(values.get("since"))
+        if not known.keys() & self._targets.keys():
+            position = head
+        since = {name: whole(known[name]) if name in known else head.sequence for name in self._targets}
+        return position, {name: head.sequence if value is None else value for name, value in since.items()}
+
+    async def _restart(self, lease: Lease) -> None:
+        """Continue with the newest event: the log no longer has the next one."""
+        head = self._bus.cursor
+        try:
+            await self._remember(head, dict.fromkeys(self._targets, head.sequence), lease)
+        except StoreError:
+            await anyio.sleep(1)
+
+    async def _remember(self, position: Cursor, since: Mapping[str, int], lease: Lease) -> None:
+        value = json.dumps({"position": str(position), "since": since})
+        await self._store.remember(self._key, value, lease=lease)
+
+    async def _follow(self, position: Cursor, since: Mapping[str, int], lease: Lease) -> None:
+        wanted = EventFilter(instances=frozenset({self._instance}), terminal=True)
+        with self._bus.subscribe(after=position, wanted=wanted, own=True) as events:
+            while True:
+                for event in await self._receive(events):
+                    await self._announce(event, since)
+                await self._remember(events.cursor, since, lease)
+
+    async def _receive(self, events: Subscription) -> list[JobEvent]:
+        with anyio.move_on_after(_STORED_AT_LEAST_EVERY):
+            try:
+                return await events.receive(_PAGE, _PAGE_BYTES)
+            except anyio.EndOfStream:
+                await anyio.sleep_forever()
+        return []
+
+    async def _announce(self, event: JobEvent, since: Mapping[str, int]) -> None:
+        if event.finished_at is not None and event.observed_at - event.finished_at > OLDEST:
+            return
+        names = [
+            name
+            for name, target in self._targets.items()
+            if event.sequence > since[name] and target.accepts(event) and await self._accepts_connection(target, event)
+        ]
+        if names:
+            await self._store.receive(
+                Arrival(
+                    instance=self._instance,
+                    body=body_of(event, self._source),
+                    kind=COMPLETION,
+                    job_id=event.ref.job_id,
+                    outcome=Outcome.CONFIRMED,
+                    received_at=utcnow(),
+                    targets=names,
+                )
+            )
+
+    async def _accepts_connection(self, target: NotifyTarget, event: JobEvent) -> bool:
+        found = UNKNOWN
+        if target.needs_connection(event):
+            found = await self._connections.find(event.connection_id, wait=True)
+        return target.accepts_connection(event, found)

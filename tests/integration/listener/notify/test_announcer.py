@@ -1,0 +1,236 @@
+"""What is announced: each completion once, to the targets that want it, from the time on that a target is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.bus.bus import EventBus
+from airbyte_events.listener.notify.announcer import Announcer
+from airbyte_events.listener.notify.connections import Connections
+from airbyte_events.listener.notify.targets import notify_targets
+from airbyte_events.store.base import EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.sqlite.store import SQLiteStore
+from support.airbyte import client_of
+from support.events import CONNECTION, event_of
+from support.notify import table
+from support.servers import ScriptedServer
+
+pytestmark = pytest.mark.anyio
+
+AIRBYTE = "https://airbyte.example.com"
+WORKSPACE = "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826"
+
+
+@dataclass
+class Rig:
+    """An instance's log and outbox."""
+
+    store: EventStore
+    http: httpx.AsyncClient
+    url: str = AIRBYTE
+    tables: list[Any] = field(default_factory=lambda: [table("all")])
+
+    @asynccontextmanager
+    async def announcing(self) -> AsyncIterator[None]:
+        """The instance's leader announces, and has come to the end of the log."""
+        lease = await self.store.acquire("sources/default", "me", 60)
+        assert lease is not None
+        async with EventBus(self.store) as bus, anyio.create_task_group() as tasks:
+            connections = Connections(client_of(self.http, self.url))
+            targets = notify_targets(self.tables, "default")
+            announcer = Announcer("default", targets, AIRBYTE, bus, self.store, connections)
+            tasks.start_soon(announcer.run, lease)
+            await self.announced_up_to(await self.store.head())
+            yield
+            await self.announced_up_to(await self.store.head())
+            tasks.cancel_scope.cancel()
+
+    async def announced_up_to(self, sequence: int) -> None:
+        with anyio.fail_after(30):
+            while True:
+                stored = await self.store.recall("notify/default") or ""
+                found = re.fullmatch(r'{"position": "\w+-(\d+)", "since": {.*}}', stored)
+                if found and int(found[1]) >= sequence and f'"position": "{self.store.epoch}-' in stored:
+                    return
+                await anyio.lowlevel.checkpoint()
+
+    async def complete(self, *job_ids: int, status: str = "succeeded", **values: Any) -> None:
+        await self.store.append([replace(event_of(job_id, status), **values) for job_id in job_ids])
+
+    async def announced(self, target: str = "all") -> list[int | None]:
+        """The jobs that are in the outbox for a target, in order."""
+        found = await self.store.deliveries(limit=1000)
+        return [each.notification.job_id for each in reversed(found) if each.target == f"notify/{target}"]
+
+
+@pytest.fixture
+async def rig(tmp_path: Path, http: httpx.AsyncClient) -> AsyncIterator[Rig]:
+    async with SQLiteStore(tmp_path / "events.db") as store:
+        yield Rig(store, http)
+
+
+async def test_every_kind_of_completion_is(rig: Rig) -> None:
+    async with rig.announcing():
+        for job_id, job_type in enumerate(("sync", "refresh", "reset", "clear", None), 1):
+            await rig.complete(job_id, job_type=job_type)
+        await rig.complete(6, status="failed")
+        await rig.complete(7, status="cancelled")
+        await rig.complete(8, status="running")
+    assert await rig.announced() == [1, 2, 3, 4, 5, 6, 7]
+    assert await rig.store.notifications() == []
+
+
+async def test_the_body_is_the_events_envelope(rig: Rig) -> None:
+    async with rig.announcing():
+        await rig.complete(1, status="failed")
+    (delivery,) = await rig.store.deliveries()
+    (event,) = (await rig.store.read(0)).events
+    assert json.loads(delivery.notification.body) == event.envelope(AIRBYTE)
+
+
+async def test_history_is_not(rig: Rig) -> None:
+    await rig.complete(1)
+    async with rig.announcing():
+        await rig.complete(2)
+        await rig.complete(3, finished_at=utcnow() - timedelta(hours=25))
+        await rig.complete(4, finished_at=utcnow() - timedelta(hours=23))
+        # By a clock that was set back since.
+        await rig.complete(5, finished_at=utcnow() + timedelta(hours=25))
+    assert await rig.announced() == [2, 4, 5]
+
+
+async def test_what_came_while_nobody_announced_is_once(rig: Rig) -> None:
+    async with rig.announcing():
+        await rig.complete(1)
+    stored = await rig.store.recall("notify/default")
+    await rig.complete(2)
+    async with rig.announcing():
+        pass
+    # The process ended before it had stored how far it was.
+    assert stored is not None
+    await rig.store.remember("notify/default", stored)
+    async with rig.announcing():
+        await rig.complete(3)
+    assert await rig.announced() == [1, 2, 3]
+
+
+async def test_a_new_target_starts_now(rig: Rig) -> None:
+    async with rig.announcing():
+        await rig.complete(1)
+    rig.tables.append(table("new"))
+    await rig.complete(2)
+    async with rig.announcing():
+        await rig.complete(3)
+    assert await rig.announced("new") == [3]
+    assert await rig.announced() == [1, 2, 3]
+
+
+async def test_one_that_was_removed_and_is_back_starts_now(rig: Rig) -> None:
+    async with rig.announcing():
+        await rig.complete(1)
+    tables, rig.tables = rig.tables, []
+    async with rig.announcing():
+        pass
+    await rig.complete(2)
+    rig.tables = tables
+    async with rig.announcing():
+        await rig.complete(3)
+    assert await rig.announced() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x", "{}", '{"position": 7}', '{"position": "0-1", "since": {"notify/all": "x"}}']
+)
+async def test_a_position_that_is_none_is_the_newest(rig: Rig, value: str) -> None:
+    await rig.store.remember("notify/default", value)
+    await rig.complete(1)
+    async with rig.announcing():
+        await rig.complete(2)
+    assert await rig.announced() == [2]
+
+
+async def test_a_log_that_was_replaced_or_cut_off_is_continued(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    async with rig.announcing():
+        await rig.complete(1)
+    async with MemoryStore(capacity=3) as other:
+        await other.remember("notify/default", await rig.store.recall("notify/default") or "")
+        rig.store = other
+        await rig.complete(*range(10, 20))
+        async with rig.announcing():
+            await rig.complete(20)
+        assert await rig.announced() == [20]
+    assert "completions may not have been announced: instance=default error=" in caplog.text
+
+
+async def test_another_leader_ends_it(rig: Rig) -> None:
+    lease = await rig.store.acquire("sources/default", "me", 60)
+    assert lease is not None
+    async with EventBus(rig.store) as bus:
+        targets = notify_targets(rig.tables)
+        old = Announcer("default", targets, AIRBYTE, bus, rig.store, Connections(client_of(rig.http, AIRBYTE)))
+        await rig.store.release(lease)
+        await rig.store.acquire("sources/default", "another", 60)
+        with anyio.fail_after(30):
+            await old.run(lease)
+    assert await rig.store.recall("notify/default") is None
+
+
+class TestFilters:
+    async def test_by_what_the_event_has(self, rig: Rig) -> None:
+        rig.tables = [
+            table("failed", statuses=("failed",)),
+            table("clears", job_types=("clear",)),
+            table("others", instances=("other",)),
+            table("one", connections=(CONNECTION.upper(),)),
+            table("two", connections=(WORKSPACE,)),
+        ]
+        async with rig.announcing():
+            await rig.complete(1)
+            await rig.complete(2, status="failed")
+            await rig.complete(3, job_type="reset")
+            await rig.complete(4, connection_id=WORKSPACE)
+        told = {name: await rig.announced(name) for name in ("failed", "clears", "others", "one", "two")}
+        assert told == {"failed": [2], "clears": [3], "others": [], "one": [1, 2, 3], "two": [4]}
+
+    async def test_by_names_that_airbyte_has_and_not_those_of_webhooks(self, rig: Rig, server: ScriptedServer) -> None:
+        rig.url = server.url
+        connection = {"connectionId": CONNECTION, "name": "Orders, daily", "workspaceId": WORKSPACE}
+        server.on(f"GET /api/public/v1/connections/{CONNECTION}", server.reply(body=json.dumps(connection).encode()))
+        server.on(f"GET /api/public/v1/workspaces/{WORKSPACE}", server.reply(body=b'{"name": "Data"}'))
+        rig.tables = [
+            table("name", connections=("orders, daily",)),
+            table("other", connections=("forged",)),
+            table("workspace", workspaces=("data",)),
+            table("id", workspaces=(WORKSPACE,)),
+            table("elsewhere", workspaces=("forged",)),
+        ]
+        forged = {"connection": "forged", "workspace": "forged"}
+        async with rig.announcing():
+            await rig.complete(1, 2, names=forged, workspace_id="forged", unconfirmed=frozenset({"names"}))
+        told = {
+            each.settings.name: await rig.announced(each.settings.name) for each in notify_targets(rig.tables).values()
+        }
+        assert told == {"name": [1, 2], "other": [], "workspace": [1, 2], "id": [1, 2], "elsewhere": []}
+        assert len(server.requests) == 2
+
+    @pytest.mark.parametrize("status", [403, 404, 500])
+    async def test_a_name_that_is_not_known_is_announced(self, rig: Rig, server: ScriptedServer, status: int) -> None:
+        rig.url = server.url
+        server.on("GET /.*", server.reply(status))
+        rig.tables = [table("name", connections=("orders",)), table("id", connections=(WORKSPACE,))]
+        async with rig.announcing():
+            await rig.complete(1)
+        assert (await rig.announced("name"), await rig.announced("id")) == ([1], [])

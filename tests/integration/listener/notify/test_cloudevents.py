@@ -1,0 +1,225 @@
+"""CloudEvents to a URL: signed, in order for each connection, whatever the target answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import pytest
+from standardwebhooks import Webhook
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.listener.forwarding.forwarder import Forwarder, RetryPolicy
+from airbyte_events.listener.notify.targets import notify_targets
+from airbyte_events.listener.settings.notify import NotifySettings
+from airbyte_events.store.base import COMPLETION, EventStore
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import Arrival, Attempt, Delivery, DeliveryState, Outcome
+from support.listener import API_TOKEN
+from support.notify import SIGNING_KEY, table
+from support.servers import ScriptedServer
+from support.stage import Stage
+
+DELIVERED, DEAD, DUE = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.DUE
+
+
+@dataclass
+class Outbox:
+    """Completions in the outbox, and the server that they go to."""
+
+    server: ScriptedServer
+    store: EventStore
+    tables: Sequence[NotifySettings] = ()
+    stored: int = 0
+    policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(timeout=5, base=0.002))
+
+    async def put(self, connection: str, id_: str) -> None:
+        self.stored += 1
+        body = {"id": id_, "data": {"connection_id": connection, "job_id": self.stored}}
+        await self.store.receive(
+            Arrival(
+                instance="default",
+                body=json.dumps(body).encode(),
+                kind=COMPLETION,
+                job_id=self.stored,
+                outcome=Outcome.CONFIRMED,
+                received_at=utcnow(),
+                targets=list(notify_targets(self.tables)),
+            )
+        )
+
+    async def until(self, state: DeliveryState, count: int) -> list[Delivery]:
+        with anyio.fail_after(30):
+            while len(found := await self.store.deliveries(limit=1000, state=state)) < count:
+                await anyio.lowlevel.checkpoint()
+        return found
+
+    async def until_requested(self, count: int) -> None:
+        with anyio.fail_after(30):
+            while len(self.server.requests) < count:
+                await anyio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        forwarder = Forwarder("default", notify_targets(self.tables), self.store, retry_policy=self.policy)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(forwarder.run)
+            yield
+            tasks.cancel_scope.cancel()
+
+    @property
+    def sent(self) -> list[str]:
+        return [request.json()["id"] for request in self.server.requests]
+
+
+@pytest.fixture
+async def outbox(server: ScriptedServer) -> AsyncIterator[Outbox]:
+    async with MemoryStore() as store:
+        yield Outbox(server, store, [table(url=f"{server.url}/events")])
+
+
+@pytest.mark.anyio
+class TestOrder:
+    async def test_one_that_fails_holds_up_its_connection_alone(self, outbox: Outbox) -> None:
+        outbox.server.on("POST /events", outbox.server.reply(500), outbox.server.reply())
+        outbox.policy = RetryPolicy(timeout=5, base=0.05)
+        for connection, id_ in (("a", "a1"), ("a", "a2"), ("b", "b1"), ("a", "a3")):
+            await outbox.put(connection, id_)
+        async with outbox.sending():
+            delivered = await outbox.until(DELIVERED, 4)
+        assert outbox.sent == ["a1", "b1", "a1", "a2", "a3"]
+        assert {each.notification.job_id: each.attempts for each in delivered} == {1: 2, 2: 1, 3: 1, 4: 1}
+
+    async def test_the_next_process_keeps_it(self, outbox: Outbox) -> None:
+        outbox.server.on("POST /events", outbox.server.reply(500, headers={"Retry-After": "1"}), outbox.server.reply())
+        await outbox.put("a", "a1")
+        async with outbox.sending():
+            with anyio.fail_after(30):
+                while not (await outbox.store.deliveries())[0].attempts:
+                    await anyio.lowlevel.checkpoint()
+        for id_ in ("a2", "b1"):
+            await outbox.put(id_[0], id_)
+        async with outbox.sending():
+            await outbox.until(DELIVERED, 3)
+        assert outbox.sent == ["a1", "b1", "a1", "a2"]
+
+    async def test_one_that_is_given_up_frees_the_others(self, outbox: Outbox) -> None:
+        outbox.server.on("POST /events", outbox.server.reply(500), outbox.server.reply(400), outbox.server.reply())
+        for id_ in ("a1", "a2"):
+            await outbox.put("a", id_)
+        async with outbox.sending():
+            await outbox.until(DELIVERED, 1)
+        assert outbox.sent == ["a1", "a1", "a2"]
+
+    async def test_one_that_is_gone_frees_them_too(self, outbox: Outbox) -> None:
+        outbox.server.on("POST /events", outbox.server.reply(500), outbox.server.reply())
+        outbox.policy = RetryPolicy(timeout=5, base=0.2)
+        await outbox.put("a", "a1")
+        async with outbox.sending():
+            with anyio.fail_after(30):
+                while not (found := await outbox.store.deliveries())[0].attempts:
+                    await anyio.lowlevel.checkpoint()
+            await outbox.store.attempted([Attempt(delivery=found[0].id, state=DEAD, due_at=utcnow())])
+            await outbox.put("a", "a2")
+            await outbox.until(DELIVERED, 1)
+        assert outbox.sent == ["a1", "a2"]
+
+
+@pytest.mark.anyio
+class TestTargets:
+    async def test_the_signature_is_that_of_standard_webhooks_at_each_attempt(self, outbox: Outbox) -> None:
+        outbox.server.on("POST /events", outbox.server.reply(503), outbox.server.reply())
+        await outbox.put("a", "5f3a9c1e-42")
+        async with outbox.sending():
+            await outbox.until(DELIVERED, 1)
+        for request in outbox.server.requests:
+            assert request.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+            assert request.headers["webhook-id"] == "5f3a9c1e-42"
+            Webhook(SIGNING_KEY).verify(request.body, request.headers)
+        assert len(outbox.server.requests) == 2
+
+    async def test_a_redirect_is_not_followed(self, outbox: Outbox) -> None:
+        outbox.server.on("POST /events", outbox.server.reply(307, headers={"Location": "/elsewhere"}))
+        await outbox.put("a", "a1")
+        async with outbox.sending():
+            (dead,) = await outbox.until(DEAD, 1)
+        assert dead.fault == "it responded 307, a redirect"
+        assert [request.path for request in outbox.server.requests] == ["/events"]
+
+    async def test_one_that_hangs_holds_up_no_other(self, outbox: Outbox) -> None:
+        outbox.server.on("POST /hangs", outbox.server.hang())
+        outbox.server.on("POST /events", outbox.server.reply())
+        outbox.policy = RetryPolicy(timeout=3600)
+        outbox.tables = [table("hangs", url=f"{outbox.server.url}/hangs"), *outbox.tables]
+        for number in range(30):
+            await outbox.put(str(number), str(number))
+        async with outbox.sending():
+            await outbox.until(DELIVERED, 30)
+        assert outbox.server.count("POST /hangs") == 1
+
+    @pytest.mark.parametrize("status", [429, 500])
+    async def test_hours_of_faults_lose_nothing_and_send_little(self, outbox: Outbox, status: int) -> None:
+        outbox.server.on("POST /events", *[outbox.server.reply(status)] * 5, outbox.server.reply())
+        for number in range(20):
+            await outbox.put(str(number % 4), str(number))
+        async with outbox.sending():
+            await outbox.until(DELIVERED, 20)
+        assert len(outbox.server.requests) == 25
+        for connection in range(4):
+            order = [int(id_) for id_ in outbox.sent if int(id_) % 4 == connection]
+            assert sorted(order) == order
+
+
+class TestWholeListener:
+    pytestmark = pytest.mark.anyio
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        """uvicorn's."""
+        return "asyncio"
+
+    async def test_what_airbyte_never_announces_is_announced(self, stage: Stage, server: ScriptedServer) -> None:
+        server.on("POST /events", server.reply())
+        polls = dict.fromkeys(("poll_interval", "poll_interval_proven", "poll_interval_idle"), 0.1)
+        async with stage.listener(notify=(table(url=f"{server.url}/events"),), **polls) as url:
+            jobs = [stage.start(job_type=job_type)[0] for job_type in ("sync", "refresh", "reset")]
+            cancelled = stage.start()
+            await stage.http.post(
+                f"{url}/v1/watches",
+                json={"jobs": [{"instance": "default", "job_id": job.id} for job in [*jobs, *cancelled]]},
+                headers={"Authorization": f"Bearer {API_TOKEN}"},
+            )
+            stage.end(jobs, "failed")
+            stage.end(cancelled, "cancelled")
+            await stage.until(lambda: len(server.requests) == 4)
+        events = [request.json() for request in server.requests]
+        assert {(each["data"]["job_id"], each["type"]) for each in events} == {
+            *((job.id, "io.airbyte.job.failed") for job in jobs),
+            (cancelled[0].id, "io.airbyte.job.cancelled"),
+        }
+        assert all(each["specversion"] == "1.0" and each["source"].startswith(stage.sim.url) for each in events)
+
+    async def test_secrets_are_not_in_the_api(self, stage: Stage, server: ScriptedServer) -> None:
+        server.on("POST /canarysecret", server.reply(404), server.reply())
+        token = {"Authorization": f"Bearer {API_TOKEN}"}
+        async with stage.listener(notify=(table(url=f"{server.url}/canarysecret"),)) as url:
+            stage.end(stage.start(), "failed")
+            with anyio.fail_after(30):
+                while not (found := (await stage.http.get(f"{url}/v1/deliveries?state=dead", headers=token)).json())[
+                    "deliveries"
+                ]:
+                    pass
+            (dead,) = found["deliveries"]
+            assert dead["target"] == {"name": "notify/events", "url": f"{server.url}/…"}
+            assert dead["notification"]["kind"] == "completion"
+            again = await stage.http.post(f"{url}/v1/deliveries/{dead['id']}/retry", headers=token)
+            assert again.status_code == 202
+            await stage.until(lambda: len(server.requests) == 2)
+            inbox = (await stage.http.get(f"{url}/v1/notifications", headers=token)).json()["notifications"]
+            assert [each["kind"] for each in inbox] == ["failure"]
+        first, second = server.requests
+        assert first.body == second.body
+        assert SIGNING_KEY not in json.dumps(found)
