@@ -141,8 +141,9 @@ def test_what_is_sent_is_json(sample: Sample) -> None:
 
 @samples("toml")
 def test_settings_load(sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in re.findall(r'_file = "(?:/run/secrets/)?([\w-]+)"', sample.text):
-        (tmp_path / name).write_text("a" * 22 + name, encoding="utf-8")
+    contents = {"url": "https://example.com/", "secret": "whsec_" + "a" * 40}
+    for key, name in re.findall(r'(\w+)_file = "(?:/run/secrets/)?([\w-]+)"', sample.text):
+        (tmp_path / name).write_text(contents.get(key, "a" * 22 + name), encoding="utf-8")
     config = tmp_path / "airbyte-events.toml"
     config.write_text(sample.text.replace("/run/secrets", str(tmp_path)), encoding="utf-8")
     monkeypatch.chdir(tmp_path)

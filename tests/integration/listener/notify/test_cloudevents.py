@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import pytest
@@ -183,7 +184,7 @@ class TestWholeListener:
 
     async def test_what_airbyte_never_announces_is_announced(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /events", server.reply())
-        polls = dict.fromkeys(("poll_interval", "poll_interval_proven", "poll_interval_idle"), 0.1)
+        polls: dict[str, Any] = dict.fromkeys(("poll_interval", "poll_interval_proven", "poll_interval_idle"), 0.1)
         async with stage.listener(notify=(table(url=f"{server.url}/events"),), **polls) as url:
             jobs = [stage.start(job_type=job_type)[0] for job_type in ("sync", "refresh", "reset")]
             cancelled = stage.start()
