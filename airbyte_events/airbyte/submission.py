@@ -210,6 +210,8 @@ class _Submitting:
                 return Submission(job=created, how=How.FOUND)
         if (active := _snapshot(jobs).active) is not None:
             return self.conflict(active)
+        if refused and not isinstance(failure, (Conflict, NotSent, RateLimited)):
+            raise self.final(failure)
         if refused and isinstance(failure, Conflict) and failure.type == "state-conflict":
             # Older releases respond so while a job runs, but none does.
             hint = f"{failure}; is connection {self.connection_id} enabled in Airbyte?"
