@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from airbyte_events.errors import (
     RateLimited,
     ServerError,
 )
-from airbyte_events.events import same_job_type
+from airbyte_events.events import JobStatus, same_job_type
 from airbyte_events.jobs import Job, JobSystem
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ PATIENCE = 600.0
 """Seconds for which to search for such a job if the caller has no deadline."""
 
 _PAUSES = (1.0, 3.0, 10.0)
+
+_USUAL_OF = 20
+"""The number of successes whose median duration is the usual one."""
 
 
 class OnConflict(StrEnum):
@@ -77,10 +81,12 @@ class Snapshot:
 
     :param newest_id: the highest job id, 0 if there is none. Later jobs have a higher one, whatever the clocks show.
     :param active: its active job.
+    :param usual_seconds: the median duration of its latest successes of the job's type; None if there is none.
     """
 
     newest_id: int
     active: Job | None = None
+    usual_seconds: float | None = None
 
 
 async def take_snapshot(airbyte: JobSystem, connection_id: str, job_type: str) -> Snapshot:
@@ -89,14 +95,27 @@ async def take_snapshot(airbyte: JobSystem, connection_id: str, job_type: str) -
     :raises AirbyteError: if Airbyte can't list them.
     """
     # Airbyte refuses a sync while a refresh runs, but cancels the refresh for a clear or reset.
-    return _snapshot(await _jobs(airbyte, connection_id, refreshes=job_type != "sync"))
-
-
-def _snapshot(jobs: Sequence[Job]) -> Snapshot:
+    jobs = await _jobs(airbyte, connection_id, refreshes=job_type != "sync")
     return Snapshot(
         newest_id=max((job.job_id for job in jobs), default=0),
-        active=next((job for job in jobs if not job.status.terminal), None),
+        active=_active(jobs),
+        usual_seconds=_usual_seconds(jobs, job_type),
     )
+
+
+def _active(jobs: Sequence[Job]) -> Job | None:
+    return next((job for job in jobs if not job.status.terminal), None)
+
+
+def _usual_seconds(jobs: Sequence[Job], job_type: str) -> float | None:
+    seconds = [
+        job.duration_seconds
+        for job in jobs
+        if job.status is JobStatus.SUCCEEDED
+        and job.duration_seconds is not None
+        and same_job_type(job.job_type, job_type)
+    ]
+    return statistics.median(seconds[:_USUAL_OF]) if seconds else None
 
 
 async def _jobs(airbyte: JobSystem, connection_id: str, *, refreshes: bool) -> list[Job]:
@@ -208,7 +227,7 @@ class _Submitting:
             jobs = await self._list(failure)
             if self.lost and (created := _created(jobs, self.job_type, self.before.newest_id)) is not None:
                 return Submission(job=created, how=How.FOUND)
-        if (active := _snapshot(jobs).active) is not None:
+        if (active := _active(jobs)) is not None:
             return self.conflict(active)
         if refused and not isinstance(failure, (Conflict, NotSent, RateLimited)):
             raise self.final(failure)

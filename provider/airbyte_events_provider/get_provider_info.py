@@ -33,9 +33,9 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airbyte_events_provider.hooks.airbyte.AirbyteHook",
                 "hook-name": "Airbyte",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["port"],
                     "relabeling": {
                         "host": "Server URL",
+                        "port": "Port (unless the URL has it)",
                         "login": "Client ID (optional)",
                         "password": "Client Secret (optional)",
                         "schema": "Token URL",
@@ -66,8 +66,12 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airbyte_events_provider.hooks.listener.ListenerHook",
                 "hook-name": "Airbyte Events",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "schema", "port"],
-                    "relabeling": {"host": "Listener URL", "password": "API token"},
+                    "hidden-fields": ["login", "schema"],
+                    "relabeling": {
+                        "host": "Listener URL",
+                        "port": "Port (unless the URL has it)",
+                        "password": "API token",
+                    },
                     "placeholders": {"host": "http://localhost:8484"},
                 },
                 "conn-fields": {

@@ -70,7 +70,8 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def airflow(addresses: Addresses, dags: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowStack]:
     """Airflow, up and healthy, for the whole session."""
     home = tmp_path_factory.mktemp("airflow")
-    with AirflowStack(home, dags, connections=addresses.airflow_connections()) as stack:
+    settings = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
+    with AirflowStack(home, dags, connections=addresses.airflow_connections(), settings=settings) as stack:
         yield stack
 
 

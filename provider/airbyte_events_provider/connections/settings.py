@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from airbyte_events.airbyte import Credentials, normalise_url
 from airbyte_events.errors import SettingsError
@@ -87,7 +87,7 @@ def parse_airbyte(connection: Connection) -> AirbyteSettings:
     conn_id = connection.conn_id
     extra = _Extra(connection)
     try:
-        url = normalise_url(connection.host or "")
+        url = normalise_url(_with_port(connection.host or "", connection.port))
         login, password = (connection.login or "").strip(), _password(connection)
         credentials = None
         if login and password:
@@ -121,7 +121,8 @@ def parse_listener(connection: Connection) -> ListenerSettings:
             f"Airflow connection {conn_id!r} has no host: write the listener's URL, http://listener:8484"
         )
     if "://" not in host:
-        host = f"{connection.schema or 'http'}://{host}" + (f":{connection.port}" if connection.port else "")
+        host = f"{connection.schema or 'http'}://{host}"
+    host = _with_port(host, connection.port)
     extra = _Extra(connection)
     return ListenerSettings(
         conn_id=conn_id,
@@ -131,6 +132,17 @@ def parse_listener(connection: Connection) -> ListenerSettings:
         client_cert=extra.text("client_cert"),
         dashboard_url=extra.page("dashboard_url"),
     )
+
+
+def _with_port(url: str, port: int | None) -> str:
+    """Return the URL, with the port of the connection's own field if the URL has none."""
+    try:
+        parts = urlsplit(url.strip())
+        if not port or not parts.hostname or parts.port is not None:
+            return url
+    except ValueError:
+        return url
+    return parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{port}").geturl()
 
 
 def parse_timeout(value: object, name: str) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
 
+from airbyte_events._utils.json_values import text
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Snapshot, Submission, find_created, submit, take_snapshot
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_WORKSPACE_SECONDS = 10.0
+_CONNECTION_SECONDS = 10.0
 
 
 class AirbyteHook(BaseHook):
@@ -212,18 +213,22 @@ class AirbyteHook(BaseHook):
         """Return all readable Airbyte connections, in the API's fields (``connectionId``, ``name``, …)."""
         return self.call(lambda airbyte: airbyte.list_connections())
 
-    def workspace_of(self, connection_id: str) -> str | None:
-        """Return the workspace of an Airbyte connection; None if Airbyte does not return it within 10 s."""
+    def find_airbyte_connection(self, connection_id: str) -> dict[str, Any]:
+        """Return an Airbyte connection in the API's fields; empty if Airbyte does not return it within 10 s."""
 
-        async def request(airbyte: AirbyteClient) -> str | None:
+        async def request(airbyte: AirbyteClient) -> dict[str, Any]:
             try:
-                with anyio.fail_after(_WORKSPACE_SECONDS):
-                    return await airbyte.workspace_of(connection_id)
+                with anyio.fail_after(_CONNECTION_SECONDS):
+                    return await airbyte.get_connection(connection_id)
             except (AirbyteError, ValueError, TimeoutError) as exc:
                 self.log.info("no link to Airbyte's web app: the connection's workspace is not known: %s", exc)
-                return None
+                return {}
 
         return self.call(request, attempts=1)
+
+    def workspace_of(self, connection_id: str) -> str | None:
+        """Return the workspace of an Airbyte connection; None if Airbyte does not return it within 10 s."""
+        return text(self.find_airbyte_connection(connection_id).get("workspaceId"))
 
     def _submit_or_fail(self, connection_id: str, job_type: str) -> Job:
         submission = self.submit(connection_id, job_type)

@@ -7,16 +7,12 @@ deferred task would have none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from airbyte_events_provider.connections.read import read_hub
 from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
-
-if TYPE_CHECKING:
-    from airbyte_events_provider.hooks.airbyte import AirbyteHook
 
 _CLOUD_API = "https://api.airbyte.com/v1"
 _CLOUD_WEB = "https://cloud.airbyte.com"
@@ -59,16 +55,6 @@ class ListenerJobLink(_XComLink):
     xcom = "_link_ListenerJobLink"
 
 
-def push_links(context: Mapping[str, Any], hook: AirbyteHook, job_id: int, connection_id: str) -> None:
-    if (ti := context.get("ti")) is None:
-        return
-    hub = read_hub(hook.airbyte_conn_id, hook.listener_conn_id)
-    workspace_id = hook.workspace_of(connection_id)
-    links = link_xcoms(hub.airbyte, hub.listener, connection_id=connection_id, job_id=job_id, workspace_id=workspace_id)
-    for key, url in links.items():
-        ti.xcom_push(key=key, value=url)
-
-
 def link_xcoms(
     airbyte: AirbyteSettings,
     listener: ListenerSettings | None,
@@ -91,6 +77,11 @@ def link_xcoms(
     if listener is not None and (dashboard := dashboard_address(listener)):
         links[ListenerJobLink.xcom] = f"{dashboard}/jobs/{quote(airbyte.instance, safe='')}/{job_id}"
     return links
+
+
+def job_page(links: Mapping[str, str]) -> str | None:
+    """Return the page of the job among the links: the listener's, else Airbyte's; None if neither is known."""
+    return links.get(ListenerJobLink.xcom) or links.get(AirbyteJobLink.xcom)
 
 
 def web_address(airbyte: AirbyteSettings) -> str | None:

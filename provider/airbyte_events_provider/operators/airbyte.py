@@ -26,7 +26,7 @@ from airbyte_events.airbyte.submission import How, OnConflict
 from airbyte_events_provider.arguments import WrongArgument, check_arguments, check_choice
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
-from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, push_links
+from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink
 from airbyte_events_provider.openlineage.extractor import lineage
 from airbyte_events_provider.operators.completion import complete
 from airbyte_events_provider.operators.start_args import can_end_in_triggerer, start_args
@@ -35,6 +35,7 @@ from airbyte_events_provider.retry.task_job import TaskJob
 from airbyte_events_provider.retry.task_state import TaskState
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import ended_by_a_person
+from airbyte_events_provider.waiting.outlook import outlook
 from airbyte_events_provider.waiting.payloads import with_job
 from airbyte_events_provider.waiting.result import BEGIN, push
 
@@ -254,9 +255,19 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             task_job.cancel(job.job_id)
             raise AirflowException(f"The task was killed while it started Airbyte job {job.job_id}.")
         self.log.info(_STARTED[submission.how], job.job_id, self.connection_id)
-        push_links(context, self.hook, job.job_id, self.connection_id)
+        begins = outlook(
+            self.hook,
+            job.job_id,
+            self.connection_id,
+            poll_interval=poll_interval(self.wait_seconds) if self.deferrable else self.wait_seconds,
+            usual_seconds=task_job.usual_seconds,
+        )
+        for key, url in begins.links.items() if self._ti is not None else ():
+            self._ti.xcom_push(key=key, value=url)
         if self.asynchronous:
             return job.job_id
+        if not job.status.terminal:
+            begins.log()
         if self.deferrable and not job.status.terminal:
             self._defer(context, job, began, owned=submission.owned)
         result = self.hook.wait_for(

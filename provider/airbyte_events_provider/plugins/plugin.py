@@ -11,6 +11,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 from airbyte_events_provider.config import SECTION
+from airbyte_events_provider.plugins.portless import PortlessConnectionTests
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,15 @@ def mounted_listener() -> list[Any]:
     return [{"name": "Airbyte Events", "app": MountedListener(), "url_prefix": PREFIX}]
 
 
+def connection_tests() -> list[Any]:
+    """Return the middleware for the *Test* button of connections without a port."""
+    return [{"name": "Airbyte Events: connection tests", "middleware": PortlessConnectionTests}]
+
+
 class AirbyteEventsPlugin(AirflowPlugin):
-    """Adds the navigation entry (Airflow 3.1 and newer), and mounts the listener."""
+    """Adds the navigation entry (Airflow 3.1 and newer), mounts the listener, and tests connections without a port."""
 
     name = "airbyte_events"
+    fastapi_root_middlewares = _Lazy(connection_tests)
     external_views = _Lazy(dashboard_entry)
     fastapi_apps = _Lazy(mounted_listener)

@@ -38,6 +38,8 @@ class TaskJob:
         self.job_id = job_id
         self.owned = owned
         self.request = request
+        self.usual_seconds: float | None = None
+        """The usual duration of such jobs; None if unknown, as after resuming a job."""
         self._pending: JobRecord | None = None  # requested, without a response yet
 
     def start(self, until: float | None, *, resuming: bool = True) -> Submission:
@@ -55,6 +57,7 @@ class TaskJob:
     def _submit(self, until: float | None) -> Submission:
         request, state = self.request, self.state
         before = self.hook.take_snapshot(request.connection_id, request.job_type)
+        self.usual_seconds = before.usual_seconds
         record = request.record(self.hook.settings.url, before.newest_id, state.max_tries)
         self._pending = record
         state.write(record)

@@ -14,6 +14,7 @@ from airbyte_events_provider.arguments import WrongArgument, check_arguments, fo
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
+from airbyte_events_provider.waiting.outlook import outlook
 from airbyte_events_provider.waiting.payloads import with_job
 from airbyte_events_provider.waiting.result import SUCCESS, TIMEOUT, missing_records, push
 
@@ -86,12 +87,13 @@ class AirbyteJobSensor(AirbyteSensor):
         job = self.hook.get_job_details(self.airbyte_job_id)
         if self._has_succeeded(job, context):
             return
-        deadline = self._deadline()
+        deadline, interval = self._deadline(), self._poll_interval()
+        outlook(self.hook, job.job_id, job.connection_id, poll_interval=interval).log()
         trigger = AirbyteSyncTrigger.for_job(
             job,
             self.airbyte_conn_id,
             end_time=deadline,
-            poll_interval=self._poll_interval(),
+            poll_interval=interval,
             execution_deadline=deadline,
             listener_conn_id=self.listener_conn_id,
             cancel_on_kill=False,  # the sensor did not start it

@@ -140,6 +140,21 @@ async def test_a_lost_response_is_looked_for_by_job_ids_though_lists_are_slow(sc
     assert scene.requests("POST /jobs") == 1
 
 
+async def test_a_snapshot_has_the_usual_duration_of_such_jobs(scene: Scene) -> None:
+    assert (await take_snapshot(scene.airbyte, scene.connection_id, "sync")).usual_seconds is None
+    for job_type, status, minutes in [
+        *[("sync", "succeeded", 9)] * 9,
+        *[("sync", "succeeded", each) for each in [2] * 9 + [4] + [8] * 10],
+        ("sync", "failed", 60),
+        ("reset", "succeeded", 30),
+    ]:
+        job = scene.start(job_type, created_at=utcnow() - timedelta(minutes=minutes))
+        scene.sim.world.end_job(job, status)
+    for job_type, minutes in [("sync", (4 + 8) // 2), ("clear", 30)]:
+        usual = (await take_snapshot(scene.airbyte, scene.connection_id, job_type)).usual_seconds
+        assert usual == pytest.approx(60 * minutes, abs=5)
+
+
 async def test_could_not_fulfill_is_a_lost_response_and_no_disabled_connection(scene: Scene) -> None:
     scene.fault("status", status=409, problem="state-conflict", after=True, count=1, route="POST /jobs")
     submission = await scene.submit()

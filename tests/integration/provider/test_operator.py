@@ -12,6 +12,7 @@ import anyio.to_thread
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobError
 from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
@@ -80,6 +81,38 @@ async def test_the_deferrable_way_returns_the_job_id(stage: Any, listener: Any) 
     assert deferred.timeout is None
     stage.end(stage.sim.world.jobs[1])
     assert await resume(stage, operator(stage, deferrable=True), deferred) == 1
+
+
+async def test_the_log_of_a_deferred_task_says_what_it_waits_for(
+    stage: Any, listener: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = stage.sim.world.connections[stage.connection_id]
+    connection.name = "Orders\n→ lake"
+    before = stage.sim.world.start_job(connection, created_at=utcnow() - timedelta(minutes=3))
+    stage.end(before)
+    await defer(stage, operator(stage, deferrable=True))
+    (line,) = [each for each in caplog.messages if "the completion:" in each]
+    head, _, rest = line.partition(" usual_seconds=")
+    assert head == "the listener reports the completion: job=2 connection='Orders\\n→ lake' listener=listener"
+    usual, _, link = rest.partition(" link=")
+    assert int(usual) == pytest.approx(180, abs=2)
+    assert link == f"{listener.url}/jobs/default/2"
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_the_log_of_a_task_without_a_listener_says_how_often_it_polls(
+    stage: Any, deferrable: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await run(stage, operator(stage, deferrable=deferrable))
+    (line,) = [each for each in caplog.messages if "the completion:" in each]
+    assert line.startswith("polling Airbyte for the completion: job=1 connection='")
+    assert f" poll_seconds=0.1 usual_seconds=unknown link={stage.sim.url}/workspaces/" in line
+
+
+async def test_the_log_names_the_connection_as_far_as_it_is_known(stage: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stage.sim.add_fault(Fault(kind="status", status=500, route="GET /connections/{id}"))
+    await defer(stage, operator(stage, deferrable=True))
+    assert f"job=1 connection={stage.connection_id} poll_seconds=0.1 usual_seconds=unknown link=unknown" in caplog.text
 
 
 async def test_a_job_that_has_ended_when_it_is_submitted_is_not_waited_for(stage: Any) -> None:

@@ -63,6 +63,28 @@ def test_all() -> None:
     assert "pass" not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "url"),
+    [
+        ("http://airbyte", 8000, "http://airbyte:8000/api/public/v1"),
+        ("http://airbyte:/", 8000, "http://airbyte:8000/api/public/v1"),
+        ("https://[::1]/api/public/v1", 8443, "https://[::1]:8443/api/public/v1"),
+        ("http://airbyte:8001/", 8000, "http://airbyte:8001/api/public/v1"),
+        ("http://airbyte:8001/", None, "http://airbyte:8001/api/public/v1"),
+        ("http://airbyte:8001/", 0, "http://airbyte:8001/api/public/v1"),
+    ],
+)
+def test_a_given_port_is_used_unless_the_url_has_one(host: str, port: int | None, url: str) -> None:
+    assert parse_airbyte(connection(host=host, port=port)).url == url
+
+
+def test_a_port_does_not_repair_a_url() -> None:
+    with pytest.raises(SettingsError, match="the Airbyte URL has no scheme: write http://airbyte"):
+        parse_airbyte(connection(host="airbyte", port=8000))
+    with pytest.raises(SettingsError, match="has no usable host and port"):
+        parse_airbyte(connection(host="http://[airbyte", port=8000))
+
+
 def test_one_proxy_for_all() -> None:
     assert parse_airbyte(connection({"proxies": "http://proxy"})).proxies == (("all://", "http://proxy"),)
 
@@ -126,6 +148,9 @@ def test_faults(fields: dict[str, Any], fault: str) -> None:
         ({"host": "http://listener:8484/"}, "http://listener:8484"),
         ({"host": "listener", "port": 8484}, "http://listener:8484"),
         ({"host": "listener", "schema": "https"}, "https://listener"),
+        ({"host": "https://listener/events", "port": 8484}, "https://listener:8484/events"),
+        ({"host": "http://listener:8484", "port": 9}, "http://listener:8484"),
+        ({"host": "listener:8484", "port": 9}, "http://listener:8484"),
     ],
 )
 def test_a_listener(fields: dict[str, Any], url: str) -> None:

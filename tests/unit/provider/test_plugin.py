@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from airbyte_events_provider.plugins.mounted import MountedListener
 from airbyte_events_provider.plugins.plugin import PREFIX, AirbyteEventsPlugin, dashboard_entry, mounted_listener
@@ -79,3 +85,39 @@ def test_workers_load_the_plugin_without_the_server() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+PORTLESS = {"conn_type": "airbyte", "port": 0, "extra": "{}"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("path", "body", "arrives"),
+    [
+        ("/api/v2/connections/test", json.dumps(PORTLESS), json.dumps(PORTLESS | {"port": None})),
+        ("/base/api/v2/connections/test", json.dumps(PORTLESS), json.dumps(PORTLESS | {"port": None})),
+        ("/api/v2/connections", json.dumps(PORTLESS), None),
+        ("/api/v2/connections/test", json.dumps(PORTLESS | {"conn_type": "http"}), None),
+        ("/api/v2/connections/test", json.dumps(PORTLESS | {"port": 8000}), None),
+        ("/api/v2/connections/test", json.dumps(PORTLESS | {"extra": "x" * 300_000}), None),
+        ("/api/v2/connections/test", "[" * 100_000, None),
+        ("/api/v2/connections/test", "no JSON", None),
+        ("/api/v2/connections/test", "[]", None),
+        ("/api/v2/connections/test", "", None),
+    ],
+)
+async def test_a_tested_connection_with_port_0_has_none(path: str, body: str, arrives: str | None) -> None:
+    (each,) = AirbyteEventsPlugin.fastapi_root_middlewares
+    app = Starlette(routes=[Route("/{path:path}", echo, methods=["POST"])])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(each["middleware"](app)), base_url="http://a") as http:
+        answer = await http.post(path, content=chunks(body))
+    assert answer.text == (body if arrives is None else arrives)
+
+
+async def echo(request: Request) -> Response:
+    return Response(await request.body())
+
+
+async def chunks(body: str) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 50_000):
+        yield body[start : start + 50_000].encode()

@@ -88,7 +88,7 @@ def test_the_forms_that_airflow_draws() -> None:
         form = drawn[entry["connection-type"]]
         assert form.hook_class_name == entry["hook-class-name"]
         assert form.standard_fields.host.title == entry["ui-field-behaviour"]["relabeling"]["host"]
-        assert form.standard_fields.port.hidden
+        assert not form.standard_fields.port.hidden
         assert {name: field["schema"]["title"] for name, field in form.extra_fields.items()} == {
             name: field["label"] for name, field in entry["conn-fields"].items()
         }
