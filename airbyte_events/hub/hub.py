@@ -20,6 +20,7 @@ import anyio
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.times import format_time
+from airbyte_events._utils.turns import Turns
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import AirbyteError, CursorExpired, HubClosed, UnknownJob, WaitTimeout
@@ -115,7 +116,7 @@ class Hub:
         )
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
-        self._leaving = anyio.Lock()
+        self._leaving = Turns()
         self._list_served_at: datetime | None = None
         self._list_served = Wakeup()
 
@@ -211,9 +212,9 @@ class Hub:
                 event = event or await self._last_check(job_id, task, deadline)
                 checks += 1
             event = await self.explain(event)
-            # One task per turn of the event loop: hundreds that wake at once would block it.
-            async with self._leaving:
-                return event
+            # Hundreds that wake at once would block the event loop.
+            await self._leaving.wait()
+            return event
         except anyio.EndOfStream as exc:
             raise HubClosed(f"the wait for job {job_id} ended with the hub") from exc
         finally:

@@ -8,6 +8,7 @@ name                                              kind    meaning
 ``airbyte_events.ends.<origin>.lag``              timer   from the job's completion to its trigger
 ``airbyte_events.ends.<origin>.delivery``         timer   from its detection, here or in the listener, to its trigger
 ``airbyte_events.requests``                       counter responses of Airbyte's API to this process
+``airbyte_events.hubs``                           counter hubs that a triggerer has opened
 ================================================= ======= ==============================================================
 """
 
@@ -17,6 +18,8 @@ import contextlib
 import importlib
 from datetime import datetime, timedelta
 from typing import Any
+
+import anyio
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.tracing import record
@@ -41,6 +44,11 @@ def count_completion(event: JobEvent) -> None:
     _time(f"{name}.lag", event.finished_at)
     _time(f"{name}.delivery", event.observed_at)
     record("trigger", event.ref, event.observed_at, status=event.status.value, origin=event.origin.value)
+
+
+async def count_hub() -> None:
+    """Count a hub of a triggerer, in a thread: the first metric of a process makes Airflow parse a large YAML file."""
+    await anyio.to_thread.run_sync(_count, "hubs")
 
 
 async def count_response(response: Any) -> None:

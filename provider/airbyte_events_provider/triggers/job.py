@@ -119,18 +119,20 @@ class AirbyteSyncTrigger(StoredTrigger):
         return TriggerEvent(result)  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> JobEvent:
-        self.log.info("waiting for Airbyte job %s", self.job_id)
         deadlines = [each for each in (self.end_time, self.execution_deadline) if each is not None]
         event = await wait_shared(
             self._hub_key,
             int(self.job_id),
             self.poll_interval,
+            self.log.info,
             connection_id=self.connection_id,
             started_at=self._created_at,
             until=min(deadlines, default=None),
         )
-        self.log.info("%s", completion_line(event))
         count_completion(event)
+        if self.end_from_trigger:
+            # No worker logs it.
+            self.log.info("%s", completion_line(event))
         return event
 
     async def is_still_running(self, hook: Any) -> bool:

@@ -13,7 +13,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -24,6 +24,7 @@ import anyio
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 
 from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.turns import Turns
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import HubClosed, SettingsError, WaitTimeout
 from airbyte_events.events import JobEvent
@@ -35,6 +36,8 @@ from airbyte_events_provider.config import SECTION
 from airbyte_events_provider.connections.clients import open_airbyte, open_listener
 from airbyte_events_provider.connections.read import aread_hub
 from airbyte_events_provider.connections.settings import HubSettings
+from airbyte_events_provider.links.airbyte import link_xcoms
+from airbyte_events_provider.stats import count_hub
 
 logger = logging.getLogger(__name__)
 
@@ -87,10 +90,13 @@ class HubKey(NamedTuple):
     listener_conn_id: str | None = None
 
 
-async def wait_shared(key: HubKey, job_id: int, poll_interval: float, **wait: Unpack[JobWait]) -> JobEvent:
+async def wait_shared(
+    key: HubKey, job_id: int, poll_interval: float, log: Callable[[str, str], None], **wait: Unpack[JobWait]
+) -> JobEvent:
     """Wait for a job with the event loop's hub for the key; with another one if that closes.
 
     :param poll_interval: seconds between polls without a listener; the shortest interval of all waiting tasks applies.
+    :param log: called with a log line's format and text when the wait begins.
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     :raises UnknownJob: if Airbyte has no such job.
     :raises WaitTimeout: if the job has not completed by ``until``, or its status is unknown then.
@@ -99,6 +105,8 @@ async def wait_shared(key: HubKey, job_id: int, poll_interval: float, **wait: Un
     while True:
         try:
             async with shared_hub(key) as shared:
+                if not failures:
+                    log("%s", shared.waiting_line(job_id, wait.get("connection_id")))
                 with shared.ticks.at_most(poll_interval):
                     return await shared.hub.wait(job_id, **wait)
         except HubClosed as exc:
@@ -156,6 +164,7 @@ class SharedHub:
 
     hub: Hub
     airbyte: JobSystem
+    settings: HubSettings
 
     def __init__(self, key: HubKey, hubs: dict[HubKey, SharedHub]) -> None:
         self.key = key
@@ -164,6 +173,7 @@ class SharedHub:
         self._hubs = hubs
         self._users = 0
         self._users_changed = Wakeup()  # from none, or to none
+        self._beginning = Turns()
         self._settled = anyio.Event()  # opened, or failed to
         self._failure: Exception | None = None
         self._task = contextvars.Context().run(asyncio.create_task, self._run(), name=f"hub of {key.airbyte_conn_id}")
@@ -187,10 +197,28 @@ class SharedHub:
             raise SettingsError(str(self._failure)) from self._failure
         if self._failure is not None:
             raise HubClosed(f"no hub could be opened: {self._failure}") from self._failure
+        # Hundreds of triggers begin at once.
+        await self._beginning.wait()
+
+    def waiting_line(self, job_id: int, connection_id: str | None) -> str:
+        """Return the log line of a task that begins to wait: for which job, by what it is notified, and the job's page.
+
+        The only one: a triggerer's log lines block its event loop while Airflow is busy.
+        """
+        airbyte, listener = self.settings.airbyte, self.settings.listener
+        links = link_xcoms(airbyte, listener, connection_id=connection_id, job_id=job_id)
+        facts = {
+            "job": job_id,
+            "connection": connection_id,
+            "notified_by": "polling" if listener is None else "listener",
+            "url": next(iter(links.values()), None),
+        }
+        return "waiting for Airbyte job: " + " ".join(f"{name}={value}" for name, value in facts.items() if value)
 
     async def _run(self) -> None:
         try:
-            settings = await self._read()
+            settings = self.settings = await self._read()
+            await count_hub()
             async with (
                 open_airbyte(settings.airbyte) as self.airbyte,
                 open_hub(self.airbyte, settings, self.ticks) as self.hub,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,11 +26,13 @@ class Recorder(NoStatsLogger):
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.times: dict[str, timedelta] = {}
+        self.threads: dict[str, threading.Thread] = {}
 
     def incr(  # type: ignore[override]
         self, stat: str, count: int = 1, rate: float = 1, *, tags: Any = None
     ) -> None:
         self.counts[stat] += count
+        self.threads.setdefault(stat, threading.current_thread())
 
     def timing(  # type: ignore[override]
         self, stat: str, dt: Any, *, tags: Any = None
@@ -70,3 +73,14 @@ async def test_an_end_that_was_found_and_what_was_asked_for_it(stage: Any, recor
     assert (await firing)["job"]["origin"] == "poll"
     assert recorder.counts["airbyte_events.ends.poll"] == 1
     assert recorder.counts["airbyte_events.requests"] > 3
+
+
+async def test_the_first_metric_of_a_process_does_not_block_the_event_loop(stage: Any, recorder: Recorder) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job))
+    await stage.waited_for()
+    stage.end(job)
+    await firing
+    assert recorder.counts["airbyte_events.hubs"] == 1
+    assert next(iter(recorder.counts)) == "airbyte_events.hubs", "before the client's first response"
+    assert recorder.threads["airbyte_events.hubs"] is not threading.current_thread()

@@ -233,7 +233,7 @@ def _handled(handler: logging.Handler) -> Iterator[None]:
         root.setLevel(level)
 
 
-async def test_the_log_tells_how_and_when_the_end_got_here(
+async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_is_notified(
     stage: Any, listener: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = stage.start()
@@ -243,9 +243,38 @@ async def test_the_log_tells_how_and_when_the_end_got_here(
     await firing
     # The simulated Airbyte is in this process, and knows the webhook's URL.
     log = "".join(line for line in capfd.readouterr().out.splitlines() if "HTTP Request" not in line)
+    page = f"{listener.url}/jobs/default/{job.id}"
+    assert log.count("Airbyte job") == 1
+    assert (
+        f"waiting for Airbyte job: job={job.id} connection={stage.connection_id} notified_by=listener url={page}" in log
+    )
+    assert not [secret for secret in stage.secrets if secret in log]
+
+
+async def test_a_task_that_ends_without_a_worker_logs_how_and_when_the_end_got_here(
+    stage: Any, listener: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job, end_from_trigger=True))
+    await stage.waited_for()
+    stage.end(job)
+    await firing
+    log = "".join(line for line in capfd.readouterr().out.splitlines() if "HTTP Request" not in line)
     assert f"Airbyte job succeeded: job={job.id} detected_by=webhook delay_ms=" in log
     assert " finished_at=20" in log
     assert not [secret for secret in stage.secrets if secret in log]
+
+
+async def test_without_a_listener_the_log_says_that_polling_notifies(
+    stage: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = stage.start()
+    firing = stage.firing(stage.trigger(job, poll_interval=0.5))
+    await stage.waited_for()
+    stage.end(job)
+    await firing
+    line = f"waiting for Airbyte job: job={job.id} connection={stage.connection_id} notified_by=polling "
+    assert line in capfd.readouterr().out
 
 
 async def test_a_cancelled_trigger_leaves_no_task_behind(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
