@@ -7,6 +7,7 @@
     │   ├── AirbyteUnreachable     no response: refused, reset, timed out
     │   │   └── NotSent            no connection was made: Airbyte never saw the request
     │   ├── MaybeStarted           a job may have been started
+    │   ├── UnknownConnection      no connection, or several, have the name
     │   ├── AirbyteProtocolError   a response that is not the public API's (HTML, wrong shape, a redirect)
     │   └── AirbyteStatusError     a response with an error status
     │       ├── Unauthorized       401, after the token was renewed once
@@ -61,6 +62,10 @@ class NotSent(AirbyteUnreachable):
 
 class MaybeStarted(AirbyteError):
     """Airbyte may have started a job, and did not confirm it: start no other before it does."""
+
+
+class UnknownConnection(AirbyteError):
+    """No connection has the name, or several have it; the message lists candidates."""
 
 
 class AirbyteProtocolError(AirbyteError):

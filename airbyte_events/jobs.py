@@ -159,6 +159,13 @@ class JobSystem(Protocol):
         :raises ValueError: if the id is no connection's.
         """
 
+    async def find_connection(self, name: str, workspace_id: str | None = None) -> str:
+        """Return the id of the connection with this name.
+
+        :param workspace_id: only connections of this workspace.
+        :raises UnknownConnection: if there is none, or several have the name.
+        """
+
     async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
         """Start a job, or return the one that the connection has already begun."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
+from airbyte_events.airbyte.connection_names import ConnectionNames
 from airbyte_events.airbyte.internal_api import InternalApi
 from airbyte_events.airbyte.models import parse_job, says_unknown
 from airbyte_events.airbyte.notifications import Notification, reread
@@ -57,6 +58,7 @@ class AirbyteClient(Session):
         self._workspace_ids = [given] if isinstance(given, str) else list(given)
         self._unknown_statuses: set[str] = set()
         self._refreshes = Refreshes(self.list_jobs)
+        self._names = ConnectionNames(self.list_connections)
         self.internal = InternalApi(self)
         """Airbyte's internal API, where it answers."""
 
@@ -272,14 +274,21 @@ class AirbyteClient(Session):
         # Idempotent, so it may be retried.
         return (await self.read(request)).object()
 
-    async def list_connections(self) -> list[dict[str, Any]]:
-        """Return all connections, in Airbyte's own fields; an :class:`AirbyteError` if there are more than 10,000."""
-        return await self._list("connections")
+    async def list_connections(self, workspace_id: str | None = None) -> list[dict[str, Any]]:
+        """Return all connections, in Airbyte's own fields; an :class:`AirbyteError` if there are more than 10,000.
 
-    async def _list(self, kind: str) -> list[dict[str, Any]]:
+        :param workspace_id: only those of this workspace.
+        """
+        return await self._list("connections", workspace_id)
+
+    async def find_connection(self, name: str, workspace_id: str | None = None) -> str:
+        """Return the id of a connection; see :meth:`~airbyte_events.airbyte.connection_names.ConnectionNames.find`."""
+        return await self._names.find(name, workspace_id)
+
+    async def _list(self, kind: str, workspace_id: str | None = None) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for _ in range(MOST_PAGES):
-            params = {"limit": PAGE, "offset": len(found), "workspaceIds": self._workspace_ids or None}
+            params = {"limit": PAGE, "offset": len(found), "workspaceIds": workspace_id or self._workspace_ids or None}
             given = {name: value for name, value in params.items() if value is not None}
             response = await self.read(self.request("GET", f"/{kind}", params=given))
             page = response.object().get("data")

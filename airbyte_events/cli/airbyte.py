@@ -12,7 +12,7 @@ from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.api_client import http_client
 from airbyte_events.cli.options import uuid
-from airbyte_events.errors import AirbyteError, SettingsError
+from airbyte_events.errors import SettingsError
 from airbyte_events.listener.secrets import credentials_of
 from airbyte_events.listener.settings import InstanceSettings, Settings
 
@@ -58,13 +58,10 @@ async def find_connection(airbyte: AirbyteClient, given: str) -> tuple[str, str]
     """Return the id and the name of a connection.
 
     :param given: its id or name.
-    :raises AirbyteError: if there is none, or several have the name.
+    :raises AirbyteError: if there is none.
+    :raises UnknownConnection: if no connection, or several, have the name.
     """
     if re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", given):
         id_ = uuid("CONNECTION", given)
         return id_, str((await airbyte.get_connection(id_)).get("name") or id_)
-    found = [each for each in await airbyte.list_connections() if each.get("name") == given]
-    if len(found) != 1:
-        number = len(found) or "no"
-        raise AirbyteError(f"Airbyte has {number} connections named {given!r}: write the id, as in its page's URL")
-    return str(found[0].get("connectionId")), given
+    return await airbyte.find_connection(given), given

@@ -54,6 +54,23 @@ def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
         raise WrongArgument(f"{name}={format_value(value)} is none of {', '.join(allowed)}")
 
 
+def check_named(connection_id: object, connection_name: object, workspace_id: object) -> None:
+    """Check that a connection is given either by its id or by its name.
+
+    :raises WrongArgument: if it is not.
+    """
+    if connection_id is not None and connection_name is not None:
+        raise WrongArgument(
+            f"connection_name={format_value(connection_name)} and connection_id are both set: write one of them"
+        )
+    if workspace_id is not None and connection_name is None:
+        raise WrongArgument(
+            f"workspace_id={format_value(workspace_id)} has no effect without connection_name: a UUID is unique"
+        )
+    if connection_id is None and connection_name is None:
+        raise WrongArgument("connection_id=None: write the Airbyte connection's UUID, or its name as connection_name")
+
+
 @lru_cache
 def _annotations(cls: type) -> dict[str, str]:
     return {name: str(each.annotation) for name, each in inspect.signature(cls).parameters.items()}

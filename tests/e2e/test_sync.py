@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 THREE_WAYS = "airbyte_events_demo"
 ONE = "one_sync"
+BY_NAME = "by_name"
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Airbyte:
     def __init__(self, services: Services) -> None:
         self._client = services.airbyte
 
-    def connect(self, script: dict[str, Any]) -> str:
+    def connect(self, script: dict[str, Any], **more: Any) -> str:
         """A connection whose jobs follow the script; its id."""
-        answer = self._client.post("/_simulator/connections", json={"script": script}).raise_for_status()
+        answer = self._client.post("/_simulator/connections", json={"script": script, **more}).raise_for_status()
         return str(answer.json()["connection_ids"][0])
 
     def end(self, job_id: int, status: str, **more: Any) -> None:
@@ -160,3 +161,18 @@ def test_a_cancelled_job_that_airbyte_does_not_announce_fails_its_task_and_says_
     log = airflow.log_tail(ONE, waiting.run_id, "sync", lines=100)
     assert f"job {waiting.job_id}" in log
     assert "was cancelled in Airbyte" in log
+
+
+def test_a_sync_by_the_connections_name(airflow: AirflowStack, airbyte: Airbyte) -> None:
+    lasting = {"phases": [{"status": "running", "seconds": 1}], "end": "succeeded"}
+    connection_id = airbyte.connect(lasting, name="Orders by name")
+    run_id = airflow.trigger_dag(BY_NAME, {"name": "Orders by name"})
+    tasks = airflow.wait_for_run(BY_NAME, run_id)
+
+    assert {name: task.state for name, task in tasks.items()} == dict.fromkeys(
+        ("worker", "deferred", "triggerer", "sensor"), "success"
+    )
+    jobs = [job["job_id"] for job in airbyte.jobs(connection_id)]
+    results = [airflow.api.xcoms(BY_NAME, run_id, task_id)["return_value"] for task_id in tasks]
+    assert set(results) == set(jobs)
+    assert len(jobs) == 3

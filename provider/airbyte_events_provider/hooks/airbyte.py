@@ -213,6 +213,16 @@ class AirbyteHook(BaseHook):
         """Return all readable Airbyte connections, in the API's fields (``connectionId``, ``name``, …)."""
         return self.call(lambda airbyte: airbyte.list_connections())
 
+    def find_connection(self, name: str, workspace_id: str | None = None) -> str:
+        """Return the id of the Airbyte connection with this name.
+
+        :param workspace_id: only connections of this workspace.
+        :raises AirflowException: if there is none, or several have the name; the message lists candidates.
+        """
+        found = self.call(lambda airbyte: airbyte.find_connection(name, workspace_id))
+        self.log.info("Airbyte connection found by name: name=%r connection=%s", name, found)
+        return found
+
     def find_airbyte_connection(self, connection_id: str) -> dict[str, Any]:
         """Return an Airbyte connection in the API's fields; empty if Airbyte does not return it within 10 s."""
 

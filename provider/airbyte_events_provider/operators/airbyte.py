@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airbyte_events.airbyte.submission import How, OnConflict
-from airbyte_events_provider.arguments import WrongArgument, check_arguments, check_choice
+from airbyte_events_provider.arguments import WrongArgument, check_arguments, check_choice, check_named
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink
@@ -67,7 +67,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     one. A failed job fails the task with Airbyte's reason. A job that a person cancelled in Airbyte fails the task
     without a retry. Clearing the task starts a new job. The task never cancels a job that it did not start.
 
-    :param connection_id: the Airbyte connection (UUID). Templated.
+    :param connection_id: the Airbyte connection (UUID), or give its name by ``connection_name``. Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param asynchronous: return the job id once the job is started.
     :param deferrable: wait in the triggerer; by default as ``[operators] default_deferrable`` says.
@@ -77,6 +77,9 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :param timeout: seconds to wait for the job; None: no limit. After that the task fails, and the job continues.
     :param listener_conn_id: the Airflow connection of the listener; None: that of the Airbyte's connection or Airflow's
         configuration. An empty string: none. Templated.
+    :param connection_name: the name of the Airbyte connection, instead of ``connection_id``. The task asks Airbyte for
+        its id when it runs; a retry keeps the id. Templated.
+    :param workspace_id: the workspace (UUID) of the connection with this name. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
     :param on_conflict: what to do while another job of the connection runs: ``attach`` (wait for that job instead; if
         its type differs, as with ``wait``), ``wait`` (until it completes, then start), ``fail`` or ``skip``.
@@ -99,13 +102,19 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :raises WrongArgument: if an argument has the wrong type, or no effect together with another.
     """
 
-    template_fields: Sequence[str] = ("connection_id", "airbyte_conn_id", "listener_conn_id")
+    template_fields: Sequence[str] = (
+        "connection_id",
+        "connection_name",
+        "workspace_id",
+        "airbyte_conn_id",
+        "listener_conn_id",
+    )
     operator_extra_links = (AirbyteConnectionLink(), AirbyteJobLink(), ListenerJobLink())
     ui_color = "#6C51FD"
 
     def __init__(
         self,
-        connection_id: str,
+        connection_id: str | None = None,
         airbyte_conn_id: str = "airbyte_default",
         asynchronous: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -114,6 +123,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         timeout: float | None = 3600,
         *,
         listener_conn_id: str | None = None,
+        connection_name: str | None = None,
+        workspace_id: str | None = None,
         job_type: str = "sync",
         on_conflict: str = OnConflict.ATTACH.value,
         retry_cancelled: bool = False,
@@ -126,7 +137,10 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         check_arguments(AirbyteTriggerSyncOperator, locals())
+        check_named(connection_id, connection_name, workspace_id)
         self.connection_id = connection_id
+        self.connection_name = connection_name
+        self.workspace_id = workspace_id
         self.airbyte_conn_id = airbyte_conn_id
         self.asynchronous = asynchronous
         self.deferrable = deferrable
@@ -145,7 +159,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.end_from_trigger = end_from_trigger and can_end_in_triggerer()
         self.start_from_trigger = start_from_trigger
         if start_from_trigger:
-            templated = (connection_id, airbyte_conn_id, listener_conn_id)
+            templated = (connection_id, connection_name, workspace_id, airbyte_conn_id, listener_conn_id)
             self.start_trigger_args = start_args(self._start_arguments(), templated, self.inlets)
             self.start_from_trigger = self.start_trigger_args is not None
         self.job_id: int | None = None
@@ -173,8 +187,11 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     def _start_arguments(self) -> dict[str, Any]:
         limit = self.execution_timeout
+        named = {"connection_name": self.connection_name, "workspace_id": self.workspace_id}
         return {
             "connection_id": self.connection_id,
+            # The triggerers of earlier versions know neither.
+            **{name: value for name, value in named.items() if value is not None},
             "airbyte_conn_id": self.airbyte_conn_id,
             "listener_conn_id": self.listener_conn_id,
             "job_type": self.job_type,
@@ -211,7 +228,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             self.log.info("%s", event["message"])
             return self._run(context, event.get("began") or time.time())
         self.job_id = event["job_id"]
-        self._open_job(context, event["job_id"], event.get("owned", True))
+        self._open_job(context, event["job_id"], event.get("owned", True), event.get("connection_id"))
         return self._complete(context, with_job(self.hook, event), event.get("began") or began or time.time())
 
     def execute_after(
@@ -221,6 +238,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if self._is_of_another_try(context, event, try_number):
             return self._run(context, time.time())
         self._check_turn(event)
+        self.connection_id = self.connection_id or event.get("connection_id")
         return self._run(context, event.get("began") or began or time.time(), resuming=False)
 
     def _is_of_another_try(self, context: Context, event: Any, try_number: int | None) -> bool:
@@ -229,11 +247,15 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         # A retry in Airflow 3.0 resumes with the event of the previous try.
         return event.get("try_number", try_number) not in (None, _try_number(context))
 
-    def _open_job(self, context: Context, job_id: int | None = None, owned: bool = True) -> TaskJob:
+    def _open_job(
+        self, context: Context, job_id: int | None = None, owned: bool = True, connection_id: str | None = None
+    ) -> TaskJob:
         self._ti = context.get("ti")
         state = TaskState(context, retries=self.retries or 0, begun_by_trigger=self.start_from_trigger)
         request = JobRequest(
-            connection_id=self.connection_id,
+            connection_id=self._resolved(state, connection_id),
+            connection_name=self.connection_name,
+            workspace_id=self.workspace_id,
             job_type=self.job_type,
             on_conflict=OnConflict(self.on_conflict),
             retry_cancelled=self.retry_cancelled,
@@ -242,6 +264,20 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         )
         task_job = self._task_job = TaskJob(self.hook, state, request, job_id, owned)
         return task_job
+
+    def _resolved(self, state: TaskState, deferred_with: str | None) -> str:
+        """Return the connection's id, and keep it.
+
+        :param deferred_with: the id with which the task was deferred.
+        """
+        if self.connection_id is None or (self.connection_name is not None and not self.connection_id):
+            name, workspace_id = self.connection_name or "", self.workspace_id or None
+            self.connection_id = (
+                deferred_with
+                or state.connection_of(name, workspace_id, self.hook.settings.url)
+                or self.hook.find_connection(name, workspace_id)
+            )
+        return self.connection_id
 
     def _run(self, context: Context, began: float, *, resuming: bool = True) -> int:
         task_job = self._open_job(context)
@@ -258,7 +294,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         begins = outlook(
             self.hook,
             job.job_id,
-            self.connection_id,
+            task_job.request.connection_id,
             poll_interval=poll_interval(self.wait_seconds) if self.deferrable else self.wait_seconds,
             usual_seconds=task_job.usual_seconds,
         )
@@ -340,7 +376,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Return the task's lineage, also after a failure, if Airflow's OpenLineage provider is installed."""
-        return lineage(self.hook, self.connection_id, self._result)
+        return None if self.connection_id is None else lineage(self.hook, self.connection_id, self._result)
 
     def on_kill(self) -> None:
         """Cancel the task's own job if a person failed, cleared or marked the task, or after ``execution_timeout``.

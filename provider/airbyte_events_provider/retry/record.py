@@ -25,6 +25,8 @@ class JobRecord:
     :param done: whether a retry starts another job: the task cancelled this one, or its result was not sufficient.
     :param owned: whether the task created the job, or may have created it.
     :param adopted: whether the job was active when a person cleared the task, and may still be cancelled therefore.
+    :param connection_name: the connection's name if the task has that instead of the id.
+    :param workspace_id: the workspace in which the name was searched.
     """
 
     url: str
@@ -38,11 +40,23 @@ class JobRecord:
     done: bool = False
     owned: bool = True
     adopted: bool = False
+    connection_name: str | None = None
+    workspace_id: str | None = None
 
     def values(self) -> dict[str, Any]:
         """Return JSON values."""
         times = {"asked_at": format_time(self.asked_at), "started_at": format_time(self.started_at)}
-        return asdict(self) | times
+        # Earlier versions read no record with a field that they do not have.
+        named = ("connection_name", "workspace_id")
+        return {name: each for name, each in asdict(self).items() if name not in named or each is not None} | times
+
+    def connection_of(self, name: str, workspace_id: str | None, url: str) -> str | None:
+        """Return the id of the connection with this name, if an earlier try has found it in this Airbyte.
+
+        :param url: the Airbyte's URL.
+        """
+        known = (self.connection_name, self.workspace_id, self.url)
+        return self.connection_id if known == (name, workspace_id, url) else None
 
     @classmethod
     def parse(cls, values: object) -> JobRecord | None:
@@ -65,6 +79,7 @@ class JobRequest:
     :param retry_cancelled: whether a retry starts another job after a person cancelled the last one.
     :param cancel_on_kill: whether clearing a waiting task cancels its job.
     :param min_records: the minimum of moved records, with fewer of which a job that succeeded fails the task.
+    :param connection_name: see :class:`JobRecord`, as for ``workspace_id``.
     """
 
     connection_id: str
@@ -73,6 +88,8 @@ class JobRequest:
     retry_cancelled: bool = False
     cancel_on_kill: bool = True
     min_records: int | None = None
+    connection_name: str | None = None
+    workspace_id: str | None = None
 
     def record(self, url: str, after_id: int, max_tries: int = 0) -> JobRecord:
         """Return the record to store before the request: the process can die before Airbyte responds.
@@ -86,4 +103,6 @@ class JobRequest:
             asked_at=utcnow(),
             after_id=after_id,
             max_tries=max_tries,
+            connection_name=self.connection_name,
+            workspace_id=self.workspace_id,
         )

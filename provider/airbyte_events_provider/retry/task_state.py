@@ -62,6 +62,16 @@ class TaskState:
             return record and replace(record, max_tries=self._retries)
         return record
 
+    def connection_of(self, name: str, workspace_id: str | None, url: str) -> str | None:
+        """Return the id that an earlier try has found for a connection's name; None after a person cleared the task.
+
+        The other parameters are those of :meth:`JobRecord.connection_of`.
+        """
+        record = self.read()
+        if record is None or record.max_tries != self.max_tries:
+            return None
+        return record.connection_of(name, workspace_id, url)
+
     def write(self, record: JobRecord) -> None:
         if self._store is not None:
             self._store.set(KEY, record.values())

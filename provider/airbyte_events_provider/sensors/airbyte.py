@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, PokeReturnValue, conf
 
 from airbyte_events._utils.times import format_time
-from airbyte_events_provider.arguments import WrongArgument, check_arguments, format_value, is_template
+from airbyte_events_provider.arguments import (
+    WrongArgument,
+    check_arguments,
+    check_named,
+    format_value,
+    is_template,
+)
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
@@ -128,7 +134,7 @@ class AirbyteSyncSensor(AirbyteSensor):
     It waits in the worker, rescheduled, or in the triggerer. It logs failed syncs, and continues to wait. The sensor
     returns the job id, and pushes XComs, see :func:`~airbyte_events_provider.waiting.result.xcoms`.
 
-    :param connection_id: the Airbyte connection (UUID). Templated.
+    :param connection_id: the Airbyte connection (UUID), or give its name by ``connection_name``. Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param after: the earliest time of completion: a datetime, or ISO 8601 text such as ``{{ data_interval_end }}``,
         without an offset in UTC. It is compared with Airbyte's clock, which may have whole seconds. By default the end
@@ -140,15 +146,25 @@ class AirbyteSyncSensor(AirbyteSensor):
     :param deferrable: wait in the triggerer, where a listener's push ends the wait; by default as ``[operators]
         default_deferrable`` says.
     :param listener_conn_id: as for :class:`AirbyteJobSensor`. Templated.
+    :param connection_name: the name of the Airbyte connection, instead of ``connection_id``. Airbyte is asked for its
+        id when the sensor runs. Templated.
+    :param workspace_id: the workspace (UUID) of the connection with this name. Templated.
     :param api_version: only ``v1`` exists.
     :raises WrongArgument: if an argument has the wrong type.
     """
 
-    template_fields: Sequence[str] = ("connection_id", "airbyte_conn_id", "after", "listener_conn_id")
+    template_fields: Sequence[str] = (
+        "connection_id",
+        "connection_name",
+        "workspace_id",
+        "airbyte_conn_id",
+        "after",
+        "listener_conn_id",
+    )
 
     def __init__(
         self,
-        connection_id: str,
+        connection_id: str | None = None,
         airbyte_conn_id: str = "airbyte_default",
         *,
         after: datetime | str | None = None,
@@ -157,10 +173,13 @@ class AirbyteSyncSensor(AirbyteSensor):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         listener_conn_id: str | None = None,
         api_version: str = "v1",
+        connection_name: str | None = None,
+        workspace_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(deferrable=deferrable, **kwargs)
         check_arguments(AirbyteSyncSensor, locals())
+        check_named(connection_id, connection_name, workspace_id)
         if not is_template(after):
             try:
                 parse_moment(after)
@@ -169,6 +188,8 @@ class AirbyteSyncSensor(AirbyteSensor):
                     f"after={format_value(after)} is neither a datetime nor ISO 8601 text nor a template"
                 ) from exc
         self.connection_id = connection_id
+        self.connection_name = connection_name
+        self.workspace_id = workspace_id
         self.airbyte_conn_id = airbyte_conn_id
         self.after = after
         self.job_type = job_type
@@ -190,8 +211,10 @@ class AirbyteSyncSensor(AirbyteSensor):
             after = parse_moment(self.after) or _run_time(context)
         except ValueError as exc:
             raise AirflowFailException(f"after: {exc}") from exc
+        if not self.connection_id and self.connection_name is not None:
+            self.connection_id = self.hook.find_connection(self.connection_name, self.workspace_id or None)
         return SyncCriteria(
-            connection_id=self.connection_id, after=after, job_type=self.job_type, min_records=self.min_records
+            connection_id=self.connection_id or "", after=after, job_type=self.job_type, min_records=self.min_records
         )
 
     def _find(self, criteria: SyncCriteria) -> Mapping[str, Any] | None:
@@ -208,7 +231,7 @@ class AirbyteSyncSensor(AirbyteSensor):
         if (result := self._find(criteria)) is not None:
             return self._complete(result, context)
         trigger = AirbyteConnectionSyncTrigger(
-            self.connection_id,
+            criteria.connection_id,
             self.airbyte_conn_id,
             after=format_time(criteria.after) or "",
             end_time=self._deadline(),

@@ -15,6 +15,10 @@ from airbyte_events_provider.waiting.result import ERROR, without_job
 _PUBLIC = "airbyte_events_provider.triggers.airbyte"
 """The module of the class paths that Airflow stores, whichever module defines the class."""
 
+_ADDED = frozenset({"connection_name", "workspace_id"})
+"""Arguments that 0.1.0 does not have. Left out if not set: then its triggerers can run the trigger, and a watcher has
+the position that it had there."""
+
 
 class StoredTrigger(BaseTrigger):
     """A trigger whose attributes are its constructor's arguments, from which a triggerer recreates it."""
@@ -32,7 +36,8 @@ class StoredTrigger(BaseTrigger):
         made = type(self)
         module = _PUBLIC if made.__module__.startswith("airbyte_events_provider.triggers.") else made.__module__
         arguments = {name: getattr(self, name) for name in inspect.signature(made).parameters}
-        return f"{module}.{made.__qualname__}", arguments
+        given = {name: value for name, value in arguments.items() if value or name not in _ADDED}
+        return f"{module}.{made.__qualname__}", given
 
     async def _guarded(self, wait: Awaitable[dict[str, Any]], what: str, job_id: int | None = None) -> dict[str, Any]:
         """Return the result of a wait, or of its failure: without an event, the task would fail without a message."""

@@ -10,7 +10,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from airbyte_events.events import EventFilter, JobEvent
 from airbyte_events.hub.position import Position
-from airbyte_events_provider.arguments import check_arguments
+from airbyte_events_provider.arguments import check_arguments, check_named
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.waiting.asset_state import StoredPosition
@@ -88,7 +88,7 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
     Airflow had not acknowledged.
 
     :param airbyte_conn_id: the Airflow connection of the Airbyte.
-    :param connection_ids: the Airbyte connection (UUID), or sorted_values; None: all.
+    :param connection_ids: the Airbyte connection (UUID), or several; None: all.
     :param workspace_ids: only connections in this Airbyte workspace (UUID), or these; None: all.
     :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``; empty: all. Airbyte reports a clear as ``reset``:
         either name means both.
@@ -97,6 +97,9 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
         Airflow's configuration names. An empty string: none.
     :param poll_interval: seconds between polls without a listener; None: ``[airbyte_events] poll_interval``. All
         triggers of one Airbyte share their polls; the shortest interval applies.
+    :param connection_name: the name of the Airbyte connection, or several, instead of ``connection_ids``. Airbyte is
+        asked for the ids when the watch begins, and again until all names are known.
+    :param workspace_id: the workspace (UUID) of the connections with these names.
     :raises WrongArgument: if an argument is of the wrong type.
     :raises ValueError: if no job completes with such a status.
     """
@@ -111,9 +114,14 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
         statuses: str | Iterable[str] = ("succeeded",),
         listener_conn_id: str | None = None,
         poll_interval: float | None = None,
+        connection_name: str | Iterable[str] | None = None,
+        workspace_id: str | None = None,
     ) -> None:
         super().__init__()
         check_arguments(AirbyteSyncEventTrigger, locals())
+        names = sorted_values(connection_name)
+        if names or workspace_id is not None:
+            check_named(connection_ids or None, names or None, workspace_id)
         self.airbyte_conn_id = airbyte_conn_id
         # Sorted: the same values in another order are the same trigger.
         self.connection_ids = sorted_values(connection_ids)
@@ -122,6 +130,8 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
         self.statuses = sorted_values(statuses)
         self.listener_conn_id = listener_conn_id
         self.poll_interval = poll_interval
+        self.connection_name = names
+        self.workspace_id = workspace_id
         self._watch = Watch(
             key=HubKey(airbyte_conn_id, listener_conn_id),
             wanted=EventFilter(
@@ -131,6 +141,8 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
             ),
             workspace_ids=frozenset(map(str.lower, self.workspace_ids)),
             poll_interval=poll_interval,
+            connection_names=frozenset(names),
+            names_workspace_id=workspace_id,
         )
         self._subscriber: Subscriber | None = None
 

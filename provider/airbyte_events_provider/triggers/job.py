@@ -54,8 +54,8 @@ class AirbyteSyncTrigger(StoredTrigger):
     :param end_from_trigger: whether a success ends the task without a worker.
     :param min_records: leave a success that moved fewer records to a worker, which fails the task.
     :param owned: whether the task created the job. Other jobs are never cancelled.
-    :param began: when the task began, in seconds since the epoch. The event contains this, ``owned`` and
-        ``try_number``.
+    :param began: when the task began, in seconds since the epoch. The event contains this, ``owned``, ``try_number``
+        and ``connection_id``.
     :param try_number: the number of the task's try.
     :param started_at: when the job was created, in seconds since the epoch. Airbyte gives ids again after its database
         was restored: a job of another time is ignored.
@@ -112,6 +112,7 @@ class AirbyteSyncTrigger(StoredTrigger):
             self.job_id,
         )
         result |= {"owned": self.owned, "began": self.began, "try_number": self.try_number}
+        result |= {"connection_id": self.connection_id}
         succeeded = result["status"] == SUCCESS and missing_records(result, self.min_records) is None
         # A failure resumes in a worker, which can fail the task without a retry and send e-mails.
         if self.end_from_trigger and succeeded and await push_xcoms(ti, xcoms(result)):

@@ -10,6 +10,8 @@ from datetime import datetime
 from airflow.triggers.base import TriggerEvent
 
 from airbyte_events.airbyte.submission import OnConflict, find_created
+from airbyte_events.errors import AirbyteError
+from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.operators.start_args import began_at
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.start import NotStarted, start
@@ -33,7 +35,7 @@ class AirbyteStartTrigger(StoredTrigger):
     Airflow may start the trigger more than once. It records its request as an XCom of the task, so that it starts no
     job twice, and takes no other job for its own.
 
-    :param connection_id: the Airbyte connection (UUID). Templated.
+    :param connection_id: the Airbyte connection (UUID); None: the one with ``connection_name``. Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param listener_conn_id: see :class:`AirbyteSyncTrigger`. Templated.
     :param job_type: ``sync``, ``reset`` or ``clear``.
@@ -41,10 +43,12 @@ class AirbyteStartTrigger(StoredTrigger):
     :param timeout: seconds to wait, counted from when the task began; None: no limit.
     :param execution_timeout: the task's, in seconds.
     :param poll_interval: see :class:`AirbyteSyncTrigger`, as for the rest.
+    :param connection_name: the connection's name. Templated.
+    :param workspace_id: the workspace (UUID) of the connection with this name. Templated.
     :raises WrongArgument: if an argument is of the wrong type.
     """
 
-    connection_id: str
+    connection_id: str | None
     airbyte_conn_id: str
     listener_conn_id: str | None = None
     job_type: str = "sync"
@@ -55,6 +59,8 @@ class AirbyteStartTrigger(StoredTrigger):
     cancel_on_kill: bool = True
     end_from_trigger: bool = False
     min_records: int | None = None
+    connection_name: str | None = None
+    workspace_id: str | None = None
     timeout_after: datetime | None = field(default=None, init=False)
     """Airflow's deadline for the trigger; set by the triggerer."""
     _state: TriggerState | None = field(default=None, init=False)
@@ -78,7 +84,7 @@ class AirbyteStartTrigger(StoredTrigger):
         except NotStarted as exc:
             message = str(exc)
         except Exception as exc:
-            self.log.exception("starting a job of Airbyte connection %s failed", self.connection_id)
+            self.log.exception("starting a job of Airbyte connection %s failed", self._label)
             message = f"{type(exc).__name__}: {exc}"
         message = f"Beginning in a worker: {message}"
         event = {"status": ERROR, BEGIN: True, "message": message, "job_id": None, "began": self._began}
@@ -89,11 +95,29 @@ class AirbyteStartTrigger(StoredTrigger):
             raise NotStarted("this is not the task's first try.")
         state = self._state = TriggerState(self.task_instance)
         until = None if self.timeout is None else (self._began or time.time()) + self.timeout
-        request = JobRequest(
-            connection_id=self.connection_id, job_type=self.job_type, on_conflict=OnConflict(self.on_conflict)
-        )
         async with shared_hub(self._hub_key) as shared, shared.starting:
+            request = JobRequest(
+                connection_id=self.connection_id or await self._find_connection(shared.airbyte, state),
+                connection_name=self.connection_name,
+                workspace_id=self.workspace_id,
+                job_type=self.job_type,
+                on_conflict=OnConflict(self.on_conflict),
+            )
             return await start(shared.airbyte, state, request, until)
+
+    async def _find_connection(self, airbyte: JobSystem, state: TriggerState) -> str:
+        name, workspace_id = self.connection_name or "", self.workspace_id or None
+        record = await state.read()
+        if record is not None and (known := record.connection_of(name, workspace_id, airbyte.url)) is not None:
+            return known
+        try:
+            return await airbyte.find_connection(name, workspace_id)
+        except AirbyteError as exc:
+            raise NotStarted(str(exc)) from exc
+
+    @property
+    def _label(self) -> str:
+        return self.connection_id or repr(self.connection_name)
 
     def _waiting(self, record: JobRecord) -> AirbyteSyncTrigger:
         # By our clock, not from the job's start: the job may be older than the task, and its time is Airbyte's.
@@ -129,11 +153,11 @@ class AirbyteStartTrigger(StoredTrigger):
             if record.job_id is None:
                 # The request may have been interrupted.
                 async with shared_hub(self._hub_key) as shared:
-                    job = await find_created(shared.airbyte, self.connection_id, self.job_type, record.after_id or 0)
+                    job = await find_created(shared.airbyte, record.connection_id, self.job_type, record.after_id or 0)
                 if job is None:
                     return
                 record = replace(record, job_id=job.job_id)
             await self._waiting(record).cancel()
         except Exception as exc:
             # Airflow raises errors of many types.
-            self.log.warning("the job of Airbyte connection %s could not be cancelled: %s", self.connection_id, exc)
+            self.log.warning("the job of Airbyte connection %s could not be cancelled: %s", self._label, exc)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import anyio
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events.errors import HubClosed, SettingsError
+from airbyte_events.errors import AirbyteError, HubClosed, SettingsError
 from airbyte_events.events import EventFilter, JobEvent, JobStatus, parse_status
 from airbyte_events.hub.position import Bookmark, Position
+from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.workspaces import find_workspace
@@ -28,12 +29,28 @@ class Watch:
     :param wanted: which completions.
     :param workspace_ids: only connections in these Airbyte workspaces (UUIDs, lower case); empty: all.
     :param poll_interval: seconds between polls without a listener; None: as Airflow's configuration says.
+    :param connection_names: only connections with these names, in addition to ``wanted``; empty: any.
+    :param names_workspace_id: the workspace of the connections with these names; None: any.
     """
 
     key: HubKey
     wanted: EventFilter
     workspace_ids: frozenset[str] = frozenset()
     poll_interval: float | None = None
+    connection_names: frozenset[str] = frozenset()
+    names_workspace_id: str | None = None
+
+    async def resolve(self, airbyte: JobSystem) -> EventFilter:
+        """Return the filter with the ids of the named connections.
+
+        :raises UnknownConnection: if there is no such connection, or several.
+        """
+        names = sorted(self.connection_names)
+        if not names:
+            return self.wanted
+        ids = [await airbyte.find_connection(name, self.names_workspace_id) for name in names]
+        logger.info("Airbyte connections found by name: names=%s connections=%s", names, ids)
+        return replace(self.wanted, connection_ids=self.wanted.connection_ids.union(ids))
 
     @property
     def interval(self) -> float:
@@ -78,7 +95,7 @@ async def follow(
             # Without its watch, a DAG would silently never run again.
             if not forever:
                 raise
-            if isinstance(exc, SettingsError):
+            if isinstance(exc, (SettingsError, AirbyteError)):
                 logger.error("watch failed, trying again: %s", exc)
             else:
                 logger.exception("watch failed, trying again")
@@ -89,7 +106,8 @@ async def follow(
 async def _follow_once(watch: Watch, position: Position) -> AsyncGenerator[JobEvent | Bookmark, None]:
     # No task group and no cancel scope is open around a yield: another task may end the generator.
     async with shared_hub(watch.key) as shared:
-        with shared.ticks.at_most(watch.interval), shared.hub.follow(watch.wanted, position.copy()) as completions:
+        wanted = await watch.resolve(shared.airbyte)
+        with shared.ticks.at_most(watch.interval), shared.hub.follow(wanted, position.copy()) as completions:
             while True:
                 try:
                     item = await completions.receive()

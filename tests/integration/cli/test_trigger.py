@@ -132,7 +132,7 @@ async def failed(stage: Stage, *args: str) -> Done:
 
 
 async def test_errors_are_one_line(stage: Stage) -> None:
-    assert "Airbyte has no connections named 'Invoices'" in (await failed(stage, "Invoices")).err
+    assert "Airbyte has no connection named 'Invoices'" in (await failed(stage, "Invoices")).err
     assert "404" in (await failed(stage, "00000000-0000-0000-0000-000000000000")).err
     stage.connection.active = False
     assert "is connection" in (await failed(stage, "Orders")).err

@@ -74,6 +74,9 @@ class Printer:
     async def workspace_of(self, connection_id: str) -> str | None:
         return None
 
+    async def find_connection(self, name: str, workspace_id: str | None = None) -> str:
+        return name
+
     async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
         job = Job(
             job_id=len(self.jobs) + 1,

@@ -69,6 +69,12 @@ MINUTE = timedelta(minutes=1)
         (operator, {"connection_id": uuid.UUID(CONNECTION)}),
         (operator, {"connection_id": None}),
         (operator, {"connection_id": [CONNECTION]}),
+        (operator, {"connection_name": "orders"}),
+        (operator, {"workspace_id": CONNECTION}),
+        (sync_sensor, {"connection_id": None}),
+        (sync_sensor, {"connection_name": "orders"}),
+        (sync_sensor, {"workspace_id": CONNECTION}),
+        (AirbyteSyncEventTrigger, {"workspace_id": CONNECTION}),
         (operator, {"airbyte_conn_id": 1}),
         (operator, {"listener_conn_id": False}),
         (operator, {"deferrable": "false"}),
@@ -107,6 +113,24 @@ def test_an_argument_of_the_wrong_type_fails_at_once_by_its_name(
         make(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (operator, {"connection_name": 5}),
+        (operator, {"connection_name": "orders", "workspace_id": 5}),
+        (AirbyteSyncEventTrigger, {"connection_name": "orders", "workspace_id": 5}),
+    ],
+)
+def test_names_are_text(make: Callable[..., object], given: dict[str, Any]) -> None:
+    with pytest.raises(WrongArgument, match="=5 is not text"):
+        make(**given, **{} if make is AirbyteSyncEventTrigger else {"connection_id": None})
+
+
+def test_a_watcher_has_ids_or_names() -> None:
+    with pytest.raises(WrongArgument, match=r"^connection_name=\['orders'\] and connection_id are both set"):
+        AirbyteSyncEventTrigger(connection_ids=CONNECTION, connection_name="orders")
+
+
 def test_a_timedelta_is_answered_with_the_number_to_write() -> None:
     with pytest.raises(TypeError, match=r"timeout=datetime.timedelta\(seconds=60\) is .* seconds: write 60"):
         operator(timeout=MINUTE)
@@ -116,6 +140,8 @@ def test_a_timedelta_is_answered_with_the_number_to_write() -> None:
     ("make", "right"),
     [
         (operator, {"connection_id": "{{ params.connection }}"}),
+        (operator, {"connection_id": None, "connection_name": "{{ params.name }}", "workspace_id": "{{ params.w }}"}),
+        (sync_sensor, {"connection_id": None, "connection_name": "orders"}),
         (operator, {"timeout": None}),
         (operator, {"timeout": 0.5, "wait_seconds": 0}),
         (job_sensor, {"airbyte_job_id": "17"}),
