@@ -1,4 +1,4 @@
-"""Syncs of a connection that is known by its name, in each way that a task can begin, and a sensor that finds the last."""
+"""Syncs of a connection that is known by its name, in each way that a task can begin, and a sensor."""
 
 from __future__ import annotations
 
