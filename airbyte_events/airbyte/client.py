@@ -282,7 +282,11 @@ class AirbyteClient(Session):
         return await self._list("connections", workspace_id)
 
     async def find_connection(self, name: str, workspace_id: str | None = None) -> str:
-        """Return the id of a connection; see :meth:`~airbyte_events.airbyte.connection_names.ConnectionNames.find`."""
+        """Return the id of the connection with this name. Callers share a list of connections for up to a minute.
+
+        :param workspace_id: only connections of this workspace.
+        :raises UnknownConnection: if there is none, or several have the name; the message lists candidates.
+        """
         return await self._names.find(name, workspace_id)
 
     async def _list(self, kind: str, workspace_id: str | None = None) -> list[dict[str, Any]]:
