@@ -94,10 +94,18 @@ class TestLive:
     def test_it_goes_on_after_the_listener_was_restarted(
         self, inside: Page, history: History, services: Services
     ) -> None:
+        banner = inside.get_by_role("alert").filter(has_text=re.compile(r"All numbers are as of \d\d:\d\d:\d\d\.$"))
+        ink = "getComputedStyle(document.querySelector('main')).color"
+        bright = inside.evaluate(ink)
         services.kill_listener()
         expect(inside.get_by_role("status").first).to_have_text("reconnecting")
+        expect(banner).to_be_visible()
+        assert inside.evaluate(ink) != bright
+        assert findings(inside) == []
         services.restart_listener()
         expect(inside.get_by_role("status").first).to_have_text("live", timeout=30_000)
+        expect(banner).to_be_hidden()
+        assert inside.evaluate(ink) == bright
         job_id = history.start(history.connections[5])
         running = inside.get_by_role("region", name="Running jobs")
         expect(running.get_by_role("link", name=str(job_id), exact=True)).to_be_visible()
@@ -146,6 +154,16 @@ class TestJobs:
         expect(inside.get_by_text("job default/987654 is unknown")).to_be_visible()
         inside.goto("/jobs/default/%E0%A4%A")  # half a letter
         expect(inside.get_by_text("not found")).to_be_visible()
+
+    def test_an_unknown_path_is_a_page(self, inside: Page) -> None:
+        for path in ("/nothing", "/jobs/default/1/more", "/jobs/", "/a/b/c"):
+            answer = inside.goto(path)
+            assert answer is not None
+            assert answer.status == 404
+            expect(inside.get_by_role("heading", level=1)).to_have_text("Page not found")
+            expect(inside.get_by_text(f"There is no page at {path}.")).to_be_visible()
+        inside.get_by_role("main").get_by_role("link", name="Jobs").click()
+        expect(inside.get_by_role("heading", level=1)).to_have_text("Jobs")
 
     def test_a_connection_has_plots_and_its_jobs(self, inside: Page) -> None:
         inside.get_by_role("link", name="Connections").click()
@@ -225,9 +243,14 @@ class TestEverybody:
         expect(page.get_by_role("heading", name="Log in")).to_be_visible()
         assert findings(page) == []
         log_in(page)
-        for path in (*PAGES, *history.pages, "/jobs?q=nothing+is+like+that", "/jobs/default/987654"):
+        others = ("/jobs?q=nothing+is+like+that", "/jobs?since=24h&sort=failures", "/jobs/default/987654", "/nothing")
+        for path in (*PAGES, *history.pages, *others):
             page.goto(path)
             expect(page.get_by_role("heading", level=1)).to_be_visible()
+            expect(page.get_by_role("status").first).to_have_text("live")
+            read = re.compile(r"^As of|of \d+ (jobs|connections)|is unknown$|^There is no page|^Airbyte default · ")
+            expect(page.get_by_role("main").get_by_text(read).first).to_be_visible()
+            expect(page.get_by_text("loading …")).to_have_count(0)
             assert findings(page) == [], path
 
     @pytest.mark.parametrize(

@@ -129,6 +129,33 @@ class TestFilters:
         expect(jobs).to_have_url(re.compile(r"/jobs$"))
 
 
+class TestWhyLate:
+    def test_a_webhook_s_way_is_shown_step_by_step(self, jobs: Page) -> None:
+        jobs.get_by_label("Job, connection").fill("hyperlink")
+        rows(jobs).first.get_by_role("link").first.click()
+        steps = jobs.get_by_role("region", name="Steps").locator("tbody").get_by_role("row")
+        expect(steps).to_have_count(4)
+        names = jobs.locator('td[data-title="Step"]').all_inner_texts()
+        assert names == ["Completed in Airbyte", "Webhook received", "Confirmed by the API", "Published"]
+        expect(jobs.get_by_text(re.compile(r"to the publication: within \d+ s\.$"))).to_be_visible()
+
+    def test_a_late_poll_is_named_with_the_remedy(self, jobs: Page) -> None:
+        jobs.goto("/jobs?late=yes&type=sync&origin=poll")
+        rows(jobs).first.get_by_role("link").first.click()
+        way = jobs.get_by_role("region", name="From completion to publication")
+        expect(way).to_contain_text(
+            re.compile(r"to the publication: [23] min.* Longest step: Detected by a poll, [23] min")
+        )
+        expect(way.get_by_text("airbyte-events webhooks status")).to_be_visible()
+        expect(jobs.get_by_role("region", name="Steps").locator("rect")).to_have_count(1)
+
+    def test_a_job_that_runs_has_no_steps_yet(self, jobs: Page) -> None:
+        jobs.goto("/jobs?active=yes")
+        rows(jobs).first.get_by_role("link").first.click()
+        expect(jobs.get_by_role("region", name="Details")).to_be_visible()
+        expect(jobs.get_by_role("region", name="From completion to publication")).to_be_hidden()
+
+
 class TestExport:
     def test_what_matches_is_exported_and_no_formula(self, jobs: Page, tmp_path: Path) -> None:
         jobs.get_by_label("Job, connection").fill("hyperlink")

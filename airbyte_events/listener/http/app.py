@@ -81,6 +81,7 @@ def create_app(
         return Response(_DOCUMENT, media_type="application/json")
 
     sessions = Sessions(api_tokens)
+    dashboard = Dashboard(sessions, access)
     guards = [
         Middleware(BearerAuth, tokens=api_tokens, access=access, has_session=sessions.authorizes),
         Middleware(ConcurrencyLimit, most=most_requests),
@@ -95,11 +96,11 @@ def create_app(
         Route("/openapi.json", openapi),
         Mount("/v1", v1),
         *([Route("/metrics", metrics.page, middleware=scraping)] if metrics else []),
-        *Dashboard(sessions, access).routes,
+        *dashboard.routes,
     ]
 
     errors = (HTTPException, QueryError, StoreError, ClientDisconnect)
-    others = Starlette(routes=routes, exception_handlers=dict.fromkeys(errors, partial(_refused, access)))
+    others = Starlette(routes=routes, exception_handlers=dict.fromkeys(errors, partial(_refused, access, dashboard)))
     others.router.redirect_slashes = False
     if receiver is None:
         return SecurityHeaders(others)
@@ -111,7 +112,7 @@ def create_app(
     return SecurityHeaders(app)
 
 
-async def _refused(access: ClientAccess, request: Request, exc: Exception) -> Response:
+async def _refused(access: ClientAccess, dashboard: Dashboard, request: Request, exc: Exception) -> Response:
     if isinstance(exc, QueryError):
         return JSONResponse({"error": str(exc)}, status_code=400)
     if isinstance(exc, StoreError):
@@ -121,4 +122,4 @@ async def _refused(access: ClientAccess, request: Request, exc: Exception) -> Re
     if isinstance(exc, HTTPException) and exc.status_code not in (404, 405):
         return JSONResponse({"error": exc.detail}, status_code=exc.status_code)
     authorized = request.scope.get("path", "").startswith("/v1/")  # BearerAuth comes first
-    return not_found() if authorized else access.refuse(request.scope, not_found())
+    return not_found() if authorized else access.refuse(request.scope, dashboard.missing(request) or not_found())

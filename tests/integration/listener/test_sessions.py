@@ -146,6 +146,24 @@ async def test_two_listeners_of_a_host_do_not_log_each_other_out(rig: Rig) -> No
         assert await other.opens()
 
 
+async def test_an_unknown_path_is_a_page_for_browsers_and_json_for_all_others(rig: Rig) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    page = await rig.http.get("/nothing", headers=browser)
+    assert page.status_code == 404
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    answers = [
+        await rig.http.get("/nothing"),
+        await rig.http.post("/nothing", headers=browser),
+        await rig.http.get("/static/nothing.js", headers=browser),
+        await rig.http.get("/webhooks/default/nothing", headers=browser),
+    ]
+    assert [(each.status_code, each.json()) for each in answers] == [(404, {"error": "not found"})] * 4
+    await rig.log_in()
+    unknown = await rig.http.get("/v1/nothing", headers=browser)
+    assert (unknown.status_code, unknown.json()) == (404, {"error": "not found"})
+
+
 def test_any_listener_with_the_token_takes_it() -> None:
     token = new_token()
     here, there = (Sessions(Tokens([digest_of(token)])) for _ in range(2))

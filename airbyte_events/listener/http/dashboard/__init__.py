@@ -32,6 +32,7 @@ PAGES = (
 )
 """The paths of the pages."""
 
+_NO_PAGES = ("/v1/", "/static/", "/webhooks/")
 _FILES = Path(__file__).parent / "static"
 _LARGEST_LOGIN = 4096
 
@@ -62,10 +63,18 @@ class Dashboard:
 
     async def page(self, request: Request) -> Response:
         """Return the page, whose script shows the view of its path."""
+        return self._page_of(request, 200)
+
+    def missing(self, request: Request) -> Response | None:
+        """Return the page that says that there is none at this path; None for a client that is no browser."""
+        path = request.scope.get("path", "")
+        browser = request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
+        return self._page_of(request, 404) if browser and not path.startswith(_NO_PAGES) else None
+
+    def _page_of(self, request: Request, status: int) -> Response:
         root = html.escape(f"{request.scope.get('root_path', '')}/")
-        return HTMLResponse(
-            self._page.replace('<base href="/">', f'<base href="{root}">'), headers={"Cache-Control": "no-cache"}
-        )
+        page = self._page.replace('<base href="/">', f'<base href="{root}">')
+        return HTMLResponse(page, status, headers={"Cache-Control": "no-cache"})
 
     async def session(self, request: Request) -> Response:
         """Return whether the browser is logged in. POST exchanges an API token for a session, DELETE ends it."""

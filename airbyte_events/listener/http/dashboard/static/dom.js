@@ -118,5 +118,7 @@ export function table(caption, columns, { key, stamp, empty, sorting = /** @type
 /** A part of a page, with a heading. */
 export function section(title, ...content) {
   const id = `s-${title.toLowerCase().replaceAll(/[^a-z]+/g, "-")}`;
-  return h("section", { "aria-labelledby": id }, h("h2", { id }, title), ...content);
+  // Of a table that has the same name, one is a landmark.
+  const landmark = !content.some((each) => each.querySelector?.(`[aria-label="${title}"]`));
+  return h("section", { "aria-labelledby": landmark && id }, h("h2", { id }, title), ...content);
 }

@@ -14,6 +14,7 @@ export class Live {
   jobs = new Map();
   state = "connecting";
   complete = false; // all that can be held was read
+  heardAt = Date.now(); // when the stream said something for the last time
   trouble = ""; // why the states can't be read, if so
   /** @type {Map<string, api.Job>} */
   #names = new Map();
@@ -102,6 +103,7 @@ export class Live {
       source.addEventListener(name, (event) => {
         if (source !== this.#source) return;
         if (event.lastEventId) this.#cursor = event.lastEventId;
+        this.heardAt = Date.now();
         this.#heard();
         act(event);
       });

@@ -2,12 +2,14 @@
 
 import * as api from "./api.js";
 import { h, tick, write } from "./dom.js";
+import { timeOf } from "./words.js";
 import { Live } from "./live.js";
 import { connection, connections } from "./views/connections.js";
 import { forwarding } from "./views/forwarding.js";
 import { inbox } from "./views/inbox.js";
 import { job } from "./views/job.js";
 import { jobs } from "./views/jobs.js";
+import { missing } from "./views/missing.js";
 import { overview } from "./views/overview.js";
 import { system } from "./views/system.js";
 
@@ -46,11 +48,14 @@ let timer;
 /** @returns {View} */
 function route(url, place) {
   const path = url.pathname.startsWith(root) ? url.pathname.slice(root.length) : url.pathname.slice(1);
-  const [first = "", instance, id] = path.split("/").map(decoded);
-  const about = { live, go, keep, place, params: url.searchParams, instance, id };
-  if (first === "jobs" && id) return job(about);
-  if (first === "connections" && id) return connection(about);
-  const [, , page] = PAGES.find(([name]) => name === first) ?? PAGES[0];
+  const parts = path.split("/").map(decoded);
+  const [first, instance, id] = parts;
+  const about = { live, go, keep, place, path: url.pathname, params: url.searchParams, instance, id };
+  if (parts.length === 3 && id) {
+    if (first === "jobs") return job(about);
+    if (first === "connections") return connection(about);
+  }
+  const [, , page] = (parts.length === 1 && PAGES.find(([name]) => name === first)) || ["", "", missing];
   return page(about);
 }
 
@@ -118,12 +123,26 @@ function enter() {
   show(history.state);
 }
 
+const PATIENCE = 3_000; // milliseconds without a stream before the numbers count as old: streams are renewed now and then
+/** @type {number | undefined} */
+let doubt;
+
+/** Say above the page what is wrong, and dim the numbers that are not live. */
+function warn() {
+  const down = live.state === "reconnecting" && Date.now() - live.heardAt >= PATIENCE;
+  clearTimeout(doubt);
+  if (live.state === "reconnecting" && !down) doubt = setTimeout(warn, PATIENCE);
+  const why = live.trouble || (down ? "The listener does not respond. Trying again …" : "");
+  trouble.hidden = !view || !why;
+  write(trouble, down ? `${why} All numbers are as of ${timeOf(live.heardAt)}.` : why);
+  main.classList.toggle("stale", down);
+}
+
 live.watch(() => {
   if (!view) return;
   state.dataset.state = live.state;
   write(state, live.state);
-  trouble.hidden = !live.trouble;
-  write(trouble, live.trouble);
+  warn();
   view.update();
 });
 
@@ -133,6 +152,7 @@ function out(why = "") {
   view = null;
   clearInterval(timer);
   nav.hidden = leave.hidden = trouble.hidden = true;
+  main.classList.remove("stale");
   state.textContent = "";
   document.title = "Airbyte Events";
   // Password managers want a name to keep the token by.

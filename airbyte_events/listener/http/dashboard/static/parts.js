@@ -1,7 +1,7 @@
 // Elements that several views share.
 
 import { h, patch, ticking, write } from "./dom.js";
-import { ORIGINS, ago, bytes, connectionPath, duration, ended, farBeyond, isLate, jobPath, lateness, nameOf, number, plural, seconds } from "./words.js";
+import { ORIGINS, ago, bytes, connectionPath, duration, ended, farBeyond, isLate, jobPath, lateness, nameOf, number, plural, seconds, timeOf } from "./words.js";
 
 export const state = (job) => h("span", { class: `state ${job.status}` }, job.status);
 
@@ -115,4 +115,10 @@ function failuresOf({ cause, jobs, connections }, path) {
     ago(newest.finished_at ?? newest.observed_at),
     h("div", { class: "reason" }, jobs.length === 1 ? reason(newest) : [cause, newest.error?.origin ? h("span", { class: "faint" }, ` · ${newest.error.origin}`) : ""]),
   );
+}
+
+/** When what is shown was read, where it is not live: `mark()` says that it was read now. */
+export function asOf() {
+  const element = h("p", { class: "faint" });
+  return { element, mark: () => write(element, `As of ${timeOf(Date.now())}`) };
 }

@@ -55,6 +55,9 @@ export function date(moment, precise = false) {
   return `${dayOf(moment)}, ${(precise && moment.getMilliseconds() ? fine : clock).format(moment)}`;
 }
 
+/** A moment's time of day. */
+export const timeOf = (moment) => clock.format(moment);
+
 const exact = (moment) => `${whole.format(moment)}\n${moment.toISOString()}`;
 
 /** A time for people, exact to the machine. */

@@ -1,6 +1,7 @@
 import * as api from "../api.js";
 import { h, patch, section } from "../dom.js";
-import { connectionLink, jobStamp, detected, progress, reason, state } from "../parts.js";
+import { connectionLink, asOf, jobStamp, detected, progress, reason, state } from "../parts.js";
+import { waterfall } from "../waterfall.js";
 import { published } from "../webhooks.js";
 import { ago, bytes, duration, ended, nameOf, number, seconds, when } from "../words.js";
 
@@ -13,7 +14,9 @@ export function job({ live, instance, id }) {
   const facts = h("dl", { class: "facts" });
   const events = h("ol", { class: "history" });
   const none = h("p", { class: "empty" }, "Its events are no longer stored.");
-  const known = h("div", { hidden: true }, section("Details", facts), section("History", events, none));
+  const steps = waterfall();
+  const fresh = asOf();
+  const known = h("div", { hidden: true }, section("Details", facts), steps.element, section("History", events, none, fresh.element));
   /** @type {Awaited<ReturnType<typeof api.job>> | null} */
   let told = null;
   let seen = "";
@@ -23,6 +26,7 @@ export function job({ live, instance, id }) {
       told = await api.job(instance, id);
       live.name(told.job);
       alarm.hidden = true;
+      fresh.mark();
     } catch (error) {
       alarm.textContent = error.message;
       alarm.hidden = false;
@@ -60,6 +64,7 @@ export function job({ live, instance, id }) {
       (each) => each.stamp,
       (each) => h("div", {}, h("dt", {}, each.name), h("dd", {}, each.make())),
     );
+    steps.update(job, notification);
     const entries = history.map(({ data, id: cursor }) => ({ key: cursor, at: data.observed_at, stamp: cursor, make: () => event(data, cursor) }));
     // In front: of the same moment, it came first.
     if (notification) entries.unshift({ key: "webhook", at: notification.received_at, stamp: notification.outcome + notification.settled_at, make: () => webhook(notification) });

@@ -1,4 +1,5 @@
 import { h } from "../dom.js";
+import { asOf } from "../parts.js";
 
 const STEP = 100;
 const MOST = 10_000; // items that are looked through for those that are wanted
@@ -16,6 +17,7 @@ export function reader(load, list, { matches = () => true, shown = STEP, kept = 
   const alarm = h("p", { class: "alarm", hidden: true, role: "alert" });
   const more = h("button", { type: "button", hidden: true, onclick: () => extend() }, "Show more");
   const bounds = h("p", { class: "faint" });
+  const fresh = asOf();
   const items = new Map();
   let [next, wanted] = [null, shown];
 
@@ -32,6 +34,7 @@ export function reader(load, list, { matches = () => true, shown = STEP, kept = 
     try {
       await work();
       alarm.hidden = true;
+      fresh.mark();
     } catch (error) {
       alarm.textContent = error.message;
       alarm.hidden = false;
@@ -87,5 +90,5 @@ export function reader(load, list, { matches = () => true, shown = STEP, kept = 
     button.disabled = false;
   }
 
-  return { refresh, refilter, act, elements: [alarm, list.element, more, bounds] };
+  return { refresh, refilter, act, elements: [alarm, list.element, more, bounds, fresh.element] };
 }

@@ -1,6 +1,6 @@
 import { byCause } from "../causes.js";
 import { h, patch, section, table, write } from "../dom.js";
-import { causes, connectionLink, jobColumns, jobLink, jobStamp, missedRemedy, progress, rowStamp, state } from "../parts.js";
+import { asOf, causes, connectionLink, jobColumns, jobLink, jobStamp, missedRemedy, progress, rowStamp, state } from "../parts.js";
 import { DAY, Inbox, announceable, health, published } from "../webhooks.js";
 import { ago, duration, ended, idOf, lateness, median, number } from "../words.js";
 
@@ -36,6 +36,7 @@ export function overview({ live }) {
     ],
     { key: (each) => each.key, stamp: (each) => JSON.stringify(each), empty: "No syncs completed in the last 24 h." },
   );
+  const fresh = asOf();
   const partial = h("p", { class: "faint" });
   const page = h(
     "div",
@@ -45,7 +46,7 @@ export function overview({ live }) {
     section("Failures, 24 h", failures, none),
     section("Running", running.element, more),
     section("Recent jobs", ends.element, h("p", {}, h("a", { href: "jobs" }, "All jobs"))),
-    section("Webhooks, 24 h", webhooks.element, partial),
+    section("Webhooks, 24 h", webhooks.element, partial, fresh.element),
   );
 
   function update() {
@@ -64,7 +65,11 @@ export function overview({ live }) {
     write(partial, received.trouble || (received.complete ? "" : "Loading the inbox …"));
   }
 
-  const read = () => received.read().then(update);
+  const read = () =>
+    received.read().then(() => {
+      if (!received.trouble) fresh.mark();
+      update();
+    });
   return { title: "Overview", element: page, refresh: 10_000, ready: read(), update, reread: read };
 }
 

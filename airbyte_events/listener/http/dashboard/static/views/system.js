@@ -1,5 +1,6 @@
 import * as api from "../api.js";
 import { h, patch, section, table } from "../dom.js";
+import { asOf } from "../parts.js";
 import { ago, bytes, duration, number, when } from "../words.js";
 
 /** Facts under a heading: `update([[name, value, class]])`, where a value is a text or `{stamp, make}`. */
@@ -28,7 +29,8 @@ export function system() {
   );
   const airbytes = h("div", {});
   const known = new Map();
-  const element = h("div", {}, h("h1", {}, "System"), alarm, here.element, webhooks.element, store.element, section("Leader election", leases.element), airbytes);
+  const fresh = asOf();
+  const element = h("div", {}, h("h1", {}, "System"), fresh.element, alarm, here.element, webhooks.element, store.element, section("Leader election", leases.element), airbytes);
 
   async function read() {
     let told;
@@ -40,6 +42,7 @@ export function system() {
       return;
     }
     alarm.hidden = true;
+    fresh.mark();
     const { listener } = told;
     const faults = Object.entries(listener.faults).map(([part, fault]) => `${part} ${fault}`);
     here.update([

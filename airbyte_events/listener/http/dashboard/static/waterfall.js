@@ -1,0 +1,82 @@
+// Why a completion was published when it was: the steps from Airbyte's end of the job on, as far as they are recorded.
+
+import { h, section, table, write } from "./dom.js";
+import { afterCompletion, missedRemedy } from "./parts.js";
+import { announceable, published } from "./webhooks.js";
+import { date, duration, ended } from "./words.js";
+
+/** @typedef {import("./api.js").Job} Job */
+/** @typedef {{key: string, name: string, at: string, why: any, from?: number, took?: number | null}} Step */
+
+const DETECTED = {
+  webhook: ["Confirmed by the API", "The API responded late, or did not confirm the webhook at first."],
+  poll: ["Detected by a poll", "No webhook had arrived. The poll interval is on the page System."],
+  submit: ["Read on demand", "A client asked for the job after it had completed."],
+};
+
+/**
+ * The steps in order of time; none for a job that has not completed.
+ *
+ * @returns {Step[]}
+ */
+export function stepsOf(/** @type {Job} */ job, notification) {
+  if (!ended(job) || job.finished_at === null) return [];
+  const [name, why] = DETECTED[job.origin] ?? [job.origin, ""];
+  const steps = [
+    { key: "completed", name: "Completed in Airbyte", at: job.finished_at, why: "" },
+    { key: "detected", name, at: job.observed_at, why },
+  ];
+  if (notification) steps.push({ key: "webhook", name: "Webhook received", at: notification.received_at, why: "Airbyte sent the webhook late, or tried again after it was not accepted." });
+  if (published(job, notification) !== null) steps.push({ key: "published", name: "Published", at: notification.settled_at, why: "The store was slow." });
+  steps.sort((a, b) => Date.parse(a.at) - Date.parse(b.at));
+  const start = Date.parse(steps[0].at);
+  return steps.map((step, i) => ({
+    ...step,
+    from: i ? (Date.parse(steps[i - 1].at) - start) / 1000 : 0,
+    took: i ? (Date.parse(step.at) - Date.parse(steps[i - 1].at)) / 1000 : null,
+  }));
+}
+
+/** A part of the job's page: `update(job, notification)`. */
+export function waterfall() {
+  const summary = h("p", {});
+  const missed = h("p", { hidden: true });
+  let total = 0;
+  const list = table(
+    "Steps",
+    [
+      { title: "Step", cell: (step) => step.name },
+      { title: "Time", cell: (step) => h("time", { datetime: step.at }, date(new Date(step.at), true)), class: "tight" },
+      { title: "After the step before", cell: (step) => (step.took === null ? "–" : length(step)), class: "n" },
+      { title: "Share", cell: (step) => bar(step, total), class: "long share" },
+    ],
+    { key: (step) => step.key, stamp: (step) => `${JSON.stringify(step)} ${total}`, empty: "Not completed." },
+  );
+  const element = section("From completion to publication", summary, list.element, missed);
+  return {
+    element,
+    update(job, notification) {
+      const steps = stepsOf(job, notification);
+      element.hidden = steps.length === 0;
+      if (!steps.length) return;
+      total = steps.reduce((sum, step) => sum + (step.took ?? 0), 0);
+      const until = steps.filter((step) => step.key === "detected" || step.key === "published");
+      const late = until.reduce((most, step) => Math.max(most, (step.from ?? 0) + (step.took ?? 0)), 0);
+      const longest = steps.slice(1).reduce((a, b) => ((b.took ?? 0) > (a.took ?? 0) ? b : a));
+      const why = late >= 10 && (longest.took ?? 0) > late / 2 ? ` Longest step: ${longest.name}, ${duration(longest.took)}. ${longest.why}` : "";
+      write(summary, `Time from the completion, which Airbyte reports in whole seconds, to the publication: ${late < 10 ? afterCompletion(late) : duration(late)}.${why}`);
+      list.update(steps);
+      missed.hidden = notification !== null || !announceable(job);
+      if (!missed.hidden) missed.replaceChildren("No webhook of this job is in the inbox. ", ...missedRemedy(job.instance));
+    },
+  };
+}
+
+/** A completion's time is cut off to the second, so what follows it is known to the second only. */
+const length = (step) => (step.from === 0 && step.took < 10 ? `within ${Math.max(1, Math.ceil(step.took))} s` : duration(step.took));
+
+function bar(step, total) {
+  const svg = h("svg", { class: "span", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" });
+  if (step.took !== null && total > 0) svg.append(h("rect", { class: `step-${step.key}`, x: Math.min(99, (100 * step.from) / total), y: 0, width: Math.max(1, (100 * step.took) / total), height: 8 }));
+  return svg;
+}
