@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urljoin, urlsplit
 
 import httpx
 
@@ -65,6 +65,26 @@ def internal_url(base: str) -> str:
     if base == CLOUD_URL:
         return "https://cloud.airbyte.com/api/v1"
     return base.removesuffix("/v1").removesuffix("/api/public") + "/api/v1"
+
+
+def web_url(base: str) -> str | None:
+    """Return the URL of Airbyte's web app; None if the API's does not show it.
+
+    :param base: from :func:`normalise_url`.
+    """
+    if base == CLOUD_URL:
+        return "https://cloud.airbyte.com"
+    return base.removesuffix(SELF_HOSTED_PATH) if base.endswith(SELF_HOSTED_PATH) else None
+
+
+def connection_page(web: str, workspace_id: str, connection_id: str) -> str:
+    """Return the URL of a connection in the web app."""
+    return f"{web}/workspaces/{quote(workspace_id, safe='')}/connections/{quote(connection_id, safe='')}"
+
+
+def job_log_page(connection_page: str, job_id: int) -> str:
+    """Return the URL of a job in the connection's timeline, its log open."""
+    return f"{connection_page}/timeline?{urlencode({'openLogs': 'true', 'jobId': job_id})}"
 
 
 def token_endpoint(base: str, token_url: str | None = None) -> str:

@@ -120,7 +120,8 @@ async def assemble(
             name: Targets(url.get_secret_value() for url in instance.forward_urls)
             for name, instance in settings.instances.items()
         }
-        notify = {name: notify_targets(settings.notify, name) for name in settings.instances}
+        named = {name: Connections(client) for name, client in clients.items()}
+        notify = {name: notify_targets(settings.notify, name, each) for name, each in named.items()}
         for each in (targets, notify):
             refuse_loops(each, webhook_tokens.accepts)
         refuse_own(settings, notify_targets(settings.notify).values())
@@ -129,8 +130,7 @@ async def assemble(
         }
         pipelines = {name: Pipeline(name, client, store, _ticks(settings)) for name, client in clients.items()}
         announcers = {
-            name: Announcer(name, notify[name], client.url, bus, store, Connections(client))
-            for name, client in clients.items()
+            name: Announcer(name, notify[name], client.url, bus, store, named[name]) for name, client in clients.items()
         }
         election = _election(settings, store, pipelines, announcers, deliver_to)
         health = StoreHealth(store)

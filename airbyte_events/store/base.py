@@ -195,10 +195,11 @@ class DeliveryOutbox(Topics, Protocol):
     """The deliveries of notifications to targets, and their states."""
 
     @abstractmethod
-    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100) -> list[Delivery]:
+    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100, skip: int = 0) -> list[Delivery]:
         """Return the instance's due deliveries, the longest due first.
 
         :param but: targets to leave out, so that a slow one does not block the others.
+        :param skip: the number of first ones to leave out.
         """
 
     @abstractmethod

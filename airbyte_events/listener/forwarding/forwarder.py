@@ -7,11 +7,14 @@ and the update of the store sends it again.
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import NamedTuple
 
 import anyio
 import httpx
@@ -21,7 +24,7 @@ from airbyte_events._utils.http import UNPACKED, ResponseRefused, no_cookies, re
 from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
-from airbyte_events.listener.forwarding.targets import FORWARDED, DeliveryTarget
+from airbyte_events.listener.forwarding.targets import FORWARDED, DeliveryTarget, Parcel
 from airbyte_events.store.base import DeliveryOutbox
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState
 
@@ -30,6 +33,13 @@ logger = logging.getLogger(__name__)
 NOT_CONFIGURED = "the target is no longer in the settings"
 
 _PAGE = 20
+_LARGE_PAGE = 500
+_MOST_TOGETHER = 10_000
+"""Deliveries that one turn of a target with a pace sends."""
+_MOST_CAUSES = 6
+"""Requests for causes of their own in one turn; one more for all others."""
+_GATHERING = 5.0
+"""Seconds for which a target with a pace waits for others when one is due after a while."""
 _LONGEST_RESPONSE = 2048
 _BACKSTOP = 60.0
 """The longest time between two reads of the store, in seconds."""
@@ -62,7 +72,7 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Result:
+class Result:
     """The result of an attempt.
 
     :param retry_after: the seconds that the target asked for.
@@ -71,6 +81,13 @@ class _Result:
     state: DeliveryState
     fault: str | None = None
     retry_after: float = 0.0
+
+
+class Attempted(NamedTuple):
+    """What is to be stored, and the seconds until the next delivery to the target."""
+
+    attempts: Sequence[Attempt]
+    rest: float = 0.0
 
 
 class Forwarder:
@@ -95,40 +112,24 @@ class Forwarder:
     async def run(self) -> None:
         """Forward until cancelled, deliveries of an earlier process first. Run one per instance."""
         names = frozenset(self._targets)
-        async with _client(self._targets, self._retry_policy.timeout) as http, anyio.create_task_group() as tasks:
-            tasks.start_soon(self._work, names, self._give_up)
+        async with client(self._targets, self._retry_policy.timeout) as http, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._work, names, partial(self._each, names, self._give_up))
             for target in self._targets.values():
-                tasks.start_soon(self._send, target, names - {target.name}, http)
+                but = names - {target.name}
+                sender = Sender(target, http, self._retry_policy)
+                step = partial(self._together, target, but, sender) if target.pace else partial(self._sent, but, sender)
+                tasks.start_soon(self._work, but, step)
 
-    async def _send(self, target: DeliveryTarget, but: Collection[str], http: httpx.AsyncClient) -> None:
-        sender = _Sender(target, http, self._retry_policy)
-        await self._work(but, sender.deliver, sender.resume)
-
-    async def _work(
-        self,
-        but: Collection[str],
-        process: Callable[[Delivery], Awaitable[tuple[Attempt, float]]],
-        resume: Callable[[Delivery], None] | None = None,
-    ) -> None:
+    async def _work(self, but: Collection[str], step: Callable[[], Awaitable[bool]]) -> None:
         """Process deliveries as they become due, except those to the targets in ``but``.
 
-        :param resume: called with each delivery that an earlier process will have retried, the newest first.
+        :param step: processes some; returns whether there were any.
         """
         failures = 0
         with self._store.news(f"deliveries/{self._instance}") as news:
             while True:
                 try:
-                    if resume is not None:
-                        await self._resume(resume)
-                        resume = None
-                    due = await self._store.due(self._instance, but=but, limit=_PAGE)
-                    for delivery in due:
-                        attempt, rest = await process(delivery)
-                        await self._record(attempt)
-                        if rest:
-                            await anyio.sleep(rest)
-                            break
-                    if not due:
+                    if not await step():
                         with anyio.move_on_after(await self._wait(but)):
                             await news.wait()
                     failures = 0
@@ -137,12 +138,49 @@ class Forwarder:
                     logger.warning("could not read deliveries, retrying: instance=%s error=%s", self._instance, exc)
                     await anyio.sleep(self._retry_policy.delay(failures, _LONGEST_REST))
 
-    async def _resume(self, resume: Callable[[Delivery], None]) -> None:
-        before: int | None = None
-        while page := await self._store.deliveries(limit=_PAGE, before=before, state=DeliveryState.DUE):
-            before = page[-1].id
+    async def _each(self, but: Collection[str], process: Callable[[Delivery], Awaitable[Attempted]]) -> bool:
+        due = await self._store.due(self._instance, but=but, limit=_PAGE)
+        for delivery in due:
+            if await self._recorded(await process(delivery)):
+                break
+        return bool(due)
+
+    async def _sent(self, but: Collection[str], sender: Sender) -> bool:
+        if not sender.resumed:
+            before: int | None = None
+            while page := await self._store.deliveries(limit=_LARGE_PAGE, before=before, state=DeliveryState.DUE):
+                before = page[-1].id
+                sender.resume(page)
+            sender.resumed = True
+        return await self._each(but, sender.deliver)
+
+    async def _together(self, target: DeliveryTarget, but: Collection[str], sender: Sender) -> bool:
+        """Wait for the next turn of a target, and send what is due by then: one request for each cause."""
+        if not await self._store.due(self._instance, but=but, limit=1):
+            return False
+        await anyio.sleep(sender.until_turn())
+        parcels: dict[str, Parcel] = {}
+        count = 0
+        while count < _MOST_TOGETHER:
+            page = await self._store.due(self._instance, but=but, limit=_LARGE_PAGE, skip=count)
+            count += len(page)
             for delivery in page:
-                resume(delivery)
+                cause = target.cause(delivery)
+                various = cause not in parcels and len(parcels) >= _MOST_CAUSES
+                parcels.setdefault("" if various else cause, Parcel(various=various)).add(delivery)
+            if len(page) < _LARGE_PAGE:
+                break
+        for parcel in parcels.values():
+            if await self._recorded(await sender.attempt(parcel)):
+                break
+        return True
+
+    async def _recorded(self, attempted: Attempted) -> bool:
+        """Store the results, and rest if the target needs it; return whether it did."""
+        for start in range(0, len(attempted.attempts), _LARGE_PAGE):
+            await self._record(attempted.attempts[start : start + _LARGE_PAGE])
+        await anyio.sleep(attempted.rest)
+        return attempted.rest > 0
 
     async def _wait(self, but: Collection[str]) -> float:
         due_at = await self._store.next_due(self._instance, but=but)
@@ -150,97 +188,113 @@ class Forwarder:
         # At least a moment: the store's clock may be behind.
         return min(max(seconds, 0.05), _BACKSTOP)
 
-    async def _record(self, attempt: Attempt) -> None:
+    async def _record(self, attempts: Sequence[Attempt]) -> None:
         """Store the result, however long that takes: without it the delivery is sent again."""
         failures = 0
         while True:
             try:
-                return await self._store.attempted([attempt])
+                return await self._store.attempted(attempts)
             except StoreError as exc:
                 failures += 1
-                logger.warning(
-                    "could not store a delivery's result, retrying: delivery=%d error=%s", attempt.delivery, exc
-                )
+                first = attempts[0].delivery
+                logger.warning("could not store a delivery's result, retrying: delivery=%d error=%s", first, exc)
                 await anyio.sleep(self._retry_policy.delay(failures, _LONGEST_REST))
 
-    async def _give_up(self, delivery: Delivery) -> tuple[Attempt, float]:
+    async def _give_up(self, delivery: Delivery) -> Attempted:
         """Give up a delivery to a target that is not in the settings."""
         if utcnow() - delivery.notification.received_at < self._retry_policy.grace:
-            return _attempt(delivery, DeliveryState.DUE, NOT_CONFIGURED, after=_UNKNOWN_TARGET_DELAY), 0
+            return Attempted([_attempt(delivery.id, DeliveryState.DUE, NOT_CONFIGURED, after=_UNKNOWN_TARGET_DELAY)])
         logger.error("delivery given up: id=%d target=%s error=%s", delivery.id, delivery.target, NOT_CONFIGURED)
-        return _attempt(delivery, DeliveryState.DEAD, NOT_CONFIGURED), 0
+        return Attempted([_attempt(delivery.id, DeliveryState.DEAD, NOT_CONFIGURED)])
 
 
-class _Sender:
+class Sender:
     """Send to one target, and pause while it fails."""
 
-    def __init__(self, target: DeliveryTarget, http: httpx.AsyncClient, retry_policy: RetryPolicy) -> None:
+    def __init__(
+        self, target: DeliveryTarget, http: httpx.AsyncClient, retry_policy: RetryPolicy | None = None
+    ) -> None:
         self._target = target
         self._http = http
-        self._retry_policy = retry_policy
+        self._retry_policy = retry_policy or RetryPolicy()
         self._failures = 0
         self._fault = ""
+        self._turn_at = -math.inf
+        self.resumed = not target.ordered
+        """Whether :meth:`resume` has been called, if it must be."""
         # For each connection whose order matters: the delivery that is to be retried before the others, and when.
         self._first: dict[str, tuple[int, datetime]] = {}
 
-    def resume(self, delivery: Delivery) -> None:
-        """Take note of a delivery that is to be retried."""
-        if delivery.target == self._target.name and delivery.attempts and (key := self._target.order(delivery)):
-            self._first[key] = delivery.id, delivery.due_at
+    def resume(self, due: Iterable[Delivery]) -> None:
+        """Take note of deliveries that an earlier process will have retried; the newest first."""
+        for delivery in due:
+            if delivery.target == self._target.name and delivery.attempts and (key := self._target.order(delivery)):
+                self._first[key] = delivery.id, delivery.due_at
 
-    async def deliver(self, delivery: Delivery) -> tuple[Attempt, float]:
-        """Try a delivery once, or postpone it until an earlier one of the same order has been tried again.
+    def until_turn(self) -> float:
+        """Return the seconds until requests may be sent, and count the next turn from then."""
+        now = anyio.current_time()
+        turn_at = max(now + min(_GATHERING, self._target.pace), self._turn_at)
+        self._turn_at = turn_at + self._target.pace
+        return turn_at - now
 
-        :return: the attempt, and the seconds until the next delivery to this target.
-        """
-        key = self._target.order(delivery)
+    async def deliver(self, delivery: Delivery) -> Attempted:
+        """Try a delivery once, or postpone it until an earlier one of the same order has been tried again."""
+        key = self._target.order(delivery) if self._target.ordered else None
         if key is not None and key in self._first:
             first, due_at = self._first[key]
             # One that was due later comes after the first: that no longer exists.
             if first < delivery.id and delivery.due_at < due_at:
                 state, fault = DeliveryState.DUE, f"waits for delivery {first} of the same connection"
-                return Attempt(delivery=delivery.id, state=state, due_at=due_at, fault=fault, sent=False), 0
-        attempt, rest = await self._try(delivery)
+                return Attempted([Attempt(delivery=delivery.id, state=state, due_at=due_at, fault=fault, sent=False)])
+        attempted = await self.attempt(Parcel.of(delivery))
         if key is not None:
+            (attempt,) = attempted.attempts
             if attempt.state is DeliveryState.DUE:
                 self._first[key] = delivery.id, attempt.due_at
             else:
                 self._first.pop(key, None)
-        return attempt, rest
+        return attempted
 
-    async def _try(self, delivery: Delivery) -> tuple[Attempt, float]:
-        overdue = utcnow() - delivery.notification.received_at >= self._retry_policy.give_up_after
-        if overdue and self._failures:
-            # The target has just failed for another delivery, so this one is given up without an attempt.
-            return self._dead(delivery, f"given up, as the target fails: {self._fault}"), 0
-        result = await self._send(delivery)
+    async def attempt(self, parcel: Parcel) -> Attempted:
+        """Try to deliver once. What is overdue and fails is given up."""
+        now = utcnow()
+        overdue = {id_ for id_, at in parcel.received.items() if now - at >= self._retry_policy.give_up_after}
+        if len(overdue) == len(parcel.received) and self._failures:
+            # The target has just failed for others, so these are given up without an attempt.
+            return Attempted(self._dead(overdue, f"given up, as the target fails: {self._fault}"))
+        result = await self.send(parcel)
         if result.state is not DeliveryState.DUE:
             self._failures = 0
             if result.state is DeliveryState.DEAD:
-                return self._dead(delivery, result.fault), 0
-            logger.debug("delivered: id=%d target=%s", delivery.id, self._target)
-            return _attempt(delivery, result.state), 0
+                return Attempted(self._dead(parcel.received, result.fault))
+            logger.debug("delivered: id=%s target=%s", parcel, self._target)
+            return Attempted([_attempt(id_, result.state) for id_ in parcel.received])
         self._failures += 1
         self._fault = result.fault or ""
         rest = max(self._retry_policy.delay(self._failures, _LONGEST_REST), result.retry_after)
-        if overdue:
-            return self._dead(delivery, f"given up: {result.fault}"), rest
-        delay = max(self._retry_policy.delay(delivery.attempts + 1, self._retry_policy.cap), result.retry_after)
-        logger.warning(
-            "delivery failed, retrying in %.0f s: id=%d target=%s error=%s",
-            *(delay, delivery.id, self._target, result.fault),
-        )
-        return _attempt(delivery, DeliveryState.DUE, result.fault, after=delay), rest
+        dead = self._dead(overdue, f"given up: {result.fault}")
+        delay = max(self._retry_policy.delay(parcel.attempts + 1, self._retry_policy.cap), result.retry_after)
+        if again := [id_ for id_ in parcel.received if id_ not in overdue]:
+            logger.warning(
+                "delivery failed, retrying in %.0f s: id=%s target=%s error=%s",
+                *(delay, parcel, self._target, result.fault),
+            )
+        retried = [_attempt(id_, DeliveryState.DUE, result.fault, after=delay) for id_ in again]
+        return Attempted([*dead, *retried], rest)
 
-    def _dead(self, delivery: Delivery, fault: str | None) -> Attempt:
-        logger.error("delivery given up: id=%d target=%s error=%s", delivery.id, self._target, fault)
-        return _attempt(delivery, DeliveryState.DEAD, fault)
+    def _dead(self, ids: Collection[int], fault: str | None) -> list[Attempt]:
+        if ids:
+            more = f"+{len(ids) - 1}" if len(ids) > 1 else ""
+            logger.error("delivery given up: id=%d%s target=%s error=%s", min(ids), more, self._target, fault)
+        return [_attempt(id_, DeliveryState.DEAD, fault) for id_ in ids]
 
-    async def _send(self, delivery: Delivery) -> _Result:
+    async def send(self, parcel: Parcel) -> Result:
+        """Send a request, once."""
         try:
-            content, headers = await self._target.sending(delivery)
+            content, headers = await self._target.sending(parcel)
         except ValueError as exc:
-            return _Result(state=DeliveryState.DEAD, fault=f"not sent, as {exc}")
+            return Result(state=DeliveryState.DEAD, fault=f"not sent, as {exc}")
         response = None
         received = b""
         try:
@@ -251,18 +305,18 @@ class _Sender:
         except (httpx.HTTPError, TimeoutError, ResponseRefused) as exc:
             # With a status, the target has responded, even if the body failed.
             if response is None:
-                return _Result(state=DeliveryState.DUE, fault=self._reason(exc))
+                return Result(state=DeliveryState.DUE, fault=self._reason(exc))
         return self._result(response, received)
 
-    def _result(self, response: httpx.Response, body: bytes) -> _Result:
+    def _result(self, response: httpx.Response, body: bytes) -> Result:
         status = response.status_code
         if response.is_success:
-            return _Result(state=DeliveryState.DELIVERED)
+            return Result(state=DeliveryState.DELIVERED)
         fault = f"it responded {status}" + self._error_code(body)
         if status in (408, 425, 429) or status >= 500:
             wait = min(retry_after(response.headers) or 0.0, _LONGEST_RETRY_AFTER)
-            return _Result(state=DeliveryState.DUE, fault=fault, retry_after=wait)
-        return _Result(state=DeliveryState.DEAD, fault=fault + (", a redirect" if response.is_redirect else ""))
+            return Result(state=DeliveryState.DUE, fault=fault, retry_after=wait)
+        return Result(state=DeliveryState.DEAD, fault=fault + (", a redirect" if response.is_redirect else ""))
 
     def _error_code(self, body: bytes) -> str:
         """Return the error code of Slack and Google Chat. Other text is not repeated: it may contain the URL."""
@@ -278,14 +332,14 @@ class _Sender:
         return " ".join(f"no response: {detail or type(exc).__name__}".split())[:200]
 
 
-def _attempt(delivery: Delivery, state: DeliveryState, fault: str | None = None, *, after: float = 0) -> Attempt:
+def _attempt(delivery: int, state: DeliveryState, fault: str | None = None, *, after: float = 0) -> Attempt:
     """:param after: seconds until it is due again."""
     due_at = utcnow() + timedelta(seconds=after)
-    return Attempt(delivery=delivery.id, state=state, due_at=due_at, fault=fault)
+    return Attempt(delivery=delivery, state=state, due_at=due_at, fault=fault)
 
 
 @asynccontextmanager
-async def _client(targets: Mapping[str, DeliveryTarget], timeout: float) -> AsyncIterator[httpx.AsyncClient]:
+async def client(targets: Mapping[str, DeliveryTarget], timeout: float) -> AsyncIterator[httpx.AsyncClient]:
     """Open an HTTP client that shares no connections, cookies or credentials, and uses the environment's proxies."""
     httpx_logger = logging.getLogger("httpx")
     masking = _Masking(targets)

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar, NamedTuple, Protocol
 
 import httpx
@@ -28,8 +29,49 @@ class Sending(NamedTuple):
     headers: Mapping[str, str]
 
 
+SHOWN = 10
+"""Deliveries of a parcel that a request can show."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Parcel:
+    """Deliveries of one request.
+
+    :param shown: the first :data:`SHOWN` of them.
+    :param received: when the notification of each was received, by its id.
+    :param attempts: the largest number of attempts of one so far.
+    :param various: whether they have no cause in common.
+    """
+
+    shown: list[Delivery] = field(default_factory=list)
+    received: dict[int, datetime] = field(default_factory=dict)
+    attempts: int = 0
+    various: bool = False
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> Parcel:
+        """Return a parcel of one delivery."""
+        parcel = cls()
+        parcel.add(delivery)
+        return parcel
+
+    def add(self, delivery: Delivery) -> None:
+        self.received[delivery.id] = delivery.notification.received_at
+        self.attempts = max(self.attempts, delivery.attempts)
+        if len(self.shown) < SHOWN and len(self.shown) < len(self.received):
+            self.shown.append(delivery)
+
+    def __str__(self) -> str:
+        """Return the id, or the first one and the number of further ones."""
+        more = len(self.received) - 1
+        return f"{next(iter(self.received))}" + (f"+{more}" if more else "")
+
+
 class DeliveryTarget(Protocol):
     """Where the outbox delivers to. Its ``repr`` and ``str`` contain no secret."""
+
+    ordered: ClassVar[bool]
+    """Whether the order of deliveries with the same :meth:`order` is kept."""
 
     @property
     def name(self) -> str:
@@ -46,10 +88,17 @@ class DeliveryTarget(Protocol):
     @property
     def url(self) -> httpx.URL: ...
 
-    def order(self, delivery: Delivery) -> str | None:
-        """Return what names the deliveries among which the order is kept; None if it does not matter."""
+    @property
+    def pace(self) -> float:
+        """The seconds from one turn to the next, with all deliveries of a cause in one request; 0: each by itself."""
 
-    async def sending(self, delivery: Delivery) -> Sending:
+    def order(self, delivery: Delivery) -> str | None:
+        """Return what the deliveries have in common among which the order is kept."""
+
+    def cause(self, delivery: Delivery) -> str:
+        """Return what the deliveries of one request have in common."""
+
+    async def sending(self, parcel: Parcel) -> Sending:
         """Return the request that delivers.
 
         :raises ValueError: if nothing can be sent; the message completes "not sent, as …".
@@ -70,6 +119,8 @@ class Target:
     url: httpx.URL = field(repr=False)
     kinds: frozenset[NotificationKind] | None = None
     setting: ClassVar[str] = "AIRBYTE_EVENTS_FORWARD_URLS"
+    ordered: ClassVar[bool] = False
+    pace: ClassVar[float] = 0.0
 
     def __str__(self) -> str:
         return f"{self.shown} ({self.name})"
@@ -84,9 +135,13 @@ class Target:
     def order(self, delivery: Delivery) -> None:
         """Return None: a notification that is retried delays no other."""
 
-    async def sending(self, delivery: Delivery) -> Sending:
+    def cause(self, delivery: Delivery) -> str:
+        """Return the delivery's own id: each is sent by itself."""
+        return str(delivery.id)
+
+    async def sending(self, parcel: Parcel) -> Sending:
         """Return the request with :meth:`content`."""
-        return Sending(self.content(delivery.notification.body), {"Content-Type": "application/json"})
+        return Sending(self.content(parcel.shown[0].notification.body), {"Content-Type": "application/json"})
 
     def content(self, body: bytes) -> bytes:
         """Return the body to send for a notification: its own bytes if they are JSON and the target is not Google Chat.

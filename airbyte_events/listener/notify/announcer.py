@@ -134,7 +134,9 @@ class Announcer:
         names = [
             name
             for name, target in self._targets.items()
-            if event.sequence > since[name] and target.accepts(event) and await self._accepts_connection(target, event)
+            if event.sequence > since[name]
+            and target.filter.accepts(event)
+            and await self._accepts_connection(target, event)
         ]
         if names:
             await self._store.receive(
@@ -151,6 +153,6 @@ class Announcer:
 
     async def _accepts_connection(self, target: NotifyTarget, event: JobEvent) -> bool:
         found = UNKNOWN
-        if target.needs_connection(event):
+        if target.filter.needs_connection(event):
             found = await self._connections.find(event.connection_id, wait=True)
-        return target.accepts_connection(event, found)
+        return target.filter.accepts_connection(event, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TypeVar
 
 import anyio
 
@@ -15,8 +16,11 @@ from airbyte_events.jobs import DescribesConnections, JobSystem
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _REMEMBERED = 10_000
 _REMEMBERED_SECONDS = 3600.0
+_FAILURE_SECONDS = 60.0
 _BURST, _PER_SECOND = 30, 0.5
 
 
@@ -42,6 +46,7 @@ class Connections:
         self._system = system if isinstance(system, DescribesConnections) else None
         self._known: OrderedDict[str, tuple[float, Connection]] = OrderedDict()
         self._workspaces: OrderedDict[str, tuple[float, str | None]] = OrderedDict()
+        self._failed = False
         self._allowance = TokenBucket(rate=_PER_SECOND, burst=_BURST)
 
     async def find(self, connection_id: str | None, *, wait: bool) -> Connection:
@@ -52,7 +57,7 @@ class Connections:
         if connection_id is None or self._system is None:
             return UNKNOWN
         known = self._known.get(connection_id)
-        if known is not None and anyio.current_time() - known[0] < _REMEMBERED_SECONDS:
+        if known is not None and anyio.current_time() < known[0]:
             return known[1]
         try:
             if not await self._may_request(wait=wait):
@@ -61,8 +66,14 @@ class Connections:
             workspace_id = text(fields.get("workspaceId"))
             workspace = None if workspace_id is None else await self._workspace(workspace_id, wait=wait)
         except (AirbyteError, ValueError) as exc:
-            logger.warning("could not read a connection's name: connection=%s error=%s", connection_id, exc)
-            return UNKNOWN if known is None else known[1]
+            # Once, as the reason may be that the credentials can't read connections.
+            level = logging.DEBUG if self._failed else logging.WARNING
+            logger.log(level, "could not read a connection's name: connection=%s error=%s", connection_id, exc)
+            self._failed = True
+            before = UNKNOWN if known is None else known[1]
+            _remember(self._known, connection_id, before, for_seconds=_FAILURE_SECONDS)
+            return before
+        self._failed = False
         found = Connection(name=text(fields.get("name")), workspace_id=workspace_id, workspace=workspace)
         _remember(self._known, connection_id, found)
         return found
@@ -70,7 +81,7 @@ class Connections:
     async def _workspace(self, workspace_id: str, *, wait: bool) -> str | None:
         assert self._system is not None  # noqa: S101
         known = self._workspaces.get(workspace_id)
-        if known is not None and anyio.current_time() - known[0] < _REMEMBERED_SECONDS:
+        if known is not None and anyio.current_time() < known[0]:
             return known[1]
         if not await self._may_request(wait=wait):
             return None
@@ -86,8 +97,10 @@ class Connections:
         return True
 
 
-def _remember(cache: OrderedDict, key: str, value: object) -> None:  # type: ignore[type-arg]
-    cache[key] = (anyio.current_time(), value)
+def _remember(
+    cache: OrderedDict[str, tuple[float, T]], key: str, value: T, *, for_seconds: float = _REMEMBERED_SECONDS
+) -> None:
+    cache[key] = (anyio.current_time() + for_seconds, value)
     cache.move_to_end(key)
     while len(cache) > _REMEMBERED:
         cache.popitem(last=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from uuid import UUID
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
+import anyio
 import httpx
 from standardwebhooks import Webhook
 
@@ -14,9 +15,11 @@ from airbyte_events._utils.json_values import mapping, parse_object, text
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import JobEvent
-from airbyte_events.events.status import reported_job_type
-from airbyte_events.listener.forwarding.targets import Sending, parse_url, shown
-from airbyte_events.listener.notify.connections import Connection
+from airbyte_events.listener.forwarding.targets import Parcel, Sending, parse_url, shown
+from airbyte_events.listener.notify.chats import CHATS
+from airbyte_events.listener.notify.connections import Connections
+from airbyte_events.listener.notify.filters import CompletionFilter
+from airbyte_events.listener.notify.messages import Completion, cause_of, message_of
 from airbyte_events.listener.settings import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.listener.settings.values import is_loopback
@@ -24,6 +27,9 @@ from airbyte_events.store.records import Delivery
 
 PREFIX = "notify/"
 """What the names of these targets begin with in the store, beside those of forwarding."""
+
+_NAMES_SECONDS = 5.0
+"""The longest time in which the names of a message's connections are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,74 +49,104 @@ class NotifyTarget:
         return f"{self.shown} ({self.name})"
 
     @property
+    def filter(self) -> CompletionFilter:
+        """The completions that are announced to it."""
+        return CompletionFilter(self.settings)
+
+    @property
     def setting(self) -> str:
         """The setting that has the URL."""
         return f"notify.{self.settings.name}.url"
 
-    def accepts(self, event: JobEvent) -> bool:
-        """Return whether an event matches the filters that need nothing but the event.
-
-        A further filter belongs here, and in :class:`~airbyte_events.listener.settings.notify.NotifySettings`.
-        """
-        wanted = self.settings
-        return (
-            event.terminal
-            and (not wanted.instances or event.ref.instance in wanted.instances)
-            and event.status.value in wanted.statuses
-            and reported_job_type(event.job_type or "sync") in map(reported_job_type, wanted.job_types)
-        )
-
-    def needs_connection(self, event: JobEvent) -> bool:
-        """Return whether :meth:`accepts_connection` must know more than the event's connection id."""
-        wanted = self.settings
-        return bool(wanted.workspaces) or (
-            any(map(_is_name, wanted.connections)) and not _has(wanted.connections, [event.connection_id])
-        )
-
-    def accepts_connection(self, event: JobEvent, found: Connection) -> bool:
-        """Return whether an event matches the filters by connection and workspace.
-
-        One too many is better than a missed failure: an unknown name or workspace matches.
-        """
-        wanted = self.settings
-        return _matches(wanted.connections, event.connection_id, found.name) and _matches(
-            wanted.workspaces, found.workspace_id, found.workspace
-        )
-
     def order(self, delivery: Delivery) -> str | None:
-        """Return the connection: its events are sent in order."""
+        """Return the connection."""
         return text(_data(delivery).get("connection_id"))
 
-    async def sending(self, delivery: Delivery) -> Sending:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudEventsTarget(NotifyTarget):
+    """A URL that receives each completion as a signed CloudEvent, in order for each connection."""
+
+    ordered: ClassVar[bool] = True
+    pace: ClassVar[float] = 0.0
+
+    def cause(self, delivery: Delivery) -> str:
+        """Return the delivery's own id: each is sent by itself."""
+        return str(delivery.id)
+
+    async def sending(self, parcel: Parcel) -> Sending:
         """Return the request: a CloudEvent in structured mode, signed after Standard Webhooks.
 
         The message id is the event's, the same at each attempt
         (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md).
         """
-        content = delivery.notification.body
-        id_ = str(parse_object(content).get("id"))
-        headers = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
-        return Sending(content, headers | self._signature(id_, content))
+        content = parcel.shown[0].notification.body
+        id_, now = str(parse_object(content).get("id")), utcnow()
+        key = self.settings.secret.get_secret_value() if self.settings.secret else ""
+        headers = {
+            "Content-Type": "application/cloudevents+json; charset=utf-8",
+            "webhook-id": id_,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(key).sign(id_, now, content.decode()),
+        }
+        return Sending(content, headers)
 
-    def _signature(self, id_: str, content: bytes) -> dict[str, str]:
-        if self.settings.secret is None:
-            return {}
-        now = utcnow()
-        signature = Webhook(self.settings.secret.get_secret_value()).sign(id_, now, content.decode())
-        return {"webhook-id": id_, "webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatTarget(NotifyTarget):
+    """A chat that receives one message for all completions of a cause.
+
+    :param connections: finds the names that messages show.
+    """
+
+    ordered: ClassVar[bool] = False
+    connections: Connections | None = field(repr=False)
+
+    @property
+    def pace(self) -> float:
+        """The seconds from one turn to the next."""
+        return self.settings.group_seconds
+
+    def cause(self, delivery: Delivery) -> str:
+        """Return what the completions of a message have in common."""
+        try:
+            return cause_of(_completion(delivery).event)
+        except ValueError:
+            return ""
+
+    async def sending(self, parcel: Parcel) -> Sending:
+        """Return the message."""
+        found = [_completion(delivery) for delivery in parcel.shown]
+        if self.connections is not None:
+            with anyio.move_on_after(_NAMES_SECONDS):
+                for place, each in enumerate(found):
+                    named = await self.connections.find(each.event.connection_id, wait=False)
+                    found[place] = replace(each, connection=named)
+        message = message_of(found, len(parcel.received), various=parcel.various)
+        body = CHATS[self.settings.type](message)
+        return Sending(
+            json.dumps(body, ensure_ascii=False).encode(), {"Content-Type": "application/json; charset=utf-8"}
+        )
 
 
-def notify_targets(tables: Iterable[NotifySettings], instance: str | None = None) -> dict[str, NotifyTarget]:
+def notify_targets(
+    tables: Iterable[NotifySettings], instance: str | None = None, connections: Connections | None = None
+) -> dict[str, CloudEventsTarget | ChatTarget]:
     """Return the targets of the tables ``[[notify]]`` by name.
 
     :param instance: only those that its completions are announced to.
+    :param connections: those of the instance.
     """
-    targets = {}
+    targets: dict[str, CloudEventsTarget | ChatTarget] = {}
     for settings in tables:
         if instance is None or not settings.instances or instance in settings.instances:
             url = parse_url(settings.url.get_secret_value())
             name = PREFIX + settings.name
-            targets[name] = NotifyTarget(name=name, shown=shown(url), url=url, settings=settings)
+            common: dict[str, Any] = {"name": name, "shown": shown(url), "url": url, "settings": settings}
+            if settings.type == "cloudevents":
+                targets[name] = CloudEventsTarget(**common)
+            else:
+                targets[name] = ChatTarget(**common, connections=connections)
     return targets
 
 
@@ -156,19 +192,10 @@ def _data(delivery: Delivery) -> Mapping[str, object]:
         return {}
 
 
-def _has(wanted: Iterable[str], known: Iterable[str | None]) -> bool:
-    names = {name.casefold() for name in wanted}
-    return any(name is not None and name.casefold() in names for name in known)
-
-
-def _matches(wanted: Sequence[str], id_: str | None, name: str | None) -> bool:
-    unsure = id_ is None or (name is None and any(map(_is_name, wanted)))
-    return not wanted or unsure or _has(wanted, (id_, name))
-
-
-def _is_name(text: str) -> bool:
+def _completion(delivery: Delivery) -> Completion:
+    """:raises ValueError: if the body is no event's; the message completes "not sent, as …"."""
     try:
-        UUID(text)
+        envelope = parse_object(delivery.notification.body)
+        return Completion(event=JobEvent.from_envelope(envelope), source=text(envelope.get("source")) or "")
     except ValueError:
-        return True
-    return False
+        raise ValueError("its body is not an event") from None

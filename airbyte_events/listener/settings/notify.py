@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo,
 from airbyte_events.events.status import JobStatus
 from airbyte_events.listener.forwarding.targets import parse_url
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME, CompleteError, Declared, setting
-from airbyte_events.listener.settings.values import listed, refused
+from airbyte_events.listener.settings.values import Seconds, listed, refused
 
-TargetType = Literal["cloudevents"]
+TargetType = Literal["slack", "google_chat", "teams", "cloudevents"]
 JOB_TYPES = ("sync", "reset", "clear", "refresh")
 COMPLETIONS = tuple(status.value for status in JobStatus if status.terminal)
 NOT_A_NAME = "a target's name has 1 to 32 characters: a-z, 0-9, _ and -, the first one a letter or digit"
@@ -72,11 +72,12 @@ class NotifySettings(Declared):
     name: Annotated[str, AfterValidator(_name)] = setting(example="on-call", by_default="required")
     """The name of the target, unique among the targets. A renamed target is a new one."""
     type: Annotated[TargetType, refused(f"not one of {', '.join(get_args(TargetType))}")] = setting(
-        example="cloudevents", by_default="required"
+        example="slack", by_default="required"
     )
-    """What the target receives: `cloudevents`, each completion as a signed CloudEvent."""
+    """What the target is: a webhook of `slack` or `google_chat`, a workflow of `teams`, or any URL that takes
+    `cloudevents`."""
     url: Annotated[SecretStr, AfterValidator(_url)] = setting(
-        example="https://example.com/airbyte-events", by_default="required"
+        example="https://hooks.slack.com/services/T000/B000/XXXX", by_default="required"
     )
     """The URL to send to. It is treated as a secret."""
     secret: Annotated[SecretStr, AfterValidator(_secret)] | None = setting(
@@ -95,6 +96,10 @@ class NotifySettings(Declared):
     """The states: `succeeded`, `failed`, `cancelled`."""
     job_types: Annotated[tuple[str, ...], _one_of(*JOB_TYPES)] = setting(JOB_TYPES, example="refresh", by_default="all")
     """The types of jobs: `sync`, `reset`, `clear`, `refresh`. Airbyte reports a clear as a reset: either means both."""
+
+    group_seconds: Seconds = setting(60.0, example="300")
+    """The least seconds between two turns of a chat. Jobs that complete in between are one message per cause.
+    `cloudevents` are sent one by one."""
 
     @field_validator("secret")
     @classmethod

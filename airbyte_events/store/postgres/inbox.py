@@ -181,13 +181,14 @@ class PostgresInbox(PostgresLog):
 
     @operation
     async def due(
-        self, connection: Connection, instance: str, *, but: Collection[str] = (), limit: int = 100
+        self, connection: Connection, instance: str, *, but: Collection[str] = (), limit: int = 100, skip: int = 0
     ) -> list[Delivery]:
         sql = (
             f"{self._selected(f'{self._s}.deliveries')} WHERE d.state = 'due' AND d.instance = %s"
-            " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s"
+            " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id"
+            " LIMIT %s OFFSET %s"
         )
-        while rows := await fetch_all(connection, sql, instance, list(but), limit):
+        while rows := await fetch_all(connection, sql, instance, list(but), limit, skip):
             unreadable: list[int] = []
             found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
             if unreadable:

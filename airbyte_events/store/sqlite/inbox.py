@@ -125,11 +125,17 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
 
     @transaction
     def due(
-        self, connection: sqlite3.Connection, instance: str, *, but: Collection[str] = (), limit: int = 100
+        self,
+        connection: sqlite3.Connection,
+        instance: str,
+        *,
+        but: Collection[str] = (),
+        limit: int = 100,
+        skip: int = 0,
     ) -> list[Delivery]:
         condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
-        sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ?"
-        while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit)).fetchall():
+        sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ? OFFSET ?"
+        while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit, skip)).fetchall():
             unreadable: list[int] = []
             found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
             connection.executemany(

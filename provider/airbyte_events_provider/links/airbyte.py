@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airbyte_events.airbyte.url import connection_page, job_log_page, web_url
 from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
-
-_CLOUD_API = "https://api.airbyte.com/v1"
-_CLOUD_WEB = "https://cloud.airbyte.com"
-_API_PATH = "/api/public/v1"
 
 
 class _XComLink(BaseOperatorLink):
@@ -71,9 +68,9 @@ def link_xcoms(
     links = {}
     web = web_address(airbyte)
     if web and workspace_id and connection_id:
-        page = f"{web}/workspaces/{quote(workspace_id, safe='')}/connections/{quote(connection_id, safe='')}"
+        page = connection_page(web, workspace_id, connection_id)
         links[AirbyteConnectionLink.xcom] = page
-        links[AirbyteJobLink.xcom] = f"{page}/timeline?{urlencode({'openLogs': 'true', 'jobId': job_id})}"
+        links[AirbyteJobLink.xcom] = job_log_page(page, job_id)
     if listener is not None and (dashboard := dashboard_address(listener)):
         links[ListenerJobLink.xcom] = f"{dashboard}/jobs/{quote(airbyte.instance, safe='')}/{job_id}"
     return links
@@ -86,11 +83,7 @@ def job_page(links: Mapping[str, str]) -> str | None:
 
 def web_address(airbyte: AirbyteSettings) -> str | None:
     """Return the URL of Airbyte's web app: the connection's, else derived from the API's; None if unknown."""
-    if airbyte.web_url:
-        return airbyte.web_url
-    if airbyte.url == _CLOUD_API:
-        return _CLOUD_WEB
-    return airbyte.url.removesuffix(_API_PATH) if airbyte.url.endswith(_API_PATH) else None
+    return airbyte.web_url or web_url(airbyte.url)
 
 
 def dashboard_address(listener: ListenerSettings) -> str | None:

@@ -229,7 +229,7 @@ class TestFilters:
     @pytest.mark.parametrize("status", [403, 404, 500])
     async def test_a_name_that_is_not_known_is_announced(self, rig: Rig, server: ScriptedServer, status: int) -> None:
         rig.url = server.url
-        server.on("GET /.*", server.reply(status))
+        server.on(f"GET /api/public/v1/connections/{CONNECTION}", server.reply(status))
         rig.tables = [table("name", connections=("orders",)), table("id", connections=(WORKSPACE,))]
         async with rig.announcing():
             await rig.complete(1)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -13,67 +11,15 @@ import pytest
 from standardwebhooks import Webhook
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.listener.forwarding.forwarder import Forwarder, RetryPolicy
-from airbyte_events.listener.notify.targets import notify_targets
-from airbyte_events.listener.settings.notify import NotifySettings
-from airbyte_events.store.base import COMPLETION, EventStore
+from airbyte_events.listener.forwarding.forwarder import RetryPolicy
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Arrival, Attempt, Delivery, DeliveryState, Outcome
+from airbyte_events.store.records import Attempt, DeliveryState
 from support.listener import API_TOKEN
-from support.notify import SIGNING_KEY, table
+from support.notify import SIGNING_KEY, Outbox, table
 from support.servers import ScriptedServer
 from support.stage import Stage
 
 DELIVERED, DEAD, DUE = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.DUE
-
-
-@dataclass
-class Outbox:
-    """Completions in the outbox, and the server that they go to."""
-
-    server: ScriptedServer
-    store: EventStore
-    tables: Sequence[NotifySettings] = ()
-    stored: int = 0
-    policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(timeout=5, base=0.002))
-
-    async def put(self, connection: str, id_: str) -> None:
-        self.stored += 1
-        body = {"id": id_, "data": {"connection_id": connection, "job_id": self.stored}}
-        await self.store.receive(
-            Arrival(
-                instance="default",
-                body=json.dumps(body).encode(),
-                kind=COMPLETION,
-                job_id=self.stored,
-                outcome=Outcome.CONFIRMED,
-                received_at=utcnow(),
-                targets=list(notify_targets(self.tables)),
-            )
-        )
-
-    async def until(self, state: DeliveryState, count: int) -> list[Delivery]:
-        with anyio.fail_after(30):
-            while len(found := await self.store.deliveries(limit=1000, state=state)) < count:
-                await anyio.lowlevel.checkpoint()
-        return found
-
-    async def until_requested(self, count: int) -> None:
-        with anyio.fail_after(30):
-            while len(self.server.requests) < count:
-                await anyio.lowlevel.checkpoint()
-
-    @asynccontextmanager
-    async def sending(self) -> AsyncIterator[None]:
-        forwarder = Forwarder("default", notify_targets(self.tables), self.store, retry_policy=self.policy)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(forwarder.run)
-            yield
-            tasks.cancel_scope.cancel()
-
-    @property
-    def sent(self) -> list[str]:
-        return [request.json()["id"] for request in self.server.requests]
 
 
 @pytest.fixture

@@ -1,0 +1,149 @@
+"""What a chat shows of completed jobs, without the notation of any chat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from airbyte_events._utils.printable import shown
+from airbyte_events.airbyte.url import connection_page, job_log_page, web_url
+from airbyte_events.events import JobError, JobEvent
+from airbyte_events.listener.notify.connections import UNKNOWN, Connection
+
+LONGEST_NAME = 150
+LONGEST_REASON = 1_000
+
+_VARIABLE = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|'[^']*'|\"[^\"]*\"|`[^`]*`|\b[0-9a-f]*\d[0-9a-f]*\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A job in a message: a text on one line, and a link."""
+
+    text: str
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A message: all its texts are on one line, and of limited length.
+
+    :param facts: labels and values.
+    :param more: the number of jobs that are not among ``jobs``.
+    """
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    jobs: Sequence[Line]
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A completed job with what is known of its connection.
+
+    :param source: the Airbyte instance's URL.
+    """
+
+    event: JobEvent
+    source: str
+    connection: Connection = UNKNOWN
+
+    @property
+    def name(self) -> str:
+        event = self.event
+        return one_line(
+            self.connection.name or event.names.get("connection") or event.connection_id or "unknown connection",
+            LONGEST_NAME,
+        )
+
+    @property
+    def kind(self) -> str:
+        return one_line(self.event.job_type or "job", LONGEST_NAME)
+
+    @property
+    def url(self) -> str | None:
+        """The job in Airbyte's web app. A webhook's URL is not confirmed, so it is not shown."""
+        web, workspace_id, connection_id = web_url(self.source), self.connection.workspace_id, self.event.connection_id
+        if web is None or workspace_id is None or connection_id is None:
+            return None
+        return job_log_page(connection_page(web, workspace_id, connection_id), self.event.ref.job_id)
+
+
+def cause_of(event: JobEvent) -> str:
+    """Return what the jobs of one message have in common: the status, and why they failed.
+
+    Numbers, ids and quoted names in a reason are ignored: forty connections to a database that is down are one cause.
+    """
+    error = event.error
+    if error is None:
+        return event.status.value
+    reason = _VARIABLE.sub("#", (error.message or "").strip().partition("\n")[0][:LONGEST_REASON])
+    return "\n".join((event.status.value, error.type or "", error.origin or "", reason.casefold()))
+
+
+def message_of(completions: Sequence[Completion], count: int, *, various: bool) -> Message:
+    """Return the message of the first of ``count`` completions.
+
+    :param various: whether their causes differ.
+    """
+    first = completions[0]
+    event = first.event
+    more = count - len(completions)
+    if count == 1:
+        title = f"{first.kind.capitalize()} {event.status.value}: {first.name}"
+        return Message(
+            title=title,
+            facts=_facts(first, _reason(event.error)),
+            jobs=[Line(text=f"Job {event.ref.job_id}", url=first.url)],
+        )
+    title = f"{count:,} jobs completed, with various results" if various else f"{count:,} jobs {event.status.value}"
+    facts = {"Reason": None if various else _reason(event.error), "Instance": event.ref.instance}
+    jobs = [
+        Line(
+            text=f"{each.name}: {each.kind} {each.event.ref.job_id}"
+            + (f" {each.event.status.value}" if various else ""),
+            url=each.url,
+        )
+        for each in completions
+    ]
+    return Message(title=title, facts=_known(facts), jobs=jobs, more=more)
+
+
+def one_line(text: str, most: int) -> str:
+    """Return a text on one line, without control characters, cut after ``most`` characters."""
+    text = shown(" ".join(text.split()))
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _facts(completion: Completion, reason: str | None) -> Sequence[tuple[str, str]]:
+    event = completion.event
+    return _known(
+        {
+            "Reason": reason,
+            "Duration": None if event.duration_seconds is None else duration(event.duration_seconds),
+            "Records": None if event.records is None else f"{event.records:,}",
+            "Workspace": completion.connection.workspace,
+            "Instance": event.ref.instance,
+        }
+    )
+
+
+def _known(facts: Mapping[str, str | None]) -> Sequence[tuple[str, str]]:
+    return [(label, one_line(value, LONGEST_REASON)) for label, value in facts.items() if value]
+
+
+def _reason(error: JobError | None) -> str | None:
+    return None if error is None else str(error)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration by its two largest units: ``1 h 2 min``, ``3 min 5 s``, ``0 s``."""
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        value, left = divmod(left, size)
+        if value or (unit == "s" and not parts):
+            parts.append(f"{value} {unit}")
+    return " ".join(parts[:2])
