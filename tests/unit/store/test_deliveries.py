@@ -85,6 +85,7 @@ async def test_the_longest_due_comes_first(store: EventStore) -> None:
         await store.attempted([Attempt(delivery=by_target[name], state=DUE, due_at=NOON - timedelta(minutes=minutes))])
     assert targets(await store.due("default")) == ["1", "2", "3"]
     assert targets(await store.due("default", limit=2)) == ["1", "2"]
+    assert targets(await store.due("default", limit=2, skip=2)) == ["3"]
 
 
 async def test_a_slow_target_does_not_hide_the_others(store: EventStore) -> None:
