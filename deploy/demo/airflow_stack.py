@@ -94,10 +94,12 @@ class AirflowStack:
         self.processes.stop("db-migrate")
         self._progress("database made")
 
-    def _start(self, component: str, name: str | None = None) -> None:
+    def _start(self, component: str, name: str | None = None, settings: Mapping[str, str] | None = None) -> None:
         # Their log servers would listen on all interfaces. Logs are read from the files: all is on one machine.
         quiet = ("--skip-serve-logs",) if component in ("scheduler", "triggerer") else ()
-        self.processes.start(name or component, _airflow(component, *quiet), env=self._env, grace=GRACE)
+        self.processes.start(
+            name or component, _airflow(component, *quiet), env={**self._env, **(settings or {})}, grace=GRACE
+        )
 
     def kill(self, component: str) -> None:
         """``kill -9``: a crash. What it started goes with it."""
@@ -113,10 +115,13 @@ class AirflowStack:
         self.wait_until_healthy()
 
     @contextmanager
-    def another(self, component: str) -> Iterator[Process]:
-        """One more of a component, for the length of a ``with`` block, beside the one that is there."""
+    def another(self, component: str, settings: Mapping[str, str] | None = None) -> Iterator[Process]:
+        """One more of a component, for the length of a ``with`` block, beside the one that is there.
+
+        :param settings: its own, by the names of their environment variables.
+        """
         name = f"{component}-2"
-        self._start(component, name)
+        self._start(component, name, settings)
         try:
             yield self.processes[name]
         finally:

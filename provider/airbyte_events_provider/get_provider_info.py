@@ -131,6 +131,12 @@ def get_provider_info() -> dict[str, Any]:
                         "string",
                         example="https://airbyte-events.example.com",
                     ),
+                    "job_page": _option(
+                        "Whether Airflow 3.1 and newer has the page *Airbyte job* beside each task instance, for those "
+                        "who may read its DAG.",
+                        "boolean",
+                        default="True",
+                    ),
                     "mount_receiver": _option(
                         "Whether the API server runs the listener, too: it receives Airbyte's webhooks at "
                         "/airbyte-events/webhooks/INSTANCE/TOKEN. It needs [api] workers = 1, the extra 'server' of "

@@ -293,13 +293,12 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.log.info(_STARTED[submission.how], job.job_id, self.connection_id)
         begins = outlook(
             self.hook,
-            job.job_id,
+            job,
             task_job.request.connection_id,
             poll_interval=poll_interval(self.wait_seconds) if self.deferrable else self.wait_seconds,
             usual_seconds=task_job.usual_seconds,
         )
-        for key, url in begins.links.items() if self._ti is not None else ():
-            self._ti.xcom_push(key=key, value=url)
+        begins.push(self._ti)
         if self.asynchronous:
             return job.job_id
         if not job.status.terminal:

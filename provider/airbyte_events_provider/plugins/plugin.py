@@ -1,4 +1,4 @@
-"""The Airflow plugin: a navigation entry and a mounted listener, as ``[airbyte_events]`` configures."""
+"""The Airflow plugin: a navigation entry, the job page of tasks and a mounted listener, as configured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import airflow
 from airflow.providers.common.compat.sdk import AirflowPlugin, conf
 
 from airbyte_events_provider.config import SECTION
@@ -17,6 +18,12 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "/airbyte-events"
 """The path of the mounted listener in the API server."""
+
+JOB_PREFIX = "/airbyte-job"
+"""The path of the pages of tasks' jobs in the API server."""
+
+JOB_HREF = "dags/{DAG_ID}/runs/{RUN_ID}/tasks/{TASK_ID}/{MAP_INDEX}"
+"""The page of a task instance below it, with Airflow's placeholders."""
 
 
 class _Lazy:
@@ -43,6 +50,33 @@ def dashboard_entry() -> list[Any]:
         return []
     # Without url_route it opens in a new tab: in a frame, the dashboard's login would not work.
     return [{"name": "Airbyte jobs", "href": url, "destination": "nav", "category": "browse"}]
+
+
+def has_job_page() -> bool:
+    """Return whether Airflow shows plugins' pages beside tasks (3.1 and newer), and this one is configured."""
+    shows = tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 1)
+    return shows and conf.getboolean(SECTION, "job_page", fallback=True)
+
+
+@cache
+def external_views() -> list[Any]:
+    """Return the navigation entry, and the page of a task's job."""
+    # A relative address: Airflow may be served below a path.
+    job = {"name": "Airbyte job", "href": f"{JOB_PREFIX[1:]}/{JOB_HREF}", "destination": "task_instance"}
+    return [*dashboard_entry(), *([{**job, "url_route": "airbyte_job"}] if has_job_page() else [])]
+
+
+@cache
+def fastapi_apps() -> list[Any]:
+    """Return the mounted listener, and the pages of tasks' jobs."""
+    if not has_job_page():
+        return mounted_listener()
+    try:
+        from airbyte_events_provider.plugins.job_page import job_pages
+    except ImportError as exc:
+        logger.error("no page of Airbyte jobs: this Airflow lacks what it needs: %s", exc)
+        return mounted_listener()
+    return [*mounted_listener(), {"name": "Airbyte job", "app": job_pages(), "url_prefix": JOB_PREFIX}]
 
 
 @cache
@@ -77,9 +111,9 @@ def connection_tests() -> list[Any]:
 
 
 class AirbyteEventsPlugin(AirflowPlugin):
-    """Adds the navigation entry (Airflow 3.1 and newer), mounts the listener, and tests connections without a port."""
+    """Adds navigation entry, job page, mounted listener, and the tests of connections without a port."""
 
     name = "airbyte_events"
     fastapi_root_middlewares = _Lazy(connection_tests)
-    external_views = _Lazy(dashboard_entry)
-    fastapi_apps = _Lazy(mounted_listener)
+    external_views = _Lazy(external_views)
+    fastapi_apps = _Lazy(fastapi_apps)

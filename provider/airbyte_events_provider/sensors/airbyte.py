@@ -94,7 +94,9 @@ class AirbyteJobSensor(AirbyteSensor):
         if self._has_succeeded(job, context):
             return
         deadline, interval = self._deadline(), self._poll_interval()
-        outlook(self.hook, job.job_id, job.connection_id, poll_interval=interval).log()
+        begins = outlook(self.hook, job, job.connection_id, poll_interval=interval)
+        begins.push(context.get("ti"))
+        begins.log()
         trigger = AirbyteSyncTrigger.for_job(
             job,
             self.airbyte_conn_id,

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import version
 
 import httpx
 import pytest
@@ -15,27 +16,43 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from airbyte_events_provider.plugins.mounted import MountedListener
-from airbyte_events_provider.plugins.plugin import PREFIX, AirbyteEventsPlugin, dashboard_entry, mounted_listener
+from airbyte_events_provider.plugins.plugin import (
+    PREFIX,
+    AirbyteEventsPlugin,
+    dashboard_entry,
+    external_views,
+    fastapi_apps,
+    mounted_listener,
+)
+
+AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AIRFLOW__API__WORKERS", "1")
     yield
-    dashboard_entry.cache_clear()
-    mounted_listener.cache_clear()
+    for each in (dashboard_entry, external_views, fastapi_apps, mounted_listener):
+        each.cache_clear()
 
 
-def test_nothing_by_default() -> None:
+def test_by_default_there_is_the_page_of_a_tasks_job() -> None:
     # Airflow reads the class or an instance of it, by how it found the plugin.
     for plugin in (AirbyteEventsPlugin, AirbyteEventsPlugin()):
-        assert plugin.external_views == []
-        assert plugin.fastapi_apps == []
+        names = ["Airbyte job"] if AIRFLOW >= (3, 1) else []
+        assert [view["name"] for view in plugin.external_views] == names
+        assert [app["name"] for app in plugin.fastapi_apps] == names
+
+
+def test_nothing_if_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__JOB_PAGE", "False")
+    assert AirbyteEventsPlugin.external_views == []
+    assert AirbyteEventsPlugin.fastapi_apps == []
 
 
 def test_the_dashboard_opens_in_another_tab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__DASHBOARD_URL", "https://events.example.com")
-    (view,) = AirbyteEventsPlugin.external_views
+    view, *_ = AirbyteEventsPlugin.external_views
     assert (view["href"], view["destination"]) == ("https://events.example.com", "nav")
     assert "url_route" not in view
 
@@ -45,14 +62,14 @@ def test_what_is_no_web_address_is_no_link(
     url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__DASHBOARD_URL", url)
-    assert AirbyteEventsPlugin.external_views == []
+    assert dashboard_entry() == []
     assert "dashboard_url is no web address" in caplog.text
     assert "secret" not in caplog.text
 
 
 def test_the_mounted_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MOUNT_RECEIVER", "True")
-    (app,) = AirbyteEventsPlugin.fastapi_apps
+    app, *_ = AirbyteEventsPlugin.fastapi_apps
     assert app["url_prefix"] == PREFIX
     assert isinstance(app["app"], MountedListener)
     # Airflow may read it more than once, and there is one.
@@ -64,7 +81,7 @@ def test_with_more_than_one_worker_it_is_not_mounted(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MOUNT_RECEIVER", "True")
     monkeypatch.setenv("AIRFLOW__API__WORKERS", "4")
-    assert AirbyteEventsPlugin.fastapi_apps == []
+    assert mounted_listener() == []
     assert "[api] workers=4" in caplog.text
     assert "airbyte-events serve" in caplog.text
 
@@ -72,7 +89,7 @@ def test_with_more_than_one_worker_it_is_not_mounted(
 def test_without_the_server_extra(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MOUNT_RECEIVER", "True")
     monkeypatch.setitem(sys.modules, "airbyte_events_provider.plugins.mounted", None)
-    assert AirbyteEventsPlugin.fastapi_apps == []
+    assert mounted_listener() == []
     assert "pip install 'airbyte-events[server]'" in caplog.text
 
 

@@ -1,0 +1,114 @@
+"""What the page of a job shows: requested from the listener, or from Airbyte where no listener knows the job."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime
+from urllib.parse import quote
+
+import anyio
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airbyte_events._utils.json_values import instant, mapping, whole
+from airbyte_events._utils.times import utcnow
+from airbyte_events.errors import AirbyteEventsError, FeedError, UnknownJob
+from airbyte_events.events import JobEvent, read_event
+from airbyte_events.feed.client import FeedClient
+from airbyte_events.monitor.observation import event_of
+from airbyte_events_provider.connections.clients import open_airbyte, open_listener
+from airbyte_events_provider.connections.read import aread_hub
+from airbyte_events_provider.connections.settings import AirbyteSettings
+from airbyte_events_provider.waiting.outlook import JobReference
+
+logger = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 10.0
+"""The maximum time for one page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskTimes:
+    """The state and the times of the task instance, by Airflow."""
+
+    state: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job as it is shown. None is unknown.
+
+    :param reference: which job.
+    :param read_at: when it was requested.
+    :param source: who returned it.
+    :param job: its state; None if ``fault`` says why there is none.
+    :param records: committed, so far if the job is active.
+    :param bytes: the same.
+    :param observed_at: when the listener published the completion.
+    :param webhook_at: when the webhook arrived that announced it.
+    """
+
+    reference: JobReference
+    read_at: datetime
+    source: str = ""
+    job: JobEvent | None = None
+    records: int | None = None
+    bytes: int | None = None
+    observed_at: datetime | None = None
+    webhook_at: datetime | None = None
+    fault: str | None = None
+
+
+async def read_job(reference: JobReference) -> JobView:
+    """Return the job as it is now; a failure is part of what is returned."""
+    view = JobView(reference=reference, read_at=utcnow())
+    try:
+        with anyio.fail_after(REQUEST_SECONDS):
+            hub = await aread_hub(reference.airbyte_conn_id, reference.listener_conn_id)
+            if hub.listener is not None:
+                try:
+                    async with open_listener(hub.listener) as feed:
+                        return await _from_listener(view, feed, hub.airbyte.instance)
+                except FeedError as exc:
+                    logger.info("the listener does not return the job: job=%s reason=%s", reference.job_id, exc)
+            return await _from_airbyte(view, hub.airbyte)
+    except TimeoutError:
+        return replace(view, fault=f"Neither the listener nor Airbyte responded within {REQUEST_SECONDS:g} s.")
+    except (AirbyteEventsError, AirflowNotFoundException) as exc:
+        return replace(view, fault=str(exc))
+
+
+async def _from_listener(view: JobView, feed: FeedClient, instance: str) -> JobView:
+    """:raises FeedError: if the listener does not respond, or does not know the job."""
+    job_id = view.reference.job_id
+    answer = await feed.request("GET", f"/v1/jobs/{quote(instance, safe='')}/{job_id}")
+    job = read_event(answer.get("job"))
+    if job is None or not view.reference.identity.fits(job):
+        raise FeedError(f"{feed.url} has another job {job_id}")
+    view = replace(view, source=f"the listener {feed.url}", job=job, records=job.records, bytes=job.bytes)
+    if job.terminal:
+        return replace(
+            view,
+            observed_at=job.observed_at,
+            webhook_at=instant(mapping(answer.get("notification")).get("received_at")),
+        )
+    try:
+        answer = await feed.request("GET", "/v1/progress", params={"instance": instance, "job_id": job_id})
+    except FeedError as exc:
+        logger.debug("no progress: job=%s reason=%s", job_id, exc)
+        return view
+    found = answer.get("progress")
+    progress = mapping(found[0] if isinstance(found, list) and found else None)
+    return replace(view, records=whole(progress.get("records")), bytes=whole(progress.get("bytes")))
+
+
+async def _from_airbyte(view: JobView, settings: AirbyteSettings) -> JobView:
+    """:raises AirbyteError: if Airbyte does not return the job."""
+    async with open_airbyte(settings, attempts=1) as airbyte:
+        job = await airbyte.get_job(view.reference.job_id)
+    if not view.reference.identity.fits(job):
+        raise UnknownJob(f"job {job.job_id} of Airbyte is another one now")
+    event = event_of(settings.instance, job)
+    return replace(view, source="Airbyte's API", job=event, records=job.records, bytes=job.bytes)
