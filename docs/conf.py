@@ -53,6 +53,8 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 html_title = f"airbyte-events {release}"
 html_copy_source = False
 html_show_sphinx = False
