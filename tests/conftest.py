@@ -15,8 +15,10 @@ from support.servers import ScriptedServer, serve
 # Airflow reads these when it is imported: no setting of another Airflow reaches it, and nothing of that is touched.
 for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
     del os.environ[_name]
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-")
-atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+# No settings that somebody keeps on this machine are read, either.
+for _name in ("AIRFLOW_HOME", "XDG_DATA_HOME"):
+    os.environ[_name] = tempfile.mkdtemp(prefix="airbyte-events-tests-")
+    atexit.register(shutil.rmtree, os.environ[_name], ignore_errors=True)
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -26,8 +26,8 @@ def choose_instance(settings: Settings, instance: str | None, *, why: str) -> tu
     known = ", ".join(sorted(settings.instances))
     if not settings.instances:
         raise SettingsError(
-            f"AIRBYTE_EVENTS_AIRBYTE_URL: not set, though the command {why}: set the listener's AIRBYTE_URL, CLIENT_ID "
-            "and CLIENT_SECRET, in the environment or by --config; for example "
+            f"AIRBYTE_EVENTS_AIRBYTE_URL: not set, though the command {why}: run airbyte-events up, or set the "
+            "listener's AIRBYTE_URL, CLIENT_ID and CLIENT_SECRET, in the environment or by --config; for example "
             "AIRBYTE_EVENTS_AIRBYTE_URL=http://localhost:8000/api/public/v1"
         )
     if instance is None and len(settings.instances) > 1:

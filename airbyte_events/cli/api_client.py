@@ -16,7 +16,8 @@ from airbyte_events.listener.settings import Settings, check_address, is_loopbac
 
 HOW_TO_REACH = "start airbyte-events serve, or name another address (--listener, AIRBYTE_EVENTS_LISTENER_URL)"
 HOW_TO_AUTHENTICATE = (
-    "set AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE) to one of the listener's API tokens; serve prints those it generates"
+    "set AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE) to one of the listener's API tokens; serve prints those that "
+    "it generates, and airbyte-events up keeps them for these commands"
 )
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from airbyte_events import __version__
 from airbyte_events._utils import stdout
 from airbyte_events._utils.printable import shown
-from airbyte_events.cli import jobs, replay, serve, store, tail, trigger
+from airbyte_events.cli import jobs, replay, serve, store, tail, trigger, up
 from airbyte_events.cli.doctor import doctor
 from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.cli.webhooks import webhooks
@@ -53,10 +53,12 @@ def application(*, rich: bool) -> typer.Typer:
             rich,
             "Run a demo, without Airbyte and Airflow:",
             "  airbyte-events demo",
-            "Start a listener, point Airbyte's webhooks at it, and check the whole path:",
-            "  AIRBYTE_EVENTS_AIRBYTE_URL=http://localhost:8000 airbyte-events serve",
-            "  airbyte-events webhooks install --url http://listener:8484",
+            "Set up a listener for your Airbyte. It asks for what it needs, and keeps it for all commands:",
+            "  airbyte-events up",
+            "In another terminal, check the whole path, list jobs, and follow completions:",
             "  airbyte-events doctor",
+            "  airbyte-events jobs",
+            "  airbyte-events tail --ended",
             "Simulate an Airbyte:",
             "  airbyte-events simulate --help",
             "Output in a pipe is plain. NO_COLOR turns colours off. --json writes JSON.",
@@ -74,6 +76,7 @@ def application(*, rich: bool) -> typer.Typer:
     ) -> None:
         group.command(name, help=text, epilog=_lines(rich, *epilog) if epilog else None)(command)
 
+    add(app, up.up, up.HELP, up.EPILOG)
     add(app, serve.serve, serve.SERVE_HELP, serve.serve_epilog())
     add(app, tail.tail, tail.HELP, tail.EPILOG)
     known = _group(rich, invoke_without_command=True, no_args_is_help=False)

@@ -17,6 +17,13 @@ from airbyte_events.events import EventFilter, JobStatus
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings. [AIRBYTE_EVENTS_CONFIG]")
 ]
+Host = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")
+]
+Port = Annotated[
+    int | None,
+    typer.Option(metavar="PORT", help="Port to listen on; 0: a free one. [AIRBYTE_EVENTS_PORT, else 8484]"),
+]
 ListenerURL = Annotated[
     str | None,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import partial
 from typing import Annotated
 
@@ -26,18 +27,13 @@ DEMO_EPILOG = ("  airbyte-events demo", "  airbyte-events demo --json | jq .", E
 
 def serve(
     config: options.Config = None,
-    host: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(metavar="PORT", help="Port to listen on; 0: a free one. [AIRBYTE_EVENTS_PORT, else 8484]"),
-    ] = None,
+    host: options.Host = None,
+    port: options.Port = None,
 ) -> None:
     from airbyte_events.listener.process import run as listen
 
     settings = partial(load, config, host=host, port=port)
-    raise typer.Exit(listen(settings(), settings))
+    raise typer.Exit(listen(settings(), settings, log_in=sys.stdout.isatty()))
 
 
 def demo(json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False) -> None:

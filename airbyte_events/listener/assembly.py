@@ -51,6 +51,7 @@ from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.h11_protocol import MAX_CONNECTIONS
 from airbyte_events.web.rate_limit import ClientAccess
 from airbyte_events.web.security_headers import SecurityHeaders
+from airbyte_events.web.sessions import Sessions
 from airbyte_events.web.tls import Certificate
 
 _TOKEN_SECONDS = 10.0
@@ -64,6 +65,7 @@ class Listener:
     :param receiver_app: the webhook receiver, if it has its own address.
     :param bus: closing it ends all streams.
     :param new_tokens: the tokens generated at this start, by purpose: ``webhook``, ``api``.
+    :param sessions: of the dashboard.
     :param secrets: the secrets in use.
     """
 
@@ -73,6 +75,7 @@ class Listener:
     bus: EventBus
     election: LeaderElection
     new_tokens: dict[str, str]
+    sessions: Sessions
     secrets: Secrets
 
     def drain(self) -> None:
@@ -140,6 +143,7 @@ async def assemble(
         )
         most_requests = requests_for(connections)
         urls = {name: client.url for name, client in clients.items()}
+        sessions = Sessions(api_tokens)
         feed = Feed(bus, store, urls, most_streams=streams_of(most_requests))
         faults = partial(_faults, bus, health, election)
         listener = Listener(
@@ -154,12 +158,14 @@ async def assemble(
                 hopeless=lambda: health.needs_restart,
                 metrics_tokens=metrics_tokens,
                 most_requests=most_requests,
+                sessions=sessions,
             ),
             receiver_app=SecurityHeaders(receiver) if settings.webhook_apart else None,
             store=store,
             bus=bus,
             election=election,
             new_tokens=new_tokens,
+            sessions=sessions,
             secrets=Secrets(
                 webhook_tokens=webhook_tokens,
                 api_tokens=api_tokens,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import anyio
 
@@ -28,10 +29,22 @@ DRAIN_SECONDS = 4
 """Requests in flight may take this long to finish after a signal."""
 
 
-def run(settings: Settings, reload: Callable[[], Settings]) -> int:
+Greet = Callable[[], Coroutine[Any, Any, None]]
+"""Runs once the listener accepts requests."""
+
+
+async def _no_greeting() -> None:
+    pass
+
+
+def run(
+    settings: Settings, reload: Callable[[], Settings], *, log_in: bool = False, greet: Greet = _no_greeting
+) -> int:
     """Run a listener until SIGTERM or SIGINT.
 
     :param reload: reads the settings again, for changed secrets.
+    :param log_in: whether the dashboard's address is shown with a code for one log-in.
+    :param greet: called once requests are accepted, and cancelled by a signal.
     :return: the exit code: 0 after an orderly shutdown.
     :raises SettingsError: if an address can't be bound.
     :raises StoreError: if the store can't be opened.
@@ -51,7 +64,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
                 " files=%d connections=%d of %d streams=%d",
                 *(files, connections, MAX_CONNECTIONS, streams_of(requests_for(connections))),
             )
-        anyio.run(_serve, settings, reload, bound, certificate, files)
+        anyio.run(_serve, settings, reload, bound, certificate, files, log_in, greet)
     return 0
 
 
@@ -61,6 +74,8 @@ async def _serve(
     bound: list[socket.socket],
     certificate: Certificate | None,
     files: int,
+    log_in: bool,
+    greet: Greet,
 ) -> None:
     # Before the store is opened: a signal during that cancels it.
     with anyio.CancelScope() as opening:
@@ -81,7 +96,8 @@ async def _serve(
 
             on_signal(shut_down)
             scheme = "http" if certificate is None else "https"
-            announce(settings, listener.new_tokens, [url_of(each, scheme=scheme) for each in bound])
+            addresses = [url_of(each, scheme=scheme) for each in bound]
+            announce(settings, listener.new_tokens, addresses, listener.sessions.new_code() if log_in else None)
             async with http_client() as http, anyio.create_task_group() as tasks:
                 faults = listener.election.faults
                 systems = {name: airbyte_client(http, each, attempts=1) for name, each in settings.instances.items()}
@@ -89,6 +105,7 @@ async def _serve(
                     supervise, "startup report", partial(report, settings, systems, listener.store), faults
                 )
                 tasks.start_soon(supervise, "secrets", partial(listener.secrets.follow, reload), faults)
+                tasks.start_soon(greet)
                 async with anyio.create_task_group() as serving:
                     for server, address in zip(servers, bound, strict=True):
                         serving.start_soon(server.serve, [address])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 
 import anyio
@@ -15,22 +16,27 @@ from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.jobs import JobSystem
 from airbyte_events.listener.settings import Settings
 from airbyte_events.store.base import NotificationInbox
+from airbyte_events.web.sessions import CODE_SECONDS
 
 RECENT = 1_000
 """The number of latest notifications that are searched for one of an instance."""
 
 
-def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Sequence[str]) -> None:
+def announce(
+    settings: Settings, new_tokens: Mapping[str, str], addresses: Sequence[str], code: str | None = None
+) -> None:
     """Print what runs and how to reach it. Generated tokens are shown here only.
 
     :param new_tokens: the tokens generated at this start, by purpose: ``webhook``, ``api``.
     :param addresses: of the listener, and of the receiver if that is separate.
+    :param code: for one log-in to the dashboard, if it shall be shown.
     """
     webhook = new_tokens.get("webhook", "<webhook token>")
     lines = [f"airbyte-events {__version__} listens on {' and '.join(addresses)}", f"  store      {settings.store}"]
     for name, instance in settings.instances.items():
         lines.append(f"  Airbyte    {instance.airbyte_url} ({name})")
         lines.append(f"  webhooks   {settings.public_url or addresses[-1]}/webhooks/{name}/{webhook}")
+    lines.append(f"  {dashboard_line(addresses[0], code)}")
     if "api" in new_tokens:
         lines.append(f"  API token  {new_tokens['api']}")
     if new_tokens:
@@ -41,6 +47,17 @@ def announce(settings: Settings, new_tokens: Mapping[str, str], addresses: Seque
             "AIRBYTE_EVENTS_WEBHOOK_TOKENS and AIRBYTE_EVENTS_API_TOKENS replace them."
         )
     say(*lines)
+
+
+def dashboard_line(address: str, code: str | None = None) -> str:
+    """Return a line with the dashboard's address on this machine; with a code, the address logs in once.
+
+    :param address: of the listener.
+    """
+    url = re.sub(r"//(0\.0\.0\.0|\[::\])(?=:)", "//127.0.0.1", address)
+    if code is None:
+        return f"Dashboard: {url}/"
+    return f"Dashboard: {url}/#log-in={code} (logs in once, within {CODE_SECONDS / 60:.0f} minutes)"
 
 
 async def report(settings: Settings, systems: Mapping[str, JobSystem], store: NotificationInbox) -> None:

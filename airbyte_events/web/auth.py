@@ -43,9 +43,12 @@ class Tokens:
         # All are compared: an early exit would reveal by its time which token was close.
         return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
 
-    def sign(self, token: str, message: bytes) -> str:
-        """Return a signature that :meth:`signed` accepts as long as the token is a member."""
-        return _signature(bytes.fromhex(digest_of(token)), message)
+    def sign(self, token: str | None, message: bytes) -> str:
+        """Return a signature that :meth:`signed` accepts as long as the token is a member.
+
+        :param token: None for any member.
+        """
+        return _signature(self._digests[0] if token is None else bytes.fromhex(digest_of(token)), message)
 
     def signed(self, signature: str, message: bytes) -> bool:
         """Return whether one of the tokens signed this message."""

@@ -1,4 +1,5 @@
-"""Sessions of the dashboard: a browser exchanges an API token for a cookie that scripts can't read.
+"""Sessions of the dashboard: a browser exchanges an API token, or a code that is valid once, for a cookie that scripts
+can't read.
 
 A session is signed with the token's digest and not stored: every listener with the same tokens accepts it, and it ends
 when its token is removed.
@@ -6,7 +7,9 @@ when its token is removed.
 
 from __future__ import annotations
 
+import hmac
 import re
+import secrets
 import time
 
 from starlette.requests import HTTPConnection
@@ -15,6 +18,9 @@ from starlette.types import Scope
 from airbyte_events.web.auth import Tokens
 
 LIFETIME_SECONDS = 12 * 3600
+
+CODE_SECONDS = 600.0
+"""The life of a code for one log-in."""
 
 REQUESTED_WITH = "airbyte-events"
 """The value of ``X-Requested-With`` that the dashboard sends."""
@@ -28,11 +34,29 @@ class Sessions:
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
+        self._code: tuple[str, float] | None = None
+
+    def new_code(self, seconds: float = CODE_SECONDS) -> str:
+        """Return a code for one log-in within so many seconds. It replaces the previous one."""
+        code = secrets.token_urlsafe(24)
+        self._code = code, time.monotonic() + seconds
+        return code
+
+    def redeem(self, code: str) -> str | None:
+        """Return a session for the code; None if it is wrong, expired or was used."""
+        known, until = self._code or ("", 0.0)
+        if not hmac.compare_digest(code.encode(errors="replace"), known.encode()) or time.monotonic() >= until:
+            return None
+        self._code = None
+        return self._session(None)
 
     def create(self, token: str) -> str | None:
         """Return a session for a token; None if the token is wrong."""
         if not self._tokens.accepts(token):
             return None
+        return self._session(token)
+
+    def _session(self, token: str | None) -> str:
         until = str(int(time.time()) + LIFETIME_SECONDS)
         return f"{until}.{self._tokens.sign(token, _message(until))}"
 

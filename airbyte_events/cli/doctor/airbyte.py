@@ -74,18 +74,19 @@ async def check_airbyte(
     """
     about, credentials = report.about(f"Airbyte {name}"), credentials_of(instance)
     async with open_airbyte(instance, attempts=1) as airbyte:
-        if not await _responds(about, airbyte):
+        if not await responds(about, airbyte):
             return
         if credentials is None:
             about.ok("needs no credentials")
-        elif not await _issues_token(about, instance, credentials):
+        elif not await issues_token(about, instance, credentials):
             return
-        if await _lists_jobs(about, airbyte, known=credentials is not None):
+        if await lists_jobs(about, airbyte, known=credentials is not None):
             await _explains_failures(about, airbyte)
             await _check_webhooks(report.about(f"webhooks {name}"), airbyte, instance, receiver, listener)
 
 
-async def _responds(about: Report, airbyte: AirbyteClient) -> bool:
+async def responds(about: Report, airbyte: AirbyteClient) -> bool:
+    """Report whether Airbyte's API responds at this address."""
     try:
         await airbyte.health()
     except AirbyteError as exc:
@@ -114,7 +115,8 @@ async def _responds(about: Report, airbyte: AirbyteClient) -> bool:
     return True
 
 
-async def _issues_token(about: Report, instance: InstanceSettings, credentials: Credentials) -> bool:
+async def issues_token(about: Report, instance: InstanceSettings, credentials: Credentials) -> bool:
+    """Report whether Airbyte accepts the credentials."""
     url = token_endpoint(instance.airbyte_url, instance.token_url)
     request = Request(
         method="POST", url=url, route="/applications/token", json=credentials.grant(), timeout=_RESPONSE_SECONDS
@@ -165,7 +167,11 @@ def _life(response: ApiResponse) -> float | None:
     return json_values.seconds(fields.get("expires_in"))
 
 
-async def _lists_jobs(about: Report, airbyte: AirbyteClient, *, known: bool) -> bool:
+async def lists_jobs(about: Report, airbyte: AirbyteClient, *, known: bool) -> bool:
+    """Report whether Airbyte lists jobs, and whether its clock agrees with this machine's.
+
+    :param known: whether there are credentials.
+    """
     sent_at = utcnow()
     try:
         page = await airbyte.list_jobs(limit=1)

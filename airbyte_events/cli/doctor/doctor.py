@@ -63,7 +63,7 @@ def doctor(
     output = Output(json=json)
     if airflow is None:
         airflow = bool(airflow_conn) or any(name.startswith("AIRFLOW_") for name in os.environ)
-    report = Report(partial(_show, output))
+    report = Report(partial(show, output))
 
     async def work() -> int:
         await _check(report, config, listener)
@@ -81,7 +81,8 @@ def doctor(
     run(work)
 
 
-def _show(output: Output, finding: Finding) -> None:
+def show(output: Output, finding: Finding) -> None:
+    """Show a finding and its remedy, for people."""
     if output.json:
         return
     level = status(finding.level.value)

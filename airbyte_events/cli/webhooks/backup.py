@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_data_path
-
 from airbyte_events._utils import json_values
+from airbyte_events._utils.files import write_private
 from airbyte_events.cli.webhooks.workspaces import KINDS, Change, ReceiverURLs, Webhook, Workspace, digest
 from airbyte_events.errors import SettingsError
+from airbyte_events.listener.settings.kept import data_folder
 
 
 def default_file(instance: str) -> Path:
     """Return the file that is used unless ``--keep`` names one."""
-    return user_data_path("airbyte-events", appauthor=False) / f"webhooks-{instance}.json"
+    return data_folder() / f"webhooks-{instance}.json"
 
 
 class Backup:
@@ -99,15 +97,8 @@ class Backup:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace the file durably and atomically; only its owner can read it."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # readable by its owner alone
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(descriptor)
-        Path(name).replace(file)
+        write_private(file, text)
     except OSError as exc:
         raise SettingsError(f"--keep: {file} can't be written ({exc.strerror})") from exc
 

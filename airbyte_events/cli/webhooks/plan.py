@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,19 @@ import typer
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance
-from airbyte_events.cli.api_client import Address
+from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.webhooks.backup import Backup, default_file
-from airbyte_events.cli.webhooks.workspaces import NoNotifications, ReceiverURLs, Workspace, read_workspaces
+from airbyte_events.cli.webhooks.probe import Proof, prove
+from airbyte_events.cli.webhooks.workspaces import (
+    Change,
+    NoNotifications,
+    ReceiverURLs,
+    Workspace,
+    apply,
+    read_workspaces,
+)
 from airbyte_events.errors import AirbyteError, SettingsError
-from airbyte_events.listener.settings import InstanceSettings, Settings, check_address, load
+from airbyte_events.listener.settings import InstanceSettings, Settings, check_address
 
 Workspaces = Annotated[
     list[str] | None,
@@ -57,14 +65,13 @@ class Plan:
     @classmethod
     def of(
         cls,
-        config: Path | None,
+        settings: Settings,
         instance: str | None,
         workspaces: list[str] | None,
         url: str | None,
         listener: str | None,
         keep: Path | None,
     ) -> Plan:
-        settings = load(config, listens=False)
         name, of_instance = choose_instance(settings, instance, why="reads and changes Airbyte's workspaces")
         backup = Backup(keep or default_file(name), of_instance.airbyte_url)
         named = [options.uuid("--workspace", each) for each in workspaces or ()]
@@ -76,6 +83,19 @@ class Plan:
             backup=backup,
             receiver=ReceiverURLs.of(settings, name, base_url(url, settings), backup.digests),
         )
+
+    async def make(self, airbyte: AirbyteClient, changes: Sequence[Change]) -> None:
+        """Save the previous webhooks, then change them in Airbyte."""
+        if changes:
+            self.backup.add(changes, self.receiver)
+            # Before anything is changed: the previous URLs are nowhere else.
+            self.backup.save()
+            await apply(airbyte, changes)
+
+    async def prove(self) -> Proof:
+        """Post a test through the webhook URL, and find it in the listener's inbox."""
+        async with open_listener(self.listener) as api:
+            return await prove(self.receiver.url, f"{self.receiver.base}/webhooks/{self.name}/…", api)
 
     async def find_workspaces(self, airbyte: AirbyteClient) -> list[Workspace]:
         """Return the workspaces that are named, or the only one.

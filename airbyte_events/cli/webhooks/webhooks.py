@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -11,8 +10,8 @@ import typer
 
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import open_airbyte
-from airbyte_events.cli.api_client import open_listener
 from airbyte_events.cli.output import Output, status
+from airbyte_events.cli.questions import confirmed
 from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe, samples
 from airbyte_events.cli.webhooks.backup import plan_uninstall
@@ -27,6 +26,7 @@ from airbyte_events.cli.webhooks.workspaces import (
     redacted,
 )
 from airbyte_events.errors import SettingsError
+from airbyte_events.listener.settings import load
 
 HELP = "Point Airbyte's webhooks at the listener. Also check them, and restore the previous URLs."
 EPILOG = (
@@ -71,6 +71,7 @@ def _kind(text: str) -> str:
     return text
 
 
+CHANGE_THIS = "Change this in Airbyte? [y/N]: "
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
@@ -96,7 +97,7 @@ def install(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    plan = Plan.of(config, instance, workspace, url, listener, keep)
+    plan = Plan.of(load(config, listens=False), instance, workspace, url, listener, keep)
     kinds = KINDS if all_kinds else kind or REQUIRED
     output = Output(json=json)
     plan.receiver.url  # noqa: B018 -- reports a missing setting before Airbyte is asked
@@ -108,42 +109,47 @@ def install(
             data = [change.data(plan.receiver) for change in changes]
             if not _agreed(output, data, dry_run=dry_run, yes=yes):
                 return 0 if dry_run else 1
-            if changes:
-                plan.backup.add(changes, plan.receiver)
-                # Before anything is changed: the previous URLs are nowhere else.
-                plan.backup.save()
-                await apply(airbyte, changes)
-        forwards = plan.backup.forward_urls()
-        forwarded = tuple(url.get_secret_value() for url in plan.instance.forward_urls)
-        urls = {entry.partition("=")[2] for entry in forwards}
-        silent = [url for url in urls if not any(entry.endswith(url) for entry in forwarded)]
-        if silent:
-            output.note(
-                f"previous URLs that receive nothing now: {len(silent)}; to forward to them, start the listener with "
-                f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={plan.backup.forward_file}"
-            )
-        if len(urls) > 1 and len(workspaces) > 1:
-            output.note(
-                "forwarding does not distinguish workspaces: each previous URL receives the notifications of all"
-            )
-        async with open_listener(plan.listener) as api:
-            proof = await probe.prove(plan.receiver.url, f"{plan.receiver.base}/webhooks/{plan.name}/…", api)
+            await plan.make(airbyte, changes)
+        note_replaced(output, plan, len(workspaces))
+        proof = await plan.prove()
         if json:
             output.object(
                 {
                     "changes": data,
                     "kept": str(plan.backup.file) if changes else None,
-                    "forward_urls_file": str(plan.backup.forward_file) if forwards else None,
+                    "forward_urls_file": str(plan.backup.forward_file) if plan.backup.forward_urls() else None,
                     "proven": not proof.remedy,
                     "proof": proof.text,
                 }
             )
         else:
-            output.line(status("failure" if proof.remedy else "ok"), proof.text)
-            output.note(proof.remedy or _LEFT_OPEN)
+            show_proof(output, proof)
         return 1 if proof.remedy else 0
 
     run(work)
+
+
+def note_replaced(output: Output, plan: Plan, workspaces: int) -> None:
+    """Note which previous URLs receive nothing now, and how to forward to them.
+
+    :param workspaces: the number of workspaces that were changed.
+    """
+    forwarded = tuple(url.get_secret_value() for url in plan.instance.forward_urls)
+    urls = {entry.partition("=")[2] for entry in plan.backup.forward_urls()}
+    silent = [url for url in urls if not any(entry.endswith(url) for entry in forwarded)]
+    if silent:
+        output.note(
+            f"previous URLs that receive nothing now: {len(silent)}; to forward to them, start the listener with "
+            f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={plan.backup.forward_file}"
+        )
+    if len(urls) > 1 and workspaces > 1:
+        output.note("forwarding does not distinguish workspaces: each previous URL receives the notifications of all")
+
+
+def show_proof(output: Output, proof: probe.Proof) -> None:
+    """Show whether a test arrived, with what to do next."""
+    output.line(status("failure" if proof.remedy else "ok"), proof.text)
+    output.note(proof.remedy or _LEFT_OPEN)
 
 
 def uninstall(
@@ -156,7 +162,7 @@ def uninstall(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    plan = Plan.of(config, instance, workspace, url, None, keep)
+    plan = Plan.of(load(config, listens=False), instance, workspace, url, None, keep)
     output = Output(json=json)
 
     async def work() -> int:
@@ -190,7 +196,7 @@ def show_status(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    plan = Plan.of(config, instance, workspace, url, listener, keep)
+    plan = Plan.of(load(config, listens=False), instance, workspace, url, listener, keep)
     output = Output(json=json)
 
     async def work() -> int:
@@ -229,6 +235,12 @@ def _judged(workspace: Workspace, kind: str, receiver: ReceiverURLs) -> dict[str
     }
 
 
+def show_changes(output: Output, changes: list[dict[str, str]]) -> None:
+    """Show changes of Airbyte's settings as a table."""
+    columns = ("workspace", "kind", "before", "after")
+    output.table(columns, [[each[column] for column in columns] for each in changes])
+
+
 def _agreed(output: Output, changes: list[dict[str, str]], *, dry_run: bool, yes: bool) -> bool:
     if not changes:
         output.note("Airbyte needs no change")
@@ -236,29 +248,17 @@ def _agreed(output: Output, changes: list[dict[str, str]], *, dry_run: bool, yes
     if output.json and dry_run:
         output.object({"changes": changes})
     elif not output.json:
-        columns = ("workspace", "kind", "before", "after")
-        output.table(columns, [[each[column] for column in columns] for each in changes])
+        show_changes(output, changes)
     if dry_run or yes:
         return not dry_run
     if not sys.stdin.isatty() or output.json:
         raise SettingsError(
             "--yes: not given, and nobody can be asked here; write --yes, or --dry-run to see the changes"
         )
-    if _confirmed("Change this in Airbyte? [y/N]: "):
+    if confirmed(CHANGE_THIS):
         return True
     output.note("nothing was changed")
     return False
-
-
-def _confirmed(question: str) -> bool:
-    # The event loop would handle Ctrl-C only after the input.
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        sys.stderr.write(question)
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
-    finally:
-        signal.signal(signal.SIGINT, usual)
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (

@@ -57,6 +57,7 @@ def create_app(
     hopeless: Callable[[], bool] = bool,
     metrics_tokens: Tokens | None = None,
     most_requests: int = MOST_REQUESTS,
+    sessions: Sessions | None = None,
 ) -> ASGIApp:
     """Return the application with all routes.
 
@@ -65,6 +66,7 @@ def create_app(
     :param hopeless: returns whether only a restart can help; used by ``/healthz``.
     :param metrics_tokens: the tokens for ``/metrics``; None if it is public.
     :param most_requests: see :data:`MOST_REQUESTS`.
+    :param sessions: of the dashboard, by the same API tokens.
     """
     access = access or ClientAccess()
 
@@ -80,7 +82,7 @@ def create_app(
     async def openapi(request: Request) -> Response:
         return Response(_DOCUMENT, media_type="application/json")
 
-    sessions = Sessions(api_tokens)
+    sessions = sessions or Sessions(api_tokens)
     dashboard = Dashboard(sessions, access)
     guards = [
         Middleware(BearerAuth, tokens=api_tokens, access=access, has_session=sessions.authorizes),

@@ -114,7 +114,7 @@ class Settings(Declared):
     @classmethod
     def _named(cls, instances: dict[str, InstanceSettings], info: ValidationInfo) -> dict[str, InstanceSettings]:
         if not instances and (info.context or {}).get("listens", True):
-            raise ValueError("not set, and the listener needs an Airbyte instance")
+            raise ValueError("not set, and the listener needs an Airbyte: run airbyte-events up, which asks for it")
         if not all(INSTANCE_NAME.fullmatch(name) for name in instances):
             raise ValueError(NOT_A_NAME)
         return instances

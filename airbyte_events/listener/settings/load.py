@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from airbyte_events.listener.settings.declaration import (
     description_of,
 )
 from airbyte_events.listener.settings.instance import InstanceSettings
+from airbyte_events.listener.settings.kept import find_kept
 from airbyte_events.listener.settings.listener import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.listener.settings.sources import (
@@ -39,24 +39,29 @@ def load(
     port: int | None = None,
     store: str | None = None,
     listens: bool = True,
+    airbyte: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Return the settings: an option given here overrides the environment, which overrides the TOML file.
 
-    :param config: the TOML file; without it the one that ``AIRBYTE_EVENTS_CONFIG`` names, if any.
+    :param config: the TOML file; without it the one that ``AIRBYTE_EVENTS_CONFIG`` names, else the settings that
+        ``airbyte-events up`` keeps.
+    :param airbyte: options of the one Airbyte, ``default``.
     :param listens: whether at least one Airbyte must be configured.
     :raises SettingsError: if a setting is missing, wrong or unknown. The message is one line that names the setting,
         the fault and an example, and holds no value that was given.
     """
     options = {"config": config, "host": host, "port": port, "store": store}
     options = {name: value for name, value in options.items() if value is not None}
-    values = _merged(read_environment(), options)
-    if (file := values.get("config")) is not None:
+    tables = {"instances": {DEFAULT_INSTANCE: airbyte}} if airbyte else {}
+    values = _merged(read_environment(), options | tables)
+    file = values.get("config") or find_kept(values)
+    if file is not None:
         values = _merged(read_file(Path(file)), values)
     try:
         return Settings.model_validate(values, context={"listens": listens})
     except ValidationError as exc:
         # Without the context: a validation error holds the values, though it does not show them.
-        raise SettingsError(_explained(exc, options)) from None
+        raise SettingsError(_explained(exc, options | dict(airbyte or {}), file)) from None
 
 
 def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,8 +73,11 @@ def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _explained(exc: ValidationError, options: Mapping[str, object]) -> str:
-    """Explain the first fault in one line."""
+def _explained(exc: ValidationError, options: Mapping[str, object], file: Path | str | None) -> str:
+    """Explain the first fault in one line.
+
+    :param file: the TOML file, if there is one.
+    """
     fault = exc.errors(include_url=False, include_input=False)[0]
     place = [str(part) for part in fault["loc"]]
     if place == ["instances"]:
@@ -79,9 +87,9 @@ def _explained(exc: ValidationError, options: Mapping[str, object]) -> str:
     declared: type[Declared] = Settings if instance is None else InstanceSettings
     if place[0] == "notify" and len(place) > 2:
         declared, name = NotifySettings, place[2]
-        label, assignment = _in_notify(name, int(place[1]), options)
+        label, assignment = _in_notify(name, int(place[1]), file)
     else:
-        label, assignment = _assignment(name, instance, options)
+        label, assignment = _assignment(name, instance, options, file)
     described = description_of(declared.model_fields[name])
     cause = fault.get("ctx", {}).get("error")
     text = "not set" if fault["type"] == "missing" else "not a text"
@@ -90,23 +98,20 @@ def _explained(exc: ValidationError, options: Mapping[str, object]) -> str:
     return shown(f"{label}: {text}" + ("" if isinstance(cause, CompleteError) else f"; for example {example}"))
 
 
-def _file(options: Mapping[str, object]) -> tuple[object, dict[str, Any]]:
-    """Return the name of the settings file and its content."""
-    config = options.get("config") or os.environ.get(f"{PREFIX}CONFIG")
-    return config, read_toml(Path(str(config))) if config else {}
-
-
-def _in_notify(name: str, place: int, options: Mapping[str, object]) -> tuple[str, str]:
+def _in_notify(name: str, place: int, file: Path | str | None) -> tuple[str, str]:
     """Return the same as :func:`_assignment` for a setting of a table ``[[notify]]``."""
-    config, tree = _file(options)
+    tree = read_toml(Path(file)) if file else {}
     label = notify_label(dict(enumerate(tree.get("notify", []))).get(place, {}), place)
-    return f"{label}{name} in {config}", f'{name} = "{{}}"'
+    return f"{label}{name} in {file}", f'{name} = "{{}}"'
 
 
-def _assignment(name: str, instance: str | None, options: Mapping[str, object]) -> tuple[str, str]:
+def _assignment(
+    name: str, instance: str | None, options: Mapping[str, object], file: Path | str | None
+) -> tuple[str, str]:
     """Return the name of a setting where it was given, or where it is expected, and how to write it there."""
     if name in options:
-        return f"--{name}", f"--{name} {{}}"
+        option = f"--{name.replace('_', '-')}"
+        return option, f"{option} {{}}"
     variable = PREFIX + name.upper()
     expected = [variable] if instance in {None, DEFAULT_INSTANCE} else []
     expected += [] if instance is None else [instance_variable(instance, name)]
@@ -114,12 +119,12 @@ def _assignment(name: str, instance: str | None, options: Mapping[str, object]) 
         for one in expected:
             if given in {one, f"{one}_FILE"}:
                 return given, f"{one}={{}}"
-    config, tree = _file(options)
+    tree = read_toml(Path(file)) if file else {}
     table = tree if instance is None else tree.get("instances", {}).get(instance)
     keys = [key for key in table or {} if without_file(key)[0] == name]
     # A missing setting is expected in the instance's table if there is one, else in the environment.
     if keys or (table is not None and instance is not None):
         prefix = "" if instance is None else f"instances.{instance}."
         number = isinstance((table or {}).get(name), int | float)
-        return f"{prefix}{keys[0] if keys else name} in {config}", f"{name} = {{}}" if number else f'{name} = "{{}}"'
+        return f"{prefix}{keys[0] if keys else name} in {file}", f"{name} = {{}}" if number else f'{name} = "{{}}"'
     return expected[0], f"{expected[0]}={{}}"

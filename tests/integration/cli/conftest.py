@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,22 +158,39 @@ class Stage:
         check_quiet(err.read_text())
 
     async def at_terminal(
-        self, *args: str, typed: bytes = b"", interrupt_at: bytes = b"", **settings: str | None
+        self,
+        *args: str,
+        typed: bytes = b"",
+        answers: Sequence[tuple[bytes, bytes]] = (),
+        interrupt_at: bytes = b"",
+        **settings: str | None,
     ) -> tuple[int, str]:
         """Run a command at a terminal of its own, of 200 columns.
 
+        :param answers: what it asks, and what is typed then.
         :param interrupt_at: what it shows when Ctrl-C is pressed.
         :return: the exit code, and what was to be seen, escape sequences and all.
         """
         ours, its = pty.openpty()
         env = self.environ({"TERM": "xterm-256color", "COLUMNS": "200", **settings})
         try:
-            process = await anyio.open_process([*command(), *args], env=env, stdin=its, stdout=its, stderr=its)
+            # In a session of its own, so that /dev/tty is not the terminal of the tests.
+            process = await anyio.open_process(
+                [*command(), *args], env=env, stdin=its, stdout=its, stderr=its, start_new_session=True
+            )
         finally:
             os.close(its)
         if typed:
             os.write(ours, typed)
         seen = bytearray()
+        left = list(answers)
+        asked = 0
+
+        def answer() -> None:
+            nonlocal asked
+            while left and (at := seen.find(left[0][0], asked)) >= 0:
+                asked = at + len(left[0][0])
+                os.write(ours, left.pop(0)[1] + b"\n")
 
         def read() -> None:
             # The end of the last one who has it open is an error of Linux's own.
@@ -185,6 +202,7 @@ class Stage:
                     return
                 shown_before = interrupt_at in seen
                 seen.extend(chunk)
+                answer()
                 if interrupt_at in seen and not shown_before:
                     process.send_signal(signal.SIGINT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ class Rig:
     http: httpx.AsyncClient
     token: str
     tokens: Tokens
+    sessions: Sessions
 
     async def log_in(self) -> httpx.Response:
         return await self.http.post("/session", json={"token": self.token}, headers=OURS)
@@ -52,9 +54,10 @@ async def listening(cookies: httpx.Cookies | None = None) -> AsyncIterator[Rig]:
     tokens = Tokens([digest_of(token)])
     store = MemoryStore()
     async with store, EventBus(store) as bus:
-        app = create_app(API(Feed(bus, store, {}), {}), None, None, None, tokens, dict)
+        sessions = Sessions(tokens)
+        app = create_app(API(Feed(bus, store, {}), {}), None, None, None, tokens, dict, sessions=sessions)
         async with serving(app) as url, httpx.AsyncClient(base_url=url, trust_env=False, cookies=cookies) as http:
-            yield Rig(http, token, tokens)
+            yield Rig(http, token, tokens, sessions)
             bus.close()
 
 
@@ -76,6 +79,34 @@ async def test_a_token_opens_one_and_it_opens_the_api(rig: Rig) -> None:
     assert (await rig.http.get("/session")).json() == {"signed_in": True}
     await rig.http.delete("/session", headers=OURS)
     assert not await rig.opens()
+
+
+class TestCodes:
+    """Of log-in links."""
+
+    async def redeem(self, rig: Rig, code: str) -> int:
+        return (await rig.http.post("/session", content=json.dumps({"code": code}), headers=OURS)).status_code
+
+    async def test_one_opens_a_session_once(self, rig: Rig) -> None:
+        code = rig.sessions.new_code()
+        assert await self.redeem(rig, code) == 200
+        assert await rig.opens()
+        assert await self.redeem(rig, code) == 401
+
+    async def test_a_new_one_replaces_the_last(self, rig: Rig) -> None:
+        old, new = rig.sessions.new_code(), rig.sessions.new_code()
+        assert [await self.redeem(rig, each) for each in (old, "", new)] == [401, 401, 200]
+
+    async def test_none_is_valid_before_there_is_one(self, rig: Rig) -> None:
+        assert [await self.redeem(rig, each) for each in ("", "\udc80", "a")] == [401, 401, 401]
+
+    async def test_one_expires(self, rig: Rig) -> None:
+        assert await self.redeem(rig, rig.sessions.new_code(seconds=0)) == 401
+
+    async def test_its_session_ends_with_the_tokens(self, rig: Rig) -> None:
+        assert await self.redeem(rig, rig.sessions.new_code()) == 200
+        rig.tokens.replace([digest_of(new_token())])
+        assert not await rig.opens()
 
 
 async def test_who_came_by_https_has_it_sent_by_nothing_else(rig: Rig) -> None:

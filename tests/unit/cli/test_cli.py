@@ -54,10 +54,8 @@ def test_version() -> None:
 
 COMMANDS = [
     (),
-    *(
-        (name,)
-        for name in ("serve", "tail", "jobs", "trigger", "replay", "webhooks", "doctor", "store", "demo", "simulate")
-    ),
+    *((name,) for name in ("up", "serve", "tail", "jobs", "trigger", "replay", "webhooks", "doctor", "store")),
+    *((name,) for name in ("demo", "simulate")),
     ("jobs", "show"),
     *(("webhooks", name) for name in ("install", "status", "test", "uninstall")),
 ]
@@ -89,7 +87,7 @@ class TestHelp:
     @pytest.mark.parametrize("rich", [True, False])
     def test_teaches_by_examples(self, rich: bool) -> None:
         shown = CliRunner().invoke(application(rich=rich), ["--help"], prog_name="airbyte-events").output
-        for words in ("airbyte-events demo", "airbyte-events serve", "Exit codes: 0 done, 1 failed, 2 wrong usage"):
+        for words in ("airbyte-events demo", "airbyte-events up", "Exit codes: 0 done, 1 failed, 2 wrong usage"):
             assert words in shown
 
     @pytest.mark.parametrize("rich", [True, False])

@@ -77,7 +77,10 @@ class Dashboard:
         return HTMLResponse(page, status, headers={"Cache-Control": "no-cache"})
 
     async def session(self, request: Request) -> Response:
-        """Return whether the browser is logged in. POST exchanges an API token for a session, DELETE ends it."""
+        """Return whether the browser is logged in.
+
+        POST exchanges an API token, or the code of a log-in link, for a session, DELETE ends it.
+        """
         if request.method in ("GET", "HEAD"):
             return JSONResponse({"signed_in": self._sessions.present(request)})
         logs_in = request.method == "POST"
@@ -86,11 +89,16 @@ class Dashboard:
         response = JSONResponse({"signed_in": logs_in})
         if not logs_in:
             response.delete_cookie(cookie_of(request), **_attributes(request))
-        elif session := self._sessions.create(await _token(request)):
-            response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
-        else:
-            refusal = {"error": "unauthorized", "message": "this is not one of the API tokens"}
+            return response
+        given = await _given(request)
+        session = self._sessions.redeem(given["code"]) if "code" in given else self._sessions.create(given["token"])
+        if session is None:
+            message = (
+                "this log-in link was used or is too old" if "code" in given else "this is not one of the API tokens"
+            )
+            refusal = {"error": "unauthorized", "message": message}
             return self._access.refuse(request.scope, JSONResponse(refusal, 401))
+        response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
         return response
 
 
@@ -100,10 +108,13 @@ def _attributes(request: Request) -> dict[str, Any]:
     return {"path": f"{request.scope.get('root_path', '')}/", "secure": secure, "httponly": True, "samesite": "strict"}
 
 
-async def _token(request: Request) -> str:
+async def _given(request: Request) -> dict[str, str]:
+    """Return the ``code`` or the ``token`` of a log-in; an empty token if there is neither."""
     try:
         given = json.loads(await read_body(request, _LARGEST_LOGIN) or b"")
     except (ValueError, RecursionError):
-        return ""
-    token = given.get("token") if isinstance(given, dict) else None
-    return token if isinstance(token, str) else ""
+        given = None
+    for name in ("code", "token"):
+        if isinstance(given, dict) and isinstance(given.get(name), str):
+            return {name: given[name]}
+    return {"token": ""}

@@ -63,7 +63,8 @@ const query = (values) => {
 
 /** @type {(after: string | null) => EventSource} */
 export const stream = (after) => new EventSource(`v1/events${query({ after })}`);
-export const signIn = (token) => ask("session", { method: "POST", body: { token } });
+/** @type {(given: {token: string} | {code: string}) => Promise<any>} */
+export const signIn = (given) => ask("session", { method: "POST", body: given });
 export const signOut = () => ask("session", { method: "DELETE" });
 export const session = () => ask("session");
 /** @type {(filters: object) => Promise<{jobs: Job[], next: string | null}>} */

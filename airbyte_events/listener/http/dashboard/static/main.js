@@ -164,7 +164,7 @@ function out(why = "") {
     event.preventDefault();
     button.disabled = true;
     try {
-      await api.signIn(token.value.trim());
+      await api.signIn({ token: token.value.trim() });
       tabs.postMessage("in");
       enter();
     } catch (error) {
@@ -220,6 +220,15 @@ leave.addEventListener("click", async () => {
   out();
 });
 
+// The code of a log-in link is behind the #, which browsers send to no server.
+const code = new URLSearchParams(location.hash.slice(1)).get("log-in");
+let why = "";
+if (code !== null) {
+  history.replaceState(history.state, "", location.pathname + location.search);
+  await api.signIn({ code }).catch((error) => {
+    why = error.status === 401 ? "This log-in link was used already or is too old. Log in with an API token." : error.message;
+  });
+}
 const { signed_in: known } = await api.session().catch(() => ({ signed_in: false }));
 if (known) enter();
-else out();
+else out(why);

@@ -1,0 +1,340 @@
+"""``airbyte-events up``: sets up a listener for an Airbyte, and runs it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import typer
+from pydantic import SecretStr
+
+from airbyte_events.cli import options
+from airbyte_events.cli.airbyte import open_airbyte
+from airbyte_events.cli.api_client import own_url
+from airbyte_events.cli.doctor.airbyte import issues_token, lists_jobs, responds
+from airbyte_events.cli.doctor.doctor import show
+from airbyte_events.cli.doctor.findings import Report
+from airbyte_events.cli.output import Output
+from airbyte_events.cli.questions import ask, ask_secret, can_ask, confirmed
+from airbyte_events.cli.runner import INTERRUPTED
+from airbyte_events.cli.webhooks.plan import Plan, Workspaces
+from airbyte_events.cli.webhooks.webhooks import CHANGE_THIS, note_replaced, show_changes, show_proof
+from airbyte_events.cli.webhooks.workspaces import REQUIRED, Change, Workspace, plan_install, read_workspaces
+from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
+from airbyte_events.listener.secrets import credentials_of
+from airbyte_events.listener.settings import InstanceSettings, Settings, check_address, is_loopback, load
+from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE
+from airbyte_events.listener.settings.kept import keep, kept_secret, secret_file, settings_file
+from airbyte_events.listener.settings.sources import read_environment
+from airbyte_events.web.auth import new_token
+
+CONN_ID = "airbyte_events_default"
+"""The Airflow connection that it prints."""
+
+HELP = (
+    "Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte wants them, client id "
+    "and secret, and checks them. Makes the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's address "
+    "and the Airflow connection. What it was given stays in files that only you can read, in your data folder. So the "
+    "next up needs no answers, and serve, jobs, tail, trigger, webhooks and doctor no settings. Ctrl-C stops it."
+)
+EPILOG = (
+    "  airbyte-events up",
+    "Without questions, in a script:",
+    "  airbyte-events up --airbyte-url http://localhost:8000 --client-id ID --client-secret-file secret "
+    "--webhooks http://listener.example.com:8484",
+    "Then in another terminal:",
+    "  airbyte-events doctor",
+    "  airbyte-events jobs",
+    "Exit codes: 0 stopped, 1 Airbyte does not respond or refuses, 2 wrong usage or settings, 130 Ctrl-C when asked.",
+)
+
+
+def up(
+    airbyte_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Airbyte's address. [AIRBYTE_EVENTS_AIRBYTE_URL, else kept or asked for]"),
+    ] = None,
+    client_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Client id of an application in Airbyte (User settings, Applications). [AIRBYTE_EVENTS_CLIENT_ID, "
+            "else kept or asked for]",
+        ),
+    ] = None,
+    client_secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File with its client secret. [AIRBYTE_EVENTS_CLIENT_SECRET or _FILE, else kept or asked for]",
+        ),
+    ] = None,
+    webhooks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Set Airbyte's webhooks to the listener, which Airbyte reaches at this address. [on a terminal: asked "
+            "for]",
+        ),
+    ] = None,
+    workspace: Workspaces = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    show_secrets: Annotated[
+        bool, typer.Option("--show", help="Print the log-in link and the API token in a pipe, too.")
+    ] = False,
+) -> None:
+    from airbyte_events.listener.process import run
+
+    output = Output()
+    if port == 0:
+        raise SettingsError("--port: 0, but the other commands need to know the port; for example --port 8484")
+    given = {"airbyte_url": airbyte_url, "client_id": client_id, "client_secret": _read(client_secret_file)}
+    try:
+        answers = connect(output, {name: value for name, value in given.items() if value})
+        settings = load(host=host, port=port, airbyte=answers, listens=False)
+        settings = store(settings, answers)
+        installation = plan_webhooks(output, settings, webhooks, workspace)
+        if installation is not None and installation.plan.receiver.base != settings.public_url:
+            settings = store(settings.model_copy(update={"public_url": installation.plan.receiver.base}), answers)
+    except (KeyboardInterrupt, EOFError):
+        raise typer.Exit(INTERRUPTED) from None
+    shows = show_secrets or sys.stdout.isatty()
+
+    async def greet() -> None:
+        if installation is not None:
+            await installation.run(output)
+        for line in next_steps(settings, secrets=shows):
+            output.line(line)
+
+    reload = partial(load, host=host, port=port, airbyte=answers)
+    raise typer.Exit(run(settings, reload, log_in=shows, greet=greet))
+
+
+def _read(file: Path | None) -> str | None:
+    try:
+        return None if file is None else file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"--client-secret-file: can't be read ({exc}); for example secret.txt") from None
+
+
+class Fault(Enum):
+    """What is wrong with the settings of an Airbyte."""
+
+    ADDRESS = auto()
+    ACCESS = auto()
+
+
+def connect(output: Output, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the Airbyte that are not in the environment or kept, once Airbyte accepts them all.
+
+    :param given: by options; what is missing or refused is asked for on a terminal.
+    :raises SettingsError: if a setting is missing or wrong, and nobody can be asked.
+    :raises typer.Exit: if Airbyte does not respond or refuses.
+    """
+    _check_environment()
+    asks, answers = can_ask(), dict(given)
+    while True:
+        try:
+            instance = load(airbyte=answers, listens=False).instances.get(DEFAULT_INSTANCE)
+            if instance is None and not asks:
+                raise SettingsError(
+                    "--airbyte-url: not set, nor AIRBYTE_EVENTS_AIRBYTE_URL, and nobody can be asked here; for example "
+                    "--airbyte-url http://localhost:8000"
+                )
+        except SettingsError as exc:
+            if not asks or answers == given:
+                raise
+            output.note(str(exc))
+            instance = None
+        if instance is None:
+            answers = _ask_url(given)
+            continue
+        fault = anyio.run(_check, output, instance)
+        if fault is None:
+            return answers
+        if not asks:
+            raise typer.Exit(1)
+        if fault is Fault.ADDRESS:
+            answers = _ask_url(given, instance.airbyte_url)
+        else:
+            answers |= {"airbyte_url": instance.airbyte_url} | _ask_credentials(instance.client_id)
+
+
+def _check_environment() -> None:
+    environment = read_environment()
+    if "config" in environment:
+        raise SettingsError(
+            "AIRBYTE_EVENTS_CONFIG: set, but up keeps settings of its own; run airbyte-events serve, or unset it"
+        )
+    if others := sorted(set(environment.get("instances", {})) - {DEFAULT_INSTANCE}):
+        raise SettingsError(
+            f"AIRBYTE_EVENTS_INSTANCES__{others[0].upper()}__…: set, but up sets up one Airbyte; run airbyte-events "
+            "serve"
+        )
+
+
+def _ask_url(given: dict[str, Any], known: str | None = None) -> dict[str, Any]:
+    hint = "for example https://airbyte.example.com" if known is None else f"Enter: {known} again"
+    url = ask(f"Airbyte's address ({hint}): ") or known
+    return given | {"airbyte_url": url or ""}
+
+
+def _ask_credentials(known: str | None) -> dict[str, Any]:
+    id_ = ""
+    while not id_:
+        hint = f" (Enter: {known})" if known else ", of an application in Airbyte (User settings, Applications)"
+        id_ = ask(f"Client id{hint}: ") or known or ""
+    secret = ""
+    while not secret:
+        secret = ask_secret("Client secret (not shown): ")
+    return {"client_id": id_, "client_secret": secret}
+
+
+async def _check(output: Output, instance: InstanceSettings) -> Fault | None:
+    """Show whether Airbyte responds, and whether it accepts the credentials."""
+    about, credentials = Report(partial(show, output)).about("Airbyte"), credentials_of(instance)
+    async with open_airbyte(instance, attempts=1) as airbyte:
+        if not await responds(about, airbyte):
+            return Fault.ADDRESS
+        if credentials is not None and not await issues_token(about, instance, credentials):
+            return Fault.ACCESS
+        return None if await lists_jobs(about, airbyte, known=credentials is not None) else Fault.ACCESS
+
+
+def store(settings: Settings, answers: dict[str, Any]) -> Settings:
+    """Keep the settings that all commands need, with tokens, and return them.
+
+    :param answers: options of the Airbyte.
+    """
+    instance = settings.instances[DEFAULT_INSTANCE]
+    tokens = {
+        name: getattr(settings, name) or kept_secret(name) or (SecretStr(new_token()),)
+        for name in ("api_tokens", "webhook_tokens")
+    }
+    others = {name: getattr(settings, name) for name in ("host", "port", "public_url")}
+    changed = {name: value for name, value in others.items() if value != Settings.model_fields[name].default}
+    keep({name: getattr(instance, name) for name in InstanceSettings.model_fields}, **tokens, **changed)
+    return load(host=settings.host, port=settings.port, airbyte=answers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """Changes of Airbyte's webhooks that somebody has agreed to."""
+
+    plan: Plan
+    changes: Sequence[Change]
+    workspaces: int
+
+    async def run(self, output: Output) -> None:
+        """Make them, and prove that a notification arrives."""
+        try:
+            async with open_airbyte(self.plan.instance) as airbyte:
+                await self.plan.make(airbyte, self.changes)
+            note_replaced(output, self.plan, self.workspaces)
+            show_proof(output, await self.plan.prove())
+        except AirbyteEventsError as exc:
+            output.note(f"the webhooks are not set: {exc}; to try again: {_INSTALL} --url {self.plan.receiver.base}")
+
+
+_INSTALL = "airbyte-events webhooks install"
+
+
+def plan_webhooks(output: Output, settings: Settings, url: str | None, named: list[str] | None) -> Installation | None:
+    """Return the changes that point Airbyte's webhooks at the listener, if somebody agrees to them.
+
+    :param url: the address at which Airbyte reaches the listener: to give it is to agree.
+    :param named: the workspaces' ids.
+    :return: None if nobody agrees, or Airbyte can't be changed by its API.
+    """
+    agreed = url is not None
+    if not agreed:
+        if not can_ask():
+            return None
+        url = settings.public_url or _ask_public_url(output)
+        if url is None:
+            return None
+    plan = Plan.of(settings, DEFAULT_INSTANCE, named, url, own_url(settings), None)
+
+    async def read() -> list[Workspace]:
+        async with open_airbyte(plan.instance) as airbyte:
+            if agreed or plan.workspaces:
+                return await plan.find_workspaces(airbyte)
+            return await read_workspaces(airbyte, plan.workspaces)
+
+    try:
+        workspaces = anyio.run(read)
+    except AirbyteError as exc:
+        output.note(f"{exc}; the webhook token is in {secret_file('webhook_tokens')}")
+        return None
+    if not agreed and len(workspaces) > 1 and not plan.workspaces:
+        workspaces = _choose(output, workspaces)
+    changes = list(plan_install(workspaces, REQUIRED, plan.receiver))
+    if changes:
+        show_changes(output, [change.data(plan.receiver) for change in changes])
+        if not agreed and not confirmed(CHANGE_THIS):
+            return None
+    return Installation(plan=plan, changes=changes, workspaces=len(workspaces)) if workspaces else None
+
+
+def _ask_public_url(output: Output) -> str | None:
+    while True:
+        url = ask(
+            "Webhooks report completions at once. At which address does Airbyte reach this machine (for example "
+            "http://listener.example.com:8484)? Enter: set no webhooks now: "
+        )
+        try:
+            return check_address(url) if url else None
+        except ValueError as exc:
+            output.note(str(exc))
+
+
+def _choose(output: Output, workspaces: Sequence[Workspace]) -> list[Workspace]:
+    """Return the workspaces that somebody chooses; none if they choose none."""
+    for number, workspace in enumerate(workspaces, 1):
+        output.note(f"{number}  {workspace.name} ({workspace.id})")
+    while True:
+        words = ask("Workspaces whose webhooks are set, by number (for example 1,2; Enter: none): ").split(",")
+        numbers = [int(word) for word in map(str.strip, words) if word.isascii() and word.isdigit()]
+        if all(1 <= number <= len(workspaces) for number in numbers) and (numbers or words == [""]):
+            return [workspaces[number - 1] for number in dict.fromkeys(numbers)]
+
+
+def next_steps(settings: Settings, *, secrets: bool) -> list[str]:
+    """Return how Airflow is connected, and what to do next.
+
+    :param secrets: whether the API token is shown; else the shell reads it from its file.
+    """
+    url = own_url(settings)
+    token = settings.api_tokens[0].get_secret_value()
+    shown = token if secrets else f'"$(head -n 1 {shlex.quote(str(secret_file("api_tokens")))})"'
+    uri = f"airbyte-events://:{token if secrets else 'TOKEN'}@{url.partition('://')[2]}"
+    uri += "/https" if url.startswith("https") else ""
+    lines = [
+        "The Airflow connection of this listener, by one of:",
+        f"  airflow connections add {CONN_ID} --conn-type airbyte_events --conn-host {url} --conn-password {shown}",
+        f"  URI: {uri}",
+    ]
+    variable = json.dumps({"conn_type": "airbyte_events", "host": url, "password": "TOKEN"})
+    before, _, after = variable.partition("TOKEN")
+    lines += [
+        f"  export AIRFLOW_CONN_{CONN_ID.upper()}='{before}{shown if secrets else chr(39) + shown + chr(39)}{after}'",
+        "and in Airflow's configuration, for tasks to use it:",
+        f"  export AIRFLOW__AIRBYTE_EVENTS__LISTENER_CONN_ID={CONN_ID}",
+    ]
+    if is_loopback(settings.host):
+        lines.append(
+            f"Only this machine reaches {url}. For Airflow or Airbyte on others: airbyte-events up --host 0.0.0.0"
+        )
+    lines.append(f"Settings and tokens are kept in {settings_file().parent}. Next, in another terminal:")
+    if settings.public_url is None:
+        lines.append(f"  {_INSTALL} --url URL")
+    return [*lines, "  airbyte-events doctor", "  airbyte-events jobs"]
