@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 from processes import Processes, StackError, free_ports, scrubbed_environment
 
 from airbyte_events._utils.times import parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -62,6 +63,18 @@ ORACLE = Side(name="oracle", column="floor", trigger="references:OracleTrigger")
 BARE = Side(name="bare", column="floor", trigger="references:BareTrigger")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a process takes.
+
+    :param processor: seconds of processor time since its start.
+    :param memory: bytes that it alone holds.
+    """
+
+    processor: float
+    memory: int
+
+
 class Rig:
     """One simulator, one listener if wanted, and waiters. What is started here ends with ``processes``.
 
@@ -69,6 +82,7 @@ class Rig:
     :param latency: seconds that each call of the simulated API takes.
     :param listener: start one, told by the webhooks of the first workspace and looking at that workspace alone.
     :param store: its store; a SQLite file by default.
+    :param serve: its command.
     """
 
     def __init__(
@@ -80,6 +94,7 @@ class Rig:
         latency: float = 0.0,
         listener: bool = False,
         store: str | None = None,
+        serve: Sequence[str] = (COMMAND, "serve"),
     ) -> None:
         self.home = home / name
         self.home.mkdir(parents=True)
@@ -90,6 +105,7 @@ class Rig:
         self.airbyte_url = f"http://127.0.0.1:{airbyte_port}"
         self.listener_url = f"http://127.0.0.1:{listener_port}" if listener else None
         self._env = scrubbed_environment(os.environ, *FOREIGN)
+        self._command = list(serve)
         self._store = store or f"sqlite:///{self.home / 'listener.db'}"
         self._names: list[str] = []
         self._waiters = 0
@@ -117,7 +133,7 @@ class Rig:
         return f"http://127.0.0.1:{port}/webhooks/default/{self.webhook_token}"
 
     def _serve(self, what: str, port: int) -> None:
-        self.start(what, [COMMAND, "serve"], self._listener_settings(port))
+        self.start(what, self._command, self._listener_settings(port))
         self._wait_for(what, f"http://127.0.0.1:{port}/readyz")
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
@@ -145,6 +161,15 @@ class Rig:
             "AIRBYTE_EVENTS_API_TOKENS": self.api_token,
             "AIRBYTE_EVENTS_LOG_LEVEL": "warning",
         }
+
+    def usage(self, what: str) -> Usage:
+        """What one of its processes has taken so far.
+
+        :param what: such as ``listener``.
+        """
+        process = psutil.Process(self._processes[f"{self._name}-{what}"].pid)
+        times = process.cpu_times()
+        return Usage(processor=times.user + times.system, memory=process.memory_full_info().uss)
 
     def start(self, what: str, command: list[str], env: Mapping[str, str] | None = None) -> str:
         """Start another process of this rig; what it is called is returned."""
@@ -276,7 +301,7 @@ class Waiters:
     """A process of :mod:`waiters`."""
 
     def __init__(self, processes: Processes, name: str, output: Path, side: Side) -> None:
-        self.side = side
+        self.side, self.name = side, name
         self._processes, self._name, self._output = processes, name, output
 
     @property
