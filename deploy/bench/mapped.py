@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 TITLE = "From a job's completion to the task's success, in Airflow"
 NOTE = (
-    "Mapped tasks of a real Airflow wait in one triggerer. *Floor* is a trigger that receives Airbyte's webhook. A "
-    "worker completes the task, or the trigger (`end_from_trigger=True`)."
+    "Mapped tasks of a real Airflow wait in one triggerer. *Floor* is a trigger that receives Airbyte's webhook, and "
+    "whose task has as many XComs. A worker completes the task, or the trigger (`end_from_trigger=True`): then Airflow "
+    "stores each XCom in a loop of the triggerer's supervisor."
 )
 COLUMNS = (PUSH.column, ORACLE.column)
 COLUMN_OF = {side.name: side.column for side in (PUSH, ORACLE)}

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
+from airbyte_events_provider.triggers.xcoms import push_xcoms
+from airbyte_events_provider.waiting.result import xcoms
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -31,7 +34,9 @@ class BareTrigger(BaseTrigger):
 class OracleTrigger(BareTrigger):
     """Told by Airbyte's own webhook, straight into the waiting process: the least that any trigger can take.
 
-    :param end_from_trigger: end the task without a worker.
+    :param end_from_trigger: end the task without a worker, with as many XComs as this project's tasks have: Airflow
+        stores each in a loop of the triggerer's supervisor, whoever pushes it. As part of the event, they would have
+        other types.
     """
 
     def __init__(self, job_id: int, end_from_trigger: bool = False, **_: Any) -> None:
@@ -46,7 +51,8 @@ class OracleTrigger(BareTrigger):
         await Oracle.here()
         told = await _TOLD.setdefault(self.job_id, asyncio.get_running_loop().create_future())
         if self.end_from_trigger:
-            yield TaskSuccessEvent(xcoms={"return_value": told["job_id"]})
+            await push_xcoms(self.task_instance, xcoms({"job_id": told["job_id"], "job": told}))
+            yield TaskSuccessEvent()
         else:
             yield TriggerEvent(told)  # type: ignore[no-untyped-call]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
 
@@ -15,7 +15,7 @@ from airbyte_events.events import Identity, JobEvent, parse_status
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
-from airbyte_events_provider.triggers.xcoms import push_xcoms
+from airbyte_events_provider.triggers.xcoms import prepare, push_xcoms
 from airbyte_events_provider.waiting.deferral import Deferral
 from airbyte_events_provider.waiting.result import SUCCESS, completion_line, conclude, missing_records, xcoms
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub, wait_shared
@@ -76,6 +76,7 @@ class AirbyteSyncTrigger(StoredTrigger):
     began: float | None = None
     try_number: int | None = None
     started_at: float | None = None
+    _completion: str = field(default="", init=False)
 
     @classmethod
     def for_job(cls, job: KnownJob, conn_id: str, **arguments: Any) -> Self:
@@ -106,6 +107,8 @@ class AirbyteSyncTrigger(StoredTrigger):
 
         :param ti: the waiting task instance; None without a triggerer.
         """
+        if self.end_from_trigger:
+            await prepare(ti)
         result = await self._guarded(
             conclude(self._wait(), int(self.job_id), self.end_time, self.execution_deadline),
             f"Airbyte job {self.job_id}",
@@ -116,6 +119,9 @@ class AirbyteSyncTrigger(StoredTrigger):
         succeeded = result["status"] == SUCCESS and missing_records(result, self.min_records) is None
         # A failure resumes in a worker, which can fail the task without a retry and send e-mails.
         if self.end_from_trigger and succeeded and await push_xcoms(ti, xcoms(result)):
+            # No worker logs it. Not before: a log line blocks the event loop while Airflow's supervisor is busy, and it
+            # is free now.
+            self.log.info("%s", self._completion)
             return TaskSuccessEvent()
         return TriggerEvent(result)  # type: ignore[no-untyped-call]
 
@@ -131,9 +137,7 @@ class AirbyteSyncTrigger(StoredTrigger):
             until=min(deadlines, default=None),
         )
         count_completion(event)
-        if self.end_from_trigger:
-            # No worker logs it.
-            self.log.info("%s", completion_line(event))
+        self._completion = completion_line(event)
         return event
 
     async def is_still_running(self, hook: Any) -> bool:

@@ -53,15 +53,19 @@ class TaskStates:
         self.state: str | None = "deferred"
         self.asked = 0
         self.xcoms: dict[str, Any] = {}
+        self.stored = 0
+        self.read = 0
         self.stores = True
 
     def send(self, message: Any) -> Any:
         if isinstance(message, comms.GetXCom):
+            self.read += 1
             return comms.XComResult(key=message.key, value=self.xcoms.get(message.key))
         if isinstance(message, comms.SetXCom):
             if not self.stores:
                 raise ConnectionError("the supervisor is away")
             self.xcoms[message.key] = message.value
+            self.stored += 1
             return None
         if not isinstance(message, comms.GetTaskStates):
             # A secret to mask: before Airflow 3.1 (3.0.6) those take this way, too.

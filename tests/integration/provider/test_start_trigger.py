@@ -73,6 +73,61 @@ async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+async def test_a_task_that_ends_without_a_worker_logs_how_and_when_its_end_got_here(
+    stage: Any, listener: Any, ti: TaskInstance, task_states: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = stage.start()
+    firing = stage.firing(waiting(stage, job, ti))
+    await stage.waited_for()
+    stage.end(job)
+    await firing
+    log = "".join(line for line in capfd.readouterr().out.splitlines() if "HTTP Request" not in line)
+    assert f"Airbyte job succeeded: job={job.id} detected_by=webhook delay_ms=" in log
+    assert " finished_at=20" in log
+    assert not [secret for secret in stage.secrets if secret in log]
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+async def test_the_first_of_many_that_complete_at_once_ends_before_the_xcoms_of_the_last(
+    stage: Any, listener: Any, task_states: Any
+) -> None:
+    """Airflow's supervisor stores one XCom after the other: the tasks end one by one, not all in the end."""
+    jobs = [stage.start_elsewhere() for _ in range(5)]
+    stored_at_end: list[int] = []
+
+    async def ends(job: Any) -> None:
+        own = TaskInstance(uuid.UUID(int=int(time.time() * 1000) << 80 | 7 << 76 | 2 << 62))
+        assert isinstance(await event_of(waiting(stage, job, own)), TaskSuccessEvent)
+        stored_at_end.append(task_states.stored)
+
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(ends, job)
+        await stage.waited_for(5)
+        for job in jobs:
+            stage.end(job)
+    each = task_states.stored // 5
+    assert each > 1
+    # By the time that a task ends, the next may have begun to store.
+    assert all(stored < (number + 2) * each for number, stored in enumerate(stored_at_end))
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
+async def test_the_supervisor_loads_its_api_while_the_first_task_waits(
+    stage: Any, listener: Any, ti: TaskInstance, task_states: Any
+) -> None:
+    jobs = [stage.start_elsewhere() for _ in range(2)]
+    firing = []
+    for number, job in enumerate(jobs, 1):
+        firing.append(stage.firing(waiting(stage, job, ti)))
+        await stage.waited_for(number)
+        assert task_states.read == 1
+    for job, each in zip(jobs, firing, strict=True):
+        stage.end(job)
+        await each
+
+
+@pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_where_xcoms_can_not_be_stored_the_task_ends_in_a_worker(
     stage: Any, ti: TaskInstance, task_states: Any
 ) -> None:

@@ -251,20 +251,6 @@ async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_i
     assert not [secret for secret in stage.secrets if secret in log]
 
 
-async def test_a_task_that_ends_without_a_worker_logs_how_and_when_the_end_got_here(
-    stage: Any, listener: Any, capfd: pytest.CaptureFixture[str]
-) -> None:
-    job = stage.start()
-    firing = stage.firing(stage.trigger(job, end_from_trigger=True))
-    await stage.waited_for()
-    stage.end(job)
-    await firing
-    log = "".join(line for line in capfd.readouterr().out.splitlines() if "HTTP Request" not in line)
-    assert f"Airbyte job succeeded: job={job.id} detected_by=webhook delay_ms=" in log
-    assert " finished_at=20" in log
-    assert not [secret for secret in stage.secrets if secret in log]
-
-
 async def test_without_a_listener_the_log_says_that_polling_notifies(
     stage: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
