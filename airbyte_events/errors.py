@@ -8,6 +8,7 @@
     │   │   └── NotSent            no connection was made: Airbyte never saw the request
     │   ├── MaybeStarted           a job may have been started
     │   ├── UnknownConnection      no connection, or several, have the name
+    │   ├── Unsupported            this Airbyte offers that to nobody, or not to this client
     │   ├── AirbyteProtocolError   a response that is not the public API's (HTML, wrong shape, a redirect)
     │   └── AirbyteStatusError     a response with an error status
     │       ├── Unauthorized       401, after the token was renewed once
@@ -68,8 +69,19 @@ class UnknownConnection(AirbyteError):
     """No connection has the name, or several have it; the message lists candidates."""
 
 
+class Unsupported(AirbyteError):
+    """This Airbyte does not have the call, or not for this client; nothing was done."""
+
+
 class AirbyteProtocolError(AirbyteError):
-    """A response that is not the public API's: HTML, a redirect, a body of another shape."""
+    """A response that is not the public API's: HTML, a redirect, a body of another shape.
+
+    :param redirect: whether it is a redirect: Airbyte never saw the request.
+    """
+
+    def __init__(self, message: str, *, redirect: bool = False) -> None:
+        super().__init__(message)
+        self.redirect = redirect
 
 
 class AirbyteStatusError(AirbyteError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from airbyte_events.events import ANY_JOB, Identity, JobError, JobStatus
@@ -62,6 +63,26 @@ class JobPage:
         # Whole seconds, cut off.
         least, most = self.served_at - answered, self.served_at + timedelta(seconds=1) - asked
         return max(least, min(most, timedelta(0)))
+
+
+class RefreshMode(StrEnum):
+    """What becomes of the records that a refresh replaces."""
+
+    MERGE = "merge"
+    """They are kept, and merged with what the source has now."""
+    TRUNCATE = "truncate"
+    """They are deleted once the refresh has succeeded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refresh:
+    """A refresh: read streams from the beginning.
+
+    :param streams: by name, or by ``NAMESPACE.NAME`` where several namespaces have the name; empty: all.
+    """
+
+    mode: RefreshMode = RefreshMode.MERGE
+    streams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +187,11 @@ class JobSystem(Protocol):
         :raises UnknownConnection: if there is none, or several have the name.
         """
 
-    async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
-        """Start a job, or return the one that the connection has already begun."""
+    async def create_job(self, connection_id: str, job_type: str = "sync", refresh: Refresh | None = None) -> Job:
+        """Start a job, or return the one that the connection has already begun.
+
+        :param refresh: for the type ``refresh``. Nothing is started while the connection has an active job.
+        """
 
     async def cancel_job(self, job_id: int, identity: Identity = ANY_JOB) -> Job:
         """Cancel the job if it is active, and return it as it is then.

@@ -20,12 +20,13 @@ from airbyte_events.airbyte.internal_api import InternalApi
 from airbyte_events.airbyte.models import parse_job, says_unknown
 from airbyte_events.airbyte.notifications import Notification, reread
 from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest_jobs
+from airbyte_events.airbyte.refresh import find_streams, start_refresh
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse
-from airbyte_events.errors import AirbyteError, AirbyteProtocolError, UnknownJob
+from airbyte_events.errors import AirbyteError, AirbyteProtocolError, Conflict, UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, reported_job_type
-from airbyte_events.jobs import Failure, Job, JobPage
+from airbyte_events.jobs import Failure, Job, JobPage, Refresh
 
 logger = logging.getLogger(__name__)
 
@@ -204,20 +205,34 @@ class AirbyteClient(Session):
         """Read a stored webhook body; an unreadable one is of an unknown kind."""
         return reread(body)
 
-    async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
+    async def create_job(self, connection_id: str, job_type: str = "sync", refresh: Refresh | None = None) -> Job:
         """Start a job.
 
         Until the first attempt of the connection's active job begins, Airbyte returns that job. There is no idempotency
         key: after an :class:`AirbyteUnreachable` that is not :class:`NotSent`, or a :class:`ServerError`, the job may
         exist all the same; list the connection's jobs to find it.
 
-        :param job_type: ``sync``, ``reset`` or ``clear``.
+        :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
+        :param refresh: of a refresh, which Airbyte's internal API starts. The request is not sent while the connection
+            has an active job, and is never repeated.
         :raises Conflict: ``try-again-later`` while an attempt runs, ``state-conflict`` for an inactive connection.
-        :raises Unprocessable: for ``refresh``.
+        :raises Unsupported: if this Airbyte starts no refresh for this client.
         """
+        if job_type == REFRESH:
+            return await self._create_refresh(connection_id, refresh or Refresh())
         fields = {"connectionId": connection_id, "jobType": job_type}
         request = self.request("POST", "/jobs", json=fields, timeout=self.create_timeout)
         return self._job(await self.write(request))
+
+    async def _create_refresh(self, connection_id: str, refresh: Refresh) -> Job:
+        streams = find_streams(await self.get_connection(connection_id), refresh.streams) if refresh.streams else []
+        jobs = await self.newest_jobs(connection_id) + await self.newest_jobs(connection_id, REFRESH)
+        active = next((job for job in jobs if not job.status.terminal), None)
+        if active is not None:
+            raise Conflict(409, f"job {active.job_id} of connection {connection_id} is active", type="try-again-later")
+        job = await start_refresh(self, connection_id, refresh.mode, streams, self.create_timeout)
+        self._refreshes.update([job], untyped_list=False)
+        return job
 
     async def cancel_job(self, job_id: int, identity: Identity = ANY_JOB) -> Job:
         """Cancel the job if it is active.

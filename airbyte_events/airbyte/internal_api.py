@@ -20,7 +20,7 @@ from airbyte_events.airbyte.notifications import LONGEST_REASON, LONGEST_WORD
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.url import internal_url
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable
-from airbyte_events.events import JobError
+from airbyte_events.events import JobError, reported_job_type
 from airbyte_events.jobs import Failure
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,13 @@ SHARED_SECONDS = 60.0
 _CONCURRENT = 4
 _REMEMBERED = 1_000
 
+_EVENTS_PAGE = 100
+
 JOB_INFO = "/jobs/get_without_logs"
+EVENTS = "/connections/events/list"
+_CANCELLED = {"sync": "SYNC_CANCELLED", "reset": "CLEAR_CANCELLED", "refresh": "REFRESH_CANCELLED"}
+"""By job type: the event of a cancellation by a user. Airbyte writes none of those that it makes itself
+(``ConnectionTimelineEventHelper.logJobCancellationEventInConnectionTimeline``)."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +96,23 @@ class InternalApi:
         finally:
             request.done.set()
         return request.failure
+
+    async def cancelled_by_user(self, connection_id: str, job_id: int, job_type: str | None) -> bool | None:
+        """Return whether a user cancelled the job, and not Airbyte itself; None if it can't be learnt now.
+
+        Airbyte writes a user's event shortly after the job's status. It takes :data:`RESPONSE_SECONDS` at most, and
+        raises nothing.
+        """
+        event = _CANCELLED.get(reported_job_type(job_type or "sync"))
+        if event is None:
+            return None
+        body = {
+            "connectionId": connection_id,
+            "eventTypes": [event],
+            "pagination": {"pageSize": _EVENTS_PAGE, "rowOffset": 0},
+        }
+        answer = await self._read(EVENTS, body)
+        return None if answer is None else parse_cancelled(job_id, event, answer)
 
     async def check(self, job_id: int) -> None:
         """Request a job, whether or not earlier calls failed.
@@ -144,6 +167,21 @@ def parse_failure(job_id: int, answer: dict[str, Any]) -> Failure | None:
         attempts=len(attempts),
         connection_id=json_values.text(job.get("configId"), LONGEST_WORD),
     )
+
+
+def parse_cancelled(job_id: int, event_type: str, answer: dict[str, Any]) -> bool | None:
+    """Read whether the events of a connection have the cancellation of a job; None if that is not certain."""
+    events = answer.get("events")
+    if not isinstance(events, list):
+        return None
+    ids = []
+    for event in map(json_values.mapping, events):
+        if event.get("eventType") != event_type:
+            return None
+        ids.append(json_values.job_id(json_values.mapping(event.get("summary")).get("jobId")))
+    if job_id in ids:
+        return True
+    return None if None in ids else False
 
 
 def _parse_reason(reason: dict[str, Any]) -> JobError | None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 import anyio
 
+from airbyte_events.airbyte.refreshes import REFRESH
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteStatusError,
@@ -20,9 +21,10 @@ from airbyte_events.errors import (
     NotSent,
     RateLimited,
     ServerError,
+    Unsupported,
 )
 from airbyte_events.events import JobStatus, same_job_type
-from airbyte_events.jobs import Job, JobSystem
+from airbyte_events.jobs import Job, JobSystem, Refresh
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,8 @@ class OnConflict(StrEnum):
     """Wait for that job as for its own, if it is of the same type; otherwise as :attr:`WAIT`."""
     WAIT = "wait"
     """Wait for that job to complete, then start its own."""
+    CANCEL = "cancel"
+    """Cancel that job, wait for it to complete, then start its own."""
     FAIL = "fail"
     SKIP = "skip"
 
@@ -135,6 +139,7 @@ async def submit(
     job_type: str = "sync",
     on_conflict: OnConflict = OnConflict.ATTACH,
     *,
+    refresh: Refresh | None = None,
     before: Snapshot | None = None,
     until: float | None = None,
 ) -> Submission:
@@ -145,9 +150,10 @@ async def submit(
     job is not created again until Airbyte's jobs show that the first request created none.
 
     :param connection_id: the Airbyte connection (UUID).
-    :param job_type: ``sync``, ``reset`` or ``clear``.
-    :param on_conflict: ``attach`` returns an active job of the same type as attached. Any other active job, and with
-        another policy every one, blocks the submission.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
+    :param on_conflict: ``attach`` returns an active job of the same type as attached, except for a refresh, whose
+        streams are unknown. Any other active job, and with another policy every one, blocks the submission.
+    :param refresh: of a refresh.
     :param before: a recent result of :func:`take_snapshot`.
     :param until: the time in seconds since the epoch until which to search for a job that may have been started;
         :data:`PATIENCE` by default.
@@ -156,12 +162,13 @@ async def submit(
     """
     if before is None:
         before = await take_snapshot(airbyte, connection_id, job_type)
-    submitting = _Submitting(airbyte, connection_id, job_type, on_conflict, before, until or time.time() + PATIENCE)
+    until = until or time.time() + PATIENCE
+    submitting = _Submitting(airbyte, connection_id, job_type, on_conflict, before, until)
     if before.active is not None:
         return submitting.conflict(before.active)
     for pause in (*_PAUSES, None):
         try:
-            return submitting.accept(await airbyte.create_job(connection_id, job_type))
+            return submitting.accept(await airbyte.create_job(connection_id, job_type, refresh))
         except AirbyteError as exc:
             failure = exc
         if (submission := await submitting.recover(failure)) is not None:
@@ -178,7 +185,7 @@ def _created_nothing(failure: AirbyteError) -> bool:
 
     Releases since 2026-06 respond 409 «Could not fulfill request» after 60 s, though a job may still be created.
     """
-    if isinstance(failure, NotSent):
+    if isinstance(failure, (NotSent, Unsupported)):
         return True
     if isinstance(failure, Conflict):
         return "could not fulfill" not in str(failure).lower()
@@ -198,7 +205,8 @@ class _Submitting:
 
     def conflict(self, active: Job) -> Submission:
         """Apply the policy to an active job of another client. An unknown type counts as the same type."""
-        attached = self._same_type(active) and self.on_conflict is OnConflict.ATTACH
+        attachable = self._same_type(active) and self.job_type != REFRESH
+        attached = attachable and self.on_conflict is OnConflict.ATTACH
         return Submission(job=active, how=How.ATTACHED if attached else How.BLOCKED, owned=False)
 
     def accept(self, job: Job) -> Submission:
@@ -216,7 +224,9 @@ class _Submitting:
         :raises AirbyteError: if there is no job, and another request is pointless.
         """
         refused = _created_nothing(failure)
-        if refused and not self.lost and not isinstance(failure, Conflict):
+        # The client repeats other requests by itself, but no refresh.
+        passing = self.job_type == REFRESH and isinstance(failure, (NotSent, RateLimited))
+        if refused and not self.lost and not isinstance(failure, Conflict) and not passing:
             raise failure
         if not refused:
             self.lost = True
@@ -265,7 +275,7 @@ async def find_created(
     """
     for seconds in delays:
         await anyio.sleep(seconds)
-        created = _created(await airbyte.newest_jobs(connection_id), job_type, after_id)
+        created = _created(await _jobs(airbyte, connection_id, refreshes=job_type == REFRESH), job_type, after_id)
         if created is not None:
             return created
     return None

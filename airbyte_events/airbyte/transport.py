@@ -182,7 +182,7 @@ _ERRORS: dict[int, type[AirbyteStatusError]] = {
 def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tuple[str, ...]) -> AirbyteError:
     status = response.status_code
     if status < 400:
-        return AirbyteProtocolError(f"{request}: {redirection(request.url, response)}")
+        return AirbyteProtocolError(f"{request}: {redirection(request.url, response)}", redirect=True)
     words = ErrorText.of(response, body, hide)
     error = ServerError if status >= 500 else _ERRORS.get(status, AirbyteStatusError)
     return error(

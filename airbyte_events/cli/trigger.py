@@ -27,6 +27,7 @@ from airbyte_events.errors import AirbyteError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
+from airbyte_events.jobs import Refresh, RefreshMode
 from airbyte_events.listener.settings import Settings, load
 from airbyte_events.monitor.poller import Ticks
 
@@ -58,6 +59,7 @@ class JobType(StrEnum):
     SYNC = "sync"
     RESET = "reset"
     CLEAR = "clear"
+    REFRESH = "refresh"
 
 
 def trigger(
@@ -67,6 +69,13 @@ def trigger(
         str | None, typer.Option(metavar="DURATION", help="Longest wait, for example 90s, 30m or 2h.")
     ] = None,
     job_type: Annotated[JobType, typer.Option(help="Type of job. A reset or clear deletes data.")] = JobType.SYNC,
+    refresh_mode: Annotated[
+        RefreshMode | None,
+        typer.Option(help="Of a refresh: keep the previous records (merge), or delete them after its success."),
+    ] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(metavar="STREAM", help="A stream of a refresh; can be repeated. Default: all.")
+    ] = None,
     instance: options.Instance = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
@@ -74,6 +83,10 @@ def trigger(
 ) -> None:
     if timeout is not None and not wait:
         raise typer.BadParameter("needs --wait", param_hint="--timeout")
+    for option, given in (("--refresh-mode", refresh_mode), ("--stream", stream)):
+        if given and job_type is not JobType.REFRESH:
+            raise typer.BadParameter("needs --job-type refresh", param_hint=option)
+    refresh = Refresh(mode=refresh_mode or RefreshMode.MERGE, streams=tuple(stream or ()))
     until = None if timeout is None else time.time() + options.seconds("--timeout", timeout)
     settings = load(config, listens=False)
     name, airbyte_settings = choose_instance(settings, instance, why="starts the sync in Airbyte")
@@ -83,7 +96,7 @@ def trigger(
     async def work() -> int:
         async with open_airbyte(airbyte_settings) as airbyte, open_listener(address) as api:
             id_, label = await find_connection(airbyte, connection)
-            submission = await submit(airbyte, id_, job_type.value, OnConflict.ATTACH)
+            submission = await submit(airbyte, id_, job_type.value, OnConflict.ATTACH, refresh=refresh)
             label = f"job {name}/{submission.job.job_id} of {label}"
             _report(output, submission, label)
             if submission.how is How.BLOCKED:

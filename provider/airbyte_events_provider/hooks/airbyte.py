@@ -18,6 +18,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Snapshot, Submission, find_created, submit, take_snapshot
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
+from airbyte_events.jobs import Refresh
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_airbyte
 from airbyte_events_provider.connections.read import (
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CONNECTION_SECONDS = 10.0
+_EVENT_DELAYS = (0.0, 2.0)
+"""Seconds before each request for the event of a cancellation, which Airbyte writes after the job's status."""
 
 
 class AirbyteHook(BaseHook):
@@ -183,17 +186,34 @@ class AirbyteHook(BaseHook):
         job_type: str = "sync",
         on_conflict: OnConflict = OnConflict.ATTACH,
         *,
+        refresh: Refresh | None = None,
         before: Snapshot | None = None,
         until: float | None = None,
     ) -> Submission:
         """Start a job, or return the active one, see :func:`~airbyte_events.airbyte.submission.submit`."""
         return self.call(
-            lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict, before=before, until=until)
+            lambda airbyte: submit(
+                airbyte, connection_id, job_type, on_conflict, refresh=refresh, before=before, until=until
+            )
         )
 
     def find_created(self, connection_id: str, job_type: str, after_id: int) -> Job | None:
         """Return a job that may have been created, see :func:`~airbyte_events.airbyte.submission.find_created`."""
         return self.call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
+
+    def cancelled_by_user(self, job_id: int, connection_id: str, job_type: str | None) -> bool | None:
+        """Return whether a user cancelled the job, and not Airbyte itself; None if Airbyte does not tell."""
+
+        async def ask(airbyte: AirbyteClient) -> bool | None:
+            by_user = None
+            for seconds in _EVENT_DELAYS:
+                await anyio.sleep(seconds)
+                by_user = await airbyte.internal.cancelled_by_user(connection_id, job_id, job_type)
+                if by_user is not False:
+                    break
+            return by_user
+
+        return self.call(ask)
 
     def clock_ahead(self) -> timedelta:
         """Return how far Airbyte's clock is ahead of this machine's; zero if unknown."""

@@ -23,6 +23,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airbyte_events.airbyte.submission import How, OnConflict
+from airbyte_events.errors import Conflict
 from airbyte_events_provider.arguments import WrongArgument, check_arguments, check_choice, check_named
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
@@ -31,6 +32,7 @@ from airbyte_events_provider.openlineage.extractor import lineage
 from airbyte_events_provider.operators.completion import complete
 from airbyte_events_provider.operators.start_args import can_end_in_triggerer, start_args
 from airbyte_events_provider.retry.record import JobRequest
+from airbyte_events_provider.retry.refresh import check_refresh, parse_refresh
 from airbyte_events_provider.retry.task_job import TaskJob
 from airbyte_events_provider.retry.task_state import TaskState
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 
     from airbyte_events.jobs import Job
 
-JOB_TYPES = ("sync", "reset", "clear")
+JOB_TYPES = ("sync", "reset", "clear", "refresh")
 
 _STARTED = {
     How.STARTED: "Airbyte job started: job=%s connection=%s",
@@ -80,9 +82,15 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :param connection_name: the name of the Airbyte connection, instead of ``connection_id``. The task asks Airbyte for
         its id when it runs; a retry keeps the id. Templated.
     :param workspace_id: the workspace (UUID) of the connection with this name. Templated.
-    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``. A refresh needs Airbyte's internal API (Airbyte
+        0.63.8 or newer): where that refuses it, the task fails without a retry.
+    :param refresh_mode: of a refresh: ``merge`` (the default: keep the previous records) or ``truncate`` (delete them
+        once the refresh has succeeded).
+    :param streams: the streams of a refresh, by name, or by ``NAMESPACE.NAME`` where several have the name; all by
+        default. Templated.
     :param on_conflict: what to do while another job of the connection runs: ``attach`` (wait for that job instead; if
-        its type differs, as with ``wait``), ``wait`` (until it completes, then start), ``fail`` or ``skip``.
+        its type differs or it is a refresh, as with ``wait``), ``wait`` (until it completes, then start), ``cancel``
+        (cancel it, also if another client started it, then start), ``fail`` or ``skip``.
     :param retry_cancelled: let a retry start a job again that a person cancelled in Airbyte.
     :param cancel_on_kill: cancel the task's own job when a person fails or clears the task or marks it as success, and
         after ``execution_timeout`` in a worker. In the triggerer this needs Airflow 3.3. The shutdown of a worker
@@ -106,6 +114,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         "connection_id",
         "connection_name",
         "workspace_id",
+        "streams",
         "airbyte_conn_id",
         "listener_conn_id",
     )
@@ -126,6 +135,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         connection_name: str | None = None,
         workspace_id: str | None = None,
         job_type: str = "sync",
+        refresh_mode: str | None = None,
+        streams: Sequence[str] | None = None,
         on_conflict: str = OnConflict.ATTACH.value,
         retry_cancelled: bool = False,
         cancel_on_kill: bool = True,
@@ -149,6 +160,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.timeout = timeout
         self.listener_conn_id = listener_conn_id
         self.job_type = job_type
+        self.refresh_mode = refresh_mode
+        self.streams = streams
         self.on_conflict = on_conflict
         self.retry_cancelled = retry_cancelled
         self.cancel_on_kill = cancel_on_kill
@@ -159,7 +172,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.end_from_trigger = end_from_trigger and can_end_in_triggerer()
         self.start_from_trigger = start_from_trigger
         if start_from_trigger:
-            templated = (connection_id, connection_name, workspace_id, airbyte_conn_id, listener_conn_id)
+            templated = [connection_id, connection_name, workspace_id, airbyte_conn_id, listener_conn_id]
+            templated += [streams] if isinstance(streams, str) or not isinstance(streams, Sequence) else streams
             self.start_trigger_args = start_args(self._start_arguments(), templated, self.inlets)
             self.start_from_trigger = self.start_trigger_args is not None
         self.job_id: int | None = None
@@ -169,13 +183,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self._ti: Any = None
 
     def _check_combinations(self, end_from_trigger: bool, start_from_trigger: bool) -> None:
-        if self.job_type == "refresh":
-            raise WrongArgument(
-                "job_type='refresh': Airbyte's public API starts no refresh (its response is 422). Start it in "
-                "Airbyte, and wait for it by AirbyteJobSensor; or use 'clear', then 'sync', which loads everything "
-                "again, too."
-            )
         check_choice("job_type", self.job_type, JOB_TYPES)
+        check_refresh(self.job_type, self.refresh_mode, self.streams)
         check_choice("on_conflict", self.on_conflict, [each.value for each in OnConflict])
         from_trigger = {"end_from_trigger": end_from_trigger, "start_from_trigger": start_from_trigger}
         waiting = {"min_records": self.min_records is not None, "cancel_on_timeout": self.cancel_on_timeout}
@@ -187,11 +196,11 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     def _start_arguments(self) -> dict[str, Any]:
         limit = self.execution_timeout
-        named = {"connection_name": self.connection_name, "workspace_id": self.workspace_id}
+        named = ("connection_name", "workspace_id", "refresh_mode", "streams")
         return {
             "connection_id": self.connection_id,
-            # The triggerers of earlier versions know neither.
-            **{name: value for name, value in named.items() if value is not None},
+            # The triggerers of earlier versions know none of them.
+            **{name: value for name in named if (value := getattr(self, name)) is not None},
             "airbyte_conn_id": self.airbyte_conn_id,
             "listener_conn_id": self.listener_conn_id,
             "job_type": self.job_type,
@@ -261,6 +270,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             retry_cancelled=self.retry_cancelled,
             cancel_on_kill=self.cancel_on_kill,
             min_records=self.min_records,
+            refresh=parse_refresh(self.job_type, self.refresh_mode, self.streams),
         )
         task_job = self._task_job = TaskJob(self.hook, state, request, job_id, owned)
         return task_job
@@ -332,10 +342,23 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             raise AirflowException(f"{what}, and on_conflict='fail': nothing was started.")
         if self.on_conflict == OnConflict.SKIP.value:
             raise AirflowSkipException(f"{what}, and on_conflict='skip': nothing was started.")
+        if self.on_conflict == OnConflict.CANCEL.value and self._cancel_other(other, what):
+            return
         self.log.info("%s: waiting until it completes, to start a %s then", what, self.job_type)
         if self.deferrable:
             self._defer(context, other, began, owned=False, method_name="execute_after")
         self._check_turn(self.hook.wait_for(other, until=self._until(began), poll_interval=self.wait_seconds))
+
+    def _cancel_other(self, other: Job, what: str) -> bool:
+        """Cancel the job of another client; return whether it has completed."""
+        self.log.warning("%s, and on_conflict='cancel': cancelling it, to start a %s then", what, self.job_type)
+        try:
+            return self.hook.cancel_job(other.job_id).status.terminal
+        except AirflowException as exc:
+            if isinstance(exc.__cause__, Conflict):
+                # It has completed in between.
+                return False
+            raise
 
     def _check_turn(self, event: Mapping[str, Any]) -> None:
         if event["job"] is None:

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airbyte_events._utils.times import parse_time
 from airbyte_events.events import JobStatus
+from airbyte_events_provider.retry.cancellation import cancelled_by_airbyte
 from airbyte_events_provider.retry.task_job import TaskJob
 from airbyte_events_provider.waiting.result import CANCELLED, SUCCESS, TIMEOUT, missing_records
 
@@ -53,7 +54,14 @@ def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], killed: bool) -> b
         return False
     if not task.owned:
         raise AirflowException(f"{message} This task had not started it: a retry starts another.")
-    if _never_ran(job):
+    if cancelled_by_airbyte(
+        task.hook,
+        job_id,
+        task.request.connection_id,
+        job.get("job_type"),
+        moved=bool(job.get("records") or job.get("bytes")),
+        was_queued=job.get("previous_status") == JobStatus.QUEUED.value,
+    ):
         task.state.give_up()
         raise AirflowException(f"{message} It never left Airbyte's queue: Airbyte itself cancels such jobs.")
     if not task.request.retry_cancelled:
@@ -61,14 +69,6 @@ def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], killed: bool) -> b
             f"{message} A retry would undo that decision, so there is none: clear the task to sync again."
         )
     return True
-
-
-def _never_ran(job: Mapping[str, Any]) -> bool:
-    """Return whether a cancelled job never left the queue of a capacity plan.
-
-    Airbyte itself cancels such jobs, at the connection's next scheduled run or after 8 hours.
-    """
-    return job.get("previous_status") == JobStatus.QUEUED.value and not job.get("records") and not job.get("bytes")
 
 
 def _cancel_overdue(task: TaskJob, result: Mapping[str, Any]) -> Mapping[str, Any]:

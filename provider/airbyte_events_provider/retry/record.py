@@ -8,6 +8,7 @@ from typing import Any
 
 from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.airbyte.submission import OnConflict
+from airbyte_events.jobs import Refresh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +17,7 @@ class JobRecord:
 
     :param url: the Airbyte's URL.
     :param connection_id: the Airbyte connection (UUID).
-    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param asked_at: the time of the request, by the clock of the task's process.
     :param after_id: the connection's highest job id then. A job that the task created has a higher one.
     :param job_id: the job; None until Airbyte has responded.
@@ -74,8 +75,9 @@ class JobRequest:
     """The job that a task requests.
 
     :param connection_id: the Airbyte connection (UUID).
-    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param on_conflict: what to do while another job of the connection runs.
+    :param refresh: of a refresh.
     :param retry_cancelled: whether a retry starts another job after a person cancelled the last one.
     :param cancel_on_kill: whether clearing a waiting task cancels its job.
     :param min_records: the minimum of moved records, with fewer of which a job that succeeded fails the task.
@@ -90,6 +92,7 @@ class JobRequest:
     min_records: int | None = None
     connection_name: str | None = None
     workspace_id: str | None = None
+    refresh: Refresh | None = None
 
     def record(self, url: str, after_id: int, max_tries: int = 0) -> JobRecord:
         """Return the record to store before the request: the process can die before Airbyte responds.

@@ -15,6 +15,7 @@ from airbyte_events.airbyte.submission import How, Submission
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import Identity, JobStatus, same_job_type
 from airbyte_events.jobs import Job
+from airbyte_events_provider.retry.cancellation import cancelled_by_airbyte
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.task_state import TaskState
 
@@ -66,6 +67,14 @@ def resume(hook: AirbyteHook, state: TaskState, request: JobRequest) -> Submissi
         and record.owned
         and not request.retry_cancelled
         and not state.cancelled_by_clearing(job.updated_at, hook.clock_ahead())
+        and not cancelled_by_airbyte(
+            hook,
+            job.job_id,
+            request.connection_id,
+            job.job_type,
+            moved=bool(job.records or job.bytes),
+            was_queued=False,  # unknown
+        )
     ):
         raise AirflowFailException(
             f"Airbyte job {job.job_id} of connection {request.connection_id}, which an earlier try of this task "
@@ -122,7 +131,7 @@ def _find_unrecorded(hook: AirbyteHook, state: TaskState, request: JobRequest) -
     """
     if state.try_since_clearing <= 1 or state.run_started_at is None:
         return None
-    job = hook.take_snapshot(request.connection_id, "sync").active
+    job = hook.take_snapshot(request.connection_id, "refresh" if request.job_type == "refresh" else "sync").active
     if job is None or not same_job_type(job.job_type, request.job_type):
         return None
     if job.started_at is None or job.started_at < state.run_started_at - _CLOCKS:

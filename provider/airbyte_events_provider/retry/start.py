@@ -34,7 +34,13 @@ async def start(airbyte: JobSystem, state: TriggerState, request: JobRequest, un
             record = request.record(airbyte.url, before.newest_id)
             await state.write(record)
         submission = await submit(
-            airbyte, request.connection_id, request.job_type, request.on_conflict, before=before, until=until
+            airbyte,
+            request.connection_id,
+            request.job_type,
+            request.on_conflict,
+            refresh=request.refresh,
+            before=before,
+            until=until,
         )
     except MaybeStarted as exc:
         raise NotStarted(str(exc)) from exc

@@ -7,10 +7,10 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airbyte_events.airbyte.submission import How, Submission
-from airbyte_events.errors import MaybeStarted
+from airbyte_events.errors import MaybeStarted, Unsupported
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.resume import resume
 from airbyte_events_provider.retry.task_state import TaskState
@@ -47,6 +47,7 @@ class TaskJob:
 
         :param until: the deadline for finding out whether a job was started, in seconds since the epoch.
         :param resuming: whether to resume the job of an earlier try.
+        :raises AirflowFailException: if this Airbyte starts no such job: a retry would not, either.
         :raises AirflowException: if no job was started, or if that is unknown.
         """
         submission = (resume(self.hook, self.state, self.request) if resuming else None) or self._submit(until)
@@ -63,12 +64,19 @@ class TaskJob:
         state.write(record)
         try:
             submission = self.hook.submit(
-                request.connection_id, request.job_type, request.on_conflict, before=before, until=until
+                request.connection_id,
+                request.job_type,
+                request.on_conflict,
+                refresh=request.refresh,
+                before=before,
+                until=until,
             )
         except AirflowException as exc:
             if not isinstance(exc.__cause__, MaybeStarted):
                 self._pending = None
                 state.delete()
+            if isinstance(exc.__cause__, Unsupported):
+                raise AirflowFailException(str(exc)) from exc
             raise
         self._pending = None
         if submission.how is How.BLOCKED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from airbyte_events.errors import AirbyteError
 from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.operators.start_args import began_at
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
+from airbyte_events_provider.retry.refresh import parse_refresh
 from airbyte_events_provider.retry.start import NotStarted, start
 from airbyte_events_provider.retry.task_state import TriggerState
 from airbyte_events_provider.triggers.base import StoredTrigger
@@ -38,13 +39,15 @@ class AirbyteStartTrigger(StoredTrigger):
     :param connection_id: the Airbyte connection (UUID); None: the one with ``connection_name``. Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
     :param listener_conn_id: see :class:`AirbyteSyncTrigger`. Templated.
-    :param job_type: ``sync``, ``reset`` or ``clear``.
+    :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param on_conflict: see :class:`~airbyte_events.airbyte.submission.OnConflict`.
     :param timeout: seconds to wait, counted from when the task began; None: no limit.
     :param execution_timeout: the task's, in seconds.
     :param poll_interval: see :class:`AirbyteSyncTrigger`, as for the rest.
     :param connection_name: the connection's name. Templated.
     :param workspace_id: the workspace (UUID) of the connection with this name. Templated.
+    :param refresh_mode: of a refresh: ``merge`` (the default) or ``truncate``.
+    :param streams: the streams of a refresh; all by default. Templated.
     :raises WrongArgument: if an argument is of the wrong type.
     """
 
@@ -61,6 +64,8 @@ class AirbyteStartTrigger(StoredTrigger):
     min_records: int | None = None
     connection_name: str | None = None
     workspace_id: str | None = None
+    refresh_mode: str | None = None
+    streams: Sequence[str] | None = None
     timeout_after: datetime | None = field(default=None, init=False)
     """Airflow's deadline for the trigger; set by the triggerer."""
     _state: TriggerState | None = field(default=None, init=False)
@@ -102,6 +107,7 @@ class AirbyteStartTrigger(StoredTrigger):
                 workspace_id=self.workspace_id,
                 job_type=self.job_type,
                 on_conflict=OnConflict(self.on_conflict),
+                refresh=parse_refresh(self.job_type, self.refresh_mode, self.streams),
             )
             return await start(shared.airbyte, state, request, until)
 

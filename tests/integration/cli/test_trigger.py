@@ -139,3 +139,14 @@ async def test_errors_are_one_line(stage: Stage) -> None:
     stage.sim.add_fault(Fault(kind="status", status=401))
     await failed(stage, "Orders")
     assert (await stage.run("trigger", "Orders", "--timeout", "1s")).code == 2
+
+
+async def test_a_refresh(stage: Stage) -> None:
+    args = ("--job-type", "refresh", "--refresh-mode", "truncate", "--stream", "orders", "--json")
+    done = await stage.run("trigger", "Orders", *args)
+    assert (done.code, json.loads(done.out)["job_type"]) == (0, "refresh")
+    assert stage.connection.jobs[0].refreshed == [{"name": "orders", "namespace": "public"}]
+    assert (await stage.run("trigger", "Orders", "--stream", "orders")).code == 2
+    stage.sim.world.end_job(stage.connection.jobs[0], "succeeded")
+    stage.sim.add_fault(Fault(kind="status", status=404, route="POST /connections/refresh"))
+    assert "starts no refresh for this client" in (await failed(stage, "Orders", "--job-type", "refresh")).err

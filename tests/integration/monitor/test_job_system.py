@@ -13,7 +13,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobError, JobRef, JobStatus, Origin
 from airbyte_events.hub.hub import Hub
-from airbyte_events.jobs import Job, JobPage, JobSystem
+from airbyte_events.jobs import Job, JobPage, JobSystem, Refresh
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
@@ -77,7 +77,7 @@ class Printer:
     async def find_connection(self, name: str, workspace_id: str | None = None) -> str:
         return name
 
-    async def create_job(self, connection_id: str, job_type: str = "sync") -> Job:
+    async def create_job(self, connection_id: str, job_type: str = "sync", refresh: Refresh | None = None) -> Job:
         job = Job(
             job_id=len(self.jobs) + 1,
             status=JobStatus.RUNNING,

@@ -400,7 +400,7 @@ async def test_a_job_that_airbyte_cancels_in_its_queue_is_retried_like_a_failure
     deferred = await task.attempt()
     waiting = stage.firing(deferred.trigger)
     await stage.waited_for()
-    stage.end(stage.sim.world.jobs[1], "cancelled")
+    stage.end(stage.sim.world.jobs[1], "cancelled", cancelled_by="airbyte")
     event = await waiting
     with pytest.raises(AirflowException, match="never left Airbyte's queue") as info:
         await task.execute(deferred.method_name, event=event)
@@ -539,9 +539,8 @@ async def test_a_job_of_another_type_is_waited_for_before_the_own_is_started(sta
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"job_type": "refresh"}, "starts no refresh"),
-        ({"job_type": "sink"}, "none of sync, reset, clear"),
-        ({"on_conflict": "fight"}, "none of attach, wait, fail, skip"),
+        ({"job_type": "sink"}, "none of sync, reset, clear, refresh"),
+        ({"on_conflict": "fight"}, "none of attach, wait, cancel, fail, skip"),
         ({"min_records": -1}, "negative"),
         ({"end_from_trigger": True, "deferrable": False}, "needs deferrable=True"),
         ({"start_from_trigger": True, "deferrable": False}, "needs deferrable=True"),

@@ -371,7 +371,7 @@ def test_the_operator_tells_airflow_how_to_begin_in_the_triggerer() -> None:
     assert args.trigger_cls == trigger.serialize()[0]
     assert trigger.serialize()[1] == args.trigger_kwargs
     # Airflow renders those of the template fields that are arguments of the trigger.
-    assert set(task.template_fields) - args.trigger_kwargs.keys() == {"connection_name", "workspace_id"}
+    assert set(task.template_fields) - args.trigger_kwargs.keys() == {"connection_name", "workspace_id", "streams"}
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that begin in the triggerer")
