@@ -107,7 +107,7 @@ async def assemble(
         EventBus(store) as bus,
         contextlib.AsyncExitStack() as stack,
     ):
-        metrics = Metrics(settings.instances)
+        metrics = Metrics(settings.instances, connections=settings.metrics_connections)
         options: dict[str, Any] = {"transport": transport, "verify": httpx.create_ssl_context()}
         clients = {
             name: airbyte_client(

@@ -142,6 +142,7 @@ async def test_a_listener_has_the_metrics(
     }
     # Airbyte has answered nothing yet.
     told["airbyte_events_airbyte_requests_total"] = {"airbyte": "", "route": "", "status": ""}
+    told["airbyte_events_connection_last_success_timestamp_seconds"] = {"airbyte": "", "connection": "", "name": ""}
     asked = [*(rule["expr"] for rule in rules), *expressions(panels)]
     names = {name for expression in asked for name in re.findall(r"airbyte_events_\w+", expression)}
     assert len(names) > 20

@@ -1,7 +1,8 @@
 """Metrics of the listener for Prometheus: ``GET /metrics``.
 
 Names follow https://prometheus.io/docs/practices/naming/. The label ``airbyte`` is the Airbyte instance, as
-``instance`` is Prometheus's own. No label contains a token, a path with one, or a job or connection id.
+``instance`` is Prometheus's own. No label contains a token, a path with one, or a job id; those of connections need
+``METRICS_CONNECTIONS``.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from airbyte_events.airbyte.transport import Observer
 from airbyte_events.errors import StoreError
 from airbyte_events.events import JobEvent, JobStatus, Origin
 from airbyte_events.listener.http.feed import Feed
+from airbyte_events.listener.http.freshness import Freshness
 from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import Maintenance
@@ -52,9 +54,11 @@ class Metrics:
     """The counters and histograms of a listener. Gauges are read when the page is made.
 
     :param instances: their names. Series of alerts start at 0: Prometheus sees no increase if they start at 1.
+    :param connections: the maximum of Airbyte connections with a series of their own.
     """
 
-    def __init__(self, instances: Iterable[str]) -> None:
+    def __init__(self, instances: Iterable[str], *, connections: int = 0) -> None:
+        self.freshness = Freshness(connections)
         self._registry = CollectorRegistry()
         counter = partial(Counter, namespace=_NAMESPACE, registry=self._registry)
         histogram = partial(Histogram, namespace=_NAMESPACE, registry=self._registry)
@@ -96,6 +100,7 @@ class Metrics:
     def count(self, event: JobEvent) -> None:
         """Count an event that was appended to the event log."""
         instance = event.ref.instance
+        self.freshness.add(event)
         self._events.labels(instance, event.status.value, event.origin.value).inc()
         if event.terminal and event.finished_at is not None:
             lag = (event.observed_at - event.finished_at).total_seconds()
@@ -179,6 +184,7 @@ class MetricsPage:
         stored: list[Metric] = []
         with contextlib.suppress(StoreError), anyio.move_on_after(STORE_SECONDS):
             stored = [*_store(await self.store.stats()), *await self._queues()]
+            await self.metrics.freshness.load(self.feed.store)
         unreadable = _gauge(
             "store_unreadable_rows",
             "Damaged rows of the store that were skipped since the listener started, by table.",
@@ -187,7 +193,16 @@ class MetricsPage:
         for table in ("events", "jobs", "notifications", "deliveries"):
             unreadable.add_metric([table], self.store.unreadable.get(table, 0))
         return generate_latest(
-            _Families([*self.metrics.families(), *self._listener(), *self._instances(), unreadable, *stored])
+            _Families(
+                [
+                    *self.metrics.families(),
+                    *self._listener(),
+                    *self._instances(),
+                    *_fresh(self.metrics.freshness),
+                    unreadable,
+                    *stored,
+                ]
+            )
         )
 
     async def _queues(self) -> Iterable[Metric]:
@@ -268,6 +283,18 @@ def _store(stats: StoreStats) -> Iterable[Metric]:
         "bytes": ("store_size_bytes", "Size of the store."),
     }
     return [_gauge(name, text, value=getattr(stats, field)) for field, (name, text) in meanings.items()]
+
+
+def _fresh(freshness: Freshness) -> Iterable[Metric]:
+    success = _gauge(
+        "connection_last_success_timestamp_seconds",
+        "When a job of the connection that loads data last succeeded, for METRICS_CONNECTIONS connections at most.",
+        *("airbyte", "connection", "name"),
+    )
+    for (instance, connection_id), each in freshness.successes.items():
+        success.add_metric([instance, connection_id, each.name], each.at.timestamp())
+    hidden = "Connections that have succeeded, and have no series of their own as METRICS_CONNECTIONS have one."
+    return [success, _gauge("connections_without_series", hidden, value=freshness.hidden)]
 
 
 def _age(moment: datetime | None) -> float:

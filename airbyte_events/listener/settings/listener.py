@@ -22,6 +22,7 @@ from airbyte_events.listener.settings.values import (
     Port,
     Seconds,
     Sendable,
+    Series,
     Store,
     Tokens,
     check_pair,
@@ -68,6 +69,9 @@ class Settings(Declared):
     """Tokens for the webhook receiver: the last part of the webhook URL. Several are valid at once."""
     metrics_tokens: Tokens = setting((), example=OPENSSL, by_default="none: `/metrics` is public")
     """Tokens for `/metrics`, sent as `Authorization: Bearer`. Several are valid at once."""
+    metrics_connections: Series = setting(0, example="200", by_default="0: none")
+    """The largest number of Airbyte connections that have a metric of their own, the time of their last success. It has
+    their ids and names, so set `METRICS_TOKENS`, too."""
     webhook_allow: Networks = setting((), example="192.0.2.0/24,2001:db8::/32", by_default="all")
     """The networks that may send webhooks; the receiver answers 404 to all others."""
     trusted_proxies: Networks = setting((), example="192.0.2.7", by_default="none")

@@ -161,6 +161,7 @@ Seconds = Annotated[
 Days = Annotated[
     float, _Number, Field(ge=0.01, le=36500, allow_inf_nan=False), refused("not a number of days from 0.01 to 36500")
 ]
+Series = Annotated[int, _Number, Field(ge=0, le=10_000), refused("not a whole number from 0 to 10000")]
 Events = Annotated[int, _Number, Field(ge=1, le=10**15), refused("not a whole number of 1 or more")]
 Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
 LogLevel = Annotated[

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 
 import anyio
 import httpx
@@ -26,6 +27,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Receipt, StoreStats
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from support.command import fresh_command
+from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
@@ -113,14 +115,14 @@ class BusyStore(MemoryStore):
 
 @asynccontextmanager
 async def listening(
-    store: EventStore | None = None, *, poll_interval: float = 3600, metrics_tokens: tuple[str, ...] = ()
+    store: EventStore | None = None, *, poll_interval: float = 3600, **given: Any
 ) -> AsyncIterator[Rig]:
     simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
     connection = simulator.world.add_connection(Script.hanging())
     async with serve_simulator(simulator) as served:
         settings = settings_of(
             instance_of(served.url, secret=CLIENT_SECRET),
-            metrics_tokens=metrics_tokens,
+            **given,
             poll_interval=poll_interval,
             poll_interval_idle=poll_interval,
         )
@@ -211,6 +213,29 @@ async def test_a_page_that_the_store_holds_up_holds_up_no_other_for_long() -> No
         assert anyio.current_time() - began < 5 * STORE_SECONDS
         store.answering.set()
         await rig.until(0, "store_notifications")
+
+
+async def test_connections_have_metrics_of_their_own_only_where_wanted() -> None:
+    name = "connection_last_success_timestamp_seconds"
+    for wanted in (0, 1):
+        async with listening(metrics_connections=wanted) as rig:
+            await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+            world = rig.simulator.world
+            (connection,) = world.connections.values()
+            jobs = [world.jobs[rig.job_id], world.start_job(world.add_connection(Script.hanging()))]
+            for number, job in enumerate(jobs, 1):
+                world.end_job(job, "succeeded")
+                of = {"id": job.connection.id, "name": 'Orders "EU"\n'}
+                assert await rig.announce(webhook_body(job.id, connection=of)) == 202
+                await rig.until(number, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
+            samples = await rig.until(wanted, "connections_without_series")
+            found = {labels: value for (each, labels), value in samples.items() if each == f"airbyte_events_{name}"}
+            if not wanted:
+                assert not found
+                continue
+            (labels,) = found
+            assert dict(labels) == {"airbyte": "default", "connection": connection.id, "name": 'Orders "EU"'}
+            assert found[labels] == pytest.approx(jobs[0].updated_at.timestamp(), abs=2)
 
 
 async def test_where_there_are_tokens_metrics_want_one() -> None:
