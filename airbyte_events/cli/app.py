@@ -13,7 +13,7 @@ from rich.markup import escape
 from airbyte_events import __version__
 from airbyte_events._utils import stdout
 from airbyte_events._utils.printable import shown
-from airbyte_events.cli import jobs, replay, serve, store, tail, trigger, up
+from airbyte_events.cli import jobs, notify, replay, serve, store, tail, trigger, up
 from airbyte_events.cli.doctor import doctor
 from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.cli.webhooks import webhooks
@@ -89,6 +89,10 @@ def application(*, rich: bool) -> typer.Typer:
     for name, command, text, epilog in webhooks.COMMANDS:
         add(hooks, command, text, epilog, name)
     app.add_typer(hooks, name="webhooks", help=webhooks.HELP, epilog=_lines(rich, *webhooks.EPILOG))
+    targets = _group(rich)
+    add(targets, notify.list_targets, notify.LIST_HELP, name="list")
+    add(targets, notify.send_test, notify.TEST_HELP, notify.TEST_EPILOG, "test")
+    app.add_typer(targets, name="notify", help=notify.HELP)
     add(app, doctor.doctor, doctor.HELP, doctor.EPILOG)
     stores = _group(rich)
     add(stores, store.migrate, store.MIGRATE_HELP)

@@ -135,7 +135,11 @@ async def assemble(
         announcers = {
             name: Announcer(name, notify[name], client.url, bus, store, named[name]) for name, client in clients.items()
         }
-        election = _election(settings, store, pipelines, announcers, deliver_to)
+        forwarders = {
+            name: Forwarder(name, each, store, on_attempt=metrics.attempts(name, each))
+            for name, each in deliver_to.items()
+        }
+        election = _election(settings, store, pipelines, announcers, forwarders)
         health = StoreHealth(store)
         access = ClientAccess(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
         receiver = metrics.measured(
@@ -235,10 +239,10 @@ def _election(
     store: EventStore,
     pipelines: Mapping[str, Pipeline],
     announcers: Mapping[str, Announcer],
-    targets: Mapping[str, Mapping[str, DeliveryTarget]],
+    forwarders: Mapping[str, Forwarder],
 ) -> LeaderElection:
     tasks = {
-        f"sources/{name}": _leader_task(pipeline, announcers[name], Forwarder(name, targets[name], store))
+        f"sources/{name}": _leader_task(pipeline, announcers[name], forwarders[name])
         for name, pipeline in pipelines.items()
     }
     retention = Retention(store, age=timedelta(days=settings.retain_days), events=settings.retain_events)

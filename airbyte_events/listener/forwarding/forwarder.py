@@ -94,6 +94,7 @@ class Forwarder:
     """Forward an instance's notifications: to each target one at a time, in order unless one fails.
 
     :param targets: those in the settings. Deliveries to other targets are given up.
+    :param on_attempt: called with the target's name and the result of each request.
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class Forwarder:
         store: DeliveryOutbox,
         *,
         retry_policy: RetryPolicy | None = None,
+        on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None,
     ) -> None:
+        self._on_attempt = on_attempt
         self._instance = instance
         self._targets = targets
         self._store = store
@@ -116,7 +119,7 @@ class Forwarder:
             tasks.start_soon(self._work, names, partial(self._each, names, self._give_up))
             for target in self._targets.values():
                 but = names - {target.name}
-                sender = Sender(target, http, self._retry_policy)
+                sender = Sender(target, http, self._retry_policy, self._on_attempt)
                 step = partial(self._together, target, but, sender) if target.pace else partial(self._sent, but, sender)
                 tasks.start_soon(self._work, but, step)
 
@@ -212,8 +215,13 @@ class Sender:
     """Send to one target, and pause while it fails."""
 
     def __init__(
-        self, target: DeliveryTarget, http: httpx.AsyncClient, retry_policy: RetryPolicy | None = None
+        self,
+        target: DeliveryTarget,
+        http: httpx.AsyncClient,
+        retry_policy: RetryPolicy | None = None,
+        on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None,
     ) -> None:
+        self._on_attempt = on_attempt
         self._target = target
         self._http = http
         self._retry_policy = retry_policy or RetryPolicy()
@@ -264,6 +272,7 @@ class Sender:
             # The target has just failed for others, so these are given up without an attempt.
             return Attempted(self._dead(overdue, f"given up, as the target fails: {self._fault}"))
         result = await self.send(parcel)
+        self._on_attempt(self._target.name, result.state)
         if result.state is not DeliveryState.DUE:
             self._failures = 0
             if result.state is DeliveryState.DEAD:

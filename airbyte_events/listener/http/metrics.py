@@ -33,7 +33,7 @@ from airbyte_events.listener.http.freshness import Freshness
 from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import Maintenance
-from airbyte_events.store.records import Outcome, StoreStats
+from airbyte_events.store.records import DeliveryState, Outcome, StoreStats
 
 _NAMESPACE = "airbyte_events"
 _RESPONSE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
@@ -87,6 +87,11 @@ class Metrics:
             ["airbyte", "origin"],
             buckets=_LAG_BUCKETS,
         )
+        self._attempts = counter(
+            "delivery_attempts",
+            "Requests that deliver notifications, by target and result; due: they are retried.",
+            ["airbyte", "target", "result"],
+        )
         for status in _REFUSED:
             self._webhooks.labels("", status)
         for name in instances:
@@ -137,6 +142,13 @@ class Metrics:
     def requests(self, instance: str) -> Observer:
         """Return the function that counts the requests of an instance's client."""
         return lambda route, status: self._requests.labels(instance, route, status or "none").inc()
+
+    def attempts(self, instance: str, targets: Iterable[str]) -> Callable[[str, DeliveryState], None]:
+        """Return the function that counts the requests to an instance's targets."""
+        for target in targets:
+            for state in DeliveryState:
+                self._attempts.labels(instance, target, state.value)
+        return lambda target, state: self._attempts.labels(instance, target, state.value).inc()
 
     def families(self) -> Iterable[Metric]:
         """Return all counters and histograms, without the ``_created`` series that would double their number."""

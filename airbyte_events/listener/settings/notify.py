@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo,
 from airbyte_events.events.status import JobStatus
 from airbyte_events.listener.forwarding.targets import parse_url
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME, CompleteError, Declared, setting
-from airbyte_events.listener.settings.values import Seconds, listed, refused
+from airbyte_events.listener.settings.values import Pace, listed, refused
 
 TargetType = Literal["slack", "google_chat", "teams", "cloudevents"]
 JOB_TYPES = ("sync", "reset", "clear", "refresh")
@@ -97,7 +97,7 @@ class NotifySettings(Declared):
     job_types: Annotated[tuple[str, ...], _one_of(*JOB_TYPES)] = setting(JOB_TYPES, example="refresh", by_default="all")
     """The types of jobs: `sync`, `reset`, `clear`, `refresh`. Airbyte reports a clear as a reset: either means both."""
 
-    group_seconds: Seconds = setting(60.0, example="300")
+    group_seconds: Pace = setting(60.0, example="300")
     """The least seconds between two turns of a chat. Jobs that complete in between are one message per cause.
     `cloudevents` are sent one by one."""
 

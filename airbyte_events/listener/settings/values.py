@@ -158,6 +158,9 @@ Port = Annotated[int, _Number, Field(ge=0, le=65535), refused("not a port, a who
 Seconds = Annotated[
     float, _Number, Field(ge=0.1, le=3600, allow_inf_nan=False), refused("not a number of seconds from 0.1 to 3600")
 ]
+Pace = Annotated[
+    float, _Number, Field(ge=0.1, le=300, allow_inf_nan=False), refused("not a number of seconds from 0.1 to 300")
+]
 Days = Annotated[
     float, _Number, Field(ge=0.01, le=36500, allow_inf_nan=False), refused("not a number of days from 0.01 to 36500")
 ]

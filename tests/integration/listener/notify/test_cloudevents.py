@@ -14,12 +14,16 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.listener.forwarding.forwarder import RetryPolicy
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Attempt, DeliveryState
-from support.listener import API_TOKEN
+from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
 from support.notify import SIGNING_KEY, Outbox, table
 from support.servers import ScriptedServer
 from support.stage import Stage
 
 DELIVERED, DEAD, DUE = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.DUE
+
+
+class SharedStore(MemoryStore):
+    shared = True
 
 
 @pytest.fixture
@@ -142,12 +146,40 @@ class TestWholeListener:
             stage.end(jobs, "failed")
             stage.end(cancelled, "cancelled")
             await stage.until(lambda: len(server.requests) == 4)
+            counted = 'delivery_attempts_total{airbyte="default",result="delivered",target="notify/events"} 4.0'
+            with anyio.fail_after(30):
+                while counted not in (await stage.http.get(f"{url}/metrics")).text:
+                    pass
         events = [request.json() for request in server.requests]
         assert {(each["data"]["job_id"], each["type"]) for each in events} == {
             *((job.id, "io.airbyte.job.failed") for job in jobs),
             (cancelled[0].id, "io.airbyte.job.cancelled"),
         }
         assert all(each["specversion"] == "1.0" and each["source"].startswith(stage.sim.url) for each in events)
+
+    async def test_one_listener_of_two_announces_and_the_other_takes_over(
+        self, stage: Stage, server: ScriptedServer
+    ) -> None:
+        server.on("POST /events", server.reply())
+        instance = instance_of(stage.sim.url, secret=CLIENT_SECRET)
+        settings = settings_of(instance, notify=(table(url=f"{server.url}/events"),))
+        async with (
+            SharedStore() as store,
+            serve_listener(settings, store=store) as first,
+            serve_listener(settings, store=store) as second,
+        ):
+            stage.sim.workspace.set_webhook(first.webhooks)
+            await stage.until(lambda: bool(first.listener.election.held or second.listener.election.held))
+            jobs = stage.start(6)
+            stage.end(jobs[:5], "failed")
+            # A leader that ends before it has stored a response sends again.
+            await Outbox(server, store).until(DELIVERED, 5)
+            leader, other = (first, second) if first.listener.election.held else (second, first)
+            leader.listener.drain()
+            stage.sim.workspace.set_webhook(other.webhooks)
+            stage.end(jobs[5:], "failed")
+            await stage.until(lambda: len(server.requests) == 6)
+        assert sorted(request.json()["data"]["job_id"] for request in server.requests) == [job.id for job in jobs]
 
     async def test_secrets_are_not_in_the_api(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /canarysecret", server.reply(404), server.reply())

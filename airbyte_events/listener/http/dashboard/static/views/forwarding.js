@@ -5,6 +5,19 @@ import { reader } from "./lists.js";
 
 const STATES = { due: "odd", delivered: "good", dead: "bad" };
 
+const OUTGOING = "notify/";
+
+/** The name of a target of outgoing notifications, and the host of any. */
+function target({ target: { name, url } }) {
+  const host = url ?? h("span", { class: "faint" }, "no longer in the settings");
+  return name.startsWith(OUTGOING) ? h("span", {}, `${name.slice(OUTGOING.length)} `, host) : host;
+}
+
+function notification({ notification: { id, instance, kind, job_id } }) {
+  if (kind !== "completion") return `${id}: ${kind.replaceAll("_", " ")}`;
+  return h("a", { href: `jobs/${encodeURIComponent(instance)}/${job_id}` }, `completed job ${job_id}`);
+}
+
 export function forwarding({ params, go, keep, place }) {
   const chosen = params.get("state") ?? "";
   const state = h("select", { onchange: () => change() }, ["", ...Object.keys(STATES)].map((value) => h("option", { value, selected: value === chosen }, value || "any")));
@@ -12,8 +25,8 @@ export function forwarding({ params, go, keep, place }) {
     "Deliveries",
     [
       { title: "No.", cell: (each) => String(each.id), class: "n" },
-      { title: "Target", cell: (each) => each.target.url ?? h("span", { class: "faint" }, "no longer in the settings") },
-      { title: "Notification", cell: (each) => `${each.notification.id}: ${each.notification.kind.replaceAll("_", " ")}`, class: "long" },
+      { title: "Target", cell: target, class: "long" },
+      { title: "Notification", cell: notification, class: "long" },
       { title: "State", cell: (each) => h("span", { class: STATES[each.state] }, each.state) },
       { title: "Attempts", cell: (each) => String(each.attempts), class: "n" },
       { title: "Due", cell: (each) => (each.state === "due" ? when(each.due_at) : "–") },

@@ -1,0 +1,121 @@
+"""``airbyte-events notify``: the targets of outgoing notifications, and a test message to them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Any
+
+import typer
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events.cli import options
+from airbyte_events.cli.output import Output, status
+from airbyte_events.cli.runner import EXIT_CODES, run
+from airbyte_events.errors import SettingsError
+from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.listener.forwarding.forwarder import Sender, client
+from airbyte_events.listener.forwarding.targets import Parcel
+from airbyte_events.listener.notify.targets import body_of, notify_targets, refuse_own
+from airbyte_events.listener.settings import Settings, load
+from airbyte_events.listener.settings.notify import NotifySettings
+from airbyte_events.store.base import COMPLETION
+from airbyte_events.store.records import Delivery, DeliveryState, Outcome, StoredNotification
+
+HELP = "List and test the targets of outgoing notifications."
+LIST_HELP = "List the targets in the settings, with their filters. URLs are shown without their paths."
+TEST_HELP = (
+    "Send a test message to all targets, or one, whatever their filters: a job of the instance notify-test that "
+    "succeeded. Nothing is stored or retried; no listener needs to run."
+)
+TEST_EPILOG = ("  airbyte-events notify test", "  airbyte-events notify test on-call", EXIT_CODES)
+
+_FILTERS = ("instances", "connections", "workspaces", "statuses", "job_types")
+_SECONDS = 10.0
+
+
+def list_targets(config: options.Config = None, json: options.JSON = False) -> None:
+    settings, output = load(config, listens=False), Output(json=json)
+    targets = notify_targets(settings.notify).values()
+    if json:
+        found = [(each.settings.name, each.settings.type, each.shown, _filters(each.settings)) for each in targets]
+        output.object({"targets": [dict(zip(("name", "type", "url", "filters"), each, strict=True)) for each in found]})
+    elif not targets:
+        output.note("the settings have no [[notify]] table")
+    else:
+        rows = []
+        for each in targets:
+            filters = [f"{key} {', '.join(values)}" for key, values in _filters(each.settings).items()]
+            rows.append((each.settings.name, each.settings.type, each.shown, "; ".join(filters) or "all"))
+        output.table(("name", "type", "url", "completions"), rows)
+
+
+def send_test(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name of a target. [all]")] = None,
+    config: options.Config = None,
+    json: options.JSON = False,
+) -> None:
+    settings, output = load(config, listens=False), Output(json=json)
+    targets = notify_targets(_chosen(settings, name))
+    refuse_own(settings, targets.values())
+
+    async def work() -> int:
+        results: list[tuple[str, str | None]] = []
+        async with client(targets, _SECONDS) as http:
+            for target in targets.values():
+                result = await Sender(target, http).send(Parcel.of(_sample(target.name)))
+                results.append((target.settings.name, result.fault))
+        right = all(fault is None for _, fault in results)
+        if json:
+            found = [{"name": each, "sent": fault is None, "error": fault} for each, fault in results]
+            output.object({"targets": found, "right": right})
+        else:
+            rows = [(each, status("failure" if fault else "ok"), fault or "") for each, fault in results]
+            output.table(("name", "", "error"), rows)
+        return 0 if right else 1
+
+    run(work)
+
+
+def _chosen(settings: Settings, name: str | None) -> list[NotifySettings]:
+    """:raises SettingsError: if there is no such target."""
+    chosen = [each for each in settings.notify if name in (None, each.name)]
+    if not settings.notify:
+        raise SettingsError("the settings have no [[notify]] table; write one into the file that --config names")
+    if not chosen:
+        raise SettingsError(
+            f"NAME: no target has the name {name}; use one of {', '.join(t.name for t in settings.notify)}"
+        )
+    return chosen
+
+
+def _filters(settings: NotifySettings) -> dict[str, list[str]]:
+    """Return the filters that do not match everything."""
+    fields = NotifySettings.model_fields
+    given: dict[str, Any] = {key: getattr(settings, key) for key in _FILTERS}
+    return {key: list(values) for key, values in given.items() if values != fields[key].default}
+
+
+def _sample(target: str) -> Delivery:
+    """Return a delivery of a completion that did not happen, with an event id of its own."""
+    now = utcnow()
+    event = JobEvent(
+        ref=JobRef("notify-test", 1),
+        status=JobStatus.SUCCEEDED,
+        observed_at=now,
+        origin=Origin.UNKNOWN,
+        job_type="sync",
+        finished_at=now,
+        names={"connection": "a test by airbyte-events notify test"},
+        unconfirmed=frozenset({"names"}),
+        cursor=Cursor(secrets.token_hex(8), 1),
+    )
+    notification = StoredNotification(
+        id=1,
+        instance=event.ref.instance,
+        received_at=now,
+        kind=COMPLETION,
+        job_id=event.ref.job_id,
+        body=body_of(event, "https://airbyte.example.com"),
+        outcome=Outcome.CONFIRMED,
+    )
+    return Delivery(id=1, notification=notification, target=target, state=DeliveryState.DUE, attempts=0, due_at=now)
