@@ -5,13 +5,13 @@ The monitor and the hub depend on it. :class:`~airbyte_events.airbyte.client.Air
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-from airbyte_events.events import ANY_JOB, Identity, JobError, JobStatus
+from airbyte_events.events import ANY_JOB, Identity, JobError, JobStatus, StreamProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,3 +229,26 @@ class ExplainsFailures(Protocol):
         It takes a second or two at most, raises no :class:`~airbyte_events.errors.AirbyteError`, and sends one request
         at most.
         """
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """What a job system may have besides :class:`JobSystem`: how far its active jobs are.
+
+    Each call sends one request, once: its failure delays no other request.
+    """
+
+    async def running_jobs(self) -> Sequence[Job]:
+        """Return running jobs with their counts so far: all, or the newest ones.
+
+        :raises AirbyteError: if they can't be listed.
+        """
+
+    async def glance(self, job_id: int) -> Job | None:
+        """Return the job with its counts so far; None if the system says that it does not know it.
+
+        :raises AirbyteError: if it can't be read.
+        """
+
+    async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
+        """Return the streams of the job that runs in the connection; None if that can't be learnt now."""

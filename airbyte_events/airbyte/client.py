@@ -13,6 +13,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import anyio
+
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.connection_names import ConnectionNames
@@ -23,12 +25,15 @@ from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest
 from airbyte_events.airbyte.refresh import find_streams, start_refresh
 from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
 from airbyte_events.airbyte.session import Session
-from airbyte_events.airbyte.transport import ApiResponse
-from airbyte_events.errors import AirbyteError, AirbyteProtocolError, Conflict, UnknownJob
-from airbyte_events.events import ANY_JOB, Identity, JobStatus, reported_job_type
+from airbyte_events.airbyte.transport import ApiResponse, Request
+from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable, Conflict, UnknownJob
+from airbyte_events.events import ANY_JOB, Identity, JobStatus, StreamProgress, reported_job_type
 from airbyte_events.jobs import Failure, Job, JobPage, Refresh
 
 logger = logging.getLogger(__name__)
+
+GLANCE_SECONDS = 10.0
+"""The longest that a request for progress takes."""
 
 _MOST_UNKNOWN_STATUSES = 50
 _MOST_CHANGED = 2**14  # pages: callers stop long before
@@ -93,6 +98,41 @@ class AirbyteClient(Session):
     async def failure(self, job_id: int) -> Failure | None:
         """Return why a failed job failed, by Airbyte's internal API; None if it can't be learnt now. Raises nothing."""
         return await self.internal.failure(job_id)
+
+    async def glance(self, job_id: int) -> Job | None:
+        """Return the job with its counts so far, by one request that delays no other; None if Airbyte has no such job.
+
+        It takes :data:`GLANCE_SECONDS` at most.
+        """
+        request = self.request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}", timeout=GLANCE_SECONDS)
+        try:
+            job = self._job(await self._aside(request))
+        except AirbyteError as exc:
+            if says_unknown(exc):
+                return None
+            raise
+        return job if job.job_id == job_id else None
+
+    async def running_jobs(self) -> list[Job]:
+        """Return the newest hundred running jobs with their counts so far; otherwise as :meth:`glance`."""
+        params = {"status": "running", "orderBy": "createdAt|DESC", "limit": PAGE, "offset": 0}
+        workspaces = {"workspaceIds": self._workspace_ids} if self._workspace_ids else {}
+        request = self.request("GET", "/jobs", params={**params, **workspaces}, timeout=GLANCE_SECONDS)
+        response = await self._aside(request)
+        jobs = response.object().get("data")
+        if not isinstance(jobs, list):
+            raise AirbyteProtocolError(f"{response.request}: the response has no list of jobs")
+        return [self._parse(response, job) for job in jobs]
+
+    async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
+        """Return the streams of the job that runs in the connection, by Airbyte's internal API, where it answers."""
+        return await self.internal.stream_progress(job_id, connection_id)
+
+    async def _aside(self, request: Request) -> ApiResponse:
+        # Also for the token, if a new one is needed.
+        with anyio.move_on_after(GLANCE_SECONDS):
+            return await self.read_aside(request)
+        raise AirbyteUnreachable(f"{request}: no response within {GLANCE_SECONDS:g} s")
 
     async def list_jobs(
         self,

@@ -20,7 +20,8 @@ from airbyte_events.airbyte.notifications import LONGEST_REASON, LONGEST_WORD
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.url import internal_url
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable
-from airbyte_events.events import JobError, reported_job_type
+from airbyte_events.events import JobError, StreamProgress, reported_job_type
+from airbyte_events.events.progress import MOST_STREAMS
 from airbyte_events.jobs import Failure
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ _REMEMBERED = 1_000
 _EVENTS_PAGE = 100
 
 JOB_INFO = "/jobs/get_without_logs"
+SYNC_PROGRESS = "/connections/sync_progress"
 EVENTS = "/connections/events/list"
 _CANCELLED = {"sync": "SYNC_CANCELLED", "reset": "CLEAR_CANCELLED", "refresh": "REFRESH_CANCELLED"}
 """By job type: the event of a cancellation by a user. Airbyte writes none of those that it makes itself
@@ -113,6 +115,14 @@ class InternalApi:
         }
         answer = await self._read(EVENTS, body)
         return None if answer is None else parse_cancelled(job_id, event, answer)
+
+    async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
+        """Return the streams of the job that runs in the connection; None if that can't be learnt now.
+
+        It takes :data:`RESPONSE_SECONDS` at most, and raises nothing.
+        """
+        answer = await self._read(SYNC_PROGRESS, {"connectionId": connection_id})
+        return None if answer is None else parse_streams(job_id, answer)
 
     async def check(self, job_id: int) -> None:
         """Request a job, whether or not earlier calls failed.
@@ -182,6 +192,24 @@ def parse_cancelled(job_id: int, event_type: str, answer: dict[str, Any]) -> boo
     if job_id in ids:
         return True
     return None if None in ids else False
+
+
+def parse_streams(job_id: int, answer: dict[str, Any]) -> tuple[StreamProgress, ...] | None:
+    """Read the progress of each stream; None if the response is not of that job."""
+    streams = answer.get("streams")
+    if json_values.job_id(answer.get("jobId")) != job_id or not isinstance(streams, list):
+        return None
+    parsed = [
+        StreamProgress(
+            name=name,
+            namespace=json_values.text(fields.get("streamNamespace"), LONGEST_WORD),
+            records=json_values.whole(fields.get("recordsEmitted")),
+            bytes=json_values.whole(fields.get("bytesEmitted")),
+        )
+        for fields in map(json_values.mapping, streams[:MOST_STREAMS])
+        if (name := json_values.text(fields.get("streamName"), LONGEST_WORD)) is not None
+    ]
+    return tuple(parsed)
 
 
 def _parse_reason(reason: dict[str, Any]) -> JobError | None:

@@ -14,8 +14,8 @@ from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.output import Output, amount, duration, moment, status
 from airbyte_events.cli.runner import run
-from airbyte_events.errors import FeedError, FeedUnreachable
-from airbyte_events.events import read_event
+from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable
+from airbyte_events.events import Progress, StreamProgress, read_event
 from airbyte_events.feed import client
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
@@ -103,10 +103,11 @@ def show(
         async with open_listener(address) as api:
             name = instance or await _instance_of(api, number)
             details = await api.request("GET", f"/v1/jobs/{name}/{number}")
+            progress = await _progress(api, details)
         if json:
-            output.object(details)
+            output.object(details if progress is None else {**details, "progress": progress.data()})
         else:
-            _show(output, details)
+            _show(output, details, progress)
         return 0
 
     run(work)
@@ -142,6 +143,19 @@ async def _instance_of(listener: FeedClient, number: str) -> str:
     return str(found[0]["instance"])
 
 
+async def _progress(listener: FeedClient, details: dict[str, Any]) -> Progress | None:
+    """Return the progress of an active job; None if there is none, or a listener of an older release knows none."""
+    event = read_event(details["job"])
+    if event is None or event.terminal:
+        return None
+    params = {"instance": event.ref.instance, "job_id": str(event.ref.job_id), "streams": "true"}
+    try:
+        found = (await listener.request("GET", "/v1/progress", params=params)).get("progress")
+    except FeedRefused:
+        return None
+    return Progress.read(found[0]) if isinstance(found, list) and found else None
+
+
 def _row(job: dict[str, Any]) -> list[str | Text]:
     names = json_values.mapping(job.get("names"))
     return [
@@ -160,7 +174,7 @@ def _row(job: dict[str, Any]) -> list[str | Text]:
 _HOW = {"webhook": "webhook, confirmed by the API", "poll": "poll", "submit": "read from the API for a new subscriber"}
 
 
-def _show(output: Output, details: dict[str, Any]) -> None:
+def _show(output: Output, details: dict[str, Any], progress: Progress | None) -> None:
     job, names = details["job"], json_values.mapping(details["job"].get("names"))
     event = read_event(job)
     output.facts(
@@ -178,12 +192,30 @@ def _show(output: Output, details: dict[str, Any]) -> None:
             ("records", amount(job["records"])),
             ("bytes", amount(job["bytes"])),
             ("attempts", amount(job.get("attempts"))),
+            *([] if progress is None else _progress_facts(progress)),
             ("reason", Text(shown(str(event.error)), style="red") if event and event.error else None),
             ("page", job.get("url")),
         ]
     )
     output.line("")
+    if progress is not None and progress.streams:
+        rows = [[_stream(each), amount(each.records), amount(each.bytes)] for each in progress.streams]
+        output.table(("stream", "records read", "bytes read"), rows)
+        output.line("")
     output.table(("time", "status", "detected by", "cursor"), _history(details))
+
+
+def _progress_facts(progress: Progress) -> list[tuple[str, str | None]]:
+    usual, unchanged = progress.usual, progress.unchanged_seconds
+    return [
+        ("progress", progress.text()),
+        ("usually", None if usual is None else f"{duration(usual.duration_seconds)}, the median of {usual.jobs}"),
+        ("unchanged", f"for {duration(unchanged)}" if unchanged >= 1 else None),
+    ]
+
+
+def _stream(stream: StreamProgress) -> str:
+    return ".".join(filter(None, (stream.namespace, stream.name)))
 
 
 def _history(details: dict[str, Any]) -> list[list[str | Text]]:

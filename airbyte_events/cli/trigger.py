@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
 import anyio
 import typer
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.console import RenderableType
+from rich.progress import Progress as Display
+from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from airbyte_events._utils.printable import shown
@@ -23,8 +26,8 @@ from airbyte_events.cli.airbyte import choose_instance, find_connection, open_ai
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.output import Output, amount, duration, status
 from airbyte_events.cli.runner import run
-from airbyte_events.errors import AirbyteError, WaitTimeout
-from airbyte_events.events import JobEvent, JobStatus
+from airbyte_events.errors import AirbyteError, AirbyteEventsError, WaitTimeout
+from airbyte_events.events import JobEvent, JobStatus, Progress, Usual
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.jobs import Refresh, RefreshMode
@@ -35,6 +38,11 @@ SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
 
 USUAL_OF = 20
 """The number of successes whose median duration is the usual one."""
+
+PROGRESS_SECONDS = 10.0
+"""Seconds between two requests for the job's progress."""
+
+_BAR_WIDTH = 16
 
 GRACE_SECONDS = 3.0
 """Seconds without a listener until Airbyte is polled: few, as one person's polling costs little."""
@@ -144,8 +152,9 @@ class Waiting:
     """
 
     def __init__(self, output: Output, instance: str, job: Job, label: str) -> None:
-        self.usual: float | None = None
-        """The median duration of such jobs of the connection, in seconds."""
+        self.usual: Usual | None = None
+        """The medians of such jobs of the connection."""
+        self._progress: Progress | None = None
         self._output = output
         self._instance = instance
         self._job = job
@@ -162,8 +171,7 @@ class Waiting:
                 order_by="createdAt|DESC",
                 once=True,
             )
-            found = [job.duration_seconds for job in page.jobs if job.duration_seconds is not None]
-            self.usual = statistics.median(found) if found else None
+            self.usual = Usual.of(page.jobs)
 
     async def run(
         self, airbyte: AirbyteClient, feed: FeedClient | None, settings: Settings, until: float | None
@@ -177,21 +185,40 @@ class Waiting:
         ticks = Ticks(unproven=settings.poll_interval)
         runs_on = f"it keeps running: airbyte-events jobs show {self._instance}/{self._job.job_id}"
         event: JobEvent | None = None
+        fault: AirbyteEventsError | None = None
         try:
-            async with Hub(airbyte, feed, instance=self._instance, ticks=ticks, grace=GRACE_SECONDS) as hub:
+            async with (
+                Hub(airbyte, feed, instance=self._instance, ticks=ticks, grace=GRACE_SECONDS) as hub,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(self._read_progress, hub)
                 with self._shown(hub):
                     try:
                         event = await hub.wait(self._job.job_id, connection_id=self._job.connection_id, until=until)
-                    except WaitTimeout as exc:
-                        timeout = exc
+                    except AirbyteEventsError as exc:
+                        # Raised below: the task group would wrap it.
+                        fault = exc
+                tasks.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             self._output.note(f"{self._label}: {runs_on}")
             raise
-        if event is None:
-            self._output.note(f"{timeout}; {runs_on}")
+        if isinstance(fault, WaitTimeout):
+            self._output.note(f"{fault}; {runs_on}")
             return TIMED_OUT
+        if event is None:
+            assert fault is not None  # noqa: S101 -- the wait returned nothing
+            raise fault
         self._end(event)
         return SUCCEEDED if event.status is JobStatus.SUCCEEDED else ENDED_OTHERWISE
+
+    async def _read_progress(self, hub: Hub) -> None:
+        """Keep :attr:`_progress` up to date at a terminal."""
+        pause = 1.0
+        while self._output.aside.is_terminal:
+            await anyio.sleep(pause)
+            pause = PROGRESS_SECONDS
+            if (found := await hub.progress(self._job.job_id)) is not None:
+                self._progress = replace(found, usual=self.usual or found.usual)
 
     def _end(self, event: JobEvent) -> None:
         if self._output.json:
@@ -208,22 +235,52 @@ class Waiting:
     def _shown(self, hub: Hub) -> Iterator[None]:
         console = self._output.aside
         if not console.is_terminal:
-            usual = f", which usually takes {duration(self.usual)}" if self.usual else ""
+            usual = f", which usually takes {duration(self._usual_seconds)}" if self._usual_seconds else ""
             self._output.note(f"waiting for {self._label}{usual}")
             yield
             return
         # A narrow terminal cuts off the last column.
-        columns = (SpinnerColumn(), _Text(lambda: self._progress(hub)), TextColumn("{task.description}", markup=False))
-        with Progress(*columns, console=console, transient=True, refresh_per_second=4) as progress:
-            progress.add_task(shown(self._label), total=None)
+        columns = (
+            SpinnerColumn(),
+            _Bar(self._share),
+            _Text(lambda: self._text(hub)),
+            TextColumn("{task.description}", markup=False),
+        )
+        with Display(*columns, console=console, transient=True, refresh_per_second=4) as display:
+            display.add_task(shown(self._label), total=None)
             yield
 
-    def _progress(self, hub: Hub) -> str:
+    @property
+    def _usual_seconds(self) -> float | None:
+        return None if self.usual is None else self.usual.duration_seconds
+
+    @property
+    def _elapsed(self) -> float:
         since = self._job.started_at
-        elapsed = 0.0 if since is None else max(0.0, (utcnow() - since).total_seconds())
-        usual = f" of usually {duration(self.usual)}" if self.usual else ""
+        return 0.0 if since is None else max(0.0, (utcnow() - since).total_seconds())
+
+    def _share(self) -> float | None:
+        """Return the share of the usual records, else bytes, else of the usual time."""
+        share = None if self._progress is None else self._progress.share
+        return self._elapsed / self._usual_seconds if share is None and self._usual_seconds else share
+
+    def _text(self, hub: Hub) -> str:
+        usual = f" of usually {duration(self._usual_seconds)}" if self._usual_seconds else ""
         how = "subscribed to the listener" if hub.following else "polling Airbyte"
-        return f"{duration(elapsed)}{usual}, {how}"
+        moved = "" if self._progress is None else self._progress.text()
+        return ", ".join(filter(None, (f"{duration(self._elapsed)}{usual}", moved, how)))
+
+
+class _Bar(ProgressColumn):
+    """A bar, only where a share is known."""
+
+    def __init__(self, share: Callable[[], float | None]) -> None:
+        super().__init__()
+        self._share = share
+
+    def render(self, task: Task) -> RenderableType:
+        share = self._share()
+        return Text() if share is None else ProgressBar(total=1, completed=min(1, share), width=_BAR_WIDTH)
 
 
 class _Text(ProgressColumn):

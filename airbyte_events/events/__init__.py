@@ -3,6 +3,7 @@
 from airbyte_events.events.event import NAMED, WEBHOOK_FIELDS, Cursor, JobError, JobEvent, JobRef, read_event
 from airbyte_events.events.filter import EVERYTHING, EventFilter
 from airbyte_events.events.identity import ANY_JOB, START_PRECISION, Identity, same_job
+from airbyte_events.events.progress import Progress, StreamProgress, Usual
 from airbyte_events.events.status import (
     FOLLOWED_BY,
     PUSHED_JOB_TYPES,
@@ -30,6 +31,9 @@ __all__ = [
     "JobRef",
     "JobStatus",
     "Origin",
+    "Progress",
+    "StreamProgress",
+    "Usual",
     "parse_origin",
     "parse_status",
     "read_event",

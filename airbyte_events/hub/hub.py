@@ -24,7 +24,7 @@ from airbyte_events._utils.turns import Turns
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import AirbyteError, CursorExpired, HubClosed, UnknownJob, WaitTimeout
-from airbyte_events.events import EventFilter, Identity, JobEvent
+from airbyte_events.events import EventFilter, Identity, JobEvent, Progress
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.catch_up import CatchUp
 from airbyte_events.hub.completions import Completions, Subscribers
@@ -39,6 +39,7 @@ from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.monitor import LOOKBACK, MAX_LISTED, Monitor
 from airbyte_events.monitor.observation import event_of
 from airbyte_events.monitor.poller import Poller, Ticks
+from airbyte_events.monitor.progress import ProgressReader
 from airbyte_events.monitor.watchlist import WATCH_SECONDS
 from airbyte_events.store.memory.store import MemoryStore
 
@@ -116,6 +117,7 @@ class Hub:
         )
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
+        self._progress = ProgressReader(system)
         self._leaving = Turns()
         self._list_served_at: datetime | None = None
         self._list_served = Wakeup()
@@ -233,6 +235,19 @@ class Hub:
         """
         with self._subscribers.joined(wanted, position) as completions, self._monitor.watches.followed():
             yield completions
+
+    async def progress(self, job_id: int, *, streams: bool = False) -> Progress | None:
+        """Return how far an active job is, by the listener, else by Airbyte; None if that can't be learnt now.
+
+        It may be of an earlier request, see :attr:`Progress.observed_at`: progress has a small budget of requests
+        (:data:`~airbyte_events.monitor.progress.REQUESTS_PER_MINUTE`).
+
+        :param streams: also request the streams, where Airbyte reports them.
+        """
+        found = await self._link.progress([job_id], streams=streams)
+        if found is None:
+            found = list((await self._progress.read([job_id], streams=streams)).values())
+        return next((each for each in found if each.job_id == job_id), None)
 
     async def poll(self) -> None:
         """Poll Airbyte now.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 import anyio
 
 from airbyte_events.errors import FeedError, FeedRefused
-from airbyte_events.events import Identity, JobEvent, JobRef
+from airbyte_events.events import Identity, JobEvent, JobRef, Progress
 from airbyte_events.feed.client import FeedClient, FeedFrame, WatchAnswer
 from airbyte_events.hub.feed_connection import FeedConnection, stays_on
 from airbyte_events.monitor.poller import Poller
@@ -91,6 +91,21 @@ class ListenerLink:
         """Return the listener's states of the same jobs; None as for :meth:`watch`."""
         answer = await self.watch({each.ref: Identity(each.connection_id, each.started_at) for each in states})
         return None if answer is None else answer.states.values()
+
+    async def progress(self, job_ids: Collection[int], *, streams: bool) -> list[Progress] | None:
+        """Return what the listener knows of these jobs' progress; None as for :meth:`watch`, or if it is too old."""
+        if self._feed is None or not self.up or self.left:
+            return None
+        params = {"instance": self._instance, "job_id": ",".join(map(str, job_ids))}
+        try:
+            content = await self._feed.request(
+                "GET", "/v1/progress", params=params | ({"streams": "true"} if streams else {})
+            )
+        except FeedError as exc:
+            logger.debug("the listener reports no progress, asking Airbyte instead: %s", exc)
+            return None
+        values = content.get("progress")
+        return [each for each in map(Progress.read, values if isinstance(values, list) else []) if each is not None]
 
     def leave(self, reason: str) -> None:
         """Leave the feed for a while and poll: it reports another Airbyte's jobs, or refuses ours."""

@@ -28,6 +28,7 @@ from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.listener.forwarding.forwarder import Forwarder
 from airbyte_events.listener.forwarding.targets import DeliveryTarget, Targets, refuse_loops
+from airbyte_events.listener.histories import Histories
 from airbyte_events.listener.http.api import API
 from airbyte_events.listener.http.app import create_app, requests_for, streams_of
 from airbyte_events.listener.http.feed import Feed
@@ -141,6 +142,7 @@ async def assemble(
         }
         election = _election(settings, store, pipelines, announcers, forwarders)
         health = StoreHealth(store)
+        histories = Histories(store)
         access = ClientAccess(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
         receiver = metrics.measured(
             Receiver(store, pipelines, webhook_tokens, access, targets, health.check_soon, metrics.commits.observe)
@@ -152,7 +154,7 @@ async def assemble(
         faults = partial(_faults, bus, health, election)
         listener = Listener(
             app=create_app(
-                API(feed, pipelines, deliver_to),
+                API(feed, pipelines, deliver_to, histories),
                 Status(store, bus, pipelines, election, faults, metrics.webhook_responses),
                 MetricsPage(metrics, store, feed, pipelines, election, faults),
                 None if settings.webhook_apart else receiver,
@@ -181,7 +183,8 @@ async def assemble(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervise, "store health", health.run, election.faults)
             tasks.start_soon(supervise, "leader election", election.run, election.faults)
-            observe = partial(_observe_events, bus, metrics, pipelines)
+            tasks.start_soon(supervise, "job histories", histories.load, election.faults)
+            observe = partial(_observe_events, bus, metrics, pipelines, histories)
             tasks.start_soon(supervise, "event metrics", observe, election.faults)
             yield listener
             tasks.cancel_scope.cancel()
@@ -277,13 +280,16 @@ def _faults(bus: EventBus, health: StoreHealth, election: LeaderElection) -> dic
     return faults | election.faults
 
 
-async def _observe_events(bus: EventBus, metrics: Metrics, pipelines: Mapping[str, Pipeline]) -> None:
+async def _observe_events(
+    bus: EventBus, metrics: Metrics, pipelines: Mapping[str, Pipeline], histories: Histories
+) -> None:
     """Count and log each new event until cancelled or the bus closes."""
     while not bus.closed:
         # Without the store there is nothing to observe, but the listener goes on.
         with contextlib.suppress(StoreError), bus.subscribe(own=True) as events:
             async for event in events:
                 metrics.count(event)
+                histories.add(event)
                 pipeline = pipelines.get(event.ref.instance)
                 leads = pipeline is not None and pipeline.monitor is not None
                 log_event(event, found_here=leads)

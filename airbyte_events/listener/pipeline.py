@@ -16,6 +16,7 @@ from airbyte_events.jobs import JobSystem
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
+from airbyte_events.monitor.progress import ProgressReader
 from airbyte_events.monitor.watchlist import WATCH_SECONDS
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Lease
@@ -55,6 +56,8 @@ class Pipeline:
         """The state of the instance; None unless this listener leads it."""
         self.poller: Poller | None = None
         """None unless this listener leads the instance."""
+        self.progress = ProgressReader(airbyte)
+        """The progress of the instance's jobs, on every listener."""
         self._store = store
         self._ticks = ticks
 

@@ -113,6 +113,11 @@ def get_provider_info() -> dict[str, Any]:
                         "float",
                         default="30",
                     ),
+                    "progress_interval": _option(
+                        "Seconds between two lines with a job's progress in the log of a waiting task; 0: no lines.",
+                        "float",
+                        default="180",
+                    ),
                     "hub_linger": _option(
                         "Seconds for which a triggerer stays connected after its last waiting task.",
                         "float",

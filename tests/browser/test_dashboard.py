@@ -77,6 +77,12 @@ class TestLive:
             ends.get_by_role("row", name=re.compile(rf"^{job_id} .*succeeded .* 77 .*webhook within"))
         ).to_be_visible()
 
+    def test_a_running_jobs_progress_is_shown_with_what_is_usual(self, inside: Page, history: History) -> None:
+        expect(inside.get_by_label(f"Job {history.running[0]}: volume so far of usual volume")).to_be_visible()
+        inside.goto(f"/jobs/default/{history.running[0]}")
+        expect(inside.get_by_text(re.compile(r"^[\d,]+ records of usual [\d,]+$"))).to_be_visible()
+        expect(inside.get_by_role("region", name="Streams", exact=True).get_by_text("public.orders")).to_be_visible()
+
     def test_the_time_since_the_webhook_is_shown_where_airbyte_has_whole_seconds(
         self, inside: Page, history: History, services: Services
     ) -> None:
@@ -189,7 +195,7 @@ class TestJobs:
         inside.goto(f"/jobs/default/{history.running[0]}")
         connection = inside.get_by_role("region", name="Details").get_by_role("link").first
         connection.focus()
-        time = inside.get_by_role("definition").filter(has=inside.get_by_role("progressbar"))
+        time = inside.get_by_role("definition").filter(has=inside.get_by_label("elapsed of usual time"))
         before = time.inner_text()
         expect(time).not_to_have_text(before)
         expect(connection).to_be_focused()

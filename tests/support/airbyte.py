@@ -30,12 +30,14 @@ class Airbyte(Program):
 
     :param jobs: in the order of their creation, with the time of their last change on Airbyte's own clock.
     :param ahead: how far Airbyte's clock is ahead of ours.
-    :param faults: by ``list``, ``refresh`` (a list of those) or job id: a status to answer with, or ``hang``.
+    :param faults: by ``list``, ``refresh``, ``running`` (a list of those) or job id: a status to answer with, or
+        ``hang``.
     :param hidden: jobs that lists leave out.
     :param hides_refreshes: lists without a type leave out refreshes, as up to Airbyte 2.0.
     :param unready: jobs that are not there for the first who asks for them.
     :param held: answers wait for this.
     :param internal: the internal API's answer about a job; 404 for others.
+    :param streams: its answer about a connection's progress; 404 for others.
     """
 
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class Airbyte(Program):
     unready: set[int] = field(default_factory=set)
     held: anyio.Event | None = None
     internal: dict[int, bytes] = field(default_factory=dict)
+    streams: dict[str, bytes] = field(default_factory=dict)
     dated: bool = True
 
     def release(self) -> None:
@@ -105,7 +108,7 @@ class Airbyte(Program):
         if self.held is not None:
             await self.held.wait()
         tail = request.path.rpartition("/")[2]
-        what = "refresh" if "jobType" in request.query else "list"
+        what = "refresh" if "jobType" in request.query else "running" if "status" in request.query else "list"
         fault = self.faults.get("all") or self.faults.get(int(tail) if tail.isdigit() else what)
         if request.path.startswith("/api/v1/"):
             await self._answer_internally(request, stream)
@@ -128,13 +131,14 @@ class Airbyte(Program):
         return self.count("POST /api/v1/jobs/get_without_logs")
 
     async def _answer_internally(self, request: Request, stream: SocketStream) -> None:
-        fault, job_id = self.faults.get("internal"), json.loads(request.body)["id"]
+        fault, given = self.faults.get("internal"), json.loads(request.body)
+        answer = self.internal.get(given.get("id")) or self.streams.get(given.get("connectionId"))
         if fault == "hang":
             await stream.receive()
         elif isinstance(fault, int):
             await reply(stream, fault, {"errorId": "5f3a"})
-        elif job_id in self.internal:
-            await reply(stream, 200, self.internal[job_id])
+        elif answer is not None:
+            await reply(stream, 200, answer)
         else:
             await reply(stream, 404, {"message": "Not Found"})
 
@@ -152,6 +156,7 @@ class Airbyte(Program):
             and datetime.fromisoformat(job["startTime"]) >= created
             and job["jobType"] in types
             and id_ not in self.hidden
+            and job["status"] in request.query.get("status", [job["status"]])
         ]
         page = found[offset : offset + limit]
         dates = {"Date": format_datetime(self.now().astimezone(UTC), usegmt=True)} if self.dated else {}

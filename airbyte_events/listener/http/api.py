@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import anyio
@@ -17,13 +17,16 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteError, StoreError
-from airbyte_events.events import Identity, JobEvent, JobRef
+from airbyte_events.events import Identity, JobEvent, JobRef, Usual
 from airbyte_events.listener.forwarding.targets import DeliveryTarget
+from airbyte_events.listener.histories import Histories
 from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.params import (
     FILTERS,
     QueryError,
     event_filter,
+    flag,
+    job_ids,
     number,
     page,
     parse_id,
@@ -41,6 +44,8 @@ T = TypeVar("T")
 
 MAX_WATCHES = 1_000
 MAX_BODY = 256 * 1024
+MAX_PROGRESS = 100
+"""The most jobs of a request for progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +54,13 @@ class API:
 
     :param pipelines: by instance name.
     :param targets: those of forwarding and of outgoing notifications, by instance name.
+    :param histories: what is usual for connections; by default nothing is known.
     """
 
     feed: Feed
     pipelines: Mapping[str, Pipeline]
     targets: Mapping[str, Mapping[str, DeliveryTarget]] = field(default_factory=dict)
+    histories: Histories | None = None
 
     @property
     def routes(self) -> list[Route]:
@@ -62,6 +69,7 @@ class API:
             Route("/watches", self.watch, methods=["POST"]),
             Route("/jobs", self.jobs),
             Route("/jobs/{instance}/{job_id}", self.job),
+            Route("/progress", self.progress),
             Route("/notifications", self.notifications),
             Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
             Route("/deliveries", self.deliveries),
@@ -151,6 +159,27 @@ class API:
                 "notification": None if announcement is None else _notification(announcement),
             }
         )
+
+    async def progress(self, request: Request) -> Response:
+        """Return the progress of active jobs, requested from Airbyte within a budget."""
+        query = request.query_params
+        refuse_unknown(query, frozenset({"instance", "job_id", "streams"}))
+        name, ids = query.get("instance", ""), dict.fromkeys(job_ids(query))
+        if name not in self.pipelines:
+            raise QueryError(f"instance: give one of {', '.join(sorted(self.pipelines))}")
+        if not 1 <= len(ids) <= MAX_PROGRESS:
+            raise QueryError(f"job_id: give from 1 to {MAX_PROGRESS} ids, separated by commas")
+        states = await self.feed.store.states([JobRef(name, job_id) for job_id in ids])
+        active = {ref.job_id: state for ref, state in states.items() if not state.terminal}
+        found = await self.pipelines[name].progress.read(active, streams=flag(query, "streams") or False)
+        histories = self.histories
+
+        def usual(job_id: int) -> Usual | None:
+            state = active[job_id]
+            return None if histories is None else histories.usual(name, state.connection_id, state.job_type)
+
+        values = [replace(each, usual=usual(each.job_id)).data() for each in found.values()]
+        return JSONResponse({"progress": [{"instance": name, **value} for value in values]})
 
     async def notifications(self, request: Request) -> Response:
         """Return the inbox, newest first."""

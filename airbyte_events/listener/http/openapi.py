@@ -9,7 +9,7 @@ from typing import Any
 
 from airbyte_events import __version__
 from airbyte_events.events import JobStatus
-from airbyte_events.listener.http.api import MAX_BODY, MAX_WATCHES
+from airbyte_events.listener.http.api import MAX_BODY, MAX_PROGRESS, MAX_WATCHES
 from airbyte_events.listener.http.receiver import MAX_BODY as MAX_NOTIFICATION
 from airbyte_events.listener.http.schemas import CURSOR, CURSOR_PATTERN, ID, SCHEMAS, Schema, array, named, ref
 from airbyte_events.store.records import DeliveryState
@@ -35,9 +35,9 @@ _REFUSALS = {
 }
 
 
-def _parameter(name: str, place: str, description: str, schema: Schema) -> dict[str, Any]:
-    required = {"required": True} if place == "path" else {}
-    return {"name": name, "in": place, **required, "description": description, "schema": schema}
+def _parameter(name: str, place: str, description: str, schema: Schema, *, required: bool = False) -> dict[str, Any]:
+    needed = {"required": True} if required or place == "path" else {}
+    return {"name": name, "in": place, **needed, "description": description, "schema": schema}
 
 
 def _get(
@@ -189,6 +189,21 @@ _PATHS = {
         parameters=[
             _parameter("instance", "path", "The job's Airbyte instance.", _SEGMENT),
             _parameter("job_id", "path", "The job's id in Airbyte.", ID),
+        ],
+    ),
+    "/v1/progress": _get(
+        "readProgress",
+        "Read the progress of active jobs",
+        {"200": _json("The progress of those of the jobs that are active.", "ProgressList")},
+        *(400, *_V1),
+        description="The listener requests it from Airbyte, with a few requests a minute for all callers. Beyond that,"
+        " it returns earlier values; `observed_at` has their time. Nothing of it is stored or published.",
+        parameters=[
+            _parameter("instance", "query", "The jobs' Airbyte instance.", _SEGMENT, required=True),
+            _parameter(*("job_id", "query", "The jobs.", array(ID, minItems=1, maxItems=MAX_PROGRESS)), required=True),
+            _parameter(
+                "streams", "query", "Also request each stream's progress: for one job, or few.", {"type": "boolean"}
+            ),
         ],
     ),
     "/v1/notifications": _get(

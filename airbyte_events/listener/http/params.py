@@ -78,20 +78,36 @@ def refuse_unknown(params: QueryParams, known: frozenset[str]) -> None:
         raise QueryError(f"{repeated[0]}: give it once")
 
 
+def job_ids(params: QueryParams) -> list[int]:
+    """Return the values of ``job_id``.
+
+    :raises QueryError: if one is wrong.
+    """
+    return _parsed(params, "job_id", parse_id, "whole numbers above 0")
+
+
+def flag(params: QueryParams, name: str) -> bool | None:
+    """Return a parameter that is true or false; None without it.
+
+    :raises QueryError: if it is another value.
+    """
+    value = params.get(name)
+    if value not in (None, "true", "false"):
+        raise QueryError(f"{name}: give true or false")
+    return None if value is None else value == "true"
+
+
 def event_filter(params: QueryParams) -> EventFilter:
     """Return the filter of :data:`FILTERS`. All but ``terminal`` take several values, repeated or comma-separated.
 
     :raises QueryError: if one is wrong.
     """
-    terminal = params.get("terminal")
-    if terminal not in (None, "true", "false"):
-        raise QueryError("terminal: give true or false")
     return EventFilter(
         instances=frozenset(_values(params, "instance")),
         connection_ids=frozenset(_values(params, "connection_id")),
-        job_ids=frozenset(_parsed(params, "job_id", parse_id, "whole numbers above 0")),
+        job_ids=frozenset(job_ids(params)),
         statuses=frozenset(_parsed(params, "status", JobStatus, "of " + ", ".join(each.value for each in JobStatus))),
-        terminal=None if terminal is None else terminal == "true",
+        terminal=flag(params, "terminal"),
     )
 
 

@@ -168,6 +168,43 @@ SCHEMAS: dict[str, Schema] = {
         history=array(ref("Event"), description="The stored events, oldest first."),
         notification=_or_null(ref("Notification")),
     ),
+    "Progress": _object(
+        "How far an active job is. Unknown values are null; times are RFC 3339 in UTC.",
+        instance=TEXT,
+        job_id=ID,
+        connection_id=_or_null(TEXT),
+        status=_STATUS,
+        started_at=_or_null(_TIME),
+        observed_at={**_TIME, "description": "When Airbyte reported this."},
+        records=_or_null({**_COUNT, "description": "Committed so far."}),
+        bytes=_or_null({**_COUNT, "description": "Committed so far."}),
+        streams=_or_null(
+            array(
+                _object(
+                    "A stream.",
+                    name=TEXT,
+                    namespace=_or_null(TEXT),
+                    records=_or_null({**_COUNT, "description": "Read from the source so far."}),
+                    bytes=_or_null({**_COUNT, "description": "Read from the source so far."}),
+                ),
+                description="By Airbyte's internal API, where it answers, if somebody has asked for streams.",
+            )
+        ),
+        unchanged_seconds={
+            **_SECONDS,
+            "description": "For how long nothing of this has changed, as far as somebody has asked; 0 unless it runs.",
+        },
+        usual=_or_null(
+            _object(
+                "The medians of the connection's last successes.",
+                jobs={**_COUNT, "minimum": 1, "description": "The number of successes."},
+                duration_seconds=_or_null(_SECONDS),
+                records=_or_null(_COUNT),
+                bytes=_or_null(_COUNT),
+            )
+        ),
+    ),
+    "ProgressList": _object("The progress of active jobs.", progress=array(ref("Progress"))),
     "Notification": _NOTIFICATION,
     "NotificationPage": _object("Notifications, newest first.", notifications=array(ref("Notification")), next=_NEXT),
     "Delivery": _object(

@@ -32,6 +32,7 @@ from airbyte_events_provider.connections.settings import AirbyteSettings, parse_
 from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener, run_test
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk
+from airbyte_events_provider.waiting.progress import ProgressWatch
 from airbyte_events_provider.waiting.result import SUCCESS, conclude
 from airbyte_events_provider.waiting.shared_hub import wait_alone
 
@@ -311,6 +312,7 @@ class AirbyteHook(BaseHook):
                 hub,
                 int(job_id),
                 poll_interval,
+                ProgressWatch(log=self.log),
                 connection_id=connection_id,
                 started_at=started_at,
                 until=min(limits, default=None),

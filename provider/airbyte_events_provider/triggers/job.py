@@ -17,8 +17,9 @@ from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
 from airbyte_events_provider.triggers.xcoms import prepare, push_xcoms
 from airbyte_events_provider.waiting.deferral import Deferral
+from airbyte_events_provider.waiting.progress import ProgressWatch
 from airbyte_events_provider.waiting.result import SUCCESS, completion_line, conclude, missing_records, xcoms
-from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub, wait_shared
+from airbyte_events_provider.waiting.shared_hub import HubKey, read_shared, shared_hub, wait_shared
 
 
 class KnownJob(Protocol):
@@ -127,7 +128,7 @@ class AirbyteSyncTrigger(StoredTrigger):
 
     async def _wait(self) -> JobEvent:
         deadlines = [each for each in (self.end_time, self.execution_deadline) if each is not None]
-        event = await wait_shared(
+        wait = wait_shared(
             self._hub_key,
             int(self.job_id),
             self.poll_interval,
@@ -135,6 +136,9 @@ class AirbyteSyncTrigger(StoredTrigger):
             connection_id=self.connection_id,
             started_at=self._created_at,
             until=min(deadlines, default=None),
+        )
+        event = await ProgressWatch(log=self.log).during(
+            wait, lambda streams: read_shared(self._hub_key, int(self.job_id), streams=streams)
         )
         count_completion(event)
         self._completion = completion_line(event)

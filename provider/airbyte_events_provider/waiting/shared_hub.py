@@ -27,7 +27,7 @@ from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.turns import Turns
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import HubClosed, SettingsError, WaitTimeout
-from airbyte_events.events import JobEvent
+from airbyte_events.events import JobEvent, Progress
 from airbyte_events.hub.hub import Hub
 from airbyte_events.jobs import JobSystem
 from airbyte_events.monitor.monitor import Monitor
@@ -38,6 +38,7 @@ from airbyte_events_provider.connections.read import aread_hub
 from airbyte_events_provider.connections.settings import HubSettings
 from airbyte_events_provider.links.airbyte import link_xcoms
 from airbyte_events_provider.stats import count_hub
+from airbyte_events_provider.waiting.progress import ProgressWatch
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +75,15 @@ async def open_hub(airbyte: JobSystem, settings: HubSettings, ticks: Ticks | Non
         yield await stack.enter_async_context(hub)
 
 
-async def wait_alone(settings: HubSettings, job_id: int, poll_interval: float, **wait: Unpack[JobWait]) -> JobEvent:
-    """Wait for a job with a separate hub; raises as :meth:`Hub.wait` does."""
+async def wait_alone(
+    settings: HubSettings, job_id: int, poll_interval: float, watch: ProgressWatch, **wait: Unpack[JobWait]
+) -> JobEvent:
+    """Wait for a job with a separate hub, and watch its progress; raises as :meth:`Hub.wait` does."""
     async with (
         open_airbyte(settings.airbyte) as airbyte,
         open_hub(airbyte, settings, Ticks(unproven=poll_interval)) as hub,
     ):
-        return await hub.wait(job_id, **wait)
+        return await watch.during(hub.wait(job_id, **wait), lambda streams: hub.progress(job_id, streams=streams))
 
 
 class HubKey(NamedTuple):
@@ -88,6 +91,12 @@ class HubKey(NamedTuple):
 
     airbyte_conn_id: str
     listener_conn_id: str | None = None
+
+
+async def read_shared(key: HubKey, job_id: int, *, streams: bool) -> Progress | None:
+    """Return a job's progress by the event loop's hub for the key; raises as :func:`shared_hub` does."""
+    async with shared_hub(key) as shared:
+        return await shared.hub.progress(job_id, streams=streams)
 
 
 async def wait_shared(

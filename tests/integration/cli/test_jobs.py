@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
+import httpx
 import pytest
 
-from .conftest import Stage
+from airbyte_events.simulator import Script
+from airbyte_events.simulator.state import Job
+
+from .conftest import API_TOKEN, Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -136,3 +143,23 @@ class TestReplay:
     @pytest.mark.parametrize("args", [(), ("1", "--pending"), ("--since", "soon"), ("0",)])
     async def test_wrong_usage(self, stage: Stage, args: tuple[str, ...]) -> None:
         assert (await stage.run("replay", *args)).code == 2
+
+
+async def watch(stage: Stage, job: Job) -> None:
+    """Have the listener read the job, which runs."""
+    while not job.attempts:
+        await anyio.lowlevel.checkpoint()
+    body, headers = {"jobs": [{"instance": "default", "job_id": job.id}]}, {"Authorization": f"Bearer {API_TOKEN}"}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        await http.post(f"{stage.url}/v1/watches", json=body, headers=headers)
+
+
+async def test_an_active_job_is_shown_with_its_progress(stage: Stage) -> None:
+    job = stage.start()
+    stage.sim.world.play(job, replace(Script.lasting(3600), records=10**9))
+    await watch(stage, job)
+    done = await stage.run("jobs", "show", str(job.id))
+    assert re.search(r"^progress +[\d,]+ records, [\d,]+ bytes$", done.out, re.MULTILINE), done.out
+    assert re.search(r"^public\.orders +[\d,]+ ", done.out, re.MULTILINE)
+    told = json.loads((await stage.run("jobs", "show", str(job.id), "--json")).out)
+    assert told["progress"]["job_id"] == job.id

@@ -82,6 +82,16 @@ async def test_shows_progress_at_a_terminal(stage: Stage) -> None:
     assert code == 0
     assert re.search(r"\S+ \S+ of usually 1\.0 s, subscribed to the listener.*job default/2 of Orders", seen)
     assert "\x1b[32msucceeded" in seen
+    assert "━" in seen
+
+
+async def test_shows_the_records_so_far_at_a_terminal(stage: Stage) -> None:
+    stage.announce()
+    lasting(stage, 0.5)
+    await stage.run("trigger", "Orders", "--wait")
+    lasting(stage, 4.0)
+    _, seen = await stage.at_terminal("trigger", "Orders", "--wait")
+    assert re.search(r"\d+ records of usually 1,000, ", seen)
 
 
 async def test_waits_without_a_listener(stage: Stage) -> None:

@@ -14,9 +14,11 @@ import anyio
 import pytest
 import structlog
 
-from airbyte_events.events import JobError
+from airbyte_events.events import JobError, JobEvent
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from airbyte_events_provider.waiting.progress import ProgressWatch
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from support.events import event_of
 
 pytestmark = pytest.mark.anyio
 
@@ -261,6 +263,44 @@ async def test_without_a_listener_the_log_says_that_polling_notifies(
     await firing
     line = f"waiting for Airbyte job: job={job.id} connection={stage.connection_id} notified_by=polling "
     assert line in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("listened", [True, False])
+async def test_the_log_tells_the_progress_now_and_then(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], listened: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "0.2")
+    seen = [""]
+
+    def told() -> bool:
+        seen.append(capfd.readouterr().out)
+        return f"Airbyte job running: job={job.id} records=" in "".join(seen)
+
+    async with contextlib.AsyncExitStack() as stack:
+        if listened:
+            stage.connect_listener((await stack.enter_async_context(stage.listener())).url)
+        job = stage.start()
+        await stage.until(lambda: bool(job.attempts))
+        firing = stage.firing(stage.trigger(job))
+        await stage.until(told)
+        stage.end(job)
+        assert (await firing)["status"] == "success"
+
+
+async def test_without_an_interval_nobody_asks_for_progress(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "0")
+    watch = ProgressWatch(log=logging.getLogger())
+    job = stage.start()
+    event = event_of(job.id)
+
+    async def wait() -> JobEvent:
+        await anyio.wait_all_tasks_blocked()
+        return event
+
+    async def read(streams: bool) -> None:
+        raise AssertionError("nobody looks")
+
+    assert await watch.during(wait(), read) is event
 
 
 async def test_a_cancelled_trigger_leaves_no_task_behind(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:

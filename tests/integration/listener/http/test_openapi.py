@@ -209,6 +209,10 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
     assert len(watched["jobs"]) == 2
     assert len(watched["unknown"]) == 1
 
+    progress = await rig.ask("GET", "/v1/progress", params={"instance": "default", "job_id": job.id, "streams": "true"})
+    assert progress["progress"]
+    await rig.ask("GET", "/v1/progress", params={"instance": "default"})
+
     rig.sim.world.end_job(job, "failed")
     page = await rig.ask("GET", "/v1/events", params={"after": watched["cursor"], "wait": 10})
     assert page["events"]

@@ -24,6 +24,20 @@
  * @property {string[] | null} unconfirmed
  */
 
+/**
+ * How far an active job is, as `GET v1/progress` returns it.
+ *
+ * @typedef {object} Progress
+ * @property {string} instance
+ * @property {number} job_id
+ * @property {number | null} records
+ * @property {number | null} bytes
+ * @property {{name: string, namespace: string | null, records: number | null, bytes: number | null}[] | null} streams
+ * @property {number} unchanged_seconds
+ * @property {string} observed_at
+ * @property {{jobs: number, duration_seconds: number | null, records: number | null, bytes: number | null} | null} usual
+ */
+
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -71,6 +85,8 @@ export const session = () => ask("session");
 export const jobs = (filters) => ask(`v1/jobs${query(filters)}`);
 /** @type {(instance: string, id: string) => Promise<{job: Job, history: {id: string, data: Job}[], notification: any}>} */
 export const job = (instance, id) => ask(`v1/jobs/${encodeURIComponent(instance)}/${encodeURIComponent(id)}`);
+/** @type {(instance: string, ids: (string | number)[], streams?: boolean) => Promise<{progress: Progress[]}>} */
+export const progress = (instance, ids, streams = false) => ask(`v1/progress${query({ instance, job_id: ids.join(","), streams })}`);
 export const notifications = (filters) => ask(`v1/notifications${query(filters)}`);
 export const replay = (id) => ask(`v1/notifications/${id}/replay`, { method: "POST" });
 export const deliveries = (filters) => ask(`v1/deliveries${query(filters)}`);

@@ -37,6 +37,19 @@ export function progress(job, usual) {
   });
 }
 
+/** Records so far against the usual number, or bytes where Airbyte counts no records. */
+export function volume(/** @type {import("./api.js").Progress | null | undefined} */ moved) {
+  if (!moved || (moved.records ?? moved.bytes) === null) return h("span", { class: "faint" }, "–");
+  const [now, usual, shown] = moved.records === null ? [moved.bytes, moved.usual?.bytes, bytes] : [moved.records, moved.usual?.records, number];
+  const unit = moved.records === null ? "" : " records";
+  const bar = usual ? h("progress", { max: 1, value: Math.min(1, (now ?? 0) / usual), "aria-label": `Job ${moved.job_id}: volume so far of usual volume` }) : null;
+  const of = usual ? ` of usual ${shown(usual)}` : "";
+  return h("span", { class: "progress" }, bar, h("span", {}, `${shown(now)}${unit}`, h("span", { class: "faint" }, of)));
+}
+
+/** What changes when progress does. */
+export const volumeStamp = (moved) => (moved ? `${moved.records} ${moved.bytes} ${moved.usual?.records} ${moved.usual?.bytes}` : "");
+
 /** How long a job took or takes; red where that is far beyond the usual time. */
 const elapsed = (job, usual) => {
   const spent = h("span", {});

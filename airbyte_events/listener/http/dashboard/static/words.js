@@ -123,7 +123,7 @@ export const ORIGINS = { webhook: "webhook", poll: "poll", submit: "on demand" }
 export const nameOf = (job) => job.names?.connection ?? (job.connection_id ? `${job.connection_id.slice(0, 8)}…` : "unknown connection");
 /** @type {(job: Job) => string} */
 export const connectionKey = (job) => `${job.instance}/${job.connection_id}`;
-/** @type {(job: Job) => string} */
+/** @type {(job: {instance: string, job_id: number}) => string} */
 export const idOf = (job) => `${job.instance}/${job.job_id}`;
 /** @type {(job: {instance: string, job_id: number}) => string} */
 export const jobPath = (job) => `jobs/${encodeURIComponent(job.instance)}/${job.job_id}`;

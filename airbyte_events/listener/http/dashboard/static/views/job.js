@@ -1,6 +1,6 @@
 import * as api from "../api.js";
-import { h, patch, section } from "../dom.js";
-import { connectionLink, asOf, jobStamp, detected, progress, reason, state } from "../parts.js";
+import { h, patch, section, table } from "../dom.js";
+import { connectionLink, asOf, jobStamp, detected, progress, reason, state, volume, volumeStamp } from "../parts.js";
 import { waterfall } from "../waterfall.js";
 import { published } from "../webhooks.js";
 import { ago, bytes, duration, ended, nameOf, number, seconds, when } from "../words.js";
@@ -16,7 +16,20 @@ export function job({ live, instance, id }) {
   const none = h("p", { class: "empty" }, "Its events are no longer stored.");
   const steps = waterfall();
   const fresh = asOf();
-  const known = h("div", { hidden: true }, section("Details", facts), steps.element, section("History", events, none, fresh.element));
+  const streams = table(
+    "Streams",
+    [
+      { title: "Stream", cell: (each) => streamOf(each), class: "long" },
+      { title: "Records read", cell: (each) => number(each.records), class: "n" },
+      { title: "Bytes read", cell: (each) => bytes(each.bytes), class: "n" },
+    ],
+    { key: streamOf, stamp: (each) => `${each.records} ${each.bytes}`, empty: "" },
+  );
+  const readSoFar = section("Streams", streams.element);
+  readSoFar.hidden = true;
+  const known = h("div", { hidden: true }, section("Details", facts), readSoFar, steps.element, section("History", events, none, fresh.element));
+  /** @type {api.Progress | null} */
+  let moved = null;
   /** @type {Awaited<ReturnType<typeof api.job>> | null} */
   let told = null;
   let seen = "";
@@ -30,6 +43,18 @@ export function job({ live, instance, id }) {
     } catch (error) {
       alarm.textContent = error.message;
       alarm.hidden = false;
+    }
+    draw();
+    await follow();
+  }
+
+  /** Ask how far the job is, while it is active and somebody looks. */
+  async function follow() {
+    if (!told || ended(told.job)) {
+      moved = null;
+    } else {
+      const found = await api.progress(instance, [id], true).catch(() => ({ progress: [] }));
+      moved = found.progress[0] ?? moved;
     }
     draw();
   }
@@ -54,8 +79,8 @@ export function job({ live, instance, id }) {
         fact("Started", job.started_at, () => moment(job.started_at)),
         fact("Completed", job.finished_at, () => moment(job.finished_at)),
         fact(ended(job) ? "Duration" : "Running for", `${jobStamp(job)} ${usual}`, () => (ended(job) ? took(job, usual) : progress(job, usual))),
-        fact("Records", job.records, () => number(job.records)),
-        fact("Bytes", job.bytes, () => bytes(job.bytes)),
+        ended(job) ? fact("Records", job.records, () => number(job.records)) : fact("Moved", volumeStamp(moved), () => [volume(moved), still(moved)]),
+        fact("Bytes", job.bytes ?? moved?.bytes, () => bytes(job.bytes ?? moved?.bytes)),
         fact("Detected by", `${jobStamp(job)} ${notification?.settled_at}`, () => [detected(job), waited(published(job, notification))]),
         fact("Reported by webhook only", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
         fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? h("a", { href: job.url, rel: "noreferrer" }, nameOf(job)) : "–")),
@@ -65,6 +90,8 @@ export function job({ live, instance, id }) {
       (each) => h("div", {}, h("dt", {}, each.name), h("dd", {}, each.make())),
     );
     steps.update(job, notification);
+    readSoFar.hidden = !moved?.streams?.length || ended(job);
+    streams.update(moved?.streams ?? []);
     const entries = history.map(({ data, id: cursor }) => ({ key: cursor, at: data.observed_at, stamp: cursor, make: () => event(data, cursor) }));
     // In front: of the same moment, it came first.
     if (notification) entries.unshift({ key: "webhook", at: notification.received_at, stamp: notification.outcome + notification.settled_at, make: () => webhook(notification) });
@@ -75,6 +102,8 @@ export function job({ live, instance, id }) {
 
   return {
     title: `Job ${id}`,
+    refresh: 10_000,
+    reread: follow,
     element: h("div", {}, title, alarm, why, known),
     update() {
       const now = live.jobs.get(`${instance}/${id}`);
@@ -86,6 +115,10 @@ export function job({ live, instance, id }) {
     },
   };
 }
+
+const streamOf = (stream) => [stream.namespace, stream.name].filter(Boolean).join(".");
+
+const still = (moved) => (moved && moved.unchanged_seconds >= 60 ? h("div", { class: "odd" }, `unchanged for ${duration(moved.unchanged_seconds)}`) : null);
 
 const moment = (text) => (text ? [when(text, true), h("div", { class: "faint" }, ago(text))] : "–");
 

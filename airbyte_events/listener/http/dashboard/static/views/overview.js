@@ -1,6 +1,7 @@
+import * as api from "../api.js";
 import { byCause } from "../causes.js";
 import { h, patch, section, table, write } from "../dom.js";
-import { asOf, causes, connectionLink, jobColumns, jobLink, jobStamp, missedRemedy, progress, rowStamp, state } from "../parts.js";
+import { asOf, causes, connectionLink, jobColumns, jobLink, jobStamp, missedRemedy, progress, rowStamp, state, volume, volumeStamp } from "../parts.js";
 import { DAY, Inbox, announceable, health, published } from "../webhooks.js";
 import { ago, duration, ended, idOf, lateness, median, number } from "../words.js";
 
@@ -10,6 +11,9 @@ const CAUSES = 5;
 export function overview({ live }) {
   const received = new Inbox();
   const tiles = h("dl", { class: "tiles" });
+  /** @type {Map<string, api.Progress>} */
+  let moved = new Map();
+  let asked = ""; // the jobs whose progress was asked for last
   const running = table(
     "Running jobs",
     [
@@ -17,8 +21,9 @@ export function overview({ live }) {
       { title: "State", cell: state },
       { title: "Connection", cell: connectionLink, class: "long" },
       { title: "Elapsed time", cell: (job) => progress(job, live.usual(job)), class: "long" },
+      { title: "Moved", cell: (job) => volume(moved.get(idOf(job))), class: "long" },
     ],
-    { key: idOf, stamp: (job) => `${jobStamp(job)} ${live.usual(job)}`, empty: "No running jobs." },
+    { key: idOf, stamp: (job) => `${jobStamp(job)} ${live.usual(job)} ${volumeStamp(moved.get(idOf(job)))}`, empty: "No running jobs." },
   );
   const more = h("p", {});
   const ends = table("Recent jobs", jobColumns(live), { key: idOf, stamp: rowStamp(live), empty: "No completed jobs yet." });
@@ -54,7 +59,12 @@ export function overview({ live }) {
     const active = jobs.filter((job) => !ended(job));
     const done = jobs.filter(ended);
     patch(tiles, tilesOf(active, done, live, received.items), (each) => each.key, JSON.stringify, tile);
-    running.update(active.toReversed().slice(0, SHOWN));
+    running.update(shownOf(active));
+    const ids = shownOf(active).map(idOf).join();
+    if (ids !== asked) {
+      asked = ids;
+      follow().then(update);
+    }
     patch(more, active.length > SHOWN ? [active.length] : [], () => "more", String, (count) => h("a", { href: "jobs?active=yes" }, `All ${number(count)} running jobs`));
     ends.update(done.slice(0, SHOWN));
     const since = new Date(Date.now() - DAY).toISOString();
@@ -65,13 +75,25 @@ export function overview({ live }) {
     write(partial, received.trouble || (received.complete ? "" : "Loading the inbox …"));
   }
 
+  async function follow() {
+    const jobs = shownOf(live.newest().filter((job) => !ended(job)));
+    const instances = [...new Set(jobs.map((job) => job.instance))];
+    const pages = instances.map((name) => api.progress(name, jobs.filter((job) => job.instance === name).map((job) => job.job_id)));
+    const found = (await Promise.all(pages.map((page) => page.catch(() => ({ progress: [] }))))).flatMap((page) => page.progress);
+    const shown = new Set(jobs.map(idOf));
+    moved = new Map([...[...moved].filter(([id]) => shown.has(id)), .../** @type {[string, api.Progress][]} */ (found.map((each) => [idOf(each), each]))]);
+  }
+
   const read = () =>
-    received.read().then(() => {
+    Promise.all([received.read(), follow()]).then(() => {
       if (!received.trouble) fresh.mark();
       update();
     });
   return { title: "Overview", element: page, refresh: 10_000, ready: read(), update, reread: read };
 }
+
+/** The running jobs that are shown, the longest running first. */
+const shownOf = (active) => active.toReversed().slice(0, SHOWN);
 
 function tilesOf(active, done, live, notifications) {
   const since = Date.now() - DAY;

@@ -1,0 +1,171 @@
+"""The progress of running jobs, read on demand with a few requests a minute, however many jobs are watched."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+import anyio
+
+from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.token_bucket import TokenBucket
+from airbyte_events.errors import AirbyteError
+from airbyte_events.events import JobStatus, Progress, StreamProgress
+from airbyte_events.jobs import Job, JobSystem, ReportsProgress
+
+logger = logging.getLogger(__name__)
+
+REQUESTS_PER_MINUTE = 6
+"""The limit of requests for progress, per instance and process; as many at once."""
+
+FRESH_SECONDS = 5.0
+"""How long a response serves further callers."""
+
+PAUSE_SECONDS = 60.0
+"""How long nothing is requested after a request failed."""
+
+UNLISTED_SECONDS = 600.0
+"""How long jobs are read one by one after Airbyte failed to list the running ones."""
+
+REMEMBERED = 1_000
+"""The most jobs whose progress is remembered."""
+
+_NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class _Sample:
+    """What was last reported of a job; times are those of the event loop.
+
+    :param changed_at: when something of it was first reported as it is.
+    """
+
+    job: Job
+    observed_at: datetime
+    read_at: float
+    changed_at: float
+    streams: tuple[StreamProgress, ...] | None = None
+    streams_at: float = _NEVER
+
+    @property
+    def progress(self) -> Progress:
+        job, streams = self.job, self.streams
+        running = job.status is JobStatus.RUNNING
+        return Progress(
+            job_id=job.job_id,
+            status=job.status,
+            observed_at=self.observed_at,
+            started_at=job.started_at,
+            connection_id=job.connection_id,
+            records=_total([each.records for each in streams or ()]) if job.records is None else job.records,
+            bytes=_total([each.bytes for each in streams or ()]) if job.bytes is None else job.bytes,
+            streams=streams,
+            unchanged_seconds=max(self.read_at, self.streams_at) - self.changed_at if running else 0.0,
+        )
+
+
+class ProgressReader:
+    """Reads the progress of one instance's jobs: nothing unless it is asked, nothing while Airbyte backs off.
+
+    :param system: the instance's API; without :class:`~airbyte_events.jobs.ReportsProgress` there is no progress.
+    :param fresh: see :data:`FRESH_SECONDS`.
+    """
+
+    def __init__(self, system: JobSystem, *, fresh: float = FRESH_SECONDS) -> None:
+        self._system = system
+        self._source = system if isinstance(system, ReportsProgress) else None
+        self._fresh = fresh
+        self._bucket = TokenBucket(rate=REQUESTS_PER_MINUTE / 60, burst=REQUESTS_PER_MINUTE)
+        self._samples: OrderedDict[int, _Sample] = OrderedDict()
+        self._reading = anyio.Lock()
+        self._resumes_at = self._lists_from = _NEVER
+
+    async def read(self, job_ids: Collection[int], *, streams: bool = False) -> dict[int, Progress]:
+        """Return the progress of those of these jobs that are active; raise no :class:`AirbyteError`.
+
+        Beyond the budget it is that of an earlier request, see :attr:`Progress.observed_at`. Callers share requests.
+
+        :param streams: also request the streams of the jobs, one request each, where the system reports them.
+        """
+        if self._source is not None:
+            # One at a time: the next caller finds what this one requested.
+            async with self._reading:
+                try:
+                    await self._refresh(self._source, dict.fromkeys(job_ids), streams)
+                except AirbyteError as exc:
+                    self._resumes_at = anyio.current_time() + PAUSE_SECONDS
+                    logger.info("no progress: retry_seconds=%g: %s", PAUSE_SECONDS, exc)
+        return {job_id: sample.progress for job_id in job_ids if (sample := self._samples.get(job_id)) is not None}
+
+    def _take(self) -> bool:
+        paused = anyio.current_time() < self._resumes_at or self._system.backing_off > 0
+        return not paused and bool(self._bucket.take())
+
+    async def _refresh(self, source: ReportsProgress, job_ids: Collection[int], streams: bool) -> None:
+        before = anyio.current_time() - self._fresh
+        stale = [job_id for job_id in job_ids if self._read_at(job_id) <= before]
+        if len(stale) > 1 and self._lists_from <= anyio.current_time() and self._take():
+            try:
+                for running in await source.running_jobs():
+                    self._record(running)
+            except AirbyteError as exc:
+                self._lists_from = anyio.current_time() + UNLISTED_SECONDS
+                logger.info("progress is read job by job: seconds=%g: %s", UNLISTED_SECONDS, exc)
+        # The oldest first: where the budget does not serve all, it serves each in turn.
+        work = [(self._read_at(job_id), False, job_id) for job_id in stale]
+        if streams:
+            work += [(self._streams_at(job_id), True, job_id) for job_id in job_ids]
+        for _, of_streams, job_id in sorted(work):
+            if of_streams and self._streams_at(job_id) <= before:
+                await self._read_streams(source, job_id)
+            elif not of_streams and self._read_at(job_id) <= before and self._take():
+                job = await source.glance(job_id)
+                if job is None:
+                    self._samples.pop(job_id, None)
+                else:
+                    self._record(job)
+
+    def _read_at(self, job_id: int) -> float:
+        return self._samples[job_id].read_at if job_id in self._samples else _NEVER
+
+    def _streams_at(self, job_id: int) -> float:
+        return self._samples[job_id].streams_at if job_id in self._samples else _NEVER
+
+    async def _read_streams(self, source: ReportsProgress, job_id: int) -> None:
+        sample = self._samples.get(job_id)
+        connection_id = None if sample is None else sample.job.connection_id
+        if sample is None or connection_id is None or sample.job.status is not JobStatus.RUNNING or not self._take():
+            return
+        found = await source.stream_progress(job_id, connection_id)
+        sample.streams_at = anyio.current_time()
+        if found is None:
+            return
+        if found != sample.streams and sample.streams is not None:
+            sample.changed_at = sample.streams_at
+        sample.streams, sample.observed_at = found, utcnow()
+
+    def _record(self, job: Job) -> None:
+        now, known = anyio.current_time(), self._samples.pop(job.job_id, None)
+        if job.status.terminal:
+            return
+        sample = self._samples[job.job_id] = _Sample(job, utcnow(), read_at=now, changed_at=now)
+        # Another job may have been given its number since.
+        if known is not None and known.job.started_at == job.started_at:
+            sample.streams, sample.streams_at = known.streams, known.streams_at
+            if _stamp(known.job) == _stamp(job):
+                sample.changed_at = known.changed_at
+        if len(self._samples) > REMEMBERED:
+            self._samples.popitem(last=False)
+
+
+def _stamp(job: Job) -> tuple[JobStatus, int, int]:
+    # What is not reported yet has not moved.
+    return job.status, job.records or 0, job.bytes or 0
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
