@@ -29,6 +29,7 @@
     └── WaitError                  a wait ended before the job completed
         ├── HubClosed              the hub has ended, or failed: wait with another
         ├── UnknownJob             Airbyte has no such job
+        ├── JobStalled             the job runs and makes no progress
         └── WaitTimeout            the time was up
 
 No message holds a secret: URLs appear without query, user information or webhook token.
@@ -187,6 +188,17 @@ class HubClosed(WaitError):
 
 class UnknownJob(WaitError):
     """Airbyte has no such job."""
+
+
+class JobStalled(WaitError):
+    """The job runs, and Airbyte has reported no progress for longer than allowed.
+
+    :param cancel: whether the job shall be cancelled.
+    """
+
+    def __init__(self, message: str, *, cancel: bool) -> None:
+        super().__init__(message)
+        self.cancel = cancel
 
 
 class WaitTimeout(WaitError):

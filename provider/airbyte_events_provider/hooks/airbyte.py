@@ -32,7 +32,7 @@ from airbyte_events_provider.connections.settings import AirbyteSettings, parse_
 from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener, run_test
 from airbyte_events_provider.hooks.forms import behaviour, widgets
 from airbyte_events_provider.hooks.sdk import open_sdk
-from airbyte_events_provider.waiting.progress import ProgressWatch
+from airbyte_events_provider.waiting.progress import WARN, ProgressWatch
 from airbyte_events_provider.waiting.result import SUCCESS, conclude
 from airbyte_events_provider.waiting.shared_hub import wait_alone
 
@@ -292,6 +292,8 @@ class AirbyteHook(BaseHook):
         until: float | None = None,
         execution_deadline: float | None = None,
         poll_interval: float = 3,
+        stalled_after: float | None = None,
+        on_stall: str = WARN,
     ) -> dict[str, Any]:
         """Wait for a job, by a listener's push or by polls.
 
@@ -301,6 +303,8 @@ class AirbyteHook(BaseHook):
         :param until: the deadline of the wait, in seconds since the epoch; None: no limit.
         :param execution_deadline: the deadline of the job, likewise.
         :param poll_interval: seconds between polls.
+        :param stalled_after: see :class:`~airbyte_events_provider.operators.airbyte.AirbyteTriggerSyncOperator`.
+        :param on_stall: likewise.
         :return: see :func:`~airbyte_events_provider.waiting.result.conclude`.
         """
         with _translated():
@@ -312,7 +316,7 @@ class AirbyteHook(BaseHook):
                 hub,
                 int(job_id),
                 poll_interval,
-                ProgressWatch(log=self.log),
+                ProgressWatch(log=self.log, stalled_after=stalled_after, on_stall=on_stall),
                 connection_id=connection_id,
                 started_at=started_at,
                 until=min(limits, default=None),

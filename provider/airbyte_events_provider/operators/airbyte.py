@@ -39,6 +39,7 @@ from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import ended_by_a_person
 from airbyte_events_provider.waiting.outlook import outlook
 from airbyte_events_provider.waiting.payloads import with_job
+from airbyte_events_provider.waiting.progress import ON_STALL, WARN
 from airbyte_events_provider.waiting.result import BEGIN, push
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     :param cancel_on_timeout: cancel the task's own job after ``timeout``.
     :param min_records: fail the task if the job succeeded but moved fewer records: Airbyte can report success for a job
         that never ran.
+    :param stalled_after: seconds for which the job may run without moving a record or byte; None: any time. Airbyte
+        commits in steps that can be minutes apart.
+    :param on_stall: what to do after that: ``warn`` (log it), ``fail`` (fail the task; the job continues, and a retry
+        waits for it again) or ``cancel`` (cancel the task's own job, and fail the task). Needs ``stalled_after``.
     :param end_from_trigger: let the trigger end a task that succeeded, without a worker. Airflow then sends no e-mail,
         calls no ``on_success_callback`` in a worker and no listener, and updates no outlets. Tasks with outlets still
         end in a worker, as do all tasks before Airflow 3.3, and all where a plugin listens to tasks, as OpenLineage's
@@ -142,6 +147,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         cancel_on_kill: bool = True,
         cancel_on_timeout: bool = False,
         min_records: int | None = None,
+        stalled_after: float | None = None,
+        on_stall: str = WARN,
         end_from_trigger: bool = False,
         start_from_trigger: bool = False,
         **kwargs: Any,
@@ -167,6 +174,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.cancel_on_kill = cancel_on_kill
         self.cancel_on_timeout = cancel_on_timeout
         self.min_records = min_records
+        self.stalled_after = stalled_after
+        self.on_stall = on_stall
         self._check_combinations(end_from_trigger, start_from_trigger)
         # Airflow reads these three from the operator when it parses the DAG.
         self.end_from_trigger = end_from_trigger and can_end_in_triggerer()
@@ -187,7 +196,16 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         check_refresh(self.job_type, self.refresh_mode, self.streams)
         check_choice("on_conflict", self.on_conflict, [each.value for each in OnConflict])
         from_trigger = {"end_from_trigger": end_from_trigger, "start_from_trigger": start_from_trigger}
-        waiting = {"min_records": self.min_records is not None, "cancel_on_timeout": self.cancel_on_timeout}
+        check_choice("on_stall", self.on_stall, ON_STALL)
+        if self.stalled_after == 0:
+            raise WrongArgument("stalled_after=0 is no time without progress: write seconds, such as 1800, or None")
+        if self.on_stall != WARN and self.stalled_after is None:
+            raise WrongArgument(f"on_stall={self.on_stall!r} needs stalled_after: write seconds, such as 1800")
+        waiting = {
+            "min_records": self.min_records is not None,
+            "cancel_on_timeout": self.cancel_on_timeout,
+            "stalled_after": self.stalled_after is not None,
+        }
         for name, given in (waiting | from_trigger).items():
             if given and self.asynchronous:
                 raise WrongArgument(f"{name} has no effect with asynchronous=True, which does not wait for the job")
@@ -211,6 +229,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             "cancel_on_kill": self.cancel_on_kill,
             "end_from_trigger": self.end_from_trigger and not self.outlets,
             "min_records": self.min_records,
+            "stalled_after": self.stalled_after,
+            "on_stall": self.on_stall,
         }
 
     @cached_property
@@ -320,6 +340,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             until=self._until(began),
             execution_deadline=self._until(began) if self.cancel_on_timeout else None,
             poll_interval=self.wait_seconds,
+            stalled_after=self.stalled_after,
+            on_stall=self.on_stall,
         )
         return self._complete(context, result, began)
 
@@ -389,6 +411,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             end_from_trigger=ending and not self.outlets,
             min_records=self.min_records,
             owned=owned,
+            stalled_after=None if method_name == "execute_after" else self.stalled_after,
+            on_stall=self.on_stall,
             # Not as arguments of the resuming method: the official provider's takes none, and `airflow dags test` does
             # not pass them.
             began=began,

@@ -17,7 +17,7 @@ from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
 from airbyte_events_provider.triggers.xcoms import prepare, push_xcoms
 from airbyte_events_provider.waiting.deferral import Deferral
-from airbyte_events_provider.waiting.progress import ProgressWatch
+from airbyte_events_provider.waiting.progress import WARN, ProgressWatch
 from airbyte_events_provider.waiting.result import SUCCESS, completion_line, conclude, missing_records, xcoms
 from airbyte_events_provider.waiting.shared_hub import HubKey, read_shared, shared_hub, wait_shared
 
@@ -60,6 +60,8 @@ class AirbyteSyncTrigger(StoredTrigger):
     :param try_number: the number of the task's try.
     :param started_at: when the job was created, in seconds since the epoch. Airbyte gives ids again after its database
         was restored: a job of another time is ignored.
+    :param stalled_after: seconds without progress after which the job has stalled; None: never.
+    :param on_stall: ``warn`` (log it), ``fail`` (fire with ``error``) or ``cancel`` (fire with ``timeout``).
     :raises WrongArgument: if an argument is of the wrong type.
     """
 
@@ -77,6 +79,8 @@ class AirbyteSyncTrigger(StoredTrigger):
     began: float | None = None
     try_number: int | None = None
     started_at: float | None = None
+    stalled_after: float | None = None
+    on_stall: str = WARN
     _completion: str = field(default="", init=False)
 
     @classmethod
@@ -137,9 +141,8 @@ class AirbyteSyncTrigger(StoredTrigger):
             started_at=self._created_at,
             until=min(deadlines, default=None),
         )
-        event = await ProgressWatch(log=self.log).during(
-            wait, lambda streams: read_shared(self._hub_key, int(self.job_id), streams=streams)
-        )
+        watch = ProgressWatch(log=self.log, stalled_after=self.stalled_after, on_stall=self.on_stall)
+        event = await watch.during(wait, lambda streams: read_shared(self._hub_key, int(self.job_id), streams=streams))
         count_completion(event)
         self._completion = completion_line(event)
         return event

@@ -20,6 +20,7 @@ from airbyte_events_provider.retry.task_state import TriggerState
 from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.triggers.job import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
+from airbyte_events_provider.waiting.progress import WARN
 from airbyte_events_provider.waiting.result import BEGIN, ERROR
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 
@@ -66,6 +67,8 @@ class AirbyteStartTrigger(StoredTrigger):
     workspace_id: str | None = None
     refresh_mode: str | None = None
     streams: Sequence[str] | None = None
+    stalled_after: float | None = None
+    on_stall: str = WARN
     timeout_after: datetime | None = field(default=None, init=False)
     """Airflow's deadline for the trigger; set by the triggerer."""
     _state: TriggerState | None = field(default=None, init=False)
@@ -139,6 +142,8 @@ class AirbyteStartTrigger(StoredTrigger):
             listener_conn_id=self.listener_conn_id,
             end_from_trigger=self.end_from_trigger,
             min_records=self.min_records,
+            stalled_after=self.stalled_after,
+            on_stall=self.on_stall,
             owned=record.owned,
             began=began,
         )

@@ -1,7 +1,8 @@
-"""Watching the progress of a job while a task waits for it: lines in the task's log."""
+"""Watching the progress of a job while a task waits for it: lines in the task's log, and stalls."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,12 +12,19 @@ from typing import Any
 import anyio
 from airflow.providers.common.compat.sdk import conf
 
-from airbyte_events.errors import AirbyteEventsError
+from airbyte_events.errors import AirbyteEventsError, JobStalled
 from airbyte_events.events import JobEvent, Progress
 from airbyte_events_provider.config import SECTION
 
+WARN, FAIL, CANCEL = "warn", "fail", "cancel"
+ON_STALL = (WARN, FAIL, CANCEL)
+"""What to do when the job has stalled: log a warning, fail the task, or also cancel the job."""
+
 LINE_SECONDS = 180.0
 """Seconds between two lines in the log of a waiting task; ``[airbyte_events] progress_interval``."""
+
+_SHORTEST, _LONGEST = 0.2, 60.0
+"""Seconds between two reads of the progress of a job that may stall."""
 
 ReadProgress = Callable[[bool], Awaitable[Progress | None]]
 """Returns the job's progress, with its streams or without; None if it is not known."""
@@ -27,16 +35,32 @@ class ProgressWatch:
     """Watches a job's progress during a wait.
 
     :param log: of the task.
+    :param stalled_after: seconds without progress after which the job has stalled; None: it never does.
+    :param on_stall: one of :data:`ON_STALL`.
     """
 
     log: Logger | Any
+    stalled_after: float | None = None
+    on_stall: str = WARN
 
     async def during(self, wait: Awaitable[JobEvent], read: ReadProgress) -> JobEvent:
-        """Return the result of the wait, and watch meanwhile."""
+        """Return the result of the wait, and watch meanwhile.
+
+        :raises JobStalled: if the job has stalled, unless that is only logged.
+        """
         event: JobEvent | None = None
         fault: Exception | None = None
+
+        async def watch() -> None:
+            nonlocal fault
+            try:
+                await self._watch(read)
+            except JobStalled as exc:
+                fault = exc
+                tasks.cancel_scope.cancel()
+
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, read)
+            tasks.start_soon(watch)
             try:
                 event = await wait
             except Exception as exc:
@@ -49,16 +73,51 @@ class ProgressWatch:
         return event
 
     async def _watch(self, read: ReadProgress) -> None:
-        interval: float = conf.getfloat(SECTION, "progress_interval", fallback=LINE_SECONDS)
-        if interval <= 0:
+        line_every: float = conf.getfloat(SECTION, "progress_interval", fallback=LINE_SECONDS) or math.inf
+        look_every = line_every
+        if self.stalled_after is not None:
+            look_every = min(line_every, max(self.stalled_after / 4, _SHORTEST), _LONGEST)
+        if look_every == math.inf:
             return
         # The tasks of one DAG run start together: without jitter they would ask together.
-        pause = interval * random.uniform(0.5, 1)  # noqa: S311
+        pause, line_at = look_every * random.uniform(0.5, 1), anyio.current_time()  # noqa: S311
+        line_at += line_every if look_every < line_every else 0
+        unchanged, warned = 0.0, False
         while True:
             await anyio.sleep(pause)
-            pause = interval
-            if (progress := await _read(read)) is not None:
+            pause = look_every
+            # Before it counts as a stall, also what is read from the source and not committed yet.
+            progress = await _read(read, streams=self.stalled_after is not None and unchanged >= self.stalled_after / 2)
+            if progress is None:
+                continue
+            unchanged = progress.unchanged_seconds
+            warned = self._check(progress, warned)
+            if anyio.current_time() >= line_at:
                 self.log.info("%s", progress_line(progress))
+                line_at = anyio.current_time() + line_every
+
+    def _check(self, progress: Progress, warned: bool) -> bool:
+        """Log a stall, and its end, once; return whether it is logged.
+
+        :raises JobStalled: if the job has stalled, unless that is only logged.
+        """
+        stalled = self.stalled_after is not None and progress.unchanged_seconds >= self.stalled_after
+        if stalled and not warned:
+            message = stall_message(progress, self.stalled_after or 0)
+            if self.on_stall != WARN:
+                raise JobStalled(message, cancel=self.on_stall == CANCEL)
+            self.log.warning("%s", message)
+        elif warned and not stalled:
+            self.log.info("%s, after a stall", progress_line(progress))
+        return stalled
+
+
+def stall_message(progress: Progress, stalled_after: float) -> str:
+    """Return the message of a stalled job."""
+    return (
+        f"job {progress.job_id} has stalled: Airbyte has reported no progress for {progress.unchanged_seconds:.0f} s "
+        f"({progress.text() or 'no records, no bytes'}), and stalled_after is {stalled_after:g} s"
+    )
 
 
 async def _read(read: ReadProgress, *, streams: bool = False) -> Progress | None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events.errors import AirbyteEventsError, UnknownJob, WaitTimeout
+from airbyte_events.errors import AirbyteEventsError, JobStalled, UnknownJob, WaitTimeout
 from airbyte_events.events import JobError, JobEvent, JobStatus
 
 SUCCESS = "success"
@@ -26,7 +26,8 @@ async def conclude(
 ) -> dict[str, Any]:
     """Return the result of a wait: ``status``, ``message``, ``job_id`` and ``job``.
 
-    ``status`` is ``success``, ``error``, ``cancelled`` or, after the execution deadline, ``timeout``. ``job`` is the
+    ``status`` is ``success``, ``error``, ``cancelled`` or, after the execution deadline or if the job has stalled and
+    shall be cancelled, ``timeout``. ``job`` is the
     job's event data, or None if the wait ended before the job completed.
 
     :param wait: the wait for the job, until the earlier of the two deadlines.
@@ -46,6 +47,10 @@ async def conclude(
             "AirbyteJobSensor."
         )
         return without_job(ERROR, f"Airbyte: {exc}; the task's timeout was over at {when}. {advice}", job_id)
+    except JobStalled as exc:
+        if exc.cancel:
+            return without_job(TIMEOUT, f"Airbyte: {exc}.", job_id)
+        return without_job(ERROR, f"Airbyte: {exc}. The job was not cancelled: it goes on in Airbyte.", job_id)
     except UnknownJob as exc:
         return without_job(ERROR, f"{exc}. Is it a job of this Airbyte, and may the client read it?", job_id)
     except AirbyteEventsError as exc:

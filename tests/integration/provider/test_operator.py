@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,9 +14,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.events import JobError
-from airbyte_events.simulator import Fault, Script
+from airbyte_events.events import JobError, JobEvent, JobStatus, Progress
+from airbyte_events.simulator import Fault, Phase, Script
+from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+from airbyte_events_provider.waiting.progress import ProgressWatch
+from support.events import event_of
 
 pytestmark = pytest.mark.anyio
 
@@ -301,3 +305,74 @@ async def test_mapped_over_connections_they_wait_together(stage: Any) -> None:
     deferrals = [await defer(stage, task) for task in tasks]
     firing = [stage.firing(each.trigger) for each in deferrals]
     assert {(await each)["status"] for each in firing} == {"success"}
+
+
+STALLED = Script(phases=(Phase(status="running", seconds=0, stalled=True),), end=None)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(("on_stall", "status"), [("fail", "running"), ("cancel", "cancelled")])
+async def test_a_stalled_job_fails_the_task_in_the_time_set(
+    stage: Any, deferrable: bool, on_stall: str, status: str
+) -> None:
+    stage.sim.world.connections[stage.connection_id].script = STALLED
+    task = operator(stage, deferrable=deferrable, timeout=60, stalled_after=1.0, on_stall=on_stall)
+    began = anyio.current_time()
+    with pytest.raises(AirflowException, match=r"job 1 has stalled: Airbyte has reported no progress for \d+ s"):
+        await run(stage, task, None)
+    assert anyio.current_time() - began < 30
+    assert stage.sim.world.jobs[1].status == status
+
+
+async def test_a_stall_is_logged_once_and_the_task_waits_on(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "0")
+    stage.sim.world.connections[stage.connection_id].script = STALLED
+    deferred = await defer(stage, operator(stage, deferrable=True, timeout=60, stalled_after=1.0))
+    firing, seen = stage.firing(deferred.trigger), [""]
+
+    def warned() -> bool:
+        seen.append(capfd.readouterr().out)
+        return "job 1 has stalled" in "".join(seen)
+
+    await stage.until(warned)
+    stage.end(stage.sim.world.jobs[1])
+    assert (await firing)["status"] == "success"
+    assert ("".join(seen) + capfd.readouterr().out).count("has stalled") == 1
+
+
+async def test_a_job_that_moves_does_not_stall(stage: Any) -> None:
+    watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="fail")
+    event = event_of(1)
+
+    async def read(streams: bool) -> Progress:
+        reads.append(streams)
+        unchanged = 0.9 if len(reads) < 4 else 0.0
+        return Progress(
+            job_id=1, status=JobStatus.RUNNING, observed_at=utcnow(), records=len(reads), unchanged_seconds=unchanged
+        )
+
+    async def wait() -> JobEvent:
+        await stage.until(lambda: len(reads) >= 5)
+        return event
+
+    reads: list[bool] = []
+    assert await watch.during(wait(), read) is event
+    assert reads[:5] == [False, True, True, True, False], "what is read and not committed counts before it is a stall"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"on_stall": "fail"}, "needs stalled_after"),
+        ({"on_stall": "retry", "stalled_after": 60.0}, "on_stall='retry' is none of warn, fail, cancel"),
+        ({"stalled_after": 0}, "stalled_after=0 is no time"),
+        ({"stalled_after": -1.0}, "stalled_after=-1.0 is not a number of seconds"),
+        ({"stalled_after": timedelta(minutes=1)}, "write 60"),
+        ({"stalled_after": 60.0, "asynchronous": True}, "stalled_after has no effect with asynchronous=True"),
+    ],
+)
+def test_wrong_arguments_about_stalls(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(WrongArgument, match=message):
+        AirbyteTriggerSyncOperator(task_id="sync", connection_id="c", **values)

@@ -78,6 +78,8 @@ def test_what_airflow_stores_names_connections_and_holds_nothing_of_them() -> No
         "cancel_on_kill",
         "end_from_trigger",
         "min_records",
+        "stalled_after",
+        "on_stall",
         "owned",
         "began",
         "try_number",
