@@ -114,6 +114,15 @@ async def test_what_is_overdue_is_given_up_and_not_the_young(outbox: Outbox) -> 
     assert titles(outbox) == ["2 jobs failed", f"Sync failed: {CONNECTION}"]
 
 
+async def test_after_the_clock_was_set_back_all_is_sent_once(outbox: Outbox) -> None:
+    await outbox.put_event("succeeded", age=-1 / 3600)
+    await outbox.put_event()
+    async with outbox.sending():
+        await outbox.until(DELIVERED, 2)
+        await anyio.wait_all_tasks_blocked()
+    assert titles(outbox) == [f"Sync failed: {CONNECTION}", f"Sync succeeded: {CONNECTION}"]
+
+
 async def test_a_body_that_is_no_event_is_dead_and_alone(outbox: Outbox) -> None:
     await outbox.put_body('{"data": {}}')
     await outbox.put_event()
