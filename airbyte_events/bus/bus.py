@@ -13,7 +13,7 @@ import anyio.lowlevel
 
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
-from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
+from airbyte_events.events import EVERYTHING, WHOLE_LOG, Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventLog
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class EventBus:
         after = max(0, self.position - BUFFER)
         try:
             while after < self.position:
-                page = await self._store.read(after, limit=BUFFER, size=_PAGE_BYTES, epoch=self.epoch)
+                page = await self._store.read(after, limit=BUFFER, size=_PAGE_BYTES, wanted=WHOLE_LOG, epoch=self.epoch)
                 if not self.recent:
                     self._recent_after = after
                 self._cache(page.events)
@@ -189,7 +189,9 @@ class EventBus:
 
     async def _read_page(self) -> None:
         try:
-            page = await self._store.read(self.position, limit=_PAGE, size=_PAGE_BYTES, epoch=self.epoch)
+            page = await self._store.read(
+                self.position, limit=_PAGE, size=_PAGE_BYTES, wanted=WHOLE_LOG, epoch=self.epoch
+            )
         except CursorExpired:
             head = await self._head()
             # Subscribers detect that by reading, too.

@@ -1,9 +1,10 @@
 """The core's values: job references and states, events, filters."""
 
 from airbyte_events.events.event import NAMED, WEBHOOK_FIELDS, Cursor, JobError, JobEvent, JobRef, read_event
-from airbyte_events.events.filter import EVERYTHING, EventFilter
+from airbyte_events.events.filter import EVERYTHING, WHOLE_LOG, EventFilter
 from airbyte_events.events.identity import ANY_JOB, START_PRECISION, Identity, same_job
 from airbyte_events.events.progress import Progress, StreamProgress, Usual
+from airbyte_events.events.signal import Signal, SignalKind
 from airbyte_events.events.status import (
     FOLLOWED_BY,
     PUSHED_JOB_TYPES,
@@ -23,6 +24,7 @@ __all__ = [
     "PUSHED_JOB_TYPES",
     "START_PRECISION",
     "WEBHOOK_FIELDS",
+    "WHOLE_LOG",
     "Cursor",
     "EventFilter",
     "Identity",
@@ -32,6 +34,8 @@ __all__ = [
     "JobStatus",
     "Origin",
     "Progress",
+    "Signal",
+    "SignalKind",
     "StreamProgress",
     "Usual",
     "parse_origin",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from airbyte_events._utils.json_values import instant, mapping, seconds, whole
 from airbyte_events._utils.times import format_time
+from airbyte_events.events.signal import Signal
 from airbyte_events.events.status import JobStatus, Origin, parse_origin, parse_status
 
 
@@ -118,6 +119,7 @@ class JobEvent:
     :param url: the connection's page in Airbyte.
     :param unconfirmed: the fields that only a webhook has reported. Nothing is decided by them.
     :param cursor: this event's position in the log, once it is stored.
+    :param signal: what a listener concludes, if this is no state of a job; see :meth:`of_signal`.
     """
 
     ref: JobRef
@@ -139,6 +141,22 @@ class JobEvent:
     url: str | None = None
     unconfirmed: frozenset[str] = frozenset()
     cursor: Cursor | None = None
+    signal: Signal | None = None
+
+    @classmethod
+    def of_signal(cls, signal: Signal, *, instance: str, connection_id: str | None, **fields: Any) -> JobEvent:
+        """Return the event of a signal. Its reference is that of no job, its status is active until it is resolved.
+
+        :param fields: ``observed_at``, and any of ``workspace_id``, ``job_type``, ``names``, ``url``.
+        """
+        return cls(
+            ref=JobRef(instance, signal.key(connection_id)),
+            status=JobStatus.RUNNING if signal.raised else JobStatus.SUCCEEDED,
+            origin=Origin.POLL,
+            connection_id=connection_id,
+            signal=signal,
+            **fields,
+        )
 
     @property
     def terminal(self) -> bool:
@@ -157,6 +175,8 @@ class JobEvent:
 
     def data(self) -> dict[str, Any]:
         """Return the event as JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
+        if self.signal is not None:
+            return self._signal_data(self.signal)
         data: dict[str, Any] = {
             "instance": self.ref.instance,
             "job_id": self.ref.job_id,
@@ -184,6 +204,39 @@ class JobEvent:
             data["unconfirmed"] = sorted(self.unconfirmed)
         return data
 
+    def _signal_data(self, signal: Signal) -> dict[str, Any]:
+        return {
+            "instance": self.ref.instance,
+            "connection_id": self.connection_id,
+            "workspace_id": self.workspace_id,
+            "job_type": self.job_type,
+            "observed_at": format_time(self.observed_at),
+            "records": self.records,
+            "bytes": self.bytes,
+            **signal.data(),
+            **({"names": dict(self.names)} if self.names else {}),
+            **({"url": self.url} if self.url else {}),
+        }
+
+    @classmethod
+    def _from_signal(cls, data: dict[str, Any], cursor: Cursor | None) -> JobEvent:
+        instance, observed_at = _text(data.get("instance")), instant(data.get("observed_at"))
+        if not instance or observed_at is None:
+            raise ValueError("not a signal: it has no usable instance or observed_at")
+        return cls.of_signal(
+            Signal.read(data),
+            instance=instance,
+            connection_id=_text(data.get("connection_id")),
+            workspace_id=_text(data.get("workspace_id")),
+            job_type=_text(data.get("job_type")),
+            observed_at=observed_at,
+            records=whole(data.get("records")),
+            bytes=whole(data.get("bytes")),
+            names=_names(data.get("names")),
+            url=_text(data.get("url")),
+            cursor=cursor,
+        )
+
     @classmethod
     def from_data(cls, data: object, cursor: Cursor | None = None) -> JobEvent:
         """Read an event from :meth:`data`, of this version, an older or a newer one.
@@ -194,12 +247,13 @@ class JobEvent:
         """
         if not isinstance(data, dict):
             raise ValueError("not a job event: no object")
+        if "signal" in data:
+            return cls._from_signal(data, cursor)
         instance, job_id, status = _text(data.get("instance")), whole(data.get("job_id"), 1), data.get("status")
         observed_at = instant(data.get("observed_at"))
         if not instance or not job_id or not isinstance(status, str) or observed_at is None:
             raise ValueError("not a job event: it has no usable instance, job_id, status or observed_at")
         previous, unconfirmed = data.get("previous_status"), data.get("unconfirmed")
-        names = mapping(data.get("names"))
         return cls(
             ref=JobRef(instance, job_id),
             status=parse_status(status),
@@ -216,7 +270,7 @@ class JobEvent:
             duration_seconds=seconds(data.get("duration_seconds")),
             error=JobError.from_data(data.get("error")),
             attempts=whole(data.get("attempts")),
-            names={noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None},
+            names=_names(data.get("names")),
             url=_text(data.get("url")),
             unconfirmed=frozenset(name for name in WEBHOOK_FIELDS if name in unconfirmed)
             if isinstance(unconfirmed, list)
@@ -231,12 +285,14 @@ class JobEvent:
         """
         if self.cursor is None:
             raise ValueError("an event has an envelope once it is stored")
+        signal = self.signal
+        job_id = self.ref.job_id if signal is None else signal.job_id
         return {
             "specversion": "1.0",
             "id": str(self.cursor),
-            "type": f"io.airbyte.job.{self.status.value}",
+            "type": f"io.airbyte.job.{self.status.value}" if signal is None else signal.type,
             "source": source,
-            "subject": f"jobs/{self.ref.job_id}",
+            "subject": f"connections/{self.connection_id}" if job_id is None else f"jobs/{job_id}",
             "time": format_time(self.finished_at or self.observed_at),
             # The sequence extension wants text that sorts.
             "sequence": f"{self.cursor.sequence:018d}",
@@ -265,6 +321,11 @@ def read_event(data: object, cursor: Cursor | None = None) -> JobEvent | None:
         return JobEvent.from_data(json.loads(data) if isinstance(data, (str, bytes)) else data, cursor)
     except (ValueError, RecursionError):
         return None
+
+
+def _names(value: object) -> dict[str, str]:
+    names = mapping(value)
+    return {noun: text for noun in NAMED if (text := _text(names.get(noun))) is not None}
 
 
 def _text(value: object) -> str | None:

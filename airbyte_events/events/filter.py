@@ -19,6 +19,9 @@ class EventFilter:
         means both. Stores ignore this criterion; their readers apply it.
     :param statuses: job states.
     :param terminal: only terminal (True) or only active (False) states.
+    :param jobs: states of jobs.
+    :param signals: signals, which only match by instance and connection; without ``jobs`` also by ``terminal``, which a
+        resolved one is.
     """
 
     instances: frozenset[str] = frozenset()
@@ -27,6 +30,8 @@ class EventFilter:
     job_types: frozenset[str] = frozenset()
     statuses: frozenset[JobStatus] = frozenset()
     terminal: bool | None = None
+    jobs: bool = True
+    signals: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "connection_ids", frozenset(map(str.lower, self.connection_ids)))
@@ -39,8 +44,21 @@ class EventFilter:
             return JobRef(next(iter(self.instances)), next(iter(self.job_ids)))
         return None
 
-    def choices(self) -> dict[str, frozenset[int] | frozenset[str]]:
-        """Return the criteria for a database query: by field of an event, the values that match."""
+    @property
+    def _of_signals(self) -> EventFilter:
+        """The criteria that apply to signals."""
+        terminal = None if self.jobs else self.terminal
+        return EventFilter(instances=self.instances, connection_ids=self.connection_ids, terminal=terminal)
+
+    def branches(self) -> list[tuple[str, dict[str, frozenset[int] | frozenset[str]]]]:
+        """Return the criteria for a database query: an event matches one of these.
+
+        :return: the comparison of ``job_id`` with 0 and, by field of an event, the values that match.
+        """
+        of_jobs = [(">", self._choices())] if self.jobs else []
+        return of_jobs + ([("<", self._of_signals._choices())] if self.signals else [])
+
+    def _choices(self) -> dict[str, frozenset[int] | frozenset[str]]:
         statuses = frozenset(status.value for status in self.statuses)
         if self.terminal is not None:
             kept = frozenset(status.value for status in JobStatus if status.terminal is self.terminal)
@@ -55,6 +73,11 @@ class EventFilter:
         return {field: values for field, values in fields.items() if values}
 
     def matches(self, event: JobEvent) -> bool:
+        if event.signal is not None:
+            return self.signals and self._of_signals._matches(event)
+        return self.jobs and self._matches(event)
+
+    def _matches(self, event: JobEvent) -> bool:
         return (
             (not self.instances or event.ref.instance in self.instances)
             and (not self.job_ids or event.ref.job_id in self.job_ids)
@@ -66,3 +89,7 @@ class EventFilter:
 
 
 EVERYTHING = EventFilter()
+"""All states of jobs."""
+
+WHOLE_LOG = EventFilter(signals=True)
+"""All events of a log."""

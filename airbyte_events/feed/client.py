@@ -31,7 +31,7 @@ LARGEST_RESPONSE = 16 * 1024 * 1024
 
 _LONGEST_MESSAGE = 200
 
-FRAMES = frozenset({"hello", "job", "bookmark", "reset", "goaway"})
+FRAMES = frozenset({"hello", "job", "signal", "bookmark", "reset", "goaway"})
 """The names of frames. Others are ignored."""
 
 
@@ -41,7 +41,7 @@ class FeedFrame:
 
     :param name: one of :data:`FRAMES`.
     :param cursor: the cursor to resume from.
-    :param event: of a ``job`` frame; None if it can't be parsed.
+    :param event: of a ``job`` or ``signal`` frame; None if it can't be parsed.
     :param data: the payload of any other frame.
     """
 
@@ -263,6 +263,7 @@ def query(wanted: EventFilter) -> list[tuple[str, str]]:
     params += [("connection_id", id_) for id_ in sorted(wanted.connection_ids)]
     params += [("job_id", str(id_)) for id_ in sorted(wanted.job_ids)]
     params += [("status", status.value) for status in sorted(wanted.statuses)]
+    params += [("signals", "true")] if wanted.signals else []
     return params if wanted.terminal is None else [*params, ("terminal", "true" if wanted.terminal else "false")]
 
 
@@ -279,7 +280,7 @@ def _parse(frame: sse.Frame) -> FeedFrame | None:
         return None
     data = json_values.parse_object(frame.data.encode())
     event = None
-    if frame.event == "job":
+    if frame.event in ("job", "signal"):
         if not isinstance(data.get("data"), dict):
             raise ValueError("no event's envelope")
         event = read_event(data["data"], Cursor.parse(str(data.get("id"))))

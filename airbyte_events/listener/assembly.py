@@ -43,6 +43,7 @@ from airbyte_events.listener.notify.targets import notify_targets, refuse_own
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of
 from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.listener.signals import Signals
 from airbyte_events.monitor.poller import Ticks
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.health import StoreHealth
@@ -140,9 +141,13 @@ async def assemble(
             name: Forwarder(name, each, store, on_attempt=metrics.attempts(name, each))
             for name, each in deliver_to.items()
         }
-        election = _election(settings, store, pipelines, announcers, forwarders)
-        health = StoreHealth(store)
         histories = Histories(store)
+        signals = {
+            name: Signals(name, pipelines[name].progress.read, store, histories, instance.connections)
+            for name, instance in settings.instances.items()
+        }
+        election = _election(settings, store, pipelines, announcers, forwarders, signals)
+        health = StoreHealth(store)
         access = ClientAccess(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
         receiver = metrics.measured(
             Receiver(store, pipelines, webhook_tokens, access, targets, health.check_soon, metrics.commits.observe)
@@ -156,7 +161,7 @@ async def assemble(
             app=create_app(
                 API(feed, pipelines, deliver_to, histories),
                 Status(store, bus, pipelines, election, faults, metrics.webhook_responses),
-                MetricsPage(metrics, store, feed, pipelines, election, faults),
+                MetricsPage(metrics, store, feed, pipelines, election, faults, signals),
                 None if settings.webhook_apart else receiver,
                 api_tokens,
                 faults,
@@ -243,9 +248,10 @@ def _election(
     pipelines: Mapping[str, Pipeline],
     announcers: Mapping[str, Announcer],
     forwarders: Mapping[str, Forwarder],
+    signals: Mapping[str, Signals],
 ) -> LeaderElection:
     tasks = {
-        f"sources/{name}": _leader_task(pipeline, announcers[name], forwarders[name])
+        f"sources/{name}": _leader_task(pipeline, announcers[name], forwarders[name], signals[name])
         for name, pipeline in pipelines.items()
     }
     retention = Retention(store, age=timedelta(days=settings.retain_days), events=settings.retain_events)
@@ -256,12 +262,13 @@ def _election(
     )
 
 
-def _leader_task(pipeline: Pipeline, announcer: Announcer, forwarder: Forwarder) -> LeaderTask:
+def _leader_task(pipeline: Pipeline, announcer: Announcer, forwarder: Forwarder, signals: Signals) -> LeaderTask:
     async def lead(lease: Lease) -> None:
         with bound_contextvars(instance=pipeline.instance):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(forwarder.run)
                 tasks.start_soon(announcer.run, lease)
+                tasks.start_soon(supervise, "signals", partial(signals.run, lease), {})
                 await pipeline.run(lease)
                 tasks.cancel_scope.cancel()
 

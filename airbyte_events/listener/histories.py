@@ -1,20 +1,27 @@
-"""The last completions of every connection, in memory: what is usual for its jobs."""
+"""The last completions of every connection, and the active jobs, in memory: what is usual, and what is not."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
-from airbyte_events.events import EventFilter, JobEvent, JobStatus, Usual
+import anyio
+
+from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Usual
 from airbyte_events.store.base import EventLog
 
 MOST_JOBS = 20_000
-"""The newest completed jobs that are read at the start."""
+"""The newest jobs that are read at the start."""
 
 MOST_CONNECTIONS = 10_000
+MOST_ACTIVE = 10_000
 
 USUAL_OF = 20
 """The successes whose medians are usual."""
+
+ENOUGH = 10
+"""The completed jobs of a connection from which on its history tells what is usual."""
 
 _PAGE = 500
 
@@ -28,51 +35,130 @@ class Took:
     bytes: int | None
 
 
-class Histories:
-    """The last :data:`USUAL_OF` successes per connection and type of job.
+@dataclass(slots=True)
+class History:
+    """The completed jobs of a connection.
 
-    :param store: has the completed jobs.
+    :param completed: their number, up to the limit of jobs that are read.
+    :param failures: in a row, the last ones; cancelled jobs do not count.
+    :param succeeded_at: when the last success completed.
+    :param first_at: when the oldest job that is known began.
+    :param last: the last event.
     """
 
-    def __init__(self, store: EventLog) -> None:
-        self._store = store
-        self._histories: OrderedDict[tuple[str, str, str | None], OrderedDict[int, Took]] = OrderedDict()
+    last: JobEvent
+    completed: int = 0
+    failures: int = 0
+    succeeded_at: datetime | None = None
+    first_at: datetime | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    url: str | None = None
+    workspace_id: str | None = None
+    successes: dict[str | None, OrderedDict[int, Took]] = field(default_factory=dict)
+    """The last :data:`USUAL_OF` by type of job and id, the oldest first."""
 
-    async def load(self) -> None:
-        """Read the newest completed jobs from the store, page by page.
-
-        :raises StoreError: if they can't be read.
-        """
-        wanted, before, read = EventFilter(statuses=frozenset([JobStatus.SUCCEEDED])), None, 0
-        while read < MOST_JOBS:
-            page = await self._store.jobs(limit=_PAGE, before=before, wanted=wanted)
-            for state in page:
-                self._add(state, newest=False)
-            if len(page) < _PAGE:
-                return
-            before, read = page[-1].sequence, read + len(page)
-
-    def add(self, event: JobEvent) -> None:
-        """Add a completion that was just appended."""
-        self._add(event, newest=True)
-
-    def usual(self, instance: str, connection_id: str | None, job_type: str | None) -> Usual | None:
-        """Return what is usual for such jobs of the connection; None without a success."""
-        return Usual.of(self._histories.get((instance, (connection_id or "").lower(), job_type), {}).values())
-
-    def _add(self, event: JobEvent, *, newest: bool) -> None:
-        if event.status is not JobStatus.SUCCEEDED or event.connection_id is None:
-            return
-        key = (event.ref.instance, event.connection_id.lower(), event.job_type)
-        successes = self._histories.setdefault(key, OrderedDict())
+    def add(self, event: JobEvent, *, newest: bool) -> None:
+        """Add a state: the newest one, or one that is older than all that were added."""
+        began = event.started_at or event.observed_at
+        self.first_at = began if self.first_at is None else min(self.first_at, began)
         if newest:
-            self._histories.move_to_end(key)
-        elif event.ref.job_id in successes or len(successes) >= USUAL_OF:
+            self.last = event
+        # Only some events have them.
+        if event.names and (newest or not self.names):
+            self.names, self.url, self.workspace_id = event.names, event.url, event.workspace_id
+        if not event.terminal:
+            return
+        self.completed += 1
+        if event.status is JobStatus.FAILED and (newest or self.succeeded_at is None):
+            self.failures += 1
+        elif event.status is JobStatus.SUCCEEDED:
+            self._succeed(event, newest=newest)
+
+    def _succeed(self, event: JobEvent, *, newest: bool) -> None:
+        if newest or self.succeeded_at is None:
+            self.succeeded_at = event.finished_at or event.observed_at
+        if newest:
+            self.failures = 0
+        successes = self.successes.setdefault(event.job_type, OrderedDict())
+        if not newest and len(successes) >= USUAL_OF:
             return
         successes[event.ref.job_id] = Took(event.duration_seconds, event.records, event.bytes)
         if not newest:
             successes.move_to_end(event.ref.job_id, last=False)
-        if len(successes) > USUAL_OF:
+        elif len(successes) > USUAL_OF:
             successes.popitem(last=False)
-        if len(self._histories) > MOST_CONNECTIONS:
-            self._histories.popitem(last=False)
+
+
+class Histories:
+    """The histories of connections, and the active jobs, of all instances.
+
+    :param store: has the jobs.
+    """
+
+    def __init__(self, store: EventLog) -> None:
+        self._store = store
+        self.connections: OrderedDict[tuple[str, str], History] = OrderedDict()
+        """By instance and connection id, the last changed one at the end."""
+        self.active: dict[JobRef, JobEvent] = {}
+        """The states of jobs that have not completed."""
+        self.loaded = anyio.Event()
+        self._early: OrderedDict[int, JobEvent] | None = OrderedDict()
+
+    async def load(self) -> None:
+        """Read the active jobs, and the newest completed ones, from the store, page by page.
+
+        :raises StoreError: if they can't be read.
+        """
+        self.connections.clear()
+        self.active.clear()
+        loaded: set[int] = set()
+        for wanted, most in ((EventFilter(terminal=True), MOST_JOBS), (EventFilter(terminal=False), MOST_ACTIVE)):
+            before, read = None, 0
+            while read < most:
+                page = await self._store.jobs(limit=_PAGE, before=before, wanted=wanted)
+                for state in page:
+                    loaded.add(state.sequence)
+                    self._add(state, newest=False)
+                if len(page) < _PAGE:
+                    break
+                before, read = page[-1].sequence, read + len(page)
+        early, self._early = self._early or OrderedDict(), None
+        for sequence, event in early.items():
+            if sequence not in loaded:
+                self._add(event, newest=True)
+        self.loaded.set()
+
+    def add(self, event: JobEvent) -> None:
+        """Add an event that was just appended."""
+        if self._early is None:
+            self._add(event, newest=True)
+            return
+        self._early[event.sequence] = event
+        if len(self._early) > MOST_JOBS:
+            self._early.popitem(last=False)
+
+    def of(self, instance: str, connection_id: str | None) -> History | None:
+        """Return a connection's history, if one of its jobs is known."""
+        return self.connections.get((instance, (connection_id or "").lower()))
+
+    def usual(self, instance: str, connection_id: str | None, job_type: str | None) -> Usual | None:
+        """Return what is usual for such jobs of the connection; None without a success."""
+        history = self.of(instance, connection_id)
+        return None if history is None else Usual.of(history.successes.get(job_type, {}).values())
+
+    def _add(self, event: JobEvent, *, newest: bool) -> None:
+        if event.terminal:
+            self.active.pop(event.ref, None)
+        elif event.ref in self.active or len(self.active) < MOST_ACTIVE:
+            self.active[event.ref] = event
+        if event.connection_id is None:
+            return
+        key = (event.ref.instance, event.connection_id.lower())
+        history = self.connections.get(key)
+        if history is None:
+            history = self.connections[key] = History(last=event)
+        elif newest:
+            self.connections.move_to_end(key)
+        history.add(event, newest=newest)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self.connections.popitem(last=False)

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from airbyte_events.events import JobEvent
+from airbyte_events.events import WHOLE_LOG, JobEvent
 from airbyte_events.store.base import MovableStore
 from airbyte_events.store.records import Delivery, StoredNotification, digest_of
 
@@ -111,7 +111,7 @@ async def _batches(source: MovableStore) -> AsyncGenerator[Batch, None]:
         async for events in pages:
             yield Batch(events=events)
     before: int | None = None
-    while states := await source.jobs(limit=PAGE, before=before):
+    while states := await source.jobs(limit=PAGE, before=before, wanted=WHOLE_LOG):
         yield Batch(states=states)
         before = states[-1].sequence
     if source.unreadable.get("jobs"):
@@ -134,6 +134,6 @@ async def _events(source: MovableStore) -> AsyncGenerator[Sequence[JobEvent], No
     stats = await source.stats()
     position = stats.first - 1 if stats.first else stats.head
     while position < stats.head:
-        page = await source.read(position, limit=PAGE)
+        page = await source.read(position, limit=PAGE, wanted=WHOLE_LOG)
         yield page.events
         position = page.position

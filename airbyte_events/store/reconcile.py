@@ -39,6 +39,9 @@ def reconcile(known: JobEvent | None, observed: JobEvent) -> Verdict:
     """
     if known is None:
         return Verdict.NEW
+    if observed.signal is not None:
+        # It is raised again once it was resolved.
+        return Verdict.REPEAT if known.status is observed.status else Verdict.NEW
     if not same_job(known, observed):
         return Verdict.REPEAT if _is_late(known, observed) else Verdict.REUSED
     if known.status is observed.status:

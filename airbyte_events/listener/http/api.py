@@ -70,6 +70,7 @@ class API:
             Route("/jobs", self.jobs),
             Route("/jobs/{instance}/{job_id}", self.job),
             Route("/progress", self.progress),
+            Route("/signals", self.signals),
             Route("/notifications", self.notifications),
             Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
             Route("/deliveries", self.deliveries),
@@ -180,6 +181,22 @@ class API:
 
         values = [replace(each, usual=usual(each.job_id)).data() for each in found.values()]
         return JSONResponse({"progress": [{"instance": name, **value} for value in values]})
+
+    async def signals(self, request: Request) -> Response:
+        """Return the latest states of signals, newest first."""
+        query = request.query_params
+        filters = replace(event_filter(query), jobs=False, signals=True)
+        raised = flag(query, "raised")
+        wanted = replace(filters, terminal=None if raised is None else not raised)
+        return await _list(
+            request,
+            "signals",
+            lambda limit, before: self.feed.store.jobs(limit=limit, before=before, wanted=wanted),
+            JobEvent.data,
+            position=lambda state: state.sequence,
+            size=lambda state: state.weight,
+            params=frozenset({"instance", "connection_id", "raised"}),
+        )
 
     async def notifications(self, request: Request) -> Response:
         """Return the inbox, newest first."""

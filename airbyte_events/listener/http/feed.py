@@ -6,7 +6,7 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -18,7 +18,15 @@ from airbyte_events.bus.bus import BUFFER, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.feed.sse import Frame
-from airbyte_events.listener.http.params import FILTERS, PAGE_BYTES, QueryError, event_filter, number, refuse_unknown
+from airbyte_events.listener.http.params import (
+    FILTERS,
+    PAGE_BYTES,
+    QueryError,
+    event_filter,
+    flag,
+    number,
+    refuse_unknown,
+)
 from airbyte_events.store.base import EventStore
 from airbyte_events.web.auth import STILL_AUTHORIZED
 
@@ -56,8 +64,8 @@ class Feed:
     async def events(self, request: Request) -> Response:
         """Return a stream to a client that accepts ``text/event-stream``, else a page."""
         query = request.query_params
-        refuse_unknown(query, FILTERS | {"after", "wait", "limit"})
-        wanted = event_filter(query)
+        refuse_unknown(query, FILTERS | {"after", "wait", "limit", "signals"})
+        wanted = replace(event_filter(query), signals=flag(query, "signals") or False)
         after, lost = self._resume(request)
         # HEAD gets the headers of a page: a stream would never end.
         if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
@@ -77,7 +85,11 @@ class Feed:
         """Return the event as a frame. It is encoded once for all streams that send it at about the same time."""
         frame = self._frames.get(event.cursor)
         if frame is None:
-            frame = Frame(event="job", id=str(event.cursor), data=json.dumps(self.envelope(event))).encode()
+            frame = Frame(
+                event="job" if event.signal is None else "signal",
+                id=str(event.cursor),
+                data=json.dumps(self.envelope(event)),
+            ).encode()
             self._frames[event.cursor] = frame
             self._frames_bytes += len(frame)
             while len(self._frames) > BUFFER or self._frames_bytes > _FRAMES_BYTES:

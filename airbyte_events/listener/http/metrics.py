@@ -27,11 +27,12 @@ from airbyte_events import __version__
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte.transport import Observer
 from airbyte_events.errors import StoreError
-from airbyte_events.events import JobEvent, JobStatus, Origin
+from airbyte_events.events import JobEvent, JobStatus, Origin, SignalKind
 from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.freshness import Freshness
 from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
+from airbyte_events.listener.signals import Signals
 from airbyte_events.store.base import Maintenance
 from airbyte_events.store.records import DeliveryState, Outcome, StoreStats
 
@@ -180,6 +181,7 @@ class MetricsPage:
     pipelines: Mapping[str, Pipeline]
     election: LeaderElection
     faults: Callable[[], dict[str, str]]
+    signals: Mapping[str, Signals] = field(default_factory=dict)
     _content: bytes = field(default=b"", init=False)
     _fresh_until: float = field(default=-math.inf, init=False)
     _lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
@@ -210,6 +212,7 @@ class MetricsPage:
                     *self.metrics.families(),
                     *self._listener(),
                     *self._instances(),
+                    *self._signals(),
                     *_fresh(self.metrics.freshness),
                     unreadable,
                     *stored,
@@ -280,6 +283,17 @@ class MetricsPage:
             for outcome in _SETTLED:
                 settled.add_metric([name, outcome.value], each.counters.settled.get(outcome.value, 0))
         return [backoff, proven, failed, *counted.values(), settled]
+
+    def _signals(self) -> Iterable[Metric]:
+        raised = _gauge("signals", "Raised signals, by kind; on the leader.", "airbyte", "signal")
+        counted = _counter("signals_raised", "Signals raised by this listener, by kind.", "airbyte", "signal")
+        for name, each in self.signals.items():
+            now = [event.signal.kind for event in each.raised.values() if event.signal is not None]
+            for kind in SignalKind:
+                if name in self.pipelines and self.pipelines[name].monitor is not None:
+                    raised.add_metric([name, kind.value], now.count(kind))
+                counted.add_metric([name, kind.value], each.counts[kind])
+        return [raised, counted]
 
 
 def _store(stats: StoreStats) -> Iterable[Metric]:

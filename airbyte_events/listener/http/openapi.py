@@ -73,6 +73,7 @@ _FILTERS = [
     _parameter("status", "query", "Only these job statuses.", array(named(JobStatus), minItems=1)),
     _parameter("terminal", "query", "Only terminal (`true`) or only active (`false`) statuses.", {"type": "boolean"}),
 ]
+_SIGNALS = "Also signals, which match by instance and connection only. In a stream they are frames `signal`."
 _PAGING = [
     _parameter("limit", "query", "The largest number of items on a page. A page also ends at about 1 MiB.", _LIMIT),
     _parameter("before", "query", "The `next` of the previous page.", _POSITION),
@@ -97,8 +98,8 @@ data: {"reason": "age"}
 """
 
 _STREAM_FRAMES = (
-    "Server-sent events. The `data` of each is a JSON object: `hello` (Hello), `job` (Event), `bookmark` (Bookmark),"
-    " `reset` (ResetFrame) or `goaway` (Goaway)."
+    "Server-sent events. The `data` of each is a JSON object: `hello` (Hello), `job` (Event), `signal` (SignalEvent,"
+    " only if requested), `bookmark` (Bookmark), `reset` (ResetFrame) or `goaway` (Goaway)."
 )
 
 _EVENTS = _get(
@@ -123,6 +124,7 @@ _EVENTS = _get(
     " arrives or the time is over.",
     parameters=[
         *_FILTERS,
+        _parameter("signals", "query", _SIGNALS, {"type": "boolean", "default": False}),
         _parameter(
             "after", "query", "The cursor of the last event that was read. Without it, only new events.", _AFTER
         ),
@@ -204,6 +206,17 @@ _PATHS = {
             _parameter(
                 "streams", "query", "Also request each stream's progress: for one job, or few.", {"type": "boolean"}
             ),
+        ],
+    ),
+    "/v1/signals": _get(
+        "listSignals",
+        "List the latest states of signals, newest first",
+        {"200": _json("A page of signals.", "SignalPage")},
+        *(400, *_V1),
+        parameters=[
+            *_FILTERS[:2],
+            _parameter("raised", "query", "Only raised (`true`) or resolved (`false`) signals.", {"type": "boolean"}),
+            *_PAGING,
         ],
     ),
     "/v1/notifications": _get(

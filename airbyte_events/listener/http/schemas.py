@@ -8,7 +8,8 @@ from typing import Any
 
 from airbyte_events._utils.json_values import LARGEST
 from airbyte_events.airbyte.notification_kinds import NotificationKind
-from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin
+from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin, Signal, SignalKind
+from airbyte_events.events.signal import RECOVERED
 from airbyte_events.store.base import COMPLETION
 from airbyte_events.store.records import DeliveryState, Outcome
 
@@ -119,6 +120,42 @@ _EVENT = _object(
     data=ref("Job"),
 )
 
+_SIGNAL = _object(
+    "What the listener concludes from the jobs of a connection. Unknown values are null; times are RFC 3339 in UTC.",
+    ("names", "url"),
+    instance=TEXT,
+    connection_id=_or_null(TEXT),
+    workspace_id=_or_null(TEXT),
+    job_type=_or_null(TEXT),
+    signal=named(SignalKind),
+    state={"type": "string", "enum": ["raised", "resolved"]},
+    job_id={**_or_null(ID), "description": "The job, of `stalled` and `slow`."},
+    since=_or_null({**_TIME, "description": "When what the signal says began."}),
+    message={**TEXT, "description": "For people."},
+    observed_at={**_TIME, "description": "When it was raised or resolved."},
+    records=_or_null({**_COUNT, "description": "Of a stalled job, when it was raised."}),
+    bytes=_or_null({**_COUNT, "description": "Of a stalled job, when it was raised."}),
+    names=_map("Names from notifications; absent if there were none.", TEXT, propertyNames={"enum": [*NAMED]}),
+    url={**TEXT, "description": "The connection's page in Airbyte."},
+)
+
+_SIGNAL_EVENT = _object(
+    "A signal that was raised or resolved, as a CloudEvents 1.0 envelope.",
+    specversion={"const": "1.0"},
+    id=CURSOR,
+    type={
+        "type": "string",
+        "enum": [*(Signal(kind=kind, raised=True).type for kind in SignalKind), RECOVERED],
+        "description": "Every resolved signal is a recovery; `data.signal` says which.",
+    },
+    source={**TEXT, "description": "The Airbyte instance's URL."},
+    subject={"type": "string", "pattern": "^(jobs/[0-9]+|connections/.*)$"},
+    time=_TIME,
+    sequence={"type": "string", "pattern": "^[0-9]{18}$"},
+    datacontenttype={"const": "application/json"},
+    data=ref("Signal"),
+)
+
 _JOB_REF = _object("A job. Its id is unique within its instance only.", instance=TEXT, job_id=ID)
 
 _WATCHED = _object(
@@ -145,8 +182,13 @@ SCHEMAS: dict[str, Schema] = {
     "Job": _JOB,
     "Event": _EVENT,
     "EventPage": _object(
-        "Events, oldest first, and the cursor to continue from.", events=array(ref("Event")), cursor=CURSOR
+        "Events, oldest first, and the cursor to continue from. Signals only if requested.",
+        events=array({"anyOf": [ref("Event"), ref("SignalEvent")]}),
+        cursor=CURSOR,
     ),
+    "Signal": _SIGNAL,
+    "SignalEvent": _SIGNAL_EVENT,
+    "SignalPage": _object("Signals, newest first.", signals=array(ref("Signal")), next=_NEXT),
     "Reset": _object(
         "The events behind the cursor are no longer stored. Read the states again, then continue from this cursor.",
         error={"const": "reset"},

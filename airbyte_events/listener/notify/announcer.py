@@ -113,7 +113,7 @@ class Announcer:
         await self._store.remember(self._key, value, lease=lease)
 
     async def _follow(self, position: Cursor, since: Mapping[str, int], lease: Lease) -> None:
-        wanted = EventFilter(instances=frozenset({self._instance}), terminal=True)
+        wanted = EventFilter(instances=frozenset({self._instance}), terminal=True, signals=True)
         with self._bus.subscribe(after=position, wanted=wanted, own=True) as events:
             while True:
                 for event in await self._receive(events):
@@ -144,7 +144,7 @@ class Announcer:
                     instance=self._instance,
                     body=body_of(event, self._source),
                     kind=COMPLETION,
-                    job_id=event.ref.job_id,
+                    job_id=event.ref.job_id if event.signal is None else event.signal.job_id,
                     outcome=Outcome.CONFIRMED,
                     received_at=utcnow(),
                     targets=names,

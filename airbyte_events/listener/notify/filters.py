@@ -24,6 +24,9 @@ class CompletionFilter:
         A further filter belongs here.
         """
         wanted = self.wanted
+        if event.signal is not None:
+            of_instance = not wanted.instances or event.ref.instance in wanted.instances
+            return of_instance and event.signal.kind.value in wanted.signals
         return (
             event.terminal
             and (not wanted.instances or event.ref.instance in wanted.instances)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from airbyte_events._utils.printable import shown
 from airbyte_events.airbyte.url import connection_page, job_log_page, web_url
-from airbyte_events.events import JobError, JobEvent
+from airbyte_events.events import JobError, JobEvent, Signal
 from airbyte_events.listener.notify.connections import UNKNOWN, Connection
 
 LONGEST_NAME = 150
@@ -68,7 +68,24 @@ class Completion:
         web, workspace_id, connection_id = web_url(self.source), self.connection.workspace_id, self.event.connection_id
         if web is None or workspace_id is None or connection_id is None:
             return None
-        return job_log_page(connection_page(web, workspace_id, connection_id), self.event.ref.job_id)
+        page, signal = connection_page(web, workspace_id, connection_id), self.event.signal
+        if signal is None:
+            return job_log_page(page, self.event.ref.job_id)
+        return page if signal.job_id is None else job_log_page(page, signal.job_id)
+
+    @property
+    def line(self) -> str:
+        """What a list of several shows of it."""
+        if (signal := self.event.signal) is not None:
+            return f"{self.name}: {one_line(signal.message, LONGEST_NAME)}"
+        return f"{self.name}: {self.kind} {self.event.ref.job_id}"
+
+    @property
+    def what(self) -> str:
+        """The status, or what a signal says."""
+        if (signal := self.event.signal) is not None:
+            return signal.kind.value if signal.raised else f"no longer {signal.kind.value}"
+        return self.event.status.value
 
 
 def cause_of(event: JobEvent) -> str:
@@ -77,6 +94,8 @@ def cause_of(event: JobEvent) -> str:
     Numbers, ids and quoted names in a reason are ignored: forty connections to a database that is down are one cause.
     """
     error = event.error
+    if event.signal is not None:
+        return f"{event.signal.kind.value} {event.signal.raised}"
     if error is None:
         return event.status.value
     reason = _VARIABLE.sub("#", (error.message or "").strip().partition("\n")[0][:LONGEST_REASON])
@@ -91,6 +110,8 @@ def message_of(completions: Sequence[Completion], count: int, *, various: bool) 
     first = completions[0]
     event = first.event
     more = count - len(completions)
+    if event.signal is not None and not various:
+        return _of_signals(completions, event.signal, count)
     if count == 1:
         title = f"{first.kind.capitalize()} {event.status.value}: {first.name}"
         return Message(
@@ -102,13 +123,30 @@ def message_of(completions: Sequence[Completion], count: int, *, various: bool) 
     facts = {"Reason": None if various else _reason(event.error), "Instance": event.ref.instance}
     jobs = [
         Line(
-            text=f"{each.name}: {each.kind} {each.event.ref.job_id}"
-            + (f" {each.event.status.value}" if various else ""),
+            text=each.line + (f" {each.what}" if various else ""),
             url=each.url,
         )
         for each in completions
     ]
     return Message(title=title, facts=_known(facts), jobs=jobs, more=more)
+
+
+def _of_signals(completions: Sequence[Completion], signal: Signal, count: int) -> Message:
+    first = completions[0]
+    thing = "job" if signal.kind.of_job else "connection"
+    one = f"{thing.capitalize()} {first.what}: {first.name}"
+    facts = {
+        "Message": signal.message if count == 1 else None,
+        "Workspace": first.connection.workspace if count == 1 else None,
+        "Instance": first.event.ref.instance,
+    }
+    name = f"Job {signal.job_id}" if signal.job_id is not None else first.name
+    return Message(
+        title=one if count == 1 else f"{count:,} {thing}s {first.what}",
+        facts=_known(facts),
+        jobs=[Line(text=name if count == 1 else each.line, url=each.url) for each in completions],
+        more=count - len(completions),
+    )
 
 
 def one_line(text: str, most: int) -> str:

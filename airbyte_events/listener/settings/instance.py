@@ -8,7 +8,7 @@ from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import CompleteError, Declared, setting
-from airbyte_events.listener.settings.values import ForwardURLs, Workspaces, check_pair
+from airbyte_events.listener.settings.values import Connections, ForwardURLs, Workspaces, check_pair
 
 
 class InstanceSettings(Declared):
@@ -40,6 +40,9 @@ class InstanceSettings(Declared):
         description="The URLs that notifications are forwarded to, such as a Slack channel. `KIND=URL` forwards one"
         f" kind only: {', '.join(f'`{kind}`' for kind in SETTINGS)}.",
     )
+
+    connections: Connections = setting(dict, example='[instances.default.connections."Orders"]')
+    """When jobs of single connections are late or stalled."""
 
     @field_validator("airbyte_url")
     @classmethod

@@ -9,12 +9,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo, field_validator
 
+from airbyte_events.events.signal import SignalKind
 from airbyte_events.events.status import JobStatus
 from airbyte_events.listener.forwarding.targets import parse_url
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME, CompleteError, Declared, setting
 from airbyte_events.listener.settings.values import Pace, listed, refused
 
 TargetType = Literal["slack", "google_chat", "teams", "cloudevents"]
+SIGNALS = tuple(kind.value for kind in SignalKind)
 JOB_TYPES = ("sync", "reset", "clear", "refresh")
 COMPLETIONS = tuple(status.value for status in JobStatus if status.terminal)
 NOT_A_NAME = "a target's name has 1 to 32 characters: a-z, 0-9, _ and -, the first one a letter or digit"
@@ -44,11 +46,11 @@ def _secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _one_of(*words: str) -> BeforeValidator:
+def _one_of(*words: str, none: bool = False) -> BeforeValidator:
     def check(values: object) -> object:
         values = listed(values)
         wrong = f"not a list of {', '.join(words)}"
-        if not isinstance(values, (list, tuple)) or not values or not all(value in words for value in values):
+        if not isinstance(values, (list, tuple)) or not (values or none) or not all(value in words for value in values):
             raise ValueError(wrong)
         return values
 
@@ -97,6 +99,11 @@ class NotifySettings(Declared):
     job_types: Annotated[tuple[str, ...], _one_of(*JOB_TYPES)] = setting(JOB_TYPES, example="refresh", by_default="all")
     """The types of jobs: `sync`, `reset`, `clear`, `refresh`. Airbyte reports a clear as a reset: either means both."""
 
+    signals: Annotated[tuple[str, ...], _one_of(*SIGNALS, none=True)] = setting(
+        (), example="stalled", by_default="none"
+    )
+    """The [signals](progress.md#signals): `stalled`, `slow`, `overdue`, `failing`. They are sent when they are raised
+    and when they are resolved, whatever `statuses` and `job_types` say."""
     group_seconds: Pace = setting(60.0, example="300")
     """The least seconds between two turns of a chat. Jobs that complete in between are one message per cause.
     `cloudevents` are sent one by one."""

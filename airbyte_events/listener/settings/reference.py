@@ -33,7 +33,11 @@ class Setting:
 
 def reference() -> list[Setting]:
     """Return every setting, those of an instance first."""
-    lines = [_line(name, field, f"instances.NAME.{name}") for name, field in InstanceSettings.model_fields.items()]
+    lines = [
+        _line(name, field, f"instances.NAME.{name}")
+        for name, field in InstanceSettings.model_fields.items()
+        if name != "connections"
+    ]
     for name, field in Settings.model_fields.items():
         if name not in ("instances", "notify"):
             lines.append(_line(name, field, None if name == "config" else name))

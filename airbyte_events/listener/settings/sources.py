@@ -24,6 +24,9 @@ from airbyte_events.listener.settings.notify import NotifySettings
 
 _NAMES = frozenset(Settings.model_fields)
 _INSTANCE_NAMES = frozenset(InstanceSettings.model_fields)
+_TABLES = frozenset({"instances", "notify", "connections"})
+"""What only the file has."""
+
 _NOTIFY_NAMES = frozenset(NotifySettings.model_fields)
 _INSTANCES = f"{PREFIX}INSTANCES__"
 _MAX_SECRET_FILE = 64 * 1024
@@ -43,7 +46,7 @@ def read_environment() -> dict[str, Any]:
     for variable in variables():
         instance, key = _instance_of(variable)
         name, by_file = without_file(key)
-        names = (_NAMES | _INSTANCE_NAMES) - {"instances", "notify"} if instance is None else _INSTANCE_NAMES
+        names = (_NAMES | _INSTANCE_NAMES if instance is None else _INSTANCE_NAMES) - _TABLES
         if name not in names:
             before = variable[: len(variable) - len(key)]
             known = [before + other.upper() for other in _with_files(names)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -25,6 +26,7 @@ from pydantic_core import PydanticCustomError
 
 from airbyte_events._utils.networks import parse_network
 from airbyte_events.listener.forwarding.targets import Targets
+from airbyte_events.listener.settings.connections import ConnectionSettings, parse_connections
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
 
@@ -151,6 +153,7 @@ Tokens = Annotated[_Secrets, AfterValidator(_strong)]
 ForwardURLs = Annotated[_Secrets, AfterValidator(_targets)]
 Networks = Annotated[tuple[str, ...], AfterValidator(_networks), _List, refused(_NETWORKS)]
 Address = Annotated[str, AfterValidator(check_address)]
+Connections = Annotated[Mapping[str, InstanceOf[ConnectionSettings]], BeforeValidator(parse_connections)]
 ExistingFile = Annotated[FilePath, refused("no such file")]
 Store = Annotated[InstanceOf[StoreLocation], BeforeValidator(_store), PlainSerializer(str)]
 Host = Annotated[str, refused(_NO_HOST), AfterValidator(_host)]

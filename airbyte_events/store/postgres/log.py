@@ -337,5 +337,9 @@ def _version(ref: JobRef, job: _JobRow | None) -> dict[str, Any]:
 
 
 def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
-    choices = wanted.choices()
-    return "".join(f" AND {column} = ANY (%s)" for column in choices), [list(values) for values in choices.values()]
+    branches = wanted.branches()
+    texts = [
+        f"(job_id {sign} 0" + "".join(f" AND {column} = ANY (%s)" for column in choices) + ")"
+        for sign, choices in branches
+    ]
+    return f" AND ({' OR '.join(texts)})", [list(values) for _, each in branches for values in each.values()]

@@ -17,7 +17,8 @@ import pytest
 from pydantic import SecretStr
 from starlette.routing import BaseRoute, Mount, Route
 
-from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin, Signal, SignalKind
 from airbyte_events.feed import sse
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
@@ -113,6 +114,12 @@ async def rig() -> AsyncIterator[Rig]:
                 base_url=served.url, headers=served.headers, trust_env=False, timeout=30
             ) as http:
                 yield Rig(sim, served.listener, http)
+
+
+async def raise_a_signal(rig: Rig) -> None:
+    signal = Signal(kind=SignalKind.STALLED, raised=True, job_id=7, since=utcnow(), message="job 7 has moved nothing")
+    event = JobEvent.of_signal(signal, instance="default", connection_id="c", observed_at=utcnow())
+    await rig.listener.store.append([event])
 
 
 def test_the_document_is_one_of_openapi_3_1() -> None:
@@ -212,6 +219,16 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
     progress = await rig.ask("GET", "/v1/progress", params={"instance": "default", "job_id": job.id, "streams": "true"})
     assert progress["progress"]
     await rig.ask("GET", "/v1/progress", params={"instance": "default"})
+
+    after = {"after": str(rig.listener.bus.cursor)}
+    await raise_a_signal(rig)
+    await rig.ask("GET", "/v1/signals", params={"wrong": "1"})
+    (signal,) = (await rig.ask("GET", "/v1/signals", params={"raised": "true"}))["signals"]
+    assert (signal["signal"], signal["state"], signal["job_id"]) == ("stalled", "raised", 7)
+    assert (await rig.ask("GET", "/v1/signals", params={"raised": "false"}))["signals"] == []
+    asked = (await rig.ask("GET", "/v1/events", params={**after, "signals": "true"}))["events"]
+    assert [event["type"] for event in asked if "signal" in event["data"]] == ["io.airbyte.job.stalled"]
+    assert (await rig.ask("GET", "/v1/events", params=after))["events"] == []
 
     rig.sim.world.end_job(job, "failed")
     page = await rig.ask("GET", "/v1/events", params={"after": watched["cursor"], "wait": 10})

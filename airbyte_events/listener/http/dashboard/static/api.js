@@ -38,6 +38,19 @@
  * @property {{jobs: number, duration_seconds: number | null, records: number | null, bytes: number | null} | null} usual
  */
 
+/**
+ * What the listener concludes from the jobs of a connection, as `GET v1/signals` returns it.
+ *
+ * @typedef {object} Signal
+ * @property {string} instance
+ * @property {string | null} connection_id
+ * @property {number | null} job_id
+ * @property {string} signal
+ * @property {string} message
+ * @property {string} observed_at
+ * @property {{connection?: string} | undefined} names
+ */
+
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -87,6 +100,8 @@ export const jobs = (filters) => ask(`v1/jobs${query(filters)}`);
 export const job = (instance, id) => ask(`v1/jobs/${encodeURIComponent(instance)}/${encodeURIComponent(id)}`);
 /** @type {(instance: string, ids: (string | number)[], streams?: boolean) => Promise<{progress: Progress[]}>} */
 export const progress = (instance, ids, streams = false) => ask(`v1/progress${query({ instance, job_id: ids.join(","), streams })}`);
+/** @type {(filters: object) => Promise<{signals: Signal[], next: string | null}>} */
+export const signals = (filters) => ask(`v1/signals${query(filters)}`);
 export const notifications = (filters) => ask(`v1/notifications${query(filters)}`);
 export const replay = (id) => ask(`v1/notifications/${id}/replay`, { method: "POST" });
 export const deliveries = (filters) => ask(`v1/deliveries${query(filters)}`);

@@ -3,16 +3,23 @@ import { byCause } from "../causes.js";
 import { h, patch, section, table, write } from "../dom.js";
 import { asOf, causes, connectionLink, jobColumns, jobLink, jobStamp, missedRemedy, progress, rowStamp, state, volume, volumeStamp } from "../parts.js";
 import { DAY, Inbox, announceable, health, published } from "../webhooks.js";
-import { ago, duration, ended, idOf, lateness, median, number } from "../words.js";
+import { ago, duration, ended, idOf, lateness, median, nameOf, number } from "../words.js";
 
 const SHOWN = 15;
 const CAUSES = 5;
+const SIGNALS = 20;
 
 export function overview({ live }) {
   const received = new Inbox();
   const tiles = h("dl", { class: "tiles" });
   /** @type {Map<string, api.Progress>} */
   let moved = new Map();
+  /** @type {api.Signal[]} */
+  let raised = [];
+  const signals = h("ul", { class: "failures" });
+  const late = h("p", { class: "faint" });
+  const raisedNow = section("Late and stalled", signals, late);
+  raisedNow.hidden = true;
   let asked = ""; // the jobs whose progress was asked for last
   const running = table(
     "Running jobs",
@@ -47,6 +54,7 @@ export function overview({ live }) {
     "div",
     {},
     h("h1", {}, "Overview"),
+    raisedNow,
     tiles,
     section("Failures, 24 h", failures, none),
     section("Running", running.element, more),
@@ -59,6 +67,9 @@ export function overview({ live }) {
     const active = jobs.filter((job) => !ended(job));
     const done = jobs.filter(ended);
     patch(tiles, tilesOf(active, done, live, received.items), (each) => each.key, JSON.stringify, tile);
+    raisedNow.hidden = raised.length === 0;
+    write(late, raised.length > SIGNALS ? "and more: GET v1/signals lists them all" : "");
+    patch(signals, raised.slice(0, SIGNALS), signalKey, (each) => each.message + nameOf(live.name(each)), (each) => signalItem(live.name(each)));
     running.update(shownOf(active));
     const ids = shownOf(active).map(idOf).join();
     if (ids !== asked) {
@@ -75,6 +86,11 @@ export function overview({ live }) {
     write(partial, received.trouble || (received.complete ? "" : "Loading the inbox …"));
   }
 
+  async function look() {
+    const found = await api.signals({ raised: "true", limit: SIGNALS + 1 }).catch(() => ({ signals: raised }));
+    raised = found.signals;
+  }
+
   async function follow() {
     const jobs = shownOf(live.newest().filter((job) => !ended(job)));
     const instances = [...new Set(jobs.map((job) => job.instance))];
@@ -85,12 +101,27 @@ export function overview({ live }) {
   }
 
   const read = () =>
-    Promise.all([received.read(), follow()]).then(() => {
+    Promise.all([received.read(), follow(), look()]).then(() => {
       if (!received.trouble) fresh.mark();
       update();
     });
   return { title: "Overview", element: page, refresh: 10_000, ready: read(), update, reread: read };
 }
+
+const signalKey = (each) => `${each.instance} ${each.signal} ${each.job_id ?? each.connection_id}`;
+
+const signalItem = (each) =>
+  h(
+    "li",
+    {},
+    h("strong", { class: "odd" }, each.signal),
+    " ",
+    connectionLink(each),
+    each.job_id === null ? null : [", job ", jobLink(each)],
+    ", raised ",
+    ago(each.observed_at),
+    h("div", {}, each.message),
+  );
 
 /** The running jobs that are shown, the longest running first. */
 const shownOf = (active) => active.toReversed().slice(0, SHOWN);
