@@ -16,7 +16,7 @@ from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.waiting.asset_state import StoredPosition
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, await_sync, parse_moment
 from airbyte_events_provider.waiting.deferral import Deferral
-from airbyte_events_provider.waiting.result import completion_line
+from airbyte_events_provider.waiting.result import Payload, completion_line
 from airbyte_events_provider.waiting.shared_hub import HubKey
 from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS, Producer, Subscriber, stream_of
 from airbyte_events_provider.waiting.watch import Watch, follow, sorted_values, terminal_status
@@ -56,7 +56,7 @@ class AirbyteConnectionSyncTrigger(StoredTrigger):
         deferral = Deferral(self.task_instance, self.began)
         result = await self._guarded(self._wait(), f"a job of Airbyte connection {self.connection_id}")
         await deferral.over()
-        yield TriggerEvent(result)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(Payload(result))  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> dict[str, Any]:
         after = parse_moment(self.after)

@@ -18,7 +18,7 @@ from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
 from airbyte_events_provider.triggers.xcoms import prepare, push_xcoms
 from airbyte_events_provider.waiting.deferral import Deferral
 from airbyte_events_provider.waiting.progress import WARN, ProgressWatch
-from airbyte_events_provider.waiting.result import SUCCESS, completion_line, conclude, missing_records, xcoms
+from airbyte_events_provider.waiting.result import SUCCESS, Payload, completion_line, conclude, missing_records, xcoms
 from airbyte_events_provider.waiting.shared_hub import HubKey, read_shared, shared_hub, wait_shared
 
 
@@ -128,7 +128,7 @@ class AirbyteSyncTrigger(StoredTrigger):
             # is free now.
             self.log.info("%s", self._completion)
             return TaskSuccessEvent()
-        return TriggerEvent(result)  # type: ignore[no-untyped-call]
+        return TriggerEvent(Payload(result))  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> JobEvent:
         deadlines = [each for each in (self.end_time, self.execution_deadline) if each is not None]

@@ -53,5 +53,6 @@ class Deferral:
         """Wait until Airflow can queue the task again."""
         left = self._until - anyio.current_time()
         if left > 0:
-            logger.info("resuming the task in %.1f s: Airflow must notice first that it was deferred", left)
+            # No log line for each of many tasks that complete at once.
+            logger.debug("resuming the task in %.1f s: Airflow must notice first that it was deferred", left)
             await anyio.sleep(left)

@@ -21,6 +21,17 @@ if the task resumes there, takes an unknown status for a success. Release 0.1.0 
 _STATUSES = {JobStatus.SUCCEEDED: SUCCESS, JobStatus.CANCELLED: CANCELLED}
 
 
+class Payload(dict[str, Any]):
+    """The payload of a trigger's event, of which Airflow's log line has only the status and the job.
+
+    Airflow logs each event's payload in the triggerer, where log lines block the event loop while Airflow's supervisor
+    is busy. The resumed task logs the result.
+    """
+
+    def __repr__(self) -> str:
+        return f"status={self.get('status')} job_id={self.get('job_id')}"
+
+
 async def conclude(
     wait: Awaitable[JobEvent], job_id: int, end_time: float | None, execution_deadline: float | None = None
 ) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Any
 import anyio
 import pytest
 import structlog
+from airflow.triggers.base import TriggerEvent
+from pydantic import TypeAdapter
 
 from airbyte_events.events import JobError, JobEvent
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
@@ -251,6 +254,17 @@ async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_i
         f"waiting for Airbyte job: job={job.id} connection={stage.connection_id} notified_by=listener url={page}" in log
     )
     assert not [secret for secret in stage.secrets if secret in log]
+
+
+async def test_airflow_logs_little_of_an_event_and_receives_all_of_it(stage: Any) -> None:
+    job = stage.start()
+    stage.end(job, records=17)
+    (event,) = [event async for event in stage.trigger(job).run()]
+    assert repr(event) == f"TriggerEvent<status=success job_id={job.id}>"
+    sent = TypeAdapter(TriggerEvent).dump_python(event)["payload"]
+    assert type(sent) is dict
+    assert sent["job"]["records"] == 17
+    assert sent == json.loads(json.dumps(event.payload))
 
 
 async def test_without_a_listener_the_log_says_that_polling_notifies(
