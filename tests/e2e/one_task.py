@@ -43,8 +43,14 @@ class Run:
         )
         return self.jobs
 
-    def end(self, job: dict[str, Any], status: str = "succeeded") -> None:
-        self.services.airbyte.post(f"/_simulator/jobs/{job['job_id']}/end", json={"status": status}).raise_for_status()
+    def end(self, job: dict[str, Any], status: str = "succeeded", **more: Any) -> None:
+        path = f"/_simulator/jobs/{job['job_id']}/end"
+        self.services.airbyte.post(path, json={"status": status, **more}).raise_for_status()
+
+    def exceptions(self) -> list[str]:
+        """The lines of the task's log that tell of an exception."""
+        lines = self.airflow.api.task_log(self.dag_id, self.run_id, "sync")
+        return [str(line) for line in lines if line.fields.get("error_detail")]
 
     def until_state(self, state: str, *, tries: int = 1, timeout: float = 90) -> dict[str, Any]:
         """The task instance, once it has that state in that try."""

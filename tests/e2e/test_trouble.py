@@ -91,3 +91,44 @@ def test_a_job_that_succeeds_while_the_triggerer_is_down_past_the_deadline_is_a_
     airflow.restart("triggerer")
     run.until_state("success")
     assert run.result == job["job_id"]
+
+
+def requests_of(services: Services, route: str) -> list[Any]:
+    answer = services.airbyte.get("/_simulator/requests", params={"route": route, "limit": 1000}).raise_for_status()
+    recent: list[Any] = answer.json()["recent"]
+    return recent
+
+
+@pytest.mark.parametrize("way", ["polling", "once"])
+def test_a_failure_that_only_polling_finds_fails_its_task_with_airbytes_reason(
+    begin: Any, faults: Any, services: Services, way: str
+) -> None:
+    """The public API has no reason, and no webhook brings one: it is from the internal API, asked once.
+
+    :param way: ``polling``, by the triggerer itself; ``once``, by the listener, whose webhook is lost.
+    """
+    if way == "once":
+        services.restart_listener(AIRBYTE_EVENTS_POLL_INTERVAL="2")
+        faults(kind="lost", route="failure")
+    asked = partial(requests_of, services, "POST /jobs/get_without_logs")
+    before = len(asked())
+    error = {"message": "The password has expired", "type": "config_error", "origin": "destination"}
+    run = begin(way)
+    run.until_state("deferred")
+    (job,) = run.until_jobs("running")
+    run.end(job, "failed", error=error)
+    run.until_state("failed")
+    (raised,) = run.exceptions()
+    assert "AirflowException" in raised
+    assert all(word in raised for word in (f"job {job['job_id']}", *error.values())), raised
+    # By the listener, and by the triggerer too if that was without a listener just then: each once.
+    assert 1 <= len(asked()) - before <= (1 if way == "polling" else 2)
+
+
+def test_a_refresh_completes_its_task(begin: Any) -> None:
+    """Airbyte announces no refresh, and the public API starts none."""
+    run = begin("refresh", {"phases": [{"status": "running", "seconds": 1}]})
+    run.until_state("success")
+    (job,) = run.until_jobs("succeeded")
+    assert job["job_type"] == "refresh"
+    assert run.result == job["job_id"]

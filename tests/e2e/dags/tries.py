@@ -15,6 +15,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "without_worker": {"deferrable": True, "start_from_trigger": True, "end_from_trigger": True},
     "hurried": {"deferrable": True, "timeout": 15},
     "polling": {"deferrable": True, "listener_conn_id": "", "retries": 0},
+    "refresh": {"deferrable": True, "job_type": "refresh", "refresh_mode": "truncate", "retries": 0},
+    "once": {"deferrable": True, "retries": 0},
 }
 
 for way, arguments in WAYS.items():
