@@ -213,7 +213,8 @@ async def test_a_refusal_that_created_nothing_is_no_doubt(scene: Scene) -> None:
             await submit(nobody, scene.connection_id)
 
 
-async def test_a_refusal_after_a_lost_response_is_a_doubt(scene: Scene) -> None:
+async def test_a_refusal_after_a_lost_response_is_a_doubt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airbyte_events.airbyte.submission.SEARCH_DELAYS", (0.0, 0.01))
     scene.fault("reset", route="POST /jobs", count=1)
     scene.fault("status", status=403, route="POST /jobs")
     with pytest.raises(MaybeStarted, match="403"):

@@ -42,6 +42,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def kept_pages() -> None:
+    """For tests of how long a page is kept: as long as a listener keeps it."""
+
+
+@pytest.fixture(autouse=True)
+def short_kept_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others wait for what the next page tells."""
+    if "kept_pages" not in request.fixturenames:
+        monkeypatch.setattr("airbyte_events.listener.http.metrics.FRESH_SECONDS", 0.05)
+
+
 @dataclass
 class Rig:
     """A listener and the simulated Airbyte that it looks after."""
@@ -175,6 +187,7 @@ async def test_metrics_are_told_while_the_store_is_lost() -> None:
         assert _key("store_size_bytes") in await rig.until(1, "ready")
 
 
+@pytest.mark.usefixtures("kept_pages")
 async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_taken() -> None:
     store = BusyStore()
     async with listening(store) as rig, anyio.create_task_group() as tasks:
@@ -202,6 +215,7 @@ async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_take
         await rig.until(1, "webhook_requests_total", airbyte="default", status="202")
 
 
+@pytest.mark.usefixtures("kept_pages")
 async def test_a_page_that_the_store_holds_up_holds_up_no_other_for_long() -> None:
     store = BusyStore()
     async with listening(store) as rig:
