@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 
-def write_private(file: Path, text: str) -> None:
-    """Replace a file durably and atomically; only its owner can read it. Missing folders are created likewise.
+def write_private(file: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file atomically; only its owner can read it.
 
-    :raises OSError: if it can't be written; the old file is unchanged.
+    A link stays, and the file that it points to is replaced.
+
+    :param durable: whether the file is on disk when this returns.
+    :raises OSError: if it can't be written, or is a device or a pipe; the old file is unchanged.
     """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "is not a regular file", str(file))
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # readable by its owner alone
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         Path(name).replace(file)
     except OSError:
         Path(name).unlink(missing_ok=True)

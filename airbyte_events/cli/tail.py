@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ import typer
 from rich.text import Text
 
 from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.files import write_private
 from airbyte_events._utils.printable import shown
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
@@ -197,9 +196,6 @@ def _stored(file: Path | None) -> Cursor | None:
 
 def _write(file: Path, text: str) -> None:
     try:
-        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).replace(file)
+        write_private(file, text, durable=False)
     except OSError as exc:
         raise SettingsError(f"--cursor-file: {file} can't be written ({exc.strerror})") from exc

@@ -187,7 +187,7 @@ class PostgresCounts:
     """As the server counts it: by its log, and ``pg_stat_io``."""
 
     def __init__(self, server: PostgresServer) -> None:
-        self.environment = {"COUNTS": "/dev/null"}
+        self.environment: dict[str, str] = {}
         self._server = server
         self._connection = psycopg.connect(server.url(), autocommit=True)
 

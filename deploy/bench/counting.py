@@ -48,6 +48,7 @@ def write(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sqlite3.connect = connect_counted  # type: ignore[assignment]
-    threading.Thread(target=write, args=(Path(os.environ["COUNTS"]),), daemon=True).start()
+    if "COUNTS" in os.environ:
+        sqlite3.connect = connect_counted  # type: ignore[assignment]
+        threading.Thread(target=write, args=(Path(os.environ["COUNTS"]),), daemon=True).start()
     main()

@@ -98,6 +98,7 @@ class Backup:
 
 def _write(file: Path, text: str) -> None:
     try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, text)
     except OSError as exc:
         raise SettingsError(f"--keep: {file} can't be written ({exc.strerror})") from exc

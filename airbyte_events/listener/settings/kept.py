@@ -91,6 +91,7 @@ def _written(values: Mapping[str, Any]) -> list[str]:
 
 def _write(file: Path, text: str) -> None:
     try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, text)
     except OSError as exc:
         raise SettingsError(
