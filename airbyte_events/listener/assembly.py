@@ -35,6 +35,7 @@ from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.metrics import Metrics, MetricsPage
 from airbyte_events.listener.http.receiver import Receiver
 from airbyte_events.listener.http.status import Status
+from airbyte_events.listener.http.viewers import Viewers
 from airbyte_events.listener.leader import LeaderElection, LeaderTask
 from airbyte_events.listener.logging import log_event
 from airbyte_events.listener.notify.announcer import Announcer
@@ -156,6 +157,7 @@ async def assemble(
         urls = {name: client.url for name, client in clients.items()}
         sessions = Sessions(api_tokens)
         feed = Feed(bus, store, urls, most_streams=streams_of(most_requests))
+        viewers = Viewers(store, pipelines.values())
         faults = partial(_faults, bus, health, election)
         listener = Listener(
             app=create_app(
@@ -170,6 +172,7 @@ async def assemble(
                 metrics_tokens=metrics_tokens,
                 most_requests=most_requests,
                 sessions=sessions,
+                viewers=viewers,
             ),
             receiver_app=SecurityHeaders(receiver) if settings.webhook_apart else None,
             store=store,
@@ -190,6 +193,7 @@ async def assemble(
             tasks.start_soon(supervise, "leader election", election.run, election.faults)
             tasks.start_soon(supervise, "job histories", histories.load, election.faults)
             observe = partial(_observe_events, bus, metrics, pipelines, histories)
+            tasks.start_soon(supervise, "viewers", viewers.run, election.faults)
             tasks.start_soon(supervise, "event metrics", observe, election.faults)
             yield listener
             tasks.cancel_scope.cancel()
@@ -238,6 +242,7 @@ def _ticks(settings: Settings) -> Ticks:
     return Ticks(
         unproven=settings.poll_interval,
         proven=max(settings.poll_interval, settings.poll_interval_proven),
+        viewed=max(settings.poll_interval, settings.poll_interval_viewed),
         idle=max(settings.poll_interval, settings.poll_interval_idle),
     )
 

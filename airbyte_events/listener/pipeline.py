@@ -81,6 +81,11 @@ class Pipeline:
                 await self._store.watch(refs, WATCH_SECONDS)
         return states
 
+    def view(self, seconds: float) -> None:
+        """Poll more often for so many seconds, if this listener leads the instance: somebody looks at its jobs."""
+        if self.monitor is not None:
+            self.monitor.watches.view(seconds)
+
     @property
     def failing(self) -> bool:
         """Whether Airbyte can't be reached from here."""

@@ -48,9 +48,10 @@ class Watches:
 
     def __init__(self) -> None:
         self.changed = Wakeup()
-        """Set when another job is watched."""
+        """Set when another job is watched, or somebody begins to look."""
         self.followers = 0
         """The number of subscribers to completions of jobs that may not exist yet."""
+        self._viewed_until = _NEVER
         self.elsewhere: set[int] = set()
         """The jobs that other processes watched when :meth:`follow` was last called."""
         self._watches: dict[int, Watch] = {}
@@ -64,6 +65,17 @@ class Watches:
             yield
         finally:
             self.followers -= 1
+
+    @property
+    def viewed(self) -> bool:
+        """Whether somebody looks at the instance's jobs."""
+        return anyio.current_time() < self._viewed_until
+
+    def view(self, seconds: float) -> None:
+        """Count somebody who looks at the instance's jobs, watched or not, for so many seconds."""
+        if not self.viewed:
+            self.changed.set()
+        self._viewed_until = anyio.current_time() + seconds
 
     @property
     def jobs(self) -> dict[int, bool]:

@@ -1,4 +1,4 @@
-"""How soon a hub without a listener detects completions, and what that costs Airbyte."""
+"""How soon polling detects completions, and what that costs Airbyte: a hub without a listener, and a listener alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from model.test_hours import in_virtual_time
 from model.virtual.clock import play
+from model.virtual.readers import StreamReader
 from model.virtual.stage import Stage, staged
+from model.virtual.truth import read_log
 
 JOBS = 400
 STEP = 1.37
@@ -84,3 +86,51 @@ async def test_one_slow_list_does_not_slow_down_the_next_ones_for_long() -> None
         before = lists(stage)
         await anyio.sleep(60)
         assert lists(stage) - before >= 18
+
+
+class TestListener:
+    """What no webhook announces, and no task waits for."""
+
+    @in_virtual_time
+    async def test_all_is_known_within_60_s_by_two_requests_a_minute(self) -> None:
+        async with staged(listens=False) as stage:
+            await stage.triggerer.kill()
+            await anyio.sleep(100)
+            assert await self.slowest(stage) <= 60
+            assert await self.lists_a_minute(stage) <= 2
+
+    @in_virtual_time
+    async def test_all_is_known_within_15_s_while_somebody_looks(self) -> None:
+        async with staged(listens=False) as stage:
+            await stage.triggerer.kill()
+            await anyio.sleep(100)
+            reader = StreamReader(stage.tasks, stage.network)
+            await reader.start()
+            # An exchange, and a poll.
+            await anyio.sleep(15)
+            assert await self.slowest(stage) <= 15
+            assert await self.lists_a_minute(stage) <= 6
+            await reader.kill()
+            await anyio.sleep(200)
+            assert await self.lists_a_minute(stage) <= 2
+
+    async def slowest(self, stage: Stage) -> float:
+        """Return the most seconds until the listener knows the cancellation of a job."""
+        took = []
+        for _ in range(40):
+            job = stage.airbyte.begin()
+            await anyio.sleep(7.3)
+            stage.airbyte.end(job, "cancelled")
+            began = anyio.current_time()
+            while job.id not in await self.known(stage):  # noqa: ASYNC110  # only time passes
+                await anyio.sleep(0.1)
+            took.append(anyio.current_time() - began)
+        return max(took)
+
+    async def known(self, stage: Stage) -> set[int]:
+        return {event.ref.job_id for event in await read_log(stage.listener.store) if event.terminal}
+
+    async def lists_a_minute(self, stage: Stage) -> float:
+        before = lists(stage)
+        await anyio.sleep(1200)
+        return (lists(stage) - before) / 20

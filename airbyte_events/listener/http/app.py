@@ -23,6 +23,7 @@ from airbyte_events.listener.http.openapi import DOCUMENT
 from airbyte_events.listener.http.params import QueryError
 from airbyte_events.listener.http.receiver import not_found
 from airbyte_events.listener.http.status import Status
+from airbyte_events.listener.http.viewers import CountViewers, Viewers
 from airbyte_events.web.auth import BearerAuth, Tokens
 from airbyte_events.web.rate_limit import ClientAccess, ConcurrencyLimit
 from airbyte_events.web.security_headers import SecurityHeaders
@@ -58,6 +59,7 @@ def create_app(
     metrics_tokens: Tokens | None = None,
     most_requests: int = MOST_REQUESTS,
     sessions: Sessions | None = None,
+    viewers: Viewers | None = None,
 ) -> ASGIApp:
     """Return the application with all routes.
 
@@ -67,6 +69,7 @@ def create_app(
     :param metrics_tokens: the tokens for ``/metrics``; None if it is public.
     :param most_requests: see :data:`MOST_REQUESTS`.
     :param sessions: of the dashboard, by the same API tokens.
+    :param viewers: counts the requests of ``/v1``.
     """
     access = access or ClientAccess()
 
@@ -87,6 +90,7 @@ def create_app(
     guards = [
         Middleware(BearerAuth, tokens=api_tokens, access=access, has_session=sessions.authorizes),
         Middleware(ConcurrencyLimit, most=most_requests),
+        *([Middleware(CountViewers, viewers=viewers)] if viewers else []),
     ]
     scraping = []
     if metrics_tokens is not None:

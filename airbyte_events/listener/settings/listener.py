@@ -83,10 +83,13 @@ class Settings(Declared):
     poll_interval: Seconds = setting(3.0, example="3")
     """Seconds between two polls of an instance while jobs are watched and webhooks are not proven to work. Polls are
     rarer where Airbyte responds slowly: they take at most a twentieth of the time."""
-    poll_interval_proven: Seconds = setting(60.0, example="60")
+    poll_interval_proven: Seconds = setting(30.0, example="30")
     """The same once webhooks are proven to work: they reported the last completions before a poll."""
-    poll_interval_idle: Seconds = setting(300.0, example="300")
-    """The same while no job is watched."""
+    poll_interval_viewed: Seconds = setting(13.0, example="13")
+    """The same at most, while somebody looks: a dashboard, a stream, a command in the last minute. With 13, all changes
+    are known within 15 s."""
+    poll_interval_idle: Seconds = setting(53.0, example="53")
+    """The same while no job is watched and nobody looks. With 53, all changes are known within 60 s."""
     retain_days: Days = setting(30.0, example="90")
     """Days to keep events and settled notifications. The latest state of each job is always kept."""
     retain_events: Events = setting(1_000_000, example="5000000")

@@ -19,6 +19,7 @@ from airbyte_events.airbyte.notifications import parse
 from airbyte_events.errors import LeaseLost, ServerError, StoreError
 from airbyte_events.events import ANY_JOB, JobRef
 from airbyte_events.listener.assembly import Listener, assemble
+from airbyte_events.listener.http.viewers import Viewers
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
@@ -185,6 +186,32 @@ async def group(watched: Watched, http: httpx.AsyncClient) -> AsyncIterator[Grou
             for replica in replicas:
                 if replica.line.held is not None:
                     replica.line.held.set()
+            tasks.cancel_scope.cancel()
+
+
+class TestViewers:
+    async def test_who_looks_at_any_listener_has_the_leader_poll_more_often(self, group: Group) -> None:
+        ticks = Ticks(unproven=3600, proven=3600, viewed=0.02, idle=3600)
+        for _ in range(2):
+            group.start(ticks, lease=5.0)
+        await group.until_held()
+        await group.until(lambda: group.watched.airbyte.lists == 1)
+        (other,) = group.others
+        viewers, others = [
+            Viewers(cast(EventStore, replica.line), replica.pipelines.values(), exchange=0.02)
+            for replica in (group.holder, other)
+        ]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(viewers.run)
+            tasks.start_soon(others.run)
+            await anyio.wait_all_tasks_blocked()
+            assert group.watched.airbyte.lists == 1
+            other.line.cut = True
+            with others.request():
+                await anyio.wait_all_tasks_blocked()
+                assert group.watched.airbyte.lists == 1
+                other.line.cut = False
+                await group.until(lambda: group.watched.airbyte.lists > 5)
             tasks.cancel_scope.cancel()
 
 

@@ -34,20 +34,40 @@ async def prove_push(watched: Watched) -> None:
 
 class TestTicks:
     async def test_while_nothing_is_watched(self, watched: Watched) -> None:
-        assert Ticks().due(watched.monitor) == 300
+        assert Ticks().due(watched.monitor) == 53
 
     async def test_while_push_is_unproven_and_proven(self, watched: Watched) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         assert Ticks().due(watched.monitor) == 3
         await prove_push(watched)
-        assert Ticks().due(watched.monitor) == 60
+        assert Ticks().due(watched.monitor) == 30
         # One that never pushes is one that must be looked for.
         watched.airbyte.put(2, job_type="clear")
         await watched.monitor.watch([2])
         assert Ticks().due(watched.monitor) == 3
         watched.monitor.watches.forget(2)
-        assert Ticks().due(watched.monitor) == 60
+        assert Ticks().due(watched.monitor) == 30
+
+    async def test_while_somebody_looks(self, watched: Watched) -> None:
+        watched.monitor.watches.view(30)
+        assert Ticks().due(watched.monitor) == 13
+        watched.airbyte.put(1)
+        await watched.monitor.watch([1])
+        assert Ticks().due(watched.monitor) == 3
+        await prove_push(watched)
+        assert Ticks().due(watched.monitor) == 13
+        watched.monitor.watches.view(0)
+        assert Ticks().due(watched.monitor) == 30
+
+    async def test_somebody_who_begins_to_look_brings_the_next_poll_forward(self, watched: Watched) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(Poller(watched.monitor, Ticks(idle=3600, viewed=0.02)).run)
+            await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
+            await anyio.wait_all_tasks_blocked()
+            watched.monitor.watches.view(3600)
+            await watched.airbyte.until(lambda: watched.airbyte.lists > 2)
+            tasks.cancel_scope.cancel()
 
     async def test_a_new_watch_brings_the_next_look_forward(self, watched: Watched) -> None:
         watched.airbyte.put(1, ago=3600)

@@ -63,7 +63,8 @@ class TestOneAirbyte:
         settings = load()
         assert settings.instances == {"default": InstanceSettings(airbyte_url=f"{URL}/api/public/v1")}
         assert (settings.host, settings.port, settings.webhook_apart) == ("127.0.0.1", 8484, None)
-        assert (settings.poll_interval, settings.poll_interval_proven, settings.poll_interval_idle) == (3, 60, 300)
+        assert (settings.poll_interval, settings.poll_interval_proven) == (3, 30)
+        assert (settings.poll_interval_viewed, settings.poll_interval_idle) == (13, 53)
         assert settings.api_tokens == settings.webhook_tokens == ()
         assert settings.log_level == "info"
 
