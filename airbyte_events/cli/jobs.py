@@ -10,6 +10,7 @@ from rich.text import Text
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
+from airbyte_events._utils.times import utcnow
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.output import Output, amount, duration, moment, status
@@ -68,9 +69,10 @@ def jobs(
 
     async def work() -> int:
         async with open_listener(address) as api:
-            found, following = await pages(api, "jobs", limit, before, params)
+            found, following, first = await pages(api, "jobs", limit, before, params)
+        as_of = json_values.mapping(first.get("as_of"))
         if json:
-            output.object({"jobs": found, "next": following})
+            output.object({"jobs": found, "next": following, "as_of": as_of})
             return 0
         if found or not output.terminal:
             output.table(
@@ -80,6 +82,8 @@ def jobs(
             )
         else:
             output.note("no jobs match")
+        for name, polled in as_of.items() if output.terminal else ():
+            output.note(f"{name}: {_freshness(polled)}")
         if following is not None and output.terminal:
             output.note(f"more jobs: --before {following}, or a larger --limit")
         return 0
@@ -115,26 +119,29 @@ def show(
 
 async def pages(
     listener: FeedClient, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the first items of one of the listener's lists, and where the next page starts, if there is one."""
+) -> tuple[list[dict[str, Any]], str | None, dict[str, Any]]:
+    """Return the first items of one of the listener's lists, where the next page starts, if there is one, and the first
+    response."""
     found: list[dict[str, Any]] = []
+    first: dict[str, Any] = {}
     following = None if before is None else str(before)
     while True:
         page = [("limit", str(min(_PAGE, limit - len(found))))]
         if following is not None:
             page.append(("before", following))
         content = await listener.request("GET", f"/v1/{what}", params=[*params, *page])
+        first = first or content
         items = content.get(what)
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise FeedUnreachable(f"{listener.url}/v1/{what} did not respond as a listener does")
         found += items
         following = json_values.text(content.get("next"))
         if following is None or not items or len(found) >= limit:
-            return found, following
+            return found, following, first
 
 
 async def _instance_of(listener: FeedClient, number: str) -> str:
-    found, _ = await pages(listener, "jobs", _PAGE, None, [("job_id", number)])
+    found, *_ = await pages(listener, "jobs", _PAGE, None, [("job_id", number)])
     if not found:
         raise FeedError(f"the listener knows no job {number}")
     if len(found) > 1:
@@ -154,6 +161,17 @@ async def _progress(listener: FeedClient, details: dict[str, Any]) -> Progress |
     except FeedRefused:
         return None
     return Progress.read(found[0]) if isinstance(found, list) and found else None
+
+
+def _freshness(polled: object) -> str:
+    """Return how fresh an instance's states are.
+
+    :param polled: the last poll, of the listener's JSON.
+    """
+    at = json_values.instant(polled)
+    if at is None:
+        return "not polled yet"
+    return f"as of {moment(at)}, {duration(max(0.0, (utcnow() - at).total_seconds()))} ago"
 
 
 def _row(job: dict[str, Any]) -> list[str | Text]:
@@ -195,6 +213,7 @@ def _show(output: Output, details: dict[str, Any], progress: Progress | None) ->
             *([] if progress is None else _progress_facts(progress)),
             ("reason", Text(shown(str(event.error)), style="red") if event and event.error else None),
             ("page", job.get("url")),
+            ("as of", _freshness(details.get("as_of"))),
         ]
     )
     output.line("")

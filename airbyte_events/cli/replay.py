@@ -92,7 +92,7 @@ async def _inbox(listener: FeedClient, since: datetime | None, *, pending: bool,
     chosen: list[int] = []
     before: int | None = None
     while True:
-        found, following = await pages(listener, "notifications", _PAGE, before)
+        found, following, _ = await pages(listener, "notifications", _PAGE, before)
         for each in found:
             received = json_values.instant(each.get("received_at"))
             if since is not None and received is not None and received < since:

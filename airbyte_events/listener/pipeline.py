@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 
 import anyio
 from anyio.abc import TaskGroup
@@ -14,7 +15,7 @@ from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import Identity, JobEvent, JobRef
 from airbyte_events.jobs import JobSystem
 from airbyte_events.listener.inbox import Inbox
-from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.monitor.monitor import Monitor, polled_at
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.monitor.progress import ProgressReader
 from airbyte_events.monitor.watchlist import WATCH_SECONDS
@@ -80,6 +81,10 @@ class Pipeline:
             if refs:
                 await self._store.watch(refs, WATCH_SECONDS)
         return states
+
+    async def as_of(self) -> datetime | None:
+        """Return when the last successful poll was served, by Airbyte's clock: all earlier changes are stored."""
+        return await polled_at(self._store, self.instance)
 
     def view(self, seconds: float) -> None:
         """Poll more often for so many seconds, if this listener leads the instance: somebody looks at its jobs."""

@@ -24,6 +24,7 @@ from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.observation import Confirmation, Received
 from airbyte_events.monitor.recorder import TOGETHER, MonitorStore, Recorder
 from airbyte_events.monitor.watchlist import Watches
+from airbyte_events.store.base import ValueTable
 from airbyte_events.store.records import Lease
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,11 @@ _PRIORITIES = {Origin.WEBHOOK: 0, Origin.POLL: 1, Origin.SUBMIT: 2}
 """The order of reads: jobs that Airbyte has just announced before those with a new subscriber."""
 
 Doubt = Callable[[JobEvent], bool]
+
+
+async def polled_at(store: ValueTable, instance: str) -> datetime | None:
+    """Return when the last complete list of changed jobs was served, by Airbyte's clock; None: none was."""
+    return instant(await store.recall(f"looked_at/{instance}"))
 
 
 class Monitor:
@@ -286,8 +292,7 @@ class Monitor:
 
     async def _begin(self, now: datetime) -> datetime:
         """Return where a list begins: earlier changes are stored."""
-        mark = instant(await self._store.recall(f"looked_at/{self.instance}"))
-        return (mark or await self._first_mark(now)) - OVERLAP
+        return (await polled_at(self._store, self.instance) or await self._first_mark(now)) - OVERLAP
 
     async def _first_mark(self, started: datetime) -> datetime:
         """Return where the first list begins: it stays while lists fail."""

@@ -94,6 +94,9 @@ class TestLive:
         expect(inside.get_by_text(re.compile(r"^published \d+ ms after the webhook arrived$"))).to_be_visible()
         expect(inside.get_by_text(re.compile(r"^webhook within \d+ s$"))).to_be_visible()
 
+    def test_it_says_how_fresh_it_is(self, inside: Page) -> None:
+        expect(inside.locator("header").get_by_text(re.compile(r"^polled (now|\d+ s ago)$"))).to_be_visible()
+
     def test_failures_say_why(self, inside: Page) -> None:
         expect(inside.get_by_role("region", name="Failures, 24 h").get_by_text(REASON).first).to_be_visible()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
@@ -130,6 +131,12 @@ class API:
     async def jobs(self, request: Request) -> Response:
         """Return the latest states, newest first."""
         filters = event_filter(request.query_params)
+        # Read before the states: these have all earlier changes.
+        as_of = {
+            name: format_time(await each.as_of())
+            for name, each in self.pipelines.items()
+            if not filters.instances or name in filters.instances
+        }
         return await _list(
             request,
             "jobs",
@@ -138,6 +145,7 @@ class API:
             position=lambda state: state.sequence,
             size=lambda state: state.weight,
             params=FILTERS,
+            more={"as_of": as_of},
         )
 
     async def job(self, request: Request) -> Response:
@@ -146,6 +154,8 @@ class API:
         ref = JobRef(instance, _id(request, "job_id"))
         if INSTANCE_NAME.fullmatch(instance) is None:
             raise HTTPException(404)
+        pipeline = self.pipelines.get(instance)
+        as_of = None if pipeline is None else format_time(await pipeline.as_of())
         if (state := (await self.feed.store.states([ref])).get(ref)) is None:
             return _refuse(404, f"job {ref} is unknown")
         history = await self.feed.store.history(ref)
@@ -157,6 +167,7 @@ class API:
             {
                 "job": state.data(),
                 "history": [self.feed.envelope(event) for event in history],
+                "as_of": as_of,
                 "notification": None if announcement is None else _notification(announcement),
             }
         )
@@ -273,18 +284,21 @@ async def _list(
     position: Callable[[T], int],
     size: Callable[[T], int],
     params: frozenset[str] = frozenset(),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Response:
     """Return a page of a list.
 
     :param name: of the list in the response.
     :param params: what the request may have besides ``limit`` and ``before``.
+    :param more: what the response has besides the list and ``next``.
     """
     query = request.query_params
     refuse_unknown(query, params | {"limit", "before"})
     limit = number(query, "limit", 100, least=1, most=1000)
     before = number(query, "before", 0, least=0, most=2**53) if "before" in query else None
     found, following = await page(read, limit, before, position, size)
-    return JSONResponse({name: list(map(item, found)), "next": None if following is None else str(following)})
+    following_page = None if following is None else str(following)
+    return JSONResponse({name: list(map(item, found)), "next": following_page, **more})
 
 
 def _id(request: Request, name: str = "id") -> int:

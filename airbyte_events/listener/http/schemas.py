@@ -65,6 +65,12 @@ _NEXT: Schema = {
     "description": "The `before` of the next page; null on the last page.",
 }
 
+_AS_OF: Schema = {
+    **_TIME,
+    "description": "The last successful poll of the instance, by Airbyte's clock: all earlier changes are known. Null"
+    " before the first poll.",
+}
+
 _JOB = _object(
     "The state of a job. Unknown values are null; times are RFC 3339 in UTC.",
     ("attempts", "names", "url", "unconfirmed"),
@@ -203,11 +209,17 @@ SCHEMAS: dict[str, Schema] = {
         unknown=array(ref("JobRef"), description="Jobs that Airbyte does not have."),
         cursor={**CURSOR, "description": "Later changes are in the feed behind this cursor."},
     ),
-    "JobPage": _object("The latest states, newest first.", jobs=array(ref("Job")), next=_NEXT),
+    "JobPage": _object(
+        "The latest states, newest first.",
+        jobs=array(ref("Job")),
+        next=_NEXT,
+        as_of=_map("The `as_of` of each instance, by name.", _or_null(_AS_OF)),
+    ),
     "JobDetail": _object(
         "A job's state, its history, and the notification of its completion.",
         job=ref("Job"),
         history=array(ref("Event"), description="The stored events, oldest first."),
+        as_of=_or_null(_AS_OF),
         notification=_or_null(ref("Notification")),
     ),
     "Progress": _object(

@@ -68,7 +68,7 @@ class Status:
             "here_since": None if held is None else format_time(held.since),
             "push_proven": None if monitor is None else monitor.push_proven,
             "watched": (await self.store.queues(name)).watched,
-            "looked_at": await self.store.recall(f"looked_at/{name}"),
+            "looked_at": format_time(await pipeline.as_of()),
             "seconds_between_looks": None if poller is None else poller.interval,
             "failed_looks": None if poller is None else poller.failures,
             "backoff_seconds": round(pipeline.airbyte.backing_off, 1),

@@ -12,6 +12,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.simulator import Script
 from airbyte_events.simulator.state import Job
 
@@ -74,6 +75,18 @@ async def test_an_output_that_can_not_be_written_is_one_line(stage: Stage) -> No
         async with stage.started("jobs", stdout=full.fileno()) as jobs:
             assert await jobs.ended() == 1
     assert jobs.err.read_text() == "airbyte-events: the output can't be written: No space left on device\n"
+
+
+async def test_say_how_fresh_they_are(stage: Stage) -> None:
+    job = stage.end(stage.start())
+    await stage.settled(job)
+    assert re.search(r"default: as of \S+Z, [\d.]+ m?s ago", (await stage.at_terminal("jobs"))[1])
+    assert re.search(r"^as of +as of \S+Z, ", (await stage.run("jobs", "show", str(job.id))).out, re.MULTILINE)
+    listed = json.loads((await stage.run("jobs", "--json")).out)["as_of"]
+    shown = json.loads((await stage.run("jobs", "show", str(job.id), "--json")).out)["as_of"]
+    assert set(listed) == {"default"}
+    times = [parse_time(listed["default"]), parse_time(shown), utcnow()]
+    assert times == sorted(filter(None, times))
 
 
 async def test_pages(stage: Stage) -> None:

@@ -16,6 +16,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+from airbyte_events._utils.times import parse_time
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Job
 from airbyte_events.store.location import StoreLocation
@@ -98,6 +99,26 @@ async def rig(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Rig]:
     async with listening(store_location("memory:")) as rig:
         yield rig
     assert not [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+
+
+class TestFreshness:
+    async def test_is_the_last_poll_of_each_airbyte(self, rig: Rig) -> None:
+        page = await rig.get("/jobs")
+        assert set(page["as_of"]) == {"default", "other"}
+        assert all(parse_time(each) for each in page["as_of"].values())
+        assert set((await rig.get("/jobs", instance="other"))["as_of"]) == {"other"}
+        status = {each["name"]: each["looked_at"] for each in (await rig.get("/status"))["instances"]}
+        assert page["as_of"] == status
+        job = rig.start()
+        await rig.watch(ref(job.id))
+        assert (await rig.get(f"/jobs/default/{job.id}"))["as_of"] == status["default"]
+
+    async def test_is_unknown_until_airbyte_answers(self) -> None:
+        async with (
+            serve_listener(settings_of(instance_of("http://127.0.0.1:1"))) as served,
+            httpx.AsyncClient(base_url=served.url, headers=served.headers, trust_env=False) as http,
+        ):
+            assert (await http.get("/v1/jobs")).json()["as_of"] == {"default": None}
 
 
 class TestWatches:

@@ -94,7 +94,7 @@ export const stream = (after) => new EventSource(`v1/events${query({ after })}`)
 export const signIn = (given) => ask("session", { method: "POST", body: given });
 export const signOut = () => ask("session", { method: "DELETE" });
 export const session = () => ask("session");
-/** @type {(filters: object) => Promise<{jobs: Job[], next: string | null}>} */
+/** @type {(filters: object) => Promise<{jobs: Job[], next: string | null, as_of: Record<string, string | null>}>} */
 export const jobs = (filters) => ask(`v1/jobs${query(filters)}`);
 /** @type {(instance: string, id: string) => Promise<{job: Job, history: {id: string, data: Job}[], notification: any}>} */
 export const job = (instance, id) => ask(`v1/jobs/${encodeURIComponent(instance)}/${encodeURIComponent(id)}`);

@@ -15,6 +15,8 @@ export class Live {
   state = "connecting";
   complete = false; // all that can be held was read
   heardAt = Date.now(); // when the stream said something for the last time
+  /** @type {Record<string, string | null>} */
+  asOf = {}; // when each Airbyte was last polled: all earlier changes are known
   trouble = ""; // why the states can't be read, if so
   /** @type {Map<string, api.Job>} */
   #names = new Map();
@@ -169,12 +171,26 @@ export class Live {
     do {
       const page = await api.jobs({ limit: PAGE, before });
       take(page);
+      if (before === null && seen === this.#seen) this.asOf = page.as_of;
       before = page.next;
     } while (before !== null && seen === this.#seen && seen.size < MOST);
     if (seen !== this.#seen) return;
     for (const id of this.jobs.keys()) if (!seen.has(id)) this.jobs.delete(id);
     this.complete = true;
     this.#changed();
+  }
+
+  /** Read how fresh the states are. */
+  async refresh() {
+    const began = this.#began;
+    try {
+      const { as_of: asOf } = await api.jobs({ limit: 1 });
+      if (began !== this.#began) return;
+      this.asOf = asOf;
+      this.#tell();
+    } catch {
+      // The stream reports that the listener does not respond.
+    }
   }
 
   #take(/** @type {api.Job[]} */ jobs) {

@@ -1,8 +1,8 @@
 // The dashboard: which page is shown, and who may see it.
 
 import * as api from "./api.js";
-import { h, tick, write } from "./dom.js";
-import { timeOf } from "./words.js";
+import { h, patch, tick, write } from "./dom.js";
+import { ago, timeOf } from "./words.js";
 import { Live } from "./live.js";
 import { connection, connections } from "./views/connections.js";
 import { forwarding } from "./views/forwarding.js";
@@ -12,6 +12,8 @@ import { jobs } from "./views/jobs.js";
 import { missing } from "./views/missing.js";
 import { overview } from "./views/overview.js";
 import { system } from "./views/system.js";
+
+const FRESHNESS = 10_000; // milliseconds between two readings of how fresh the states are
 
 /**
  * @typedef {object} View
@@ -33,7 +35,7 @@ const PAGES = [
   ["system", "System", system],
 ];
 
-const [main, nav, state, leave, trouble] = ["main", "nav", "live", "leave", "trouble"].map(
+const [main, nav, state, fresh, leave, trouble] = ["main", "nav", "live", "fresh", "leave", "trouble"].map(
   (id) => /** @type {HTMLElement} */ (document.getElementById(id)),
 );
 // Where the listener is mounted, with a slash at its end.
@@ -142,9 +144,18 @@ live.watch(() => {
   if (!view) return;
   state.dataset.state = live.state;
   write(state, live.state);
+  const polls = Object.entries(live.asOf);
+  patch(fresh, polls.length ? [polls] : [], () => "polled", JSON.stringify, freshness);
   warn();
   view.update();
 });
+
+/** How fresh what is shown is: by the Airbyte that was polled the longest ago. */
+function freshness(/** @type {[string, string | null][]} */ polls) {
+  const [name, oldest] = polls.reduce((a, b) => ((a[1] ?? "") <= (b[1] ?? "") ? a : b));
+  const airbyte = polls.length > 1 ? `, ${name}` : "";
+  return h("span", {}, ...(oldest ? ["polled ", ago(oldest)] : ["not polled yet"]), airbyte);
+}
 
 /** Show nothing but the way in. */
 function out(why = "") {
@@ -153,7 +164,7 @@ function out(why = "") {
   clearInterval(timer);
   nav.hidden = leave.hidden = trouble.hidden = true;
   main.classList.remove("stale");
-  state.textContent = "";
+  state.textContent = fresh.textContent = "";
   document.title = "Airbyte Events";
   // Password managers want a name to keep the token by.
   const name = h("input", { name: "username", value: "airbyte-events", autocomplete: "username", hidden: true, readonly: true });
@@ -202,6 +213,7 @@ addEventListener("popstate", () => {
 });
 document.addEventListener("click", follow);
 setInterval(() => document.hidden || tick(), 1000);
+setInterval(() => document.hidden || (view && live.refresh()), FRESHNESS);
 api.door.addEventListener("out", () => view && out("The session has ended. Log in again to go on."));
 // Who leaves in one tab leaves in all.
 tabs.addEventListener("message", ({ data }) => {
