@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,8 @@ import httpx
 
 from airbyte_events.airbyte.auth import Credentials, TokenCache, as_refusal
 from airbyte_events.airbyte.circuit_breaker import Backoff, transient
-from airbyte_events.airbyte.transport import ApiResponse, Observer, Request, exchange
+from airbyte_events.airbyte.gateway import same_origin, secrets_in
+from airbyte_events.airbyte.transport import NO_HEADERS, ApiResponse, Observer, Request, exchange
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import AirbyteError, NotFound, NotSent, RateLimited, SettingsError, Unauthorized
 
@@ -30,6 +31,7 @@ class Session:
     :param url: in any spelling that :func:`normalise_url` accepts; the API's base afterwards.
     :param credentials: of an application; None for an Airbyte without authentication.
     :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.
+    :param headers: for a gateway, see :mod:`airbyte_events.airbyte.gateway`.
     :param timeout: seconds for one attempt, from the connection to the last byte.
     :param attempts: of a read, at least one.
     :param base_delay: seconds, the longest delay after the first failure.
@@ -44,6 +46,7 @@ class Session:
     _: KW_ONLY
     credentials: Credentials | None = None
     token_url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 20.0
     attempts: int = 5
     base_delay: float = 1.0
@@ -65,16 +68,18 @@ class Session:
     def _new_tokens(self) -> TokenCache | None:
         return None if self.credentials is None else TokenCache(partial(self._fetch_token, self.credentials))
 
-    def authenticate(self, credentials: Credentials) -> bool:
-        """Use these credentials from now on.
+    def authenticate(self, credentials: Credentials | None, headers: Mapping[str, str] = NO_HEADERS) -> bool:
+        """Use these credentials and headers from now on.
 
+        :param credentials: None: the previous ones.
         :return: whether they differ from the previous ones.
         """
-        if credentials == self.credentials:
-            return False
-        self.credentials = credentials
-        self._tokens = self._new_tokens()
-        return True
+        changed = headers != self.headers
+        self.headers = headers
+        if credentials is not None and credentials != self.credentials:
+            self.credentials, changed = credentials, True
+            self._tokens = self._new_tokens()
+        return changed
 
     @property
     def backing_off(self) -> float:
@@ -169,5 +174,8 @@ class Session:
                 logger.info("retrying: attempts_left=%d error=%s", attempts, exc)
 
     async def _send(self, token: str | None, request: Request) -> ApiResponse:
-        hide = () if self.credentials is None else (self.credentials.client_secret,)
-        return await exchange(self.http, request, token=token, hide=hide, observe=self.on_request)
+        hide: tuple[str, ...] = () if self.credentials is None else (self.credentials.client_secret,)
+        # The token endpoint, and the internal API of Cloud, can be on another server.
+        headers = self.headers if same_origin(request.url, self.url) else NO_HEADERS
+        hide += secrets_in(headers.values())
+        return await exchange(self.http, request, token=token, headers=headers, hide=hide, observe=self.on_request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -98,6 +99,8 @@ class ApiResponse:
         return http_date(self.headers.get("date"))
 
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 Observer = Callable[[str, "int | None"], None]
 """Called for each request with its method and route (``GET /jobs/{id}``), and the HTTP status, None for no response."""
 
@@ -107,12 +110,14 @@ async def exchange(
     request: Request,
     *,
     token: str | None = None,
+    headers: Mapping[str, str] = NO_HEADERS,
     hide: tuple[str, ...] = (),
     observe: Observer | None = None,
 ) -> ApiResponse:
     """Send the request once.
 
     :param token: the access token, if there is one.
+    :param headers: further ones, such as for a gateway.
     :param hide: secrets to mask in messages if the server repeats them.
     :return: a 2xx response.
     :raises NotSent: if no connection was made.
@@ -130,7 +135,7 @@ async def exchange(
                 request.url,
                 params=request.params or None,
                 json=request.json,
-                headers=_headers(token),
+                headers={**headers, **_headers(token)},
                 timeout=_timeout(request),
                 follow_redirects=False,
             ) as response:

@@ -13,7 +13,7 @@ from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.api_client import http_client
 from airbyte_events.cli.options import uuid
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.secrets import credentials_of
+from airbyte_events.listener.secrets import credentials_of, headers_of
 from airbyte_events.listener.settings import InstanceSettings, Settings
 
 
@@ -49,6 +49,7 @@ async def open_airbyte(instance: InstanceSettings, *, attempts: int = 5) -> Asyn
             instance.airbyte_url,
             credentials=credentials_of(instance),
             token_url=instance.token_url,
+            headers=headers_of(instance),
             workspace_ids=instance.workspace_ids,
             attempts=attempts,
         )

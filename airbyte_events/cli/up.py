@@ -205,7 +205,7 @@ async def _check(output: Output, instance: InstanceSettings) -> Fault | None:
     async with open_airbyte(instance, attempts=1) as airbyte:
         if not await responds(about, airbyte):
             return Fault.ADDRESS
-        if credentials is not None and not await issues_token(about, instance, credentials):
+        if credentials is not None and not await issues_token(about, airbyte, instance):
             return Fault.ACCESS
         return None if await lists_jobs(about, airbyte, known=credentials is not None) else Fault.ACCESS
 

@@ -42,7 +42,7 @@ from airbyte_events.listener.notify.announcer import Announcer
 from airbyte_events.listener.notify.connections import Connections
 from airbyte_events.listener.notify.targets import notify_targets, refuse_own
 from airbyte_events.listener.pipeline import Pipeline
-from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of
+from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of, headers_of
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.listener.signals import Signals
 from airbyte_events.monitor.poller import Ticks
@@ -214,6 +214,7 @@ def airbyte_client(http: httpx.AsyncClient, instance: InstanceSettings, **option
         instance.airbyte_url,
         credentials=credentials_of(instance),
         token_url=instance.token_url,
+        headers=headers_of(instance),
         workspace_ids=instance.workspace_ids,
         **options,
     )

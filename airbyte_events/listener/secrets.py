@@ -11,6 +11,7 @@ import anyio.to_thread
 from pydantic import SecretStr
 
 from airbyte_events.airbyte import Credentials
+from airbyte_events.airbyte.gateway import parse_headers
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.web.auth import Tokens, digest_of
@@ -28,13 +29,13 @@ class Secrets:
     """The secrets in use.
 
     :param metrics_tokens: None if the metrics are public.
-    :param authenticate: by instance name; sets the credentials and returns whether they changed.
+    :param authenticate: by instance name; sets credentials and headers, and returns whether they changed.
     :param certificate: None without TLS.
     """
 
     webhook_tokens: Tokens
     api_tokens: Tokens
-    authenticate: Mapping[str, Callable[[Credentials], bool]]
+    authenticate: Mapping[str, Callable[[Credentials | None, Mapping[str, str]], bool]]
     metrics_tokens: Tokens | None = None
     certificate: Certificate | None = None
 
@@ -52,8 +53,8 @@ class Secrets:
             if given and tokens is not None and tokens.replace(digests_of(given)):
                 logger.info("reloaded %s: valid=%d", name, len(given))
         for name, authenticate in self.authenticate.items():
-            credentials = credentials_of(settings.instances[name]) if name in settings.instances else None
-            if credentials is not None and authenticate(credentials):
+            instance = settings.instances.get(name)
+            if instance is not None and authenticate(credentials_of(instance), headers_of(instance)):
                 logger.info("reloaded the Airbyte credentials: instance=%s", name)
         if self.certificate is not None and self.certificate.reload():
             logger.info("reloaded the TLS certificate")
@@ -86,3 +87,12 @@ def credentials_of(instance: InstanceSettings) -> Credentials | None:
     if instance.client_id is None or instance.client_secret is None:
         return None
     return Credentials(client_id=instance.client_id, client_secret=instance.client_secret.get_secret_value())
+
+
+def headers_of(instance: InstanceSettings) -> dict[str, str]:
+    """Return the headers for the gateway in front of an instance."""
+    lines = (line.get_secret_value() for line in instance.headers)
+    headers = parse_headers(lines, authorized=instance.client_id is not None)
+    if instance.bearer_token is not None:
+        headers["Authorization"] = f"Bearer {instance.bearer_token.get_secret_value()}"
+    return headers

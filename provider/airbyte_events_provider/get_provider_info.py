@@ -59,6 +59,11 @@ def get_provider_info() -> dict[str, Any]:
                         'A proxy URL, or one for each scheme: {"https": "http://proxy:3128"}',
                         format="password",
                     ),
+                    "headers": _field(
+                        "Headers",
+                        'Headers for a gateway in front of Airbyte: {"CF-Access-Client-Id": "0b1c.access"}',
+                        format="password",
+                    ),
                 },
             },
             {

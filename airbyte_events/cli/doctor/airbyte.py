@@ -10,12 +10,11 @@ import httpx
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import utcnow
-from airbyte_events.airbyte import AirbyteClient, Credentials
+from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.auth import as_refusal
-from airbyte_events.airbyte.transport import ApiResponse, Request, exchange
+from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.airbyte import open_airbyte
-from airbyte_events.cli.api_client import http_client
 from airbyte_events.cli.doctor.findings import Level, Report
 from airbyte_events.cli.output import duration
 from airbyte_events.cli.webhooks import probe
@@ -44,7 +43,6 @@ from airbyte_events.monitor.monitor import OVERLAP
 SHORT_TOKEN_SECONDS = 60.0
 """Tokens with a shorter life are renewed with almost every poll."""
 
-_RESPONSE_SECONDS = 20.0
 _READ_LOG = "read Airbyte's log"
 _CREATE_APPLICATION = (
     "create an application in Airbyte (User settings, Applications), and set AIRBYTE_EVENTS_CLIENT_ID and "
@@ -52,7 +50,8 @@ _CREATE_APPLICATION = (
 )
 _LOGIN = "a proxy in front of it requires a login"
 _BYPASS_LOGIN = (
-    "let requests to the API pass without a login, or set AIRBYTE_EVENTS_AIRBYTE_URL to an address behind it"
+    "let requests to the API pass without a login, set AIRBYTE_EVENTS_HEADERS to the headers that it wants, or "
+    "AIRBYTE_EVENTS_AIRBYTE_URL to an address behind it"
 )
 _UNREADABLE = "the notification settings can't be read"
 _SHEDS_LOAD = (
@@ -78,7 +77,7 @@ async def check_airbyte(
             return
         if credentials is None:
             about.ok("needs no credentials")
-        elif not await issues_token(about, instance, credentials):
+        elif not await issues_token(about, airbyte, instance):
             return
         if await lists_jobs(about, airbyte, known=credentials is not None):
             await _explains_failures(about, airbyte)
@@ -115,15 +114,12 @@ async def responds(about: Report, airbyte: AirbyteClient) -> bool:
     return True
 
 
-async def issues_token(about: Report, instance: InstanceSettings, credentials: Credentials) -> bool:
+async def issues_token(about: Report, airbyte: AirbyteClient, instance: InstanceSettings) -> bool:
     """Report whether Airbyte accepts the credentials."""
     url = token_endpoint(instance.airbyte_url, instance.token_url)
-    request = Request(
-        method="POST", url=url, route="/applications/token", json=credentials.grant(), timeout=_RESPONSE_SECONDS
-    )
+    grant = None if airbyte.credentials is None else airbyte.credentials.grant()
     try:
-        async with http_client(url) as http:
-            life = _life(await exchange(http, request, hide=(credentials.client_secret,)))
+        life = _life(await airbyte.ask(airbyte.request("POST", "/applications/token", url=url, json=grant)))
     except AirbyteError as exc:
         page = (refused := as_refusal(exc)) is not None and refused.page
         about.error(

@@ -17,7 +17,7 @@ INSTANCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 SECRETS = frozenset(
     [
         *("client_secret", "forward_urls", "store", "api_tokens", "webhook_tokens", "metrics_tokens", "listener_token"),
-        *("url", "secret"),
+        *("url", "secret", "headers", "bearer_token"),
     ]
 )
 """The settings that can also be given by file, and that are never shown."""

@@ -8,7 +8,14 @@ from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import CompleteError, Declared, setting
-from airbyte_events.listener.settings.values import Connections, ForwardURLs, Workspaces, check_pair
+from airbyte_events.listener.settings.values import (
+    Connections,
+    ForwardURLs,
+    Headers,
+    Sendable,
+    Workspaces,
+    check_pair,
+)
 
 
 class InstanceSettings(Declared):
@@ -23,6 +30,11 @@ class InstanceSettings(Declared):
         None, example="shown by Airbyte when the application is created", min_length=1
     )
     """The client secret of that application."""
+    headers: Headers = setting((), example="CF-Access-Client-Id: 0b1c.access", by_default="none")
+    """Headers for a gateway in front of Airbyte, one `Name: value` per line ([Gateways](several.md#gateways)). They are
+    sent to the origin of `AIRBYTE_URL` only."""
+    bearer_token: Sendable | None = setting(None, example="issued by the gateway")
+    """A token for a gateway, sent as `Authorization: Bearer` likewise, where no client id is set."""
     workspace_ids: Workspaces = setting(
         (), example="18dccc91-0ab1-4f72-9ed7-0b8fc27c5826", by_default="all that the application can read"
     )
@@ -61,6 +73,18 @@ class InstanceSettings(Declared):
             return token_endpoint(info.data["airbyte_url"], url)
         except SettingsError as exc:
             raise CompleteError(str(exc)) from None
+
+    @field_validator("bearer_token")
+    @classmethod
+    def _alone(cls, token: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        lines = [line.get_secret_value().lower() for line in info.data.get("headers", ())]
+        if token is not None and (
+            info.data.get("client_id") or any(each.startswith("authorization") for each in lines)
+        ):
+            raise CompleteError(
+                "set, but client_id or headers use the header Authorization, too; leave one of them out"
+            )
+        return token
 
     @field_validator("client_secret")
     @classmethod

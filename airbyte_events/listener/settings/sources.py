@@ -181,6 +181,8 @@ def _table(table: dict[str, Any], prefix: str, file: Path, names: frozenset[str]
 def _wrapped(value: object) -> object:
     if isinstance(value, list):
         return [_wrapped(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _wrapped(item) for name, item in value.items()}
     return SecretStr(value.strip()) if isinstance(value, str) else value
 
 

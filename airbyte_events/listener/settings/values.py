@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from airbyte_events._utils.networks import parse_network
+from airbyte_events.airbyte.gateway import parse_headers
 from airbyte_events.listener.forwarding.targets import Targets
 from airbyte_events.listener.settings.connections import ConnectionSettings, parse_connections
 from airbyte_events.store.location import StoreLocation
@@ -99,6 +100,22 @@ def check_address(url: str) -> str:
     return url.rstrip("/")
 
 
+def _header_lines(value: object) -> object:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, dict):
+        # A table of the settings file; its values are wrapped.
+        return [
+            SecretStr(f"{name}: {each.get_secret_value()}") if isinstance(each, SecretStr) else None
+            for name, each in text.items()
+        ]
+    return [SecretStr(line) for line in text.splitlines() if line.strip()] if isinstance(text, str) else text
+
+
+def _headers(lines: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+    parse_headers((line.get_secret_value() for line in lines), authorized=info.data.get("client_id") is not None)
+    return lines
+
+
 def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         parse_network(value)
@@ -151,6 +168,10 @@ _NETWORKS = "not a list of networks or addresses separated by commas"
 Workspaces = Annotated[tuple[str, ...], AfterValidator(_uuids), _List, refused(_IDS)]
 Tokens = Annotated[_Secrets, AfterValidator(_strong)]
 ForwardURLs = Annotated[_Secrets, AfterValidator(_targets)]
+_HeaderLines = Annotated[
+    tuple[SecretStr, ...], BeforeValidator(_header_lines), refused("not lines of the form Name: value")
+]
+Headers = Annotated[_HeaderLines, AfterValidator(_headers)]
 Networks = Annotated[tuple[str, ...], AfterValidator(_networks), _List, refused(_NETWORKS)]
 Address = Annotated[str, AfterValidator(check_address)]
 Connections = Annotated[Mapping[str, InstanceOf[ConnectionSettings]], BeforeValidator(parse_connections)]

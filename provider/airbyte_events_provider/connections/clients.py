@@ -37,6 +37,7 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
             settings.url,
             credentials=settings.credentials,
             token_url=settings.token_url,
+            headers=dict(settings.headers),
             timeout=settings.timeout,
             attempts=attempts,
         )

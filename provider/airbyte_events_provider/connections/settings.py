@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airbyte_events.airbyte import Credentials, normalise_url
+from airbyte_events.airbyte.gateway import parse_headers, secrets_in
 from airbyte_events.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class AirbyteSettings:
     :param credentials: None for an Airbyte without authentication.
     :param token_url: the URL for tokens; None: the default URL.
     :param proxies: proxy URLs by URL pattern (``http://``, ``https://``, ``all://``).
+    :param headers: names and values for a gateway, sent to the origin of ``url`` only.
     :param timeout: seconds for one request.
     :param verify: whether to check the server's certificate, or a file or folder of trusted certificates.
     :param client_cert: a file with a certificate and its key, for a server that requires one.
@@ -44,6 +46,7 @@ class AirbyteSettings:
     credentials: Credentials | None = None
     token_url: str | None = None
     proxies: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     timeout: float = REQUEST_SECONDS
     verify: bool | str = True
     client_cert: str | None = None
@@ -103,6 +106,7 @@ def parse_airbyte(connection: Connection) -> AirbyteSettings:
         credentials=credentials,
         token_url=connection.schema or None,
         proxies=tuple(extra.proxies()),
+        headers=tuple(extra.headers(authorized=credentials is not None).items()),
         timeout=parse_timeout(extra.fields.get("timeout"), extra.named("timeout")),
         verify=extra.verify(),
         client_cert=extra.text("client_cert"),
@@ -162,13 +166,15 @@ def parse_timeout(value: object, name: str) -> float:
 
 
 def secrets(connection: Connection) -> Iterator[str]:
-    """Return secrets that Airflow may not mask by itself: the stripped password, and passwords in proxy URLs.
+    """Return secrets that Airflow may not mask by itself: the stripped password, headers, and passwords in proxy URLs.
 
     :raises SettingsError: if the extra is wrong.
     """
     if connection.password:
         yield from {connection.password, _password(connection)} - {""}
-    for _, url in _Extra(connection).proxies():
+    extra = _Extra(connection)
+    yield from secrets_in(extra.headers(authorized=False).values())
+    for _, url in extra.proxies():
         login, at, _ = url.rpartition("@")
         if at and ":" in login.partition("://")[2]:
             password = login.partition("://")[2].partition(":")[2]
@@ -220,6 +226,23 @@ class _Extra:
         if isinstance(value, bool):
             return value
         raise SettingsError(f"{self.named('verify')} is neither true nor false nor a file or folder of certificates")
+
+    def headers(self, *, authorized: bool) -> dict[str, str]:
+        value = self.fields.get("headers") or {}
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            # Airflow's form stores an object as text.
+            with contextlib.suppress(ValueError):
+                value = json.loads(value)
+        if isinstance(value, dict):
+            value = "\n".join(f"{name}: {each}" for name, each in value.items())
+        try:
+            if not isinstance(value, str):
+                raise ValueError("neither an object nor lines of the form Name: value")
+            return parse_headers(filter(None, map(str.strip, value.splitlines())), authorized=authorized)
+        except ValueError as exc:
+            raise SettingsError(
+                f'{self.named("headers")}: {exc}; for example {{"CF-Access-Client-Id": "0b1c.access"}}'
+            ) from None
 
     def proxies(self) -> Iterator[tuple[str, str]]:
         value = self.fields.get("proxies")

@@ -53,8 +53,8 @@ class AirbyteHook(BaseHook):
 
     :param airbyte_conn_id: the Airflow connection: host is the server's URL, login and password are the client id and
         secret of an application (none for an Airbyte without authentication), schema is the token URL if it is not the
-        default one. Extra: ``listener_conn_id``, ``instance``, ``web_url``, ``proxies``, ``timeout``, ``verify``,
-        ``client_cert``.
+        default one. Extra: ``listener_conn_id``, ``instance``, ``web_url``, ``proxies``, ``headers``, ``timeout``,
+        ``verify``, ``client_cert``.
     :param api_version: only ``v1`` exists.
     :param timeout: seconds for one request, instead of the connection's.
     :param listener_conn_id: the Airflow connection of the listener that reports completions; None: that of the

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airbyte_events._utils.proxies import async_client, blocking_client
+from airbyte_events.airbyte.gateway import same_origin
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events_provider.connections.clients import make_tls, translating_proxy_errors
 from airbyte_events_provider.connections.settings import AirbyteSettings
@@ -45,10 +47,22 @@ def open_sdk(settings: AirbyteSettings) -> AirbyteAPI:
         "timeout": settings.timeout,
         "follow_redirects": True,
     }
+
+    def send_headers(request: httpx.Request) -> None:
+        # Also before a redirect is followed, which may lead to another server.
+        for name, value in settings.headers:
+            if same_origin(request.url, settings.url):
+                request.headers[name] = value
+            elif request.headers.get(name) == value:
+                del request.headers[name]
+
+    async def asend_headers(request: httpx.Request) -> None:
+        send_headers(request)
+
     with translating_proxy_errors(settings):
         return AirbyteAPI(
             server_url=settings.url,
             security=security,
-            client=blocking_client(**options),
-            async_client=async_client(**options),
+            client=blocking_client(**options, event_hooks={"request": [send_headers]}),
+            async_client=async_client(**options, event_hooks={"request": [asend_headers]}),
         )

@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from airbyte_events.errors import SettingsError
+from airbyte_events.listener.secrets import headers_of
 from airbyte_events.listener.settings import InstanceSettings, Settings, is_loopback, load
 from airbyte_events.listener.settings.reference import Setting, markdown, reference
 from airbyte_events.store.location import StoreLocation
@@ -55,6 +56,59 @@ def refused(config: Path | None = None, **options: object) -> str:
     assert message.isprintable()
     assert CANARY not in message + repr(caught.value)
     return message
+
+
+class TestHeaders:
+    """For a gateway in front of Airbyte."""
+
+    @pytest.mark.parametrize("by_file", [False, True])
+    def test_are_lines(self, setenv: SetEnv, by_file: bool) -> None:
+        lines = f"CF-Access-Client-Id: {CANARY}\n\nCookie: a=1, b=2; c\n"
+        Path("headers").write_text(lines)
+        setenv(AIRBYTE_URL=URL, CLIENT_ID="id", CLIENT_SECRET="secret")
+        setenv(**({"HEADERS_FILE": "headers"} if by_file else {"HEADERS": lines}))
+        settings = load()
+        assert headers_of(settings.instances["default"]) == {"CF-Access-Client-Id": CANARY, "Cookie": "a=1, b=2; c"}
+        assert CANARY not in repr(settings)
+
+    @pytest.mark.parametrize(
+        "written", ['headers = ["X-One: 1", "X-Two: 2"]', "[instances.a.headers]\nX-One = '1'\nX-Two = '2'"]
+    )
+    def test_are_a_list_or_a_table_in_the_file(self, written: str) -> None:
+        settings = load(toml(f"[instances.a]\nairbyte_url = '{URL}'\n{written}"))
+        assert headers_of(settings.instances["a"]) == {"X-One": "1", "X-Two": "2"}
+
+    def test_a_bearer_token_is_one(self, setenv: SetEnv) -> None:
+        Path("token").write_text(f"{CANARY}\n")
+        setenv(AIRBYTE_URL=URL, BEARER_TOKEN_FILE="token")
+        assert headers_of(load().instances["default"]) == {"Authorization": f"Bearer {CANARY}"}
+
+    @pytest.mark.parametrize(
+        ("settings", "fault"),
+        [
+            ({"HEADERS": CANARY}, "AIRBYTE_EVENTS_HEADERS: a line is not of the form Name: value; for example"),
+            ({"HEADERS": f"Host: {CANARY}"}, "AIRBYTE_EVENTS_HEADERS: the header Host can't be set"),
+            (
+                {"HEADERS": f"Authorization: {CANARY}", "CLIENT_ID": "id", "CLIENT_SECRET": "s"},
+                "AIRBYTE_EVENTS_HEADERS: the header Authorization has Airbyte's own access token",
+            ),
+            (
+                {"BEARER_TOKEN": CANARY, "CLIENT_ID": "id", "CLIENT_SECRET": "s"},
+                "AIRBYTE_EVENTS_BEARER_TOKEN: set, but client_id or headers use",
+            ),
+            (
+                {"BEARER_TOKEN": CANARY, "HEADERS": "authorization: Basic eDp5"},
+                "AIRBYTE_EVENTS_BEARER_TOKEN: set, but client_id or headers use",
+            ),
+        ],
+    )
+    def test_wrong_ones_are_refused(self, setenv: SetEnv, settings: dict[str, str], fault: str) -> None:
+        setenv(AIRBYTE_URL=URL, **settings)
+        assert refused().startswith(fault)
+
+    def test_wrong_ones_in_the_file_are_refused(self) -> None:
+        file = toml(f"[instances.a]\nairbyte_url = '{URL}'\nheaders = [1, '{CANARY}']")
+        assert "not lines of the form Name: value" in refused(file)
 
 
 class TestOneAirbyte:

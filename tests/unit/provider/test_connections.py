@@ -16,7 +16,7 @@ except ImportError:  # Airflow 3.0
 from airbyte_events.airbyte import Credentials
 from airbyte_events.errors import SettingsError
 from airbyte_events_provider.connections.read import choose_listener, read_airbyte
-from airbyte_events_provider.connections.settings import AirbyteSettings, parse_airbyte, parse_listener
+from airbyte_events_provider.connections.settings import AirbyteSettings, parse_airbyte, parse_listener, secrets
 
 
 def connection(extra: object = None, **fields: Any) -> Connection:
@@ -89,6 +89,17 @@ def test_one_proxy_for_all() -> None:
     assert parse_airbyte(connection({"proxies": "http://proxy"})).proxies == (("all://", "http://proxy"),)
 
 
+@pytest.mark.parametrize(
+    "written", [{"X-Gate": "canary-value"}, '{"X-Gate": "canary-value"}', "X-Gate: canary-value\n"]
+)
+def test_headers(written: object) -> None:
+    given = connection({"headers": written})
+    settings = parse_airbyte(given)
+    assert settings.headers == (("X-Gate", "canary-value"),)
+    assert "canary" not in repr(settings)
+    assert list(secrets(given)) == ["canary-value"]
+
+
 def test_proxies_as_the_form_has_them() -> None:
     written = '{"http": "http://a:1", "https": "http://b:2"}'
     assert parse_airbyte(connection({"proxies": written})).proxies == (
@@ -125,6 +136,8 @@ def test_verify(value: object, verify: object) -> None:
         ({"extra": "[]"}, "is not a JSON object"),
         ({"extra": {"timeout": 0}}, "extra 'timeout' of Airflow connection 'c' is not a positive number"),
         ({"extra": {"timeout": "soon"}}, "is not a positive number"),
+        ({"extra": {"headers": 1}}, "extra 'headers' of Airflow connection 'c': neither an object nor lines"),
+        ({"extra": {"headers": {"Host": "x"}}}, "the header Host can't be set"),
         ({"extra": {"proxies": 1}}, "extra 'proxies' of Airflow connection 'c' is neither"),
         ({"extra": {"proxies": {"https": "proxy:1"}}}, "is neither"),
         ({"extra": {"verify": 1}}, "extra 'verify' of"),
