@@ -220,6 +220,17 @@ class DescribesConnections(Protocol):
 
 
 @runtime_checkable
+class NamesConnections(Protocol):
+    """What a job system may have besides :class:`JobSystem`: the names of connections that no webhook reported."""
+
+    async def connection_name(self, connection_id: str) -> str | None:
+        """Return the name of a connection; None if that can't be learnt now.
+
+        It raises no :class:`~airbyte_events.errors.AirbyteError`, and remembers names: it sends one request at most.
+        """
+
+
+@runtime_checkable
 class ExplainsFailures(Protocol):
     """What a job system may have besides :class:`JobSystem`: the reasons of failures that no webhook announced."""
 

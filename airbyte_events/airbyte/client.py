@@ -20,6 +20,7 @@ from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.connection_names import ConnectionNames
 from airbyte_events.airbyte.internal_api import InternalApi
 from airbyte_events.airbyte.models import parse_job, says_unknown
+from airbyte_events.airbyte.names import Names
 from airbyte_events.airbyte.notifications import Notification, reread
 from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest_jobs
 from airbyte_events.airbyte.refresh import find_streams, start_refresh
@@ -67,6 +68,7 @@ class AirbyteClient(Session):
         self._names = ConnectionNames(self.list_connections)
         self.internal = InternalApi(self)
         """Airbyte's internal API, where it answers."""
+        self._names_by_id = Names(self)
 
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:
         """Return the job.
@@ -297,6 +299,12 @@ class AirbyteClient(Session):
     async def newest_jobs(self, connection_id: str, job_type: str | None = None) -> list[Job]:
         """Return the connection's newest jobs; see :func:`~airbyte_events.airbyte.pagination.newest_jobs`."""
         return await newest_jobs(self.list_jobs, connection_id, job_type)
+
+    async def connection_name(self, connection_id: str) -> str | None:
+        """Return the name of a connection; None if it can't be learnt now. Names are remembered. Raises nothing."""
+        if re.fullmatch(r"[0-9A-Za-z_-]+", connection_id) is None:
+            return None
+        return await self._names_by_id.find(connection_id)
 
     async def workspace_of(self, connection_id: str) -> str | None:
         """Return the workspace of a connection; None if Airbyte's response has none."""

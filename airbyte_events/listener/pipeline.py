@@ -50,7 +50,7 @@ class Pipeline:
         self.instance = instance
         self.airbyte = airbyte
         # Every listener reads unknown jobs on demand; only the leader sets where the next poll starts.
-        self._on_demand = Monitor(instance, airbyte, store, marking=False)
+        self._on_demand = Monitor(instance, airbyte, store, marking=False, naming=True)
         self.counters = self._on_demand.counters
         self.generations = self._on_demand.generations
         self.monitor: Monitor | None = None
@@ -109,7 +109,13 @@ class Pipeline:
     async def run(self, lease: Lease) -> None:
         """Confirm notifications and poll until cancelled. Return if the lease turns out to be lost."""
         monitor = self.monitor = Monitor(
-            self.instance, self.airbyte, self._store, lease=lease, beside=self._on_demand, max_listed=MAX_POLLED_JOBS
+            self.instance,
+            self.airbyte,
+            self._store,
+            lease=lease,
+            beside=self._on_demand,
+            max_listed=MAX_POLLED_JOBS,
+            naming=True,
         )
         watches_read = anyio.Event()
 

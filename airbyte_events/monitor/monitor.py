@@ -86,6 +86,7 @@ class Monitor:
     :param lease: for a store that several listeners share: writes are refused once another one holds it.
     :param marking: store where the next list begins. One monitor of an instance does, at a time.
     :param beside: another monitor of the instance, to share counters and limits with.
+    :param naming: request the names of connections that no webhook reported.
     :param on_list: called after a list of changed jobs was stored, with the time at which it was served, by Airbyte's
         clock, and whether it was complete.
     """
@@ -100,6 +101,7 @@ class Monitor:
         lease: Lease | None = None,
         marking: bool = True,
         beside: Monitor | None = None,
+        naming: bool = False,
         on_list: Callable[[datetime, bool], object] = lambda served_at, complete: None,
     ) -> None:
         self.instance = instance
@@ -110,7 +112,7 @@ class Monitor:
         """The limit of requests that webhooks cause."""
         self.watches = Watches()
         before = None if beside is None else beside._recorder
-        self._recorder: Recorder = Recorder(instance, system, store, self.watches, lease, before)
+        self._recorder: Recorder = Recorder(instance, system, store, self.watches, lease, before, naming)
         self.counters = self._recorder.counters
         self.generations = self._recorder.generations
         self._lease = lease

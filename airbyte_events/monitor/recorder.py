@@ -12,8 +12,8 @@ from typing import Protocol
 import anyio
 
 from airbyte_events._utils.token_bucket import refund
-from airbyte_events.events import Identity, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.jobs import ExplainsFailures, Job, JobSystem
+from airbyte_events.events import Identity, JobEvent, JobRef, JobStatus, Origin, same_job
+from airbyte_events.jobs import ExplainsFailures, Job, JobSystem, NamesConnections
 from airbyte_events.monitor.generations import Generations
 from airbyte_events.monitor.observation import (
     PRECISION,
@@ -69,6 +69,10 @@ class Counters:
     """Notifications by outcome."""
 
 
+NAMING_SECONDS = 2.0
+"""The longest that events wait for the names of their connections."""
+
+
 class MonitorStore(EventLog, NotificationInbox, ValueTable, Protocol):
     """The parts of a store that a monitor uses."""
 
@@ -82,6 +86,7 @@ class Recorder:
     :param watches: updated with each recorded state.
     :param lease: write only while this is held.
     :param beside: another recorder of the instance, to share counters and generations with.
+    :param naming: request the names of connections that no webhook reported.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Recorder:
         watches: Watches,
         lease: Lease | None,
         beside: Recorder | None,
+        naming: bool = False,
     ) -> None:
         self.instance = instance
         self.system = system
@@ -101,6 +107,7 @@ class Recorder:
         self._contradicted: dict[JobRef, JobStatus] = {} if beside is None else beside._contradicted
         self._store = store
         self._lease = lease
+        self._naming = naming
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
 
     @property
@@ -150,7 +157,7 @@ class Recorder:
     ) -> Mapping[JobRef, JobEvent]:
         found = await self._candidates([event for event in observed.values() if event.terminal], notifications)
         events = [found[ref].enriched() if ref in found else event for ref, event in observed.items()]
-        events = await self._explain(events, known)
+        events = await self._name(await self._explain(events, known), known)
         appended = await self._append(events, known, notifications.outcomes)
         notifications.settled |= appended.outcomes
         self._count(events, appended.verdicts, found)
@@ -210,6 +217,34 @@ class Recorder:
                 if reconcile(known.get(event.ref), event) in APPENDED:
                     tasks.start_soon(explain, place, event)
         return explained
+
+    async def _name(self, events: list[JobEvent], known: States) -> list[JobEvent]:
+        """Return the events, new ones of connections that no webhook has named with the job system's name."""
+        system = self.system
+        if not self._naming or not isinstance(system, NamesConnections):
+            return events
+        names: dict[str, str | None] = {}
+
+        async def name(connection_id: str) -> None:
+            names[connection_id] = await system.connection_name(connection_id)
+
+        unnamed: set[str] = set()
+        for event in events:
+            before = known.get(event.ref)
+            named = event.names or (before is not None and before.names and same_job(before, event))
+            if event.connection_id and not named and reconcile(before, event) in APPENDED:
+                unnamed.add(event.connection_id)
+        # Names are optional: what is not there by then is published without.
+        with anyio.move_on_after(NAMING_SECONDS):
+            async with anyio.create_task_group() as tasks:
+                for connection_id in unnamed:
+                    tasks.start_soon(name, connection_id)
+        return [
+            replace(event, names={"connection": found})
+            if event.connection_id in unnamed and not event.names and (found := names.get(event.connection_id or ""))
+            else event
+            for event in events
+        ]
 
     async def _candidates(self, completed: Sequence[JobEvent], notifications: Confirmation) -> dict[JobRef, Candidates]:
         """Return the notifications that may be those of these completions.

@@ -38,6 +38,7 @@ class Airbyte(Program):
     :param held: answers wait for this.
     :param internal: the internal API's answer about a job; 404 for others.
     :param streams: its answer about a connection's progress; 404 for others.
+    :param names: of connections, by id; 404 for others.
     """
 
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Airbyte(Program):
     held: anyio.Event | None = None
     internal: dict[int, bytes] = field(default_factory=dict)
     streams: dict[str, bytes] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     dated: bool = True
 
     def release(self) -> None:
@@ -112,6 +114,8 @@ class Airbyte(Program):
         fault = self.faults.get("all") or self.faults.get(int(tail) if tail.isdigit() else what)
         if request.path.startswith("/api/v1/"):
             await self._answer_internally(request, stream)
+        elif request.path.startswith("/api/public/v1/connections/"):
+            await self._answer_name(tail, stream)
         elif fault == "hang":
             await stream.receive()
         elif fault == "proxy":
@@ -125,6 +129,21 @@ class Airbyte(Program):
         else:
             self.unready.discard(int(tail))
             await reply(stream, 409, problem(409, "state-conflict"))
+
+    @property
+    def asked_names(self) -> int:
+        return self.count("GET /api/public/v1/connections/.*")
+
+    async def _answer_name(self, connection_id: str, stream: SocketStream) -> None:
+        fault = self.faults.get("names")
+        if fault == "hang":
+            await stream.receive()
+        elif isinstance(fault, int):
+            await reply(stream, fault, problem(fault, "a-fault"))
+        elif connection_id in self.names:
+            await reply(stream, 200, {"connectionId": connection_id, "name": self.names[connection_id]})
+        else:
+            await reply(stream, 404, problem(404, "resource-not-found"))
 
     @property
     def asked_internally(self) -> int:

@@ -104,7 +104,7 @@ _JOB = _object(
         )
     ),
     attempts={**_COUNT, "description": "How often Airbyte tried, of a failed job. Absent if it is not known."},
-    names=_map("Names from notifications; absent if there were none.", TEXT, propertyNames={"enum": [*NAMED]}),
+    names=_map("Names, from notifications or the API; absent if unknown.", TEXT, propertyNames={"enum": [*NAMED]}),
     url={**TEXT, "description": "The connection's page in Airbyte."},
     unconfirmed=array(
         {"enum": [*WEBHOOK_FIELDS]},

@@ -1,0 +1,90 @@
+"""Connections that no webhook names get their names from the API: once, and never at the cost of an event."""
+
+from __future__ import annotations
+
+import anyio
+import httpx
+import pytest
+
+from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.names import BURST
+from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.store.memory.store import MemoryStore
+from support.airbyte import Airbyte, client_of
+from support.events import CONNECTION
+from support.monitor import Watched
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def client(http: httpx.AsyncClient, airbyte: Airbyte) -> AirbyteClient:
+    return client_of(http, airbyte.url)
+
+
+@pytest.fixture
+def watched(airbyte: Airbyte, client: AirbyteClient) -> Watched:
+    store = MemoryStore()
+    return Watched(airbyte, Monitor("default", client, store, naming=True), store)
+
+
+async def test_a_polled_job_has_its_connections_name(watched: Watched) -> None:
+    watched.airbyte.names[CONNECTION] = "Orders"
+    watched.airbyte.put(1)
+    watched.airbyte.put(2, "succeeded")
+    await watched.monitor.poll()
+    page = await watched.store.read(0)
+    assert [event.names for event in page.events] == [{"connection": "Orders"}] * 2
+    assert not (await watched.state(1)).unconfirmed
+
+
+async def test_it_is_requested_once(watched: Watched) -> None:
+    watched.airbyte.names[CONNECTION] = "Orders"
+    watched.airbyte.put(1)
+    await watched.monitor.poll()
+    watched.airbyte.put(1, "succeeded")
+    watched.airbyte.put(2, "failed")
+    await watched.monitor.poll()
+    assert [(await watched.state(each)).names for each in (1, 2)] == [{"connection": "Orders"}] * 2
+    assert watched.airbyte.asked_names == 1
+
+
+@pytest.mark.parametrize("fault", [403, 404, 500, "hang"])
+async def test_without_an_answer_the_event_has_none_and_nothing_waits_again(watched: Watched, fault: int | str) -> None:
+    watched.airbyte.faults["names"] = fault
+    for job_id in (1, 2):
+        watched.airbyte.put(job_id, "succeeded")
+        with anyio.fail_after(10):
+            await watched.monitor.poll()
+    assert await watched.events() == [(1, "succeeded"), (2, "succeeded")]
+    assert watched.airbyte.asked_names == 1
+
+
+async def test_many_connections_cost_a_bounded_number_of_requests(watched: Watched) -> None:
+    for job_id in range(1, BURST + 50):
+        connection = f"00000000-0000-0000-0000-{job_id:012}"
+        watched.airbyte.names[connection] = f"Connection {job_id}"
+        watched.airbyte.put(job_id, "succeeded", connection_id=connection)
+    with anyio.fail_after(30):
+        await watched.monitor.poll()
+    assert len(await watched.events()) == BURST + 49
+    assert BURST // 2 <= watched.airbyte.asked_names <= BURST + 20
+
+
+async def test_callers_share_one_request(watched: Watched, client: AirbyteClient) -> None:
+    watched.airbyte.names[CONNECTION] = "Orders"
+    found = []
+
+    async def find() -> None:
+        found.append(await client.connection_name(CONNECTION))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(find)
+    assert found == ["Orders"] * 5
+    assert watched.airbyte.asked_names == 1
+
+
+async def test_no_id_becomes_another_path(client: AirbyteClient, airbyte: Airbyte) -> None:
+    assert await client.connection_name("../jobs") is None
+    assert airbyte.requests == []
