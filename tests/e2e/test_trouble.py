@@ -125,6 +125,16 @@ def test_a_failure_that_only_polling_finds_fails_its_task_with_airbytes_reason(
     assert 1 <= len(asked()) - before <= (1 if way == "polling" else 2)
 
 
+def test_a_job_that_has_stalled_fails_its_task_in_the_time_set(begin: Any) -> None:
+    stalled = {"phases": [{"status": "running", "seconds": 600, "stalled": True}], "records": 1000}
+    run = begin("stalled", stalled)
+    run.until_state("failed")
+    (raised,) = run.exceptions()
+    (job,) = run.until_jobs("cancelled")
+    assert f"job {job['job_id']}" in raised
+    assert "10 s" in raised, raised
+
+
 def test_a_refresh_completes_its_task(begin: Any) -> None:
     """Airbyte announces no refresh, and the public API starts none."""
     run = begin("refresh", {"phases": [{"status": "running", "seconds": 1}]})

@@ -16,6 +16,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "hurried": {"deferrable": True, "timeout": 15},
     "polling": {"deferrable": True, "listener_conn_id": "", "retries": 0},
     "refresh": {"deferrable": True, "job_type": "refresh", "refresh_mode": "truncate", "retries": 0},
+    "stalled": {"deferrable": True, "stalled_after": 10, "on_stall": "cancel", "retries": 0},
     "once": {"deferrable": True, "retries": 0},
 }
 
