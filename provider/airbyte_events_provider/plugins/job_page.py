@@ -12,6 +12,7 @@ import logging
 import re
 from collections import OrderedDict
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -58,21 +59,23 @@ class JobPages:
     def __init__(self) -> None:
         self._requests = anyio.CapacityLimiter(MOST_REQUESTS)
         self._views: OrderedDict[JobReference, tuple[float, JobView]] = OrderedDict()
+        self._turns: WeakValueDictionary[JobReference, anyio.Lock] = WeakValueDictionary()
 
     async def page(self, dag_id: str, run_id: str, task_id: str, map_index: str) -> Response:
         """Return the page of a task instance's job."""
         index = int(map_index) if map_index.isdecimal() else -1
         reference, times = await anyio.to_thread.run_sync(read_task, dag_id, run_id, task_id, index)
-        view = None if reference is None else await self._view(reference)
+        view = None if reference is None else await self.view(reference)
         return Response(render(view, times), media_type="text/html; charset=utf-8", headers=_HEADERS)
 
-    async def _view(self, reference: JobReference) -> JobView:
-        async with self._requests:
-            now = anyio.current_time()
+    async def view(self, reference: JobReference) -> JobView:
+        """Return the job as it was in the last :data:`FRESH_SECONDS`."""
+        async with self._turns.setdefault(reference, anyio.Lock()):
             kept = self._views.get(reference)
-            if kept is not None and now - kept[0] < FRESH_SECONDS:
+            if kept is not None and anyio.current_time() - kept[0] < FRESH_SECONDS:
                 return kept[1]
-            view = await read_job(reference)
+            async with self._requests:
+                view = await read_job(reference)
             self._views[reference] = anyio.current_time(), view
             self._views.move_to_end(reference)
             if len(self._views) > _MOST_KEPT:

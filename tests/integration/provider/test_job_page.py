@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 
-from airbyte_events.simulator import Fault
+from airbyte_events.simulator import Fault, Script
+from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.plugins.job_view import read_job
 from airbyte_events_provider.waiting.outlook import JOB_XCOM, JobReference, outlook
@@ -51,6 +53,20 @@ async def test_with_a_listener_its_times_are_known(stage: Any, listener: Any) ->
     assert stage.reads(job) == read
 
 
+async def test_with_a_listener_a_running_job_has_its_progress(stage: Any, listener: Any) -> None:
+    connection = stage.sim.world.connections[stage.connection_id]
+    connection.script = Script(phases=(Phase(status="running", seconds=3600),), records=10**9, bytes=10**12)
+    reference = await reference_of(stage, stage.start())
+    with anyio.fail_after(30):
+        # The listener's budget of requests for progress may be used up for the moment.
+        while not (view := await read_job(reference)).records:  # noqa: ASYNC110
+            await anyio.sleep(0.1)
+    assert view.source == f"the listener {listener.url}"
+    assert view.job is not None
+    assert not view.job.terminal
+    assert (view.bytes or 0) > view.records
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -72,3 +88,18 @@ async def test_a_listener_that_fails_is_done_without(stage: Any) -> None:
     assert (await read_job(reference)).source == "Airbyte's API"
     stage.sim.add_fault(Fault(kind="status", status=500, route="GET /jobs/{id}"))
     assert "500" in str((await read_job(reference)).fault)
+
+
+@pytest.mark.needs_airflow(3, 1, "plugins' pages beside tasks")
+async def test_all_who_look_at_a_job_share_one_request(stage: Any) -> None:
+    from airbyte_events_provider.plugins.job_page import JobPages
+
+    job, other = stage.start(), stage.start_elsewhere()
+    reference, another = await reference_of(stage, job), await reference_of(stage, other)
+    read = stage.reads(job)
+    pages = JobPages()
+    async with anyio.create_task_group() as viewers:
+        for each in [reference, another] * 20:
+            viewers.start_soon(pages.view, each)
+    assert (stage.reads(job), stage.reads(other)) == (read + 1, 2)
+    assert (await pages.view(reference)).job == (await pages.view(reference)).job
