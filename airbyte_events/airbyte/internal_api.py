@@ -49,9 +49,13 @@ _REMEMBERED = 1_000
 
 _EVENTS_PAGE = 100
 
+TEST_SECONDS = 20.0
+"""The longest wait for Airbyte's test notification: its client connects without a time-out."""
+
 JOB_INFO = "/jobs/get_without_logs"
 SYNC_PROGRESS = "/connections/sync_progress"
 EVENTS = "/connections/events/list"
+TRY_WEBHOOK = "/notifications/try_webhook"
 _CANCELLED = {"sync": "SYNC_CANCELLED", "reset": "CLEAR_CANCELLED", "refresh": "REFRESH_CANCELLED"}
 """By job type: the event of a cancellation by a user. Airbyte writes none of those that it makes itself
 (``ConnectionTimelineEventHelper.logJobCancellationEventInConnectionTimeline``)."""
@@ -133,6 +137,19 @@ class InternalApi:
         if json_values.job_id(json_values.mapping(answer.get("job")).get("id")) != job_id:
             raise AirbyteProtocolError(f"POST {self.url}{JOB_INFO}: the response is not that job")
 
+    async def try_webhook(self, url: str) -> tuple[bool, str | None]:
+        """Have Airbyte send its test notification of a successful sync to a URL.
+
+        :return: whether it got a 2xx response; and if it got no response, its reason, if it has one.
+        :raises AirbyteUnreachable: if it does not say so within :data:`TEST_SECONDS`.
+        :raises AirbyteError: if this Airbyte does not send it.
+        """
+        body = {"notificationTrigger": "sync_success", "slackConfiguration": {"webhook": url}}
+        answer = await self._request(TRY_WEBHOOK, body, TEST_SECONDS)
+        if answer.get("status") not in ("succeeded", "failed"):
+            raise AirbyteProtocolError(f"POST {self.url}{TRY_WEBHOOK}: the response has no status of the test")
+        return answer["status"] == "succeeded", json_values.text(answer.get("message"), LONGEST_WORD)
+
     async def _read(self, route: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """Return the response; None if there is none, or none was requested."""
         async with self._places.place(0):
@@ -148,14 +165,14 @@ class InternalApi:
             self._pauses.pop(route, None)
             return answer
 
-    async def _request(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def _request(self, route: str, body: dict[str, Any], seconds: float = RESPONSE_SECONDS) -> dict[str, Any]:
         request = self._session.request(
-            "POST", route, url=self.url + route, json=body, timeout=RESPONSE_SECONDS, largest=LARGEST
+            "POST", route, url=self.url + route, json=body, timeout=seconds, largest=LARGEST
         )
         # Also for the token, if a new one is needed.
-        with anyio.move_on_after(RESPONSE_SECONDS):
+        with anyio.move_on_after(seconds):
             return (await self._session.read_aside(request)).object()
-        raise AirbyteUnreachable(f"{request}: no response within {RESPONSE_SECONDS:g} s")
+        raise AirbyteUnreachable(f"{request}: no response within {seconds:g} s")
 
 
 def parse_failure(job_id: int, answer: dict[str, Any]) -> Failure | None:

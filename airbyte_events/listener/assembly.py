@@ -33,6 +33,7 @@ from airbyte_events.listener.http.api import API
 from airbyte_events.listener.http.app import create_app, requests_for, streams_of
 from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.metrics import Metrics, MetricsPage
+from airbyte_events.listener.http.probes import Probes
 from airbyte_events.listener.http.receiver import Receiver
 from airbyte_events.listener.http.status import Status
 from airbyte_events.listener.http.viewers import Viewers
@@ -150,8 +151,18 @@ async def assemble(
         election = _election(settings, store, pipelines, announcers, forwarders, signals)
         health = StoreHealth(store)
         access = ClientAccess(proxies=settings.trusted_proxies, allowed=settings.webhook_allow)
+        probes = Probes()
         receiver = metrics.measured(
-            Receiver(store, pipelines, webhook_tokens, access, targets, health.check_soon, metrics.commits.observe)
+            Receiver(
+                store,
+                pipelines,
+                webhook_tokens,
+                access,
+                targets,
+                health.check_soon,
+                metrics.commits.observe,
+                probes=probes,
+            )
         )
         most_requests = requests_for(connections)
         urls = {name: client.url for name, client in clients.items()}
@@ -161,7 +172,7 @@ async def assemble(
         faults = partial(_faults, bus, health, election)
         listener = Listener(
             app=create_app(
-                API(feed, pipelines, deliver_to, histories),
+                API(feed, pipelines, deliver_to, histories, probes),
                 Status(store, bus, pipelines, election, faults, metrics.webhook_responses),
                 MetricsPage(metrics, store, feed, pipelines, election, faults, signals),
                 None if settings.webhook_apart else receiver,

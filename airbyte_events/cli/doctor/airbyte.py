@@ -17,7 +17,7 @@ from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.airbyte import open_airbyte
 from airbyte_events.cli.doctor.findings import Level, Report
 from airbyte_events.cli.output import duration
-from airbyte_events.cli.webhooks import probe
+from airbyte_events.cli.webhooks.airbyte_test import prove_by_airbyte
 from airbyte_events.cli.webhooks.workspaces import (
     REQUIRED,
     NoNotifications,
@@ -261,7 +261,7 @@ async def _check_webhooks(
         urls |= dict.fromkeys(_check_workspace(about, workspace, receiver))
     for url in urls:
         host = httpx.URL(url)
-        proof = await probe.prove(url, f"{host.scheme}://{host.netloc.decode('ascii')}/…", listener)
+        proof = await prove_by_airbyte(airbyte, url, f"{host.scheme}://{host.netloc.decode('ascii')}/…", listener)
         if proof.remedy:
             about.failure(proof.text, proof.remedy)
         else:

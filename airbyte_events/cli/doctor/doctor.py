@@ -36,7 +36,8 @@ ELSEWHERE = "airbyte_events.doctor"
 HELP = (
     "Check the path from Airbyte to Airflow. Each fault comes with its remedy. Checks settings, store, listener and "
     "stream; Airbyte's address, credentials, permissions, clock and webhooks; and, where AIRFLOW_… variables are set, "
-    "Airflow's versions and connections. It changes nothing, but posts a test to each webhook URL."
+    "Airflow's versions and connections. It changes nothing, but sends a test to each webhook "
+    "URL, by Airbyte itself if possible."
 )
 EPILOG = (
     "  airbyte-events doctor",

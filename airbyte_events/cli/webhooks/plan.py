@@ -11,10 +11,11 @@ import typer
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.cli import options
-from airbyte_events.cli.airbyte import choose_instance
+from airbyte_events.cli.airbyte import choose_instance, open_airbyte
 from airbyte_events.cli.api_client import Address, open_listener
+from airbyte_events.cli.webhooks.airbyte_test import prove_by_airbyte
 from airbyte_events.cli.webhooks.backup import Backup, default_file
-from airbyte_events.cli.webhooks.probe import Proof, prove
+from airbyte_events.cli.webhooks.probe import Proof
 from airbyte_events.cli.webhooks.workspaces import (
     Change,
     NoNotifications,
@@ -93,9 +94,10 @@ class Plan:
             await apply(airbyte, changes)
 
     async def prove(self) -> Proof:
-        """Post a test through the webhook URL, and find it in the listener's inbox."""
-        async with open_listener(self.listener) as api:
-            return await prove(self.receiver.url, f"{self.receiver.base}/webhooks/{self.name}/…", api)
+        """Send a test through the webhook URL, by Airbyte itself if possible, and find it at the listener."""
+        async with open_airbyte(self.instance) as airbyte, open_listener(self.listener) as api:
+            where = f"{self.receiver.base}/webhooks/{self.name}/…"
+            return await prove_by_airbyte(airbyte, self.receiver.url, where, api)
 
     async def find_workspaces(self, airbyte: AirbyteClient) -> list[Workspace]:
         """Return the workspaces that are named, or the only one.

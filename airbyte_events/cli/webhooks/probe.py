@@ -122,7 +122,10 @@ def _fault(response: httpx.Response, answer: dict[str, Any]) -> str:
     if 300 <= status <= 399:
         return f"it responds with {status}: Airbyte follows no redirects, so write the URL that needs none"
     words = (json_values.text(answer.get("error")) or "")[:200]
-    return f"it responds with {status}" + (f": {words}" if words else "")
+    lost = (
+        " (a proxy lost the body: it takes the offered upgrade to HTTP/2 for the request)" if "empty" in words else ""
+    )
+    return f"it responds with {status}" + (f": {words}" if words else "") + lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +133,12 @@ class Proof:
     """Whether a test arrived at the listener, for people.
 
     :param remedy: what to do; empty if it arrived.
+    :param by_airbyte: whether Airbyte itself sent it, and not this machine.
     """
 
     text: str
     remedy: str = ""
+    by_airbyte: bool = False
 
 
 async def prove(url: str, where: str, listener: FeedClient | None) -> Proof:
@@ -144,10 +149,8 @@ async def prove(url: str, where: str, listener: FeedClient | None) -> Proof:
     """
     posted = await post(url, notification_bodies.sync_test())
     if posted.fault or posted.id is None:
-        lost = " (a proxy lost the body: it takes the offered upgrade to HTTP/2 for the request)"
         return Proof(
-            text=f"a test posted from here to {where} did not arrive: {posted.fault}"
-            + (lost if "empty" in posted.fault else ""),
+            text=f"a test posted from here to {where} did not arrive: {posted.fault}",
             remedy="check that the listener runs at that address, and that proxies pass POST requests with bodies",
         )
     arrived = f"a test of {posted.bytes} bytes, posted from here to {where} as Airbyte does, arrived whole"

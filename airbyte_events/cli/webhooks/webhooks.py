@@ -40,7 +40,8 @@ EPILOG = (
 _INSTALL_HELP = (
     "Set Airbyte's webhook URLs to the listener's. The previous URLs are saved in a file that only "
     "you can read, for uninstall, and beside it as the setting FORWARD_URLS, so that the listener can forward to them. "
-    "Then a test notification is posted through the new URL, and looked up in the inbox."
+    "Then Airbyte sends a test through the new URL, which is looked up in the inbox. If Airbyte sends none, this "
+    "command posts one."
 )
 _INSTALL_EPILOG = (
     "  airbyte-events webhooks install --workspace ID --url https://events.example.com",
@@ -120,6 +121,7 @@ def install(
                     "forward_urls_file": str(plan.backup.forward_file) if plan.backup.forward_urls() else None,
                     "proven": not proof.remedy,
                     "proof": proof.text,
+                    "proven_by_airbyte": proof.by_airbyte and not proof.remedy,
                 }
             )
         else:
@@ -149,7 +151,8 @@ def note_replaced(output: Output, plan: Plan, workspaces: int) -> None:
 def show_proof(output: Output, proof: probe.Proof) -> None:
     """Show whether a test arrived, with what to do next."""
     output.line(status("failure" if proof.remedy else "ok"), proof.text)
-    output.note(proof.remedy or _LEFT_OPEN)
+    if note := proof.remedy or ("" if proof.by_airbyte else _LEFT_OPEN):
+        output.note(note)
 
 
 def uninstall(

@@ -34,6 +34,7 @@ from airbyte_events.listener.http.params import (
     read_body,
     refuse_unknown,
 )
+from airbyte_events.listener.http.probes import Probe, Probes
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME
 from airbyte_events.monitor.observation import PRECISION, Received, ranked
@@ -56,12 +57,14 @@ class API:
     :param pipelines: by instance name.
     :param targets: those of forwarding and of outgoing notifications, by instance name.
     :param histories: what is usual for connections; by default nothing is known.
+    :param probes: those of the receiver.
     """
 
     feed: Feed
     pipelines: Mapping[str, Pipeline]
     targets: Mapping[str, Mapping[str, DeliveryTarget]] = field(default_factory=dict)
     histories: Histories | None = None
+    probes: Probes = field(default_factory=Probes)
 
     @property
     def routes(self) -> list[Route]:
@@ -74,6 +77,8 @@ class API:
             Route("/signals", self.signals),
             Route("/notifications", self.notifications),
             Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
+            Route("/probes", self.announce, methods=["POST"]),
+            Route("/probes/{probe}", self.probe),
             Route("/deliveries", self.deliveries),
             Route("/deliveries/{id}/retry", self.retry, methods=["POST"]),
         ]
@@ -231,6 +236,15 @@ class API:
         await self.feed.store.settle({id_: Outcome.PENDING}, utcnow())
         return JSONResponse({"event": id_}, status_code=202)
 
+    async def announce(self, request: Request) -> Response:
+        """Announce a probe: a request to the receiver with the query ``probe=…``."""
+        return JSONResponse(_probe(self.probes.announce()))
+
+    async def probe(self, request: Request) -> Response:
+        """Return whether and how a probe has arrived."""
+        found = self.probes.get(request.path_params["probe"])
+        return _refuse(404, "there is no such probe") if found is None else JSONResponse(_probe(found))
+
     async def deliveries(self, request: Request) -> Response:
         """Return the deliveries of forwarded and outgoing notifications, newest first."""
         state = _delivery_state(request)
@@ -343,6 +357,15 @@ async def _json(request: Request) -> dict[str, Any]:
         return json_values.parse_object(body)
     except ValueError as exc:
         raise QueryError(f"the body {exc}") from None
+
+
+def _probe(probe: Probe) -> dict[str, Any]:
+    return {
+        "probe": probe.id,
+        "result": None if probe.result is None else probe.result.value,
+        "bytes": probe.bytes,
+        "notification": probe.notification,
+    }
 
 
 def _refuse(status: int, message: str) -> Response:

@@ -233,6 +233,19 @@ _PATHS = {
         *(404, 409, *_V1),
         parameters=[_parameter("id", "path", "The notification's id.", ID)],
     ),
+    "/v1/probes": _post(
+        "announceProbe",
+        "Announce a probe: a test to the webhook receiver whose URL has the query `probe=` and its id",
+        {"200": _json("The probe. This process remembers it for ten minutes.", "Probe")},
+        *_V1,
+    ),
+    "/v1/probes/{probe}": _get(
+        "getProbe",
+        "Return whether and how a probe has arrived at the receiver of this process",
+        {"200": _json("The probe.", "Probe")},
+        *(404, *_V1),
+        parameters=[_parameter("probe", "path", "The id of the probe.", _SEGMENT)],
+    ),
     "/v1/deliveries": _get(
         "listDeliveries",
         "List the deliveries of forwarded and outgoing notifications, newest first",

@@ -23,6 +23,7 @@ from airbyte_events.airbyte.notifications import Notification, parse
 from airbyte_events.errors import NotificationError, StoreError
 from airbyte_events.events import JobRef
 from airbyte_events.listener.forwarding.targets import FORWARDED, Targets
+from airbyte_events.listener.http.probes import Arrived, Probe, Probes
 from airbyte_events.store.base import NotificationInbox
 from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.web.auth import Tokens
@@ -67,6 +68,7 @@ class Receiver:
     :param targets: the forwarding targets, by instance.
     :param on_failure: called when the store has failed.
     :param on_stored: called with the seconds that the store took.
+    :param probes: learn how they arrived. Their responses are those of other requests; they are not forwarded.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Receiver:
         targets: Mapping[str, Targets] | None = None,
         on_failure: Callable[[], object] | None = None,
         on_stored: Callable[[float], object] | None = None,
+        probes: Probes | None = None,
     ) -> None:
         self._store = store
         self._instances = instances
@@ -86,6 +89,7 @@ class Receiver:
         self._targets = targets or {}
         self._on_failure = on_failure
         self._on_stored = on_stored
+        self._probes = probes or Probes()
         self._storing = 0
         self._bytes = 0
         self._overloaded = False
@@ -97,13 +101,18 @@ class Receiver:
 
     async def _respond(self, scope: Scope, receive: Receive) -> Response | None:
         """Store a notification and return the response; None if the sender has disconnected."""
-        if (instance := self._instance(scope)) is None:
+        probe = self._probes.of(scope)
+        if (instance := self._instance(scope, probe)) is None:
             return self._access.refuse(scope, not_found())
         body = bytearray()
         try:
             refusal = await self._receive(scope, receive, body)
-            return await self._store_body(scope, instance, bytes(body)) if refusal is None else refusal
+            if refusal is not None:
+                return refusal
+            return await self._store_body(scope, instance, bytes(body), probe)
         except ClientDisconnect:
+            if probe is not None:
+                probe.arrived(Arrived.INCOMPLETE, len(body))
             logger.warning("notification incomplete: the sender disconnected", extra={"instance": instance})
             return None
         except _TooLarge:
@@ -144,13 +153,13 @@ class Receiver:
         self._overloaded = True
         return _refuse(503, "too many notifications are being stored", {"Retry-After": "5"})
 
-    async def _store_body(self, scope: Scope, instance: str, body: bytes) -> Response:
+    async def _store_body(self, scope: Scope, instance: str, body: bytes, probe: Probe | None) -> Response:
         notification: Notification | None = None
         targets: list[str] = []
         fault = ""
         try:
             notification = parse(body)
-            if instance in self._targets and not _was_forwarded(scope):
+            if instance in self._targets and probe is None and not _was_forwarded(scope):
                 targets = self._targets[instance].of(notification.kind, body)
         except NotificationError as exc:
             fault = str(exc)
@@ -159,8 +168,10 @@ class Receiver:
         self._storing += 1
         try:
             with anyio.fail_after(STORE_SECONDS):
-                return await self._store_notification(instance, body, notification, targets, fault)
+                return await self._store_notification(instance, body, notification, targets, fault, probe)
         except (StoreError, TimeoutError) as exc:
+            if probe is not None:
+                probe.arrived(Arrived.NOT_STORED, len(body))
             reason = str(exc) or f"it took longer than {STORE_SECONDS:g} s"
             logger.error("could not store a notification: error=%s", reason, extra={"instance": instance})
             if self._on_failure is not None:
@@ -170,18 +181,32 @@ class Receiver:
             self._storing -= 1
             self._overloaded = self._overloaded and self._storing > 0
 
-    def _instance(self, scope: Scope) -> str | None:
+    def _instance(self, scope: Scope, probe: Probe | None) -> str | None:
         """Return the instance that the notification is for; None if the request is not allowed."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         match = _PATH.fullmatch(path)
-        if match is None or not self._tokens.accepts(match[2]):
+        if match is None or scope["method"] != "POST":
             return None
-        if match[1] not in self._instances or scope["method"] != "POST" or not self._access.may_send(scope):
-            return None
-        return match[1]
+        if not self._tokens.accepts(match[2]):
+            fault = Arrived.UNKNOWN_TOKEN
+        elif match[1] not in self._instances:
+            fault = Arrived.UNKNOWN_INSTANCE
+        elif not self._access.may_send(scope):
+            fault = Arrived.NOT_PERMITTED
+        else:
+            return match[1]
+        if probe is not None:
+            probe.arrived(fault)
+        return None
 
     async def _store_notification(
-        self, instance: str, body: bytes, notification: Notification | None, targets: Collection[str], fault: str
+        self,
+        instance: str,
+        body: bytes,
+        notification: Notification | None,
+        targets: Collection[str],
+        fault: str,
+        probe: Probe | None,
     ) -> Response:
         if notification is None:
             outcome = Outcome.REJECTED
@@ -200,6 +225,8 @@ class Receiver:
             targets=targets,
         )
         receipt = await self._store.receive(arrival)
+        if probe is not None:
+            probe.arrived(Arrived.REJECTED if notification is None else Arrived.STORED, len(body), receipt.id)
         if self._on_stored is not None:
             self._on_stored(time.perf_counter() - began)
         if notification is not None and notification.job_id is not None:

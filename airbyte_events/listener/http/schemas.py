@@ -10,6 +10,7 @@ from airbyte_events._utils.json_values import LARGEST
 from airbyte_events.airbyte.notification_kinds import NotificationKind
 from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin, Signal, SignalKind
 from airbyte_events.events.signal import RECOVERED
+from airbyte_events.listener.http.probes import Arrived
 from airbyte_events.store.base import COMPLETION
 from airbyte_events.store.records import DeliveryState, Outcome
 
@@ -277,6 +278,13 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "DeliveryPage": _object("Deliveries, newest first.", deliveries=array(ref("Delivery")), next=_NEXT),
     "Retried": _object("The delivery's id.", delivery=ID),
+    "Probe": _object(
+        "A probe, and how it last arrived.",
+        probe=TEXT,
+        result=_or_null({**named(Arrived), "description": "Null before it has arrived."}),
+        bytes={**_COUNT, "description": "Of the body."},
+        notification=_or_null({**ID, "description": "The notification's id if it was stored."}),
+    ),
     "Kept": _object("The notification's id.", event=ID),
     "Error": _object("An error.", ("message",), error=TEXT, message=TEXT),
     "Health": _object("The health of the process.", status={"const": "ok"}, version=TEXT),

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from airbyte_events.simulator import Simulator, serve_simulator
+from airbyte_events.simulator import Fault, Simulator, serve_simulator
 
 from .conftest import CLIENT_SECRET, WEBHOOK_TOKEN, Stage
 
@@ -26,12 +26,22 @@ class TestInstall:
     async def test_sets_the_urls_and_proves_them(self, stage: Stage) -> None:
         done = await stage.run(*INSTALL, "--url", stage.url)
         assert done.code == 0
+        assert "ok  a test that Airbyte itself sent to" in done.out
         assert f"and is notification 1 of the listener {stage.url}" in done.out
-        assert "to see that Airbyte's own machine reaches the listener" in done.err
+        assert "press Test" not in done.err
         assert url_of(stage, "success") == url_of(stage, "failure") == stage.receiver
         assert url_of(stage, "syncDisabled") is None
         # And it works.
         await stage.settled(stage.end(stage.start()))
+
+    @pytest.mark.parametrize("status", [403, 404, 500])
+    async def test_without_the_internal_api_a_test_is_posted_from_here(self, stage: Stage, status: int) -> None:
+        stage.sim.add_fault(Fault(kind="status", status=status, route="POST /notifications/try_webhook"))
+        done = await stage.run(*INSTALL, "--url", stage.url)
+        assert done.code == 0
+        assert "posted from here to" in done.out
+        assert f"and is notification 1 of the listener {stage.url}" in done.out
+        assert "to see that Airbyte's own machine reaches the listener" in done.err
 
     async def test_ctrl_c_is_an_answer(self, stage: Stage) -> None:
         args = ("webhooks", "install", "--url", stage.url)
@@ -92,7 +102,8 @@ class TestInstall:
     async def test_a_url_that_leads_nowhere_is_told(self, stage: Stage) -> None:
         done = await stage.run(*INSTALL, "--url", f"{stage.sim.url}/elsewhere")
         assert done.code == 1
-        assert "did not arrive: it responds with 404" in done.out
+        assert "did not arrive: a proxy or another server there responded with an error" in done.out
+        assert "one posted from here does not, either: it responds with 404" in done.out
 
     async def test_says_what_is_missing(self, stage: Stage) -> None:
         for settings, words in (

@@ -190,7 +190,7 @@ async def test_it_is_public_and_what_is_served(rig: Rig) -> None:
 async def test_what_is_public_and_what_is_not(rig: Rig) -> None:
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
-            filled = path.format(instance="default", token="wrong", job_id=1, id=1)
+            filled = path.format(instance="default", token="wrong", job_id=1, id=1, probe="none")
             answer = await rig.http.request(method, filled, headers={"Authorization": ""})
             assert (answer.status_code == 401) is ("security" not in operation), (method, path)
             check(method, path, answer)
@@ -249,6 +249,9 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
     for notification in (await rig.ask("GET", "/v1/notifications"))["notifications"]:
         await rig.ask("POST", "/v1/notifications/{id}/replay", at={"id": notification["id"]})
     await rig.ask("POST", "/v1/notifications/{id}/replay", at={"id": 999})
+    probe = (await rig.ask("POST", "/v1/probes"))["probe"]
+    for each in (probe, "none"):
+        await rig.ask("GET", "/v1/probes/{probe}", at={"probe": each})
     deliveries = (await rig.ask("GET", "/v1/deliveries"))["deliveries"]
     assert deliveries
     for id_ in (deliveries[0]["id"], 999):
