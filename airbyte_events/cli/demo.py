@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from pydantic import SecretStr
 from airbyte_events._utils.stdout import say
 from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.airbyte import AirbyteClient, Credentials
+from airbyte_events.cli.runner import INTERRUPTED
 from airbyte_events.events import JobError, JobEvent, JobRef
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.listener.startup import dashboard_line
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.memory.location import MemoryLocation
 from airbyte_events.web.auth import new_token
@@ -30,6 +33,10 @@ DEADLINE = 30.0
 
 POLL_SECONDS = 3.0
 """Between polls. The jobs that Airbyte announces complete before the second one."""
+
+RUN_SECONDS, START_SECONDS = (4.0, 9.0, 14.0), 4.0
+"""Of the syncs of a demo that stays up: their durations, and the time from one start to the next, which leaves each
+connection's sync the time to complete before its next one."""
 
 _INSTANCE = "default"
 _WRONG_PASSWORD = JobError(message="the password has expired", type="config_error", origin="destination")
@@ -94,21 +101,28 @@ class DemoJob:
         )
 
 
-def run(*, as_json: bool) -> int:
+def run(*, as_json: bool, keep: bool = False) -> int:
     """Run the demo and write it to standard output.
 
     :param as_json: one object a line, for programs.
-    :return: 0 if every completion arrived, else 1.
+    :param keep: stay up until Ctrl-C.
+    :return: 0 if every completion arrived, or Ctrl-C ended a demo that stays up, else 1.
     """
     # uvicorn warns of Airbyte's offer to upgrade each request.
     logging.basicConfig(level=logging.ERROR)
-    return anyio.run(partial(demonstrate, as_json=as_json))
+    if keep and not as_json:
+        say("This demo stays up after its first syncs. Ctrl-C stops it.")
+    try:
+        return anyio.run(partial(demonstrate, as_json=as_json, keep=keep))
+    except KeyboardInterrupt:
+        return 0 if keep else INTERRUPTED
 
 
-async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False) -> int:
+async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False, keep: bool = False) -> int:
     """Run the demo.
 
     :param deadline: seconds until a missing completion counts as lost.
+    :param keep: then run syncs until cancelled.
     :return: 0 if every completion arrived, else 1.
     """
     credentials = Credentials(client_id="demo", client_secret=new_token())
@@ -140,14 +154,24 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False) -> i
                 if not as_json:
                     say(f"A simulated Airbyte at {simulator.url}, a listener at {url}; {len(demo.jobs)} syncs run.")
                 await demo.follow()
+            if keep:
+                _summarise(demo, show, anyio.current_time() - began, as_json=as_json)
+                link = dashboard_line(url, listener.sessions.new_code())
+                say(json.dumps({"dashboard": link.split()[1]}) if as_json else link)
+                await demo.run_syncs(airbyte)
+    _summarise(demo, show, anyio.current_time() - began, as_json=as_json)
     jobs = list(demo.jobs.values())
-    if as_json:
-        for job in jobs:
-            if job.event is None:
-                show(job)
-    else:
-        say("\n".join(_summary(jobs, anyio.current_time() - began)))
     return 0 if jobs and all(job.arrived for job in jobs) else 1
+
+
+def _summarise(demo: _Demo, show: Callable[[DemoJob], object], seconds: float, *, as_json: bool) -> None:
+    jobs = list(demo.jobs.values())
+    if not as_json:
+        say("\n".join(_summary(jobs, seconds)))
+        return
+    for job in jobs:
+        if job.event is None:
+            show(job)
 
 
 class _Demo:
@@ -177,6 +201,15 @@ class _Demo:
             job = await airbyte.create_job(connection.id)
             status = script.end or "cancelled"
             self.jobs[job.job_id] = DemoJob(ref=JobRef(_INSTANCE, job.job_id), name=name, status=status)
+
+    async def run_syncs(self, airbyte: AirbyteClient) -> None:
+        """Start a sync of one connection after the other, until cancelled."""
+        connections = itertools.cycle(self._simulator.world.connections.values())
+        for connection, seconds in zip(connections, itertools.cycle(RUN_SECONDS), strict=False):
+            script = connection.script
+            connection.script = replace(script, phases=Script.lasting(seconds).phases, end=script.end or "cancelled")
+            await airbyte.create_job(connection.id)
+            await anyio.sleep(START_SECONDS)
 
     async def follow(self) -> None:
         """Follow the syncs until all have completed."""

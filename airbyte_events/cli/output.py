@@ -148,6 +148,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``1 failure``, ``2 failures``."""
+    return f"{amount(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def amount(number: int | None) -> str:
     """Return a number with thousands separators."""
     return "" if number is None else f"{number:,}"

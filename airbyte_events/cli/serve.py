@@ -20,9 +20,15 @@ SERVE_HELP = (
 )
 DEMO_HELP = (
     "Run a demo that takes seconds. It starts a simulated Airbyte, a listener and a client of its feed on loopback, "
-    "runs five syncs, and shows the milliseconds from each completion to the client. Nothing is left running."
+    "runs five syncs, and shows the milliseconds from each completion to the client. Nothing is left running. "
+    "--keep stays up, with syncs running and a link that logs in to the dashboard."
 )
-DEMO_EPILOG = ("  airbyte-events demo", "  airbyte-events demo --json | jq .", EXIT_CODES)
+DEMO_EPILOG = (
+    "  airbyte-events demo",
+    "  airbyte-events demo --keep",
+    "  airbyte-events demo --json | jq .",
+    EXIT_CODES,
+)
 
 
 def serve(
@@ -36,10 +42,15 @@ def serve(
     raise typer.Exit(listen(settings(), settings, log_in=sys.stdout.isatty()))
 
 
-def demo(json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False) -> None:
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay up with syncs running and a link to the dashboard, until Ctrl-C.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
+) -> None:
     from airbyte_events.cli.demo import run as show
 
-    raise typer.Exit(show(as_json=json))
+    raise typer.Exit(show(as_json=json, keep=keep))
 
 
 def serve_epilog() -> list[str]:

@@ -203,7 +203,7 @@ class Waiting:
             self._output.note(f"{self._label}: {runs_on}")
             raise
         if isinstance(fault, WaitTimeout):
-            self._output.note(f"{fault}; {runs_on}")
+            self._output.note(f"timed out (--timeout): {fault}; {runs_on}")
             return TIMED_OUT
         if event is None:
             assert fault is not None  # noqa: S101 -- the wait returned nothing

@@ -35,6 +35,8 @@ WAITERS = ("synchronous", "sensor", "deferrable")
 def main() -> int:
     options = parse()
     console = Console(width=None if sys.stdout.isatty() else 200)
+    if console.is_terminal and not options.once:
+        console.print("This demo stays up after its first run, to be looked at. Ctrl-C stops all of it.")
     options.home.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="run-", dir=options.home))
     status: int | None = None

@@ -63,13 +63,20 @@ _SHEDS_LOAD = (
 
 
 async def check_airbyte(
-    report: Report, name: str, instance: InstanceSettings, receiver: ReceiverURLs, listener: FeedClient | None
+    report: Report,
+    name: str,
+    instance: InstanceSettings,
+    receiver: ReceiverURLs,
+    listener: FeedClient | None,
+    *,
+    several: bool = False,
 ) -> None:
     """Report on an Airbyte, until a fault prevents further checks.
 
     :param name: of the instance.
     :param receiver: its webhook URLs at the listener.
     :param listener: has the inbox; None if that can't be read.
+    :param several: whether commands need the instance's name.
     """
     about, credentials = report.about(f"Airbyte {name}"), credentials_of(instance)
     async with open_airbyte(instance, attempts=1) as airbyte:
@@ -81,7 +88,8 @@ async def check_airbyte(
             return
         if await lists_jobs(about, airbyte, known=credentials is not None):
             await _explains_failures(about, airbyte)
-            await _check_webhooks(report.about(f"webhooks {name}"), airbyte, instance, receiver, listener)
+            install = f"run airbyte-events webhooks install{f' --instance {name}' if several else ''}"
+            await _check_webhooks(report.about(f"webhooks {name}"), airbyte, instance, receiver, listener, install)
 
 
 async def responds(about: Report, airbyte: AirbyteClient) -> bool:
@@ -233,6 +241,7 @@ async def _check_webhooks(
     instance: InstanceSettings,
     receiver: ReceiverURLs,
     listener: FeedClient | None,
+    install: str,
 ) -> None:
     try:
         workspaces = await read_workspaces(airbyte, instance.workspace_ids)
@@ -258,7 +267,7 @@ async def _check_webhooks(
         return
     urls: dict[str, None] = {}
     for workspace in workspaces:
-        urls |= dict.fromkeys(_check_workspace(about, workspace, receiver))
+        urls |= dict.fromkeys(_check_workspace(about, workspace, receiver, install))
     for url in urls:
         host = httpx.URL(url)
         proof = await prove_by_airbyte(airbyte, url, f"{host.scheme}://{host.netloc.decode('ascii')}/…", listener)
@@ -268,7 +277,7 @@ async def _check_webhooks(
             about.ok(proof.text)
 
 
-def _check_workspace(about: Report, workspace: Workspace, receiver: ReceiverURLs) -> list[str]:
+def _check_workspace(about: Report, workspace: Workspace, receiver: ReceiverURLs, install: str) -> list[str]:
     """Report whether a workspace announces completions to the listener, and return its webhook URLs that do."""
     webhooks = {kind: workspace.webhooks[kind] for kind in REQUIRED}
     live = {kind: each.url for kind, each in webhooks.items() if each.live and each.url}
@@ -280,7 +289,7 @@ def _check_workspace(about: Report, workspace: Workspace, receiver: ReceiverURLs
         about.warning(
             f"{workspace.name}: {' and '.join(strays)} go to {redacted(webhooks[strays[0]], receiver)}, not to "
             f"{receiver.base}",
-            "run airbyte-events webhooks install, which sets the public address",
+            f"{install}, which sets the public address",
         )
     elif not receiver.tokens and all(f"/webhooks/{receiver.instance}/" in live.get(kind, "") for kind in REQUIRED):
         about.warning(
@@ -292,6 +301,6 @@ def _check_workspace(about: Report, workspace: Workspace, receiver: ReceiverURLs
         where = ", ".join(f"{kind} goes {'' if at.startswith('nowhere') else 'to '}{at}" for kind, at in places)
         about.failure(
             f"{workspace.name}: {where}; completions are detected by polling only",
-            f"run airbyte-events webhooks install --workspace {workspace.id} --url {receiver.base or 'URL'}",
+            f"{install} --workspace {workspace.id} --url {receiver.base or 'URL'}",
         )
     return [url for url in live.values() if receiver.includes(url)]

@@ -23,7 +23,7 @@ from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.doctor.airbyte import check_airbyte
 from airbyte_events.cli.doctor.findings import Finding, Level, Report
 from airbyte_events.cli.doctor.listener import check_listener, check_store
-from airbyte_events.cli.output import Output, status
+from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks.backup import Backup, default_file
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
@@ -76,7 +76,8 @@ def doctor(
             findings = [asdict(each) | {"remedy": each.remedy or None} for each in report.findings]
             output.object({"version": __version__, "findings": findings, "broken": broken})
         else:
-            output.line(f"{count[Level.FAILURE]} failures, {count[Level.WARNING]} warnings, {count[Level.OK]} ok")
+            failures, warnings = counted(count[Level.FAILURE], "failure"), counted(count[Level.WARNING], "warning")
+            output.line(f"{failures}, {warnings}, {count[Level.OK]} ok")
         return 1 if broken else 0
 
     run(work)
@@ -122,7 +123,8 @@ async def _check(report: Report, config: Path | None, listener: str | None) -> N
             except SettingsError:
                 digests = frozenset()
             receiver = ReceiverURLs.of(settings, name, settings.public_url, digests)
-            await check_airbyte(report, name, instance, receiver, api if authorised else None)
+            inbox, several = api if authorised else None, len(settings.instances) > 1
+            await check_airbyte(report, name, instance, receiver, inbox, several=several)
 
 
 async def _check_airflow(report: Report, conn_ids: list[str]) -> None:

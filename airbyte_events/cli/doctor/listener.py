@@ -12,7 +12,7 @@ from airbyte_events import __version__
 from airbyte_events._utils import json_values
 from airbyte_events.cli.api_client import HOW_TO_AUTHENTICATE, HOW_TO_REACH
 from airbyte_events.cli.doctor.findings import Report
-from airbyte_events.cli.output import amount, duration
+from airbyte_events.cli.output import counted, duration
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, StoreError
 from airbyte_events.feed.client import HELLO_SECONDS, FeedClient
 from airbyte_events.store.location import StoreLocation
@@ -66,8 +66,10 @@ async def check_listener(report: Report, listener: FeedClient, instances: Collec
 
 def _check_status(report: Report, status: dict[str, Any], instances: Collection[str]) -> None:
     if store := json_values.mapping(status.get("store")):
-        names = ("events", "jobs", "notifications")
-        report.about("store").ok(", ".join(f"{amount(json_values.whole(store.get(name)))} {name}" for name in names))
+        names = ("event", "job", "notification")
+        report.about("store").ok(
+            ", ".join(counted(json_values.whole(store.get(f"{name}s")) or 0, name) for name in names)
+        )
     listed = status.get("instances")
     known = {
         str(each.get("name")): each for each in map(json_values.mapping, listed if isinstance(listed, list) else [])
@@ -107,7 +109,7 @@ async def _check_stream(about: Report, listener: FeedClient) -> None:
 def _check_instance(about: Report, status: dict[str, Any]) -> None:
     if failed := json_values.whole(status.get("failed_looks")):
         about.failure(
-            f"the listener's last {failed} polls of this Airbyte failed",
+            f"the listener's last {counted(failed, 'poll')} of this Airbyte failed",
             "read the listener's log; the checks of this Airbyte below are made from this machine",
         )
     if back_off := json_values.seconds(status.get("backoff_seconds")):
@@ -118,11 +120,11 @@ def _check_instance(about: Report, status: dict[str, Any]) -> None:
         about.ok("the last completed syncs were announced by webhook")
     elif missed:
         about.warning(
-            f"{missed} syncs completed without a webhook, {announced} with one",
+            f"{counted(missed, 'sync')} completed without a webhook, {announced} with one",
             "press Test in Airbyte's notification settings, to see whether Airbyte reaches the listener",
         )
     elif announced:
-        about.ok(f"{announced} completions were announced by webhook")
+        about.ok(f"announced by webhook: {counted(announced, 'completion')}")
     else:
         about.ok("no sync has completed since the listener started")
 

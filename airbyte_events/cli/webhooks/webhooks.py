@@ -216,7 +216,9 @@ def show_status(
                 optional=("should be",),
             )
         if not right:
-            output.note("to point them at the listener: airbyte-events webhooks install")
+            chosen = "" if instance is None else f" --instance {instance}"
+            where = plan.receiver.base or "URL"
+            output.note(f"to point them at the listener: airbyte-events webhooks install{chosen} --url {where}")
         return 0 if right else 1
 
     run(work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -251,6 +252,20 @@ async def test_a_clock_that_is_off_and_a_token_that_is_short(stage: Stage, serve
     assert "its clock is 7 min" in warned
     assert "a token expires after 30.0 s" in warned
     assert "the notification settings can't be read" in warned
+
+
+async def test_remedies_name_the_airbyte_where_there_are_several(stage: Stage) -> None:
+    one = await stage.run("doctor")
+    assert "-> run airbyte-events webhooks install --workspace" in one.out
+    assert "1 failure, " in one.out
+    settings = {"INSTANCES__OTHER__AIRBYTE_URL": "http://127.0.0.1:9"}
+    several = await stage.run("doctor", **settings)
+    assert "-> run airbyte-events webhooks install --instance default --workspace" in several.out
+    (remedy,) = re.findall(r"-> run airbyte-events (webhooks install .*) --url URL", several.out)
+    done = await stage.run(*remedy.split(), "--url", stage.url, "--yes", **settings)
+    assert done.code == 0
+    status = await stage.run("webhooks", "status", "--instance", "default", "--url", "http://elsewhere", **settings)
+    assert "airbyte-events webhooks install --instance default --url http://elsewhere" in status.err
 
 
 async def test_airflow_is_looked_at_where_it_is(stage: Stage) -> None:

@@ -115,6 +115,7 @@ async def test_does_not_wait_for_a_listener_that_is_gone(stage: Stage) -> None:
 async def test_gives_up_when_the_time_is_up(stage: Stage) -> None:
     done = await stage.run("trigger", "Orders", "--wait", "--timeout", "1s")
     assert done.code == 3
+    assert "timed out (--timeout): job 1 is " in done.err
     assert "it keeps running: airbyte-events jobs show default/1" in done.err
     assert not stage.connection.jobs[0].terminal
 

@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -234,6 +235,24 @@ class TestDemo:
             "origin": "destination",
         }
         assert (jobs[5]["origin"], jobs[5]["milliseconds"]["webhook_received"]) == ("poll", None)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+    def test_stays_up_with_syncs_running_if_it_is_to_be_kept(self) -> None:
+        with started("demo", "--keep", "--json") as running:
+            assert running.stdout is not None
+            lines = map(json.loads, running.stdout)
+            address = next(each["dashboard"] for each in lines if "dashboard" in each)
+            url, _, code = address.partition("/#log-in=")
+            with httpx.Client(base_url=url, trust_env=False) as browser:
+                ours = {"X-Requested-With": "airbyte-events"}
+                assert browser.post("/session", json={"code": code}, headers=ours).status_code == 200
+                # The first syncs are of jobs 1 to 5.
+                page = browser.get("/v1/events", params={"job_id": 6, "wait": 20}).json()
+            assert page["events"]
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=10)
+        assert running.returncode == 0
+        assert "Traceback" not in err
 
     def test_is_plain_in_a_pipe(self) -> None:
         done = command("demo")
