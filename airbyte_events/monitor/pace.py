@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+
+import anyio
+
+from airbyte_events._utils.token_bucket import TokenBucket
+from airbyte_events.monitor.outlook import Outlook
+
+QUICK = 3.0
+"""Seconds, the interval that follows the outlook: 20 requests a minute in the mean. Other intervals are kept."""
+
+OUTLOOKS = {Outlook.NEAR: 2.2, Outlook.UNKNOWN: QUICK, Outlook.FAR: 3.6}
+"""Seconds, instead of :data:`QUICK`. What is saved while completions are far is spent while one is near."""
+
+SAVED = 10
+"""The most polls that are saved."""
 
 SHARE = 20
 """Polls take at most one part in so many of the time."""
@@ -14,35 +28,50 @@ _WEIGHT = 0.25
 _MOST_FAILURES = 10
 
 
-@dataclass(slots=True)
 class Pace:
     """The intervals between the beginnings of two polls of one instance.
 
-    :param duration: seconds that a poll takes, smoothed, so that one slow response does not decide.
+    :param clock: returns seconds.
     """
 
-    duration: float = 0.0
+    def __init__(self, clock: Callable[[], float] = anyio.current_time) -> None:
+        # Seconds, smoothed, so that one slow response does not decide.
+        self._duration = 0.0
+        self._saved = TokenBucket(rate=1 / QUICK, burst=SAVED, clock=clock)
 
     def record(self, seconds: float) -> None:
-        """Record how long a successful poll took."""
-        self.duration += (min(seconds, LONGEST / SHARE) - self.duration) * _WEIGHT
+        """Record a successful poll, and how long it took."""
+        self._saved.charge()
+        self._duration += (min(seconds, LONGEST / SHARE) - self._duration) * _WEIGHT
 
-    def interval(self, wanted: float) -> float:
+    def interval(self, wanted: float, outlook: Outlook = Outlook.UNKNOWN) -> float:
         """Return the wanted interval, or a longer one where polls take more than their share of it.
 
         :param wanted: seconds.
+        :param outlook: changes :data:`QUICK`.
         """
-        return max(wanted, SHARE * self.duration)
+        if wanted == QUICK and (outlook is not Outlook.NEAR or self._saved.left):
+            wanted = OUTLOOKS[outlook]
+        return max(wanted, SHARE * self._duration)
 
-    def pause(self, wanted: float, *, retry: float, failures: int, jitter: float = 1.0) -> float:
+    def pause(
+        self,
+        wanted: float,
+        *,
+        retry: float,
+        failures: int,
+        jitter: float = 1.0,
+        outlook: Outlook = Outlook.UNKNOWN,
+    ) -> float:
         """Return the seconds from one poll to the next, from the end of the first one if that failed.
 
         :param wanted: the interval while polls succeed.
         :param retry: the longest interval that a back-off begins with: failed polls are repeated sooner than idle ones.
         :param failures: failed polls in a row; each doubles the pause.
         :param jitter: a factor.
+        :param outlook: see :meth:`interval`.
         """
         if not failures:
-            return self.interval(wanted) * jitter
+            return self.interval(wanted, outlook) * jitter
         doubled = self.interval(min(wanted, retry)) * 2.0 ** min(failures, _MOST_FAILURES) * jitter
         return min(doubled, max(LONGEST, retry))

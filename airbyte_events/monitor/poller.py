@@ -103,7 +103,7 @@ class Poller:
     @property
     def interval(self) -> float:
         """The seconds from one poll to the next, before jitter."""
-        return self._pace.interval(self._ticks.due(self._monitor))
+        return self._pace.interval(self._ticks.due(self._monitor), self._monitor.watches.outlook)
 
     async def run(self) -> None:
         """Poll until cancelled, first at once.
@@ -190,7 +190,8 @@ class Poller:
     async def _wait(self, began: float, jitter: float) -> None:
         while True:
             wanted, retry = self._ticks.due(self._monitor), self._ticks.unproven
-            pause = self._pace.pause(wanted, retry=retry, failures=self.failures, jitter=jitter)
+            outlook = self._monitor.watches.outlook
+            pause = self._pace.pause(wanted, retry=retry, failures=self.failures, jitter=jitter, outlook=outlook)
             remaining = began + pause - anyio.current_time()
             if remaining <= 0:
                 return

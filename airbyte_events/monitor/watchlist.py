@@ -13,9 +13,13 @@ import anyio
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent
+from airbyte_events.monitor.outlook import Kind, Outlook, UsualDurations
 
 WATCH_SECONDS = 30 * 60.0
 """How long a job is watched after a subscriber last requested it."""
+
+TOGETHER_SECONDS = 30.0
+"""How long after the completion of a watched job the next one is to be expected."""
 
 MISSES = 3
 """The number of responses in a row that a job is unknown, after which it is no longer watched."""
@@ -33,6 +37,8 @@ class Watch:
     :param until: when the watch expires.
     :param pushed: whether webhooks announce the completion of such a job.
     :param misses: how often in a row Airbyte did not know the job.
+    :param kind: for its usual duration.
+    :param started: when it began; None if unknown.
     """
 
     began: datetime
@@ -41,6 +47,8 @@ class Watch:
     until: float = 0.0
     pushed: bool = True
     misses: int = 0
+    kind: Kind | None = None
+    started: float | None = None
 
 
 class Watches:
@@ -55,6 +63,8 @@ class Watches:
         self.elsewhere: set[int] = set()
         """The jobs that other processes watched when :meth:`follow` was last called."""
         self._watches: dict[int, Watch] = {}
+        self._durations = UsualDurations()
+        self._completed = _NEVER
 
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
@@ -84,6 +94,22 @@ class Watches:
         for job_id in [job_id for job_id, watch in self._watches.items() if watch.until < now]:
             del self._watches[job_id]
         return {job_id: watch.pushed for job_id, watch in self._watches.items()}
+
+    @property
+    def outlook(self) -> Outlook:
+        """Whether the completion of a watched job is to be expected: jobs often complete together."""
+        now = anyio.current_time()
+        together = now < self._completed + TOGETHER_SECONDS
+        found = Outlook.FAR if self._watches else Outlook.UNKNOWN
+        for watch in self._watches.values():
+            each = Outlook.UNKNOWN
+            if watch.started is not None:
+                each = self._durations.outlook(watch.kind, now - watch.started)
+            if each is Outlook.NEAR or (each is Outlook.UNKNOWN and together):
+                return Outlook.NEAR
+            if each is Outlook.UNKNOWN:
+                found = each
+        return found
 
     def add(self, job_ids: Iterable[int]) -> set[int]:
         """Watch these jobs, or extend their watches.
@@ -139,16 +165,22 @@ class Watches:
         """
         now = anyio.current_time()
         for state in states:
+            if state.terminal:
+                self._durations.record(state)
             if (watch := self._watches.get(state.ref.job_id)) is None:
                 continue
             if state.terminal:
                 del self._watches[state.ref.job_id]
+                self._completed = now
                 # A later watch of that id means another job.
                 self.elsewhere.discard(state.ref.job_id)
                 continue
             if polled:
                 watch.reported, watch.misses = now, 0
             watch.pushed = state.job_type in PUSHED_JOB_TYPES
+            watch.kind = Kind.of(state)
+            if state.started_at is not None:
+                watch.started = now - (utcnow() - state.started_at).total_seconds()
 
     def ask(self, job_id: int) -> None:
         """Store that this job is requested alone: all others precede it the next time."""
