@@ -31,9 +31,10 @@ help:  ## list the commands
 demo: run-env  ## run an Airbyte simulator, the listener and a real Airflow, and show when each step of a task happened
 	@$(BIN)/python deploy/demo/demo.py $(ARGS)
 
-# On asyncio, as in Airflow and in the listener. .ci/packaging runs the tests on trio.
+# On asyncio, as in Airflow and in the listener. .ci/packaging runs the tests on trio. In the order of pyproject.toml, files
+# with long tests first: pytest-xdist would begin with those that have many, and end with one process at a long one.
 test: dev-env  ## unit, integration, model and documentation tests
-	@$(BIN)/pytest --loop=asyncio --numprocesses=4 --dist=loadfile $(ARGS)
+	@$(BIN)/pytest --loop=asyncio --numprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # Airflow 3.0 deprecates modules that it imports itself.
 test-lowest: lowest-env  ## the provider's tests on the lowest supported Airflow
