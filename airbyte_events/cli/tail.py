@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,8 @@ EPILOG = (
     "  airbyte-events tail --ended",
     "Failures of one connection for a program, none missed between two runs:",
     "  airbyte-events tail --status failed --connection ID --json --cursor-file cursor | ./alert",
+    "Also what is late or stalled:",
+    "  airbyte-events tail --ended --signals",
     "Each line of --json is a CloudEvents object: jq .data.status",
     "Exit codes: 1 the listener refused, or did not respond at the start; 2 wrong usage or settings; 130 after Ctrl-C.",
 )
@@ -48,6 +51,9 @@ def tail(
     job: options.Jobs = None,
     status: options.Statuses = None,
     ended: options.Ended = None,
+    signals: Annotated[
+        bool, typer.Option("--signals", help="Also show what is late, slow, stalled or failing.")
+    ] = False,
     after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Start after this event.")] = None,
     cursor_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Store the cursor here, and start after the one stored.")
@@ -56,7 +62,7 @@ def tail(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    wanted = options.event_filter(instance, connection, job, status, ended)
+    wanted = replace(options.event_filter(instance, connection, job, status, ended), signals=signals)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
     begin = _cursor("--after", after) if after else _stored(cursor_file)
@@ -113,7 +119,9 @@ class Tail:
 
     async def _follow_on(self, listener: FeedClient) -> None:
         # A fault at the start is reported as by other commands.
-        await listener.request("GET", "/v1/jobs", params=[*client.query(self._wanted), ("limit", "1")])
+        await listener.request(
+            "GET", "/v1/jobs", params=[*client.query(replace(self._wanted, signals=False)), ("limit", "1")]
+        )
         while True:
             try:
                 await self._follow(listener)
@@ -162,6 +170,10 @@ class Tail:
 
 def _line(event: JobEvent) -> list[str | Text]:
     name = event.names.get("connection") or event.connection_id or ""
+    if (signal := event.signal) is not None:
+        what = Text(signal.kind.value if signal.raised else f"no longer {signal.kind.value}", style="yellow")
+        ref = event.ref.instance if signal.job_id is None else f"{event.ref.instance}/{signal.job_id}"
+        return [moment(event.observed_at), ref, what, name, shown(signal.message)]
     parts: list[str | Text] = [
         moment(event.finished_at or event.observed_at),
         f"{event.ref}",

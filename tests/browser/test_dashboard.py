@@ -77,6 +77,21 @@ class TestLive:
             ends.get_by_role("row", name=re.compile(rf"^{job_id} .*succeeded .* 77 .*webhook within"))
         ).to_be_visible()
 
+    def test_what_is_late_comes_first(self, inside: Page) -> None:
+        late = {
+            "instance": "default",
+            "connection_id": "c",
+            "job_id": None,
+            "signal": "overdue",
+            "message": "no sync <b>has</b> succeeded",
+            "observed_at": "2026-01-01T00:00:00Z",
+        }
+        inside.route("**/v1/signals*", lambda route: route.fulfill(json={"signals": [late], "next": None}))
+        inside.goto("/")
+        first = inside.locator("main section").first
+        expect(first.get_by_role("heading", name="Late and stalled")).to_be_visible()
+        expect(first.get_by_text("no sync <b>has</b> succeeded")).to_be_visible()
+
     def test_a_running_jobs_progress_is_shown_with_what_is_usual(self, inside: Page, history: History) -> None:
         expect(inside.get_by_label(f"Job {history.running[0]}: volume so far of usual volume")).to_be_visible()
         inside.goto(f"/jobs/default/{history.running[0]}")

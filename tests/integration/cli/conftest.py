@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.listener.settings.connections import ConnectionSettings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.state import Connection, Job
 from airbyte_events.store.registry import store_location
@@ -89,12 +90,16 @@ class Stage:
     url: str = ""
     settings: dict[str, str] = field(default_factory=dict)
     running: AsyncExitStack = field(default_factory=AsyncExitStack)
+    connections: dict[str, ConnectionSettings] = field(default_factory=dict)
 
     async def listen(self) -> None:
         """Begin to listen, where it listened before and with the store of before."""
         port = int(self.url.rpartition(":")[2] or 0)
         instance = InstanceSettings(
-            airbyte_url=self.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET)
+            airbyte_url=self.sim.url,
+            client_id="client",
+            client_secret=SecretStr(CLIENT_SECRET),
+            connections=self.connections,
         )
         settings = Settings(
             instances={"default": instance},

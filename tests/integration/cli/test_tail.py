@@ -8,6 +8,7 @@ import os
 import anyio
 import pytest
 
+from airbyte_events.listener.settings.connections import ConnectionSettings
 from support.servers import ScriptedServer
 
 from .conftest import Stage
@@ -55,6 +56,24 @@ async def test_filters(stage: Stage) -> None:
         stage.end(jobs[1], "succeeded")
         last = stage.end(stage.start(other), "failed")
         assert f"default/{last.id}  failed" in await tail.line()
+
+
+async def test_shows_what_is_late_only_if_asked(stage: Stage) -> None:
+    async with stage.started("tail") as tail:
+        await tail.said("following")
+        assert await tail.interrupted() == 130
+    (cursor,) = [each.rpartition(" ")[2] for each in tail.err.read_text().splitlines() if "to resume from" in each]
+    await stage.leave()
+    stage.connections = {stage.connection.id: ConnectionSettings(fresh_within=0.001)}
+    await stage.listen()
+    async with stage.started("tail", "--signals", "--after", cursor) as tail:
+        line = await tail.line()
+    assert f"  default  overdue  {stage.connection.id}  no sync has succeeded since " in line
+    stage.announce()
+    async with stage.started("tail", "--after", cursor) as tail:
+        await tail.said("following")
+        job = stage.end(stage.start())
+        assert f"default/{job.id}  succeeded" in await tail.line()
 
 
 async def test_survives_a_restart_of_the_listener(stage: Stage) -> None:
