@@ -8,7 +8,7 @@ from datetime import datetime
 
 import anyio
 
-from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Usual
+from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Usual
 from airbyte_events.store.base import EventLog
 
 MOST_JOBS = 20_000
@@ -44,6 +44,7 @@ class History:
     :param succeeded_at: when the last success completed.
     :param first_at: when the oldest job that is known began.
     :param last: the last event.
+    :param error: why the last failed job failed.
     """
 
     last: JobEvent
@@ -52,6 +53,7 @@ class History:
     succeeded_at: datetime | None = None
     first_at: datetime | None = None
     names: dict[str, str] = field(default_factory=dict)
+    error: JobError | None = None
     url: str | None = None
     workspace_id: str | None = None
     successes: dict[str | None, OrderedDict[int, Took]] = field(default_factory=dict)
@@ -71,6 +73,8 @@ class History:
         self.completed += 1
         if event.status is JobStatus.FAILED and (newest or self.succeeded_at is None):
             self.failures += 1
+            if newest or self.error is None:
+                self.error = event.error
         elif event.status is JobStatus.SUCCEEDED:
             self._succeed(event, newest=newest)
 

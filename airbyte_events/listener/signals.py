@@ -49,6 +49,7 @@ FAILING = 3
 MOST_RAISED = 10_000
 """The most signals of an instance that are raised at the same time."""
 
+_LONGEST_REASON = 300
 _TOGETHER = 100
 _PAGE = 500
 _YIELD_EVERY = 500
@@ -167,9 +168,11 @@ class Signals:
                 if event.signal is not None:
                     self.counts[event.signal.kind] += event.signal.raised
                     state = "raised" if event.signal.raised else "resolved"
-                    about = {"instance": self.instance, "connection_id": event.connection_id}
-                    logger.warning(
-                        "signal %s: %s: %s", state, event.signal.kind.value, event.signal.message, extra=about
+                    logger.log(
+                        logging.WARNING if event.signal.raised else logging.INFO,
+                        "signal %s: signal=%s connection=%s: %s",
+                        *(state, event.signal.kind.value, event.connection_id, event.signal.message),
+                        extra={"instance": self.instance},
                     )
 
     async def _read_raised(self) -> dict[JobRef, JobEvent]:
@@ -229,7 +232,8 @@ class Signals:
                 message = f"no sync has succeeded since {format_time(since)}, and fresh_within is {_words(within)}"
                 yield Signal(kind=SignalKind.OVERDUE, raised=True, since=since, message=message)
         if history is not None and history.failures >= FAILING and history.completed >= ENOUGH:
-            reason = f": {history.last.error}" if history.last.error is not None else ""
+            error = history.error
+            reason = "" if error is None else ": " + " ".join(str(error).split())[:_LONGEST_REASON]
             message = f"the last {history.failures} jobs have failed{reason}"
             yield Signal(kind=SignalKind.FAILING, raised=True, since=history.succeeded_at, message=message)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airbyte_events._utils.times import format_time, parse_time
+from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.events import (
     FOLLOWED_BY,
     Cursor,
@@ -20,6 +20,8 @@ from airbyte_events.events import (
     JobRef,
     JobStatus,
     Origin,
+    Signal,
+    SignalKind,
     parse_status,
     read_event,
     same_job_type,
@@ -326,6 +328,33 @@ class TestData:
         assert JobEvent.from_data(told.data()) == told
         odd = {**told.data(), "error": {"message": "it broke", "retryable": "no", "stream": 7}}
         assert JobEvent.from_data(odd).error == JobError(message="it broke")
+
+
+class TestSignals:
+    @pytest.mark.parametrize("kind", SignalKind)
+    @pytest.mark.parametrize("raised", [True, False])
+    def test_come_back_as_they_were(self, kind: SignalKind, raised: bool) -> None:
+        job_id = 5 if kind.of_job else None
+        signal = Signal(kind=kind, raised=raised, job_id=job_id, since=utcnow(), message="late")
+        event = JobEvent.of_signal(signal, instance="default", connection_id="C", observed_at=utcnow())
+        data = json.loads(json.dumps(event.data()))
+        assert JobEvent.from_data(data) == event
+        assert event.ref.job_id < 0, "no job has this number"
+        # Release 0.1.0, on the same store during an upgrade, can't read it and skips it.
+        assert "status" not in data
+
+    def test_are_the_same_whichever_case_an_id_has(self) -> None:
+        signal = Signal(kind=SignalKind.OVERDUE, raised=True)
+        assert signal.key("AB") == signal.key("ab") != signal.key("b")
+        assert signal.key(None) != Signal(kind=SignalKind.FAILING, raised=True).key(None)
+
+    @pytest.mark.parametrize("odd", [None, 7, "late", [], {}])
+    def test_other_values_are_none(self, odd: Any) -> None:
+        data = {"instance": "default", "signal": "stalled", "state": "raised", "observed_at": "2024-01-01T00:00:00Z"}
+        assert read_event(data) is not None
+        assert read_event({**data, "since": odd, "job_id": odd, "connection_id": odd, "names": odd}) is not None
+        for field in ("instance", "signal", "state", "observed_at"):
+            assert read_event({**data, field: odd}) is None or (field, odd) == ("instance", "late")
 
 
 class TestEnvelope:

@@ -19,6 +19,7 @@ from airbyte_events.events import (
     WHOLE_LOG,
     Cursor,
     EventFilter,
+    JobError,
     JobEvent,
     JobRef,
     JobStatus,
@@ -144,11 +145,17 @@ async def test_a_connection_fails_and_recovers(scene: Scene) -> None:
         await scene.put(job_id, "failed")
     await (await scene.watch()).check()
     assert await scene.signals() == []
-    await scene.put(30, "failed")
+    reason = JobError(message="the disk\nis full " + "x" * 50_000, type="system_error")
+    await scene.put(30, "failed", error=reason)
     await scene.put(31, "cancelled")
     await (await scene.watch()).check()
     await scene.put(32, "failed")
-    await (await scene.watch()).check()
+    signals = await scene.watch()
+    await signals.check()
+    ((signal,),) = [[each.signal for each in signals.raised.values()]]
+    assert signal is not None
+    assert "the disk is full xxx" in signal.message
+    assert len(signal.message) < 400
     assert await scene.signals() == [("failing", True)]
     await scene.put(33, "succeeded")
     await (await scene.watch()).check()
