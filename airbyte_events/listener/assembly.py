@@ -55,7 +55,7 @@ from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.h11_protocol import MAX_CONNECTIONS
 from airbyte_events.web.rate_limit import ClientAccess
 from airbyte_events.web.security_headers import SecurityHeaders
-from airbyte_events.web.sessions import Sessions
+from airbyte_events.web.sessions import Operators, Sessions
 from airbyte_events.web.tls import Certificate
 
 _TOKEN_SECONDS = 10.0
@@ -121,7 +121,8 @@ async def assemble(
         }
         new_tokens: dict[str, str] = {}
         webhook_tokens = await _tokens(store, "webhook", settings.webhook_tokens, new_tokens)
-        api_tokens = await _tokens(store, "api", settings.api_tokens, new_tokens)
+        operator_tokens = Tokens(digests_of(settings.operator_tokens))
+        api_tokens = await _tokens(store, "api", settings.api_tokens, new_tokens, including=operator_tokens)
         metrics_tokens = Tokens(digests_of(settings.metrics_tokens)) if settings.metrics_tokens else None
         targets = {
             name: Targets(url.get_secret_value() for url in instance.forward_urls)
@@ -172,7 +173,14 @@ async def assemble(
         faults = partial(_faults, bus, health, election)
         listener = Listener(
             app=create_app(
-                API(feed, pipelines, deliver_to, histories, probes),
+                API(
+                    feed,
+                    pipelines,
+                    deliver_to,
+                    histories,
+                    probes,
+                    operators=Operators(operator_tokens, settings.trusted_proxies),
+                ),
                 Status(store, bus, pipelines, election, faults, metrics.webhook_responses),
                 MetricsPage(metrics, store, feed, pipelines, election, faults, signals),
                 None if settings.webhook_apart else receiver,
@@ -195,6 +203,7 @@ async def assemble(
                 webhook_tokens=webhook_tokens,
                 api_tokens=api_tokens,
                 metrics_tokens=metrics_tokens,
+                operator_tokens=operator_tokens,
                 authenticate={name: client.authenticate for name, client in clients.items()},
                 certificate=certificate,
             ),
@@ -232,10 +241,15 @@ def airbyte_client(http: httpx.AsyncClient, instance: InstanceSettings, **option
 
 
 async def _tokens(
-    store: EventStore, purpose: str, configured: tuple[SecretStr, ...], new_tokens: dict[str, str]
+    store: EventStore,
+    purpose: str,
+    configured: tuple[SecretStr, ...],
+    new_tokens: dict[str, str],
+    *,
+    including: Tokens | None = None,
 ) -> Tokens:
     if configured:
-        return Tokens(digests_of(configured))
+        return Tokens(digests_of(configured), including=including)
     # Generated and shown once; the store keeps a digest. Of several listeners that start together, one generates it.
     key, holder = f"{purpose}_token", new_token()
     while (digest := await store.recall(key)) is None:
@@ -247,7 +261,7 @@ async def _tokens(
             with contextlib.suppress(LeaseLost):
                 await store.remember(key, digest_of(token), lease=lease)
                 new_tokens[purpose] = token
-    return Tokens([digest])
+    return Tokens([digest], including=including)
 
 
 def _ticks(settings: Settings) -> Ticks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
@@ -37,6 +37,7 @@ class Secrets:
     api_tokens: Tokens
     authenticate: Mapping[str, Callable[[Credentials | None, Mapping[str, str]], bool]]
     metrics_tokens: Tokens | None = None
+    operator_tokens: Tokens = field(default_factory=lambda: Tokens(()))
     certificate: Certificate | None = None
 
     def apply(self, settings: Settings) -> None:
@@ -52,6 +53,9 @@ class Secrets:
         ):
             if given and tokens is not None and tokens.replace(digests_of(given)):
                 logger.info("reloaded %s: valid=%d", name, len(given))
+        # Unlike those, all of these can be taken away.
+        if self.operator_tokens.replace(digests_of(settings.operator_tokens)):
+            logger.info("reloaded operator tokens: valid=%d", len(settings.operator_tokens))
         for name, authenticate in self.authenticate.items():
             instance = settings.instances.get(name)
             if instance is not None and authenticate(credentials_of(instance), headers_of(instance)):

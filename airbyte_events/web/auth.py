@@ -21,19 +21,25 @@ class Tokens:
     """A set of tokens. It keeps digests only.
 
     :param digests: SHA-256 of each token, hexadecimal.
+    :param including: another set, whose tokens are members too.
     """
 
-    def __init__(self, digests: Iterable[str]) -> None:
-        self._digests: tuple[bytes, ...] = ()
+    def __init__(self, digests: Iterable[str], *, including: Tokens | None = None) -> None:
+        self._own: tuple[bytes, ...] = ()
+        self._including = including
         self.replace(digests)
+
+    @property
+    def _digests(self) -> tuple[bytes, ...]:
+        return self._own if self._including is None else self._own + self._including._digests
 
     def replace(self, digests: Iterable[str]) -> bool:
         """Accept these tokens and no others from now on.
 
         :return: whether they changed.
         """
-        before, self._digests = self._digests, tuple(bytes.fromhex(digest) for digest in digests)
-        return before != self._digests
+        before, self._own = self._own, tuple(bytes.fromhex(digest) for digest in digests)
+        return before != self._own
 
     def __repr__(self) -> str:
         return f"<{len(self._digests)} tokens>"
@@ -46,13 +52,18 @@ class Tokens:
     def sign(self, token: str | None, message: bytes) -> str:
         """Return a signature that :meth:`signed` accepts as long as the token is a member.
 
-        :param token: None for any member.
+        :param token: None for any member of this set itself.
         """
-        return _signature(self._digests[0] if token is None else bytes.fromhex(digest_of(token)), message)
+        return _signature(self._own[0] if token is None else bytes.fromhex(digest_of(token)), message)
 
     def signed(self, signature: str, message: bytes) -> bool:
         """Return whether one of the tokens signed this message."""
-        return sum([hmac.compare_digest(signature, _signature(key, message)) for key in self._digests]) > 0
+        return self.signer(signature, message) is not None
+
+    def signer(self, signature: str, message: bytes) -> str | None:
+        """Return the digest of the token that signed this message; None if it was none of these."""
+        signers = [key for key in self._digests if hmac.compare_digest(signature, _signature(key, message))]
+        return signers[0].hex() if signers else None
 
 
 def _signature(key: bytes, message: bytes) -> str:
@@ -105,10 +116,11 @@ class BearerAuth:
         await self.app(scope, receive, send)
 
     def _authorizes(self, scope: Scope) -> bool:
-        return self._tokens.accepts(_bearer(scope)) or self._has_session(scope)
+        return self._tokens.accepts(bearer(scope)) or self._has_session(scope)
 
 
-def _bearer(scope: Scope) -> str:
+def bearer(scope: Scope) -> str:
+    """Return the request's bearer token; "" for none."""
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, token = value.decode("latin-1").partition(" ")

@@ -11,11 +11,14 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import Iterable
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from airbyte_events.web.auth import Tokens
+from airbyte_events._utils.networks import Networks
+from airbyte_events.web.auth import Tokens, bearer, digest_of
+from airbyte_events.web.client_address import client_address
 
 LIFETIME_SECONDS = 12 * 3600
 
@@ -62,10 +65,14 @@ class Sessions:
 
     def valid(self, session: str) -> bool:
         """Return whether a session is signed by a current token and has not expired."""
+        return self.opened_by(session) is not None
+
+    def opened_by(self, session: str) -> str | None:
+        """Return the digest of the token that a valid session was opened with; None if it is not valid."""
         match = re.fullmatch(r"([0-9]{10})\.([0-9a-f]{64})", session)
         if match is None or int(match[1]) < time.time():
-            return False
-        return self._tokens.signed(match[2], _message(match[1]))
+            return None
+        return self._tokens.signer(match[2], _message(match[1]))
 
     def present(self, request: HTTPConnection) -> bool:
         """Return whether a request has a valid session."""
@@ -76,6 +83,31 @@ class Sessions:
         request = HTTPConnection(scope)
         changes = scope["method"] not in ("GET", "HEAD")
         return self.present(request) and not (changes and is_cross_site(request))
+
+
+class Operators:
+    """Who may change jobs: requests with an operator token, or with a session that one opened.
+
+    :param tokens: the operator tokens; by default nobody may.
+    :param proxies: the networks of the trusted ones, for the client's address.
+    """
+
+    def __init__(self, tokens: Tokens | None = None, proxies: Iterable[str] = ()) -> None:
+        self.tokens = tokens or Tokens(())
+        self.sessions = Sessions(self.tokens)
+        self._proxies = Networks(proxies)
+
+    def authorizes(self, scope: Scope) -> bool:
+        """Return whether a request may change jobs. One with a session must come from our own pages."""
+        return self.tokens.accepts(bearer(scope)) or self.sessions.authorizes(scope)
+
+    def describe(self, scope: Scope) -> str:
+        """Return who sent a request, for a log line: the client and the first digits of the token's SHA-256."""
+        request = HTTPConnection(scope)
+        token = bearer(scope)
+        digest = digest_of(token) if token else self.sessions.opened_by(request.cookies.get(cookie_of(request), ""))
+        by = "token" if token else "session"
+        return f"client={client_address(scope, self._proxies)} by={by} token_sha256={(digest or '')[:8]}"
 
 
 def cookie_of(request: HTTPConnection) -> str:

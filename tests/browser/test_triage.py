@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Locator, Page, expect
 from services import Addresses, Services
 
@@ -78,6 +79,16 @@ class TestFailuresByCause:
         assert counts == sorted(counts, reverse=True)
         jobs.get_by_label("State").select_option("succeeded")
         expect(causes).to_have_count(0)
+
+
+class TestMissedWebhooks:
+    def test_have_the_remedy_and_their_jobs_beside_them(self, jobs: Page) -> None:
+        jobs.goto("/")
+        row = jobs.get_by_role("region", name="Webhooks by workspace").locator("tbody").get_by_role("row").first
+        expect(row).to_contain_text("airbyte-events webhooks status")
+        row.locator('[data-title="Missed"]').get_by_role("link").click()
+        expect(jobs).to_have_url(re.compile(r"/jobs\?since=24h&origin=poll&type=sync$"))
+        expect(rows(jobs).first).to_contain_text("poll")
 
 
 class TestFilters:
@@ -181,6 +192,29 @@ class TestExport:
             exported = [job["job_id"] for job in csv.DictReader(lines)]
         assert len(exported) == 608
         assert exported[:100] == cells(jobs, "Job")
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+        for width in (1440, 390)
+        for scheme in ("light", "dark")
+    ],
+    indirect=True,
+    ids=["light", "dark", "phone-light", "phone-dark"],
+)
+def test_axe_finds_nothing_where_something_is_late_or_missed(jobs: Page) -> None:
+    late = "/jobs?late=yes&type=sync&origin=poll"
+    jobs.goto(late)
+    expect(rows(jobs).first).to_be_visible()
+    job = rows(jobs).first.get_by_role("link").first.get_attribute("href")
+    for path in ("/", late, "/jobs?long=yes&sort=duration", f"/{job}"):
+        jobs.goto(path)
+        expect(jobs.get_by_role("status").first).to_have_text("live")
+        expect(jobs.locator(".bad:not(:empty)").first).to_be_visible()
+        assert Axe().run(jobs).response["violations"] == [], path
+        assert jobs.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
 
 
 @pytest.mark.parametrize("context", [{"viewport": {"width": 390, "height": 844}}], indirect=True, ids=["phone"])

@@ -139,6 +139,12 @@ def test_metrics_want_the_token_that_prometheus_shows(render: Render) -> None:
     assert "authorization" not in str(render(LARGE)["ServiceMonitor"])
 
 
+def test_operator_tokens_are_a_file_of_the_secret_and_not_there_by_default(render: Render) -> None:
+    objects = render(LARGE | {"secret": {**LARGE["secret"], "operatorTokens": "given"}})
+    assert 'operator_tokens_file = "/run/secrets/airbyte-events/operator-tokens"' in str(objects["ConfigMap"])
+    assert "operator" not in str(render(LARGE)["ConfigMap"])
+
+
 def test_its_alerts_are_those_of_the_file_and_name_a_runbook_where_there_is_one(render: Render) -> None:
     (group,) = yaml.safe_load((CHART.parents[1] / "prometheus/alerts.yaml").read_text())["groups"]
     (with_runbooks,) = render(LARGE)["PrometheusRule"]["spec"]["groups"]

@@ -21,6 +21,7 @@ from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import Identity, JobEvent, JobRef, Usual
 from airbyte_events.listener.forwarding.targets import DeliveryTarget
 from airbyte_events.listener.histories import Histories
+from airbyte_events.listener.http.actions import Actions
 from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.params import (
     FILTERS,
@@ -30,7 +31,7 @@ from airbyte_events.listener.http.params import (
     job_ids,
     number,
     page,
-    parse_id,
+    path_id,
     read_body,
     refuse_unknown,
 )
@@ -39,6 +40,7 @@ from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME
 from airbyte_events.monitor.observation import PRECISION, Received, ranked
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outcome, StoredNotification
+from airbyte_events.web.sessions import Operators
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class API:
     targets: Mapping[str, Mapping[str, DeliveryTarget]] = field(default_factory=dict)
     histories: Histories | None = None
     probes: Probes = field(default_factory=Probes)
+    operators: Operators = field(default_factory=Operators)
 
     @property
     def routes(self) -> list[Route]:
@@ -79,6 +82,7 @@ class API:
             Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
             Route("/probes", self.announce, methods=["POST"]),
             Route("/probes/{probe}", self.probe),
+            *Actions(self.feed.store, self.pipelines, self.operators).routes,
             Route("/deliveries", self.deliveries),
             Route("/deliveries/{id}/retry", self.retry, methods=["POST"]),
         ]
@@ -156,7 +160,7 @@ class API:
     async def job(self, request: Request) -> Response:
         """Return a job with its history."""
         instance = request.path_params["instance"]
-        ref = JobRef(instance, _id(request, "job_id"))
+        ref = JobRef(instance, path_id(request, "job_id"))
         if INSTANCE_NAME.fullmatch(instance) is None:
             raise HTTPException(404)
         pipeline = self.pipelines.get(instance)
@@ -227,7 +231,7 @@ class API:
 
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
-        id_ = _id(request)
+        id_ = path_id(request)
         found = await self.feed.store.notifications(limit=1, before=min(id_ + 1, 2**63 - 1))
         if not found or found[0].id != id_:
             return _refuse(404, f"notification {id_} does not exist")
@@ -260,7 +264,7 @@ class API:
 
     async def retry(self, request: Request) -> Response:
         """Send a dead delivery again."""
-        id_ = _id(request)
+        id_ = path_id(request)
         found = await self.feed.store.deliveries(limit=1, before=min(id_ + 1, 2**63 - 1))
         if not found or found[0].id != id_:
             return _refuse(404, f"delivery {id_} does not exist")
@@ -313,13 +317,6 @@ async def _list(
     found, following = await page(read, limit, before, position, size)
     following_page = None if following is None else str(following)
     return JSONResponse({name: list(map(item, found)), "next": following_page, **more})
-
-
-def _id(request: Request, name: str = "id") -> int:
-    try:
-        return parse_id(request.path_params[name])
-    except ValueError:
-        raise HTTPException(404) from None
 
 
 def _identity(job: dict[str, Any]) -> Identity:

@@ -86,7 +86,7 @@ def create_app(
         return Response(_DOCUMENT, media_type="application/json")
 
     sessions = sessions or Sessions(api_tokens)
-    dashboard = Dashboard(sessions, access)
+    dashboard = Dashboard(sessions, access, api.operators)
     guards = [
         Middleware(BearerAuth, tokens=api_tokens, access=access, has_session=sessions.authorizes),
         Middleware(ConcurrencyLimit, most=most_requests),

@@ -27,10 +27,12 @@ _BUSY = "The event store is not available, or too many requests are in progress.
 _REFUSALS = {
     400: ("BadRequest", _json("A parameter or the body is wrong. The message names it.", "Error")),
     401: ("Unauthorized", _json("The token is missing or wrong.", "Error", WWW_Authenticate={"const": "Bearer"})),
+    403: ("Forbidden", _json("The token is none of the operator tokens.", "Error")),
     404: ("NotFound", _json("The path or the object does not exist.", "Error")),
     409: ("Conflict", _json("The object is in a state that does not allow this.", "Error")),
     413: ("TooLarge", _json("The body is too large.", "Error")),
     429: ("TooMany", _json("This address sent too many requests without a valid token.", "Error", Retry_After=_WAIT)),
+    502: ("AirbyteFailed", _json("Airbyte refused, or did not respond. The message has the reason.", "Error")),
     503: ("Unavailable", _json(_BUSY, "Error", Retry_After=_WAIT)),
 }
 
@@ -172,6 +174,11 @@ _WEBHOOK = _post(
     requestBody=_body(f"The JSON object that Airbyte sends, at most {MAX_NOTIFICATION} bytes.", {"type": "object"}),
 )
 
+_JOB = [
+    _parameter("instance", "path", "The job's Airbyte instance.", _SEGMENT),
+    _parameter("job_id", "path", "The job's id in Airbyte.", ID),
+]
+
 _PATHS = {
     "/webhooks/{instance}/{token}": _WEBHOOK,
     "/v1/events": _EVENTS,
@@ -188,10 +195,31 @@ _PATHS = {
         "Read a job and its history",
         {"200": _json("The job.", "JobDetail")},
         *(404, *_V1),
-        parameters=[
-            _parameter("instance", "path", "The job's Airbyte instance.", _SEGMENT),
-            _parameter("job_id", "path", "The job's id in Airbyte.", ID),
-        ],
+        parameters=_JOB,
+    ),
+    "/v1/jobs/{instance}/{job_id}/retry": _post(
+        "retryJob",
+        "Start a sync of a job's connection",
+        {"202": _json("The job that was started, or that was active already.", "ActedOn")},
+        *(403, 404, 409, 502, *_V1),
+        description="Needs an operator token. Nothing is started while another job of the connection is active.",
+        parameters=_JOB,
+    ),
+    "/v1/jobs/{instance}/{job_id}/cancel": _post(
+        "cancelJob",
+        "Cancel an active job",
+        {"202": _json("Airbyte cancels the job. Its state follows in the feed.", "ActedOn")},
+        *(403, 404, 409, 502, *_V1),
+        description="Needs an operator token.",
+        parameters=_JOB,
+    ),
+    "/v1/notifications/{id}/body": _get(
+        "readBody",
+        "Read a notification's body without secrets",
+        {"200": _json("The body.", "NotificationBody")},
+        *(403, 404, *_V1),
+        description="Needs an operator token.",
+        parameters=[_parameter("id", "path", "The notification's id.", ID)],
     ),
     "/v1/progress": _get(
         "readProgress",

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from airbyte_events.events import EventFilter, JobStatus
@@ -119,6 +120,17 @@ def parse_id(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= 2**63:
         raise ValueError("not an id")
     return int(text)
+
+
+def path_id(request: Request, name: str = "id") -> int:
+    """Return an id of the request's path.
+
+    :raises HTTPException: 404 if it is none.
+    """
+    try:
+        return parse_id(request.path_params[name])
+    except ValueError:
+        raise HTTPException(404) from None
 
 
 def number(params: QueryParams, name: str, default: N, *, least: int, most: int) -> N:

@@ -8,6 +8,7 @@ from typing import Any
 
 from airbyte_events._utils.json_values import LARGEST
 from airbyte_events.airbyte.notification_kinds import NotificationKind
+from airbyte_events.airbyte.submission import How
 from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin, Signal, SignalKind
 from airbyte_events.events.signal import RECOVERED
 from airbyte_events.listener.http.probes import Arrived
@@ -345,6 +346,18 @@ SCHEMAS: dict[str, Schema] = {
                 counters=_map("Counters of this process.", _COUNT),
             )
         ),
+    ),
+    "ActedOn": _object(
+        "The job that an action concerns.",
+        instance=TEXT,
+        job_id=ID,
+        how=named((How.STARTED, How.FOUND, How.ATTACHED), "cancelled"),
+    ),
+    "NotificationBody": _object(
+        "A notification's body.",
+        id=ID,
+        body={**TEXT, "description": "As Airbyte sent it, secrets masked; indented if it is JSON."},
+        truncated={"type": "boolean", "description": "Whether its end is left out."},
     ),
     "Hello": _object(
         "The `data` of a stream's first frame.", epoch=TEXT, head=CURSOR, heartbeat={**_SECONDS, "exclusiveMinimum": 0}

@@ -16,7 +16,8 @@ INSTANCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 SECRETS = frozenset(
     [
-        *("client_secret", "forward_urls", "store", "api_tokens", "webhook_tokens", "metrics_tokens", "listener_token"),
+        *("client_secret", "forward_urls", "store", "listener_token"),
+        *("api_tokens", "webhook_tokens", "metrics_tokens", "operator_tokens"),
         *("url", "secret", "headers", "bearer_token"),
     ]
 )

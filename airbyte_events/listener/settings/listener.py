@@ -72,6 +72,9 @@ class Settings(Declared):
     metrics_connections: Series = setting(0, example="200", by_default="0: none")
     """The largest number of Airbyte connections that have a metric of their own, the time of their last success. It has
     their ids and names, so set `METRICS_TOKENS`, too."""
+    operator_tokens: Tokens = setting((), example=OPENSSL, by_default="none: nobody can")
+    """API tokens that may also start a sync, cancel a job and read webhook bodies, on the dashboard too. Several are
+    valid at once."""
     webhook_allow: Networks = setting((), example="192.0.2.0/24,2001:db8::/32", by_default="all")
     """The networks that may send webhooks; the receiver answers 404 to all others."""
     trusted_proxies: Networks = setting((), example="192.0.2.7", by_default="none")
@@ -174,6 +177,14 @@ class Settings(Declared):
     def _guard_metrics(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
         if set(tokens) & {*info.data.get("api_tokens", ()), *info.data.get("webhook_tokens", ())}:
             raise ValueError("holds a token that is an API or webhook token; use each token for one purpose")
+        return tokens
+
+    @field_validator("operator_tokens")
+    @classmethod
+    def _guard_actions(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        others = (info.data.get(name, ()) for name in ("api_tokens", "webhook_tokens", "metrics_tokens"))
+        if set(tokens) & {token for given in others for token in given}:
+            raise ValueError("holds a token that is an API, webhook or metrics token; use each token for one purpose")
         return tokens
 
     @field_validator("tls_keyfile")

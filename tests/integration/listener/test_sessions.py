@@ -76,7 +76,7 @@ async def test_a_token_opens_one_and_it_opens_the_api(rig: Rig) -> None:
     assert rig.token not in cookie.value
     assert digest_of(rig.token) not in cookie.value
     assert await rig.opens()
-    assert (await rig.http.get("/session")).json() == {"signed_in": True}
+    assert (await rig.http.get("/session")).json() == {"signed_in": True, "operator": False}
     await rig.http.delete("/session", headers=OURS)
     assert not await rig.opens()
 

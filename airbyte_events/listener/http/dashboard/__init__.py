@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from airbyte_events.listener.http.params import read_body
 from airbyte_events.web.rate_limit import ClientAccess
-from airbyte_events.web.sessions import LIFETIME_SECONDS, Sessions, cookie_of, is_cross_site
+from airbyte_events.web.sessions import LIFETIME_SECONDS, Operators, Sessions, cookie_of, is_cross_site
 
 PAGES = (
     "/",
@@ -48,8 +48,9 @@ class _Files(StaticFiles):
 class Dashboard:
     """The routes of the pages and of the session."""
 
-    def __init__(self, sessions: Sessions, access: ClientAccess) -> None:
+    def __init__(self, sessions: Sessions, access: ClientAccess, operators: Operators) -> None:
         self._sessions = sessions
+        self._operators = operators
         self._access = access
         self._page = (_FILES / "index.html").read_text(encoding="utf-8")
 
@@ -77,17 +78,18 @@ class Dashboard:
         return HTMLResponse(page, status, headers={"Cache-Control": "no-cache"})
 
     async def session(self, request: Request) -> Response:
-        """Return whether the browser is logged in.
+        """Return whether the browser is logged in, and as an operator.
 
         POST exchanges an API token, or the code of a log-in link, for a session, DELETE ends it.
         """
         if request.method in ("GET", "HEAD"):
-            return JSONResponse({"signed_in": self._sessions.present(request)})
+            operator = self._operators.sessions.present(request)
+            return JSONResponse({"signed_in": self._sessions.present(request), "operator": operator})
         logs_in = request.method == "POST"
         if is_cross_site(request):
             return JSONResponse({"error": f"pages of another site can't log {'in' if logs_in else 'out'}"}, 403)
-        response = JSONResponse({"signed_in": logs_in})
         if not logs_in:
+            response = JSONResponse({"signed_in": False, "operator": False})
             response.delete_cookie(cookie_of(request), **_attributes(request))
             return response
         given = await _given(request)
@@ -98,6 +100,7 @@ class Dashboard:
             )
             refusal = {"error": "unauthorized", "message": message}
             return self._access.refuse(request.scope, JSONResponse(refusal, 401))
+        response = JSONResponse({"signed_in": True, "operator": self._operators.sessions.valid(session)})
         response.set_cookie(cookie_of(request), session, max_age=LIFETIME_SECONDS, **_attributes(request))
         return response
 

@@ -25,9 +25,11 @@ from airbyte_events.listener.http.openapi import DOCUMENT
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.registry import store_location
-from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
 pytestmark = pytest.mark.anyio
+
+OPERATOR_TOKEN = "operator-token-0123456789abcdef0"
 
 
 @pytest.fixture
@@ -108,10 +110,10 @@ class Rig:
 async def rig() -> AsyncIterator[Rig]:
     async with serve_simulator(Simulator()) as sim:
         instance = instance_of(sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
-        async with serve_listener(settings_of(instance)) as served:
+        async with serve_listener(settings_of(instance, operator_tokens=(SecretStr(OPERATOR_TOKEN),))) as served:
             sim.workspace.set_webhook(served.webhooks)
             async with httpx.AsyncClient(
-                base_url=served.url, headers=served.headers, trust_env=False, timeout=30
+                base_url=served.url, headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"}, trust_env=False, timeout=30
             ) as http:
                 yield Rig(sim, served.listener, http)
 
@@ -252,6 +254,13 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
     probe = (await rig.ask("POST", "/v1/probes"))["probe"]
     for each in (probe, "none"):
         await rig.ask("GET", "/v1/probes/{probe}", at={"probe": each})
+    for id_ in (1, 999):
+        await rig.ask("GET", "/v1/notifications/{id}/body", at={"id": id_})
+    for action, id_ in (("cancel", silent.id), ("cancel", job.id), ("retry", job.id), ("retry", 999)):
+        path = "/v1/jobs/{instance}/{job_id}/" + action
+        at = {"instance": "default", "job_id": id_}
+        await rig.ask("POST", path, at=at)
+        await rig.ask("POST", path, at=at, headers={"Authorization": f"Bearer {API_TOKEN}"})
     deliveries = (await rig.ask("GET", "/v1/deliveries"))["deliveries"]
     assert deliveries
     for id_ in (deliveries[0]["id"], 999):

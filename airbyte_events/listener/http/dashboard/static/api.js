@@ -104,6 +104,12 @@ export const progress = (instance, ids, streams = false) => ask(`v1/progress${qu
 export const signals = (filters) => ask(`v1/signals${query(filters)}`);
 export const notifications = (filters) => ask(`v1/notifications${query(filters)}`);
 export const replay = (id) => ask(`v1/notifications/${id}/replay`, { method: "POST" });
+/** @type {(job: Job) => Promise<{instance: string, job_id: number, how: string}>} */
+export const retryJob = (job) => ask(`v1/jobs/${encodeURIComponent(job.instance)}/${job.job_id}/retry`, { method: "POST" });
+/** @type {(job: Job) => Promise<{instance: string, job_id: number, how: string}>} */
+export const cancelJob = (job) => ask(`v1/jobs/${encodeURIComponent(job.instance)}/${job.job_id}/cancel`, { method: "POST" });
+/** @type {(id: number) => Promise<{body: string, truncated: boolean}>} */
+export const notificationBody = (id) => ask(`v1/notifications/${id}/body`);
 export const deliveries = (filters) => ask(`v1/deliveries${query(filters)}`);
 export const retryDelivery = (id) => ask(`v1/deliveries/${id}/retry`, { method: "POST" });
 export const status = () => ask("v1/status");

@@ -41,6 +41,8 @@ const [main, nav, state, fresh, leave, trouble] = ["main", "nav", "live", "fresh
 // Where the listener is mounted, with a slash at its end.
 const root = new URL(document.baseURI).pathname;
 const live = new Live();
+/** Whether the session may change jobs. The listener decides anew at each request; this is about what is shown. */
+const who = { operator: false };
 const tabs = new BroadcastChannel(`airbyte-events ${root}`);
 /** @type {View | null} */
 let view = null;
@@ -52,7 +54,7 @@ function route(url, place) {
   const path = url.pathname.startsWith(root) ? url.pathname.slice(root.length) : url.pathname.slice(1);
   const parts = path.split("/").map(decoded);
   const [first, instance, id] = parts;
-  const about = { live, go, keep, place, path: url.pathname, params: url.searchParams, instance, id };
+  const about = { live, who, go, keep, place, path: url.pathname, params: url.searchParams, instance, id };
   if (parts.length === 3 && id) {
     if (first === "jobs") return job(about);
     if (first === "connections") return connection(about);
@@ -123,6 +125,7 @@ function enter() {
   nav.replaceChildren(...PAGES.map(([name, title]) => h("a", { href: name || "./", "data-page": name }, title)));
   read = live.begin();
   show(history.state);
+  learn();
 }
 
 const PATIENCE = 3_000; // milliseconds without a stream before the numbers count as old: streams are renewed now and then
@@ -138,6 +141,12 @@ function warn() {
   trouble.hidden = !view || !why;
   write(trouble, down ? `${why} All numbers are as of ${timeOf(live.heardAt)}.` : why);
   main.classList.toggle("stale", down);
+}
+
+async function learn() {
+  const { operator } = await api.session().catch(() => ({ operator: false }));
+  who.operator = operator === true;
+  view?.update();
 }
 
 live.watch(() => {
@@ -164,6 +173,7 @@ function out(why = "") {
   clearInterval(timer);
   nav.hidden = leave.hidden = trouble.hidden = true;
   main.classList.remove("stale");
+  who.operator = false;
   state.textContent = fresh.textContent = "";
   document.title = "Airbyte Events";
   // Password managers want a name to keep the token by.

@@ -1,13 +1,14 @@
+import { actions, body } from "../actions.js";
 import * as api from "../api.js";
 import { h, patch, section, table } from "../dom.js";
 import { connectionLink, asOf, jobStamp, detected, progress, reason, state, volume, volumeStamp } from "../parts.js";
 import { waterfall } from "../waterfall.js";
 import { published } from "../webhooks.js";
-import { ago, bytes, duration, ended, nameOf, number, seconds, when } from "../words.js";
+import { ago, bytes, duration, ended, farBeyond, nameOf, number, seconds, when } from "../words.js";
 
 const BY = { webhook: "reported by a webhook, confirmed by the API", poll: "detected by a poll", submit: "read on demand for a new watch" };
 
-export function job({ live, instance, id }) {
+export function job({ live, who, instance, id }) {
   const title = h("h1", {}, `Job ${id}`);
   const alarm = h("p", { class: "alarm", hidden: true });
   const why = h("p", { class: "alarm", hidden: true });
@@ -15,6 +16,7 @@ export function job({ live, instance, id }) {
   const events = h("ol", { class: "history" });
   const none = h("p", { class: "empty" }, "Its events are no longer stored.");
   const steps = waterfall();
+  const [acts, content] = [actions(), body()];
   const fresh = asOf();
   const streams = table(
     "Streams",
@@ -27,7 +29,7 @@ export function job({ live, instance, id }) {
   );
   const readSoFar = section("Streams", streams.element);
   readSoFar.hidden = true;
-  const known = h("div", { hidden: true }, section("Details", facts), readSoFar, steps.element, section("History", events, none, fresh.element));
+  const known = h("div", { hidden: true }, section("Details", facts), readSoFar, steps.element, content.element, section("History", events, none, fresh.element));
   /** @type {api.Progress | null} */
   let moved = null;
   /** @type {Awaited<ReturnType<typeof api.job>> | null} */
@@ -83,7 +85,7 @@ export function job({ live, instance, id }) {
         fact("Bytes", job.bytes ?? moved?.bytes, () => bytes(job.bytes ?? moved?.bytes)),
         fact("Detected by", `${jobStamp(job)} ${notification?.settled_at}`, () => [detected(job), waited(published(job, notification))]),
         fact("Reported by webhook only", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
-        fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? h("a", { href: job.url, rel: "noreferrer" }, nameOf(job)) : "–")),
+        fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? [h("a", { href: jobInAirbyte(job), rel: "noreferrer" }, `Job ${job.job_id}`), ", ", h("a", { href: job.url, rel: "noreferrer" }, "connection")] : "–")),
       ],
       (each) => each.name,
       (each) => each.stamp,
@@ -92,6 +94,8 @@ export function job({ live, instance, id }) {
     steps.update(job, notification);
     readSoFar.hidden = !moved?.streams?.length || ended(job);
     streams.update(moved?.streams ?? []);
+    acts.update(job, who.operator);
+    content.update(notification, who.operator);
     const entries = history.map(({ data, id: cursor }) => ({ key: cursor, at: data.observed_at, stamp: cursor, make: () => event(data, cursor) }));
     // In front: of the same moment, it came first.
     if (notification) entries.unshift({ key: "webhook", at: notification.received_at, stamp: notification.outcome + notification.settled_at, make: () => webhook(notification) });
@@ -104,7 +108,7 @@ export function job({ live, instance, id }) {
     title: `Job ${id}`,
     refresh: 10_000,
     reread: follow,
-    element: h("div", {}, title, alarm, why, known),
+    element: h("div", {}, title, alarm, why, ...acts.elements, known),
     update() {
       const now = live.jobs.get(`${instance}/${id}`);
       const stamp = now ? jobStamp(now) : "none";
@@ -120,11 +124,14 @@ const streamOf = (stream) => [stream.namespace, stream.name].filter(Boolean).joi
 
 const still = (moved) => (moved && moved.unchanged_seconds >= 60 ? h("div", { class: "odd" }, `unchanged for ${duration(moved.unchanged_seconds)}`) : null);
 
+/** The job's log in the connection's timeline, as in the provider's link *Airbyte job*. */
+const jobInAirbyte = ({ url, job_id }) => `${url.replace(/\/+$/, "")}/timeline?${new URLSearchParams({ openLogs: "true", jobId: String(job_id) })}`;
+
 const moment = (text) => (text ? [when(text, true), h("div", { class: "faint" }, ago(text))] : "–");
 
 const waited = (late) => (late === null ? null : h("div", {}, `published ${duration(late)} after the webhook arrived`));
 
-const took = (job, usual) => [duration(seconds(job)), usual === null ? null : h("span", { class: "faint" }, `, usually ${duration(usual)}`)];
+const took = (job, usual) => [h("span", { class: farBeyond(seconds(job), usual) ? "bad" : "" }, duration(seconds(job))), usual === null ? null : h("span", { class: "faint" }, `, usually ${duration(usual)}`)];
 
 const event = (data, cursor) =>
   h("li", {}, state(data), " ", when(data.observed_at, true), h("div", { class: "faint" }, `${BY[data.origin] ?? data.origin} · event ${cursor}`));

@@ -55,8 +55,8 @@ export function overview({ live }) {
     {},
     h("h1", {}, "Overview"),
     raisedNow,
-    tiles,
     section("Failures, 24 h", failures, none),
+    tiles,
     section("Running", running.element, more),
     section("Recent jobs", ends.element, h("p", {}, h("a", { href: "jobs" }, "All jobs"))),
     section("Webhooks, 24 h", webhooks.element, partial, fresh.element),
@@ -135,13 +135,13 @@ function tilesOf(active, done, live, notifications) {
   const syncs = today.filter(announceable);
   const pushed = syncs.filter((job) => job.origin === "webhook").length;
   return [
-    { key: "running", name: "Running", value: number(active.length), note: live.complete ? "" : "loading …" },
+    { key: "running", name: "Running", value: number(active.length), note: live.complete ? "" : "loading …", path: "jobs?active=yes" },
     { key: "succeeded", name: "Succeeded, 24 h", value: number(count("succeeded")), note: "" },
-    { key: "failed", name: "Failed, 24 h", value: number(count("failed")), note: count("cancelled") ? `and ${number(count("cancelled"))} cancelled` : "" },
+    { key: "failed", name: "Failed, 24 h", value: number(count("failed")), note: count("cancelled") ? `and ${number(count("cancelled"))} cancelled` : "", path: "jobs?status=failed&since=24h" },
     { key: "share", name: "Detected by webhook, 24 h", value: syncs.length ? `${Math.round((100 * pushed) / syncs.length)} %` : "–", note: "of syncs that succeeded or failed" },
     { key: "push", name: "Published after webhook", value: duration(median(waits)), note: "median, 24 h: from the webhook's arrival to the event" },
-    { key: "poll", name: "Detected by poll after", value: duration(median(polled.map(lateness))), note: "median, 24 h: from the job's completion, in whole seconds" },
+    { key: "poll", name: "Detected by poll after", value: duration(median(polled.map(lateness))), note: "median, 24 h: from the job's completion, in whole seconds", path: "jobs?origin=poll&since=24h&sort=late" },
   ];
 }
 
-const tile = ({ name, value, note }) => h("div", {}, h("dt", {}, name), h("dd", {}, value, note ? h("small", {}, note) : null));
+const tile = ({ name, value, note, path }) => h("div", {}, h("dt", {}, path ? h("a", { href: path }, name) : name), h("dd", {}, value, note ? h("small", {}, note) : null));
