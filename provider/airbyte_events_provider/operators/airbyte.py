@@ -352,7 +352,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if success is None:
             return self._run(context, began, resuming=False)
         self._result = success
-        self.log.info("%s detected_by=%s", success["message"], success["job"]["origin"])
+        self.log.info("%s detected_by=%s", success["message"], (success["job"] or {}).get("origin"))
         push(context, success)
         job_id: int = success["job_id"]
         return job_id

@@ -63,7 +63,9 @@ def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], killed: bool) -> b
         was_queued=job.get("previous_status") == JobStatus.QUEUED.value,
     ):
         task.state.give_up()
-        raise AirflowException(f"{message} It never left Airbyte's queue: Airbyte itself cancels such jobs.")
+        raise AirflowException(
+            f"{message} Airbyte itself cancelled it, for example in its queue: a retry starts another."
+        )
     if not task.request.retry_cancelled:
         raise AirflowFailException(
             f"{message} A retry would undo that decision, so there is none: clear the task to sync again."

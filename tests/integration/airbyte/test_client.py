@@ -959,12 +959,6 @@ class TestCreating:
                     assert (await one.create_job("c")).job_id == 5
         assert statuses == [("POST /jobs", None), ("POST /jobs", 200)]
 
-    async def test_refresh_is_refused_by_airbyte(self, server: ScriptedServer, client: Make) -> None:
-        server.on(CREATE, server.reply(422, {"detail": "refresh is not supported"}))
-
-        with pytest.raises(Unprocessable, match="refresh is not supported"):
-            await client().create_job("c", "refresh")
-
     async def test_a_slow_one_does_not_hold_up_reads_while_backing_off(
         self, server: ScriptedServer, client: Make
     ) -> None:

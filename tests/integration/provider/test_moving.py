@@ -71,12 +71,18 @@ async def test_i3_what_the_official_trigger_calls_an_error_is_a_success_if_the_j
     assert await stage.execute(operator(stage), "execute_complete", event=official("error", job.id)) == job.id
 
 
-@pytest.mark.parametrize(("status", "error"), [("error", AirflowException), ("cancelled", AirflowFailException)])
-async def test_their_other_events_fail_the_task(stage: Any, status: str, error: type[Exception]) -> None:
+async def test_their_error_fails_the_task_and_leaves_the_job_alone(stage: Any) -> None:
     job = stage.start()
-    with pytest.raises(error, match="Job run 1 has completed"):
-        await stage.execute(operator(stage), "execute_complete", event=official(status, job.id))
+    with pytest.raises(AirflowException, match="Job run 1 has completed"):
+        await stage.execute(operator(stage), "execute_complete", event=official("error", job.id))
     assert job.status == "running"
+
+
+async def test_a_job_that_a_person_cancelled_fails_the_task_for_good(stage: Any) -> None:
+    job = stage.start()
+    stage.end(job, "cancelled", cancelled_by="user")
+    with pytest.raises(AirflowFailException, match=r"cancelled in Airbyte .* A retry would undo that decision"):
+        await stage.execute(operator(stage), "execute_complete", event=official("cancelled", job.id))
 
 
 async def test_their_time_out_cancels_the_job_as_theirs_does(stage: Any) -> None:
