@@ -160,6 +160,13 @@ class TestWhyLate:
         expect(way.get_by_text("airbyte-events webhooks status")).to_be_visible()
         expect(jobs.get_by_role("region", name="Steps").locator("rect")).to_have_count(1)
 
+    def test_a_webhook_that_is_no_longer_stored_was_not_missed(self, jobs: Page) -> None:
+        jobs.goto("/jobs?origin=webhook&status=succeeded&type=sync&sort=oldest")
+        rows(jobs).first.get_by_role("link").first.click()
+        way = jobs.get_by_role("region", name="From completion to publication")
+        expect(way).to_contain_text("Confirmed by the API")
+        expect(jobs.get_by_text("airbyte-events webhooks status")).to_be_hidden()
+
     def test_a_job_that_runs_has_no_steps_yet(self, jobs: Page) -> None:
         jobs.goto("/jobs?active=yes")
         rows(jobs).first.get_by_role("link").first.click()
