@@ -89,6 +89,8 @@ def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> sche
             case.path_parameters[name] = draw(small | st.just(case.path_parameters[name]))
         if path == "/v1/jobs/{instance}/{job_id}":
             case.path_parameters["instance"] = draw(st.sampled_from(["default", "other"]))
+        if path == "/v1/progress":
+            case.query["instance"] = "default"
         if path == "/v1/watches":
             body: Any = case.body
             body["jobs"] = [{"instance": "default", "job_id": draw(small)} for _ in body["jobs"]]

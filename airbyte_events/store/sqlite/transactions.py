@@ -67,7 +67,7 @@ class SQLiteTransactions(LocalState):
         # Not in the database: the holders of a previous process are gone.
         self._leases = Leases()
 
-    @transaction
+    @reading
     def recall(self, connection: sqlite3.Connection, key: str) -> str | None:
         row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
@@ -77,7 +77,7 @@ class SQLiteTransactions(LocalState):
         self._leases.ensure(lease)
         connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    @transaction
+    @reading
     def values(self, connection: sqlite3.Connection) -> dict[str, str]:
         return dict(connection.execute("SELECT key, value FROM meta").fetchall())
 

@@ -41,7 +41,7 @@ class AirbyteSensor(BaseSensorOperator):
         super().__init__(**kwargs)
         self.deferrable = deferrable
         self._own_interval = own_interval
-        self._pace = Pace()
+        self._pace = Pace(time.monotonic)
 
     def _poll_interval(self) -> float:
         """Return the seconds between polls of a deferred sensor."""
