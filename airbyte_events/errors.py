@@ -8,6 +8,7 @@
     │   │   └── NotSent            no connection was made: Airbyte never saw the request
     │   ├── MaybeStarted           a job may have been started
     │   ├── UnknownConnection      no connection, or several, have the name
+    │   ├── UnknownStream          the connection has no such stream, or several
     │   ├── Unsupported            this Airbyte offers that to nobody, or not to this client
     │   ├── AirbyteProtocolError   a response that is not the public API's (HTML, wrong shape, a redirect)
     │   └── AirbyteStatusError     a response with an error status
@@ -72,6 +73,10 @@ class UnknownConnection(AirbyteError):
 
 class Unsupported(AirbyteError):
     """This Airbyte does not have the call, or not for this client; nothing was done."""
+
+
+class UnknownStream(AirbyteError):
+    """The connection has no such stream, or several of that name; nothing was sent. The message lists candidates."""
 
 
 class AirbyteProtocolError(AirbyteError):

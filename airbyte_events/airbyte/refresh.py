@@ -18,12 +18,12 @@ from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.airbyte.url import internal_url
 from airbyte_events.errors import (
-    AirbyteError,
     AirbyteProtocolError,
     AirbyteStatusError,
     Conflict,
     Forbidden,
     NotFound,
+    UnknownStream,
     Unsupported,
 )
 from airbyte_events.events import parse_status
@@ -101,7 +101,7 @@ def find_streams(connection: Mapping[str, Any], wanted: Sequence[str]) -> list[d
 
     :param connection: the response of ``GET /connections/{id}``.
     :param wanted: see :class:`~airbyte_events.jobs.Refresh`.
-    :raises AirbyteError: if the connection has no such stream, or several; the message names those that it has.
+    :raises UnknownStream: if the connection has no such stream, or several.
     """
     known = list(_streams(connection))
     return [_find_stream(known, name) for name in dict.fromkeys(wanted)]
@@ -117,7 +117,7 @@ def _find_stream(known: Sequence[dict[str, str]], wanted: str) -> dict[str, str]
     listed = ", ".join(repr(shown(each[:100])) for each in names[:_MOST_NAMED])
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     number = f"{len(found)} streams" if found else "no stream"
-    raise AirbyteError(f"the connection has {number} named {shown(wanted[:100])!r}: {listed or 'it has none'}{more}")
+    raise UnknownStream(f"the connection has {number} named {shown(wanted[:100])!r}: {listed or 'it has none'}{more}")
 
 
 def _streams(connection: Mapping[str, Any]) -> Iterator[dict[str, str]]:

@@ -21,6 +21,7 @@ from airbyte_events.errors import (
     NotSent,
     RateLimited,
     ServerError,
+    UnknownStream,
     Unsupported,
 )
 from airbyte_events.events import JobStatus, same_job_type
@@ -185,7 +186,7 @@ def _created_nothing(failure: AirbyteError) -> bool:
 
     Releases since 2026-06 respond 409 «Could not fulfill request» after 60 s, though a job may still be created.
     """
-    if isinstance(failure, (NotSent, Unsupported)):
+    if isinstance(failure, (NotSent, UnknownStream, Unsupported)):
         return True
     if isinstance(failure, Conflict):
         return "could not fulfill" not in str(failure).lower()

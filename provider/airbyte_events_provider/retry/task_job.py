@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airbyte_events.airbyte.submission import How, Submission
-from airbyte_events.errors import MaybeStarted, Unsupported
+from airbyte_events.errors import MaybeStarted, UnknownStream, Unsupported
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.resume import resume
 from airbyte_events_provider.retry.task_state import TaskState
@@ -75,7 +75,7 @@ class TaskJob:
             if not isinstance(exc.__cause__, MaybeStarted):
                 self._pending = None
                 state.delete()
-            if isinstance(exc.__cause__, Unsupported):
+            if isinstance(exc.__cause__, (UnknownStream, Unsupported)):
                 raise AirflowFailException(str(exc)) from exc
             raise
         self._pending = None

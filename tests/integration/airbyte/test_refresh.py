@@ -14,7 +14,7 @@ import pytest
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.refresh import find_streams
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
-from airbyte_events.errors import AirbyteError, Conflict, MaybeStarted, Unsupported
+from airbyte_events.errors import Conflict, MaybeStarted, UnknownStream, Unsupported
 from airbyte_events.events import Identity
 from airbyte_events.jobs import Refresh, RefreshMode
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
@@ -205,7 +205,7 @@ async def test_a_load_shed_request_is_sent_again_only_while_no_job_is_active(sce
     ],
 )
 async def test_an_unknown_stream_is_refused_with_those_that_there_are(scene: Scene, wanted: str, words: str) -> None:
-    with pytest.raises(AirbyteError, match=words):
+    with pytest.raises(UnknownStream, match=words):
         await scene.submit("orders", wanted)
     assert scene.sent == 0
 
@@ -217,11 +217,11 @@ def test_streams_of_one_name_need_their_namespace() -> None:
         {"streamName": "a.b", "streamNamespace": "two"},
         {"streamName": "c"},
     ]
-    with pytest.raises(AirbyteError, match=r"2 streams named 'a\.b': 'one\.a\.b', 'two\.a\.b'"):
+    with pytest.raises(UnknownStream, match=r"2 streams named 'a\.b': 'one\.a\.b', 'two\.a\.b'"):
         find_streams(connection, ["a.b"])
 
 
 @pytest.mark.parametrize("odd", [{}, {"configurations": 7}, {"configurations": {"streams": 7}}])
 def test_a_connection_without_streams(odd: dict[str, Any]) -> None:
-    with pytest.raises(AirbyteError, match="it has none"):
+    with pytest.raises(UnknownStream, match="it has none"):
         find_streams(odd, ["orders"])
