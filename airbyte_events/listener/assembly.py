@@ -211,7 +211,8 @@ async def assemble(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(supervise, "store health", health.run, election.faults)
             tasks.start_soon(supervise, "leader election", election.run, election.faults)
-            tasks.start_soon(supervise, "job histories", histories.load, election.faults)
+            # The listener is ready without them: a store that can't be read is a fault of its own.
+            tasks.start_soon(supervise, "job histories", histories.load, {})
             observe = partial(_observe_events, bus, metrics, pipelines, histories)
             tasks.start_soon(supervise, "viewers", viewers.run, election.faults)
             tasks.start_soon(supervise, "event metrics", observe, election.faults)
