@@ -19,12 +19,21 @@ from airbyte_events.listener.settings.sources import read_toml
 
 
 def data_folder() -> Path:
-    """Return the user's data folder."""
-    return user_data_path("airbyte-events", appauthor=False)
+    """Return the user's data folder.
+
+    :raises SettingsError: if the user has none.
+    """
+    try:
+        return user_data_path("airbyte-events", appauthor=False)
+    except RuntimeError:
+        raise SettingsError("the data folder: this user has no home: set HOME or XDG_DATA_HOME to a folder") from None
 
 
 def settings_file() -> Path:
-    """Return the file with the kept settings, which need not exist."""
+    """Return the file with the kept settings, which need not exist.
+
+    :raises SettingsError: see :func:`data_folder`.
+    """
     return data_folder() / "settings.toml"
 
 
@@ -51,7 +60,10 @@ def find_kept(given: Mapping[str, Any]) -> Path | None:
     :param given: by the environment and options.
     :raises SettingsError: if the file can't be read.
     """
-    file = settings_file()
+    try:
+        file = settings_file()
+    except SettingsError:
+        return None
     if "config" in given or not _readable(file):
         return None
     instances = given.get("instances", {})
