@@ -99,9 +99,9 @@ def test_the_operator_calls_of_their_tests(call: dict[str, Any]) -> None:
 @pytest.mark.parametrize("call", [{}, {"deferrable": True}, {"deferrable": True, "poke_interval": 10, "timeout": 3600}])
 def test_the_sensor_calls_of_their_tests(call: dict[str, Any]) -> None:
     theirs, ours = (each(task_id="t", airbyte_job_id=1, **call) for each in both("sensors", "AirbyteJobSensor"))
-    names = ("airbyte_job_id", "airbyte_conn_id", "deferrable", "timeout", "mode", "api_version")
+    names = {"airbyte_job_id", "airbyte_conn_id", "deferrable", "timeout", "mode", "api_version"}
     # In a worker, ours pokes every 3 s by default, and not every 60 s.
-    names += ("poke_interval",) if call else ()
+    names |= {"poke_interval"} if call else set()
     assert {name: getattr(ours, name) for name in names} == {name: getattr(theirs, name) for name in names}
 
 
