@@ -10,10 +10,10 @@ from rich.text import Text
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
-from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
-from airbyte_events.cli.output import Output, amount, duration, moment, status
+from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable
 from airbyte_events.events import Progress, StreamProgress, read_event

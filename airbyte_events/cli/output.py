@@ -133,21 +133,6 @@ def moment(time: str | datetime | None) -> str:
     return "" if time is None else f"{str(time)[:19].replace(' ', 'T')}Z"
 
 
-def duration(seconds: float | None) -> str:
-    """Return ``850 ms``, ``12.3 s``, ``4 min 10 s`` or ``2 h 5 min``."""
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
-
-
 def counted(number: int, noun: str) -> str:
     """Return ``1 failure``, ``2 failures``."""
     return f"{amount(number)} {noun}{'' if number == 1 else 's'}"

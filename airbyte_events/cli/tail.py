@@ -14,9 +14,10 @@ from rich.text import Text
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.files import write_private
 from airbyte_events._utils.printable import shown
+from airbyte_events._utils.times import duration
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
-from airbyte_events.cli.output import Output, amount, duration, moment, status
+from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent

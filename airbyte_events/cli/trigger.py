@@ -18,13 +18,13 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from airbyte_events._utils.printable import shown
-from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, open_listener
-from airbyte_events.cli.output import Output, amount, duration, status
+from airbyte_events.cli.output import Output, amount, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, Progress, Usual

@@ -9,14 +9,13 @@ from datetime import timedelta
 import httpx
 
 from airbyte_events._utils import json_values
-from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.auth import as_refusal
 from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.airbyte import open_airbyte
 from airbyte_events.cli.doctor.findings import Level, Report
-from airbyte_events.cli.output import duration
 from airbyte_events.cli.webhooks.airbyte_test import prove_by_airbyte
 from airbyte_events.cli.webhooks.workspaces import (
     REQUIRED,

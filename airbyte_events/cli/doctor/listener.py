@@ -10,9 +10,10 @@ import anyio
 
 from airbyte_events import __version__
 from airbyte_events._utils import json_values
+from airbyte_events._utils.times import duration
 from airbyte_events.cli.api_client import HOW_TO_AUTHENTICATE, HOW_TO_REACH
 from airbyte_events.cli.doctor.findings import Report
-from airbyte_events.cli.output import counted, duration
+from airbyte_events.cli.output import counted
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable, StoreError
 from airbyte_events.feed.client import HELLO_SECONDS, FeedClient
 from airbyte_events.store.location import StoreLocation

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from html import escape
 
+from airbyte_events._utils.times import duration
 from airbyte_events.events import JobEvent, Origin
 from airbyte_events_provider.plugins.job_view import JobView, TaskTimes
 
@@ -75,8 +76,8 @@ def _job(view: JobView, task: TaskTimes) -> Iterator[str]:
         ("Connection", job.connection_id),
         ("Started", _time(job.started_at)),
         ("Completed", _time(job.finished_at)),
-        ("Duration" if job.terminal else "Duration so far", _duration(elapsed)),
-        ("Usually takes", _duration(reference.usual_seconds)),
+        ("Duration" if job.terminal else "Duration so far", duration(elapsed)),
+        ("Usually takes", duration(reference.usual_seconds)),
         ("Records" if job.terminal else "Records so far", None if view.records is None else f"{view.records:,}"),
         ("Bytes" if job.terminal else "Bytes so far", None if view.bytes is None else f"{view.bytes:,}"),
         ("Attempts", None if job.attempts is None else str(job.attempts)),
@@ -92,7 +93,7 @@ def _job(view: JobView, task: TaskTimes) -> Iterator[str]:
 def _progress(elapsed: float, usual: float | None) -> Iterator[str]:
     if not usual:
         return
-    text = f"{_duration(elapsed)} of usually {_duration(usual)}"
+    text = f"{duration(elapsed)} of usually {duration(usual)}"
     yield f'<p><progress max="{usual:.0f}" value="{min(elapsed, usual):.0f}" aria-label="Time">{text}</progress></p>'
     yield f"<p>{text}</p>"
 
@@ -135,8 +136,8 @@ def _waterfall(steps: list[Step]) -> Iterator[str]:
     for text, begin, end in steps:
         took = (end - begin).total_seconds()
         start, width = 1000 * (begin - first).total_seconds() / whole, max(2.0, 1000 * took / whole)
-        yield f'<tr><th>{escape(text)}</th><td class="took">{_duration(took)}</td><td>'
-        yield f'<svg viewBox="0 0 1000 20" preserveAspectRatio="none" role="img" aria-label="{_duration(took)}">'
+        yield f'<tr><th>{escape(text)}</th><td class="took">{duration(took)}</td><td>'
+        yield f'<svg viewBox="0 0 1000 20" preserveAspectRatio="none" role="img" aria-label="{duration(took)}">'
         yield f'<rect x="{min(start, 998.0):.1f}" y="3" width="{width:.1f}" height="14"/></svg></td></tr>'
     yield "</table>"
 
@@ -145,17 +146,6 @@ def _elapsed(job: JobEvent, now: datetime) -> float | None:
     if job.duration_seconds is not None or job.started_at is None:
         return job.duration_seconds
     return max(0.0, ((job.finished_at or now) - job.started_at).total_seconds())
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _time(moment: datetime | None) -> str:

@@ -7,9 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.cli import options
-from airbyte_events.cli.output import duration
 
 
 @pytest.mark.parametrize(
