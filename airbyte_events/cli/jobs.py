@@ -22,6 +22,7 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
 
 _PAGE = 1000
+_NEVER = "not polled yet"
 
 HELP = "List jobs, or show one with its history. The most recently changed job comes first."
 EPILOG = (
@@ -83,7 +84,8 @@ def jobs(
         else:
             output.note("no jobs match")
         for name, polled in as_of.items() if output.terminal else ():
-            output.note(f"{name}: {_freshness(polled)}")
+            polled_at = _polled(polled)
+            output.note(f"{name}: {_NEVER if polled_at is None else f'as of {polled_at}'}")
         if following is not None and output.terminal:
             output.note(f"more jobs: --before {following}, or a larger --limit")
         return 0
@@ -163,15 +165,13 @@ async def _progress(listener: FeedClient, details: dict[str, Any]) -> Progress |
     return Progress.read(found[0]) if isinstance(found, list) and found else None
 
 
-def _freshness(polled: object) -> str:
-    """Return how fresh an instance's states are.
+def _polled(polled: object) -> str | None:
+    """Return when an instance was polled last; None if it was not.
 
     :param polled: the last poll, of the listener's JSON.
     """
     at = json_values.instant(polled)
-    if at is None:
-        return "not polled yet"
-    return f"as of {moment(at)}, {duration(max(0.0, (utcnow() - at).total_seconds()))} ago"
+    return None if at is None else f"{moment(at)}, {duration(max(0.0, (utcnow() - at).total_seconds()))} ago"
 
 
 def _row(job: dict[str, Any]) -> list[str | Text]:
@@ -213,7 +213,7 @@ def _show(output: Output, details: dict[str, Any], progress: Progress | None) ->
             *([] if progress is None else _progress_facts(progress)),
             ("reason", Text(shown(str(event.error)), style="red") if event and event.error else None),
             ("page", job.get("url")),
-            ("as of", _freshness(details.get("as_of"))),
+            ("as of", _polled(details.get("as_of")) or _NEVER),
         ]
     )
     output.line("")
