@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from airbyte_events.events import ANY_JOB, Identity, JobError, JobStatus, StreamProgress
 
@@ -96,6 +96,18 @@ class Failure:
     error: JobError | None = None
     attempts: int | None = None
     connection_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """What a connection and its workspace are called. None is unknown.
+
+    :param workspace: its name.
+    """
+
+    name: str | None = None
+    workspace_id: str | None = None
+    workspace: str | None = None
 
 
 class Announcement(Protocol):
@@ -206,27 +218,17 @@ class JobSystem(Protocol):
 
 @runtime_checkable
 class DescribesConnections(Protocol):
-    """What a job system may have besides :class:`JobSystem`: connections and workspaces, in Airbyte's own fields."""
+    """What a job system may have besides :class:`JobSystem`: the names and workspaces of connections."""
 
-    async def get_connection(self, connection_id: str) -> dict[str, Any]:
-        """Return a connection: ``name``, ``workspaceId`` and more.
+    async def describe_connection(
+        self, connection_id: str, *, needed: bool = False, workspace: bool = False
+    ) -> Connection:
+        """Return a connection as far as that can be learnt now.
 
-        :raises AirbyteError: if it can't be read.
-        :raises ValueError: if the id is no id.
-        """
+        It raises no :class:`~airbyte_events.errors.AirbyteError`, and remembers what it has learnt.
 
-    async def get_workspace(self, workspace_id: str) -> dict[str, Any]:
-        """Return a workspace: ``name`` and more; raise as :meth:`get_connection` does."""
-
-
-@runtime_checkable
-class NamesConnections(Protocol):
-    """What a job system may have besides :class:`JobSystem`: the names of connections that no webhook reported."""
-
-    async def connection_name(self, connection_id: str) -> str | None:
-        """Return the name of a connection; None if that can't be learnt now.
-
-        It raises no :class:`~airbyte_events.errors.AirbyteError`, and remembers names: it sends one request at most.
+        :param needed: wait for it, and retry. Otherwise this takes seconds at most, and sends each request once.
+        :param workspace: also the workspace's name.
         """
 
 

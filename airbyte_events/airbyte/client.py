@@ -17,10 +17,10 @@ import anyio
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
-from airbyte_events.airbyte.connection_names import ConnectionNames
+from airbyte_events.airbyte.connection_cache import ConnectionCache
+from airbyte_events.airbyte.connection_search import ConnectionSearch
 from airbyte_events.airbyte.internal_api import InternalApi
 from airbyte_events.airbyte.models import parse_job, says_unknown
-from airbyte_events.airbyte.names import Names
 from airbyte_events.airbyte.notifications import Notification, reread
 from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest_jobs
 from airbyte_events.airbyte.refresh import find_streams, start_refresh
@@ -29,7 +29,7 @@ from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse, Request
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable, Conflict, UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, StreamProgress, reported_job_type
-from airbyte_events.jobs import Failure, Job, JobPage, Refresh
+from airbyte_events.jobs import Connection, Failure, Job, JobPage, Refresh
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +65,10 @@ class AirbyteClient(Session):
         self._workspace_ids = [given] if isinstance(given, str) else list(given)
         self._unknown_statuses: set[str] = set()
         self._refreshes = Refreshes(self.list_jobs)
-        self._names = ConnectionNames(self.list_connections)
+        self._search = ConnectionSearch(self.list_connections)
         self.internal = InternalApi(self)
         """Airbyte's internal API, where it answers."""
-        self._names_by_id = Names(self)
+        self._connections = ConnectionCache(self)
 
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:
         """Return the job.
@@ -300,11 +300,11 @@ class AirbyteClient(Session):
         """Return the connection's newest jobs; see :func:`~airbyte_events.airbyte.pagination.newest_jobs`."""
         return await newest_jobs(self.list_jobs, connection_id, job_type)
 
-    async def connection_name(self, connection_id: str) -> str | None:
-        """Return the name of a connection; None if it can't be learnt now. Names are remembered. Raises nothing."""
-        if re.fullmatch(r"[0-9A-Za-z_-]+", connection_id) is None:
-            return None
-        return await self._names_by_id.find(connection_id)
+    async def describe_connection(
+        self, connection_id: str, *, needed: bool = False, workspace: bool = False
+    ) -> Connection:
+        """Return what a connection is called; see :class:`~airbyte_events.jobs.DescribesConnections`."""
+        return await self._connections.find(connection_id, needed=needed, workspace=workspace)
 
     async def workspace_of(self, connection_id: str) -> str | None:
         """Return the workspace of a connection; None if Airbyte's response has none."""
@@ -350,7 +350,7 @@ class AirbyteClient(Session):
         :param workspace_id: only connections of this workspace.
         :raises UnknownConnection: if there is none, or several have the name; the message lists candidates.
         """
-        return await self._names.find(name, workspace_id)
+        return await self._search.find(name, workspace_id)
 
     async def _list(self, kind: str, workspace_id: str | None = None) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

@@ -40,7 +40,6 @@ from airbyte_events.listener.http.viewers import Viewers
 from airbyte_events.listener.leader import LeaderElection, LeaderTask
 from airbyte_events.listener.logging import log_event
 from airbyte_events.listener.notify.announcer import Announcer
-from airbyte_events.listener.notify.connections import Connections
 from airbyte_events.listener.notify.targets import notify_targets, refuse_own
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of, headers_of
@@ -128,8 +127,7 @@ async def assemble(
             name: Targets(url.get_secret_value() for url in instance.forward_urls)
             for name, instance in settings.instances.items()
         }
-        named = {name: Connections(client) for name, client in clients.items()}
-        notify = {name: notify_targets(settings.notify, name, each) for name, each in named.items()}
+        notify = {name: notify_targets(settings.notify, name, client) for name, client in clients.items()}
         for each in (targets, notify):
             refuse_loops(each, webhook_tokens.accepts)
         refuse_own(settings, notify_targets(settings.notify).values())
@@ -138,7 +136,7 @@ async def assemble(
         }
         pipelines = {name: Pipeline(name, client, store, _ticks(settings)) for name, client in clients.items()}
         announcers = {
-            name: Announcer(name, notify[name], client.url, bus, store, named[name]) for name, client in clients.items()
+            name: Announcer(name, notify[name], client.url, bus, store, client) for name, client in clients.items()
         }
         forwarders = {
             name: Forwarder(name, each, store, on_attempt=metrics.attempts(name, each))

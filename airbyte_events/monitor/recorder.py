@@ -13,7 +13,7 @@ import anyio
 
 from airbyte_events._utils.token_bucket import refund
 from airbyte_events.events import Identity, JobEvent, JobRef, JobStatus, Origin, same_job
-from airbyte_events.jobs import ExplainsFailures, Job, JobSystem, NamesConnections
+from airbyte_events.jobs import DescribesConnections, ExplainsFailures, Job, JobSystem
 from airbyte_events.monitor.generations import Generations
 from airbyte_events.monitor.observation import (
     PRECISION,
@@ -221,12 +221,12 @@ class Recorder:
     async def _name(self, events: list[JobEvent], known: States) -> list[JobEvent]:
         """Return the events, new ones of connections that no webhook has named with the job system's name."""
         system = self.system
-        if not self._naming or not isinstance(system, NamesConnections):
+        if not self._naming or not isinstance(system, DescribesConnections):
             return events
         names: dict[str, str | None] = {}
 
         async def name(connection_id: str) -> None:
-            names[connection_id] = await system.connection_name(connection_id)
+            names[connection_id] = (await system.describe_connection(connection_id)).name
 
         unnamed: set[str] = set()
         for event in events:

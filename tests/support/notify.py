@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobError
+from airbyte_events.jobs import DescribesConnections
 from airbyte_events.listener.forwarding.forwarder import Forwarder, RetryPolicy
-from airbyte_events.listener.notify.connections import Connections
 from airbyte_events.listener.notify.targets import body_of, notify_targets
 from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.store.base import COMPLETION, EventStore
@@ -42,7 +42,7 @@ class Outbox:
     store: EventStore
     tables: Sequence[NotifySettings] = ()
     stored: int = 0
-    connections: Connections | None = None
+    connections: DescribesConnections | None = None
     policy: RetryPolicy = field(default_factory=lambda: RetryPolicy(timeout=5, base=0.002))
 
     async def put(self, connection: str, id_: str) -> None:

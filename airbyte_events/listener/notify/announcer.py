@@ -19,7 +19,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.bus.bus import EventBus, Subscription
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
-from airbyte_events.listener.notify.connections import UNKNOWN, Connections
+from airbyte_events.jobs import Connection, DescribesConnections
 from airbyte_events.listener.notify.targets import NotifyTarget, body_of
 from airbyte_events.store.base import COMPLETION, EventStore
 from airbyte_events.store.records import Arrival, Lease, Outcome
@@ -49,7 +49,7 @@ class Announcer:
         source: str,
         bus: EventBus,
         store: EventStore,
-        connections: Connections,
+        connections: DescribesConnections,
     ) -> None:
         self._instance = instance
         self._targets = targets
@@ -152,7 +152,7 @@ class Announcer:
             )
 
     async def _accepts_connection(self, target: NotifyTarget, event: JobEvent) -> bool:
-        found = UNKNOWN
-        if target.filter.needs_connection(event):
-            found = await self._connections.find(event.connection_id, wait=True)
+        found = Connection()
+        if event.connection_id is not None and target.filter.needs_connection(event):
+            found = await self._connections.describe_connection(event.connection_id, needed=True, workspace=True)
         return target.filter.accepts_connection(event, found)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from airbyte_events.events import JobEvent
 from airbyte_events.events.status import reported_job_type
-from airbyte_events.listener.notify.connections import Connection
+from airbyte_events.jobs import Connection
 from airbyte_events.listener.settings.notify import NotifySettings
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airbyte_events._utils.printable import shown
 from airbyte_events.airbyte.url import connection_page, job_log_page, web_url
 from airbyte_events.events import JobError, JobEvent, Signal
-from airbyte_events.listener.notify.connections import UNKNOWN, Connection
+from airbyte_events.jobs import Connection
 
 LONGEST_NAME = 150
 LONGEST_REASON = 1_000
@@ -48,7 +48,7 @@ class Completion:
 
     event: JobEvent
     source: str
-    connection: Connection = UNKNOWN
+    connection: Connection = field(default_factory=Connection)
 
     @property
     def name(self) -> str:

@@ -15,9 +15,9 @@ from airbyte_events._utils.json_values import mapping, parse_object, text
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import JobEvent
+from airbyte_events.jobs import DescribesConnections
 from airbyte_events.listener.forwarding.targets import Parcel, Sending, parse_url, shown
 from airbyte_events.listener.notify.chats import CHATS
-from airbyte_events.listener.notify.connections import Connections
 from airbyte_events.listener.notify.filters import CompletionFilter
 from airbyte_events.listener.notify.messages import Completion, cause_of, message_of
 from airbyte_events.listener.settings import Settings
@@ -100,7 +100,7 @@ class ChatTarget(NotifyTarget):
     """
 
     ordered: ClassVar[bool] = False
-    connections: Connections | None = field(repr=False)
+    connections: DescribesConnections | None = field(repr=False)
 
     @property
     def pace(self) -> float:
@@ -120,8 +120,9 @@ class ChatTarget(NotifyTarget):
         if self.connections is not None:
             with anyio.move_on_after(_NAMES_SECONDS):
                 for place, each in enumerate(found):
-                    named = await self.connections.find(each.event.connection_id, wait=False)
-                    found[place] = replace(each, connection=named)
+                    if (id_ := each.event.connection_id) is not None:
+                        named = await self.connections.describe_connection(id_, workspace=True)
+                        found[place] = replace(each, connection=named)
         message = message_of(found, len(parcel.received), various=parcel.various)
         body = CHATS[self.settings.type](message)
         return Sending(
@@ -130,7 +131,7 @@ class ChatTarget(NotifyTarget):
 
 
 def notify_targets(
-    tables: Iterable[NotifySettings], instance: str | None = None, connections: Connections | None = None
+    tables: Iterable[NotifySettings], instance: str | None = None, connections: DescribesConnections | None = None
 ) -> dict[str, CloudEventsTarget | ChatTarget]:
     """Return the targets of the tables ``[[notify]]`` by name.
 

@@ -6,8 +6,7 @@ import anyio
 import httpx
 import pytest
 
-from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.airbyte.names import BURST
+from airbyte_events.airbyte.connection_cache import BURST
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.store.memory.store import MemoryStore
 from support.airbyte import Airbyte, client_of
@@ -18,14 +17,9 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def client(http: httpx.AsyncClient, airbyte: Airbyte) -> AirbyteClient:
-    return client_of(http, airbyte.url)
-
-
-@pytest.fixture
-def watched(airbyte: Airbyte, client: AirbyteClient) -> Watched:
+def watched(airbyte: Airbyte, http: httpx.AsyncClient) -> Watched:
     store = MemoryStore()
-    return Watched(airbyte, Monitor("default", client, store, naming=True), store)
+    return Watched(airbyte, Monitor("default", client_of(http, airbyte.url), store, naming=True), store)
 
 
 async def test_a_polled_job_has_its_connections_name(watched: Watched) -> None:
@@ -69,22 +63,3 @@ async def test_many_connections_cost_a_bounded_number_of_requests(watched: Watch
         await watched.monitor.poll()
     assert len(await watched.events()) == BURST + 49
     assert BURST // 2 <= watched.airbyte.asked_names <= BURST + 20
-
-
-async def test_callers_share_one_request(watched: Watched, client: AirbyteClient) -> None:
-    watched.airbyte.names[CONNECTION] = "Orders"
-    found = []
-
-    async def find() -> None:
-        found.append(await client.connection_name(CONNECTION))
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(5):
-            tasks.start_soon(find)
-    assert found == ["Orders"] * 5
-    assert watched.airbyte.asked_names == 1
-
-
-async def test_no_id_becomes_another_path(client: AirbyteClient, airbyte: Airbyte) -> None:
-    assert await client.connection_name("../jobs") is None
-    assert airbyte.requests == []

@@ -18,7 +18,6 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.listener.notify.announcer import Announcer
-from airbyte_events.listener.notify.connections import Connections
 from airbyte_events.listener.notify.targets import notify_targets
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
@@ -49,7 +48,7 @@ class Rig:
         lease = await self.store.acquire("sources/default", "me", 60)
         assert lease is not None
         async with EventBus(self.store) as bus, anyio.create_task_group() as tasks:
-            connections = Connections(client_of(self.http, self.url))
+            connections = client_of(self.http, self.url)
             targets = notify_targets(self.tables, "default")
             announcer = Announcer("default", targets, AIRBYTE, bus, self.store, connections)
             tasks.start_soon(announcer.run, lease)
@@ -180,7 +179,7 @@ async def test_another_leader_ends_it(rig: Rig) -> None:
     assert lease is not None
     async with EventBus(rig.store) as bus:
         targets = notify_targets(rig.tables)
-        old = Announcer("default", targets, AIRBYTE, bus, rig.store, Connections(client_of(rig.http, AIRBYTE)))
+        old = Announcer("default", targets, AIRBYTE, bus, rig.store, client_of(rig.http, AIRBYTE))
         await rig.store.release(lease)
         await rig.store.acquire("sources/default", "another", 60)
         with anyio.fail_after(30):

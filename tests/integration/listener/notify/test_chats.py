@@ -10,7 +10,6 @@ import anyio
 import httpx
 import pytest
 
-from airbyte_events.listener.notify.connections import Connections
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import DeliveryState
 from support.airbyte import client_of
@@ -138,7 +137,7 @@ class TestNames:
         connection = {"name": "Orders", "workspaceId": WORKSPACE}
         server.on(f"GET /api/public/v1/connections/{CONNECTION}", server.reply(body=json.dumps(connection).encode()))
         server.on(f"GET /api/public/v1/workspaces/{WORKSPACE}", server.reply(body=b'{"name": "Data"}'))
-        outbox.connections = Connections(client_of(http, server.url))
+        outbox.connections = client_of(http, server.url)
         await outbox.put_event()
         async with outbox.sending():
             await outbox.until(DELIVERED, 1)
@@ -149,18 +148,8 @@ class TestNames:
 
     async def test_are_not_needed(self, outbox: Outbox, http: httpx.AsyncClient, server: ScriptedServer) -> None:
         server.on(f"GET /api/public/v1/connections/{CONNECTION}", server.reply(404))
-        outbox.connections = Connections(client_of(http, server.url))
+        outbox.connections = client_of(http, server.url)
         await outbox.put_event()
         async with outbox.sending():
             await outbox.until(DELIVERED, 1)
         assert server.requests[-1].json()["text"] == f"Sync failed: {CONNECTION}"
-
-    async def test_are_requested_at_a_limited_rate(
-        self, outbox: Outbox, http: httpx.AsyncClient, server: ScriptedServer
-    ) -> None:
-        connections = Connections(client_of(http, server.url))
-        ids = [f"5f0c3d52-8f27-4a5e-9f7e-{number:012}" for number in range(40)]
-        for id_ in ids:
-            server.on(f"GET /api/public/v1/connections/{id_}", server.reply(body=b'{"name": "Orders"}'))
-        found = [await connections.find(id_, wait=False) for id_ in ids * 2]
-        assert 30 <= server.count("GET .*") == sum(each.name is not None for each in found) / 2 < 40

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from airbyte_events.events import JobError, JobEvent
+from airbyte_events.jobs import Connection
 from airbyte_events.listener.notify.chats import CHATS
-from airbyte_events.listener.notify.connections import Connection
 from airbyte_events.listener.notify.messages import (
     LONGEST_NAME,
     LONGEST_REASON,

@@ -9,7 +9,7 @@ import anyio
 import httpx
 import pytest
 
-from airbyte_events.airbyte.connection_names import MOST_CANDIDATES, ConnectionNames
+from airbyte_events.airbyte.connection_search import MOST_CANDIDATES, ConnectionSearch
 from airbyte_events.errors import NotSent, UnknownConnection
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.airbyte import client_of
@@ -45,17 +45,17 @@ def lists() -> Lists:
 
 
 @pytest.fixture
-def names(lists: Lists) -> ConnectionNames:
-    return ConnectionNames(lists)
+def names(lists: Lists) -> ConnectionSearch:
+    return ConnectionSearch(lists)
 
 
-async def refusal(names: ConnectionNames, name: str, workspace_id: str | None = None) -> str:
+async def refusal(names: ConnectionSearch, name: str, workspace_id: str | None = None) -> str:
     with pytest.raises(UnknownConnection) as info:
         await names.find(name, workspace_id)
     return str(info.value)
 
 
-async def test_many_callers_share_one_list(lists: Lists, names: ConnectionNames) -> None:
+async def test_many_callers_share_one_list(lists: Lists, names: ConnectionSearch) -> None:
     ids, found, lists.held = lists.add(*(f"connection {n}" for n in range(50))), {}, anyio.Event()
 
     async def find(number: int) -> None:
@@ -70,7 +70,7 @@ async def test_many_callers_share_one_list(lists: Lists, names: ConnectionNames)
     assert len(lists.asked) == 1
 
 
-async def test_a_caller_that_is_cancelled_leaves_the_list_to_the_next(lists: Lists, names: ConnectionNames) -> None:
+async def test_a_caller_that_is_cancelled_leaves_the_list_to_the_next(lists: Lists, names: ConnectionSearch) -> None:
     (id_,), lists.held = lists.add("orders"), anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(names.find, "orders")
@@ -80,7 +80,7 @@ async def test_a_caller_that_is_cancelled_leaves_the_list_to_the_next(lists: Lis
     assert await names.find("orders") == id_
 
 
-async def test_names_are_of_a_workspace(lists: Lists, names: ConnectionNames) -> None:
+async def test_names_are_of_a_workspace(lists: Lists, names: ConnectionSearch) -> None:
     (here,), (there,) = lists.add("orders"), lists.add("orders", workspace_id=ELSEWHERE)
     assert await names.find("orders", WORKSPACE) == here
     assert await names.find("orders", ELSEWHERE.upper()) == there
@@ -89,7 +89,7 @@ async def test_names_are_of_a_workspace(lists: Lists, names: ConnectionNames) ->
     assert f"{here} (workspace {WORKSPACE}), {there} (workspace {ELSEWHERE})" in message
 
 
-async def test_the_closest_names_come_first(lists: Lists, names: ConnectionNames) -> None:
+async def test_the_closest_names_come_first(lists: Lists, names: ConnectionSearch) -> None:
     lists.add(*(f"alpha {number}" for number in range(200)), "Orders EU", "orders us")
     message = await refusal(names, "ORDERS EU")
     assert message.startswith("Airbyte has no connection named 'ORDERS EU': the closest are 'Orders EU', 'orders us', ")
@@ -97,19 +97,19 @@ async def test_the_closest_names_come_first(lists: Lists, names: ConnectionNames
     assert message.endswith(f" and {202 - MOST_CANDIDATES} more")
 
 
-async def test_many_of_one_name_are_not_all_listed(lists: Lists, names: ConnectionNames) -> None:
+async def test_many_of_one_name_are_not_all_listed(lists: Lists, names: ConnectionSearch) -> None:
     lists.add(*["orders"] * 500)
     message = await refusal(names, "orders")
     assert message.count("workspace ") == MOST_CANDIDATES
     assert message.endswith(f" and {500 - MOST_CANDIDATES} more")
 
 
-async def test_nothing_to_choose_from(lists: Lists, names: ConnectionNames) -> None:
+async def test_nothing_to_choose_from(lists: Lists, names: ConnectionSearch) -> None:
     assert "lists no connection: may the client read the workspace?" in await refusal(names, "orders", WORKSPACE)
     assert lists.asked == [WORKSPACE]
 
 
-async def test_odd_fields_are_no_connection_and_no_control_characters(lists: Lists, names: ConnectionNames) -> None:
+async def test_odd_fields_are_no_connection_and_no_control_characters(lists: Lists, names: ConnectionSearch) -> None:
     lists.add(None, 7, [], "x\n\x1b[31m" + "y" * 1000)
     lists.connections += [{"workspaceId": WORKSPACE}, {"connectionId": {}, "name": "orders"}]
     lists.add("orders", status="deprecated")
@@ -119,7 +119,7 @@ async def test_odd_fields_are_no_connection_and_no_control_characters(lists: Lis
     assert message.isprintable()
 
 
-async def test_workspaces_are_kept_within_bounds(lists: Lists, names: ConnectionNames) -> None:
+async def test_workspaces_are_kept_within_bounds(lists: Lists, names: ConnectionSearch) -> None:
     lists.add("orders")
     for _ in range(100):
         await refusal(names, "orders", str(uuid4()))

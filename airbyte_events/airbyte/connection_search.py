@@ -1,4 +1,4 @@
-"""Airbyte connections by name."""
+"""Finding the id of a connection by its name."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class _Names:
     by_name: dict[str, list[_Named]]
 
 
-class ConnectionNames:
-    """The names of the connections that a client can read.
+class ConnectionSearch:
+    """A search among the connections that a client can read.
 
     :param list_connections: returns the connections of a workspace, or all, in Airbyte's own fields.
     """
