@@ -246,7 +246,9 @@ def _was_forwarded(scope: Scope) -> bool:
 
 
 def _receipt(id_: int, status: int) -> Response:
-    return Response(b'{"event":%d}' % id_, status, media_type="application/json")
+    # Airbyte sends once: on a connection that is kept, its next webhook could meet the close of an idle one.
+    headers = {"Connection": "close"}
+    return Response(b'{"event":%d}' % id_, status, headers, "application/json")
 
 
 def _refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

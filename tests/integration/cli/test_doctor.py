@@ -240,7 +240,7 @@ async def test_a_proxy_that_holds_the_stream_back(stage: Stage, server: Scripted
 
 
 async def test_a_clock_that_is_off_and_a_token_that_is_short(stage: Stage, server: ScriptedServer) -> None:
-    date = format_datetime(datetime.now(UTC) - timedelta(minutes=7), usegmt=True)
+    date = format_datetime(datetime.now(UTC) - timedelta(minutes=7, seconds=30), usegmt=True)
     base = "/api/public/v1"
     server.on(f"GET {base}/health", server.reply(200, {}))
     server.on(f"POST {base}/applications/token", server.reply(200, {"access_token": "x", "expires_in": 30}))

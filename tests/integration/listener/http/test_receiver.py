@@ -315,6 +315,16 @@ class TestClients:
             assert b" 202 " in (await read_answer(stream))[:20]
         assert (await rig.kept())[0].body == body()
 
+    async def test_no_later_webhook_meets_the_close_of_a_kept_connection(self, rig: Rig) -> None:
+        head = f"POST {rig.path()} HTTP/1.1\r\n{UPGRADE}Content-Length: {len(body())}\r\n\r\n"
+        received = b""
+        with anyio.fail_after(10), contextlib.suppress(anyio.EndOfStream):
+            async with await rig.connect() as stream:
+                await stream.send(head.encode() + body())
+                while True:
+                    received += await stream.receive()
+        assert b"\r\nconnection: close\r\n" in received.lower()
+
     async def test_who_leaves_within_the_body_is_not_stored(self, rig: Rig) -> None:
         for framing in ("Content-Length: 500", "Transfer-Encoding: chunked"):
             async with await rig.connect() as stream:
@@ -363,9 +373,9 @@ class TestJava:
     @pytest.mark.parametrize("size", [0, 1_300, 60_000])
     async def test_i9_the_bytes_that_it_sends_arrive_whole(self, rig: Rig, size: int) -> None:
         content = body(names="x" * size)
-        async with await rig.connect() as stream:
-            for number, sent in enumerate([content, content, body(8)]):
-                head = f"POST {rig.path()} HTTP/1.1\r\n{UPGRADE}Content-Length: {len(sent)}\r\n\r\n"
+        for number, sent in enumerate([content, content, body(8)]):
+            head = f"POST {rig.path()} HTTP/1.1\r\n{UPGRADE}Content-Length: {len(sent)}\r\n\r\n"
+            async with await rig.connect() as stream:
                 await stream.send(head.encode() + sent)
                 answer = await read_answer(stream)
                 assert answer.startswith(b"HTTP/1.1 200 " if number == 1 else b"HTTP/1.1 202 ")

@@ -221,6 +221,9 @@ class Scene:
             self.sim.world.end_job(job, "failed" if job.id % 3 == 0 else "succeeded")
             await anyio.sleep(pause)
 
+    def nothing_is_under_way(self) -> bool:
+        return all(each.over.is_set() for job in self.jobs for each in job.deliveries)
+
     async def everybody_knows(self) -> None:
         """Returns when all waits are over and the follower has seen every end, and nothing waits in the inbox."""
         wanted = {job.id for job in self.jobs}
@@ -337,11 +340,15 @@ async def test_i5_i8_rolling_restart_under_load(scene: Scene) -> None:
         load.start_soon(scene.end_jobs, scene.jobs, 0.1)
         for listener in scene.listeners:
             held = listener.holds
+            # As in Kubernetes: no new connections, then the signal.
+            scene.balancer.out.add(listener.port)
+            await until(scene.nothing_is_under_way)
             listener.signal(signal.SIGTERM)
             if held:
                 longest = max(longest, await until(lambda: any(each.holds for each in scene.others(listener))))  # noqa: B023
             assert await listener.ended() == 0
             await listener.start()
+            scene.balancer.out.remove(listener.port)
     print(f"handed over at most {longest:.2f} s after SIGTERM")
     await scene.everybody_knows()
     await scene.check()
