@@ -23,8 +23,8 @@ from airbyte_events.airbyte.internal_api import InternalApi
 from airbyte_events.airbyte.models import parse_job, says_unknown
 from airbyte_events.airbyte.notifications import Notification, reread
 from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest_jobs
-from airbyte_events.airbyte.refresh import find_streams, start_refresh
-from airbyte_events.airbyte.refreshes import REFRESH, Refreshes
+from airbyte_events.airbyte.refresh_detection import REFRESH, RefreshDetection
+from airbyte_events.airbyte.refresh_start import find_streams, start_refresh
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse, Request
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable, Conflict, UnknownJob
@@ -64,7 +64,7 @@ class AirbyteClient(Session):
         given = self.workspace_ids
         self._workspace_ids = [given] if isinstance(given, str) else list(given)
         self._unknown_statuses: set[str] = set()
-        self._refreshes = Refreshes(self.list_jobs)
+        self._refreshes = RefreshDetection(self.list_jobs)
         self._search = ConnectionSearch(self.list_connections)
         self.internal = InternalApi(self)
         """Airbyte's internal API, where it answers."""

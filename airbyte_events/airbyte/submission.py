@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import anyio
 
-from airbyte_events.airbyte.refreshes import REFRESH
+from airbyte_events.airbyte.refresh_detection import REFRESH
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteStatusError,

@@ -32,7 +32,7 @@ from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsErro
 from airbyte_events.listener.secrets import credentials_of
 from airbyte_events.listener.settings import InstanceSettings, Settings, check_address, is_loopback, load
 from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE
-from airbyte_events.listener.settings.kept import keep, kept_secret, secret_file, settings_file
+from airbyte_events.listener.settings.saved import save, saved_secret, secret_file, settings_file
 from airbyte_events.listener.settings.sources import read_environment
 from airbyte_events.web.auth import new_token
 
@@ -217,12 +217,12 @@ def store(settings: Settings, answers: dict[str, Any]) -> Settings:
     """
     instance = settings.instances[DEFAULT_INSTANCE]
     tokens = {
-        name: getattr(settings, name) or kept_secret(name) or (SecretStr(new_token()),)
+        name: getattr(settings, name) or saved_secret(name) or (SecretStr(new_token()),)
         for name in ("api_tokens", "webhook_tokens")
     }
     others = {name: getattr(settings, name) for name in ("host", "port", "public_url")}
     changed = {name: value for name, value in others.items() if value != Settings.model_fields[name].default}
-    keep({name: getattr(instance, name) for name in InstanceSettings.model_fields}, **tokens, **changed)
+    save({name: getattr(instance, name) for name in InstanceSettings.model_fields}, **tokens, **changed)
     return load(host=settings.host, port=settings.port, airbyte=answers)
 
 

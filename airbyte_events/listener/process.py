@@ -20,7 +20,7 @@ from airbyte_events.listener.settings import Settings
 from airbyte_events.listener.startup import announce, report
 from airbyte_events.web.h11_protocol import MAX_CONNECTIONS
 from airbyte_events.web.server import Server, allow_open_files, bind, connections_for, limits_for, url_of
-from airbyte_events.web.signals import on_signal
+from airbyte_events.web.shutdown import on_signal
 from airbyte_events.web.tls import Certificate
 
 logger = logging.getLogger(__name__)

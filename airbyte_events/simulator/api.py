@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.simulator.listing import JOB_TYPES, Page, as_uuid, select_jobs, workspace_ids
+from airbyte_events.simulator.models import Actor, Connection, Job, Refused, Release, Workspace
 from airbyte_events.simulator.responses import (
     FrameworkError,
     Problem,
@@ -24,7 +25,6 @@ from airbyte_events.simulator.responses import (
     workspace_data,
     wrong_secret,
 )
-from airbyte_events.simulator.state import Actor, Connection, Job, Refused, Release, Workspace
 from airbyte_events.simulator.tokens import Tokens
 from airbyte_events.simulator.world import World
 

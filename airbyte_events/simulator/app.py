@@ -11,9 +11,9 @@ from starlette.routing import Route
 from airbyte_events.simulator.control import ControlApi
 from airbyte_events.simulator.control_models import InvalidRequest
 from airbyte_events.simulator.middleware import BASES, CONTROL, INTERNAL
+from airbyte_events.simulator.models import Refused
 from airbyte_events.simulator.responses import FrameworkError
 from airbyte_events.simulator.simulator import Simulator
-from airbyte_events.simulator.state import Refused
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 
 LONGEST_WAIT = 8 * 3600.0
 """Seconds after which Airbyte cancels a queued job that was started by hand."""

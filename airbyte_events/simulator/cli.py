@@ -17,9 +17,9 @@ from rich.table import Table
 from airbyte_events._utils import stdout
 from airbyte_events.simulator.capacity import LONGEST_WAIT
 from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
+from airbyte_events.simulator.models import NEWEST
 from airbyte_events.simulator.server import serve_simulator
 from airbyte_events.simulator.simulator import Simulator
-from airbyte_events.simulator.state import NEWEST
 
 _SHOWN = 20
 """Connections listed for people; --json lists all."""

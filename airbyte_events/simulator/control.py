@@ -27,10 +27,10 @@ from airbyte_events.simulator.control_models import (
 )
 from airbyte_events.simulator.faults import Fault
 from airbyte_events.simulator.middleware import CONTROL
+from airbyte_events.simulator.models import Connection, Job, Refused
 from airbyte_events.simulator.responses import connection_data, workspace_data
 from airbyte_events.simulator.scripts import Script
 from airbyte_events.simulator.simulator import Simulator
-from airbyte_events.simulator.state import Connection, Job, Refused
 
 
 class ControlApi:

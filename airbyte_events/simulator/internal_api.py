@@ -18,8 +18,8 @@ from airbyte_events._utils.json_values import mapping, text, whole
 from airbyte_events._utils.times import utcnow
 from airbyte_events.simulator.api import json_object
 from airbyte_events.simulator.listing import as_uuid
+from airbyte_events.simulator.models import Attempt, Connection, Counts, Job, Release, sample_id
 from airbyte_events.simulator.responses import FrameworkError, Problem, bad_request
-from airbyte_events.simulator.state import Attempt, Connection, Counts, Job, Release, sample_id
 from airbyte_events.simulator.tokens import Tokens
 from airbyte_events.simulator.webhooks import Delivery
 from airbyte_events.simulator.world import World

@@ -14,8 +14,8 @@ from starlette.datastructures import QueryParams
 
 from airbyte_events._utils.times import parse_time
 from airbyte_events.events import JobStatus
+from airbyte_events.simulator.models import Job
 from airbyte_events.simulator.responses import Problem, bad_request
-from airbyte_events.simulator.state import Job
 from airbyte_events.simulator.world import World
 
 INTERNAL_HOST = "http://airbyte-airbyte-server-svc:8001/api/public/v1"

@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from airbyte_events.simulator.broken_responses import BrokenResponse
 from airbyte_events.simulator.faults import API_FAULTS, ArmedFault, Faults
 from airbyte_events.simulator.responses import FrameworkError, Problem, rate_limited
 from airbyte_events.simulator.traffic import Call, Traffic
-from airbyte_events.simulator.transport import BrokenResponse
 
 CONTROL = "/_simulator"
 """Base path of the control API."""

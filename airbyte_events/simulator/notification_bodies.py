@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte.notification_kinds import TEST_TAG, NotificationKind
+from airbyte_events.simulator.models import Connection, Job, Workspace
 from airbyte_events.simulator.responses import java_instant
-from airbyte_events.simulator.state import Connection, Job, Workspace
 
 _TEST_PAGE = "https://airbyte.com/"
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 from starlette.responses import JSONResponse
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.simulator.state import Actor, Connection, Job, Workspace, sample_id
+from airbyte_events.simulator.models import Actor, Connection, Job, Workspace, sample_id
 
 _ERRORS_PAGE = "https://reference.airbyte.com/reference/errors"
 

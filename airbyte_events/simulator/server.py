@@ -12,8 +12,8 @@ import anyio
 from starlette.types import ASGIApp
 
 from airbyte_events.simulator.app import simulator_app
+from airbyte_events.simulator.broken_responses import BreakableProtocol
 from airbyte_events.simulator.simulator import Simulator
-from airbyte_events.simulator.transport import BreakableProtocol
 from airbyte_events.web.server import Server, bind, url_of
 
 _DRAIN_SECONDS = 1.0

@@ -16,9 +16,9 @@ from airbyte_events.simulator.control_models import NewNotification
 from airbyte_events.simulator.faults import WEBHOOK_FAULTS, ArmedFault, Fault, Faults
 from airbyte_events.simulator.internal_api import InternalApi
 from airbyte_events.simulator.middleware import BASES, CONTROL, INTERNAL, Gate
+from airbyte_events.simulator.models import CLOUD, NEWEST, Connection, Job, Refused, Release, sample_id
 from airbyte_events.simulator.notification_bodies import SAMPLES, job_ended
 from airbyte_events.simulator.scripts import Script
-from airbyte_events.simulator.state import CLOUD, NEWEST, Connection, Job, Refused, Release, sample_id
 from airbyte_events.simulator.timers import Timers
 from airbyte_events.simulator.tokens import Tokens
 from airbyte_events.simulator.traffic import Traffic

@@ -10,8 +10,8 @@ from uuid import uuid4
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobError
 from airbyte_events.simulator.capacity import Capacity
+from airbyte_events.simulator.models import Actor, Attempt, Connection, Job, Refused, Workspace, sample_id
 from airbyte_events.simulator.scripts import DEFAULT_ERROR, Script
-from airbyte_events.simulator.state import Actor, Attempt, Connection, Job, Refused, Workspace, sample_id
 from airbyte_events.simulator.timers import Timers
 
 

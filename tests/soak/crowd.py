@@ -20,7 +20,7 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Phase, Script, Simulator
-from airbyte_events.simulator.state import Connection, Job
+from airbyte_events.simulator.models import Connection, Job
 from airbyte_events.store.base import EventStore
 from soak.listening import API_TOKEN
 

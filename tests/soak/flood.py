@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from airbyte_events.simulator import Simulator
+from airbyte_events.simulator.models import Job
 from airbyte_events.simulator.notification_bodies import job_ended
-from airbyte_events.simulator.state import Job
 
 _HEAD = (
     "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\nConnection: Upgrade, HTTP2-Settings\r\n"

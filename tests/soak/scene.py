@@ -13,7 +13,7 @@ import httpx
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.registry import store_location
 from soak.crowd import Crowd, Verdict, first_cursor, judge, until_confirmed, until_known

@@ -17,7 +17,7 @@ import pytest
 from airbyte_events.errors import FeedError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.simulator import Simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from postgres_server import PostgresServer
 from soak.crowd import HEADERS, Crowd, until, until_known
 from soak.listening import Listener

@@ -18,7 +18,7 @@ from airbyte_events.events import Cursor, JobRef
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.http.receiver import MOST_AT_ONCE
 from airbyte_events.simulator import Fault, Script, Simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from airbyte_events.store.base import EventStore
 from soak import flood
 from soak.crowd import until

@@ -16,7 +16,7 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Fault, Script, Simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from support.airbyte import client_of
 from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
 

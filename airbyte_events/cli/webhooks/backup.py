@@ -11,7 +11,7 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.files import write_private
 from airbyte_events.cli.webhooks.workspaces import KINDS, Change, ReceiverURLs, Webhook, Workspace, digest
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings.kept import data_folder
+from airbyte_events.listener.settings.saved import data_folder
 
 
 def default_file(instance: str) -> Path:

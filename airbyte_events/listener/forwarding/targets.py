@@ -13,7 +13,7 @@ import httpx
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS, NotificationKind
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.forwarding.chat import readable, text_only, valid
+from airbyte_events.listener.forwarding.bodies import readable, text_only, valid
 from airbyte_events.store.records import Delivery
 
 FORWARDED = "airbyte-events-forwarded"

@@ -18,9 +18,9 @@ from airbyte_events.listener.settings.declaration import (
     description_of,
 )
 from airbyte_events.listener.settings.instance import InstanceSettings
-from airbyte_events.listener.settings.kept import find_kept
 from airbyte_events.listener.settings.listener import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
+from airbyte_events.listener.settings.saved import find_saved
 from airbyte_events.listener.settings.sources import (
     instance_variable,
     notify_label,
@@ -54,7 +54,7 @@ def load(
     options = {name: value for name, value in options.items() if value is not None}
     tables = {"instances": {DEFAULT_INSTANCE: airbyte}} if airbyte else {}
     values = _merged(read_environment(), options | tables)
-    file = values.get("config") or find_kept(values)
+    file = values.get("config") or find_saved(values)
     if file is not None:
         values = _merged(read_file(Path(file)), values)
     try:

@@ -1,8 +1,8 @@
 """The operator that runs an Airbyte sync.
 
 :meth:`AirbyteTriggerSyncOperator.execute` starts the job, or resumes that of an earlier try
-(:mod:`airbyte_events_provider.retry.task_job`). Then it waits with the hook, or defers with a trigger, which waits with
-a shared hub (:mod:`airbyte_events_provider.waiting.shared_hub`). The trigger's event resumes the task in
+(:mod:`airbyte_events_provider.retry.worker_job`). Then it waits with the hook, or defers with a trigger, which waits
+with a shared hub (:mod:`airbyte_events_provider.waiting.shared_hub`). The trigger's event resumes the task in
 :meth:`execute_complete` with the result (:mod:`airbyte_events_provider.operators.completion`).
 """
 
@@ -32,15 +32,15 @@ from airbyte_events_provider.openlineage.extractor import lineage
 from airbyte_events_provider.operators.completion import complete
 from airbyte_events_provider.operators.start_args import can_end_in_triggerer, start_args
 from airbyte_events_provider.retry.record import JobRequest
-from airbyte_events_provider.retry.refresh import check_refresh, parse_refresh
-from airbyte_events_provider.retry.task_job import TaskJob
+from airbyte_events_provider.retry.refresh_arguments import check_refresh, parse_refresh
 from airbyte_events_provider.retry.task_state import TaskState
+from airbyte_events_provider.retry.worker_job import WorkerJob
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import ended_by_a_person
-from airbyte_events_provider.waiting.outlook import outlook
 from airbyte_events_provider.waiting.payloads import with_job
 from airbyte_events_provider.waiting.progress import ON_STALL, WARN
 from airbyte_events_provider.waiting.result import BEGIN, push
+from airbyte_events_provider.waiting.wait_start import wait_start
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -188,7 +188,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.job_id: int | None = None
         self._killed = False
         self._result: Mapping[str, Any] | None = None
-        self._task_job: TaskJob | None = None
+        self._task_job: WorkerJob | None = None
         self._ti: Any = None
 
     def _check_combinations(self, end_from_trigger: bool, start_from_trigger: bool) -> None:
@@ -278,7 +278,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     def _open_job(
         self, context: Context, job_id: int | None = None, owned: bool = True, connection_id: str | None = None
-    ) -> TaskJob:
+    ) -> WorkerJob:
         self._ti = context.get("ti")
         state = TaskState(context, retries=self.retries or 0, begun_by_trigger=self.start_from_trigger)
         request = JobRequest(
@@ -292,7 +292,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             min_records=self.min_records,
             refresh=parse_refresh(self.job_type, self.refresh_mode, self.streams),
         )
-        task_job = self._task_job = TaskJob(self.hook, state, request, job_id, owned)
+        task_job = self._task_job = WorkerJob(self.hook, state, request, job_id, owned)
         return task_job
 
     def _resolved(self, state: TaskState, deferred_with: str | None) -> str:
@@ -321,7 +321,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             task_job.cancel(job.job_id)
             raise AirflowException(f"The task was killed while it started Airbyte job {job.job_id}.")
         self.log.info(_STARTED[submission.how], job.job_id, self.connection_id)
-        begins = outlook(
+        begins = wait_start(
             self.hook,
             job,
             task_job.request.connection_id,

@@ -11,13 +11,13 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airbyte_events._utils.times import parse_time
 from airbyte_events.events import JobStatus
 from airbyte_events_provider.retry.cancellation import cancelled_by_airbyte
-from airbyte_events_provider.retry.task_job import TaskJob
+from airbyte_events_provider.retry.worker_job import WorkerJob
 from airbyte_events_provider.waiting.result import CANCELLED, SUCCESS, TIMEOUT, missing_records
 
 logger = logging.getLogger(__name__)
 
 
-def complete(task: TaskJob, result: Mapping[str, Any], *, killed: bool) -> Mapping[str, Any] | None:
+def complete(task: WorkerJob, result: Mapping[str, Any], *, killed: bool) -> Mapping[str, Any] | None:
     """Return the result of a job that succeeded; None: start another job.
 
     :param result: a trigger's event, or the result of a wait.
@@ -38,7 +38,7 @@ def complete(task: TaskJob, result: Mapping[str, Any], *, killed: bool) -> Mappi
     raise AirflowException(result["message"])
 
 
-def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], killed: bool) -> bool:
+def _fail_cancelled(task: WorkerJob, result: Mapping[str, Any], killed: bool) -> bool:
     """Return True if the cancelled job fails the task with a retry; False to start another job."""
     job_id, job, message = result["job_id"], result["job"] or {}, result["message"]
     if killed:
@@ -73,7 +73,7 @@ def _fail_cancelled(task: TaskJob, result: Mapping[str, Any], killed: bool) -> b
     return True
 
 
-def _cancel_overdue(task: TaskJob, result: Mapping[str, Any]) -> Mapping[str, Any]:
+def _cancel_overdue(task: WorkerJob, result: Mapping[str, Any]) -> Mapping[str, Any]:
     """Cancel the task's own job; return its result if it has succeeded just before.
 
     :raises AirflowException: if it has not.

@@ -27,7 +27,7 @@ from sqlalchemy import select
 from airbyte_events_provider.plugins.job_html import STYLE, render
 from airbyte_events_provider.plugins.job_view import JobView, TaskTimes, read_job
 from airbyte_events_provider.plugins.plugin import JOB_HREF
-from airbyte_events_provider.waiting.outlook import JOB_XCOM, JobReference
+from airbyte_events_provider.waiting.wait_start import JOB_XCOM, JobReference
 
 logger = logging.getLogger(__name__)
 

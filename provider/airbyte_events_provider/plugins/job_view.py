@@ -19,7 +19,7 @@ from airbyte_events.monitor.observation import event_of
 from airbyte_events_provider.connections.clients import open_airbyte, open_listener
 from airbyte_events_provider.connections.read import aread_hub
 from airbyte_events_provider.connections.settings import AirbyteSettings
-from airbyte_events_provider.waiting.outlook import JobReference
+from airbyte_events_provider.waiting.wait_start import JobReference
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from airbyte_events_provider.arguments import (
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
-from airbyte_events_provider.waiting.outlook import outlook
 from airbyte_events_provider.waiting.payloads import with_job
 from airbyte_events_provider.waiting.result import SUCCESS, TIMEOUT, missing_records, push
+from airbyte_events_provider.waiting.wait_start import wait_start
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -94,7 +94,7 @@ class AirbyteJobSensor(AirbyteSensor):
         if self._has_succeeded(job, context):
             return
         deadline, interval = self._deadline(), self._poll_interval()
-        begins = outlook(self.hook, job, job.connection_id, poll_interval=interval)
+        begins = wait_start(self.hook, job, job.connection_id, poll_interval=interval)
         begins.push(context.get("ti"))
         begins.log()
         trigger = AirbyteSyncTrigger.for_job(

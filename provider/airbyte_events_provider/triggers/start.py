@@ -14,9 +14,9 @@ from airbyte_events.errors import AirbyteError
 from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.operators.start_args import began_at
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
-from airbyte_events_provider.retry.refresh import parse_refresh
-from airbyte_events_provider.retry.start import NotStarted, start
+from airbyte_events_provider.retry.refresh_arguments import parse_refresh
 from airbyte_events_provider.retry.task_state import TriggerState
+from airbyte_events_provider.retry.triggerer_job import NotStarted, start
 from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.triggers.job import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded

@@ -22,7 +22,7 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.listener.settings.connections import ConnectionSettings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.simulator.state import Connection, Job
+from airbyte_events.simulator.models import Connection, Job
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 from support.command import command

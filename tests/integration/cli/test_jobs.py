@@ -14,7 +14,7 @@ import pytest
 
 from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.simulator import Script
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 
 from .conftest import API_TOKEN, Stage
 

@@ -24,7 +24,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from airbyte_events.web.server import Server, bind, url_of
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub

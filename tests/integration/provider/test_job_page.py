@@ -13,7 +13,7 @@ from airbyte_events.simulator import Fault, Script
 from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.plugins.job_view import read_job
-from airbyte_events_provider.waiting.outlook import JOB_XCOM, JobReference, outlook
+from airbyte_events_provider.waiting.wait_start import JOB_XCOM, JobReference, wait_start
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,7 @@ async def reference_of(stage: Any, job: Any) -> JobReference:
     def begin() -> Any:
         hook = AirbyteHook()
         found = hook.get_job_details(job.id)
-        return outlook(hook, found, found.connection_id, poll_interval=1).xcoms[JOB_XCOM]
+        return wait_start(hook, found, found.connection_id, poll_interval=1).xcoms[JOB_XCOM]
 
     reference = JobReference.parse(await anyio.to_thread.run_sync(begin))
     assert reference is not None

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from airbyte_events.simulator.state import sample_id
+from airbyte_events.simulator.models import sample_id
 
 COMMAND = "import typer; from airbyte_events.simulator.cli import simulate; typer.run(simulate)"
 

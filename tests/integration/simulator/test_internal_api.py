@@ -10,7 +10,7 @@ import pytest
 
 from airbyte_events.events import JobError
 from airbyte_events.simulator import Phase, Script
-from airbyte_events.simulator.state import sample_id
+from airbyte_events.simulator.models import sample_id
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airbyte_events.events import Cursor, EventFilter
 from airbyte_events.simulator.control_models import NewNotification
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from model.virtual.readers import Follower, PageReader, Reader, StreamReader
 from model.virtual.stage import Stage
 from model.virtual.truth import (

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.simulator import Fault, Script, Simulator, simulator_app
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.registry import store_location

@@ -14,7 +14,7 @@ from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
 from airbyte_events.events import JobEvent
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from model.virtual.clock import Machine
 from model.virtual.network import Network
 from model.virtual.program import Program

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import anyio
 
 from airbyte_events.events import JobEvent, JobRef
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Outcome
 from model.virtual.readers import Follower, Reader

@@ -12,7 +12,7 @@ import pytest
 from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events_provider.plugins.job_html import render
 from airbyte_events_provider.plugins.job_view import JobView, TaskTimes
-from airbyte_events_provider.waiting.outlook import JobReference
+from airbyte_events_provider.waiting.wait_start import JobReference
 
 NOON = datetime(2026, 5, 17, 12, tzinfo=UTC)
 HOSTILE = "\"><script>alert('&')</script>"

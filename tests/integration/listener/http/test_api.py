@@ -18,7 +18,7 @@ import pytest
 
 from airbyte_events._utils.times import parse_time
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
 from support.listener import API_TOKEN, instance_of, serve_listener, settings_of

@@ -26,7 +26,7 @@ from airbyte_events.events import Cursor, JobEvent
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.simulator.state import Job
+from airbyte_events.simulator.models import Job
 from support.command import fresh_command
 
 pytestmark = pytest.mark.anyio

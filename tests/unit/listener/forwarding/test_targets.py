@@ -12,7 +12,7 @@ import pytest
 from airbyte_events.airbyte.notification_kinds import NotificationKind
 from airbyte_events.airbyte.notifications import parse
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.forwarding.chat import LONGEST_TEXT, readable, text_only
+from airbyte_events.listener.forwarding.bodies import LONGEST_TEXT, readable, text_only
 from airbyte_events.listener.forwarding.targets import Targets, refuse_loops
 from airbyte_events.listener.settings import Settings, load
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class TaskJob:
+class WorkerJob:
     """The job of a task.
 
     :param state: the task's state, which its tries share.

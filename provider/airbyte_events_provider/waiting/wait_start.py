@@ -1,4 +1,4 @@
-"""What a task knows when it begins to wait: the job's pages, who reports its completion, and the usual duration."""
+"""The start of a wait: the links to the job, who reports its completion, and the usual duration."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class JobReference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outlook:
+class WaitStart:
     """A wait that begins.
 
     :param xcoms: the links to the job's pages (see :func:`~airbyte_events_provider.links.airbyte.link_xcoms`), and the
@@ -94,14 +94,14 @@ class Outlook:
             ti.xcom_push(key=key, value=value)
 
 
-def outlook(
+def wait_start(
     hook: AirbyteHook,
     job: Job,
     connection_id: str | None,
     *,
     poll_interval: float,
     usual_seconds: float | None = None,
-) -> Outlook:
+) -> WaitStart:
     """Return what is known of a wait. It requests the Airbyte connection once, for its name and workspace.
 
     :param poll_interval: seconds between polls without a listener.
@@ -133,4 +133,4 @@ def outlook(
     # The name is a person's text: repr() escapes line breaks.
     facts = f"connection={repr(reference.name) if reference.name else connection_id} {by} usual_seconds={usual}"
     line = f"{how}: job={job.job_id} {facts} link={job_page(links) or 'unknown'}"
-    return Outlook(xcoms={**links, JOB_XCOM: reference.values()}, line=line)
+    return WaitStart(xcoms={**links, JOB_XCOM: reference.values()}, line=line)

@@ -13,7 +13,7 @@ from typing import Any
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
-from airbyte_events.airbyte.refreshes import REFRESH
+from airbyte_events.airbyte.refresh_detection import REFRESH
 from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.airbyte.url import internal_url

@@ -1,4 +1,4 @@
-"""The text of a notification, and the bodies that chats accept."""
+"""The bodies that are forwarded to chats: with the text of a notification, as JSON."""
 
 from __future__ import annotations
 

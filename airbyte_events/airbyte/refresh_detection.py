@@ -1,4 +1,4 @@
-"""Refreshes, which Airbyte up to 2.0 leaves out of lists without a type."""
+"""Detect whether lists without a type contain refreshes: Airbyte up to 2.0 leaves them out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFRESH = "refresh"
 _SECOND = timedelta(seconds=1)
 
 
-class Refreshes:
+class RefreshDetection:
     """Detects whether lists without a type contain refreshes; otherwise a list of refreshes is needed, too.
 
     Until the first refresh, detection sends a request every :data:`PROBE_SECONDS`. After it, each list needs one more

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.airbyte.refreshes import Refreshes
+from airbyte_events.airbyte.refresh_detection import RefreshDetection
 from airbyte_events.errors import ServerError
 from airbyte_events.events import EventFilter
 from airbyte_events.hub.hub import Hub
@@ -152,7 +152,7 @@ class TestWhereThereAreNone:
         self, watched: Watched, http: httpx.AsyncClient, status: int
     ) -> None:
         watched.airbyte.faults["refresh"] = status
-        refreshes = Refreshes(client_of(http, watched.airbyte.url).list_jobs, probe=0.0)
+        refreshes = RefreshDetection(client_of(http, watched.airbyte.url).list_jobs, probe=0.0)
         for _ in range(3):
             assert await refreshes.left_out() == (False, None)
         assert watched.airbyte.refresh_lists == 1
@@ -164,7 +164,7 @@ class TestWhereThereAreNone:
         assert await watched.ends(1) == 1
 
     async def test_i4_the_first_of_all_is_found_whenever_it_ended(self, old: Any, http: httpx.AsyncClient) -> None:
-        refreshes = Refreshes(client_of(http, old.airbyte.url).list_jobs, probe=0.0)
+        refreshes = RefreshDetection(client_of(http, old.airbyte.url).list_jobs, probe=0.0)
         assert await refreshes.left_out() == (False, None)
         put(old, 1, "succeeded", ago=240)
         left_out, page = await refreshes.left_out()
@@ -174,5 +174,5 @@ class TestWhereThereAreNone:
 
     async def test_what_there_was_before_is_not_told_as_new(self, old: Any, http: httpx.AsyncClient) -> None:
         put(old, 1, "succeeded", ago=86_400)
-        refreshes = Refreshes(client_of(http, old.airbyte.url).list_jobs, probe=0.0)
+        refreshes = RefreshDetection(client_of(http, old.airbyte.url).list_jobs, probe=0.0)
         assert await refreshes.left_out() == (True, None)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.airbyte.refresh import find_streams
+from airbyte_events.airbyte.refresh_start import find_streams
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.errors import Conflict, MaybeStarted, UnknownStream, Unsupported
 from airbyte_events.events import Identity

@@ -1,4 +1,4 @@
-"""The settings that ``airbyte-events up`` keeps in the user's data folder, for commands that are given no others."""
+"""The settings that ``airbyte-events up`` saves in the user's data folder, for commands that are given no others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def data_folder() -> Path:
 
 
 def settings_file() -> Path:
-    """Return the file with the kept settings, which need not exist.
+    """Return the file with the saved settings, which need not exist.
 
     :raises SettingsError: see :func:`data_folder`.
     """
@@ -38,12 +38,12 @@ def settings_file() -> Path:
 
 
 def secret_file(name: str) -> Path:
-    """Return the file with a kept secret, such as ``api_tokens``."""
+    """Return the file with a saved secret, such as ``api_tokens``."""
     return data_folder() / name.replace("_", "-")
 
 
-def kept_secret(name: str) -> tuple[SecretStr, ...]:
-    """Return the lines of a kept secret; nothing if there is none."""
+def saved_secret(name: str) -> tuple[SecretStr, ...]:
+    """Return the lines of a saved secret; nothing if there is none."""
     file = secret_file(name)
     try:
         return tuple(map(SecretStr, file.read_text(encoding="utf-8").split())) if _readable(file) else ()
@@ -51,11 +51,11 @@ def kept_secret(name: str) -> tuple[SecretStr, ...]:
         raise SettingsError(f"the data folder: {file} can't be read ({exc})") from None
 
 
-def find_kept(given: Mapping[str, Any]) -> Path | None:
-    """Return the file with the kept settings if they complete the given ones.
+def find_saved(given: Mapping[str, Any]) -> Path | None:
+    """Return the file with the saved settings if they complete the given ones.
 
     They do not if those name another file or another Airbyte: a secret is sent to no other Airbyte than the one that it
-    was kept for.
+    was saved for.
 
     :param given: by the environment and options.
     :raises SettingsError: if the file can't be read.
@@ -74,7 +74,7 @@ def find_kept(given: Mapping[str, Any]) -> Path | None:
     return file if set(instances) == {DEFAULT_INSTANCE} and _same(url, known) else None
 
 
-def keep(instance: Mapping[str, Any], **settings: Any) -> None:
+def save(instance: Mapping[str, Any], **settings: Any) -> None:
     """Write the settings, and each secret to a file of its own. Only the user can read them.
 
     :param instance: the settings of the Airbyte. Those that are None or empty are left out.
