@@ -10,11 +10,14 @@ import json
 import re
 from datetime import datetime
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from airbyte_events._utils.times import LONGEST_SECONDS, parse_time
 
 LARGEST = 2**63 - 1
 """The largest value of Airbyte's ``Long`` and of a database's ``bigint``."""
+
+LONGEST_URL = 2_000
 
 _MOST_DIGITS = 20
 
@@ -87,6 +90,18 @@ def text(value: object, most: int | None = None) -> str | None:
     if most is not None and len(found) > most:
         found = found[: most - 1] + "…"
     return found or None
+
+
+def web_page(value: object) -> str | None:
+    """Return a URL that is safe to show as a link: http or https, without user information."""
+    url = text(value)
+    if url is None or len(url) > LONGEST_URL or re.search(r"[\x00-\x20\x7f<>\"]", url):
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    return url if parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc else None
 
 
 def whole(value: object, least: int = 0) -> int | None:

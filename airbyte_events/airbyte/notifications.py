@@ -13,7 +13,6 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from airbyte_events._utils import json_values
 from airbyte_events.airbyte.notification_kinds import NotificationKind, recognise, split_tags
@@ -24,7 +23,6 @@ LONGEST_REASON = 10_000
 """The most characters of a failure reason in an event; Airbyte's can have 50,000, which the inbox keeps."""
 
 LONGEST_NAME = 500
-LONGEST_URL = 2_000
 LONGEST_WORD = 100
 
 
@@ -96,7 +94,7 @@ def parse(body: bytes) -> Notification:
     success = data.get("success") if isinstance(data.get("success"), bool) else None
     finished_at = json_values.instant(data.get("finishedAt"))
     link_url, link_name = _link(split_tags(title)[1])
-    url = _page(json_values.mapping(data.get("connection")).get("url")) or link_url or _last_url(message)
+    url = json_values.web_page(json_values.mapping(data.get("connection")).get("url")) or link_url or _last_url(message)
     return Notification(
         kind=_kind(title, message, success, finished_at),
         job_id=json_values.job_id(data.get("jobId")) or _job_id_in(message),
@@ -183,24 +181,12 @@ def _link(title: str) -> tuple[str | None, str | None]:
         return None, None
     # Airbyte itself writes an ampersand as "$amp;".
     name = match[2].replace("&lt;", "<").replace("&gt;", ">").replace("$amp;", "&").replace("&amp;", "&")
-    return _page(match[1]), json_values.text(name, LONGEST_NAME)
+    return json_values.web_page(match[1]), json_values.text(name, LONGEST_NAME)
 
 
 def _last_url(message: str) -> str | None:
     found = [word for word in message.split() if word.startswith(("http://", "https://")) and "/connections/" in word]
-    return _page(found[-1]) if found else None
-
-
-def _page(value: object) -> str | None:
-    """Return a URL that is safe to show as a link: http or https, no user information."""
-    url = json_values.text(value)
-    if url is None or len(url) > LONGEST_URL or re.search(r"[\x00-\x20\x7f<>\"]", url):
-        return None
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    return url if parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc else None
+    return json_values.web_page(found[-1]) if found else None
 
 
 def _error(data: dict[str, Any]) -> JobError | None:

@@ -213,6 +213,7 @@ def _show(output: Output, details: dict[str, Any], progress: Progress | None) ->
             *([] if progress is None else _progress_facts(progress)),
             ("reason", Text(shown(str(event.error)), style="red") if event and event.error else None),
             ("page", job.get("url")),
+            ("task", job.get("task_url")),
             ("as of", _polled(details.get("as_of")) or _NEVER),
         ]
     )

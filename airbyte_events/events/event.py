@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from airbyte_events._utils.json_values import instant, mapping, seconds, whole
+from airbyte_events._utils.json_values import instant, mapping, seconds, web_page, whole
 from airbyte_events._utils.times import format_time
 from airbyte_events.events.signal import Signal
 from airbyte_events.events.status import JobStatus, Origin, parse_origin, parse_status
@@ -117,6 +117,7 @@ class JobEvent:
     :param attempts: how often Airbyte tried, of a failed job; only its internal API has it.
     :param names: of workspace, connection, source and destination.
     :param url: the connection's page in Airbyte.
+    :param task_url: the page of a task that waits for the job, as the first subscriber gave it.
     :param unconfirmed: the fields that only a webhook has reported. Nothing is decided by them.
     :param cursor: this event's position in the log, once it is stored.
     :param signal: what a listener concludes, if this is no state of a job; see :meth:`of_signal`.
@@ -139,6 +140,7 @@ class JobEvent:
     attempts: int | None = None
     names: dict[str, str] = field(default_factory=dict)
     url: str | None = None
+    task_url: str | None = None
     unconfirmed: frozenset[str] = frozenset()
     cursor: Cursor | None = None
     signal: Signal | None = None
@@ -171,7 +173,7 @@ class JobEvent:
     def weight(self) -> int:
         """The approximate size in memory in bytes; foreign texts can be long."""
         error = 0 if self.error is None else len(self.error.message or "")
-        return 1_000 + error + len(self.url or "") + sum(map(len, self.names.values()))
+        return 1_000 + error + len(self.url or "") + len(self.task_url or "") + sum(map(len, self.names.values()))
 
     def data(self) -> dict[str, Any]:
         """Return the event as JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
@@ -200,6 +202,8 @@ class JobEvent:
             data["names"] = dict(self.names)
         if self.url:
             data["url"] = self.url
+        if self.task_url:
+            data["task_url"] = self.task_url
         if self.unconfirmed:
             data["unconfirmed"] = sorted(self.unconfirmed)
         return data
@@ -272,6 +276,7 @@ class JobEvent:
             attempts=whole(data.get("attempts")),
             names=_names(data.get("names")),
             url=_text(data.get("url")),
+            task_url=web_page(data.get("task_url")),
             unconfirmed=frozenset(name for name in WEBHOOK_FIELDS if name in unconfirmed)
             if isinstance(unconfirmed, list)
             else frozenset(),

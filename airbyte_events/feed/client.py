@@ -170,15 +170,19 @@ class FeedClient:
         finally:
             await _abandon(chunks)
 
-    async def watch(self, refs: Collection[JobRef] | Mapping[JobRef, Identity]) -> WatchAnswer:
+    async def watch(
+        self, refs: Collection[JobRef] | Mapping[JobRef, Identity], task_urls: Mapping[JobRef, str] | None = None
+    ) -> WatchAnswer:
         """Have the listener watch these jobs, at most 1,000, and return their states.
 
         :param refs: the jobs, with their identities where those are known.
+        :param task_urls: the pages of the tasks that wait for them, for people who look at the jobs.
         :raises FeedUnreachable: if the listener does not respond.
         :raises FeedRefused: if the listener refuses.
         """
         identities = refs if isinstance(refs, Mapping) else dict.fromkeys(refs, Identity())
-        body = {"jobs": [_wanted(ref, identity) for ref, identity in identities.items()]}
+        pages = task_urls or {}
+        body = {"jobs": [_wanted(ref, identity, pages.get(ref)) for ref, identity in identities.items()]}
         answer = await self.request("POST", "/v1/watches", json=body)
         try:
             # A state that can't be parsed counts as not reported.
@@ -251,8 +255,12 @@ def proxy_remedy(status: int, message: str | None) -> str | None:
     return None
 
 
-def _wanted(ref: JobRef, identity: Identity) -> dict[str, str | int]:
-    known = {"connection_id": identity.connection_id, "started_at": format_time(identity.started_at)}
+def _wanted(ref: JobRef, identity: Identity, task_url: str | None) -> dict[str, str | int]:
+    known = {
+        "connection_id": identity.connection_id,
+        "started_at": format_time(identity.started_at),
+        "task_url": task_url,
+    }
     optional = {name: value for name, value in known.items() if value is not None}
     return {"instance": ref.instance, "job_id": ref.job_id, **optional}
 

@@ -181,6 +181,7 @@ class Hub:
         connection_id: str | None = None,
         started_at: datetime | None = None,
         until: float | None = None,
+        task_url: str | None = None,
     ) -> JobEvent:
         """Wait for a job's completion.
 
@@ -194,6 +195,7 @@ class Hub:
         :param connection_id: the job's Airbyte connection, if known.
         :param started_at: when the job was created, if known.
         :param until: the deadline, in seconds since the epoch. The job's status is requested once more then.
+        :param task_url: the page of the task that waits: the listener links to it from the job.
         :return: the job's terminal event.
         :raises UnknownJob: if Airbyte has no such job, or another one of that number.
         :raises WaitTimeout: if the job has not completed by the deadline.
@@ -201,7 +203,7 @@ class Hub:
         """
         deadline = math.inf if until is None else anyio.current_time() + until - time.time()
         checks = 0
-        task = WaitingTask(Identity(connection_id, started_at))
+        task = WaitingTask(Identity(connection_id, started_at), task_url)
         self._waiting.add(job_id, task)
         try:
             event: JobEvent | None = None

@@ -104,7 +104,8 @@ class JobStates:
     async def _watch(self, job_ids: list[int]) -> None:
         """Watch jobs at the listener and here; request those from Airbyte that the listener does not report."""
         refs = {JobRef(self._monitor.instance, job_id): self._waiting.identity(job_id) for job_id in job_ids}
-        answer = await self._link.watch(refs)
+        task_urls = {ref: url for ref in refs if (url := self._waiting.task_url(ref.job_id)) is not None}
+        answer = await self._link.watch(refs, task_urls)
         unverified: list[JobEvent] = []
         if answer is None and self._link.up:
             # They may have completed before the stream was open: their stored states are not enough.

@@ -70,12 +70,17 @@ class ListenerLink:
         if self._connection is not None:
             await self._connection.tried.wait()
 
-    async def watch(self, jobs: Mapping[JobRef, Identity]) -> WatchAnswer | None:
-        """Watch jobs at the listener, and return their states; None if its feed is down or it does not respond."""
+    async def watch(
+        self, jobs: Mapping[JobRef, Identity], task_urls: Mapping[JobRef, str] | None = None
+    ) -> WatchAnswer | None:
+        """Watch jobs at the listener, and return their states; None if its feed is down or it does not respond.
+
+        :param task_urls: the pages of the tasks that wait for them.
+        """
         if self._feed is None or not self.up or not jobs:
             return None
         try:
-            answer = await self._feed.watch(jobs)
+            answer = await self._feed.watch(jobs, task_urls)
         except FeedError as exc:
             # They are sent again and again.
             level = logging.WARNING if self._takes_watches else logging.DEBUG

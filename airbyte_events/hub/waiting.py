@@ -17,12 +17,14 @@ class WaitingTask:
     """A task that waits for a job.
 
     :param identity: the job's identity, completed by Airbyte's own state.
+    :param task_url: the task's own page, for people who look at the job.
     :param began: when the wait began.
     :param confirmed: whether Airbyte itself has returned the job since.
     :param scope: cancelled to end the wait.
     """
 
     identity: Identity
+    task_url: str | None = None
     began: datetime = field(default_factory=utcnow)
     confirmed: bool = False
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
@@ -60,6 +62,9 @@ class WaitingTasks:
 
     def identity(self, job_id: int) -> Identity:
         return next((each.identity for each in self.of(job_id)), Identity())
+
+    def task_url(self, job_id: int) -> str | None:
+        return next((each.task_url for each in self.of(job_id) if each.task_url is not None), None)
 
     def all_fit(self, state: JobEvent) -> bool:
         """Return whether this can be the state of the job that each waiting task means."""

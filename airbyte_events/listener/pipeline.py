@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import anyio
@@ -81,6 +82,27 @@ class Pipeline:
             if refs:
                 await self._store.watch(refs, WATCH_SECONDS)
         return states
+
+    async def link(
+        self, states: Mapping[int, JobEvent | None], jobs: Mapping[int, Identity], task_urls: Mapping[int, str]
+    ) -> None:
+        """Store the pages of the tasks that wait for these jobs, where none is stored yet.
+
+        A failure is logged: nothing depends on a link.
+
+        :param states: of the jobs.
+        :param jobs: which jobs the tasks mean.
+        """
+        linked = [
+            replace(state, task_url=task_urls[job_id])
+            for job_id, state in states.items()
+            if state is not None and state.task_url is None and job_id in task_urls and jobs[job_id].fits(state)
+        ]
+        try:
+            if linked:
+                await self._store.annotate(linked)
+        except StoreError as exc:
+            logger.warning("could not store links to tasks: instance=%s jobs=%d: %s", self.instance, len(linked), exc)
 
     async def as_of(self) -> datetime | None:
         """Return when the last successful poll was served, by Airbyte's clock: all earlier changes are stored."""

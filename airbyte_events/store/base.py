@@ -92,7 +92,8 @@ class EventLog(Protocol):
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         """Fill in unknown fields of a job's latest state (``error``, ``names``, ``url``, ...) without an event.
 
-        States with another status than the latest, or of another job with the same number, are ignored.
+        States of another job with the same number are ignored, and all but ``task_url`` of states with another status
+        than the latest.
         """
 
     @abstractmethod

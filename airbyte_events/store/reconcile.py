@@ -64,7 +64,7 @@ def _is_late(known: JobEvent, observed: JobEvent) -> bool:
     return observed.started_at < known.started_at and after <= LATE
 
 
-_INHERITED = ("connection_id", "workspace_id", "job_type", "started_at", "names", "url")
+_INHERITED = ("connection_id", "workspace_id", "job_type", "started_at", "names", "url", "task_url")
 
 
 def missing(state: JobEvent, values: Mapping[str, Any], *, replaceable: Collection[str] = ()) -> dict[str, Any]:
@@ -91,9 +91,14 @@ def succeed(known: JobEvent | None, observed: JobEvent, cursor: Cursor) -> JobEv
 def annotate(known: JobEvent, reported: JobEvent) -> JobEvent:
     """Fill in missing and unconfirmed fields of the known state from another report.
 
-    Fields that the API reported are kept. Reports of another status or another job are ignored.
+    Fields that the API reported are kept. Reports of another job are ignored, and those of another status but for the
+    waiting task.
     """
-    if known.status is not reported.status or not same_job(known, reported):
+    if not same_job(known, reported):
+        return known
+    if known.task_url is None and reported.task_url is not None:
+        known = replace(known, task_url=reported.task_url)
+    if known.status is not reported.status:
         return known
     values = {name: getattr(reported, name) for name in WEBHOOK_FIELDS}
     taken = missing(known, values, replaceable=known.unconfirmed)

@@ -44,7 +44,8 @@ class History:
         body = {"connectionId": connection_id, "jobType": job_type}
         answer = self._services.airbyte.post(f"{API}/jobs", json=body, headers=self._token)
         job_id = int(answer.raise_for_status().json()["jobId"])
-        watch = {"jobs": [{"instance": "default", "job_id": job_id}]}
+        task = f"https://airflow.example.com/dags/orders/runs/{job_id}/tasks/sync"
+        watch = {"jobs": [{"instance": "default", "job_id": job_id, "task_url": task}]}
         self._services.listener.post("/v1/watches", json=watch).raise_for_status()
         return job_id
 

@@ -173,6 +173,13 @@ class TestJobs:
         inbox = inside.get_by_role("region", name="Notifications").get_by_role("row")
         expect(inbox).to_have_count(1 + 1)
 
+    def test_a_job_links_to_the_task_that_waits_for_it(self, inside: Page, history: History) -> None:
+        for job_id in (history.ended[0], history.running[0]):
+            inside.goto(f"/jobs/default/{job_id}")
+            task = inside.get_by_role("definition").filter(has_text="Task run at airflow.example.com")
+            page = f"https://airflow.example.com/dags/orders/runs/{job_id}/tasks/sync"
+            expect(task.get_by_role("link")).to_have_attribute("href", page)
+
     def test_an_unknown_job_is_said_to_be_so(self, inside: Page) -> None:
         inside.goto("/jobs/default/987654")
         expect(inside.get_by_text("job default/987654 is unknown")).to_be_visible()

@@ -58,6 +58,7 @@ FULL = event(
     error=JobError(message="it broke", type="config_error", origin="source"),
     names={"connection": "Orders → Lake"},
     url="https://airbyte.example.com/x",
+    task_url="https://airflow.example.com/dags/d/runs/r/tasks/t",
 )
 
 
@@ -108,6 +109,15 @@ class TestSucceedAndAnnotate:
         told = annotate(known, event(JobStatus.FAILED, error=better, records=3, unconfirmed=frozenset({"error"})))
         assert (told.error, told.records, told.url) == (better, 3, FULL.url)
         assert told.unconfirmed == {"error", "url"}
+
+    def test_the_first_waiting_task_stays(self) -> None:
+        known = event(task_url="https://a.example.com")
+        waiting = event(JobStatus.SUCCEEDED, task_url="https://b.example.com", url="u")
+        assert annotate(known, waiting) == known
+        assert annotate(event(), waiting) == event(task_url="https://b.example.com")
+        assert succeed(known, event(JobStatus.SUCCEEDED), Cursor("ab", 2)).task_url == "https://a.example.com"
+        other = event(JobStatus.SUCCEEDED, connection_id="other", started_at=NOON)
+        assert succeed(replace(known, connection_id="c", started_at=NOON), other, Cursor("ab", 2)).task_url is None
 
     def test_a_first_event_has_no_previous_status(self) -> None:
         assert succeed(None, FULL, Cursor("ab", 1)).previous_status is None
@@ -315,6 +325,13 @@ class TestData:
         told = replace(FULL, unconfirmed=frozenset({"url", "error"}))
         assert told.data()["unconfirmed"] == ["error", "url"]
         assert JobEvent.from_data(told.data()) == told
+
+    @pytest.mark.parametrize(
+        "url",
+        ["javascript:alert(1)", "https://me:hunter2@a.example.com", "/dags/d", "https://", "https://a/ b", 5],
+    )
+    def test_a_task_has_a_page_that_is_safe_to_show_or_none(self, url: object) -> None:
+        assert JobEvent.from_data({**FULL.data(), "task_url": url}) == replace(FULL, task_url=None)
 
     def test_an_error_reads_as_a_sentence(self) -> None:
         assert str(FULL.error) == "it broke (type config_error, origin source)"

@@ -89,7 +89,9 @@ class API:
 
     async def watch(self, request: Request) -> Response:
         """Watch jobs and return their states."""
-        refs = self._refs(await _json(request))
+        body = await _json(request)
+        refs = self._refs(body)
+        task_urls = _task_urls(body)
         # Taken before the states: what changes while they are read is in the feed behind this cursor.
         cursor = str(self.feed.bus.cursor)
         states: dict[JobRef, JobEvent | None] = {}
@@ -99,6 +101,7 @@ class API:
             jobs = {ref.job_id: identity for ref, identity in refs.items() if ref.instance == name}
             try:
                 found = await self.pipelines[name].watch(jobs)
+                await self.pipelines[name].link(found, jobs, task_urls.get(name, {}))
             except StoreError as exc:
                 failures.append(exc)
             except AirbyteError as exc:
@@ -324,6 +327,15 @@ def _identity(job: dict[str, Any]) -> Identity:
         return Identity(json_values.text(job.get("connection_id")), parse_time(job.get("started_at")))
     except ValueError:
         raise QueryError("jobs: connection_id must be text, and started_at an RFC 3339 time") from None
+
+
+def _task_urls(body: dict[str, Any]) -> dict[str, dict[int, str]]:
+    """Return the pages of waiting tasks by instance and job. What is no web page's URL is ignored."""
+    urls: dict[str, dict[int, str]] = {}
+    for job in body["jobs"]:
+        if (url := json_values.web_page(job.get("task_url"))) is not None:
+            urls.setdefault(job["instance"], {})[job["job_id"]] = url
+    return urls
 
 
 def _delivery_state(request: Request) -> DeliveryState | None:

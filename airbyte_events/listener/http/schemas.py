@@ -75,7 +75,7 @@ _AS_OF: Schema = {
 
 _JOB = _object(
     "The state of a job. Unknown values are null; times are RFC 3339 in UTC.",
-    ("attempts", "names", "url", "unconfirmed"),
+    ("attempts", "names", "url", "task_url", "unconfirmed"),
     instance={**TEXT, "description": "The name of the Airbyte instance in the listener's settings."},
     job_id=ID,
     connection_id=_or_null(TEXT),
@@ -108,6 +108,7 @@ _JOB = _object(
     attempts={**_COUNT, "description": "How often Airbyte tried, of a failed job. Absent if it is not known."},
     names=_map("Names, from notifications or the API; absent if unknown.", TEXT, propertyNames={"enum": [*NAMED]}),
     url={**TEXT, "description": "The connection's page in Airbyte."},
+    task_url={**TEXT, "description": "The page of a task that waits for the job. Absent if no watch had one."},
     unconfirmed=array(
         {"enum": [*WEBHOOK_FIELDS]},
         description="The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
@@ -168,11 +169,18 @@ _JOB_REF = _object("A job. Its id is unique within its instance only.", instance
 
 _WATCHED = _object(
     "A job. `connection_id` and `started_at` tell it from a job that had the same id before a restore of Airbyte.",
-    optional=["connection_id", "started_at"],
+    optional=["connection_id", "started_at", "task_url"],
     instance=TEXT,
     job_id=ID,
     connection_id=_or_null(TEXT),
     started_at=_or_null(_TIME),
+    task_url=_or_null(
+        {
+            **TEXT,
+            "description": "The page of the task that waits: http or https, at most 2,000 characters. Any other value"
+            " is ignored. The job keeps the first one.",
+        }
+    ),
 )
 
 _NOTIFICATION = _object(

@@ -294,6 +294,7 @@ class AirbyteHook(BaseHook):
         poll_interval: float = 3,
         stalled_after: float | None = None,
         on_stall: str = WARN,
+        task_url: str | None = None,
     ) -> dict[str, Any]:
         """Wait for a job, by a listener's push or by polls.
 
@@ -305,6 +306,7 @@ class AirbyteHook(BaseHook):
         :param poll_interval: seconds between polls.
         :param stalled_after: see :class:`~airbyte_events_provider.operators.airbyte.AirbyteTriggerSyncOperator`.
         :param on_stall: likewise.
+        :param task_url: the page of the task that waits: the listener links to it from the job.
         :return: see :func:`~airbyte_events_provider.waiting.result.conclude`.
         """
         with _translated():
@@ -320,6 +322,7 @@ class AirbyteHook(BaseHook):
                 connection_id=connection_id,
                 started_at=started_at,
                 until=min(limits, default=None),
+                task_url=task_url,
             )
             return await conclude(wait, int(job_id), until, execution_deadline)
 

@@ -28,6 +28,7 @@ from airbyte_events_provider.arguments import WrongArgument, check_arguments, ch
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink
+from airbyte_events_provider.links.airflow import task_page
 from airbyte_events_provider.openlineage.extractor import lineage
 from airbyte_events_provider.operators.completion import complete
 from airbyte_events_provider.operators.start_args import can_end_in_triggerer, start_args
@@ -342,6 +343,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             poll_interval=self.wait_seconds,
             stalled_after=self.stalled_after,
             on_stall=self.on_stall,
+            task_url=task_page(self._ti),
         )
         return self._complete(context, result, began)
 

@@ -59,6 +59,7 @@ class JobWait(TypedDict, total=False):
     connection_id: str | None
     started_at: datetime | None
     until: float | None
+    task_url: str | None
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
@@ -20,6 +21,7 @@ from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.waiting.progress import ProgressWatch
 from support.events import event_of
+from support.listener import API_TOKEN
 
 pytestmark = pytest.mark.anyio
 
@@ -195,6 +197,25 @@ class TaskInstance:
 
     def xcom_push(self, key: str, value: Any) -> None:
         pass
+
+
+async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(stage: Any, listener: Any) -> None:
+    stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
+    task = operator(stage)
+    running = asyncio.get_running_loop().create_task(stage.execute(task, context={"ti": TaskInstance()}))
+    job = await stage.job()
+    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {API_TOKEN}"}) as http:
+
+        async def task_url() -> object:
+            answer = await http.get(f"{listener.url}/v1/jobs/default/{job.id}")
+            return answer.json()["job"].get("task_url") if answer.is_success else None
+
+        with anyio.fail_after(30):
+            while (page := await task_url()) is None:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+    assert page == "https://airflow.example.com/dags/orders/runs/run/tasks/sync"
+    stage.end(job)
+    assert await running == job.id
 
 
 async def signalled(stage: Any, task_states: Any, state: str | None, task: AirbyteTriggerSyncOperator) -> None:

@@ -400,6 +400,19 @@ async def test_a_trigger_that_another_triggerer_has_now_leaves_the_job_alone(
     assert job.status == status
 
 
+async def test_the_listener_links_from_the_job_to_the_task(stage: Any, listener: Any) -> None:
+    stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/team/")
+    job = stage.start()
+    trigger = stage.trigger(job)
+    trigger.task_instance = SimpleNamespace(dag_id="orders", run_id="run 1+2", task_id="sync", map_index=3, task=None)
+    firing = stage.firing(trigger)
+    await stage.waited_for()
+    stage.end(job)
+    event = await firing
+    page = "https://airflow.example.com/team/dags/orders/runs/run%201%2B2/tasks/sync/mapped/3"
+    assert event["job"]["task_url"] == page
+
+
 async def test_killing_the_task_does_not_cancel_the_next_job_of_the_connection(stage: Any) -> None:
     job = stage.start()
     stage.end(job)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
 from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink, link_xcoms
+from airbyte_events_provider.links.airflow import task_page
 
 CONNECTION, JOB, LISTENER = (each().xcom_key for each in (AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink))
 
@@ -64,3 +66,20 @@ def test_the_listeners_page(given: dict[str, str], at: str) -> None:
 def test_names_differ() -> None:
     classes = (AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink)
     assert len({each().name for each in classes}) == len({each().xcom_key for each in classes}) == 3
+
+
+@pytest.mark.parametrize(
+    ("base", "page"),
+    [
+        ("https://airflow.example.com", "https://airflow.example.com/dags/d/runs/a%2Fb/tasks/t"),
+        ("http://airflow:8080/team/", "http://airflow:8080/team/dags/d/runs/a%2Fb/tasks/t"),
+        ("https://me:hunter2@airflow.example.com", None),
+        ("airflow.example.com", None),
+        ("", None),
+    ],
+)
+def test_the_page_of_a_task(monkeypatch: pytest.MonkeyPatch, base: str, page: str | None) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
+    ti = SimpleNamespace(dag_id="d", run_id="a/b", task_id="t", map_index=-1)
+    assert task_page(ti) == page
+    assert task_page(None) is None

@@ -257,6 +257,14 @@ class TestAnnotate:
         await store.annotate([event(1, FAILED, error=JobError(message="why"))])
         assert await store.states([JobRef("default", 1)]) == before
 
+    async def test_a_waiting_task_is_kept_whatever_the_status(self, store: EventStore) -> None:
+        await store.append([event(1)])
+        await store.annotate([event(1, FAILED, task_url="https://a.example.com")])
+        await store.append([event(1, SUCCEEDED)])
+        await store.annotate([event(1, task_url="https://b.example.com")])
+        (state,) = (await store.states([JobRef("default", 1)])).values()
+        assert (state.status, state.task_url) == (SUCCEEDED, "https://a.example.com")
+
     async def test_does_not_undo_an_end(self, store: EventStore) -> None:
         await store.append([event(1)])
         await store.annotate([event(1, url="u")])

@@ -144,6 +144,37 @@ class TestWatches:
             assert again["jobs"] == first["jobs"]
         assert rig.sim.traffic.counts["GET /jobs/{id}"] == asked
 
+    async def test_the_page_of_the_first_waiting_task_stays_with_the_job(self, rig: Rig) -> None:
+        page = "https://airflow.example.com/dags/orders/runs/manual__1/tasks/sync"
+        job, other = rig.start(), rig.start()
+        await rig.watch(ref(job.id) | {"task_url": page}, ref(other.id))
+        await rig.watch(ref(job.id) | {"task_url": f"{page}2"})
+        await rig.end(job, "succeeded")
+        await rig.end(other, "failed")
+        await rig.settled()
+        detail = await rig.get(f"/jobs/default/{job.id}")
+        assert detail["job"]["task_url"] == detail["history"][-1]["data"]["task_url"] == page
+        assert "task_url" not in (await rig.get(f"/jobs/default/{other.id}"))["job"]
+        # One that completed before it was watched.
+        await rig.watch(ref(other.id) | {"task_url": page})
+        assert (await rig.get(f"/jobs/default/{other.id}"))["job"]["task_url"] == page
+
+    @pytest.mark.parametrize(
+        "page",
+        ["javascript:alert(1)", "https://me:hunter2@a.example.com", f"https://a/{'x' * 2_000}", 5, None, {}],
+    )
+    async def test_what_is_no_web_page_is_ignored(self, rig: Rig, page: Any) -> None:
+        job = rig.start()
+        (state,) = (await rig.watch(ref(job.id) | {"task_url": page}))["jobs"]
+        assert state["job_id"] == job.id
+        assert "task_url" not in (await rig.get(f"/jobs/default/{job.id}"))["job"]
+
+    async def test_the_page_of_another_job_s_task_is_ignored(self, rig: Rig) -> None:
+        job = rig.start()
+        watched = ref(job.id) | {"connection_id": "another", "task_url": "https://airflow.example.com"}
+        await rig.watch(watched)
+        assert "task_url" not in (await rig.get(f"/jobs/default/{job.id}"))["job"]
+
     async def test_name_those_that_airbyte_does_not_know(self, rig: Rig) -> None:
         job = rig.start()
         answer = await rig.watch(ref(job.id), ref(999), ref(10**18 - 1), ref(job.id, "other"))

@@ -213,7 +213,8 @@ async def test_so_is_what_is_told_who_guesses(rig: Rig) -> None:
 async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
     job = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "sync")
     silent = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "reset")
-    refs = [{"instance": "default", "job_id": job_id} for job_id in (job.id, silent.id, 999)]
+    refs: list[dict[str, Any]] = [{"instance": "default", "job_id": job_id} for job_id in (job.id, silent.id, 999)]
+    refs[0]["task_url"] = "https://airflow.example.com/dags/orders/runs/1/tasks/sync"
     watched = await rig.ask("POST", "/v1/watches", json={"jobs": refs})
     assert len(watched["jobs"]) == 2
     assert len(watched["unknown"]) == 1

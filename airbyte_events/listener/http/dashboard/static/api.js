@@ -18,6 +18,7 @@
  * @property {number | null} bytes
  * @property {string} origin
  * @property {string | null} url
+ * @property {string | undefined} task_url
  * @property {{connection?: string, source?: string, destination?: string, workspace?: string} | null} names
  * @property {{type?: string, origin?: string, message?: string, stream?: string, retryable?: boolean} | null} error
  * @property {number | undefined} attempts

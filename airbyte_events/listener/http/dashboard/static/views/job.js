@@ -86,6 +86,7 @@ export function job({ live, who, instance, id }) {
         fact("Detected by", `${jobStamp(job)} ${notification?.settled_at}`, () => [detected(job), waited(published(job, notification))]),
         fact("Reported by webhook only", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
         fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? [h("a", { href: jobInAirbyte(job), rel: "noreferrer" }, `Job ${job.job_id}`), ", ", h("a", { href: job.url, rel: "noreferrer" }, "connection")] : "–")),
+        ...(job.task_url ? [fact("Task", job.task_url, () => taskLink(job.task_url))] : []),
       ],
       (each) => each.name,
       (each) => each.stamp,
@@ -126,6 +127,12 @@ const still = (moved) => (moved && moved.unchanged_seconds >= 60 ? h("div", { cl
 
 /** The job's log in the connection's timeline, as in the provider's link *Airbyte job*. */
 const jobInAirbyte = ({ url, job_id }) => `${url.replace(/\/+$/, "")}/timeline?${new URLSearchParams({ openLogs: "true", jobId: String(job_id) })}`;
+
+/** The task in Airflow; the host is shown, as any client of the listener may give the link. */
+function taskLink(url) {
+  if (!/^https?:/.test(url)) return "–";
+  return [h("a", { href: url, rel: "noreferrer" }, "Task run"), h("span", { class: "faint" }, ` at ${new URL(url).host}`)];
+}
 
 const moment = (text) => (text ? [when(text, true), h("div", { class: "faint" }, ago(text))] : "–");
 
