@@ -139,7 +139,9 @@ async def assemble(
             name: Announcer(name, notify[name], client.url, bus, store, client) for name, client in clients.items()
         }
         forwarders = {
-            name: Forwarder(name, each, store, on_attempt=metrics.attempts(name, each))
+            name: Forwarder(
+                name, each, store, on_attempt=metrics.attempts(name, each), on_dead=metrics.dead_letters(name, each)
+            )
             for name, each in deliver_to.items()
         }
         histories = Histories(store)

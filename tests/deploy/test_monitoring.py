@@ -18,6 +18,7 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
+from support.notify import table
 
 yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
 
@@ -119,10 +120,13 @@ async def scraped() -> str:
         store=store_location("memory:"),
         api_tokens=[SecretStr("a" * 32)],
         webhook_tokens=[SecretStr("b" * 32)],
+        notify=(table(),),
     )
     async with assemble(settings) as listener, serving(listener.app) as url, httpx.AsyncClient(trust_env=False) as http:
-        while 'lease_held{lease="sources/default"} 1' not in (text := (await http.get(f"{url}/metrics")).text):
-            pass
+        led = ('lease_held{lease="sources/default"} 1', "airbyte_events_signals{")
+        text = ""
+        while not all(each in text for each in led):
+            text = (await http.get(f"{url}/metrics")).text
         listener.drain()
     return text
 

@@ -95,6 +95,7 @@ class Forwarder:
 
     :param targets: those in the settings. Deliveries to other targets are given up.
     :param on_attempt: called with the target's name and the result of each request.
+    :param on_dead: called with the target's name and the number of deliveries that were given up.
     """
 
     def __init__(
@@ -105,8 +106,10 @@ class Forwarder:
         *,
         retry_policy: RetryPolicy | None = None,
         on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None,
+        on_dead: Callable[[str, int], None] = lambda target, count: None,
     ) -> None:
         self._on_attempt = on_attempt
+        self._on_dead = on_dead
         self._instance = instance
         self._targets = targets
         self._store = store
@@ -119,7 +122,7 @@ class Forwarder:
             tasks.start_soon(self._work, names, partial(self._each, names, self._give_up))
             for target in self._targets.values():
                 but = names - {target.name}
-                sender = Sender(target, http, self._retry_policy, self._on_attempt)
+                sender = Sender(target, http, self._retry_policy, self._on_attempt, self._on_dead)
                 step = partial(self._together, target, but, sender) if target.pace else partial(self._sent, but, sender)
                 tasks.start_soon(self._work, but, step)
 
@@ -220,8 +223,10 @@ class Sender:
         http: httpx.AsyncClient,
         retry_policy: RetryPolicy | None = None,
         on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None,
+        on_dead: Callable[[str, int], None] = lambda target, count: None,
     ) -> None:
         self._on_attempt = on_attempt
+        self._on_dead = on_dead
         self._target = target
         self._http = http
         self._retry_policy = retry_policy or RetryPolicy()
@@ -296,6 +301,7 @@ class Sender:
         if ids:
             more = f"+{len(ids) - 1}" if len(ids) > 1 else ""
             logger.error("delivery given up: id=%d%s target=%s error=%s", min(ids), more, self._target, fault)
+            self._on_dead(self._target.name, len(ids))
         return [_attempt(id_, DeliveryState.DEAD, fault) for id_ in ids]
 
     async def send(self, parcel: Parcel) -> Result:

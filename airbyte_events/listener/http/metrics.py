@@ -93,6 +93,9 @@ class Metrics:
             "Requests that deliver notifications, by target and result; due: they are retried.",
             ["airbyte", "target", "result"],
         )
+        self._dead_letters = counter(
+            "dead_letters", "Deliveries given up by this listener, by target.", ["airbyte", "target"]
+        )
         for status in _REFUSED:
             self._webhooks.labels("", status)
         for name in instances:
@@ -150,6 +153,12 @@ class Metrics:
             for state in DeliveryState:
                 self._attempts.labels(instance, target, state.value)
         return lambda target, state: self._attempts.labels(instance, target, state.value).inc()
+
+    def dead_letters(self, instance: str, targets: Iterable[str]) -> Callable[[str, int], None]:
+        """Return the function that counts the deliveries to an instance's targets that were given up."""
+        for target in targets:
+            self._dead_letters.labels(instance, target)
+        return lambda target, count: self._dead_letters.labels(instance, target).inc(count)
 
     def families(self) -> Iterable[Metric]:
         """Return all counters and histograms, without the ``_created`` series that would double their number."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -44,6 +45,8 @@ class Rig:
     server: ScriptedServer
     store: EventStore
     targets: Targets
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """By target."""
 
     async def receive(
         self, body: bytes = b'{"text": "hello"}', *, to: Collection[str] | None = None, **since: float
@@ -87,7 +90,15 @@ class Rig:
     @asynccontextmanager
     async def forwarding(self, retry_policy: RetryPolicy = BRISK) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Forwarder("default", self.targets, self.store, retry_policy=retry_policy).run)
+            dead = self.dead_letters.update
+            forwarder = Forwarder(
+                "default",
+                self.targets,
+                self.store,
+                retry_policy=retry_policy,
+                on_dead=lambda target, count: dead({target: count}),
+            )
+            tasks.start_soon(forwarder.run)
             yield
             tasks.cancel_scope.cancel()
 
@@ -248,6 +259,7 @@ class TestTrouble:
             assert (await rig.until(young, DeliveryState.DUE)).state is DeliveryState.DUE
         # One that is given up is sent once in vain, not each of them.
         assert [body for body in rig.bodies if body != b'{"text": "hello"}'] == [b'{"text": "0"}']
+        assert rig.dead_letters == dict.fromkeys(rig.targets, len(old))
 
     async def test_after_days_of_our_own_absence_it_is_still_sent(self, rig: Rig) -> None:
         rig.server.on(ROUTE, rig.server.reply())

@@ -192,6 +192,10 @@ class TestWholeListener:
                 ]:
                     pass
             (dead,) = found["deliveries"]
+            counted = 'dead_letters_total{airbyte="default",target="notify/events"} 1.0'
+            with anyio.fail_after(30):
+                while counted not in (await stage.http.get(f"{url}/metrics")).text:
+                    pass
             assert dead["target"] == {"name": "notify/events", "url": f"{server.url}/…"}
             assert dead["notification"]["kind"] == "completion"
             again = await stage.http.post(f"{url}/v1/deliveries/{dead['id']}/retry", headers=token)
