@@ -237,9 +237,9 @@ class ExplainsFailures(Protocol):
     """What a job system may have besides :class:`JobSystem`: the reasons of failures that no webhook announced."""
 
     async def failure(self, job_id: int) -> Failure | None:
-        """Return why a failed job failed; None if that can't be learnt now.
+        """Return why a failed job failed, without a reason if the system has none; None if that can't be learnt now.
 
-        It takes a second or two at most, raises no :class:`~airbyte_events.errors.AirbyteError`, and sends one request
+        It takes a few seconds at most, raises no :class:`~airbyte_events.errors.AirbyteError`, and sends one request
         at most.
         """
 

@@ -7,6 +7,7 @@ platform's ``config.yaml`` and handlers.
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,13 +73,14 @@ class InternalApi:
     """The calls of Airbyte's internal API that answer, see :data:`FIRST_PAUSE` for those that do not.
 
     :param session: of the public API, whose tokens are valid here, too.
+    :param per_second: see :data:`PER_SECOND`.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, per_second: float = PER_SECOND) -> None:
         self.url = internal_url(session.url)
         """The base, without a trailing slash."""
         self._session = session
-        self._bucket = TokenBucket(rate=PER_SECOND, burst=BURST)
+        self._bucket = TokenBucket(rate=per_second, burst=BURST)
         self._places = PriorityLimiter(_CONCURRENT)
         self._pauses: dict[str, tuple[float, float]] = {}
         self._failures: OrderedDict[int, _Request] = OrderedDict()
@@ -86,7 +88,8 @@ class InternalApi:
     async def failure(self, job_id: int) -> Failure | None:
         """Return why a failed job failed; None if it can't be learnt now. Callers of one job share one request.
 
-        It takes :data:`RESPONSE_SECONDS` at most, and raises nothing.
+        A response without a reason is a failure without one. It takes twice :data:`RESPONSE_SECONDS` at most, and
+        raises nothing.
         """
         request, now = self._failures.get(job_id), anyio.current_time()
         if request is not None and now < request.sent_at + SHARED_SECONDS:
@@ -98,16 +101,19 @@ class InternalApi:
             self._failures.popitem(last=False)
         try:
             answer = await self._read(JOB_INFO, {"id": job_id})
-            request.failure = None if answer is None else parse_failure(job_id, answer)
+            request.failure = None if answer is None else parse_failure(job_id, answer) or Failure()
         finally:
             request.done.set()
+            if request.failure is None and self._failures.get(job_id) is request:
+                # It can be requested again.
+                del self._failures[job_id]
         return request.failure
 
     async def cancelled_by_user(self, connection_id: str, job_id: int, job_type: str | None) -> bool | None:
         """Return whether a user cancelled the job, and not Airbyte itself; None if it can't be learnt now.
 
-        Airbyte writes a user's event shortly after the job's status. It takes :data:`RESPONSE_SECONDS` at most, and
-        raises nothing.
+        Airbyte writes a user's event shortly after the job's status. It takes twice :data:`RESPONSE_SECONDS` at most,
+        and raises nothing.
         """
         event = _CANCELLED.get(reported_job_type(job_type or "sync"))
         if event is None:
@@ -123,7 +129,7 @@ class InternalApi:
     async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
         """Return the streams of the job that runs in the connection; None if that can't be learnt now.
 
-        It takes :data:`RESPONSE_SECONDS` at most, and raises nothing.
+        It takes twice :data:`RESPONSE_SECONDS` at most, and raises nothing.
         """
         answer = await self._read(SYNC_PROGRESS, {"connectionId": connection_id})
         return None if answer is None else parse_streams(job_id, answer)
@@ -152,18 +158,24 @@ class InternalApi:
 
     async def _read(self, route: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """Return the response; None if there is none, or none was requested."""
-        async with self._places.place(0):
-            until, pause = self._pauses.get(route, (0.0, FIRST_PAUSE))
-            if anyio.current_time() < until or self._session.backing_off or not self._bucket.take():
-                return None
-            try:
-                answer = await self._request(route, body)
-            except AirbyteError as exc:
-                self._pauses[route] = anyio.current_time() + pause, min(2 * pause, LONGEST_PAUSE)
-                logger.info("the internal API does not answer: call=%s retry_seconds=%g: %s", route, pause, exc)
-                return None
-            self._pauses.pop(route, None)
-            return answer
+        with anyio.move_on_after(RESPONSE_SECONDS) as waiting:
+            async with self._places.place(0):
+                waiting.deadline = math.inf
+                return await self._read_now(route, body)
+        return None
+
+    async def _read_now(self, route: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        until, pause = self._pauses.get(route, (0.0, FIRST_PAUSE))
+        if anyio.current_time() < until or self._session.backing_off or not self._bucket.take():
+            return None
+        try:
+            answer = await self._request(route, body)
+        except AirbyteError as exc:
+            self._pauses[route] = anyio.current_time() + pause, min(2 * pause, LONGEST_PAUSE)
+            logger.info("the internal API does not answer: call=%s retry_seconds=%g: %s", route, pause, exc)
+            return None
+        self._pauses.pop(route, None)
+        return answer
 
     async def _request(self, route: str, body: dict[str, Any], seconds: float = RESPONSE_SECONDS) -> dict[str, Any]:
         request = self._session.request(

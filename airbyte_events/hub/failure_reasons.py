@@ -1,4 +1,6 @@
-"""Failure reasons: only webhooks have them, and a webhook may arrive after polling detected the failure."""
+"""Failure reasons that a listener learns later: by a webhook that arrives after polling detected the failure, or from
+Airbyte after a burst.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError
-from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.monitor.recorder import TOGETHER
 from airbyte_events.store.base import EventLog
@@ -17,19 +20,14 @@ from airbyte_events.store.base import EventLog
 logger = logging.getLogger(__name__)
 
 REASON_SECONDS = 2.0
-"""The maximum wait for the reason of a failure that polling detected."""
+"""How long after its detection a listener is asked for the reason of a failure; once at least."""
 
 _INTERVAL = 0.25
 
 
 def lacks_reason(event: JobEvent) -> bool:
-    """Return whether a webhook may still report why the job failed."""
-    return (
-        event.status is JobStatus.FAILED
-        and event.error is None
-        and event.job_type in PUSHED_JOB_TYPES
-        and event.origin is not Origin.WEBHOOK
-    )
+    """Return whether a listener may still learn why the job failed."""
+    return event.status is JobStatus.FAILED and event.error is None and event.origin is not Origin.WEBHOOK
 
 
 @dataclass(slots=True)
@@ -53,10 +51,12 @@ class FailureReasons:
         self._requested = Wakeup()
 
     async def explain(self, event: JobEvent) -> JobEvent:
-        """Return the failure, with its reason if the listener reports it within :data:`REASON_SECONDS`."""
+        """Return the failure, with its reason if the listener reports it in time: see :data:`REASON_SECONDS`."""
         request = self._requests.get(event.ref)
         if request is None:
-            request = _Request(event, anyio.current_time() + REASON_SECONDS)
+            # Who reads a burst of failures one by one does not wait for each.
+            age = (utcnow() - event.observed_at).total_seconds()
+            request = _Request(event, anyio.current_time() + REASON_SECONDS - min(max(age, 0.0), REASON_SECONDS))
             self._requests[event.ref] = request
             self._requested.set()
         with anyio.move_on_after(REASON_SECONDS):

@@ -90,7 +90,15 @@ class Hub:
         self._recheck_every = min(recheck, WATCH_SECONDS / 2)
         self._store = MemoryStore()
         self._bus = EventBus(self._store)
-        self._monitor = Monitor(instance, system, self._store, max_listed=max_listed, on_list=self._listed)
+        self._monitor = Monitor(
+            instance,
+            system,
+            self._store,
+            max_listed=max_listed,
+            # A listener has requested them.
+            explaining=lambda: not self._follows_listener,
+            on_list=self._listed,
+        )
         self._poller = Poller(self._monitor, ticks)
         self._waiting = WaitingTasks()
         self._subscribers = Subscribers(self._bus)
@@ -168,6 +176,10 @@ class Hub:
     def followers(self) -> int:
         """The number of subscribers to completions that have caught up."""
         return self._subscribers.caught_up
+
+    @property
+    def _follows_listener(self) -> bool:
+        return self._link.up and not self._link.left
 
     @property
     def following(self) -> bool:
@@ -259,10 +271,15 @@ class Hub:
         await self._poller.tick()
 
     async def explain(self, event: JobEvent) -> JobEvent:
-        """Return a failure with its reason if a listener reports that within 2 s; any other event unchanged."""
-        if self._reasons is None or not self._link.up or self._link.left or not lacks_reason(event):
+        """Return a failure with its reason if it has none yet; any other event unchanged.
+
+        A listener that is up is asked for 2 s, then Airbyte: the listener may be blind. Without a listener, Airbyte was
+        asked when the failure was detected.
+        """
+        if self._reasons is None or not self._follows_listener or not lacks_reason(event):
             return event
-        return await self._reasons.explain(event)
+        explained = await self._reasons.explain(event)
+        return explained if explained.error is not None else await self._monitor.explain(explained)
 
     async def _completion(self, job_id: int, task: WaitingTask) -> JobEvent:
         wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)

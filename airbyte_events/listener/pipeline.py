@@ -155,6 +155,7 @@ class Pipeline:
                 # The first poll reaches back to the time at which the first job was watched.
                 await watches_read.wait()
                 self.poller = Poller(monitor, self._ticks)
+                tasks.start_soon(monitor.late_reasons.run)
                 tasks.start_soon(until_lost, self.poller.run, tasks)
         finally:
             self.monitor = self.poller = None

@@ -87,6 +87,7 @@ class Monitor:
     :param marking: store where the next list begins. One monitor of an instance does, at a time.
     :param beside: another monitor of the instance, to share counters and limits with.
     :param naming: request the names of connections that no webhook reported.
+    :param explaining: returns whether to request the reasons of failures that no webhook explained.
     :param on_list: called after a list of changed jobs was stored, with the time at which it was served, by Airbyte's
         clock, and whether it was complete.
     """
@@ -102,6 +103,7 @@ class Monitor:
         marking: bool = True,
         beside: Monitor | None = None,
         naming: bool = False,
+        explaining: Callable[[], bool] = lambda: True,
         on_list: Callable[[datetime, bool], object] = lambda served_at, complete: None,
     ) -> None:
         self.instance = instance
@@ -112,8 +114,9 @@ class Monitor:
         """The limit of requests that webhooks cause."""
         self.watches = Watches()
         before = None if beside is None else beside._recorder
-        self._recorder: Recorder = Recorder(instance, system, store, self.watches, lease, before, naming)
+        self._recorder: Recorder = Recorder(instance, system, store, self.watches, lease, before, naming, explaining)
         self.counters = self._recorder.counters
+        self.late_reasons = self._recorder.late_reasons
         self.generations = self._recorder.generations
         self._lease = lease
         self._on_list = on_list
@@ -127,6 +130,10 @@ class Monitor:
     def push_proven(self) -> bool:
         """Whether webhooks announced the last syncs before polling found them completed."""
         return self._recorder.push_proven
+
+    async def explain(self, event: JobEvent) -> JobEvent:
+        """Return a failure with its reason, if the job system reports that now."""
+        return await self._recorder.request_reason(event) or event
 
     async def watch(self, job_ids: Collection[int], doubt: Doubt | None = None) -> dict[int, JobEvent | None]:
         """Watch these jobs from now on, and return their states: None for one that Airbyte does not know.

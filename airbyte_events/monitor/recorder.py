@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol
@@ -15,6 +15,7 @@ from airbyte_events._utils.token_bucket import refund
 from airbyte_events.events import Identity, JobEvent, JobRef, JobStatus, Origin, same_job
 from airbyte_events.jobs import DescribesConnections, ExplainsFailures, Job, JobSystem
 from airbyte_events.monitor.generations import Generations
+from airbyte_events.monitor.late_reasons import LateReasons
 from airbyte_events.monitor.observation import (
     PRECISION,
     Candidates,
@@ -87,6 +88,7 @@ class Recorder:
     :param lease: write only while this is held.
     :param beside: another recorder of the instance, to share counters and generations with.
     :param naming: request the names of connections that no webhook reported.
+    :param explaining: returns whether to request reasons of failures that no webhook explained.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Recorder:
         lease: Lease | None,
         beside: Recorder | None,
         naming: bool = False,
+        explaining: Callable[[], bool] = lambda: True,
     ) -> None:
         self.instance = instance
         self.system = system
@@ -108,6 +111,10 @@ class Recorder:
         self._store = store
         self._lease = lease
         self._naming = naming
+        self._explaining = explaining
+        self.late_reasons: LateReasons = (
+            LateReasons(instance, self.request_reason, store) if beside is None else beside.late_reasons
+        )
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
 
     @property
@@ -157,8 +164,10 @@ class Recorder:
     ) -> Mapping[JobRef, JobEvent]:
         found = await self._candidates([event for event in observed.values() if event.terminal], notifications)
         events = [found[ref].enriched() if ref in found else event for ref, event in observed.items()]
-        events = await self._name(await self._explain(events, known), known)
+        unexplained: set[JobRef] = set()
+        events = await self._name(await self._explain(events, known, unexplained), known)
         appended = await self._append(events, known, notifications.outcomes)
+        self.late_reasons.add(unexplained)
         notifications.settled |= appended.outcomes
         self._count(events, appended.verdicts, found)
         refund(REQUESTS_OF_ONE * self._confirmed(events, appended.verdicts, known, notifications))
@@ -198,17 +207,32 @@ class Recorder:
         notifications.nameless -= nameless
         return confirmed + nameless
 
-    async def _explain(self, events: list[JobEvent], known: States) -> list[JobEvent]:
-        """Return the events, new failures that no webhook has explained with the job system's reason."""
-        system, explained = self.system, list(events)
+    async def request_reason(self, event: JobEvent) -> JobEvent | None:
+        """Return a failure with the job system's reason, if it has one; None if that can't be learnt now."""
+        system = self.system
         if not isinstance(system, ExplainsFailures):
+            return event
+        failure = await system.failure(event.ref.job_id)
+        # The reason of another job with that id is of no use.
+        if failure is None or not Identity(failure.connection_id).fits(event):
+            return None if failure is None else event
+        return replace(event, error=failure.error, attempts=failure.attempts)
+
+    async def _explain(self, events: list[JobEvent], known: States, unexplained: set[JobRef]) -> list[JobEvent]:
+        """Return the events, new failures that no webhook has explained with the job system's reason.
+
+        :param unexplained: receives those whose reason can't be learnt now.
+        """
+        explained = list(events)
+        if not self._explaining():
             return events
 
         async def explain(place: int, event: JobEvent) -> None:
-            failure = await system.failure(event.ref.job_id)
-            # The reason of another job with that id is of no use.
-            if failure is not None and Identity(failure.connection_id).fits(event):
-                explained[place] = replace(event, error=failure.error, attempts=failure.attempts)
+            with_reason = await self.request_reason(event)
+            if with_reason is None:
+                unexplained.add(event.ref)
+            else:
+                explained[place] = with_reason
 
         async with anyio.create_task_group() as tasks:
             for place, event in enumerate(events):

@@ -100,7 +100,7 @@ def annotate(known: JobEvent, reported: JobEvent) -> JobEvent:
         known = replace(known, task_url=reported.task_url)
     if known.status is not reported.status:
         return known
-    values = {name: getattr(reported, name) for name in WEBHOOK_FIELDS}
+    values = {name: getattr(reported, name) for name in (*WEBHOOK_FIELDS, "attempts")}
     taken = missing(known, values, replaceable=known.unconfirmed)
     unconfirmed = known.unconfirmed - taken.keys() | reported.unconfirmed & taken.keys()
     return replace(known, **taken, unconfirmed=unconfirmed)

@@ -9,13 +9,16 @@ import anyio
 import httpx
 import pytest
 
-from airbyte_events.airbyte.internal_api import BURST, LARGEST, RESPONSE_SECONDS, parse_failure
+from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.internal_api import BURST, LARGEST, RESPONSE_SECONDS, InternalApi, parse_failure
 from airbyte_events.airbyte.notifications import LONGEST_REASON
 from airbyte_events.airbyte.url import internal_url
 from airbyte_events.errors import AirbyteError
-from airbyte_events.events import JobError, Origin
+from airbyte_events.events import JobError, JobRef, Origin
 from airbyte_events.hub.hub import Hub
 from airbyte_events.jobs import Failure
+from airbyte_events.monitor.late_reasons import MOST
+from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.observation import Received
 from airbyte_events.monitor.poller import Ticks
 from support.airbyte import Airbyte, client_of
@@ -154,7 +157,8 @@ class TestRequests:
     )
     async def test_hostile_answers(self, airbyte: Airbyte, http: httpx.AsyncClient, answer: bytes) -> None:
         airbyte.internal[5] = answer
-        assert await client_of(http, airbyte.url).failure(5) is None
+        failure = await client_of(http, airbyte.url).failure(5)
+        assert failure is None or failure == Failure()
 
     async def test_requests_are_bounded(self, airbyte: Airbyte, http: httpx.AsyncClient) -> None:
         client = client_of(http, airbyte.url)
@@ -198,6 +202,65 @@ class TestEvents:
             watched.airbyte.put(job_id, status)
         await watched.monitor.poll()
         assert watched.airbyte.asked_internally == 0
+
+    async def test_of_300_failures_at_once_each_gets_its_reason_by_one_request(self, watched: Watched) -> None:
+        airbyte, monitor = watched.airbyte, watched.monitor
+        assert isinstance(monitor.system, AirbyteClient)
+        monitor.system.internal = InternalApi(monitor.system, per_second=100)
+        monitor.late_reasons.interval = 0.001
+        for job_id in range(1, 301):
+            airbyte.put(job_id, "failed")
+            airbyte.internal[job_id] = body(job_id, REASON)
+
+        async def found() -> list[tuple[JobError | None, int | None]]:
+            states = await watched.store.jobs(limit=1000)
+            return [(state.error, state.attempts) for state in states if state.error is not None]
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(monitor.late_reasons.run)
+            await anyio.wait_all_tasks_blocked()
+            await monitor.poll()
+            assert len(await watched.events()) == 300, "none waits for its reason"
+            assert BURST <= len(await found()) < 300
+            with anyio.fail_after(30):
+                while len(await found()) < 300:
+                    await anyio.lowlevel.checkpoint()
+                while monitor.late_reasons:
+                    await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        assert await found() == [(ERROR, 1)] * 300
+        assert airbyte.asked_internally == 300
+
+    async def test_reasons_that_an_earlier_process_was_to_request_are_requested(
+        self, watched: Watched, http: httpx.AsyncClient
+    ) -> None:
+        watched.airbyte.faults["internal"] = 500
+        watched.airbyte.put(5, "failed")
+        await watched.monitor.poll()
+        watched.airbyte.faults.clear()
+        watched.airbyte.internal[5] = body(5, REASON)
+        again = Monitor("default", client_of(http, watched.airbyte.url), watched.store)
+        again.late_reasons.interval = 0.001
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(again.late_reasons.run)
+            with anyio.fail_after(30):
+                while (await watched.state(5)).error is None:
+                    await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        assert (await watched.state(5)).error == ERROR
+
+    async def test_late_reasons_are_bounded_and_need_a_process_that_requests_them(self, watched: Watched) -> None:
+        late = watched.monitor.late_reasons
+        refs = [JobRef("default", job_id) for job_id in range(MOST + 5)]
+        late.add(refs)
+        assert len(late) == 0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(late.run)
+            await anyio.wait_all_tasks_blocked()
+            late.add(refs)
+            assert len(late) == MOST
+            tasks.cancel_scope.cancel()
+        assert len(late) == 0
 
     async def test_i3_the_reason_of_another_connections_job_is_not_used(self, watched: Watched) -> None:
         watched.airbyte.put(5, "failed")

@@ -1040,7 +1040,7 @@ class TestReasons:
     """Of failures that were found before the webhook came."""
 
     def failure(self, **values: Any) -> Any:
-        values = {"origin": Origin.POLL, "started_at": STARTED, **values}
+        values = {"origin": Origin.POLL, "started_at": STARTED, "observed_at": utcnow(), **values}
         return replace(event_of(1, "failed"), **values)
 
     async def test_a_reason_that_comes_a_moment_later_is_in_the_result(
@@ -1080,11 +1080,46 @@ class TestReasons:
             feed.states = {1: other}
             assert (await hub.explain(found)).error is None
 
-    @pytest.mark.parametrize("values", [{"job_type": "reset"}, {"origin": Origin.WEBHOOK}])
-    async def test_who_has_none_is_not_waited_for(
-        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, values: Any
+    async def test_one_that_the_listener_reports_costs_no_request(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
     ) -> None:
-        feed.states = {1: self.failure(**values)}
+        airbyte.put(1)
+        started_at = parse_time(airbyte.jobs[1]["startTime"])
+        feed.states = {1: replace(event_of(1, "running"), started_at=started_at)}
+        async with fed(http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            airbyte.put(1, "failed")
+            feed.states = {1: self.failure(started_at=started_at, error=JobError(message="no such table"))}
+            await hub.poll()
+            found = await hub.wait(1)
+        assert (found.origin, str(found.error)) == (Origin.POLL, "no such table")
+        assert airbyte.asked_internally == 0
+
+    async def test_one_that_a_blind_listener_does_not_know_is_requested_once(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
+    ) -> None:
+        airbyte.put(1)
+        feed.states = {1: replace(event_of(1, "running"), started_at=parse_time(airbyte.jobs[1]["startTime"]))}
+        async with fed(http, airbyte, feed) as hub:
+            await feed.until(lambda: bool(feed.streams))
+            airbyte.put(1, "failed")
+            airbyte.internal[1] = json.dumps(
+                {
+                    "job": {"id": 1, "status": "failed", "configId": CONNECTION},
+                    "attempts": [{"attempt": {"failureSummary": {"failures": [{"externalMessage": "no space"}]}}}],
+                }
+            ).encode()
+            await hub.poll()
+            for key in range(3):
+                waiters.wait(hub, 1, key)
+            for key in range(3):
+                assert str((await waiters.result(key)).error) == "no space"
+        assert airbyte.asked_internally == 1
+
+    async def test_who_has_none_is_not_waited_for(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
+    ) -> None:
+        feed.states = {1: self.failure(origin=Origin.WEBHOOK)}
         async with fed(http, airbyte, feed) as hub:
             assert (await hub.wait(1, started_at=STARTED)).error is None
             assert len(feed.watched) == 1
