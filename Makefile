@@ -10,6 +10,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= >=3.11,<3.15
 BIN := .venv/bin
 JS := .ci/javascript/node_modules/.bin
+JAVASCRIPT := .ci/javascript/node_modules/.package-lock.json
+MESSAGES := .ci/messages/node_modules/.package-lock.json
 NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 # The uv on PATH, else one of its own.
@@ -64,11 +66,12 @@ soak: dev-env  ## crashes, power loss, network faults and load, in about 10 minu
 pooled: dev-env  ## test the PostgreSQL store behind pgbouncer, which has to be installed
 	@$(BIN)/pytest tests/unit/store -k postgres --pgbouncer $(ARGS)
 
-browser: dev-env  ## test the dashboard in Chromium, which has to be installed
+browser: dev-env $(MESSAGES)  ## test the dashboard in Chromium, which has to be installed
 	@$(BIN)/pytest tests/browser $(ARGS)
 
-screenshots: dev-env  ## take docs/screenshots with Chromium
+screenshots: dev-env $(MESSAGES)  ## take docs/screenshots with Chromium
 	@$(BIN)/python tests/browser/screenshots.py docs/screenshots
+	@$(BIN)/python tests/browser/messages.py docs/screenshots
 
 docs: dev-env  ## build the documentation into build/docs; a warning is an error
 	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
@@ -80,7 +83,7 @@ deploy-check: deploy-env  ## test image, chart, compose file, systemd unit, prox
 walkthrough: dev-env  ## run the commands of docs/walkthrough.md
 	@$(BIN)/python deploy/walkthrough.py
 
-lint: dev-env $(JS)  ## check style
+lint: dev-env $(JAVASCRIPT)  ## check style
 	@UV_DEFAULT_INDEX=https://pypi.org/simple "$(UV)" lock --check --offline --quiet 2>/dev/null || { echo "uv.lock does not fit pyproject.toml: $(UV) lock" >&2; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -92,7 +95,7 @@ lint: dev-env $(JS)  ## check style
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.readthedocs .readthedocs.yaml
 
-types: dev-env $(JS)  ## check types
+types: dev-env $(JAVASCRIPT)  ## check types
 	@$(BIN)/mypy
 	@$(NODE) $(JS)/tsc --project .ci/javascript
 
@@ -143,12 +146,12 @@ both-env: $(UV)
 bench-env: $(UV)
 	$(call sync,.venv-bench,--only-group official)
 
-# biome and TypeScript. node and npm come with .venv.
-$(JS): .ci/javascript/package-lock.json | dev-env
-	@echo "installing into .ci/javascript/node_modules" >&2
-	@folder=$$(mktemp -d .ci/javascript/new-XXXXXX) && trap 'rm -rf "$$folder"' EXIT && cp .ci/javascript/package*.json "$$folder" && \
-		$(NODE) npm ci --silent --prefix "$$folder" && if [ ! $(JS) -nt $< ]; then \
-		rm -rf .ci/javascript/node_modules && mv "$$folder/node_modules" .ci/javascript/ && touch $(JS); fi
+# biome and TypeScript; what renders messages to chats. node and npm come with .venv.
+$(JAVASCRIPT) $(MESSAGES): .ci/%/node_modules/.package-lock.json: .ci/%/package-lock.json | dev-env
+	@echo "installing into .ci/$*/node_modules" >&2
+	@folder=$$(mktemp -d .ci/$*/new-XXXXXX) && trap 'rm -rf "$$folder"' EXIT && cp .ci/$*/package*.json "$$folder" && \
+		$(NODE) npm ci --silent --prefix "$$folder" && if [ ! $@ -nt $< ]; then \
+		rm -rf .ci/$*/node_modules && mv "$$folder/node_modules" .ci/$*/ && touch $@; fi
 
 # Moved into place when complete, so that two makes can run at a time.
 .uv/uv:
