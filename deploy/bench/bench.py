@@ -36,7 +36,7 @@ from postgres_server import binaries
 if TYPE_CHECKING:
     from part import Part
 
-PARTS = ("latency", "waiting", "stalls", "delivery", "ingest", "stores", "fanout", "replicas", "cost", "mapped")
+PARTS = ("latency", "waiting", "live", "stalls", "delivery", "ingest", "stores", "fanout", "replicas", "cost", "mapped")
 """The modules of the parts, in the order of measuring."""
 
 ROOT = Path(__file__).resolve().parent.parent.parent
