@@ -38,8 +38,12 @@ _MOST_TOGETHER = 10_000
 """Deliveries that one turn of a target with a pace sends."""
 _MOST_CAUSES = 6
 """Requests for causes of their own in one turn; one more for all others."""
-_GATHERING = 5.0
+_GATHERING = 4.0
 """Seconds for which a target with a pace waits for others when one is due after a while."""
+_QUIET = 1.0
+"""Seconds without another delivery after which it sends: a burst may take a while to be stored."""
+_LONGEST_BURST = 30.0
+"""Seconds for which it waits for that."""
 _LONGEST_RESPONSE = 2048
 _BACKSTOP = 60.0
 """The longest time between two reads of the store, in seconds."""
@@ -167,6 +171,7 @@ class Forwarder:
         await anyio.sleep(sender.until_turn())
         parcels: dict[str, Parcel] = {}
         count = 0
+        until = anyio.current_time() + min(_LONGEST_BURST, target.pace)
         while count < _MOST_TOGETHER:
             page = await self._store.due(self._instance, but=but, limit=_LARGE_PAGE, skip=count)
             count += len(page)
@@ -174,8 +179,10 @@ class Forwarder:
                 cause = target.cause(delivery)
                 various = cause not in parcels and len(parcels) >= _MOST_CAUSES
                 parcels.setdefault("" if various else cause, Parcel(various=various)).add(delivery)
-            if len(page) < _LARGE_PAGE:
+            if not page or (len(page) < _LARGE_PAGE and anyio.current_time() > until):
                 break
+            if len(page) < _LARGE_PAGE:
+                await anyio.sleep(min(_QUIET, target.pace))
         for parcel in parcels.values():
             if await self._recorded(await sender.attempt(parcel)):
                 break

@@ -166,7 +166,7 @@ def refuse_own(settings: Settings, targets: Iterable[NotifyTarget]) -> None:
             if (
                 (target.url.host == address.host or local)
                 and _port(target.url) == _port(address)
-                and target.url.path.startswith(address.path.rstrip("/"))
+                and f"{target.url.path}/".startswith(f"{address.path.rstrip('/')}/")
             ):
                 raise SettingsError(
                     f"{target.setting}: {target.shown} is this listener; write another URL, for example"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import httpx
@@ -17,6 +18,8 @@ import pytest
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.bus.bus import EventBus
+from airbyte_events.events import JobEvent, Signal, SignalKind
+from airbyte_events.listener.forwarding.forwarder import Forwarder
 from airbyte_events.listener.notify.announcer import Announcer
 from airbyte_events.listener.notify.targets import notify_targets
 from airbyte_events.store.base import EventStore
@@ -185,6 +188,26 @@ async def test_another_leader_ends_it(rig: Rig) -> None:
         with anyio.fail_after(30):
             await old.run(lease)
     assert await rig.store.recall("notify/default") is None
+
+
+async def test_a_thousand_connections_that_are_late_at_once_are_one_message(rig: Rig, server: ScriptedServer) -> None:
+    server.on("POST /chat", server.reply(body=b"ok"))
+    rig.tables = [table("chat", type="slack", url=f"{server.url}/chat", group_seconds=30, signals=("overdue",))]
+    overdue = Signal(kind=SignalKind.OVERDUE, raised=True, message="no sync has succeeded")
+    late = [
+        JobEvent.of_signal(overdue, instance="default", connection_id=str(UUID(int=number)), observed_at=utcnow())
+        for number in range(1000)
+    ]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Forwarder("default", notify_targets(rig.tables), rig.store).run)
+        async with rig.announcing():
+            await rig.store.append(late)
+        with anyio.fail_after(30):
+            while (await rig.store.stats()).due:
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    assert [request.json()["text"] for request in server.requests] == ["1,000 connections overdue"]
+    assert "and 990 more" in server.requests[0].body.decode()
 
 
 class TestFilters:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
+from airbyte_events._utils.times import utcnow
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import DeliveryState
 from support.airbyte import client_of
@@ -99,6 +101,24 @@ async def test_a_target_that_fails_gets_all_later(outbox: Outbox, status: int) -
         delivered = await outbox.until(DELIVERED, 5)
     assert titles(outbox) == ["5 jobs failed"] * 2
     assert {each.attempts for each in delivered} == {2}
+
+
+async def test_retry_after_is_obeyed_by_all_that_goes_there(outbox: Outbox) -> None:
+    outbox.server.on("POST /late", outbox.server.reply(429, headers={"Retry-After": "3000"}))
+    outbox.tables = [table("chat", url=f"{outbox.server.url}/late", type="slack", group_seconds=0.1)]
+    began = utcnow()
+    for _ in range(5):
+        await outbox.put_event()
+    async with outbox.sending():
+        await outbox.until_requested(1)
+        with anyio.fail_after(30):
+            while any(not each.attempts for each in await outbox.store.deliveries()):
+                await anyio.lowlevel.checkpoint()
+        await outbox.put_event("succeeded")
+        await anyio.wait_all_tasks_blocked()
+    assert titles(outbox) == ["5 jobs failed"]
+    tried = [each for each in await outbox.store.deliveries() if each.attempts]
+    assert [each.due_at - began >= timedelta(seconds=3000) for each in tried] == [True] * 5
 
 
 async def test_what_is_overdue_is_given_up_and_not_the_young(outbox: Outbox) -> None:

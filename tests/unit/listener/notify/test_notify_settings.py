@@ -115,7 +115,15 @@ def test_the_listener_itself_is_refused(url: str) -> None:
         refuse_own(settings, notify_targets([table(url=url)]).values())
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8485/x", "http://example.com:8484", "https://events.example.com/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8485/x",
+        "http://example.com:8484",
+        "https://events.example.com/x",
+        "https://events.example.com/airbyte2/x",
+    ],
+)
 def test_another_address_is_not(url: str) -> None:
     settings = settings_of(
         instance_of("http://127.0.0.1:9"), host="0.0.0.0", public_url="https://events.example.com/airbyte"
