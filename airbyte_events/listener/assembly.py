@@ -7,6 +7,7 @@ has the monitor confirm it; the monitor appends the event to the log; the bus wa
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +26,8 @@ from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.tracing import record
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.bus.bus import EventBus
-from airbyte_events.errors import LeaseLost, StoreError
+from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
+from airbyte_events.events import Cursor, JobEvent
 from airbyte_events.listener.forwarding.forwarder import Forwarder
 from airbyte_events.listener.forwarding.targets import DeliveryTarget, Targets, refuse_loops
 from airbyte_events.listener.histories import Histories
@@ -56,6 +58,8 @@ from airbyte_events.web.rate_limit import ClientAccess
 from airbyte_events.web.security_headers import SecurityHeaders
 from airbyte_events.web.sessions import Operators, Sessions
 from airbyte_events.web.tls import Certificate
+
+logger = logging.getLogger(__name__)
 
 _TOKEN_SECONDS = 10.0
 
@@ -322,17 +326,37 @@ def _faults(bus: EventBus, health: StoreHealth, election: LeaderElection) -> dic
 async def _observe_events(
     bus: EventBus, metrics: Metrics, pipelines: Mapping[str, Pipeline], histories: Histories
 ) -> None:
-    """Count and log each new event until cancelled or the bus closes."""
+    """Count and log each new event until cancelled or the bus closes.
+
+    What an unreadable store interrupts continues where it was. The log may have been cut or replaced by then: only then
+    are events left out, and the histories are read again.
+    """
+    after: Cursor | None = None
+    outdated = False
     while not bus.closed:
-        # Without the store there is nothing to observe, but the listener goes on.
-        with contextlib.suppress(StoreError), bus.subscribe(own=True) as events:
-            async for event in events:
-                metrics.count(event)
-                histories.add(event)
-                pipeline = pipelines.get(event.ref.instance)
-                leads = pipeline is not None and pipeline.monitor is not None
-                log_event(event, found_here=leads)
-                if leads:
-                    since = event.finished_at or event.observed_at
-                    record("event", event.ref, since, status=event.status.value, origin=event.origin.value)
+        try:
+            with bus.subscribe(after=after, own=True) as events:
+                try:
+                    if outdated:
+                        await histories.load()
+                        outdated = False
+                    async for event in events:
+                        _observe(event, metrics, pipelines, histories)
+                finally:
+                    after = events.cursor
+        except CursorExpired:
+            after, outdated = None, True
+        except StoreError as exc:
+            logger.debug("new events can't be counted and logged yet: error=%s", exc)
         await anyio.sleep(0 if bus.closed else 1)
+
+
+def _observe(event: JobEvent, metrics: Metrics, pipelines: Mapping[str, Pipeline], histories: Histories) -> None:
+    metrics.count(event)
+    histories.add(event)
+    pipeline = pipelines.get(event.ref.instance)
+    leads = pipeline is not None and pipeline.monitor is not None
+    log_event(event, found_here=leads)
+    if leads:
+        since = event.finished_at or event.observed_at
+        record("event", event.ref, since, status=event.status.value, origin=event.origin.value)

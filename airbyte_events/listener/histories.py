@@ -107,6 +107,9 @@ class Histories:
         """The states of jobs that have not completed."""
         self.loaded = anyio.Event()
         self._early: OrderedDict[int, JobEvent] | None = OrderedDict()
+        # What was read may be newer than events that are still to come.
+        self._read: dict[JobRef, int] = {}
+        self._read_to = 0
 
     async def load(self) -> None:
         """Read the active jobs, and the newest completed ones, from the store, page by page.
@@ -115,27 +118,30 @@ class Histories:
         """
         self.connections.clear()
         self.active.clear()
-        loaded: set[int] = set()
+        self._read = {}
         for wanted, most in ((EventFilter(terminal=True), MOST_JOBS), (EventFilter(terminal=False), MOST_ACTIVE)):
             before, read = None, 0
             while read < most:
                 page = await self._store.jobs(limit=_PAGE, before=before, wanted=wanted)
                 for state in page:
-                    loaded.add(state.sequence)
+                    self._read[state.ref] = max(state.sequence, self._read.get(state.ref, 0))
                     self._add(state, newest=False)
                 if len(page) < _PAGE:
                     break
                 before, read = page[-1].sequence, read + len(page)
+        self._read_to = max(self._read.values(), default=0)
         early, self._early = self._early or OrderedDict(), None
-        for sequence, event in early.items():
-            if sequence not in loaded:
-                self._add(event, newest=True)
+        for event in early.values():
+            self.add(event)
         self.loaded.set()
 
     def add(self, event: JobEvent) -> None:
-        """Add an event that was just appended."""
+        """Add an event that was just appended; events come in the order of the log."""
         if self._early is None:
-            self._add(event, newest=True)
+            if event.sequence > self._read_to:
+                self._read = {}
+            if event.sequence > self._read.get(event.ref, -1):
+                self._add(event, newest=True)
             return
         self._early[event.sequence] = event
         if len(self._early) > MOST_JOBS:
@@ -161,6 +167,8 @@ class Histories:
         history = self.connections.get(key)
         if history is None:
             history = self.connections[key] = History(last=event)
+            if not newest:
+                self.connections.move_to_end(key, last=False)
         elif newest:
             self.connections.move_to_end(key)
         history.add(event, newest=newest)
