@@ -15,6 +15,10 @@ from airbyte_events.events.status import JobStatus, parse_status
 MOST_STREAMS = 1_000
 LONGEST_NAME = 200
 
+STREAMS_SHARE = 0.2
+"""The share of a time without progress for which the streams must have been the same. They are requested from half of
+that time on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamProgress:
@@ -122,6 +126,8 @@ class Progress:
     :param observed_at: when Airbyte reported this.
     :param unchanged_seconds: for how long, up to ``observed_at``, the status, the records, the bytes and the streams
         have been the same, as far as somebody has asked; 0 unless the job runs.
+    :param streams_unchanged_seconds: for how long, up to the last response with them, the streams have been the same; 0
+        before the second one. None: Airbyte does not report them, or this listener does not say.
     """
 
     job_id: int
@@ -133,6 +139,7 @@ class Progress:
     bytes: int | None = None
     streams: tuple[StreamProgress, ...] | None = None
     unchanged_seconds: float = 0.0
+    streams_unchanged_seconds: float | None = None
     usual: Usual | None = None
 
     def data(self) -> dict[str, Any]:
@@ -146,6 +153,9 @@ class Progress:
             "bytes": self.bytes,
             "streams": None if self.streams is None else [each.data() for each in self.streams],
             "unchanged_seconds": round(self.unchanged_seconds, 1),
+            "streams_unchanged_seconds": None
+            if self.streams_unchanged_seconds is None
+            else round(self.streams_unchanged_seconds, 1),
             "usual": None if self.usual is None else self.usual.data(),
         }
 
@@ -168,8 +178,18 @@ class Progress:
             bytes=json_values.whole(fields.get("bytes")),
             streams=None if parsed is None else tuple(each for each in parsed if each is not None),
             unchanged_seconds=json_values.seconds(fields.get("unchanged_seconds")) or 0.0,
+            streams_unchanged_seconds=json_values.seconds(fields.get("streams_unchanged_seconds")),
             usual=Usual.read(fields.get("usual")),
         )
+
+    def has_stalled(self, after: float) -> bool:
+        """Return whether the job has stalled: nothing of it has moved for so many seconds.
+
+        What was read from the source and is not committed yet is progress, too. Streams are requested one job at a
+        time, within a budget: until they were, and were the same again, it is not known.
+        """
+        streams = self.streams_unchanged_seconds
+        return self.unchanged_seconds >= after and (streams is None or streams >= after * STREAMS_SHARE)
 
     @property
     def share(self) -> float | None:

@@ -207,7 +207,7 @@ class Signals:
     def _of_job(self, event: JobEvent, now: datetime) -> Iterator[Signal]:
         job_id, progress = event.ref.job_id, self._progress.get(event.ref.job_id)
         limit = self._stalled_after(event)
-        if limit is not None and progress is not None and progress.unchanged_seconds >= limit:
+        if limit is not None and progress is not None and progress.has_stalled(limit):
             since = progress.observed_at - timedelta(seconds=progress.unchanged_seconds)
             message = (
                 f"job {job_id} has moved nothing for {_words(progress.unchanged_seconds)}"

@@ -30,6 +30,9 @@ PAUSE_SECONDS = 60.0
 UNLISTED_SECONDS = 600.0
 """How long jobs are read one by one after Airbyte failed to list the running ones."""
 
+UNREPORTED_SECONDS = 600.0
+"""How long streams count as reported after the last response that had them."""
+
 REMEMBERED = 1_000
 """The most jobs whose progress is remembered."""
 
@@ -41,6 +44,9 @@ class _Sample:
     """What was last reported of a job; times are those of the event loop.
 
     :param changed_at: when something of it was first reported as it is.
+    :param streams_at: when the streams were last requested.
+    :param streams_read_at: when they were last reported.
+    :param streams_changed_at: when they were first reported as they are.
     """
 
     job: Job
@@ -49,6 +55,26 @@ class _Sample:
     changed_at: float
     streams: tuple[StreamProgress, ...] | None = None
     streams_at: float = _NEVER
+    streams_read_at: float = _NEVER
+    streams_changed_at: float = _NEVER
+
+    def take_streams(self, found: tuple[StreamProgress, ...] | None) -> None:
+        """Take a response; None if there was none."""
+        now = self.streams_at = anyio.current_time()
+        if found is None:
+            if now > self.streams_read_at + UNREPORTED_SECONDS:
+                self.streams = None
+            return
+        if found != self.streams:
+            if self.streams is not None:
+                self.changed_at = now
+            self.streams_changed_at = now
+        self.streams, self.streams_read_at, self.observed_at = found, now, utcnow()
+
+    def keep_streams(self, before: _Sample) -> None:
+        """Keep the streams of an earlier sample of the same job."""
+        self.streams, self.streams_at = before.streams, before.streams_at
+        self.streams_read_at, self.streams_changed_at = before.streams_read_at, before.streams_changed_at
 
     @property
     def progress(self) -> Progress:
@@ -63,8 +89,15 @@ class _Sample:
             records=_total([each.records for each in streams or ()]) if job.records is None else job.records,
             bytes=_total([each.bytes for each in streams or ()]) if job.bytes is None else job.bytes,
             streams=streams,
-            unchanged_seconds=max(self.read_at, self.streams_at) - self.changed_at if running else 0.0,
+            unchanged_seconds=max(self.read_at, self.streams_read_at) - self.changed_at if running else 0.0,
+            streams_unchanged_seconds=self._streams_unchanged if running else 0.0,
         )
+
+    @property
+    def _streams_unchanged(self) -> float | None:
+        if self.streams_at == _NEVER:
+            return 0.0
+        return None if self.streams is None else self.streams_read_at - self.streams_changed_at
 
 
 class ProgressReader:
@@ -139,13 +172,7 @@ class ProgressReader:
         connection_id = None if sample is None else sample.job.connection_id
         if sample is None or connection_id is None or sample.job.status is not JobStatus.RUNNING or not self._take():
             return
-        found = await source.stream_progress(job_id, connection_id)
-        sample.streams_at = anyio.current_time()
-        if found is None:
-            return
-        if found != sample.streams and sample.streams is not None:
-            sample.changed_at = sample.streams_at
-        sample.streams, sample.observed_at = found, utcnow()
+        sample.take_streams(await source.stream_progress(job_id, connection_id))
 
     def _record(self, job: Job) -> None:
         now, known = anyio.current_time(), self._samples.pop(job.job_id, None)
@@ -154,7 +181,7 @@ class ProgressReader:
         sample = self._samples[job.job_id] = _Sample(job, utcnow(), read_at=now, changed_at=now)
         # Another job may have been given its number since.
         if known is not None and known.job.started_at == job.started_at:
-            sample.streams, sample.streams_at = known.streams, known.streams_at
+            sample.keep_streams(known)
             if _stamp(known.job) == _stamp(job):
                 sample.changed_at = known.changed_at
         if len(self._samples) > REMEMBERED:

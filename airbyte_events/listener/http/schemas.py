@@ -258,6 +258,13 @@ SCHEMAS: dict[str, Schema] = {
             **_SECONDS,
             "description": "For how long nothing of this has changed, as far as somebody has asked; 0 unless it runs.",
         },
+        streams_unchanged_seconds=_or_null(
+            {
+                **_SECONDS,
+                "description": "For how long the streams have been the same, up to the last response with them; 0"
+                " before the second one. Null: Airbyte does not report them.",
+            }
+        ),
         usual=_or_null(
             _object(
                 "The medians of the connection's last successes.",

@@ -58,6 +58,9 @@ class ProgressWatch:
             except JobStalled as exc:
                 fault = exc
                 tasks.cancel_scope.cancel()
+            except Exception:
+                # A fault in what is optional must not end the wait.
+                self.log.exception("the progress of the job is no longer watched")
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch)
@@ -101,7 +104,7 @@ class ProgressWatch:
 
         :raises JobStalled: if the job has stalled, unless that is only logged.
         """
-        stalled = self.stalled_after is not None and progress.unchanged_seconds >= self.stalled_after
+        stalled = self.stalled_after is not None and progress.has_stalled(self.stalled_after)
         if stalled and not warned:
             message = stall_message(progress, self.stalled_after or 0)
             if self.on_stall != WARN:

@@ -120,6 +120,14 @@ async def test_a_slow_job_is_raised_once_and_resolved_when_it_completes(scene: S
     assert signals.raised == {}
 
 
+async def test_a_job_whose_streams_were_not_compared_has_not_stalled(scene: Scene) -> None:
+    await scene.history()
+    await scene.put(50)
+    scene.progress[50] = replace(moved(50, 2 * STALLED_AFTER), streams_unchanged_seconds=0.0)
+    await (await scene.watch()).check()
+    assert await scene.signals() == []
+
+
 async def test_a_job_stalls_and_only_progress_resolves_that(scene: Scene) -> None:
     await scene.history()
     await scene.put(50)

@@ -157,6 +157,33 @@ class TestStreams:
         before = (await reader.read([5]))[5].unchanged_seconds
         assert (await reader.read([5], streams=True))[5].unchanged_seconds < before
 
+    async def test_i3_a_job_whose_streams_were_not_compared_has_not_stalled(
+        self, airbyte: Airbyte, reader: ProgressReader
+    ) -> None:
+        connections = {job_id: f"{job_id:08}-0000-4000-8000-000000000000" for job_id in range(1, 9)}
+        for job_id, connection_id in connections.items():
+            airbyte.put(job_id, connection_id=connection_id, rowsSynced=0)
+            airbyte.streams[connection_id] = streams_of(job_id, 10)
+        await reader.read(connections)
+        # One request lists the jobs; the budget leaves some without their streams.
+        found = await reader.read(connections, streams=True)
+        assert all(each.unchanged_seconds > 0 for each in found.values())
+        assert len({each.streams for each in found.values()}) > 1
+        assert not any(each.has_stalled(0.0001 * each.unchanged_seconds) for each in found.values())
+
+    async def test_it_has_once_they_were_the_same_again(self, airbyte: Airbyte, reader: ProgressReader) -> None:
+        airbyte.put(5, rowsSynced=0)
+        airbyte.streams[CONNECTION] = streams_of(5, 10)
+        found = [(await reader.read([5], streams=True))[5] for _ in range(2)]
+        assert found[0].streams_unchanged_seconds == 0
+        assert found[1].has_stalled(found[1].unchanged_seconds)
+
+    async def test_without_streams_the_counts_decide(self, airbyte: Airbyte, reader: ProgressReader) -> None:
+        airbyte.put(5, rowsSynced=0)
+        found = [(await reader.read([5], streams=True))[5] for _ in range(2)]
+        assert found[1].streams_unchanged_seconds is None
+        assert found[1].has_stalled(found[1].unchanged_seconds)
+
     @pytest.mark.parametrize("answer", [None, b"", b"[]", b"[" * 100_000, b'{"jobId": 5}', streams_of(6, 1)])
     async def test_without_it_everything_works_as_before(
         self, airbyte: Airbyte, reader: ProgressReader, answer: bytes | None

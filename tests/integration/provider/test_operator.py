@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airbyte_events._utils.times import utcnow
+from airbyte_events.errors import JobStalled
 from airbyte_events.events import JobError, JobEvent, JobStatus, Progress
 from airbyte_events.simulator import Fault, Phase, Script
 from airbyte_events_provider.arguments import WrongArgument
@@ -381,6 +382,41 @@ async def test_a_job_that_moves_does_not_stall(stage: Any) -> None:
     reads: list[bool] = []
     assert await watch.during(wait(), read) is event
     assert reads[:5] == [False, True, True, True, False], "what is read and not committed counts before it is a stall"
+
+
+async def test_a_job_stalls_only_after_its_streams_were_the_same(stage: Any) -> None:
+    watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="fail")
+    reads: list[bool] = []
+
+    async def read(streams: bool) -> Progress:
+        reads.append(streams)
+        progress = Progress(job_id=1, status=JobStatus.RUNNING, observed_at=utcnow(), unchanged_seconds=100.0)
+        return replace(progress, streams_unchanged_seconds=0.0 if len(reads) < 5 else 1.0)
+
+    async def wait() -> JobEvent:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with pytest.raises(JobStalled):
+        await watch.during(wait(), read)
+    assert len(reads) == 5
+
+
+async def test_a_fault_of_what_watches_does_not_end_the_wait(stage: Any, caplog: pytest.LogCaptureFixture) -> None:
+    watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="cancel")
+    reads: list[bool] = []
+
+    async def read(streams: bool) -> Progress:
+        reads.append(streams)
+        raise KeyError("streams")
+
+    async def wait() -> JobEvent:
+        await stage.until(lambda: "is no longer watched" in caplog.text)
+        return event
+
+    event = event_of(1)
+    assert await watch.during(wait(), read) is event
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize(

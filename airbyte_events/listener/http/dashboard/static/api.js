@@ -35,6 +35,7 @@
  * @property {number | null} bytes
  * @property {{name: string, namespace: string | null, records: number | null, bytes: number | null}[] | null} streams
  * @property {number} unchanged_seconds
+ * @property {number | null} streams_unchanged_seconds
  * @property {string} observed_at
  * @property {{jobs: number, duration_seconds: number | null, records: number | null, bytes: number | null} | null} usual
  */
