@@ -63,3 +63,20 @@ async def test_many_connections_cost_a_bounded_number_of_requests(watched: Watch
         await watched.monitor.poll()
     assert len(await watched.events()) == BURST + 49
     assert BURST // 2 <= watched.airbyte.asked_names <= BURST + 20
+
+
+async def test_a_connection_that_had_no_turn_is_requested_the_next_time(watched: Watched) -> None:
+    watched.airbyte.faults["names"] = "hang"
+    connections = {job_id: f"00000000-0000-0000-0000-{job_id:012}" for job_id in range(1, 11)}
+    for job_id, connection in connections.items():
+        watched.airbyte.names[connection] = f"Connection {job_id}"
+        watched.airbyte.put(job_id, connection_id=connection)
+    await watched.monitor.poll()
+    hung = watched.airbyte.asked_names
+    assert hung < len(connections)
+    del watched.airbyte.faults["names"]
+    for job_id in connections:
+        watched.airbyte.put(job_id, "succeeded")
+    await watched.monitor.poll()
+    named = [job_id for job_id in connections if (await watched.state(job_id)).names]
+    assert len(named) == len(connections) - hung
