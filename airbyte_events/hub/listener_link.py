@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import anyio
 
-from airbyte_events.errors import FeedError, FeedRefused
+from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable
 from airbyte_events.events import Identity, JobEvent, JobRef, Progress
 from airbyte_events.feed.client import FeedClient, FeedFrame, WatchAnswer
 from airbyte_events.hub.feed_connection import FeedConnection, stays_on
@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 
 MAX_AWAY = 3600.0
 """The maximum seconds until a feed that was left is followed again: its settings may have been corrected."""
+
+PATIENCE_SECONDS, IMPATIENCE_SECONDS = 5.0, 2.0
+"""The longest wait for a listener's states, and for those after it did not respond in time: it may wait itself for an
+Airbyte that only we reach. Tasks that begin to wait are served in turn, and Airbyte has the states."""
 
 STABLE_SECONDS = 5.0
 """How long a stream has to be open to replace polling: one that breaks sooner each time delivers nothing."""
@@ -79,8 +83,13 @@ class ListenerLink:
         """
         if self._feed is None or not self.up or not jobs:
             return None
+        seconds = PATIENCE_SECONDS if self._takes_watches else IMPATIENCE_SECONDS
         try:
-            answer = await self._feed.watch(jobs, task_urls)
+            answer = None
+            with anyio.move_on_after(seconds):
+                answer = await self._feed.watch(jobs, task_urls)
+            if answer is None:
+                raise FeedUnreachable(f"{self._feed.url} did not respond within {seconds:g} s")
         except FeedError as exc:
             # They are sent again and again.
             level = logging.WARNING if self._takes_watches else logging.DEBUG

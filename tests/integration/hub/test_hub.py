@@ -9,6 +9,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -669,6 +670,33 @@ class TestWithAFeedThatMisbehaves:
             airbyte.put(1, "succeeded")
             assert (await waiters.result(1)).status == "succeeded"
             assert hub.following is (status == 500)
+
+    async def test_i4_a_listener_that_does_not_answer_watches_while_its_feed_is_up(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
+    ) -> None:
+        """As one that waits for an Airbyte that only the triggerer reaches."""
+        feed.held = anyio.Event()
+        for job_id in (1, 2):
+            airbyte.put(job_id)
+
+        async def keep_up() -> None:
+            while True:
+                await feed.say(feed.frame("bookmark"))
+                await anyio.sleep(0.5)
+
+        def watched(job_id: int) -> bool:
+            return job_id in feed.watched[-1] if feed.watched else False
+
+        async with fed(http, airbyte, feed) as hub, anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_up)
+            for job_id in (1, 2):
+                waiters.wait(hub, job_id)
+                await feed.until(partial(watched, job_id))
+                airbyte.put(job_id, "succeeded")
+                assert (await waiters.result(job_id)).status == "succeeded"
+            assert hub.following
+            feed.held.set()
+            tasks.cancel_scope.cancel()
 
     @pytest.mark.parametrize("count", [1, 60])
     async def test_i4_an_end_before_the_stream_is_found_while_watches_are_refused(
