@@ -12,6 +12,7 @@ import httpx
 from standardwebhooks import Webhook
 
 from airbyte_events._utils.json_values import mapping, parse_object, text
+from airbyte_events._utils.networks import plain_address
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import JobEvent
@@ -162,9 +163,8 @@ def refuse_own(settings: Settings, targets: Iterable[NotifyTarget]) -> None:
     own += [httpx.URL(settings.public_url)] if settings.public_url else []
     for target in targets:
         for address in own:
-            local = is_loopback(target.url.host) and (is_loopback(address.host) or address.host in ("0.0.0.0", "::"))  # noqa: S104
             if (
-                (target.url.host == address.host or local)
+                (target.url.host == address.host or (_is_here(target.url.host) and _is_here(address.host)))
                 and _port(target.url) == _port(address)
                 and f"{target.url.path}/".startswith(f"{address.path.rstrip('/')}/")
             ):
@@ -180,6 +180,13 @@ def body_of(event: JobEvent, source: str) -> bytes:
     :param source: the Airbyte instance's URL.
     """
     return json.dumps(event.envelope(source), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _is_here(host: str) -> bool:
+    """Return whether it is an address of this machine: also the unspecified one, to which systems connect so."""
+    host = host.rstrip(".")
+    address = plain_address(host)
+    return is_loopback(host) if address is None else address.is_loopback or address.is_unspecified
 
 
 def _port(url: httpx.URL) -> int:

@@ -103,6 +103,14 @@ def test_is_in_the_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "AIRBYTE_EVENTS_NOTIFY: no such setting" in refused(GOOD)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
+@pytest.mark.parametrize("url", ["0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "localhost.", "127.1.2.3"])
+def test_by_whatever_address_of_this_machine(host: str, url: str) -> None:
+    settings = settings_of(instance_of("http://127.0.0.1:9"), host=host)
+    with pytest.raises(SettingsError, match="is this listener"):
+        refuse_own(settings, notify_targets([table(url=f"http://{url}:8484/x")]).values())
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://127.0.0.1:8484/x", "http://localhost:8484", "http://[::1]:8484/", "https://events.example.com/airbyte/x"],
