@@ -143,6 +143,7 @@ async def submit(
     refresh: Refresh | None = None,
     before: Snapshot | None = None,
     until: float | None = None,
+    delays: Sequence[float] = SEARCH_DELAYS,
 ) -> Submission:
     """Start a job of the connection, or return the active one.
 
@@ -158,13 +159,14 @@ async def submit(
     :param before: a recent result of :func:`take_snapshot`.
     :param until: the time in seconds since the epoch until which to search for a job that may have been started;
         :data:`PATIENCE` by default.
+    :param delays: see :data:`SEARCH_DELAYS`.
     :raises MaybeStarted: if it is still unknown then.
     :raises AirbyteError: if no job was created; the message has the reason.
     """
     if before is None:
         before = await take_snapshot(airbyte, connection_id, job_type)
     until = until or time.time() + PATIENCE
-    submitting = _Submitting(airbyte, connection_id, job_type, on_conflict, before, until)
+    submitting = _Submitting(airbyte, connection_id, job_type, on_conflict, before, until, delays)
     if before.active is not None:
         return submitting.conflict(before.active)
     for pause in (*_PAUSES, None):
@@ -201,6 +203,7 @@ class _Submitting:
     on_conflict: OnConflict
     before: Snapshot
     until: float
+    delays: Sequence[float]
     lost: bool = False
     """Whether the response of a request that may have created a job was lost."""
 
@@ -233,7 +236,7 @@ class _Submitting:
             self.lost = True
             logger.warning("unknown whether a job started, searching for it: error=%s", failure)
         jobs: list[Job] = []
-        for seconds in SEARCH_DELAYS[:1] if refused else SEARCH_DELAYS:
+        for seconds in self.delays[:1] if refused else self.delays:
             await anyio.sleep(seconds)
             jobs = await self._list(failure)
             if self.lost and (created := _created(jobs, self.job_type, self.before.newest_id)) is not None:

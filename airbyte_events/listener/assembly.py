@@ -34,7 +34,7 @@ from airbyte_events.listener.histories import Histories
 from airbyte_events.listener.http.api import API
 from airbyte_events.listener.http.app import create_app, requests_for, streams_of
 from airbyte_events.listener.http.feed import Feed
-from airbyte_events.listener.http.metrics import Metrics, MetricsPage
+from airbyte_events.listener.http.metrics import FRESH_SECONDS, Metrics, MetricsPage
 from airbyte_events.listener.http.probes import Probes
 from airbyte_events.listener.http.receiver import Receiver
 from airbyte_events.listener.http.status import Status
@@ -99,6 +99,7 @@ async def assemble(
     transport: httpx.AsyncBaseTransport | None = None,
     certificate: Certificate | None = None,
     connections: int = MAX_CONNECTIONS,
+    metrics_fresh: float = FRESH_SECONDS,
 ) -> AsyncIterator[Listener]:
     """Run everything but the server: ``async with assemble(settings) as listener``.
 
@@ -106,6 +107,7 @@ async def assemble(
     :param transport: carries requests to Airbyte; sockets unless given.
     :param certificate: the one that the server uses.
     :param connections: the largest number of connections of the server.
+    :param metrics_fresh: seconds for which a page of metrics is reused.
     :raises StoreError: if the store can't be opened.
     :raises SettingsError: if a target is this listener.
     """
@@ -186,7 +188,7 @@ async def assemble(
                     operators=Operators(operator_tokens, settings.trusted_proxies),
                 ),
                 Status(store, bus, pipelines, election, faults, metrics.webhook_responses),
-                MetricsPage(metrics, store, feed, pipelines, election, faults, signals),
+                MetricsPage(metrics, store, feed, pipelines, election, faults, signals, metrics_fresh),
                 None if settings.webhook_apart else receiver,
                 api_tokens,
                 faults,

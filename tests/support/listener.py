@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import Listener, assemble
+from airbyte_events.listener.http.metrics import FRESH_SECONDS
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.registry import store_location
@@ -71,15 +72,21 @@ class Served:
 
 @asynccontextmanager
 async def serve_listener(
-    settings: Settings, *, store: EventStore | None = None, port: int = 0, **options: Any
+    settings: Settings,
+    *,
+    store: EventStore | None = None,
+    port: int = 0,
+    metrics_fresh: float = FRESH_SECONDS,
+    **options: Any,
 ) -> AsyncIterator[Served]:
     """Serve a listener.
 
     :param store: replaces the one that the settings name.
+    :param metrics_fresh: seconds for which a page of metrics is reused.
     :param options: the server's.
     """
     async with (
-        assemble(settings, store=store) as listener,
+        assemble(settings, store=store, metrics_fresh=metrics_fresh) as listener,
         serving(listener.app, port=port, **{"timeout_graceful_shutdown": 2} | options) as url,
     ):
         try:

@@ -14,7 +14,7 @@ MOST_HIDDEN = 10_000
 MOST_STATES = 10_000
 """The maximum of stored states that are read for the successes before the listener's start."""
 
-_PAGE = 500
+PAGE = 500
 
 _NOT_FRESH = frozenset({"reset", "clear"})
 """The types of jobs that load no data."""
@@ -38,14 +38,21 @@ class Freshness:
     """The last successes of connections.
 
     :param most: the maximum of connections. Those that succeeded first stay; further ones are counted.
+    :param most_hidden: see :data:`MOST_HIDDEN`.
+    :param most_states: see :data:`MOST_STATES`.
+    :param page: the states of one read.
     """
 
-    def __init__(self, most: int = 0) -> None:
+    def __init__(
+        self, most: int = 0, *, most_hidden: int = MOST_HIDDEN, most_states: int = MOST_STATES, page: int = PAGE
+    ) -> None:
         self.most = most
+        self._most_hidden = most_hidden
+        self._page = page
         self.successes: dict[Key, Success] = {}
         self._hidden: set[Key] = set()
         self._before: int | None = None
-        self._left = MOST_STATES if most else 0
+        self._left = most_states if most else 0
 
     @property
     def hidden(self) -> int:
@@ -66,7 +73,7 @@ class Freshness:
             self.successes[key] = Success(max(at, known.at), (name if newer else "") or known.name or name)
         elif len(self.successes) < self.most:
             self.successes[key] = Success(at, name)
-        elif len(self._hidden) < MOST_HIDDEN:
+        elif len(self._hidden) < self._most_hidden:
             self._hidden.add(key)
 
     async def load(self, store: EventLog) -> None:
@@ -76,11 +83,11 @@ class Freshness:
         """
         wanted = EventFilter(statuses=frozenset({JobStatus.SUCCEEDED}))
         while self._left > 0:
-            states = await store.jobs(limit=_PAGE, before=self._before, wanted=wanted)
+            states = await store.jobs(limit=self._page, before=self._before, wanted=wanted)
             for state in states:
                 self.add(state)
-            self._left -= _PAGE
-            if len(states) < _PAGE:
+            self._left -= self._page
+            if len(states) < self._page:
                 self._left = 0
             else:
                 self._before = states[-1].sequence

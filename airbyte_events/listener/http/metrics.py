@@ -179,9 +179,10 @@ class _Families(Collector):
 
 @dataclass(eq=False)
 class MetricsPage:
-    """``GET /metrics``. One page is made at a time and reused for :data:`FRESH_SECONDS`.
+    """``GET /metrics``. One page is made at a time and reused for a moment.
 
     :param faults: returns why the listener is not ready, by part.
+    :param fresh: seconds for which a page is reused.
     """
 
     metrics: Metrics
@@ -190,17 +191,18 @@ class MetricsPage:
     pipelines: Mapping[str, Pipeline]
     election: LeaderElection
     faults: Callable[[], dict[str, str]]
-    signals: Mapping[str, Signals] = field(default_factory=dict)
+    signals: Mapping[str, Signals]
+    fresh: float = FRESH_SECONDS
     _content: bytes = field(default=b"", init=False)
     _fresh_until: float = field(default=-math.inf, init=False)
     _lock: anyio.Lock = field(default_factory=anyio.Lock, init=False)
 
     async def page(self, request: Request) -> Response:
-        """Return all metrics, at most :data:`FRESH_SECONDS` old."""
+        """Return all metrics, at most ``fresh`` seconds old."""
         async with self._lock:
             if anyio.current_time() >= self._fresh_until:
                 self._content = await self._make()
-                self._fresh_until = anyio.current_time() + FRESH_SECONDS
+                self._fresh_until = anyio.current_time() + self.fresh
         return Response(self._content, media_type=CONTENT_TYPE_LATEST)
 
     async def _make(self) -> bytes:

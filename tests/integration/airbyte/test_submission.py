@@ -213,12 +213,11 @@ async def test_a_refusal_that_created_nothing_is_no_doubt(scene: Scene) -> None:
             await submit(nobody, scene.connection_id)
 
 
-async def test_a_refusal_after_a_lost_response_is_a_doubt(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airbyte_events.airbyte.submission.SEARCH_DELAYS", (0.0, 0.01))
+async def test_a_refusal_after_a_lost_response_is_a_doubt(scene: Scene) -> None:
     scene.fault("reset", route="POST /jobs", count=1)
     scene.fault("status", status=403, route="POST /jobs")
     with pytest.raises(MaybeStarted, match="403"):
-        await scene.submit()
+        await scene.submit(delays=(0.0, 0.01))
 
 
 @pytest.mark.parametrize("release", ["orderBy", "orderBy fails", "orderBy ignored"])

@@ -20,7 +20,7 @@ from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
 
 from airbyte_events.errors import StoreError
-from airbyte_events.listener.http.metrics import STORE_SECONDS
+from airbyte_events.listener.http.metrics import FRESH_SECONDS, STORE_SECONDS
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
@@ -40,18 +40,6 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def anyio_backend() -> str:
     """uvicorn's."""
     return "asyncio"
-
-
-@pytest.fixture
-def kept_pages() -> None:
-    """For tests of how long a page is kept: as long as a listener keeps it."""
-
-
-@pytest.fixture(autouse=True)
-def short_kept_pages(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All others wait for what the next page tells."""
-    if "kept_pages" not in request.fixturenames:
-        monkeypatch.setattr("airbyte_events.listener.http.metrics.FRESH_SECONDS", 0.05)
 
 
 @dataclass
@@ -127,7 +115,7 @@ class BusyStore(MemoryStore):
 
 @asynccontextmanager
 async def listening(
-    store: EventStore | None = None, *, poll_interval: float = 3600, **given: Any
+    store: EventStore | None = None, *, poll_interval: float = 3600, metrics_fresh: float = 0.05, **given: Any
 ) -> AsyncIterator[Rig]:
     simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
     connection = simulator.world.add_connection(Script.hanging())
@@ -139,7 +127,7 @@ async def listening(
             poll_interval_idle=poll_interval,
         )
         async with (
-            serve_listener(settings, store=store) as listener,
+            serve_listener(settings, store=store, metrics_fresh=metrics_fresh) as listener,
             httpx.AsyncClient(base_url=listener.url, trust_env=False) as http,
         ):
             yield Rig(served, http, served.world.start_job(connection).id)
@@ -187,10 +175,9 @@ async def test_metrics_are_told_while_the_store_is_lost() -> None:
         assert _key("store_size_bytes") in await rig.until(1, "ready")
 
 
-@pytest.mark.usefixtures("kept_pages")
 async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_taken() -> None:
     store = BusyStore()
-    async with listening(store) as rig, anyio.create_task_group() as tasks:
+    async with listening(store, metrics_fresh=FRESH_SECONDS) as rig, anyio.create_task_group() as tasks:
         answers: list[int] = []
 
         async def ask() -> None:
@@ -215,10 +202,9 @@ async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_take
         await rig.until(1, "webhook_requests_total", airbyte="default", status="202")
 
 
-@pytest.mark.usefixtures("kept_pages")
 async def test_a_page_that_the_store_holds_up_holds_up_no_other_for_long() -> None:
     store = BusyStore()
-    async with listening(store) as rig:
+    async with listening(store, metrics_fresh=FRESH_SECONDS) as rig:
         began = anyio.current_time()
         async with anyio.create_task_group() as tasks:
             for _ in range(10):

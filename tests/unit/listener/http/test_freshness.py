@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from airbyte_events.events import JobEvent, JobStatus
-from airbyte_events.listener.http import freshness
 from airbyte_events.listener.http.freshness import Freshness
 from airbyte_events.store.memory.store import MemoryStore
 from support.events import event_of
@@ -46,9 +45,8 @@ def test_only_successes_that_load_data_count() -> None:
     assert shown(kept) == {"c1": (10, "")}
 
 
-def test_no_more_connections_than_wanted_and_the_others_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freshness, "MOST_HIDDEN", 3)
-    kept = Freshness(2)
+def test_no_more_connections_than_wanted_and_the_others_are_counted() -> None:
+    kept = Freshness(2, most_hidden=3)
     for _ in range(2):
         for number in range(9):
             kept.add(success(number, f"c{number}", number))
@@ -63,12 +61,11 @@ def test_none_is_kept_if_none_is_wanted() -> None:
 
 
 @pytest.mark.anyio
-async def test_what_the_store_has_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freshness, "_PAGE", 4)
+async def test_what_the_store_has_is_read_page_by_page() -> None:
     async with MemoryStore() as store:
         await store.append([success(number, f"c{number % 3}", number) for number in range(10)])
         await store.append([success(50, "c0", 50, status=JobStatus.FAILED)])
-        kept = Freshness(5)
+        kept = Freshness(5, page=4)
         await kept.load(store)
         assert shown(kept) == {"c0": (9, ""), "c1": (7, ""), "c2": (8, "")}
         await store.append([success(60, "c0", 60)])
@@ -78,11 +75,9 @@ async def test_what_the_store_has_is_read_page_by_page(monkeypatch: pytest.Monke
 
 
 @pytest.mark.anyio
-async def test_no_more_states_are_read_than_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(freshness, "_PAGE", 2)
-    monkeypatch.setattr(freshness, "MOST_STATES", 4)
+async def test_no_more_states_are_read_than_wanted() -> None:
     async with MemoryStore() as store:
         await store.append([success(number, f"c{number}", number) for number in range(9)])
-        kept = Freshness(50)
+        kept = Freshness(50, most_states=4, page=2)
         await kept.load(store)
         assert shown(kept).keys() == {"c8", "c7", "c6", "c5"}
