@@ -283,6 +283,8 @@ async def test_a_token_that_is_refused_is_asked_for_anew() -> None:
     async with listening() as rig:
         token = {"airbyte": "default", "route": "POST /applications/token", "status": "200"}
         await rig.until(1, "airbyte_requests_total", **token)
+        # The last request of the first poll.
+        await rig.until(1, "airbyte_requests_total", airbyte="default", route="GET /connections/{id}", status="200")
         rig.simulator.tokens.expire()
         assert await rig.announce(told(rig.job_id)) == 202
         samples = await rig.until(2, "airbyte_requests_total", **token)
