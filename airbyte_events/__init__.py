@@ -1,3 +1,3 @@
-"""Job-state events of Airbyte: merged from its webhooks and its API, published to whoever waits."""
+"""Job-state events of Airbyte: merged from its webhooks and its API, published to subscribers."""
 
 __version__ = "0.1.0"

@@ -208,8 +208,8 @@ class JobSystem(Protocol):
     async def cancel_job(self, job_id: int, identity: Identity = ANY_JOB) -> Job:
         """Cancel the job if it is active, and return it as it is then.
 
-        :param identity: what tells the job from another one that has been given its number since.
-        :raises UnknownJob: if the number is another job's now. That one is left alone.
+        :param identity: distinguishes the job from a later one with the same id.
+        :raises UnknownJob: if the id is another job's now. That one is left alone.
         """
 
     def read_notification(self, body: bytes) -> Announcement:

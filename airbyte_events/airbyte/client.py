@@ -67,7 +67,7 @@ class AirbyteClient(Session):
         self._refreshes = RefreshDetection(self.list_jobs)
         self._search = ConnectionSearch(self.list_connections)
         self.internal = InternalApi(self)
-        """Airbyte's internal API, where it answers."""
+        """Airbyte's internal API, if it responds."""
         self._connections = ConnectionCache(self)
 
     async def get_job(self, job_id: int, *, once: bool = False) -> Job:
@@ -127,7 +127,7 @@ class AirbyteClient(Session):
         return [self._parse(response, job) for job in jobs]
 
     async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
-        """Return the streams of the job that runs in the connection, by Airbyte's internal API, where it answers."""
+        """Return the streams of the job that runs in the connection, by Airbyte's internal API, if it responds."""
         return await self.internal.stream_progress(job_id, connection_id)
 
     async def _aside(self, request: Request) -> ApiResponse:

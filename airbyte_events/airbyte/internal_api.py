@@ -172,7 +172,7 @@ class InternalApi:
             answer = await self._request(route, body)
         except AirbyteError as exc:
             self._pauses[route] = anyio.current_time() + pause, min(2 * pause, LONGEST_PAUSE)
-            logger.info("the internal API does not answer: call=%s retry_seconds=%g: %s", route, pause, exc)
+            logger.info("the internal API does not respond: call=%s retry_seconds=%g: %s", route, pause, exc)
             return None
         self._pauses.pop(route, None)
         return answer

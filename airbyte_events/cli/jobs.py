@@ -35,8 +35,8 @@ EPILOG = (
     "Exit codes: 0 done, 1 the listener does not respond or refuses, 2 wrong usage or settings.",
 )
 SHOW_HELP = (
-    "Show one job with its history. It has when and how each status was detected. Every status was read from Airbyte's "
-    "API, because of a webhook, a poll, or a new subscriber."
+    "Show one job with its history. It says when and how each status was detected. Every status is from Airbyte's API, "
+    "read because of a webhook, a poll, or a new subscriber."
 )
 SHOW_EPILOG = (
     "  airbyte-events jobs show 17",

@@ -23,7 +23,7 @@ _FINAL = frozenset({"ignored", "rejected"})
 
 HELP = (
     "Confirm stored notifications again. The listener asks Airbyte's API once more about their jobs, one request "
-    "each, or one for many. A state that is right stays as it is."
+    "each, or one for many. Correct states do not change."
 )
 EPILOG = (
     "GET /v1/notifications, the dashboard and airbyte-events jobs show have the ids.",

@@ -16,7 +16,7 @@ from airbyte_events.listener.settings.reference import reference
 
 SERVE_HELP = (
     "Run the listener. It receives Airbyte's webhooks, polls Airbyte's API, and streams job events to subscribers. "
-    "SIGTERM or Ctrl-C stops it when requests in flight are answered; a second one stops it at once."
+    "SIGTERM or Ctrl-C finishes requests in progress and stops it; a second one stops it at once."
 )
 DEMO_HELP = (
     "Run a demo that takes seconds. It starts a simulated Airbyte, a listener and a client of its feed on loopback, "

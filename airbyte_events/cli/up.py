@@ -42,8 +42,8 @@ CONN_ID = "airbyte_events_default"
 HELP = (
     "Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte wants them, client id "
     "and secret, and checks them. Makes the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's address "
-    "and the Airflow connection. What it was given stays in files that only you can read, in your data folder. So the "
-    "next up needs no answers, and serve, jobs, tail, trigger, webhooks and doctor no settings. Ctrl-C stops it."
+    "and the Airflow connection. Settings and secrets stay in files of your data folder that only you can read. So the "
+    "next up needs no answers, and serve, jobs, tail, trigger, webhooks and doctor need no settings. Ctrl-C stops it."
 )
 EPILOG = (
     "  airbyte-events up",

@@ -121,7 +121,7 @@ class Progress:
 
     :param records: committed so far, as Airbyte's public API reports them; read from the source where it does not.
     :param bytes: likewise.
-    :param streams: by Airbyte's internal API, where it answers.
+    :param streams: by Airbyte's internal API, if it responds.
     :param started_at: when the job was created.
     :param observed_at: when Airbyte reported this.
     :param unchanged_seconds: for how long, up to ``observed_at``, the status, the records, the bytes and the streams

@@ -251,7 +251,7 @@ def proxy_remedy(status: int, message: str | None) -> str | None:
     if 300 <= status <= 399:
         return "a redirect: write the URL that needs none, or, if it leads to a login, let the listener's paths pass"
     if status == 401 and message is None:
-        return "something in front of the listener wants a login of its own: let the listener's paths pass without it"
+        return "a proxy in front of the listener requires a login: let the listener's paths pass without it"
     return None
 
 

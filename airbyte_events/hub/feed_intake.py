@@ -54,8 +54,8 @@ class FeedIntake:
         try:
             await self._take(frame)
         except Exception as exc:
-            logger.exception("a frame of the listener's feed could not be taken: name=%s", frame.name)
-            raise FeedUnreachable("a frame of the feed could not be taken") from exc
+            logger.exception("could not process a frame of the listener's feed: name=%s", frame.name)
+            raise FeedUnreachable("could not process a frame of the feed") from exc
 
     async def _take(self, frame: FeedFrame) -> None:
         if frame.event is not None:
@@ -64,7 +64,7 @@ class FeedIntake:
                 self._states.request([frame.event.ref.job_id])
         elif frame.name in ("hello", "reset", "job"):
             if frame.name == "reset":
-                logger.info("the listener's feed begins anew: reason=%s", frame.data.get("reason"))
+                logger.info("the listener's feed was reset: reason=%s", frame.data.get("reason"))
             elif frame.name == "job":
                 logger.warning(
                     "an event of the listener's feed can't be read, reading the states: cursor=%s", frame.cursor

@@ -200,8 +200,8 @@ class Hub:
         It subscribes, then reads the job's state, then waits, so no completion is missed. If polling detects a failure,
         it waits up to 2 s for the listener to report the reason.
 
-        Airbyte gives numbers again after its database was restored or created anew. Without connection and start time,
-        the job is the one that has the number now: a completion from before the wait is confirmed with Airbyte.
+        Airbyte reuses job ids after its database was restored or recreated. Without connection and start time, the job
+        is the one that has the id now: a completion from before the wait is confirmed with Airbyte.
 
         :param job_id: the job.
         :param connection_id: the job's Airbyte connection, if known.
@@ -301,7 +301,7 @@ class Hub:
         return state if state is not None and task.accepts(state) else None
 
     async def _last_check(self, job_id: int, task: WaitingTask, deadline: float) -> JobEvent | None:
-        """Request the job at the deadline, or when it is reported unknown; return None to go on waiting."""
+        """Request the job at the deadline, or when it is reported unknown; return None to continue."""
         reason = f"Airbyte did not report the status of job {job_id} in time"
         cause: AirbyteError | None = None
         url = self._monitor.system.url
@@ -342,9 +342,9 @@ class Hub:
             mine = task.identity
             raise UnknownJob(
                 f"Airbyte at {self._monitor.system.url} knows no job {state.ref.job_id} of connection"
-                f" {mine.connection_id} that was created at {format_time(mine.started_at)}: the job of that number is"
+                f" {mine.connection_id} that was created at {format_time(mine.started_at)}: the job with that id is"
                 f" of connection {state.connection_id} and was created at {format_time(state.started_at)}. Airbyte"
-                " gives numbers again when its database was restored or made anew"
+                " reuses job ids after its database was restored or recreated"
             )
         task.confirm(state)
 

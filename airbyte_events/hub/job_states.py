@@ -25,7 +25,7 @@ _HELLO_SECONDS = 2.0
 class JobStates:
     """Requests states for all waiting tasks in batches, and watches each job while a task waits for it.
 
-    Airbyte gives numbers again after its database was restored or created anew. A state that may be another job's is
+    Airbyte reuses job ids after its database was restored or recreated. A state that may be another job's is
     *unverified*: it is requested from Airbyte.
 
     :param waiting: the waiting tasks.

@@ -27,7 +27,7 @@ def completed_before(event: JobEvent, moment: datetime) -> bool:
 
 
 class Delivered(NamedTuple):
-    """A job whose completion was delivered. Airbyte gives numbers again after its database was restored.
+    """A job whose completion was delivered. Airbyte reuses job ids after its database was restored.
 
     :param started: when the job was created, in whole seconds since the epoch; None: unknown.
     """

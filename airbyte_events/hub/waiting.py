@@ -37,7 +37,7 @@ class WaitingTask:
         )
 
     def accepts(self, state: JobEvent) -> bool:
-        """Return whether this is the job's completion, and not that of an earlier job of its number."""
+        """Return whether this is the job's completion, and not that of an earlier job with its id."""
         if not state.terminal or not self.identity.fits(state):
             return False
         known = None not in (self.identity.started_at, state.started_at)

@@ -21,7 +21,7 @@ USUAL_OF = 20
 """The successes whose medians are usual."""
 
 ENOUGH = 10
-"""The completed jobs of a connection from which on its history tells what is usual."""
+"""The completed jobs that a connection needs before anything is usual for it."""
 
 _PAGE = 500
 

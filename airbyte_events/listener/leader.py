@@ -216,7 +216,7 @@ class LeaderElection:
             return False
         if candidate in (None, self.identity):
             return False
-        logger.warning("passing failing lease %s on: candidate=%s", lease.name, candidate, extra=_lease(lease.name))
+        logger.warning("releasing failing lease %s: candidate=%s", lease.name, candidate, extra=_lease(lease.name))
         return True
 
 

@@ -130,7 +130,7 @@ class ProgressReader:
                     await self._refresh(self._source, dict.fromkeys(job_ids), streams)
                 except AirbyteError as exc:
                     self._resumes_at = anyio.current_time() + PAUSE_SECONDS
-                    logger.info("no progress: retry_seconds=%g: %s", PAUSE_SECONDS, exc)
+                    logger.info("could not read progress, retrying: seconds=%g: %s", PAUSE_SECONDS, exc)
         return {job_id: sample.progress for job_id in job_ids if (sample := self._samples.get(job_id)) is not None}
 
     def _take(self) -> bool:
@@ -179,7 +179,7 @@ class ProgressReader:
         if job.status.terminal:
             return
         sample = self._samples[job.job_id] = _Sample(job, utcnow(), read_at=now, changed_at=now)
-        # Another job may have been given its number since.
+        # Another job may have its id now.
         if known is not None and known.job.started_at == job.started_at:
             sample.keep_streams(known)
             if _stamp(known.job) == _stamp(job):

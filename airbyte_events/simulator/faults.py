@@ -12,16 +12,16 @@ WEBHOOK_FAULTS = {
     "lost": "the webhook is not sent",
     "late": "it is sent `delay` seconds later",
     "doubled": "it is sent twice",
-    "reordered": "it is sent after the next webhook has been answered, or after `delay` seconds",
+    "reordered": "it is sent after the response to the next webhook, or after `delay` seconds",
 }
 API_FAULTS = {
-    "status": "the call is answered with `status`: 429, 401, 409, 500 …, in a problem document titled `problem`",
-    "html": "it is answered with a web page, with 200 or `status`",
-    "empty": "it is answered with an empty body, with 200 or `status`",
-    "truncated": "its answer breaks off half-way",
-    "reset": "its connection is reset instead of an answer",
-    "slow": "it takes `delay` seconds longer",
-    "broken-list": "GET /jobs answers 500: to any call, or only to those that use `parameter`",
+    "status": "the response is `status`: 429, 401, 409, 500 …, in a problem document titled `problem`",
+    "html": "the response is a web page, with 200 or `status`",
+    "empty": "the response is an empty body, with 200 or `status`",
+    "truncated": "the response is cut half-way",
+    "reset": "the connection is reset instead of a response",
+    "slow": "the call takes `delay` seconds longer",
+    "broken-list": "GET /jobs responds with 500: to every call, or only to those that use `parameter`",
 }
 _NEEDS = {"late": "delay", "slow": "delay", "status": "status"}
 _TAKES = {

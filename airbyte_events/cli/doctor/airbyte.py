@@ -49,7 +49,7 @@ _CREATE_APPLICATION = (
 )
 _LOGIN = "a proxy in front of it requires a login"
 _BYPASS_LOGIN = (
-    "let requests to the API pass without a login, set AIRBYTE_EVENTS_HEADERS to the headers that it wants, or "
+    "let requests to the API pass without a login, set AIRBYTE_EVENTS_HEADERS to the headers that it requires, or "
     "AIRBYTE_EVENTS_AIRBYTE_URL to an address behind it"
 )
 _UNREADABLE = "the notification settings can't be read"

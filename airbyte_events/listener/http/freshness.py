@@ -9,7 +9,7 @@ from airbyte_events.events import EventFilter, JobEvent, JobStatus
 from airbyte_events.store.base import EventLog
 
 MOST_HIDDEN = 10_000
-"""The maximum of connections without a series that are told apart."""
+"""The most connections without a series that are counted."""
 
 MOST_STATES = 10_000
 """The maximum of stored states that are read for the successes before the listener's start."""

@@ -278,7 +278,7 @@ class MetricsPage:
             "cut": ("cut_looks", "Polls that did not read all changed jobs."),
             "reads": ("reads", "Jobs read one by one."),
             "contradictions": ("contradictions", "Jobs reported with another result after their completion."),
-            "reused": ("reused_job_numbers", "Jobs with the number of an earlier job: Airbyte was restored."),
+            "reused": ("reused_job_numbers", "Jobs with the id of an earlier job: Airbyte was restored."),
             "announced": ("announced_syncs", "Syncs whose success or failure a webhook reported first."),
             "missed": ("missed_webhooks", "Syncs that succeeded or failed and that a poll detected first."),
         }
@@ -330,7 +330,7 @@ def _fresh(freshness: Freshness) -> Iterable[Metric]:
     )
     for (instance, connection_id), each in freshness.successes.items():
         success.add_metric([instance, connection_id, each.name], each.at.timestamp())
-    hidden = "Connections that have succeeded, and have no series of their own as METRICS_CONNECTIONS have one."
+    hidden = "Connections without a series: METRICS_CONNECTIONS others have one."
     return [success, _gauge("connections_without_series", hidden, value=freshness.hidden)]
 
 

@@ -227,7 +227,7 @@ _PATHS = {
         {"200": _json("The progress of those of the jobs that are active.", "ProgressList")},
         *(400, *_V1),
         description="The listener requests it from Airbyte, with a few requests a minute for all callers. Beyond that,"
-        " it returns earlier values; `observed_at` has their time. Nothing of it is stored or published.",
+        " it returns earlier values; `observed_at` has their time. It is neither stored nor published.",
         parameters=[
             _parameter("instance", "query", "The jobs' Airbyte instance.", _SEGMENT, required=True),
             _parameter(*("job_id", "query", "The jobs.", array(ID, minItems=1, maxItems=MAX_PROGRESS)), required=True),
@@ -296,7 +296,7 @@ _PATHS = {
     ),
     "/healthz": _get(
         "health",
-        "Check whether the process works without a restart",
+        "Check whether the process needs a restart",
         {
             "200": _json("The process works.", "Health"),
             "503": _json("The store has failed writes for ten minutes, and not because it is full.", "Health"),

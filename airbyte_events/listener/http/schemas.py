@@ -139,7 +139,7 @@ _SIGNAL = _object(
     signal=named(SignalKind),
     state={"type": "string", "enum": ["raised", "resolved"]},
     job_id={**_or_null(ID), "description": "The job, of `stalled` and `slow`."},
-    since=_or_null({**_TIME, "description": "When what the signal says began."}),
+    since=_or_null({**_TIME, "description": "When the condition began."}),
     message={**TEXT, "description": "For people."},
     observed_at={**_TIME, "description": "When it was raised or resolved."},
     records=_or_null({**_COUNT, "description": "Of a stalled job, when it was raised."}),
@@ -168,7 +168,7 @@ _SIGNAL_EVENT = _object(
 _JOB_REF = _object("A job. Its id is unique within its instance only.", instance=TEXT, job_id=ID)
 
 _WATCHED = _object(
-    "A job. `connection_id` and `started_at` tell it from a job that had the same id before a restore of Airbyte.",
+    "A job. `connection_id` and `started_at` distinguish it from a job with the same id before a restore of Airbyte.",
     optional=["connection_id", "started_at", "task_url"],
     instance=TEXT,
     job_id=ID,
@@ -251,12 +251,12 @@ SCHEMAS: dict[str, Schema] = {
                     records=_or_null({**_COUNT, "description": "Read from the source so far."}),
                     bytes=_or_null({**_COUNT, "description": "Read from the source so far."}),
                 ),
-                description="By Airbyte's internal API, where it answers, if somebody has asked for streams.",
+                description="From Airbyte's internal API, if it responds and streams were requested.",
             )
         ),
         unchanged_seconds={
             **_SECONDS,
-            "description": "For how long nothing of this has changed, as far as somebody has asked; 0 unless it runs.",
+            "description": "Seconds without a change of these values, by the responses so far; 0 unless it runs.",
         },
         streams_unchanged_seconds=_or_null(
             {
@@ -372,7 +372,7 @@ SCHEMAS: dict[str, Schema] = {
         "A notification's body.",
         id=ID,
         body={**TEXT, "description": "As Airbyte sent it, secrets masked; indented if it is JSON."},
-        truncated={"type": "boolean", "description": "Whether its end is left out."},
+        truncated={"type": "boolean", "description": "Whether the end is cut off."},
     ),
     "Hello": _object(
         "The `data` of a stream's first frame.", epoch=TEXT, head=CURSOR, heartbeat={**_SECONDS, "exclusiveMinimum": 0}

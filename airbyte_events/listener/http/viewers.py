@@ -1,4 +1,4 @@
-"""Viewers: who looks at what the listener knows, by an open stream or a request of the last minute."""
+"""Viewers: clients with an open stream or a request in the last minute."""
 
 from __future__ import annotations
 

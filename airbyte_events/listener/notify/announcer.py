@@ -81,9 +81,9 @@ class Announcer:
                 await anyio.sleep(pause(failures - 1, first=1, longest=_LONGEST_REST))
 
     async def _begin(self) -> tuple[Cursor, dict[str, int]]:
-        """Return where to continue, and for each target the sequence after which it wants events.
+        """Return where to continue, and for each target the sequence after which it receives events.
 
-        A target that is new here wants those from now on.
+        A new target receives those from now on.
         """
         head = self._bus.cursor
         stored = await self._store.recall(self._key)

@@ -1,4 +1,4 @@
-"""The completions that a target wants."""
+"""The completions that a target receives."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class InstanceSettings(Declared):
     """Headers for a gateway in front of Airbyte, one `Name: value` per line ([Gateways](several.md#gateways)). They are
     sent to the origin of `AIRBYTE_URL` only."""
     bearer_token: Sendable | None = setting(None, example="issued by the gateway")
-    """A token for a gateway, sent as `Authorization: Bearer` likewise, where no client id is set."""
+    """A token for a gateway, sent as `Authorization: Bearer` to the same origin, if no client id is set."""
     workspace_ids: Workspaces = setting(
         (), example="18dccc91-0ab1-4f72-9ed7-0b8fc27c5826", by_default="all that the application can read"
     )

@@ -76,7 +76,7 @@ class Settings(Declared):
     """API tokens that may also start a sync, cancel a job and read webhook bodies, on the dashboard too. Several are
     valid at once."""
     webhook_allow: Networks = setting((), example="192.0.2.0/24,2001:db8::/32", by_default="all")
-    """The networks that may send webhooks; the receiver answers 404 to all others."""
+    """The networks that may send webhooks; the receiver responds with 404 to all others."""
     trusted_proxies: Networks = setting((), example="192.0.2.7", by_default="none")
     """The proxies whose `X-Forwarded-For` header is trusted for the client's address."""
     tls_certfile: ExistingFile | None = setting(None, example="/etc/ssl/events.pem")

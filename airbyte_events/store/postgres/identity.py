@@ -156,4 +156,4 @@ class Identity:
             if made is None and await fetch_one(connection, f"SELECT FROM {self._s}.schema_version") is None:
                 raise StoreError(f"the schema {self._schema} is damaged: it has no version")
         if made is not None:
-            logger.error("the log had no epoch any more: it has a new one, and clients read the states again")
+            logger.error("the log's epoch was missing, so it has a new one")

@@ -82,7 +82,7 @@ class PostgresListener:
         listens = await self._listen(connection)
         if not listens:
             rate = 1 / POOLER_POLL_SECONDS
-            logger.info("a pooler stands before the store %s: it is read %g times a second", self.url, rate)
+            logger.info("a pooler is in front of the store %s, reading it %g times a second", self.url, rate)
         # Changes before LISTEN were not notified.
         self.wake(None)
         polled_at = -math.inf

@@ -277,4 +277,4 @@ async def _apply(connection: Connection, schema: str, migration: Migration) -> N
         f'UPDATE "{schema}".schema_version SET version = %s, compatible_with = %s',
         [migration.version, migration.compatible_with],
     )
-    logger.info("the schema %s has version %d now", schema, migration.version)
+    logger.info("migrated the schema %s to version %d", schema, migration.version)

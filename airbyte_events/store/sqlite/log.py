@@ -98,7 +98,7 @@ class SQLiteLog(SQLiteTransactions, EventLog):
 
     def _open(self, connection: sqlite3.Connection) -> KnownLog:
         if not _epoch(connection) and not self._read_only:
-            logger.error("the store %s had no epoch any more: it has a new one", self._path)
+            logger.error("the log's epoch was missing, so it has a new one: store=%s", self._path)
             _renew_epoch(connection)
         return _found(connection)
 

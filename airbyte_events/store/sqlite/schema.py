@@ -65,7 +65,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         steps.append(f"INSERT INTO meta VALUES ('epoch', '{secrets.token_hex(8)}');")
     # One transaction, so that a power failure leaves one version or the other.
     connection.executescript(f"BEGIN IMMEDIATE; {''.join(steps)} PRAGMA user_version = {VERSION}; COMMIT;")
-    logger.info("%s the store %s, schema %d", "made" if version == 0 else "migrated", path, VERSION)
+    logger.info("%s the store %s, schema %d", "created" if version == 0 else "migrated", path, VERSION)
 
 
 def create_in_memory() -> sqlite3.Connection:

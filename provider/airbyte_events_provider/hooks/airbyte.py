@@ -203,7 +203,7 @@ class AirbyteHook(BaseHook):
         return self.call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
 
     def cancelled_by_user(self, job_id: int, connection_id: str, job_type: str | None) -> bool | None:
-        """Return whether a user cancelled the job, and not Airbyte itself; None if Airbyte does not tell."""
+        """Return whether a user cancelled the job, and not Airbyte itself; None if Airbyte does not say."""
 
         async def ask(airbyte: AirbyteClient) -> bool | None:
             by_user = None

@@ -100,7 +100,7 @@ async def _actor(id: str, type_key: str, request: Awaitable[dict[str, Any]]) -> 
     try:
         fields = await request
     except (AirbyteError, ValueError) as exc:
-        logger.info("OpenLineage gets Airbyte's own names of tables: %s", exc)
+        logger.info("no OpenLineage names of tables, reporting Airbyte's: %s", exc)
         fields = {}
     return Actor(id=id, type=text(fields.get(type_key)), configuration=mapping(fields.get("configuration")))
 

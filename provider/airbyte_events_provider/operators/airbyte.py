@@ -397,7 +397,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
     ) -> None:
         ending = self.end_from_trigger and method_name == "execute_complete"
         if ending and self.outlets:
-            self.log.info("the task will end in a worker: it has outlets, which no trigger updates")
+            self.log.info("the task will complete in a worker: it has outlets, which a trigger can't update")
         until = self._until(began)
         limits = [None if self.execution_timeout is None else began + self.execution_timeout.total_seconds()]
         limits += [until] if self.cancel_on_timeout else []
@@ -436,7 +436,7 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         if not self.cancel_on_kill:
             return
         if not overdue and not ended_by_a_person(self._ti):
-            self.log.info("the worker is stopped, and not by a person's decision: the Airbyte job goes on")
+            self.log.info("the Airbyte job continues: the worker shuts down, and no person ended the task")
             return
         self._killed = True
         if self._task_job is not None:

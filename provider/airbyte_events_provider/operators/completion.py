@@ -81,7 +81,7 @@ def _cancel_overdue(task: WorkerJob, result: Mapping[str, Any]) -> Mapping[str, 
     job_id, message = result["job_id"], result["message"]
     logger.error("%s", message)
     if not task.owned:
-        raise AirflowException(f"{message} The job was not started by this task, so it goes on.")
+        raise AirflowException(f"{message} This task did not start the job, so it continues.")
     task.state.give_up()
     try:
         job = task.hook.cancel_job(job_id)

@@ -105,7 +105,7 @@ class WorkerJob:
     def cancel(self, job_id: int) -> None:
         """Cancel the job if it is the task's own; a failure is logged."""
         if not self.owned:
-            logger.info("Airbyte job %s was not started by this task, so it goes on", job_id)
+            logger.info("Airbyte job %s continues: this task did not start it", job_id)
             return
         try:
             job = self.hook.cancel_job(job_id)

@@ -59,7 +59,7 @@ async def is_still_deferred(ti: _TaskInstance | None) -> bool:
             await anyio.sleep(0.5)
     except Exception as exc:
         # Airflow raises errors of many types. A running sync can still be cancelled later.
-        logger.warning("the job goes on: whether its task is still deferred is not known: %s", exc)
+        logger.warning("the job continues: unknown whether its task is still deferred: %s", exc)
         return True
     return False
 
@@ -79,7 +79,7 @@ def ended_by_a_person(ti: _TaskInstance | None) -> bool:
             states.append(_read_state(ti))
         except Exception as exc:
             # Airflow raises errors of many types.
-            logger.warning("the job goes on: whether a person has ended its task is not known: %s", exc)
+            logger.warning("the job continues: unknown whether a person ended its task: %s", exc)
 
     # In a thread: at the signal, the main thread may hold a lock for a request to Airflow.
     reading = threading.Thread(target=read, daemon=True)

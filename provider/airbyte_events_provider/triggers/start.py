@@ -94,7 +94,7 @@ class AirbyteStartTrigger(StoredTrigger):
         except Exception as exc:
             self.log.exception("starting a job of Airbyte connection %s failed", self._label)
             message = f"{type(exc).__name__}: {exc}"
-        message = f"Beginning in a worker: {message}"
+        message = f"Starting in a worker: {message}"
         event = {"status": ERROR, BEGIN: True, "message": message, "job_id": None, "began": self._began}
         return TriggerEvent(event)  # type: ignore[no-untyped-call]
 

@@ -64,6 +64,6 @@ async def push_xcoms(ti: Any, values: Mapping[str, Any]) -> bool:
             await sync_to_async(push)()
     except Exception as exc:
         # Airflow and XCom backends raise errors of many types. A worker can still push the XComs.
-        logger.warning("the task ends in a worker: its XComs can't be stored here: %s: %s", type(exc).__name__, exc)
+        logger.warning("completing in a worker: the XComs can't be stored here: %s: %s", type(exc).__name__, exc)
         return False
     return True

@@ -62,7 +62,7 @@ class StoredPosition:
         try:
             return None if value is None else Position.from_data(value)
         except ValueError as exc:
-            logger.error("asset state has no valid position, beginning now: %s", exc)
+            logger.error("asset state has no valid position, starting now: %s", exc)
             return None
 
     async def save(self, position: Position) -> None:

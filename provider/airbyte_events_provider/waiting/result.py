@@ -54,14 +54,14 @@ async def conclude(
         if hard:
             return without_job(TIMEOUT, f"Airbyte: {exc}; its execution deadline was {when}.", job_id)
         advice = (
-            "The job was not cancelled: it goes on in Airbyte. Give the task a longer timeout, or wait for the job by "
+            "The job was not cancelled: it continues in Airbyte. Set a longer timeout, or wait for the job by "
             "AirbyteJobSensor."
         )
         return without_job(ERROR, f"Airbyte: {exc}; the task's timeout was over at {when}. {advice}", job_id)
     except JobStalled as exc:
         if exc.cancel:
             return without_job(TIMEOUT, f"Airbyte: {exc}.", job_id)
-        return without_job(ERROR, f"Airbyte: {exc}. The job was not cancelled: it goes on in Airbyte.", job_id)
+        return without_job(ERROR, f"Airbyte: {exc}. The job was not cancelled: it continues in Airbyte.", job_id)
     except UnknownJob as exc:
         return without_job(ERROR, f"{exc}. Is it a job of this Airbyte, and may the client read it?", job_id)
     except AirbyteEventsError as exc:

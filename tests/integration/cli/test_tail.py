@@ -137,7 +137,7 @@ class TestRefusals:
         ("status", "location", "says"),
         [
             (302, "https://login.example/?next=canary", "responds with 302: a redirect: write the URL that needs none"),
-            (401, None, "responds with 401: something in front of the listener wants a login of its own"),
+            (401, None, "responds with 401: a proxy in front of the listener requires a login"),
         ],
     )
     async def test_a_login_in_front_of_the_listener_is_not_called_a_wrong_token(

@@ -98,4 +98,4 @@ async def test_serves_the_others_and_counts(tmp_path: Path) -> None:
         assert await listener.ended(within=10) == 0
         said = listener.log.read_text()
     assert said.count("table=events key=1;") == 1
-    assert said.count("had no epoch any more") == 1
+    assert said.count("epoch was missing") == 1

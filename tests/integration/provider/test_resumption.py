@@ -361,7 +361,7 @@ async def test_a_time_out_of_a_task_that_attached_leaves_the_job_to_its_owner(st
     if "execution_timeout" in values:
         values = {"execution_timeout": timedelta(seconds=values["execution_timeout"])}
     task, deferred = await attached(stage, **values)
-    with pytest.raises(AirflowException, match="not started by this task, so it goes on"):
+    with pytest.raises(AirflowException, match="did not start the job, so it continues"):
         await task.fire(deferred)
     assert stage.sim.world.jobs[1].status == "running"
 

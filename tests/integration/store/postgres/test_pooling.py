@@ -44,7 +44,7 @@ async def test_all_works_and_no_session_is_changed(pooled: str, pool: Pooler, ca
     ref = JobRef("default", 1)
     async with PostgresStore(pooled) as store, PostgresStore(pooled) as other:
         with anyio.fail_after(30):
-            while caplog.text.count("a pooler stands before the store") < 2:  # noqa: ASYNC110
+            while caplog.text.count("a pooler is in front of the store") < 2:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         lease = await store.acquire("x", "one", 60)
         assert lease is not None

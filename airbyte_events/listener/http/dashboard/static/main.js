@@ -224,7 +224,7 @@ addEventListener("popstate", () => {
 document.addEventListener("click", follow);
 setInterval(() => document.hidden || tick(), 1000);
 setInterval(() => document.hidden || (view && live.refresh()), FRESHNESS);
-api.door.addEventListener("out", () => view && out("The session has ended. Log in again to go on."));
+api.door.addEventListener("out", () => view && out("The session has ended. Log in again to continue."));
 // Who leaves in one tab leaves in all.
 tabs.addEventListener("message", ({ data }) => {
   if (data === "out" && view) out("You have logged out in another tab.");
