@@ -107,6 +107,7 @@ class Histories:
         """The states of jobs that have not completed."""
         self.loaded = anyio.Event()
         self._early: OrderedDict[int, JobEvent] | None = OrderedDict()
+        self._loading = anyio.Lock()
         # What was read may be newer than events that are still to come.
         self._read: dict[JobRef, int] = {}
         self._read_to = 0
@@ -116,6 +117,10 @@ class Histories:
 
         :raises StoreError: if they can't be read.
         """
+        async with self._loading:
+            await self._load()
+
+    async def _load(self) -> None:
         self.connections.clear()
         self.active.clear()
         self._read = {}

@@ -77,6 +77,19 @@ async def test_a_job_that_completes_meanwhile_is_neither_active_nor_counted_twic
     assert (history.completed, history.failures) == (2, 2)
 
 
+async def test_who_reads_them_at_the_same_time_counts_nothing_twice() -> None:
+    store = Busy()
+    await put(store, "running", "failed")
+    store.before = [anyio.lowlevel.checkpoint, anyio.lowlevel.checkpoint]
+    histories = Histories(store)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(histories.load)
+    history = histories.of("default", CONNECTION)
+    assert history is not None
+    assert history.completed == 1
+
+
 async def test_the_connections_that_changed_last_are_kept() -> None:
     store = MemoryStore(capacity=2 * MOST_CONNECTIONS)
     names = [f"{number:08}-0000-4000-8000-000000000000" for number in range(MOST_CONNECTIONS + 2)]
