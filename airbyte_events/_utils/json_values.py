@@ -99,6 +99,7 @@ def web_page(value: object) -> str | None:
         return None
     try:
         parts = urlsplit(url)
+        _ = parts.port
     except ValueError:
         return None
     return url if parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc else None

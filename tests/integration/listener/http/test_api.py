@@ -161,7 +161,15 @@ class TestWatches:
 
     @pytest.mark.parametrize(
         "page",
-        ["javascript:alert(1)", "https://me:hunter2@a.example.com", f"https://a/{'x' * 2_000}", 5, None, {}],
+        [
+            "javascript:alert(1)",
+            "https://me:hunter2@a.example.com",
+            f"https://a/{'x' * 2_000}",
+            "http://a:99999/",
+            5,
+            None,
+            {},
+        ],
     )
     async def test_what_is_no_web_page_is_ignored(self, rig: Rig, page: Any) -> None:
         job = rig.start()

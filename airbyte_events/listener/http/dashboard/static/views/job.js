@@ -130,7 +130,7 @@ const jobInAirbyte = ({ url, job_id }) => `${url.replace(/\/+$/, "")}/timeline?$
 
 /** The task in Airflow; the host is shown, as any client of the listener may give the link. */
 function taskLink(url) {
-  if (!/^https?:/.test(url)) return "–";
+  if (!/^https?:/.test(url) || !URL.canParse(url)) return "–";
   return [h("a", { href: url, rel: "noreferrer" }, "Task run"), h("span", { class: "faint" }, ` at ${new URL(url).host}`)];
 }
 
