@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "walkthrough.md"
+PORTS = ("8000", "8484", "8090")
+"""Of the page, each of which becomes a free one."""
 LIMIT = 300.0
 """Seconds for all of it."""
 
@@ -131,7 +133,7 @@ def walk(page: str, folder: Path, limit: float = LIMIT) -> int:
     if not steps(page):
         print("the page has no steps", file=sys.stderr)
         return 1
-    for port, free in zip(("8000", "8484"), _free_ports(2), strict=True):
+    for port, free in zip(PORTS, _free_ports(len(PORTS)), strict=True):
         page = page.replace(f":{port}", f":{free}").replace(f"PORT={port}", f"PORT={free}")
         page = page.replace(f"--port {port}", f"--port {free}")
     began, late = time.monotonic(), threading.Event()
@@ -174,8 +176,8 @@ def _shell(folder: Path) -> Iterator[Shell]:
 
 
 def _free_ports(count: int) -> list[int]:
-    with socket.socket() as one, socket.socket() as other:
-        taken = [one, other][:count]
+    with ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in taken:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in taken]
