@@ -116,7 +116,7 @@ def test_the_page_of_a_tasks_job(airflow: AirflowStack, services: Services, tmp_
             return text if '<strong class="succeeded">' in text else None
 
         text = airflow.processes.wait_until(shown, "the page of the completed job", timeout=60)
-        for step in ("The webhook arrived", "it was published", "The task completed"):
+        for step in ("The webhook arrived", "it was published", "The trigger fired", "The task completed"):
             assert step in text
         assert f"by the listener {services.addresses.listener_url}" in text
         assert services.addresses.api_token not in text

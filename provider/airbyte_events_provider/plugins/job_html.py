@@ -116,13 +116,16 @@ def _steps(view: JobView, job: JobEvent, task: TaskTimes) -> list[Step]:
             moments.append(("Airbyte's API confirmed it, and it was published", view.observed_at))
         else:
             moments.append(("A poll detected it", view.observed_at))
+    moments.append(("The trigger fired, and Airflow scheduled the task", task.fired_at))
+    moments.append(("The task was queued for a worker", task.resumed_at))
     moments.append(("The task completed", task.ended_at))
-    known = [(text, moment) for text, moment in moments if moment is not None]
+    known = [(text, moment) for text, moment in moments[1:] if moment is not None]
     steps: list[Step] = []
     if job.finished_at is None:
         return steps
     before = job.finished_at
-    for text, moment in known[1:]:
+    # A task that polls itself may be ahead of the listener.
+    for text, moment in sorted(known, key=lambda each: each[1]):
         # Airbyte's times are whole seconds, and its clock is another one.
         steps.append((text, before, max(before, moment)))
         before = max(before, moment)

@@ -105,13 +105,18 @@ def read_task(dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[J
 
     with create_session() as session:
         stored = session.scalar(of(XComModel, XComModel.value).where(XComModel.key == JOB_XCOM).limit(1))
-        times = session.execute(
-            of(TaskInstance, TaskInstance.state, TaskInstance.start_date, TaskInstance.end_date)
-        ).first()
-    state, started_at, ended_at = times or (None, None, None)
+        columns = ("state", "start_date", "scheduled_dttm", "queued_dttm", "end_date")
+        times = session.execute(of(TaskInstance, *(getattr(TaskInstance, name) for name in columns))).first()
+    state, started_at, scheduled_at, queued_at, ended_at = times or (None,) * len(columns)
     if isinstance(stored, str):
         try:
             stored = json.loads(stored)
         except ValueError:
             stored = None
-    return JobReference.parse(stored), TaskTimes(state=state and str(state), started_at=started_at, ended_at=ended_at)
+    return JobReference.parse(stored), TaskTimes(
+        state=state and str(state),
+        started_at=started_at,
+        scheduled_at=scheduled_at,
+        queued_at=queued_at,
+        ended_at=ended_at,
+    )

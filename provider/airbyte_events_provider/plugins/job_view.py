@@ -29,11 +29,32 @@ REQUEST_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskTimes:
-    """The state and the times of the task instance, by Airflow."""
+    """The state and the times of the task instance, by Airflow.
+
+    :param scheduled_at: last; of a task that was deferred, when its trigger had fired.
+    :param queued_at: last, for a worker.
+    """
 
     state: str | None = None
     started_at: datetime | None = None
+    scheduled_at: datetime | None = None
+    queued_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @property
+    def fired_at(self) -> datetime | None:
+        """When the trigger fired; None if the task was not deferred, or ended without a worker."""
+        # A task that resumes keeps the time at which it first started.
+        return self.scheduled_at if _is_after(self.scheduled_at, self.started_at) else None
+
+    @property
+    def resumed_at(self) -> datetime | None:
+        """When a task whose trigger has fired was queued for a worker."""
+        return self.queued_at if _is_after(self.queued_at, self.fired_at) else None
+
+
+def _is_after(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and other is not None and one > other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,6 +93,37 @@ def test_a_completed_job_has_a_waterfall(
     assert "refresh" not in page
 
 
+@pytest.mark.parametrize(
+    ("times", "steps"),
+    [
+        # Deferred, and resumed in a worker.
+        (
+            {"started_at": at(1), "scheduled_at": at(302), "queued_at": at(302.5), "ended_at": at(304.5)},
+            [
+                ("A poll detected it", "1.2 s"),
+                ("The trigger fired, and Airflow scheduled the task", "750 ms"),
+                ("The task was queued for a worker", "500 ms"),
+                ("The task completed", "2.0 s"),
+            ],
+        ),
+        # Its trigger polled Airbyte before the listener did.
+        (
+            {"started_at": at(1), "scheduled_at": at(301), "queued_at": at(0)},
+            [("The trigger fired, and Airflow scheduled the task", "1.0 s"), ("A poll detected it", "250 ms")],
+        ),
+        # In a worker: it was scheduled before it started.
+        (
+            {"started_at": at(1), "scheduled_at": at(0), "queued_at": at(0.5), "ended_at": at(302)},
+            [("A poll detected it", "1.2 s"), ("The task completed", "750 ms")],
+        ),
+    ],
+)
+def test_airflow_s_steps_are_those_that_it_recorded(times: dict[str, datetime], steps: list[tuple[str, str]]) -> None:
+    view = viewed(status=JobStatus.SUCCEEDED, finished_at=at(300), origin=Origin.POLL, observed_at=at(301.25))
+    page = render(view, TaskTimes(**times))
+    assert re.findall(r'<tr><th>([^<]*)</th><td class="took">([^<]*)</td>', page) == steps
+
+
 def test_times_of_several_clocks_make_no_negative_steps() -> None:
     """Airbyte's are whole seconds, and may be ahead of the listener's."""
     view = viewed(
