@@ -98,7 +98,7 @@ def test_a_completed_job_has_a_waterfall(
     [
         # Deferred, and resumed in a worker.
         (
-            {"started_at": at(1), "scheduled_at": at(302), "queued_at": at(302.5), "ended_at": at(304.5)},
+            TaskTimes(started_at=at(1), scheduled_at=at(302), queued_at=at(302.5), ended_at=at(304.5)),
             [
                 ("A poll detected it", "1.2 s"),
                 ("The trigger fired, and Airflow scheduled the task", "750 ms"),
@@ -108,19 +108,19 @@ def test_a_completed_job_has_a_waterfall(
         ),
         # Its trigger polled Airbyte before the listener did.
         (
-            {"started_at": at(1), "scheduled_at": at(301), "queued_at": at(0)},
+            TaskTimes(started_at=at(1), scheduled_at=at(301), queued_at=at(0)),
             [("The trigger fired, and Airflow scheduled the task", "1.0 s"), ("A poll detected it", "250 ms")],
         ),
         # In a worker: it was scheduled before it started.
         (
-            {"started_at": at(1), "scheduled_at": at(0), "queued_at": at(0.5), "ended_at": at(302)},
+            TaskTimes(started_at=at(1), scheduled_at=at(0), queued_at=at(0.5), ended_at=at(302)),
             [("A poll detected it", "1.2 s"), ("The task completed", "750 ms")],
         ),
     ],
 )
-def test_airflow_s_steps_are_those_that_it_recorded(times: dict[str, datetime], steps: list[tuple[str, str]]) -> None:
+def test_airflow_s_steps_are_those_that_it_recorded(times: TaskTimes, steps: list[tuple[str, str]]) -> None:
     view = viewed(status=JobStatus.SUCCEEDED, finished_at=at(300), origin=Origin.POLL, observed_at=at(301.25))
-    page = render(view, TaskTimes(**times))
+    page = render(view, times)
     assert re.findall(r'<tr><th>([^<]*)</th><td class="took">([^<]*)</td>', page) == steps
 
 
