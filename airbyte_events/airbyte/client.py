@@ -120,11 +120,7 @@ class AirbyteClient(Session):
         params = {"status": "running", "orderBy": "createdAt|DESC", "limit": PAGE, "offset": 0}
         workspaces = {"workspaceIds": self._workspace_ids} if self._workspace_ids else {}
         request = self.request("GET", "/jobs", params={**params, **workspaces}, timeout=GLANCE_SECONDS)
-        response = await self._aside(request)
-        jobs = response.object().get("data")
-        if not isinstance(jobs, list):
-            raise AirbyteProtocolError(f"{response.request}: the response has no list of jobs")
-        return [self._parse(response, job) for job in jobs]
+        return self._jobs(await self._aside(request))
 
     async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
         """Return the streams of the job that runs in the connection, by Airbyte's internal API, if it responds."""
@@ -179,10 +175,7 @@ class AirbyteClient(Session):
         given = {name: value for name, value in params.items() if value is not None}
         request = self.request("GET", "/jobs", params=given)
         response = await (self.read_once(request) if once else self.read(request))
-        jobs = response.object().get("data")
-        if not isinstance(jobs, list):
-            raise AirbyteProtocolError(f"{response.request}: the response has no list of jobs")
-        page = JobPage(jobs=tuple(self._parse(response, job) for job in jobs), served_at=response.served_at)
+        page = JobPage(jobs=tuple(self._jobs(response)), served_at=response.served_at)
         self._refreshes.update(page.jobs, untyped_list=job_type is None)
         return page
 
@@ -190,7 +183,6 @@ class AirbyteClient(Session):
         self,
         *,
         updated_since: datetime | None = None,
-        created_since: datetime | None = None,
         connection_id: str | None = None,
         job_type: str | None = None,
         max_pages: int = MOST_PAGES,
@@ -201,13 +193,7 @@ class AirbyteClient(Session):
         :param max_pages: 100 jobs each; if more match, the iteration raises an :class:`AirbyteError`.
         :param rest: see :class:`JobPages`.
         """
-        list_page = partial(
-            self.list_jobs,
-            updated_since=updated_since,
-            created_since=created_since,
-            connection_id=connection_id,
-            job_type=job_type,
-        )
+        list_page = partial(self.list_jobs, updated_since=updated_since, connection_id=connection_id, job_type=job_type)
         return JobPages(lambda offset: list_page(limit=PAGE, offset=offset), max_pages, rest)
 
     async def find_refreshes(self, *, updated_since: datetime, connection_id: str | None = None) -> list[JobPage]:
@@ -358,9 +344,7 @@ class AirbyteClient(Session):
             params = {"limit": PAGE, "offset": len(found), "workspaceIds": workspace_id or self._workspace_ids or None}
             given = {name: value for name, value in params.items() if value is not None}
             response = await self.read(self.request("GET", f"/{kind}", params=given))
-            page = response.object().get("data")
-            if not isinstance(page, list) or not all(isinstance(each, dict) for each in page):
-                raise AirbyteProtocolError(f"{response.request}: the response has no list of {kind}")
+            page = _listed(response, kind)
             found += page
             if len(page) < PAGE:
                 return found
@@ -383,6 +367,9 @@ class AirbyteClient(Session):
         response = await self.ask(self.request("GET", "/health"))
         response.refuse_page()
 
+    def _jobs(self, response: ApiResponse) -> list[Job]:
+        return [self._parse(response, job) for job in _listed(response, "jobs")]
+
     def _job(self, response: ApiResponse) -> Job:
         return self._parse(response, response.object())
 
@@ -397,6 +384,13 @@ class AirbyteClient(Session):
                 self._unknown_statuses.add(name)
                 logger.warning("unknown job status, counted as active: status=%r", name)
         return job
+
+
+def _listed(response: ApiResponse, kind: str) -> list[dict[str, Any]]:
+    listed = response.object().get("data")
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise AirbyteProtocolError(f"{response.request}: the response has no list of {kind}")
+    return listed
 
 
 def _checked(kind: str, id: str) -> str:

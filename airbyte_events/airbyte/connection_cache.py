@@ -14,6 +14,7 @@ import anyio
 from airbyte_events._utils import json_values
 from airbyte_events._utils.token_bucket import TokenBucket
 from airbyte_events.airbyte.circuit_breaker import transient
+from airbyte_events.airbyte.notifications import LONGEST_NAME
 from airbyte_events.airbyte.session import Session
 from airbyte_events.errors import AirbyteError
 from airbyte_events.jobs import Connection
@@ -35,9 +36,6 @@ PAUSE_SECONDS = 300.0
 RESPONSE_SECONDS = 2.0
 BURST, PER_SECOND = 50, 1.0
 """The limit of requests: beyond it, names are left out."""
-
-LONGEST_NAME = 256
-"""Characters: Airbyte's own limit."""
 
 _CONCURRENT = 4
 _LARGEST = 4 * 1024 * 1024

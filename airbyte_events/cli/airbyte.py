@@ -13,7 +13,7 @@ from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.api_client import http_client
 from airbyte_events.cli.options import uuid
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.secrets import credentials_of, headers_of
+from airbyte_events.listener.secrets import airbyte_client
 from airbyte_events.listener.settings import InstanceSettings, Settings
 
 
@@ -44,15 +44,7 @@ def choose_instance(settings: Settings, instance: str | None, *, why: str) -> tu
 async def open_airbyte(instance: InstanceSettings, *, attempts: int = 5) -> AsyncIterator[AirbyteClient]:
     """Open a client of the instance: ``async with open_airbyte(instance) as airbyte``."""
     async with http_client(instance.airbyte_url, token_endpoint(instance.airbyte_url, instance.token_url)) as http:
-        yield AirbyteClient(
-            http,
-            instance.airbyte_url,
-            credentials=credentials_of(instance),
-            token_url=instance.token_url,
-            headers=headers_of(instance),
-            workspace_ids=instance.workspace_ids,
-            attempts=attempts,
-        )
+        yield airbyte_client(http, instance, attempts=attempts)
 
 
 async def find_connection(airbyte: AirbyteClient, given: str) -> tuple[str, str]:

@@ -24,7 +24,6 @@ from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.tracing import record
-from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.bus.bus import EventBus
 from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import Cursor, JobEvent
@@ -44,8 +43,8 @@ from airbyte_events.listener.logging import log_event
 from airbyte_events.listener.notify.announcer import Announcer
 from airbyte_events.listener.notify.targets import notify_targets, refuse_own
 from airbyte_events.listener.pipeline import Pipeline
-from airbyte_events.listener.secrets import Secrets, credentials_of, digests_of, headers_of
-from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.listener.secrets import Secrets, airbyte_client, digests_of
+from airbyte_events.listener.settings import Settings
 from airbyte_events.listener.signals import Signals
 from airbyte_events.monitor.poller import Ticks
 from airbyte_events.store.base import EventStore
@@ -229,22 +228,6 @@ async def assemble(
 def http_client(**options: Any) -> httpx.AsyncClient:
     """Return a client that follows no redirect and keeps no cookie."""
     return async_client(follow_redirects=False, cookies=no_cookies(), **options)
-
-
-def airbyte_client(http: httpx.AsyncClient, instance: InstanceSettings, **options: Any) -> AirbyteClient:
-    """Return the client of an instance.
-
-    :param options: further ones of :class:`AirbyteClient`.
-    """
-    return AirbyteClient(
-        http,
-        instance.airbyte_url,
-        credentials=credentials_of(instance),
-        token_url=instance.token_url,
-        headers=headers_of(instance),
-        workspace_ids=instance.workspace_ids,
-        **options,
-    )
 
 
 async def _tokens(

@@ -13,9 +13,10 @@ import anyio
 
 from airbyte_events._utils.supervision import supervise
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.assembly import airbyte_client, assemble, http_client
+from airbyte_events.listener.assembly import assemble, http_client
 from airbyte_events.listener.http.app import requests_for, streams_of
 from airbyte_events.listener.logging import configure_logging
+from airbyte_events.listener.secrets import airbyte_client
 from airbyte_events.listener.settings import Settings
 from airbyte_events.listener.startup import announce, report
 from airbyte_events.web.h11_protocol import MAX_CONNECTIONS

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import anyio.to_thread
+import httpx
 from pydantic import SecretStr
 
-from airbyte_events.airbyte import Credentials
+from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.airbyte.gateway import parse_headers
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import InstanceSettings, Settings
@@ -100,3 +102,19 @@ def headers_of(instance: InstanceSettings) -> dict[str, str]:
     if instance.bearer_token is not None:
         headers["Authorization"] = f"Bearer {instance.bearer_token.get_secret_value()}"
     return headers
+
+
+def airbyte_client(http: httpx.AsyncClient, instance: InstanceSettings, **options: Any) -> AirbyteClient:
+    """Return the client of an instance.
+
+    :param options: further ones of :class:`AirbyteClient`.
+    """
+    return AirbyteClient(
+        http,
+        instance.airbyte_url,
+        credentials=credentials_of(instance),
+        token_url=instance.token_url,
+        headers=headers_of(instance),
+        workspace_ids=instance.workspace_ids,
+        **options,
+    )

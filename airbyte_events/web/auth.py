@@ -50,15 +50,11 @@ class Tokens:
         return sum([hmac.compare_digest(digest, known) for known in self._digests]) > 0
 
     def sign(self, token: str | None, message: bytes) -> str:
-        """Return a signature that :meth:`signed` accepts as long as the token is a member.
+        """Return a signature that :meth:`signer` recognises as long as the token is a member.
 
         :param token: None for any member of this set itself.
         """
         return _signature(self._own[0] if token is None else bytes.fromhex(digest_of(token)), message)
-
-    def signed(self, signature: str, message: bytes) -> bool:
-        """Return whether one of the tokens signed this message."""
-        return self.signer(signature, message) is not None
 
     def signer(self, signature: str, message: bytes) -> str | None:
         """Return the digest of the token that signed this message; None if it was none of these."""

@@ -66,7 +66,8 @@ async def prove_by_airbyte(airbyte: AirbyteClient, url: str, where: str, listene
     :param where: the URL, for display.
     :param listener: None if its API can't be called.
     """
-    probe, newest = await _announce(listener), await _newest(listener)
+    probe, inbox = await _announce(listener), await _inbox(listener, 1)
+    newest = None if inbox is None else max((_id(each) for each in inbox), default=0)
     try:
         sent = await _send(airbyte, url if probe is None else f"{url}?{PARAMETER}={probe}", url, where)
     except AirbyteError:
@@ -138,8 +139,8 @@ async def _answered(where: str, listener: FeedClient | None, *, known: bool, new
     text = f"a test that Airbyte itself sent to {where}"
     if listener is None or not known:
         return Proof(text=f"{text} arrived, by the response", by_airbyte=True)
-    for stored in await _tests(listener):
-        if newest is not None and (json_values.whole(stored.get("id")) or 0) > newest:
+    for stored in await _inbox(listener, _NEWEST) or ():
+        if stored.get("kind") == "test" and newest is not None and _id(stored) > newest:
             return Proof(
                 text=f"{text} arrived and is notification {stored.get('id')} of {listener.url}, by another listener "
                 "with the same store",
@@ -170,22 +171,16 @@ async def _arrival(listener: FeedClient | None, probe: str | None) -> dict[str, 
         return None
 
 
-async def _newest(listener: FeedClient | None) -> int | None:
-    """Return the id of the newest notification; 0 if there is none, None if that is unknown."""
+async def _inbox(listener: FeedClient | None, limit: int) -> list[dict[str, Any]] | None:
+    """Return the newest notifications; None if they can't be read."""
     if listener is None:
         return None
     try:
-        listed = (await listener.request("GET", "/v1/notifications", params={"limit": 1})).get("notifications")
+        listed = (await listener.request("GET", "/v1/notifications", params={"limit": limit})).get("notifications")
     except FeedError:
         return None
-    first = json_values.mapping(listed[0]) if isinstance(listed, list) and listed else {}
-    return json_values.whole(first.get("id")) or 0
+    return list(map(json_values.mapping, listed if isinstance(listed, list) else []))
 
 
-async def _tests(listener: FeedClient) -> list[dict[str, Any]]:
-    try:
-        listed = (await listener.request("GET", "/v1/notifications", params={"limit": _NEWEST})).get("notifications")
-    except FeedError:
-        return []
-    found = map(json_values.mapping, listed if isinstance(listed, list) else [])
-    return [each for each in found if each.get("kind") == "test"]
+def _id(stored: Mapping[str, Any]) -> int:
+    return json_values.whole(stored.get("id")) or 0

@@ -16,7 +16,7 @@ from airbyte_events.airbyte.submission import How, submit
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import Identity, JobEvent, JobRef
 from airbyte_events.listener.http.masking import shown_body
-from airbyte_events.listener.http.params import path_id
+from airbyte_events.listener.http.params import one_of, path_id
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.store.base import EventStore
 from airbyte_events.web.sessions import Operators
@@ -81,10 +81,9 @@ class Actions:
         """Return a notification's body without secrets."""
         self._authorize(request)
         id_ = path_id(request)
-        found = await self.store.notifications(limit=1, before=min(id_ + 1, 2**63 - 1))
-        if not found or found[0].id != id_:
+        if (found := await one_of(self.store.notifications, id_)) is None:
             raise HTTPException(404)
-        text, truncated = shown_body(found[0].body)
+        text, truncated = shown_body(found.body)
         return JSONResponse({"id": id_, "body": text, "truncated": truncated})
 
     def _authorize(self, request: Request) -> None:

@@ -18,7 +18,7 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteError, StoreError
-from airbyte_events.events import Identity, JobEvent, JobRef, Usual
+from airbyte_events.events import EventFilter, Identity, JobEvent, JobRef, Usual
 from airbyte_events.listener.forwarding.targets import DeliveryTarget
 from airbyte_events.listener.histories import Histories
 from airbyte_events.listener.http.actions import Actions
@@ -30,6 +30,7 @@ from airbyte_events.listener.http.params import (
     flag,
     job_ids,
     number,
+    one_of,
     page,
     path_id,
     read_body,
@@ -149,16 +150,7 @@ class API:
             for name, each in self.pipelines.items()
             if not filters.instances or name in filters.instances
         }
-        return await _list(
-            request,
-            "jobs",
-            lambda limit, before: self.feed.store.jobs(limit=limit, before=before, wanted=filters),
-            JobEvent.data,
-            position=lambda state: state.sequence,
-            size=lambda state: state.weight,
-            params=FILTERS,
-            more={"as_of": as_of},
-        )
+        return await self._states(request, "jobs", filters, FILTERS, more={"as_of": as_of})
 
     async def job(self, request: Request) -> Response:
         """Return a job with its history."""
@@ -211,14 +203,25 @@ class API:
         filters = replace(event_filter(query), jobs=False, signals=True)
         raised = flag(query, "raised")
         wanted = replace(filters, terminal=None if raised is None else not raised)
+        return await self._states(request, "signals", wanted, frozenset({"instance", "connection_id", "raised"}))
+
+    async def _states(
+        self,
+        request: Request,
+        name: str,
+        wanted: EventFilter,
+        params: frozenset[str],
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Response:
         return await _list(
             request,
-            "signals",
+            name,
             lambda limit, before: self.feed.store.jobs(limit=limit, before=before, wanted=wanted),
             JobEvent.data,
             position=lambda state: state.sequence,
             size=lambda state: state.weight,
-            params=frozenset({"instance", "connection_id", "raised"}),
+            params=params,
+            more=more,
         )
 
     async def notifications(self, request: Request) -> Response:
@@ -235,10 +238,9 @@ class API:
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
         id_ = path_id(request)
-        found = await self.feed.store.notifications(limit=1, before=min(id_ + 1, 2**63 - 1))
-        if not found or found[0].id != id_:
+        if (found := await one_of(self.feed.store.notifications, id_)) is None:
             return _refuse(404, f"notification {id_} does not exist")
-        if found[0].outcome in (Outcome.IGNORED, Outcome.REJECTED) or found[0].instance not in self.pipelines:
+        if found.outcome in (Outcome.IGNORED, Outcome.REJECTED) or found.instance not in self.pipelines:
             return _refuse(409, f"notification {id_} reports no completed job, so there is nothing to confirm")
         await self.feed.store.settle({id_: Outcome.PENDING}, utcnow())
         return JSONResponse({"event": id_}, status_code=202)
@@ -268,14 +270,13 @@ class API:
     async def retry(self, request: Request) -> Response:
         """Send a dead delivery again."""
         id_ = path_id(request)
-        found = await self.feed.store.deliveries(limit=1, before=min(id_ + 1, 2**63 - 1))
-        if not found or found[0].id != id_:
+        if (found := await one_of(self.feed.store.deliveries, id_)) is None:
             return _refuse(404, f"delivery {id_} does not exist")
-        if found[0].state is not DeliveryState.DEAD:
-            return _refuse(409, f"delivery {id_} is {found[0].state.value}, not dead")
-        if self._target(found[0]) is None:
+        if found.state is not DeliveryState.DEAD:
+            return _refuse(409, f"delivery {id_} is {found.state.value}, not dead")
+        if self._target(found) is None:
             return _refuse(409, f"the target of delivery {id_} is no longer in the settings")
-        again = Attempt(delivery=id_, state=DeliveryState.DUE, due_at=utcnow(), fault=found[0].fault)
+        again = Attempt(delivery=id_, state=DeliveryState.DUE, due_at=utcnow(), fault=found.fault)
         await self.feed.store.attempted([again])
         return JSONResponse({"delivery": id_}, status_code=202)
 

@@ -11,8 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from airbyte_events.events import EventFilter, JobStatus
+from airbyte_events.store.records import Delivery, StoredNotification
 
 N = TypeVar("N", int, float)
+Stored = TypeVar("Stored", StoredNotification, Delivery)
 T = TypeVar("T")
 
 
@@ -162,3 +164,12 @@ def _parsed(params: QueryParams, name: str, parse: Callable[[str], T], expected:
         raise
     except ValueError:
         raise QueryError(f"{name}: give {expected}") from None
+
+
+async def one_of(read: Callable[..., Awaitable[Sequence[Stored]]], id: int) -> Stored | None:
+    """Return the item with this id; None if there is none.
+
+    :param read: the store's method that lists such items, newest first.
+    """
+    found = await read(limit=1, before=min(id + 1, 2**63 - 1))
+    return found[0] if found and found[0].id == id else None

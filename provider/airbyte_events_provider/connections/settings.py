@@ -227,12 +227,16 @@ class _Extra:
             return value
         raise SettingsError(f"{self.named('verify')} is neither true nor false nor a file or folder of certificates")
 
-    def headers(self, *, authorized: bool) -> dict[str, str]:
-        value = self.fields.get("headers") or {}
+    def _object(self, name: str) -> Any:
+        value = self.fields.get(name)
         if isinstance(value, str) and value.lstrip().startswith("{"):
             # Airflow's form stores an object as text.
             with contextlib.suppress(ValueError):
-                value = json.loads(value)
+                return json.loads(value)
+        return value
+
+    def headers(self, *, authorized: bool) -> dict[str, str]:
+        value = self._object("headers") or {}
         if isinstance(value, dict):
             value = "\n".join(f"{name}: {each}" for name, each in value.items())
         try:
@@ -245,13 +249,9 @@ class _Extra:
             ) from None
 
     def proxies(self) -> Iterator[tuple[str, str]]:
-        value = self.fields.get("proxies")
+        value = self._object("proxies")
         if not value:
             return
-        if isinstance(value, str) and value.lstrip().startswith("{"):
-            # Airflow's form stores an object as text.
-            with contextlib.suppress(ValueError):
-                value = json.loads(value)
         proxies = {"all": value} if isinstance(value, str) else value
         if not isinstance(proxies, dict) or not all(isinstance(url, str) and "://" in url for url in proxies.values()):
             raise SettingsError(
