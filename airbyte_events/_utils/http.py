@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from http.cookiejar import CookieJar
+from typing import cast
 
 import anyio
 import httpx
@@ -27,8 +28,10 @@ async def read_body(response: httpx.Response, most: int) -> bytes:
     :raises ResponseRefused: if a 2xx response is larger or compressed.
     """
     body = bytearray()
+    # The stream itself: httpx's ``aiter_raw`` adds three layers of generators to each chunk.
+    stream = cast("httpx.AsyncByteStream", response.stream)
     with anyio.CancelScope() as scope:
-        async for chunk in response.aiter_raw():
+        async for chunk in stream:
             body += chunk
             if len(body) > most:
                 # Leaving the loop would leave httpx's nested generators to the garbage collector; cancelling ends them.
@@ -44,9 +47,14 @@ async def read_body(response: httpx.Response, most: int) -> bytes:
     raise ResponseRefused(f"is compressed ({encoding[:20]!r}) though none was asked for so")
 
 
+class _NoCookies(CookieJar):
+    def extract_cookies(self, *_: object) -> None:
+        """Ignore the cookies of a response, whose headers need not be parsed for them."""
+
+
 def no_cookies() -> CookieJar:
     """Return a cookie jar that stays empty. Other jars grow without bound and are sent back with every request."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    return _NoCookies()
 
 
 def retry_after(headers: httpx.Headers) -> float | None:

@@ -176,6 +176,6 @@ class Session:
     async def _send(self, token: str | None, request: Request) -> ApiResponse:
         hide: tuple[str, ...] = () if self.credentials is None else (self.credentials.client_secret,)
         # The token endpoint, and the internal API of Cloud, can be on another server.
-        headers = self.headers if same_origin(request.url, self.url) else NO_HEADERS
+        headers = self.headers if self.headers and same_origin(request.url, self.url) else NO_HEADERS
         hide += secrets_in(headers.values())
         return await exchange(self.http, request, token=token, headers=headers, hide=hide, observe=self.on_request)

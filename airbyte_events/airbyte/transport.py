@@ -130,17 +130,13 @@ async def exchange(
     charge()
     try:
         with anyio.fail_after(request.timeout):
-            async with http.stream(
-                request.method,
-                request.url,
-                params=request.params or None,
-                json=request.json,
-                headers={**headers, **_headers(token)},
-                timeout=_timeout(request),
-                follow_redirects=False,
-            ) as response:
-                status = response.status_code
+            sent = _build(request, {**headers, **_headers(token)})
+            response = await http.send(sent, stream=True, follow_redirects=False)
+            status = response.status_code
+            try:
                 body = await read_body(response, request.largest)
+            finally:
+                await response.aclose()
     except TimeoutError as exc:
         raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
@@ -169,9 +165,18 @@ def _headers(token: str | None) -> dict[str, str]:
     return headers
 
 
-def _timeout(request: Request) -> httpx.Timeout:
+def _build(request: Request, headers: Mapping[str, str]) -> httpx.Request:
+    """Return httpx's request. Its ``build_request`` takes longer: it merges the client's settings, which has none."""
     connecting = min(request.timeout, request.connect_timeout or request.timeout)
-    return httpx.Timeout(request.timeout, connect=connecting, pool=connecting)
+    timeout = httpx.Timeout(request.timeout, connect=connecting, pool=connecting)
+    return httpx.Request(
+        request.method,
+        request.url,
+        params=request.params or None,
+        json=request.json,
+        headers=headers,
+        extensions={"timeout": timeout.as_dict()},
+    )
 
 
 _ERRORS: dict[int, type[AirbyteStatusError]] = {

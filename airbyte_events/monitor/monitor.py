@@ -349,8 +349,8 @@ class Monitor:
     ) -> tuple[set[int], datetime]:
         """Store the jobs that changed since, page by page: a page is stored even if the next one fails.
 
-        :param pages: how many to list at most, within :attr:`request_bucket`; None for all, up to :data:`MAX_LISTED`
-            jobs.
+        :param pages: how many to list at most, within :attr:`request_bucket`, of which only the jobs in ``origins`` are
+            stored if it has any; None for all, up to :data:`MAX_LISTED` jobs.
         """
         found: set[int] = set()
         served_at: datetime | None = None
@@ -358,8 +358,12 @@ class Monitor:
         job_types = PUSHED_JOB_TYPES if pages is not None else ()
         async for page in self.system.list_changed(since=since, job_types=job_types):
             served_at = served_at or page.served_at or started
-            await self._recorder.record(page.jobs, origins, notifications)
-            found |= {job.job_id for job in page.jobs}
+            jobs = page.jobs
+            if pages is not None and origins:
+                # The others' own webhooks arrive in a moment, with names and failure reasons.
+                jobs = tuple(job for job in jobs if job.job_id in origins)
+            await self._recorder.record(jobs, origins, notifications)
+            found |= {job.job_id for job in jobs}
             if pages is not None:
                 pages -= 1
                 if not pages or not self.request_bucket.left:

@@ -89,6 +89,19 @@ class TestConfirming:
         assert len(states) == 40
         assert (watched.airbyte.lists, watched.airbyte.reads) == (1, 0)
 
+    async def test_what_the_list_of_a_burst_has_beside_it_waits_for_its_own_hint(self, watched: Watched) -> None:
+        for job_id in range(1, 42):
+            watched.airbyte.put(job_id, "failed")
+        told: dict[int, list[Received]] = {job_id: [] for job_id in range(1, 41)}
+
+        await watched.monitor.confirm(told, Origin.WEBHOOK, told)
+        assert {job_id for job_id, _ in await watched.events()} == set(range(1, 41))
+        state = await hint(watched, webhook_body(41, success=False, errorMessage="no disk"))
+
+        assert state.error.message == "no disk"
+        published = (await watched.store.read(0)).events[-1]
+        assert (published.ref.job_id, published.error) == (41, state.error)
+
     async def test_three_hints_are_three_reads(self, watched: Watched) -> None:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded")
