@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,6 +32,9 @@ UNLISTED_SECONDS = 600.0
 
 UNREPORTED_SECONDS = 600.0
 """How long streams count as reported after the last response that had them."""
+
+WANTED_SECONDS = 30.0
+"""How long a job keeps its turn after a call: callers that ask for one job each share the budget, too."""
 
 REMEMBERED = 1_000
 """The most jobs whose progress is remembered."""
@@ -113,6 +116,10 @@ class ProgressReader:
         self._fresh = fresh
         self._bucket = TokenBucket(rate=REQUESTS_PER_MINUTE / 60, burst=REQUESTS_PER_MINUTE)
         self._samples: OrderedDict[int, _Sample] = OrderedDict()
+        self._wanted: OrderedDict[int, float] = OrderedDict()
+        self._streams_wanted: OrderedDict[int, float] = OrderedDict()
+        self._has_listed = False
+        """Whether the last request was a list."""
         self._reading = anyio.Lock()
         self._resumes_at = self._lists_from = _NEVER
 
@@ -139,27 +146,50 @@ class ProgressReader:
 
     async def _refresh(self, source: ReportsProgress, job_ids: Collection[int], streams: bool) -> None:
         before = anyio.current_time() - self._fresh
-        stale = [job_id for job_id in job_ids if self._read_at(job_id) <= before]
-        if len(stale) > 1 and self._lists_from <= anyio.current_time() and self._take():
-            try:
-                for running in await source.running_jobs():
-                    self._record(running)
-            except AirbyteError as exc:
-                self._lists_from = anyio.current_time() + UNLISTED_SECONDS
-                logger.info("progress is read job by job: seconds=%g: %s", UNLISTED_SECONDS, exc)
-        # The oldest first: where the budget does not serve all, it serves each in turn.
+        _want(self._wanted, job_ids)
+        left = {(False, job_id) for job_id in job_ids if self._read_at(job_id) <= before}
+        _want(self._streams_wanted, job_ids if streams else ())
+        if streams:
+            left |= {(True, job_id) for job_id in job_ids if self._streams_at(job_id) <= before}
+        if not left:
+            return
+        stale = [job_id for job_id in self._wanted if self._read_at(job_id) <= before]
+        without_streams = [job_id for job_id in self._streams_wanted if self._streams_at(job_id) <= before]
         work = [(self._read_at(job_id), False, job_id) for job_id in stale]
         if streams:
-            work += [(self._streams_at(job_id), True, job_id) for job_id in job_ids]
+            work += [(self._streams_at(job_id), True, job_id) for job_id in without_streams]
+        may_list = len(stale) > 1 and self._lists_from <= anyio.current_time()
+        # In turn: lists alone would use up the budget. Callers that want no streams leave it to those that do.
+        scarce = may_list and self._has_listed and self._bucket.left < 2
+        streams_first = scarce and any(map(self._has_streams, without_streams))
+        if may_list and not streams_first and self._take():
+            left -= {(False, job_id) for job_id in await self._list(source)}
+        # The oldest first, whoever asked for it: where the budget does not serve all, it serves each in turn.
         for _, of_streams, job_id in sorted(work):
+            if not left:
+                break
+            left.discard((of_streams, job_id))
             if of_streams and self._streams_at(job_id) <= before:
                 await self._read_streams(source, job_id)
-            elif not of_streams and self._read_at(job_id) <= before and self._take():
+            elif not of_streams and not streams_first and self._read_at(job_id) <= before and self._take():
                 job = await source.glance(job_id)
                 if job is None:
-                    self._samples.pop(job_id, None)
+                    self._forget(job_id)
                 else:
                     self._record(job)
+
+    async def _list(self, source: ReportsProgress) -> set[int]:
+        """Read the running jobs by one request; return which."""
+        self._has_listed = True
+        try:
+            listed = await source.running_jobs()
+        except AirbyteError as exc:
+            self._lists_from = anyio.current_time() + UNLISTED_SECONDS
+            logger.info("progress is read job by job: seconds=%g: %s", UNLISTED_SECONDS, exc)
+            return set()
+        for running in listed:
+            self._record(running)
+        return {running.job_id for running in listed}
 
     def _read_at(self, job_id: int) -> float:
         return self._samples[job_id].read_at if job_id in self._samples else _NEVER
@@ -167,16 +197,22 @@ class ProgressReader:
     def _streams_at(self, job_id: int) -> float:
         return self._samples[job_id].streams_at if job_id in self._samples else _NEVER
 
+    def _has_streams(self, job_id: int) -> bool:
+        sample = self._samples.get(job_id)
+        return sample is not None and sample.job.connection_id is not None and sample.job.status is JobStatus.RUNNING
+
     async def _read_streams(self, source: ReportsProgress, job_id: int) -> None:
         sample = self._samples.get(job_id)
         connection_id = None if sample is None else sample.job.connection_id
-        if sample is None or connection_id is None or sample.job.status is not JobStatus.RUNNING or not self._take():
+        if sample is None or connection_id is None or not self._has_streams(job_id) or not self._take():
             return
+        self._has_listed = False
         sample.take_streams(await source.stream_progress(job_id, connection_id))
 
     def _record(self, job: Job) -> None:
         now, known = anyio.current_time(), self._samples.pop(job.job_id, None)
         if job.status.terminal:
+            self._forget(job.job_id)
             return
         sample = self._samples[job.job_id] = _Sample(job, utcnow(), read_at=now, changed_at=now)
         # Another job may have its id now.
@@ -186,6 +222,20 @@ class ProgressReader:
                 sample.changed_at = known.changed_at
         if len(self._samples) > REMEMBERED:
             self._samples.popitem(last=False)
+
+    def _forget(self, job_id: int) -> None:
+        for table in (self._samples, self._wanted, self._streams_wanted):
+            table.pop(job_id, None)
+
+
+def _want(wanted: OrderedDict[int, float], job_ids: Iterable[int]) -> None:
+    """Give these jobs a turn, and take it from those that nobody has asked for in :data:`WANTED_SECONDS`."""
+    now = anyio.current_time()
+    for job_id in job_ids:
+        wanted[job_id] = now
+        wanted.move_to_end(job_id)
+    while wanted and (len(wanted) > REMEMBERED or next(iter(wanted.values())) < now - WANTED_SECONDS):
+        wanted.popitem(last=False)
 
 
 def _stamp(job: Job) -> tuple[JobStatus, int, int]:
