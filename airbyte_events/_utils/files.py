@@ -8,6 +8,13 @@ import tempfile
 from pathlib import Path
 
 
+def read_fault(exc: OSError | ValueError) -> str:
+    """Return why a text file can't be read, without its name."""
+    if isinstance(exc, FileNotFoundError):
+        return "no such file"
+    return f"can't be read ({exc.strerror})" if isinstance(exc, OSError) else "not a file of UTF-8 text"
+
+
 def write_private(file: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file atomically; only its owner can read it.
 

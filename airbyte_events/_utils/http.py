@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import ssl
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar
@@ -50,6 +53,36 @@ async def read_body(response: httpx.Response, most: int) -> bytes:
 class _NoCookies(CookieJar):
     def extract_cookies(self, *_: object) -> None:
         """Ignore the cookies of a response, whose headers need not be parsed for them."""
+
+
+def why(exc: BaseException) -> str:
+    """Return why a request failed, in the words of the system where it has some. They contain no part of the URL."""
+    if isinstance(exc, httpx.TimeoutException):
+        return "no response in time"
+    # Other messages could contain secrets. Those of a ConnectError are about host, certificate or network.
+    words = _WORDS.get(type(exc)) or (isinstance(exc, _SAFE) and " ".join(str(exc).split())) or type(exc).__name__
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {cause.verify_message}"
+        if isinstance(cause, ssl.SSLError):
+            return f"no TLS connection: {str(cause.reason).replace('_', ' ').lower()}"
+        if isinstance(cause, socket.gaierror):
+            return f"its name can't be resolved: {cause.strerror}"
+        if isinstance(cause, OSError) and cause.errno:
+            words = os.strerror(cause.errno)
+        # Attempts at several addresses are a group.
+        below: BaseException | None = next(iter(getattr(cause, "exceptions", ())), None)
+        cause = below or cause.__cause__ or cause.__context__
+    return words
+
+
+_SAFE = (httpx.ConnectError, httpx.ProxyError)
+_WORDS: dict[type[BaseException], str] = {
+    httpx.ReadError: "the connection broke",
+    httpx.WriteError: "the connection broke",
+    httpx.RemoteProtocolError: "the server closed the connection, or does not speak HTTP",
+}
 
 
 def no_cookies() -> CookieJar:

@@ -15,7 +15,7 @@ import anyio
 import httpx
 
 from airbyte_events._utils import json_values
-from airbyte_events._utils.http import UNPACKED, ResponseRefused, http_date, read_body, retry_after
+from airbyte_events._utils.http import UNPACKED, ResponseRefused, http_date, read_body, retry_after, why
 from airbyte_events._utils.token_bucket import charge
 from airbyte_events.airbyte.error_text import ErrorText, one_line, redirection, web_page
 from airbyte_events.errors import (
@@ -140,7 +140,7 @@ async def exchange(
     except TimeoutError as exc:
         raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s") from exc
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as exc:
-        raise NotSent(f"{request}: no connection ({_reason(exc, hide)})") from exc
+        raise NotSent(f"{request}: no connection ({one_line(why(exc), hide)})") from exc
     except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise AirbyteProtocolError(f"{request}: {_reason(exc, hide)}") from exc
     except httpx.TimeoutException as exc:
@@ -205,4 +205,4 @@ def _refusal(request: Request, response: httpx.Response, body: bytes, hide: tupl
 
 
 def _reason(exc: Exception, hide: tuple[str, ...]) -> str:
-    return one_line(str(exc) or type(exc).__name__, hide)
+    return one_line(str(exc) or why(exc), hide)

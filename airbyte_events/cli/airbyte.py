@@ -12,7 +12,7 @@ from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.api_client import http_client
 from airbyte_events.cli.options import uuid
-from airbyte_events.errors import SettingsError
+from airbyte_events.errors import NotFound, SettingsError, UnknownConnection
 from airbyte_events.listener.secrets import airbyte_client
 from airbyte_events.listener.settings import InstanceSettings, Settings
 
@@ -56,5 +56,8 @@ async def find_connection(airbyte: AirbyteClient, given: str) -> tuple[str, str]
     """
     if re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", given):
         id_ = uuid("CONNECTION", given)
-        return id_, str((await airbyte.get_connection(id_)).get("name") or id_)
+        try:
+            return id_, str((await airbyte.get_connection(id_)).get("name") or id_)
+        except NotFound as exc:
+            raise UnknownConnection(f"Airbyte has no connection {id_} that these credentials may read ({exc})") from exc
     return await airbyte.find_connection(given), given

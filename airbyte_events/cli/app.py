@@ -13,12 +13,11 @@ from rich.markup import escape
 from airbyte_events import __version__
 from airbyte_events._utils import stdout
 from airbyte_events._utils.printable import shown
-from airbyte_events.cli import jobs, notify, replay, serve, store, tail, trigger, up
+from airbyte_events.cli import jobs, notify, replay, serve, simulate, store, tail, trigger, up
 from airbyte_events.cli.doctor import doctor
 from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.cli.webhooks import webhooks
 from airbyte_events.errors import AirbyteEventsError, SettingsError
-from airbyte_events.simulator.cli import simulate
 
 _WIDTH = 76
 """Columns of the examples below a command's help, which is indented by 2."""
@@ -90,15 +89,15 @@ def application(*, rich: bool) -> typer.Typer:
         add(hooks, command, text, epilog, name)
     app.add_typer(hooks, name="webhooks", help=webhooks.HELP, epilog=_lines(rich, *webhooks.EPILOG))
     targets = _group(rich)
-    add(targets, notify.list_targets, notify.LIST_HELP, name="list")
+    add(targets, notify.list_targets, notify.LIST_HELP, notify.LIST_EPILOG, "list")
     add(targets, notify.send_test, notify.TEST_HELP, notify.TEST_EPILOG, "test")
-    app.add_typer(targets, name="notify", help=notify.HELP)
+    app.add_typer(targets, name="notify", help=notify.HELP, epilog=_lines(rich, *notify.EPILOG))
     add(app, doctor.doctor, doctor.HELP, doctor.EPILOG)
     stores = _group(rich)
-    add(stores, store.migrate, store.MIGRATE_HELP)
-    app.add_typer(stores, name="store", help=store.HELP)
+    add(stores, store.migrate, store.MIGRATE_HELP, store.MIGRATE_EPILOG)
+    app.add_typer(stores, name="store", help=store.HELP, epilog=_lines(rich, *store.EPILOG))
     add(app, serve.demo, serve.DEMO_HELP, serve.DEMO_EPILOG)
-    app.command()(simulate)
+    add(app, simulate.simulate, simulate.HELP, simulate.EPILOG)
     return app
 
 

@@ -53,10 +53,12 @@ def jobs(
     status: options.Statuses = None,
     ended: options.Ended = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", metavar="NUMBER", min=1, max=1_000_000, help="Most jobs to list.")
+        int,
+        typer.Option("--limit", "-n", metavar="NUMBER", parser=options.whole(1, 1_000_000), help="Most jobs to list."),
     ] = 20,
     before: Annotated[
-        int | None, typer.Option(metavar="NEXT", min=0, help="Page to start at: `next` of the previous one.")
+        int | None,
+        typer.Option(metavar="NEXT", parser=options.whole(0), help="Page to start at: `next` of the previous one."),
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
@@ -77,12 +79,14 @@ def jobs(
             return 0
         if found or not output.terminal:
             output.table(
-                ("job", "status", "type", "connection", "started", "completed", "duration", "records", "origin"),
+                ("job", "status", "type", "connection", "started", "completed", "duration", "records", "detected by"),
                 [_row(each) for each in found],
-                optional=("type", "started", "records", "duration", "origin", "completed"),
+                optional=("type", "started", "records", "duration", "detected by", "completed"),
             )
         else:
-            output.note("no jobs match")
+            output.note("No matching jobs")
+        for name in sorted(set(instance or ()) - as_of.keys()) if not found else ():
+            output.note(f"the listener has no Airbyte {name}: airbyte-events doctor lists those that it has")
         for name, polled in as_of.items() if output.terminal else ():
             polled_at = _polled(polled)
             output.note(f"{name}: {_NEVER if polled_at is None else f'as of {polled_at}'}")
@@ -108,7 +112,12 @@ def show(
     async def work() -> int:
         async with open_listener(address) as api:
             name = instance or await _instance_of(api, number)
-            details = await api.request("GET", f"/v1/jobs/{name}/{number}")
+            try:
+                details = await api.request("GET", f"/v1/jobs/{name}/{number}")
+            except FeedRefused as exc:
+                if exc.status_code != 404:
+                    raise
+                raise FeedError(_unknown(f"{name}/{number}")) from exc
             progress = await _progress(api, details)
         if json:
             output.object(details if progress is None else {**details, "progress": progress.data()})
@@ -145,11 +154,15 @@ async def pages(
 async def _instance_of(listener: FeedClient, number: str) -> str:
     found, *_ = await pages(listener, "jobs", _PAGE, None, [("job_id", number)])
     if not found:
-        raise FeedError(f"the listener knows no job {number}")
+        raise FeedError(_unknown(number))
     if len(found) > 1:
         names = " or ".join(f"{each['instance']}/{number}" for each in found)
         raise FeedError(f"job {number} exists in several Airbytes: write {names}")
     return str(found[0]["instance"])
+
+
+def _unknown(job: str) -> str:
+    return f"the listener knows no job {job}: airbyte-events jobs lists those that it knows"
 
 
 async def _progress(listener: FeedClient, details: dict[str, Any]) -> Progress | None:

@@ -22,13 +22,20 @@ from airbyte_events.store.base import COMPLETION
 from airbyte_events.store.records import Delivery, DeliveryState, Outcome, StoredNotification
 
 HELP = "List and test the targets of outgoing notifications."
+EPILOG = (
+    "The targets are [[notify]] tables of the settings file:",
+    "  airbyte-events notify list --config airbyte-events.toml",
+    "  airbyte-events notify test on-call --config airbyte-events.toml",
+)
 LIST_HELP = "List the targets in the settings, with their filters. URLs are shown without their paths."
+LIST_EPILOG = ("  airbyte-events notify list --config airbyte-events.toml", EXIT_CODES)
 TEST_HELP = (
-    "Send a test message to all targets, or one, whatever their filters: a job of the instance notify-test that "
-    "succeeded. Nothing is stored or retried; no listener needs to run."
+    "Send a test message to all targets, or to one. It is about a job of the instance notify-test that succeeded, and "
+    "passes all filters. Nothing is stored or retried; no listener needs to run."
 )
 TEST_EPILOG = ("  airbyte-events notify test", "  airbyte-events notify test on-call", EXIT_CODES)
 
+_NONE = "the settings have no [[notify]] table; write one into the file that --config names"
 _FILTERS = ("instances", "connections", "workspaces", "statuses", "job_types")
 _SECONDS = 10.0
 
@@ -40,7 +47,7 @@ def list_targets(config: options.Config = None, json: options.JSON = False) -> N
         found = [(each.settings.name, each.settings.type, each.shown, _filters(each.settings)) for each in targets]
         output.object({"targets": [dict(zip(("name", "type", "url", "filters"), each, strict=True)) for each in found]})
     elif not targets:
-        output.note("the settings have no [[notify]] table")
+        output.note(_NONE)
     else:
         rows = []
         for each in targets:
@@ -80,7 +87,7 @@ def _chosen(settings: Settings, name: str | None) -> list[NotifySettings]:
     """:raises SettingsError: if there is no such target."""
     chosen = [each for each in settings.notify if name in (None, each.name)]
     if not settings.notify:
-        raise SettingsError("the settings have no [[notify]] table; write one into the file that --config names")
+        raise SettingsError(_NONE)
     if not chosen:
         raise SettingsError(
             f"NAME: no target has the name {name}; use one of {', '.join(t.name for t in settings.notify)}"

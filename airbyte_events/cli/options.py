@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import typer
 
+from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.events import EventFilter, JobStatus
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a parser of whole numbers. Typer's own messages are about types and patterns, for programmers."""
+
+    def parse(text: str) -> int:
+        # A default value is parsed, too.
+        if re.fullmatch(r"[0-9]{1,18}", str(text)) and low <= int(text) and (high is None or int(text) <= high):
+            return int(text)
+        limits = f"of at least {low:,}" if high is None else f"from {low:,} to {high:,}"
+        raise typer.BadParameter(f"{shown(text)} is not a whole number {limits}")
+
+    return parse
+
+
+def decimal(low: float) -> Callable[[str], float]:
+    """Return a parser of numbers."""
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if low <= number < math.inf:
+            return number
+        raise typer.BadParameter(f"{shown(text)} is not a number of at least {low:g}")
+
+    return parse
+
+
+def choice(kind: type[Choice]) -> Callable[[str], Choice]:
+    """Return a parser of one of these words."""
+
+    def parse(text: str) -> Choice:
+        try:
+            return kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"{shown(text)} is not one of {', '.join(kind)}") from None
+
+    return parse
+
 
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings. [AIRBYTE_EVENTS_CONFIG]")
@@ -22,7 +68,9 @@ Host = Annotated[
 ]
 Port = Annotated[
     int | None,
-    typer.Option(metavar="PORT", help="Port to listen on; 0: a free one. [AIRBYTE_EVENTS_PORT, else 8484]"),
+    typer.Option(
+        metavar="PORT", parser=whole(0), help="Port to listen on; 0: a free one. [AIRBYTE_EVENTS_PORT, else 8484]"
+    ),
 ]
 ListenerURL = Annotated[
     str | None,
@@ -41,10 +89,17 @@ Instances = Annotated[
 Connections = Annotated[
     list[str] | None, typer.Option("--connection", metavar="ID", help="Only this connection's. May be repeated.")
 ]
-Jobs = Annotated[list[int] | None, typer.Option("--job", metavar="ID", min=1, help="Only this job. May be repeated.")]
+Jobs = Annotated[
+    list[int] | None, typer.Option("--job", metavar="ID", parser=whole(1), help="Only this job. May be repeated.")
+]
 Statuses = Annotated[
     list[JobStatus] | None,
-    typer.Option("--status", metavar="STATUS", help=f"Only this status: {', '.join(JobStatus)}. May be repeated."),
+    typer.Option(
+        "--status",
+        metavar="STATUS",
+        parser=choice(JobStatus),
+        help=f"Only this status: {', '.join(JobStatus)}. May be repeated.",
+    ),
 ]
 Ended = Annotated[
     bool | None, typer.Option("--ended/--active", "--terminal", help="Only completed jobs, or only active ones.")
@@ -82,7 +137,9 @@ def uuid(name: str, text: str) -> str:
     try:
         return str(UUID(text))
     except ValueError:
-        raise typer.BadParameter("not a UUID", param_hint=name) from None
+        raise typer.BadParameter(
+            f"{shown(text)} is not a UUID: write the one in the URL of its page in Airbyte", param_hint=name
+        ) from None
 
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

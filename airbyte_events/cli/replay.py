@@ -37,7 +37,9 @@ EPILOG = (
 
 
 def replay(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", min=1, help="Ids of notifications.")] = None,
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID", parser=options.whole(1), help="Ids of notifications.")
+    ] = None,
     pending: Annotated[bool, typer.Option("--pending", help="All that are not confirmed yet.")] = False,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="All since 2h ago or 2026-01-31T08:00Z; of the pending.")

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events._utils.files import write_private
+from airbyte_events._utils.files import read_fault, write_private
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration
 from airbyte_events.cli import options
@@ -204,7 +204,7 @@ def _stored(file: Path | None) -> Cursor | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"--cursor-file: can't be read ({exc})") from None
+        raise SettingsError(f"--cursor-file: {file}: {read_fault(exc)}") from None
 
 
 def _write(file: Path, text: str) -> None:

@@ -76,10 +76,21 @@ def trigger(
     timeout: Annotated[
         str | None, typer.Option(metavar="DURATION", help="Longest wait, for example 90s, 30m or 2h.")
     ] = None,
-    job_type: Annotated[JobType, typer.Option(help="Type of job. A reset or clear deletes data.")] = JobType.SYNC,
+    job_type: Annotated[
+        JobType,
+        typer.Option(
+            metavar="TYPE",
+            parser=options.choice(JobType),
+            help=f"{', '.join(JobType)}. A reset or clear deletes data.",
+        ),
+    ] = JobType.SYNC,
     refresh_mode: Annotated[
         RefreshMode | None,
-        typer.Option(help="Of a refresh: keep the previous records (merge), or delete them after its success."),
+        typer.Option(
+            metavar="MODE",
+            parser=options.choice(RefreshMode),
+            help="Of a refresh: merge keeps the previous records, truncate deletes them after its success.",
+        ),
     ] = None,
     stream: Annotated[
         list[str] | None, typer.Option(metavar="STREAM", help="A stream of a refresh; can be repeated. Default: all.")
@@ -229,7 +240,7 @@ class Waiting:
             duration(event.duration_seconds),
             str(event.error) if event.error else "",
         ]
-        self._output.line(f"{self._label}:", status(event.status.value), *[fact for fact in facts if fact])
+        self._output.line(Text(f"{self._label}: ") + status(event.status.value), *[fact for fact in facts if fact])
 
     @contextlib.contextmanager
     def _shown(self, hub: Hub) -> Iterator[None]:

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
@@ -16,25 +16,27 @@ import anyio
 import typer
 from pydantic import SecretStr
 
+from airbyte_events._utils.files import read_fault
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import open_airbyte
 from airbyte_events.cli.api_client import own_url
 from airbyte_events.cli.doctor.airbyte import issues_token, lists_jobs, responds
 from airbyte_events.cli.doctor.doctor import show
-from airbyte_events.cli.doctor.findings import Report
+from airbyte_events.cli.doctor.findings import Finding, Report
 from airbyte_events.cli.output import Output
 from airbyte_events.cli.questions import ask, ask_secret, can_ask, confirmed
 from airbyte_events.cli.runner import INTERRUPTED
 from airbyte_events.cli.webhooks.plan import Plan, Workspaces
 from airbyte_events.cli.webhooks.webhooks import CHANGE_THIS, note_replaced, show_changes, show_proof
 from airbyte_events.cli.webhooks.workspaces import REQUIRED, Change, Workspace, plan_install, read_workspaces
-from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
+from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError, Unauthorized
 from airbyte_events.listener.secrets import credentials_of
 from airbyte_events.listener.settings import InstanceSettings, Settings, check_address, is_loopback, load
 from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE
 from airbyte_events.listener.settings.saved import save, saved_secret, secret_file, settings_file
 from airbyte_events.listener.settings.sources import read_environment
 from airbyte_events.web.auth import new_token
+from airbyte_events.web.server import bind
 
 CONN_ID = "airbyte_events_default"
 """The Airflow connection that it prints."""
@@ -99,7 +101,9 @@ def up(
         raise SettingsError("--port: 0, but the other commands need to know the port; for example --port 8484")
     given = {"airbyte_url": airbyte_url, "client_id": client_id, "client_secret": _read(client_secret_file)}
     try:
-        answers = connect(output, {name: value for name, value in given.items() if value})
+        _check_environment()
+        known = {name: value for name, value in given.items() if value}
+        answers = connect(output, known, host=host, port=port)
         settings = load(host=host, port=port, airbyte=answers, listens=False)
         settings = store(settings, answers)
         installation = plan_webhooks(output, settings, webhooks, workspace)
@@ -119,11 +123,27 @@ def up(
     raise typer.Exit(run(settings, reload, log_in=shows, greet=greet))
 
 
+def check_free(settings: Settings) -> None:
+    """Check that the address can be bound, before anything is kept or changed in Airbyte.
+
+    :raises SettingsError: if it can't; in most cases, a listener runs there already.
+    """
+    try:
+        bind(settings.host, settings.port).close()
+    except OSError as exc:
+        raise SettingsError(
+            f"--port: can't listen on {settings.host} port {settings.port}: {exc.strerror}; if that is not this "
+            "listener, already running: airbyte-events up --port 8485"
+        ) from exc
+
+
 def _read(file: Path | None) -> str | None:
     try:
         return None if file is None else file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"--client-secret-file: can't be read ({exc}); for example secret.txt") from None
+        raise SettingsError(
+            f"--client-secret-file: {file}: {read_fault(exc)}; name the file that has the secret"
+        ) from None
 
 
 class Fault(Enum):
@@ -133,33 +153,32 @@ class Fault(Enum):
     ACCESS = auto()
 
 
-def connect(output: Output, given: dict[str, Any]) -> dict[str, Any]:
+def connect(
+    output: Output, given: dict[str, Any], *, host: str | None = None, port: int | None = None
+) -> dict[str, Any]:
     """Return the settings of the Airbyte that are not in the environment or kept, once Airbyte accepts them all.
 
     :param given: by options; what is missing or refused is asked for on a terminal.
     :raises SettingsError: if a setting is missing or wrong, and nobody can be asked.
     :raises typer.Exit: if Airbyte does not respond or refuses.
     """
-    _check_environment()
     asks, answers = can_ask(), dict(given)
     while True:
         try:
-            instance = load(airbyte=answers, listens=False).instances.get(DEFAULT_INSTANCE)
-            if instance is None and not asks:
-                raise SettingsError(
-                    "--airbyte-url: not set, nor AIRBYTE_EVENTS_AIRBYTE_URL, and nobody can be asked here; for example "
-                    "--airbyte-url http://localhost:8000"
-                )
+            settings = load(host=host, port=port, airbyte=answers, listens=False)
         except SettingsError as exc:
-            if not asks or answers == given:
+            if not asks or (answers == given and not _lacks_secret(answers)):
                 raise
             output.note(str(exc))
-            instance = None
+            answers = answers | {"client_secret": _ask_secret()} if _lacks_secret(answers) else _ask_url(given)
+            continue
+        instance = settings.instances.get(DEFAULT_INSTANCE)
         if instance is None:
-            answers = _ask_url(given)
+            answers = _answer_url(given)
             continue
         fault = anyio.run(_check, output, instance)
         if fault is None:
+            check_free(settings)
             return answers
         if not asks:
             raise typer.Exit(1)
@@ -182,6 +201,20 @@ def _check_environment() -> None:
         )
 
 
+def _lacks_secret(answers: dict[str, Any]) -> bool:
+    return "client_id" in answers and "client_secret" not in answers
+
+
+def _answer_url(given: dict[str, Any]) -> dict[str, Any]:
+    """:raises SettingsError: if nobody can be asked for Airbyte's address."""
+    if can_ask():
+        return _ask_url(given)
+    raise SettingsError(
+        "--airbyte-url: not set, nor AIRBYTE_EVENTS_AIRBYTE_URL, and nobody can be asked here; for example "
+        "--airbyte-url http://localhost:8000"
+    )
+
+
 def _ask_url(given: dict[str, Any], known: str | None = None) -> dict[str, Any]:
     hint = "for example https://airbyte.example.com" if known is None else f"Enter: {known} again"
     url = ask(f"Airbyte's address ({hint}): ") or known
@@ -193,21 +226,48 @@ def _ask_credentials(known: str | None) -> dict[str, Any]:
     while not id_:
         hint = f" (Enter: {known})" if known else ", of an application in Airbyte (User settings, Applications)"
         id_ = ask(f"Client id{hint}: ") or known or ""
+    return {"client_id": id_, "client_secret": _ask_secret()}
+
+
+def _ask_secret() -> str:
     secret = ""
     while not secret:
         secret = ask_secret("Client secret (not shown): ")
-    return {"client_id": id_, "client_secret": secret}
+    return secret
 
 
 async def _check(output: Output, instance: InstanceSettings) -> Fault | None:
     """Show whether Airbyte responds, and whether it accepts the credentials."""
-    about, credentials = Report(partial(show, output)).about("Airbyte"), credentials_of(instance)
+    about, credentials = Report(partial(_show, output)).about("Airbyte"), credentials_of(instance)
     async with open_airbyte(instance, attempts=1) as airbyte:
         if not await responds(about, airbyte):
             return Fault.ADDRESS
+        if credentials is None and can_ask():
+            try:
+                await airbyte.list_jobs(limit=1)
+            except Unauthorized:
+                about.warning("requires a client id and secret")
+                return Fault.ACCESS
+            except AirbyteError:
+                pass  # shown below
         if credentials is not None and not await issues_token(about, airbyte, instance):
             return Fault.ACCESS
         return None if await lists_jobs(about, airbyte, known=credentials is not None) else Fault.ACCESS
+
+
+def _show(output: Output, finding: Finding) -> None:
+    """Show a finding with a remedy by this command's options."""
+    remedy = finding.remedy
+    for variable, option in _OPTIONS.items():
+        remedy = remedy.replace(variable, option)
+    show(output, replace(finding, remedy=remedy))
+
+
+_OPTIONS = {
+    "AIRBYTE_EVENTS_AIRBYTE_URL": "--airbyte-url",
+    "AIRBYTE_EVENTS_CLIENT_ID": "--client-id",
+    "AIRBYTE_EVENTS_CLIENT_SECRET": "--client-secret-file",
+}
 
 
 def store(settings: Settings, answers: dict[str, Any]) -> Settings:
@@ -256,12 +316,9 @@ def plan_webhooks(output: Output, settings: Settings, url: str | None, named: li
     :return: None if nobody agrees, or Airbyte can't be changed by its API.
     """
     agreed = url is not None
-    if not agreed:
-        if not can_ask():
-            return None
-        url = settings.public_url or _ask_public_url(output)
-        if url is None:
-            return None
+    url = _check_url(url) if url is not None else _known_url(output, settings)
+    if url is None:
+        return None
     plan = Plan.of(settings, DEFAULT_INSTANCE, named, url, own_url(settings), None)
 
     async def read() -> list[Workspace]:
@@ -283,6 +340,17 @@ def plan_webhooks(output: Output, settings: Settings, url: str | None, named: li
         if not agreed and not confirmed(CHANGE_THIS):
             return None
     return Installation(plan=plan, changes=changes, workspaces=len(workspaces)) if workspaces else None
+
+
+def _check_url(url: str) -> str:
+    try:
+        return check_address(url)
+    except ValueError as exc:
+        raise SettingsError(f"--webhooks: {exc}; for example --webhooks http://listener.example.com:8484") from None
+
+
+def _known_url(output: Output, settings: Settings) -> str | None:
+    return (settings.public_url or _ask_public_url(output)) if can_ask() else None
 
 
 def _ask_public_url(output: Output) -> str | None:

@@ -238,7 +238,7 @@ class FeedClient:
         except TimeoutError as exc:
             raise FeedUnreachable(f"{self.url} did not respond in time") from exc
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as exc:
-            raise FeedUnreachable(f"{self.url} does not respond: {type(exc).__name__}{self._reaching}") from exc
+            raise FeedUnreachable(f"{self.url} does not respond: {responses.why(exc)}{self._reaching}") from exc
         except responses.ResponseRefused as exc:
             raise FeedUnreachable(f"{self.url}: the response {exc}") from exc
 

@@ -62,6 +62,7 @@ def doctor(
     json: options.JSON = False,
 ) -> None:
     output = Output(json=json)
+    asked = bool(airflow or airflow_conn)
     if airflow is None:
         airflow = bool(airflow_conn) or any(name.startswith("AIRFLOW_") for name in os.environ)
     report = Report(partial(show, output))
@@ -69,7 +70,7 @@ def doctor(
     async def work() -> int:
         await _check(report, config, listener)
         if airflow:
-            await _check_airflow(report, airflow_conn or [])
+            await _check_airflow(report, airflow_conn or [], Level.FAILURE if asked else Level.WARNING)
         count = Counter(each.level for each in report.findings)
         broken = count[Level.FAILURE] > 0
         if json:
@@ -107,7 +108,8 @@ async def _check(report: Report, config: Path | None, listener: str | None) -> N
     else:
         about.warning(
             "they have no Airbyte, so only the listener is checked",
-            "give this command the listener's settings (AIRBYTE_EVENTS_AIRBYTE_URL, … or --config)",
+            "run airbyte-events up, or give this command the listener's settings (AIRBYTE_EVENTS_AIRBYTE_URL, … or "
+            "--config)",
         )
     try:
         proxies.Environment.read()
@@ -127,12 +129,15 @@ async def _check(report: Report, config: Path | None, listener: str | None) -> N
             await check_airbyte(report, name, instance, receiver, inbox, several=several)
 
 
-async def _check_airflow(report: Report, conn_ids: list[str]) -> None:
+async def _check_airflow(report: Report, conn_ids: list[str], missing: Level) -> None:
+    """:param missing: the level of an Airflow that can't be imported: nothing of it was checked."""
     for found in entry_points(group=ELSEWHERE):
         try:
             lines = await anyio.to_thread.run_sync(_examine, found, conn_ids)
         except ImportError as exc:
-            report.about("Airflow").warning(f"can't be imported ({exc})", "run this command with Airflow's Python")
+            report.add(
+                Finding(missing, "Airflow", f"can't be imported ({exc})", "run this command with Airflow's Python")
+            )
             continue
         for level, part, text, remedy in lines:
             report.add(Finding(Level(level), part, text, remedy))

@@ -90,8 +90,9 @@ async def prove_by_airbyte(airbyte: AirbyteClient, url: str, where: str, listene
     reason = sent.reason or f"it got no response within {TEST_SECONDS:g} s"
     return Proof(
         text=f"{did}: Airbyte can't reach the host: {reason}; {here}",
-        remedy="check from the machine of Airbyte's server whether the name resolves and no firewall is in between, or "
-        "set another address by airbyte-events webhooks install --url",
+        remedy=f"{'start the listener if it does not run; ' if posted.fault else ''}check from the machine of "
+        "Airbyte's server whether the name resolves and no firewall is in between, or set another address by "
+        "airbyte-events webhooks install --url",
         by_airbyte=True,
     )
 

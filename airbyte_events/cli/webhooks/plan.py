@@ -24,7 +24,7 @@ from airbyte_events.cli.webhooks.workspaces import (
     apply,
     read_workspaces,
 )
-from airbyte_events.errors import AirbyteError, SettingsError
+from airbyte_events.errors import AirbyteError, NotFound, SettingsError
 from airbyte_events.listener.settings import InstanceSettings, Settings, check_address
 
 Workspaces = Annotated[
@@ -109,6 +109,9 @@ class Plan:
             found = await read_workspaces(airbyte, self.workspaces)
         except NoNotifications as exc:
             raise AirbyteError(f"{exc}; {exc.remedy(self.receiver)}") from exc
+        except NotFound as exc:
+            named = " or ".join(self.workspaces)
+            raise AirbyteError(f"Airbyte has no workspace {named} that these credentials may read ({exc})") from exc
         if len(found) != 1 and not self.workspaces:
             known = ", ".join(f"{each.id} ({each.name})" for each in found) or "none"
             raise SettingsError(f"--workspace: not set, and Airbyte has: {known}")

@@ -12,6 +12,7 @@ import anyio
 import httpx
 
 from airbyte_events._utils import json_values
+from airbyte_events._utils.http import why
 from airbyte_events.cli.api_client import http_client
 from airbyte_events.errors import FeedError, FeedUnreachable
 from airbyte_events.events import JobError
@@ -98,7 +99,7 @@ async def post(url: str, body: dict[str, Any], *, forward: bool = False) -> Post
     except (TimeoutError, httpx.TimeoutException):
         return Posted(status=None, id=None, fault=f"no response within {RESPONSE_SECONDS:g} s", bytes=len(content))
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        return Posted(status=None, id=None, fault=f"no response ({type(exc).__name__})", bytes=len(content))
+        return Posted(status=None, id=None, fault=f"no response ({why(exc)})", bytes=len(content))
     answer: dict[str, Any] = {}
     if len(response.content) <= _LARGEST_RESPONSE:
         try:

@@ -165,6 +165,9 @@ def uninstall(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
+    if keep is not None and not keep.exists():
+        # Without the previous URLs it would remove those of somebody who mistyped a name.
+        raise SettingsError(f"--keep: {keep}: no such file; name the one that webhooks install wrote")
     plan = Plan.of(load(config, listens=False), instance, workspace, url, None, keep)
     output = Output(json=json)
 

@@ -20,7 +20,7 @@ import anyio
 import httpx
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events._utils.http import UNPACKED, ResponseRefused, no_cookies, read_body, retry_after
+from airbyte_events._utils.http import UNPACKED, ResponseRefused, no_cookies, read_body, retry_after, why
 from airbyte_events._utils.proxies import async_client
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import StoreError
@@ -349,9 +349,7 @@ class Sender:
     def _reason(self, exc: Exception) -> str:
         if isinstance(exc, (TimeoutError, httpx.TimeoutException)):
             return f"no response within {self._retry_policy.timeout:g} s"
-        # The message of a ConnectError contains no secret: it is about host, certificate or network.
-        detail = str(exc) if isinstance(exc, httpx.ConnectError) else ""
-        return " ".join(f"no response: {detail or type(exc).__name__}".split())[:200]
+        return " ".join(f"no response: {why(exc)}".split())[:200]
 
 
 def _attempt(delivery: int, state: DeliveryState, fault: str | None = None, *, after: float = 0) -> Attempt:

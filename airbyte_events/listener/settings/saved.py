@@ -11,7 +11,7 @@ from typing import Any
 from platformdirs import user_data_path
 from pydantic import SecretStr
 
-from airbyte_events._utils.files import write_private
+from airbyte_events._utils.files import read_fault, write_private
 from airbyte_events.airbyte.url import normalise_url
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE, SECRETS
@@ -48,7 +48,7 @@ def saved_secret(name: str) -> tuple[SecretStr, ...]:
     try:
         return tuple(map(SecretStr, file.read_text(encoding="utf-8").split())) if _readable(file) else ()
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"the data folder: {file} can't be read ({exc})") from None
+        raise SettingsError(f"the data folder: {file}: {read_fault(exc)}") from None
 
 
 def find_saved(given: Mapping[str, Any]) -> Path | None:
@@ -90,7 +90,7 @@ _HEADING = "# Written by airbyte-events up, which replaces it. For more settings
 def _written(values: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, value in values.items():
-        if value in (None, ()):
+        if value in (None, (), {}):
             continue
         if name not in SECRETS:
             lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}")

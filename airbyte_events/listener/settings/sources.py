@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from airbyte_events._utils.files import read_fault
 from airbyte_events._utils.printable import shown
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE, INSTANCE_NAME, PREFIX, SECRETS
@@ -149,7 +150,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         name = f"{PREFIX}CONFIG"
         label = name if os.environ.get(name) == str(file) else "--config"
         example = f"{label}{'=' if label == name else ' '}airbyte-events.toml"
-        raise SettingsError(f"{label}: {_reason(exc)}; for example {example}") from None
+        raise SettingsError(f"{label}: {read_fault(exc)}; for example {example}") from None
     except ValueError as exc:
         # The file may hold secrets and be named by mistake: the message gives the position only.
         place = re.search(r"\(at [^)]*\)", str(exc))
@@ -193,16 +194,10 @@ def _secret_file(label: str, file: Path) -> SecretStr:
             content = stream.read(_MAX_SECRET_FILE + 1)
         text = content.decode().strip()
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"{label}: {_reason(exc)}; for example /run/secrets/airbyte-events") from None
+        raise SettingsError(f"{label}: {read_fault(exc)}; for example /run/secrets/airbyte-events") from None
     if not text or len(content) > _MAX_SECRET_FILE:
         raise SettingsError(f"{label}: the file is {'too large' if text else 'empty'}; it must hold the secret alone")
     return SecretStr(text)
-
-
-def _reason(exc: OSError | ValueError) -> str:
-    if isinstance(exc, FileNotFoundError):
-        return "no such file"
-    return f"can't be read ({exc.strerror})" if isinstance(exc, OSError) else "not a file of UTF-8 text"
 
 
 def _suggestion(name: str, known: list[str]) -> str:

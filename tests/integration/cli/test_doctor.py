@@ -191,7 +191,7 @@ async def test_the_listener_is_down(stage: Stage) -> None:
     assert "does not respond" in of(told, "failure")
     assert "start airbyte-events serve" in of(told, "failure")
     # What else there is to look at is looked at.
-    assert "no response (ConnectError)" in of(told, "failure")
+    assert "no response (Connection refused)" in of(told, "failure")
     assert "lists jobs" in of(told, "ok")
 
 

@@ -20,7 +20,7 @@ from .conftest import API_TOKEN, Stage
 
 pytestmark = pytest.mark.anyio
 
-HEADINGS = ["JOB", "STATUS", "TYPE", "CONNECTION", "STARTED", "COMPLETED", "DURATION", "RECORDS", "ORIGIN"]
+HEADINGS = ["JOB", "STATUS", "TYPE", "CONNECTION", "STARTED", "COMPLETED", "DURATION", "RECORDS", "DETECTED BY"]
 
 
 async def test_is_plain_columns_in_a_pipe(stage: Stage) -> None:
@@ -30,7 +30,7 @@ async def test_is_plain_columns_in_a_pipe(stage: Stage) -> None:
     done = await stage.run("jobs")
     assert (done.code, done.err) == (0, "")
     heading, line = done.out.splitlines()
-    assert heading.split() == HEADINGS
+    assert re.split(" {2,}", heading) == HEADINGS
     assert re.match(rf"default/{job.id} +failed +sync +Orders +\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", line)
     assert line.index("failed") == heading.index("STATUS")
     assert "\x1b" not in done.out
@@ -129,6 +129,13 @@ async def test_what_others_wrote_does_not_move_the_cursor(stage: Stage) -> None:
 async def test_jobs_that_are_not_there(stage: Stage, job: str, code: int) -> None:
     done = await stage.run("jobs", "show", job)
     assert (done.code, done.out) == (code, "")
+
+
+async def test_an_airbyte_that_the_listener_does_not_have(stage: Stage) -> None:
+    done = await stage.run("jobs", "--instance", "cloud")
+    assert done.code == 0
+    assert "the listener has no Airbyte cloud" in done.err
+    assert "knows no job cloud/99" in (await stage.run("jobs", "show", "cloud/99")).err
 
 
 class TestReplay:

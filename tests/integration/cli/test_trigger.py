@@ -52,7 +52,7 @@ async def test_waits_on_push(stage: Stage, end: str, code: int) -> None:
     lasting(stage, 1.0, end)
     done = await stage.run("trigger", "Orders", "--wait")
     assert done.code == code
-    assert re.search(rf"^job default/1 of Orders:  {end} ", done.out, re.MULTILINE)
+    assert re.search(rf"^job default/1 of Orders: {end} ", done.out, re.MULTILINE)
     lasting(stage, 1.0)
     event = json.loads((await stage.run("trigger", "Orders", "--wait", "--json")).out)
     assert (event["status"], event["origin"]) == ("succeeded", "webhook")

@@ -157,6 +157,8 @@ async def test_asks_until_airbyte_accepts(alone: Stage) -> None:
     assert code == 0, seen
     assert "the Airbyte URL has no scheme: write http://localhost:1" in seen
     assert "does not respond at http://127.0.0.1:9" in seen
+    # The first question for credentials is no failure.
+    assert seen.index("requires a client id and secret") < seen.index("Client id")
     assert "rejects the client id and secret" in seen
     assert "not an address that begins with http://" in seen
     assert re.search(r"Dashboard: \S+/#log-in=\S+", seen)
@@ -192,6 +194,22 @@ class TestNobodyCanBeAsked:
         assert done.code == 1
         assert "rejects the client id and secret" in done.out
         assert kept(alone) == {}
+
+    async def test_a_port_that_is_taken_is_told_and_nothing_kept(self, alone: Stage) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            done = await alone.run("up", *options(alone), "--port", port)
+        assert done.code == 2
+        assert f"--port: can't listen on 127.0.0.1 port {port}" in done.err
+        assert kept(alone) == {}
+
+    async def test_each_remedy_names_an_option(self, alone: Stage) -> None:
+        done = await alone.run("up", "--airbyte-url", alone.sim.url)
+        assert (done.code, "set --client-id and --client-secret-file" in done.out) == (1, True)
+        done = await alone.run("up", *options(alone, secret=""))
+        assert (done.code, "--client-secret-file: " in done.err, "Errno" in done.err) == (2, True, False)
+        done = await alone.run("up", *options(alone), "--port", port_of(alone), "--webhooks", "listener")
+        assert (done.code, "--webhooks: not an address" in done.err) == (2, True)
 
     @pytest.mark.parametrize(
         ("settings", "said"),

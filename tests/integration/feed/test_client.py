@@ -153,7 +153,7 @@ class TestStream:
         gone = ScriptedFeed()
         async with serve(gone):
             pass
-        with pytest.raises(FeedUnreachable, match="does not respond: ConnectError"):
+        with pytest.raises(FeedUnreachable, match="does not respond: Connection refused"):
             await read(FeedClient(http, gone.url, None))
 
     async def test_a_reader_that_leaves_closes_the_connection(self, feed: ScriptedFeed, client: Any) -> None:

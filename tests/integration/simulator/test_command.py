@@ -15,7 +15,7 @@ import pytest
 
 from airbyte_events.simulator.models import sample_id
 
-COMMAND = "import typer; from airbyte_events.simulator.cli import simulate; typer.run(simulate)"
+COMMAND = "import typer; from airbyte_events.cli.simulate import simulate; typer.run(simulate)"
 
 
 @contextmanager

@@ -55,8 +55,12 @@ def test_version() -> None:
 
 COMMANDS = [
     (),
-    *((name,) for name in ("up", "serve", "tail", "jobs", "trigger", "replay", "webhooks", "doctor", "store")),
+    *(
+        (name,)
+        for name in ("up", "serve", "tail", "jobs", "trigger", "replay", "webhooks", "doctor", "store", "notify")
+    ),
     *((name,) for name in ("demo", "simulate")),
+    *(("store", "migrate"), ("notify", "list"), ("notify", "test")),
     ("jobs", "show"),
     *(("webhooks", name) for name in ("install", "status", "test", "uninstall")),
 ]
@@ -82,8 +86,12 @@ class TestHelp:
 
     @pytest.mark.parametrize("args", COMMANDS)
     def test_fits_80_columns(self, args: tuple[str, ...]) -> None:
-        shown = CliRunner().invoke(application(rich=False), [*args, "--help"], env={"COLUMNS": "80"}).output
-        assert [line for line in shown.splitlines() if len(line) > 80] == []
+        for rich in (False, True):
+            runner = CliRunner()
+            shown = runner.invoke(application(rich=rich), [*args, "--help"], env={"COLUMNS": "80"}).output
+            assert [line for line in shown.splitlines() if len(line) > 80] == []
+            # A sentence that is cut off, a range in mathematical notation.
+            assert re.search(r"\w\.\.\.$|x[<>]=|<=x", shown, re.MULTILINE) is None
 
     @pytest.mark.parametrize("rich", [True, False])
     def test_teaches_by_examples(self, rich: bool) -> None:
@@ -92,12 +100,12 @@ class TestHelp:
             assert words in shown
 
     @pytest.mark.parametrize("rich", [True, False])
-    @pytest.mark.parametrize("args", [args for args in COMMANDS if args and args[0] not in {"simulate", "store"}])
+    @pytest.mark.parametrize("args", [args for args in COMMANDS if args])
     def test_of_each_has_examples_and_exit_codes(self, args: tuple[str, ...], rich: bool) -> None:
         runner = CliRunner()
         shown = runner.invoke(application(rich=rich), [*args, "--help"], env={"COLUMNS": "200"}).output
         assert " airbyte-events " in shown.partition("--help")[2] or args == ("serve",)
-        assert "Exit codes: " in shown or args == ("webhooks",)
+        assert "Exit codes: " in shown or args in {("webhooks",), ("store",), ("notify",)}
 
     @pytest.mark.parametrize("rich", [True, False])
     def test_of_serve_names_every_setting(self, rich: bool) -> None:
@@ -131,6 +139,24 @@ class TestWrongUsage:
         assert (done.returncode, done.stdout) == (2, "")
         assert "Usage: airbyte-events" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("jobs", "--status", "done"), "done is not one of pending, queued"),
+        (("jobs", "--limit", "0"), "0 is not a whole number from 1 to 1,000,000"),
+        (("serve", "--port", "many"), "many is not a whole number of at least 0"),
+        (("trigger", "Orders", "--job-type", "sink"), "sink is not one of sync, reset, clear, refresh"),
+        (("simulate", "--latency", "long"), "long is not a number of at least 0"),
+        (("simulate", "--webhook-url", "listener"), "--webhook-url: a webhook URL begins with http:// or https://"),
+        (("simulate", "--fault", "rain"), "--fault: no fault is called 'rain'"),
+    ],
+)
+def test_wrong_values_say_what_to_write(args: tuple[str, ...], said: str) -> None:
+    shown = CliRunner().invoke(application(rich=False), args)
+    assert shown.exit_code == 2
+    assert said in shown.output
 
 
 def test_i7_no_secret_in_help_or_errors() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.cli import options
+from airbyte_events.events import JobStatus
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,21 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         options.seconds("--timeout", text)
+
+
+def test_numbers_and_words_say_what_to_write() -> None:
+    assert (options.whole(1, 20)("20"), options.decimal(0)("1.5"), options.choice(JobStatus)("failed")) == (
+        *(20, 1.5),
+        JobStatus.FAILED,
+    )
+    for text in ("0", "21", "-1", "1.5", "many", "9" * 30):
+        with pytest.raises(typer.BadParameter, match=f"{text} is not a whole number from 1 to 20"):
+            options.whole(1, 20)(text)
+    for text in ("-1", "nan", "inf", "long"):
+        with pytest.raises(typer.BadParameter, match=f"{text} is not a number of at least 0"):
+            options.decimal(0)(text)
+    with pytest.raises(typer.BadParameter, match="done is not one of pending, queued, running"):
+        options.choice(JobStatus)("done")
 
 
 def test_since_is_a_time_or_how_long_ago() -> None:

@@ -15,11 +15,26 @@ from rich.console import Console
 from rich.table import Table
 
 from airbyte_events._utils import stdout
+from airbyte_events.cli import options
 from airbyte_events.simulator.capacity import LONGEST_WAIT
 from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from airbyte_events.simulator.models import NEWEST
 from airbyte_events.simulator.server import serve_simulator
 from airbyte_events.simulator.simulator import Simulator
+
+HELP = (
+    "Simulate an Airbyte. It has Airbyte's public API, its internal API as far as this package uses it, and its "
+    "webhooks, including their oddities. Its control API under /_simulator starts and completes jobs, injects faults, "
+    "and lists requests. Ctrl-C stops it."
+)
+EPILOG = (
+    "  airbyte-events simulate",
+    "In another terminal, a listener for it:",
+    "  airbyte-events up --airbyte-url http://127.0.0.1:8000",
+    "Every tenth webhook is lost:",
+    "  airbyte-events simulate --fault lost:probability=0.1",
+    "Exit codes: 0 stopped, 1 the port is taken, 2 wrong usage.",
+)
 
 _SHOWN = 20
 """Connections listed for people; --json lists all."""
@@ -31,7 +46,7 @@ def simulate(
         typer.Option(metavar="ADDRESS", help="Address to listen on. Everybody who reaches it controls the simulator."),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.", metavar="PORT")
+        int, typer.Option(parser=options.whole(0, 65535), help="Port to listen on; 0: a free one.", metavar="PORT")
     ] = 8000,
     webhook_url: Annotated[
         str | None,
@@ -46,7 +61,11 @@ def simulate(
     client_secret: Annotated[str | None, typer.Option(metavar="SECRET", help="Secret of --client-id.")] = None,
     token_lifetime: Annotated[
         float,
-        typer.Option(min=0.001, metavar="SECONDS", help="Life of a token. Its expires_in says 900, as Airbyte's does."),
+        typer.Option(
+            parser=options.decimal(0.001),
+            metavar="SECONDS",
+            help="Life of a token. Its expires_in says 900, as Airbyte's does.",
+        ),
     ] = 180.0,
     simple_auth: Annotated[
         bool,
@@ -67,22 +86,35 @@ def simulate(
         ),
     ] = NEWEST,
     latency: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Duration of each API call. Five are processed at a time.")
+        float,
+        typer.Option(
+            parser=options.decimal(0),
+            metavar="SECONDS",
+            help="Duration of each API call. Five are processed at a time.",
+        ),
     ] = 0.0,
     connections: Annotated[
         int,
         typer.Option(
-            min=0, max=100_000, metavar="NUMBER", help="Number of connections. Their ids are the same in every run."
+            parser=options.whole(0, 100_000),
+            metavar="NUMBER",
+            help="Number of connections. Their ids are the same in every run.",
         ),
     ] = 3,
-    duration: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Duration of a sync.")] = 5.0,
+    duration: Annotated[
+        float, typer.Option(parser=options.decimal(0), metavar="SECONDS", help="Duration of a sync.")
+    ] = 5.0,
     capacity: Annotated[
         int | None,
-        typer.Option(min=1, metavar="NUMBER", help="Number of jobs that run at a time; others are queued."),
+        typer.Option(
+            parser=options.whole(1), metavar="NUMBER", help="Number of jobs that run at a time; others are queued."
+        ),
     ] = None,
     queue_limit: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="Time in the queue after which Airbyte cancels a job."),
+        typer.Option(
+            parser=options.decimal(0), metavar="SECONDS", help="Time in the queue after which Airbyte cancels a job."
+        ),
     ] = LONGEST_WAIT,
     fault: Annotated[
         list[str] | None,
@@ -94,12 +126,8 @@ def simulate(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Write the addresses as a line of JSON.")] = False,
 ) -> None:
-    """Simulate an Airbyte.
-
-    It has Airbyte's public API, its internal API as far as this package uses it, and its webhooks, including their
-    oddities. Its control API under /_simulator starts and
-    completes jobs, injects faults, and lists requests. Ctrl-C stops it.
-    """
+    if webhook_url is not None and not webhook_url.startswith(("http://", "https://")):
+        raise typer.BadParameter("a webhook URL begins with http:// or https://", param_hint="--webhook-url")
     try:
         simulator = Simulator(
             webhook_url=webhook_url,
@@ -115,7 +143,7 @@ def simulate(
             duration=duration,
             capacity=capacity,
             queue_limit=queue_limit,
-            faults=[Fault.parse(text) for text in fault or ()],
+            faults=[_fault(text) for text in fault or ()],
         )
     except ValueError as exc:
         raise typer.BadParameter(str(exc)) from exc
@@ -137,6 +165,13 @@ def simulate(
     except OSError as exc:
         typer.echo(f"can't listen on {host}:{port}: {exc.strerror or exc}; write another --host or --port", err=True)
         raise typer.Exit(1) from exc
+
+
+def _fault(text: str) -> Fault:
+    try:
+        return Fault.parse(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc), param_hint="--fault") from exc
 
 
 async def _serve(simulator: Simulator, host: str, port: int, say: Callable[[], None]) -> None:
