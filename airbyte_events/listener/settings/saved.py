@@ -69,9 +69,8 @@ def find_saved(given: Mapping[str, Any]) -> Path | None:
     instances = given.get("instances", {})
     if not instances:
         return file
-    known = read_toml(file).get("instances", {}).get(DEFAULT_INSTANCE, {}).get("airbyte_url")
-    url = instances.get(DEFAULT_INSTANCE, {}).get("airbyte_url", known)
-    return file if set(instances) == {DEFAULT_INSTANCE} and _same(url, known) else None
+    url = instances.get(DEFAULT_INSTANCE, {}).get("airbyte_url")
+    return file if set(instances) == {DEFAULT_INSTANCE} and (url is None or _is_for(file, url)) else None
 
 
 def save(instance: Mapping[str, Any], **settings: Any) -> None:
@@ -80,8 +79,12 @@ def save(instance: Mapping[str, Any], **settings: Any) -> None:
     :param instance: the settings of the Airbyte. Those that are None or empty are left out.
     :raises SettingsError: if they can't be written.
     """
+    file = settings_file()
+    if _readable(file) and not _is_for(file, instance["airbyte_url"]):
+        # Whatever stops this, no settings name one Airbyte beside the secret of another.
+        file.unlink()
     lines = [*_written(settings), "", f"[instances.{DEFAULT_INSTANCE}]", *_written(instance)]
-    _write(settings_file(), "\n".join([_HEADING, *lines, ""]))
+    _write(file, "\n".join([_HEADING, *lines, ""]))
 
 
 _HEADING = "# Written by airbyte-events up, which replaces it. For more settings, name a file of your own by --config."
@@ -117,8 +120,9 @@ def _readable(file: Path) -> bool:
     return os.access(file, os.R_OK)
 
 
-def _same(url: object, known: object) -> bool:
+def _is_for(file: Path, url: object) -> bool:
     try:
+        known = read_toml(file).get("instances", {}).get(DEFAULT_INSTANCE, {}).get("airbyte_url")
         return normalise_url(str(url)) == normalise_url(str(known))
     except SettingsError:
         return False

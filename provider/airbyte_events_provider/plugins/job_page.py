@@ -63,7 +63,7 @@ class JobPages:
 
     async def page(self, dag_id: str, run_id: str, task_id: str, map_index: str) -> Response:
         """Return the page of a task instance's job."""
-        index = int(map_index) if map_index.isdecimal() else -1
+        index = int(map_index) if re.fullmatch(r"[0-9]{1,9}", map_index) else -1
         reference, times = await anyio.to_thread.run_sync(read_task, dag_id, run_id, task_id, index)
         view = None if reference is None else await self.view(reference)
         return Response(render(view, times), media_type="text/html; charset=utf-8", headers=_HEADERS)

@@ -16,8 +16,7 @@ _PUBLIC = "airbyte_events_provider.triggers.airbyte"
 """The module of the class paths that Airflow stores, whichever module defines the class."""
 
 _ADDED = frozenset({"connection_name", "workspace_id", "refresh_mode", "streams"})
-"""Arguments that 0.1.0 does not have. Left out if not set: then its triggerers can run the trigger, and a watcher has
-the position that it had there."""
+"""Arguments that 0.1.0 does not have. Left out if not set, so that a watcher keeps the position that it had there."""
 
 
 class StoredTrigger(BaseTrigger):

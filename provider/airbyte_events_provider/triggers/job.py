@@ -116,7 +116,7 @@ class AirbyteSyncTrigger(StoredTrigger):
         if self.end_from_trigger:
             await prepare(ti)
         result = await self._guarded(
-            conclude(self._wait(task_page(ti)), int(self.job_id), self.end_time, self.execution_deadline),
+            conclude(self._wait(ti), int(self.job_id), self.end_time, self.execution_deadline),
             f"Airbyte job {self.job_id}",
             self.job_id,
         )
@@ -131,7 +131,7 @@ class AirbyteSyncTrigger(StoredTrigger):
             return TaskSuccessEvent()
         return TriggerEvent(Payload(result))  # type: ignore[no-untyped-call]
 
-    async def _wait(self, task_url: str | None) -> JobEvent:
+    async def _wait(self, ti: Any) -> JobEvent:
         deadlines = [each for each in (self.end_time, self.execution_deadline) if each is not None]
         wait = wait_shared(
             self._hub_key,
@@ -141,7 +141,7 @@ class AirbyteSyncTrigger(StoredTrigger):
             connection_id=self.connection_id,
             started_at=self._created_at,
             until=min(deadlines, default=None),
-            task_url=task_url,
+            task_url=task_page(ti),
         )
         watch = ProgressWatch(log=self.log, stalled_after=self.stalled_after, on_stall=self.on_stall)
         event = await watch.during(wait, lambda streams: read_shared(self._hub_key, int(self.job_id), streams=streams))

@@ -15,6 +15,7 @@ from airbyte_events.errors import SettingsError
 from airbyte_events.listener.secrets import headers_of
 from airbyte_events.listener.settings import InstanceSettings, Settings, is_loopback, load
 from airbyte_events.listener.settings.reference import Setting, markdown, reference
+from airbyte_events.listener.settings.saved import find_saved, save, saved_secret, secret_file, settings_file
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.memory.location import MemoryLocation
 from airbyte_events.store.postgres.url import PostgresURL
@@ -640,3 +641,23 @@ class TestReference:
             setenv(WEBHOOK_PORT=8485)
         setenv(**{name: example})
         assert load()
+
+
+def test_no_saved_settings_name_one_airbyte_beside_the_secret_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    save({"airbyte_url": "https://a.example.com", "client_secret": SecretStr("secret-of-a")})
+    assert find_saved({}) == settings_file()
+    # Writing the next secret fails after this one is written.
+    secret_file("bearer_token").mkdir()
+    with pytest.raises(SettingsError):
+        save(
+            {
+                "airbyte_url": "https://b.example.com",
+                "client_secret": SecretStr("secret-of-b"),
+                "bearer_token": SecretStr("token-of-b"),
+            }
+        )
+    assert saved_secret("client_secret")[0].get_secret_value() == "secret-of-b"
+    assert find_saved({}) is None
