@@ -383,10 +383,9 @@ class TestWithoutAListener:
                 scope.cancel()
             await anyio.wait_all_tasks_blocked()
             assert hub.waiting == 0
-            looks = airbyte.lists
-            await airbyte.until(lambda: airbyte.lists > looks)
-            for kind in (Watch, WaitingTask, Subscription):
-                assert len(alive(kind)) < 20
+            # A list that was requested for them may still be on its way.
+            kinds = (Watch, WaitingTask, Subscription)
+            await airbyte.until(lambda: all(len(alive(kind)) < 20 for kind in kinds))
 
     async def test_i4_a_source_that_fails_is_begun_again_and_ends_nobodys_wait(
         self, http: httpx.AsyncClient, airbyte: Airbyte, waiters: Waiters, caplog: pytest.LogCaptureFixture
@@ -548,9 +547,9 @@ class TestWithAFeedThatMisbehaves:
             leaving.cancel()
             await anyio.wait_all_tasks_blocked()
             feed.held.set()
-            await airbyte.until(lambda: airbyte.reads_of(2) == 1)
-            await anyio.wait_all_tasks_blocked()
-            assert hub.waiting == len(alive(Watch)) == 1
+            # Both were asked for before one left.
+            await airbyte.until(lambda: airbyte.reads_of(2) > 0 and len(alive(Watch)) == 1)
+            assert hub.waiting == 1
 
     async def test_a_connections_id_is_the_same_in_capitals(
         self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, waiters: Waiters
