@@ -6,6 +6,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -268,8 +269,9 @@ async def test_remedies_name_the_airbyte_where_there_are_several(stage: Stage) -
     assert "airbyte-events webhooks install --instance default --url http://elsewhere" in status.err
 
 
+# Not by importing it: that takes seconds, in which the listener of this process would not respond.
+@pytest.mark.skipif(find_spec("airflow") is None, reason="Airflow is not here")
 async def test_airflow_is_looked_at_where_it_is(stage: Stage) -> None:
-    pytest.importorskip("airflow")
     stage.announce()
     home = {"AIRFLOW_HOME": str(stage.folder / "airflow")}
     conn = {"conn_type": "airbyte", "host": stage.sim.url, "login": "client", "password": CLIENT_SECRET}
