@@ -445,9 +445,9 @@ class TestSlowClients:
     async def test_a_request_after_a_request_has_its_own_time(self, rig: Rig) -> None:
         request = f"GET /healthz HTTP/1.1\r\nHost: {'x' * 50}\r\n\r\n".encode()
         async with await rig.connect() as stream:
-            for _ in range(5):
-                for start in range(0, len(request), 10):
-                    await stream.send(request[start : start + 10])
+            for _ in range(10):
+                for start in range(0, len(request), 30):
+                    await stream.send(request[start : start + 30])
                     await anyio.sleep(0.01)
                 assert (await stream.receive()).startswith(b"HTTP/1.1 200 ")
                 await anyio.sleep(0.05)
@@ -918,7 +918,6 @@ class TestForgedNotifications:
         seconds = anyio.current_time() - began
         # Four for those under way when a second begins, and one page or two for each look.
         assert requests <= ASKED_AT_ONCE + 2 * ASKED_PER_SECOND * (seconds + 1) + 4
-        assert requests < count / 2
         # The true one among them is confirmed, and no other.
         assert found.count("confirmed") == 1
         assert (await rig.get(f"/v1/jobs/default/{real.id}")).json()["job"]["status"] == "succeeded"
@@ -926,9 +925,15 @@ class TestForgedNotifications:
 
     async def test_ends_of_long_ago_do_not_have_all_jobs_listed(self, rig: Rig) -> None:
         long_ago = format_time(utcnow() - timedelta(days=3650))
-        for number in range(2 * ASKED_AT_ONCE):
+
+        async def forge(number: int) -> None:
             forged = body(2_000_000 + number, startedAt=long_ago, finishedAt=long_ago)
             assert (await rig.http.post(rig.webhook(), content=forged)).status_code == 202
+
+        # Many at once, so that lists are requested for them.
+        async with anyio.create_task_group() as tasks:
+            for number in range(2 * ASKED_AT_ONCE):
+                tasks.start_soon(forge, number)
         await until_confirmed(rig)
         lists = [dict(parse_qsl(call.query)) for call in rig.sim.traffic.recent("GET /jobs")]
         # Without a time polling asks for refreshes alone, one page of them, to know whether lists leave those out.

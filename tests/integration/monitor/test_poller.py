@@ -161,15 +161,12 @@ class TestTrouble:
             await Poller(watched.monitor).tick()
         assert watched.airbyte.reads == 1
 
-    async def test_i4_where_lists_fail_jobs_are_read_a_few_at_a_time_and_lists_come_back(
-        self, watched: Watched
-    ) -> None:
+    async def test_i4_where_lists_fail_jobs_are_read_a_few_at_a_time(self, watched: Watched) -> None:
         for job_id in range(1, 26):
             watched.airbyte.put(job_id)
         await watched.monitor.watch(range(1, 26))
         watched.airbyte.faults["list"] = 500
-        poller = Poller(watched.monitor, unlisted=1.0, reads=10)
-        began = anyio.current_time()
+        poller = Poller(watched.monitor, unlisted=3600.0, reads=10)
         await poller.tick()
         # Listed once to know the jobs, once by the poller, and once more when reads were answered.
         assert (watched.airbyte.lists, watched.airbyte.reads) == (3, 10)
@@ -181,9 +178,20 @@ class TestTrouble:
         assert (watched.airbyte.lists, watched.airbyte.reads) == (3, 30)
         await poller.tick()
         assert len(watched.monitor.watches.jobs) == 0
+        await poller.tick()
+        assert watched.airbyte.lists == 3
+
+    async def test_i4_lists_that_failed_are_tried_again_after_a_while(self, watched: Watched) -> None:
+        watched.airbyte.put(1)
+        await watched.monitor.watch([1])
+        watched.airbyte.faults["list"] = 500
+        poller = Poller(watched.monitor, unlisted=1.0)
+        began = anyio.current_time()
+        await poller.tick()
+        lists = watched.airbyte.lists
         watched.airbyte.faults.clear()
         with anyio.fail_after(30):
-            while watched.airbyte.lists == 3:
+            while watched.airbyte.lists == lists:
                 await poller.tick()
         assert anyio.current_time() - began >= 1.0
 

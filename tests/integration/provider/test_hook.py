@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import pytest
 from airbyte_api.api import GetJobRequest
@@ -284,7 +286,7 @@ from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 task = AirbyteTriggerSyncOperator(task_id="sync", connection_id=sys.argv[1], wait_seconds=0.1)
 ExecutorSafeguard.tracker.set(task)
 try:
-    with timeout(2.0):
+    with timeout(600.0):
         task.execute(context={})
 except AirflowTaskTimeout:
     task.on_kill()
@@ -292,21 +294,26 @@ except AirflowTaskTimeout:
 """
 
 
+async def time_out(stage: Any, route: str) -> None:
+    """Run a task as Airflow's task runner does, in a process of its own, and let its time be up after that request."""
+    command = [sys.executable, "-c", SYNCHRONOUS_TASK, stage.connection_id]
+    async with await anyio.open_process(command, env=os.environ, stderr=subprocess.STDOUT) as process:
+        while not stage.requests(route):  # noqa: ASYNC110 -- nothing else tells
+            await anyio.sleep(0.02)
+        process.send_signal(signal.SIGALRM)
+        assert process.stdout is not None
+        said = b"".join([chunk async for chunk in process.stdout])
+    assert said.decode().splitlines()[-1] == "timed out"
+
+
 async def test_the_execution_timeout_of_a_worker_ends_the_wait_and_cancels_the_job(stage: Any) -> None:
-    # As Airflow's task runner does it: by a real alarm signal, in a process of its own.
-    process = await anyio.run_process(
-        [sys.executable, "-c", SYNCHRONOUS_TASK, stage.connection_id], env=os.environ, stderr=subprocess.STDOUT
-    )
-    assert process.stdout.decode().splitlines()[-1] == "timed out"
+    await time_out(stage, "GET /jobs/{id}")
     assert stage.sim.world.jobs[1].status == "cancelled"
 
 
 async def test_the_execution_timeout_of_a_worker_cancels_a_job_whose_start_it_cut_off(stage: Any) -> None:
     stage.sim.add_fault(Fault(kind="slow", delay=20, route="POST /jobs"))
-    process = await anyio.run_process(
-        [sys.executable, "-c", SYNCHRONOUS_TASK, stage.connection_id], env=os.environ, stderr=subprocess.STDOUT
-    )
-    assert process.stdout.decode().splitlines()[-1] == "timed out"
+    await time_out(stage, "POST /jobs")
     assert stage.sim.world.jobs[1].status == "cancelled"
 
 
@@ -316,7 +323,7 @@ async def test_how_far_airbytes_clock_is_ahead(stage: Any, server: ScriptedServe
     server.on("GET /api/public/v1/jobs", server.reply(200, {"data": []}, {"Date": date}))
     stage.connect("other", conn_type="airbyte", host=server.url)
     ahead = await anyio.to_thread.run_sync(AirbyteHook("other").clock_ahead)
-    assert abs(ahead - timedelta(hours=hours)) < timedelta(seconds=2)
+    assert abs(ahead - timedelta(hours=hours)) < timedelta(minutes=1)
 
 
 async def test_the_time_that_an_answer_takes_is_no_difference_of_clocks(stage: Any) -> None:

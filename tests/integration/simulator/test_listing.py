@@ -76,7 +76,7 @@ class TestFilters:
         assert (await airbyte.get("/jobs", createdAtEnd="yesterday")).status_code == 400
 
     async def test_every_change_of_status_is_an_update(self, airbyte: Any) -> None:
-        _, jobs = await start(airbyte, 3)
+        _, jobs = await start(airbyte, 3, script={"phases": [{"status": "running", "seconds": 0}], "end": None})
         for job_id in (jobs[2], jobs[0]):
             await airbyte.control("POST", f"/jobs/{job_id}/end", {})
         since = airbyte.sim.world.jobs[jobs[2]].updated_at.isoformat()
