@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -17,8 +14,10 @@ from airbyte_events.airbyte.submission import How, OnConflict, Submission, submi
 from airbyte_events.errors import Conflict, MaybeStarted, UnknownStream, Unsupported
 from airbyte_events.events import Identity
 from airbyte_events.jobs import Refresh, RefreshMode
-from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from airbyte_events.simulator import Fault, Script
 from support.servers import ScriptedServer
+
+from .conftest import Scene, staged
 
 pytestmark = pytest.mark.anyio
 
@@ -31,47 +30,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@dataclass(kw_only=True)
-class Scene:
-    """A simulated Airbyte with one connection, whose jobs run until they are ended, and a client of it."""
-
-    sim: Simulator
-    http: httpx.AsyncClient
-    airbyte: AirbyteClient
-    connection: Any
-
-    async def submit(
-        self, *streams: str, mode: str = "merge", on_conflict: str = "attach", **values: Any
-    ) -> Submission:
-        refresh = Refresh(mode=RefreshMode(mode), streams=streams)
-        return await submit(
-            self.airbyte, self.connection.id, "refresh", OnConflict(on_conflict), refresh=refresh, **values
-        )
-
-    @property
-    def sent(self) -> int:
-        return self.sim.traffic.counts[ROUTE]
-
-
-@asynccontextmanager
-async def staged(**options: Any) -> AsyncIterator[Scene]:
-    simulator = Simulator(**options)
-    connection = simulator.world.add_connection(Script.hanging())
-    async with serve_simulator(simulator) as sim, httpx.AsyncClient() as http:
-        airbyte = AirbyteClient(http, sim.url, random=lambda: 0.0, attempts=2, timeout=5, create_timeout=1)
-        yield Scene(sim=sim, http=http, airbyte=airbyte, connection=connection)
-
-
-@pytest.fixture
-async def scene(anyio_backend: str) -> AsyncIterator[Scene]:
-    async with staged() as scene:
-        yield scene
+async def refresh(scene: Scene, *streams: str, mode: str = "merge", **values: Any) -> Submission:
+    return await scene.submit("refresh", refresh=Refresh(mode=RefreshMode(mode), streams=streams), **values)
 
 
 @pytest.mark.parametrize("release", ["1.0", "2.0", "2.1"])
 async def test_it_is_started_and_the_same_job_in_both_apis(release: str) -> None:
     async with staged(release=release) as scene:
-        submission = await scene.submit("items", "public.orders", mode="truncate")
+        submission = await refresh(scene, "items", "public.orders", mode="truncate")
         job, created = submission.job, scene.sim.world.jobs[1]
         assert (submission.how, submission.owned, job.job_id, job.job_type) == (How.STARTED, True, 1, "refresh")
         assert created.type == "refresh"
@@ -98,12 +64,12 @@ async def test_the_request(server: ScriptedServer, mode: str, sent: str) -> None
 async def test_it_is_never_sent_while_a_job_is_active(release: str, policy: str, running: str, status: str) -> None:
     async with staged(release=release) as scene:
         active = scene.sim.world.start_job(scene.connection, running, Script.hanging(status))
-        submission = await scene.submit(on_conflict=policy)
+        submission = await refresh(scene, on_conflict=policy)
         assert (submission.how, submission.job.job_id, submission.owned) == (How.BLOCKED, active.id, False)
         assert active.status == status
         with pytest.raises(Conflict, match=f"job {active.id} of connection .* is active"):
             await scene.airbyte.create_job(scene.connection.id, "refresh")
-        assert scene.sent == 0
+        assert scene.requests(ROUTE) == 0
         assert scene.connection.to_refresh is None
 
 
@@ -115,16 +81,16 @@ async def test_a_job_that_starts_just_before_it_is_in_the_way(scene: Scene) -> N
             scene.sim.world.start_job(scene.connection)
 
     scene.http.event_hooks["request"].append(start)
-    submission = await scene.submit()
+    submission = await refresh(scene)
     assert (submission.how, submission.job.job_id, submission.job.job_type) == (How.BLOCKED, 1, "sync")
-    assert scene.sent == 1
+    assert scene.requests(ROUTE) == 1
 
 
 async def test_a_connection_that_is_disabled_is_said_to_be(scene: Scene) -> None:
     scene.connection.active = False
     with pytest.raises(Conflict, match="enabled in Airbyte"):
-        await scene.submit()
-    assert scene.sent == 1
+        await refresh(scene)
+    assert scene.requests(ROUTE) == 1
 
 
 @pytest.mark.parametrize("release", ["2.0", "2.1"])
@@ -136,9 +102,9 @@ async def test_a_lost_response_is_looked_for(release: str, ended: bool, fault: d
             scene.sim.world.end_job(scene.sim.world.start_job(scene.connection, job_type), "succeeded")
         scene.connection.script = Script.lasting(0) if ended else Script.hanging()
         scene.sim.add_fault(Fault(route=ROUTE, after=True, **fault))
-        submission = await scene.submit()
+        submission = await refresh(scene)
         assert (submission.how, submission.job.job_id, submission.owned) == (How.FOUND, 3, True)
-        assert scene.sent == 1
+        assert scene.requests(ROUTE) == 1
 
 
 @pytest.mark.parametrize(
@@ -154,8 +120,8 @@ async def test_a_lost_response_is_looked_for(release: str, ended: bool, fault: d
 async def test_where_airbyte_has_no_such_call_the_refusal_is_clear(scene: Scene, fault: dict[str, Any]) -> None:
     scene.sim.add_fault(Fault(route=ROUTE, **fault))
     with pytest.raises(Unsupported, match=r"nothing was started .* Airbyte 0\.63\.8 or newer"):
-        await scene.submit()
-    assert scene.sent == 1
+        await refresh(scene)
+    assert scene.requests(ROUTE) == 1
     assert not scene.connection.jobs
 
 
@@ -171,19 +137,19 @@ async def test_a_redirect_to_a_login_is_a_clear_refusal_too(server: ScriptedServ
 async def test_an_old_release_refuses_clearly() -> None:
     async with staged(release="0.50") as scene:
         with pytest.raises(Unsupported):
-            await scene.submit()
+            await refresh(scene)
 
 
 async def test_a_refusal_after_a_lost_response_is_a_doubt(scene: Scene) -> None:
     scene.sim.add_fault(Fault(kind="reset", route=ROUTE, count=1))
     scene.sim.add_fault(Fault(kind="status", status=403, route=ROUTE))
     with pytest.raises(MaybeStarted, match="403"):
-        await scene.submit()
+        await refresh(scene, delays=(0.0, 0.01))
 
 
 async def test_a_load_shed_request_is_sent_again_only_while_no_job_is_active(scene: Scene) -> None:
     scene.sim.add_fault(Fault(kind="status", status=429, route=ROUTE, count=1))
-    assert (await scene.submit()).how is How.STARTED
+    assert (await refresh(scene)).how is How.STARTED
     scene.sim.world.end_job(scene.connection.current, "succeeded")
     scene.sim.add_fault(Fault(kind="status", status=429, route=ROUTE, count=1))
 
@@ -192,8 +158,8 @@ async def test_a_load_shed_request_is_sent_again_only_while_no_job_is_active(sce
             scene.sim.world.start_job(scene.connection)
 
     scene.http.event_hooks["response"].append(start)
-    assert (await scene.submit()).how is How.BLOCKED
-    assert scene.sent == 3
+    assert (await refresh(scene)).how is How.BLOCKED
+    assert scene.requests(ROUTE) == 3
 
 
 @pytest.mark.parametrize(
@@ -206,8 +172,8 @@ async def test_a_load_shed_request_is_sent_again_only_while_no_job_is_active(sce
 )
 async def test_an_unknown_stream_is_refused_with_those_that_there_are(scene: Scene, wanted: str, words: str) -> None:
     with pytest.raises(UnknownStream, match=words):
-        await scene.submit("orders", wanted)
-    assert scene.sent == 0
+        await refresh(scene, "orders", wanted)
+    assert scene.requests(ROUTE) == 0
 
 
 def test_streams_of_one_name_need_their_namespace() -> None:
