@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from anyio.abc import Process, SocketStream
 from anyio.streams.text import TextReceiveStream
 
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
-from support.command import fresh_command
+from support.command import command, fresh_command
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,6 @@ SECRET = "canary-that-is-a-client-secret"
 API_TOKEN = "canary-that-is-an-api-token-01"
 WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
 TOKENS = {"API_TOKENS": f"an-older-token-of-the-same-api,{API_TOKEN}", "WEBHOOK_TOKENS": WEBHOOK_TOKEN}
-SERVE = [*fresh_command(), "serve", "--port", "0"]
 
 
 @pytest.fixture
@@ -93,14 +92,18 @@ def environ(folder: Path, airbyte: str, **settings: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def listening(folder: Path, airbyte: str, *, token: str = API_TOKEN, **settings: str) -> AsyncIterator[Running]:
+async def listening(
+    folder: Path, airbyte: str, program: Sequence[str] = (), /, *, token: str = API_TOKEN, **settings: str
+) -> AsyncIterator[Running]:
+    """:param program: the command line; by default it is forked, see :mod:`support.command`."""
     log = folder / f"log-{time.monotonic_ns()}"
+    serve = [*(program or command()), "serve", "--port", "0"]
     with log.open("w") as stderr:
-        process = await anyio.open_process(SERVE, stdout=PIPE, stderr=stderr, env=environ(folder, airbyte, **settings))
+        process = await anyio.open_process(serve, stdout=PIPE, stderr=stderr, env=environ(folder, airbyte, **settings))
     try:
         assert process.stdout is not None
         said = ""
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async for text in TextReceiveStream(process.stdout):
                 said += text
                 if re.search(r"/webhooks/default/[^\n]+\n", said):
@@ -144,9 +147,9 @@ def start_job(simulator: Simulator) -> int:
 
 async def refused(folder: Path, **settings: str) -> tuple[int, str]:
     """The exit code and standard error of a listener that does not start."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         done = await anyio.run_process(
-            SERVE[:4] if "PORT" in settings else SERVE,
+            [*command(), "serve", *([] if "PORT" in settings else ["--port", "0"])],
             env=environ(folder, "http://127.0.0.1:9", **{"LOG_LEVEL": "info"} | settings),
             stdin=DEVNULL,
             check=False,
@@ -278,7 +281,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 async def test_i1_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     async with airbyte() as simulator:
         job_id = start_job(simulator)
-        async with listening(tmp_path, simulator.url, **TOKENS) as listener:
+        async with listening(tmp_path, simulator.url, fresh_command(), **TOKENS) as listener:
             simulator.workspace.set_webhook(listener.webhooks)
             fault = simulator.add_fault(Fault(kind="status", status=503))
             job = simulator.world.end_job(simulator.world.jobs[job_id], "failed")
@@ -369,7 +372,7 @@ class TestRefusesToStart:
         assert said.startswith(f"airbyte-events: can't open the store {tmp_path}/data/events.db: ")
 
     async def test_on_a_store_in_use(self, tmp_path: Path) -> None:
-        async with airbyte() as simulator, listening(tmp_path, simulator.url, **TOKENS) as listener:
+        async with airbyte() as simulator, listening(tmp_path, simulator.url, fresh_command(), **TOKENS) as listener:
             code, said = await refused(tmp_path)
             assert (code, said.count("\n")) == (1, 1)
             assert f"{tmp_path}/data/events.db is in use by process {listener.process.pid}" in said

@@ -31,7 +31,7 @@ from airbyte_events.listener.settings import load
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
-from support.command import fresh_command
+from support.command import command, fresh_command
 from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
@@ -359,10 +359,11 @@ async def test_i7_nothing_tells_a_secret_when_a_listener_does_not_start(canaries
     password = canaries.plant("password")
     ours = {"AIRBYTE_URL": "http://airbyte.invalid", "LOG_LEVEL": "debug"}
     ours |= {"CLIENT_ID": "client", "CLIENT_SECRET": canaries.plant("client secret", awkward=True)}
+    serve = [*command(), "serve", "--port", "0"]
     unreachable = f"postgresql://user:{password}@127.0.0.1:9/db?connect_timeout=2"
     for given in ({"STORE": unreachable}, {"STORE": "memory:", "API_TOKENS": password[:5]}):
         with anyio.fail_after(30):
-            done = await anyio.run_process(SERVE, env=environ(**ours | given), stdin=DEVNULL, check=False)
+            done = await anyio.run_process(serve, env=environ(**ours | given), stdin=DEVNULL, check=False)
         assert done.returncode in {1, 2}, given
         canaries.saw("what it says", done.stdout + done.stderr)
         assert b"Traceback" not in done.stderr

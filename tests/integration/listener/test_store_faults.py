@@ -8,7 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from airbyte_events.store.health import StoreHealth
 from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens
 from airbyte_events.web.server import serving
+from support.command import fresh_command
 
 from .test_listener import TOKENS, Running, listening
 
@@ -43,11 +44,11 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def served(folder: Path, data: Path) -> AsyncIterator[Running]:
+async def served(folder: Path, data: Path, program: Sequence[str] = ()) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(serve_simulator(Simulator()))
         store = f"sqlite:///{data}/events.db"
-        yield await stack.enter_async_context(listening(folder, simulator.url, STORE=store, **TOKENS))
+        yield await stack.enter_async_context(listening(folder, simulator.url, program, STORE=store, **TOKENS))
 
 
 async def post(listener: Running, number: int) -> httpx.Response:
@@ -110,7 +111,7 @@ def short_of_space(how: str, folder: Path) -> Iterator[tuple[Path, Callable[[int
 async def test_i1_a_full_disk_refuses_and_heals(tmp_path: Path, how: str) -> None:
     with ExitStack() as stack:
         data, fill, make_space = stack.enter_context(short_of_space(how, tmp_path))
-        async with served(tmp_path, data) as listener:
+        async with served(tmp_path, data, fresh_command()) as listener:
             assert (await post(listener, 0)).status_code == 200
             await ready_is(listener, {})
             fill(listener.process.pid)

@@ -19,7 +19,7 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.web.server import serving
-from support.command import fresh_command
+from support.command import command
 from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 from support.servers import ScriptedServer
@@ -131,7 +131,7 @@ class TestWhat:
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
         environ = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in ours.items()}
-        serve = [*fresh_command(), "serve"]
+        serve = [*command(), "serve"]
         with anyio.fail_after(30):
             done = await anyio.run_process(serve, env=environ, check=False)
         assert (done.returncode, done.stdout) == (2, b"")

@@ -26,7 +26,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Receipt, StoreStats
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
-from support.command import fresh_command
+from support.command import command
 from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
@@ -340,7 +340,7 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
         "WEBHOOK_TOKENS": WEBHOOK_TOKEN,
         "LOG_FORMAT": lines,
     }
-    serve = [*fresh_command(), "serve", "--port", "0"]
+    serve = [*command(), "serve", "--port", "0"]
     async with serve_simulator(simulator) as served, httpx.AsyncClient(trust_env=False) as http:
         given["AIRBYTE_URL"] = served.url
         environ = os.environ | {f"AIRBYTE_EVENTS_{name}": value for name, value in given.items()}
@@ -349,7 +349,7 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
         try:
             assert process.stdout is not None
             said = ""
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 async for text in TextReceiveStream(process.stdout):
                     said += text
                     if found := re.search(r"listens on (http://\S+)\n[^$]*/webhooks/", said):
