@@ -126,7 +126,9 @@ async def test_the_connection_test_compares_airbyte_and_listener(stage: Any, lis
         assert "is another Airbyte: it does not have job 1 of this one" in words
 
 
-@pytest.mark.parametrize(("status", "says"), [(302, "a redirect"), (401, "wants a login of its own")])
+@pytest.mark.parametrize(
+    ("status", "says"), [(302, "a redirect"), (401, "a proxy in front of the listener requires a login")]
+)
 async def test_a_login_in_front_of_the_listener_is_told_from_its_refusal(
     stage: Any, server: ScriptedServer, status: int, says: str
 ) -> None:
