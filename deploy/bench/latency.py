@@ -42,7 +42,7 @@ class Scale:
     push: int = 400
     poll: int = 300
     official: int = 60
-    seconds: float = 45.0
+    seconds: float = 30.0
     tail: float = 62.0
 
 

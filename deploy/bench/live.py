@@ -37,8 +37,8 @@ class Scale:
     :param seconds: over which they are counted.
     """
 
-    settled: float = 60.0
-    seconds: float = 60.0
+    settled: float = 15.0
+    seconds: float = 20.0
 
 
 FULL = Scale()

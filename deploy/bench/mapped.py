@@ -75,10 +75,10 @@ class Scale:
 
 
 FULL = Scale(
-    tasks=Groups(push_trigger=350, oracle_trigger=330, push_worker=40, oracle_worker=30),
-    one_by_one=Groups(push_trigger=50, oracle_trigger=30, push_worker=40, oracle_worker=30),
-    seconds=75.0,
-    quiet=30.0,
+    tasks=Groups(push_trigger=280, oracle_trigger=270, push_worker=30, oracle_worker=25),
+    one_by_one=Groups(push_trigger=30, oracle_trigger=20, push_worker=30, oracle_worker=25),
+    seconds=40.0,
+    quiet=10.0,
 )
 SMALL = Scale(
     tasks=Groups(push_trigger=24, oracle_trigger=24, push_worker=4, oracle_worker=4),

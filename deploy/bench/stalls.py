@@ -37,8 +37,8 @@ class Scale:
     """
 
     tasks: tuple[int, ...] = (1000,)
-    seconds: float = 8.0
-    bound: float = 35.0
+    seconds: float = 5.0
+    bound: float = 30.0
 
 
 FULL = Scale()
