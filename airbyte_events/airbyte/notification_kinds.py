@@ -1,7 +1,7 @@
 """The kinds of notification that Airbyte sends, one row each.
 
-Titles, texts and the names of settings are those of the platform's ``SlackNotificationClient`` and public API. A new
-kind is a row here, a body in :mod:`airbyte_events.simulator.notification_bodies` and a line in docs/forwarding.md.
+Titles, texts and the names of settings are those of the platform's ``SlackNotificationClient`` and public API.
+docs/architecture.md says what a new kind needs.
 """
 
 from __future__ import annotations

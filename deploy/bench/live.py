@@ -1,4 +1,4 @@
-"""What live progress costs: requests to Airbyte while jobs run, by how many look at them."""
+"""What live progress costs: requests to Airbyte while jobs run, by the number of viewers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 TITLE = "Requests for the progress of running jobs"
 NOTE = (
-    "A hundred jobs run and are watched, and none completes. Who looks asks the listener every 2 s: one for the "
-    "progress of all jobs, twenty for the streams of a job each. Requests are those that reach Airbyte; polls are "
-    "counted apart."
+    "A hundred jobs run and are watched, and none completes. Viewers request progress from the listener every 2 s: one "
+    "viewer that of all jobs, or twenty viewers the streams of one job each. Requests are those that reach Airbyte; "
+    "polls are counted apart."
 )
-VIEWERS = {"nobody looks": 0, "one looks at all": 1, "twenty look at streams": 20}
+VIEWERS = {"no viewer": 0, "one viewer of all jobs": 1, "twenty viewers of streams": 20}
 COLUMNS = tuple(VIEWERS)
 JOBS = 100
 EVERY = 2.0
-"""Seconds between two requests of who looks."""
+"""Seconds between two requests of a viewer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ export function stepsOf(/** @type {Job} */ job, notification) {
     { key: "completed", name: "Completed in Airbyte", at: job.finished_at, why: "" },
     { key: "detected", name, at: job.observed_at, why },
   ];
-  if (notification) steps.push({ key: "webhook", name: "Webhook received", at: notification.received_at, why: "Airbyte sent the webhook late, or tried again after it was not accepted." });
+  if (notification) steps.push({ key: "webhook", name: "Webhook received", at: notification.received_at, why: "Airbyte sent the webhook late, or its clock differs." });
   if (published(job, notification) !== null) steps.push({ key: "published", name: "Published", at: notification.settled_at, why: "The store was slow." });
   steps.sort((a, b) => Date.parse(a.at) - Date.parse(b.at));
   const start = Date.parse(steps[0].at);

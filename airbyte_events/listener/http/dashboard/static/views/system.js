@@ -103,5 +103,5 @@ const airbyte = (each, holder) => [
   ["Syncs reported by webhook", number(each.counters.announced)],
   ["Syncs missed by webhooks", number(each.counters.missed), odd(each.counters.missed)],
   ["Contradictions", number(each.counters.contradictions), odd(each.counters.contradictions)],
-  ["Reused job numbers", number(each.counters.reused), odd(each.counters.reused)],
+  ["Reused job ids", number(each.counters.reused), odd(each.counters.reused)],
 ];
