@@ -206,7 +206,6 @@ class TestEvents:
     async def test_of_300_failures_at_once_each_gets_its_reason_by_one_request(self, watched: Watched) -> None:
         airbyte, monitor = watched.airbyte, watched.monitor
         assert isinstance(monitor.system, AirbyteClient)
-        monitor.system.internal = InternalApi(monitor.system, per_second=100)
         monitor.late_reasons.interval = 0.001
         for job_id in range(1, 301):
             airbyte.put(job_id, "failed")
@@ -222,6 +221,7 @@ class TestEvents:
             await monitor.poll()
             assert len(await watched.events()) == 300, "none waits for its reason"
             assert BURST <= len(await found()) < 300
+            monitor.system.internal = InternalApi(monitor.system, per_second=1000)
             with anyio.fail_after(30):
                 while len(await found()) < 300:
                     await anyio.lowlevel.checkpoint()
