@@ -69,6 +69,7 @@ def _job(n: int, instances: tuple[str, ...], chance: random.Random) -> dict[str,
         "job_type": "sync" if chance.random() < 0.95 else "clear",
         "names": names,
         "url": f"https://airbyte.example.com/connections/{number}",
+        "task_url": f"https://airflow.example.com/dags/load_{number}/runs/scheduled__{n}/tasks/sync",
     }
 
 
