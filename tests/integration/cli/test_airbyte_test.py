@@ -27,12 +27,6 @@ pytestmark = pytest.mark.anyio
 WHERE = "https://events.example.com/…"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 @dataclass(kw_only=True)
 class Scene:
     """A simulated Airbyte, a listener, and clients of both."""

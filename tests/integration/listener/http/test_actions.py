@@ -22,12 +22,6 @@ OPERATOR_TOKEN = "operator-token-0123456789abcdef0"
 OURS = {"X-Requested-With": "airbyte-events"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 @dataclass
 class Rig:
     """A listener with an operator token, and a simulated Airbyte behind."""

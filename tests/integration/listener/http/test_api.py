@@ -26,12 +26,6 @@ from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 def ref(job_id: Any, instance: Any = "default") -> dict[str, Any]:
     return {"instance": instance, "job_id": job_id}
 

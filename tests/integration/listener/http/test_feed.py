@@ -43,12 +43,6 @@ SOURCE = "https://airbyte.example.com"
 STREAM = {"Accept": "text/event-stream"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 def event(job_id: int = 1, status: JobStatus = JobStatus.RUNNING, instance: str = "default", **values: Any) -> JobEvent:
     values = {"observed_at": NOON, "origin": Origin.POLL, **values}
     return JobEvent(ref=JobRef(instance, job_id), status=status, **values)

@@ -36,12 +36,6 @@ pytestmark = pytest.mark.anyio
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 @dataclass
 class Rig:
     """A listener and the simulated Airbyte that it looks after."""

@@ -32,12 +32,6 @@ pytestmark = pytest.mark.anyio
 OPERATOR_TOKEN = "operator-token-0123456789abcdef0"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 def closed(schema: Any) -> Any:
     """The schema, and nothing that it does not name."""
     if isinstance(schema, list):

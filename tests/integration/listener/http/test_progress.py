@@ -20,12 +20,6 @@ from support.stage import Stage
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 async def ask(stage: Stage, url: str, **params: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {API_TOKEN}"}
     return await stage.http.get(f"{url}/v1/progress", params={"instance": "default", **params}, headers=headers)

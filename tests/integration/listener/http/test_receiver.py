@@ -41,12 +41,6 @@ UPGRADE = (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
-
-
 def body(job_id: int = 7, title: str = "Sync completed: <https://x/connections/1|Orders>", **data: Any) -> bytes:
     block = {"type": "section", "text": {"type": "mrkdwn", "text": title}}
     times = {"startedAt": "2024-01-01T00:00:00Z", "finishedAt": "2024-01-01T01:00:00Z"}
