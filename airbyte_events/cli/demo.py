@@ -14,10 +14,12 @@ from typing import Any
 import anyio
 import httpx
 from pydantic import SecretStr
+from rich.text import Text
 
 from airbyte_events._utils.stdout import say
 from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.airbyte import AirbyteClient, Credentials
+from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import INTERRUPTED
 from airbyte_events.events import JobError, JobEvent, JobRef
 from airbyte_events.feed.client import FeedClient
@@ -89,6 +91,19 @@ class DemoJob:
             "arrived": self.arrived,
         }
 
+    def lines(self) -> list[Text]:
+        """Return what a terminal of 80 columns shows."""
+        if self.event is None:
+            return [Text(str(self))]
+        steps = [f"{name.partition('_')[0]} {value:.0f}" for name, value in self.steps().items() if value is not None]
+        return [
+            Text(f"job {self.ref.job_id} ({self.name}) ")
+            + status(self.event.status.value)
+            + Text(f", detected by {self.event.origin.value}"),
+            *([Text(f"  {self.event.error.message}", style="red")] if self.event.error else []),
+            Text(f"  ms after completion: {', '.join(steps)}", style="dim"),
+        ]
+
     def __str__(self) -> str:
         if self.event is None:
             return f"job {self.ref.job_id} ({self.name}) runs"
@@ -127,6 +142,7 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False, keep
     """
     credentials = Credentials(client_id="demo", client_secret=new_token())
     api_token, webhook_token = new_token(), new_token()
+    output = Output()
     began = anyio.current_time()
     simulator = Simulator(client_id=credentials.client_id, client_secret=credentials.client_secret)
     async with httpx.AsyncClient(trust_env=False) as http, serve_simulator(simulator):
@@ -146,13 +162,20 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False, keep
             simulator.workspace.set_webhook(f"{url}/webhooks/{_INSTANCE}/{webhook_token}")
 
             def show(job: DemoJob) -> None:
-                say(json.dumps(job.data()) if as_json else str(job))
+                if output.terminal and not as_json:
+                    for line in job.lines():
+                        output.line(line)
+                else:
+                    say(json.dumps(job.data()) if as_json else str(job))
 
             demo = _Demo(simulator, listener, FeedClient(http, url, api_token), show)
             with anyio.move_on_after(deadline):
                 await demo.start_syncs(airbyte)
                 if not as_json:
-                    say(f"A simulated Airbyte at {simulator.url}, a listener at {url}; {len(demo.jobs)} syncs run.")
+                    say(
+                        f"Airbyte simulator: {simulator.url}, listener: {url}",
+                        f"{len(demo.jobs)} syncs run.",
+                    )
                 await demo.follow()
             if keep:
                 _summarise(demo, show, anyio.current_time() - began, as_json=as_json)

@@ -1,8 +1,8 @@
-"""Runs a simulated Airbyte, the listener and a real Airflow on this machine, and shows tasks that complete because
-they are told: the example DAG waits for a sync in three ways, and a timeline says what took how long.
+"""Runs an Airbyte simulator, the listener and a real Airflow on this machine. The example DAG waits for a sync in three
+ways, and a table shows when each step happened.
 
-On a terminal everything stays up afterwards, to be looked at, until Ctrl-C. Elsewhere it ends, with status 1 if a task
-did not succeed. All of it listens on loopback, on free ports, and nothing is left running.
+On a terminal everything stays up afterwards, until Ctrl-C. Elsewhere it ends, with status 1 if a task did not succeed.
+All of it listens on loopback, on free ports, and nothing is left running.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ WAITERS = ("synchronous", "sensor", "deferrable")
 def main() -> int:
     options = parse()
     console = Console(width=None if sys.stdout.isatty() else 200)
-    if console.is_terminal and not options.once:
-        console.print("This demo stays up after its first run, to be looked at. Ctrl-C stops all of it.")
+    if console.is_terminal:
+        console.print(
+            "This demo starts an Airbyte simulator, the listener and Airflow, and runs a DAG: about two minutes. "
+            + ("Then it ends." if options.once else "Then it stays up, and prints the addresses. Ctrl-C stops it.")
+        )
     options.home.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="run-", dir=options.home))
     status: int | None = None
@@ -108,7 +111,7 @@ def run(home: Path, options: argparse.Namespace, console: Console) -> int:
 def run_dag(
     airflow: AirflowStack, connection_ids: list[str], progress: Progress, *, timeout: float
 ) -> tuple[str, dict[str, TaskInstance]]:
-    """Run the DAG to its end, telling of every change of its tasks."""
+    """Run the DAG, and report every change of its tasks."""
     run_id = airflow.trigger_dag(DAG_ID, {"connections": connection_ids})
     progress(f"run {run_id} started")
     states: dict[str, str | None] = {}

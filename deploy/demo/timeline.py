@@ -1,4 +1,4 @@
-"""What happened between a job's end and its task's, in milliseconds."""
+"""What happened between a job's completion and its task's, in milliseconds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-STAGES = ("job ended", "webhook received", "confirmed", "published", "trigger fired", "task ended")
+STAGES = ("webhook received", "confirmed", "published", "trigger fired", "task completed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
     """:param state: the task's, as Airflow has it.
-    :param milliseconds: from the job's end to each of :data:`STAGES`; None for what did not happen, or was not seen.
+    :param milliseconds: from the job's completion to each of :data:`STAGES`; None for what did not happen, or was not
+        seen.
     :param requests: to Airbyte's API while the task waited: those about its job alone, and those about all jobs; None
         if they were not counted.
     """
@@ -42,7 +43,7 @@ def timeline(
 ) -> Timeline:
     """The way of one task. Times are aware and of one machine's clock; None is unknown.
 
-    :param ended: the job, by Airbyte's word.
+    :param ended: the job, as Airbyte reports it.
     :param received: the webhook, by the listener.
     :param confirmed: the job's state, by the API.
     :param published: the event, as a reader of the listener's feed in another process saw it.
@@ -50,7 +51,7 @@ def timeline(
     :param finished: the task.
     :param requests: to Airbyte's API: about this job alone, and about all jobs.
     """
-    moments = dict(zip(STAGES, (ended, received, confirmed, published, fired, finished), strict=True))
+    moments = dict(zip(STAGES, (received, confirmed, published, fired, finished), strict=True))
     return Timeline(
         task_id=task_id,
         state=state,
@@ -65,17 +66,18 @@ def timeline(
 def table(timelines: Iterable[Timeline]) -> Table:
     """For a Rich console: a row for each task, a column for each stage."""
     drawn = Table(
-        title="Milliseconds from a job's end, and the requests to Airbyte's API: about the job + about all jobs",
+        title="Milliseconds after the job's completion. Requests: for the job + for all jobs",
         title_justify="left",
         box=None,
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, 1, 0, 0),
     )
-    drawn.add_column("task")
-    drawn.add_column("state")
+    drawn.add_column("task", no_wrap=True)
+    drawn.add_column("state", no_wrap=True)
     for stage in STAGES:
-        drawn.add_column(stage, justify="right")
-    drawn.add_column("API requests", justify="right")
+        # As wide as its longest word: a heading is broken between its words only.
+        drawn.add_column(stage, justify="right", min_width=max(map(len, stage.split())))
+    drawn.add_column("requests", justify="right", no_wrap=True)
     for line in timelines:
         drawn.add_row(
             line.task_id,

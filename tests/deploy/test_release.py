@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -41,8 +42,23 @@ def test_the_workflow_runs_steps_that_there_are() -> None:
     assert steps == set(re.findall(r"^    \.ci/release ([\w-]+)", run().stdout, re.MULTILINE))
 
 
-def test_a_tag_has_to_be_the_version() -> None:
-    assert run("check", f"v{__version__}").returncode == 0
+def test_a_tag_has_to_be_the_version_with_its_section_of_the_changelog(tmp_path: Path) -> None:
+    checked = ("airbyte_events/__init__.py", "deploy/helm/airbyte-events/Chart.yaml", "docs/start.md", ".ci/release")
+    for name in checked:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for changelog, said in (
+        (f"## {__version__}\n\nThe first version.\n", ""),
+        (
+            f"## Unreleased\n\n- More.\n\n## {__version__}\n\nThe first version.\n",
+            "'## Unreleased': give it the version",
+        ),
+        ("## 9.9.9\n\nAnother.\n", f"no section '## {__version__}'"),
+    ):
+        (tmp_path / "CHANGELOG.md").write_text(changelog)
+        command = [str(tmp_path / ".ci" / "release"), "check", f"v{__version__}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, said in done.stderr) == (1 if said else 0, True)
     for tag in ("v9.9.9", __version__):
         done = run("check", tag)
         assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 from typing import Any
@@ -53,3 +54,11 @@ async def test_an_airbyte_that_is_not_there_delays_nothing(stage: Stage) -> None
         said = (await until(serve, "can't be reached yet"))[-1]
         assert "no connection" in said
         assert "run airbyte-events doctor for details" in said
+
+
+async def test_the_demo_is_coloured_and_fits_80_columns_at_a_terminal(stage: Stage) -> None:
+    code, seen = await stage.at_terminal("demo")
+    assert (code, "\x1b[32msucceeded" in seen, "\x1b[31mfailed" in seen) == (0, True, True)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", seen)
+    assert re.search(r"^  ms after completion: webhook \d+, confirmed \d+, ", plain, re.MULTILINE)
+    assert [line for line in plain.splitlines() if len(line) > 80] == []
