@@ -106,9 +106,9 @@ async def _serve(
             async with http_client() as http, anyio.create_task_group() as tasks:
                 faults = listener.election.faults
                 systems = {name: airbyte_client(http, each, attempts=1) for name, each in settings.instances.items()}
-                tasks.start_soon(
-                    supervise, "startup report", partial(report, settings, systems, listener.store), faults
-                )
+                # Whoever greets says what to do next.
+                reports = partial(report, settings, systems, listener.store, remedy=greet is _no_greeting)
+                tasks.start_soon(supervise, "startup report", reports, faults)
                 tasks.start_soon(supervise, "secrets", partial(listener.secrets.follow, reload), faults)
                 tasks.start_soon(greet)
                 async with anyio.create_task_group() as serving:

@@ -60,17 +60,20 @@ def dashboard_line(address: str, code: str | None = None) -> str:
     return f"Dashboard: {url}/#log-in={code} (logs in once, within {CODE_SECONDS / 60:.0f} minutes)"
 
 
-async def report(settings: Settings, systems: Mapping[str, JobSystem], store: NotificationInbox) -> None:
+async def report(
+    settings: Settings, systems: Mapping[str, JobSystem], store: NotificationInbox, *, remedy: bool = True
+) -> None:
     """Print a line on each instance: whether it can be reached, and whether it has ever sent a webhook.
 
     :param systems: by instance name; they try once.
+    :param remedy: whether to print the command that installs webhooks.
     """
     async with anyio.create_task_group() as tasks:
         for name, system in systems.items():
-            tasks.start_soon(_report, settings, name, system, store)
+            tasks.start_soon(_report, settings, name, system, store, remedy)
 
 
-async def _report(settings: Settings, name: str, system: JobSystem, store: NotificationInbox) -> None:
+async def _report(settings: Settings, name: str, system: JobSystem, store: NotificationInbox, remedy: bool) -> None:
     try:
         async for _ in system.list_changed(since=utcnow()):
             break
@@ -82,7 +85,5 @@ async def _report(settings: Settings, name: str, system: JobSystem, store: Notif
         if not any(each.instance == name for each in await store.notifications(limit=RECENT)):
             where = settings.public_url or "URL"
             chosen = f" --instance {name}" if len(settings.instances) > 1 else ""
-            say(
-                f"  {name} has sent no webhook yet, so completions are detected by polling: "
-                f"airbyte-events webhooks install{chosen} --url {where}"
-            )
+            command = f": airbyte-events webhooks install{chosen} --url {where}" if remedy else ""
+            say(f"  {name} has sent no webhook yet, so completions are detected by polling{command}")

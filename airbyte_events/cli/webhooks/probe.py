@@ -27,6 +27,9 @@ RESPONSE_SECONDS = 15.0
 SETTLE_SECONDS = 15.0
 """Time-out for the outcome of a notification."""
 
+CHECK_WAY = "check that the listener runs at that address, and that proxies pass POST requests with bodies"
+"""The remedy where a post does not arrive."""
+
 _LARGEST_RESPONSE = 64 * 1024
 _NO_JOB = 900_000_000_000_000_000
 """Job ids above this exist in no Airbyte."""
@@ -152,7 +155,7 @@ async def prove(url: str, where: str, listener: FeedClient | None) -> Proof:
     if posted.fault or posted.id is None:
         return Proof(
             text=f"a test posted from here to {where} did not arrive: {posted.fault}",
-            remedy="check that the listener runs at that address, and that proxies pass POST requests with bodies",
+            remedy=CHECK_WAY,
         )
     arrived = f"a test of {posted.bytes} bytes, posted from here to {where} as Airbyte does, arrived whole"
     if listener is None:

@@ -14,6 +14,7 @@ from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe
 from airbyte_events.cli.webhooks.plan import URL, base_url
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
+from airbyte_events.errors import FeedUnreachable
 from airbyte_events.listener.settings import load
 
 HELP = (
@@ -44,8 +45,13 @@ def send_samples(
 
     async def work() -> int:
         async with open_listener(address) as api:
-            posted = [(sample, await probe.post(target, sample.body, forward=forward)) for sample in probe.samples()]
-            results = []
+            posted, results = [], []
+            for sample in probe.samples():
+                answer = await probe.post(target, sample.body, forward=forward)
+                if answer.status is None:
+                    where = target.rpartition("/")[0] + "/TOKEN"
+                    raise FeedUnreachable(f"{where}: {answer.fault}; {probe.CHECK_WAY}")
+                posted.append((sample, answer))
             for sample, answer in posted:
                 stored = None if answer.id is None else await probe.found(api, answer.id, settled=True)
                 results.append(_result(sample, answer, stored))

@@ -75,6 +75,8 @@ async def test_all_other_commands_need_no_settings_then(alone: Stage) -> None:
         assert {alone.sim.workspace.webhook_url(kind) for kind in ("success", "failure")} == {
             f"{url}/webhooks/default/{kept(alone)['webhook-tokens'].strip()}"
         }
+        # Nobody is told to do what was just done.
+        assert "webhooks install" not in "\n".join(said)
         await alone.settled(alone.end(alone.start()))
         done = await alone.run("doctor")
         assert done.code == 0, done.out

@@ -228,6 +228,14 @@ class TestTest:
         assert outcomes == {"unknown_job": 2, "ignored": 10, "confirmed": 1}
         assert not (await stage.run("jobs", "--json")).out.count("job_id")
 
+    async def test_where_nobody_responds_one_error_says_what_to_check(self, stage: Stage) -> None:
+        done = await stage.run("webhooks", "test", "--url", "http://127.0.0.1:9")
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            "airbyte-events: http://127.0.0.1:9/webhooks/default/TOKEN: no response (Connection refused); check that "
+            "the listener runs at that address, and that proxies pass POST requests with bodies\n"
+        )
+
     async def test_a_token_that_the_listener_does_not_know(self, stage: Stage) -> None:
         done = await stage.run("webhooks", "test", WEBHOOK_TOKENS="another-token-of-the-webhooks")
         assert done.code == 1
