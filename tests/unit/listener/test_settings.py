@@ -615,17 +615,6 @@ class TestReference:
     def test_page_names_no_home_folder(self) -> None:
         assert str(Path.home()) not in markdown()
 
-    def test_toml_of_the_page_loads(self, setenv: SetEnv, tmp_path: Path) -> None:
-        page = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
-        example, connections = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-        for name, content in {"api-tokens": API_TOKEN, "webhook-tokens": WEBHOOK_TOKEN}.items():
-            (tmp_path / name).write_text(content, encoding="utf-8")
-        for name in ("airbyte", "airbyte-cloud"):
-            (tmp_path / name).write_text(CANARY, encoding="utf-8")
-        settings = load(toml(example.replace("/run/secrets", str(tmp_path))))
-        assert list(settings.instances) == ["default", "cloud"]
-        assert list(load(toml(connections)).instances["default"].connections) == ["orders to snowflake"]
-
     @pytest.mark.parametrize(
         "line", [line for line in reference() if " " not in line.example], ids=lambda line: line.variable
     )
