@@ -87,6 +87,8 @@ class Hub:
         max_listed: int = MAX_LISTED,
     ) -> None:
         self.instance = instance
+        # One for all waits.
+        self._instances = frozenset([instance])
         self._recheck_every = min(recheck, WATCH_SECONDS / 2)
         self._store = MemoryStore()
         self._bus = EventBus(self._store)
@@ -282,7 +284,7 @@ class Hub:
         return explained if explained.error is not None else await self._monitor.explain(explained)
 
     async def _completion(self, job_id: int, task: WaitingTask) -> JobEvent:
-        wanted = EventFilter(instances=frozenset([self.instance]), job_ids=frozenset([job_id]), terminal=True)
+        wanted = EventFilter(instances=self._instances, job_ids=frozenset([job_id]), terminal=True)
         while True:
             with contextlib.suppress(CursorExpired), self._bus.subscribe(wanted=wanted) as events:
                 while (event := await self._state(job_id, task)) is None:

@@ -49,55 +49,55 @@ class ProgressWatch:
         :raises JobStalled: if the job has stalled, unless that is only logged.
         """
         event: JobEvent | None = None
-        fault: Exception | None = None
-
-        async def watch() -> None:
-            nonlocal fault
-            try:
-                await self._watch(read)
-            except JobStalled as exc:
-                fault = exc
-                tasks.cancel_scope.cancel()
-            except Exception:
-                # A fault in what is optional must not end the wait.
-                self.log.exception("the progress of the job is no longer watched")
-
+        # Raised below: the task group would wrap them.
+        faults: list[Exception] = []
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watch)
+            tasks.start_soon(self._watch, read, faults, tasks.cancel_scope)
             try:
                 event = await wait
             except Exception as exc:
-                # Raised below: the task group would wrap it.
-                fault = exc
+                faults.append(exc)
             tasks.cancel_scope.cancel()
         if event is None:
-            assert fault is not None  # noqa: S101 -- the wait returned nothing
-            raise fault
+            raise faults[-1]
         return event
 
-    async def _watch(self, read: ReadProgress) -> None:
-        line_every: float = conf.getfloat(SECTION, "progress_interval", fallback=LINE_SECONDS) or math.inf
-        look_every = line_every
-        if self.stalled_after is not None:
-            look_every = min(line_every, max(self.stalled_after / 4, _SHORTEST), _LONGEST)
-        if look_every == math.inf:
-            return
-        # The tasks of one DAG run start together: without jitter they would ask together.
-        pause, line_at = look_every * random.uniform(0.5, 1), anyio.current_time()  # noqa: S311
-        line_at += line_every if look_every < line_every else 0
-        unchanged, warned = 0.0, False
-        while True:
-            await anyio.sleep(pause)
-            pause = look_every
-            # Before it counts as a stall, also what is read from the source and not committed yet.
-            progress = await _read(read, streams=self.stalled_after is not None and unchanged >= self.stalled_after / 2)
-            if progress is None:
-                continue
-            unchanged = progress.unchanged_seconds
-            warned = self._check(progress, warned)
-            if anyio.current_time() >= line_at:
-                self.log.info("%s", progress_line(progress))
-                line_at = anyio.current_time() + line_every
+    async def _watch(self, read: ReadProgress, faults: list[Exception], scope: anyio.CancelScope) -> None:
+        """Watch until cancelled.
+
+        :param faults: receives the :class:`JobStalled` that ends the wait.
+        :param scope: of the wait.
+        """
+        try:
+            line_every: float = conf.getfloat(SECTION, "progress_interval", fallback=LINE_SECONDS) or math.inf
+            look_every = line_every
+            if self.stalled_after is not None:
+                look_every = min(line_every, max(self.stalled_after / 4, _SHORTEST), _LONGEST)
+            if look_every == math.inf:
+                return
+            # The tasks of one DAG run start together: without jitter they would ask together.
+            pause, line_at = look_every * random.uniform(0.5, 1), anyio.current_time()  # noqa: S311
+            line_at += line_every if look_every < line_every else 0
+            unchanged, warned = 0.0, False
+            while True:
+                await anyio.sleep(pause)
+                pause = look_every
+                # Before it counts as a stall, also what is read from the source and not committed yet.
+                streams = self.stalled_after is not None and unchanged >= self.stalled_after / 2
+                progress = await _read(read, streams=streams)
+                if progress is None:
+                    continue
+                unchanged = progress.unchanged_seconds
+                warned = self._check(progress, warned)
+                if anyio.current_time() >= line_at:
+                    self.log.info("%s", progress_line(progress))
+                    line_at = anyio.current_time() + line_every
+        except JobStalled as exc:
+            faults.append(exc)
+            scope.cancel()
+        except Exception:
+            # A fault in what is optional must not end the wait.
+            self.log.exception("the progress of the job is no longer watched")
 
     def _check(self, progress: Progress, warned: bool) -> bool:
         """Log a stall, and its end, once; return whether it is logged.

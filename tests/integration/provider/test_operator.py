@@ -364,6 +364,15 @@ async def test_a_stall_is_logged_once_and_the_task_waits_on(
     assert ("".join(seen) + capfd.readouterr().out).count("has stalled") == 1
 
 
+async def test_a_wrong_progress_interval_ends_no_wait(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "often")
+    deferred = await defer(stage, operator(stage, deferrable=True, timeout=60))
+    firing = stage.firing(deferred.trigger)
+    await stage.waited_for()
+    stage.end(stage.sim.world.jobs[1])
+    assert (await firing)["status"] == "success"
+
+
 async def test_a_job_that_moves_does_not_stall(stage: Any) -> None:
     watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="fail")
     event = event_of(1)
