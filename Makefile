@@ -3,7 +3,7 @@
 # beside this one) and .venv-bench (the official provider alone).
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest e2e e2e-lowest coexistence bench short-syncs fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean run-env dev-env deploy-env lowest-env both-env bench-env
+.PHONY: help demo test model test-lowest e2e e2e-lowest coexistence bench short-syncs fuzz soak pooled browser screenshots docs walkthrough lint types layers package deploy-check clean run-env dev-env deploy-env lowest-env both-env bench-env
 MAKEFLAGS += --no-print-directory
 
 # The environments' Python: a path, a version or a range.
@@ -35,8 +35,11 @@ demo: run-env  ## run an Airbyte simulator, the listener and a real Airflow, and
 
 # On asyncio, as in Airflow and in the listener. .ci/packaging runs the tests on trio. In the order of pyproject.toml, files
 # with long tests first: pytest-xdist would begin with those that have many, and end with one process at a long one.
-test: dev-env  ## unit, integration, model and documentation tests
+test: dev-env  ## unit, integration and documentation tests
 	@$(BIN)/pytest --loop=asyncio --numprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+model: dev-env  ## tests of hours in virtual time, in about a minute
+	@$(BIN)/pytest tests/model --loop=asyncio --numprocesses=2 --dist=worksteal $(ARGS)
 
 # Airflow 3.0 deprecates modules that it imports itself.
 test-lowest: lowest-env  ## the provider's tests on the lowest supported Airflow
