@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import BrowserContext, Page, Route, expect
+from playwright.sync_api import BrowserContext, Page, expect
 from services import Services
 
 from browser.history import REASON, History
@@ -180,13 +180,12 @@ class TestJobs:
             page = f"https://airflow.example.com/dags/orders/runs/{job_id}/tasks/sync"
             expect(task.get_by_role("link")).to_have_attribute("href", page)
 
-    def test_a_link_that_is_none_leaves_the_page_whole(self, inside: Page, history: History) -> None:
-        def change(route: Route) -> None:
-            details = (response := route.fetch()).json()
-            details["job"]["task_url"] = "https://1.2.3.4.5/dags/orders"
-            route.fulfill(response=response, json=details)
-
-        inside.route("**/v1/jobs/default/*", change)
+    def test_a_link_that_is_none_leaves_the_page_whole(
+        self, inside: Page, history: History, services: Services
+    ) -> None:
+        details = services.listener.get(f"/v1/jobs/default/{history.ended[0]}").raise_for_status().json()
+        details["job"]["task_url"] = "https://1.2.3.4.5/dags/orders"
+        inside.route("**/v1/jobs/default/*", lambda route: route.fulfill(json=details))
         inside.goto(f"/jobs/default/{history.ended[0]}")
         expect(inside.get_by_role("region", name="History").get_by_role("listitem").last).to_be_visible()
         expect(inside.get_by_text("Task run")).to_have_count(0)
