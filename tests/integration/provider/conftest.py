@@ -143,7 +143,7 @@ class Stage:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns when it holds; what happens elsewhere can't tell."""
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             while not condition():  # noqa: ASYNC110
                 await anyio.sleep(0.005)
 

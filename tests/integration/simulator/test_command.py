@@ -31,7 +31,7 @@ def simulating(*options: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def refused(*options: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-c", COMMAND, *options], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", COMMAND, *options], capture_output=True, text=True, timeout=120)
     return done.returncode, done.stderr
 
 
