@@ -32,7 +32,7 @@ CONFIRM_SECONDS = 120.0
 class Scale:
     """:param rounds: of each of the two, in turns.
     :param count: notifications a round, each of a job of its own.
-    :param connections: kept alive, one request under way on each.
+    :param connections: one request under way on each; kept alive if the server does.
     """
 
     rounds: int = 3

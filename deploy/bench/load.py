@@ -1,4 +1,4 @@
-"""Sends notifications of ended jobs as fast as they are answered, over kept-alive connections, and prints JSON::
+"""Sends notifications of ended jobs as fast as they are answered, over a number of connections, and prints JSON::
 
     python load.py --url URL --first-job N --count N --connections N
 
@@ -52,11 +52,12 @@ def notifications(url: str, first_job: int, count: int) -> list[bytes]:
 
 
 class Connection:
-    """One kept-alive connection with one request under way."""
+    """One connection with one request under way."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.closes = False
         self._received = b""
         self._sent = 0.0
 
@@ -68,12 +69,13 @@ class Connection:
         """Status and seconds, once the whole answer is there."""
         data = self.socket.recv(65536)
         if not data:
-            raise ConnectionError("the server closed a connection that is kept alive")
+            raise ConnectionError("the server closed a connection without a response")
         self._received += data
         head, end, body = self._received.partition(b"\r\n\r\n")
         if not end or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0):
             return None
         self._received = b""
+        self.closes = b"\r\nconnection: close" in head.lower()
         return int(head[9:12]), time.perf_counter() - self._sent
 
 
@@ -94,8 +96,15 @@ def run(address: tuple[str, int], requests: list[bytes], connections: int) -> di
                 if answer is not None:
                     statuses[answer[0]] += 1
                     seconds.append(answer[1])
+                    connection = key.data
+                    if connection.closes:
+                        selector.unregister(connection.socket)
+                        connection.socket.close()
                     if (request := next(left, None)) is not None:
-                        key.data.send(request)
+                        if connection.closes:
+                            connection = Connection(address)
+                            selector.register(connection.socket, selectors.EVENT_READ, connection)
+                        connection.send(request)
         took = time.perf_counter() - began
         for key in list(selector.get_map().values()):
             key.data.socket.close()

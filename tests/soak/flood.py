@@ -62,6 +62,7 @@ class _Connection:
         self.socket = socket.create_connection(address, timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.number = -1
+        self.closes = False
         self._received = b""
         self._sent = 0.0
 
@@ -81,6 +82,7 @@ class _Connection:
         head, end, body = self._received.partition(b"\r\n\r\n")
         if not end or len(body) < int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0):
             return None
+        self.closes = b"\r\nconnection: close" in head.lower()
         return int(head[9:12]), time.perf_counter() - self._sent
 
 
@@ -124,7 +126,9 @@ class _Flood:
         if 200 <= status <= 299:
             self.outcome.acknowledged.add(connection.number)
         self.selector.unregister(connection.socket)
-        self.send_next(connection)
+        if connection.closes:
+            connection.socket.close()
+        self.send_next(None if connection.closes else connection)
 
 
 def run(address: tuple[str, int], requests: list[bytes], connections: int, seconds: float) -> Outcome:
