@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def save(instance: Mapping[str, Any], **settings: Any) -> None:
     file = settings_file()
     if _readable(file) and not _is_for(file, instance["airbyte_url"]):
         # Whatever stops this, no settings name one Airbyte beside the secret of another.
-        file.unlink()
+        _change(file, file.unlink)
     lines = [*_written(settings), "", f"[instances.{DEFAULT_INSTANCE}]", *_written(instance)]
     _write(file, "\n".join([_HEADING, *lines, ""]))
 
@@ -105,9 +105,16 @@ def _written(values: Mapping[str, Any]) -> list[str]:
 
 
 def _write(file: Path, text: str) -> None:
-    try:
+    def write() -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, text)
+
+    _change(file, write)
+
+
+def _change(file: Path, change: Callable[[], object]) -> None:
+    try:
+        change()
     except OSError as exc:
         raise SettingsError(
             f"the data folder: {file} can't be written ({exc.strerror}); name another folder, for example "
