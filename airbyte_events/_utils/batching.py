@@ -6,15 +6,11 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import anyio
 
 from airbyte_events._utils.wakeup import Wakeup
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 I = TypeVar("I")  # noqa: E741
 T = TypeVar("T")
@@ -87,9 +83,7 @@ class Batcher(Generic[I, T]):
         self._tasks.start_soon(self._run_all)
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._closed = True
         self._wakeup.set()
         # What the body raised is its own affair: a task group would wrap it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import Self
 
 import anyio
 import anyio.abc
@@ -15,10 +15,6 @@ from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, WHOLE_LOG, Cursor, EventFilter, JobEvent, JobRef
 from airbyte_events.store.base import UNBOUNDED, EventLog
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +74,7 @@ class EventBus:
         self._tasks.start_soon(self._follow)
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
         self._tasks.cancel_scope.cancel()
         # Without the body's error: a task group would wrap it.

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Self
 
 import anyio
 
@@ -42,10 +42,6 @@ from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.monitor.progress import ProgressReader
 from airbyte_events.monitor.watchlist import WATCH_SECONDS
 from airbyte_events.store.memory.store import MemoryStore
-
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
 
 logger = logging.getLogger(__name__)
 
@@ -149,9 +145,7 @@ class Hub:
             self._tasks.start_soon(self._run, source)
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._tasks.cancel_scope.cancel()
         try:
             # Without the body's error: a task group would wrap it.

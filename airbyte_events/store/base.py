@@ -11,7 +11,6 @@ from abc import abstractmethod
 from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from airbyte_events._utils.wakeup import Wakeup
@@ -305,9 +304,7 @@ class EventStore(EventLog, NotificationInbox, DeliveryOutbox, LeaseTable, WatchT
     async def __aenter__(self) -> Self: ...
 
     @abstractmethod
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None: ...
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 class MovableStore(EventStore):

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from airbyte_events._utils.times import utcnow
@@ -40,9 +39,7 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         return None
 
     @at_once

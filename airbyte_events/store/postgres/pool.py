@@ -15,7 +15,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
@@ -139,9 +138,7 @@ class PostgresPool:
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._closing = True
         # Cancels connecting; operations on a connection are shielded and complete.
         self._tasks.cancel_scope.cancel()

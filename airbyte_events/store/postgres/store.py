@@ -6,7 +6,6 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterable, Sequence
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -74,9 +73,7 @@ class PostgresStore(PostgresInbox, MovableStore):
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         # Without the exception, which a task group would wrap.
         await self._stack.__aexit__(None, None, None)
 

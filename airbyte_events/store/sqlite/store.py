@@ -8,7 +8,6 @@ from collections.abc import AsyncIterable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import anyio
@@ -47,14 +46,12 @@ class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
                     f"{self._path} holds a migration that was cut off: remove the file, then migrate again"
                 )
         except BaseException:
-            await self._file.__aexit__(None, None, None)
+            await self._file.__aexit__()
             raise
         return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self._file.__aexit__(exc_type, exc, tb)
+    async def __aexit__(self, *_: object) -> None:
+        await self._file.__aexit__()
 
     async def prune(self, before: datetime, *, keep: int) -> Pruned:
         events = 0
