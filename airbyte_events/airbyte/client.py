@@ -13,8 +13,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-import anyio
-
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.connection_cache import ConnectionCache
@@ -26,8 +24,8 @@ from airbyte_events.airbyte.pagination import MOST_PAGES, PAGE, JobPages, newest
 from airbyte_events.airbyte.refresh_detection import REFRESH, RefreshDetection
 from airbyte_events.airbyte.refresh_start import find_streams, start_refresh
 from airbyte_events.airbyte.session import Session
-from airbyte_events.airbyte.transport import ApiResponse, Request
-from airbyte_events.errors import AirbyteError, AirbyteProtocolError, AirbyteUnreachable, Conflict, UnknownJob
+from airbyte_events.airbyte.transport import ApiResponse
+from airbyte_events.errors import AirbyteError, AirbyteProtocolError, Conflict, UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, StreamProgress, reported_job_type
 from airbyte_events.jobs import Connection, Failure, Job, JobPage, Refresh
 
@@ -108,7 +106,7 @@ class AirbyteClient(Session):
         """
         request = self.request("GET", f"/jobs/{int(job_id)}", "/jobs/{id}", timeout=GLANCE_SECONDS)
         try:
-            job = self._job(await self._aside(request))
+            job = self._job(await self.read_aside(request))
         except AirbyteError as exc:
             if says_unknown(exc):
                 return None
@@ -120,17 +118,11 @@ class AirbyteClient(Session):
         params = {"status": "running", "orderBy": "createdAt|DESC", "limit": PAGE, "offset": 0}
         workspaces = {"workspaceIds": self._workspace_ids} if self._workspace_ids else {}
         request = self.request("GET", "/jobs", params={**params, **workspaces}, timeout=GLANCE_SECONDS)
-        return self._jobs(await self._aside(request))
+        return self._jobs(await self.read_aside(request))
 
     async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
         """Return the streams of the job that runs in the connection, by Airbyte's internal API, if it responds."""
         return await self.internal.stream_progress(job_id, connection_id)
-
-    async def _aside(self, request: Request) -> ApiResponse:
-        # Also for the token, if a new one is needed.
-        with anyio.move_on_after(GLANCE_SECONDS):
-            return await self.read_aside(request)
-        raise AirbyteUnreachable(f"{request}: no response within {GLANCE_SECONDS:g} s")
 
     async def list_jobs(
         self,

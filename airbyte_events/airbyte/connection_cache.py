@@ -123,7 +123,4 @@ class ConnectionCache:
         if needed:
             return (await self._session.read(self._session.request("GET", path, route))).object()
         request = self._session.request("GET", path, route, timeout=RESPONSE_SECONDS, largest=_LARGEST)
-        # Also for the token, if a new one is needed.
-        with anyio.move_on_after(RESPONSE_SECONDS):
-            return (await self._session.read_aside(request)).object()
-        return {}
+        return (await self._session.read_aside(request)).object()

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
+import anyio
 import httpx
 
 from airbyte_events.airbyte.auth import Credentials, TokenCache, as_refusal
@@ -16,7 +17,15 @@ from airbyte_events.airbyte.circuit_breaker import Backoff, transient
 from airbyte_events.airbyte.gateway import same_origin, secrets_in
 from airbyte_events.airbyte.transport import NO_HEADERS, ApiResponse, Observer, Request, exchange
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
-from airbyte_events.errors import AirbyteError, NotFound, NotSent, RateLimited, SettingsError, Unauthorized
+from airbyte_events.errors import (
+    AirbyteError,
+    AirbyteUnreachable,
+    NotFound,
+    NotSent,
+    RateLimited,
+    SettingsError,
+    Unauthorized,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +120,10 @@ class Session:
         )
 
     async def read_aside(self, request: Request) -> ApiResponse:
-        """Send an optional read once: its failure delays no other request."""
-        return await self._authorised(lambda token: self._send(token, request), 1, transient)
+        """Send an optional read once, within its time-out also if it needs a new token: it delays no other request."""
+        with anyio.move_on_after(request.timeout):
+            return await self._authorised(lambda token: self._send(token, request), 1, transient)
+        raise AirbyteUnreachable(f"{request}: no response within {request.timeout:g} s")
 
     async def write(self, request: Request) -> ApiResponse:
         """Send a write; retry only if Airbyte surely did not act on it."""
