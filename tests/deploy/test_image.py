@@ -77,9 +77,13 @@ class Image:
             command = command.replace(" uv sync", f" {_uv()} sync")
         subprocess.run(["/bin/sh", "-ec", command], check=True, timeout=600)
 
-    def value(self, instruction: str) -> list[str]:
+    def value(self, instruction: str) -> str:
+        """Of the last such instruction."""
+        return next(rest for name, rest in reversed(self.steps) if name == instruction)
+
+    def words(self, instruction: str) -> list[str]:
         """The last such instruction's words, in the form that runs without a shell."""
-        rest = next(rest for name, rest in reversed(self.steps) if name == instruction)
+        rest = self.value(instruction)
         words: list[str] = json.loads(rest[rest.index("[") :])
         return words
 
@@ -127,6 +131,24 @@ def test_what_is_copied_is_in_the_context(name: str, deploy: Path) -> None:
     assert all((ROOT / source).exists() for source in copied)
 
 
+def test_every_stage_starts_from_one_pinned_image(deploy: Path) -> None:
+    bases = re.findall(r"^FROM (\S+)", (deploy / "docker/Dockerfile").read_text(), re.MULTILINE)
+    assert len(bases) == 2
+    assert len(set(bases)) == 1  # an environment is copied from one to the other
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", bases[0])
+    digest = bases[0].rpartition("@")[2]
+    assert f"imagetools inspect python@{digest}" in (ROOT / "docs/deployment.md").read_text()
+
+
+def test_updates_are_proposed_for_every_dockerfile(deploy: Path) -> None:
+    yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
+    updates = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]
+    folders = [each["directories"] for each in updates if each["package-ecosystem"] == "docker"]
+    assert [sorted(each) for each in folders] == [
+        sorted({f"/{path.parent.relative_to(ROOT)}" for path in deploy.rglob("*Dockerfile")})
+    ]
+
+
 def test_its_steps_install_what_is_pinned_and_a_user(image: Image) -> None:
     python = image.root / "opt/airbyte-events/bin/python"
     names = (
@@ -144,8 +166,11 @@ def test_its_steps_install_what_is_pinned_and_a_user(image: Image) -> None:
 
 
 def test_its_command_serves_as_its_user_and_the_health_check_sees_it(image: Image) -> None:
-    home = image.root / "var/lib/airbyte-events"
-    assert home.stat().st_uid == 10001
+    user, group = map(int, image.value("USER").split(":"))
+    assert user != 0
+    home = Path(image.inside(image.value("WORKDIR")))
+    assert image.value("VOLUME") == image.value("WORKDIR")
+    assert home.stat().st_uid == user
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -161,12 +186,12 @@ def test_its_command_serves_as_its_user_and_the_health_check_sees_it(image: Imag
     env["AIRBYTE_EVENTS_HOST"] = "127.0.0.1"  # not this machine's other addresses
 
     def healthy() -> bool:
-        command = image.value("HEALTHCHECK")
-        return subprocess.run(command, env=env, user=10001, cwd=home, capture_output=True, timeout=20).returncode == 0
+        command = image.words("HEALTHCHECK")
+        return subprocess.run(command, env=env, user=user, cwd=home, capture_output=True, timeout=20).returncode == 0
 
     assert not healthy()
-    command = [*image.value("ENTRYPOINT"), *image.value("CMD")]
-    listener = subprocess.Popen(command, env=env, user=10001, group=10001, cwd=home, stderr=subprocess.PIPE, text=True)
+    command = [*image.words("ENTRYPOINT"), *image.words("CMD")]
+    listener = subprocess.Popen(command, env=env, user=user, group=group, cwd=home, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 30
         while not healthy():
@@ -174,7 +199,7 @@ def test_its_command_serves_as_its_user_and_the_health_check_sees_it(image: Imag
             assert time.monotonic() < deadline
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
             assert answer.status == 200
-        assert (home / "events.db").stat().st_uid == 10001
+        assert (home / "events.db").stat().st_uid == user
         listener.send_signal(signal.SIGTERM)
         _, logged = listener.communicate(timeout=10)
         assert listener.returncode == 0
