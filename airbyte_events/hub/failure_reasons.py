@@ -12,8 +12,9 @@ import anyio
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import JobEvent, JobRef, Origin
 from airbyte_events.feed.client import FeedClient
+from airbyte_events.monitor import observation
 from airbyte_events.monitor.recorder import TOGETHER
 from airbyte_events.store.base import EventLog
 
@@ -27,7 +28,7 @@ _INTERVAL = 0.25
 
 def lacks_reason(event: JobEvent) -> bool:
     """Return whether a listener may still learn why the job failed."""
-    return event.status is JobStatus.FAILED and event.error is None and event.origin is not Origin.WEBHOOK
+    return observation.lacks_reason(event) and event.origin is not Origin.WEBHOOK
 
 
 @dataclass(slots=True)

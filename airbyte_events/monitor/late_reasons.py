@@ -15,6 +15,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import StoreError
 from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus
+from airbyte_events.monitor.observation import lacks_reason
 from airbyte_events.store.base import EventLog
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class LateReasons:
         wanted = EventFilter(instances=frozenset([self._instance]), statuses=frozenset([JobStatus.FAILED]))
         since = utcnow() - timedelta(seconds=GIVEN_UP_SECONDS)
         states = await self._store.jobs(limit=_PAGE, wanted=wanted)
-        self.add(state.ref for state in reversed(states) if state.error is None and state.observed_at > since)
+        self.add(state.ref for state in reversed(states) if lacks_reason(state) and state.observed_at > since)
         return True
 
     async def _next(self, waiting: OrderedDict[JobRef, float]) -> bool:
@@ -99,7 +100,7 @@ class LateReasons:
             return True
         ref, until = next(iter(waiting.items()))
         state = (await self._store.states([ref])).get(ref)
-        if state is not None and state.status is JobStatus.FAILED and state.error is None:
+        if state is not None and lacks_reason(state):
             explained = await self._explain(state)
             if explained is None and anyio.current_time() < until:
                 # Another one first: it may be this job's response that can't be read.

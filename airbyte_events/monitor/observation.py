@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import PUSHED_JOB_TYPES, Identity, JobEvent, JobRef, JobStatus, Origin, same_job
-from airbyte_events.jobs import Announcement, Job
+from airbyte_events.jobs import Announcement, Failure, Job
 from airbyte_events.store.reconcile import annotate, missing
 from airbyte_events.store.records import Outcome, States, StoredNotification
 
@@ -39,6 +39,18 @@ def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
         bytes=job.bytes if terminal else None,
         duration_seconds=job.duration_seconds if terminal else None,
     )
+
+
+def lacks_reason(event: JobEvent) -> bool:
+    """Return whether Airbyte may know why the job failed: where it reported the attempts, it had no reason."""
+    return event.status is JobStatus.FAILED and event.error is None and event.attempts is None
+
+
+def with_reason(event: JobEvent, failure: Failure) -> JobEvent:
+    """Return the failed job's event with its reason; unchanged if that is the reason of another job with its id."""
+    if not Identity(failure.connection_id).fits(event):
+        return event
+    return replace(event, error=failure.error, attempts=failure.attempts)
 
 
 def is_news(known: JobEvent | None, observed: JobEvent) -> bool:

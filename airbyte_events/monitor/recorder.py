@@ -12,7 +12,7 @@ from typing import Protocol
 import anyio
 
 from airbyte_events._utils.token_bucket import refund
-from airbyte_events.events import Identity, JobEvent, JobRef, JobStatus, Origin, same_job
+from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin, same_job
 from airbyte_events.jobs import DescribesConnections, ExplainsFailures, Job, JobSystem
 from airbyte_events.monitor.generations import Generations
 from airbyte_events.monitor.late_reasons import LateReasons
@@ -24,6 +24,7 @@ from airbyte_events.monitor.observation import (
     announceable,
     event_of,
     is_news,
+    with_reason,
 )
 from airbyte_events.monitor.watchlist import Watches
 from airbyte_events.store.base import EventLog, NotificationInbox, ValueTable
@@ -213,10 +214,7 @@ class Recorder:
         if not isinstance(system, ExplainsFailures):
             return event
         failure = await system.failure(event.ref.job_id)
-        # The reason of another job with that id is of no use.
-        if failure is None or not Identity(failure.connection_id).fits(event):
-            return None if failure is None else event
-        return replace(event, error=failure.error, attempts=failure.attempts)
+        return None if failure is None else with_reason(event, failure)
 
     async def _explain(self, events: list[JobEvent], known: States, unexplained: set[JobRef]) -> list[JobEvent]:
         """Return the events, new failures that no webhook has explained with the job system's reason.
@@ -228,11 +226,11 @@ class Recorder:
             return events
 
         async def explain(place: int, event: JobEvent) -> None:
-            with_reason = await self.request_reason(event)
-            if with_reason is None:
+            explanation = await self.request_reason(event)
+            if explanation is None:
                 unexplained.add(event.ref)
             else:
-                explained[place] = with_reason
+                explained[place] = explanation
 
         async with anyio.create_task_group() as tasks:
             for place, event in enumerate(events):

@@ -18,7 +18,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Snapshot, Submission, find_created, submit, take_snapshot
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
-from airbyte_events.jobs import Refresh
+from airbyte_events.jobs import Failure, Refresh
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_airbyte
 from airbyte_events_provider.connections.read import (
@@ -215,6 +215,10 @@ class AirbyteHook(BaseHook):
             return by_user
 
         return self.call(ask)
+
+    def find_failure(self, job_id: int) -> Failure | None:
+        """Return why a failed job failed, by one request; None if Airbyte does not report it within seconds."""
+        return self.call(lambda airbyte: airbyte.failure(job_id), attempts=1)
 
     def clock_ahead(self) -> timedelta:
         """Return how far Airbyte's clock is ahead of this machine's; zero if unknown."""

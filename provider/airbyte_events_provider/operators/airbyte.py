@@ -38,7 +38,7 @@ from airbyte_events_provider.retry.task_state import TaskState
 from airbyte_events_provider.retry.worker_job import WorkerJob
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import ended_by_a_person
-from airbyte_events_provider.waiting.payloads import with_job
+from airbyte_events_provider.waiting.payloads import with_job, with_reason
 from airbyte_events_provider.waiting.progress import ON_STALL, WARN
 from airbyte_events_provider.waiting.result import BEGIN, push
 from airbyte_events_provider.waiting.wait_start import wait_start
@@ -259,7 +259,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
             return self._run(context, event.get("began") or time.time())
         self.job_id = event["job_id"]
         self._open_job(context, event["job_id"], event.get("owned", True), event.get("connection_id"))
-        return self._complete(context, with_job(self.hook, event), event.get("began") or began or time.time())
+        result = with_reason(self.hook, with_job(self.hook, event))
+        return self._complete(context, result, event.get("began") or began or time.time())
 
     def execute_after(
         self, context: Context, event: Any = None, began: float | None = None, try_number: int | None = None

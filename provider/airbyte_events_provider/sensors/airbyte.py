@@ -20,7 +20,7 @@ from airbyte_events_provider.arguments import (
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
-from airbyte_events_provider.waiting.payloads import with_job
+from airbyte_events_provider.waiting.payloads import with_job, with_reason
 from airbyte_events_provider.waiting.result import SUCCESS, TIMEOUT, missing_records, push
 from airbyte_events_provider.waiting.wait_start import wait_start
 
@@ -112,7 +112,7 @@ class AirbyteJobSensor(AirbyteSensor):
     def execute_complete(self, context: Context, event: Any = None) -> None:
         """Resume after the event of a trigger, ours or the official provider's; without one, begin again."""
         if isinstance(event, Mapping):
-            self._complete(with_job(self.hook, event), context)
+            self._complete(with_reason(self.hook, with_job(self.hook, event)), context)
         else:
             self.execute(context)
 

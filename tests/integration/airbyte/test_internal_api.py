@@ -10,7 +10,14 @@ import httpx
 import pytest
 
 from airbyte_events.airbyte import AirbyteClient
-from airbyte_events.airbyte.internal_api import BURST, LARGEST, RESPONSE_SECONDS, InternalApi, parse_failure
+from airbyte_events.airbyte.internal_api import (
+    BURST,
+    LARGEST,
+    RESPONSE_SECONDS,
+    InternalApi,
+    parse_cancelled,
+    parse_failure,
+)
 from airbyte_events.airbyte.notifications import LONGEST_REASON
 from airbyte_events.airbyte.url import internal_url
 from airbyte_events.errors import AirbyteError
@@ -87,6 +94,17 @@ class TestReading:
         assert failure.error.message is not None
         assert failure.error.type is not None
         assert (len(failure.error.message), len(failure.error.type) < 200) == (LONGEST_REASON, True)
+
+    def test_a_cancellation_by_a_user(self) -> None:
+        event = {"eventType": "SYNC_CANCELLED", "summary": {"jobId": 5}}
+        assert parse_cancelled(5, "SYNC_CANCELLED", {"events": [event]})
+        assert parse_cancelled(6, "SYNC_CANCELLED", {"events": [event]}) is False
+
+    @pytest.mark.parametrize("odd", [None, 7, "text", {}, [[]], [None], [{}], [{"eventType": "SYNC_FAILED"}]])
+    def test_i3_other_shapes_are_no_cancellation_and_rule_none_out(self, odd: Any) -> None:
+        assert parse_cancelled(5, "SYNC_CANCELLED", {"events": odd}) is None
+        event = {"eventType": "SYNC_CANCELLED", "summary": odd}
+        assert parse_cancelled(5, "SYNC_CANCELLED", {"events": [event]}) is None
 
     @pytest.mark.parametrize(
         ("base", "url"),
@@ -178,6 +196,18 @@ class TestRequests:
         assert airbyte.asked_internally == 0
 
 
+async def next_process(watched: Watched, http: httpx.AsyncClient, job_id: int) -> None:
+    """Run another process until it has the reason of this job."""
+    monitor = Monitor("default", client_of(http, watched.airbyte.url), watched.store)
+    monitor.late_reasons.interval = 0.001
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(monitor.late_reasons.run)
+        with anyio.fail_after(30):
+            while (await watched.state(job_id)).error is None:
+                await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+
+
 class TestEvents:
     async def test_a_failure_that_polling_finds_has_its_reason_by_one_request(self, watched: Watched) -> None:
         watched.airbyte.put(5, "failed")
@@ -239,15 +269,22 @@ class TestEvents:
         await watched.monitor.poll()
         watched.airbyte.faults.clear()
         watched.airbyte.internal[5] = body(5, REASON)
-        again = Monitor("default", client_of(http, watched.airbyte.url), watched.store)
-        again.late_reasons.interval = 0.001
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(again.late_reasons.run)
-            with anyio.fail_after(30):
-                while (await watched.state(5)).error is None:
-                    await anyio.lowlevel.checkpoint()
-            tasks.cancel_scope.cancel()
+        await next_process(watched, http, 5)
         assert (await watched.state(5)).error == ERROR
+
+    async def test_a_failure_without_a_reason_is_requested_once_whatever_restarts(
+        self, watched: Watched, http: httpx.AsyncClient
+    ) -> None:
+        airbyte = watched.airbyte
+        airbyte.internal[5] = body(5, {})
+        # There is no answer about job 6 yet.
+        for job_id in (5, 6):
+            airbyte.put(job_id, "failed")
+            await watched.monitor.poll()
+        airbyte.internal[6] = body(6, REASON)
+        await next_process(watched, http, 6)
+        assert ((await watched.state(5)).error, (await watched.state(5)).attempts) == (None, 1)
+        assert airbyte.asked_internally == 3
 
     async def test_late_reasons_are_bounded_and_need_a_process_that_requests_them(self, watched: Watched) -> None:
         late = watched.monitor.late_reasons

@@ -1143,13 +1143,15 @@ class TestReasons:
                 assert str((await waiters.result(key)).error) == "no space"
         assert airbyte.asked_internally == 1
 
+    @pytest.mark.parametrize("known", [{"origin": Origin.WEBHOOK}, {"attempts": 2}], ids=["webhook", "internal API"])
     async def test_who_has_none_is_not_waited_for(
-        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, known: dict[str, Any]
     ) -> None:
-        feed.states = {1: self.failure(origin=Origin.WEBHOOK)}
+        feed.states = {1: self.failure(**known)}
         async with fed(http, airbyte, feed) as hub:
             assert (await hub.wait(1, started_at=STARTED)).error is None
             assert len(feed.watched) == 1
+        assert airbyte.asked_internally == 0
 
     async def test_without_a_listener_nobody_is_asked(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         airbyte.put(1, "failed")
