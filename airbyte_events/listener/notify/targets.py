@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -23,7 +25,6 @@ from airbyte_events.listener.notify.filters import CompletionFilter
 from airbyte_events.listener.notify.messages import Completion, cause_of, message_of
 from airbyte_events.listener.settings import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
-from airbyte_events.listener.settings.values import is_loopback
 from airbyte_events.store.records import Delivery
 
 PREFIX = "notify/"
@@ -163,8 +164,9 @@ def refuse_own(settings: Settings, targets: Iterable[NotifyTarget]) -> None:
     own += [httpx.URL(settings.public_url)] if settings.public_url else []
     for target in targets:
         for address in own:
+            there, here = _host(target.url), _host(address)
             if (
-                (target.url.host == address.host or (_is_here(target.url.host) and _is_here(address.host)))
+                (there == here or (_is_here(there) and _is_here(here)))
                 and _port(target.url) == _port(address)
                 and f"{target.url.path}/".startswith(f"{address.path.rstrip('/')}/")
             ):
@@ -182,11 +184,23 @@ def body_of(event: JobEvent, source: str) -> bytes:
     return json.dumps(event.envelope(source), ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def _host(url: httpx.URL) -> str:
+    """Return the host in one spelling: also of what only resolvers read as an address, ``127.1`` and ``0x7f000001``."""
+    host = url.host.rstrip(".").lower()
+    with contextlib.suppress(OSError, ValueError):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    return str(plain_address(host) or host)
+
+
 def _is_here(host: str) -> bool:
-    """Return whether it is an address of this machine: also the unspecified one, to which systems connect so."""
-    host = host.rstrip(".")
+    """Return whether it is a name or an address of this machine: also the unspecified one, to which systems connect
+    so.
+    """
     address = plain_address(host)
-    return is_loopback(host) if address is None else address.is_loopback or address.is_unspecified
+    if address is not None:
+        return address.is_loopback or address.is_unspecified
+    # RFC 6761, 6.3: all names below localhost are this machine, too.
+    return f".{host}".endswith(".localhost") or host == socket.gethostname().lower()
 
 
 def _port(url: httpx.URL) -> int:

@@ -168,7 +168,7 @@ def _table(table: dict[str, Any], prefix: str, file: Path, names: frozenset[str]
         name, by_file = without_file(key)
         label = f"{prefix}{shown(key)} in {file}"
         if name not in names:
-            raise SettingsError(f"{label}: no such setting{_suggestion(key, _with_files(names))}")
+            raise SettingsError(f"{label}: no such setting{_suggestion(key, _with_files(names), inner=bool(prefix))}")
         if not by_file:
             yield name, _wrapped(value) if name in SECRETS else value
         elif name in table:
@@ -200,8 +200,14 @@ def _secret_file(label: str, file: Path) -> SecretStr:
     return SecretStr(text)
 
 
-def _suggestion(name: str, known: list[str]) -> str:
+def _suggestion(name: str, known: list[str], *, inner: bool = False) -> str:
+    """Return the nearest name, or how to see all.
+
+    :param inner: whether they are those of a table within the file, which no command lists.
+    """
     # Without the prefix: all names share it, so it would make every name look similar.
     bare = {other.removeprefix(PREFIX): other for other in known}
     near = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=0.7)
-    return f"; did you mean {bare[near[0]]}?" if near else "; airbyte-events serve --help lists the settings"
+    if near:
+        return f"; did you mean {bare[near[0]]}?"
+    return f"; known are {', '.join(known)}" if inner else "; airbyte-events serve --help lists the settings"

@@ -253,7 +253,12 @@ class TestSeveral:
             (f"api_tokens = '{CANARY}'\napi_tokens_file = 'x'", "api_tokens in events.toml: set by value and by file"),
             ("config = 'x'", "config in events.toml: no such setting"),
             (f"{CANARY} = = ", "the settings file events.toml: not TOML (at line 1"),
-            ('"a\\nb" = 1', "a?b in events.toml: no such setting"),
+            ('"a\\nb" = 1', "a?b in events.toml: no such setting; airbyte-events serve --help lists the settings"),
+            ("[instances.eu]\ntokens = 'x'", "instances.eu.tokens in events.toml: no such setting; known are airbyte_"),
+            (
+                "[instances.eu]\nclient_secrets = 'x'",
+                "instances.eu.client_secrets in events.toml: no such setting; did you mean client_secret?",
+            ),
         ],
     )
     def test_faults_name_key_and_file(self, text: str, start: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,11 @@ def test_no_secret_is_shown() -> None:
         (('"cloudevents"', '"pager"'), "notify.all.type in events.toml: not one of "),
         (("https://example.com", "ftp://example.com"), "notify.all.url in events.toml: an entry has no usable URL"),
         (("url =", "urls ="), "notify.all.urls in events.toml: no such setting; did you mean url?"),
+        (
+            ("url =", "channel ="),
+            "notify.all.channel in events.toml: no such setting; known are connections, group_seconds, instances, "
+            "job_types, name, secret, signals, statuses, type, url, workspaces, secret_file, url_file",
+        ),
         ((f'secret = "{SIGNING_KEY}"', ""), "notify.all.secret in events.toml: not set, but cloudevents are signed"),
         ((SIGNING_KEY, "whsec_c2hvcnQ="), "notify.all.secret in events.toml: not whsec_ and the Base64 of 24 to 64"),
         ((SIGNING_KEY, CANARY), "notify.all.secret in events.toml: not whsec_ and the Base64"),
@@ -104,7 +110,14 @@ def test_is_in_the_file_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::"])
-@pytest.mark.parametrize("url", ["0.0.0.0", "[::]", "[::ffff:127.0.0.1]", "localhost.", "127.1.2.3"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("0.0.0.0", "0", "127.1.2.3", "127.0.0.1.", "127.1", "0x7f.1", "2130706433", "017700000001"),
+        *("[::]", "[::ffff:127.0.0.1]", "[::FFFF:7F00:1]", "[0:0:0:0:0:0:0:1]", "[::1%lo]"),
+        *("localhost.", "LocalHost", "events.localhost", socket.gethostname(), socket.gethostname().upper()),
+    ],
+)
 def test_by_whatever_address_of_this_machine(host: str, url: str) -> None:
     settings = settings_of(instance_of("http://127.0.0.1:9"), host=host)
     with pytest.raises(SettingsError, match="is this listener"):
@@ -113,7 +126,7 @@ def test_by_whatever_address_of_this_machine(host: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://127.0.0.1:8484/x", "http://localhost:8484", "http://[::1]:8484/", "https://events.example.com/airbyte/x"],
+    ["http://127.0.0.1:8484/x", "http://localhost:8484", "http://[::1]:8484/", "https://Events.Example.com./airbyte/x"],
 )
 def test_the_listener_itself_is_refused(url: str) -> None:
     settings = settings_of(
@@ -127,6 +140,9 @@ def test_the_listener_itself_is_refused(url: str) -> None:
     "url",
     [
         "http://127.0.0.1:8485/x",
+        "http://127.1/x",
+        "http://128.1:8484/x",
+        "http://localhost.example.com:8484",
         "http://example.com:8484",
         "https://events.example.com/x",
         "https://events.example.com/airbyte2/x",
