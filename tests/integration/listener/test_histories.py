@@ -13,8 +13,8 @@ import pytest
 
 from airbyte_events.bus.bus import BUFFER
 from airbyte_events.errors import StoreError
-from airbyte_events.events import EVERYTHING, EventFilter, JobEvent
-from airbyte_events.listener.histories import MOST_CONNECTIONS, Histories
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent
+from airbyte_events.listener.histories import MOST_CONNECTIONS, MOST_JOBS, USUAL_OF, Histories
 from airbyte_events.store.base import UNBOUNDED
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage
@@ -99,6 +99,46 @@ async def test_the_connections_that_changed_last_are_kept() -> None:
     assert len(histories.connections) == MOST_CONNECTIONS
     assert histories.of("default", names[-1]) is not None
     assert histories.of("default", names[0]) is None
+
+
+class Large(MemoryStore):
+    """A store with a hundred thousand failed jobs of one connection."""
+
+    read_jobs = 0
+
+    async def jobs(
+        self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
+    ) -> list[JobEvent]:
+        if wanted.terminal is False:
+            return []
+        newest = 100_000 if before is None else before - 1
+        found = range(newest, max(newest - limit, 0), -1)
+        self.read_jobs += len(found)
+        return [replace(event_of(number, "failed"), cursor=Cursor("ab", number)) for number in found]
+
+
+async def test_of_a_hundred_thousand_jobs_the_newest_are_read() -> None:
+    store = Large()
+    histories = Histories(store)
+    await histories.load()
+    history = histories.of("default", CONNECTION)
+    assert history is not None
+    assert (store.read_jobs, history.completed) == (MOST_JOBS, MOST_JOBS)
+    assert history.last.ref.job_id == 100_000
+
+
+async def test_what_is_usual_of_a_connection_has_a_bound() -> None:
+    histories = Histories(MemoryStore())
+    await histories.load()
+    for number in range(1, 10 * USUAL_OF):
+        event = replace(event_of(number), cursor=Cursor("ab", number), duration_seconds=float(number))
+        histories.add(event)
+    history = histories.of("default", CONNECTION)
+    assert history is not None
+    assert {kind: len(took) for kind, took in history.successes.items()} == {"sync": USUAL_OF}
+    usual = histories.usual("default", CONNECTION, "sync")
+    assert usual is not None
+    assert (usual.duration_seconds or 0) > 9 * USUAL_OF - 1
 
 
 class Failing(MemoryStore):

@@ -197,9 +197,14 @@ async def test_a_clock_that_was_set_back_resolves_nothing(scene: Scene) -> None:
     assert await scene.signals() == before
 
 
-@pytest.mark.parametrize("settings", [{}, {"stalled_after": 0.0, "slow_factor": 0.0}])
-async def test_without_a_history_or_switched_off_there_are_none(scene: Scene, settings: dict[str, float]) -> None:
-    await scene.history(ENOUGH if settings else ENOUGH - 1)
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({}, 0), ({}, 1), ({}, ENOUGH - 1), ({"stalled_after": 0.0, "slow_factor": 0.0}, ENOUGH)],
+)
+async def test_without_a_history_or_switched_off_there_are_none(
+    scene: Scene, settings: dict[str, float], count: int
+) -> None:
+    await scene.history(count)
     scene.settings = {CONNECTION: ConnectionSettings(**settings)}
     await scene.put(50, ago=HOUR)
     scene.progress[50] = moved(50, 10 * STALLED_AFTER)
