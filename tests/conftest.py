@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 
@@ -19,6 +20,8 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
 for _name in ("AIRFLOW_HOME", "XDG_DATA_HOME"):
     os.environ[_name] = tempfile.mkdtemp(prefix="airbyte-events-tests-")
     atexit.register(shutil.rmtree, os.environ[_name], ignore_errors=True)
+# A shell script has commands in its background ignore Ctrl-C, and what they start does too: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["asyncio", "trio"])
