@@ -187,10 +187,7 @@ class JobSystem(Protocol):
         """
 
     async def workspace_of(self, connection_id: str) -> str | None:
-        """Return the workspace of a connection; None if it has none.
-
-        :raises ValueError: if the id is no connection's.
-        """
+        """Return the workspace of a connection, remembered; None if this client can read no such connection."""
 
     async def find_connection(self, name: str, workspace_id: str | None = None) -> str:
         """Return the id of the connection with this name.

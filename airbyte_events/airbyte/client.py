@@ -13,7 +13,6 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
 from airbyte_events.airbyte.connection_cache import ConnectionCache
 from airbyte_events.airbyte.connection_search import ConnectionSearch
@@ -285,8 +284,8 @@ class AirbyteClient(Session):
         return await self._connections.find(connection_id, needed=needed, workspace=workspace)
 
     async def workspace_of(self, connection_id: str) -> str | None:
-        """Return the workspace of a connection; None if Airbyte's response has none."""
-        return json_values.text((await self.get_connection(connection_id)).get("workspaceId"))
+        """Return the workspace of a connection; see :class:`~airbyte_events.jobs.JobSystem`."""
+        return await self._connections.workspace_of(connection_id)
 
     async def get_connection(self, connection_id: str) -> dict[str, Any]:
         """Return the connection, in Airbyte's own fields.

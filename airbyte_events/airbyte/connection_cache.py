@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from airbyte_events._utils.token_bucket import TokenBucket
 from airbyte_events.airbyte.circuit_breaker import transient
 from airbyte_events.airbyte.notifications import LONGEST_NAME
 from airbyte_events.airbyte.session import Session
-from airbyte_events.errors import AirbyteError
+from airbyte_events.errors import AirbyteError, Forbidden, NotFound, Unprocessable
 from airbyte_events.jobs import Connection
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ BURST, PER_SECOND = 50, 1.0
 
 _CONCURRENT = 4
 _LARGEST = 4 * 1024 * 1024
+_ID = re.compile(r"[0-9A-Za-z_-]+")
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class _Entry:
     """A connection or workspace, as it was read last.
 
     :param patient: the last request was retried.
+    :param placed: Airbyte has said which workspace it has, or that this client may not know.
     """
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
@@ -53,6 +56,7 @@ class _Entry:
     read_at: float = -math.inf
     failed_at: float = -math.inf
     patient: bool = False
+    placed: bool = False
 
     def serves(self, needed: bool) -> bool:
         now = anyio.current_time()
@@ -82,19 +86,41 @@ class ConnectionCache:
         named = await self._find("workspaces", found.workspace_id, needed)
         return replace(found, workspace=named.name)
 
+    async def workspace_of(self, connection_id: str) -> str | None:
+        """Return a connection's workspace, which never changes; see :class:`~airbyte_events.jobs.JobSystem`."""
+        if _ID.fullmatch(connection_id) is None:
+            return None
+        path = f"/connections/{connection_id}"
+        entry = self._entry(path)
+        async with entry.lock:
+            if entry.known.workspace_id is None and not entry.placed:
+                try:
+                    _store(entry, await self._read(path, "/connections/{id}", needed=True))
+                except (NotFound, Forbidden, Unprocessable) as exc:
+                    if exc.type is None:
+                        # Not Airbyte's response, but that of a proxy while Airbyte restarts.
+                        raise
+                    logger.warning("no workspace of a connection: path=%s error=%s", path, exc)
+                entry.placed = True
+        return entry.known.workspace_id
+
     async def _find(self, kind: str, id: str, needed: bool) -> Connection:
-        if re.fullmatch(r"[0-9A-Za-z_-]+", id) is None:
+        if _ID.fullmatch(id) is None:
             return Connection()
         path = f"/{kind}/{id}"
-        entry = self._entries.setdefault(path, _Entry())
-        self._entries.move_to_end(path)
-        if len(self._entries) > REMEMBERED:
-            self._entries.popitem(last=False)
+        entry = self._entry(path)
         # Callers share a request.
         async with entry.lock:
             if not entry.serves(needed):
                 await self._update(entry, kind, path, needed)
         return entry.known
+
+    def _entry(self, path: str) -> _Entry:
+        entry = self._entries.setdefault(path, _Entry())
+        self._entries.move_to_end(path)
+        if len(self._entries) > REMEMBERED:
+            self._entries.popitem(last=False)
+        return entry
 
     async def _update(self, entry: _Entry, kind: str, path: str, needed: bool) -> None:
         if not needed and self._session.backing_off:
@@ -114,9 +140,7 @@ class ConnectionCache:
                 self._refused |= level == logging.WARNING
                 logger.log(level, "could not read a name: path=%s error=%s", path, exc)
                 return
-        name, workspace_id = (json_values.text(fields.get(key), LONGEST_NAME) for key in ("name", "workspaceId"))
-        if name is not None:
-            entry.known, entry.read_at = Connection(name=name, workspace_id=workspace_id), anyio.current_time()
+        if _store(entry, fields):
             self._refused = False
 
     async def _read(self, path: str, route: str, needed: bool) -> dict[str, Any]:
@@ -124,3 +148,12 @@ class ConnectionCache:
             return (await self._session.read(self._session.request("GET", path, route))).object()
         request = self._session.request("GET", path, route, timeout=RESPONSE_SECONDS, largest=_LARGEST)
         return (await self._session.read_aside(request)).object()
+
+
+def _store(entry: _Entry, fields: Mapping[str, Any]) -> bool:
+    """Store what Airbyte returned; return whether that is anything."""
+    name, workspace_id = (json_values.text(fields.get(key), LONGEST_NAME) for key in ("name", "workspaceId"))
+    if name is None and workspace_id is None:
+        return False
+    entry.known, entry.read_at = Connection(name=name, workspace_id=workspace_id), anyio.current_time()
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection
 from typing import Protocol
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from airbyte_events._utils import json_values
 from airbyte_events.simulator.broken_responses import BrokenResponse
 from airbyte_events.simulator.faults import API_FAULTS, ArmedFault, Faults
 from airbyte_events.simulator.responses import FrameworkError, Problem, rate_limited
@@ -68,6 +70,9 @@ class Gate:
         job_id = int(named) if path.startswith("/jobs/") and re.fullmatch(r"[0-9]{1,18}", named) else None
         call = self._traffic.arrived(request.method, route, path, request.url.query, job_id)
         body = await request.body()
+        if route == "POST /jobs/get_without_logs":
+            with contextlib.suppress(ValueError):
+                call.job_id = json_values.job_id(json_values.parse_object(body).get("id"))
         response = await self._respond(request, body, route, named, call)
         call.status = None if isinstance(response, BrokenResponse) else response.status_code
         call.seconds = anyio.current_time() - call.monotonic

@@ -22,7 +22,7 @@ class Call:
 
     :param route: as ``GET /jobs/{id}``, whatever the base path.
     :param monotonic: the event loop's clock at arrival.
-    :param job_id: the id in the path.
+    :param job_id: the job in the path, or in the body of the internal API's call for a job.
     :param status: of the response; None: none yet.
     :param seconds: from arrival to response.
     :param faults: the ids of the faults injected.

@@ -16,7 +16,6 @@ from airbyte_events.hub.position import Bookmark, Position
 from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-from airbyte_events_provider.waiting.workspaces import find_workspace
 
 logger = logging.getLogger(__name__)
 
@@ -120,8 +119,20 @@ async def _follow_once(watch: Watch, position: Position) -> AsyncGenerator[JobEv
                 event = await shared.hub.explain(item)
                 if watch.workspace_ids and event.workspace_id is None and event.connection_id is not None:
                     # Only webhooks report it.
-                    workspace_id = await find_workspace(shared.airbyte, event.connection_id)
+                    workspace_id = await _find_workspace(shared.airbyte, event.connection_id)
                     event = replace(event, workspace_id=workspace_id)
                 position.record(event)
                 if not watch.workspace_ids or (event.workspace_id or "").lower() in watch.workspace_ids:
                     yield event
+
+
+async def _find_workspace(airbyte: JobSystem, connection_id: str) -> str | None:
+    """Return the workspace of an Airbyte connection, once Airbyte responds."""
+    failures = 0
+    while True:
+        try:
+            return await airbyte.workspace_of(connection_id)
+        except AirbyteError as exc:
+            failures += 1
+            logger.warning("workspace not known yet: connection=%s reason=%s", connection_id, exc)
+        await anyio.sleep(pause(failures))

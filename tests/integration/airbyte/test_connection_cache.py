@@ -10,8 +10,9 @@ import pytest
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.airbyte.connection_cache import BURST
+from airbyte_events.errors import AirbyteStatusError, ServerError
 from airbyte_events.jobs import Connection
-from support.airbyte import client_of
+from support.airbyte import client_of, problem
 from support.events import CONNECTION
 from support.servers import ScriptedServer
 
@@ -81,6 +82,27 @@ async def test_what_is_needed_is_asked_for_again_after_a_failure_in_passing(
     assert (await client.describe_connection(CONNECTION, needed=True)).name == "Orders"
 
 
+async def test_a_workspace_is_requested_once(client: AirbyteClient, server: ScriptedServer) -> None:
+    server.on(f"GET {API}/connections/{CONNECTION}", server.reply(500), server.reply(body=ORDERS))
+    with pytest.raises(ServerError):
+        await client.workspace_of(CONNECTION)
+    assert [await client.workspace_of(CONNECTION) for _ in range(2)] == [WORKSPACE] * 2
+    assert (await client.describe_connection(CONNECTION)).name == "Orders"
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("status", [403, 404, 422])
+async def test_a_refusal_of_a_workspace_is_remembered_unless_a_proxy_responded(
+    client: AirbyteClient, server: ScriptedServer, status: int
+) -> None:
+    refusal = server.reply(status, problem(status, "refused"))
+    server.on(f"GET {API}/connections/{CONNECTION}", server.reply(status, body=b"<html>"), refusal)
+    with pytest.raises(AirbyteStatusError):
+        await client.workspace_of(CONNECTION)
+    assert [await client.workspace_of(CONNECTION) for _ in range(2)] == [None, None]
+    assert len(server.requests) == 2
+
+
 @pytest.mark.parametrize("status", [403, 404, 500])
 async def test_what_is_needed_and_cannot_be_read_is_not_asked_for_at_every_call(
     client: AirbyteClient, server: ScriptedServer, status: int
@@ -118,4 +140,5 @@ async def test_requests_are_limited_and_what_is_needed_waits_for_its_turn(
 async def test_no_id_becomes_another_path(client: AirbyteClient, server: ScriptedServer) -> None:
     for id_ in ("../jobs", "", "a/b", "a?b"):
         assert await client.describe_connection(id_, needed=True) == Connection()
+        assert await client.workspace_of(id_) is None
     assert server.requests == []

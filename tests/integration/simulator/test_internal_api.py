@@ -124,6 +124,13 @@ class TestReasons:
         assert attempts[1]["failureSummary"]["partialSuccess"] is False
         assert (info["job"]["status"], info["job"]["configType"]) == ("failed", "sync")
 
+    async def test_the_record_of_requests_names_the_job(self, airbyte: Any) -> None:
+        job_id = (await airbyte.create()).json()["jobId"]
+        for body in (b'{"id": %d}' % job_id, b'{"id": 4711}', b"{}", b"[", b"\xff"):
+            await airbyte.http.post("/api/v1/jobs/get_without_logs", content=body)
+        query = f"/requests?route=POST /jobs/get_without_logs&job_id={job_id}"
+        assert len((await airbyte.control("GET", query))["recent"]) == 1
+
     async def test_a_job_that_succeeded_has_none(self, airbyte: Any) -> None:
         job_id = (await airbyte.create()).json()["jobId"]
         await airbyte.control("POST", f"/jobs/{job_id}/end", {"records": 45, "bytes": 90})
