@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events._utils.json_values import text
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
-from airbyte_events.airbyte.submission import How, OnConflict, Snapshot, Submission, find_created, submit, take_snapshot
+from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
 from airbyte_events.jobs import Failure, Refresh
 from airbyte_events_provider.blocking import run_blocking
@@ -177,10 +177,6 @@ class AirbyteHook(BaseHook):
         """Return the job's status, such as ``running``."""
         return self.get_job_details(job_id).status.value
 
-    def take_snapshot(self, connection_id: str, job_type: str) -> Snapshot:
-        """Return the connection's jobs, see :func:`~airbyte_events.airbyte.submission.take_snapshot`."""
-        return self.call(lambda airbyte: take_snapshot(airbyte, connection_id, job_type))
-
     def submit(
         self,
         connection_id: str,
@@ -188,19 +184,9 @@ class AirbyteHook(BaseHook):
         on_conflict: OnConflict = OnConflict.ATTACH,
         *,
         refresh: Refresh | None = None,
-        before: Snapshot | None = None,
-        until: float | None = None,
     ) -> Submission:
         """Start a job, or return the active one, see :func:`~airbyte_events.airbyte.submission.submit`."""
-        return self.call(
-            lambda airbyte: submit(
-                airbyte, connection_id, job_type, on_conflict, refresh=refresh, before=before, until=until
-            )
-        )
-
-    def find_created(self, connection_id: str, job_type: str, after_id: int) -> Job | None:
-        """Return a job that may have been created, see :func:`~airbyte_events.airbyte.submission.find_created`."""
-        return self.call(lambda airbyte: find_created(airbyte, connection_id, job_type, after_id))
+        return self.call(lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict, refresh=refresh))
 
     def cancelled_by_user(self, job_id: int, connection_id: str, job_type: str | None) -> bool | None:
         """Return whether a user cancelled the job, and not Airbyte itself; None if Airbyte does not say."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from airbyte_events._utils.times import format_time, parse_time, utcnow
-from airbyte_events.airbyte.submission import OnConflict
-from airbyte_events.jobs import Refresh
+from airbyte_events.airbyte.submission import OnConflict, Snapshot, Submission, find_created, submit
+from airbyte_events.jobs import Job, JobSystem, Refresh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,16 @@ class JobRecord:
         except (TypeError, ValueError, KeyError):
             return None
 
+    def of(self, job: Job, **changes: Any) -> JobRecord:
+        """Return the record with the job that Airbyte has created for the task."""
+        return replace(self, job_id=job.job_id, started_at=job.started_at, **changes)
+
+    async def find_created(self, airbyte: JobSystem) -> Job | None:
+        """Return the job that the task created, or may have created, although Airbyte's response is not recorded."""
+        if self.after_id is None:
+            return None
+        return await find_created(airbyte, self.connection_id, self.job_type, self.after_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
@@ -108,4 +118,16 @@ class JobRequest:
             max_tries=max_tries,
             connection_name=self.connection_name,
             workspace_id=self.workspace_id,
+        )
+
+    async def submit(self, airbyte: JobSystem, before: Snapshot, until: float | None) -> Submission:
+        """Start the job; see :func:`~airbyte_events.airbyte.submission.submit`."""
+        return await submit(
+            airbyte,
+            self.connection_id,
+            self.job_type,
+            self.on_conflict,
+            refresh=self.refresh,
+            before=before,
+            until=until,
         )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airbyte_events.airbyte.models import says_unknown
-from airbyte_events.airbyte.submission import How, Submission
+from airbyte_events.airbyte.submission import How, Submission, take_snapshot
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import Identity, JobStatus, same_job_type
 from airbyte_events.jobs import Job
@@ -54,9 +53,7 @@ def resume(hook: AirbyteHook, state: TaskState, request: JobRequest) -> Submissi
     resumed = Submission(job=job, how=How.RESUMED, owned=record.owned)
     if not job.status.terminal:
         adopted = record.adopted or (cleared and record.owned)
-        state.write(
-            replace(record, job_id=job.job_id, started_at=job.started_at, max_tries=state.max_tries, adopted=adopted)
-        )
+        state.write(record.of(job, max_tries=state.max_tries, adopted=adopted))
         return resumed
     if cleared:
         return None
@@ -92,10 +89,8 @@ def _find(hook: AirbyteHook, record: JobRecord) -> Job | None:
             return job
         logger.warning("Airbyte job %s is not the one that an earlier try started: Airbyte was reset", record.job_id)
         return None
-    if record.after_id is None:
-        return None
     logger.info("an earlier try ended before Airbyte responded: looking for its job")
-    return hook.find_created(record.connection_id, record.job_type, record.after_id)
+    return hook.call(record.find_created)
 
 
 def _settle(hook: AirbyteHook, job: Job) -> Job:
@@ -131,7 +126,8 @@ def _find_unrecorded(hook: AirbyteHook, state: TaskState, request: JobRequest) -
     """
     if state.try_since_clearing <= 1 or state.run_started_at is None:
         return None
-    job = hook.take_snapshot(request.connection_id, "refresh" if request.job_type == "refresh" else "sync").active
+    listed = "refresh" if request.job_type == "refresh" else "sync"
+    job = hook.call(lambda airbyte: take_snapshot(airbyte, request.connection_id, listed)).active
     if job is None or not same_job_type(job.job_type, request.job_type):
         return None
     if job.started_at is None or job.started_at < state.run_started_at - _CLOCKS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from airbyte_events.airbyte.submission import How, find_created, submit, take_snapshot
+from airbyte_events.airbyte.submission import How, take_snapshot
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, MaybeStarted
 from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
@@ -33,15 +33,7 @@ async def start(airbyte: JobSystem, state: TriggerState, request: JobRequest, un
         if record is None:
             record = request.record(airbyte.url, before.newest_id)
             await state.write(record)
-        submission = await submit(
-            airbyte,
-            request.connection_id,
-            request.job_type,
-            request.on_conflict,
-            refresh=request.refresh,
-            before=before,
-            until=until,
-        )
+        submission = await request.submit(airbyte, before, until)
     except MaybeStarted as exc:
         raise NotStarted(str(exc)) from exc
     except AirbyteError as exc:
@@ -51,7 +43,7 @@ async def start(airbyte: JobSystem, state: TriggerState, request: JobRequest, un
     if submission.how is How.BLOCKED:
         await _give_up(state)
         raise NotStarted(f"job {job.job_id} of the connection runs.")
-    record = replace(record, job_id=job.job_id, started_at=job.started_at, owned=submission.owned)
+    record = record.of(job, owned=submission.owned)
     await state.write(record)
     return record
 
@@ -60,8 +52,8 @@ async def _find_earlier(airbyte: JobSystem, record: JobRecord) -> JobRecord | No
     """Return the record, completed with the job that an earlier run of the trigger started."""
     if record.job_id is not None or record.after_id is None:
         return record
-    job = await find_created(airbyte, record.connection_id, record.job_type, record.after_id)
-    return None if job is None else replace(record, job_id=job.job_id, started_at=job.started_at)
+    job = await record.find_created(airbyte)
+    return None if job is None else record.of(job)
 
 
 async def _give_up(state: TriggerState) -> None:

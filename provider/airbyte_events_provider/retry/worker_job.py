@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airbyte_events.airbyte.submission import How, Submission
+from airbyte_events.airbyte.submission import How, Submission, take_snapshot
 from airbyte_events.errors import MaybeStarted, UnknownStream, Unsupported
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.resume import resume
@@ -57,20 +56,13 @@ class WorkerJob:
 
     def _submit(self, until: float | None) -> Submission:
         request, state = self.request, self.state
-        before = self.hook.take_snapshot(request.connection_id, request.job_type)
+        before = self.hook.call(lambda airbyte: take_snapshot(airbyte, request.connection_id, request.job_type))
         self.usual_seconds = before.usual_seconds
         record = request.record(self.hook.settings.url, before.newest_id, state.max_tries)
         self._pending = record
         state.write(record)
         try:
-            submission = self.hook.submit(
-                request.connection_id,
-                request.job_type,
-                request.on_conflict,
-                refresh=request.refresh,
-                before=before,
-                until=until,
-            )
+            submission = self.hook.call(lambda airbyte: request.submit(airbyte, before, until))
         except AirflowException as exc:
             if not isinstance(exc.__cause__, MaybeStarted):
                 self._pending = None
@@ -82,11 +74,8 @@ class WorkerJob:
         if submission.how is How.BLOCKED:
             state.delete()
         else:
-            job = submission.job
             adopted = submission.how is How.ATTACHED and state.just_cleared
-            state.write(
-                replace(record, job_id=job.job_id, started_at=job.started_at, owned=submission.owned, adopted=adopted)
-            )
+            state.write(record.of(submission.job, owned=submission.owned, adopted=adopted))
         return submission
 
     def cancel_at_kill(self, *, overdue: bool) -> None:
@@ -98,7 +87,7 @@ class WorkerJob:
             self.cancel(self.job_id)
         elif overdue and (record := self._pending) is not None:
             with contextlib.suppress(AirflowException):
-                job = self.hook.find_created(record.connection_id, record.job_type, record.after_id or 0)
+                job = self.hook.call(record.find_created)
                 if job is not None:
                     self.cancel(job.job_id)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from airflow.triggers.base import TriggerEvent
 
-from airbyte_events.airbyte.submission import OnConflict, find_created
+from airbyte_events.airbyte.submission import OnConflict
 from airbyte_events.errors import AirbyteError
 from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.operators.start_args import began_at
@@ -164,10 +164,10 @@ class AirbyteStartTrigger(StoredTrigger):
             if record.job_id is None:
                 # The request may have been interrupted.
                 async with shared_hub(self._hub_key) as shared:
-                    job = await find_created(shared.airbyte, record.connection_id, self.job_type, record.after_id or 0)
+                    job = await record.find_created(shared.airbyte)
                 if job is None:
                     return
-                record = replace(record, job_id=job.job_id)
+                record = record.of(job)
             await self._waiting(record).cancel()
         except Exception as exc:
             # Airflow raises errors of many types.
