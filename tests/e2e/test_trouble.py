@@ -93,13 +93,18 @@ def test_a_job_that_succeeds_while_the_triggerer_is_down_past_the_deadline_is_a_
     assert run.result == job["job_id"]
 
 
-@pytest.mark.parametrize("way", ["polling", "once"])
+@pytest.mark.parametrize(
+    ("way", "refusals"),
+    [("polling", 0), ("polling", 1), ("once", 0)],
+    ids=["by the triggerer", "by the worker", "by the listener"],
+)
 def test_a_failure_that_only_polling_finds_fails_its_task_with_airbytes_reason(
-    begin: Any, faults: Any, services: Services, way: str
+    begin: Any, faults: Any, services: Services, way: str, refusals: int
 ) -> None:
     """The public API has no reason, and no webhook brings one: it is from the internal API, asked once.
 
-    :param way: ``polling``, by the triggerer itself; ``once``, by the listener, whose webhook is lost.
+    :param way: ``polling``, without a listener; ``once``, with one, whose webhook is lost.
+    :param refusals: to the triggerer, whose task then asks in its worker.
     """
     if way == "once":
         services.restart_listener(AIRBYTE_EVENTS_POLL_INTERVAL="2")
@@ -108,6 +113,8 @@ def test_a_failure_that_only_polling_finds_fails_its_task_with_airbytes_reason(
     run = begin(way)
     run.until_state("deferred")
     (job,) = run.until_jobs("running")
+    if refusals:
+        faults(kind="status", status=500, route="POST /jobs/get_without_logs", count=refusals)
     run.end(job, "failed", error=error)
     run.until_state("failed")
     (raised,) = run.exceptions()
@@ -116,7 +123,7 @@ def test_a_failure_that_only_polling_finds_fails_its_task_with_airbytes_reason(
     # By the listener, and by triggerer and worker too if they were without a listener just then: each once.
     query = {"route": "POST /jobs/get_without_logs", "job_id": job["job_id"]}
     requests = services.airbyte.get("/_simulator/requests", params=query).raise_for_status().json()["recent"]
-    assert 1 <= len(requests) <= (1 if way == "polling" else 3)
+    assert 1 <= len(requests) <= (1 + refusals if way == "polling" else 3)
 
 
 def test_a_job_that_has_stalled_fails_its_task_in_the_time_set(begin: Any) -> None:

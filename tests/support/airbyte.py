@@ -31,7 +31,7 @@ class Airbyte(Program):
     :param jobs: in the order of their creation, with the time of their last change on Airbyte's own clock.
     :param ahead: how far Airbyte's clock is ahead of ours.
     :param faults: by ``list``, ``refresh``, ``running`` (a list of those) or job id: a status to answer with, or
-        ``hang``.
+        ``hang``; ``internal`` may also ``stall``, within its answer.
     :param hidden: jobs that lists leave out.
     :param hides_refreshes: lists without a type leave out refreshes, as up to Airbyte 2.0.
     :param unready: jobs that are not there for the first who asks for them.
@@ -152,7 +152,9 @@ class Airbyte(Program):
     async def _answer_internally(self, request: Request, stream: SocketStream) -> None:
         fault, given = self.faults.get("internal"), json.loads(request.body)
         answer = self.internal.get(given.get("id")) or self.streams.get(given.get("connectionId"))
-        if fault == "hang":
+        if fault == "stall":
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        if fault in ("hang", "stall"):
             await stream.receive()
         elif isinstance(fault, int):
             await reply(stream, fault, {"errorId": "5f3a"})

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from anyio.abc import SocketStream
 
-from airbyte_events.events import Cursor, JobEvent
+from airbyte_events.events import Cursor, JobEvent, Progress
 from support.servers import Program, Request, reply
 
 
@@ -19,6 +19,7 @@ class ScriptedFeed(Program):
 
     :param states: what it tells of jobs that are to be watched.
     :param unknown: the jobs that it says Airbyte does not have.
+    :param progress: what it tells of how far jobs are.
     :param faults: by path: a status to answer with.
     :param held: answers to watches wait for this.
     :param hello: what streams begin with, after the HTTP head; None: nothing at all.
@@ -28,6 +29,7 @@ class ScriptedFeed(Program):
     sequence: int = 0
     states: dict[int, JobEvent] = field(default_factory=dict)
     unknown: set[int] = field(default_factory=set)
+    progress: list[Progress] = field(default_factory=list)
     faults: dict[str, int] = field(default_factory=dict)
     held: anyio.Event | None = None
     hello: bytes | None = b""
@@ -67,6 +69,8 @@ class ScriptedFeed(Program):
             states = [self.states[job_id].data() for _, job_id in refs if job_id in self.states]
             unknown = [{"instance": name, "job_id": job_id} for name, job_id in refs if job_id in self.unknown]
             await reply(stream, 200, {"jobs": states, "unknown": unknown, "cursor": "e1-0"})
+        elif request.path == "/v1/progress":
+            await reply(stream, 200, {"progress": [each.data() for each in self.progress]})
         else:
             await self._stream(stream)
 

@@ -140,7 +140,7 @@ class TestRequests:
         assert found == [Failure(error=ERROR, attempts=1, connection_id=CONNECTION)] * 11
         assert airbyte.asked_internally == 1
 
-    @pytest.mark.parametrize("fault", [401, 403, 404, 429, 500])
+    @pytest.mark.parametrize("fault", [302, 401, 403, 404, 429, 500])
     async def test_after_a_refusal_the_call_is_left_out(
         self, airbyte: Airbyte, http: httpx.AsyncClient, fault: int
     ) -> None:
@@ -150,8 +150,11 @@ class TestRequests:
         assert airbyte.asked_internally == 1
         assert client.backing_off == 0, "other requests need not wait"
 
-    async def test_i4_one_that_hangs_delays_once_and_shortly(self, airbyte: Airbyte, http: httpx.AsyncClient) -> None:
-        airbyte.faults["internal"] = "hang"
+    @pytest.mark.parametrize("fault", ["hang", "stall"])
+    async def test_i4_one_that_hangs_delays_once_and_shortly(
+        self, airbyte: Airbyte, http: httpx.AsyncClient, fault: str
+    ) -> None:
+        airbyte.faults["internal"] = fault
         client = client_of(http, airbyte.url, timeout=30.0)
         with anyio.fail_after(RESPONSE_SECONDS + 5):
             async with anyio.create_task_group() as tasks:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -20,7 +21,7 @@ from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.bus.bus import EventBus, Subscription
 from airbyte_events.errors import HubClosed, UnknownJob, WaitTimeout
-from airbyte_events.events import EventFilter, JobError, JobEvent, Origin
+from airbyte_events.events import EventFilter, JobError, JobEvent, JobStatus, Origin, Progress
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.catch_up import CatchUp
 from airbyte_events.hub.completions import Completions, Subscribers
@@ -1061,6 +1062,38 @@ class TestReusedNumbers:
                 del airbyte.jobs[1]
                 airbyte.put(1, "succeeded")
                 assert await told(ends) == [1]
+
+
+class TestProgress:
+    @pytest.mark.parametrize("fault", [None, 500])
+    async def test_only_without_the_listener_is_airbyte_asked(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, fault: int | None
+    ) -> None:
+        airbyte.put(1, rowsSynced=7)
+        feed.progress = [Progress(job_id=1, status=JobStatus.RUNNING, observed_at=utcnow(), records=5)]
+        feed.faults = {} if fault is None else {"/v1/progress": fault}
+        for _ in range(3):
+            # Each as a worker of its own.
+            async with fed(http, airbyte, feed) as hub:
+                with anyio.fail_after(30):
+                    while not hub.following:
+                        await anyio.lowlevel.checkpoint()
+                found = [await hub.progress(1) for _ in range(10)]
+            assert {each.records for each in found if each is not None} == {5 if fault is None else 7}
+        assert airbyte.reads_of(1) == (0 if fault is None else 3)
+
+    @pytest.mark.parametrize("told", [[], [Progress(job_id=2, status=JobStatus.RUNNING, observed_at=utcnow())]])
+    async def test_what_the_listener_does_not_know_airbyte_is_not_asked_for(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, told: list[Progress]
+    ) -> None:
+        airbyte.put(1, rowsSynced=7)
+        feed.progress = told
+        async with fed(http, airbyte, feed) as hub:
+            with anyio.fail_after(30):
+                while not hub.following:
+                    await anyio.lowlevel.checkpoint()
+            assert await hub.progress(1, streams=True) is None
+        assert airbyte.reads_of(1) == 0
 
 
 class TestReasons:
