@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 
@@ -24,6 +25,10 @@ from airbyte_events_provider.plugins.plugin import (
     fastapi_apps,
     mounted_listener,
 )
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of the libraries that an API server brings together
+    import airflow.api_fastapi.app  # noqa: F401 (before the plugin does)
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
