@@ -43,23 +43,26 @@ class Scale:
     :param quiet: seconds of each measurement in which nothing completes.
     :param watched: numbers of jobs that an idle listener watches.
     :param webhooks: whose statements are counted.
+    :param told: seconds after which all processes of PostgreSQL have reported what they did: after one at the earliest,
+        and once they are idle for ten.
     """
 
     seconds: float = 8.0
     quiet: float = 8.0
     watched: tuple[int, ...] = (0, 100, 10_000)
     webhooks: int = 30
+    told: float = 11.0
 
 
 FULL = Scale()
-SMALL = Scale(seconds=3.0, quiet=3.0, watched=(0, 100), webhooks=10)
+SMALL = Scale(seconds=1.0, quiet=1.0, watched=(0, 100), webhooks=5, told=1.0)
 
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
     completions = 25 + 3 * scale.seconds + scale.quiet
     idle = sum(scale.quiet + 2 + count * 0.003 for count in scale.watched)
-    return completions + 5 + idle + 2 * (15 + scale.quiet + scale.webhooks * SPACED) + 44
+    return completions + 5 + idle + 2 * (15 + scale.quiet + scale.webhooks * SPACED) + 4 * scale.told
 
 
 def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
@@ -104,6 +107,8 @@ def _completion(processes: Processes, home: Path, scale: Scale) -> dict[str, flo
     quiet, ended = job_ids[:0], job_ids[RATE:]
     idle = _taken(rig, lambda: _end(rig, processes, quiet, scale.quiet))
     busy = _taken(rig, lambda: _end(rig, processes, ended, 1 / RATE))
+    # On a busy machine some triggers fire later.
+    processes.watch(5)
     told = waiters.stop()["events"]
     rig.close()
     if missing := [job_id for job_id in ended if str(job_id) not in told]:
@@ -189,14 +194,13 @@ class SQLiteCounts:
 class PostgresCounts:
     """As the server counts it: by its log, and ``pg_stat_io``."""
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: PostgresServer, told: float) -> None:
         self.environment: dict[str, str] = {}
-        self._server = server
+        self._server, self._told = server, told
         self._connection = psycopg.connect(server.url(), autocommit=True)
 
     def read(self) -> dict[str, float]:
-        # Other processes tell what they have done after a second at the earliest, and once they are idle for ten.
-        time.sleep(11)
+        time.sleep(self._told)
         synced = self._connection.execute("SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal'").fetchone()
         statements = re.findall(r"\] LOG:  (?:statement|execute [^:]*): (?!SELECT sum\(fsyncs\))", self._server.log)
         return {"statements": len(statements), "syncs": float(synced[0]) if synced else 0.0}
@@ -204,7 +208,7 @@ class PostgresCounts:
 
 def _postgres(processes: Processes, home: Path, scale: Scale) -> dict[str, dict[str, float]]:
     with running(fsync="on", log_statement="all", log_min_messages="log") as server:
-        return _stored(processes, home, scale, PostgresCounts(server), server.url(schema="cost"))
+        return _stored(processes, home, scale, PostgresCounts(server, scale.told), server.url(schema="cost"))
 
 
 def _stored(

@@ -81,10 +81,10 @@ FULL = Scale(
     quiet=10.0,
 )
 SMALL = Scale(
-    tasks=Groups(push_trigger=24, oracle_trigger=24, push_worker=4, oracle_worker=4),
-    one_by_one=Groups(push_trigger=4, oracle_trigger=4, push_worker=4, oracle_worker=4),
-    seconds=8.0,
-    quiet=5.0,
+    tasks=Groups(push_trigger=8, oracle_trigger=8, push_worker=2, oracle_worker=2),
+    one_by_one=Groups(push_trigger=2, oracle_trigger=2, push_worker=2, oracle_worker=2),
+    seconds=4.0,
+    quiet=2.0,
 )
 
 
