@@ -1,8 +1,8 @@
 """Crash, power loss, faults on the wire, load: real processes on real sockets.
 
-``make soak`` runs all rounds, ``pytest tests/soak`` a few. Each tells what it did in the table at the end. What
-is left to chance comes from one seed, which is told, too: ``make soak ARGS=--seed=N`` repeats a run as far as the
-machine's own timing lets it.
+``make soak`` runs all rounds, ``make soak ARGS=--share=0.25`` a quarter of them, ``pytest tests/soak`` a few. Each
+tells what it did in the table at the end. What is left to chance comes from one seed, which is told, too: ``make soak
+ARGS=--seed=N`` repeats a run as far as the machine's own timing lets it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ SEED = pytest.StashKey[int]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("soak")
     group.addoption("--soak", action="store_true", help="all rounds of the tests in tests/soak, not a few")
+    group.addoption("--share", type=float, default=1.0, help="with --soak: the share of the rounds, from 0 to 1")
     group.addoption("--seed", type=int, help="of what the tests in tests/soak leave to chance")
 
 
@@ -83,6 +84,13 @@ def anyio_backend() -> str:
 def soak(pytestconfig: pytest.Config) -> bool:
     """Whether there is time for all rounds."""
     return bool(pytestconfig.getoption("--soak"))
+
+
+@pytest.fixture(scope="session")
+def rounds(pytestconfig: pytest.Config, soak: bool) -> Callable[[int, int], int]:
+    """``rounds(100, 2)`` are 100 if there is time for all, or the share of them that ``--share`` names, else 2."""
+    share: float = pytestconfig.getoption("--share")
+    return lambda every, few: max(1, round(share * every)) if soak else few
 
 
 @pytest.fixture

@@ -30,19 +30,19 @@ async def test_i1_i2_i5_kill_9_under_load(
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
-    soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
 ) -> None:
-    rounds = 100 if soak else 2
+    kills = rounds(100, 2)
     scene = Scene(airbyte, http, tmp_path, dice)
 
     async def kill(listener: Listener) -> None:
-        for number in range(rounds):
+        for number in range(kills):
             scene.crowd.most = JOBS_PER_ROUND * (number + 1)
             await _kill(listener, dice)
 
     verdict = await scene.play(kill)
-    report("kill -9, SQLite", rounds=rounds, faults=rounds, **verdict.figures, more=str(scene.crowd))
+    report("kill -9, SQLite", rounds=kills, faults=kills, **verdict.figures, more=str(scene.crowd))
     verdict.check()
 
 
@@ -51,19 +51,19 @@ async def test_i1_i2_i5_kill_9_under_load_with_postgresql(
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
-    soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
     postgres: PostgresServer,
 ) -> None:
     """In some rounds it is PostgreSQL that is killed. A lease outlasts its holder by more than a round: now and then
     the next one has time to take over.
     """
-    rounds = 100 if soak else 2
+    kills = rounds(100, 2)
     killed = 0
 
     async def kill(listener: Listener) -> None:
         nonlocal killed
-        for number in range(rounds):
+        for number in range(kills):
             scene.crowd.most = JOBS_PER_ROUND * (number + 1)
             if number % 20 == 10:
                 await listener.ready(supervised=True)
@@ -80,7 +80,7 @@ async def test_i1_i2_i5_kill_9_under_load_with_postgresql(
     scene = Scene(airbyte, http, tmp_path, dice, STORE=postgres.url())
     verdict = await scene.play(kill, each_second=20)
     more = f"{killed} of them PostgreSQL's; {scene.crowd}"
-    report("kill -9, PostgreSQL", rounds=rounds, faults=rounds, **verdict.figures, more=more)
+    report("kill -9, PostgreSQL", rounds=kills, faults=kills, **verdict.figures, more=more)
     verdict.check()
 
 

@@ -99,12 +99,12 @@ async def test_i5_no_end_is_lost_with_the_last_events(
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
-    soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
     postgres: PostgresServer,
 ) -> None:
     """The server is killed, and what it goes on with lacks ends that every reader has seen."""
-    rounds = 10 if soak else 1
+    failovers = rounds(10, 1)
     listeners = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -119,7 +119,7 @@ async def test_i5_no_end_is_lost_with_the_last_events(
             await listener.ready()
         for reader in readers:
             tasks.start_soon(reader.run)
-        for number in range(1, rounds + 1):
+        for number in range(1, failovers + 1):
             await stage.lose(postgres.folder / "copy")
             await until(lambda number=number: all(each.resets >= number for each in readers), "resets")  # type: ignore[misc]
         for listener in listeners:
@@ -127,8 +127,8 @@ async def test_i5_no_end_is_lost_with_the_last_events(
         tasks.cancel_scope.cancel()
     report(
         "failover that loses the last events",
-        rounds=rounds,
-        faults=rounds,
+        rounds=failovers,
+        faults=failovers,
         sent=len(crowd.jobs),
         seen=min(len(reader.ends) for reader in readers),
         lost=sum(len({job.id for job in crowd.jobs} - reader.ends) for reader in readers),

@@ -108,12 +108,13 @@ async def test_i4_jobs_that_airbyte_fails_over_hold_up_nobody(
     tmp_path: Path,
     dice: random.Random,
     soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
 ) -> None:
     """Every read of them answers 500, for ever. All are watched, the ends of half of them announced, and hubs wait for
     some. Among them others run and end, some of them unannounced.
     """
-    count, ends = (200, 30) if soak else (20, 3)
+    count, ends = 200 if soak else 20, rounds(30, 3)
     scene = Scene(airbyte, http, tmp_path, dice)
     crowd = scene.crowd
     rotten = running(airbyte, count)

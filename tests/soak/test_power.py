@@ -107,8 +107,13 @@ async def lose_power(disk: Disk, folder: Path, dice: random.Random, cuts: int) -
     return harmed, told
 
 
-async def test_i1_power_loss(tmp_path: Path, dice: random.Random, soak: bool, report: Callable[..., None]) -> None:
-    cuts, jobs = (400, 150) if soak else (40, 25)
+async def test_i1_power_loss(
+    tmp_path: Path,
+    dice: random.Random,
+    rounds: Callable[[int, int], int],
+    report: Callable[..., None],
+) -> None:
+    cuts, jobs = rounds(400, 40), rounds(150, 25)
     disk = await record(tmp_path, dice, jobs)
     harmed, faults = await lose_power(disk, tmp_path, dice, cuts)
     done = Counter(operation.what for operation in disk.operations)

@@ -72,10 +72,10 @@ async def test_forged_webhooks_where_thousands_of_jobs_have_changed(
 
 
 async def test_i4_webhooks_beside_a_thousand_watched_jobs_that_are_not_there(
-    http: httpx.AsyncClient, tmp_path: Path, soak: bool, report: Callable[..., None]
+    http: httpx.AsyncClient, tmp_path: Path, rounds: Callable[[int, int], int], report: Callable[..., None]
 ) -> None:
     """Airbyte takes 50 ms for each answer: for all of them a quarter of a minute."""
-    ends = 20 if soak else 5
+    ends = rounds(20, 5)
     waits: list[float] = []
     async with (
         serve_simulator(Simulator(latency=0.05)) as airbyte,

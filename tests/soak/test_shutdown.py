@@ -32,11 +32,11 @@ async def test_i8_ends_within_5_s_under_load(
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
-    soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
 ) -> None:
     """With 100 streams, 20 that never read, 20 that wait for a page and 20 webhooks of which one byte is missing."""
-    rounds = 5 if soak else 1
+    stops = rounds(5, 1)
     scene = Scene(airbyte, http, tmp_path, dice)
     longest = 0.0
     pages: list[int] = []
@@ -60,7 +60,7 @@ async def test_i8_ends_within_5_s_under_load(
 
     async def stop(listener: Listener) -> None:
         nonlocal longest
-        for number in range(rounds):
+        for number in range(stops):
             await listener.ready()
             async with (
                 anyio.create_task_group() as tasks,
@@ -83,11 +83,11 @@ async def test_i8_ends_within_5_s_under_load(
 
     begins = await scene.fill(4)
     verdict = await scene.play(stop)
-    report("shutdown", rounds=rounds, **verdict.figures, more=f"{longest:.1f} s at most; {scene.crowd}")
+    report("shutdown", rounds=stops, **verdict.figures, more=f"{longest:.1f} s at most; {scene.crowd}")
     verdict.check()
-    assert pages == [200] * 20 * rounds
-    assert answers == [b"HTTP/1.1 200"] * 20 * rounds
-    assert last == [b"goaway"] * 100 * rounds
+    assert pages == [200] * 20 * stops
+    assert answers == [b"HTTP/1.1 200"] * 20 * stops
+    assert last == [b"goaway"] * 100 * stops
     assert longest < WITHIN + 1  # a busy machine's
 
 
@@ -99,16 +99,16 @@ async def test_i1_i5_rolling_upgrade(
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
-    soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
     request: pytest.FixtureRequest,
 ) -> None:
     """The old one ends, then the new one begins on the same store: of a file one at a time can have it."""
-    rounds = (20 if kind == "SQLite" else 8) if soak else 3
+    upgrades = rounds(20 if kind == "SQLite" else 8, 3)
     codes: list[int] = []
 
     async def upgrade(listener: Listener) -> None:
-        for _ in range(rounds):
+        for _ in range(upgrades):
             await listener.ready()
             await anyio.sleep(dice.uniform(0.2, 1))
             code, _ = await listener.stop()
@@ -118,6 +118,6 @@ async def test_i1_i5_rolling_upgrade(
     stores = {"STORE": request.getfixturevalue("postgres").url()} if kind == "PostgreSQL" else {}
     scene = Scene(airbyte, http, tmp_path, dice, **stores)
     verdict = await scene.play(upgrade)
-    report(f"rolling upgrade, {kind}", rounds=rounds, **verdict.figures, more=str(scene.crowd))
+    report(f"rolling upgrade, {kind}", rounds=upgrades, **verdict.figures, more=str(scene.crowd))
     verdict.check()
-    assert codes == [0] * rounds
+    assert codes == [0] * upgrades

@@ -34,11 +34,11 @@ async def test_i2_i4_i5_faults_between(
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
-    soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
 ) -> None:
     way, port = PAIRS[pair], free_port()
-    faults = _faults(dice, soak)
+    faults = _faults(dice, rounds(3, 0))
     async with Proxy(port if way in ("webhooks", "feed") else int(airbyte.url.rpartition(":")[2])) as proxy:
         scene = Scene(airbyte, http, tmp_path, dice, ways=Ways(**{way: proxy.url}), port=port)
         verdict = await scene.play(partial(_spoil, proxy, faults, dice), each_second=20)
@@ -52,11 +52,11 @@ async def test_i1_i4_faults_between_listener_and_postgresql(
     http: httpx.AsyncClient,
     tmp_path: Path,
     dice: random.Random,
-    soak: bool,
+    rounds: Callable[[int, int], int],
     report: Callable[..., None],
     postgres: PostgresServer,
 ) -> None:
-    faults = _faults(dice, soak)
+    faults = _faults(dice, rounds(3, 0))
     async with Proxy(postgres.port) as proxy:
         scene = Scene(airbyte, http, tmp_path, dice, STORE=postgres.url(port=proxy.port))
         verdict = await scene.play(partial(_spoil, proxy, faults, dice), each_second=20)
@@ -65,8 +65,9 @@ async def test_i1_i4_faults_between_listener_and_postgresql(
     verdict.check()
 
 
-def _faults(dice: random.Random, soak: bool) -> list[Fault]:
-    return [fault for _ in range(3) for fault in dice.sample(FAULTS, len(FAULTS))] if soak else dice.sample(FAULTS, 1)
+def _faults(dice: random.Random, rounds: int) -> list[Fault]:
+    """All kinds in each round, or one of them without rounds."""
+    return [fault for _ in range(rounds) for fault in dice.sample(FAULTS, len(FAULTS))] or dice.sample(FAULTS, 1)
 
 
 async def _spoil(proxy: Proxy, faults: list[Fault], dice: random.Random, listener: Listener) -> None:
