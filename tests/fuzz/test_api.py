@@ -45,7 +45,7 @@ CONFORMS = CHECKS.get_by_names(
     ]
 )
 
-few = settings(max_examples=max(settings().max_examples * 2 // 5, 20))
+few = settings(max_examples=max(settings().max_examples * 2 // 5, 10))
 
 
 @asynccontextmanager

@@ -140,7 +140,7 @@ def harmless(message: str) -> None:
     assert len(message) < 600
 
 
-few = settings(max_examples=max(settings().max_examples * 3 // 5, 20))
+few = settings(max_examples=max(settings().max_examples * 3 // 5, 10))
 
 
 class TestAirbyte:

@@ -55,7 +55,7 @@ BODIES = st.one_of(
     st.binary(),
 )
 
-few = settings(max_examples=max(settings().max_examples * 3 // 5, 20))
+few = settings(max_examples=max(settings().max_examples * 3 // 5, 10))
 
 
 @pytest.fixture
