@@ -5,8 +5,8 @@ The monitor and the hub depend on it. :class:`~airbyte_events.airbyte.client.Air
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -110,35 +110,30 @@ class Connection:
     workspace: str | None = None
 
 
-class Announcement(Protocol):
-    """What a webhook says of a job: unconfirmed until the job system reports the same. None is unknown."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What a webhook says of a job: unconfirmed until the job system reports the same. None is unknown.
 
-    @property
-    def job_id(self) -> int | None: ...
-    @property
-    def expected_status(self) -> JobStatus | None:
-        """The job's state if the webhook is true; None where it announces no completion."""
+    Times are aware and in UTC.
 
-    @property
-    def connection_id(self) -> str | None: ...
-    @property
-    def workspace_id(self) -> str | None: ...
-    @property
-    def started_at(self) -> datetime | None: ...
-    @property
-    def finished_at(self) -> datetime | None: ...
-    @property
-    def records(self) -> int | None: ...
-    @property
-    def bytes(self) -> int | None: ...
-    @property
-    def duration_seconds(self) -> float | None: ...
-    @property
-    def error(self) -> JobError | None: ...
-    @property
-    def names(self) -> Mapping[str, str]: ...
-    @property
-    def url(self) -> str | None: ...
+    :param expected_status: the job's state if the webhook is true; None if it announces no completion.
+    :param names: of ``workspace``, ``connection``, ``source`` and ``destination``.
+    :param url: the connection's page (http or https).
+    :param records: committed, over all attempts; ``bytes`` likewise.
+    """
+
+    job_id: int | None = None
+    expected_status: JobStatus | None = None
+    workspace_id: str | None = None
+    connection_id: str | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    url: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    records: int | None = None
+    bytes: int | None = None
+    duration_seconds: float | None = None
+    error: JobError | None = None
 
 
 class JobSystem(Protocol):

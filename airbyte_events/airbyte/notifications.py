@@ -1,8 +1,8 @@
 """Airbyte's webhook bodies, read without I/O.
 
 A notification must be confirmed: anybody who knows the URL can send one, Airbyte's *Test* button sends one that looks
-like a success of job 10, and the *queued* one has ``"success": false``. So :attr:`Notification.expected_status` is used
-only if the API confirms it.
+like a success of job 10, and the *queued* one has ``"success": false``. So its ``expected_status`` is used only if the
+API confirms it.
 
 Field names, titles and texts are those of the platform's ``SlackNotificationClient`` and ``SyncSummary``.
 """
@@ -10,7 +10,7 @@ Field names, titles and texts are those of the platform's ``SlackNotificationCli
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from airbyte_events._utils import json_values
 from airbyte_events.airbyte.notification_kinds import NotificationKind, recognise, split_tags
 from airbyte_events.errors import NotificationError
 from airbyte_events.events import NAMED, JobError, JobStatus
+from airbyte_events.jobs import Announcement
 
 LONGEST_REASON = 10_000
 """The most characters of a failure reason in an event; Airbyte's can have 50,000, which the inbox keeps."""
@@ -27,42 +28,15 @@ LONGEST_WORD = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Notification:
-    """One webhook body. None is unknown throughout; times are aware and in UTC.
+class Notification(Announcement):
+    """One webhook body.
 
-    :param kind: what it announces.
-    :param job_id: the job. A test contains a made-up id.
-    :param workspace_id: the Airbyte workspace (UUID).
-    :param connection_id: the Airbyte connection (UUID).
-    :param names: of ``workspace``, ``connection``, ``source`` and ``destination``.
-    :param url: the connection's page in Airbyte (http or https).
-    :param started_at: when the job was created.
-    :param finished_at: when the job completed.
-    :param records: committed, over all attempts.
-    :param bytes: committed, over all attempts.
-    :param duration_seconds: from start to end.
-    :param error: why the job failed.
+    :param kind: what it announces. A test contains a made-up job id.
     :param success: the field of that name, which is also false for a job that is only queued.
     """
 
     kind: NotificationKind
-    job_id: int | None = None
-    workspace_id: str | None = None
-    connection_id: str | None = None
-    names: dict[str, str] = field(default_factory=dict)
-    url: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    records: int | None = None
-    bytes: int | None = None
-    duration_seconds: float | None = None
-    error: JobError | None = None
     success: bool | None = None
-
-    @property
-    def expected_status(self) -> JobStatus | None:
-        """The job's status if the notification is true; None if it announces no completion."""
-        return self.kind.status
 
     @property
     def needs_confirmation(self) -> bool:
@@ -70,7 +44,7 @@ class Notification:
 
         Title and data may disagree, and a newer Airbyte may have kinds that are unknown to this version.
         """
-        return self.expected_status is not None or (self.job_id is not None and self.kind is not NotificationKind.TEST)
+        return self.kind.status is not None or (self.job_id is not None and self.kind is not NotificationKind.TEST)
 
 
 def parse(body: bytes) -> Notification:
@@ -95,8 +69,10 @@ def parse(body: bytes) -> Notification:
     finished_at = json_values.instant(data.get("finishedAt"))
     link_url, link_name = _link(split_tags(title)[1])
     url = json_values.web_page(json_values.mapping(data.get("connection")).get("url")) or link_url or _last_url(message)
+    kind = _kind(title, message, success, finished_at)
     return Notification(
-        kind=_kind(title, message, success, finished_at),
+        kind=kind,
+        expected_status=kind.status,
         job_id=json_values.job_id(data.get("jobId")) or _job_id_in(message),
         workspace_id=_id(data, "workspace") or _find_id("workspace", url, message),
         connection_id=_id(data, "connection") or _find_id("connection", url, message),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import anyio
@@ -13,7 +13,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobError, JobRef, JobStatus, Origin
 from airbyte_events.hub.hub import Hub
-from airbyte_events.jobs import Job, JobPage, JobSystem, Refresh
+from airbyte_events.jobs import Announcement, Job, JobPage, JobSystem, Refresh
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
@@ -23,27 +23,6 @@ from airbyte_events.store.records import Arrival, Outcome
 pytestmark = pytest.mark.anyio
 
 QUICK = Ticks(unproven=0.02, proven=0.02, idle=0.02)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A webhook of this job system: ``1 failed out of paper``."""
-
-    job_id: int | None = None
-    expected_status: JobStatus | None = None
-    error: JobError | None = None
-    connection_id: str | None = None
-    workspace_id: str | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    records: int | None = None
-    bytes: int | None = None
-    duration_seconds: float | None = None
-    url: str | None = None
-
-    @property
-    def names(self) -> dict[str, str]:
-        return {}
 
 
 class Printer:
@@ -92,9 +71,9 @@ class Printer:
             raise UnknownJob(f"document {job_id} is another one now")
         return self.end(job_id, JobStatus.CANCELLED)
 
-    def read_notification(self, body: bytes) -> Line:
+    def read_notification(self, body: bytes) -> Announcement:
         job_id, status, message = body.decode().split(maxsplit=2)
-        return Line(job_id=int(job_id), expected_status=JobStatus(status), error=JobError(message=message))
+        return Announcement(job_id=int(job_id), expected_status=JobStatus(status), error=JobError(message=message))
 
     def end(self, job_id: int, status: JobStatus) -> Job:
         self.jobs[job_id] = replace(self.jobs[job_id], status=status, updated_at=utcnow())

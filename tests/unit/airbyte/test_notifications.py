@@ -89,6 +89,7 @@ class TestKinds:
     def test_success(self) -> None:
         assert read(f"Sync completed: <{PAGE}|Connection>", SUCCEEDED_TEXT, DATA) == Notification(
             kind=NotificationKind.SUCCESS,
+            expected_status=JobStatus.SUCCEEDED,
             job_id=9988,
             workspace_id=WORKSPACE,
             connection_id=CONNECTION,
@@ -277,7 +278,7 @@ class TestKinds:
         assert parse(json.dumps(document).encode()) == Notification(kind=NotificationKind.UNKNOWN)
 
     def test_expected_status(self) -> None:
-        expected = {kind: Notification(kind=kind).expected_status for kind in NotificationKind}
+        expected = {kind: kind.status for kind in NotificationKind}
 
         assert {kind: status for kind, status in expected.items() if status} == {
             NotificationKind.SUCCESS: JobStatus.SUCCEEDED,
