@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import httpx
 
@@ -67,37 +68,42 @@ class Parcel:
         return f"{next(iter(self.received))}" + (f"+{more}" if more else "")
 
 
-class DeliveryTarget(Protocol):
-    """Where the outbox delivers to. Its ``repr`` and ``str`` contain no secret."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryTarget(ABC):
+    """A URL that the outbox delivers to. Its ``repr`` and ``str`` contain no secret.
 
-    ordered: ClassVar[bool]
-    """Whether the order of deliveries with the same :meth:`order` is kept."""
+    :param name: in the store.
+    :param shown: scheme and host of the URL.
+    """
+
+    name: str
+    shown: str
+    url: httpx.URL = field(repr=False)
+    ordered: ClassVar[bool] = False
+    """Whether the order of deliveries with the same :meth:`order` is kept; otherwise a retry delays no other."""
+
+    def __str__(self) -> str:
+        return f"{self.shown} ({self.name})"
 
     @property
-    def name(self) -> str:
-        """The name in the store."""
-
-    @property
-    def shown(self) -> str:
-        """Scheme and host of the URL."""
-
-    @property
+    @abstractmethod
     def setting(self) -> str:
         """The setting that has the URL."""
 
     @property
-    def url(self) -> httpx.URL: ...
-
-    @property
     def pace(self) -> float:
         """The seconds from one turn to the next, with all deliveries of a cause in one request; 0: each by itself."""
+        return 0.0
 
     def order(self, delivery: Delivery) -> str | None:
         """Return what the deliveries have in common among which the order is kept."""
+        return None
 
     def cause(self, delivery: Delivery) -> str:
-        """Return what the deliveries of one request have in common."""
+        """Return what the deliveries of one request have in common: by default, each is sent by itself."""
+        return str(delivery.id)
 
+    @abstractmethod
     async def sending(self, parcel: Parcel) -> Sending:
         """Return the request that delivers.
 
@@ -106,24 +112,17 @@ class DeliveryTarget(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A URL that notifications are forwarded to. Its ``repr`` contains no secret.
+class Target(DeliveryTarget):
+    """A URL that notifications are forwarded to, named by its digest.
 
-    :param name: a digest of the URL, used in the store.
-    :param shown: scheme and host of the URL.
     :param kinds: the kinds that are forwarded; None for all.
     """
 
-    name: str
-    shown: str
-    url: httpx.URL = field(repr=False)
     kinds: frozenset[NotificationKind] | None = None
-    setting: ClassVar[str] = "AIRBYTE_EVENTS_FORWARD_URLS"
-    ordered: ClassVar[bool] = False
-    pace: ClassVar[float] = 0.0
 
-    def __str__(self) -> str:
-        return f"{self.shown} ({self.name})"
+    @property
+    def setting(self) -> str:
+        return "AIRBYTE_EVENTS_FORWARD_URLS"
 
     def accepts(self, kind: NotificationKind) -> bool:
         """Return whether notifications of a kind are forwarded there.
@@ -132,15 +131,7 @@ class Target:
         """
         return self.kinds is None or kind in self.kinds or not kind.settings
 
-    def order(self, delivery: Delivery) -> None:
-        """Return None: a notification that is retried delays no other."""
-
-    def cause(self, delivery: Delivery) -> str:
-        """Return the delivery's own id: each is sent by itself."""
-        return str(delivery.id)
-
     async def sending(self, parcel: Parcel) -> Sending:
-        """Return the request with :meth:`content`."""
         return Sending(self.content(parcel.shown[0].notification.body), {"Content-Type": "application/json"})
 
     def content(self, body: bytes) -> bytes:
@@ -163,7 +154,7 @@ class Targets(Mapping[str, Target]):
         for target in map(_parse, entries):
             known = self._targets.get(target.name, target)
             both = None if known.kinds is None or target.kinds is None else known.kinds | target.kinds
-            self._targets[target.name] = Target(name=target.name, shown=target.shown, url=target.url, kinds=both)
+            self._targets[target.name] = replace(target, kinds=both)
 
     def __getitem__(self, name: str) -> Target:
         return self._targets[name]

@@ -19,7 +19,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import JobEvent
 from airbyte_events.jobs import DescribesConnections
-from airbyte_events.listener.forwarding.targets import Parcel, Sending, parse_url, shown
+from airbyte_events.listener.forwarding.targets import DeliveryTarget, Parcel, Sending, parse_url, shown
 from airbyte_events.listener.notify.chats import CHATS
 from airbyte_events.listener.notify.filters import CompletionFilter
 from airbyte_events.listener.notify.messages import Completion, cause_of, message_of
@@ -35,20 +35,10 @@ _NAMES_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NotifyTarget:
-    """A URL that completions are announced to. Its ``repr`` contains no secret.
+class NotifyTarget(DeliveryTarget):
+    """A URL that completions are announced to, named :data:`PREFIX` and its name in the settings."""
 
-    :param name: :data:`PREFIX` and the name in the settings, used in the store.
-    :param shown: scheme and host of the URL.
-    """
-
-    name: str
-    shown: str
-    url: httpx.URL = field(repr=False)
     settings: NotifySettings = field(repr=False)
-
-    def __str__(self) -> str:
-        return f"{self.shown} ({self.name})"
 
     @property
     def filter(self) -> CompletionFilter:
@@ -57,12 +47,7 @@ class NotifyTarget:
 
     @property
     def setting(self) -> str:
-        """The setting that has the URL."""
         return f"notify.{self.settings.name}.url"
-
-    def order(self, delivery: Delivery) -> str | None:
-        """Return the connection."""
-        return text(_data(delivery).get("connection_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +55,10 @@ class CloudEventsTarget(NotifyTarget):
     """A URL that receives each completion as a signed CloudEvent, in order for each connection."""
 
     ordered: ClassVar[bool] = True
-    pace: ClassVar[float] = 0.0
 
-    def cause(self, delivery: Delivery) -> str:
-        """Return the delivery's own id: each is sent by itself."""
-        return str(delivery.id)
+    def order(self, delivery: Delivery) -> str | None:
+        """Return the connection."""
+        return text(_data(delivery).get("connection_id"))
 
     async def sending(self, parcel: Parcel) -> Sending:
         """Return the request: a CloudEvent in structured mode, signed after Standard Webhooks.
@@ -101,12 +85,10 @@ class ChatTarget(NotifyTarget):
     :param connections: finds the names that messages show.
     """
 
-    ordered: ClassVar[bool] = False
     connections: DescribesConnections | None = field(repr=False)
 
     @property
     def pace(self) -> float:
-        """The seconds from one turn to the next."""
         return self.settings.group_seconds
 
     def cause(self, delivery: Delivery) -> str:
@@ -117,7 +99,6 @@ class ChatTarget(NotifyTarget):
             return ""
 
     async def sending(self, parcel: Parcel) -> Sending:
-        """Return the message."""
         found = [_completion(delivery) for delivery in parcel.shown]
         if self.connections is not None:
             with anyio.move_on_after(_NAMES_SECONDS):
@@ -134,13 +115,13 @@ class ChatTarget(NotifyTarget):
 
 def notify_targets(
     tables: Iterable[NotifySettings], instance: str | None = None, connections: DescribesConnections | None = None
-) -> dict[str, CloudEventsTarget | ChatTarget]:
+) -> dict[str, NotifyTarget]:
     """Return the targets of the tables ``[[notify]]`` by name.
 
     :param instance: only those that its completions are announced to.
     :param connections: those of the instance.
     """
-    targets: dict[str, CloudEventsTarget | ChatTarget] = {}
+    targets: dict[str, NotifyTarget] = {}
     for settings in tables:
         if instance is None or not settings.instances or instance in settings.instances:
             url = parse_url(settings.url.get_secret_value())
