@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from airbyte_events.errors import (
     UnknownStream,
     Unsupported,
 )
-from airbyte_events.events import JobStatus, same_job_type
+from airbyte_events.events import JobStatus, Usual, same_job_type
+from airbyte_events.events.progress import USUAL_OF
 from airbyte_events.jobs import Job, JobSystem, Refresh
 
 logger = logging.getLogger(__name__)
@@ -36,9 +36,6 @@ PATIENCE = 600.0
 """Seconds for which to search for such a job if the caller has no deadline."""
 
 _PAUSES = (1.0, 3.0, 10.0)
-
-_USUAL_OF = 20
-"""The number of successes whose median duration is the usual one."""
 
 
 class OnConflict(StrEnum):
@@ -113,14 +110,9 @@ def _active(jobs: Sequence[Job]) -> Job | None:
 
 
 def _usual_seconds(jobs: Sequence[Job], job_type: str) -> float | None:
-    seconds = [
-        job.duration_seconds
-        for job in jobs
-        if job.status is JobStatus.SUCCEEDED
-        and job.duration_seconds is not None
-        and same_job_type(job.job_type, job_type)
-    ]
-    return statistics.median(seconds[:_USUAL_OF]) if seconds else None
+    successes = [job for job in jobs if job.status is JobStatus.SUCCEEDED and same_job_type(job.job_type, job_type)]
+    usual = Usual.of(successes[:USUAL_OF])
+    return None if usual is None else usual.duration_seconds
 
 
 async def _jobs(airbyte: JobSystem, connection_id: str, *, refreshes: bool) -> list[Job]:

@@ -28,6 +28,7 @@ from airbyte_events.cli.output import Output, amount, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, Progress, Usual
+from airbyte_events.events.progress import USUAL_OF
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.jobs import Refresh, RefreshMode
@@ -35,9 +36,6 @@ from airbyte_events.listener.settings import Settings, load
 from airbyte_events.monitor.poller import Ticks
 
 SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
-
-USUAL_OF = 20
-"""The number of successes whose median duration is the usual one."""
 
 PROGRESS_SECONDS = 10.0
 """Seconds between two requests for the job's progress."""

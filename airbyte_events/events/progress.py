@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol, Self
 
@@ -14,6 +14,9 @@ from airbyte_events.events.status import JobStatus, parse_status
 
 MOST_STREAMS = 1_000
 LONGEST_NAME = 200
+
+USUAL_OF = 20
+"""The number of successes whose medians are usual."""
 
 STREAMS_SHARE = 0.2
 """The share of a time without progress for which the streams must have been the same. They are requested from half of
@@ -34,7 +37,7 @@ class StreamProgress:
     bytes: int | None = None
 
     def data(self) -> dict[str, Any]:
-        return {"name": self.name, "namespace": self.namespace, "records": self.records, "bytes": self.bytes}
+        return asdict(self)
 
     @classmethod
     def read(cls, data: object) -> Self | None:
@@ -94,12 +97,7 @@ class Usual:
         )
 
     def data(self) -> dict[str, Any]:
-        return {
-            "jobs": self.jobs,
-            "duration_seconds": self.duration_seconds,
-            "records": self.records,
-            "bytes": self.bytes,
-        }
+        return asdict(self)
 
     @classmethod
     def read(cls, data: object) -> Self | None:

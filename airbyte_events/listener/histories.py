@@ -9,6 +9,7 @@ from datetime import datetime
 import anyio
 
 from airbyte_events.events import EventFilter, JobError, JobEvent, JobRef, JobStatus, Usual
+from airbyte_events.events.progress import USUAL_OF
 from airbyte_events.store.base import EventLog
 
 MOST_JOBS = 20_000
@@ -16,9 +17,6 @@ MOST_JOBS = 20_000
 
 MOST_CONNECTIONS = 10_000
 MOST_ACTIVE = 10_000
-
-USUAL_OF = 20
-"""The successes whose medians are usual."""
 
 ENOUGH = 10
 """The completed jobs that a connection needs before anything is usual for it."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
-from typing import Protocol
 
 import anyio
 
@@ -33,23 +32,19 @@ _LONGEST_PAUSE = 60.0
 _PAGE = 500
 
 
-class Explain(Protocol):
-    """Return a failure with its reason; None if that can't be learnt now."""
-
-    async def __call__(self, event: JobEvent) -> JobEvent | None: ...
-
-
 class LateReasons:
     """Adds the reasons of one instance's failures to their states, while it runs.
 
-    :param interval: see :data:`INTERVAL_SECONDS`.
+    :param explain: returns a failure with its reason; None if that can't be learnt now.
     """
 
-    def __init__(self, instance: str, explain: Explain, store: EventLog, *, interval: float = INTERVAL_SECONDS) -> None:
+    def __init__(
+        self, instance: str, explain: Callable[[JobEvent], Awaitable[JobEvent | None]], store: EventLog
+    ) -> None:
         self._instance = instance
         self._explain = explain
         self._store = store
-        self.interval = interval
+        self.interval = INTERVAL_SECONDS
         self._waiting: OrderedDict[JobRef, float] | None = None
         self._added = Wakeup()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -22,7 +22,6 @@ INTERNAL_HOST = "http://airbyte-airbyte-server-svc:8001/api/public/v1"
 """The host in ``next`` and ``previous``, which is known inside the cluster only."""
 
 JOB_TYPES = ("sync", "reset", "refresh", "clear")
-_STATUSES = tuple(status.value for status in JobStatus if status is not JobStatus.UNKNOWN)
 
 T = TypeVar("T")
 
@@ -39,7 +38,8 @@ class Page:
     @classmethod
     def of(cls, query: QueryParams) -> Page:
         """:raises FrameworkError: if limit or offset is out of range."""
-        limit, offset = _integer(query, "limit", 20), _integer(query, "offset", 0)
+        limit = _converted("limit", query.get("limit") or "20", int)
+        offset = _converted("offset", query.get("offset") or "0", int)
         if not 1 <= limit <= 100:
             raise bad_request("limit: must be between 1 and 100")
         if offset < 0:
@@ -79,10 +79,10 @@ def select_jobs(world: World, query: QueryParams, *, refreshes: bool) -> list[Jo
     :raises FrameworkError: if a parameter has no such value.
     :raises Problem: if a connection or the order does not exist.
     """
-    status, job_type = _one_of(query, "status", _STATUSES), _one_of(query, "jobType", JOB_TYPES)
+    status, job_type = _given(query, "status", _status), _given(query, "jobType", _job_type)
     workspaces = workspace_ids(query)
-    created = _time(query, "createdAtStart"), _time(query, "createdAtEnd")
-    updated = _time(query, "updatedAtStart"), _time(query, "updatedAtEnd")
+    created = [_given(query, name, parse_time) for name in ("createdAtStart", "createdAtEnd")]
+    updated = [_given(query, name, parse_time) for name in ("updatedAtStart", "updatedAtEnd")]
     field, descending = _order(query.get("orderBy"))
 
     jobs: list[Job]
@@ -105,11 +105,7 @@ def select_jobs(world: World, query: QueryParams, *, refreshes: bool) -> list[Jo
         and _within(job.created_at, *created)
         and _within(job.updated_at, *updated)
     ]
-    if field == "updatedAt":
-        chosen.sort(key=lambda job: job.updated_at, reverse=descending)
-    else:
-        chosen.sort(key=lambda job: job.created_at, reverse=descending)
-    return chosen
+    return sorted(chosen, key=field, reverse=descending)
 
 
 def as_uuid(name: str, value: object) -> str:
@@ -117,41 +113,46 @@ def as_uuid(name: str, value: object) -> str:
 
     :raises FrameworkError: if it is no UUID.
     """
+    return str(_converted(name, str(value), UUID))
+
+
+def _converted(name: str, value: str, convert: Callable[[str], T]) -> T:
     try:
-        return str(UUID(str(value)))
+        return convert(value)
     except ValueError:
-        raise bad_request(f"Failed to convert argument [{name}] for value [{str(value)[:80]}]") from None
+        raise bad_request(f"Failed to convert argument [{name}] for value [{value[:80]}]") from None
 
 
-def _order(text: str | None) -> tuple[str, bool]:
-    if text is None:
-        return "createdAt", False
-    field, _, direction = text.partition("|")
-    if field not in ("createdAt", "updatedAt") or direction not in ("ASC", "DESC"):
+_ORDERS: dict[str, Callable[[Job], datetime]] = {
+    "createdAt": lambda job: job.created_at,
+    "updatedAt": lambda job: job.updated_at,
+}
+
+
+def _order(text: str | None) -> tuple[Callable[[Job], datetime], bool]:
+    text = "createdAt|ASC" if text is None else text
+    name, _, direction = text.partition("|")
+    if name not in _ORDERS or direction not in ("ASC", "DESC"):
         raise Problem(400, "bad-request", f"Invalid orderBy [{text[:80]}]: createdAt|ASC, updatedAt|DESC, …")
-    return field, direction == "DESC"
+    return _ORDERS[name], direction == "DESC"
 
 
 def _within(moment: datetime, start: datetime | None, end: datetime | None) -> bool:
     return (start is None or moment >= start) and (end is None or moment <= end)
 
 
-def _integer(query: QueryParams, name: str, default: int) -> int:
-    try:
-        return int(query.get(name) or default)
-    except ValueError:
-        raise bad_request(f"Failed to convert argument [{name}] for value [{query[name][:80]}]") from None
+def _given(query: QueryParams, name: str, convert: Callable[[str], T]) -> T | None:
+    value = query.get(name)
+    return _converted(name, value, convert) if value else None
 
 
-def _time(query: QueryParams, name: str) -> datetime | None:
-    try:
-        return parse_time(query.get(name) or None)
-    except ValueError:
-        raise bad_request(f"Failed to convert argument [{name}] for value [{query[name][:80]}]") from None
+def _job_type(name: str) -> str:
+    if name not in JOB_TYPES:
+        raise ValueError
+    return name
 
 
-def _one_of(query: QueryParams, name: str, values: Sequence[str]) -> str | None:
-    value = query.get(name) or None
-    if value is not None and value not in values:
-        raise bad_request(f"Failed to convert argument [{name}] for value [{value[:80]}]")
-    return value
+def _status(name: str) -> JobStatus:
+    if (status := JobStatus(name)) is JobStatus.UNKNOWN:
+        raise ValueError
+    return status

@@ -14,7 +14,8 @@ import pytest
 from airbyte_events.bus.bus import BUFFER
 from airbyte_events.errors import StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent
-from airbyte_events.listener.histories import MOST_CONNECTIONS, MOST_JOBS, USUAL_OF, Histories
+from airbyte_events.events.progress import USUAL_OF
+from airbyte_events.listener.histories import MOST_CONNECTIONS, MOST_JOBS, Histories
 from airbyte_events.store.base import UNBOUNDED
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from airbyte_events.events import Usual
-from airbyte_events.listener.histories import USUAL_OF, Histories
+from airbyte_events.events.progress import USUAL_OF
+from airbyte_events.listener.histories import Histories
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.memory.store import MemoryStore
 from support.airbyte import client_of
