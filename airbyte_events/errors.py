@@ -93,7 +93,6 @@ class AirbyteProtocolError(AirbyteError):
 class AirbyteStatusError(AirbyteError):
     """A response with an error status.
 
-    :param status_code: the HTTP status.
     :param message: Airbyte's reason, shortened, or the status phrase.
     :param type: the tail of the problem document's ``type``, such as ``try-again-later``.
     :param retry_after: seconds to wait, where the response has them.
@@ -173,10 +172,7 @@ class FeedUnreachable(FeedError):
 
 
 class FeedRefused(FeedError):
-    """The listener refused the request.
-
-    :param status_code: the HTTP status.
-    """
+    """The listener refused the request."""
 
     def __init__(self, status_code: int, message: str) -> None:
         super().__init__(message)

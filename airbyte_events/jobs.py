@@ -22,7 +22,6 @@ class Job:
     :param status: its state; :attr:`JobStatus.UNKNOWN` for a name that this version does not have.
     :param job_type: ``sync``, ``reset``, ``clear``, ``refresh`` or what else Airbyte calls it.
     :param connection_id: the Airbyte connection (UUID).
-    :param started_at: when the job was created.
     :param updated_at: when it completed: Airbyte leaves it out while the job is active.
     :param duration_seconds: from start to completion, or until now.
     :param bytes: committed by the last attempt.
@@ -87,11 +86,7 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a job failed, as the job system reports it on request. None is unknown.
-
-    :param attempts: how often the system tried.
-    :param connection_id: the job's connection.
-    """
+    """Why a job failed, as the job system reports it on request. None is unknown."""
 
     error: JobError | None = None
     attempts: int | None = None

@@ -58,7 +58,6 @@ class Batcher(Generic[I, T]):
     :param run: runs a batch, one at a time, and returns the result of each item, :class:`Failed` for one that failed.
         What it raises is raised for every item of the batch.
     :param max_items: the most items of a batch; None: no limit.
-    :param size: the size of an item.
     :param max_size: the largest total size of a batch. An item that is larger has a batch of its own.
     """
 

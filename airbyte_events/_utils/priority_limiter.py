@@ -12,10 +12,7 @@ _FAIR_EVERY = 4
 
 
 class PriorityLimiter:
-    """A limiter that admits the most urgent task first, and every fourth time the one that has waited longest.
-
-    :param total: the number of tasks at the same time.
-    """
+    """A limiter that admits the most urgent task first, and every fourth time the one that has waited longest."""
 
     def __init__(self, total: int) -> None:
         self._free = total

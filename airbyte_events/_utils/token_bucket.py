@@ -13,7 +13,6 @@ class TokenBucket:
     """A token bucket.
 
     :param rate: tokens per second.
-    :param burst: the capacity.
     :param clock: returns seconds; the event loop's clock by default.
     """
 

@@ -15,8 +15,6 @@ class Turns:
     """Lets tasks continue one after the other, in as many turns of the event loop as their work needs.
 
     By time, not by number: what a task does next, such as writing a log line, takes microseconds or milliseconds.
-
-    :param seconds: see :data:`TURN_SECONDS`.
     """
 
     def __init__(self, seconds: float = TURN_SECONDS) -> None:

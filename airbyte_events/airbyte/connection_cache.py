@@ -66,10 +66,7 @@ class _Entry:
 
 
 class ConnectionCache:
-    """The connections and workspaces of one Airbyte, by id.
-
-    :param session: of its public API.
-    """
+    """The connections and workspaces of one Airbyte, by id."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

@@ -72,7 +72,6 @@ class InternalApi:
     """The calls of Airbyte's internal API that answer, see :data:`FIRST_PAUSE` for those that do not.
 
     :param session: of the public API, whose tokens are valid here, too.
-    :param per_second: see :data:`PER_SECOND`.
     """
 
     def __init__(self, session: Session, *, per_second: float = PER_SECOND) -> None:

@@ -53,7 +53,6 @@ def parse(body: bytes) -> Notification:
     Missing and invalid fields are unknown, and so may be the kind. Airbyte up to 0.63.0 does not escape quotes and
     newlines in some bodies; of these, the text is read.
 
-    :param body: as it was received.
     :raises NotificationError: if the body is empty or not a JSON object; the message is one sentence.
     """
     try:

@@ -29,7 +29,6 @@ class RefreshDetection:
     request, or none.
 
     :param list_jobs: :meth:`~airbyte_events.airbyte.AirbyteClient.list_jobs`.
-    :param probe: see :data:`PROBE_SECONDS`.
     """
 
     def __init__(self, list_jobs: Callable[..., Awaitable[JobPage]], *, probe: float = PROBE_SECONDS) -> None:

@@ -46,7 +46,6 @@ class Session:
     :param base_delay: seconds, the longest delay after the first failure.
     :param max_delay: seconds, the longest delay, unless Airbyte asks for more.
     :param random: from 0 to 1, for the jitter.
-    :param on_request: called after each request.
     :raises SettingsError: if a URL or ``attempts`` is invalid.
     """
 

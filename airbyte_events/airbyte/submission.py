@@ -82,7 +82,6 @@ class Snapshot:
     """A connection's jobs before one is started.
 
     :param newest_id: the highest job id, 0 if there is none. Later jobs have a higher one, whatever the clocks show.
-    :param active: its active job.
     :param usual_seconds: the median duration of its latest successes of the job's type; None if there is none.
     """
 
@@ -147,11 +146,8 @@ async def submit(
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param on_conflict: ``attach`` returns an active job of the same type as attached, except for a refresh, whose
         streams are unknown. Any other active job, and with another policy every one, blocks the submission.
-    :param refresh: of a refresh.
-    :param before: a recent result of :func:`take_snapshot`.
     :param until: the time in seconds since the epoch until which to search for a job that may have been started;
         :data:`PATIENCE` by default.
-    :param delays: see :data:`SEARCH_DELAYS`.
     :raises MaybeStarted: if it is still unknown then.
     :raises AirbyteError: if no job was created; the message has the reason.
     """
@@ -266,7 +262,6 @@ async def find_created(
     """Return the job that a submission created, or may have created; None if there is none.
 
     :param after_id: :attr:`Snapshot.newest_id` before the submission.
-    :param delays: see :data:`SEARCH_DELAYS`.
     :raises AirbyteError: if Airbyte can't list the connection's jobs.
     """
     for seconds in delays:

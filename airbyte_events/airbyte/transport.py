@@ -41,11 +41,8 @@ LARGEST_RESPONSE = 10 * 1024 * 1024
 class Request:
     """A request.
 
-    :param method: the HTTP method.
     :param url: without query.
     :param route: the path with placeholders, ``/jobs/{id}``: for metrics, where job ids would be without bound.
-    :param params: the query.
-    :param json: the body.
     :param timeout: seconds for the whole exchange.
     :param connect_timeout: seconds for getting a connection, if less.
     :param largest: bytes of a response.

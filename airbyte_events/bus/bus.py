@@ -44,8 +44,6 @@ class EventBus:
 
     The log is the truth: the bus reads it in order, whichever process appended. Every subscriber sees the same order,
     and resumes from its position in the log alone.
-
-    :param store: an open store.
     """
 
     def __init__(self, store: EventLog) -> None:
@@ -86,7 +84,6 @@ class EventBus:
         """Return a subscription.
 
         :param after: the position to begin after, as a cursor or a sequence; by default the newest.
-        :param wanted: which events.
         :param own: whether this process itself subscribes; such a subscription is not counted.
         """
         cursor = self.cursor if after is None else Cursor(self.epoch, after) if isinstance(after, int) else after

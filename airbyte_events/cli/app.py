@@ -24,10 +24,7 @@ _WIDTH = 76
 
 
 def run() -> int:
-    """Run the command line with the arguments of this process.
-
-    :return: the exit code.
-    """
+    """Run the command line with the arguments of this process."""
     stdout.ensure()
     try:
         application(rich=sys.stdout.isatty())(prog_name="airbyte-events")

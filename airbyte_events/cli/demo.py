@@ -54,7 +54,6 @@ class DemoJob:
 
     :param status: the expected terminal status.
     :param times: by step, wall-clock times.
-    :param event: as the client received it.
     :param reads: requests to Airbyte for this job alone.
     :param polls: lists of changed jobs while this job ran.
     """
@@ -120,7 +119,6 @@ def run(*, as_json: bool, keep: bool = False) -> int:
     """Run the demo and write it to standard output.
 
     :param as_json: one object a line, for programs.
-    :param keep: stay up until Ctrl-C.
     :return: 0 if every completion arrived, or Ctrl-C ended a demo that stays up, else 1.
     """
     # uvicorn warns of Airbyte's offer to upgrade each request.

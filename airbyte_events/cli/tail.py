@@ -77,9 +77,7 @@ def tail(
 class Tail:
     """A reader of a feed that shows its events.
 
-    :param wanted: the events to show.
     :param after: where to start; None: with the next event.
-    :param cursor_file: stores the cursor.
     """
 
     def __init__(

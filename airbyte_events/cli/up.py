@@ -312,7 +312,6 @@ def plan_webhooks(output: Output, settings: Settings, url: str | None, named: li
     """Return the changes that point Airbyte's webhooks at the listener, if somebody agrees to them.
 
     :param url: the address at which Airbyte reaches the listener: to give it is to agree.
-    :param named: the workspaces' ids.
     :return: None if nobody agrees, or Airbyte can't be changed by its API.
     """
     agreed = url is not None

@@ -100,20 +100,14 @@ class JobEvent:
 
     Times are aware and in UTC; None is unknown throughout.
 
-    :param ref: which job.
-    :param status: its state.
     :param observed_at: when this process received it from the API.
-    :param origin: how it was detected.
     :param connection_id: the Airbyte connection (UUID).
     :param workspace_id: the Airbyte workspace (UUID); only a webhook has it.
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param previous_status: of the event before, in this log.
-    :param started_at: when the job was created.
-    :param finished_at: when it reached a terminal status.
     :param records: committed, as Airbyte's API counts them, by which Airbyte bills.
     :param bytes: the same.
     :param duration_seconds: from start to end.
-    :param error: why it failed.
     :param attempts: how often Airbyte tried, of a failed job; only its internal API has it.
     :param names: of workspace, connection, source and destination.
     :param url: the connection's page in Airbyte.

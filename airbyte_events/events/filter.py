@@ -12,12 +12,9 @@ from airbyte_events.events.status import JobStatus, reported_job_type
 class EventFilter:
     """A filter of events. Every given criterion must match; within one, any value does.
 
-    :param instances: names of Airbyte instances.
     :param connection_ids: Airbyte connections (UUIDs, in any case).
-    :param job_ids: job ids.
     :param job_types: ``sync``, ``reset``, ``clear``, ``refresh``. Airbyte reports a clear as ``reset``: either name
         means both. Stores ignore this criterion; their readers apply it.
-    :param statuses: job states.
     :param terminal: only terminal (True) or only active (False) states.
     :param jobs: states of jobs.
     :param signals: signals, which only match by instance and connection; without ``jobs`` also by ``terminal``, which a

@@ -28,7 +28,6 @@ class Identity:
     Airbyte reuses ids after its database was restored or replaced.
 
     :param connection_id: the Airbyte connection (UUID, in any case).
-    :param started_at: when the job was created.
     """
 
     connection_id: str | None = None

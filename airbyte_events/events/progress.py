@@ -67,10 +67,7 @@ class Amount(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usual:
-    """The medians of a connection's last successes. None is unknown.
-
-    :param jobs: the number of successes.
-    """
+    """The medians of a connection's last successes. None is unknown."""
 
     jobs: int
     duration_seconds: float | None = None
@@ -120,7 +117,6 @@ class Progress:
     :param records: committed so far, as Airbyte's public API reports them; read from the source where it does not.
     :param bytes: likewise.
     :param streams: by Airbyte's internal API, if it responds.
-    :param started_at: when the job was created.
     :param observed_at: when Airbyte reported this.
     :param unchanged_seconds: for how long, up to ``observed_at``, the status, the records, the bytes and the streams
         have been the same, as far as somebody has asked; 0 unless the job runs.

@@ -12,7 +12,6 @@ MAX_FRAME = 1 << 20
 class Frame:
     """One event of a stream.
 
-    :param event: the frame's name.
     :param data: one line of JSON.
     :param id: the cursor after this event; None: unchanged.
     """

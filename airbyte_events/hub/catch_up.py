@@ -30,8 +30,6 @@ class CatchUp:
 
     Such subscribers share lists: one for each of their connections, or one of all jobs.
 
-    :param monitor: stores the completions.
-    :param subscribers: all subscribers of the hub.
     :param enrich: called before completions are delivered, to add what the listener reports.
     """
 

@@ -161,10 +161,7 @@ class Completions:
 
 
 class Subscribers:
-    """All subscriptions to completions.
-
-    :param bus: the hub's bus.
-    """
+    """All subscriptions to completions."""
 
     def __init__(self, bus: EventBus) -> None:
         self.overdue = Wakeup()

@@ -39,11 +39,7 @@ class _Request:
 
 
 class FailureReasons:
-    """Requests failure reasons from a listener, with one request for all waiting tasks.
-
-    :param feed: a client of the listener.
-    :param store: stores the reasons.
-    """
+    """Requests failure reasons from a listener, with one request for all waiting tasks."""
 
     def __init__(self, feed: FeedClient, store: EventLog) -> None:
         self._feed = feed

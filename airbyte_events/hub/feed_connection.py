@@ -21,7 +21,6 @@ _RECONNECT_LIMIT = 15.0
 class FeedConnection:
     """A stream of a feed that is reopened until it is left.
 
-    :param feed: the listener's client.
     :param instance: only this instance's jobs.
     :param receive: called with each frame, in order.
     """

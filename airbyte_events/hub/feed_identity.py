@@ -33,7 +33,6 @@ class FeedIdentity:
     A job that Airbyte does not know proves nothing about the listener. Two different jobs of one number do: one that
     Airbyte returns, and one that the listener reports at the same time.
 
-    :param monitor: the monitor of our Airbyte.
     :param report: returns the listener's states of the same jobs; None if it does not respond.
     :param accept: called with states that were verified.
     :param reject: called with the reason why the feed is another Airbyte's.

@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 class FeedIntake:
     """Stores the states of a listener's feed and responses.
 
-    :param identity: verifies that a state is of our Airbyte.
     :param states: requests the jobs from Airbyte whose reported state may be another job's.
     """
 

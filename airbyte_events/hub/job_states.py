@@ -28,7 +28,6 @@ class JobStates:
     Airbyte reuses job ids after its database was restored or recreated. A state that may be another job's is
     *unverified*: it is requested from Airbyte.
 
-    :param waiting: the waiting tasks.
     :param absorb: stores states that the listener reports; returns those that are unverified.
     """
 

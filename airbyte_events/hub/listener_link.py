@@ -30,7 +30,6 @@ class ListenerLink:
     """Follows a listener's feed, or polls.
 
     :param feed: the listener's client; None to poll alone.
-    :param instance: the instance's name at the listener.
     :param poller: polls while the feed is down or left.
     :param receive: called with each frame of the feed.
     :param on_leave: called when the feed is left.

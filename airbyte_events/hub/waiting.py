@@ -18,7 +18,6 @@ class WaitingTask:
 
     :param identity: the job's identity, completed by Airbyte's own state.
     :param task_url: the task's own page, for people who look at the job.
-    :param began: when the wait began.
     :param confirmed: whether Airbyte itself has returned the job since.
     :param scope: cancelled to end the wait.
     """

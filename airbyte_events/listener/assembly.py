@@ -71,8 +71,6 @@ class Listener:
     :param receiver_app: the webhook receiver, if it has its own address.
     :param bus: closing it ends all streams.
     :param new_tokens: the tokens generated at this start, by purpose: ``webhook``, ``api``.
-    :param sessions: of the dashboard.
-    :param secrets: the secrets in use.
     """
 
     app: ASGIApp
@@ -104,7 +102,6 @@ async def assemble(
 
     :param store: replaces the one that the settings name.
     :param transport: carries requests to Airbyte; sockets unless given.
-    :param certificate: the one that the server uses.
     :param connections: the largest number of connections of the server.
     :param metrics_fresh: seconds for which a page of metrics is reused.
     :raises StoreError: if the store can't be opened.

@@ -39,10 +39,7 @@ class History:
 
     :param completed: their number, up to the limit of jobs that are read.
     :param failures: in a row, the last ones; cancelled jobs do not count.
-    :param succeeded_at: when the last success completed.
     :param first_at: when the oldest job that is known began.
-    :param last: the last event.
-    :param error: why the last failed job failed.
     """
 
     last: JobEvent
@@ -92,10 +89,7 @@ class History:
 
 
 class Histories:
-    """The histories of connections, and the active jobs, of all instances.
-
-    :param store: has the jobs.
-    """
+    """The histories of connections, and the active jobs, of all instances."""
 
     def __init__(self, store: EventLog) -> None:
         self._store = store

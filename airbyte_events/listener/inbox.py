@@ -34,11 +34,7 @@ GIVE_UP_AFTER = timedelta(hours=1)
 
 
 class Inbox:
-    """Confirm an instance's notifications. Those that arrive during a confirmation are confirmed together next.
-
-    :param retry: seconds, see :data:`RETRY_SECONDS`.
-    :param give_up_after: see :data:`GIVE_UP_AFTER`.
-    """
+    """Confirm an instance's notifications. Those that arrive during a confirmation are confirmed together next."""
 
     def __init__(
         self,

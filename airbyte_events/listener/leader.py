@@ -53,10 +53,7 @@ def _candidates(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldLease:
-    """A lease that this listener holds.
-
-    :param since: when it was acquired.
-    """
+    """A lease that this listener holds."""
 
     since: datetime
     lease: Lease

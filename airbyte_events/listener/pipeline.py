@@ -41,11 +41,7 @@ _RETRY_SECONDS = 1.0
 
 
 class Pipeline:
-    """Turn webhooks and polls of one instance into events.
-
-    :param instance: its name.
-    :param ticks: how often to poll.
-    """
+    """Turn webhooks and polls of one instance into events."""
 
     def __init__(self, instance: str, airbyte: JobSystem, store: EventStore, ticks: Ticks | None = None) -> None:
         self.instance = instance
@@ -90,7 +86,6 @@ class Pipeline:
 
         A failure is logged: nothing depends on a link.
 
-        :param states: of the jobs.
         :param jobs: which jobs the tasks mean.
         """
         linked = [

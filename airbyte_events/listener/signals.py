@@ -67,8 +67,6 @@ class Signals:
 
     :param read_progress: :meth:`~airbyte_events.monitor.progress.ProgressReader.read` of the instance.
     :param settings: by UUID or name of the connection, in lower case.
-    :param check: see :data:`CHECK_SECONDS`.
-    :param progress: see :data:`PROGRESS_SECONDS`.
     """
 
     def __init__(

@@ -50,10 +50,7 @@ def announce(
 
 
 def dashboard_line(address: str, code: str | None = None) -> str:
-    """Return a line with the dashboard's address on this machine; with a code, the address logs in once.
-
-    :param address: of the listener.
-    """
+    """Return a line with the dashboard's address on this machine; with a code, the address logs in once."""
     url = re.sub(r"//(0\.0\.0\.0|\[::\])(?=:)", "//127.0.0.1", address)
     if code is None:
         return f"Dashboard: {url}/"

@@ -20,7 +20,6 @@ REMEMBERED = 100_000
 class Generations:
     """The current generation of an instance's job ids; states from before it have to be requested again.
 
-    :param instance: its name.
     :param store: keeps the generation for all processes that share it.
     """
 

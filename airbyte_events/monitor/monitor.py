@@ -79,10 +79,6 @@ async def polled_at(store: ValueTable, instance: str) -> datetime | None:
 class Monitor:
     """A monitor of one Airbyte instance.
 
-    :param instance: its name.
-    :param system: its API.
-    :param store: receives its events.
-    :param max_listed: see :data:`MAX_LISTED`.
     :param lease: for a store that several listeners share: writes are refused once another one holds it.
     :param marking: store where the next list begins. One monitor of an instance does, at a time.
     :param beside: another monitor of the instance, to share counters and limits with.
@@ -292,7 +288,6 @@ class Monitor:
     async def poll_for_webhooks(self, count: int) -> None:
         """List changed jobs for webhooks without a job id: :data:`NAMELESS_PAGES`, the rest is left to polling.
 
-        :param count: the number of these webhooks.
         :raises AirbyteError: if the API can't list jobs.
         """
         with charged(self.request_bucket):

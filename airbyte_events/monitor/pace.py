@@ -48,7 +48,6 @@ class Pace:
         """Return the wanted interval, or a longer one where polls take more than their share of it.
 
         :param wanted: seconds.
-        :param outlook: changes :data:`QUICK`.
         """
         if wanted == QUICK and (outlook is not Outlook.NEAR or self._saved.left):
             wanted = OUTLOOKS[outlook]
@@ -68,8 +67,6 @@ class Pace:
         :param wanted: the interval while polls succeed.
         :param retry: the longest interval that a back-off begins with: failed polls are repeated sooner than idle ones.
         :param failures: failed polls in a row; each doubles the pause.
-        :param jitter: a factor.
-        :param outlook: see :meth:`interval`.
         """
         if not failures:
             return self.interval(wanted, outlook) * jitter

@@ -68,15 +68,7 @@ READS_PER_TICK = 100
 
 
 class Poller:
-    """A poller of an instance; it polls more often while jobs are watched.
-
-    :param monitor: of the instance.
-    :param ticks: its intervals.
-    :param stale: see :data:`STALE_SECONDS`.
-    :param spot_check: see :data:`SPOT_CHECK_SECONDS`.
-    :param unlisted: see :data:`UNLISTED_SECONDS`.
-    :param reads: see :data:`READS_PER_TICK`.
-    """
+    """A poller of an instance; it polls more often while jobs are watched."""
 
     def __init__(
         self,

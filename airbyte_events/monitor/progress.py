@@ -107,7 +107,6 @@ class ProgressReader:
     """Reads the progress of one instance's jobs: nothing unless it is asked, nothing while Airbyte backs off.
 
     :param system: the instance's API; without :class:`~airbyte_events.jobs.ReportsProgress` there is no progress.
-    :param fresh: see :data:`FRESH_SECONDS`.
     """
 
     def __init__(self, system: JobSystem, *, fresh: float = FRESH_SECONDS) -> None:

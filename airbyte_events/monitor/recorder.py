@@ -82,10 +82,6 @@ class MonitorStore(EventLog, NotificationInbox, ValueTable, Protocol):
 class Recorder:
     """A recorder of the states of one instance's jobs.
 
-    :param instance: its name.
-    :param system: its API.
-    :param store: receives the events.
-    :param watches: updated with each recorded state.
     :param lease: write only while this is held.
     :param beside: another recorder of the instance, to share counters and generations with.
     :param naming: request the names of connections that no webhook reported.

@@ -31,10 +31,8 @@ _NEVER = -math.inf
 class Watch:
     """A watched job. Times are of the event loop's clock, except the first.
 
-    :param began: when it was first watched.
     :param reported: when Airbyte last reported the job; at first, when it was watched.
     :param requested: when this job alone was last requested.
-    :param until: when the watch expires.
     :param pushed: whether webhooks announce the completion of such a job.
     :param misses: how often in a row Airbyte did not know the job.
     :param kind: for its usual duration.

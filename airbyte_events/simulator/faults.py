@@ -133,10 +133,7 @@ class ArmedFault:
 
 
 class Faults:
-    """The active faults.
-
-    :param seed: makes a run repeatable.
-    """
+    """The active faults."""
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = random.Random(seed)  # noqa: S311 -- to break things, not to protect them

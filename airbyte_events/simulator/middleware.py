@@ -46,7 +46,6 @@ class Api(Protocol):
 class Gate:
     """The ASGI application of an API.
 
-    :param bases: its base paths.
     :param latency: seconds that every call takes.
     :param max_calls: calls in progress at a time; the next one waits.
     """

@@ -160,9 +160,7 @@ class Attempt:
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """:param turn: counts the changes, so that the timer of an earlier one does nothing.
-    :param scripted_at: when the script began.
     :param done: the progress then, from 0 to 1.
-    :param refreshed: the streams of a refresh.
     :param cancelled_by: who cancelled it: ``user`` or ``airbyte``.
     :param history: (status, when) of every change.
     """

@@ -29,7 +29,6 @@ _PROBLEMS = {
 class Problem(Exception):
     """A problem document.
 
-    :param status: the HTTP status.
     :param title: the document's ``title``, such as ``state-conflict``.
     :param data: the fault in a sentence, or the fields of the document's ``data``.
     """
@@ -61,9 +60,7 @@ PROBLEMS = tuple(_PROBLEMS)
 class FrameworkError(Exception):
     """An error of the web framework, before a request reaches Airbyte's own code.
 
-    :param status: the HTTP status.
     :param message: the status phrase.
-    :param details: the fault.
     """
 
     def __init__(self, status: int, message: str, details: str | None = None) -> None:

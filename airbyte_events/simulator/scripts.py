@@ -21,7 +21,6 @@ class Phase:
 
     :param status: an active status. Airbyte's own are ``pending``, ``queued``, ``running`` and ``incomplete`` (an
         attempt failed and the next has not begun); any other lower-case word simulates a newer Airbyte's.
-    :param seconds: the duration.
     :param stalled: move no records and no bytes.
     :param error: why the attempt before it failed, only for ``incomplete``; by default the script's error.
     :raises ValueError: if the status is terminal, the seconds are negative, or another status has an error.
@@ -54,7 +53,6 @@ class Script:
         last phase until it is completed by hand.
     :param records: committed by a completed job, over all attempts; None: no statistics, as after a failed launch.
     :param bytes: committed, likewise.
-    :param error: why it failed, if it fails.
     :param cancelled_by: who cancels a job that ends ``cancelled``: ``user``, or ``airbyte`` as for a job that waits in
         the capacity queue for too long.
     :raises ValueError: if there is no phase, or a value is out of range.

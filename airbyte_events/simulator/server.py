@@ -56,7 +56,6 @@ async def serve_simulator(
     """Serve a simulator on a socket while this is entered. Runs on asyncio.
 
     :param simulator: a plain one unless given.
-    :param host: an address of this machine.
     :param port: 0: any free one; see the simulator's ``url``.
     :raises OSError: if the address can't be bound.
     """

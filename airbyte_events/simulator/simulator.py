@@ -50,7 +50,6 @@ class Simulator:
     :param duration: seconds from creation to success, for connections without a script.
     :param capacity: jobs that run at a time, the others are queued; None: no limit.
     :param queue_limit: seconds in that queue, after which Airbyte cancels a job.
-    :param faults: active from the start.
     :param seed: makes the faults' probabilities repeatable.
     :param transport: carries webhooks; sockets by default.
     :raises ValueError: if a value is out of range.
@@ -140,8 +139,6 @@ class Simulator:
     ) -> list[Delivery]:
         """Send a notification now, true or not.
 
-        :param job: its job, for samples about a job.
-        :param connection: its connection, for samples about a connection.
         :raises Refused: if the workspace has no URL for it.
         """
         sample = SAMPLES.get(what.kind)

@@ -45,10 +45,7 @@ class Delivery:
 
     :param kind: the notification setting, else the kind: ``success``, ``failure``, ``queued``, …
     :param sent_at: when it was sent; None: not yet, or never.
-    :param answered_at: when the receiver responded.
-    :param status: of the response.
     :param error: why there was no response.
-    :param fault: the fault injected.
     """
 
     kind: str

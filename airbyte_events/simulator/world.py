@@ -18,7 +18,6 @@ from airbyte_events.simulator.timers import Timers
 class World:
     """Workspaces, connections and jobs, in memory.
 
-    :param timers: run the jobs' scripts.
     :param capacity: limits the jobs that run at a time; None: no limit.
     """
 

@@ -83,7 +83,6 @@ class EventLog(Protocol):
         :param lease: write only while this lease is held.
         :param known: the states just read; a store may compare their versions instead of reading them again.
         :param settle: returns the outcomes to store in the same transaction; called if an event is appended.
-        :return: the verdicts and the resulting states.
         :raises LeaseLost: if the lease has another holder; nothing was written.
         """
 
@@ -112,7 +111,6 @@ class EventLog(Protocol):
         """Return the next events after a sequence, at most ``limit``.
 
         :param size: stop after about so many bytes.
-        :param wanted: which events to return.
         :param epoch: the sequence's epoch; the log's by default.
         :raises CursorExpired: if later events were removed, the sequence is beyond the head, or the epoch differs.
         """
@@ -204,10 +202,7 @@ class DeliveryOutbox(Topics, Protocol):
 
     @abstractmethod
     async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
-        """Return when the instance's next delivery is due; None if there is none.
-
-        :param but: targets to leave out.
-        """
+        """Return when the instance's next delivery is due; None if there is none."""
 
     @abstractmethod
     async def attempted(self, attempts: Sequence[Attempt]) -> None:

@@ -89,7 +89,6 @@ async def migrate(source: MovableStore, target: MovableStore, advance: Callable[
     Unreadable rows are skipped, logged and counted in the source's ``unreadable``.
 
     :param advance: called with the number of rows copied since the last call.
-    :return: the number of copied rows of each kind.
     :raises StoreError: if the target is not empty, or a store fails; then the target is empty.
     """
     count: Counter[str] = Counter()

@@ -43,7 +43,6 @@ class Arrival:
     :param received_at: in UTC.
     :param kind: value of its :class:`~airbyte_events.airbyte.notifications.NotificationKind`; ``rejected`` for none.
     :param job_id: the job that it names, if any.
-    :param body: the bytes as received.
     :param targets: where to forward it, a :class:`Delivery` to each.
     """
 
@@ -124,7 +123,6 @@ class LogPage:
 class States(dict[JobRef, JobEvent]):
     """The latest states of the known jobs among those requested.
 
-    :param refs: the requested jobs.
     :param versions: row versions by job, for optimistic locking.
     """
 
@@ -219,7 +217,6 @@ class Delivery:
 
     :param id: increases within the store.
     :param target: the target's name, which holds no secret.
-    :param attempts: number of attempts so far.
     :param due_at: time of the next attempt, in UTC.
     :param fault: why the last attempt failed; holds no secret.
     """
@@ -237,7 +234,6 @@ class Delivery:
 class Attempt:
     """The result of an attempt to deliver.
 
-    :param delivery: id of the delivery.
     :param state: ``due`` to retry at ``due_at``.
     :param sent: whether it was an attempt; if not, the delivery is only postponed.
     """
@@ -273,7 +269,6 @@ class StoreStats:
 class Queues:
     """The work that waits for an instance.
 
-    :param watched: number of watched jobs.
     :param pending_since: when the oldest pending notification was received; None if there is none.
     :param due_since: when the next delivery is, or was, due; None if there is none.
     """

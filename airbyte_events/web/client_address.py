@@ -18,7 +18,6 @@ def client_address(scope: Scope, proxies: Networks) -> Address | None:
     ``X-Forwarded-For`` is read from its end, as far as trusted proxies wrote it: anybody can have written what precedes
     the first address that is not a trusted proxy. A UNIX socket, which has no addresses, is trusted.
 
-    :param proxies: the trusted ones.
     :return: None if a trusted proxy wrote no valid address, or there is none.
     """
     peer = scope.get("client")

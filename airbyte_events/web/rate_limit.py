@@ -33,8 +33,6 @@ class ClientAccess:
 
     :param proxies: trusted for a client's address.
     :param allowed: the networks that may send webhooks; all if empty.
-    :param most: see :data:`MOST_ADDRESSES`.
-    :param clock: returns seconds.
     """
 
     def __init__(

@@ -63,10 +63,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def allow_open_files(wanted: int = 16_384) -> int:
-    """Raise the limit of open files as far as wanted and allowed; the default is often 1,024.
-
-    :return: the limit.
-    """
+    """Raise the limit of open files as far as wanted and allowed; the default is often 1,024."""
     if resource is None:
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -85,10 +82,7 @@ def connections_for(files: int, servers: int = 1) -> int:
 
 
 def limits_for(files: int, servers: int = 1) -> ConnectionLimits:
-    """Return the limits of each server's connections.
-
-    :param files: the limit of open files.
-    """
+    """Return the limits of each server's connections."""
     most = connections_for(files, servers)
     return ConnectionLimits(most=most, reserve=most // RESERVE)
 
@@ -105,7 +99,6 @@ class Server(uvicorn.Server):
     It uses h11, as httptools, uvicorn's default if installed, loses the body of a request that offers an upgrade to
     HTTP/2.
 
-    :param tls: serve HTTPS with it.
     :param options: further ones of ``uvicorn.Config``.
     """
 
@@ -159,7 +152,6 @@ class Server(uvicorn.Server):
 async def serving(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> AsyncIterator[str]:
     """Serve an application: ``async with serving(app) as url``. Requires asyncio.
 
-    :param options: of :class:`Server`.
     :raises OSError: if the address is not available.
     """
     with bind(host, port) as bound:

@@ -30,10 +30,7 @@ REQUESTED_WITH = "airbyte-events"
 
 
 class Sessions:
-    """Create and verify sessions.
-
-    :param tokens: the API tokens.
-    """
+    """Create and verify sessions."""
 
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens

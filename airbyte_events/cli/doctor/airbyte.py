@@ -72,7 +72,6 @@ async def check_airbyte(
 ) -> None:
     """Report on an Airbyte, until a fault prevents further checks.
 
-    :param name: of the instance.
     :param receiver: its webhook URLs at the listener.
     :param listener: has the inbox; None if that can't be read.
     :param several: whether commands need the instance's name.

@@ -20,8 +20,6 @@ class Level(StrEnum):
 class Finding:
     """A line of the report.
 
-    :param part: what was checked.
-    :param text: the result.
     :param remedy: what to do; empty if nothing.
     """
 
@@ -37,10 +35,7 @@ Row = tuple[type[Exception] | tuple[type[Exception], ...], Level, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The findings about one part; :meth:`about` returns the same report for another part.
-
-    :param show: called with each finding.
-    """
+    """The findings about one part; :meth:`about` returns the same report for another part."""
 
     show: Callable[[Finding], object]
     findings: list[Finding] = field(default_factory=list)

@@ -51,7 +51,6 @@ class Webhook:
 class ReceiverURLs:
     """The listener's webhook URLs of one instance. Its ``repr`` holds no secret.
 
-    :param instance: its name.
     :param tokens: the webhook tokens that the receiver accepts.
     :param base: the address at which Airbyte reaches the listener; None if unknown: then any host counts.
     :param digests: of the URLs that install set, with any token.

@@ -60,7 +60,6 @@ class API:
     :param pipelines: by instance name.
     :param targets: those of forwarding and of outgoing notifications, by instance name.
     :param histories: what is usual for connections; by default nothing is known.
-    :param probes: those of the receiver.
     """
 
     feed: Feed

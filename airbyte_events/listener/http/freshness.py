@@ -38,9 +38,6 @@ class Freshness:
     """The last successes of connections.
 
     :param most: the maximum of connections. Those that succeeded first stay; further ones are counted.
-    :param most_hidden: see :data:`MOST_HIDDEN`.
-    :param most_states: see :data:`MOST_STATES`.
-    :param page: the states of one read.
     """
 
     def __init__(

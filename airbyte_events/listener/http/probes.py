@@ -47,7 +47,6 @@ class Probe:
 
     :param id: 128 random bits.
     :param result: None before it has arrived.
-    :param bytes: of the body.
     :param notification: the id in the inbox, if it was stored.
     """
 

@@ -64,9 +64,7 @@ class Receiver:
     It uses no framework, whose routing would take longer than all of this. If another application mounts it, the access
     log of that server shows the webhook token, which is part of the path.
 
-    :param instances: the valid instance names.
     :param targets: the forwarding targets, by instance.
-    :param on_failure: called when the store has failed.
     :param on_stored: called with the seconds that the store took.
     :param probes: learn how they arrived. Their responses are those of other requests; they are not forwarded.
     """

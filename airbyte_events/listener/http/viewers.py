@@ -31,8 +31,6 @@ class Viewers:
     """The viewers of a listener. While there are any, its pipelines poll more often.
 
     Another listener may lead an instance, so listeners that share a store notify each other by a value there.
-
-    :param exchange: see :data:`EXCHANGE_SECONDS`.
     """
 
     def __init__(

@@ -38,7 +38,6 @@ _LONGEST_REST = 60.0
 class Announcer:
     """Announce an instance's completions to its targets.
 
-    :param targets: by name.
     :param source: the Airbyte instance's URL.
     """
 

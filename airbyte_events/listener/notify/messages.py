@@ -29,7 +29,6 @@ class Line:
 class Message:
     """A message: all its texts are on one line, and of limited length.
 
-    :param facts: labels and values.
     :param more: the number of jobs that are not among ``jobs``.
     """
 

@@ -119,7 +119,6 @@ def notify_targets(
     """Return the targets of the tables ``[[notify]]`` by name.
 
     :param instance: only those that its completions are announced to.
-    :param connections: those of the instance.
     """
     targets: dict[str, NotifyTarget] = {}
     for settings in tables:

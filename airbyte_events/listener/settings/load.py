@@ -74,10 +74,7 @@ def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any
 
 
 def _explained(exc: ValidationError, options: Mapping[str, object], file: Path | str | None) -> str:
-    """Explain the first fault in one line.
-
-    :param file: the TOML file, if there is one.
-    """
+    """Explain the first fault in one line."""
     fault = exc.errors(include_url=False, include_input=False)[0]
     place = [str(part) for part in fault["loc"]]
     if place == ["instances"]:

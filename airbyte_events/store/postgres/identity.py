@@ -34,9 +34,6 @@ _UNAVAILABLE = (
 class State(NamedTuple):
     """The state of a log and its schema, polled each second.
 
-    :param head: the newest sequence.
-    :param first: the oldest retained sequence.
-    :param version: of the schema.
     :param compatible_with: the oldest schema version of a program that works on it.
     :param read_only: whether the server is read-only.
     :param head_mark: digest of the newest event.

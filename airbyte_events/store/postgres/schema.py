@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 class Migration:
     """A migration to the next version of the schema.
 
-    :param version: the resulting version.
     :param compatible_with: the oldest schema version of a program that works on it.
     :param sql: statements; ``{s}`` is the schema's name in quotes, ``{channel}`` the notification channel.
     """

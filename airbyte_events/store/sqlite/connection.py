@@ -47,8 +47,6 @@ class _Work(NamedTuple):
 class SQLiteFile:
     """A SQLite file with its connections.
 
-    :param path: the database file; its folder is created. A ``.lock`` file next to it keeps other processes out.
-    :param read_only: read a snapshot of the file, even if another process has it open.
     :param connect: opens it for writing, for example with another build of SQLite.
     """
 
