@@ -11,6 +11,7 @@ import re
 from datetime import datetime
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from airbyte_events._utils.times import LONGEST_SECONDS, parse_time
 
@@ -124,6 +125,15 @@ def seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_SECONDS:
         return None
     return float(value)
+
+
+def is_uuid(text: str) -> bool:
+    """Return whether a text is a UUID, in any spelling."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def instant(value: object) -> datetime | None:

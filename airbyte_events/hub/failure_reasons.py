@@ -12,7 +12,7 @@ import anyio
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError
-from airbyte_events.events import JobEvent, JobRef, Origin
+from airbyte_events.events import JobEvent, JobRef, Origin, same_job
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.monitor import observation
 from airbyte_events.monitor.recorder import TOGETHER
@@ -83,12 +83,8 @@ class FailureReasons:
             return
         for ref in refs:
             state = states.get(ref)
-            if state is not None and state.error is not None and _same(state, self._requests[ref].event):
+            mine = self._requests[ref].event
+            # Two Airbytes may have jobs of one number.
+            if state is not None and state.error and state.status is mine.status and same_job(state, mine):
                 await self._store.annotate([state])
                 self._requests.pop(ref).done.set()
-
-
-def _same(one: JobEvent, other: JobEvent) -> bool:
-    # Two Airbytes may have jobs of one number.
-    same = (one.connection_id or "").lower() == (other.connection_id or "").lower()
-    return same and one.status is other.status

@@ -35,13 +35,7 @@ Greet = Callable[[], Coroutine[Any, Any, None]]
 """Runs once the listener accepts requests."""
 
 
-async def _no_greeting() -> None:
-    pass
-
-
-def run(
-    settings: Settings, reload: Callable[[], Settings], *, log_in: bool = False, greet: Greet = _no_greeting
-) -> int:
+def run(settings: Settings, reload: Callable[[], Settings], *, log_in: bool = False, greet: Greet | None = None) -> int:
     """Run a listener until SIGTERM or SIGINT.
 
     :param reload: reads the settings again, for changed secrets.
@@ -77,7 +71,7 @@ async def _serve(
     certificate: Certificate | None,
     files: int,
     log_in: bool,
-    greet: Greet,
+    greet: Greet | None,
 ) -> None:
     # Before the store is opened: a signal during that cancels it.
     with anyio.CancelScope() as opening:
@@ -107,10 +101,11 @@ async def _serve(
                 faults = listener.election.faults
                 systems = {name: airbyte_client(http, each, attempts=1) for name, each in settings.instances.items()}
                 # Whoever greets says what to do next.
-                reports = partial(report, settings, systems, listener.store, remedy=greet is _no_greeting)
+                reports = partial(report, settings, systems, listener.store, remedy=greet is None)
                 tasks.start_soon(supervise, "startup report", reports, faults)
                 tasks.start_soon(supervise, "secrets", partial(listener.secrets.follow, reload), faults)
-                tasks.start_soon(greet)
+                if greet is not None:
+                    tasks.start_soon(greet)
                 async with anyio.create_task_group() as serving:
                     for server, address in zip(servers, bound, strict=True):
                         serving.start_soon(server.serve, [address])

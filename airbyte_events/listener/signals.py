@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
-from uuid import UUID
 
 import anyio
 import anyio.lowlevel
 
 from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.json_values import is_uuid
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Signal, SignalKind
@@ -266,7 +266,7 @@ class Signals:
         known = {
             id_: each for (instance, id_), each in self._histories.connections.items() if instance == self.instance
         }
-        return [*known.items(), *((id_, None) for id_ in self._settings if id_ not in known and _is_uuid(id_))]
+        return [*known.items(), *((id_, None) for id_ in self._settings if id_ not in known and is_uuid(id_))]
 
     def _history(self, event: JobEvent) -> History | None:
         return self._histories.of(self.instance, event.connection_id)
@@ -314,14 +314,6 @@ def _event(
 
 def _counts(counted: Progress | JobEvent) -> tuple[int, int]:
     return counted.records or 0, counted.bytes or 0
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _words(seconds: float) -> str:

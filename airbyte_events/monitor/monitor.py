@@ -22,9 +22,9 @@ from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, Origin
 from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.observation import Confirmation, Received
-from airbyte_events.monitor.recorder import TOGETHER, MonitorStore, Recorder
+from airbyte_events.monitor.recorder import TOGETHER, Recorder
 from airbyte_events.monitor.watchlist import Watches
-from airbyte_events.store.base import ValueTable
+from airbyte_events.store.base import EventStore, ValueTable
 from airbyte_events.store.records import Lease
 
 logger = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class Monitor:
         self,
         instance: str,
         system: JobSystem,
-        store: MonitorStore,
+        store: EventStore,
         *,
         max_listed: int = MAX_LISTED,
         lease: Lease | None = None,

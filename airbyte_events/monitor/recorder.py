@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Protocol
 
 import anyio
 
@@ -27,7 +26,7 @@ from airbyte_events.monitor.observation import (
     with_reason,
 )
 from airbyte_events.monitor.watchlist import Watches
-from airbyte_events.store.base import EventLog, NotificationInbox, ValueTable
+from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import APPENDED, Verdict, reconcile
 from airbyte_events.store.records import Appended, Lease, Settle, States
 
@@ -75,10 +74,6 @@ NAMING_SECONDS = 2.0
 """The longest that events wait for the names of their connections."""
 
 
-class MonitorStore(EventLog, NotificationInbox, ValueTable, Protocol):
-    """The parts of a store that a monitor uses."""
-
-
 class Recorder:
     """A recorder of the states of one instance's jobs.
 
@@ -92,7 +87,7 @@ class Recorder:
         self,
         instance: str,
         system: JobSystem,
-        store: MonitorStore,
+        store: EventStore,
         watches: Watches,
         lease: Lease | None,
         beside: Recorder | None,

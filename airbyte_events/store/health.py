@@ -6,13 +6,12 @@ import logging
 import math
 import secrets
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Protocol
 
 import anyio
 
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import StoreError, StoreFull
-from airbyte_events.store.base import Maintenance, ValueTable
+from airbyte_events.store.base import EventStore
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +22,6 @@ PROBE_BYTES = 512 * 1024
 """Size of the write that checks whether a full store has space again: the largest notification."""
 
 
-class CheckedStore(Maintenance, ValueTable, Protocol):
-    """The parts of a store that the check needs."""
-
-
 @dataclass(eq=False)
 class StoreHealth:
     """A periodic check that writes to an open store.
@@ -34,7 +29,7 @@ class StoreHealth:
     While the listener is not ready it receives no webhooks, so only this check detects that the store works again.
     """
 
-    store: CheckedStore
+    store: EventStore
     _: KW_ONLY
     every: float = 5.0
     """Seconds between two checks while the store can be written."""

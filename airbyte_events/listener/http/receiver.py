@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.tracing import record
-from airbyte_events.airbyte.notifications import Notification, parse
+from airbyte_events.airbyte.notifications import parse
 from airbyte_events.errors import NotificationError, StoreError
 from airbyte_events.events import JobRef
 from airbyte_events.listener.forwarding.targets import FORWARDED, Targets
@@ -76,8 +76,8 @@ class Receiver:
         tokens: Tokens,
         access: ClientAccess | None = None,
         targets: Mapping[str, Targets] | None = None,
-        on_failure: Callable[[], object] | None = None,
-        on_stored: Callable[[float], object] | None = None,
+        on_failure: Callable[[], object] = lambda: None,
+        on_stored: Callable[[float], object] = lambda seconds: None,
         probes: Probes | None = None,
     ) -> None:
         self._store = store
@@ -152,32 +152,64 @@ class Receiver:
         return _refuse(503, "too many notifications are being stored", {"Retry-After": "5"})
 
     async def _store_body(self, scope: Scope, instance: str, body: bytes, probe: Probe | None) -> Response:
-        notification: Notification | None = None
-        targets: list[str] = []
-        fault = ""
-        try:
-            notification = parse(body)
-            if instance in self._targets and probe is None and not _was_forwarded(scope):
-                targets = self._targets[instance].of(notification.kind, body)
-        except NotificationError as exc:
-            fault = str(exc)
+        arrival, fault = self._read(scope, instance, body, probe)
         if self._storing >= MOST_AT_ONCE:
             return self._overload(f"notifications={MOST_AT_ONCE}")
         self._storing += 1
+        began = time.perf_counter()
         try:
             with anyio.fail_after(STORE_SECONDS):
-                return await self._store_notification(instance, body, notification, targets, fault, probe)
+                receipt = await self._store.receive(arrival)
         except (StoreError, TimeoutError) as exc:
             if probe is not None:
                 probe.arrived(Arrived.NOT_STORED, len(body))
             reason = str(exc) or f"it took longer than {STORE_SECONDS:g} s"
             logger.error("could not store a notification: error=%s", reason, extra={"instance": instance})
-            if self._on_failure is not None:
-                self._on_failure()
+            self._on_failure()
             return _refuse(503, "the notification could not be stored", {"Retry-After": "5"})
         finally:
             self._storing -= 1
             self._overloaded = self._overloaded and self._storing > 0
+        self._on_stored(time.perf_counter() - began)
+        if probe is not None:
+            probe.arrived(Arrived.REJECTED if fault else Arrived.STORED, len(body), receipt.id)
+        if arrival.job_id is not None:
+            ref = JobRef(instance, arrival.job_id)
+            record("webhook", ref, arrival.received_at, kind=arrival.kind, notification=receipt.id)
+        if fault:
+            about = {"instance": instance, "notification": receipt.id}
+            logger.warning("notification rejected: id=%d error=%s", receipt.id, fault, extra=about)
+            return _refuse(400, fault)
+        return _receipt(receipt.id, 202 if arrival.outcome is Outcome.PENDING and not receipt.duplicate else 200)
+
+    def _read(self, scope: Scope, instance: str, body: bytes, probe: Probe | None) -> tuple[Arrival, str]:
+        """Return what to store, and why the body can't be read; empty if it can."""
+        received_at = utcnow()
+        try:
+            notification = parse(body)
+        except NotificationError as exc:
+            rejected = Arrival(
+                instance=instance,
+                body=body,
+                kind="rejected",
+                job_id=None,
+                outcome=Outcome.REJECTED,
+                received_at=received_at,
+            )
+            return rejected, str(exc)
+        targets: list[str] = []
+        if instance in self._targets and probe is None and not _was_forwarded(scope):
+            targets = self._targets[instance].of(notification.kind, body)
+        arrival = Arrival(
+            instance=instance,
+            body=body,
+            kind=notification.kind.value,
+            job_id=notification.job_id,
+            outcome=Outcome.PENDING if notification.needs_confirmation else Outcome.IGNORED,
+            received_at=received_at,
+            targets=targets,
+        )
+        return arrival, ""
 
     def _instance(self, scope: Scope, probe: Probe | None) -> str | None:
         """Return the instance that the notification is for; None if the request is not allowed."""
@@ -196,47 +228,6 @@ class Receiver:
         if probe is not None:
             probe.arrived(fault)
         return None
-
-    async def _store_notification(
-        self,
-        instance: str,
-        body: bytes,
-        notification: Notification | None,
-        targets: Collection[str],
-        fault: str,
-        probe: Probe | None,
-    ) -> Response:
-        if notification is None:
-            outcome = Outcome.REJECTED
-        elif notification.needs_confirmation:
-            outcome = Outcome.PENDING
-        else:
-            outcome = Outcome.IGNORED
-        began, arrived_at = time.perf_counter(), utcnow()
-        arrival = Arrival(
-            instance=instance,
-            body=body,
-            kind="rejected" if notification is None else notification.kind.value,
-            job_id=None if notification is None else notification.job_id,
-            outcome=outcome,
-            received_at=arrived_at,
-            targets=targets,
-        )
-        receipt = await self._store.receive(arrival)
-        if probe is not None:
-            probe.arrived(Arrived.REJECTED if notification is None else Arrived.STORED, len(body), receipt.id)
-        if self._on_stored is not None:
-            self._on_stored(time.perf_counter() - began)
-        if notification is not None and notification.job_id is not None:
-            ref = JobRef(instance, notification.job_id)
-            record("webhook", ref, arrived_at, kind=notification.kind.value, notification=receipt.id)
-        if outcome is Outcome.REJECTED:
-            about = {"instance": instance, "notification": receipt.id}
-            logger.warning("notification rejected: id=%d error=%s", receipt.id, fault, extra=about)
-            return _refuse(400, fault)
-        if outcome is Outcome.PENDING and not receipt.duplicate:
-            return _receipt(receipt.id, 202)
-        return _receipt(receipt.id, 200)
 
 
 def _was_forwarded(scope: Scope) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
+from airbyte_events._utils.json_values import is_uuid
 from airbyte_events.events import JobEvent
 from airbyte_events.events.status import reported_job_type
 from airbyte_events.jobs import Connection
@@ -38,7 +38,7 @@ class CompletionFilter:
         """Return whether :meth:`accepts_connection` must know more than the event's connection id."""
         wanted = self.wanted
         return bool(wanted.workspaces) or (
-            any(map(_is_name, wanted.connections)) and not _has(wanted.connections, [event.connection_id])
+            not all(map(is_uuid, wanted.connections)) and not _has(wanted.connections, [event.connection_id])
         )
 
     def accepts_connection(self, event: JobEvent, found: Connection) -> bool:
@@ -58,13 +58,5 @@ def _has(wanted: Iterable[str], known: Iterable[str | None]) -> bool:
 
 
 def _matches(wanted: Sequence[str], id_: str | None, name: str | None) -> bool:
-    unsure = id_ is None or (name is None and any(map(_is_name, wanted)))
+    unsure = id_ is None or (name is None and not all(map(is_uuid, wanted)))
     return not wanted or unsure or _has(wanted, (id_, name))
-
-
-def _is_name(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return True
-    return False

@@ -14,8 +14,8 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.database import MemoryDatabase, at_once
 from airbyte_events.store.memory.log import MemoryLog
 from airbyte_events.store.records import Appended, Arrival, Lease, Pruned, Queues, Receipt, Settle, States, StoreStats
-from airbyte_events.store.sqlite.inbox import SQLiteInbox, inbox_stats, next_due, pending_since, remove, settle_all
-from airbyte_events.store.sqlite.transactions import unwatch, watched
+from airbyte_events.store.sqlite.inbox import SQLiteInbox, inbox_stats, queues, remove, settle_all
+from airbyte_events.store.sqlite.transactions import unwatch
 
 MAX_BYTES = 128 * 1024 * 1024
 """Maximum size of all notifications together."""
@@ -96,12 +96,7 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
 
     @at_once
     def queues(self, instance: str) -> Queues:
-        connection = self._file.connection
-        return Queues(
-            watched=len(watched(connection, instance)),
-            pending_since=pending_since(connection, instance),
-            due_since=next_due(connection, instance),
-        )
+        return queues(self._file.connection, instance)
 
     @at_once
     def check(self) -> None:

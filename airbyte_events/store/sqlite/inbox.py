@@ -27,6 +27,7 @@ from airbyte_events.store.records import (
     DeliveryState,
     Outcome,
     Pending,
+    Queues,
     Receipt,
     States,
     StoredNotification,
@@ -42,7 +43,7 @@ from airbyte_events.store.rows import (
     moment_of,
     notification_of,
 )
-from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction
+from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction, watched
 
 _SELECT = f"SELECT {NOTIFICATION} FROM notifications AS n"
 _SELECT_DELIVERY = f"SELECT {DELIVERY} FROM deliveries AS d LEFT JOIN notifications AS n ON n.id = d.notification"
@@ -253,13 +254,16 @@ def _is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> b
     return row is not None
 
 
-def pending_since(connection: sqlite3.Connection, instance: str) -> datetime | None:
-    """Return when the oldest pending notification was received."""
-    row = connection.execute(
+def queues(connection: sqlite3.Connection, instance: str) -> Queues:
+    oldest = connection.execute(
         "SELECT received_at FROM notifications WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT 1",
         (instance,),
     ).fetchone()
-    return None if row is None else moment_of(row[0])
+    return Queues(
+        watched=len(watched(connection, instance)),
+        pending_since=None if oldest is None else moment_of(oldest[0]),
+        due_since=next_due(connection, instance),
+    )
 
 
 def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str] = ()) -> datetime | None:

@@ -18,9 +18,9 @@ from airbyte_events.store.migration import Batch
 from airbyte_events.store.records import Pruned, Queues, StoreStats
 from airbyte_events.store.sqlite import migration
 from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
-from airbyte_events.store.sqlite.inbox import SQLiteInbox, count, inbox_stats, next_due, pending_since
+from airbyte_events.store.sqlite.inbox import SQLiteInbox, count, inbox_stats, queues
 from airbyte_events.store.sqlite.log import SQLiteLog, first, head
-from airbyte_events.store.sqlite.transactions import reading, watched
+from airbyte_events.store.sqlite.transactions import reading
 
 
 class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
@@ -73,11 +73,7 @@ class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
 
     @reading
     def queues(self, connection: sqlite3.Connection, instance: str) -> Queues:
-        return Queues(
-            watched=len(watched(connection, instance)),
-            pending_since=pending_since(connection, instance),
-            due_since=next_due(connection, instance),
-        )
+        return queues(connection, instance)
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))
