@@ -217,25 +217,6 @@ class JobEvent:
         }
 
     @classmethod
-    def _from_signal(cls, data: dict[str, Any], cursor: Cursor | None) -> JobEvent:
-        instance, observed_at = _text(data.get("instance")), instant(data.get("observed_at"))
-        if not instance or observed_at is None:
-            raise ValueError("not a signal: it has no usable instance or observed_at")
-        return cls.of_signal(
-            Signal.read(data),
-            instance=instance,
-            connection_id=_text(data.get("connection_id")),
-            workspace_id=_text(data.get("workspace_id")),
-            job_type=_text(data.get("job_type")),
-            observed_at=observed_at,
-            records=whole(data.get("records")),
-            bytes=whole(data.get("bytes")),
-            names=_names(data.get("names")),
-            url=_text(data.get("url")),
-            cursor=cursor,
-        )
-
-    @classmethod
     def from_data(cls, data: object, cursor: Cursor | None = None) -> JobEvent:
         """Read an event from :meth:`data`, of this version, an older or a newer one.
 
@@ -245,36 +226,41 @@ class JobEvent:
         """
         if not isinstance(data, dict):
             raise ValueError("not a job event: no object")
+        instance, observed_at = _text(data.get("instance")), instant(data.get("observed_at"))
+        if not instance or observed_at is None:
+            raise ValueError("not a job event: it has no usable instance or observed_at")
+        common: dict[str, Any] = {
+            "observed_at": observed_at,
+            "connection_id": _text(data.get("connection_id")),
+            "workspace_id": _text(data.get("workspace_id")),
+            "job_type": _text(data.get("job_type")),
+            "records": whole(data.get("records")),
+            "bytes": whole(data.get("bytes")),
+            "names": _names(data.get("names")),
+            "url": _text(data.get("url")),
+            "cursor": cursor,
+        }
         if "signal" in data:
-            return cls._from_signal(data, cursor)
-        instance, job_id, status = _text(data.get("instance")), whole(data.get("job_id"), 1), data.get("status")
-        observed_at = instant(data.get("observed_at"))
-        if not instance or not job_id or not isinstance(status, str) or observed_at is None:
-            raise ValueError("not a job event: it has no usable instance, job_id, status or observed_at")
+            return cls.of_signal(Signal.read(data), instance=instance, **common)
+        job_id, status = whole(data.get("job_id"), 1), data.get("status")
+        if not job_id or not isinstance(status, str):
+            raise ValueError("not a job event: it has no usable job_id or status")
         previous, unconfirmed = data.get("previous_status"), data.get("unconfirmed")
         return cls(
             ref=JobRef(instance, job_id),
             status=parse_status(status),
-            observed_at=observed_at,
             origin=parse_origin(data.get("origin")),
-            connection_id=_text(data.get("connection_id")),
-            workspace_id=_text(data.get("workspace_id")),
-            job_type=_text(data.get("job_type")),
             previous_status=None if previous is None else parse_status(previous),
             started_at=instant(data.get("started_at")),
             finished_at=instant(data.get("finished_at")),
-            records=whole(data.get("records")),
-            bytes=whole(data.get("bytes")),
             duration_seconds=seconds(data.get("duration_seconds")),
             error=JobError.from_data(data.get("error")),
             attempts=whole(data.get("attempts")),
-            names=_names(data.get("names")),
-            url=_text(data.get("url")),
             task_url=web_page(data.get("task_url")),
             unconfirmed=frozenset(name for name in WEBHOOK_FIELDS if name in unconfirmed)
             if isinstance(unconfirmed, list)
             else frozenset(),
-            cursor=cursor,
+            **common,
         )
 
     def envelope(self, source: str) -> dict[str, Any]:

@@ -116,17 +116,28 @@ _JOB = _object(
     ),
 )
 
-_EVENT = _object(
-    "A change of a job's state, as a CloudEvents 1.0 envelope.",
-    specversion={"const": "1.0"},
-    id=CURSOR,
-    type={"type": "string", "enum": [f"io.airbyte.job.{status.value}" for status in JobStatus]},
-    source={**TEXT, "description": "The Airbyte instance's URL."},
-    subject={"type": "string", "pattern": "^jobs/[0-9]+$"},
-    time=_TIME,
-    sequence={"type": "string", "pattern": "^[0-9]{18}$"},
-    datacontenttype={"const": "application/json"},
-    data=ref("Job"),
+
+def _envelope(description: str, type_: Schema, subject: str, data: str) -> Schema:
+    """Return the schema of a CloudEvents 1.0 envelope."""
+    return _object(
+        f"{description}, as a CloudEvents 1.0 envelope.",
+        specversion={"const": "1.0"},
+        id=CURSOR,
+        type=type_,
+        source={**TEXT, "description": "The Airbyte instance's URL."},
+        subject={"type": "string", "pattern": subject},
+        time=_TIME,
+        sequence={"type": "string", "pattern": "^[0-9]{18}$"},
+        datacontenttype={"const": "application/json"},
+        data=ref(data),
+    )
+
+
+_EVENT = _envelope(
+    "A change of a job's state",
+    {"type": "string", "enum": [f"io.airbyte.job.{status.value}" for status in JobStatus]},
+    "^jobs/[0-9]+$",
+    "Job",
 )
 
 _SIGNAL = _object(
@@ -148,21 +159,15 @@ _SIGNAL = _object(
     url={**TEXT, "description": "The connection's page in Airbyte."},
 )
 
-_SIGNAL_EVENT = _object(
-    "A signal that was raised or resolved, as a CloudEvents 1.0 envelope.",
-    specversion={"const": "1.0"},
-    id=CURSOR,
-    type={
+_SIGNAL_EVENT = _envelope(
+    "A signal that was raised or resolved",
+    {
         "type": "string",
         "enum": [*(Signal(kind=kind, raised=True).type for kind in SignalKind), RECOVERED],
         "description": "Every resolved signal is a recovery; `data.signal` says which.",
     },
-    source={**TEXT, "description": "The Airbyte instance's URL."},
-    subject={"type": "string", "pattern": "^(jobs/[0-9]+|connections/.*)$"},
-    time=_TIME,
-    sequence={"type": "string", "pattern": "^[0-9]{18}$"},
-    datacontenttype={"const": "application/json"},
-    data=ref("Signal"),
+    "^(jobs/[0-9]+|connections/.*)$",
+    "Signal",
 )
 
 _JOB_REF = _object("A job. Its id is unique within its instance only.", instance=TEXT, job_id=ID)
