@@ -26,7 +26,6 @@ class Wakeup:
         return self._event.is_set()
 
     def clear(self) -> None:
-        """Reset it, so that the next :meth:`wait` waits."""
         if self._event.is_set():
             self._event = anyio.Event()
 

@@ -221,7 +221,6 @@ class AirbyteClient(Session):
         return self.find_jobs(updated_since=since, connection_id=connection_id, max_pages=_MOST_CHANGED, rest=refreshes)
 
     def read_notification(self, body: bytes) -> Notification:
-        """Read a stored webhook body; an unreadable one is of an unknown kind."""
         return reread(body)
 
     async def create_job(self, connection_id: str, job_type: str = "sync", refresh: Refresh | None = None) -> Job:

@@ -91,7 +91,6 @@ class EventBus:
 
     @property
     def cursor(self) -> Cursor:
-        """The position of the bus."""
         return Cursor(self.epoch, self.position)
 
     @property

@@ -233,7 +233,6 @@ class _Demo:
             await anyio.sleep(START_SECONDS)
 
     async def follow(self) -> None:
-        """Follow the syncs until all have completed."""
         async with self._client.stream() as frames, anyio.create_task_group() as tasks:
             tasks.start_soon(self._note_published)
             # First the stream, then the states: a completion in between is on the stream.

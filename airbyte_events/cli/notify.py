@@ -96,7 +96,6 @@ def _chosen(settings: Settings, name: str | None) -> list[NotifySettings]:
 
 
 def _filters(settings: NotifySettings) -> dict[str, list[str]]:
-    """Return the filters that do not match everything."""
     fields = NotifySettings.model_fields
     given: dict[str, Any] = {key: getattr(settings, key) for key in _FILTERS}
     return {key: list(values) for key, values in given.items() if values != fields[key].default}

@@ -34,8 +34,6 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 
 def decimal(low: float) -> Callable[[str], float]:
-    """Return a parser of numbers."""
-
     def parse(text: str) -> float:
         try:
             number = float(text)
@@ -49,8 +47,6 @@ def decimal(low: float) -> Callable[[str], float]:
 
 
 def choice(kind: type[Choice]) -> Callable[[str], Choice]:
-    """Return a parser of one of these words."""
-
     def parse(text: str) -> Choice:
         try:
             return kind(text)

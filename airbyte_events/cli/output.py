@@ -50,7 +50,6 @@ class Output:
         return self._console.is_terminal
 
     def object(self, value: Any) -> None:
-        """Write a line of JSON."""
         self._write(dumps(value, ascii=True))
 
     def line(self, *parts: str | Text) -> None:

@@ -162,7 +162,6 @@ class Tail:
                 _write(self._cursor_file, f"{frame.cursor}\n")
 
     def print_cursor(self) -> None:
-        """Print where to resume."""
         if self._connected and self.cursor is not None and self._cursor_file is None:
             sys.stderr.write(f"to resume from here: --after {self.cursor}\n")
 

@@ -170,7 +170,6 @@ class Waiting:
         self._label = label
 
     async def look_up_usual(self, airbyte: AirbyteClient) -> None:
-        """Set :attr:`usual` from the jobs that Airbyte lists."""
         with contextlib.suppress(AirbyteError), anyio.move_on_after(5):
             page = await airbyte.list_jobs(
                 connection_id=self._job.connection_id,
@@ -221,7 +220,6 @@ class Waiting:
         return SUCCEEDED if event.status is JobStatus.SUCCEEDED else ENDED_OTHERWISE
 
     async def _read_progress(self, hub: Hub) -> None:
-        """Keep :attr:`_progress` up to date at a terminal."""
         pause = 1.0
         while self._output.aside.is_terminal:
             await anyio.sleep(pause)

@@ -63,7 +63,6 @@ class Signal:
         )
 
     def data(self) -> dict[str, Any]:
-        """Return JSON values."""
         return {
             "signal": self.kind.value,
             "state": "raised" if self.raised else "resolved",

@@ -266,7 +266,6 @@ def _wanted(ref: JobRef, identity: Identity, task_url: str | None) -> dict[str, 
 
 
 def query(wanted: EventFilter) -> list[tuple[str, str]]:
-    """Return the filter as query parameters."""
     params = [("instance", name) for name in sorted(wanted.instances)]
     params += [("connection_id", id_) for id_ in sorted(wanted.connection_ids)]
     params += [("job_id", str(id_)) for id_ in sorted(wanted.job_ids)]

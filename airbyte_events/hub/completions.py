@@ -194,7 +194,6 @@ class Subscribers:
 
     @property
     def caught_up(self) -> int:
-        """The number of subscribers that have caught up."""
         return sum(not each.late for each in self._all)
 
     def close(self) -> None:

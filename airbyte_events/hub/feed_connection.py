@@ -37,7 +37,6 @@ class FeedConnection:
 
     @property
     def left(self) -> bool:
-        """Whether :meth:`leave` was called."""
         return self._running.cancel_called
 
     def leave(self) -> None:

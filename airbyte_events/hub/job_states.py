@@ -56,7 +56,6 @@ class JobStates:
         self._requested = Wakeup()
 
     async def known(self, job_id: int) -> JobEvent | None:
-        """Return the job's stored state."""
         ref = JobRef(self._monitor.instance, job_id)
         return (await self._store.states([ref])).get(ref)
 

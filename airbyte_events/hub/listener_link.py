@@ -60,7 +60,6 @@ class ListenerLink:
 
     @property
     def up(self) -> bool:
-        """Whether the feed is open."""
         return self._connection is not None and self._connection.up.on
 
     @property
@@ -69,7 +68,6 @@ class ListenerLink:
         return self._connection is not None and self._connection.left
 
     async def tried(self) -> None:
-        """Wait until the feed was opened, or failed to."""
         if self._connection is not None:
             await self._connection.tried.wait()
 

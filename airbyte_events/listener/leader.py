@@ -97,7 +97,6 @@ class LeaderElection:
 
     @property
     def names(self) -> Collection[str]:
-        """The names of all leases."""
         return self.tasks.keys()
 
     def stop(self) -> None:
@@ -105,7 +104,6 @@ class LeaderElection:
         self._scope.cancel()
 
     async def run(self) -> None:
-        """Take part in the election until cancelled or stopped."""
         with self._scope:
             async with anyio.create_task_group() as group:
                 for name, task in self.tasks.items():

@@ -115,7 +115,6 @@ class Pipeline:
         return self.airbyte.failing_for >= FAILING_SECONDS or failed_polls >= FAILED_POLLS
 
     async def recovered(self) -> bool:
-        """Return whether Airbyte lists jobs now."""
         try:
             async for _ in self.airbyte.list_changed(since=utcnow()):
                 break

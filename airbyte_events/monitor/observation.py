@@ -21,7 +21,6 @@ from airbyte_events.store.records import Outcome, States, StoredNotification
 
 
 def event_of(instance: str, job: Job, origin: Origin = Origin.POLL) -> JobEvent:
-    """Return the event of a job that the API reported."""
     terminal = job.status.terminal
     finished_at = job.updated_at if terminal else None
     if terminal and finished_at is None and job.started_at is not None and job.duration_seconds is not None:

@@ -40,7 +40,6 @@ class Pace:
         self._saved = TokenBucket(rate=1 / QUICK, burst=SAVED, clock=clock)
 
     def record(self, seconds: float) -> None:
-        """Record a successful poll, and how long it took."""
         self._saved.charge()
         self._duration += (min(seconds, LONGEST / SHARE) - self._duration) * _WEIGHT
 

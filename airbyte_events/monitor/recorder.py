@@ -115,7 +115,6 @@ class Recorder:
         return len(self._pushes) == PROVEN_BY and all(self._pushes)
 
     async def absorb(self, states: Sequence[JobEvent]) -> None:
-        """Store states that a listener has confirmed."""
         await self._append(states, await self._store.states({state.ref for state in states}))
         self.watches.update(states, polled=False)
 

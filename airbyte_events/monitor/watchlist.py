@@ -76,7 +76,6 @@ class Watches:
 
     @property
     def viewed(self) -> bool:
-        """Whether somebody looks at the instance's jobs."""
         return anyio.current_time() < self._viewed_until
 
     def view(self, seconds: float) -> None:
@@ -144,7 +143,6 @@ class Watches:
             self.changed.set()
 
     def forget(self, job_id: int) -> None:
-        """Stop watching this job."""
         self._watches.pop(job_id, None)
 
     def miss(self, job_id: int) -> None:

@@ -156,7 +156,6 @@ class Faults:
         return len(cleared)
 
     def armed(self) -> list[ArmedFault]:
-        """Return the faults, spent ones included."""
         return list(self._armed.values())
 
     def strike(

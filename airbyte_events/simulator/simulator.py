@@ -169,7 +169,6 @@ class Simulator:
         return delivery
 
     def describe(self) -> dict[str, Any]:
-        """Return its addresses and settings."""
         return {
             "url": self.url,
             "api_url": self.url + BASES[1 if self.cloud else 0],

@@ -55,7 +55,6 @@ class Traffic:
         """Calls that wait for others to finish."""
 
     def clear(self) -> None:
-        """Forget all calls."""
         self.total = 0
         self.counts: Counter[str] = Counter()
         self._recent: deque[Call] = deque(maxlen=KEPT)

@@ -55,7 +55,6 @@ class StoreHealth:
         self._wake.set()
 
     async def run(self) -> None:
-        """Check until cancelled."""
         while True:
             await self.check()
             await anyio.sleep(self.again)

@@ -65,7 +65,6 @@ class KnownLog:
 
 
 def tail_of(event: JobEvent) -> Tail:
-    """Return the tail after an event was appended."""
     return Tail(event.sequence, mark_of(json.dumps(event.data())))
 
 

@@ -131,5 +131,4 @@ class LocalState:
         return lambda instances: self._wakeups.wake(f"{topic}/{instance}" for instance in instances)
 
     def _events(self, rows: Iterable[Row], table: str, epoch: str | None = None) -> Iterator[JobEvent]:
-        """Yield the events of the readable rows."""
         return self._unreadable.sift(rows, table, lambda row: event_of(row, epoch or self.epoch))

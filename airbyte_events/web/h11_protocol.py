@@ -206,7 +206,6 @@ class BoundedProtocol(H11Protocol):
             self.transport.write_eof()
 
     def leave(self) -> None:
-        """Abort the connection."""
         self._limits.waiting.pop(self, None)
         self._has_read()
         self._limits.leaving[self] = self.loop.time()

@@ -52,11 +52,9 @@ class ClientAccess:
 
     @property
     def remembered(self) -> int:
-        """The number of tracked addresses."""
         return len(self._buckets)
 
     def may_send(self, scope: Scope) -> bool:
-        """Return whether the client may send webhooks."""
         if not self._allowed:
             return True
         address = client_address(scope, self._proxies)

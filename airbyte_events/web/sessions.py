@@ -72,7 +72,6 @@ class Sessions:
         return self._tokens.signer(match[2], _message(match[1]))
 
     def present(self, request: HTTPConnection) -> bool:
-        """Return whether a request has a valid session."""
         return self.valid(request.cookies.get(cookie_of(request), ""))
 
     def authorizes(self, scope: Scope) -> bool:

@@ -91,7 +91,6 @@ async def check_airbyte(
 
 
 async def responds(about: Report, airbyte: AirbyteClient) -> bool:
-    """Report whether Airbyte's API responds at this address."""
     try:
         await airbyte.health()
     except AirbyteError as exc:
@@ -121,7 +120,6 @@ async def responds(about: Report, airbyte: AirbyteClient) -> bool:
 
 
 async def issues_token(about: Report, airbyte: AirbyteClient, instance: InstanceSettings) -> bool:
-    """Report whether Airbyte accepts the credentials."""
     url = token_endpoint(instance.airbyte_url, instance.token_url)
     grant = None if airbyte.credentials is None else airbyte.credentials.grant()
     try:

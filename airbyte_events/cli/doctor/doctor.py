@@ -85,7 +85,6 @@ def doctor(
 
 
 def show(output: Output, finding: Finding) -> None:
-    """Show a finding and its remedy, for people."""
     if output.json:
         return
     level = status(finding.level.value)

@@ -54,7 +54,6 @@ class Backup:
         return self.file.with_name(f"{self.file.stem}.forward-urls")
 
     def before(self, workspace_id: str, kind: str) -> Webhook | None:
-        """Return the previous webhook, if it was saved."""
         saved = self._workspaces.get(workspace_id, {}).get(kind)
         return None if saved is None else Webhook.of(saved["before"])
 
@@ -68,7 +67,6 @@ class Backup:
             kinds[change.kind] = {"before": before, "ours": digest(change.after.url or "")}
 
     def forget(self, changes: Iterable[Change]) -> None:
-        """Remove restored webhooks."""
         for change in changes:
             kinds = self._workspaces.get(change.workspace.id, {})
             kinds.pop(change.kind, None)

@@ -244,7 +244,6 @@ def _judged(workspace: Workspace, kind: str, receiver: ReceiverURLs) -> dict[str
 
 
 def show_changes(output: Output, changes: list[dict[str, str]]) -> None:
-    """Show changes of Airbyte's settings as a table."""
     columns = ("workspace", "kind", "before", "after")
     output.table(columns, [[each[column] for column in columns] for each in changes])
 

@@ -38,12 +38,10 @@ class Webhook:
         return cls(enabled=webhook.get("enabled") is True, url=json_values.text(webhook.get("url")))
 
     def data(self) -> dict[str, Any]:
-        """Return the setting for Airbyte's API."""
         return {"webhook": {"enabled": self.enabled, "url": self.url or ""}}
 
     @property
     def live(self) -> bool:
-        """Whether Airbyte sends to it."""
         return self.enabled and self.url is not None
 
 
@@ -156,7 +154,6 @@ class Change:
         return self.workspace.webhooks[self.kind]
 
     def data(self, receiver: ReceiverURLs) -> dict[str, str]:
-        """Return the change for display."""
         before, after = redacted(self.before, receiver), redacted(self.after, receiver)
         named = {"workspace_id": self.workspace.id, "workspace": self.workspace.name, "kind": self.kind}
         return named | {"before": before, "after": after}

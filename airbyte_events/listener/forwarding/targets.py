@@ -51,7 +51,6 @@ class Parcel:
 
     @classmethod
     def of(cls, delivery: Delivery) -> Parcel:
-        """Return a parcel of one delivery."""
         parcel = cls()
         parcel.add(delivery)
         return parcel

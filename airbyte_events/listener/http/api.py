@@ -88,7 +88,6 @@ class API:
         ]
 
     async def watch(self, request: Request) -> Response:
-        """Watch jobs and return their states."""
         body = await _json(request)
         refs = self._refs(body)
         task_urls = _task_urls(body)
@@ -141,7 +140,6 @@ class API:
         return refs
 
     async def jobs(self, request: Request) -> Response:
-        """Return the latest states, newest first."""
         filters = event_filter(request.query_params)
         # Read before the states: these have all earlier changes.
         as_of = {
@@ -152,7 +150,6 @@ class API:
         return await self._states(request, "jobs", filters, FILTERS, more={"as_of": as_of})
 
     async def job(self, request: Request) -> Response:
-        """Return a job with its history."""
         instance = request.path_params["instance"]
         ref = JobRef(instance, path_id(request, "job_id"))
         if INSTANCE_NAME.fullmatch(instance) is None:
@@ -197,7 +194,6 @@ class API:
         return JSONResponse({"progress": [{"instance": name, **value} for value in values]})
 
     async def signals(self, request: Request) -> Response:
-        """Return the latest states of signals, newest first."""
         query = request.query_params
         filters = replace(event_filter(query), jobs=False, signals=True)
         raised = flag(query, "raised")
@@ -224,7 +220,6 @@ class API:
         )
 
     async def notifications(self, request: Request) -> Response:
-        """Return the inbox, newest first."""
         return await _list(
             request,
             "notifications",
@@ -267,7 +262,6 @@ class API:
         )
 
     async def retry(self, request: Request) -> Response:
-        """Send a dead delivery again."""
         id_ = path_id(request)
         if (found := await one_of(self.feed.store.deliveries, id_)) is None:
             return _refuse(404, f"delivery {id_} does not exist")

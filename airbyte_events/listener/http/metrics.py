@@ -107,7 +107,6 @@ class Metrics:
                     self._events.labels(name, state.value, origin.value)
 
     def count(self, event: JobEvent) -> None:
-        """Count an event that was appended to the event log."""
         instance = event.ref.instance
         self.freshness.add(event)
         self._events.labels(instance, event.status.value, event.origin.value).inc()

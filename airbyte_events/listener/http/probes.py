@@ -67,7 +67,6 @@ class Probes:
         self._probes: OrderedDict[str, Probe] = OrderedDict()
 
     def announce(self) -> Probe:
-        """Return a new probe."""
         probe = Probe(id=secrets.token_urlsafe(16), expires_at=time.monotonic() + KEPT_SECONDS)
         self._probes[probe.id] = probe
         if len(self._probes) > MOST:

@@ -21,7 +21,6 @@ CURSOR_PATTERN = "^[0-9a-f]{1,32}-(0|[1-9][0-9]{0,17})$"
 
 
 def ref(name: str) -> Schema:
-    """Return a reference to one of :data:`SCHEMAS`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
@@ -118,7 +117,6 @@ _JOB = _object(
 
 
 def _envelope(description: str, type_: Schema, subject: str, data: str) -> Schema:
-    """Return the schema of a CloudEvents 1.0 envelope."""
     return _object(
         f"{description}, as a CloudEvents 1.0 envelope.",
         specversion={"const": "1.0"},

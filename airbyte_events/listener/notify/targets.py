@@ -57,7 +57,6 @@ class CloudEventsTarget(NotifyTarget):
     ordered: ClassVar[bool] = True
 
     def order(self, delivery: Delivery) -> str | None:
-        """Return the connection."""
         return text(_data(delivery).get("connection_id"))
 
     async def sending(self, parcel: Parcel) -> Sending:

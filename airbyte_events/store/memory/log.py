@@ -37,7 +37,6 @@ class MemoryLog(LocalState, EventLog):
         return self._head - len(self._kept)
 
     def _append(self, observed: JobEvent) -> tuple[Verdict, JobEvent]:
-        """Return the verdict and the job's resulting state."""
         known = self._state(observed.ref)
         verdict = reconcile(known, observed)
         if known is not None and verdict not in APPENDED:

@@ -78,7 +78,6 @@ class FileIdentity:
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
         size = 0
         for path in self._files:
             with contextlib.suppress(OSError):

@@ -275,7 +275,6 @@ def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str]
 
 
 def remove(connection: sqlite3.Connection, ids: Collection[int]) -> None:
-    """Remove notifications and their deliveries."""
     for condition in ("deliveries WHERE notification", "notifications WHERE id"):
         connection.executemany(f"DELETE FROM {condition} = ?", [(id_,) for id_ in ids])
 

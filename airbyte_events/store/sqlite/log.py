@@ -130,7 +130,6 @@ class SQLiteLog(SQLiteTransactions, EventLog):
             raise
 
     def _append(self, connection: sqlite3.Connection, epoch: str, observed: JobEvent) -> tuple[Verdict, JobEvent]:
-        """Return the verdict and the job's resulting state."""
         known = self._state(connection, observed.ref)
         verdict = reconcile(known, observed)
         if known is not None and verdict not in APPENDED:
