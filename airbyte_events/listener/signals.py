@@ -7,10 +7,9 @@ it. Once raised, only what contradicts it resolves it, never a clock that was se
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -56,12 +55,6 @@ _YIELD_EVERY = 500
 _DEFAULTS = ConnectionSettings()
 
 
-class ReadProgress(Protocol):
-    """Returns the progress of those of these jobs that are active."""
-
-    async def __call__(self, job_ids: Collection[int], *, streams: bool = False) -> dict[int, Progress]: ...
-
-
 class Signals:
     """Raises and resolves the signals of one instance, where this listener leads it.
 
@@ -72,12 +65,11 @@ class Signals:
     def __init__(
         self,
         instance: str,
-        read_progress: ReadProgress,
+        read_progress: Callable[..., Awaitable[Mapping[int, Progress]]],
         store: EventStore,
         histories: Histories,
         settings: Mapping[str, ConnectionSettings],
         *,
-        check: float = CHECK_SECONDS,
         progress: float = PROGRESS_SECONDS,
     ) -> None:
         self.instance = instance
@@ -89,9 +81,8 @@ class Signals:
         self._store = store
         self._histories = histories
         self._settings = settings
-        self._check_every = check
         self._progress_every = progress
-        self._progress: dict[int, Progress] = {}
+        self._progress: Mapping[int, Progress] = {}
         self._progress_at = float("-inf")
         self._began = utcnow()
 
@@ -106,7 +97,7 @@ class Signals:
                     while True:
                         await self.check(lease)
                         failures = 0
-                        await anyio.sleep(self._check_every)
+                        await anyio.sleep(CHECK_SECONDS)
                 except StoreError as exc:
                     if isinstance(exc, LeaseLost):
                         return
@@ -199,7 +190,7 @@ class Signals:
         suspects = [job_id for job_id, each in found.items() if each.unchanged_seconds >= limits[job_id] / 2]
         if suspects:
             # What was read from the source and is not committed yet is progress, too.
-            found |= await self._read(suspects[:_TOGETHER], streams=True)
+            found = {**found, **await self._read(suspects[:_TOGETHER], streams=True)}
         self._progress = found
 
     def _of_job(self, event: JobEvent, now: datetime) -> Iterator[Signal]:

@@ -13,11 +13,10 @@ import anyio
 from airbyte_events._utils.batching import Batcher
 from airbyte_events.errors import StoreError
 from airbyte_events.store.base import MovableStore
-from airbyte_events.store.migration import Batch
+from airbyte_events.store.migration import NOT_EMPTY, Batch
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.inbox import PostgresInbox
 from airbyte_events.store.postgres.listen import PostgresListener
-from airbyte_events.store.postgres.migration import fill
 from airbyte_events.store.postgres.operations import operation
 from airbyte_events.store.postgres.pool import Connection, PostgresPool, connect, fetch_all, fetch_one, translated
 from airbyte_events.store.postgres.url import PostgresURL
@@ -162,10 +161,33 @@ class PostgresStore(PostgresInbox, MovableStore):
         connection = await connect(self._url)
         try:
             with translated(self._url):
-                await fill(connection, self._s, epoch, head, batches)
+                await self._fill(connection, epoch, head, batches)
         finally:
             connection.pgconn.finish()
         await self._run(self._poll)
+
+    async def _fill(self, connection: Connection, epoch: str, head: int, batches: AsyncIterable[Batch]) -> None:
+        """Store all rows unchanged, or none."""
+        async with connection.transaction():
+            sql = f"SELECT head > 0 OR EXISTS (SELECT FROM {self._s}.notifications) FROM {self._s}.log FOR UPDATE"
+            if await fetch_one(connection, sql) != (False,):
+                raise StoreError(NOT_EMPTY)
+            await connection.execute(f"DELETE FROM {self._s}.meta")
+            async for batch in batches:
+                for table, rows in batch.rows().items():
+                    places = ", ".join(f"%({column})s" for column in rows[0])
+                    # Rows with the same key hold the same state.
+                    await connection.cursor().executemany(
+                        f"INSERT INTO {self._s}.{table} ({', '.join(rows[0])}) VALUES ({places})"
+                        " ON CONFLICT DO NOTHING",
+                        rows,
+                    )
+            for table in ("notifications", "deliveries"):
+                await connection.execute(
+                    f"SELECT setval('{self._s}.{table}_id_seq', max(id)) FROM {self._s}.{table}"
+                    " HAVING max(id) IS NOT NULL"
+                )
+            await connection.execute(f"UPDATE {self._s}.log SET epoch = %s, head = %s", [epoch, head])
 
     async def _open(self, connection: Connection) -> None:
         await schema.migrate(connection, self._url.schema)
