@@ -23,5 +23,6 @@ def store_location(url: str) -> StoreLocation:
     """
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in LOCATIONS:
-        raise ValueError("no such store in this version, which has sqlite, postgresql and memory")
+        *others, last = dict.fromkeys(location.kind for location in LOCATIONS.values())
+        raise ValueError(f"no such store in this version, which has {', '.join(others)} and {last}")
     return LOCATIONS[scheme].parse(url)
