@@ -142,7 +142,6 @@ class AirbyteClient(Session):
 
         :param updated_since: jobs whose status changed then or later.
         :param created_since: jobs created then or later.
-        :param connection_id: jobs of this connection.
         :param job_type: ``sync``, ``reset`` or ``refresh``; ``clear`` is the same as ``reset``, which Airbyte stores.
         :param status: jobs in this state. Some releases respond 500 to it.
         :param limit: 1 to 100.
@@ -208,7 +207,6 @@ class AirbyteClient(Session):
     ) -> JobPages:
         """List the jobs whose status changed then or later, refreshes included, page by page; stop at any page.
 
-        :param connection_id: only jobs of this connection.
         :param job_types: the types that are needed; all if empty. Refreshes that lists leave out are requested only if
             they are among them.
         """
@@ -259,7 +257,6 @@ class AirbyteClient(Session):
         read first, nothing is sent if it has completed, and the request is never retried: it might cancel the
         connection's next sync.
 
-        :param identity: distinguishes the job from a later one with the same id.
         :return: the job after cancelling or, if it had completed, as it is.
         :raises UnknownJob: if another job has the id now. That one is not cancelled.
         :raises Conflict: ``state-conflict`` if it completed in between.
@@ -314,16 +311,12 @@ class AirbyteClient(Session):
         return (await self.read(request)).object()
 
     async def list_connections(self, workspace_id: str | None = None) -> list[dict[str, Any]]:
-        """Return all connections, in Airbyte's own fields; an :class:`AirbyteError` if there are more than 10,000.
-
-        :param workspace_id: only those of this workspace.
-        """
+        """Return all connections, in Airbyte's own fields; an :class:`AirbyteError` if there are more than 10,000."""
         return await self._list("connections", workspace_id)
 
     async def find_connection(self, name: str, workspace_id: str | None = None) -> str:
         """Return the id of the connection with this name. Callers share a list of connections for up to a minute.
 
-        :param workspace_id: only connections of this workspace.
         :raises UnknownConnection: if there is none, or several have the name; the message lists candidates.
         """
         return await self._search.find(name, workspace_id)

@@ -56,9 +56,6 @@ class ConnectionSearch:
         """Return the id of the connection with this name.
 
         A name that is missing in a list of more than a few seconds ago is searched in a new one.
-
-        :param workspace_id: only connections of this workspace.
-        :raises UnknownConnection: if there is none, or several have the name; the message lists candidates.
         """
         workspace_id = workspace_id.lower() if workspace_id else None
         async with self._lock:

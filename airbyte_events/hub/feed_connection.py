@@ -19,11 +19,7 @@ _RECONNECT_LIMIT = 15.0
 
 
 class FeedConnection:
-    """A stream of a feed that is reopened until it is left.
-
-    :param instance: only this instance's jobs.
-    :param receive: called with each frame, in order.
-    """
+    """A stream of a feed that is reopened until it is left."""
 
     def __init__(self, feed: FeedClient, instance: str, receive: Callable[[FeedFrame], Awaitable[None]]) -> None:
         self.up = Switch()

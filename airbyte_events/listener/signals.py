@@ -110,7 +110,6 @@ class Signals:
     async def check(self, lease: Lease | None = None, now: datetime | None = None) -> None:
         """Check once: raise what is new, and resolve what has passed.
 
-        :param lease: write only while this is held.
         :param now: by the clock, if not this moment.
         :raises StoreError: if an event could not be stored.
         """

@@ -27,7 +27,6 @@ def announce(
 ) -> None:
     """Print what runs and how to reach it. Generated tokens are shown here only.
 
-    :param new_tokens: the tokens generated at this start, by purpose: ``webhook``, ``api``.
     :param addresses: of the listener, and of the receiver if that is separate.
     :param code: for one log-in to the dashboard, if it shall be shown.
     """

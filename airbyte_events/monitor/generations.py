@@ -52,7 +52,6 @@ class Generations:
     async def contradicted(self, known: JobEvent, observed: JobEvent, lease: Lease | None) -> None:
         """Begin a new generation because an id was reused, unless the known state is from before this one.
 
-        :param lease: write only while this is held.
         :raises LeaseLost: if another process holds it.
         """
         await self._read()

@@ -75,13 +75,7 @@ NAMING_SECONDS = 2.0
 
 
 class Recorder:
-    """A recorder of the states of one instance's jobs.
-
-    :param lease: write only while this is held.
-    :param beside: another recorder of the instance, to share counters and generations with.
-    :param naming: request the names of connections that no webhook reported.
-    :param explaining: returns whether to request reasons of failures that no webhook explained.
-    """
+    """A recorder of the states of one instance's jobs, with the options of its monitor."""
 
     def __init__(
         self,

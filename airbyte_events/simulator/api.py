@@ -39,7 +39,6 @@ class PublicApi:
 
     :param admin: respond as to an instance admin: 409 for an unknown job, 404 for other unknown ids; else 403.
     :param simple_auth: refuse a wrong secret as Airbyte's simple authentication does: 400.
-    :param release: whose API it is.
     """
 
     def __init__(self, world: World, tokens: Tokens, *, admin: bool, simple_auth: bool, release: Release) -> None:

@@ -58,7 +58,6 @@ class InternalApi:
     """The routes of the internal API, without delays and faults.
 
     :param try_webhook: sends a sample to a URL, and waits for the response.
-    :param admin: respond as to an instance admin: 404 for an unknown id; else 403.
     :param release: whose API it is: a call that it does not have is a 404.
     """
 

@@ -146,11 +146,7 @@ class Proof:
 
 
 async def prove(url: str, where: str, listener: FeedClient | None) -> Proof:
-    """Post a test to the receiver, and find it in the listener's inbox.
-
-    :param where: the URL, for display.
-    :param listener: None if its inbox can't be read.
-    """
+    """Post a test to the receiver, and find it in the listener's inbox."""
     posted = await post(url, notification_bodies.sync_test())
     if posted.fault or posted.id is None:
         return Proof(

@@ -29,10 +29,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True, eq=False)
 class Actions:
-    """The routes under ``/v1`` that need an operator token.
-
-    :param pipelines: by instance name.
-    """
+    """The routes under ``/v1`` that need an operator token."""
 
     store: EventStore
     pipelines: Mapping[str, Pipeline]

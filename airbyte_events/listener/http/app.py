@@ -67,7 +67,6 @@ def create_app(
     :param faults: returns why the listener is not ready, by part; used by ``/readyz``.
     :param hopeless: returns whether only a restart can help; used by ``/healthz``.
     :param metrics_tokens: the tokens for ``/metrics``; None if it is public.
-    :param sessions: of the dashboard, by the same API tokens.
     :param viewers: counts the requests of ``/v1``.
     """
     access = access or ClientAccess()

@@ -180,7 +180,6 @@ class _Families(Collector):
 class MetricsPage:
     """``GET /metrics``. One page is made at a time and reused for a moment.
 
-    :param faults: returns why the listener is not ready, by part.
     :param fresh: seconds for which a page is reused.
     """
 

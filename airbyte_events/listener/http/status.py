@@ -23,7 +23,6 @@ from airbyte_events.store.base import EventStore
 class Status:
     """``GET /v1/status``.
 
-    :param faults: returns why the listener is not ready, by part.
     :param responses: returns the number of webhooks answered here, by HTTP status.
     """
 

@@ -40,10 +40,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A completed job with what is known of its connection.
-
-    :param source: the Airbyte instance's URL.
-    """
+    """A completed job with what is known of its connection."""
 
     event: JobEvent
     source: str

@@ -156,10 +156,7 @@ def refuse_own(settings: Settings, targets: Iterable[NotifyTarget]) -> None:
 
 
 def body_of(event: JobEvent, source: str) -> bytes:
-    """Return the body that the outbox stores: the event's envelope. It is the same in every process.
-
-    :param source: the Airbyte instance's URL.
-    """
+    """Return the body that the outbox stores: the event's envelope. It is the same in every process."""
     return json.dumps(event.envelope(source), ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -30,10 +30,7 @@ def data_folder() -> Path:
 
 
 def settings_file() -> Path:
-    """Return the file with the saved settings, which need not exist.
-
-    :raises SettingsError: see :func:`data_folder`.
-    """
+    """Return the file with the saved settings, which need not exist."""
     return data_folder() / "settings.toml"
 
 
