@@ -4,6 +4,7 @@ from airbyte_events.events.event import NAMED, WEBHOOK_FIELDS, Cursor, JobError,
 from airbyte_events.events.filter import EVERYTHING, WHOLE_LOG, EventFilter
 from airbyte_events.events.identity import ANY_JOB, START_PRECISION, Identity, same_job
 from airbyte_events.events.progress import Progress, StreamProgress, Usual
+from airbyte_events.events.receipt import MAX_RECEIPTS, TaskReceipt, add_receipts
 from airbyte_events.events.signal import Signal, SignalKind
 from airbyte_events.events.status import (
     FOLLOWED_BY,
@@ -20,6 +21,7 @@ __all__ = [
     "ANY_JOB",
     "EVERYTHING",
     "FOLLOWED_BY",
+    "MAX_RECEIPTS",
     "NAMED",
     "PUSHED_JOB_TYPES",
     "START_PRECISION",
@@ -37,7 +39,9 @@ __all__ = [
     "Signal",
     "SignalKind",
     "StreamProgress",
+    "TaskReceipt",
     "Usual",
+    "add_receipts",
     "parse_origin",
     "parse_status",
     "read_event",

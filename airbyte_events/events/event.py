@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from airbyte_events._utils.json_values import instant, mapping, seconds, web_page, whole
 from airbyte_events._utils.times import format_time
+from airbyte_events.events.receipt import TaskReceipt, read_receipts
 from airbyte_events.events.signal import Signal
 from airbyte_events.events.status import JobStatus, Origin, parse_origin, parse_status
 
@@ -112,6 +113,7 @@ class JobEvent:
     :param names: of workspace, connection, source and destination.
     :param url: the connection's page in Airbyte.
     :param task_url: the page of a task that waits for the job, as the first subscriber gave it.
+    :param receipts: the tasks that received the completion; they are reported after it.
     :param unconfirmed: the fields that only a webhook has reported. Nothing is decided by them.
     :param cursor: this event's position in the log, once it is stored.
     :param signal: what a listener concludes, if this is no state of a job; see :meth:`of_signal`.
@@ -135,6 +137,7 @@ class JobEvent:
     names: dict[str, str] = field(default_factory=dict)
     url: str | None = None
     task_url: str | None = None
+    receipts: tuple[TaskReceipt, ...] = ()
     unconfirmed: frozenset[str] = frozenset()
     cursor: Cursor | None = None
     signal: Signal | None = None
@@ -167,7 +170,9 @@ class JobEvent:
     def weight(self) -> int:
         """The approximate size in memory in bytes; foreign texts can be long."""
         error = 0 if self.error is None else len(self.error.message or "")
-        return 1_000 + error + len(self.url or "") + len(self.task_url or "") + sum(map(len, self.names.values()))
+        receipts = sum(200 + len(receipt.task_url or "") for receipt in self.receipts)
+        links = len(self.url or "") + len(self.task_url or "")
+        return 1_000 + error + links + receipts + sum(map(len, self.names.values()))
 
     def data(self) -> dict[str, Any]:
         """Return the event as JSON values: the same object in feed, long-poll, watches, jobs and XCom."""
@@ -198,6 +203,8 @@ class JobEvent:
             data["url"] = self.url
         if self.task_url:
             data["task_url"] = self.task_url
+        if self.receipts:
+            data["receipts"] = [receipt.data() for receipt in self.receipts]
         if self.unconfirmed:
             data["unconfirmed"] = sorted(self.unconfirmed)
         return data
@@ -257,6 +264,7 @@ class JobEvent:
             error=JobError.from_data(data.get("error")),
             attempts=whole(data.get("attempts")),
             task_url=web_page(data.get("task_url")),
+            receipts=read_receipts(data.get("receipts")),
             unconfirmed=frozenset(name for name in WEBHOOK_FIELDS if name in unconfirmed)
             if isinstance(unconfirmed, list)
             else frozenset(),

@@ -34,6 +34,7 @@ from airbyte_events.hub.feed_intake import FeedIntake
 from airbyte_events.hub.job_states import JobStates
 from airbyte_events.hub.listener_link import ListenerLink
 from airbyte_events.hub.position import Position
+from airbyte_events.hub.receipts import Receipts
 from airbyte_events.hub.waiting import WaitingTask, WaitingTasks
 from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.monitor import LOOKBACK, MAX_LISTED, Monitor
@@ -123,6 +124,7 @@ class Hub:
         )
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
+        self._receipts = Receipts(lambda: self._link.up, self._link.send_receipts)
         self._progress = ProgressReader(system)
         self._leaving = Turns()
         self._list_served_at: datetime | None = None
@@ -140,13 +142,17 @@ class Hub:
             self._recheck,
         ]
         if self._reasons is not None:
-            sources += [self._intake.close_gaps, self._identity.run, self._reasons.run]
+            sources += [self._intake.close_gaps, self._identity.run, self._reasons.run, self._receipts.run]
         for source in sources:
             self._tasks.start_soon(self._run, source)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._tasks.cancel_scope.cancel()
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        try:
+            if exc_type is None:
+                await self._receipts.close()
+        finally:
+            self._tasks.cancel_scope.cancel()
         try:
             # Without the body's error: a task group would wrap it.
             await self._tasks.__aexit__(None, None, None)
@@ -190,6 +196,7 @@ class Hub:
         started_at: datetime | None = None,
         until: float | None = None,
         task_url: str | None = None,
+        waiting_since: datetime | None = None,
     ) -> JobEvent:
         """Wait for a job's completion.
 
@@ -204,6 +211,7 @@ class Hub:
         :param started_at: when the job was created, if known.
         :param until: the deadline, in seconds since the epoch. The job's status is requested once more then.
         :param task_url: the page of the task that waits: the listener links to it from the job.
+        :param waiting_since: when the task began to wait, if it has waited before; the listener shows it.
         :return: the job's terminal event.
         :raises UnknownJob: if Airbyte has no such job, or another one of that number.
         :raises WaitTimeout: if the job has not completed by the deadline.
@@ -224,6 +232,7 @@ class Hub:
                 event = event or await self._last_check(job_id, task, deadline)
                 checks += 1
             event = await self.explain(event)
+            self.report_receipt(event, waiting_since or task.began, task_url)
             # Hundreds that wake at once would block the event loop.
             await self._leaving.wait()
             return event
@@ -276,6 +285,13 @@ class Hub:
             return event
         explained = await self._reasons.explain(event)
         return explained if explained.error is not None else await self._monitor.explain(explained)
+
+    def report_receipt(self, event: JobEvent, waiting_since: datetime, task_url: str | None) -> None:
+        """Report to the listener, if it is up, that a task receives a completion now.
+
+        :param task_url: the task's page.
+        """
+        self._receipts.add(event, waiting_since, task_url)
 
     async def _completion(self, job_id: int, task: WaitingTask) -> JobEvent:
         wanted = EventFilter(instances=self._instances, job_ids=frozenset([job_id]), terminal=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any
 
 import anyio
 
@@ -117,6 +118,16 @@ class ListenerLink:
             return None
         values = content.get("progress")
         return [each for each in map(Progress.read, values if isinstance(values, list) else []) if each is not None]
+
+    async def send_receipts(self, receipts: list[dict[str, Any]]) -> None:
+        """Report which tasks have received completions; what the listener does not take is dropped."""
+        if self._feed is None or not self.up or self.left:
+            return
+        try:
+            await self._feed.request("POST", "/v1/receipts", json={"receipts": receipts})
+        except FeedError as exc:
+            # A listener of an earlier version has none.
+            logger.debug("the listener takes no receipts: count=%d: %s", len(receipts), exc)
 
     def leave(self, reason: str) -> None:
         """Leave the feed for a while and poll: it reports another Airbyte's jobs, or refuses ours."""

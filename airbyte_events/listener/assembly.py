@@ -182,6 +182,7 @@ async def assemble(
                     histories,
                     probes,
                     operators=Operators(operator_tokens, settings.trusted_proxies),
+                    received=metrics.received,
                 ),
                 Status(store, bus, pipelines, election, faults, metrics.webhook_responses),
                 MetricsPage(metrics, store, feed, pipelines, election, faults, signals, metrics_fresh),

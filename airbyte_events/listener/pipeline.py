@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -13,7 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
-from airbyte_events.events import Identity, JobEvent, JobRef
+from airbyte_events.events import Identity, JobEvent, JobRef, TaskReceipt
 from airbyte_events.jobs import JobSystem
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor, polled_at
@@ -38,6 +39,13 @@ FAILED_POLLS = 3
 
 _REST_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
+
+
+class ReceivedBy(NamedTuple):
+    """A task's receipt, and which job it means."""
+
+    identity: Identity
+    receipt: TaskReceipt
 
 
 class Pipeline:
@@ -98,6 +106,26 @@ class Pipeline:
                 await self._store.annotate(linked)
         except StoreError as exc:
             logger.warning("could not store links to tasks: instance=%s jobs=%d: %s", self.instance, len(linked), exc)
+
+    async def receive(self, reported: Sequence[tuple[JobRef, ReceivedBy]]) -> list[tuple[JobEvent, TaskReceipt]]:
+        """Store which tasks have received completions; those of jobs that have not completed here are ignored.
+
+        :return: the stored receipts with their jobs' states.
+        """
+        states = await self._store.states({ref for ref, _ in reported})
+        received = [
+            (state, receipt)
+            for ref, (identity, receipt) in reported
+            if (state := states.get(ref)) is not None and state.terminal and identity.fits(state)
+        ]
+        # A task that could not give its page when it began to wait.
+        await self._store.annotate(
+            [
+                replace(each, task_url=each.task_url or receipt.task_url, receipts=(receipt,))
+                for each, receipt in received
+            ]
+        )
+        return received
 
     async def as_of(self) -> datetime | None:
         """Return when the last successful poll was served, by Airbyte's clock: all earlier changes are stored."""

@@ -90,8 +90,8 @@ class EventLog(Protocol):
     async def annotate(self, states: Sequence[JobEvent]) -> None:
         """Fill in unknown fields of a job's latest state (``error``, ``names``, ``url``, ...) without an event.
 
-        States of another job with the same number are ignored, and all but ``task_url`` of states with another status
-        than the latest.
+        ``receipts`` are added to those of a terminal state. States of another job with the same number are ignored,
+        and all but ``task_url`` of states with another status than the latest.
         """
 
     @abstractmethod

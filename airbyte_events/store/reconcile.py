@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from airbyte_events.events import FOLLOWED_BY, WEBHOOK_FIELDS, Cursor, Identity, JobEvent, same_job
+from airbyte_events.events import FOLLOWED_BY, WEBHOOK_FIELDS, Cursor, Identity, JobEvent, add_receipts, same_job
 
 
 class Verdict(Enum):
@@ -100,6 +100,8 @@ def annotate(known: JobEvent, reported: JobEvent) -> JobEvent:
         known = replace(known, task_url=reported.task_url)
     if known.status is not reported.status:
         return known
+    if known.terminal and reported.receipts:
+        known = replace(known, receipts=add_receipts(known.receipts, reported.receipts))
     values = {name: getattr(reported, name) for name in (*WEBHOOK_FIELDS, "attempts")}
     taken = missing(known, values, replaceable=known.unconfirmed)
     unconfirmed = known.unconfirmed - taken.keys() | reported.unconfirmed & taken.keys()

@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin, TaskReceipt
 from airbyte_events.store.migration import Batch
 from airbyte_events.store.records import Outcome, StoredNotification
 from airbyte_events.store.sqlite.store import SQLiteStore
@@ -28,16 +28,26 @@ _SOURCES = ("Postgres", "Salesforce", "Stripe", "Zendesk", "Google Ads", "MySQL"
 _DESTINATIONS = ("Snowflake", "BigQuery", "Redshift")
 
 
-def fill(path: Path, count: int, *, instances: tuple[str, ...] = ("default",), running: int = 40) -> None:
+def fill(
+    path: Path,
+    count: int,
+    *,
+    instances: tuple[str, ...] = ("default",),
+    running: int = 40,
+    names: tuple[str, ...] = (),
+) -> None:
     """Make a SQLite store at ``path``.
 
     :param count: jobs that have ended, one every four minutes until now.
     :param running: jobs that run, beside those.
+    :param names: what connections are named after, instead of source and destination.
     """
     chance = random.Random(17)
     now = utcnow()
     jobs = [_ended(n, now - timedelta(minutes=4 * (count - n)), instances, chance) for n in range(count)]
     jobs += [_running(count + n, now, instances, chance) for n in range(running)]
+    if names:
+        jobs = [_renamed(job, names) for job in jobs]
     jobs = [replace(job, cursor=Cursor(EPOCH, sequence)) for sequence, job in enumerate(jobs, 1)]
 
     async def batches() -> AsyncIterator[Batch]:
@@ -51,6 +61,11 @@ def fill(path: Path, count: int, *, instances: tuple[str, ...] = ("default",), r
     # In a thread of its own: Playwright's loop runs in this one for as long as a browser is open.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(anyio.run, run).result()
+
+
+def _renamed(job: JobEvent, names: tuple[str, ...]) -> JobEvent:
+    number = int((job.connection_id or "0")[-12:])
+    return replace(job, names={**job.names, "connection": f"{names[number % len(names)]} {number}"})
 
 
 def _job(n: int, instances: tuple[str, ...], chance: random.Random) -> dict[str, object]:
@@ -79,13 +94,20 @@ def _ended(n: int, at: datetime, instances: tuple[str, ...], chance: random.Rand
     pushed = status is not JobStatus.CANCELLED and job["job_type"] == "sync" and chance.random() < 0.97
     took = round(chance.lognormvariate(6.0, 0.6), 1)
     moved = None if status is JobStatus.CANCELLED else int(chance.lognormvariate(10, 1.5))
+    observed_at = at + timedelta(seconds=chance.uniform(0.01, 0.3) if pushed else chance.uniform(1, 200))
+    receipt = TaskReceipt(
+        received_at=observed_at + timedelta(seconds=0.02),
+        waiting_since=at - timedelta(seconds=took),
+        task_url=str(job["task_url"]),
+    )
     return JobEvent(
         **job,  # type: ignore[arg-type]
+        receipts=(receipt,) if pushed else (),
         status=status,
         previous_status=JobStatus.RUNNING,
         started_at=at - timedelta(seconds=took),
         finished_at=at.replace(microsecond=0) if pushed else at,
-        observed_at=at + timedelta(seconds=chance.uniform(0.01, 0.3) if pushed else chance.uniform(1, 200)),
+        observed_at=observed_at,
         origin=Origin.WEBHOOK if pushed else Origin.POLL,
         records=moved,
         bytes=None if moved is None else moved * 211,

@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Locator, Page, expect
 from services import Addresses, Services
 
+from airbyte_events._utils.times import utcnow
 from browser.history import History
 from browser.many import fill
 
@@ -153,7 +154,7 @@ class TestWhyLate:
     def test_a_late_poll_is_named_with_the_remedy(self, jobs: Page) -> None:
         jobs.goto("/jobs?late=yes&type=sync&origin=poll")
         rows(jobs).first.get_by_role("link").first.click()
-        way = jobs.get_by_role("region", name="From completion to publication")
+        way = jobs.get_by_role("region", name="From completion to task")
         expect(way).to_contain_text(
             re.compile(r"to the publication: [23] min.* Longest step: Detected by a poll, [23] min")
         )
@@ -163,15 +164,58 @@ class TestWhyLate:
     def test_a_webhook_that_is_no_longer_stored_was_not_missed(self, jobs: Page) -> None:
         jobs.goto("/jobs?origin=webhook&status=succeeded&type=sync&sort=oldest")
         rows(jobs).first.get_by_role("link").first.click()
-        way = jobs.get_by_role("region", name="From completion to publication")
+        way = jobs.get_by_role("region", name="From completion to task")
         expect(way).to_contain_text("Confirmed by the API")
         expect(jobs.get_by_text("airbyte-events webhooks status")).to_be_hidden()
+
+    def test_the_tasks_that_received_it_follow_the_publication(self, jobs: Page, services: Services) -> None:
+        [job] = (
+            services.listener.get("/v1/jobs", params={"status": "failed", "limit": 1}).raise_for_status().json()["jobs"]
+        )
+        jobs.goto(f"/jobs/default/{job['job_id']}")
+        way = jobs.get_by_role("region", name="From completion to task")
+        expect(way).to_contain_text("No task has reported that it received the completion.")
+        runs = "https://airflow.example.com/dags/orders/runs/1/tasks"
+        waiting = {"instance": "default", "job_id": job["job_id"], "seconds_ago": 0, "waited_seconds": 3600}
+        receipts = [
+            waiting | {"task_url": f"{runs}/sync"},
+            waiting | {"task_url": f"{runs}/caf%C3%A9/mapped/3"},
+            waiting | {"task_url": f"{runs}/again", "waited_seconds": 0},
+            waiting | {"task_url": "https://other.example.com/%E0%A4%A"},
+        ]
+        services.listener.post("/v1/receipts", json={"receipts": receipts}).raise_for_status()
+        jobs.reload()
+        expect(way.get_by_role("link", name="Task run: orders / sync")).to_have_attribute("href", f"{runs}/sync")
+        expect(way.get_by_role("link", name="Task run: orders / café [3]")).to_be_visible()
+        expect(way.get_by_role("row").filter(has_text="other.example.com")).to_contain_text("Received by Task run at")
+        late = way.get_by_role("row").filter(has_text="orders / again")
+        expect(late).to_contain_text("The task began to wait after the publication")
+        expect(way).to_contain_text("3 tasks received it, the last one")
+        expect(way.get_by_text("No task has reported")).to_be_hidden()
+        assert Axe().run(jobs).response["violations"] == []
+        assert jobs.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+    def test_a_receipt_shows_without_a_reload(self, jobs: Page, services: Services) -> None:
+        [job] = (
+            services.listener.get("/v1/jobs", params={"status": "succeeded", "limit": 1})
+            .raise_for_status()
+            .json()["jobs"]
+        )
+        details = services.listener.get(f"/v1/jobs/default/{job['job_id']}").raise_for_status().json()
+        details["job"]["observed_at"] = now = utcnow().isoformat()
+        jobs.route("**/v1/jobs/default/*", lambda route: route.fulfill(json=details))
+        jobs.goto(f"/jobs/default/{job['job_id']}")
+        way = jobs.get_by_role("region", name="From completion to task")
+        expect(way.get_by_text("No task has reported")).to_be_visible()
+        details["job"]["receipts"] = [{"task_url": None, "waiting_since": job["started_at"], "received_at": now}]
+        expect(way).to_contain_text("The task received it")
+        expect(way).to_contain_text("Received by a task")
 
     def test_a_job_that_runs_has_no_steps_yet(self, jobs: Page) -> None:
         jobs.goto("/jobs?active=yes")
         rows(jobs).first.get_by_role("link").first.click()
         expect(jobs.get_by_role("region", name="Details")).to_be_visible()
-        expect(jobs.get_by_role("region", name="From completion to publication")).to_be_hidden()
+        expect(jobs.get_by_role("region", name="From completion to task")).to_be_hidden()
 
 
 class TestExport:

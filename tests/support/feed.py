@@ -54,6 +54,12 @@ class ScriptedFeed(Program):
             closer.set()
 
     @property
+    def receipts(self) -> list[dict[str, Any]]:
+        """Those that tasks have reported."""
+        bodies = [json.loads(each.body) for each in self.requests if each.path == "/v1/receipts"]
+        return [receipt for body in bodies for receipt in body["receipts"]]
+
+    @property
     def watched(self) -> list[list[int]]:
         """The jobs of each call."""
         bodies = [json.loads(each.body) for each in self.requests if each.path == "/v1/watches"]
@@ -71,6 +77,8 @@ class ScriptedFeed(Program):
             await reply(stream, 200, {"jobs": states, "unknown": unknown, "cursor": "e1-0"})
         elif request.path == "/v1/progress":
             await reply(stream, 200, {"progress": [each.data() for each in self.progress]})
+        elif request.path == "/v1/receipts":
+            await reply(stream, 202, {"receipts": 0})
         else:
             await self._stream(stream)
 

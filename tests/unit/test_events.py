@@ -13,6 +13,7 @@ import pytest
 from airbyte_events._utils.times import format_time, parse_time, utcnow
 from airbyte_events.events import (
     FOLLOWED_BY,
+    MAX_RECEIPTS,
     Cursor,
     EventFilter,
     JobError,
@@ -22,6 +23,8 @@ from airbyte_events.events import (
     Origin,
     Signal,
     SignalKind,
+    TaskReceipt,
+    add_receipts,
     parse_status,
     read_event,
     same_job_type,
@@ -59,6 +62,7 @@ FULL = event(
     names={"connection": "Orders → Lake"},
     url="https://airbyte.example.com/x",
     task_url="https://airflow.example.com/dags/d/runs/r/tasks/t",
+    receipts=(TaskReceipt(received_at=NOON, waiting_since=NOON - timedelta(hours=1)),),
 )
 
 
@@ -332,6 +336,21 @@ class TestData:
     )
     def test_a_task_has_a_page_that_is_safe_to_show_or_none(self, url: object) -> None:
         assert JobEvent.from_data({**FULL.data(), "task_url": url}) == replace(FULL, task_url=None)
+
+    def test_a_job_keeps_the_first_receipts(self) -> None:
+        receipts = [
+            TaskReceipt(received_at=NOON + timedelta(seconds=n), waiting_since=NOON, task_url=f"https://a/{n}")
+            for n in range(MAX_RECEIPTS + 5)
+        ]
+        known: tuple[TaskReceipt, ...] = ()
+        for receipt in reversed(receipts):
+            known = add_receipts(known, [receipt])
+        assert known == tuple(receipts[:MAX_RECEIPTS])
+        assert event(JobStatus.SUCCEEDED, receipts=known).weight > event(JobStatus.SUCCEEDED).weight
+
+    @pytest.mark.parametrize("receipts", [None, 5, {}, [None, 5, {}, {"received_at": 5, "waiting_since": "soon"}]])
+    def test_what_is_no_receipt_is_left_out(self, receipts: object) -> None:
+        assert JobEvent.from_data({**FULL.data(), "receipts": receipts}) == replace(FULL, receipts=())
 
     def test_an_error_reads_as_a_sentence(self) -> None:
         assert str(FULL.error) == "it broke (type config_error, origin source)"

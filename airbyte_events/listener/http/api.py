@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airbyte_events._utils import json_values
-from airbyte_events._utils.times import format_time, parse_time, utcnow
+from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteError, StoreError
-from airbyte_events.events import EventFilter, Identity, JobEvent, JobRef, Usual
+from airbyte_events.events import EventFilter, JobEvent, JobRef, TaskReceipt, Usual
 from airbyte_events.listener.forwarding.targets import DeliveryTarget
 from airbyte_events.listener.histories import Histories
 from airbyte_events.listener.http.actions import Actions
@@ -28,15 +28,18 @@ from airbyte_events.listener.http.params import (
     QueryError,
     event_filter,
     flag,
+    identity,
     job_ids,
+    job_list,
+    job_ref,
     number,
     one_of,
     page,
     path_id,
-    read_body,
     refuse_unknown,
 )
 from airbyte_events.listener.http.probes import Probe, Probes
+from airbyte_events.listener.http.receipts import ReceiptRoutes
 from airbyte_events.listener.pipeline import Pipeline
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME
 from airbyte_events.monitor.observation import PRECISION, Received, ranked
@@ -47,8 +50,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MAX_WATCHES = 1_000
-MAX_BODY = 256 * 1024
 MAX_PROGRESS = 100
 """The most jobs of a request for progress."""
 
@@ -60,6 +61,7 @@ class API:
     :param pipelines: by instance name.
     :param targets: those of forwarding and of outgoing notifications, by instance name.
     :param histories: what is usual for connections; by default nothing is known.
+    :param received: called for each receipt that is stored.
     """
 
     feed: Feed
@@ -68,6 +70,7 @@ class API:
     histories: Histories | None = None
     probes: Probes = field(default_factory=Probes)
     operators: Operators = field(default_factory=Operators)
+    received: Callable[[JobEvent, TaskReceipt], None] = lambda state, receipt: None
 
     @property
     def routes(self) -> list[Route]:
@@ -82,31 +85,32 @@ class API:
             Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
             Route("/probes", self.announce, methods=["POST"]),
             Route("/probes/{probe}", self.probe),
+            *ReceiptRoutes(self.pipelines, self.received).routes,
             *Actions(self.feed.store, self.pipelines, self.operators).routes,
             Route("/deliveries", self.deliveries),
             Route("/deliveries/{id}/retry", self.retry, methods=["POST"]),
         ]
 
     async def watch(self, request: Request) -> Response:
-        body = await _json(request)
-        refs = self._refs(body)
-        task_urls = _task_urls(body)
+        jobs = await job_list(request, "jobs")
+        refs = {job_ref(job, "jobs", self.pipelines): identity(job, "jobs") for job in jobs}
+        task_urls = _task_urls(jobs)
         # Taken before the states: what changes while they are read is in the feed behind this cursor.
         cursor = str(self.feed.bus.cursor)
         states: dict[JobRef, JobEvent | None] = {}
         failures: list[StoreError] = []
 
         async def watch_instance(name: str) -> None:
-            jobs = {ref.job_id: identity for ref, identity in refs.items() if ref.instance == name}
+            watched = {ref.job_id: identity for ref, identity in refs.items() if ref.instance == name}
             try:
-                found = await self.pipelines[name].watch(jobs)
-                await self.pipelines[name].link(found, jobs, task_urls.get(name, {}))
+                found = await self.pipelines[name].watch(watched)
+                await self.pipelines[name].link(found, watched, task_urls.get(name, {}))
             except StoreError as exc:
                 failures.append(exc)
             except AirbyteError as exc:
                 # They are watched: a poll finds their states once Airbyte responds again.
                 fields = {"instance": name}
-                logger.warning("could not read watched jobs: count=%d error=%s", len(jobs), exc, extra=fields)
+                logger.warning("could not read watched jobs: count=%d error=%s", len(watched), exc, extra=fields)
             else:
                 states.update({JobRef(name, job_id): state for job_id, state in found.items()})
 
@@ -122,22 +126,6 @@ class API:
                 "cursor": cursor,
             }
         )
-
-    def _refs(self, body: dict[str, Any]) -> dict[JobRef, Identity]:
-        jobs = body.get("jobs")
-        if not isinstance(jobs, list):
-            raise QueryError('jobs: send {"jobs": [{"instance": "default", "job_id": 17}]}')
-        if len(jobs) > MAX_WATCHES:
-            raise QueryError(f"jobs: send at most {MAX_WATCHES} per call, not {len(jobs)}")
-        refs: dict[JobRef, Identity] = {}
-        for job in jobs:
-            instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
-            if type(job_id) is not int or not 0 < job_id < 2**63:
-                raise QueryError("jobs: each needs a job_id, a whole number above 0")
-            if not isinstance(instance, str) or instance not in self.pipelines:
-                raise QueryError(f"jobs: instance must be one of {', '.join(sorted(self.pipelines))}")
-            refs[JobRef(instance, job_id)] = _identity(job)
-        return refs
 
     async def jobs(self, request: Request) -> Response:
         filters = event_filter(request.query_params)
@@ -316,17 +304,10 @@ async def _list(
     return JSONResponse({name: list(map(item, found)), "next": following_page, **more})
 
 
-def _identity(job: dict[str, Any]) -> Identity:
-    try:
-        return Identity(json_values.text(job.get("connection_id")), parse_time(job.get("started_at")))
-    except ValueError:
-        raise QueryError("jobs: connection_id must be text, and started_at an RFC 3339 time") from None
-
-
-def _task_urls(body: dict[str, Any]) -> dict[str, dict[int, str]]:
+def _task_urls(jobs: list[dict[str, Any]]) -> dict[str, dict[int, str]]:
     """Return the pages of waiting tasks by instance and job. What is no web page's URL is ignored."""
     urls: dict[str, dict[int, str]] = {}
-    for job in body["jobs"]:
+    for job in jobs:
         if (url := json_values.web_page(job.get("task_url"))) is not None:
             urls.setdefault(job["instance"], {})[job["job_id"]] = url
     return urls
@@ -350,16 +331,6 @@ def _notification(stored: StoredNotification) -> dict[str, Any]:
         "outcome": stored.outcome.value,
         "settled_at": format_time(stored.settled_at),
     }
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    body = await read_body(request, MAX_BODY)
-    if body is None:
-        raise QueryError(f"the body is larger than {MAX_BODY} bytes")
-    try:
-        return json_values.parse_object(body)
-    except ValueError as exc:
-        raise QueryError(f"the body {exc}") from None
 
 
 def _probe(probe: Probe) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from airbyte_events import __version__
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte.transport import Observer
 from airbyte_events.errors import StoreError
-from airbyte_events.events import JobEvent, JobStatus, Origin, SignalKind
+from airbyte_events.events import JobEvent, JobStatus, Origin, SignalKind, TaskReceipt
 from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.freshness import Freshness
 from airbyte_events.listener.leader import LeaderElection
@@ -38,6 +38,7 @@ from airbyte_events.store.records import DeliveryState, Outcome, StoreStats
 
 _NAMESPACE = "airbyte_events"
 _RESPONSE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5)
+_RECEIPT_BUCKETS = (*_RESPONSE_BUCKETS[1:], 10, 30, 60, 300)
 _LAG_BUCKETS = (0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 3600)
 
 STORE_SECONDS = 2.0
@@ -88,6 +89,12 @@ class Metrics:
             ["airbyte", "origin"],
             buckets=_LAG_BUCKETS,
         )
+        self._receipts = histogram(
+            "receipt_lag_seconds",
+            "Time from the detection of a completion to its receipt by a task that was waiting, as tasks report it.",
+            ["airbyte"],
+            buckets=_RECEIPT_BUCKETS,
+        )
         self._attempts = counter(
             "delivery_attempts",
             "Requests that deliver notifications, by target and result; due: they are retried.",
@@ -101,6 +108,7 @@ class Metrics:
         for name in instances:
             for status in _STATUSES:
                 self._webhooks.labels(name, status)
+            self._receipts.labels(name)
             for origin in Origin:
                 self._lags.labels(name, origin.value)
                 for state in filter(lambda each: each.terminal, JobStatus):
@@ -113,6 +121,12 @@ class Metrics:
         if event.terminal and event.finished_at is not None:
             lag = (event.observed_at - event.finished_at).total_seconds()
             self._lags.labels(instance, event.origin.value).observe(max(0.0, lag))
+
+    def received(self, state: JobEvent, receipt: TaskReceipt) -> None:
+        """Count a task's receipt of a completion, unless it began to wait after that."""
+        if receipt.waiting_since <= state.observed_at:
+            lag = (receipt.received_at - state.observed_at).total_seconds()
+            self._receipts.labels(state.ref.instance).observe(max(0.0, lag))
 
     def measured(self, receiver: ASGIApp) -> ASGIApp:
         """Return the webhook receiver with its responses counted."""

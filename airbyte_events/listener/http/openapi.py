@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from airbyte_events import __version__
-from airbyte_events.events import JobStatus
-from airbyte_events.listener.http.api import MAX_BODY, MAX_PROGRESS, MAX_WATCHES
+from airbyte_events.events import MAX_RECEIPTS, JobStatus
+from airbyte_events.listener.http.api import MAX_PROGRESS
+from airbyte_events.listener.http.params import MAX_BODY, MAX_LIST
 from airbyte_events.listener.http.receiver import MAX_BODY as MAX_NOTIFICATION
 from airbyte_events.listener.http.schemas import CURSOR, CURSOR_PATTERN, ID, SCHEMAS, Schema, array, named, ref
 from airbyte_events.store.records import DeliveryState
@@ -151,9 +152,27 @@ _WATCH = _post(
         {
             "type": "object",
             "required": ["jobs"],
-            "properties": {"jobs": array(ref("WatchedJob"), maxItems=MAX_WATCHES)},
+            "properties": {"jobs": array(ref("WatchedJob"), maxItems=MAX_LIST)},
         },
         example={"jobs": [{"instance": "default", "job_id": 17}]},
+    ),
+)
+
+_RECEIPTS = _post(
+    "reportReceipts",
+    "Report that tasks have received completions",
+    {"202": _json("The receipts are stored.", "ReceiptAnswer")},
+    *(400, *_V1),
+    description="For people: the job shows when each task received its completion. Receipts of jobs that have not"
+    f" completed here are ignored, and a job keeps {MAX_RECEIPTS}.",
+    requestBody=_body(
+        f"At most {MAX_BODY} bytes.",
+        {
+            "type": "object",
+            "required": ["receipts"],
+            "properties": {"receipts": array(ref("TaskReceipt"), maxItems=MAX_LIST)},
+        },
+        example={"receipts": [{"instance": "default", "job_id": 17, "seconds_ago": 0.4, "waited_seconds": 61.2}]},
     ),
 )
 
@@ -183,6 +202,7 @@ _PATHS = {
     "/webhooks/{instance}/{token}": _WEBHOOK,
     "/v1/events": _EVENTS,
     "/v1/watches": _WATCH,
+    "/v1/receipts": _RECEIPTS,
     "/v1/jobs": _get(
         "listJobs",
         "List the latest job states, newest first",

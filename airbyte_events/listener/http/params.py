@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, TypeVar
 
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from airbyte_events.events import EventFilter, JobStatus
+from airbyte_events._utils import json_values
+from airbyte_events._utils.times import parse_time
+from airbyte_events.events import EventFilter, Identity, JobRef, JobStatus
 from airbyte_events.store.records import Delivery, StoredNotification
 
 N = TypeVar("N", int, float)
@@ -28,6 +30,11 @@ FILTERS = _LISTS | {"terminal"}
 
 _NUMBER = re.compile(r"[0-9]{1,17}(?:\.[0-9]{1,17})?")
 
+
+MAX_LIST = 1_000
+"""The most jobs in a body."""
+
+MAX_BODY = 256 * 1024
 
 PAGE_BYTES = 2**20
 """The approximate size at which a page ends, whatever its limit."""
@@ -70,6 +77,55 @@ async def read_body(request: Request, most: int) -> bytes | None:
         if len(body) > most:
             return None
     return bytes(body)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """Return the JSON object of the body.
+
+    :raises QueryError: if it is none, or too large.
+    """
+    body = await read_body(request, MAX_BODY)
+    if body is None:
+        raise QueryError(f"the body is larger than {MAX_BODY} bytes")
+    try:
+        return json_values.parse_object(body)
+    except ValueError as exc:
+        raise QueryError(f"the body {exc}") from None
+
+
+async def job_list(request: Request, name: str) -> list[Any]:
+    """Return the list of this name in the body: objects with an instance and a job id, see :func:`job_ref`.
+
+    :raises QueryError: if there is none, or it is too long.
+    """
+    jobs = (await read_json(request)).get(name)
+    if not isinstance(jobs, list):
+        raise QueryError(f'{name}: send {{"{name}": [{{"instance": "default", "job_id": 17}}]}}')
+    if len(jobs) > MAX_LIST:
+        raise QueryError(f"{name}: send at most {MAX_LIST} per call, not {len(jobs)}")
+    return jobs
+
+
+def job_ref(job: object, name: str, instances: Collection[str]) -> JobRef:
+    """Return which job an object of a list in a body means.
+
+    :param name: the list's.
+    :raises QueryError: if it has no id, or none of the instances.
+    """
+    instance, job_id = (job.get("instance"), job.get("job_id")) if isinstance(job, dict) else (None, None)
+    if type(job_id) is not int or not 0 < job_id < 2**63:
+        raise QueryError(f"{name}: each needs a job_id, a whole number above 0")
+    if not isinstance(instance, str) or instance not in instances:
+        raise QueryError(f"{name}: instance must be one of {', '.join(sorted(instances))}")
+    return JobRef(instance, job_id)
+
+
+def identity(job: dict[str, Any], name: str) -> Identity:
+    """Return what distinguishes the job from others of its id; see :func:`job_ref`."""
+    try:
+        return Identity(json_values.text(job.get("connection_id")), parse_time(job.get("started_at")))
+    except ValueError:
+        raise QueryError(f"{name}: connection_id must be text, and started_at an RFC 3339 time") from None
 
 
 def refuse_unknown(params: QueryParams, known: frozenset[str]) -> None:

@@ -12,6 +12,7 @@ from airbyte_events.airbyte.submission import How
 from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin, Signal, SignalKind
 from airbyte_events.events.signal import RECOVERED
 from airbyte_events.listener.http.probes import Arrived
+from airbyte_events.listener.http.receipts import MAX_RECEIPT_SECONDS
 from airbyte_events.store.base import COMPLETION
 from airbyte_events.store.records import DeliveryState, Outcome
 
@@ -59,6 +60,7 @@ CURSOR: Schema = {
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _COUNT: Schema = {"type": "integer", "format": "int64", "minimum": 0, "maximum": LARGEST}
 _SECONDS: Schema = {"type": "number", "minimum": 0}
+_AGE: Schema = {**_SECONDS, "maximum": MAX_RECEIPT_SECONDS}
 _STATUS = named(JobStatus)
 _NEXT: Schema = {
     "type": ["string", "null"],
@@ -74,7 +76,7 @@ _AS_OF: Schema = {
 
 _JOB = _object(
     "The state of a job. Unknown values are null; times are RFC 3339 in UTC.",
-    ("attempts", "names", "url", "task_url", "unconfirmed"),
+    ("attempts", "names", "url", "task_url", "receipts", "unconfirmed"),
     instance={**TEXT, "description": "The name of the Airbyte instance in the listener's settings."},
     job_id=ID,
     connection_id=_or_null(TEXT),
@@ -108,6 +110,15 @@ _JOB = _object(
     names=_map("Names, from notifications or the API; absent if unknown.", TEXT, propertyNames={"enum": [*NAMED]}),
     url={**TEXT, "description": "The connection's page in Airbyte."},
     task_url={**TEXT, "description": "The page of a task that waits for the job. Absent if no watch had one."},
+    receipts=array(
+        _object(
+            "A task that received the completion.",
+            task_url=_or_null(TEXT),
+            waiting_since={**_TIME, "description": "When the task began to wait."},
+            received_at=_TIME,
+        ),
+        description="The tasks that received the completion and reported it. Absent if there are none.",
+    ),
     unconfirmed=array(
         {"enum": [*WEBHOOK_FIELDS]},
         description="The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
@@ -186,6 +197,18 @@ _WATCHED = _object(
     ),
 )
 
+_TASK_RECEIPT = _object(
+    "A task that has received a job's completion. Times are ages, as clocks differ.",
+    optional=["connection_id", "started_at", "task_url"],
+    instance=TEXT,
+    job_id=ID,
+    connection_id=_or_null(TEXT),
+    started_at=_or_null(_TIME),
+    task_url=_or_null({**TEXT, "description": "The task's page, as in a watch."}),
+    seconds_ago={**_AGE, "description": "The time since the task received it."},
+    waited_seconds={**_AGE, "description": "How long it had waited by then."},
+)
+
 _NOTIFICATION = _object(
     "A notification from Airbyte and its outcome.",
     id=ID,
@@ -222,6 +245,8 @@ SCHEMAS: dict[str, Schema] = {
         unknown=array(ref("JobRef"), description="Jobs that Airbyte does not have."),
         cursor={**CURSOR, "description": "Later changes are in the feed behind this cursor."},
     ),
+    "TaskReceipt": _TASK_RECEIPT,
+    "ReceiptAnswer": _object("The result of a report.", receipts={**_COUNT, "description": "Those that are stored."}),
     "JobPage": _object(
         "The latest states, newest first.",
         jobs=array(ref("Job")),

@@ -11,6 +11,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from airbyte_events.events import EventFilter, JobEvent
 from airbyte_events.hub.position import Position
 from airbyte_events_provider.arguments import check_arguments, check_named
+from airbyte_events_provider.links.airflow import task_page
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.waiting.asset_state import StoredPosition
@@ -67,7 +68,13 @@ class AirbyteConnectionSyncTrigger(StoredTrigger):
         )
         self.log.info("waiting for %s", criteria)
         key = HubKey(self.conn_id, self.listener_conn_id)
-        return await await_sync(key, criteria, until=self.end_time, poll_interval=self.poll_interval)
+        return await await_sync(
+            key,
+            criteria,
+            until=self.end_time,
+            poll_interval=self.poll_interval,
+            task_url=task_page(self.task_instance),
+        )
 
 
 class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):

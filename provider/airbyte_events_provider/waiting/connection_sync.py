@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import time
@@ -13,8 +14,8 @@ from typing import Any
 
 import anyio
 
-from airbyte_events._utils.times import parse_time
-from airbyte_events.errors import AirbyteError, HubClosed
+from airbyte_events._utils.times import parse_time, utcnow
+from airbyte_events.errors import AirbyteError, HubClosed, SettingsError
 from airbyte_events.events import EventFilter, JobEvent, JobStatus, Origin
 from airbyte_events.hub.position import Bookmark, Position, completed_before
 from airbyte_events.jobs import JobSystem
@@ -104,15 +105,17 @@ async def find_sync(airbyte: JobSystem, criteria: SyncCriteria) -> JobEvent | No
 
 
 async def await_sync(
-    key: HubKey, criteria: SyncCriteria, *, until: float | None, poll_interval: float
+    key: HubKey, criteria: SyncCriteria, *, until: float | None, poll_interval: float, task_url: str | None = None
 ) -> dict[str, Any]:
     """Wait for the job by a listener's push, or by polls that all waiting tasks share.
 
     :param until: the deadline, in seconds since the epoch; None: no limit. Airbyte is polled once more then.
+    :param task_url: the page of the task that waits: the listener links to it from the job.
     :return: see :func:`~airbyte_events_provider.waiting.result.conclude`; after the deadline with status ``timeout``.
     :raises SettingsError: if the Airflow connection of the Airbyte is missing or wrong.
     """
     event: JobEvent | None = None
+    began = utcnow()
     with anyio.move_on_after(None if until is None else until - time.time()):
         event = await _first(Watch(key=key, wanted=criteria.wanted, poll_interval=poll_interval), criteria)
     message = f"There was not {criteria} in time."
@@ -127,6 +130,10 @@ async def await_sync(
         return without_job(TIMEOUT, message)
     logger.info("%s", completion_line(event))
     count_completion(event)
+    # Another hub may open by now, or fail to: nothing depends on a link.
+    with contextlib.suppress(HubClosed, SettingsError):
+        async with shared_hub(key) as shared:
+            shared.hub.report_receipt(event, began, task_url)
     return outcome(event)
 
 

@@ -60,6 +60,7 @@ class JobWait(TypedDict, total=False):
     started_at: datetime | None
     until: float | None
     task_url: str | None
+    waiting_since: datetime | None
 
 
 @contextlib.asynccontextmanager

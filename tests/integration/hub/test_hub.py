@@ -621,6 +621,27 @@ class TestWithAFeedThatMisbehaves:
             assert (await waiters.result(1)).status == "failed"
         assert "serves another Airbyte" in caplog.text
 
+    @pytest.mark.parametrize("status", [202, 404, 503])
+    async def test_the_listener_is_told_who_received_a_completion_and_may_refuse(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, status: int
+    ) -> None:
+        """A listener of an earlier version has no such route."""
+        if status != 202:
+            feed.faults["/v1/receipts"] = status
+        feed.states[7] = event_of(7, "running")
+        page = "https://airflow.example.com/dags/orders/runs/1/tasks/sync"
+        async with fed(http, airbyte, feed) as hub:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(hub.wait, 7, task_url=page))
+                await feed.until(lambda: bool(feed.watched and feed.streams))
+                await feed.say(feed.job(event_of(7)))
+            assert hub.following
+        # The end of the hub does not wait for the next batch.
+        (receipt,) = feed.receipts
+        assert (receipt["instance"], receipt["job_id"], receipt["task_url"]) == ("default", 7, page)
+        assert receipt["waited_seconds"] >= 0
+        assert receipt["seconds_ago"] >= 0
+
     async def test_i3_a_job_of_another_connection_is_not_the_one_that_is_waited_for(
         self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
     ) -> None:

@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from airbyte_events.errors import CursorExpired
-from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus
+from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus, TaskReceipt
 from airbyte_events.store.base import ANNOUNCEMENTS, PENDING_BYTES, EventStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Arrival, Outcome, Receipt
@@ -264,6 +264,21 @@ class TestAnnotate:
         await store.annotate([event(1, task_url="https://b.example.com")])
         (state,) = (await store.states([JobRef("default", 1)])).values()
         assert (state.status, state.task_url) == (SUCCEEDED, "https://a.example.com")
+
+    async def test_tasks_that_received_the_completion_are_added(self, store: EventStore) -> None:
+        await store.append([event(1), event(2)])
+        late, early, again = (
+            TaskReceipt(received_at=NOON + timedelta(seconds=n), waiting_since=NOON, task_url=f"https://a/{task}")
+            for n, task in ((5, "late"), (1, "early"), (9, "early"))
+        )
+        await store.annotate([event(1, receipts=(early,))])
+        await store.append([event(1, SUCCEEDED)])
+        for reports in ([event(1, SUCCEEDED, receipts=(late,))], [event(1, SUCCEEDED, receipts=(again, early))]):
+            await store.annotate([*reports, event(2, SUCCEEDED, receipts=(late,))])
+        one, other = (JobRef("default", job_id) for job_id in (1, 2))
+        states = await store.states([one, other])
+        assert states[one].receipts == (early, late)
+        assert states[other].receipts == ()
 
     async def test_does_not_undo_an_end(self, store: EventStore) -> None:
         await store.append([event(1)])

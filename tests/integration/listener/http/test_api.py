@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from airbyte_events._utils.times import parse_time
+from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from airbyte_events.store.location import StoreLocation
@@ -113,6 +114,72 @@ class TestFreshness:
             httpx.AsyncClient(base_url=served.url, headers=served.headers, trust_env=False) as http,
         ):
             assert (await http.get("/v1/jobs")).json()["as_of"] == {"default": None}
+
+
+class TestReceipts:
+    """Tasks report that they have received completions."""
+
+    async def report(self, rig: Rig, *receipts: Any) -> int:
+        answer = await rig.http.post("/v1/receipts", json={"receipts": list(receipts)})
+        assert answer.status_code == 202, answer.text
+        stored: int = answer.json()["receipts"]
+        return stored
+
+    async def test_the_job_shows_when_each_task_received_its_completion(self, rig: Rig) -> None:
+        page = "https://airflow.example.com/dags/orders/runs/manual__1/tasks"
+        job, ages = rig.start(), {"seconds_ago": 2.0, "waited_seconds": 60.0}
+        await rig.watch(ref(job.id))
+        assert await self.report(rig, ref(job.id) | ages) == 0
+        await rig.end(job, "succeeded")
+        await rig.settled()
+        assert await self.report(rig, ref(job.id) | ages | {"task_url": f"{page}/sync"}, ref(999) | ages) == 1
+        assert await self.report(rig, ref(job.id) | ages | {"task_url": f"{page}/wait", "seconds_ago": 1}) == 1
+        # A task that runs again.
+        assert await self.report(rig, ref(job.id) | ages | {"task_url": f"{page}/sync", "seconds_ago": 0}) == 1
+        shown = (await rig.get(f"/jobs/default/{job.id}"))["job"]
+        assert [each["task_url"] for each in shown["receipts"]] == [f"{page}/sync", f"{page}/wait"]
+        # By the listener's clock: the task's may differ.
+        received_at, waiting_since = (
+            parse_time(shown["receipts"][0][name]) for name in ("received_at", "waiting_since")
+        )
+        assert received_at is not None
+        assert waiting_since is not None
+        assert received_at - waiting_since == timedelta(seconds=60)
+        assert received_at < utcnow() - timedelta(seconds=2)
+        # The job had no task yet.
+        assert shown["task_url"] == f"{page}/sync"
+
+    async def test_airbyte_is_not_asked(self, rig: Rig) -> None:
+        job = rig.start()
+        assert await self.report(rig, ref(job.id) | {"seconds_ago": 0, "waited_seconds": 0}) == 0
+        assert rig.sim.traffic.counts["GET /jobs/{id}"] == 0
+
+    async def test_another_job_of_the_number_is_left_alone(self, rig: Rig) -> None:
+        job = rig.start()
+        await rig.watch(ref(job.id))
+        await rig.end(job, "succeeded")
+        await rig.settled()
+        receipt = ref(job.id) | {"seconds_ago": 0, "waited_seconds": 0, "connection_id": "another"}
+        assert await self.report(rig, receipt) == 0
+        assert "receipts" not in (await rig.get(f"/jobs/default/{job.id}"))["job"]
+
+    @pytest.mark.parametrize(
+        ("receipts", "fault"),
+        [
+            ("no", "receipts: send"),
+            ([{"seconds_ago": 0, "waited_seconds": 0}], "job_id"),
+            ([ref(1, "none") | {"seconds_ago": 0, "waited_seconds": 0}], "instance must be one of default, other"),
+            ([ref(1)], "seconds_ago and waited_seconds"),
+            ([ref(1) | {"seconds_ago": -1, "waited_seconds": 0}], "seconds_ago and waited_seconds"),
+            ([ref(1) | {"seconds_ago": 0, "waited_seconds": 1e9}], "seconds_ago and waited_seconds"),
+            ([ref(1) | {"seconds_ago": 0, "waited_seconds": 0, "started_at": "soon"}], "started_at"),
+            ([ref(1)] * 1001, "at most 1000 per call"),
+        ],
+    )
+    async def test_a_wrong_one_is_refused(self, rig: Rig, receipts: Any, fault: str) -> None:
+        answer = await rig.http.post("/v1/receipts", json={"receipts": receipts})
+        assert answer.status_code == 400
+        assert fault in answer.json()["error"]
 
 
 class TestWatches:

@@ -154,6 +154,21 @@ async def test_what_alerts_ask_the_increase_of_is_there_before_it_happens() -> N
         for outcome in ("confirmed", "unconfirmed", "unknown_job"):
             assert samples[_key("confirmations_total", airbyte="default", outcome=outcome)] == 0
         assert samples[_key("detection_lag_seconds_count", airbyte="default", origin="poll")] == 0
+        assert samples[_key("receipt_lag_seconds_count", airbyte="default")] == 0
+
+
+async def test_receipts_of_tasks_that_waited_are_counted() -> None:
+    async with listening() as rig:
+        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
+        assert await rig.announce(told(rig.job_id)) == 202
+        await rig.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
+        receipt = {"instance": "default", "job_id": rig.job_id, "seconds_ago": 0}
+        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        # One that began to wait after the completion was published has received it at once, or late by itself.
+        for waited in (0, 3600):
+            body = {"receipts": [receipt | {"waited_seconds": waited}]}
+            assert (await rig.http.post("/v1/receipts", json=body, headers=headers)).json() == {"receipts": 1}
+        assert (await rig.samples())[_key("receipt_lag_seconds_count", airbyte="default")] == 1
 
 
 async def test_metrics_are_told_while_the_store_is_lost() -> None:

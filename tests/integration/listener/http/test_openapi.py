@@ -241,6 +241,9 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
             await anyio.lowlevel.checkpoint()
     assert (await rig.ask("GET", "/v1/notifications", params={"limit": 1}))["next"]
     assert (await rig.ask("GET", "/v1/jobs", params={"limit": 1}))["next"]
+    receipts = [{**each, "seconds_ago": 0.5, "waited_seconds": 60} for each in refs]
+    assert (await rig.ask("POST", "/v1/receipts", json={"receipts": receipts}))["receipts"] == 1
+    await rig.ask("POST", "/v1/receipts", json={"receipts": refs})
     for id_ in (job.id, silent.id, 999):
         await rig.ask("GET", "/v1/jobs/{instance}/{job_id}", at={"instance": "default", "job_id": id_})
     for notification in (await rig.ask("GET", "/v1/notifications"))["notifications"]:

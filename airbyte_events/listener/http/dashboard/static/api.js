@@ -19,10 +19,20 @@
  * @property {string} origin
  * @property {string | null} url
  * @property {string | undefined} task_url
+ * @property {Receipt[] | undefined} receipts
  * @property {{connection?: string, source?: string, destination?: string, workspace?: string} | null} names
  * @property {{type?: string, origin?: string, message?: string, stream?: string, retryable?: boolean} | null} error
  * @property {number | undefined} attempts
  * @property {string[] | null} unconfirmed
+ */
+
+/**
+ * A task that received the job's completion.
+ *
+ * @typedef {object} Receipt
+ * @property {string | null} task_url
+ * @property {string} waiting_since
+ * @property {string} received_at
  */
 
 /**

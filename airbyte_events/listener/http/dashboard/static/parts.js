@@ -8,10 +8,29 @@ export const state = (job) => h("span", { class: `state ${job.status}` }, job.st
 export const jobLink = (job) => h("a", { href: jobPath(job) }, `${job.instance === "default" ? "" : `${job.instance}/`}${job.job_id}`);
 
 export const connectionLink = (job) =>
-  job.connection_id ? h("a", { href: connectionPath(job) }, nameOf(job)) : h("span", { class: "faint" }, "not known yet");
+  job.connection_id ? h("a", { href: connectionPath(job), class: "name" }, nameOf(job)) : h("span", { class: "faint" }, "not known yet");
 
 /** 0.4 → "within 1 s", 75 → "after 1 min 15 s": the completion's time is known to the second only. */
 export const afterCompletion = (late) => (late < 10 ? `within ${Math.max(1, Math.ceil(late))} s` : `after ${duration(late)}`);
+
+const TASK = /\/dags\/([^/]+)\/runs\/[^/]+\/tasks\/([^/]+)(?:\/mapped\/(\d+))?$/;
+
+/** The task in Airflow, null without a link; the host is shown, as any client of the listener may give the link. */
+export function taskLink(/** @type {string | null | undefined} */ url) {
+  if (!url || !/^https?:/.test(url) || !URL.canParse(url)) return null;
+  const { host, pathname } = new URL(url);
+  const [, dag, task, index] = TASK.exec(pathname) ?? [];
+  const name = dag ? `: ${decoded(dag)} / ${decoded(task)}${index ? ` [${index}]` : ""}` : "";
+  return [h("a", { href: url, rel: "noreferrer" }, `Task run${name}`), h("span", { class: "faint" }, ` at ${host}`)];
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // half a letter
+  }
+}
 
 /** What detected the completion, and how late. */
 export function detected(job) {

@@ -1,7 +1,7 @@
 import { actions, body } from "../actions.js";
 import * as api from "../api.js";
 import { h, patch, section, table } from "../dom.js";
-import { connectionLink, asOf, jobStamp, detected, progress, reason, state, volume, volumeStamp } from "../parts.js";
+import { connectionLink, asOf, jobStamp, detected, progress, reason, state, taskLink, volume, volumeStamp } from "../parts.js";
 import { waterfall } from "../waterfall.js";
 import { published } from "../webhooks.js";
 import { ago, bytes, duration, ended, farBeyond, nameOf, number, seconds, when } from "../words.js";
@@ -86,7 +86,7 @@ export function job({ live, who, instance, id }) {
         fact("Detected by", `${jobStamp(job)} ${notification?.settled_at}`, () => [detected(job), waited(published(job, notification))]),
         fact("Reported by webhook only", String(job.unconfirmed ?? ""), () => (job.unconfirmed ?? []).join(", ").replaceAll("_", " ") || "–"),
         fact("In Airbyte", job.url, () => (job.url && /^https?:/.test(job.url) ? [h("a", { href: jobInAirbyte(job), rel: "noreferrer" }, `Job ${job.job_id}`), ", ", h("a", { href: job.url, rel: "noreferrer" }, "connection")] : "–")),
-        ...(job.task_url ? [fact("Task", job.task_url, () => taskLink(job.task_url))] : []),
+        ...(job.task_url ? [fact("Task", job.task_url, () => taskLink(job.task_url) ?? "–")] : []),
       ],
       (each) => each.name,
       (each) => each.stamp,
@@ -108,7 +108,7 @@ export function job({ live, who, instance, id }) {
   return {
     title: `Job ${id}`,
     refresh: 10_000,
-    reread: follow,
+    reread: () => (told && ended(told.job) && awaitsReceipt(told.job) ? read() : follow()),
     element: h("div", {}, title, alarm, why, ...acts.elements, known),
     update() {
       const now = live.jobs.get(`${instance}/${id}`);
@@ -128,11 +128,9 @@ const still = (moved) => (moved && moved.unchanged_seconds >= 60 ? h("div", { cl
 /** The job's log in the connection's timeline, as in the provider's link *Airbyte job*. */
 const jobInAirbyte = ({ url, job_id }) => `${url.replace(/\/+$/, "")}/timeline?${new URLSearchParams({ openLogs: "true", jobId: String(job_id) })}`;
 
-/** The task in Airflow; the host is shown, as any client of the listener may give the link. */
-function taskLink(url) {
-  if (!/^https?:/.test(url) || !URL.canParse(url)) return "–";
-  return [h("a", { href: url, rel: "noreferrer" }, "Task run"), h("span", { class: "faint" }, ` at ${new URL(url).host}`)];
-}
+/** Tasks report their receipts about a second after the completion. */
+const AWAITED = 300_000;
+const awaitsReceipt = (/** @type {api.Job} */ job) => job.task_url && !job.receipts && Date.now() - Date.parse(job.observed_at) < AWAITED;
 
 const moment = (text) => (text ? [when(text, true), h("div", { class: "faint" }, ago(text))] : "–");
 
