@@ -17,10 +17,11 @@ from airbyte_events._utils.json_values import text
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
-from airbyte_events.errors import AirbyteError, AirbyteEventsError, SettingsError
+from airbyte_events.errors import AirbyteError, AirbyteEventsError, FeedError, SettingsError
+from airbyte_events.events import Identity, JobRef
 from airbyte_events.jobs import Failure, Refresh
 from airbyte_events_provider.blocking import run_blocking
-from airbyte_events_provider.connections.clients import open_airbyte
+from airbyte_events_provider.connections.clients import open_airbyte, open_listener
 from airbyte_events_provider.connections.read import (
     aread_airbyte,
     aread_listener,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CONNECTION_SECONDS = 10.0
+_LINK_SECONDS = 5.0
 _EVENT_DELAYS = (0.0, 2.0)
 """Seconds before each request for the event of a cancellation, which Airbyte writes after the job's status."""
 
@@ -285,6 +287,7 @@ class AirbyteHook(BaseHook):
         stalled_after: float | None = None,
         on_stall: str = WARN,
         task_url: str | None = None,
+        waiting_since: datetime | None = None,
     ) -> dict[str, Any]:
         """Wait for a job, by a listener's push or by polls.
 
@@ -297,6 +300,7 @@ class AirbyteHook(BaseHook):
         :param stalled_after: see :class:`~airbyte_events_provider.operators.airbyte.AirbyteTriggerSyncOperator`.
         :param on_stall: likewise.
         :param task_url: the page of the task that waits: the listener links to it from the job.
+        :param waiting_since: when the task began to wait, if it has waited before.
         :return: see :func:`~airbyte_events_provider.waiting.result.conclude`.
         """
         with _translated():
@@ -313,10 +317,29 @@ class AirbyteHook(BaseHook):
                 started_at=started_at,
                 until=min(limits, default=None),
                 task_url=task_url,
+                waiting_since=waiting_since,
             )
             return await conclude(wait, int(job_id), until, execution_deadline)
 
         return run_blocking(work)
+
+    def link_task(self, job: Job, task_url: str | None) -> None:
+        """Have the listener link from the job to the page of a task that polls for it; a failure is logged."""
+        with _translated():
+            hub = read_hub(self.airbyte_conn_id, self.listener_conn_id)
+        listener, ref = hub.listener, JobRef(hub.airbyte.instance, job.job_id)
+        if listener is None or task_url is None:
+            return
+
+        async def watch() -> None:
+            try:
+                with anyio.fail_after(_LINK_SECONDS):
+                    async with open_listener(listener) as feed:
+                        await feed.watch({ref: Identity(job.connection_id, job.started_at)}, {ref: task_url})
+            except (FeedError, SettingsError, TimeoutError) as exc:
+                self.log.info("the listener does not link to this task: job=%s reason=%s", job.job_id, exc)
+
+        run_blocking(watch)
 
     def wait_for(self, job: Job, **limits: Any) -> dict[str, Any]:
         """Wait for this job, and no other of the same id; see :meth:`wait`."""

@@ -24,6 +24,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airbyte_events.airbyte.submission import How, OnConflict
 from airbyte_events.errors import Conflict
+from airbyte_events.events import Identity
 from airbyte_events_provider.arguments import WrongArgument, check_arguments, check_choice, check_named
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
@@ -325,8 +326,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
         self.log.info(_STARTED[submission.how], job.job_id, self.connection_id)
         begins = wait_start(
             self.hook,
-            job,
-            task_job.request.connection_id,
+            job.job_id,
+            Identity(task_job.request.connection_id, job.started_at),
             poll_interval=poll_interval(self.wait_seconds) if self.deferrable else self.wait_seconds,
             usual_seconds=task_job.usual_seconds,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, PokeReturnValue, conf
 
 from airbyte_events._utils.times import format_time
+from airbyte_events.events import Identity, read_event
 from airbyte_events_provider.arguments import (
     WrongArgument,
     check_arguments,
@@ -17,17 +18,18 @@ from airbyte_events_provider.arguments import (
     format_value,
     is_template,
 )
+from airbyte_events_provider.links.airflow import task_page
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
 from airbyte_events_provider.waiting.payloads import with_job, with_reason
 from airbyte_events_provider.waiting.result import SUCCESS, TIMEOUT, missing_records, push
-from airbyte_events_provider.waiting.wait_start import wait_start
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.sdk import XComArg
 
+    from airbyte_events.events import JobEvent
     from airbyte_events.jobs import Job
 
 
@@ -70,32 +72,40 @@ class AirbyteJobSensor(AirbyteSensor):
         self.api_version = api_version
         self.listener_conn_id = listener_conn_id
         self.min_records = min_records
+        self._is_linked = False
 
     def poke(self, context: Context) -> bool:
         """Poll the job once, and return whether it has succeeded."""
         with self._measured():
             job = self.hook.get_job_details(self.airbyte_job_id)
+        if job.status.terminal or not self._is_linked:
+            self._is_linked = True
+            # A rescheduled task loses its XComs each time: no request to Airbyte for them before the job has completed.
+            self._link(context, job.job_id, _identity(job), named=job.status.terminal or not self.reschedule)
+            if not job.status.terminal:
+                self.hook.link_task(job, task_page(context.get("ti")))
         return self._has_succeeded(job, context)
 
     def _has_succeeded(self, job: Job, context: Context) -> bool:
         if not job.status.terminal:
             self.log.info("Airbyte job %s is %s", job.job_id, job.status.value)
             return False
-        self._complete(self._result_of(job.job_id, job), context)
+        self._complete(self._result_of(context, job.job_id, job), context)
         return True
 
     def execute(self, context: Context) -> None:
         """Wait for the job."""
+        self._begin(context)
+        self._is_linked = False
         if not self.deferrable:
             super().execute(context)
             return
         began = time.time()
         job = self.hook.get_job_details(self.airbyte_job_id)
+        begins = self._link(context, job.job_id, _identity(job))
         if self._has_succeeded(job, context):
             return
         deadline, interval = self._deadline(), self._poll_interval()
-        begins = wait_start(self.hook, job, job.connection_id, poll_interval=interval)
-        begins.push(context.get("ti"))
         begins.log()
         trigger = AirbyteSyncTrigger.for_job(
             job,
@@ -203,7 +213,7 @@ class AirbyteSyncSensor(AirbyteSensor):
         """Poll the connection's jobs once, and return whether there was such a sync, and its job id."""
         criteria = self._criteria(context)
         with self._measured():
-            result = self._find(criteria)
+            result = self._find(criteria, context)
         if result is None:
             return PokeReturnValue(is_done=False)
         return PokeReturnValue(is_done=True, xcom_value=self._complete(result, context))
@@ -219,18 +229,19 @@ class AirbyteSyncSensor(AirbyteSensor):
             connection_id=self.connection_id or "", after=after, job_type=self.job_type, min_records=self.min_records
         )
 
-    def _find(self, criteria: SyncCriteria) -> Mapping[str, Any] | None:
+    def _find(self, criteria: SyncCriteria, context: Context) -> Mapping[str, Any] | None:
         self.log.info("looking for %s", criteria)
         found = self.hook.call(lambda airbyte: find_sync(airbyte, criteria))
-        return None if found is None else self._result_of(found.ref.job_id, found)
+        return None if found is None else self._result_of(context, found.ref.job_id, found)
 
     def execute(self, context: Context) -> Any:
         """Wait for the sync, and return its job id."""
+        self._begin(context)
         if not self.deferrable:
             return super().execute(context)
         began = time.time()
         criteria = self._criteria(context)
-        if (result := self._find(criteria)) is not None:
+        if (result := self._find(criteria, context)) is not None:
             return self._complete(result, context)
         trigger = AirbyteConnectionSyncTrigger(
             criteria.connection_id,
@@ -254,10 +265,17 @@ class AirbyteSyncSensor(AirbyteSensor):
             self.log.info("%s", result["message"])
             push(context, result)
             job_id: int = result["job_id"]
+            # Only now is it known which job the task waited for.
+            if (job := read_event(result["job"])) is not None:
+                self._link(context, job_id, _identity(job))
             return job_id
         message = result["message"]
         self.log.error("%s", message)
         raise self._timeout_error(message) if result["status"] == TIMEOUT else AirflowException(message)
+
+
+def _identity(job: Job | JobEvent) -> Identity:
+    return Identity(job.connection_id, job.started_at)
 
 
 def _run_time(context: Context) -> datetime:

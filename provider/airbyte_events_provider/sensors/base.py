@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout, BaseSensorOperator
 
+from airbyte_events._utils.times import utcnow
+from airbyte_events.events import Identity
 from airbyte_events.monitor.pace import Pace
 from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
+from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink
+from airbyte_events_provider.links.airflow import task_page
+from airbyte_events_provider.waiting.wait_start import WaitStart, wait_start
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airbyte_events.events import JobEvent
     from airbyte_events.jobs import Job
 
@@ -29,6 +37,7 @@ class AirbyteSensor(BaseSensorOperator):
     airbyte_conn_id: str
     api_version: str
     listener_conn_id: str | None
+    operator_extra_links = (AirbyteConnectionLink(), AirbyteJobLink(), ListenerJobLink())
     ui_color = "#6C51FD"
 
     def __init__(self, *, deferrable: bool, **kwargs: Any) -> None:
@@ -42,6 +51,7 @@ class AirbyteSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._own_interval = own_interval
         self._pace = Pace(time.monotonic)
+        self._waiting_since: datetime | None = None
 
     def _poll_interval(self) -> float:
         """Return the seconds between polls of a deferred sensor."""
@@ -61,10 +71,28 @@ class AirbyteSensor(BaseSensorOperator):
     def hook(self) -> AirbyteHook:
         return AirbyteHook(self.airbyte_conn_id, self.api_version, listener_conn_id=self.listener_conn_id)
 
-    def _result_of(self, job_id: int, job: Job | JobEvent) -> dict[str, Any]:
+    def _result_of(self, context: Context, job_id: int, job: Job | JobEvent) -> dict[str, Any]:
         """Return a completed job's result, with the failure reason and names that only a listener reports."""
-        until = time.time() + _DETAIL_SECONDS
-        return self.hook.wait(job_id, connection_id=job.connection_id, started_at=job.started_at, until=until)
+        return self.hook.wait(
+            job_id,
+            connection_id=job.connection_id,
+            started_at=job.started_at,
+            until=time.time() + _DETAIL_SECONDS,
+            task_url=task_page(context.get("ti")),
+            waiting_since=self._waiting_since,
+        )
+
+    def _begin(self, context: Context) -> None:
+        """Remember when the task began to wait; of one that is rescheduled, in an earlier process."""
+        ti = context.get("ti")
+        first = ti.get_first_reschedule_date(context) if self.reschedule and ti is not None else None
+        self._waiting_since = first or utcnow()
+
+    def _link(self, context: Context, job_id: int, identity: Identity, *, named: bool = True) -> WaitStart:
+        """Link from the task to its job."""
+        begins = wait_start(self.hook, job_id, identity, poll_interval=self._poll_interval(), named=named)
+        begins.push(context.get("ti"))
+        return begins
 
     def _deadline(self) -> float:
         """Return the deadline of a deferred sensor, in seconds since the epoch."""

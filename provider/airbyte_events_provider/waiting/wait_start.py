@@ -15,7 +15,6 @@ from airbyte_events_provider.connections.read import read_hub
 from airbyte_events_provider.links.airbyte import job_page, link_xcoms
 
 if TYPE_CHECKING:
-    from airbyte_events.jobs import Job
     from airbyte_events_provider.hooks.airbyte import AirbyteHook
 
 logger = logging.getLogger(__name__)
@@ -96,33 +95,36 @@ class WaitStart:
 
 def wait_start(
     hook: AirbyteHook,
-    job: Job,
-    connection_id: str | None,
+    job_id: int,
+    identity: Identity,
     *,
     poll_interval: float,
     usual_seconds: float | None = None,
+    named: bool = True,
 ) -> WaitStart:
     """Return what is known of a wait. It requests the Airbyte connection once, for its name and workspace.
 
+    :param named: whether to request them. Without a workspace there are no links to Airbyte's web app.
     :param poll_interval: seconds between polls without a listener.
     :param usual_seconds: the usual duration of such jobs.
     """
-    connection = {} if connection_id is None else hook.find_airbyte_connection(connection_id)
+    connection_id = identity.connection_id
+    connection = hook.find_airbyte_connection(connection_id) if named and connection_id is not None else {}
     hub = read_hub(hook.airbyte_conn_id, hook.listener_conn_id)
     links = link_xcoms(
         hub.airbyte,
         hub.listener,
         connection_id=connection_id,
-        job_id=job.job_id,
+        job_id=job_id,
         workspace_id=text(connection.get("workspaceId")),
     )
     reference = JobReference(
-        job_id=job.job_id,
+        job_id=job_id,
         airbyte_conn_id=hook.airbyte_conn_id,
         listener_conn_id=hook.listener_conn_id,
         connection_id=connection_id,
         name=text(connection.get("name"), _LONGEST_NAME),
-        started_at=job.started_at,
+        started_at=identity.started_at,
         usual_seconds=usual_seconds,
     )
     if hub.listener is not None:
@@ -132,5 +134,5 @@ def wait_start(
     usual = "unknown" if usual_seconds is None else f"{usual_seconds:.0f}"
     # The name is a person's text: repr() escapes line breaks.
     facts = f"connection={repr(reference.name) if reference.name else connection_id} {by} usual_seconds={usual}"
-    line = f"{how}: job={job.job_id} {facts} link={job_page(links) or 'unknown'}"
+    line = f"{how}: job={job_id} {facts} link={job_page(links) or 'unknown'}"
     return WaitStart(xcoms={**links, JOB_XCOM: reference.values()}, line=line)

@@ -9,6 +9,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from airbyte_events.events import Identity
 from airbyte_events.simulator import Fault, Script
 from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
@@ -24,7 +25,9 @@ async def reference_of(stage: Any, job: Any) -> JobReference:
     def begin() -> Any:
         hook = AirbyteHook()
         found = hook.get_job_details(job.id)
-        return wait_start(hook, found, found.connection_id, poll_interval=1).xcoms[JOB_XCOM]
+        return wait_start(hook, found.job_id, Identity(found.connection_id, found.started_at), poll_interval=1).xcoms[
+            JOB_XCOM
+        ]
 
     reference = JobReference.parse(await anyio.to_thread.run_sync(begin))
     assert reference is not None

@@ -159,6 +159,7 @@ async def test_what_alerts_ask_the_increase_of_is_there_before_it_happens() -> N
 
 async def test_receipts_of_tasks_that_waited_are_counted() -> None:
     async with listening() as rig:
+        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
         rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
         assert await rig.announce(told(rig.job_id)) == 202
         await rig.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")

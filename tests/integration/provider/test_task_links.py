@@ -1,0 +1,225 @@
+"""Links between a task and its job, both ways, however the task waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # Airflow 3.0 and 3.1
+    from airflow.exceptions import AirflowRescheduleException
+
+from airbyte_events._utils.times import parse_time, utcnow
+from airbyte_events_provider.links.airbyte import ListenerJobLink
+from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
+from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
+from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from airbyte_events_provider.waiting.wait_start import JOB_XCOM
+from support.listener import API_TOKEN
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "https://airflow.example.com/dags/orders/runs/run/tasks/wait"
+
+
+@dataclass
+class TaskInstance:
+    dag_id: str = "orders"
+    task_id: str = "wait"
+    run_id: str = "run"
+    map_index: int = -1
+    try_number: int = 1
+    max_tries: int = 0
+    task: Any = None
+    xcoms: dict[str, Any] = field(default_factory=dict)
+    first_reschedule: datetime | None = None
+
+    def get_first_reschedule_date(self, context: Any) -> datetime | None:
+        return self.first_reschedule
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = json.loads(json.dumps(value))
+
+
+@dataclass
+class Rig:
+    stage: Any
+    url: str
+    ti: TaskInstance = field(default_factory=TaskInstance)
+
+    async def shown(self, job_id: int, until: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """The job as the listener shows it, once that holds."""
+        async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {API_TOKEN}"}) as http:
+            with anyio.fail_after(30):
+                while True:
+                    answer = await http.get(f"{self.url}/v1/jobs/default/{job_id}")
+                    if answer.is_success and until(found := answer.json()["job"]):
+                        return dict(found)
+                    await anyio.sleep(0.02)
+
+    async def execute(self, task: Any, **values: Any) -> Any:
+        return await self.stage.execute(task, context={"ti": self.ti}, **values)
+
+    async def defer(self, task: Any) -> Any:
+        """Execute up to the deferral; the trigger, as the triggerer has it."""
+        with pytest.raises(TaskDeferred) as deferred:
+            await self.execute(task)
+        trigger = deferred.value.trigger
+        trigger.task_instance = self.ti
+        return trigger
+
+    async def meanwhile(self, running: Awaitable[Any], act: Callable[[], Awaitable[None]]) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                await running
+
+            tasks.start_soon(run)
+            await act()
+
+
+@pytest.fixture
+def rig(stage: Any, listener: Any) -> Rig:
+    stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
+    return Rig(stage, listener.url)
+
+
+def operator(stage: Any, **values: Any) -> AirbyteTriggerSyncOperator:
+    return AirbyteTriggerSyncOperator(task_id="wait", connection_id=stage.connection_id, **values)
+
+
+def job_sensor(job_id: int, **values: Any) -> AirbyteJobSensor:
+    return AirbyteJobSensor(task_id="wait", airbyte_job_id=job_id, **{"poke_interval": 0.05, **values})
+
+
+def sync_sensor(stage: Any, **values: Any) -> AirbyteSyncSensor:
+    after = utcnow() - timedelta(seconds=2)
+    given = {"connection_id": stage.connection_id, "poke_interval": 0.05, "after": after, "deferrable": False}
+    return AirbyteSyncSensor(task_id="wait", **given | values)
+
+
+def linked(job: dict[str, Any]) -> bool:
+    return job.get("task_url") == PAGE
+
+
+def received(job: dict[str, Any]) -> bool:
+    return [each["task_url"] for each in job.get("receipts", ())] == [PAGE]
+
+
+async def check(rig: Rig, job_id: int) -> dict[str, Any]:
+    """Both links, and when the task received the completion."""
+    job = await rig.shown(job_id, received)
+    assert linked(job)
+    assert rig.ti.xcoms[ListenerJobLink.xcom] == f"{rig.url}/jobs/default/{job_id}"
+    assert rig.ti.xcoms[JOB_XCOM]["job_id"] == job_id
+    return job
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_an_operator(rig: Rig, deferrable: bool) -> None:
+    task = operator(rig.stage, deferrable=deferrable, wait_seconds=0.1)
+    running = rig.stage.fire(await rig.defer(task)) if deferrable else rig.execute(task)
+
+    async def end() -> None:
+        job = await rig.stage.job()
+        await rig.shown(job.id, linked)
+        rig.stage.end(job)
+
+    await rig.meanwhile(running, end)
+    await check(rig, 1)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+async def test_a_sensor_of_a_job(rig: Rig, deferrable: bool) -> None:
+    job = rig.stage.start()
+    task = job_sensor(job.id, deferrable=deferrable)
+    running = rig.stage.fire(await rig.defer(task)) if deferrable else rig.execute(task)
+
+    async def end() -> None:
+        # While it waits.
+        await rig.shown(job.id, linked)
+        assert ListenerJobLink.xcom in rig.ti.xcoms
+        rig.stage.end(job)
+
+    await rig.meanwhile(running, end)
+    shown = await check(rig, job.id)
+    # It has waited since before, though it asks the listener only at the end.
+    assert shown["receipts"][0]["waiting_since"] < shown["observed_at"]
+
+
+async def test_a_sensor_of_a_job_that_is_rescheduled(rig: Rig) -> None:
+    job = rig.stage.start()
+    task = job_sensor(job.id, mode="reschedule")
+    began = utcnow()
+    with pytest.raises(AirflowRescheduleException):
+        await rig.execute(task)
+    assert linked(await rig.shown(job.id, linked))
+    assert ListenerJobLink.xcom in rig.ti.xcoms
+    # Each of its processes would ask Airbyte for it again.
+    assert rig.ti.xcoms[JOB_XCOM]["name"] is None
+    rig.stage.end(job)
+    # As Airflow does for the next process.
+    rig.ti = TaskInstance(first_reschedule=began)
+    await rig.execute(task)
+    (receipt,) = (await check(rig, job.id))["receipts"]
+    since = parse_time(receipt["waiting_since"])
+    assert since is not None
+    assert abs(since - began) < timedelta(seconds=1)
+
+
+async def test_a_sensor_of_a_job_that_has_completed(rig: Rig) -> None:
+    job = rig.stage.start()
+    rig.stage.end(job)
+    await rig.execute(job_sensor(job.id, deferrable=True))
+    await check(rig, job.id)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+async def test_a_sensor_of_a_connection(rig: Rig, mode: str) -> None:
+    """It links once it knows the job."""
+    task = sync_sensor(rig.stage, mode=mode)
+    if mode == "reschedule":
+        with pytest.raises(AirflowRescheduleException):
+            await rig.execute(task)
+    job = rig.stage.start()
+    rig.stage.end(job)
+    assert await rig.execute(task) == job.id
+    await check(rig, job.id)
+
+
+async def test_a_deferred_sensor_of_a_connection(rig: Rig) -> None:
+    task = sync_sensor(rig.stage, deferrable=True)
+    firing = rig.stage.firing(await rig.defer(task))
+    async with shared_hub(HubKey("airbyte_default")) as shared:
+        await rig.stage.until(lambda: shared.hub.followers > 0 and shared.hub.following)
+        await shared.hub.poll()
+    job = rig.stage.start()
+    rig.stage.end(job)
+    assert await rig.execute(task, method="execute_complete", event=await firing) == job.id
+    await check(rig, job.id)
+
+
+async def test_without_a_listener_there_are_links_to_airbyte(stage: Any) -> None:
+    stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
+    stage.connect_airbyte(web_url="https://airbyte.example.com")
+    job, ti = stage.start(), TaskInstance()
+    stage.end(job)
+    await stage.execute(sync_sensor(stage), context={"ti": ti})
+    assert ti.xcoms["_link_AirbyteJobLink"].startswith("https://airbyte.example.com/")
+    assert ListenerJobLink.xcom not in ti.xcoms
+
+
+def test_sensors_have_the_links_of_the_operator() -> None:
+    for sensor in (AirbyteJobSensor, AirbyteSyncSensor):
+        assert [type(link) for link in sensor.operator_extra_links] == [
+            type(link) for link in AirbyteTriggerSyncOperator.operator_extra_links
+        ]
