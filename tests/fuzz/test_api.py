@@ -25,6 +25,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
 from airbyte_events.listener.http.openapi import DOCUMENT
+from airbyte_events.listener.http.receipts import MAX_RECEIPT_SECONDS
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 
@@ -94,6 +95,10 @@ def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> sche
         if path == "/v1/watches":
             body: Any = case.body
             body["jobs"] = [{"instance": "default", "job_id": draw(small)} for _ in body["jobs"]]
+        if path == "/v1/receipts":
+            ages = {name: st.floats(0, MAX_RECEIPT_SECONDS) for name in ("seconds_ago", "waited_seconds")}
+            receipt = st.fixed_dictionaries({"instance": st.just("default"), "job_id": small, **ages})
+            case.body["receipts"] = [draw(receipt) for _ in case.body["receipts"]]
         # Nobody has the time.
         if "wait" in (case.query or {}):
             case.query["wait"] = draw(st.sampled_from([0, 0.01]))
