@@ -203,6 +203,8 @@ class TestWhyLate:
         )
         details = services.listener.get(f"/v1/jobs/default/{job['job_id']}").raise_for_status().json()
         details["job"]["observed_at"] = now = utcnow().isoformat()
+        details["notification"] = None
+        earlier = details["job"].pop("receipts")
         jobs.route("**/v1/jobs/default/*", lambda route: route.fulfill(json=details))
         jobs.goto(f"/jobs/default/{job['job_id']}")
         way = jobs.get_by_role("region", name="From completion to task")
@@ -210,6 +212,10 @@ class TestWhyLate:
         details["job"]["receipts"] = [{"task_url": None, "waiting_since": job["started_at"], "received_at": now}]
         expect(way).to_contain_text("The task received it")
         expect(way).to_contain_text("Received by a task")
+        details["job"]["receipts"] = earlier
+        jobs.reload()
+        expect(way).to_contain_text("Before the publication: the task polls Airbyte itself.")
+        expect(way.get_by_text("The task received it")).to_have_count(0)
 
     def test_a_job_that_runs_has_no_steps_yet(self, jobs: Page) -> None:
         jobs.goto("/jobs?active=yes")

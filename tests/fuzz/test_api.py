@@ -92,13 +92,13 @@ def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> sche
             case.path_parameters["instance"] = draw(st.sampled_from(["default", "other"]))
         if path == "/v1/progress":
             case.query["instance"] = "default"
+        body: Any = case.body
         if path == "/v1/watches":
-            body: Any = case.body
             body["jobs"] = [{"instance": "default", "job_id": draw(small)} for _ in body["jobs"]]
         if path == "/v1/receipts":
             ages = {name: st.floats(0, MAX_RECEIPT_SECONDS) for name in ("seconds_ago", "waited_seconds")}
             receipt = st.fixed_dictionaries({"instance": st.just("default"), "job_id": small, **ages})
-            case.body["receipts"] = [draw(receipt) for _ in case.body["receipts"]]
+            body["receipts"] = [draw(receipt) for _ in body["receipts"]]
         # Nobody has the time.
         if "wait" in (case.query or {}):
             case.query["wait"] = draw(st.sampled_from([0, 0.01]))

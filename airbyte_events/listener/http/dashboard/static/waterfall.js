@@ -6,7 +6,7 @@ import { announceable, published } from "./webhooks.js";
 import { date, duration, ended, when } from "./words.js";
 
 /** @typedef {import("./api.js").Job} Job */
-/** @typedef {{key: string, name: string, at: string, why: string, from: number, took: number | null, receipt?: import("./api.js").Receipt, late?: boolean}} Step */
+/** @typedef {{key: string, name: string, at: string, why: string, from: number, took: number | null, receipt?: import("./api.js").Receipt, wait?: string}} Step */
 
 const DETECTED = {
   webhook: ["Confirmed by the API", "The API responded late, or did not confirm the webhook at first."],
@@ -38,9 +38,9 @@ export function stepsOf(/** @type {Job} */ job, notification) {
 
 /** A task's receipt: it takes its time from the publication, or from when the task began to wait. */
 function receiptStep(receipt, i, published, since) {
-  const began = since(receipt.waiting_since);
-  const from = Math.max(published, began);
-  return { key: `receipt-${i}`, name: "Received by a task", at: receipt.received_at, why: "", from, took: Math.max(0, since(receipt.received_at) - from), receipt, late: began > published };
+  const [began, received] = [since(receipt.waiting_since), since(receipt.received_at)];
+  const from = Math.min(Math.max(published, began), received);
+  return { key: `receipt-${i}`, name: "Received by a task", at: receipt.received_at, why: "", from: Math.max(0, from), took: received - from, receipt, wait: received < published ? "before" : began > published ? "after" : "" };
 }
 
 /** A part of the job's page: `update(job, notification)`. */
@@ -81,15 +81,16 @@ export function waterfall() {
   };
 }
 
-const receiptName = ({ receipt, late }) => [
+const receiptName = ({ receipt, wait }) => [
   "Received by ",
   taskLink(receipt.task_url) ?? "a task",
-  late ? h("div", { class: "faint" }, "The task began to wait after the publication: ", when(receipt.waiting_since, true)) : null,
+  wait === "after" ? h("div", { class: "faint" }, "The task began to wait after the publication: ", when(receipt.waiting_since, true)) : null,
+  wait === "before" ? h("div", { class: "faint" }, "Before the publication: the task polls Airbyte itself.") : null,
 ];
 
 /** How long the publication took to reach the tasks that were waiting. */
 function receiptSummary(/** @type {Step[]} */ steps) {
-  const waited = steps.filter((step) => step.receipt && !step.late).map((step) => step.took ?? 0);
+  const waited = steps.filter((step) => step.receipt && !step.wait).map((step) => step.took ?? 0);
   if (!waited.length) return "";
   const most = Math.max(...waited);
   const who = waited.length === 1 ? "The task received it" : `${waited.length} tasks received it, the last one`;
