@@ -19,6 +19,7 @@ from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 from support.notify import table
+from support.waiting import a_moment
 
 yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
 
@@ -127,6 +128,7 @@ async def scraped() -> str:
         text = ""
         while not all(each in text for each in led):
             text = (await http.get(f"{url}/metrics")).text
+            await a_moment()
         listener.drain()
     return text
 

@@ -25,6 +25,7 @@ from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -253,7 +254,7 @@ async def test_webhooks_are_taken_while_one_listener_is_gone(name: str, request:
             assert await rig.announce(b'{"data": {"jobId": %d, "success": true}}' % job_id) == 202
         with anyio.fail_after(20):
             while (await rig.http.get("/readyz")).status_code != 200:
-                pass
+                await a_moment()
 
 
 async def test_nginx_logs_no_token_and_shows_strangers_no_metrics(nginx: Proxy) -> None:

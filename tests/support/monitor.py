@@ -14,6 +14,7 @@ from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Outcome, StoredNotification
 from support.airbyte import Airbyte
+from support.waiting import a_moment
 
 
 @dataclass
@@ -68,4 +69,4 @@ class Watched:
         with anyio.fail_after(30):
             for stored in all_stored:
                 while await self.outcome(stored) is Outcome.PENDING:
-                    await anyio.lowlevel.checkpoint()
+                    await a_moment()

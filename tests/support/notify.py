@@ -22,6 +22,7 @@ from airbyte_events.store.base import COMPLETION, EventStore
 from airbyte_events.store.records import Arrival, Delivery, DeliveryState, Outcome
 from support.events import event_of
 from support.servers import ScriptedServer
+from support.waiting import a_moment
 
 AIRBYTE = "https://airbyte.example.com/api/public/v1"
 SIGNING_KEY = "whsec_" + "c2VjcmV0" * 5
@@ -78,13 +79,13 @@ class Outbox:
     async def until(self, state: DeliveryState, count: int) -> list[Delivery]:
         with anyio.fail_after(30):
             while len(found := await self.store.deliveries(limit=1000, state=state)) < count:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
         return found
 
     async def until_requested(self, count: int) -> None:
         with anyio.fail_after(30):
             while len(self.server.requests) < count:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:

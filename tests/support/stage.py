@@ -19,6 +19,7 @@ from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.models import Job
 from support.airbyte import client_of
 from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
+from support.waiting import a_moment
 
 
 @dataclass(kw_only=True)
@@ -75,7 +76,7 @@ class Stage:
     async def until(self, condition: Callable[[], bool]) -> None:
         with anyio.fail_after(30):
             while not condition():
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
     async def ready(self, hub: Hub) -> None:
         """Returns when the hub follows a listener that has had its first look."""

@@ -19,6 +19,7 @@ from support.events import event_of
 from support.listener import API_TOKEN, WEBHOOK_TOKEN
 from support.stage import Stage
 from support.waiters import Waiters
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +92,7 @@ async def settled(stage: Stage, listener: str, token: str) -> None:
             each["outcome"] == "pending"
             for each in (await read(stage, f"{listener}/v1/notifications?limit=1000", token))["notifications"]
         ):
-            await anyio.lowlevel.checkpoint()
+            await a_moment()
 
 
 def check(event: JobEvent, job: Any) -> None:

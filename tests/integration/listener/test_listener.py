@@ -25,6 +25,7 @@ from anyio.streams.text import TextReceiveStream
 
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from support.command import command, fresh_command
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -301,7 +302,7 @@ async def test_i1_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
                 while (kept := (await listener.http.get("/v1/notifications")).json()["notifications"])[0][
                     "outcome"
                 ] == "pending":
-                    pass
+                    await a_moment()
             assert [(each["job_id"], each["outcome"]) for each in kept] == [(job_id, "confirmed")]
 
 
@@ -354,6 +355,7 @@ async def test_i7_secrets_are_in_no_log_line(tmp_path: Path) -> None:
             with anyio.fail_after(10):
                 while "polling failed: instance=default" not in wrong.log.read_text():
                     await wrong.http.get("/healthz")
+                    await a_moment()
 
 
 class TestRefusesToStart:

@@ -17,6 +17,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.retention import Retention
 from airbyte_events.store.sqlite.store import SQLiteStore
+from support.waiting import a_moment
 
 from .test_listener import TOKENS, listening
 
@@ -77,7 +78,7 @@ async def test_i5_a_reader_who_was_cut_off_is_reset(
         assert len((await listener.http.get("/v1/jobs")).json()["jobs"]) == 10
         with anyio.fail_after(30):
             while len((await listener.http.get("/v1/notifications")).json()["notifications"]) != notifications:
-                pass
+                await a_moment()
         if settings:
             headers = {"Accept": "text/event-stream", "Last-Event-ID": f"{epoch}-0"}
             async with listener.http.stream("GET", "/v1/events", headers=headers) as response:
@@ -104,9 +105,9 @@ async def test_goes_on_when_the_store_fails_for_a_while(tmp_path: Path, caplog: 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(retention.run, lease)
                 while "trying again later" not in caplog.text:
-                    await anyio.lowlevel.checkpoint()
+                    await a_moment()
                 await aside.rename(path)
                 while "removed 7 old events and 1 old notifications" not in caplog.text:
-                    await anyio.lowlevel.checkpoint()
+                    await a_moment()
                 tasks.cancel_scope.cancel()
         assert (await store.stats()).events == 3

@@ -33,6 +33,7 @@ from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from support.command import command, fresh_command
 from support.servers import ScriptedServer
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -319,6 +320,7 @@ async def test_i7_nothing_tells_a_secret_of_what_is_behind_a_proxy(canaries: Can
         with anyio.fail_after(30):
             while "polling failed: instance=default" not in log.read_text():
                 canaries.answered("an answer", await http.get("/readyz"))
+                await a_moment()
 
 
 def test_i7_nothing_tells_a_secret_of_settings_that_are_refused(

@@ -16,6 +16,7 @@ from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listen
 from support.notify import table
 from support.servers import ScriptedServer
 from support.stage import Stage
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +42,7 @@ async def test_a_signal_is_told_to_all_who_ask(stage: Stage, server: ScriptedSer
 
         with anyio.fail_after(30):
             while not (found := (await ask("/v1/signals", raised="true")).json()["signals"]):
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
             (signal,) = found
             assert (signal["signal"], signal["connection_id"]) == ("overdue", stage.connection_id)
             assert 'airbyte_events_signals{airbyte="default",signal="overdue"} 1.0' in (await ask("/metrics")).text
@@ -56,6 +57,6 @@ async def test_a_signal_is_told_to_all_who_ask(stage: Stage, server: ScriptedSer
                 named = [(await anext(frames)).name for _ in range(2)]
             assert named == ["hello", "signal"]
             while not server.count("POST /events"):
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
         (request,) = [each for each in server.requests if each.path == "/events"]
         assert json.loads(request.body)["data"] == signal

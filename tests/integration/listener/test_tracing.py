@@ -16,6 +16,7 @@ from airbyte_events._utils.tracing import record
 from airbyte_events.events import JobRef
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.waiting import a_moment
 
 pytest.importorskip("opentelemetry.sdk.trace", reason="OpenTelemetry's SDK is not here")
 
@@ -82,7 +83,7 @@ async def test_from_webhook_to_event(exporter: InMemorySpanExporter) -> None:
         assert (await http.post(listener.webhooks, content=body)).status_code == 202
         with anyio.fail_after(30):
             while len(spans := exporter.get_finished_spans()) < 3:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
     assert {span.name for span in spans} == {"webhook", "confirm", "event"}
     assert len({trace_id(span) for span in spans}) == 1
     assert WEBHOOK_TOKEN not in str([span.to_json() for span in spans])

@@ -13,6 +13,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Pending
 from support.listener import CLIENT_SECRET, instance_of, serve_listener, settings_of
 from support.stage import Stage
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +56,7 @@ async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_r
         store.faulty = False
         with anyio.fail_after(30):
             while (await stage.http.get(f"{url}/v1/jobs/default/{job.id}", headers=served.headers)).status_code != 200:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
         await until_ready_is(stage.http, url, 200)
     assert "canary" not in "".join(record.getMessage() for record in caplog.records)
 
@@ -63,5 +64,5 @@ async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_r
 async def until_ready_is(http: httpx.AsyncClient, url: str, status: int) -> Any:
     with anyio.fail_after(30):
         while (answer := await http.get(f"{url}/readyz")).status_code != status:
-            await anyio.lowlevel.checkpoint()
+            await a_moment()
     return answer.json()

@@ -12,6 +12,7 @@ import pytest
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.simulator import Simulator, serve_simulator
 from support.listener import API_TOKEN, Served, instance_of, serve_listener, settings_of
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ def lists(sim: Simulator) -> int:
 async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(30):
         while not condition():
-            await anyio.lowlevel.checkpoint()
+            await a_moment()
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/status", "/v1/events"])

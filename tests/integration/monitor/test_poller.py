@@ -18,6 +18,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
 from support.monitor import Watched
 from support.servers import serve
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -133,13 +134,13 @@ class TestTrouble:
             tasks.start_soon(poller.run)
             with anyio.fail_after(30):
                 while poller.failures < 4:
-                    await anyio.lowlevel.checkpoint()
+                    await a_moment()
             watched.airbyte.faults.clear()
             watched.airbyte.put(1, "succeeded")
             await watched.until_ended(1)
             with anyio.fail_after(30):
                 while poller.failures:
-                    await anyio.lowlevel.checkpoint()
+                    await a_moment()
             tasks.cancel_scope.cancel()
 
     async def test_the_wait_doubles_with_each_failure_up_to_a_limit(self, watched: Watched) -> None:
@@ -293,7 +294,7 @@ class TestTrouble:
             tasks.start_soon(poller.run)
             with anyio.fail_after(30):
                 while poller.failures < 3:
-                    await anyio.lowlevel.checkpoint()
+                    await a_moment()
             for job_id in jobs:
                 airbyte.put(job_id, ("succeeded", "failed", "cancelled")[job_id % 3])
             async with serve(airbyte, where):

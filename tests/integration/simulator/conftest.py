@@ -14,6 +14,7 @@ import pytest
 
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
+from support.waiting import a_moment
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ class Rehearsal:
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         with anyio.fail_after(30):
             while not await condition():
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
 
 Rehearse = Callable[..., AbstractAsyncContextManager[Rehearsal]]

@@ -67,7 +67,7 @@ COMMANDS = [
 
 
 class TestHelp:
-    @pytest.mark.parametrize("args", COMMANDS)
+    @pytest.mark.parametrize("args", [(), ("jobs", "show")])
     def test_is_plain_in_a_pipe(self, args: tuple[str, ...]) -> None:
         done = command(*args, "--help")
         assert (done.returncode, done.stderr) == (0, "")
@@ -75,9 +75,14 @@ class TestHelp:
         assert not re.search("[\x1b\u2500-\u257f]", done.stdout)
 
     @pytest.mark.parametrize("args", COMMANDS)
-    def test_has_a_short_option(self, args: tuple[str, ...]) -> None:
-        short, long = (CliRunner().invoke(application(rich=False), [*args, option]) for option in ("-h", "--help"))
+    def test_is_plain_without_rich_and_has_a_short_option(self, args: tuple[str, ...]) -> None:
+        short, long = (
+            CliRunner().invoke(application(rich=False), [*args, option], prog_name="airbyte-events")
+            for option in ("-h", "--help")
+        )
         assert (short.exit_code, short.output) == (0, long.output)
+        assert long.output.startswith(f"Usage: {' '.join(('airbyte-events', *args))} ")
+        assert not re.search("[\x1b\u2500-\u257f]", long.output)
 
     def test_of_the_module(self) -> None:
         command = [sys.executable, "-m", "airbyte_events", "-h"]

@@ -23,6 +23,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Delivery, DeliveryState, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.servers import ScriptedServer
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -80,12 +81,12 @@ class Rig:
                 found = await self.delivery(notification)
                 if found.state is state and found.attempts >= attempts:
                     return found
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
     async def until_asked(self, path: str, times: int) -> None:
         with anyio.fail_after(30):
             while self.server.count(f"POST {path}") < times:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
     @asynccontextmanager
     async def forwarding(self, retry_policy: RetryPolicy = BRISK) -> AsyncIterator[None]:

@@ -24,6 +24,7 @@ from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 from support.servers import ScriptedServer
 from support.stage import Stage
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +70,7 @@ class Rig:
     async def until(self, state: str, count: int = 1) -> list[dict[str, Any]]:
         with anyio.fail_after(30):
             while len(found := await self.deliveries(f"?state={state}")) < count:
-                pass
+                await a_moment()
         return found
 
     def came(self, path: str) -> list[bytes]:

@@ -29,6 +29,7 @@ from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from support.command import command
 from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +62,7 @@ class Rig:
         """What is told once that sample has the value."""
         with anyio.fail_after(30):
             while (samples := await self.samples()).get(_key(name, **labels)) != value:
-                pass
+                await a_moment()
         return samples
 
     async def announce(self, body: bytes, token: str = WEBHOOK_TOKEN) -> int:
@@ -334,7 +335,7 @@ async def test_what_waits_has_an_age() -> None:
             while (samples := await rig.samples())[
                 _key("notifications_oldest_pending_seconds", airbyte="default")
             ] == 0:
-                pass
+                await a_moment()
         assert samples[_key("notifications_pending")] == 1
 
 
@@ -367,14 +368,14 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
                 url = found[1]  # type: ignore[index]
                 # The next look is minutes away: the end is learnt by webhook.
                 while 'origin="poll",status="running"} 1' not in (await http.get(f"{url}/metrics")).text:
-                    pass
+                    await a_moment()
                 simulator.add_fault(Fault(kind="status", status=503, count=1, route="GET /jobs/{id}"))
                 simulator.world.end_job(job, "succeeded")
                 webhook = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
                 assert (await http.post(webhook, content=told(job.id))).status_code == 202
                 # It is counted, then logged, in one breath.
                 while 'origin="webhook",status="succeeded"} 1' not in (await http.get(f"{url}/metrics")).text:
-                    pass
+                    await a_moment()
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
         finally:

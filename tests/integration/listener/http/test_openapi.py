@@ -26,6 +26,7 @@ from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.registry import store_location
 from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -238,7 +239,7 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
         while any(
             each["outcome"] == "pending" for each in (await rig.ask("GET", "/v1/notifications"))["notifications"]
         ):
-            await anyio.lowlevel.checkpoint()
+            await a_moment()
     assert (await rig.ask("GET", "/v1/notifications", params={"limit": 1}))["next"]
     assert (await rig.ask("GET", "/v1/jobs", params={"limit": 1}))["next"]
     receipts = [{**each, "seconds_ago": 0.5, "waited_seconds": 60} for each in refs]

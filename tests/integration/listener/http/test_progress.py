@@ -17,6 +17,7 @@ from support.airbyte import client_of
 from support.events import CONNECTION, event_of
 from support.listener import API_TOKEN
 from support.stage import Stage
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,7 @@ async def test_an_active_jobs_counts_streams_and_what_is_usual(stage: Stage) -> 
         found = await progress()
         while not (found["records"] and found["streams"] and found["usual"]):
             found = await progress()
+            await a_moment()
         assert (found["instance"], found["job_id"], found["status"]) == ("default", job.id, "running")
         assert [stream["name"] for stream in found["streams"]] == ["orders", "items"]
         # Airbyte's times are whole seconds, of which one may begin in between.
@@ -76,6 +78,7 @@ async def test_progress_moves_in_the_simulator_by_release(
         job, client = sim.world.start_job(connection), client_of(http, sim.url)
         while not job.attempts:
             await client.get_job(job.id)
+            await a_moment()
         first = await client.glance(job.id)
         streams = await client.stream_progress(job.id, connection.id)
         assert first is not None
@@ -83,7 +86,7 @@ async def test_progress_moves_in_the_simulator_by_release(
         for moved in (client.running_jobs, lambda: client.stream_progress(job.id, connection.id)):
             before = str(await moved())
             while has_streams and str(await moved()) == before:
-                pass
+                await a_moment()
         assert ((await client.running_jobs())[0].records or 0) > (first.records or 0)
 
 

@@ -29,6 +29,7 @@ from support.airbyte import client_of
 from support.events import CONNECTION, event_of
 from support.notify import table
 from support.servers import ScriptedServer
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -67,7 +68,7 @@ class Rig:
                 found = re.fullmatch(r'{"position": "\w+-(\d+)", "since": {.*}}', stored)
                 if found and int(found[1]) >= sequence and f'"position": "{self.store.epoch}-' in stored:
                     return
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
 
     async def complete(self, *job_ids: int, status: str = "succeeded", **values: Any) -> None:
         await self.store.append([replace(event_of(job_id, status), **values) for job_id in job_ids])
@@ -204,7 +205,7 @@ async def test_a_thousand_connections_that_are_late_at_once_are_one_message(rig:
             await rig.store.append(late)
         with anyio.fail_after(30):
             while (await rig.store.stats()).due:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
         tasks.cancel_scope.cancel()
     assert [request.json()["text"] for request in server.requests] == ["1,000 connections overdue"]
     assert "and 990 more" in server.requests[0].body.decode()

@@ -18,6 +18,7 @@ from support.airbyte import client_of
 from support.events import CONNECTION
 from support.notify import Outbox, table
 from support.servers import ScriptedServer
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -58,7 +59,7 @@ async def test_thousands_are_one_message(outbox: Outbox) -> None:
         await outbox.until(DELIVERED, 1)
         with anyio.fail_after(30):
             while (await outbox.store.stats()).due:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
     assert titles(outbox) == ["2,500 jobs failed"]
 
 
@@ -68,7 +69,7 @@ async def test_thousands_of_causes_are_a_few(outbox: Outbox) -> None:
     async with outbox.sending():
         with anyio.fail_after(30):
             while (await outbox.store.stats()).due:
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
     assert titles(outbox) == ["Sync failed: " + CONNECTION] * 6 + ["594 jobs completed, with various results"]
 
 
@@ -113,7 +114,7 @@ async def test_retry_after_is_obeyed_by_all_that_goes_there(outbox: Outbox) -> N
         await outbox.until_requested(1)
         with anyio.fail_after(30):
             while any(not each.attempts for each in await outbox.store.deliveries()):
-                await anyio.lowlevel.checkpoint()
+                await a_moment()
         await outbox.put_event("succeeded")
         await anyio.wait_all_tasks_blocked()
     assert titles(outbox) == ["5 jobs failed"]

@@ -28,6 +28,7 @@ from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from support.command import fresh_command
+from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
@@ -231,7 +232,7 @@ class Scene:
         await until(lambda: wanted <= set(self.log), 90)
         with anyio.fail_after(60):
             while any(each["outcome"] == "pending" for each in await self.inbox()):
-                pass
+                await a_moment()
 
     async def inbox(self) -> list[dict[str, Any]]:
         answer = await self.http.get(f"{self.url}/v1/notifications", params={"limit": 1000}, headers=AUTHORIZED)
