@@ -201,7 +201,7 @@ class TestTrouble:
     ) -> None:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
-        impatient = Monitor("default", client_of(http, watched.airbyte.url, timeout=0.1), watched.store)
+        impatient = Monitor("default", client_of(http, watched.airbyte.url, timeout=0.5), watched.store)
         await impatient.watch([1])
         watched.airbyte.faults["list"] = "hang"
         watched.airbyte.put(1, "succeeded")
