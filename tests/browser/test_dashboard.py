@@ -176,7 +176,7 @@ class TestJobs:
     def test_a_job_links_to_the_task_that_waits_for_it(self, inside: Page, history: History) -> None:
         for job_id in (history.ended[0], history.running[0]):
             inside.goto(f"/jobs/default/{job_id}")
-            task = inside.get_by_role("definition").filter(has_text="Task run at airflow.example.com")
+            task = inside.get_by_role("definition").filter(has_text="Task run: orders / sync at airflow.example.com")
             page = f"https://airflow.example.com/dags/orders/runs/{job_id}/tasks/sync"
             expect(task.get_by_role("link")).to_have_attribute("href", page)
 
