@@ -231,6 +231,10 @@ class ExplainsFailures(Protocol):
         """
 
 
+RUNNING_JOBS = 100
+"""The most jobs that :meth:`ReportsProgress.running_jobs` returns."""
+
+
 @runtime_checkable
 class ReportsProgress(Protocol):
     """What a job system may have besides :class:`JobSystem`: how far its active jobs are.
@@ -238,9 +242,10 @@ class ReportsProgress(Protocol):
     Each call sends one request, once: its failure delays no other request.
     """
 
-    async def running_jobs(self) -> Sequence[Job]:
-        """Return running jobs with their counts so far: all, or the newest ones.
+    async def running_jobs(self, skip: int = 0) -> Sequence[Job]:
+        """Return running jobs with their counts so far, the newest first: :data:`RUNNING_JOBS` unless there are fewer.
 
+        :param skip: the number of jobs to skip.
         :raises AirbyteError: if they can't be listed.
         """
 

@@ -26,7 +26,7 @@ from airbyte_events.airbyte.session import Session
 from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.errors import AirbyteError, AirbyteProtocolError, Conflict, UnknownJob
 from airbyte_events.events import ANY_JOB, Identity, JobStatus, StreamProgress, reported_job_type
-from airbyte_events.jobs import Connection, Failure, Job, JobPage, Refresh
+from airbyte_events.jobs import RUNNING_JOBS, Connection, Failure, Job, JobPage, Refresh
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +112,9 @@ class AirbyteClient(Session):
             raise
         return job if job.job_id == job_id else None
 
-    async def running_jobs(self) -> list[Job]:
-        """Return the newest hundred running jobs with their counts so far; otherwise as :meth:`glance`."""
-        params = {"status": "running", "orderBy": "createdAt|DESC", "limit": PAGE, "offset": 0}
+    async def running_jobs(self, skip: int = 0) -> list[Job]:
+        """Return a page of running jobs with their counts so far, the newest first; otherwise as :meth:`glance`."""
+        params = {"status": "running", "orderBy": "createdAt|DESC", "limit": RUNNING_JOBS, "offset": skip}
         workspaces = {"workspaceIds": self._workspace_ids} if self._workspace_ids else {}
         request = self.request("GET", "/jobs", params={**params, **workspaces}, timeout=GLANCE_SECONDS)
         return self._jobs(await self.read_aside(request))

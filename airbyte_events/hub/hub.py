@@ -20,6 +20,7 @@ import anyio
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.times import format_time
+from airbyte_events._utils.token_bucket import charged
 from airbyte_events._utils.turns import Turns
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.bus.bus import EventBus
@@ -54,6 +55,12 @@ RECHECK_SECONDS = 600.0
 
 AWAY_SECONDS = 300.0
 """See :class:`~airbyte_events.hub.listener_link.ListenerLink`."""
+
+PROGRESS_PER_MINUTE = 1.0
+"""The limit of requests for progress: with the polls, 20 requests a minute."""
+
+PROGRESS_KEPT = 5
+"""The part of a burst of them that the log lines of many tasks leave to those that look for stalls."""
 
 _LAST_CHECK_SECONDS = 30.0
 
@@ -125,7 +132,7 @@ class Hub:
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
         self._receipts = Receipts(lambda: self._link.up, self._link.send_receipts)
-        self._progress = ProgressReader(system)
+        self._progress = ProgressReader(system, per_minute=PROGRESS_PER_MINUTE, kept=PROGRESS_KEPT)
         self._leaving = Turns()
         self._list_served_at: datetime | None = None
         self._list_served = Wakeup()
@@ -258,14 +265,15 @@ class Hub:
     async def progress(self, job_id: int, *, streams: bool = False) -> Progress | None:
         """Return how far an active job is, by the listener, else by Airbyte; None if that can't be learnt now.
 
-        It may be of an earlier request, see :attr:`Progress.observed_at`: progress has a small budget of requests
-        (:data:`~airbyte_events.monitor.progress.REQUESTS_PER_MINUTE`).
+        It may be of an earlier request, see :attr:`Progress.observed_at`: Airbyte receives few of
+        them, see :data:`PROGRESS_PER_MINUTE`.
 
         :param streams: also request the streams, where Airbyte reports them.
         """
         found = await self._link.progress([job_id], streams=streams)
         if found is None:
-            found = list((await self._progress.read([job_id], streams=streams)).values())
+            with charged(self._poller.pace.bucket):
+                found = list((await self._progress.read([job_id], streams=streams)).values())
         return next((each for each in found if each.job_id == job_id), None)
 
     async def poll(self) -> None:

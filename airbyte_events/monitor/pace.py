@@ -10,13 +10,15 @@ from airbyte_events._utils.token_bucket import TokenBucket
 from airbyte_events.monitor.outlook import Outlook
 
 QUICK = 3.0
-"""Seconds, the interval that follows the outlook: 20 requests a minute in the mean. Other intervals are kept."""
+"""Seconds, the interval that follows the outlook: 20 requests a minute in the mean, those for progress included.
+Other intervals are kept."""
 
-OUTLOOKS = {Outlook.NEAR: 2.2, Outlook.UNKNOWN: QUICK, Outlook.FAR: 3.6}
-"""Seconds, instead of :data:`QUICK`. What is saved while completions are far is spent while one is near."""
+OUTLOOKS = {Outlook.NEAR: 2.2, Outlook.UNKNOWN: 3.2, Outlook.FAR: 3.6}
+"""Seconds, instead of :data:`QUICK`. What is saved while none is near is spent while one is near, and on other requests
+than polls. The longest one while none is saved."""
 
 SAVED = 10
-"""The most polls that are saved."""
+"""The most requests that are saved."""
 
 SHARE = 20
 """Polls take at most one part in so many of the time."""
@@ -37,10 +39,11 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = anyio.current_time) -> None:
         # Seconds, smoothed, so that one slow response does not decide.
         self._duration = 0.0
-        self._saved = TokenBucket(rate=1 / QUICK, burst=SAVED, clock=clock)
+        self.bucket = TokenBucket(rate=1 / QUICK, burst=SAVED, clock=clock)
+        """The saved requests. A poll counts as one; others are to be charged."""
 
     def record(self, seconds: float) -> None:
-        self._saved.charge()
+        self.bucket.charge()
         self._duration += (min(seconds, LONGEST / SHARE) - self._duration) * _WEIGHT
 
     def interval(self, wanted: float, outlook: Outlook = Outlook.UNKNOWN) -> float:
@@ -48,8 +51,8 @@ class Pace:
 
         :param wanted: seconds.
         """
-        if wanted == QUICK and (outlook is not Outlook.NEAR or self._saved.left):
-            wanted = OUTLOOKS[outlook]
+        if wanted == QUICK:
+            wanted = OUTLOOKS[outlook if self.bucket.left else Outlook.FAR]
         return max(wanted, SHARE * self._duration)
 
     def pause(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from airbyte_events._utils.token_bucket import charged
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteProtocolError,
@@ -86,7 +87,8 @@ class Poller:
         self._spot_check_every = spot_check
         self._unlisted = unlisted
         self._reads = reads
-        self._pace = Pace()
+        self.pace = Pace()
+        """Its intervals."""
         self._lists_from = float("-inf")
         self._checked = anyio.current_time()
         self.failures = 0
@@ -95,7 +97,7 @@ class Poller:
     @property
     def interval(self) -> float:
         """The seconds from one poll to the next, before jitter."""
-        return self._pace.interval(self._ticks.due(self._monitor), self._monitor.watches.outlook)
+        return self.pace.interval(self._ticks.due(self._monitor), self._monitor.watches.outlook)
 
     async def run(self) -> None:
         """Poll until cancelled, first at once.
@@ -109,7 +111,7 @@ class Poller:
             try:
                 await self.tick()
                 if measured:
-                    self._pace.record(anyio.current_time() - began)
+                    self.pace.record(anyio.current_time() - began)
                 self.failures, measured = 0, True
             except LeaseLost:
                 raise
@@ -169,7 +171,8 @@ class Poller:
             return
         self._checked = anyio.current_time()
         job_id = random.choice(stale)  # noqa: S311
-        job = (await self._read([job_id], Origin.POLL)).get(job_id)
+        with charged(self.pace.bucket):
+            job = (await self._read([job_id], Origin.POLL)).get(job_id)
         # It may have completed since the list: another list decides.
         if job is not None and job.status.terminal and job_id not in await self._monitor.poll():
             self._read_one_by_one(f"its list leaves out job {job_id}, which has completed")
@@ -183,7 +186,7 @@ class Poller:
         while True:
             wanted, retry = self._ticks.due(self._monitor), self._ticks.unproven
             outlook = self._monitor.watches.outlook
-            pause = self._pace.pause(wanted, retry=retry, failures=self.failures, jitter=jitter, outlook=outlook)
+            pause = self.pace.pause(wanted, retry=retry, failures=self.failures, jitter=jitter, outlook=outlook)
             remaining = began + pause - anyio.current_time()
             if remaining <= 0:
                 return

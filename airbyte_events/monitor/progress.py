@@ -14,12 +14,15 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.token_bucket import TokenBucket
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import JobStatus, Progress, StreamProgress
-from airbyte_events.jobs import Job, JobSystem, ReportsProgress
+from airbyte_events.jobs import RUNNING_JOBS, Job, JobSystem, ReportsProgress
 
 logger = logging.getLogger(__name__)
 
 REQUESTS_PER_MINUTE = 6
-"""The limit of requests for progress, per instance and process; as many at once."""
+"""The limit of requests for progress, per instance and process."""
+
+BURST = 6
+"""The most of them at once."""
 
 FRESH_SECONDS = 5.0
 """How long a response serves further callers."""
@@ -107,18 +110,31 @@ class ProgressReader:
     """Reads the progress of one instance's jobs: nothing unless it is asked, nothing while Airbyte backs off.
 
     :param system: the instance's API; without :class:`~airbyte_events.jobs.ReportsProgress` there is no progress.
+    :param kept: the part of :data:`BURST` that is kept for requests of streams while several jobs are wanted.
     """
 
-    def __init__(self, system: JobSystem, *, fresh: float = FRESH_SECONDS) -> None:
+    def __init__(
+        self,
+        system: JobSystem,
+        *,
+        fresh: float = FRESH_SECONDS,
+        per_minute: float = REQUESTS_PER_MINUTE,
+        kept: int = 0,
+    ) -> None:
         self._system = system
         self._source = system if isinstance(system, ReportsProgress) else None
         self._fresh = fresh
-        self._bucket = TokenBucket(rate=REQUESTS_PER_MINUTE / 60, burst=REQUESTS_PER_MINUTE)
+        self._bucket = TokenBucket(rate=per_minute / 60, burst=BURST)
+        self._kept = kept
         self._samples: OrderedDict[int, _Sample] = OrderedDict()
         self._wanted: OrderedDict[int, float] = OrderedDict()
         self._streams_wanted: OrderedDict[int, float] = OrderedDict()
         self._has_listed = False
         """Whether the last request was a list."""
+        self._skip = 0
+        """Where the next list begins: at a later page, if the last one left out jobs."""
+        self._listed_from = _NEVER
+        """When the first page was last requested."""
         self._reading = anyio.Lock()
         self._resumes_at = self._lists_from = _NEVER
 
@@ -139,9 +155,14 @@ class ProgressReader:
                     logger.info("could not read progress, retrying: seconds=%g: %s", PAUSE_SECONDS, exc)
         return {job_id: sample.progress for job_id in job_ids if (sample := self._samples.get(job_id)) is not None}
 
-    def _take(self) -> bool:
-        paused = anyio.current_time() < self._resumes_at or self._system.backing_off > 0
-        return not paused and bool(self._bucket.take())
+    def _left(self, streams: bool) -> int:
+        """Return the number of requests that may be sent now."""
+        if anyio.current_time() < self._resumes_at or self._system.backing_off > 0:
+            return 0
+        return self._bucket.left - (0 if streams or len(self._wanted) == 1 else self._kept)
+
+    def _take(self, streams: bool) -> bool:
+        return self._left(streams) > 0 and bool(self._bucket.take())
 
     async def _refresh(self, source: ReportsProgress, job_ids: Collection[int], streams: bool) -> None:
         before = anyio.current_time() - self._fresh
@@ -152,17 +173,21 @@ class ProgressReader:
             left |= {(True, job_id) for job_id in job_ids if self._streams_at(job_id) <= before}
         if not left:
             return
-        stale = [job_id for job_id in self._wanted if self._read_at(job_id) <= before]
-        without_streams = [job_id for job_id in self._streams_wanted if self._streams_at(job_id) <= before]
-        work = [(self._read_at(job_id), False, job_id) for job_id in stale]
-        if streams:
-            work += [(self._streams_at(job_id), True, job_id) for job_id in without_streams]
+        stale = [(at, job_id) for job_id in self._wanted if (at := self._read_at(job_id)) <= before]
+        without_streams = [
+            (at, job_id) for job_id in self._streams_wanted if (at := self._streams_at(job_id)) <= before
+        ]
         may_list = len(stale) > 1 and self._lists_from <= anyio.current_time()
         # In turn: lists alone would use up the budget. Callers that want no streams leave it to those that do.
-        scarce = may_list and self._has_listed and self._bucket.left < 2
-        streams_first = scarce and any(map(self._has_streams, without_streams))
-        if may_list and not streams_first and self._take():
-            left -= {(False, job_id) for job_id in await self._list(source)}
+        scarce = may_list and self._has_listed and self._skip == 0 and self._left(streams) < 2
+        streams_first = scarce and any(self._has_streams(job_id) for _, job_id in without_streams)
+        unlisted_first = scarce and any(at < self._listed_from for at, _ in stale)
+        while may_list and not (streams_first or unlisted_first) and self._take(streams):
+            left -= {(False, job_id) for job_id in await self._list(source, before)}
+            if not self._skip or all(of_streams for of_streams, _ in left):
+                break
+        work = [] if streams_first else [(at, False, job_id) for at, job_id in stale]
+        work += [(at, True, job_id) for at, job_id in without_streams] if streams else []
         # The oldest first, whoever asked for it: where the budget does not serve all, it serves each in turn.
         for _, of_streams, job_id in sorted(work):
             if not left:
@@ -170,24 +195,37 @@ class ProgressReader:
             left.discard((of_streams, job_id))
             if of_streams and self._streams_at(job_id) <= before:
                 await self._read_streams(source, job_id)
-            elif not of_streams and not streams_first and self._read_at(job_id) <= before and self._take():
-                job = await source.glance(job_id)
-                if job is None:
-                    self._forget(job_id)
-                else:
-                    self._record(job)
+            elif not of_streams and self._read_at(job_id) <= before and self._take(streams):
+                await self._read_one(source, job_id)
 
-    async def _list(self, source: ReportsProgress) -> set[int]:
-        """Read the running jobs by one request; return which."""
+    async def _read_one(self, source: ReportsProgress, job_id: int) -> None:
+        self._has_listed = False
+        job = await source.glance(job_id)
+        if job is None:
+            self._forget(job_id)
+        else:
+            self._record(job)
+
+    async def _list(self, source: ReportsProgress, before: float) -> set[int]:
+        """Read the next page of running jobs; return which.
+
+        :param before: wanted jobs that were read earlier are to be read.
+        """
         self._has_listed = True
+        if not self._skip:
+            self._listed_from = anyio.current_time()
         try:
-            listed = await source.running_jobs()
+            listed = await source.running_jobs(self._skip)
         except AirbyteError as exc:
+            self._skip = 0
             self._lists_from = anyio.current_time() + UNLISTED_SECONDS
             logger.info("progress is read job by job: seconds=%g: %s", UNLISTED_SECONDS, exc)
             return set()
         for running in listed:
             self._record(running)
+        full = len(listed) >= RUNNING_JOBS
+        left_out = full and any(self._read_at(job_id) <= before for job_id in self._wanted)
+        self._skip = self._skip + len(listed) if left_out else 0
         return {running.job_id for running in listed}
 
     def _read_at(self, job_id: int) -> float:
@@ -203,7 +241,7 @@ class ProgressReader:
     async def _read_streams(self, source: ReportsProgress, job_id: int) -> None:
         sample = self._samples.get(job_id)
         connection_id = None if sample is None else sample.job.connection_id
-        if sample is None or connection_id is None or not self._has_streams(job_id) or not self._take():
+        if sample is None or connection_id is None or not self._has_streams(job_id) or not self._take(True):
             return
         self._has_listed = False
         sample.take_streams(await source.stream_progress(job_id, connection_id))

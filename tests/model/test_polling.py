@@ -8,6 +8,8 @@ from statistics import quantiles
 import anyio
 import pytest
 
+from airbyte_events.events import Progress
+from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script
 from model.test_hours import in_virtual_time
 from model.virtual.clock import play
@@ -16,6 +18,9 @@ from model.virtual.stage import Stage, staged
 from model.virtual.truth import read_log
 
 JOBS = 400
+LINE_SECONDS = 180.0
+"""How often a waiting task logs its progress."""
+
 STEP = 1.37
 """Seconds between two completions: not in step with the polls."""
 
@@ -94,6 +99,36 @@ def test_however_many_tasks_wait_one_list_is_sent_an_interval(count: int) -> Non
             assert 90 <= len(stage.airbyte.host.answered) - before <= 110
 
     play(main)
+
+
+@in_virtual_time
+async def test_with_the_log_lines_of_a_thousand_tasks_requests_are_20_a_minute() -> None:
+    seen: dict[int, Progress] = {}
+
+    async def log(hub: Hub) -> None:
+        while True:
+            for number, wait in enumerate(list(stage.triggerer.waits)):
+                if (progress := await hub.progress(wait.job.id)) is not None:
+                    seen[wait.job.id] = progress
+                if number % 10 == 9:
+                    await anyio.sleep(LINE_SECONDS / 100)
+
+    async with staged(listens=False, listener=False) as stage:
+        for _ in range(999):
+            stage.triggerer.wait(stage.airbyte.begin())
+        # Lists of running jobs leave it out.
+        queued = stage.triggerer.wait(stage.airbyte.begin(script=Script.hanging("pending")))
+        await anyio.sleep(60)
+        stage.triggerer.run_in_hub(log)
+        before = len(stage.airbyte.host.answered)
+        await anyio.sleep(30 * 60)
+        requests = [request for request, _ in stage.airbyte.host.answered[before:]]
+        # Now and then there is one for a token, or for refreshes.
+        counted = [each for each in requests if each.method == "GET" and "jobType" not in each.url.params]
+        # And the spot checks of jobs that have run for ten minutes.
+        assert len(counted) <= 30 * 21
+        assert len(seen) == 1_000
+        assert queued.job.id in seen
 
 
 @in_virtual_time

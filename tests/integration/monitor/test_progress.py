@@ -56,6 +56,13 @@ class TestPublicApi:
         assert [found[job_id].records for job_id in range(1, 101)] == [*range(1, 101)]
         assert asked(airbyte) == 1
 
+    async def test_later_pages_have_their_turns(self, airbyte: Airbyte, reader: ProgressReader) -> None:
+        for job_id in range(1, 251):
+            airbyte.put(job_id, rowsSynced=job_id)
+        found = await reader.read(range(1, 251))
+        assert [found[job_id].records for job_id in range(1, 251)] == [*range(1, 251)]
+        assert asked(airbyte) == 3
+
     async def test_callers_share_requests(self, airbyte: Airbyte, http: httpx.AsyncClient) -> None:
         reader = ProgressReader(client_of(http, airbyte.url))
         airbyte.put(5, rowsSynced=1)

@@ -9,7 +9,7 @@ import pytest
 from airbyte_events.monitor.outlook import Outlook
 from airbyte_events.monitor.pace import LONGEST, OUTLOOKS, QUICK, SAVED, SHARE, Pace
 
-WANTED = 3.0
+WANTED = 4.0
 
 
 def poll(pace: Pace, durations: list[float]) -> list[float]:
@@ -64,7 +64,7 @@ class TestOutlook:
     def test_polls_are_more_frequent_near_a_completion_and_less_far_from_it(self) -> None:
         pace, _ = self.pace()
         near, unknown, far = (pace.interval(QUICK, outlook) for outlook in Outlook)
-        assert near < unknown == QUICK < far
+        assert near < QUICK < unknown < far
         # With jitter, a completion that comes far too early is detected within 4 s, too.
         assert far * 1.1 < 4
 
@@ -73,36 +73,44 @@ class TestOutlook:
         pace, _ = self.pace()
         assert {pace.interval(wanted, outlook) for outlook in Outlook} == {wanted}
 
+    @pytest.mark.parametrize("progress", [0, 1])
     @pytest.mark.parametrize("seed", range(5))
-    def test_they_are_20_a_minute_in_the_mean_and_a_few_saved_ones(self, seed: int) -> None:
+    def test_with_progress_they_are_20_a_minute_in_the_mean_and_a_few_saved_ones(
+        self, seed: int, progress: int
+    ) -> None:
+        """:param progress: requests a minute for progress."""
         varying = random.Random(seed)
         pace, now = self.pace()
-        polls = 0
+        requests = 0
         while now[0] < 3600:
             outlook = varying.choice(list(Outlook))
             for _ in range(varying.randrange(1, 60)):
                 pace.record(0.01)
-                polls += 1
-                now[0] += pace.interval(QUICK, outlook)
-        assert polls <= now[0] / QUICK + SAVED + 1
+                requests += 1
+                minute, now[0] = now[0] // 60, now[0] + pace.interval(QUICK, outlook)
+                for _ in range(progress * int(now[0] // 60 - minute)):
+                    pace.bucket.charge()
+                    requests += 1
+        assert requests <= now[0] / QUICK + SAVED + 1
 
-    def test_without_saved_polls_the_interval_is_the_usual_one(self) -> None:
+    def test_without_saved_requests_the_interval_is_the_longest(self) -> None:
         pace, now = self.pace()
         while pace.interval(QUICK, Outlook.NEAR) < QUICK:
             pace.record(0.01)
             now[0] += OUTLOOKS[Outlook.NEAR]
-        # 2.2 s instead of 3 s takes a quarter of a poll each.
+        assert {pace.interval(QUICK, outlook) for outlook in Outlook} == {OUTLOOKS[Outlook.FAR]}
+        # 2.2 s instead of 3 s takes a quarter of a request each.
         assert now[0] > SAVED * OUTLOOKS[Outlook.NEAR] * 3
 
 
 class TestFailures:
     def test_each_doubles_the_pause_up_to_a_limit(self) -> None:
         pauses = [Pace(lambda: 0.0).pause(WANTED, retry=WANTED, failures=failures) for failures in range(12)]
-        assert pauses[:5] == [3, 6, 12, 24, 48]
+        assert pauses[:5] == [4, 8, 16, 32, 64]
         assert pauses[-1] == LONGEST
 
     def test_an_idle_poll_that_failed_is_repeated_sooner(self) -> None:
-        assert Pace(lambda: 0.0).pause(300.0, retry=WANTED, failures=1) == 6
+        assert Pace(lambda: 0.0).pause(300.0, retry=WANTED, failures=1) == 8
 
     def test_the_limit_is_never_below_an_interval_that_was_set(self) -> None:
         assert Pace(lambda: 0.0).pause(600.0, retry=600.0, failures=3) == 600
