@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
+import os
+from functools import lru_cache
+
 from airflow.providers.common.compat.sdk import conf
 
 SECTION = "airbyte_events"
+
+
+def text(section: str, option: str) -> str | None:
+    """Return an option of Airflow's configuration, which each of thousands of triggers may read.
+
+    Airflow searches all of its sources each time, 30 µs and more. Within a process only the option's environment
+    variable can change.
+    """
+    return _text(section, option, _variable(section, option))
+
+
+def number(section: str, option: str, *, default: float) -> float:
+    """Return a number as :func:`text` does."""
+    return _number(section, option, default, _variable(section, option))
+
+
+def _variable(section: str, option: str) -> str | None:
+    return os.environ.get(f"AIRFLOW__{section.upper()}__{option.upper()}")
+
+
+@lru_cache
+def _text(section: str, option: str, _: str | None) -> str | None:
+    found: str | None = conf.get(section, option, fallback=None)
+    return found
+
+
+@lru_cache
+def _number(section: str, option: str, default: float, _: str | None) -> float:
+    found: float = conf.getfloat(section, option, fallback=default)
+    return found
 
 
 def poll_interval(at_least: float = 0.0) -> float:
@@ -12,5 +45,4 @@ def poll_interval(at_least: float = 0.0) -> float:
 
     :param at_least: the task's own interval.
     """
-    shared: float = conf.getfloat(SECTION, "poll_interval", fallback=3.0)
-    return max(at_least, shared)
+    return max(at_least, number(SECTION, "poll_interval", default=3.0))

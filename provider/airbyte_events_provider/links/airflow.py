@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from airflow.providers.common.compat.sdk import conf
-
 from airbyte_events._utils.json_values import web_page
+from airbyte_events_provider.config import text
 
 
 def task_page(ti: Any) -> str | None:
@@ -15,7 +14,7 @@ def task_page(ti: Any) -> str | None:
 
     :param ti: the task instance; None without one, as in ``airflow dags test``.
     """
-    base = conf.get("api", "base_url", fallback=None)
+    base = text("api", "base_url")
     if ti is None or not base:
         return None
     dag_id, run_id, task_id = (quote(name, safe="") for name in (ti.dag_id, ti.run_id, ti.task_id))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import Any
 
 import anyio
-from airflow.providers.common.compat.sdk import conf
 
-from airbyte_events_provider.config import SECTION
+from airbyte_events_provider.config import SECTION, number
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,12 @@ def shortest_deferral(began: float | None = None) -> float:
 
     :param began: when the task began, in seconds since the epoch. A worker that has been slow so far is slow to end.
     """
-    usual: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0) + LOOP_SECONDS
+    if not math.isnan(least := number(SECTION, "min_deferral", default=math.nan)):
+        return least
+    usual = number("workers", "min_heartbeat_interval", default=5.0) + LOOP_SECONDS
     if began is not None:
         usual += min(max(time.time() - began, 0.0), MAX_EXTRA_SECONDS)
-    seconds: float = conf.getfloat(SECTION, "min_deferral", fallback=usual)
-    return seconds
+    return usual
 
 
 class Deferral:

@@ -10,11 +10,10 @@ from logging import Logger
 from typing import Any
 
 import anyio
-from airflow.providers.common.compat.sdk import conf
 
 from airbyte_events.errors import AirbyteEventsError, JobStalled
 from airbyte_events.events import JobEvent, Progress
-from airbyte_events_provider.config import SECTION
+from airbyte_events_provider.config import SECTION, number
 
 WARN, FAIL, CANCEL = "warn", "fail", "cancel"
 ON_STALL = (WARN, FAIL, CANCEL)
@@ -69,7 +68,7 @@ class ProgressWatch:
         :param scope: of the wait.
         """
         try:
-            line_every: float = conf.getfloat(SECTION, "progress_interval", fallback=LINE_SECONDS) or math.inf
+            line_every = number(SECTION, "progress_interval", default=LINE_SECONDS) or math.inf
             look_every = line_every
             if self.stalled_after is not None:
                 look_every = min(line_every, max(self.stalled_after / 4, _SHORTEST), _LONGEST)
