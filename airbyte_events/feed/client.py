@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -43,12 +43,14 @@ class FeedFrame:
     :param cursor: the cursor to resume from.
     :param event: of a ``job`` or ``signal`` frame; None if it can't be parsed.
     :param data: the payload of any other frame.
+    :param more: whether the next frame has arrived, too.
     """
 
     name: str
     cursor: Cursor | None
     event: JobEvent | None
     data: dict[str, Any]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +165,9 @@ class FeedClient:
                 except ValueError as exc:
                     fault = str(exc)[:_LONGEST_MESSAGE]
                     raise FeedUnreachable(f"{self.url} sent a frame that is no feed's: {fault}") from exc
-                for frame in frames:
+                for frame in frames[:-1]:
+                    yield replace(frame, more=True)
+                for frame in frames[-1:]:
                     yield frame
                 if received:
                     silent_at = anyio.current_time() + self._silence

@@ -10,7 +10,7 @@ import anyio
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import AirbyteError, FeedUnreachable
-from airbyte_events.events import JobEvent, same_job
+from airbyte_events.events import JobEvent, JobRef, same_job
 from airbyte_events.feed.client import FeedFrame
 from airbyte_events.hub.completions import Subscribers
 from airbyte_events.hub.feed_identity import FeedIdentity
@@ -20,6 +20,9 @@ from airbyte_events.hub.waiting import WaitingTasks
 from airbyte_events.monitor.monitor import Monitor
 
 logger = logging.getLogger(__name__)
+
+MOST_TOGETHER = 50
+"""The most events of the feed to store at once: more would stall a triggerer's event loop."""
 
 
 class FeedIntake:
@@ -44,6 +47,8 @@ class FeedIntake:
         self._waiting = waiting
         self._subscribers = subscribers
         self._gap = Wakeup()
+        # Events that arrived together are stored together.
+        self._arrived: dict[JobRef, JobEvent] = {}
 
     async def receive(self, frame: FeedFrame) -> None:
         """Process a frame.
@@ -57,10 +62,13 @@ class FeedIntake:
             raise FeedUnreachable("could not process a frame of the feed") from exc
 
     async def _take(self, frame: FeedFrame) -> None:
-        if frame.event is not None:
-            if await self.absorb([frame.event]):
-                self._states.poll(unverified=[frame.event.ref.job_id])
-                self._states.request([frame.event.ref.job_id])
+        event = frame.event
+        if event is None or event.ref in self._arrived:
+            await self._store_arrived()
+        if event is not None:
+            self._arrived[event.ref] = event
+            if not frame.more or len(self._arrived) >= MOST_TOGETHER:
+                await self._store_arrived()
         elif frame.name in ("hello", "reset", "job"):
             if frame.name == "reset":
                 logger.info("the listener's feed was reset: reason=%s", frame.data.get("reason"))
@@ -71,6 +79,12 @@ class FeedIntake:
             # The states include events from before the stream was open.
             self._states.request(self._waiting.job_ids)
             self._gap.set()
+
+    async def _store_arrived(self) -> None:
+        arrived, self._arrived = self._arrived, {}
+        if unverified := [state.ref.job_id for state in await self.absorb(arrived.values())]:
+            self._states.poll(unverified=unverified)
+            self._states.request(unverified)
 
     async def absorb(self, reported: Iterable[JobEvent]) -> list[JobEvent]:
         """Store reported states of jobs with waiting tasks, and of connections with subscribers.
@@ -94,7 +108,7 @@ class FeedIntake:
                 unverified.append(state)
             else:
                 ours.append(state)
-        if not self._link.left:
+        if ours and not self._link.left:
             await self._monitor.absorb(ours)
         return unverified
 

@@ -345,7 +345,7 @@ class Monitor:
         """Store the jobs that changed since, page by page: a page is stored even if the next one fails.
 
         :param pages: how many to list at most, within :attr:`request_bucket`, of which only the jobs in ``origins`` are
-            stored if it has any; None for all, up to :data:`MAX_LISTED` jobs.
+            stored if it has any, and the list ends with the last of them; None for all, up to :data:`MAX_LISTED` jobs.
         """
         found: set[int] = set()
         served_at: datetime | None = None
@@ -361,7 +361,7 @@ class Monitor:
             found |= {job.job_id for job in jobs}
             if pages is not None:
                 pages -= 1
-                if not pages or not self.request_bucket.left:
+                if not pages or not self.request_bucket.left or (origins and found >= origins.keys()):
                     break
             elif len(found) >= self.max_listed:
                 logger.warning(

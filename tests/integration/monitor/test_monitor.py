@@ -89,6 +89,15 @@ class TestConfirming:
         assert len(states) == 40
         assert (watched.airbyte.lists, watched.airbyte.reads) == (1, 0)
 
+    async def test_the_list_of_a_burst_ends_with_the_last_of_its_jobs(self, watched: Watched) -> None:
+        for job_id in range(1, 351):
+            watched.airbyte.put(job_id, "succeeded")
+
+        states = await watched.monitor.confirm(range(81, 121), Origin.WEBHOOK)
+
+        assert {status_of(state) for state in states.values()} == {JobStatus.SUCCEEDED}
+        assert (watched.airbyte.lists, watched.airbyte.reads) == (2, 0)
+
     async def test_what_the_list_of_a_burst_has_beside_it_waits_for_its_own_hint(self, watched: Watched) -> None:
         for job_id in range(1, 42):
             watched.airbyte.put(job_id, "failed")
