@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import mapped
 import psutil  # type: ignore[import-untyped]
 from processes import Processes, StackError, ended_by_signals
 from progress import Progress
@@ -86,6 +87,8 @@ def run(
 ) -> tuple[list[str], dict[str, Any]]:
     """Measure the parts, one after the other. One that fails does not stop the others."""
     scales = {name: part.SMALL if options.ci else part.FULL for name, part in parts.items()}
+    if options.at_once:
+        scales["mapped"] = mapped.at_once(options.at_once)
     left = sum(part.duration(scales[name]) for name, part in parts.items())
     results: dict[str, Any] = {}
     failures = []
@@ -112,7 +115,7 @@ def run(
         "machine": machine(),
         "versions": versions(),
         # Only a whole run at full size is for the documentation.
-        "complete": not failures and not options.ci and tuple(parts) == PARTS,
+        "complete": not failures and not options.ci and not options.at_once and tuple(parts) == PARTS,
         "results": results,
     }
 
@@ -135,6 +138,7 @@ def show(document: dict[str, Any], parts: dict[str, Part], *, as_json: bool) -> 
 
 def command(options: argparse.Namespace) -> str:
     arguments = [f"--only {','.join(options.only)}"] * (options.only != PARTS) + ["--ci"] * options.ci
+    arguments += [f"--at-once {options.at_once}"] * bool(options.at_once)
     return "make bench" + (f' ARGS="{" ".join(arguments)}"' if arguments else "")
 
 
@@ -191,6 +195,13 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--ci", action="store_true", help="at a small size, to see that it works: the documentation is not written"
+    )
+    parser.add_argument(
+        "--at-once",
+        type=int,
+        metavar="COUNT",
+        help="the jobs of each side that complete at once in the part mapped: 500 take 10 minutes, 1000 take 20. The"
+        " documentation is not written",
     )
     parser.add_argument("--json", action="store_true", help="print all results as JSON")
     parser.add_argument(

@@ -11,7 +11,7 @@ import json
 import math
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,13 @@ SMALL = Scale(
     seconds=4.0,
     quiet=2.0,
 )
+
+
+def at_once(count: int) -> Scale:
+    """The full scale, but for how many jobs of each side end at once."""
+    few = FULL.one_by_one
+    tasks = replace(FULL.tasks, push_trigger=few.push_trigger + count, oracle_trigger=few.oracle_trigger + count)
+    return replace(FULL, tasks=tasks, bound=FULL.bound + tasks.total)
 
 
 def duration(scale: Scale) -> float:
