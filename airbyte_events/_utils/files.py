@@ -15,6 +15,16 @@ def read_fault(exc: OSError | ValueError) -> str:
     return f"can't be read ({exc.strerror})" if isinstance(exc, OSError) else "not a file of UTF-8 text"
 
 
+def check_writable(file: Path) -> None:
+    """Check that :func:`write_private` can write a file, and leave it as it is.
+
+    :raises OSError: if it can't.
+    """
+    descriptor, name, _ = _beside(file)
+    os.close(descriptor)
+    Path(name).unlink()
+
+
 def write_private(file: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file atomically; only its owner can read it.
 
@@ -23,10 +33,7 @@ def write_private(file: Path, text: str, *, durable: bool = True) -> None:
     :param durable: whether the file is on disk when this returns.
     :raises OSError: if it can't be written, or is a device or a pipe; the old file is unchanged.
     """
-    file = file.resolve()
-    if file.exists() and not file.is_file():
-        raise OSError(errno.EINVAL, "is not a regular file", str(file))
-    descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # readable by its owner alone
+    descriptor, name, file = _beside(file)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -37,3 +44,11 @@ def write_private(file: Path, text: str, *, durable: bool = True) -> None:
     except OSError:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _beside(file: Path) -> tuple[int, str, Path]:
+    """Return an open new file that only its owner can read, its name, and the file that it is to replace."""
+    file = file.resolve()
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "is not a regular file", str(file))
+    return *tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}."), file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +30,20 @@ _LONGEST_NAME = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Named:
+class Named:
+    """A connection that has a name.
+
+    :param place: where it is, for people.
+    """
+
     connection_id: str
-    workspace_id: str | None
+    place: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
     read_at: float
-    by_name: dict[str, list[_Named]]
+    by_name: dict[str, list[Named]]
 
 
 class ConnectionSearch:
@@ -66,38 +71,55 @@ class ConnectionSearch:
                 self._lists.move_to_end(workspace_id)
                 if len(self._lists) > _MOST_LISTS:
                     self._lists.popitem(last=False)
-        found = names.by_name.get(name, [])
-        if len(found) == 1:
-            return found[0].connection_id
         where = f" in workspace {workspace_id}" if workspace_id else ""
-        if found:
-            raise UnknownConnection(f"Airbyte has {len(found)} connections named {_shown(name)}{where}: {_ids(found)}")
-        # In a thread: to compare thousands of names takes longer than an event loop may be blocked.
-        candidates = await anyio.to_thread.run_sync(_candidates, name, list(names.by_name))
-        raise UnknownConnection(f"Airbyte has no connection named {_shown(name)}{where}: {candidates}")
+        return await only(
+            names.by_name,
+            name,
+            owner="Airbyte has",
+            where=where,
+            several="write the id of one, or its workspace's id",
+            nothing="it lists no connection: may the client read the workspace?",
+        )
 
     async def _read(self, workspace_id: str | None) -> _Names:
         read_at = anyio.current_time()
-        by_name: dict[str, list[_Named]] = {}
+        by_name: dict[str, list[Named]] = {}
         for fields in await self._list(workspace_id):
             id_, name = json_values.text(fields.get("connectionId")), fields.get("name")
             # Deleted connections are deprecated; lists leave them out by default.
             if id_ is not None and isinstance(name, str) and fields.get("status") != "deprecated":
-                named = _Named(connection_id=id_, workspace_id=json_values.text(fields.get("workspaceId")))
+                workspace = json_values.text(fields.get("workspaceId")) or "unknown"
+                named = Named(connection_id=id_, place=f"workspace {workspace}")
                 by_name.setdefault(name, []).append(named)
         logger.debug("connections listed by name: names=%d workspace=%s", len(by_name), workspace_id)
         return _Names(read_at=read_at, by_name=by_name)
 
 
-def _ids(found: Sequence[_Named]) -> str:
-    each = [f"{one.connection_id} (workspace {one.workspace_id or 'unknown'})" for one in found[:MOST_CANDIDATES]]
-    return f"write the id of one, or its workspace's id: {_listed(each, len(found))}"
+async def only(
+    by_name: Mapping[str, Sequence[Named]], name: str, *, owner: str, where: str = "", several: str, nothing: str
+) -> str:
+    """Return the id of the only connection with this name.
+
+    :param owner: the subject and verb of an error, such as ``Airbyte has``.
+    :param several: the remedy if several connections have the name.
+    :param nothing: the remedy if there is no name at all.
+    :raises UnknownConnection: if there is none, or several have the name; the message lists candidates.
+    """
+    found = by_name.get(name, ())
+    if len(found) == 1:
+        return found[0].connection_id
+    if found:
+        each = [f"{one.connection_id} ({one.place})" for one in found[:MOST_CANDIDATES]]
+        raise UnknownConnection(
+            f"{owner} {len(found)} connections named {_shown(name)}{where}: {several}: {_listed(each, len(found))}"
+        )
+    # In a thread: to compare thousands of names takes longer than an event loop may be blocked.
+    candidates = await anyio.to_thread.run_sync(_candidates, name, list(by_name)) if by_name else nothing
+    raise UnknownConnection(f"{owner} no connection named {_shown(name)}{where}: {candidates}")
 
 
 def _candidates(name: str, names: Sequence[str]) -> str:
     """Return the existing names, close matches first."""
-    if not names:
-        return "it lists no connection: may the client read the workspace?"
     folded = {each.casefold(): each for each in reversed(names)}
     close = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=5)]
     others = sorted(set(names).difference(close))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
+from airbyte_events._utils import json_values
 from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
-from airbyte_events.errors import SettingsError
+from airbyte_events.errors import FeedUnreachable, SettingsError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import Settings, check_address, is_loopback
 
@@ -19,6 +21,10 @@ HOW_TO_AUTHENTICATE = (
     "set AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE) to one of the listener's API tokens; serve prints those that "
     "it generates, and airbyte-events up keeps them for these commands"
 )
+
+
+PAGE = 1000
+"""The items of one response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +97,26 @@ async def open_listener(address: Address) -> AsyncIterator[FeedClient]:
     """
     async with http_client(address.url) as http:
         yield FeedClient(http, address.url, address.token, reaching=HOW_TO_REACH, authenticating=HOW_TO_AUTHENTICATE)
+
+
+async def pages(
+    listener: FeedClient, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
+) -> tuple[list[dict[str, Any]], str | None, dict[str, Any]]:
+    """Return the first items of one of the listener's lists, where the next page starts, if there is one, and the first
+    response."""
+    found: list[dict[str, Any]] = []
+    first: dict[str, Any] = {}
+    following = None if before is None else str(before)
+    while True:
+        page = [("limit", str(min(PAGE, limit - len(found))))]
+        if following is not None:
+            page.append(("before", following))
+        content = await listener.request("GET", f"/v1/{what}", params=[*params, *page])
+        first = first or content
+        items = content.get(what)
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise FeedUnreachable(f"{listener.url}/v1/{what} did not respond as a listener does")
+        found += items
+        following = json_values.text(content.get("next"))
+        if following is None or not items or len(found) >= limit:
+            return found, following, first

@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from airbyte_events import __version__
 from airbyte_events._utils import stdout
-from airbyte_events._utils.printable import shown
 from airbyte_events.cli import jobs, notify, replay, serve, simulate, store, tail, trigger, up
 from airbyte_events.cli.doctor import doctor
+from airbyte_events.cli.output import complain
 from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.cli.webhooks import webhooks
 from airbyte_events.errors import AirbyteEventsError, SettingsError
@@ -29,7 +29,7 @@ def run() -> int:
     try:
         application(rich=sys.stdout.isatty())(prog_name="airbyte-events")
     except AirbyteEventsError as exc:
-        sys.stderr.write(f"airbyte-events: {shown(' '.join(str(exc).split()))}\n")
+        complain(" ".join(str(exc).split()))
         return 2 if isinstance(exc, SettingsError) else 1
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -12,16 +12,16 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, open_listener
+from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
+from airbyte_events.cli.connections import connection_ids
 from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.cli.runner import run
-from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable
+from airbyte_events.errors import FeedError, FeedRefused
 from airbyte_events.events import Progress, StreamProgress, read_event
 from airbyte_events.feed import client
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
 
-_PAGE = 1000
 _NEVER = "not polled yet"
 
 HELP = "List jobs, or show one with its history. The most recently changed job comes first."
@@ -66,12 +66,14 @@ def jobs(
 ) -> None:
     if context.invoked_subcommand is not None:
         return
-    params = client.query(options.event_filter(instance, connection, job, status, ended))
+    wanted = options.event_filter(instance, job, status, ended)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
 
     async def work() -> int:
         async with open_listener(address) as api:
+            ids = await connection_ids(api, connection or (), wanted.instances)
+            params = client.query(replace(wanted, connection_ids=ids))
             found, following, first = await pages(api, "jobs", limit, before, params)
         as_of = json_values.mapping(first.get("as_of"))
         if json:
@@ -128,31 +130,8 @@ def show(
     run(work)
 
 
-async def pages(
-    listener: FeedClient, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
-) -> tuple[list[dict[str, Any]], str | None, dict[str, Any]]:
-    """Return the first items of one of the listener's lists, where the next page starts, if there is one, and the first
-    response."""
-    found: list[dict[str, Any]] = []
-    first: dict[str, Any] = {}
-    following = None if before is None else str(before)
-    while True:
-        page = [("limit", str(min(_PAGE, limit - len(found))))]
-        if following is not None:
-            page.append(("before", following))
-        content = await listener.request("GET", f"/v1/{what}", params=[*params, *page])
-        first = first or content
-        items = content.get(what)
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise FeedUnreachable(f"{listener.url}/v1/{what} did not respond as a listener does")
-        found += items
-        following = json_values.text(content.get("next"))
-        if following is None or not items or len(found) >= limit:
-            return found, following, first
-
-
 async def _instance_of(listener: FeedClient, number: str) -> str:
-    found, *_ = await pages(listener, "jobs", _PAGE, None, [("job_id", number)])
+    found, *_ = await pages(listener, "jobs", PAGE, None, [("job_id", number)])
     if not found:
         raise FeedError(_unknown(number))
     if len(found) > 1:

@@ -13,11 +13,13 @@ _SERVER = frozenset(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or settings."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or settings, 130 after Ctrl-C."""
     try:
         from airbyte_events.cli.app import run
 
         code = run()
+    except KeyboardInterrupt:  # while modules are loaded; commands handle it later
+        code = 130
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _SERVER:
             raise

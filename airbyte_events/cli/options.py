@@ -83,7 +83,8 @@ Instances = Annotated[
     list[str] | None, typer.Option("--instance", metavar="NAME", help="Only this Airbyte's. May be repeated.")
 ]
 Connections = Annotated[
-    list[str] | None, typer.Option("--connection", metavar="ID", help="Only this connection's. May be repeated.")
+    list[str] | None,
+    typer.Option("--connection", metavar="ID|NAME", help="Only this connection's, by id or name. May be repeated."),
 ]
 Jobs = Annotated[
     list[int] | None, typer.Option("--job", metavar="ID", parser=whole(1), help="Only this job. May be repeated.")
@@ -107,18 +108,13 @@ Instance = Annotated[str | None, typer.Option("--instance", metavar="NAME", help
 
 def event_filter(
     instances: Collection[str] | None,
-    connections: Collection[str] | None,
     jobs: Collection[int] | None,
     statuses: Collection[JobStatus] | None,
     ended: bool | None,
 ) -> EventFilter:
-    """Return the filter of these options.
-
-    :raises typer.BadParameter: if a connection's id is not a UUID.
-    """
+    """Return the filter of these options."""
     return EventFilter(
         instances=frozenset(instances or ()),
-        connection_ids=frozenset(uuid("--connection", each) for each in connections or ()),
         job_ids=frozenset(jobs or ()),
         statuses=frozenset(statuses or ()),
         terminal=ended,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, TextIO
@@ -59,6 +60,12 @@ class Output:
         else:
             self._write("  ".join(_text(part).plain for part in parts))
 
+    def prose(self, lead: Text, text: str, style: str = "") -> None:
+        """Write a sentence for people, two spaces after its lead; a terminal's lines break between words, below it."""
+        for line in wrapped(self._console, text, lead.cell_len + 2):
+            self.line(lead, Text(line, style=style))
+            lead = Text(" " * lead.cell_len)
+
     def table(
         self, headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, optional: Sequence[str] = ()
     ) -> None:
@@ -101,7 +108,8 @@ class Output:
 
     def note(self, text: str) -> None:
         """Write a note to standard error."""
-        self.aside.print(Text(shown(text)), style="dim")
+        for line in wrapped(self.aside, text):
+            self.aside.print(Text(line), style="dim")
 
     def reader_gone(self) -> bool:
         """Return whether the reader has closed the output, without writing to it."""
@@ -140,6 +148,24 @@ def counted(number: int, noun: str) -> str:
 def amount(number: int | None) -> str:
     """Return a number with thousands separators."""
     return "" if number is None else f"{number:,}"
+
+
+def complain(text: str) -> None:
+    """Write an error to standard error."""
+    console = _console(sys.stderr)
+    for line in wrapped(console, f"airbyte-events: {text}"):
+        console.print(Text(line))
+
+
+def wrapped(console: Console, text: str, taken: int = 0) -> Sequence[str]:
+    """Return a sentence in lines that break between words, on a terminal. A longer word stays whole, to be copied.
+
+    :param taken: columns that other text has in each line.
+    """
+    if not console.is_terminal:
+        return [shown(text)]
+    width = max(console.width - taken, _FOLDED)
+    return textwrap.wrap(shown(text), width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _console(file: TextIO) -> Console:

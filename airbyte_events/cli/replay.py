@@ -10,15 +10,13 @@ import typer
 
 from airbyte_events._utils import json_values
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, open_listener
-from airbyte_events.cli.jobs import pages
+from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
 from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import FeedRefused
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
 
-_PAGE = 1000
 _FINAL = frozenset({"ignored", "rejected"})
 
 HELP = (
@@ -94,7 +92,7 @@ async def _inbox(listener: FeedClient, since: datetime | None, *, pending: bool,
     chosen: list[int] = []
     before: int | None = None
     while True:
-        found, following, _ = await pages(listener, "notifications", _PAGE, before)
+        found, following, _ = await pages(listener, "notifications", PAGE, before)
         for each in found:
             received = json_values.instant(each.get("received_at"))
             if since is not None and received is not None and received < since:

@@ -35,11 +35,12 @@ def serve(
     config: options.Config = None,
     host: options.Host = None,
     port: options.Port = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the log-in link in a pipe, too.")] = False,
 ) -> None:
     from airbyte_events.listener.process import run as listen
 
     settings = partial(load, config, host=host, port=port)
-    raise typer.Exit(listen(settings(), settings, log_in=sys.stdout.isatty()))
+    raise typer.Exit(listen(settings(), settings, log_in=show or sys.stdout.isatty()))
 
 
 def demo(

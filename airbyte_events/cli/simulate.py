@@ -16,6 +16,7 @@ from rich.table import Table
 
 from airbyte_events._utils import stdout
 from airbyte_events.cli import options
+from airbyte_events.cli.output import complain
 from airbyte_events.simulator.capacity import LONGEST_WAIT
 from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from airbyte_events.simulator.models import NEWEST
@@ -163,7 +164,7 @@ def simulate(
     try:
         anyio.run(_serve, simulator, host, port, say)
     except OSError as exc:
-        typer.echo(f"can't listen on {host}:{port}: {exc.strerror or exc}; write another --host or --port", err=True)
+        complain(f"can't listen on {host}:{port}: {exc.strerror or exc}; write another --host or --port")
         raise typer.Exit(1) from exc
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +14,12 @@ import typer
 from rich.text import Text
 
 from airbyte_events._utils.backoff import pause
-from airbyte_events._utils.files import read_fault, write_private
+from airbyte_events._utils.files import check_writable, read_fault, write_private
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
+from airbyte_events.cli.connections import connection_ids
 from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
@@ -38,7 +41,7 @@ EPILOG = (
     "Completions, as they happen:",
     "  airbyte-events tail --ended",
     "Failures of one connection for a program, none missed between two runs:",
-    "  airbyte-events tail --status failed --connection ID --json --cursor-file cursor | ./alert",
+    "  airbyte-events tail --status failed --connection Orders --json --cursor-file cursor | ./alert",
     "Also what is late or stalled:",
     "  airbyte-events tail --ended --signals",
     "Each line of --json is a CloudEvents object: jq .data.status",
@@ -63,11 +66,13 @@ def tail(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> None:
-    wanted = replace(options.event_filter(instance, connection, job, status, ended), signals=signals)
+    wanted = replace(options.event_filter(instance, job, status, ended), signals=signals)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
     begin = _cursor("--after", after) if after else _stored(cursor_file)
-    following = Tail(output, address, wanted, begin, cursor_file)
+    if cursor_file is not None:
+        _check(cursor_file)
+    following = Tail(output, address, wanted, connection or (), begin, cursor_file)
     try:
         run(following.run)
     finally:
@@ -77,16 +82,25 @@ def tail(
 class Tail:
     """A reader of a feed that shows its events.
 
+    :param wanted: the events to show, of any connection.
+    :param connections: the ids or names of their connections; by default all.
     :param after: where to start; None: with the next event.
     """
 
     def __init__(
-        self, output: Output, address: Address, wanted: EventFilter, after: Cursor | None, cursor_file: Path | None
+        self,
+        output: Output,
+        address: Address,
+        wanted: EventFilter,
+        connections: Collection[str],
+        after: Cursor | None,
+        cursor_file: Path | None,
     ) -> None:
         self.cursor = after
         self._output = output
         self._address = address
         self._wanted = wanted
+        self._connections = connections
         self._cursor_file = cursor_file
         self._connected = False
         self._failures = 0
@@ -117,6 +131,8 @@ class Tail:
         raise failure
 
     async def _follow_on(self, listener: FeedClient) -> None:
+        ids = await connection_ids(listener, self._connections, self._wanted.instances)
+        self._wanted = replace(self._wanted, connection_ids=ids)
         # A fault at the start is reported as by other commands.
         await listener.request(
             "GET", "/v1/jobs", params=[*client.query(replace(self._wanted, signals=False)), ("limit", "1")]
@@ -204,8 +220,22 @@ def _stored(file: Path | None) -> Cursor | None:
         raise SettingsError(f"--cursor-file: {file}: {read_fault(exc)}") from None
 
 
+def _check(file: Path) -> None:
+    with _named(file):
+        check_writable(file)
+
+
 def _write(file: Path, text: str) -> None:
-    try:
+    with _named(file):
         write_private(file, text, durable=False)
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as exc:
-        raise SettingsError(f"--cursor-file: {file} can't be written ({exc.strerror})") from exc
+        raise SettingsError(
+            f"--cursor-file: {file} can't be written ({exc.strerror}); name a file in a folder that exists and that "
+            "you may write"
+        ) from exc

@@ -13,11 +13,10 @@ import anyio
 import typer
 from rich.console import RenderableType
 from rich.progress import Progress as Display
-from rich.progress import ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import ProgressColumn, SpinnerColumn, Task
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
@@ -246,15 +245,10 @@ class Waiting:
             self._output.note(f"waiting for {self._label}{usual}")
             yield
             return
-        # A narrow terminal cuts off the last column.
-        columns = (
-            SpinnerColumn(),
-            _Bar(self._share),
-            _Text(lambda: self._text(hub)),
-            TextColumn("{task.description}", markup=False),
-        )
+        # The job is in the line above.
+        columns = (SpinnerColumn(), _Bar(self._share), _Text(lambda: self._text(hub), console.width - _BAR_WIDTH - 4))
         with Display(*columns, console=console, transient=True, refresh_per_second=4) as display:
-            display.add_task(shown(self._label), total=None)
+            display.add_task("", total=None)
             yield
 
     @property
@@ -291,9 +285,14 @@ class _Bar(ProgressColumn):
 
 
 class _Text(ProgressColumn):
-    def __init__(self, text: Callable[[], str]) -> None:
+    """A text of which a narrow terminal cuts off the end."""
+
+    def __init__(self, text: Callable[[], str], width: int) -> None:
         super().__init__()
         self._text = text
+        self._width = width
 
     def render(self, task: Task) -> Text:
-        return Text(self._text())
+        text = Text(self._text())
+        text.truncate(max(self._width, 1), overflow="ellipsis")
+        return text

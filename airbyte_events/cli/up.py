@@ -89,7 +89,12 @@ def up(
     ] = None,
     workspace: Workspaces = None,
     host: options.Host = None,
-    port: options.Port = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT", parser=options.whole(1, 65535), help="Port to listen on. [AIRBYTE_EVENTS_PORT, else 8484]"
+        ),
+    ] = None,
     show_secrets: Annotated[
         bool, typer.Option("--show", help="Print the log-in link and the API token in a pipe, too.")
     ] = False,
@@ -97,8 +102,6 @@ def up(
     from airbyte_events.listener.process import run
 
     output = Output()
-    if port == 0:
-        raise SettingsError("--port: 0, but the other commands need to know the port; for example --port 8484")
     given = {"airbyte_url": airbyte_url, "client_id": client_id, "client_secret": _read(client_secret_file)}
     try:
         _check_environment()
@@ -132,8 +135,8 @@ def check_free(settings: Settings) -> None:
         bind(settings.host, settings.port).close()
     except OSError as exc:
         raise SettingsError(
-            f"--port: can't listen on {settings.host} port {settings.port}: {exc.strerror}; if that is not this "
-            "listener, already running: airbyte-events up --port 8485"
+            f"--port: can't listen on {settings.host} port {settings.port}: {exc.strerror}. Does this listener run "
+            "already? If another program has the port: airbyte-events up --port 8485"
         ) from exc
 
 
@@ -167,6 +170,11 @@ def connect(
         try:
             settings = load(host=host, port=port, airbyte=answers, listens=False)
         except SettingsError as exc:
+            if not asks and _lacks_secret(answers):
+                raise SettingsError(
+                    "--client-secret-file: not set, nor AIRBYTE_EVENTS_CLIENT_SECRET, but --client-id is; name the "
+                    "file that has the secret"
+                ) from None
             if not asks or (answers == given and not _lacks_secret(answers)):
                 raise
             output.note(str(exc))

@@ -134,7 +134,7 @@ def stay(airflow: AirflowStack, services: Services, console: Console) -> NoRetur
     lines = {
         "Airflow": f"{airflow.url} (no log-in: everybody is admin)",
         "the DAG": f"{airflow.url}/dags/{DAG_ID}",
-        "listener": f"{addresses.listener_url} (API token: {addresses.api_token})",
+        "dashboard": services.dashboard(),
         "Airbyte": f"{addresses.airbyte_url} (simulated; client id {addresses.client_id}, "
         f"secret {addresses.client_secret})",
     }

@@ -116,7 +116,7 @@ class Services:
                 )
             )
             self.processes.start("simulator", self._simulate(), env=self._env)
-            self.processes.start("listener", _command("serve"), env=self._listener_env)
+            self.processes.start("listener", _command("serve", "--show"), env=self._listener_env)
             self._wait_for("simulator", self.airbyte, f"{API}/health")
             self._wait_for("listener", self.listener, "/readyz")
             self._stack = stack.pop_all()
@@ -147,6 +147,12 @@ class Services:
 
         self.processes.wait_until(probe, f"a ready {name}", timeout=self._timeout, blame=[name])
         self._progress(f"{name} ready at {client.base_url}")
+
+    def dashboard(self) -> str:
+        """The dashboard's address that logs in once, as the listener printed it at its start."""
+        lines = self.processes["listener"].log.read_text(errors="replace").splitlines()
+        shown = next(line.partition("Dashboard: ")[2] for line in reversed(lines) if "Dashboard: " in line)
+        return shown.replace("minutes)", "minutes of its start)")
 
     def kill_listener(self) -> None:
         """``kill -9``: a crash."""

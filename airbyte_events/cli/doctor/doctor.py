@@ -89,9 +89,9 @@ def show(output: Output, finding: Finding) -> None:
         return
     level = status(finding.level.value)
     level.pad_right(len(Level.FAILURE.value) - len(level))
-    output.line(level, f"{finding.part}: {finding.text}")
+    output.prose(level, f"{finding.part}: {finding.text}")
     if finding.remedy:
-        output.line(" " * len(Level.FAILURE.value), Text(f"-> {finding.remedy}", style="bold"))
+        output.prose(Text(" " * len(Level.FAILURE.value)), f"-> {finding.remedy}", "bold")
 
 
 async def _check(report: Report, config: Path | None, listener: str | None) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import open_airbyte
-from airbyte_events.cli.output import Output, status
+from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.questions import confirmed
 from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe, samples
@@ -150,7 +150,7 @@ def note_replaced(output: Output, plan: Plan, workspaces: int) -> None:
 
 def show_proof(output: Output, proof: probe.Proof) -> None:
     """Show whether a test arrived, with what to do next."""
-    output.line(status("failure" if proof.remedy else "ok"), proof.text)
+    output.prose(status("failure" if proof.remedy else "ok"), proof.text)
     if note := proof.remedy or ("" if proof.by_airbyte else _LEFT_OPEN):
         output.note(note)
 
@@ -188,6 +188,8 @@ def uninstall(
             )
         if json:
             output.object({"changes": data})
+        elif changes:
+            output.prose(status("ok"), f"{counted(len(changes), 'previous setting')} restored in Airbyte")
         return 0
 
     run(work)

@@ -148,9 +148,11 @@ def read_toml(file: Path) -> dict[str, Any]:
         tree: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as exc:
         name = f"{PREFIX}CONFIG"
-        label = name if os.environ.get(name) == str(file) else "--config"
-        example = f"{label}{'=' if label == name else ' '}airbyte-events.toml"
-        raise SettingsError(f"{label}: {read_fault(exc)}; for example {example}") from None
+        # A variable's value may be a secret, meant for another one.
+        of_variable = os.environ.get(name) == str(file)
+        label = f"{name}: " if of_variable else f"--config: {file}: "
+        example = f"{name}=airbyte-events.toml" if of_variable else "--config airbyte-events.toml"
+        raise SettingsError(f"{label}{read_fault(exc)}; for example {example}") from None
     except ValueError as exc:
         # The file may hold secrets and be named by mistake: the message gives the position only.
         place = re.search(r"\(at [^)]*\)", str(exc))

@@ -28,6 +28,7 @@ from airbyte_events._utils.networks import parse_network
 from airbyte_events.airbyte.gateway import parse_headers
 from airbyte_events.listener.forwarding.targets import Targets
 from airbyte_events.listener.settings.connections import ConnectionSettings, parse_connections
+from airbyte_events.listener.settings.declaration import CompleteError
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
 
@@ -129,11 +130,11 @@ def _store(value: object) -> object:
 
 
 def check_pair(value: object, info: ValidationInfo, other: str) -> None:
-    """:raises ValueError: if only one of two settings is set that need each other."""
+    """:raises CompleteError: if only one of two settings is set that need each other."""
     if other in info.data and value is None and info.data[other] is not None:
-        raise ValueError(f"not set, but {other} is; set both or neither")
+        raise CompleteError(f"not set, but {other} is; set both or neither")
     if other in info.data and value is not None and info.data[other] is None:
-        raise ValueError(f"set, but {other} is not; set both or neither")
+        raise CompleteError(f"set, but {other} is not; set both or neither")
 
 
 def is_loopback(host: str) -> bool:

@@ -91,6 +91,16 @@ async def test_is_lines_in_a_pipe_and_coloured_at_a_terminal(stage: Stage) -> No
     assert "\x1b[31mfailure" in seen
 
 
+async def test_lines_of_a_narrow_terminal_break_between_words(stage: Stage) -> None:
+    in_a_pipe = (await stage.run("doctor")).out
+    _, seen = await stage.at_terminal("doctor", COLUMNS="60", NO_COLOR="1")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", seen).splitlines()
+    assert [line for line in lines if len(line) > 60 and " " in line[9:].strip()] == []
+    # One that is longer than a line is not broken at all. Sizes and times differ.
+    assert set(re.sub(r"[\d.,]+", "0", " ".join(lines)).split()) == set(re.sub(r"[\d.,]+", "0", in_a_pipe).split())
+    assert all(line.startswith((" " * 9, "failure  ", "warning  ", "ok       ")) for line in lines[:-1])
+
+
 async def test_wrong_settings(stage: Stage) -> None:
     code, told = await findings(stage, AIRBYTE_URL="localhost:8000")
     assert code == 1

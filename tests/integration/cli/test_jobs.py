@@ -101,6 +101,39 @@ async def test_pages(stage: Stage) -> None:
     assert json.loads((await stage.run("jobs", "--active", "--json")).out)["jobs"] == []
 
 
+async def test_of_a_connection_by_its_name(stage: Stage) -> None:
+    stage.announce()
+    orders = stage.end(stage.start())
+    twins = [stage.sim.world.add_connection(stage.connection.script, name="Invoices") for _ in range(2)]
+    invoices = [stage.end(stage.start(each)) for each in twins]
+    for job in (orders, *invoices):
+        await stage.settled(job)
+
+    async def listed(*names: str) -> list[int]:
+        done = await stage.run("jobs", "--json", *(word for name in names for word in ("--connection", name)))
+        return sorted(job["job_id"] for job in json.loads(done.out)["jobs"])
+
+    assert await listed("Orders") == await listed(stage.connection.id.upper()) == [orders.id]
+    assert await listed("Orders", twins[0].id) == sorted([orders.id, invoices[0].id])
+    unknown = await stage.run("jobs", "--connection", "Ordres")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert "knows no connection named 'Ordres': the closest are 'Orders', 'Invoices'" in unknown.err
+    several = (await stage.run("jobs", "--connection", "Invoices")).err
+    assert "knows 2 connections named 'Invoices': write the id of one, or its --instance: " in several
+    assert all(f"{each.id} (of default)" in several for each in twins)
+
+
+async def test_a_connection_is_called_as_its_last_job_says(stage: Stage) -> None:
+    stage.announce()
+    await stage.settled(stage.end(stage.start()))
+    stage.connection.name = "Sales"
+    last = stage.end(stage.start())
+    await stage.settled(last)
+    assert f"default/{last.id} " in (await stage.run("jobs", "--connection", "Sales")).out
+    assert "the closest are" not in (old := await stage.run("jobs", "--connection", "Orders")).out
+    assert "knows no connection named 'Orders'" in old.err
+
+
 async def test_show_tells_where_each_piece_came_from(stage: Stage) -> None:
     stage.announce()
     job = stage.end(stage.start(), "failed")

@@ -58,6 +58,21 @@ async def test_filters(stage: Stage) -> None:
         assert f"default/{last.id}  failed" in await tail.line()
 
 
+async def test_a_connection_by_its_name(stage: Stage) -> None:
+    stage.announce()
+    other = stage.sim.world.add_connection(stage.connection.script, name="Invoices")
+    for each in (None, other):
+        await stage.settled(stage.end(stage.start(each)))
+    async with stage.started("tail", "--connection", "Invoices") as tail:
+        await tail.said("following")
+        stage.end(stage.start())
+        last = stage.end(stage.start(other))
+        line = await tail.line()
+        while f"default/{last.id}  succeeded" not in line:
+            assert "Invoices" in line
+            line = await tail.line()
+
+
 async def test_shows_what_is_late_only_if_asked(stage: Stage) -> None:
     async with stage.started("tail") as tail:
         await tail.said("following")
@@ -159,14 +174,17 @@ class TestRefusals:
         assert done.err.count("\n") == 1
         assert "start airbyte-events serve, or name another address (--listener" in done.err
 
-    async def test_a_cursor_that_can_not_be_kept(self, stage: Stage) -> None:
+    async def test_a_cursor_that_can_not_be_kept_before_anything_is_asked(self, stage: Stage) -> None:
+        await stage.leave()
         done = await stage.run("tail", "--cursor-file", str(stage.folder / "nowhere" / "cursor"))
-        assert done.code == 2
-        assert "can't be written (No such file or directory)" in done.err
-        assert "trying again" not in done.err
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert "can't be written (No such file or directory); name a file in a folder that exists" in done.err
 
-    @pytest.mark.parametrize(
-        "args", [("--after", "yesterday"), ("--connection", "Orders"), ("--status", "done"), ("--job", "0")]
-    )
+    async def test_an_unknown_connection(self, stage: Stage) -> None:
+        done = await stage.run("tail", "--connection", "Ordrs")
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert "the listener knows no connection named 'Ordrs': it has no job of a named connection yet" in done.err
+
+    @pytest.mark.parametrize("args", [("--after", "yesterday"), ("--status", "done"), ("--job", "0")])
     async def test_wrong_values(self, stage: Stage, args: tuple[str, ...]) -> None:
         assert (await stage.run("tail", *args)).code == 2

@@ -208,6 +208,8 @@ class TestNobodyCanBeAsked:
     async def test_each_remedy_names_an_option(self, alone: Stage) -> None:
         done = await alone.run("up", "--airbyte-url", alone.sim.url)
         assert (done.code, "set --client-id and --client-secret-file" in done.out) == (1, True)
+        done = await alone.run("up", "--airbyte-url", alone.sim.url, "--client-id", "client")
+        assert (done.code, "--client-secret-file: not set" in done.err, "for example" in done.err) == (2, True, False)
         done = await alone.run("up", *options(alone, secret=""))
         assert (done.code, "--client-secret-file: " in done.err, "Errno" in done.err) == (2, True, False)
         done = await alone.run("up", *options(alone), "--port", port_of(alone), "--webhooks", "listener")

@@ -171,6 +171,7 @@ class TestUninstall:
         # With another token by now: what was installed is known all the same.
         done = await stage.run("webhooks", "uninstall", "--yes", WEBHOOK_TOKENS="another-token-of-the-webhooks")
         assert done.code == 0
+        assert done.out.endswith("\nok  2 previous settings restored in Airbyte\n")
         assert [url_of(stage, kind) for kind in ("success", "failure", "syncDisabled")] == [None, SLACK, SLACK]
 
     async def test_leaves_what_others_have_set_since(self, stage: Stage) -> None:

@@ -72,7 +72,8 @@ def test_a_port_that_is_taken() -> None:
         port = str(taken.getsockname()[1])
         assert refused("--port", port) == (
             1,
-            f"can't listen on 127.0.0.1:{port}: Address already in use; write another --host or --port\n",
+            f"airbyte-events: can't listen on 127.0.0.1:{port}: Address already in use; write another --host or "
+            "--port\n",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airbyte_events._utils.files import write_private
+from airbyte_events._utils.files import check_writable, write_private
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -35,6 +35,19 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(OSError, match="not a regular file"):
+        check_writable(pipe)
+    with pytest.raises(OSError, match="not a regular file"):
         write_private(pipe, "new")
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_check_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "kept"
+    check_writable(file)
+    assert list(tmp_path.iterdir()) == []
+    file.write_text("old")
+    check_writable(file)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["old"]
+    with pytest.raises(FileNotFoundError):
+        check_writable(tmp_path / "nowhere" / "kept")

@@ -152,6 +152,7 @@ class TestWrongUsage:
         (("jobs", "--status", "done"), "done is not one of pending, queued"),
         (("jobs", "--limit", "0"), "0 is not a whole number from 1 to 1,000,000"),
         (("serve", "--port", "many"), "many is not a whole number of at least 0"),
+        (("up", "--port", "0"), "0 is not a whole number from 1 to 65,535"),
         (("trigger", "Orders", "--job-type", "sink"), "sink is not one of sync, reset, clear, refresh"),
         (("simulate", "--latency", "long"), "long is not a number of at least 0"),
         (("simulate", "--webhook-url", "listener"), "--webhook-url: a webhook URL begins with http:// or https://"),
@@ -178,6 +179,19 @@ def test_base_install_is_told_what_to_install(missing: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert "airbyte-events[server]" in done.stderr
+
+
+def test_an_interrupt_while_modules_are_loaded_is_quiet() -> None:
+    loading = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'airbyte_events.cli.app':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())"
+    )
+    done = command("--version", before=loading)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_modules_that_ought_to_be_there_are_not_explained_away() -> None:
@@ -213,14 +227,17 @@ def test_address_in_use_is_one_line() -> None:
 def test_serve_listens_until_a_signal(tmp_path: Path) -> None:
     config = tmp_path / "events.toml"
     config.write_text('store = "memory:"\n[instances.eu]\nairbyte_url = "http://127.0.0.1:9"\n', encoding="utf-8")
-    with started("serve", "--config", str(config), "--port", "0") as running:
-        assert running.stdout is not None
-        said = running.stdout.readline()
-        running.send_signal(signal.SIGTERM)
-        _, err = running.communicate(timeout=10)
-    assert re.search(r"listens on http://127\.0\.0\.1:\d+", said)
-    assert running.returncode == 0
-    assert "Traceback" not in err
+    for show in ([], ["--show"]):
+        with started("serve", "--config", str(config), "--port", "0", *show) as running:
+            assert running.stdout is not None
+            said = running.stdout.readline()
+            link = next(line for line in running.stdout if "Dashboard: " in line)
+            running.send_signal(signal.SIGTERM)
+            _, err = running.communicate(timeout=10)
+        assert re.search(r"listens on http://127\.0\.0\.1:\d+", said)
+        assert ("/#log-in=" in link) == bool(show)
+        assert running.returncode == 0
+        assert "Traceback" not in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")

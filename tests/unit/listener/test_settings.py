@@ -265,7 +265,9 @@ class TestSeveral:
         assert refused(toml(text)).startswith(start)
 
     def test_unreadable_files(self, setenv: SetEnv, tmp_path: Path) -> None:
-        assert refused(Path("nowhere.toml")) == "--config: no such file; for example --config airbyte-events.toml"
+        assert refused(Path("nowhere.toml")) == (
+            "--config: nowhere.toml: no such file; for example --config airbyte-events.toml"
+        )
         setenv(CONFIG=tmp_path)
         assert refused().startswith("AIRBYTE_EVENTS_CONFIG: can't be read")
         Path("events.toml").write_bytes(b"\xff")
