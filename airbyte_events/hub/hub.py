@@ -156,13 +156,13 @@ class Hub:
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         try:
-            if exc_type is None:
-                await self._receipts.close()
-        finally:
-            self._tasks.cancel_scope.cancel()
-        try:
-            # Without the body's error: a task group would wrap it.
-            await self._tasks.__aexit__(None, None, None)
+            try:
+                if exc_type is None:
+                    await self._receipts.close()
+            finally:
+                self._tasks.cancel_scope.cancel()
+                # Without the body's error: a task group would wrap it.
+                await self._tasks.__aexit__(None, None, None)
         finally:
             await self._bus.__aexit__(None, None, None)
 

@@ -21,7 +21,7 @@ class ScriptedFeed(Program):
     :param unknown: the jobs that it says Airbyte does not have.
     :param progress: what it tells of how far jobs are.
     :param faults: by path: a status to answer with.
-    :param held: answers to watches wait for this.
+    :param held: answers to watches and receipts wait for this.
     :param hello: what streams begin with, after the HTTP head; None: nothing at all.
     """
 
@@ -78,6 +78,8 @@ class ScriptedFeed(Program):
         elif request.path == "/v1/progress":
             await reply(stream, 200, {"progress": [each.data() for each in self.progress]})
         elif request.path == "/v1/receipts":
+            if self.held is not None:
+                await self.held.wait()
             await reply(stream, 202, {"receipts": 0})
         else:
             await self._stream(stream)

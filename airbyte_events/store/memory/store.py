@@ -57,7 +57,7 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
             appended = replace(appended, outcomes=settle(appended.events))
             settle_all(self._file.connection, appended.outcomes, utcnow())
         unwatch(self._file.connection, appended.events)
-        self._tail.advance(self._head, appended.events)
+        self._tail.advance(self._head)
         return appended
 
     async def receive(self, arrival: Arrival) -> Receipt:

@@ -14,6 +14,7 @@ import pytest
 from airbyte_events._utils.times import parse_time
 from airbyte_events.errors import UnknownJob
 from airbyte_events.events import JobEvent
+from airbyte_events.hub.hub import Hub
 from airbyte_events.monitor.watchlist import Watch
 from support.airbyte import Airbyte
 from support.events import CONNECTION, event_of
@@ -240,6 +241,24 @@ class TestWithAFeedThatMisbehaves:
         assert (receipt["instance"], receipt["job_id"], receipt["task_url"]) == ("default", 7, page)
         assert receipt["waited_seconds"] >= 0
         assert receipt["seconds_ago"] >= 0
+
+    async def test_who_is_cancelled_while_the_last_receipts_are_sent_leaves_nothing_behind(
+        self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
+    ) -> None:
+        feed.states[7] = event_of(7, "running")
+
+        async def wait() -> None:
+            async with fed(http, airbyte, feed) as hub:
+                await hub.wait(7)
+                feed.held = anyio.Event()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await feed.until(lambda: bool(feed.watched and feed.streams))
+            await feed.say(feed.job(event_of(7)))
+            await feed.until(lambda: bool(feed.receipts))
+            tasks.cancel_scope.cancel()
+        assert alive(Hub) == []
 
     async def test_i3_a_job_of_another_connection_is_not_the_one_that_is_waited_for(
         self, http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed
