@@ -246,6 +246,7 @@ def configuration(home: Path, dags: Path, port: int, log_ports: list[int]) -> di
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__BASE_URL": url,
         # For the values of XComs over the REST API, which Airflow 3.3 gives without being told.
         "AIRFLOW__API__ENABLE_XCOM_DESERIALIZE_SUPPORT": "True",
@@ -253,8 +254,8 @@ def configuration(home: Path, dags: Path, port: int, log_ports: list[int]) -> di
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(64),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(log_ports[0]),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(log_ports[1]),
+        # New and changed files are read that soon. The others are read every 30 seconds, which is work enough.
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5",
         # A worker now and then learns of its task's exit by its next heartbeat only, by default 5 seconds later.
         # Airflow 3.3 fails a deferred task whose trigger fires in between: github.com/apache/airflow/issues/72716.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,19 +14,30 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(*command: str, env: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
     """Run a program of this environment to its end."""
     program = str(Path(sys.executable).with_name(command[0]))
-    return subprocess.run([program, *command[1:]], env=os.environ, capture_output=True, text=True, timeout=180)
+    return subprocess.run([program, *command[1:]], env=env, capture_output=True, text=True, timeout=180)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new database of Airflow. It takes longer to make one than to copy it."""
+    home = tmp_path_factory.mktemp("database")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "AIRBYTE_EVENTS_"))}
+    env |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    migrated = run("airflow", "db", "migrate", env=env)
+    assert migrated.returncode == 0, migrated.stderr
+    return home / "airflow.db"
 
 
 @pytest.fixture
-def airbyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def airbyte(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An Airflow with a database that knows a simulated Airbyte; the address of that."""
     for name in [name for name in os.environ if name.startswith(("AIRFLOW_", "AIRBYTE_EVENTS_"))]:
         monkeypatch.delenv(name)
@@ -39,8 +51,7 @@ def airbyte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         assert process.stdout is not None
         try:
             url = json.loads(process.stdout.readline())["api_url"]
-            migrated = run("airflow", "db", "migrate")
-            assert migrated.returncode == 0, migrated.stderr
+            shutil.copy(database, tmp_path)
             added = run(
                 "airflow", "connections", "add", "airbyte_default", "--conn-type", "airbyte", "--conn-host", url
             )
