@@ -26,7 +26,7 @@ _WAIT: Schema = {"type": "string", "pattern": "^[0-9]+$", "description": "Second
 _BUSY = "The event store is not available, or too many requests are in progress."
 
 _REFUSALS = {
-    400: ("BadRequest", _json("A parameter or the body is wrong. The message names it.", "Error")),
+    400: ("BadRequest", _json("A parameter, the body or the HTTP request is wrong. The message names it.", "Error")),
     401: ("Unauthorized", _json("The token is missing or wrong.", "Error", WWW_Authenticate={"const": "Bearer"})),
     403: ("Forbidden", _json("The token is none of the operator tokens.", "Error")),
     404: ("NotFound", _json("The path or the object does not exist.", "Error")),
@@ -67,7 +67,7 @@ _AFTER: Schema = {**CURSOR, "pattern": CURSOR_PATTERN[:-1] + "$|^$"}
 _POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 _SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 60, "default": 0}
-_V1 = (401, 429, 503)
+_V1 = (400, 401, 429, 503)
 
 _FILTERS = [
     _parameter("instance", "query", "Only these Airbyte instances, comma-separated.", array(_NAME, minItems=1)),
@@ -121,7 +121,7 @@ _EVENTS = _get(
         },
         "410": _json("Only pages: the events behind the cursor are no longer stored.", "Reset"),
     },
-    *(400, *_V1),
+    *_V1,
     description="With `Accept: text/event-stream`, the response is a stream that starts behind the given cursor, or"
     " with the next event. Otherwise it is one page of events; with `wait`, an empty page is held back until an event"
     " arrives or the time is over.",
@@ -145,7 +145,7 @@ _WATCH = _post(
     "watchJobs",
     "Watch jobs and read their states",
     {"200": _json("The states of the jobs.", "WatchAnswer")},
-    *(400, *_V1),
+    *_V1,
     description="The listener reads unknown jobs from Airbyte. Repeat the call to extend the watch.",
     requestBody=_body(
         f"At most {MAX_BODY} bytes.",
@@ -162,7 +162,7 @@ _RECEIPTS = _post(
     "reportReceipts",
     "Report that tasks have received completions",
     {"202": _json("The receipts are stored.", "ReceiptAnswer")},
-    *(400, *_V1),
+    *_V1,
     description="For people: the job shows when each task received its completion. Receipts of jobs that have not"
     f" completed here are ignored, and a job keeps {MAX_RECEIPTS}.",
     requestBody=_body(
@@ -207,7 +207,7 @@ _PATHS = {
         "listJobs",
         "List the latest job states, newest first",
         {"200": _json("A page of job states.", "JobPage")},
-        *(400, *_V1),
+        *_V1,
         parameters=[*_FILTERS, *_PAGING],
     ),
     "/v1/jobs/{instance}/{job_id}": _get(
@@ -245,7 +245,7 @@ _PATHS = {
         "readProgress",
         "Read the progress of active jobs",
         {"200": _json("The progress of those of the jobs that are active.", "ProgressList")},
-        *(400, *_V1),
+        *_V1,
         description="The listener requests it from Airbyte, with a few requests a minute for all callers. Beyond that,"
         " it returns earlier values; `observed_at` has their time. It is neither stored nor published.",
         parameters=[
@@ -260,7 +260,7 @@ _PATHS = {
         "listSignals",
         "List the latest states of signals, newest first",
         {"200": _json("A page of signals.", "SignalPage")},
-        *(400, *_V1),
+        *_V1,
         parameters=[
             *_FILTERS[:2],
             _parameter("raised", "query", "Only raised (`true`) or resolved (`false`) signals.", {"type": "boolean"}),
@@ -271,7 +271,7 @@ _PATHS = {
         "listNotifications",
         "List the notifications received from Airbyte, newest first",
         {"200": _json("A page of notifications.", "NotificationPage")},
-        *(400, *_V1),
+        *_V1,
         parameters=_PAGING,
     ),
     "/v1/notifications/{id}/replay": _post(
@@ -298,7 +298,7 @@ _PATHS = {
         "listDeliveries",
         "List the deliveries of forwarded and outgoing notifications, newest first",
         {"200": _json("A page of deliveries.", "DeliveryPage")},
-        *(400, *_V1),
+        *_V1,
         parameters=[_parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)), *_PAGING],
     ),
     "/v1/deliveries/{id}/retry": _post(
