@@ -193,16 +193,19 @@ class DeliveryOutbox(Topics, Protocol):
     """The deliveries of notifications to targets, and their states."""
 
     @abstractmethod
-    async def due(self, instance: str, *, but: Collection[str] = (), limit: int = 100, skip: int = 0) -> list[Delivery]:
+    async def due(
+        self, instance: str, *, to: str | None = None, but: Collection[str] = (), limit: int = 100, skip: int = 0
+    ) -> list[Delivery]:
         """Return the instance's due deliveries, the longest due first.
 
-        :param but: targets to leave out, so that a slow one does not block the others.
+        :param to: the only target, by default any.
+        :param but: targets to leave out.
         :param skip: the number of first ones to leave out.
         """
 
     @abstractmethod
-    async def next_due(self, instance: str, *, but: Collection[str] = ()) -> datetime | None:
-        """Return when the instance's next delivery is due; None if there is none."""
+    async def next_due(self, instance: str, *, to: str | None = None, but: Collection[str] = ()) -> datetime | None:
+        """Return when the instance's next delivery of these is due; None if there is none."""
 
     @abstractmethod
     async def attempted(self, attempts: Sequence[Attempt]) -> None:

@@ -94,6 +94,13 @@ class Attempted(NamedTuple):
     rest: float = 0.0
 
 
+class _Selection(NamedTuple):
+    """Which deliveries to process: those to one target, or those to none of several."""
+
+    to: str | None = None
+    but: Collection[str] = ()
+
+
 class Forwarder:
     """Forward an instance's notifications: to each target one at a time, in order unless one fails.
 
@@ -123,15 +130,16 @@ class Forwarder:
         """Forward until cancelled, deliveries of an earlier process first. Run one per instance."""
         names = frozenset(self._targets)
         async with client(self._targets, self._retry_policy.timeout) as http, anyio.create_task_group() as tasks:
-            tasks.start_soon(self._work, names, partial(self._each, names, self._give_up))
+            unknown = _Selection(but=names)
+            tasks.start_soon(self._work, unknown, partial(self._each, unknown, self._give_up))
             for target in self._targets.values():
-                but = names - {target.name}
+                ours = _Selection(to=target.name)
                 sender = Sender(target, http, self._retry_policy, self._on_attempt, self._on_dead)
-                step = partial(self._together, target, but, sender) if target.pace else partial(self._sent, but, sender)
-                tasks.start_soon(self._work, but, step)
+                step = partial(self._together, target, sender) if target.pace else partial(self._sent, ours, sender)
+                tasks.start_soon(self._work, ours, step)
 
-    async def _work(self, but: Collection[str], step: Callable[[], Awaitable[bool]]) -> None:
-        """Process deliveries as they become due, except those to the targets in ``but``.
+    async def _work(self, selection: _Selection, step: Callable[[], Awaitable[bool]]) -> None:
+        """Process deliveries of the selection as they become due.
 
         :param step: processes some; returns whether there were any.
         """
@@ -140,7 +148,7 @@ class Forwarder:
             while True:
                 try:
                     if not await step():
-                        with anyio.move_on_after(await self._wait(but)):
+                        with anyio.move_on_after(await self._wait(selection)):
                             await news.wait()
                     failures = 0
                 except StoreError as exc:
@@ -148,32 +156,32 @@ class Forwarder:
                     logger.warning("could not read deliveries, retrying: instance=%s error=%s", self._instance, exc)
                     await anyio.sleep(self._retry_policy.delay(failures, _LONGEST_REST))
 
-    async def _each(self, but: Collection[str], process: Callable[[Delivery], Awaitable[Attempted]]) -> bool:
-        due = await self._store.due(self._instance, but=but, limit=_PAGE)
+    async def _each(self, selection: _Selection, process: Callable[[Delivery], Awaitable[Attempted]]) -> bool:
+        due = await self._store.due(self._instance, to=selection.to, but=selection.but, limit=_PAGE)
         for delivery in due:
             if await self._recorded(await process(delivery)):
                 break
         return bool(due)
 
-    async def _sent(self, but: Collection[str], sender: Sender) -> bool:
+    async def _sent(self, selection: _Selection, sender: Sender) -> bool:
         if not sender.resumed:
             before: int | None = None
             while page := await self._store.deliveries(limit=_LARGE_PAGE, before=before, state=DeliveryState.DUE):
                 before = page[-1].id
                 sender.resume(page)
             sender.resumed = True
-        return await self._each(but, sender.deliver)
+        return await self._each(selection, sender.deliver)
 
-    async def _together(self, target: DeliveryTarget, but: Collection[str], sender: Sender) -> bool:
+    async def _together(self, target: DeliveryTarget, sender: Sender) -> bool:
         """Wait for the next turn of a target, and send what is due by then: one request for each cause."""
-        if not await self._store.due(self._instance, but=but, limit=1):
+        if not await self._store.due(self._instance, to=target.name, limit=1):
             return False
         await anyio.sleep(sender.until_turn())
         parcels: dict[str, Parcel] = {}
         count = 0
         until = anyio.current_time() + min(_LONGEST_BURST, target.pace)
         while count < _MOST_TOGETHER:
-            page = await self._store.due(self._instance, but=but, limit=_LARGE_PAGE, skip=count)
+            page = await self._store.due(self._instance, to=target.name, limit=_LARGE_PAGE, skip=count)
             count += len(page)
             for delivery in page:
                 cause = target.cause(delivery)
@@ -195,8 +203,8 @@ class Forwarder:
         await anyio.sleep(attempted.rest)
         return attempted.rest > 0
 
-    async def _wait(self, but: Collection[str]) -> float:
-        due_at = await self._store.next_due(self._instance, but=but)
+    async def _wait(self, selection: _Selection) -> float:
+        due_at = await self._store.next_due(self._instance, to=selection.to, but=selection.but)
         seconds = _BACKSTOP if due_at is None else (due_at - utcnow()).total_seconds()
         # At least a moment: the store's clock may be behind.
         return min(max(seconds, 0.05), _BACKSTOP)

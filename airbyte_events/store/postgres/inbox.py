@@ -181,14 +181,21 @@ class PostgresInbox(PostgresLog):
 
     @operation
     async def due(
-        self, connection: Connection, instance: str, *, but: Collection[str] = (), limit: int = 100, skip: int = 0
+        self,
+        connection: Connection,
+        instance: str,
+        *,
+        to: str | None = None,
+        but: Collection[str] = (),
+        limit: int = 100,
+        skip: int = 0,
     ) -> list[Delivery]:
         sql = (
             f"{self._selected(f'{self._s}.deliveries')} WHERE d.state = 'due' AND d.instance = %s"
-            " AND d.due_at <= clock_timestamp() AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id"
-            " LIMIT %s OFFSET %s"
+            " AND d.due_at <= clock_timestamp() AND d.target = coalesce(%s, d.target)"
+            " AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s OFFSET %s"
         )
-        while rows := await fetch_all(connection, sql, instance, list(but), limit, skip):
+        while rows := await fetch_all(connection, sql, instance, to, list(but), limit, skip):
             unreadable: list[int] = []
             found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
             if unreadable:
@@ -213,12 +220,14 @@ class PostgresInbox(PostgresLog):
                 return found
 
     @operation
-    async def next_due(self, connection: Connection, instance: str, *, but: Collection[str] = ()) -> datetime | None:
+    async def next_due(
+        self, connection: Connection, instance: str, *, to: str | None = None, but: Collection[str] = ()
+    ) -> datetime | None:
         row = await fetch_one(
             connection,
             f"SELECT min(due_at) FROM {self._s}.deliveries"
-            " WHERE state = 'due' AND instance = %s AND target <> ALL (%s::text[])",
-            *(instance, list(but)),
+            " WHERE state = 'due' AND instance = %s AND target = coalesce(%s, target) AND target <> ALL (%s::text[])",
+            *(instance, to, list(but)),
         )
         return None if row is None else moment_of(row[0])
 

@@ -130,13 +130,17 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
         connection: sqlite3.Connection,
         instance: str,
         *,
+        to: str | None = None,
         but: Collection[str] = (),
         limit: int = 100,
         skip: int = 0,
     ) -> list[Delivery]:
-        condition = f"WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {_none_of('d.target', but)}"
-        sql = f"{_SELECT_DELIVERY} {condition} ORDER BY d.due_at, d.id LIMIT ? OFFSET ?"
-        while rows := connection.execute(sql, (instance, format_time(utcnow()), *but, limit, skip)).fetchall():
+        condition, values = _is_for("d.target", to, but)
+        sql = (
+            f"{_SELECT_DELIVERY} WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {condition}"
+            " ORDER BY d.due_at, d.id LIMIT ? OFFSET ?"
+        )
+        while rows := connection.execute(sql, (instance, format_time(utcnow()), *values, limit, skip)).fetchall():
             unreadable: list[int] = []
             found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
             connection.executemany(
@@ -148,8 +152,10 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
         return []
 
     @transaction
-    def next_due(self, connection: sqlite3.Connection, instance: str, *, but: Collection[str] = ()) -> datetime | None:
-        return next_due(connection, instance, but)
+    def next_due(
+        self, connection: sqlite3.Connection, instance: str, *, to: str | None = None, but: Collection[str] = ()
+    ) -> datetime | None:
+        return next_due(connection, instance, to, but)
 
     async def attempted(self, attempts: Sequence[Attempt]) -> None:
         await self._file.transact(lambda c: _attempted(c, attempts), self._waking("deliveries"))
@@ -266,10 +272,12 @@ def queues(connection: sqlite3.Connection, instance: str) -> Queues:
     )
 
 
-def next_due(connection: sqlite3.Connection, instance: str, but: Collection[str] = ()) -> datetime | None:
+def next_due(
+    connection: sqlite3.Connection, instance: str, to: str | None = None, but: Collection[str] = ()
+) -> datetime | None:
+    condition, values = _is_for("target", to, but)
     row = connection.execute(
-        f"SELECT min(due_at) FROM deliveries WHERE state = 'due' AND instance = ? AND {_none_of('target', but)}",
-        (instance, *but),
+        f"SELECT min(due_at) FROM deliveries WHERE state = 'due' AND instance = ? AND {condition}", (instance, *values)
     ).fetchone()
     return moment_of(row[0])
 
@@ -292,5 +300,6 @@ def inbox_stats(connection: sqlite3.Connection) -> dict[str, int]:
     }
 
 
-def _none_of(column: str, values: Collection[str]) -> str:
-    return f"{column} NOT IN ({', '.join('?' * len(values))})"
+def _is_for(column: str, to: str | None, but: Collection[str]) -> tuple[str, list[str | None]]:
+    """Return a condition and its values."""
+    return f"{column} = coalesce(?, {column}) AND {column} NOT IN ({', '.join('?' * len(but))})", [to, *but]

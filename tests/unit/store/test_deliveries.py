@@ -93,6 +93,10 @@ async def test_a_slow_target_does_not_hide_the_others(store: EventStore) -> None
         await received(store, str(number).encode(), targets=["slow"])
     await received(store, b"last", targets=["fast"])
     assert targets(await store.due("default", but=["slow"], limit=2)) == ["fast"]
+    assert targets(await store.due("default", to="fast")) == ["fast"]
+    assert await store.due("default", to="other") == []
+    assert await store.next_due("default", to="fast") is not None
+    assert await store.next_due("default", to="other") is None
     assert await store.due("default", but=["slow", "fast"]) == []
     assert await store.next_due("default", but=["slow", "fast"]) is None
 
