@@ -118,8 +118,9 @@ async def listening(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
             trust_env=False,
-            timeout=10,
-            limits=httpx.Limits(max_connections=None),
+            timeout=30,
+            # The listener closes idle connections when many are open, and a kept one could meet that.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         ) as http:
             yield Running(process, said, log, http, url, webhooks)
     finally:
