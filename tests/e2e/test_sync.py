@@ -98,6 +98,14 @@ def test_three_ways_complete_on_push(airflow: AirflowStack, services: Services, 
         assert airflow.api.xcoms(THREE_WAYS, run_id, task_id)["return_value"] == job["job_id"]
         told = services.listener.get(f"/v1/jobs/default/{job['job_id']}").raise_for_status().json()["job"]
         assert (told["status"], told["origin"]) == ("succeeded", "webhook")
+    # The deferred task's receipt is reported after it has resumed.
+    receipt = airflow.processes.wait_until(
+        lambda: next(iter(services.listener.get(f"/v1/jobs/default/{job['job_id']}").json()["job"]["receipts"]), None),
+        f"a receipt of job {job['job_id']}",
+        timeout=60,
+    )
+    assert f"/dags/{THREE_WAYS}/runs/" in receipt["task_url"]
+    assert receipt["task_url"].endswith("/tasks/deferrable")
 
 
 def test_nobody_polls_a_pushed_job(airflow: AirflowStack, airbyte: Airbyte, wait: Callable[[], Waiting]) -> None:
