@@ -9,7 +9,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import Listener, SocketAttribute, SocketStream
+from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+
+from support.servers import accepting
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -73,28 +75,24 @@ class Proxy:
     async def become(self, fault: Fault) -> None:
         """From now on, do that, to the connections that there are, too."""
         was, self.fault = self.fault, fault
-        if Fault.REFUSED in (was, fault) and was is not fault:
-            await (self._listen() if was is Fault.REFUSED else self._close())
         # What was silenced stays so for ever: its bytes are lost. Its ends hear of it at last, as after a restart.
         for stream in self._live if fault in (Fault.RESET, Fault.REFUSED) else self._silenced:
             _reset(stream)
+        if Fault.REFUSED in (was, fault) and was is not fault:
+            await (self._listen() if was is Fault.REFUSED else self._close())
 
     async def _listen(self) -> None:
-        listening = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self.port)
-        self.port = listening.extra(SocketAttribute.local_port)
-        self._accepting, self._closed = anyio.CancelScope(), anyio.Event()
-        self._tasks.start_soon(self._accept, listening, self._accepting, self._closed)
+        self._closing, self._closed = anyio.Event(), anyio.Event()
+        await self._tasks.start(self._accept, self._closing, self._closed)
 
-    async def _accept(
-        self, listening: Listener[SocketStream], accepting: anyio.CancelScope, closed: anyio.Event
-    ) -> None:
-        with accepting:
-            async with listening:
-                await listening.serve(self._handle, self._tasks)
+    async def _accept(self, close: anyio.Event, closed: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+        async with accepting(self._handle, self.port) as self.port:
+            task_status.started()
+            await close.wait()
         closed.set()
 
     async def _close(self) -> None:
-        self._accepting.cancel()
+        self._closing.set()
         await self._closed.wait()
 
     async def _handle(self, client: SocketStream) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketAttribute, SocketListener, SocketStream
 
 Step = Callable[[SocketStream], Awaitable[None]]
 
@@ -85,13 +85,34 @@ async def _read(stream: SocketStream) -> Request:
 
 
 @asynccontextmanager
-async def serve(program: Program, port: int = 0) -> AsyncIterator[None]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
-    program.url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+async def accepting(handle: Callable[[SocketStream], Coroutine[Any, Any, object]], port: int = 0) -> AsyncIterator[int]:
+    """Pass each connection to ``handle``.
+
+    asyncio's ``sock_accept`` raises ``InvalidStateError`` in the event loop if it is cancelled while a connection
+    arrives. So what is cancelled here is the wait before it.
+
+    :return: the port on 127.0.0.1.
+    """
+    (listener,) = (await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)).listeners
+    assert isinstance(listener, SocketListener)
+
+    async def accept() -> None:
+        while True:
+            await anyio.wait_readable(listener.extra(SocketAttribute.raw_socket))
+            with anyio.CancelScope(shield=True):
+                tasks.start_soon(handle, await listener.accept())
+
     async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, program.handle)
-        yield
+        tasks.start_soon(accept)
+        yield listener.extra(SocketAttribute.local_port)
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serve(program: Program, port: int = 0) -> AsyncIterator[None]:
+    async with accepting(program.handle, port) as port:
+        program.url = f"http://127.0.0.1:{port}"
+        yield
 
 
 async def reply(stream: SocketStream, status: int, content: Any = None, **headers: str) -> None:

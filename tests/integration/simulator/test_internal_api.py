@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 
 from airbyte_events.events import JobError
 from airbyte_events.simulator import Phase, Script
 from airbyte_events.simulator.models import sample_id
+from support.servers import accepting
 
 pytestmark = pytest.mark.anyio
 
@@ -249,11 +249,7 @@ class TestTestNotifications:
                 received.append(await stream.receive())
                 await stream.send(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
 
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        port = listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port)
-        async with listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(listener.serve, receive)
+        async with accepting(receive) as port:
             body = {"slackConfiguration": {"webhook": f"http://127.0.0.1:{port}/hook"}}
             assert await get(airbyte, "/notifications/try_webhook", body) == {"status": "succeeded"}
-            tasks.cancel_scope.cancel()
         assert received[0].startswith(b"POST /hook HTTP/1.1")

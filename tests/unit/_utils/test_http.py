@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from airbyte_events._utils.http import why
+from support.servers import accepting
 
 pytestmark = pytest.mark.anyio
 
@@ -36,10 +37,6 @@ async def test_the_server_closes_the_connection_or_speaks_no_tls() -> None:
             await stream.receive()
             await stream.send(b"hello")
 
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, close)
+    async with accepting(close) as port:
         assert await fault(f"http://127.0.0.1:{port}/") == "the server closed the connection, or does not speak HTTP"
         assert (await fault(f"https://127.0.0.1:{port}/")).startswith("no TLS connection: ")
-        tasks.cancel_scope.cancel()

@@ -9,14 +9,14 @@ from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.listener.settings import InstanceSettings
 from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
 from airbyte_events.simulator import Fault, Script
 from support.exposed import ExposedListener, body, listening, until, until_confirmed
-from support.servers import ScriptedServer
+from support.servers import ScriptedServer, accepting
 
 pytestmark = pytest.mark.anyio
 
@@ -33,11 +33,8 @@ class TestOutwardRequests:
             async with stream:
                 asked.append(await stream.receive())
 
-        server = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        async with server, anyio.create_task_group() as tasks:
-            tasks.start_soon(server.serve, take)
-            yield f"http://127.0.0.1:{server.extra(SocketAttribute.local_port)}", asked
-            tasks.cancel_scope.cancel()
+        async with accepting(take) as port:
+            yield f"http://127.0.0.1:{port}", asked
 
     async def test_no_url_of_a_payload_is_requested(
         self, exposed: ExposedListener, canary: tuple[str, list[bytes]]

@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
+
+from support.servers import accepting
 
 GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)
 
@@ -68,12 +70,9 @@ class Wire:
 
 @asynccontextmanager
 async def wire(target: int) -> AsyncIterator[Wire]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    proxy = Wire(target, listener.extra(SocketAttribute.local_port))
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, proxy.handle)
+    proxy = Wire(target)
+    async with accepting(proxy.handle) as proxy.port:
         yield proxy
-        tasks.cancel_scope.cancel()
 
 
 class _Reader:
@@ -180,12 +179,8 @@ class Pooler:
 
 @asynccontextmanager
 async def pooler(target: int) -> AsyncIterator[Pooler]:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    proxy = Pooler(target, port=listener.extra(SocketAttribute.local_port))
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, proxy.handle)
+    proxy = Pooler(target)
+    async with accepting(proxy.handle) as proxy.port:
         yield proxy
-        tasks.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
-            for each in proxy.opened:
-                await each.stream.aclose()
+    for each in proxy.opened:
+        await each.stream.aclose()

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from anyio.abc import ByteStream, SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import ByteStream, SocketStream, TaskGroup
 
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.errors import FeedError
@@ -28,6 +28,7 @@ from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from support.command import fresh_command
+from support.servers import accepting
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -293,11 +294,8 @@ async def scene(tmp_path: Path, settings: dict[str, str]) -> AsyncIterator[Scene
 
 @asynccontextmanager
 async def served(balancer: Balancer) -> AsyncIterator[str]:
-    front = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with front, anyio.create_task_group() as tasks:
-        tasks.start_soon(front.serve, balancer.pass_on)
-        yield f"http://127.0.0.1:{front.extra(SocketAttribute.local_port)}"
-        tasks.cancel_scope.cancel()
+    async with accepting(balancer.pass_on) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def test_one_looks_and_a_watch_anywhere_reaches_it(scene: Scene) -> None:
