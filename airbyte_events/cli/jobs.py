@@ -241,6 +241,10 @@ def _history(details: dict[str, Any]) -> list[list[str | Text]]:
         how = _HOW.get(event["origin"], event["origin"]) + late
         what = status(event["status"])
         rows.append((event["observed_at"], [moment(event["observed_at"]), what, how, envelope["id"]]))
+    for receipt in details["job"].get("receipts", ()):
+        received, since = json_values.instant(receipt["received_at"]), json_values.instant(receipt["waiting_since"])
+        waited = f" that waited {duration((received - since).total_seconds())}" if received and since else ""
+        rows.append((receipt["received_at"], [moment(received), "received", f"by a task{waited}", ""]))
     if notification := details.get("notification"):
         id_, kind = notification["id"], notification["kind"]
         received = notification["received_at"]

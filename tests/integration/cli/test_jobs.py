@@ -148,6 +148,18 @@ async def test_show_tells_where_each_piece_came_from(stage: Stage) -> None:
     assert (told["job"]["status"], told["notification"]["id"]) == ("failed", 1)
 
 
+async def test_show_tells_which_tasks_received_the_completion(stage: Stage) -> None:
+    job = stage.end(stage.start())
+    await stage.settled(job)
+    assert "by a task" not in (await stage.run("jobs", "show", str(job.id))).out
+    receipt = {"instance": "default", "job_id": job.id, "seconds_ago": 0, "waited_seconds": 90}
+    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    async with httpx.AsyncClient(base_url=stage.url, headers=headers) as http:
+        assert (await http.post("/v1/receipts", json={"receipts": [receipt]})).json() == {"receipts": 1}
+    shown = (await stage.run("jobs", "show", str(job.id))).out
+    assert re.search(r"^\S+Z +received +by a task that waited 1 min 30 s$", shown, re.MULTILINE)
+
+
 async def test_what_others_wrote_does_not_move_the_cursor(stage: Stage) -> None:
     stage.announce()
     stage.connection.name = "Or\x1b[2Jders"
