@@ -145,7 +145,7 @@ def refuse_own(settings: Settings, targets: Iterable[NotifyTarget]) -> None:
         for address in own:
             there, here = _host(target.url), _host(address)
             if (
-                (there == here or (_is_here(there) and _is_here(here)))
+                (there == here or (_is_here(here) and (_is_here(there) or _is_interface(there, here))))
                 and _port(target.url) == _port(address)
                 and f"{target.url.path}/".startswith(f"{address.path.rstrip('/')}/")
             ):
@@ -177,6 +177,23 @@ def _is_here(host: str) -> bool:
         return address.is_loopback or address.is_unspecified
     # RFC 6761, 6.3: all names below localhost are this machine, too.
     return f".{host}".endswith(".localhost") or host == socket.gethostname().lower()
+
+
+def _is_interface(host: str, bound: str) -> bool:
+    """Return whether it is an address of one of this machine's interfaces, and the listener is bound to all of them.
+
+    To an address of its own, a system sends from that address; to connect a UDP socket sends nothing.
+    """
+    address, all_of_them = plain_address(host), plain_address(bound)
+    if address is None or all_of_them is None or not all_of_them.is_unspecified:
+        return False
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe,
+    ):
+        probe.connect((host, 9))
+        return plain_address(probe.getsockname()[0]) == address
+    return False
 
 
 def _port(url: httpx.URL) -> int:

@@ -136,10 +136,25 @@ def test_the_listener_itself_is_refused(url: str) -> None:
         refuse_own(settings, notify_targets([table(url=url)]).values())
 
 
+def test_by_the_address_of_an_interface() -> None:
+    """The one that this machine sends from: connecting a UDP socket sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has loopback alone")
+        address = probe.getsockname()[0]
+    targets = notify_targets([table(url=f"http://{address}:8484/x")]).values()
+    with pytest.raises(SettingsError, match="is this listener"):
+        refuse_own(settings_of(instance_of("http://127.0.0.1:9"), host="0.0.0.0"), targets)
+    refuse_own(settings_of(instance_of("http://127.0.0.1:9"), host="127.0.0.1"), targets)
+
+
 @pytest.mark.parametrize(
     "url",
     [
         "http://127.0.0.1:8485/x",
+        "http://192.0.2.1:8484/x",
         "http://127.1/x",
         "http://128.1:8484/x",
         "http://localhost.example.com:8484",
