@@ -18,6 +18,7 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
+from support.loops import anyio_backend as anyio_backend
 from support.notify import table
 from support.waiting import a_moment
 
@@ -26,11 +27,6 @@ yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
 PROMTOOL = "prometheus from Debian"
 SITE = "https://docs.example.com/airbyte-events"
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
+from support.loops import anyio_backend as anyio_backend
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -32,11 +33,6 @@ pytestmark = pytest.mark.anyio
 API_TOKEN = "an-api-token-0123456789abcdef01"
 WEBHOOK_TOKEN = "a-webhook-token-0123456789abcde"
 Proxy = Callable[[Path, list[int]], "contextlib.AbstractContextManager[int]"]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 class SharedStore(MemoryStore):

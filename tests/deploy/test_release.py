@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from airbyte_events import __version__
+from support.loops import anyio_backend as anyio_backend
 
 yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
 
@@ -21,11 +22,6 @@ STEPS = ROOT / ".ci" / "release"
 WORKFLOW = ROOT / ".github" / "workflows" / "release.yml"
 
 pytestmark = pytest.mark.skipif(not STEPS.exists(), reason="the sources are not here")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

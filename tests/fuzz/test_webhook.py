@@ -22,6 +22,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.loops import anyio_backend as anyio_backend
 
 pytestmark = pytest.mark.anyio
 
@@ -56,12 +57,6 @@ BODIES = st.one_of(
 )
 
 few = settings(max_examples=max(settings().max_examples * 3 // 5, 10))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

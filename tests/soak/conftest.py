@@ -22,6 +22,7 @@ from rich.table import Table
 from airbyte_events.simulator import Simulator, serve_simulator
 from postgres_server import PostgresServer
 from postgres_server import running as running_postgres
+from support.loops import anyio_backend as anyio_backend
 
 COLUMNS = ("rounds", "faults", "sent", "acknowledged", "events", "seen", "lost", "doubled", "seconds")
 ROWS = pytest.StashKey[list[dict[str, Any]]]()
@@ -72,12 +73,6 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.1f}" if isinstance(value, float) else f"{value:,}"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @pytest.fixture(scope="session")

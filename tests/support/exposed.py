@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.web.h11_protocol import MAX_CONNECTIONS, ConnectionLimits
 from airbyte_events.web.server import serving
 from support.listener import instance_of, settings_of
+from support.waiting import until
 
 API_TOKENS = ("api-token-number-one-000", "api-token-number-two-000")
 WEBHOOK_TOKENS = ("webhook-token-number-one", "webhook-token-number-two")
@@ -91,16 +92,6 @@ async def until_end(stream: SocketStream) -> bytes:
         while True:
             data += await stream.receive()
     return data
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Return when it holds; what is elsewhere can only be asked for."""
-    with anyio.fail_after(30):
-        while True:
-            held = condition()
-            if held if isinstance(held, bool) else await held:
-                return
-            await anyio.sleep(0.01)
 
 
 def body(job_id: int, **data: Any) -> bytes:

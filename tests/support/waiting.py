@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import isawaitable
+from typing import Any
+
 import anyio
 
 
 async def a_moment() -> None:
     """Wait before a condition is checked again. Without that, a test takes a processor from those it waits for."""
     await anyio.sleep(0.005)
+
+
+async def until(condition: Callable[[], Any]) -> Any:
+    """Return what the condition returns, or what it awaits, once that is true."""
+    with anyio.fail_after(30):
+        while True:
+            held = condition()
+            if isawaitable(held):
+                held = await held
+            if held:
+                return held
+            await a_moment()

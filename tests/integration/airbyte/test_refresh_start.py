@@ -15,6 +15,7 @@ from airbyte_events.errors import Conflict, MaybeStarted, UnknownStream, Unsuppo
 from airbyte_events.events import Identity
 from airbyte_events.jobs import Refresh, RefreshMode
 from airbyte_events.simulator import Fault, Script
+from support.loops import anyio_backend as anyio_backend
 from support.servers import ScriptedServer
 
 from .conftest import Scene, staged
@@ -22,12 +23,6 @@ from .conftest import Scene, staged
 pytestmark = pytest.mark.anyio
 
 ROUTE = "POST /connections/refresh"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The simulator's."""
-    return "asyncio"
 
 
 async def refresh(scene: Scene, *streams: str, mode: str = "merge", **values: Any) -> Submission:

@@ -17,6 +17,7 @@ from airbyte_events.airbyte.submission import How, find_created, submit, take_sn
 from airbyte_events.errors import Conflict, Forbidden, MaybeStarted, NotSent
 from airbyte_events.simulator import Script
 from airbyte_events.simulator.scripts import Phase
+from support.loops import anyio_backend as anyio_backend
 from support.servers import ScriptedServer
 
 from .conftest import Scene, staged
@@ -24,12 +25,6 @@ from .conftest import Scene, staged
 pytestmark = pytest.mark.anyio
 
 POLICIES = ("attach", "wait", "cancel", "fail", "skip")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """The simulator's."""
-    return "asyncio"
 
 
 async def test_a_job_of_an_idle_connection_is_started_and_owned(scene: Scene) -> None:

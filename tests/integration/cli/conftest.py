@@ -26,16 +26,12 @@ from airbyte_events.simulator.models import Connection, Job
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 from support.command import command
+from support.loops import anyio_backend as anyio_backend
+from support.waiting import until
 
 CLIENT_SECRET = "canary-that-is-a-client-secret"
 API_TOKEN = "canary-that-is-an-api-token-01"
 WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +62,7 @@ class Started:
 
     async def said(self, words: str) -> None:
         """Returns when it has said this on standard error; what is written there can't tell."""
-        with anyio.fail_after(30):
-            while words not in self.err.read_text():  # noqa: ASYNC110
-                await anyio.sleep(0.01)
+        await until(lambda: words in self.err.read_text())
 
     async def interrupted(self) -> int:
         """Press Ctrl-C; the exit code."""

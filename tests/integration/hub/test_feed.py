@@ -22,6 +22,7 @@ from support.feed import ScriptedFeed
 from support.hubs import fed, lonely
 from support.memory import alive
 from support.waiters import Waiters
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -142,9 +143,7 @@ class TestWithAFeedThatMisbehaves:
             await feed.until(lambda: bool(feed.streams))
             leaving = waiters.wait(hub, 1)
             waiters.wait(hub, 2)
-            with anyio.fail_after(30):
-                while not feed.watched:
-                    await anyio.lowlevel.checkpoint()
+            await until(lambda: feed.watched)
             leaving.cancel()
             await anyio.wait_all_tasks_blocked()
             feed.held.set()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import anyio
-import anyio.lowlevel
 import httpx
 import pytest
 
@@ -12,6 +10,7 @@ from airbyte_events.events import JobStatus, Progress
 from support.airbyte import Airbyte
 from support.feed import ScriptedFeed
 from support.hubs import fed
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -27,9 +26,7 @@ class TestProgress:
         for _ in range(3):
             # Each as a worker of its own.
             async with fed(http, airbyte, feed) as hub:
-                with anyio.fail_after(30):
-                    while not hub.following:
-                        await anyio.lowlevel.checkpoint()
+                await until(lambda: hub.following)
                 found = [await hub.progress(1) for _ in range(10)]
             assert {each.records for each in found if each is not None} == {5 if fault is None else 7}
         assert airbyte.reads_of(1) == (0 if fault is None else 3)
@@ -41,8 +38,6 @@ class TestProgress:
         airbyte.put(1, rowsSynced=7)
         feed.progress = told
         async with fed(http, airbyte, feed) as hub:
-            with anyio.fail_after(30):
-                while not hub.following:
-                    await anyio.lowlevel.checkpoint()
+            await until(lambda: hub.following)
             assert await hub.progress(1, streams=True) is None
         assert airbyte.reads_of(1) == 0

@@ -15,6 +15,7 @@ from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
+from support.loops import anyio_backend as anyio_backend
 
 from .test_listener import TOKENS, listening
 
@@ -35,12 +36,6 @@ FAULTS = (
     "INSERT OR REPLACE INTO meta VALUES ('looked_at/default', 'nonsense'), ('looking_since/default', x'ff')",
     "INSERT INTO watches VALUES ('default', 7, 'nonsense', '9999')",
 )
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 async def test_serves_the_others_and_counts(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from airbyte_events.simulator import Script
 from airbyte_events_provider.waiting.result import missing_records, outcome
 from support.events import event_of
 from support.listener import API_TOKEN, WEBHOOK_TOKEN
+from support.loops import anyio_backend as anyio_backend
 from support.stage import Stage
 from support.waiters import Waiters
 from support.waiting import a_moment
@@ -24,11 +25,6 @@ from support.waiting import a_moment
 pytestmark = pytest.mark.anyio
 
 RECORDS = 1_200
-
-
-@pytest.fixture(params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 class Forger:

@@ -25,6 +25,7 @@ from anyio.streams.text import TextReceiveStream
 
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from support.command import command, fresh_command
+from support.loops import anyio_backend as anyio_backend
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -33,12 +34,6 @@ SECRET = "canary-that-is-a-client-secret"
 API_TOKEN = "canary-that-is-an-api-token-01"
 WEBHOOK_TOKEN = "canary-that-is-a-webhook-token"
 TOKENS = {"API_TOKENS": f"an-older-token-of-the-same-api,{API_TOKEN}", "WEBHOOK_TOKENS": WEBHOOK_TOKEN}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @dataclass

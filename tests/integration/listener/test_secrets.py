@@ -32,6 +32,7 @@ from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from support.command import command, fresh_command
+from support.loops import anyio_backend as anyio_backend
 from support.servers import ScriptedServer
 from support.waiting import a_moment
 
@@ -48,12 +49,6 @@ CALLS: list[tuple[Any, ...]] = [
 ]
 TELLING = 10
 """Characters in a row that give a part of a secret away."""
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's and Airflow's."""
-    return "asyncio"
 
 
 @dataclass

@@ -21,15 +21,10 @@ from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from airbyte_events.web.server import serving
 from airbyte_events.web.sessions import LIFETIME_SECONDS, Sessions
+from support.loops import anyio_backend as anyio_backend
 
 pytestmark = pytest.mark.anyio
 OURS = {"X-Requested-With": "airbyte-events"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @dataclass

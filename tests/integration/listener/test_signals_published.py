@@ -13,18 +13,13 @@ from airbyte_events.events import WHOLE_LOG
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings.connections import ConnectionSettings
 from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
+from support.loops import anyio_backend as anyio_backend
 from support.notify import table
 from support.servers import ScriptedServer
 from support.stage import Stage
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 async def test_a_signal_is_told_to_all_who_ask(stage: Stage, server: ScriptedServer, http: httpx.AsyncClient) -> None:

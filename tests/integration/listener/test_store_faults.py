@@ -29,18 +29,13 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens
 from airbyte_events.web.server import serving
 from support.command import fresh_command
+from support.loops import anyio_backend as anyio_backend
 
 from .test_listener import TOKENS, Running, listening
 
 pytestmark = pytest.mark.anyio
 
 BODY = 60_000
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @asynccontextmanager

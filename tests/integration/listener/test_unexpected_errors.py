@@ -12,16 +12,11 @@ from airbyte_events.simulator.notification_bodies import job_ended
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Pending
 from support.listener import CLIENT_SECRET, instance_of, serve_listener, settings_of
+from support.loops import anyio_backend as anyio_backend
 from support.stage import Stage
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 class Faulty(MemoryStore):

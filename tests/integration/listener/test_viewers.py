@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import anyio
 import anyio.lowlevel
@@ -12,16 +12,12 @@ import pytest
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.simulator import Simulator, serve_simulator
 from support.listener import API_TOKEN, Served, instance_of, serve_listener, settings_of
-from support.waiting import a_moment
+from support.loops import anyio_backend as anyio_backend
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 FIRST = 2
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
@@ -41,12 +37,6 @@ async def served(sim: Simulator) -> AsyncIterator[Served]:
 
 def lists(sim: Simulator) -> int:
     return sim.traffic.counts["GET /jobs"]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(30):
-        while not condition():
-            await a_moment()
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/status", "/v1/events"])

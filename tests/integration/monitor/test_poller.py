@@ -18,7 +18,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
 from support.monitor import Watched
 from support.servers import serve
-from support.waiting import a_moment
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -132,15 +132,11 @@ class TestTrouble:
         poller = Poller(watched.monitor, Ticks(unproven=0.01))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(poller.run)
-            with anyio.fail_after(30):
-                while poller.failures < 4:
-                    await a_moment()
+            await until(lambda: poller.failures >= 4)
             watched.airbyte.faults.clear()
             watched.airbyte.put(1, "succeeded")
             await watched.until_ended(1)
-            with anyio.fail_after(30):
-                while poller.failures:
-                    await a_moment()
+            await until(lambda: not poller.failures)
             tasks.cancel_scope.cancel()
 
     async def test_the_wait_doubles_with_each_failure_up_to_a_limit(self, watched: Watched) -> None:
@@ -292,9 +288,7 @@ class TestTrouble:
         poller = Poller(monitor, Ticks(unproven=0.01))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(poller.run)
-            with anyio.fail_after(30):
-                while poller.failures < 3:
-                    await a_moment()
+            await until(lambda: poller.failures >= 3)
             for job_id in jobs:
                 airbyte.put(job_id, ("succeeded", "failed", "cancelled")[job_id % 3])
             async with serve(airbyte, where):

@@ -22,6 +22,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import CONNECTION
 from support.monitor import Watched
 from support.waiters import Waiters
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -117,9 +118,7 @@ async def test_a_refresh_of_the_simulators_release_completes_a_wait(
     ):
         job = sim.world.start_job(sim.world.add_connection(Script.hanging()), "refresh")
         waiters.wait(hub, job.id)
-        with anyio.fail_after(30):
-            while not sim.traffic.counts["GET /jobs/{id}"]:
-                await anyio.lowlevel.checkpoint()
+        await until(lambda: sim.traffic.counts["GET /jobs/{id}"])
         sim.world.end_job(job, "succeeded")
         assert (await waiters.result(job.id)).status == "succeeded"
         assert sim.traffic.counts["GET /jobs/{id}"] == 1

@@ -29,6 +29,7 @@ from airbyte_events.web.server import Server, bind, url_of
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
+from support.loops import anyio_backend as anyio_backend
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
@@ -84,12 +85,6 @@ def task_states(monkeypatch: pytest.MonkeyPatch) -> TaskStates:
     states = TaskStates()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", states, raising=False)
     return states
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Airflow's."""
-    return "asyncio"
 
 
 @dataclass(kw_only=True)

@@ -14,13 +14,8 @@ import pytest
 
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
+from support.loops import anyio_backend as anyio_backend
 from support.waiting import a_moment
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @dataclass

@@ -14,13 +14,10 @@ from airbyte_events_provider.waiting.asset_state import StoredPosition
 from airbyte_events_provider.waiting.shared_hub import HubKey
 from airbyte_events_provider.waiting.shared_stream import Item, Producer, Stream, Subscriber, stream_of
 from airbyte_events_provider.waiting.watch import Watch
+from support.loops import anyio_backend as anyio_backend
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass
@@ -121,8 +118,6 @@ async def test_a_watcher_that_comes_back_waits_for_its_own_place_to_be_saved() -
     assert asset.asked == 1
     assert asset.loaded == 1
     asset.may.set()
-    with anyio.fail_after(30):
-        while asset.loaded < 2:  # noqa: ASYNC110
-            await anyio.sleep(0.005)
+    await until(lambda: asset.loaded >= 2)
     assert len(asset.kept) == 1
     again.leave()

@@ -23,7 +23,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Delivery, DeliveryState, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.servers import ScriptedServer
-from support.waiting import a_moment
+from support.waiting import a_moment, until
 
 pytestmark = pytest.mark.anyio
 
@@ -84,9 +84,7 @@ class Rig:
                 await a_moment()
 
     async def until_asked(self, path: str, times: int) -> None:
-        with anyio.fail_after(30):
-            while self.server.count(f"POST {path}") < times:
-                await a_moment()
+        await until(lambda: self.server.count(f"POST {path}") >= times)
 
     @asynccontextmanager
     async def forwarding(self, retry_policy: RetryPolicy = BRISK) -> AsyncIterator[None]:

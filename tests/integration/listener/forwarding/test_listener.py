@@ -22,6 +22,7 @@ from airbyte_events.web.server import serving
 from support.command import command
 from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
+from support.loops import anyio_backend as anyio_backend
 from support.servers import ScriptedServer
 from support.stage import Stage
 from support.waiting import a_moment
@@ -30,12 +31,6 @@ pytestmark = pytest.mark.anyio
 
 SECRET = "canarythatisasecret"
 TEST = b'{"text": "Hello World! This is a test from Airbyte to try slack notification settings for sync successes."}'
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 @dataclass

@@ -2,10 +2,4 @@
 
 from __future__ import annotations
 
-import pytest
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
+from support.loops import anyio_backend as anyio_backend

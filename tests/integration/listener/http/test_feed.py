@@ -35,6 +35,7 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.h11_protocol import ConnectionLimits
 from airbyte_events.web.server import serving
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -131,9 +132,7 @@ class Rig:
 
     async def subscriptions(self, number: int) -> None:
         """Return when there are so many."""
-        with anyio.fail_after(30):
-            while self.bus.subscriptions != number:
-                await anyio.lowlevel.checkpoint()
+        await until(lambda: self.bus.subscriptions == number)
 
 
 class CountingStore(MemoryStore):
@@ -340,9 +339,7 @@ class TestManyClients:
                 raw.connect((at.hostname, at.port))
                 head = f"GET /v1/events?after={rig.cursor(0)} HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n"
                 raw.sendall(f"{head}Authorization: Bearer {rig.token}\r\n\r\n".encode())
-                with anyio.fail_after(30):
-                    while not limits.stalled:  # noqa: ASYNC110 -- nobody tells
-                        await anyio.sleep(0.01)
+                await until(lambda: limits.stalled)
                 for _ in range(50):
                     await rig.http.get("/healthz")
                 # What fits into the buffers on the way, and one batch.

@@ -7,12 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from support.exposed import ExposedListener, listening
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
+from support.loops import anyio_backend as anyio_backend
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from airbyte_events.listener.http.app import MOST_REQUESTS, requests_for, stream
 from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, ConnectionLimits
 from airbyte_events.web.rate_limit import ConcurrencyLimit
 from airbyte_events.web.server import Server, bind, limits_for, serving, url_of
-from support.exposed import API_TOKENS, LAST, ExposedListener, body, listening, until, until_end
+from support.exposed import API_TOKENS, LAST, ExposedListener, body, listening, until_end
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,9 @@ from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.listener.settings import InstanceSettings
 from airbyte_events.monitor.monitor import ASKED_AT_ONCE, ASKED_PER_SECOND
 from airbyte_events.simulator import Fault, Script
-from support.exposed import ExposedListener, body, listening, until, until_confirmed
+from support.exposed import ExposedListener, body, listening, until_confirmed
 from support.servers import ScriptedServer, accepting
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

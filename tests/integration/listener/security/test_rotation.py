@@ -14,7 +14,8 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import load
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.web.server import serving
-from support.exposed import API_TOKENS, WEBHOOK_TOKENS, until
+from support.exposed import API_TOKENS, WEBHOOK_TOKENS
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

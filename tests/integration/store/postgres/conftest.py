@@ -14,6 +14,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.records import Arrival, Outcome, Receipt
 from postgres_server import PostgresServer, running
+from support.loops import anyio_backend as anyio_backend
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
@@ -25,11 +26,6 @@ def event(job_id: int = 1, status: JobStatus = JobStatus.RUNNING) -> JobEvent:
 async def received(store: EventStore, body: bytes, **values: object) -> Receipt:
     given: dict[str, object] = {"kind": "success", "job_id": 1, "outcome": Outcome.PENDING, "received_at": NOON}
     return await store.receive(Arrival(instance="default", body=body, **(given | values)))  # type: ignore[arg-type]
-
-
-@pytest.fixture(params=["asyncio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import Cursor, JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
 from postgres_server import PostgresServer
+from support.waiting import until
 
 from .conftest import event
 
@@ -41,16 +42,8 @@ def put_back(url: str, to: int) -> None:
 
 
 async def renamed(store: PostgresStore, epoch: str) -> str:
-    with anyio.fail_after(30):
-        while store.epoch == epoch:  # noqa: ASYNC110
-            await anyio.sleep(0.02)
+    await until(lambda: store.epoch != epoch)
     return store.epoch
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    with anyio.fail_after(30):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.02)
 
 
 @pytest.mark.parametrize("more", [0, 1, 2, 3])

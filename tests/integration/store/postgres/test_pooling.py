@@ -14,6 +14,7 @@ from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Attempt, DeliveryState, Outcome
 from postgres_server import PostgresServer
+from support.waiting import until
 
 from .conftest import NOON, event, received
 from .pooler import Pooler, pooler
@@ -43,9 +44,7 @@ async def test_all_works_and_no_session_is_changed(pooled: str, pool: Pooler, ca
     caplog.set_level(logging.INFO)
     ref = JobRef("default", 1)
     async with PostgresStore(pooled) as store, PostgresStore(pooled) as other:
-        with anyio.fail_after(30):
-            while caplog.text.count("a pooler is in front of the store") < 2:  # noqa: ASYNC110
-                await anyio.sleep(0.01)
+        await until(lambda: caplog.text.count("a pooler is in front of the store") >= 2)
         lease = await store.acquire("x", "one", 60)
         assert lease is not None
         await store.watch([ref], 60)

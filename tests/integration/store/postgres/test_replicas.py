@@ -28,6 +28,7 @@ from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from support.command import fresh_command
+from support.loops import anyio_backend as anyio_backend
 from support.servers import accepting
 from support.waiting import a_moment
 
@@ -38,12 +39,6 @@ WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 LEASE = "sources/default"
 SERVE = [*fresh_command(), "serve"]
 AUTHORIZED = {"Authorization": f"Bearer {API_TOKEN}"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """uvicorn's."""
-    return "asyncio"
 
 
 async def until(condition: Callable[[], object], within: float = 60) -> float:
