@@ -65,15 +65,16 @@ def format_time(moment: datetime | None) -> str | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Return ``850 ms``, ``12.3 s``, ``4 min 10 s`` or ``2 h 5 min``."""
+    """Return ``850 ms``, ``12.3 s``, or the two largest units: ``4 min 10 s``, ``2 h``, ``1 d 5 h``."""
     if seconds is None:
         return ""
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
+    left, parts = round(seconds), []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        value, left = divmod(left, size)
+        if value:
+            parts.append(f"{value} {unit}")
+    return " ".join(parts[:2])

@@ -48,14 +48,22 @@ class Address:
         :raises SettingsError: if that is not a URL.
         """
         own = own_url(settings)
-        try:
-            url = check_address(given) if given else settings.listener_url or own
-        except ValueError as exc:
-            raise SettingsError(f"--listener: {exc}; for example --listener https://events.example.com") from None
+        url = address_of("--listener", given) if given else settings.listener_url or own
         token = settings.listener_token
         if token is None and settings.api_tokens and (url == own or is_loopback(httpx.URL(url).host)):
             token = settings.api_tokens[0]
         return cls(url=url, token=None if token is None else token.get_secret_value())
+
+
+def address_of(option: str, given: str, example: str = "https://events.example.com") -> str:
+    """Return the listener's address that an option gives.
+
+    :raises SettingsError: if it is not a URL.
+    """
+    try:
+        return check_address(given)
+    except ValueError as exc:
+        raise SettingsError(f"{option}: {exc}; for example {option} {example}") from None
 
 
 def own_url(settings: Settings) -> str:

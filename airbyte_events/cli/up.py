@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from airbyte_events._utils.files import read_fault
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import open_airbyte
-from airbyte_events.cli.api_client import own_url
+from airbyte_events.cli.api_client import address_of, own_url
 from airbyte_events.cli.doctor.airbyte import issues_token, lists_jobs, responds
 from airbyte_events.cli.doctor.doctor import show
 from airbyte_events.cli.doctor.findings import Finding, Report
@@ -323,7 +323,10 @@ def plan_webhooks(output: Output, settings: Settings, url: str | None, named: li
     :return: None if nobody agrees, or Airbyte can't be changed by its API.
     """
     agreed = url is not None
-    url = _check_url(url) if url is not None else _known_url(output, settings)
+    if url is not None:
+        url = address_of("--webhooks", url, "http://listener.example.com:8484")
+    elif can_ask():
+        url = settings.public_url or _ask_public_url(output)
     if url is None:
         return None
     plan = Plan.of(settings, DEFAULT_INSTANCE, named, url, own_url(settings), None)
@@ -347,17 +350,6 @@ def plan_webhooks(output: Output, settings: Settings, url: str | None, named: li
         if not agreed and not confirmed(CHANGE_THIS):
             return None
     return Installation(plan=plan, changes=changes, workspaces=len(workspaces)) if workspaces else None
-
-
-def _check_url(url: str) -> str:
-    try:
-        return check_address(url)
-    except ValueError as exc:
-        raise SettingsError(f"--webhooks: {exc}; for example --webhooks http://listener.example.com:8484") from None
-
-
-def _known_url(output: Output, settings: Settings) -> str | None:
-    return (settings.public_url or _ask_public_url(output)) if can_ask() else None
 
 
 def _ask_public_url(output: Output) -> str | None:

@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.json_values import is_uuid
-from airbyte_events._utils.times import format_time, utcnow
+from airbyte_events._utils.times import duration, format_time, utcnow
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Signal, SignalKind
 from airbyte_events.events.progress import Progress
@@ -198,7 +198,7 @@ class Signals:
         if limit is not None and progress is not None and progress.has_stalled(limit):
             since = progress.observed_at - timedelta(seconds=progress.unchanged_seconds)
             message = (
-                f"job {job_id} has moved nothing for {_words(progress.unchanged_seconds)}"
+                f"job {job_id} has moved nothing for {duration(progress.unchanged_seconds)}"
                 f" ({progress.text() or 'no records, no bytes'})"
             )
             yield Signal(kind=SignalKind.STALLED, raised=True, job_id=job_id, since=since, message=message)
@@ -208,7 +208,7 @@ class Signals:
             return
         elapsed = (now - event.started_at).total_seconds()
         if elapsed > max(factor * usual.duration_seconds, usual.duration_seconds + SLOW_LEAST):
-            message = f"job {job_id} has run for {_words(elapsed)}, usually {_words(usual.duration_seconds)}"
+            message = f"job {job_id} has run for {duration(elapsed)}, usually {duration(usual.duration_seconds)}"
             yield Signal(kind=SignalKind.SLOW, raised=True, job_id=job_id, since=event.started_at, message=message)
 
     def _of_connection(self, connection_id: str, history: History | None, now: datetime) -> Iterator[Signal]:
@@ -217,7 +217,7 @@ class Signals:
         if within:
             ref = JobRef(self.instance, Signal(kind=SignalKind.OVERDUE, raised=True).key(connection_id))
             if self._is_still_overdue(self.raised.get(ref), history) or (now - since).total_seconds() > within:
-                message = f"no sync has succeeded since {format_time(since)}, and fresh_within is {_words(within)}"
+                message = f"no sync has succeeded since {format_time(since)}, and fresh_within is {duration(within)}"
                 yield Signal(kind=SignalKind.OVERDUE, raised=True, since=since, message=message)
         if history is not None and history.failures >= FAILING and history.completed >= ENOUGH:
             error = history.error
@@ -304,10 +304,3 @@ def _event(
 
 def _counts(counted: Progress | JobEvent) -> tuple[int, int]:
     return counted.records or 0, counted.bytes or 0
-
-
-def _words(seconds: float) -> str:
-    """Return ``45 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -135,8 +135,8 @@ class ArmedFault:
 class Faults:
     """The active faults."""
 
-    def __init__(self, seed: int | None = None) -> None:
-        self._random = random.Random(seed)  # noqa: S311 -- to break things, not to protect them
+    def __init__(self) -> None:
+        self._random = random.Random()  # noqa: S311 -- to break things, not to protect them
         self._armed: dict[int, ArmedFault] = {}
         self._last_id = 0
 

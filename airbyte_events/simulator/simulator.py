@@ -50,7 +50,6 @@ class Simulator:
     :param duration: seconds from creation to success, for connections without a script.
     :param capacity: jobs that run at a time, the others are queued; None: no limit.
     :param queue_limit: seconds in that queue, after which Airbyte cancels a job.
-    :param seed: makes the faults' probabilities repeatable.
     :param transport: carries webhooks; sockets by default.
     :raises ValueError: if a value is out of range.
     """
@@ -73,7 +72,6 @@ class Simulator:
         capacity: int | None = None,
         queue_limit: float = LONGEST_WAIT,
         faults: Iterable[Fault] = (),
-        seed: int | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if (client_id is None) != (client_secret is None):
@@ -89,7 +87,7 @@ class Simulator:
         self.cloud = cloud
         self.timers = Timers()
         self.world = World(self.timers, Capacity(capacity, queue_limit))
-        self.faults = Faults(seed)
+        self.faults = Faults()
         self.traffic = Traffic()
         self.tokens = Tokens(client_id, client_secret, token_lifetime)
         self.webhooks = Webhooks(self.timers, self.faults, transport)

@@ -62,8 +62,9 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def allow_open_files(wanted: int = 16_384) -> int:
-    """Raise the limit of open files as far as wanted and allowed; the default is often 1,024."""
+def allow_open_files() -> int:
+    """Raise the limit of open files to 16,384 as far as allowed, and return it; the default is often 1,024."""
+    wanted = 16_384
     if resource is None:
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -12,7 +12,7 @@ import typer
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, open_airbyte
-from airbyte_events.cli.api_client import Address, open_listener
+from airbyte_events.cli.api_client import Address, address_of, open_listener
 from airbyte_events.cli.webhooks.airbyte_test import prove_by_airbyte
 from airbyte_events.cli.webhooks.backup import Backup, default_file
 from airbyte_events.cli.webhooks.probe import Proof
@@ -25,7 +25,7 @@ from airbyte_events.cli.webhooks.workspaces import (
     read_workspaces,
 )
 from airbyte_events.errors import AirbyteError, NotFound, SettingsError
-from airbyte_events.listener.settings import InstanceSettings, Settings, check_address
+from airbyte_events.listener.settings import InstanceSettings, Settings
 
 Workspaces = Annotated[
     list[str] | None,
@@ -82,7 +82,9 @@ class Plan:
             listener=Address.of(settings, listener),
             workspaces=named or of_instance.workspace_ids,
             backup=backup,
-            receiver=ReceiverURLs.of(settings, name, base_url(url, settings), backup.digests),
+            receiver=ReceiverURLs.of(
+                settings, name, address_of("--url", url) if url else settings.public_url, backup.digests
+            ),
         )
 
     async def make(self, airbyte: AirbyteClient, changes: Sequence[Change]) -> None:
@@ -116,14 +118,3 @@ class Plan:
             known = ", ".join(f"{each.id} ({each.name})" for each in found) or "none"
             raise SettingsError(f"--workspace: not set, and Airbyte has: {known}")
         return found
-
-
-def base_url(url: str | None, settings: Settings) -> str | None:
-    """Return the address at which Airbyte reaches the listener, by ``--url`` or the settings.
-
-    :raises SettingsError: if the option is not a URL.
-    """
-    try:
-        return check_address(url) if url else settings.public_url
-    except ValueError as exc:
-        raise SettingsError(f"--url: {exc}; for example --url https://events.example.com") from None

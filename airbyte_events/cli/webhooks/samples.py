@@ -8,11 +8,11 @@ import typer
 from rich.text import Text
 
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, open_listener, receiver_url
+from airbyte_events.cli.api_client import Address, address_of, open_listener, receiver_url
 from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe
-from airbyte_events.cli.webhooks.plan import URL, base_url
+from airbyte_events.cli.webhooks.plan import URL
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
 from airbyte_events.errors import FeedUnreachable
 from airbyte_events.listener.settings import load
@@ -41,7 +41,8 @@ def send_samples(
     address = Address.of(settings, listener)
     name = instance or next(iter(settings.instances), "default")
     output = Output(json=json)
-    target = ReceiverURLs.of(settings, name, base_url(url, settings) or receiver_url(settings, address)).url
+    base = address_of("--url", url) if url else receiver_url(settings, address)
+    target = ReceiverURLs.of(settings, name, base).url
 
     async def work() -> int:
         async with open_listener(address) as api:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from airbyte_events._utils.printable import shown
+from airbyte_events._utils.times import duration
 from airbyte_events.airbyte.url import connection_page, job_log_page, web_url
 from airbyte_events.events import JobError, JobEvent, Signal
 from airbyte_events.jobs import Connection
@@ -156,7 +157,7 @@ def _facts(completion: Completion, reason: str | None) -> Sequence[tuple[str, st
     return _known(
         {
             "Reason": reason,
-            "Duration": None if event.duration_seconds is None else duration(event.duration_seconds),
+            "Duration": duration(event.duration_seconds),
             "Records": None if event.records is None else f"{event.records:,}",
             "Workspace": completion.connection.workspace,
             "Instance": event.ref.instance,
@@ -170,14 +171,3 @@ def _known(facts: Mapping[str, str | None]) -> Sequence[tuple[str, str]]:
 
 def _reason(error: JobError | None) -> str | None:
     return None if error is None else str(error)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration by its two largest units: ``1 h 2 min``, ``3 min 5 s``, ``0 s``."""
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        value, left = divmod(left, size)
-        if value or (unit == "s" and not parts):
-            parts.append(f"{value} {unit}")
-    return " ".join(parts[:2])

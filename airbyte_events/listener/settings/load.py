@@ -37,7 +37,6 @@ def load(
     *,
     host: str | None = None,
     port: int | None = None,
-    store: str | None = None,
     listens: bool = True,
     airbyte: Mapping[str, Any] | None = None,
 ) -> Settings:
@@ -50,7 +49,7 @@ def load(
     :raises SettingsError: if a setting is missing, wrong or unknown. The message is one line that names the setting,
         the fault and an example, and holds no value that was given.
     """
-    options = {"config": config, "host": host, "port": port, "store": store}
+    options = {"config": config, "host": host, "port": port}
     options = {name: value for name, value in options.items() if value is not None}
     tables = {"instances": {DEFAULT_INSTANCE: airbyte}} if airbyte else {}
     values = _merged(read_environment(), options | tables)

@@ -123,18 +123,17 @@ def translated(url: PostgresURL) -> Iterator[None]:
 
 
 class PostgresPool:
-    """A pool of at most ``size`` connections to the database at ``url``."""
+    """A pool of at most :data:`SIZE` connections to the database at ``url``."""
 
-    def __init__(self, url: PostgresURL, *, size: int = SIZE) -> None:
+    def __init__(self, url: PostgresURL) -> None:
         self._url = url
-        self._size = size
         self._backend_pids: dict[Connection, int] = {}
         self._idle: list[Connection] = []
         self._closing = False
         self._quiet_until = -math.inf
 
     async def __aenter__(self) -> Self:
-        self._free = anyio.Semaphore(self._size)
+        self._free = anyio.Semaphore(SIZE)
         self._tasks = await anyio.create_task_group().__aenter__()
         return self
 

@@ -277,7 +277,7 @@ async def test_the_messages_are_for_people(scene: Scene) -> None:
     await signals.check()
     (raised,) = signals.raised.values()
     assert raised.signal is not None
-    assert raised.signal.message == "job 50 has run for 60 min, usually 60 s"
+    assert raised.signal.message == "job 50 has run for 1 h, usually 1 min"
     assert isinstance(raised.signal.since, datetime)
 
 

@@ -51,7 +51,16 @@ def test_since_is_a_time_or_how_long_ago() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(None, ""), (0.0, "0 ms"), (0.85, "850 ms"), (12.34, "12.3 s"), (250.0, "4 min 10 s"), (7500.0, "2 h 5 min")],
+    [
+        (None, ""),
+        (0.0, "0 ms"),
+        (0.85, "850 ms"),
+        (12.34, "12.3 s"),
+        (60.4, "1 min"),
+        (250.0, "4 min 10 s"),
+        (3600.0, "1 h"),
+        (90061.0, "1 d 1 h"),
+    ],
 )
 def test_durations_as_people_say_them(seconds: float | None, said: str) -> None:
     assert duration(seconds) == said

@@ -19,7 +19,6 @@ from airbyte_events.listener.notify.messages import (
     Completion,
     Message,
     cause_of,
-    duration,
     message_of,
 )
 from support.events import CONNECTION, event_of
@@ -76,20 +75,6 @@ class TestReading:
         found = message_of([completion(failed(), "Orders"), completion(event_of(8), "Items")], 2000, various=True)
         assert (found.title, found.facts) == ("2,000 jobs completed, with various results", [("Instance", "default")])
         assert [job.text for job in found.jobs] == ["Orders: sync 7 failed", "Items: sync 8 succeeded"]
-
-    @pytest.mark.parametrize(
-        ("seconds", "text"),
-        [
-            (0, "0 s"),
-            (59.6, "1 min"),
-            (65, "1 min 5 s"),
-            (3600, "1 h"),
-            (90061, "1 d 1 h"),
-            (3600 * 24 * 36600, "36600 d"),
-        ],
-    )
-    def test_durations(self, seconds: float, text: str) -> None:
-        assert duration(seconds) == text
 
     def test_a_link_of_a_webhook_is_not_shown(self) -> None:
         event = failed(url="https://evil.example.com/", names={"connection": "forged"})
