@@ -13,7 +13,7 @@ from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import EXIT_CODES, run
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.listener.forwarding.forwarder import Sender, client
+from airbyte_events.listener.forwarding.sender import Sender, client
 from airbyte_events.listener.forwarding.targets import Parcel
 from airbyte_events.listener.notify.targets import body_of, notify_targets, refuse_own
 from airbyte_events.listener.settings import Settings, load

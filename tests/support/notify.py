@@ -15,7 +15,8 @@ from pydantic import SecretStr
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobError
 from airbyte_events.jobs import DescribesConnections
-from airbyte_events.listener.forwarding.forwarder import Forwarder, RetryPolicy
+from airbyte_events.listener.forwarding.forwarder import Forwarder
+from airbyte_events.listener.forwarding.sender import RetryPolicy
 from airbyte_events.listener.notify.targets import body_of, notify_targets
 from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.store.base import COMPLETION, EventStore

@@ -16,7 +16,8 @@ import anyio
 import pytest
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.listener.forwarding.forwarder import NOT_CONFIGURED, Forwarder, RetryPolicy
+from airbyte_events.listener.forwarding.forwarder import NOT_CONFIGURED, Forwarder
+from airbyte_events.listener.forwarding.sender import RetryPolicy
 from airbyte_events.listener.forwarding.targets import Targets
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore

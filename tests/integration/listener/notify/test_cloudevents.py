@@ -11,7 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.listener.forwarding.forwarder import RetryPolicy
+from airbyte_events.listener.forwarding.sender import RetryPolicy
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Attempt, DeliveryState
 from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
