@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from rich.table import Table
 from airbyte_events.simulator import Simulator, serve_simulator
 from postgres_server import PostgresServer
 from postgres_server import running as running_postgres
+from soak.scene import Run
 from support.loops import anyio_backend as anyio_backend
 
 COLUMNS = ("rounds", "faults", "sent", "acknowledged", "events", "seen", "lost", "doubled", "seconds")
@@ -123,3 +125,15 @@ async def http(anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
     async with httpx.AsyncClient(trust_env=False, timeout=20, limits=limits) as client:
         yield client
+
+
+@pytest.fixture
+def run(
+    airbyte: Simulator,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+    dice: random.Random,
+    rounds: Callable[[int, int], int],
+    report: Callable[..., None],
+) -> Run:
+    return Run(airbyte=airbyte, http=http, folder=tmp_path, dice=dice, rounds=rounds, report=report)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -111,3 +112,22 @@ class Scene:
         assert code == 0
         async with self.store() as store:
             return await judge(store, crowd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What the tests with a scene need.
+
+    :param rounds: ``rounds(100, 2)`` are 100 if there is time for all, else 2.
+    :param report: puts a row into the table.
+    """
+
+    airbyte: Simulator
+    http: httpx.AsyncClient
+    folder: Path
+    dice: random.Random
+    rounds: Callable[[int, int], int]
+    report: Callable[..., None]
+
+    def scene(self, **options: Any) -> Scene:
+        return Scene(self.airbyte, self.http, self.folder, self.dice, **options)

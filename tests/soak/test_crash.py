@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Callable
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
-import httpx
 import pytest
 
-from airbyte_events.simulator import Simulator
 from postgres_server import PostgresServer
 from soak.listening import Listener
-from soak.scene import Scene
+from soak.scene import Run
 
 pytestmark = pytest.mark.anyio
 
@@ -25,40 +21,25 @@ LONGEST_START = 0.8
 JOBS_PER_ROUND = 40
 
 
-async def test_i1_i2_i5_kill_9_under_load(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    rounds: Callable[[int, int], int],
-    report: Callable[..., None],
-) -> None:
-    kills = rounds(100, 2)
-    scene = Scene(airbyte, http, tmp_path, dice)
+async def test_i1_i2_i5_kill_9_under_load(run: Run) -> None:
+    kills = run.rounds(100, 2)
+    scene = run.scene()
 
     async def kill(listener: Listener) -> None:
         for number in range(kills):
             scene.crowd.most = JOBS_PER_ROUND * (number + 1)
-            await _kill(listener, dice)
+            await _kill(listener, run.dice)
 
     verdict = await scene.play(kill)
-    report("kill -9, SQLite", rounds=kills, faults=kills, **verdict.figures, more=str(scene.crowd))
+    run.report("kill -9, SQLite", rounds=kills, faults=kills, **verdict.figures, more=str(scene.crowd))
     verdict.check()
 
 
-async def test_i1_i2_i5_kill_9_under_load_with_postgresql(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    rounds: Callable[[int, int], int],
-    report: Callable[..., None],
-    postgres: PostgresServer,
-) -> None:
+async def test_i1_i2_i5_kill_9_under_load_with_postgresql(run: Run, postgres: PostgresServer) -> None:
     """In some rounds it is PostgreSQL that is killed. A lease outlasts its holder by more than a round: now and then
     the next one has time to take over.
     """
-    kills = rounds(100, 2)
+    kills = run.rounds(100, 2)
     killed = 0
 
     async def kill(listener: Listener) -> None:
@@ -69,18 +50,18 @@ async def test_i1_i2_i5_kill_9_under_load_with_postgresql(
                 await listener.ready(supervised=True)
                 await scene.until_told([job for job in scene.crowd.jobs if job.terminal])
             if number % 5 != 1:
-                await _kill(listener, dice)
+                await _kill(listener, run.dice)
             else:
                 killed += 1
-                await anyio.sleep(dice.uniform(0, 0.8))
-                await anyio.to_thread.run_sync(postgres.stop, dice.choice((signal.SIGQUIT, signal.SIGKILL)))
+                await anyio.sleep(run.dice.uniform(0, 0.8))
+                await anyio.to_thread.run_sync(postgres.stop, run.dice.choice((signal.SIGQUIT, signal.SIGKILL)))
                 await anyio.to_thread.run_sync(postgres.start)
                 await listener.ready(supervised=True)
 
-    scene = Scene(airbyte, http, tmp_path, dice, STORE=postgres.url())
+    scene = run.scene(STORE=postgres.url())
     verdict = await scene.play(kill, each_second=20)
     more = f"{killed} of them PostgreSQL's; {scene.crowd}"
-    report("kill -9, PostgreSQL", rounds=kills, faults=kills, **verdict.figures, more=more)
+    run.report("kill -9, PostgreSQL", rounds=kills, faults=kills, **verdict.figures, more=more)
     verdict.check()
 
 

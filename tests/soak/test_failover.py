@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 from collections.abc import Callable, Collection
@@ -16,11 +15,11 @@ import pytest
 
 from airbyte_events.errors import FeedError
 from airbyte_events.feed.client import FeedClient
-from airbyte_events.simulator import Simulator
 from airbyte_events.simulator.models import Job
 from postgres_server import PostgresServer
 from soak.crowd import HEADERS, Crowd, until, until_known
 from soak.listening import Listener
+from soak.scene import Run
 
 pytestmark = pytest.mark.anyio
 
@@ -94,24 +93,16 @@ class Stage:
             await listener.ready(supervised=True)
 
 
-async def test_i5_no_end_is_lost_with_the_last_events(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    rounds: Callable[[int, int], int],
-    report: Callable[..., None],
-    postgres: PostgresServer,
-) -> None:
+async def test_i5_no_end_is_lost_with_the_last_events(run: Run, postgres: PostgresServer) -> None:
     """The server is killed, and what it goes on with lacks ends that every reader has seen."""
-    failovers = rounds(10, 1)
+    failovers = run.rounds(10, 1)
     listeners = []
     for name in ("one", "other"):
-        (tmp_path / name).mkdir()
-        listeners.append(Listener(tmp_path / name, airbyte.url, STORE=postgres.url(), POLL_INTERVAL="1"))
-    crowd = Crowd(airbyte, [each.url for each in listeners], http, dice, "")
-    airbyte.workspace.set_webhook(listeners[0].webhooks)
-    readers = [Reader(crowd.feed(number), http, listeners[number % 2].url) for number in range(READERS)]
+        (run.folder / name).mkdir()
+        listeners.append(Listener(run.folder / name, run.airbyte.url, STORE=postgres.url(), POLL_INTERVAL="1"))
+    crowd = Crowd(run.airbyte, [each.url for each in listeners], run.http, run.dice, "")
+    run.airbyte.workspace.set_webhook(listeners[0].webhooks)
+    readers = [Reader(crowd.feed(number), run.http, listeners[number % 2].url) for number in range(READERS)]
     stage = Stage(postgres, listeners, readers, crowd)
     async with listeners[0], listeners[1], anyio.create_task_group() as tasks:
         for listener in listeners:
@@ -123,9 +114,9 @@ async def test_i5_no_end_is_lost_with_the_last_events(
             await stage.lose(postgres.folder / "copy")
             await until(lambda number=number: all(each.resets >= number for each in readers), "resets")  # type: ignore[misc]
         for listener in listeners:
-            await until_known(http, listener.url, crowd.jobs)
+            await until_known(run.http, listener.url, crowd.jobs)
         tasks.cancel_scope.cancel()
-    report(
+    run.report(
         "failover that loses the last events",
         rounds=failovers,
         faults=failovers,

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import anyio
 import anyio.lowlevel
 import anyio.to_process
 import anyio.to_thread
-import httpx
 import pytest
 
 from airbyte_events.events import Cursor, JobRef
@@ -23,7 +19,7 @@ from airbyte_events.store.base import EventStore
 from soak import flood
 from soak.crowd import until
 from soak.listening import API_TOKEN, Listener
-from soak.scene import Scene
+from soak.scene import Run
 from soak.streams import Streams
 from soak.vitals import Vitals, watched
 
@@ -59,23 +55,16 @@ def end_unannounced(airbyte: Simulator, jobs: list[Job]) -> None:
     airbyte.workspace.set_webhook(url)
 
 
-async def test_i1_i6_a_flood_of_webhooks(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    soak: bool,
-    report: Callable[..., None],
-) -> None:
+async def test_i1_i6_a_flood_of_webhooks(run: Run, soak: bool) -> None:
     """True ones over and over, tests, and such as are of no job, over more connections than webhooks are taken on."""
-    scene = Scene(airbyte, http, tmp_path, dice)
-    jobs = running(airbyte, 3_000 if soak else 300)
-    end_unannounced(airbyte, jobs)
+    scene = run.scene()
+    jobs = running(run.airbyte, 3_000 if soak else 300)
+    end_unannounced(run.airbyte, jobs)
     scene.crowd.jobs += jobs
-    true = flood.announcements(airbyte, jobs)
+    true = flood.announcements(run.airbyte, jobs)
     others = [b'{"text": "Hello World! %d"}' % number for number in range(len(true))]
-    bodies = [*true, *others, *dice.choices(true, k=2 * len(true))]
-    dice.shuffle(bodies)
+    bodies = [*true, *others, *run.dice.choices(true, k=2 * len(true))]
+    run.dice.shuffle(bodies)
     requests = flood.notifications(scene.listener.webhooks, bodies)
     outcome = flood.Outcome()
     vitals = Vitals()
@@ -92,7 +81,7 @@ async def test_i1_i6_a_flood_of_webhooks(
         "sent": verdict.sent + len(requests),
         "acknowledged": verdict.acknowledged + len(outcome.acknowledged),
     }
-    report("flood", rounds=1, **figures, more=f"{outcome}; {vitals}; {scene.crowd}")
+    run.report("flood", rounds=1, **figures, more=f"{outcome}; {vitals}; {scene.crowd}")
     verdict.check()
     assert outcome.statuses.keys() <= {200, 202, 429, 503}, outcome
     assert outcome.acknowledged
@@ -102,75 +91,60 @@ async def test_i1_i6_a_flood_of_webhooks(
     vitals.check(mebibytes=200)
 
 
-async def test_i4_jobs_that_airbyte_fails_over_hold_up_nobody(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    soak: bool,
-    rounds: Callable[[int, int], int],
-    report: Callable[..., None],
-) -> None:
+async def test_i4_jobs_that_airbyte_fails_over_hold_up_nobody(run: Run, soak: bool) -> None:
     """Every read of them answers 500, for ever. All are watched, the ends of half of them announced, and hubs wait for
     some. Among them others run and end, some of them unannounced.
     """
-    count, ends = 200 if soak else 20, rounds(30, 3)
-    scene = Scene(airbyte, http, tmp_path, dice)
+    count, ends = 200 if soak else 20, run.rounds(30, 3)
+    scene = run.scene()
     crowd = scene.crowd
-    rotten = running(airbyte, count)
+    rotten = running(run.airbyte, count)
     for job in rotten:
-        airbyte.faults.add(Fault(kind="status", status=500, route=f"/jobs/{job.id}"))
-    end_unannounced(airbyte, rotten[::2])
+        run.airbyte.faults.add(Fault(kind="status", status=500, route=f"/jobs/{job.id}"))
+    end_unannounced(run.airbyte, rotten[::2])
     for job in rotten:
         # No look at what has changed tells of them.
         job.updated_at -= timedelta(hours=2)
     crowd.rotten = {job.id for job in rotten}
-    told = flood.notifications(scene.listener.webhooks, flood.announcements(airbyte, rotten[::2]))
+    told = flood.notifications(scene.listener.webhooks, flood.announcements(run.airbyte, rotten[::2]))
     waits: list[float] = []
 
     async def mix(listener: Listener) -> None:
-        await FeedClient(http, listener.url, API_TOKEN).watch([JobRef("default", job.id) for job in rotten[:100]])
+        await FeedClient(run.http, listener.url, API_TOKEN).watch([JobRef("default", job.id) for job in rotten[:100]])
         outcome = await anyio.to_thread.run_sync(flood.run, ("127.0.0.1", listener.port), told, 10, 20)
         assert len(outcome.acknowledged) == len(told), outcome
         async with crowd.hub() as hub, crowd.hub(grace=1) as other, anyio.create_task_group() as tasks:
             for job in rotten[:10]:
                 tasks.start_soon(hub.wait, job.id)
             for number in range(ends):
-                (job,) = running(airbyte, 1)
+                (job,) = running(run.airbyte, 1)
                 crowd.jobs.append(job)
                 crowd.wait(tasks, (hub, other)[number % 2], job.id)
-                await anyio.sleep(dice.uniform(0, 1))
+                await anyio.sleep(run.dice.uniform(0, 1))
                 began = anyio.current_time()
-                end_unannounced(airbyte, [job])
+                end_unannounced(run.airbyte, [job])
                 await until(lambda job=job: job.id in crowd.results, "a waiter")  # type: ignore[misc]
                 waits.append(anyio.current_time() - began)
             tasks.cancel_scope.cancel()
 
     verdict = await scene.play(mix, each_second=20)
-    reads = sum(call.job_id in crowd.rotten for call in airbyte.traffic.recent("GET /jobs/{id}"))
+    reads = sum(call.job_id in crowd.rotten for call in run.airbyte.traffic.recent("GET /jobs/{id}"))
     more = f"{count} always answer 500, read {reads:,} times; an end is known in {max(waits):.1f} s at most; {crowd}"
-    report("jobs that Airbyte fails over", rounds=ends, faults=count, **verdict.figures, more=more)
+    run.report("jobs that Airbyte fails over", rounds=ends, faults=count, **verdict.figures, more=more)
     verdict.check()
     assert reads
     assert max(waits) < 15, waits
 
 
 @pytest.mark.long
-async def test_i6_watched_jobs_and_streams_that_never_read(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    soak: bool,
-    report: Callable[..., None],
-) -> None:
+async def test_i6_watched_jobs_and_streams_that_never_read(run: Run, soak: bool) -> None:
     """Some of the jobs are waited for by a hub, some end, and half of these ends are announced."""
     count, ends = (10_000, 3_000) if soak else (300, 100)
-    scene = Scene(airbyte, http, tmp_path, dice)
+    scene = run.scene()
     crowd = scene.crowd
     # Their latest change is too long ago for a look at what has changed.
-    watched_jobs = running(airbyte, count, since=timedelta(hours=2))
-    jobs = dice.sample(watched_jobs, ends)
+    watched_jobs = running(run.airbyte, count, since=timedelta(hours=2))
+    jobs = run.dice.sample(watched_jobs, ends)
     crowd.jobs += jobs
     vitals = Vitals()
     faults: list[str] = []
@@ -185,15 +159,15 @@ async def test_i6_watched_jobs_and_streams_that_never_read(
             Streams(listener.port, scene.first, 20, stalled=True) as stalled,
             watched(listener) as vitals,
         ):
-            client = FeedClient(http, listener.url, API_TOKEN)
+            client = FeedClient(run.http, listener.url, API_TOKEN)
             for start in range(0, count, 500):
                 refs = [JobRef("default", job.id) for job in watched_jobs[start : start + 500]]
                 assert not (await client.watch(refs)).unknown
             for job in jobs[:: max(1, ends // 500)]:
                 crowd.wait(tasks, hub, job.id)
-            end_unannounced(airbyte, jobs[::2])
+            end_unannounced(run.airbyte, jobs[::2])
             for job in jobs[1::2]:
-                airbyte.world.end_job(job, "failed")
+                run.airbyte.world.end_job(job, "failed")
                 await anyio.lowlevel.checkpoint()
             head = await scene.until_told(jobs)
             await until(lambda: crowd.results.keys() >= crowd.waited, "all waiters of what ended")
@@ -209,29 +183,22 @@ async def test_i6_watched_jobs_and_streams_that_never_read(
                         faults.append(f"a stream was told {len(upto)} of {head - first} events")
 
     verdict = await scene.play(watch, each_second=2)
-    asked = airbyte.traffic.counts
+    asked = run.airbyte.traffic.counts
     more = (
         f"{count:,} jobs watched, {ends:,} end; {asked['GET /jobs']:,} lists, {asked['GET /jobs/{id}']:,} reads;"
         f" 20 streams that stall; {vitals}"
     )
-    report("watched jobs, stalled streams", rounds=1, **verdict.figures, more=more)
+    run.report("watched jobs, stalled streams", rounds=1, **verdict.figures, more=more)
     verdict.check()
     assert not faults, faults[:5]
     vitals.check(mebibytes=300)
 
 
-async def test_i5_every_stream_sees_all(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    soak: bool,
-    report: Callable[..., None],
-) -> None:
+async def test_i5_every_stream_sees_all(run: Run, soak: bool) -> None:
     """In two phases: so many jobs end, then each stream is shown to have been told of every one."""
     count, ends, stalled = (1_000, 300, 50) if soak else (100, 50, 10)
-    scene = Scene(airbyte, http, tmp_path, dice)
-    jobs = running(airbyte, ends)
+    scene = run.scene()
+    jobs = running(run.airbyte, ends)
     scene.crowd.jobs += jobs
     vitals = Vitals()
     seen: list[list[int]] = []
@@ -246,7 +213,7 @@ async def test_i5_every_stream_sees_all(
         ):
             began = anyio.current_time()
             for job in jobs:
-                airbyte.world.end_job(job, dice.choice(("succeeded", "failed")))
+                run.airbyte.world.end_job(job, run.dice.choice(("succeeded", "failed")))
                 await anyio.lowlevel.checkpoint()
             await streams.until_seen(await scene.until_told(jobs))
             took = anyio.current_time() - began
@@ -258,7 +225,7 @@ async def test_i5_every_stream_sees_all(
     complete = [each == list(range(begins + 1, begins + len(each) + 1)) and len(each) >= ends for each in seen]
     figures = verdict.figures | {"seen": verdict.seen + told, "lost": verdict.lost + complete.count(False)}
     more = f"{count:,} streams, {stalled} never read; {told / took:,.0f} told a second; {vitals}"
-    report("fan-out", rounds=1, **figures, more=more)
+    run.report("fan-out", rounds=1, **figures, more=more)
     verdict.check()
     assert all(complete)
     vitals.check(mebibytes=250)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import random
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import anyio
-import httpx
 import pytest
 from anyio.abc import SocketStream
 
 from airbyte_events.events import Cursor
-from airbyte_events.simulator import Simulator
 from soak.crowd import HEADERS
 from soak.flood import notifications
 from soak.listening import Listener
-from soak.scene import Scene
+from soak.scene import Run
 from soak.streams import Streams
 
 pytestmark = pytest.mark.anyio
@@ -27,24 +22,17 @@ WITHIN = 5.0
 """Seconds, I8."""
 
 
-async def test_i8_ends_within_5_s_under_load(
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    rounds: Callable[[int, int], int],
-    report: Callable[..., None],
-) -> None:
+async def test_i8_ends_within_5_s_under_load(run: Run) -> None:
     """With 100 streams, 20 that never read, 20 that wait for a page and 20 webhooks of which one byte is missing."""
-    stops = rounds(5, 1)
-    scene = Scene(airbyte, http, tmp_path, dice)
+    stops = run.rounds(5, 1)
+    scene = run.scene()
     longest = 0.0
     pages: list[int] = []
     answers: list[bytes] = []
     last: list[bytes] = []
 
     async def wait_for_page(listener: Listener) -> None:
-        answer = await http.get(f"{listener.url}/v1/events", params={"wait": 60, "job_id": 10**9}, headers=HEADERS)
+        answer = await run.http.get(f"{listener.url}/v1/events", params={"wait": 60, "job_id": 10**9}, headers=HEADERS)
         pages.append(answer.status_code)
 
     async def begin(listener: Listener, number: int) -> tuple[SocketStream, bytes]:
@@ -70,7 +58,7 @@ async def test_i8_ends_within_5_s_under_load(
                 for _ in range(20):
                     tasks.start_soon(wait_for_page, listener)
                 begun = [await begin(listener, 100 * number + each) for each in range(20)]
-                await anyio.sleep(dice.uniform(0.5, 1))
+                await anyio.sleep(run.dice.uniform(0.5, 1))
                 began = time.monotonic()
                 async with anyio.create_task_group() as ending:
                     ending.start_soon(listener.stop)
@@ -83,7 +71,7 @@ async def test_i8_ends_within_5_s_under_load(
 
     begins = await scene.fill(4)
     verdict = await scene.play(stop)
-    report("shutdown", rounds=stops, **verdict.figures, more=f"{longest:.1f} s at most; {scene.crowd}")
+    run.report("shutdown", rounds=stops, **verdict.figures, more=f"{longest:.1f} s at most; {scene.crowd}")
     verdict.check()
     assert pages == [200] * 20 * stops
     assert answers == [b"HTTP/1.1 200"] * 20 * stops
@@ -93,31 +81,22 @@ async def test_i8_ends_within_5_s_under_load(
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["SQLite", "PostgreSQL"])
-async def test_i1_i5_rolling_upgrade(
-    kind: str,
-    airbyte: Simulator,
-    http: httpx.AsyncClient,
-    tmp_path: Path,
-    dice: random.Random,
-    rounds: Callable[[int, int], int],
-    report: Callable[..., None],
-    request: pytest.FixtureRequest,
-) -> None:
+async def test_i1_i5_rolling_upgrade(run: Run, kind: str, request: pytest.FixtureRequest) -> None:
     """The old one ends, then the new one begins on the same store: of a file one at a time can have it."""
-    upgrades = rounds(20 if kind == "SQLite" else 8, 3)
+    upgrades = run.rounds(20 if kind == "SQLite" else 8, 3)
     codes: list[int] = []
 
     async def upgrade(listener: Listener) -> None:
         for _ in range(upgrades):
             await listener.ready()
-            await anyio.sleep(dice.uniform(0.2, 1))
+            await anyio.sleep(run.dice.uniform(0.2, 1))
             code, _ = await listener.stop()
             codes.append(code)
             listener.start()
 
     stores = {"STORE": request.getfixturevalue("postgres").url()} if kind == "PostgreSQL" else {}
-    scene = Scene(airbyte, http, tmp_path, dice, **stores)
+    scene = run.scene(**stores)
     verdict = await scene.play(upgrade)
-    report(f"rolling upgrade, {kind}", rounds=upgrades, **verdict.figures, more=str(scene.crowd))
+    run.report(f"rolling upgrade, {kind}", rounds=upgrades, **verdict.figures, more=str(scene.crowd))
     verdict.check()
     assert codes == [0] * upgrades
