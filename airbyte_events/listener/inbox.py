@@ -12,6 +12,7 @@ import anyio
 from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.times import utcnow
 from airbyte_events._utils.tracing import record
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import AirbyteError, LeaseLost, StoreError
 from airbyte_events.events import JobEvent, JobRef, Origin
 from airbyte_events.monitor.monitor import PUSHED_BURST, Monitor
@@ -62,15 +63,25 @@ class Inbox:
         """
         with self._store.news(f"inbox/{self._monitor.instance}") as arrived:
             while True:
-                try:
-                    await self.confirm_pending()
-                except LeaseLost:
-                    raise
-                except StoreError as exc:
-                    logger.warning("could not read or settle notifications: error=%s", exc, extra=self._fields)
-                    self._retry_later()
+                with self._monitor.preceding_polls():
+                    await self._confirm_arrived(arrived)
                 with anyio.CancelScope(deadline=self._retry_at):
                     await arrived.wait()
+
+    async def _confirm_arrived(self, arrived: Wakeup) -> None:
+        """Confirm notifications until no more have arrived meanwhile."""
+        while True:
+            arrived.clear()
+            try:
+                await self.confirm_pending()
+            except LeaseLost:
+                raise
+            except StoreError as exc:
+                logger.warning("could not read or settle notifications: error=%s", exc, extra=self._fields)
+                self._retry_later()
+                return
+            if not arrived.is_set():
+                return
 
     async def confirm_pending(self) -> None:
         """Confirm all pending notifications, and postpone those for which Airbyte does not respond.

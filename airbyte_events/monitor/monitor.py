@@ -6,9 +6,10 @@ how many records were committed) is added if the API agrees with it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import anyio
@@ -57,6 +58,10 @@ NAMELESS_PAGES = 10
 
 FAILURES = 8
 """The failed reads, without a success, after which the others are left to the next poll: lists and webhooks wait."""
+
+PRECEDENCE_SECONDS = 0.1
+"""The longest that a poll waits for webhooks before it stores the next page of a list: the pages of a long one would
+hold them up for as long as the list takes."""
 
 AGAIN_SECONDS = 0.5
 """The delay before an unknown job that a subscriber waits for is requested once more."""
@@ -120,6 +125,8 @@ class Monitor:
         self._store = store
         self.max_listed = max_listed
         self._polling = anyio.Lock()
+        self._confirmed = anyio.Event()
+        self._confirmed.set()
         self._reading: PriorityLimiter = PriorityLimiter(_CONCURRENT_READS) if beside is None else beside._reading
 
     @property
@@ -182,6 +189,15 @@ class Monitor:
                 "could not request job states, retrying: instance=%s jobs=%d: %s", self.instance, len(job_ids), exc
             )
             return {}
+
+    @contextlib.contextmanager
+    def preceding_polls(self) -> Iterator[None]:
+        """Let what is done in the block precede further pages of a poll, each for :data:`PRECEDENCE_SECONDS`."""
+        confirmed = self._confirmed = anyio.Event()
+        try:
+            yield
+        finally:
+            confirmed.set()
 
     async def confirm(
         self, job_ids: Collection[int], origin: Origin, notifications: Mapping[int, Sequence[Received]] | None = None
@@ -357,6 +373,9 @@ class Monitor:
             if pages is not None and origins:
                 # The others' own webhooks arrive in a moment, with names and failure reasons.
                 jobs = tuple(job for job in jobs if job.job_id in origins)
+            if pages is None and found:
+                with anyio.move_on_after(PRECEDENCE_SECONDS):
+                    await self._confirmed.wait()
             await self._recorder.record(jobs, origins, notifications)
             found |= {job.job_id for job in jobs}
             if pages is not None:

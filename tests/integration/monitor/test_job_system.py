@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from airbyte_events._utils.times import utcnow
@@ -119,6 +120,56 @@ async def test_a_webhook_is_confirmed_and_says_why() -> None:
     assert (notification.id, notification.outcome) == (receipt.id, Outcome.CONFIRMED)
     assert (state.origin, state.error) == (Origin.WEBHOOK, JobError(message="out of paper"))
     assert printer.lists == 0
+
+
+class SlowPrinter(Printer):
+    """Returns a job only when the second page of a list has long been there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.listed = anyio.Event(), anyio.Event()
+
+    async def list_changed(
+        self, *, since: datetime, connection_id: str | None = None, job_types: Collection[str] = ()
+    ) -> AsyncIterator[JobPage]:
+        pages = 0
+        async for page in super().list_changed(since=since):
+            pages += 1
+            if pages == 2:
+                self.listed.set()
+            yield page
+
+    async def find_job(self, job_id: int, *, once: bool = False) -> Job | None:
+        self.asked.set()
+        await self.listed.wait()
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+        return await super().find_job(job_id)
+
+
+async def test_webhooks_precede_the_further_pages_of_a_list() -> None:
+    printer, store = SlowPrinter(), MemoryStore()
+    async with store, anyio.create_task_group() as tasks:
+        monitor = Monitor("office", printer, store)
+        for tray in ("tray-1", "tray-2", "tray-3"):
+            printer.end((await printer.create_job(tray)).job_id, JobStatus.SUCCEEDED)
+        await store.receive(
+            Arrival(
+                instance="office",
+                body=b"3 succeeded printed",
+                kind="success",
+                job_id=3,
+                outcome=Outcome.PENDING,
+                received_at=datetime.now(UTC),
+            )
+        )
+        tasks.start_soon(Inbox(monitor, store).run)
+        await printer.asked.wait()
+        with anyio.fail_after(30):
+            await monitor.poll()
+        page = await store.read(0)
+        tasks.cancel_scope.cancel()
+    assert [event.ref.job_id for event in page.events] == [1, 3, 2]
 
 
 async def test_a_hub_waits_for_its_jobs() -> None:
