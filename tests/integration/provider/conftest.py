@@ -188,6 +188,15 @@ class Stage:
         """The same in a task of its own, as the triggerer does; each must be awaited."""
         return asyncio.get_running_loop().create_task(self.fire(trigger))
 
+    async def completed(
+        self, job: Job, status: str = "succeeded", *, trigger: BaseTrigger | None = None, **values: Any
+    ) -> dict[str, Any]:
+        """End a job once a trigger waits for it; the trigger's event."""
+        firing = self.firing(trigger or self.trigger(job))
+        await self.waited_for()
+        self.end(job, status, **values)
+        return await firing
+
     async def execute(self, task: BaseOperator, method: str = "execute", **values: Any) -> Any:
         """Run a task's method as a worker does, in a thread of its own."""
 

@@ -181,10 +181,7 @@ async def test_a_task_that_begins_in_the_triggerer(stage: Any, ti: Any, task_sta
     stage.sim.world.connections[stage.connection_id].name = "renamed"
     # Another triggerer: the name was found, and the job started.
     await stage.end_hubs()
-    second = stage.firing(starting(ti))
-    await stage.waited_for()
-    stage.end(job)
-    event = await second
+    event = await stage.completed(job, trigger=starting(ti))
     assert (event["job_id"], event["connection_id"]) == (job.id, stage.connection_id)
     assert stage.requests("POST /jobs") == lists() == 1
 

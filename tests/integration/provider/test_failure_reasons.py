@@ -28,10 +28,7 @@ def task(job: Job) -> AirbyteTriggerSyncOperator:
 
 async def failed(stage: Any, job: Job) -> dict[str, Any]:
     """The event of the trigger that waits while the job fails."""
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job, "failed", error=ERROR)
-    event: dict[str, Any] = await firing
+    event: dict[str, Any] = await stage.completed(job, "failed", error=ERROR)
     return event
 
 

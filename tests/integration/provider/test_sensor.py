@@ -91,10 +91,7 @@ async def test_deferring(stage: Any) -> None:
     with pytest.raises(TaskDeferred) as deferred:
         await stage.execute(task)
     assert deferred.value.trigger.serialize()[1]["cancel_on_kill"] is False
-    firing = stage.firing(deferred.value.trigger)
-    await stage.waited_for()
-    stage.end(job)
-    await stage.execute(task, "execute_complete", event=await firing)
+    await stage.execute(task, "execute_complete", event=await stage.completed(job, trigger=deferred.value.trigger))
 
 
 async def test_deferring_for_a_job_that_has_ended(stage: Any) -> None:

@@ -77,10 +77,7 @@ async def test_a_task_that_ends_without_a_worker_logs_how_and_when_its_end_got_h
     stage: Any, listener: Any, ti: TaskInstance, task_states: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = stage.start()
-    firing = stage.firing(waiting(stage, job, ti))
-    await stage.waited_for()
-    stage.end(job)
-    await firing
+    await stage.completed(job, trigger=waiting(stage, job, ti))
     log = "".join(line for line in capfd.readouterr().out.splitlines() if "HTTP Request" not in line)
     assert f"Airbyte job succeeded: job={job.id} detected_by=webhook delay_ms=" in log
     assert " finished_at=20" in log
@@ -170,10 +167,7 @@ async def test_begun_again_elsewhere_it_goes_on_with_the_job(stage: Any, ti: Tas
     first = stage.firing(starting(stage, ti))
     job = await stage.job()
     first.cancel()
-    second = stage.firing(starting(stage, ti))
-    await stage.waited_for()
-    stage.end(job)
-    assert (await second)["job_id"] == job.id
+    assert (await stage.completed(job, trigger=starting(stage, ti)))["job_id"] == job.id
     assert stage.requests("POST /jobs") == 1
 
 
@@ -220,10 +214,7 @@ async def test_begun_again_while_the_job_was_asked_for_it_goes_on_with_it(stage:
     first = stage.firing(starting(stage, ti))
     job = await stage.job()
     first.cancel()
-    second = stage.firing(starting(stage, ti))
-    await stage.waited_for()
-    stage.end(job)
-    told = await second
+    told = await stage.completed(job, trigger=starting(stage, ti))
     assert (told["job_id"], told["owned"]) == (job.id, True)
 
 

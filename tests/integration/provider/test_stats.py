@@ -56,10 +56,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 
 async def test_an_end_that_was_pushed(stage: Any, listener: Any, recorder: Recorder) -> None:
     job = stage.start()
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job)
-    assert (await firing)["job"]["origin"] == "webhook"
+    assert (await stage.completed(job))["job"]["origin"] == "webhook"
     assert recorder.counts["airbyte_events.ends.webhook"] == 1
     assert recorder.times.keys() == {"airbyte_events.ends.webhook.lag", "airbyte_events.ends.webhook.delivery"}
     assert all(timedelta(0) <= time < timedelta(minutes=1) for time in recorder.times.values())
@@ -77,10 +74,7 @@ async def test_an_end_that_was_found_and_what_was_asked_for_it(stage: Any, recor
 
 async def test_the_first_metric_of_a_process_does_not_block_the_event_loop(stage: Any, recorder: Recorder) -> None:
     job = stage.start()
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job)
-    await firing
+    await stage.completed(job)
     assert recorder.counts["airbyte_events.hubs"] == 1
     assert next(iter(recorder.counts)) == "airbyte_events.hubs", "before the client's first response"
     assert recorder.threads["airbyte_events.hubs"] is not threading.current_thread()

@@ -56,10 +56,9 @@ async def test_without_a_listener_the_end_is_found_by_shared_looks(stage: Any) -
 
 async def test_a_failure_carries_airbytes_reason(stage: Any, listener: Any) -> None:
     job = stage.start()
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job, "failed", error=JobError(message="password refused", type="config_error", origin="destination"))
-    event = await firing
+    event = await stage.completed(
+        job, "failed", error=JobError(message="password refused", type="config_error", origin="destination")
+    )
     assert event["status"] == "error"
     assert f"job {job.id} of connection orders ({stage.connection_id}) failed: password refused" in event["message"]
     assert "type config_error, origin destination" in event["message"]
@@ -82,10 +81,7 @@ async def test_without_a_listener_a_failure_carries_it_too(stage: Any) -> None:
 
 async def test_a_cancelled_job(stage: Any) -> None:
     job = stage.start()
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job, "cancelled")
-    event = await firing
+    event = await stage.completed(job, "cancelled")
     assert event["status"] == "cancelled"
     assert "was cancelled in Airbyte" in event["message"]
 
@@ -145,10 +141,7 @@ async def test_a_listener_that_can_not_be_used_is_replaced_by_polling(stage: Any
     else:
         stage.connect_listener("")
     job = stage.start()
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job)
-    event = await firing
+    event = await stage.completed(job)
     assert event["status"] == "success"
 
 
@@ -242,10 +235,7 @@ async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_i
     stage: Any, listener: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = stage.start()
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job)
-    await firing
+    await stage.completed(job)
     # The simulated Airbyte is in this process, and knows the webhook's URL.
     log = "".join(line for line in capfd.readouterr().out.splitlines() if "HTTP Request" not in line)
     page = f"{listener.url}/jobs/default/{job.id}"
@@ -272,10 +262,7 @@ async def test_without_a_listener_the_log_says_that_polling_notifies(
 ) -> None:
     caplog.set_level("INFO")
     job = stage.start()
-    firing = stage.firing(stage.trigger(job, poll_interval=0.5))
-    await stage.waited_for()
-    stage.end(job)
-    await firing
+    await stage.completed(job, trigger=stage.trigger(job, poll_interval=0.5))
     line = f"waiting for Airbyte job: job={job.id} connection={stage.connection_id} notified_by=polling"
     assert line in capfd.readouterr().out + caplog.text
 
@@ -405,10 +392,7 @@ async def test_the_listener_links_from_the_job_to_the_task(stage: Any, listener:
     job = stage.start()
     trigger = stage.trigger(job)
     trigger.task_instance = SimpleNamespace(dag_id="orders", run_id="run 1+2", task_id="sync", map_index=3, task=None)
-    firing = stage.firing(trigger)
-    await stage.waited_for()
-    stage.end(job)
-    event = await firing
+    event = await stage.completed(job, trigger=trigger)
     page = "https://airflow.example.com/team/dags/orders/runs/run%201%2B2/tasks/sync/mapped/3"
     assert event["job"]["task_url"] == page
 
@@ -432,7 +416,4 @@ async def test_airbyte_in_trouble_is_waited_for(stage: Any) -> None:
     job = stage.start()
     stage.sim.add_fault(Fault(kind="status", status=500, count=1))
     stage.sim.add_fault(Fault(kind="reset", count=1))
-    firing = stage.firing(stage.trigger(job))
-    await stage.waited_for()
-    stage.end(job)
-    assert (await firing)["status"] == "success"
+    assert (await stage.completed(job))["status"] == "success"
