@@ -23,7 +23,7 @@ from airbyte_events.store.base import COMPLETION, EventStore
 from airbyte_events.store.records import Arrival, Delivery, DeliveryState, Outcome
 from support.events import event_of
 from support.servers import ScriptedServer
-from support.waiting import a_moment
+from support.waiting import a_moment, in_background
 
 AIRBYTE = "https://airbyte.example.com/api/public/v1"
 SIGNING_KEY = "whsec_" + "c2VjcmV0" * 5
@@ -92,10 +92,8 @@ class Outbox:
     async def sending(self) -> AsyncIterator[None]:
         targets = notify_targets(self.tables, connections=self.connections)
         forwarder = Forwarder("default", targets, self.store, retry_policy=self.policy)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(forwarder.run)
+        async with in_background(forwarder.run):
             yield
-            tasks.cancel_scope.cancel()
 
     @property
     def sent(self) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any
 
@@ -24,3 +25,12 @@ async def until(condition: Callable[[], Any]) -> Any:
             if held:
                 return held
             await a_moment()
+
+
+@asynccontextmanager
+async def in_background(call: Callable[..., Awaitable[object]], *args: object) -> AsyncIterator[None]:
+    """Run something while the block runs; it is cancelled then."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call, *args)
+        yield
+        tasks.cancel_scope.cancel()

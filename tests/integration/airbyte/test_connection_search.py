@@ -13,6 +13,7 @@ from airbyte_events.airbyte.connection_search import MOST_CANDIDATES, Connection
 from airbyte_events.errors import NotSent, UnknownConnection
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.airbyte import client_of
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -72,10 +73,8 @@ async def test_many_callers_share_one_list(lists: Lists, names: ConnectionSearch
 
 async def test_a_caller_that_is_cancelled_leaves_the_list_to_the_next(lists: Lists, names: ConnectionSearch) -> None:
     (id_,), lists.held = lists.add("orders"), anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(names.find, "orders")
+    async with in_background(names.find, "orders"):
         await anyio.wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
     lists.held.set()
     assert await names.find("orders") == id_
 

@@ -31,6 +31,7 @@ from airbyte_events.monitor.poller import Ticks
 from support.airbyte import Airbyte, client_of
 from support.events import CONNECTION, webhook_body
 from support.monitor import Watched
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -203,12 +204,10 @@ async def next_process(watched: Watched, http: httpx.AsyncClient, job_id: int) -
     """Run another process until it has the reason of this job."""
     monitor = Monitor("default", client_of(http, watched.airbyte.url), watched.store)
     monitor.late_reasons.interval = 0.001
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(monitor.late_reasons.run)
+    async with in_background(monitor.late_reasons.run):
         with anyio.fail_after(30):
             while (await watched.state(job_id)).error is None:
                 await anyio.lowlevel.checkpoint()
-        tasks.cancel_scope.cancel()
 
 
 class TestEvents:
@@ -248,8 +247,7 @@ class TestEvents:
             states = await watched.store.jobs(limit=1000)
             return [(state.error, state.attempts) for state in states if state.error is not None]
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(monitor.late_reasons.run)
+        async with in_background(monitor.late_reasons.run):
             await anyio.wait_all_tasks_blocked()
             await monitor.poll()
             assert len(await watched.events()) == 300, "none waits for its reason"
@@ -260,7 +258,6 @@ class TestEvents:
                     await anyio.lowlevel.checkpoint()
                 while monitor.late_reasons:
                     await anyio.lowlevel.checkpoint()
-            tasks.cancel_scope.cancel()
         assert await found() == [(ERROR, 1)] * 300
         assert airbyte.asked_internally == 300
 
@@ -294,12 +291,10 @@ class TestEvents:
         refs = [JobRef("default", job_id) for job_id in range(MOST + 5)]
         late.add(refs)
         assert len(late) == 0
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(late.run)
+        async with in_background(late.run):
             await anyio.wait_all_tasks_blocked()
             late.add(refs)
             assert len(late) == MOST
-            tasks.cancel_scope.cancel()
         assert len(late) == 0
 
     async def test_i3_the_reason_of_another_connections_job_is_not_used(self, watched: Watched) -> None:

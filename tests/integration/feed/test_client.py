@@ -20,6 +20,7 @@ from support.events import event_of
 from support.feed import ScriptedFeed
 from support.listener import API_TOKEN
 from support.servers import serve
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -101,11 +102,9 @@ class TestStream:
                     await feed.say(b": still here\n")
                     await anyio.lowlevel.checkpoint()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(drip)
+        async with in_background(drip):
             with pytest.raises(FeedUnreachable, match="did not respond in time"):
                 await read(client)
-            tasks.cancel_scope.cancel()
 
     async def test_one_that_goes_silent(self, client: Any) -> None:
         with pytest.raises(FeedUnreachable, match="did not respond in time"):

@@ -22,7 +22,7 @@ from support.feed import ScriptedFeed
 from support.hubs import fed, lonely
 from support.memory import alive
 from support.waiters import Waiters
-from support.waiting import until
+from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
 
@@ -251,12 +251,10 @@ class TestWithAFeedThatMisbehaves:
                 await hub.wait(7)
                 feed.held = anyio.Event()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait)
+        async with in_background(wait):
             await feed.until(lambda: bool(feed.watched and feed.streams))
             await feed.say(feed.job(event_of(7)))
             await feed.until(lambda: bool(feed.receipts))
-            tasks.cancel_scope.cancel()
         assert alive(Hub) == []
 
     async def test_i3_a_job_of_another_connection_is_not_the_one_that_is_waited_for(
@@ -325,8 +323,7 @@ class TestWithAFeedThatMisbehaves:
         def watched(job_id: int) -> bool:
             return job_id in feed.watched[-1] if feed.watched else False
 
-        async with fed(http, airbyte, feed) as hub, anyio.create_task_group() as tasks:
-            tasks.start_soon(keep_up)
+        async with fed(http, airbyte, feed) as hub, in_background(keep_up):
             for job_id in (1, 2):
                 waiters.wait(hub, job_id)
                 await feed.until(partial(watched, job_id))
@@ -334,7 +331,6 @@ class TestWithAFeedThatMisbehaves:
                 assert (await waiters.result(job_id)).status == "succeeded"
             assert hub.following
             feed.held.set()
-            tasks.cancel_scope.cancel()
 
     @pytest.mark.parametrize("count", [1, 60])
     async def test_i4_an_end_before_the_stream_is_found_while_watches_are_refused(

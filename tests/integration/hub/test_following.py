@@ -24,6 +24,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import CONNECTION, event_of
 from support.feed import ScriptedFeed
 from support.hubs import fed, lately, lonely, told
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -96,10 +97,8 @@ class TestFollowingConnections:
             with subscribers.joined(EventFilter(), Position()) as ends:
                 # As if Airbyte had not responded for ten minutes.
                 ends.joined_at -= 600
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(catch_up.run)
+                async with in_background(catch_up.run):
                     assert await told(ends) == [1]
-                    tasks.cancel_scope.cancel()
 
     async def test_i6_who_falls_behind_is_told_all_the_same(self, http: httpx.AsyncClient, airbyte: Airbyte) -> None:
         async with lonely(http, airbyte) as hub:

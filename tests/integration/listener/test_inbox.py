@@ -17,6 +17,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
 from support.monitor import Watched
 from support.servers import serve
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -30,10 +31,8 @@ class TestConfirming:
         for job_id in range(1, 1251):
             watched.airbyte.put(job_id, "succeeded")
         stored = [await watched.receive(webhook_body(job_id)) for job_id in range(1, 1251)]
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(inbox_of(watched).run)
+        async with in_background(inbox_of(watched).run):
             await watched.until_settled(*stored)
-            tasks.cancel_scope.cancel()
         assert {await watched.outcome(each) for each in stored} == {Outcome.CONFIRMED}
         assert watched.airbyte.reads == 0
 
@@ -83,8 +82,7 @@ class TestConfirming:
         watched.airbyte.put(1, "succeeded")
         first = await watched.receive(webhook_body(1))
         watched.airbyte.held = anyio.Event()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(inbox.run)
+        async with in_background(inbox.run):
             await anyio.wait_all_tasks_blocked()
             others = []
             for job_id in range(2, 30):
@@ -92,7 +90,6 @@ class TestConfirming:
                 others.append(await watched.receive(webhook_body(job_id)))
             watched.airbyte.release()
             await watched.until_settled(first, *others)
-            tasks.cancel_scope.cancel()
         assert (watched.airbyte.reads, watched.airbyte.lists) == (1, 1)
 
 
@@ -107,8 +104,7 @@ class TestPriority:
         asking = watched.monitor
         watched.airbyte.faults["list"] = 500
         watched.airbyte.held = anyio.Event()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(asking.watch, self.UNKNOWN)
+        async with in_background(asking.watch, self.UNKNOWN):
             await anyio.wait_all_tasks_blocked()
             watched.airbyte.release()
             watched.airbyte.held = anyio.Event()
@@ -116,7 +112,6 @@ class TestPriority:
             await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
             await anyio.wait_all_tasks_blocked()
             yield Monitor("default", asking.system, watched.store, beside=asking)
-            tasks.cancel_scope.cancel()
 
     def others_before(self, watched: Watched, job_id: int) -> int:
         paths = [each.path.rpartition("/")[2] for each in watched.airbyte.requests]
@@ -165,8 +160,7 @@ class TestTrouble:
         watched.airbyte.faults[9] = 500
         inbox = inbox_of(watched, retry=3600)
         poison = await watched.receive(webhook_body(9))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(inbox.run)
+        async with in_background(inbox.run):
             await watched.airbyte.until(lambda: watched.airbyte.reads_of(9) == 1)
             await anyio.wait_all_tasks_blocked()
             for job_id in range(1, 9):
@@ -175,7 +169,6 @@ class TestTrouble:
                 await watched.until_settled(stored)
             nameless = await watched.receive(webhook_body(None))
             await watched.until_settled(nameless)
-            tasks.cancel_scope.cancel()
         assert await watched.outcome(poison) is Outcome.PENDING
         assert watched.airbyte.reads_of(9) == 1
 
@@ -183,12 +176,10 @@ class TestTrouble:
         watched.airbyte.faults[9] = 500
         watched.airbyte.put(9, "failed")
         poison = await watched.receive(webhook_body(9, success=False))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(inbox_of(watched).run)
+        async with in_background(inbox_of(watched).run):
             await watched.airbyte.until(lambda: watched.airbyte.reads_of(9) > 2)
             watched.airbyte.faults.clear()
             await watched.until_settled(poison)
-            tasks.cancel_scope.cancel()
         assert await watched.outcome(poison) is Outcome.CONFIRMED
         assert (await watched.state(9)).error is not None
 
@@ -211,13 +202,11 @@ class TestTrouble:
             watched.airbyte.put(job_id, "succeeded")
             # Long ago: while nothing can be confirmed, nothing is given up.
             stored.append(await watched.receive(webhook_body(job_id), age=7200))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(inbox_of(watched).run)
+        async with in_background(inbox_of(watched).run):
             await watched.airbyte.until(lambda: watched.airbyte.lists > 2)
             assert {await watched.outcome(each) for each in stored} == {Outcome.PENDING}
             watched.airbyte.faults.clear()
             await watched.until_settled(*stored)
-            tasks.cancel_scope.cancel()
         assert {await watched.outcome(each) for each in stored} == {Outcome.CONFIRMED}
 
     async def test_an_hour_later_one_is_given_up_where_others_can_be_confirmed(self, watched: Watched) -> None:

@@ -34,7 +34,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import event_of, webhook_body
 from support.monitor import Watched
 from support.servers import serve
-from support.waiting import a_moment
+from support.waiting import a_moment, in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -467,11 +467,9 @@ class TestSeveralInstances:
         store, airbyte = watched.store, client_of(http, watched.airbyte.url)
         works = {f"sources/{n}": Pipeline(str(n), airbyte, store, OFTEN).run for n in range(9)}
         election = LeaderElection(store, works, spread=3600)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(election.run)
+        async with in_background(election.run):
             await anyio.wait_all_tasks_blocked()
             assert len(election.held) == 9
-            tasks.cancel_scope.cancel()
         assert election.held == {}
 
     async def test_spread_over_those_that_come_later(self, group: Group) -> None:

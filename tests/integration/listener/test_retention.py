@@ -17,7 +17,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.retention import Retention
 from airbyte_events.store.sqlite.store import SQLiteStore
-from support.waiting import a_moment
+from support.waiting import a_moment, in_background
 
 from .test_listener import TOKENS, listening
 
@@ -102,12 +102,10 @@ async def test_goes_on_when_the_store_fails_for_a_while(tmp_path: Path, caplog: 
         retention = Retention(store, age=timedelta(days=3.5), events=100, every=0.01)
         aside = await anyio.Path(path).rename(tmp_path / "aside")
         with anyio.fail_after(30):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(retention.run, lease)
+            async with in_background(retention.run, lease):
                 while "trying again later" not in caplog.text:
                     await a_moment()
                 await aside.rename(path)
                 while "removed 7 old events and 1 old notifications" not in caplog.text:
                     await a_moment()
-                tasks.cancel_scope.cancel()
         assert (await store.stats()).events == 3

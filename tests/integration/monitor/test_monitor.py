@@ -23,6 +23,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import event_of, status_of, webhook_body
 from support.monitor import Watched
 from support.servers import serve
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -214,10 +215,8 @@ class TestReading:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded")
         watched.airbyte.faults[2] = "hang"
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watched.monitor.read, [1, 2, 3])
+        async with in_background(watched.monitor.read, [1, 2, 3]):
             await watched.until_ended(1, 3)
-            tasks.cancel_scope.cancel()
         assert await watched.ends(2) == 0
 
     async def test_what_can_not_be_kept_is_the_readers_error(self, watched: Watched, http: httpx.AsyncClient) -> None:

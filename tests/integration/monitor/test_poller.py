@@ -18,7 +18,7 @@ from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
 from support.monitor import Watched
 from support.servers import serve
-from support.waiting import until
+from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
 
@@ -62,35 +62,29 @@ class TestTicks:
         assert Ticks().due(watched.monitor) == 30
 
     async def test_somebody_who_begins_to_look_brings_the_next_poll_forward(self, watched: Watched) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Poller(watched.monitor, Ticks(idle=3600, viewed=0.02)).run)
+        async with in_background(Poller(watched.monitor, Ticks(idle=3600, viewed=0.02)).run):
             await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
             await anyio.wait_all_tasks_blocked()
             watched.monitor.watches.view(3600)
             await watched.airbyte.until(lambda: watched.airbyte.lists > 2)
-            tasks.cancel_scope.cancel()
 
     async def test_a_new_watch_brings_the_next_look_forward(self, watched: Watched) -> None:
         watched.airbyte.put(1, ago=3600)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Poller(watched.monitor, Ticks(idle=3600, unproven=0.02)).run)
+        async with in_background(Poller(watched.monitor, Ticks(idle=3600, unproven=0.02)).run):
             await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
             await anyio.wait_all_tasks_blocked()
             assert watched.airbyte.lists == 1
             await watched.monitor.watch([1])
             await watched.airbyte.until(lambda: watched.airbyte.lists > 2)
-            tasks.cancel_scope.cancel()
 
     async def test_the_watch_of_a_job_that_has_ended_brings_nothing_forward(self, watched: Watched) -> None:
         watched.airbyte.put(1, "succeeded", ago=3600)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Poller(watched.monitor, Ticks(idle=3600, unproven=0.0)).run)
+        async with in_background(Poller(watched.monitor, Ticks(idle=3600, unproven=0.0)).run):
             await watched.airbyte.until(lambda: watched.airbyte.lists == 1)
             await anyio.wait_all_tasks_blocked()
             await watched.monitor.watch([1])
             await anyio.wait_all_tasks_blocked()
             assert watched.airbyte.lists == 1
-            tasks.cancel_scope.cancel()
 
 
 class TestCost:
@@ -130,23 +124,19 @@ class TestTrouble:
         await watched.monitor.watch([1])
         watched.airbyte.faults["all"] = status
         poller = Poller(watched.monitor, Ticks(unproven=0.01))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(poller.run)
+        async with in_background(poller.run):
             await until(lambda: poller.failures >= 4)
             watched.airbyte.faults.clear()
             watched.airbyte.put(1, "succeeded")
             await watched.until_ended(1)
             await until(lambda: not poller.failures)
-            tasks.cancel_scope.cancel()
 
     async def test_the_wait_doubles_with_each_failure_up_to_a_limit(self, watched: Watched) -> None:
         watched.airbyte.faults["all"] = 503
         poller = Poller(watched.monitor, Ticks(idle=0.005))
         began = anyio.current_time()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(poller.run)
+        async with in_background(poller.run):
             await watched.airbyte.until(lambda: watched.airbyte.lists == 6)
-            tasks.cancel_scope.cancel()
         # 0.005 s times 2, 4, 8, 16 and 32, less a tenth.
         assert anyio.current_time() - began > 0.27
 
@@ -224,10 +214,8 @@ class TestTrouble:
         for job_id in (1, 2, 3):
             watched.airbyte.put(job_id, "succeeded")
         poller = Poller(watched.monitor, FAST, stale=0.0, spot_check=0.0)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(poller.run)
+        async with in_background(poller.run):
             await watched.until_ended(1, 2, 3)
-            tasks.cancel_scope.cancel()
         assert "its list leaves out job" in caplog.text
 
     async def test_a_spot_check_of_a_job_that_just_ended_accuses_nobody(
@@ -250,13 +238,11 @@ class TestTrouble:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         poller = Poller(watched.monitor, FAST, stale=0.0, spot_check=0.0)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(poller.run)
+        async with in_background(poller.run):
             await watched.airbyte.until(lambda: watched.airbyte.lists > 3)
             assert poller.failures == 0
             watched.airbyte.put(1, "succeeded")
             await watched.until_ended(1)
-            tasks.cancel_scope.cancel()
 
     async def test_i4_any_number_of_jobs_that_airbyte_fails_over_leaves_the_others_their_turn(
         self, watched: Watched

@@ -7,7 +7,6 @@ import uuid
 from types import SimpleNamespace
 from typing import Any
 
-import anyio
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
@@ -17,6 +16,7 @@ from airbyte_events_provider.retry.task_state import KEY
 from airbyte_events_provider.sensors.airbyte import AirbyteSyncSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncEventTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -234,8 +234,7 @@ async def test_a_watcher_begins_once_its_connections_exist(stage: Any, caplog: p
             job_id = event.payload["job_id"]
             events.append(job_id)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
+    async with in_background(watch):
         await stage.until(lambda: "no connection named 'invoices'" in caplog.text)
         assert "Traceback" not in caplog.text
         invoices = stage.sim.world.add_connection(Script.hanging(), name="invoices")
@@ -245,5 +244,4 @@ async def test_a_watcher_begins_once_its_connections_exist(stage: Any, caplog: p
         for job in reversed(jobs):
             stage.end(job)
         await stage.until(lambda: len(events) == 2)
-        tasks.cancel_scope.cancel()
     assert sorted(events) == [job.id for job in jobs[:2]]

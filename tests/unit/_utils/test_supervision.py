@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from airbyte_events._utils.supervision import supervise
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -55,10 +56,8 @@ async def test_what_fails_is_begun_again_and_named_until_it_runs(caplog: pytest.
 
 async def test_what_is_cancelled_is_not_begun_again() -> None:
     source = Source(0, {})
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(supervise, "the source", source.run, source.faults)
+    async with in_background(supervise, "the source", source.run, source.faults):
         await source.runs.wait()
-        tasks.cancel_scope.cancel()
     assert len(source.seen) == 1
 
 

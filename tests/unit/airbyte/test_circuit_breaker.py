@@ -19,6 +19,7 @@ from airbyte_events.errors import (
     RateLimited,
     ServerError,
 )
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -197,10 +198,8 @@ async def test_who_tries_may_be_cancelled_and_the_next_one_tries() -> None:
     backoff = Backoff(random=lambda: 0.0)
     await fail(backoff)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(backoff.attempt, anyio.sleep_forever)
+    async with in_background(backoff.attempt, anyio.sleep_forever):
         await anyio.wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
 
     with anyio.fail_after(30):
         assert await backoff.attempt(fine) == "fine"
@@ -210,12 +209,10 @@ async def test_alone_shares_no_failure_and_holds_up_nobody() -> None:
     backoff = Backoff(random=lambda: 0.0)
     await fail(backoff)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(backoff.attempt_alone, anyio.sleep_forever)
+    async with in_background(backoff.attempt_alone, anyio.sleep_forever):
         await anyio.wait_all_tasks_blocked()
         with anyio.fail_after(30):
             assert await backoff.attempt(fine) == "fine"
-        tasks.cancel_scope.cancel()
 
 
 def test_the_same_error_again() -> None:

@@ -17,6 +17,7 @@ from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, J
 from airbyte_events.store.base import ANNOUNCEMENTS, PENDING_BYTES, EventStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Arrival, Outcome, Receipt
+from support.waiting import in_background
 
 from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
 
@@ -553,11 +554,9 @@ class TestCancelled:
         async def run() -> None:
             await operation()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(run)
+        async with in_background(run):
             for _ in range(steps):
                 await anyio.lowlevel.checkpoint()
-            tasks.cancel_scope.cancel()
 
     @pytest.mark.parametrize("steps", range(5))
     async def test_an_append_happens_whole_or_not_at_all(self, store: EventStore, steps: int) -> None:

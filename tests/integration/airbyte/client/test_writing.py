@@ -18,6 +18,7 @@ from airbyte_events.errors import (
 from airbyte_events.events import JobStatus
 from support.api import CANCEL, CREATE, ENDED, JOB_PATH, RUNNING, SECRET, TOKEN, Make, problem, token
 from support.servers import ScriptedServer
+from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -114,13 +115,11 @@ class TestCreating:
         with pytest.raises(ServerError):
             await one.get_job(5)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(one.create_job, "c")
+        async with in_background(one.create_job, "c"):
             with anyio.fail_after(30):
                 while not server.count(CREATE):
                     await anyio.wait_all_tasks_blocked()
                 assert (await one.get_job(5)).job_id == 5
-            tasks.cancel_scope.cancel()
 
 
 class TestCancelling:

@@ -35,7 +35,7 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.h11_protocol import ConnectionLimits
 from airbyte_events.web.server import serving
-from support.waiting import until
+from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
 
@@ -369,10 +369,8 @@ class TestManyClients:
         async with rig.stream(), rig.stream(after=rig.cursor(0)), rig.stream(instance="default", job_id=1):
             await rig.subscriptions(3)
         await rig.subscriptions(0)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(lambda: rig.page(wait=60))
+        async with in_background(lambda: rig.page(wait=60)):
             await rig.subscriptions(1)
-            tasks.cancel_scope.cancel()
         await rig.subscriptions(0)
 
     async def test_a_hundred_see_the_same(self, rig: Rig) -> None:

@@ -29,7 +29,7 @@ from support.airbyte import client_of
 from support.events import CONNECTION, event_of
 from support.notify import table
 from support.servers import ScriptedServer
-from support.waiting import a_moment
+from support.waiting import a_moment, in_background
 
 pytestmark = pytest.mark.anyio
 
@@ -199,14 +199,12 @@ async def test_a_thousand_connections_that_are_late_at_once_are_one_message(rig:
         JobEvent.of_signal(overdue, instance="default", connection_id=str(UUID(int=number)), observed_at=utcnow())
         for number in range(1000)
     ]
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(Forwarder("default", notify_targets(rig.tables), rig.store).run)
+    async with in_background(Forwarder("default", notify_targets(rig.tables), rig.store).run):
         async with rig.announcing():
             await rig.store.append(late)
         with anyio.fail_after(30):
             while (await rig.store.stats()).due:
                 await a_moment()
-        tasks.cancel_scope.cancel()
     assert [request.json()["text"] for request in server.requests] == ["1,000 connections overdue"]
     assert "and 990 more" in server.requests[0].body.decode()
 

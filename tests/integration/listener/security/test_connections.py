@@ -19,7 +19,7 @@ from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, Conne
 from airbyte_events.web.rate_limit import ConcurrencyLimit
 from airbyte_events.web.server import Server, bind, limits_for, serving, url_of
 from support.exposed import API_TOKENS, LAST, ExposedListener, body, listening, until_end
-from support.waiting import until
+from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
 
@@ -105,11 +105,9 @@ class TestSlowClients:
                     await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
                     await anyio.lowlevel.checkpoint()
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(write)
+            async with in_background(write):
                 while (await receive())["type"] != "http.disconnect":
                     pass
-                tasks.cancel_scope.cancel()
             ended.set()
 
         limits = ConnectionLimits(stalled_seconds=0.4)
