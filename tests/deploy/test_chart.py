@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from support.process import environ_of
 
 yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
 
@@ -272,8 +273,7 @@ def test_a_listener_takes_the_settings_and_the_secrets_where_they_are_mounted(
         "from airbyte_events.listener.settings import load; s = load();"
         "print(s.host, s.port, s.log_format, s.store.kind, *s.instances, s.instances['default'].client_id, sep=';')"
     )
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-    done = subprocess.run([sys.executable, "-c", script], env=environ | given, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], env=environ_of() | given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names = ";".join(sorted(values["instances"]))
     kind = values.get("store", {"kind": "sqlite"})["kind"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.process import environ_of
 
 yaml = pytest.importorskip("yaml", reason="NOT CHECKED: PyYAML is not here")
 
@@ -30,8 +31,7 @@ def settings_of(given: dict[str, str]) -> dict[str, Any]:
         "import json; from airbyte_events.listener.settings import load; s = load();"
         "print(json.dumps([s.host, s.port, s.store.kind, s.log_format, s.instances['default'].airbyte_url]))"
     )
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-    done = subprocess.run([sys.executable, "-c", script], env=environ | given, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], env=environ_of() | given, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return dict(zip(("host", "port", "store", "log_format", "airbyte_url"), json.loads(done.stdout), strict=True))
 

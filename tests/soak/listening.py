@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 
 from support.command import fresh_command
+from support.process import environ_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,8 +59,7 @@ class Listener:
             "POLL_INTERVAL_IDLE": "1",
             "LOG_LEVEL": "warning",
         }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-        self._env = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in (ours | settings).items()}
+        self._env = environ_of(**ours | settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._files = ExitStack()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any
@@ -28,7 +28,7 @@ async def until(condition: Callable[[], Any]) -> Any:
 
 
 @asynccontextmanager
-async def in_background(call: Callable[..., Awaitable[object]], *args: object) -> AsyncIterator[None]:
+async def in_background(call: Callable[..., Coroutine[Any, Any, Any]], *args: object) -> AsyncIterator[None]:
     """Run something while the block runs; it is cancelled then."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call, *args)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,11 +21,11 @@ import anyio
 import httpx
 import pytest
 from anyio.abc import Process, SocketStream
-from anyio.streams.text import TextReceiveStream
 
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from support.command import command, fresh_command
 from support.loops import anyio_backend as anyio_backend
+from support.process import environ_of, listener_process
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -82,9 +82,8 @@ class Running:
 
 
 def environ(folder: Path, airbyte: str, **settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
     ours = {"AIRBYTE_URL": airbyte, "STORE": f"sqlite:///{folder}/data/events.db", "LOG_LEVEL": "debug"} | settings
-    return kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in ours.items()}
+    return environ_of(**ours)
 
 
 @asynccontextmanager
@@ -94,21 +93,11 @@ async def listening(
     """:param program: the command line; by default it is forked, see :mod:`support.command`."""
     log = folder / f"log-{time.monotonic_ns()}"
     serve = [*(program or command()), "serve", "--port", "0"]
-    with log.open("w") as stderr:
-        process = await anyio.open_process(serve, stdout=PIPE, stderr=stderr, env=environ(folder, airbyte, **settings))
-    try:
-        assert process.stdout is not None
-        said = ""
-        with anyio.fail_after(60):
-            async for text in TextReceiveStream(process.stdout):
-                said += text
-                if re.search(r"/webhooks/default/[^\n]+\n", said):
-                    break
-        assert "listens on" in said, log.read_text()
+    env = environ(folder, airbyte, **settings)
+    async with listener_process(serve, env, log) as (process, said, url):
         if match := re.search(r"API token  (\S+)", said):
             token = match[1]
         webhooks = re.findall(r"http://\S+/webhooks/default/\S+", said.replace("<webhook token>", WEBHOOK_TOKEN))[0]
-        url = re.findall(r"listens on (http://\S+)", said)[0]
         async with httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
@@ -118,10 +107,6 @@ async def listening(
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         ) as http:
             yield Running(process, said, log, http, url, webhooks)
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.aclose()
     logged = log.read_text()
     # I7, whatever the test was about.
     assert "Traceback" not in logged

@@ -6,8 +6,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-import os
-import re
 import secrets
 import signal
 import time
@@ -16,14 +14,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import anyio
 import httpx
 import pytest
-from anyio.streams.text import TextReceiveStream
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import SettingsError
@@ -33,6 +30,7 @@ from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from support.command import command, fresh_command
 from support.loops import anyio_backend as anyio_backend
+from support.process import environ_of, listener_process
 from support.servers import ScriptedServer
 from support.waiting import a_moment
 
@@ -123,11 +121,6 @@ def test_the_search_finds_what_leaks(leak: str) -> None:
     canaries.check()
 
 
-def environ(**settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-    return kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in settings.items()}
-
-
 def see_process(canaries: Canaries, pid: int) -> None:
     """What everybody on the machine can read of a process."""
     folder = Path(f"/proc/{pid}")
@@ -149,28 +142,18 @@ async def listening(
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Path]]:
     """A listener that is ended by a signal; what it wrote is read, whatever happens."""
     log = folder / f"log-{secrets.token_hex(4)}"
-    with log.open("wb") as stderr:
-        process = await anyio.open_process(SERVE, stdin=DEVNULL, stdout=PIPE, stderr=stderr, env=env)
     said = ""
     try:
-        assert process.stdout is not None
-        with anyio.fail_after(30):
-            async for text in TextReceiveStream(process.stdout):
-                said += text
-                if "/webhooks/default/" in said:
-                    break
-        assert "listens on" in said, log.read_text()
-        url = re.findall(r"listens on (http://\S+)", said)[0]
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
+        async with (
+            listener_process(SERVE, env, log) as (process, said, url),
+            httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as http,
+        ):
             yield http, log
             see_process(canaries, process.pid)
             process.send_signal(signal.SIGTERM)
             with anyio.fail_after(30):
                 assert await process.wait() == 0
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.aclose()
         canaries.saw("standard output", said)
         canaries.saw("standard error", log.read_bytes())
 
@@ -238,7 +221,7 @@ async def test_i7_nothing_tells_a_secret_of_a_listener(  # noqa: C901
     files = {"CLIENT_SECRET": client_secret, "API_TOKENS": ",".join(api_tokens)}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    env = environ(
+    env = environ_of(
         AIRBYTE_URL=f"{server.url}{BASE}",
         CLIENT_ID="client",
         **{f"{name}_FILE": str(tmp_path / name) for name in files},
@@ -300,7 +283,7 @@ async def test_i7_nothing_tells_a_secret_of_a_listener(  # noqa: C901
 
 
 async def test_i7_nothing_tells_a_secret_of_what_is_behind_a_proxy(canaries: Canaries, tmp_path: Path) -> None:
-    env = environ(
+    env = environ_of(
         AIRBYTE_URL="http://airbyte.invalid",
         STORE="memory:",
         LOG_LEVEL="debug",
@@ -360,7 +343,7 @@ async def test_i7_nothing_tells_a_secret_when_a_listener_does_not_start(canaries
     unreachable = f"postgresql://user:{password}@127.0.0.1:9/db?connect_timeout=2"
     for given in ({"STORE": unreachable}, {"STORE": "memory:", "API_TOKENS": password[:5]}):
         with anyio.fail_after(30):
-            done = await anyio.run_process(serve, env=environ(**ours | given), stdin=DEVNULL, check=False)
+            done = await anyio.run_process(serve, env=environ_of(**ours | given), stdin=DEVNULL, check=False)
         assert done.returncode in {1, 2}, given
         canaries.saw("what it says", done.stdout + done.stderr)
         assert b"Traceback" not in done.stderr

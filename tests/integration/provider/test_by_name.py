@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from types import SimpleNamespace
 from typing import Any
@@ -16,19 +15,10 @@ from airbyte_events_provider.retry.task_state import KEY
 from airbyte_events_provider.sensors.airbyte import AirbyteSyncSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncEventTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from support.airflow import StateStore
 from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
-
-
-class StateStore(dict[str, Any]):
-    """As Airflow 3.3 keeps it for a task instance."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
 
 
 class Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from airbyte_events.simulator import Fault, Phase, Script
 from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.waiting.progress import ProgressWatch
+from support.airflow import TaskInstance
 from support.events import event_of
 from support.listener import API_TOKEN
 
@@ -185,19 +186,6 @@ async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_succes
     event = await stage.fire(deferred.trigger)
     stage.end(stage.sim.world.jobs[1])
     assert await stage.execute(task, "execute_complete", event=event) == 1
-
-
-@dataclass
-class TaskInstance:
-    dag_id: str = "orders"
-    task_id: str = "sync"
-    run_id: str = "run"
-    map_index: int = -1
-    try_number: int = 1
-    max_tries: int = 0
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        pass
 
 
 async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(stage: Any, listener: Any) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
-import uuid
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,36 +12,11 @@ from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger
+from support.airflow import StateStore, TaskInstance, uuid7
 
 pytestmark = pytest.mark.anyio
 
 REFRESH: dict[str, Any] = {"job_type": "refresh", "refresh_mode": "truncate", "streams": ["orders"]}
-
-
-class StateStore(dict[str, Any]):
-    """As Airflow 3.3 keeps it for a task instance."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = json.loads(json.dumps(value))
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
-
-
-@dataclass
-class TaskInstance:
-    try_number: int = 1
-    max_tries: int = 1
-    # Prepared long ago: its cancellation is nobody's clearing.
-    id: uuid.UUID = field(default_factory=lambda: uuid.UUID(int=int((time.time() - 900) * 1000) << 80 | 7 << 76))
-    dag_id: str = "orders"
-    task_id: str = "sync"
-    run_id: str = "run"
-    map_index: int = -1
-    task: None = None
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        pass
 
 
 class Task:
@@ -55,7 +26,8 @@ class Task:
         self.stage = stage
         self.values = {"connection_id": stage.connection_id, "wait_seconds": 0.1, "retries": 1, **values}
         self.store = StateStore()
-        self.ti = TaskInstance()
+        # Prepared long ago: its cancellation is nobody's clearing.
+        self.ti = TaskInstance(max_tries=1, id=uuid7(-900))
 
     async def execute(self, method: str = "execute", **values: Any) -> Any:
         task = AirbyteTriggerSyncOperator(task_id="sync", **self.values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,34 +21,9 @@ from airbyte_events.simulator import Fault, Script
 from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.retry.task_state import KEY, TaskState
+from support.airflow import StateStore, TaskInstance, uuid7
 
 pytestmark = pytest.mark.anyio
-
-
-class StateStore(dict[str, Any]):
-    """As Airflow 3.3 keeps it for a task instance."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = value
-
-    def delete(self, key: str) -> None:
-        self.pop(key, None)
-
-
-def uuid7(after: float = 0) -> uuid.UUID:
-    """Made by Airflow so many seconds from now."""
-    return uuid.UUID(int=int((time.time() + after) * 1000) << 80 | 7 << 76 | 2 << 62 | 17)
-
-
-@dataclass
-class TaskInstance:
-    try_number: int
-    max_tries: int
-    id: uuid.UUID = field(default_factory=uuid7)
-    xcoms: dict[str, Any] = field(default_factory=dict)
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = value
 
 
 @dataclass

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,19 +17,9 @@ from airbyte_events.simulator import Fault, Script
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.operators.start_args import LONGEST
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
+from support.airflow import TaskInstance, uuid7
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
-
-
-@dataclass
-class TaskInstance:
-    id: uuid.UUID
-    try_number: int = 1
-    task_id: str = "sync"
-    task: None = None
-    dag_id: str = "orders"
-    run_id: str = "run"
-    map_index: int | None = -1
 
 
 def starting(stage: Any, ti: TaskInstance, **values: Any) -> AirbyteStartTrigger:
@@ -49,7 +37,7 @@ async def event_of(trigger: Any) -> TriggerEvent:
 
 @pytest.fixture
 def ti(stage: Any) -> TaskInstance:
-    return TaskInstance(uuid.UUID(int=int(time.time() * 1000) << 80 | 7 << 76 | 2 << 62))
+    return TaskInstance()
 
 
 def waiting(stage: Any, job: Any, ti: TaskInstance | None, **values: Any) -> AirbyteSyncTrigger:
@@ -93,7 +81,7 @@ async def test_the_first_of_many_that_complete_at_once_ends_before_the_xcoms_of_
     stored_at_end: list[int] = []
 
     async def ends(job: Any) -> None:
-        own = TaskInstance(uuid.UUID(int=int(time.time() * 1000) << 80 | 7 << 76 | 2 << 62))
+        own = TaskInstance()
         assert isinstance(await event_of(waiting(stage, job, own)), TaskSuccessEvent)
         stored_at_end.append(task_states.stored)
 
@@ -223,7 +211,7 @@ async def test_a_job_that_completed_before_the_task_began_is_not_its_own(
     stage: Any, ti: TaskInstance, end: str
 ) -> None:
     """However long ago Airflow prepared the task: with its run, before what it depends on."""
-    ti.id = uuid.UUID(int=int((time.time() - 3600) * 1000) << 80 | 7 << 76 | 2 << 62)
+    ti.id = uuid7(-3600)
     stage.end(stage.start(), end)
     waiting = stage.firing(starting(stage, ti))
     stage.end(await stage.job(2))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -24,6 +23,7 @@ from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.wait_start import JOB_XCOM
+from support.airflow import TaskInstance
 from support.listener import API_TOKEN
 
 pytestmark = pytest.mark.anyio
@@ -32,29 +32,10 @@ PAGE = "https://airflow.example.com/dags/orders/runs/run/tasks/wait"
 
 
 @dataclass
-class TaskInstance:
-    dag_id: str = "orders"
-    task_id: str = "wait"
-    run_id: str = "run"
-    map_index: int = -1
-    try_number: int = 1
-    max_tries: int = 0
-    task: Any = None
-    xcoms: dict[str, Any] = field(default_factory=dict)
-    first_reschedule: datetime | None = None
-
-    def get_first_reschedule_date(self, context: Any) -> datetime | None:
-        return self.first_reschedule
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-
-@dataclass
 class Rig:
     stage: Any
     url: str
-    ti: TaskInstance = field(default_factory=TaskInstance)
+    ti: TaskInstance = field(default_factory=lambda: TaskInstance(task_id="wait"))
 
     async def shown(self, job_id: int, until: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """The job as the listener shows it, once that holds."""
@@ -168,7 +149,7 @@ async def test_a_sensor_of_a_job_that_is_rescheduled(rig: Rig) -> None:
     assert rig.ti.xcoms[JOB_XCOM]["name"] is None
     rig.stage.end(job)
     # As Airflow does for the next process.
-    rig.ti = TaskInstance(first_reschedule=began)
+    rig.ti = TaskInstance(task_id="wait", first_reschedule=began)
     await rig.execute(task)
     (receipt,) = (await check(rig, job.id))["receipts"]
     since = parse_time(receipt["waiting_since"])

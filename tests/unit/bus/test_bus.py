@@ -6,7 +6,6 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import anyio
@@ -15,39 +14,24 @@ import pytest
 
 from airbyte_events.bus.bus import BUFFER, BUFFER_BYTES, BUFFERED_BYTES, RECENT_BYTES, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
-from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobStatus
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage
 from support.memory import alive
+from support.stored import RUNNING, event, flips, sequences
 
 pytestmark = pytest.mark.anyio
-
-NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
-RUNNING, INCOMPLETE = JobStatus.RUNNING, JobStatus.INCOMPLETE
-
-
-def event(job_id: int, status: JobStatus = RUNNING) -> JobEvent:
-    return JobEvent(ref=JobRef("default", job_id), status=status, observed_at=NOON, origin=Origin.POLL)
-
-
-def flips(job_id: int, number: int) -> list[JobEvent]:
-    """So many changes of one job."""
-    return [event(job_id, RUNNING if each % 2 else INCOMPLETE) for each in range(number)]
 
 
 def large(number: int, size: int = 50_000) -> list[JobEvent]:
     """So many changes of one job, each of which has much to tell."""
     error = JobError(message="x" * size)
-    return [replace(each, error=error) for each in flips(1, number)]
+    return [replace(each, error=error) for each in flips(number)]
 
 
 def only(job_id: int) -> EventFilter:
     return EventFilter(instances=frozenset({"default"}), job_ids=frozenset({job_id}))
-
-
-def sequences(events: list[JobEvent]) -> list[int]:
-    return [each.cursor.sequence for each in events if each.cursor]
 
 
 @pytest.fixture
@@ -131,7 +115,7 @@ class TestEnd:
 
     async def test_comes_after_a_reader_that_fell_behind_has_caught_up(self, bus: EventBus, store: MemoryStore) -> None:
         with bus.subscribe() as events:
-            await store.append(flips(1, BUFFER * 3))
+            await store.append(flips(BUFFER * 3))
             await published(bus, store)
             bus.close()
             assert await rest(events) == list(range(1, BUFFER * 3 + 1))
@@ -174,7 +158,7 @@ class TestComingBack:
     @pytest.mark.parametrize("restarted", [False, True])
     async def test_a_crowd_does_not_read_the_log_a_hundred_times(self, restarted: bool) -> None:
         async with CountingStore() as store, EventBus(store) as first:
-            await store.append(flips(1, 2 * BUFFER))
+            await store.append(flips(2 * BUFFER))
             await published(first, store)
             async with EventBus(store) if restarted else contextlib.nullcontext(first) as bus:
                 store.told = 0
@@ -202,7 +186,7 @@ class TestFallingBehind:
             before = len(alive(JobEvent))
             with bus.subscribe() as events, bus.subscribe(wanted=only(1)) as keyed:
                 for _ in range(3 * BUFFER // 100):
-                    await store.append(flips(1, 100))
+                    await store.append(flips(100))
                     await published(bus, store)
                 # The buffer that both share, and the newest, which are at hand for whoever comes back.
                 assert 2 * BUFFER <= len(alive(JobEvent)) - before <= 2 * BUFFER + 200
@@ -274,7 +258,7 @@ class TestFallingBehind:
         with bus.subscribe(), bus.subscribe(wanted=only(1)), bus.subscribe(after=0), bus.subscribe() as reader:
             seen = []
             for number in range(30):
-                await store.append(flips(1, BUFFER // 5))
+                await store.append(flips(BUFFER // 5))
                 seen += await reader.receive(BUFFER)
                 while len(seen) < (number + 1) * BUFFER // 5:
                     seen += await reader.receive(BUFFER)
@@ -286,9 +270,9 @@ class TestFallingBehind:
         self, bus: EventBus, store: MemoryStore, extra: int, wanted: EventFilter
     ) -> None:
         with bus.subscribe(wanted=wanted) as events:
-            await store.append(flips(1, 3))
+            await store.append(flips(3))
             seen = [await anext(events)]
-            await store.append(flips(1, BUFFER + extra - 2))
+            await store.append(flips(BUFFER + extra - 2))
             await published(bus, store)
             for _ in range(3):
                 seen += await events.receive(17)
@@ -301,16 +285,16 @@ class TestFallingBehind:
         async with MemoryStore(capacity=2 * BUFFER) as store, EventBus(store) as bus:
             with bus.subscribe(wanted=only(1)) as events:
                 for _ in range(10):
-                    await store.append(flips(2, BUFFER))
+                    await store.append(flips(BUFFER, 2))
                     await published(bus, store)
-                await store.append(flips(1, BUFFER + 5))
+                await store.append(flips(BUFFER + 5))
                 await published(bus, store)
                 bus.close()
                 assert len(await rest(events)) == BUFFER + 5
 
     async def test_a_reader_is_told_when_its_place_is_gone(self) -> None:
         async with MemoryStore(capacity=10) as store, EventBus(store) as bus:
-            await store.append(flips(1, 50))
+            await store.append(flips(50))
             await published(bus, store)
             for after in (0, 39, 51):
                 with bus.subscribe(after=after) as events, pytest.raises(CursorExpired):
@@ -320,7 +304,7 @@ class TestFallingBehind:
         async with MemoryStore(capacity=10) as store, EventBus(store) as bus:
             with bus.subscribe() as events:
                 # Without a checkpoint for the bus in between.
-                await store.append(flips(1, 50))
+                await store.append(flips(50))
                 with pytest.raises(CursorExpired):
                     await events.receive(1)
             with bus.subscribe(after=bus.position) as events:
@@ -347,7 +331,7 @@ class TestPosition:
         positions, seen = [0], 0
         with bus.subscribe(wanted=wanted) as events:
             for _ in range(30):
-                await store.append([each for _ in range(dice.randint(1, 60)) for each in flips(dice.randint(1, 3), 2)])
+                await store.append([each for _ in range(dice.randint(1, 60)) for each in flips(2, dice.randint(1, 3))])
                 await published(bus, store)
                 positions.append(events.position)
                 for _ in range(dice.randint(0, 3)):
@@ -362,7 +346,7 @@ class TestPosition:
     async def test_a_cancelled_receive_loses_nothing(self, bus: EventBus, store: MemoryStore) -> None:
         for after in (None, 0):
             with bus.subscribe(after=after) as events:
-                await store.append(flips(1, 10))
+                await store.append(flips(10))
                 seen: list[JobEvent] = []
                 for steps in range(16):
                     async with anyio.create_task_group() as tasks:
@@ -427,7 +411,7 @@ async def follow_at_random(dice: random.Random, bus: EventBus, stages: list[anyi
 async def write_at_random(dice: random.Random, store: EventStore, jobs: list[int], stages: list[anyio.Event]) -> None:
     for stage in stages:
         for _ in range(dice.randint(10, 20)):
-            statuses = [RUNNING, INCOMPLETE, JobStatus.PENDING]
+            statuses = [RUNNING, JobStatus.INCOMPLETE, JobStatus.PENDING]
             await store.append([event(dice.choice(jobs), dice.choice(statuses)) for _ in range(dice.randint(1, 60))])
         stage.set()
         await anyio.lowlevel.checkpoint()
@@ -481,7 +465,7 @@ class TestFailingStore:
         async with FailingStore() as store, EventBus(store) as bus:
             with bus.subscribe() as events, anyio.fail_after(30):
                 store.failing = True
-                await store.append(flips(1, 20))
+                await store.append(flips(20))
                 await anyio.wait_all_tasks_blocked()
                 assert not bus.healthy
                 assert caplog.text.count("the disk is on fire") == 1
@@ -491,7 +475,7 @@ class TestFailingStore:
 
     async def test_a_reader_that_is_behind_is_told_and_can_go_on(self) -> None:
         async with FailingStore() as store, EventBus(store) as bus:
-            await store.append(flips(1, 5))
+            await store.append(flips(5))
             await published(bus, store)
             with bus.subscribe(after=0) as events:
                 store.failing = True
@@ -514,7 +498,7 @@ class TestFailingStore:
 
         async with Store(capacity=5) as store, EventBus(store) as bus:
             with bus.subscribe() as events, anyio.fail_after(30):
-                await store.append(flips(1, 20))
+                await store.append(flips(20))
                 with pytest.raises(CursorExpired):
                     await events.receive(1)
             assert store.failures == 0

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -18,6 +17,7 @@ import support.command
 from airbyte_events import __version__
 from airbyte_events.cli.app import application
 from airbyte_events.listener.settings.reference import reference
+from support.process import environ_of
 
 CANARY = "canary-sings-in-the-dark-and-is-never-heard"
 
@@ -28,12 +28,11 @@ def command(*args: str, before: str = "", **variables: str) -> subprocess.Comple
     :param before: Python that runs first.
     :param variables: of the environment, beside what is there without settings.
     """
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
     code = f"{before}\nfrom airbyte_events.cli.main import main; main()"
     program = [sys.executable, "-c", code] if before else support.command.command()
     return subprocess.run(
         [*program, *args],
-        env={**environ, **variables},
+        env=environ_of() | variables,
         capture_output=True,
         text=True,
         timeout=60,
@@ -43,9 +42,10 @@ def command(*args: str, before: str = "", **variables: str) -> subprocess.Comple
 
 def started(*args: str) -> subprocess.Popen[str]:
     """The same, without waiting for its end."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
     program = support.command.command()
-    return subprocess.Popen([*program, *args], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*program, *args], env=environ_of(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_version() -> None:

@@ -3,72 +3,58 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import EventFilter, JobStatus
 from airbyte_events.hub.position import MAX_DELIVERED, OVERLAP, Position, completed_before
+from support.stored import NOON, ended
 
-NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-
-
-def end(job_id: int, at: datetime | None = NOON, **values: object) -> JobEvent:
-    event = JobEvent(
-        ref=JobRef("default", job_id),
-        status=JobStatus.SUCCEEDED,
-        observed_at=NOON,
-        origin=Origin.POLL,
-        connection_id="c",
-        job_type="sync",
-        finished_at=at,
-    )
-    return replace(event, **values)  # type: ignore[arg-type]
 
 
 def test_what_was_told_is_known_for_an_hour_by_its_job_and_then_by_its_time() -> None:
     place = Position(since=NOON)
-    place.record(end(1))
+    place.record(ended(1))
     place.advance(NOON + MINUTE)
     place.advance(NOON + OVERLAP)
-    assert place.covers(end(1))
-    assert not place.covers(end(2))
+    assert place.covers(ended(1))
+    assert not place.covers(ended(2))
     place.advance(NOON + OVERLAP + 2 * MINUTE)
     assert place.delivered == {}
-    assert place.covers(end(1))
-    assert not place.covers(end(2, NOON + 3 * MINUTE))
+    assert place.covers(ended(1))
+    assert not place.covers(ended(2, NOON + 3 * MINUTE))
 
 
 def test_an_end_without_a_time_is_known_by_its_job() -> None:
     place = Position(since=NOON, floor=NOON)
-    assert not place.covers(end(1, None))
-    place.record(end(1))
-    assert place.covers(end(1, None))
+    assert not place.covers(ended(1, None))
+    place.record(ended(1))
+    assert place.covers(ended(1, None))
 
 
 def test_a_number_that_was_given_again_is_another_job() -> None:
     place = Position(since=NOON)
-    place.record(end(1, started_at=NOON - MINUTE))
+    place.record(ended(1, started_at=NOON - MINUTE))
     place.advance(NOON + MINUTE)
-    assert place.covers(end(1, started_at=NOON - MINUTE))
-    assert not place.covers(end(1, NOON + 2 * MINUTE, started_at=NOON + MINUTE))
+    assert place.covers(ended(1, started_at=NOON - MINUTE))
+    assert not place.covers(ended(1, NOON + 2 * MINUTE, started_at=NOON + MINUTE))
     kept = Position.from_data(json.loads(json.dumps(place.data())))
-    assert kept.covers(end(1, started_at=NOON - MINUTE))
-    assert not kept.covers(end(1, NOON + 2 * MINUTE, started_at=NOON + MINUTE))
+    assert kept.covers(ended(1, started_at=NOON - MINUTE))
+    assert not kept.covers(ended(1, NOON + 2 * MINUTE, started_at=NOON + MINUTE))
 
 
 def test_a_place_that_an_older_version_kept_knows_jobs_by_their_numbers() -> None:
     kept = Position.from_data({"since": "2024-05-01T12:00:00Z", "floor": None, "told": [1]})
-    assert kept.covers(end(1, started_at=NOON))
-    assert not kept.covers(end(2, started_at=NOON))
+    assert kept.covers(ended(1, started_at=NOON))
+    assert not kept.covers(ended(2, started_at=NOON))
 
 
 def test_an_older_version_can_read_a_place() -> None:
     place = Position(since=NOON)
-    place.record(end(1, started_at=NOON))
-    place.record(end(2))
+    place.record(ended(1, started_at=NOON))
+    place.record(ended(2))
     assert (place.data()["told"], place.data()["started"]) == ([1, 2], [int(NOON.timestamp()), None])
 
 
@@ -81,33 +67,33 @@ def test_time_does_not_go_back() -> None:
 @pytest.mark.parametrize("wanted", ["clear", "reset"])
 @pytest.mark.parametrize(("job_type", "matches"), [("clear", True), ("reset", True), ("sync", False), (None, False)])
 def test_a_clear_is_a_reset_to_whoever_wants_either(wanted: str, job_type: str | None, matches: bool) -> None:
-    assert EventFilter(job_types=frozenset([wanted])).matches(end(1, job_type=job_type)) is matches
+    assert EventFilter(job_types=frozenset([wanted])).matches(ended(1, job_type=job_type)) is matches
 
 
 def test_a_floor_stays() -> None:
     place = Position()
     place.advance(NOON, NOON - MINUTE)
     assert place.floor == NOON - MINUTE
-    assert place.covers(end(1, NOON - 2 * MINUTE))
+    assert place.covers(ended(1, NOON - 2 * MINUTE))
 
 
 def test_what_is_told_is_bounded() -> None:
     place = Position(since=NOON)
     for job_id in range(MAX_DELIVERED + 10):
-        place.record(end(job_id))
+        place.record(ended(job_id))
     assert len(place.delivered) == MAX_DELIVERED
-    assert not place.covers(end(0))
+    assert not place.covers(ended(0))
 
 
 def test_a_place_survives_being_kept() -> None:
     place = Position(since=NOON, floor=NOON - MINUTE)
-    place.record(end(3))
+    place.record(ended(3))
     place.advance(NOON + MINUTE)
-    place.record(end(5))
+    place.record(ended(5))
     again = Position.from_data(json.loads(json.dumps(place.data())))
     assert (again.since, again.floor, set(again.delivered)) == (place.since, place.floor, set(place.delivered))
     again.advance(NOON + 2 * MINUTE)
-    assert again.covers(end(3, NOON + 2 * MINUTE))
+    assert again.covers(ended(3, NOON + 2 * MINUTE))
 
 
 @pytest.mark.parametrize("data", [None, [], {}, {"told": ["x"]}, {"told": [1], "since": "yesterday"}])
@@ -117,7 +103,7 @@ def test_what_is_no_place(data: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ended", "moment", "before"),
+    ("at", "moment", "before"),
     [
         # Whole seconds may be cut.
         (NOON, NOON + timedelta(seconds=0.9), False),
@@ -127,8 +113,8 @@ def test_what_is_no_place(data: object) -> None:
         (None, NOON, False),
     ],
 )
-def test_what_has_surely_ended_before(ended: datetime | None, moment: datetime, before: bool) -> None:
-    assert completed_before(end(1, ended), moment) is before
+def test_what_has_surely_ended_before(at: datetime | None, moment: datetime, before: bool) -> None:
+    assert completed_before(ended(1, at), moment) is before
 
 
 @pytest.mark.parametrize(
@@ -143,4 +129,4 @@ def test_what_has_surely_ended_before(ended: datetime | None, moment: datetime, 
     ],
 )
 def test_what_is_wanted(wanted: dict[str, frozenset[str]], matches: bool) -> None:
-    assert EventFilter(**wanted).matches(end(1)) is matches  # type: ignore[arg-type]
+    assert EventFilter(**wanted).matches(ended(1)) is matches  # type: ignore[arg-type]

@@ -6,47 +6,22 @@ import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import EventFilter
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.postgres.store import PostgresStore
-from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
-
-NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
-RUNNING, SUCCEEDED, FAILED = JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED
-
-
-def event(job_id: int = 1, status: JobStatus = RUNNING, *, instance: str = "default", **values: Any) -> JobEvent:
-    values = {"observed_at": NOON, "origin": Origin.POLL, **values}
-    return JobEvent(ref=JobRef(instance, job_id), status=status, **values)
 
 
 def one_of(**criteria: Any) -> EventFilter:
     given: dict[str, Any] = {n: v if isinstance(v, bool) else frozenset(v) for n, v in criteria.items()}
     return EventFilter(**given)
-
-
-def sequences(events: Any) -> list[int]:
-    return [each.cursor.sequence for each in events]
-
-
-async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int:
-    given: dict[str, Any] = {
-        "instance": "default",
-        "kind": "success",
-        "job_id": 1,
-        "outcome": Outcome.PENDING,
-        "received_at": NOON,
-    }
-    return (await store.receive(Arrival(body=body, **(given | values)))).id
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, J
 from airbyte_events.store.base import ANNOUNCEMENTS, PENDING_BYTES, EventStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Arrival, Outcome, Receipt
+from support.stored import FAILED, NOON, RUNNING, SUCCEEDED, event, received, sequences
 from support.waiting import in_background
 
-from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, one_of, received, sequences
+from .conftest import Kind, one_of
 
 pytestmark = pytest.mark.anyio
 

@@ -22,8 +22,9 @@ from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Attempt, DeliveryState, Outcome
 from airbyte_events.store.rows import LOGGED
 from airbyte_events.store.sqlite.store import SQLiteStore
+from support.stored import FAILED, NOON, RUNNING, SUCCEEDED, event, received
 
-from .conftest import FAILED, NOON, RUNNING, SUCCEEDED, Kind, event, received
+from .conftest import Kind
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,7 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.store.base import COMPLETION, EventStore
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outcome
-
-from .conftest import NOON, received
+from support.stored import NOON, received
 
 pytestmark = pytest.mark.anyio
 

@@ -13,8 +13,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Lease
-
-from .conftest import event
+from support.stored import event
 
 pytestmark = pytest.mark.anyio
 

@@ -7,8 +7,7 @@ import pytest
 from airbyte_events.events import JobRef
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Outcome
-
-from .conftest import NOON, SUCCEEDED, event, received
+from support.stored import NOON, SUCCEEDED, event, received
 
 pytestmark = pytest.mark.anyio
 

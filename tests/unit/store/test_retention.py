@@ -12,8 +12,7 @@ from airbyte_events.events import JobRef
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Attempt, DeliveryState, Outcome
-
-from .conftest import FAILED, NOON, SUCCEEDED, event, received, sequences
+from support.stored import FAILED, NOON, SUCCEEDED, event, received, sequences
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,9 @@ import pytest
 from airbyte_events.events import WHOLE_LOG, EventFilter, JobEvent, JobRef, Signal, SignalKind
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import Verdict
+from support.stored import FAILED, NOON, event
 
-from .conftest import FAILED, NOON, Kind, event
+from .conftest import Kind
 
 pytestmark = pytest.mark.anyio
 

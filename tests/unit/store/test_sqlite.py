@@ -27,8 +27,7 @@ from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.connection import SQLiteFile
 from airbyte_events.store.sqlite.store import SQLiteStore
-
-from .conftest import NOON, event, received, sequences
+from support.stored import NOON, event, received, sequences
 
 pytestmark = pytest.mark.anyio
 

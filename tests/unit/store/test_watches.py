@@ -11,8 +11,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Arrival, Outcome, Queues
-
-from .conftest import FAILED, SUCCEEDED, event
+from support.stored import FAILED, SUCCEEDED, event
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from support.command import command
 from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 from support.loops import anyio_backend as anyio_backend
+from support.process import environ_of
 from support.servers import ScriptedServer
 from support.stage import Stage
 from support.waiting import a_moment
@@ -125,11 +125,9 @@ class TestWhat:
             "FORWARD_URLS": f"failure=http://{host}/webhooks/default/{token}",
             "PORT": "0",
         }
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-        environ = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in ours.items()}
         serve = [*command(), "serve"]
         with anyio.fail_after(30):
-            done = await anyio.run_process(serve, env=environ, check=False)
+            done = await anyio.run_process(serve, env=environ_of(**ours), check=False)
         assert (done.returncode, done.stdout) == (2, b"")
         *_, line = done.stderr.decode().splitlines()
         assert line.startswith(f"airbyte-events: AIRBYTE_EVENTS_FORWARD_URLS: http://{host}/… with a webhook token")

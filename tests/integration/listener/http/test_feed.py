@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import pytest
 
 from airbyte_events.bus.bus import BUFFER, EventBus
 from airbyte_events.errors import StoreError
-from airbyte_events.events import JobError, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import JobError, JobEvent, JobStatus
 from airbyte_events.feed import sse
 from airbyte_events.listener.http.api import API
 from airbyte_events.listener.http.app import create_app
@@ -35,24 +34,13 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.h11_protocol import ConnectionLimits
 from airbyte_events.web.server import serving
+from support.stored import NOON, event, flips
 from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
 
-NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 SOURCE = "https://airbyte.example.com"
 STREAM = {"Accept": "text/event-stream"}
-
-
-def event(job_id: int = 1, status: JobStatus = JobStatus.RUNNING, instance: str = "default", **values: Any) -> JobEvent:
-    values = {"observed_at": NOON, "origin": Origin.POLL, **values}
-    return JobEvent(ref=JobRef(instance, job_id), status=status, **values)
-
-
-def flips(number: int, job_id: int = 1, **values: Any) -> list[JobEvent]:
-    """So many changes of one job."""
-    statuses = (JobStatus.RUNNING, JobStatus.INCOMPLETE)
-    return [event(job_id, statuses[each % 2], **values) for each in range(number)]
 
 
 @dataclass
@@ -238,7 +226,7 @@ class TestStream:
             event(2),
             event(3, connection_id="c"),
             event(2, JobStatus.SUCCEEDED),
-            event(3, JobStatus.FAILED, "other"),
+            event(3, JobStatus.FAILED, instance="other"),
         )
         wanted: list[tuple[dict[str, Any], list[int]]] = [
             ({"job_id": "2"}, [2, 4]),

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from anyio.streams.text import TextReceiveStream
 from prometheus_client.parser import text_string_to_metric_families
 
 from airbyte_events.errors import StoreError
@@ -29,6 +26,7 @@ from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from support.command import command
 from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.process import environ_of, listener_process
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -354,18 +352,8 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
     serve = [*command(), "serve", "--port", "0"]
     async with serve_simulator(simulator) as served, httpx.AsyncClient(trust_env=False) as http:
         given["AIRBYTE_URL"] = served.url
-        environ = os.environ | {f"AIRBYTE_EVENTS_{name}": value for name, value in given.items()}
-        with (tmp_path / "log").open("w") as stderr:
-            process = await anyio.open_process(serve, env=environ, stdout=PIPE, stderr=stderr)
-        try:
-            assert process.stdout is not None
-            said = ""
+        async with listener_process(serve, environ_of(**given), tmp_path / "log") as (process, _, url):
             with anyio.fail_after(60):
-                async for text in TextReceiveStream(process.stdout):
-                    said += text
-                    if found := re.search(r"listens on (http://\S+)\n[^$]*/webhooks/", said):
-                        break
-                url = found[1]  # type: ignore[index]
                 # The next look is minutes away: the end is learnt by webhook.
                 while 'origin="poll",status="running"} 1' not in (await http.get(f"{url}/metrics")).text:
                     await a_moment()
@@ -378,10 +366,6 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
                     await a_moment()
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
     logged = (tmp_path / "log").read_text().splitlines()
     event = next(line for line in logged if "job succeeded: " in line and "origin=webhook" in line)
     again = next(line for line in logged if ": 503 " in line)

@@ -18,9 +18,8 @@ from airbyte_events.errors import CursorExpired, LeaseLost, StoreError
 from airbyte_events.events import Cursor, JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
 from postgres_server import PostgresServer
+from support.stored import event
 from support.waiting import until
-
-from .conftest import event
 
 pytestmark = pytest.mark.anyio
 

@@ -14,9 +14,9 @@ from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Attempt, DeliveryState, Outcome
 from postgres_server import PostgresServer
+from support.stored import NOON, event, receipt_of
 from support.waiting import until
 
-from .conftest import NOON, event, received
 from .pooler import Pooler, pooler
 
 pytestmark = pytest.mark.anyio
@@ -53,8 +53,8 @@ async def test_all_works_and_no_session_is_changed(pooled: str, pool: Pooler, ca
         assert (await store.append(told, lease=lease)).verdicts == [Verdict.NEW] * 2
         assert (await other.append(told)).verdicts == [Verdict.REPEAT] * 2
         await store.annotate([event(1, JobStatus.SUCCEEDED)])
-        receipt = await received(store, b"body", targets=["t"])
-        assert (await received(other, b"body")).duplicate
+        receipt = await receipt_of(store, b"body", targets=["t"])
+        assert (await receipt_of(other, b"body")).duplicate
         (delivery,) = await other.due("default")
         await store.attempted([Attempt(delivery=delivery.id, state=DeliveryState.DELIVERED, due_at=NOON)])
         await store.settle({receipt.id: Outcome.CONFIRMED}, NOON)
@@ -86,7 +86,7 @@ async def test_i4_news_comes_without_notifications(pooled: str, kind: str) -> No
                 return
             with store.news(f"{kind}/default") as news:
                 if kind == "inbox":
-                    await received(other, b"body")
+                    await receipt_of(other, b"body")
                     while not await store.pending("default"):
                         await news.wait()
                 else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import signal
 import socket
@@ -29,6 +28,7 @@ from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from support.command import fresh_command
 from support.loops import anyio_backend as anyio_backend
+from support.process import environ_of
 from support.servers import accepting
 from support.waiting import a_moment
 
@@ -63,8 +63,7 @@ class Listener:
             self.port: int = free.getsockname()[1]
         self._log = folder / f"listener-{self.port}.log"
         self._said_before = 0
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRBYTE_EVENTS_")}
-        self._environ = kept | {f"AIRBYTE_EVENTS_{name}": value for name, value in settings.items()}
+        self._environ = environ_of(**settings)
         self._files = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -13,8 +13,7 @@ from airbyte_events.store.postgres.schema import MIGRATIONS, Migration, migrate
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from postgres_server import PostgresServer
-
-from .conftest import event, received
+from support.stored import event, received
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,7 @@ from airbyte_events.events import JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Outcome
-
-from .conftest import event, received
+from support.stored import event, receipt_of
 
 pytestmark = pytest.mark.anyio
 
@@ -94,7 +93,7 @@ async def test_the_same_bodies_brought_to_both_are_kept_once(store: PostgresStor
 
     async def bring(to: PostgresStore, bodies: list[bytes]) -> None:
         for body in bodies:
-            receipts.setdefault(body, []).append((await received(to, body)).duplicate)
+            receipts.setdefault(body, []).append((await receipt_of(to, body)).duplicate)
 
     bodies = [str(number).encode() for number in range(60)]
     with anyio.fail_after(60):
@@ -115,7 +114,7 @@ async def test_batches_of_the_same_bodies_in_another_order_do_not_wait_for_each_
             async with anyio.create_task_group() as tasks:
                 for to, some in ((store, bodies), (other, bodies[::-1])):
                     for body in some:
-                        tasks.start_soon(received, to, body)
+                        tasks.start_soon(receipt_of, to, body)
     assert len(await store.notifications(limit=10_000)) == 2_560
 
 
@@ -174,7 +173,7 @@ async def _blocked(url: str) -> None:
 @pytest.mark.parametrize("topic", ["inbox", "watches", "deliveries", "leases", "inbox again"])
 async def test_news_crosses_processes(store: PostgresStore, other: PostgresStore, topic: str) -> None:
     await store.watch([JobRef("default", 1)], 0)
-    receipt = await received(store, b"first", targets=["t"])
+    receipt = await receipt_of(store, b"first", targets=["t"])
     lease = await store.acquire("x", "one", 60)
     assert lease is not None
     name = {"leases": "leases/x", "inbox again": "inbox/default"}.get(topic, f"{topic}/default")
@@ -186,9 +185,9 @@ async def test_news_crosses_processes(store: PostgresStore, other: PostgresStore
             if quiet.cancelled_caught:
                 break
         if topic == "inbox":
-            await received(store, b"second")
+            await receipt_of(store, b"second")
         elif topic == "deliveries":
-            await received(store, b"second", outcome=Outcome.IGNORED, targets=["t"])
+            await receipt_of(store, b"second", outcome=Outcome.IGNORED, targets=["t"])
         elif topic == "watches":
             await store.watch([JobRef("default", 2)], 60)
         elif topic == "leases":
@@ -208,7 +207,7 @@ async def test_i5_what_was_not_announced_is_found(store: PostgresStore, url: str
 async def test_many_notifications_at_once_are_few_transactions(store: PostgresStore, url: str) -> None:
     async with anyio.create_task_group() as tasks:
         for number in range(200):
-            tasks.start_soon(received, store, str(number).encode())
+            tasks.start_soon(receipt_of, store, str(number).encode())
     with psycopg.connect(url) as connection:
         found = connection.execute("SELECT count(DISTINCT xmin::text) FROM airbyte_events.notifications").fetchone()
     assert found is not None

@@ -15,8 +15,7 @@ from airbyte_events.store.postgres.pool import SIZE, PostgresPool, connect
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.postgres.url import PostgresURL
 from postgres_server import PostgresServer
-
-from .conftest import event, received
+from support.stored import event, received
 
 pytestmark = pytest.mark.anyio
 
