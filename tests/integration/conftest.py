@@ -3,9 +3,14 @@ that says what it is told to say. And, for asyncio, a simulator with a real list
 
 from __future__ import annotations
 
+import atexit
+import os
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
+import certifi
 import httpx
 import pytest
 
@@ -19,6 +24,16 @@ from support.monitor import Watched
 from support.servers import serve
 from support.stage import Stage
 from support.waiters import Waiters
+
+# An HTTP client takes 25 ms of processor time to read the certificates of all authorities, and tests make thousands of
+# clients. No test needs these certificates: they read one. Commands get it from the environment.
+_folder = tempfile.TemporaryDirectory(prefix="airbyte-events-tests-")
+atexit.register(_folder.cleanup)
+_authority = Path(_folder.name) / "authority.pem"
+_end = "-----END CERTIFICATE-----"
+_authority.write_text(certifi.contents().partition(_end)[0] + _end)
+os.environ["SSL_CERT_FILE"] = str(_authority)
+certifi.where = lambda: str(_authority)
 
 
 @pytest.fixture
