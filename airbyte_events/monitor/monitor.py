@@ -59,9 +59,12 @@ NAMELESS_PAGES = 10
 FAILURES = 8
 """The failed reads, without a success, after which the others are left to the next poll: lists and webhooks wait."""
 
+POLLED_TOGETHER = 25
+"""The jobs that a poll stores at a time. Before the next ones, it waits for webhooks."""
+
 PRECEDENCE_SECONDS = 0.1
-"""The longest that a poll waits for webhooks before it stores the next page of a list: the pages of a long one would
-hold them up for as long as the list takes."""
+"""The longest that a poll waits for webhooks each time. The jobs of a long list, one page after the other, would hold
+them up for as long as the list takes."""
 
 AGAIN_SECONDS = 0.5
 """The delay before an unknown job that a subscriber waits for is requested once more."""
@@ -192,7 +195,7 @@ class Monitor:
 
     @contextlib.contextmanager
     def preceding_polls(self) -> Iterator[None]:
-        """Let what is done in the block precede further pages of a poll, each for :data:`PRECEDENCE_SECONDS`."""
+        """Let what is done in the block precede what a poll has yet to store, see :data:`PRECEDENCE_SECONDS`."""
         confirmed = self._confirmed = anyio.Event()
         try:
             yield
@@ -373,10 +376,12 @@ class Monitor:
             if pages is not None and origins:
                 # The others' own webhooks arrive in a moment, with names and failure reasons.
                 jobs = tuple(job for job in jobs if job.job_id in origins)
-            if pages is None and found:
-                with anyio.move_on_after(PRECEDENCE_SECONDS):
-                    await self._confirmed.wait()
-            await self._recorder.record(jobs, origins, notifications)
+            step = POLLED_TOGETHER if pages is None else TOGETHER
+            for start in range(0, len(jobs), step):
+                if pages is None and (found or start):
+                    with anyio.move_on_after(PRECEDENCE_SECONDS):
+                        await self._confirmed.wait()
+                await self._recorder.record(jobs[start : start + step], origins, notifications)
             found |= {job.job_id for job in jobs}
             if pages is not None:
                 pages -= 1
