@@ -18,6 +18,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.sdk.bases.operator import BaseOperator, ExecutorSafeguard
 from airflow.sdk.execution_time import comms, task_runner
 from airflow.triggers.base import BaseTrigger
@@ -126,8 +127,8 @@ class Stage:
         """A job of an Airbyte connection of its own."""
         return self.sim.world.start_job(self.sim.world.add_connection(Script.hanging()))
 
-    def end(self, job: Job, status: str = "succeeded", **values: Any) -> None:
-        self.sim.world.end_job(job, status, **values)
+    def end(self, job: Job, status: str = "succeeded", **values: Any) -> Job:
+        return self.sim.world.end_job(job, status, **values)
 
     def requests(self, route: str) -> int:
         return self.sim.traffic.counts[route]
@@ -205,6 +206,12 @@ class Stage:
             return getattr(task, method)(**{"context": {}} | values)
 
         return await anyio.to_thread.run_sync(run)
+
+    async def defer(self, task: BaseOperator, **values: Any) -> TaskDeferred:
+        """Run a task up to its deferral."""
+        with pytest.raises(TaskDeferred) as deferred:
+            await self.execute(task, **values)
+        return deferred.value
 
     async def executing(
         self, task: BaseOperator, meanwhile: Callable[[], Awaitable[object]], method: str = "execute"

@@ -206,13 +206,11 @@ async def test_a_sensor(stage: Any, deferrable: bool) -> None:
         task_id="wait", connection_name="orders", after="2026-01-01", poke_interval=0.05, deferrable=deferrable
     )
     if not deferrable:
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         assert await stage.execute(sensor) == job.id
         return
-    with pytest.raises(TaskDeferred) as deferred:
-        await stage.execute(sensor)
-    assert deferred.value.trigger.connection_id == stage.connection_id
+    deferred = await stage.defer(sensor)
+    assert deferred.trigger.connection_id == stage.connection_id
 
 
 async def test_a_watcher_begins_once_its_connections_exist(stage: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -42,8 +42,7 @@ async def seconds(trigger: Any) -> tuple[Any, float]:
 async def test_a_job_that_has_ended_already_resumes_its_task_after_the_shortest_deferral(
     stage: Any, status: str
 ) -> None:
-    job = stage.start()
-    stage.end(job, status)
+    job = stage.end(stage.start(), status)
     event, took = await seconds(waiting(stage.trigger(job)))
     assert event.payload["job_id"] == job.id
     assert took >= LEAST
@@ -84,8 +83,7 @@ async def test_a_longer_job_is_not_held_up(stage: Any, listener: Any) -> None:
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_a_task_that_ends_in_the_triggerer_is_not_held_up(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", "30")
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     event, took = await seconds(waiting(stage.trigger(job, end_from_trigger=True)))
     assert isinstance(event, TaskSuccessEvent)
     assert took < 30
@@ -93,8 +91,7 @@ async def test_a_task_that_ends_in_the_triggerer_is_not_held_up(stage: Any, monk
 
 async def test_nor_is_one_that_no_scheduler_runs(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", "30")
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     _, took = await seconds(stage.trigger(job))
     assert took < 30
 

@@ -208,8 +208,7 @@ async def test_a_clear_fires_as_the_reset_that_airbyte_reports(stage: Any, scene
         triggerer.start("cleared", job_types=[job_type])
         await scene.watched()
         stage.end(stage.start("sync"))
-        job = stage.start("reset")
-        stage.end(job)
+        job = stage.end(stage.start("reset"))
         async with shared_hub(HubKey("airbyte_default")) as shared:
             await shared.hub.poll()
         await stage.until(lambda: bool(triggerer.fired))
@@ -226,13 +225,11 @@ async def test_a_failure_has_its_reason(stage: Any, scene: Scene, listener: Any)
 
 
 async def test_what_had_ended_before_the_first_watch_does_not_fire(stage: Any, scene: Scene, source: str) -> None:
-    old = stage.start()
-    stage.end(old)
+    old = stage.end(stage.start())
     # Airbyte's times are in whole seconds.
     old.updated_at = old.updated_at.replace(year=2020)
     async with scene.triggerer("orders") as triggerer:
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         await stage.until(lambda: bool(triggerer.fired))
         assert triggerer.jobs() == [job.id]
 
@@ -259,19 +256,16 @@ async def test_fifty_watchers_are_one_stream_and_one_hub(stage: Any, scene: Scen
 
 async def test_i5_a_stop_between_the_event_and_its_storing_repeats_it(stage: Any, scene: Scene, source: str) -> None:
     async with scene.triggerer("orders") as triggerer:
-        first = stage.start()
-        stage.end(first)
+        first = stage.end(stage.start())
         await scene.saved(first.id)
         triggerer.storing = False
-        second = stage.start()
-        stage.end(second)
+        second = stage.end(stage.start())
         await stage.until(lambda: triggerer.jobs() == [first.id, second.id])
     # It died before Airflow had stored the second.
     async with scene.triggerer("orders") as triggerer:
         await stage.until(lambda: bool(triggerer.fired))
         await scene.saved(second.id)
-        third = stage.start()
-        stage.end(third)
+        third = stage.end(stage.start())
         await stage.until(lambda: len(triggerer.fired) >= 2)
         assert triggerer.jobs() == [second.id, third.id]
 
@@ -280,8 +274,7 @@ async def test_i5_what_ends_while_no_triggerer_is_there_fires_later_and_once(
     stage: Any, scene: Scene, source: str
 ) -> None:
     async with scene.triggerer("orders") as triggerer:
-        first = stage.start()
-        stage.end(first)
+        first = stage.end(stage.start())
         await scene.saved(first.id)
     missed = []
     for status in ("succeeded", "failed", "succeeded"):
@@ -291,8 +284,7 @@ async def test_i5_what_ends_while_no_triggerer_is_there_fires_later_and_once(
         await scene.saved(missed[0].id, missed[2].id)
         assert sorted(triggerer.jobs()) == [missed[0].id, missed[2].id]
     async with scene.triggerer("orders") as triggerer:
-        last = stage.start()
-        stage.end(last)
+        last = stage.end(stage.start())
         await scene.saved(last.id)
         assert triggerer.jobs() == [last.id]
 
@@ -300,8 +292,7 @@ async def test_i5_what_ends_while_no_triggerer_is_there_fires_later_and_once(
 async def test_i5_a_death_before_the_first_event_loses_none(stage: Any, scene: Scene, source: str) -> None:
     async with scene.triggerer("orders"):
         pass
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     async with scene.triggerer("orders") as triggerer:
         await stage.until(lambda: triggerer.jobs() == [job.id])
 
@@ -309,8 +300,7 @@ async def test_i5_a_death_before_the_first_event_loses_none(stage: Any, scene: S
 async def test_i5_each_watcher_goes_on_where_it_was_though_it_joins_late(stage: Any, scene: Scene, source: str) -> None:
     async with scene.triggerer("orders", "all"):
         pass
-    missed = stage.start()
-    stage.end(missed)
+    missed = stage.end(stage.start())
     async with scene.triggerer("orders") as triggerer:
         await scene.saved(missed.id)
         # The other comes when the stream has long moved on.
@@ -322,8 +312,7 @@ async def test_i5_each_watcher_goes_on_where_it_was_though_it_joins_late(stage: 
 async def test_a_watcher_that_fails_costs_the_others_nothing(stage: Any, scene: Scene, listener: Any) -> None:
     async with scene.triggerer("orders", "all", ack_timeout=0.5) as triggerer:
         triggerer.storing = False
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         await stage.until(lambda: len(triggerer.fired) == 2)
         # Only what came of the first is stored; the other's time runs out.
         bound = triggerer.fired[0][0]
@@ -335,8 +324,7 @@ async def test_a_watcher_that_fails_costs_the_others_nothing(stage: Any, scene: 
         # Airflow starts it again.
         triggerer.start(late, **({"connection_ids": stage.connection_id} if late == "orders" else {}))
         await stage.until(lambda: len(triggerer.fired) == 3)
-        following = stage.start()
-        stage.end(following)
+        following = stage.end(stage.start())
         await stage.until(lambda: len(triggerer.fired) == 5)
         assert triggerer.jobs(bound) == [job.id, following.id]
         assert triggerer.jobs(late) == [job.id, job.id, following.id]
@@ -386,13 +374,11 @@ async def test_i4_an_end_while_the_feed_is_away_is_found_when_it_is_back(
         stage.sim.workspace.set_webhook(None)
         listener.stop()
         await stage.until(lambda: not shared.hub.following)
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         # With an empty store, so its cursors are others.
         async with scene.reborn(listener):
             await stage.until(lambda: bool(triggerer.fired))
-            following = stage.start()
-            stage.end(following)
+            following = stage.end(stage.start())
             await stage.until(lambda: len(triggerer.fired) == 2)
             assert triggerer.jobs() == [job.id, following.id]
 
@@ -401,8 +387,7 @@ async def test_i4_airbyte_in_trouble_is_waited_for(stage: Any, scene: Scene) -> 
     stage.sim.add_fault(Fault(kind="status", status=500, count=2))
     async with scene.triggerer("orders") as triggerer:
         stage.sim.add_fault(Fault(kind="status", status=503, count=2))
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         await stage.until(lambda: triggerer.jobs() == [job.id])
 
 

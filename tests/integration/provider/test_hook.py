@@ -57,8 +57,7 @@ async def test_waiting_for_a_job(stage: Any) -> None:
 
 
 async def test_cancelling_a_job_that_has_ended_leaves_the_next_one_alone(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     following = stage.start()
     assert (await anyio.to_thread.run_sync(AirbyteHook().cancel_job, job.id)).status == "succeeded"
     assert following.status == "running"

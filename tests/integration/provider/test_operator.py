@@ -45,12 +45,6 @@ def ending(stage: Any, status: str = "succeeded", **values: Any) -> Any:
     return end
 
 
-async def defer(stage: Any, task: AirbyteTriggerSyncOperator) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as deferred:
-        await stage.execute(task)
-    return deferred.value
-
-
 async def resume(stage: Any, task: AirbyteTriggerSyncOperator, deferred: TaskDeferred) -> Any:
     """Fire the trigger, and go on in another worker."""
     event = await stage.fire(deferred.trigger)
@@ -60,7 +54,7 @@ async def resume(stage: Any, task: AirbyteTriggerSyncOperator, deferred: TaskDef
 async def run(stage: Any, task: AirbyteTriggerSyncOperator, status: str | None = "succeeded", **values: Any) -> Any:
     """The task in whichever way, while its job comes to that end, or to none."""
     if task.deferrable:
-        deferred = await defer(stage, task)
+        deferred = await stage.defer(task)
         if status is not None:
             stage.end(stage.sim.world.jobs[1], status, **values)
         return await resume(stage, task, deferred)
@@ -85,7 +79,7 @@ async def test_the_asynchronous_way_returns_the_job_id_at_once(stage: Any) -> No
 
 
 async def test_the_deferrable_way_returns_the_job_id(stage: Any, listener: Any) -> None:
-    deferred = await defer(stage, operator(stage, deferrable=True))
+    deferred = await stage.defer(operator(stage, deferrable=True))
     assert deferred.timeout is None
     stage.end(stage.sim.world.jobs[1])
     assert await resume(stage, operator(stage, deferrable=True), deferred) == 1
@@ -98,7 +92,7 @@ async def test_the_log_of_a_deferred_task_says_what_it_waits_for(
     connection.name = "Orders\n→ lake"
     before = stage.sim.world.start_job(connection, created_at=utcnow() - timedelta(minutes=3))
     stage.end(before)
-    await defer(stage, operator(stage, deferrable=True))
+    await stage.defer(operator(stage, deferrable=True))
     (line,) = [each for each in caplog.messages if "the completion:" in each]
     head, _, rest = line.partition(" usual_seconds=")
     assert head == "the listener reports the completion: job=2 connection='Orders\\n→ lake' listener=listener"
@@ -119,7 +113,7 @@ async def test_the_log_of_a_task_without_a_listener_says_how_often_it_polls(
 
 async def test_the_log_names_the_connection_as_far_as_it_is_known(stage: Any, caplog: pytest.LogCaptureFixture) -> None:
     stage.sim.add_fault(Fault(kind="status", status=500, route="GET /connections/{id}"))
-    await defer(stage, operator(stage, deferrable=True))
+    await stage.defer(operator(stage, deferrable=True))
     assert f"job=1 connection={stage.connection_id} poll_seconds=0.1 usual_seconds=unknown link=unknown" in caplog.text
 
 
@@ -174,7 +168,7 @@ async def test_the_timeout_ends_the_wait_and_not_the_job(stage: Any, deferrable:
 
 async def test_the_execution_timeout_of_a_deferred_task_cancels_the_job(stage: Any) -> None:
     task = operator(stage, execution_timeout=timedelta(seconds=0.2), deferrable=True)
-    deferred = await defer(stage, task)
+    deferred = await stage.defer(task)
     with pytest.raises(AirflowException, match=r"execution deadline was .* The job is cancelled now"):
         await resume(stage, task, deferred)
     assert stage.sim.world.jobs[1].status == "cancelled"
@@ -182,7 +176,7 @@ async def test_the_execution_timeout_of_a_deferred_task_cancels_the_job(stage: A
 
 async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_success(stage: Any) -> None:
     task = operator(stage, execution_timeout=timedelta(seconds=0.2), deferrable=True)
-    deferred = await defer(stage, task)
+    deferred = await stage.defer(task)
     event = await stage.fire(deferred.trigger)
     stage.end(stage.sim.world.jobs[1])
     assert await stage.execute(task, "execute_complete", event=event) == 1
@@ -289,8 +283,7 @@ async def test_an_inactive_connection_is_told(stage: Any) -> None:
     ids=lambda fault: fault.kind,
 )
 async def test_a_job_whose_creation_got_no_answer_is_found(stage: Any, fault: Fault) -> None:
-    older = stage.start()
-    stage.end(older)
+    older = stage.end(stage.start())
     stage.sim.add_fault(fault)
 
     async def end() -> None:
@@ -312,7 +305,7 @@ async def test_mapped_over_connections_they_wait_together(stage: Any) -> None:
         operator(stage, connection_id=stage.sim.world.add_connection(Script.lasting(0.3)).id, deferrable=True)
         for _ in range(5)
     ]
-    deferrals = [await defer(stage, task) for task in tasks]
+    deferrals = [await stage.defer(task) for task in tasks]
     firing = [stage.firing(each.trigger) for each in deferrals]
     assert {(await each)["status"] for each in firing} == {"success"}
 
@@ -339,7 +332,7 @@ async def test_a_stall_is_logged_once_and_the_task_waits_on(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "0")
     stage.sim.world.connections[stage.connection_id].script = STALLED
-    deferred = await defer(stage, operator(stage, deferrable=True, timeout=60, stalled_after=1.0))
+    deferred = await stage.defer(operator(stage, deferrable=True, timeout=60, stalled_after=1.0))
     firing, seen = stage.firing(deferred.trigger), [""]
 
     def warned() -> bool:
@@ -354,7 +347,7 @@ async def test_a_stall_is_logged_once_and_the_task_waits_on(
 
 async def test_a_wrong_progress_interval_ends_no_wait(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "often")
-    deferred = await defer(stage, operator(stage, deferrable=True, timeout=60))
+    deferred = await stage.defer(operator(stage, deferrable=True, timeout=60))
     firing = stage.firing(deferred.trigger)
     await stage.waited_for()
     stage.end(stage.sim.world.jobs[1])

@@ -52,8 +52,7 @@ async def test_two_share_a_hub(stage: Any, listener: Any) -> None:
     firing: list[asyncio.Task[Any]] = [asyncio.get_running_loop().create_task(anext(stream)) for stream in streams]
     async with shared_hub(HubKey("airbyte_default")) as shared:
         await stage.until(lambda: shared.hub.followers == 2 and shared.hub.following)
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     assert [(await each).payload["job_id"] for each in firing] == [job.id, job.id]
     for stream in streams:
         await stream.aclose()

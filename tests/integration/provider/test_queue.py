@@ -98,7 +98,6 @@ async def test_it_fires(stage: Any) -> None:
     firing = asyncio.get_running_loop().create_task(fire())
     async with shared_hub(HubKey("airbyte_default")) as shared:
         await stage.until(lambda: shared.hub.followers == 1)
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     assert (await firing)["job_id"] == job.id
     await events.aclose()

@@ -26,21 +26,9 @@ from airbyte_events.events import JobError
 from airbyte_events.simulator import Fault
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from support.airflow import TaskInstance
 
 pytestmark = pytest.mark.anyio
-
-
-class Instance:
-    """What a worker knows of its task's try."""
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def get_first_reschedule_date(self, context: Any) -> None:
-        return None
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.xcoms[key] = json.loads(json.dumps(value))
 
 
 def sensor(job_id: Any, **values: Any) -> AirbyteJobSensor:
@@ -58,8 +46,7 @@ async def test_poking(stage: Any) -> None:
 
 
 async def test_a_job_id_from_a_template_is_text(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     await stage.execute(sensor(str(job.id)))
 
 
@@ -80,32 +67,29 @@ async def test_rescheduling(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None
     task = sensor(job.id, mode="reschedule")
 
     with pytest.raises(AirflowRescheduleException):
-        await stage.execute(task, context={"ti": Instance()})
+        await stage.execute(task, context={"ti": TaskInstance()})
     stage.end(job)
-    await stage.execute(task, context={"ti": Instance()})
+    await stage.execute(task, context={"ti": TaskInstance()})
 
 
 async def test_deferring(stage: Any) -> None:
     job = stage.start()
     task = sensor(job.id, deferrable=True)
-    with pytest.raises(TaskDeferred) as deferred:
-        await stage.execute(task)
-    assert deferred.value.trigger.serialize()[1]["cancel_on_kill"] is False
-    await stage.execute(task, "execute_complete", event=await stage.completed(job, trigger=deferred.value.trigger))
+    deferred = await stage.defer(task)
+    assert deferred.trigger.serialize()[1]["cancel_on_kill"] is False
+    await stage.execute(task, "execute_complete", event=await stage.completed(job, trigger=deferred.trigger))
 
 
 async def test_deferring_for_a_job_that_has_ended(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     await stage.execute(sensor(job.id, deferrable=True))
 
 
 async def test_the_timeout_of_a_deferred_sensor(stage: Any) -> None:
     job = stage.start()
     task = sensor(job.id, deferrable=True, timeout=0.1)
-    with pytest.raises(TaskDeferred) as deferred:
-        await stage.execute(task)
-    event = await stage.fire(deferred.value.trigger)
+    deferred = await stage.defer(task)
+    event = await stage.fire(deferred.trigger)
     with pytest.raises(AirflowSensorTimeout):
         await stage.execute(task, "execute_complete", event=event)
     assert job.status == "running"
@@ -115,17 +99,15 @@ async def test_past_the_execution_timeout_a_sensor_may_be_tried_again(stage: Any
     """As Airflow has it for sensors: not past the timeout."""
     job = stage.start()
     task = sensor(job.id, deferrable=True, timeout=60, execution_timeout=timedelta(seconds=0.1))
-    with pytest.raises(TaskDeferred) as deferred:
-        await stage.execute(task)
-    event = await stage.fire(deferred.value.trigger)
+    deferred = await stage.defer(task)
+    event = await stage.fire(deferred.trigger)
     with pytest.raises(AirflowException) as raised:
         await stage.execute(task, "execute_complete", event=event)
     assert not isinstance(raised.value, (AirflowSensorTimeout, AirflowFailException))
 
 
 async def test_without_an_event_a_sensor_begins_again(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     await stage.execute(sensor(job.id, deferrable=True), "execute_complete")
     assert stage.reads(job)
 
@@ -133,10 +115,9 @@ async def test_without_an_event_a_sensor_begins_again(stage: Any) -> None:
 async def test_failing_softly(stage: Any) -> None:
     job = stage.start()
     task = sensor(job.id, deferrable=True, soft_fail=True)
-    with pytest.raises(TaskDeferred) as deferred:
-        await stage.execute(task)
+    deferred = await stage.defer(task)
     stage.end(job, "failed")
-    event = await stage.fire(deferred.value.trigger)
+    event = await stage.fire(deferred.trigger)
     with pytest.raises(AirflowSkipException):
         await stage.execute(task, "resume_execution", next_method="execute_complete", next_kwargs={"event": event})
 
@@ -144,11 +125,10 @@ async def test_failing_softly(stage: Any) -> None:
 @pytest.mark.parametrize("deferrable", [False, True])
 async def test_the_result_is_left_for_later_tasks(stage: Any, listener: Any, deferrable: bool) -> None:
     job = stage.start()
-    task, ti = sensor(job.id, deferrable=deferrable), Instance()
+    task, ti = sensor(job.id, deferrable=deferrable), TaskInstance()
     if deferrable:
-        with pytest.raises(TaskDeferred) as deferred:
-            await stage.execute(task)
-        firing = stage.firing(deferred.value.trigger)
+        deferred = await stage.defer(task)
+        firing = stage.firing(deferred.trigger)
         await stage.waited_for()
     stage.end(job, records=7, bytes=70)
     if deferrable:
@@ -164,8 +144,7 @@ async def test_the_result_is_left_for_later_tasks(stage: Any, listener: Any, def
 
 
 async def test_a_success_with_too_few_records(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job, records=6)
+    job = stage.end(stage.start(), records=6)
     with pytest.raises(AirflowFailException, match="moved 6 records, and min_records is 7"):
         await stage.execute(sensor(job.id, min_records=7))
     await stage.execute(sensor(job.id, min_records=6))
@@ -182,34 +161,30 @@ class TestSyncSensor:
     async def test_poking(self, stage: Any) -> None:
         async def sync() -> None:
             await stage.until(lambda: stage.requests("GET /jobs") > 1)
-            failed = stage.start()
-            stage.end(failed, "failed")
+            stage.end(stage.start(), "failed")
             await stage.until(lambda: stage.requests("GET /jobs") > 5)
             stage.end(stage.start())
 
         assert await stage.executing(syncs(stage), sync) == 2
 
     async def test_rescheduling(self, stage: Any) -> None:
-        task, ti = syncs(stage, mode="reschedule"), Instance()
+        task, ti = syncs(stage, mode="reschedule"), TaskInstance()
         with pytest.raises(AirflowRescheduleException):
             await stage.execute(task, context={"ti": ti})
-        job = stage.start()
-        stage.end(job, records=5)
+        job = stage.end(stage.start(), records=5)
         assert await stage.execute(task, context={"ti": ti}) == job.id
         assert ti.xcoms["records"] == 5
 
     @pytest.mark.parametrize("deferrable", [False, True])
     async def test_one_that_has_ended_already(self, stage: Any, deferrable: bool) -> None:
-        job = stage.start()
-        stage.end(job)
-        ti = Instance()
+        job = stage.end(stage.start())
+        ti = TaskInstance()
         assert await stage.execute(syncs(stage, deferrable=deferrable), context={"ti": ti}) == job.id
         assert ti.xcoms["job"]["connection_id"] == stage.connection_id
 
     @pytest.mark.parametrize("job_type", ["clear", "reset"])
     async def test_a_clear_is_found_though_airbyte_reports_a_reset(self, stage: Any, job_type: str) -> None:
-        job = stage.start("reset")
-        stage.end(job)
+        job = stage.end(stage.start("reset"))
         assert await stage.execute(syncs(stage, job_type=job_type)) == job.id
 
     @pytest.mark.parametrize("job_type", ["clear", "reset"])
@@ -217,14 +192,12 @@ class TestSyncSensor:
         firing = stage.firing(await self.defer(stage, job_type=job_type))
         await self.joined(stage)
         stage.end(stage.start("sync"))
-        job = stage.start("reset")
-        stage.end(job)
+        job = stage.end(stage.start("reset"))
         assert (await firing)["job_id"] == job.id
 
     async def defer(self, stage: Any, **values: Any) -> Any:
-        with pytest.raises(TaskDeferred) as deferred:
-            await stage.execute(syncs(stage, deferrable=True, **values))
-        return deferred.value.trigger
+        deferred = await stage.defer(syncs(stage, deferrable=True, **values))
+        return deferred.trigger
 
     async def joined(self, stage: Any) -> None:
         async with shared_hub(HubKey("airbyte_default")) as shared:
@@ -238,16 +211,14 @@ class TestSyncSensor:
         firing = stage.firing(await self.defer(stage))
         await self.joined(stage)
         looks = stage.requests("GET /jobs")
-        failed = stage.start()
-        stage.end(failed, "failed")
-        job = stage.start()
-        stage.end(job, records=7)
+        stage.end(stage.start(), "failed")
+        job = stage.end(stage.start(), records=7)
         event = await firing
         assert (event["status"], event["job_id"]) == ("success", job.id)
         assert (event["job"]["origin"], event["job"]["names"]["connection"]) == ("webhook", "orders")
         # Nobody looked.
         assert stage.requests("GET /jobs") == looks
-        ti = Instance()
+        ti = TaskInstance()
         task = syncs(stage)
         assert await stage.execute(task, "execute_complete", context={"ti": ti}, event=event) == job.id
         assert ti.xcoms["records"] == 7
@@ -256,15 +227,13 @@ class TestSyncSensor:
         stage.monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
         firing = stage.firing(await self.defer(stage, poke_interval=0.1))
         await self.joined(stage)
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         event = await firing
         assert (event["status"], event["job_id"], event["job"]["origin"]) == ("success", job.id, "poll")
 
     async def test_i4_a_sync_between_the_deferral_and_the_trigger(self, stage: Any, listener: Any) -> None:
         trigger = await self.defer(stage)
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         event = await stage.fire(trigger)
         assert (event["status"], event["job_id"]) == ("success", job.id)
 
@@ -273,8 +242,7 @@ class TestSyncSensor:
         await self.joined(stage)
         stage.sim.workspace.set_webhook(None)
         listener.stop()
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         assert (await firing)["job_id"] == job.id
 
     async def test_a_hundred_share_their_looks(self, stage: Any) -> None:
@@ -293,14 +261,12 @@ class TestSyncSensor:
         firing = stage.firing(await self.defer(stage, min_records=10))
         await self.joined(stage)
         for ending in ({"status": "cancelled"}, {"records": 9}, {"records": 10}):
-            job = stage.start()
-            stage.end(job, **ending)
+            job = stage.end(stage.start(), **ending)
         assert (await firing)["job_id"] == job.id
 
     async def test_the_time_is_over_only_after_airbyte_was_asked(self, stage: Any) -> None:
         trigger = await self.defer(stage, timeout=0.0)
-        job = stage.start()
-        stage.end(job)
+        job = stage.end(stage.start())
         assert (await stage.fire(trigger))["job_id"] == job.id
 
     @pytest.mark.parametrize("soft_fail", [False, True])

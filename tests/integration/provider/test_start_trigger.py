@@ -50,8 +50,7 @@ def waiting(stage: Any, job: Any, ti: TaskInstance | None, **values: Any) -> Air
 async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(
     stage: Any, listener: Any, ti: TaskInstance, task_states: Any
 ) -> None:
-    job = stage.start()
-    stage.end(job, records=17)
+    job = stage.end(stage.start(), records=17)
     event = await event_of(waiting(stage, job, ti))
     assert isinstance(event, TaskSuccessEvent)
     assert event.xcoms is None, "Airflow would store their JSON text"
@@ -116,8 +115,7 @@ async def test_the_supervisor_loads_its_api_while_the_first_task_waits(
 async def test_where_xcoms_can_not_be_stored_the_task_ends_in_a_worker(
     stage: Any, ti: TaskInstance, task_states: Any
 ) -> None:
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     task_states.stores = False
     event = await event_of(waiting(stage, job, ti))
     assert type(event) is TriggerEvent
@@ -126,16 +124,14 @@ async def test_where_xcoms_can_not_be_stored_the_task_ends_in_a_worker(
 
 async def test_where_no_triggerer_runs_the_trigger_the_task_ends_in_a_worker(stage: Any) -> None:
     """`airflow dags test` hands over no more than the state of an event that ends a task."""
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     event = await event_of(waiting(stage, job, None))
     assert type(event) is TriggerEvent
 
 
 @pytest.mark.parametrize(("status", "records"), [("failed", 17), ("cancelled", 17), ("succeeded", 16)])
 async def test_what_is_no_success_goes_on_in_a_worker(stage: Any, status: str, records: int) -> None:
-    job = stage.start()
-    stage.end(job, status, records=records)
+    job = stage.end(stage.start(), status, records=records)
     event = await event_of(stage.trigger(job, end_from_trigger=True, min_records=17))
     assert type(event) is TriggerEvent
     assert event.payload["job_id"] == job.id

@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -52,9 +51,7 @@ class Rig:
 
     async def defer(self, task: Any) -> Any:
         """Execute up to the deferral; the trigger, as the triggerer has it."""
-        with pytest.raises(TaskDeferred) as deferred:
-            await self.execute(task)
-        trigger = deferred.value.trigger
+        trigger = (await self.stage.defer(task, context={"ti": self.ti})).trigger
         trigger.task_instance = self.ti
         return trigger
 
@@ -158,8 +155,7 @@ async def test_a_sensor_of_a_job_that_is_rescheduled(rig: Rig) -> None:
 
 
 async def test_a_sensor_of_a_job_that_has_completed(rig: Rig) -> None:
-    job = rig.stage.start()
-    rig.stage.end(job)
+    job = rig.stage.end(rig.stage.start())
     await rig.execute(job_sensor(job.id, deferrable=True))
     await check(rig, job.id)
 
@@ -171,8 +167,7 @@ async def test_a_sensor_of_a_connection(rig: Rig, mode: str) -> None:
     if mode == "reschedule":
         with pytest.raises(AirflowRescheduleException):
             await rig.execute(task)
-    job = rig.stage.start()
-    rig.stage.end(job)
+    job = rig.stage.end(rig.stage.start())
     assert await rig.execute(task) == job.id
     await check(rig, job.id)
 
@@ -183,8 +178,7 @@ async def test_a_deferred_sensor_of_a_connection(rig: Rig) -> None:
     async with shared_hub(HubKey("airbyte_default")) as shared:
         await rig.stage.until(lambda: shared.hub.followers > 0 and shared.hub.following)
         await shared.hub.poll()
-    job = rig.stage.start()
-    rig.stage.end(job)
+    job = rig.stage.end(rig.stage.start())
     assert await rig.execute(task, method="execute_complete", event=await firing) == job.id
     await check(rig, job.id)
 

@@ -94,8 +94,7 @@ async def test_a_job_that_airbyte_does_not_know(stage: Any) -> None:
 
 
 async def test_a_job_that_ended_while_the_triggerer_was_down_past_the_deadline_is_a_success(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     trigger = stage.trigger(job, end_time=time.time() - 100, execution_deadline=time.time() - 200)
     assert (await stage.fire(trigger))["status"] == "success"
 
@@ -247,8 +246,7 @@ async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_i
 
 
 async def test_airflow_logs_little_of_an_event_and_receives_all_of_it(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job, records=17)
+    job = stage.end(stage.start(), records=17)
     (event,) = [event async for event in stage.trigger(job).run()]
     assert repr(event) == f"TriggerEvent<status=success job_id={job.id}>"
     sent = TypeAdapter(TriggerEvent).dump_python(event)["payload"]
@@ -398,8 +396,7 @@ async def test_the_listener_links_from_the_job_to_the_task(stage: Any, listener:
 
 
 async def test_killing_the_task_does_not_cancel_the_next_job_of_the_connection(stage: Any) -> None:
-    job = stage.start()
-    stage.end(job)
+    job = stage.end(stage.start())
     following = stage.start()
     await stage.trigger(job).on_kill()
     assert following.status == "running"
