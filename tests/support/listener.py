@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import httpx
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.http.metrics import FRESH_SECONDS
 from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events.simulator.models import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
@@ -19,7 +22,12 @@ from airbyte_events.web.server import serving
 CLIENT_SECRET = "client-secret-0123456789abcdef"
 API_TOKEN = "api-token-0123456789abcdef012345"
 WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
+OPERATOR_TOKEN = "operator-token-0123456789abcdef0"
 SECRETS = (CLIENT_SECRET, API_TOKEN, WEBHOOK_TOKEN)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
 
 
 def instance_of(airbyte_url: str, *, secret: str | None = None, **values: Any) -> InstanceSettings:
@@ -67,7 +75,7 @@ class Served:
     @property
     def headers(self) -> dict[str, str]:
         """Return those that its API asks for."""
-        return {"Authorization": f"Bearer {API_TOKEN}"}
+        return bearer(API_TOKEN)
 
 
 @asynccontextmanager
@@ -93,3 +101,32 @@ async def serve_listener(
             yield Served(listener=listener, url=url)
         finally:
             listener.drain()
+
+
+@dataclass
+class Rig:
+    """A served listener, the simulated Airbyte behind it, and a client of its own that shows a token."""
+
+    sim: Simulator
+    served: Served
+    http: httpx.AsyncClient
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, *names: str, token: str = API_TOKEN, forward_urls: tuple[SecretStr, ...] = (), **given: Any
+    ) -> AsyncIterator[Self]:
+        """:param names: of the instances, all of the same Airbyte.
+        :param given: settings of the listener.
+        """
+        async with serve_simulator(Simulator()) as sim:
+            instances = {name: instance_of(sim.url, forward_urls=forward_urls) for name in names or ("default",)}
+            async with (
+                serve_listener(settings_of(instances=instances, **given)) as served,
+                httpx.AsyncClient(base_url=served.url, headers=bearer(token), trust_env=False, timeout=30) as http,
+            ):
+                sim.workspace.set_webhook(served.webhooks)
+                yield cls(sim, served, http)
+
+    def start(self, job_type: str = "sync", script: Script | None = None) -> Job:
+        return self.sim.world.start_job(self.sim.world.add_connection(script or Script.hanging()), job_type)

@@ -135,39 +135,31 @@ async def test_a_host_that_airbyte_can_not_reach(scene: Scene) -> None:
     assert "one posted from here does not, either: no response" in text
 
 
-async def test_a_proxy_that_refuses_airbyte(scene: Scene) -> None:
-    async def refuse(request: Request) -> int:
-        return 403
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (403, "a proxy or another server there responded with an error"),
+        (200, "got a success, and did not arrive at the listener {url}"),
+    ],
+)
+async def test_a_server_that_answers_instead_of_the_listener(scene: Scene, status: int, words: str) -> None:
+    async def answer(request: Request) -> int:
+        return status
 
-    async with proxied(refuse) as url:
+    async with proxied(answer) as url:
         text = await scene.fault(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
-    assert "a proxy or another server there responded with an error" in text
+    assert words.format(url=scene.url) in text
 
 
-async def test_a_server_that_answers_instead_of_the_listener(scene: Scene) -> None:
-    async def accept(request: Request) -> int:
-        return 200
-
-    async with proxied(accept) as url:
-        text = await scene.fault(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
-    assert f"got a success, and did not arrive at the listener {scene.url}" in text
-
-
-async def test_a_proxy_that_loses_the_body(scene: Scene) -> None:
-    async def lose(request: Request) -> int:
-        return (await scene.http.post(f"{scene.url}{target(request)}", content=b"")).status_code
-
-    async with proxied(lose) as url:
-        text = await scene.fault(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
-    assert "it reached the listener without its body" in text
-
-
-async def test_a_proxy_that_changes_the_body(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("body", "words"), [(b"", "it reached the listener without its body"), (b"<html>", "with another body")]
+)
+async def test_a_proxy_that_loses_or_changes_the_body(scene: Scene, body: bytes, words: str) -> None:
     async def change(request: Request) -> int:
-        return (await scene.http.post(f"{scene.url}{target(request)}", content=b"<html>")).status_code
+        return (await scene.http.post(f"{scene.url}{target(request)}", content=body)).status_code
 
     async with proxied(change) as url:
-        assert "with another body" in await scene.fault(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
+        assert words in await scene.fault(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
 
 
 async def test_a_proxy_that_loses_the_response(scene: Scene) -> None:

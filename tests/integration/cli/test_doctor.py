@@ -101,27 +101,24 @@ async def test_lines_of_a_narrow_terminal_break_between_words(stage: Stage) -> N
     assert all(line.startswith((" " * 9, "failure  ", "warning  ", "ok       ")) for line in lines[:-1])
 
 
-async def test_wrong_settings(stage: Stage) -> None:
-    code, told = await findings(stage, AIRBYTE_URL="localhost:8000")
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("AIRBYTE_URL", "localhost:8000", "write http://localhost:8000"),
+        ("AIRBYTE_URL", "http://127.0.0.1:9", "does not respond at http://127.0.0.1:9/api/public/v1"),
+        ("CLIENT_SECRET", "another", "rejects the client id and secret"),
+        ("WORKSPACE_IDS", "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826", "no such workspace"),
+    ],
+)
+async def test_a_wrong_setting(stage: Stage, setting: str, value: str, words: str) -> None:
+    code, told = await findings(stage, **{setting: value})
     assert code == 1
-    assert "write http://localhost:8000" in of(told, "failure")
-
-
-async def test_nobody_at_the_address(stage: Stage) -> None:
-    code, told = await findings(stage, AIRBYTE_URL="http://127.0.0.1:9")
-    assert code == 1
-    assert "does not respond at http://127.0.0.1:9/api/public/v1" in of(told, "failure")
+    assert words in of(told, "failure")
 
 
 async def test_an_address_that_is_no_airbyte(stage: Stage) -> None:
     _, told = await findings(stage, AIRBYTE_URL=stage.url)
     assert "is not Airbyte's public API" in of(told, "failure")
-
-
-async def test_wrong_credentials(stage: Stage) -> None:
-    code, told = await findings(stage, CLIENT_SECRET="another")
-    assert code == 1
-    assert "rejects the client id and secret" in of(told, "failure")
 
 
 async def test_wrong_credentials_of_simple_authentication_in_its_words(stage: Stage) -> None:
@@ -176,12 +173,6 @@ async def test_sheds_load(stage: Stage) -> None:
     code, told = await findings(stage)
     assert code == 0
     assert "sheds load" in of(told, "warning")
-
-
-async def test_a_workspace_that_is_not_there(stage: Stage) -> None:
-    code, told = await findings(stage, WORKSPACE_IDS="18dccc91-0ab1-4f72-9ed7-0b8fc27c5826")
-    assert code == 1
-    assert "no such workspace" in of(told, "failure")
 
 
 async def test_a_store_that_is_a_folder_and_one_that_is_not_there(stage: Stage) -> None:

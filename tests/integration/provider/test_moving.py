@@ -70,24 +70,23 @@ async def test_i3_what_the_official_trigger_calls_an_error_is_a_success_if_the_j
     assert await stage.execute(operator(stage), "execute_complete", event=official("error", job.id)) == job.id
 
 
-async def test_their_error_fails_the_task_and_leaves_the_job_alone(stage: Any) -> None:
+@pytest.mark.parametrize(
+    ("end", "message", "status"),
+    [("error", "Job run 1 has completed", "running"), ("timeout", "The job is cancelled now", "cancelled")],
+)
+async def test_their_error_leaves_the_job_alone_and_their_time_out_cancels_it(
+    stage: Any, end: str, message: str, status: str
+) -> None:
     job = stage.start()
-    with pytest.raises(AirflowException, match="Job run 1 has completed"):
-        await stage.execute(operator(stage), "execute_complete", event=official("error", job.id))
-    assert job.status == "running"
+    with pytest.raises(AirflowException, match=message):
+        await stage.execute(operator(stage), "execute_complete", event=official(end, job.id))
+    assert job.status == status
 
 
 async def test_a_job_that_a_person_cancelled_fails_the_task_for_good(stage: Any) -> None:
     job = stage.end(stage.start(), "cancelled", cancelled_by="user")
     with pytest.raises(AirflowFailException, match=r"cancelled in Airbyte .* A retry would undo that decision"):
         await stage.execute(operator(stage), "execute_complete", event=official("cancelled", job.id))
-
-
-async def test_their_time_out_cancels_the_job_as_theirs_does(stage: Any) -> None:
-    job = stage.start()
-    with pytest.raises(AirflowException, match="The job is cancelled now"):
-        await stage.execute(operator(stage), "execute_complete", event=official("timeout", job.id))
-    assert job.status == "cancelled"
 
 
 async def test_a_task_that_is_deferred_here_hands_their_method_an_event_alone(stage: Any) -> None:

@@ -47,28 +47,22 @@ async def test_a_conflict_of_either_kind(airbyte: Any, problem: str | None, kind
     assert (document["type"].rpartition("#")[2], document["data"]) == (kind, {"message": says})
 
 
-async def test_a_web_page(airbyte: Any) -> None:
-    await airbyte.fault("html")
+async def test_a_web_page_and_an_empty_answer(airbyte: Any) -> None:
+    await airbyte.fault("html", count=1)
     answer = await airbyte.get("/jobs")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-
-
-async def test_an_empty_answer(airbyte: Any) -> None:
     await airbyte.fault("empty", status=204)
     answer = await airbyte.get("/jobs")
     assert (answer.status_code, answer.content) == (204, b"")
 
 
-async def test_a_reset_connection(airbyte: Any) -> None:
-    await airbyte.fault("reset", count=1)
-    with pytest.raises(httpx.ReadError):
-        await airbyte.get("/jobs")
-    assert await statuses(airbyte, 1) == [200]
-
-
-async def test_an_answer_that_breaks_off(airbyte: Any) -> None:
-    await airbyte.fault("truncated", count=1)
-    with pytest.raises(httpx.RemoteProtocolError, match="complete message body"):
+@pytest.mark.parametrize(
+    ("kind", "error", "message"),
+    [("reset", httpx.ReadError, None), ("truncated", httpx.RemoteProtocolError, "complete message body")],
+)
+async def test_a_connection_that_breaks(airbyte: Any, kind: str, error: type[Exception], message: str | None) -> None:
+    await airbyte.fault(kind, count=1)
+    with pytest.raises(error, match=message):
         await airbyte.get("/jobs")
     assert await statuses(airbyte, 1) == [200]
 

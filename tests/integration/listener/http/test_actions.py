@@ -5,36 +5,27 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+import support.listener
 from airbyte_events.events import JobStatus
-from airbyte_events.listener.assembly import Listener
-from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
-from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
+from airbyte_events.simulator import Fault, Script
+from support.listener import API_TOKEN, OPERATOR_TOKEN, bearer, instance_of, settings_of
 
 pytestmark = pytest.mark.anyio
 
-OPERATOR_TOKEN = "operator-token-0123456789abcdef0"
 OURS = {"X-Requested-With": "airbyte-events"}
 
 
-@dataclass
-class Rig:
+class Rig(support.listener.Rig):
     """A listener with an operator token, and a simulated Airbyte behind."""
-
-    sim: Simulator
-    listener: Listener
-    url: str
-    webhooks: str
-    http: httpx.AsyncClient
 
     async def watched(self, script: Script, status: JobStatus | None = None) -> str:
         """Start a job that the listener knows, end it with that status, and return its path."""
-        job = self.sim.world.start_job(self.sim.world.add_connection(script), "sync")
+        job = self.start(script=script)
         if status is not None:
             self.sim.world.end_job(job, status.value)
         jobs = {"jobs": [{"instance": "default", "job_id": job.id}]}
@@ -44,17 +35,8 @@ class Rig:
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
-    async with serve_simulator(Simulator()) as sim:
-        settings = settings_of(instance_of(sim.url), operator_tokens=(SecretStr(OPERATOR_TOKEN),))
-        async with (
-            serve_listener(settings) as served,
-            httpx.AsyncClient(base_url=served.url, headers=bearer(OPERATOR_TOKEN), trust_env=False) as http,
-        ):
-            yield Rig(sim, served.listener, served.url, served.webhooks, http)
-
-
-def bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+    async with Rig.open(token=OPERATOR_TOKEN, operator_tokens=(SecretStr(OPERATOR_TOKEN),)) as rig:
+        yield rig
 
 
 class TestRetry:
@@ -105,7 +87,7 @@ class TestBody:
                 "config": {"api_key": "hunter4", "host": "db.example.com"},
             }
         }
-        event = (await rig.http.post(rig.webhooks, json=body)).json()["event"]
+        event = (await rig.http.post(rig.served.webhooks, json=body)).json()["event"]
         answer = await rig.http.get(f"/v1/notifications/{event}/body")
         assert answer.status_code == 200
         assert "hunter" not in answer.text
@@ -132,7 +114,7 @@ class TestWhoMay:
     async def test_a_session_may_as_much_as_its_token_and_another_site_nothing(self, rig: Rig) -> None:
         path = await rig.watched(Script.hanging())
         for token, operator in ((API_TOKEN, False), (OPERATOR_TOKEN, True)):
-            async with httpx.AsyncClient(base_url=rig.url, trust_env=False) as browser:
+            async with httpx.AsyncClient(base_url=rig.served.url, trust_env=False) as browser:
                 entered = await browser.post("/session", json={"token": token}, headers=OURS)
                 assert entered.json() == {"signed_in": True, "operator": operator}
                 assert (await browser.get("/session")).json() == {"signed_in": True, "operator": operator}
@@ -141,14 +123,10 @@ class TestWhoMay:
                 assert answer.status_code == (202 if operator else 403)
 
     async def test_nobody_may_by_default(self) -> None:
-        async with (
-            serve_simulator(Simulator()) as sim,
-            serve_listener(settings_of(instance_of(sim.url))) as served,
-            httpx.AsyncClient(base_url=served.url, headers=served.headers, trust_env=False) as http,
-        ):
-            assert (await http.post("/v1/jobs/default/1/retry")).status_code == 403
+        async with Rig.open() as rig:
+            assert (await rig.http.post("/v1/jobs/default/1/retry")).status_code == 403
 
     async def test_a_removed_token_may_no_longer(self, rig: Rig) -> None:
         without = settings_of(instance_of(rig.sim.url))
-        rig.listener.secrets.apply(without)
+        rig.served.listener.secrets.apply(without)
         assert (await rig.http.get("/v1/jobs")).status_code == 401

@@ -7,7 +7,6 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+import support.listener
 from airbyte_events._utils.times import parse_time, utcnow
-from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from airbyte_events.simulator import Fault
 from airbyte_events.simulator.models import Job
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
 from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -31,16 +32,8 @@ def ref(job_id: Any, instance: Any = "default") -> dict[str, Any]:
     return {"instance": instance, "job_id": job_id}
 
 
-@dataclass
-class Rig:
+class Rig(support.listener.Rig):
     """A served listener for two instances, ``default`` and ``other``, of the same simulator, whose polling is idle."""
-
-    sim: Simulator
-    http: httpx.AsyncClient
-    webhooks: str
-
-    def start(self, job_type: str = "sync") -> Job:
-        return self.sim.world.start_job(self.sim.world.add_connection(Script.hanging()), job_type)
 
     async def get(self, path: str, **params: Any) -> Any:
         answer = await self.http.get(f"/v1{path}", params=params)
@@ -74,19 +67,11 @@ class Rig:
 
 
 @asynccontextmanager
-async def listening(store: StoreLocation, **simulator: Any) -> AsyncIterator[Rig]:
-    async with serve_simulator(Simulator(**simulator)) as sim:
-        instances = {name: instance_of(sim.url) for name in ("default", "other")}
-        async with serve_listener(settings_of(instances=instances, store=store)) as served:
-            sim.workspace.set_webhook(served.webhooks)
-            async with httpx.AsyncClient(
-                base_url=served.url, headers=served.headers, trust_env=False, timeout=30
-            ) as http:
-                with anyio.fail_after(30):
-                    # The pollers' first looks find nothing and are not in the way.
-                    while sim.traffic.counts["GET /jobs"] < 2 or sim.traffic.working:
-                        await anyio.lowlevel.checkpoint()
-                yield Rig(sim, http, served.webhooks)
+async def listening(store: StoreLocation) -> AsyncIterator[Rig]:
+    async with Rig.open("default", "other", store=store) as rig:
+        # The pollers' first looks find nothing and are not in the way.
+        await until(lambda: rig.sim.traffic.counts["GET /jobs"] >= 2 and not rig.sim.traffic.working)
+        yield rig
 
 
 @pytest.fixture
@@ -378,8 +363,8 @@ class TestNotifications:
         await rig.settled()
         bodies = [{"data": {"jobId": job_id, "success": True}} for job_id in (running.id, 999)]
         for body in [*bodies, {"text": "Hello World! test"}, {"who": "knows"}]:
-            assert (await rig.http.post(rig.webhooks, json=body)).is_success
-        assert (await rig.http.post(rig.webhooks, content=b"no json")).status_code == 400
+            assert (await rig.http.post(rig.served.webhooks, json=body)).is_success
+        assert (await rig.http.post(rig.served.webhooks, content=b"no json")).status_code == 400
         found = await rig.settled()
         assert [(each["kind"], each["job_id"], each["outcome"]) for each in found] == [
             ("rejected", None, "rejected"),
@@ -397,7 +382,9 @@ class TestNotifications:
 
     async def test_i6_pages_of_large_ones_are_shorter(self, rig: Rig) -> None:
         for number in range(40):
-            assert (await rig.http.post(rig.webhooks, json={"text": f"{number}" + "x" * 60_000})).status_code == 200
+            assert (
+                await rig.http.post(rig.served.webhooks, json={"text": f"{number}" + "x" * 60_000})
+            ).status_code == 200
         seen: list[int] = []
         pages = 0
         following: dict[str, Any] = {}
@@ -413,7 +400,7 @@ class TestNotifications:
     async def test_replaying_confirms_again(self, rig: Rig) -> None:
         job = rig.start()
         body = {"data": {"jobId": job.id, "success": True}}
-        id_ = (await rig.http.post(rig.webhooks, json=body)).json()["event"]
+        id_ = (await rig.http.post(rig.served.webhooks, json=body)).json()["event"]
         assert [each["outcome"] for each in await rig.settled()] == ["unconfirmed"]
         rig.sim.workspace.set_webhook(None)
         cursor = (await rig.get("/events"))["cursor"]
@@ -425,8 +412,8 @@ class TestNotifications:
         assert await rig.told(cursor) == [(job.id, "succeeded")]
 
     async def test_what_can_not_be_replayed(self, rig: Rig) -> None:
-        ignored = (await rig.http.post(rig.webhooks, json={"who": "knows"})).json()["event"]
-        await rig.http.post(rig.webhooks, content=b"")
+        ignored = (await rig.http.post(rig.served.webhooks, json={"who": "knows"})).json()["event"]
+        await rig.http.post(rig.served.webhooks, content=b"")
         for id_ in (ignored, ignored + 1):
             assert (await rig.http.post(f"/v1/notifications/{id_}/replay")).status_code == 409
         for missing in ("99", "0", "-1", "x", str(2**63 - 1), str(2**63), "9" * 5_000):

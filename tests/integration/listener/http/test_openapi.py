@@ -17,20 +17,18 @@ import pytest
 from pydantic import SecretStr
 from starlette.routing import BaseRoute, Mount, Route
 
+import support.listener
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin, Signal, SignalKind
 from airbyte_events.feed import sse
-from airbyte_events.listener.assembly import Listener, assemble
+from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
 from airbyte_events.listener.settings import InstanceSettings, Settings
-from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.registry import store_location
-from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, OPERATOR_TOKEN, WEBHOOK_TOKEN
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
-
-OPERATOR_TOKEN = "operator-token-0123456789abcdef0"
 
 
 def closed(schema: Any) -> Any:
@@ -84,14 +82,7 @@ def operations(routes: Iterable[BaseRoute], prefix: str = "") -> Iterable[tuple[
             yield from ((method, prefix + route.path) for method in (route.methods or set()) - {"HEAD"})
 
 
-class Rig:
-    """A served listener, with a simulated Airbyte behind."""
-
-    def __init__(self, sim: Simulator, listener: Listener, http: httpx.AsyncClient) -> None:
-        self.sim = sim
-        self.listener = listener
-        self.http = http
-
+class Rig(support.listener.Rig):
     async def ask(self, method: str, path: str, *, at: dict[str, Any] | None = None, **options: Any) -> Any:
         """Ask, and check the answer against what the document says.
 
@@ -103,20 +94,15 @@ class Rig:
 
 @pytest.fixture
 async def rig() -> AsyncIterator[Rig]:
-    async with serve_simulator(Simulator()) as sim:
-        instance = instance_of(sim.url, forward_urls=(SecretStr("http://127.0.0.1:9/sink"),))
-        async with serve_listener(settings_of(instance, operator_tokens=(SecretStr(OPERATOR_TOKEN),))) as served:
-            sim.workspace.set_webhook(served.webhooks)
-            async with httpx.AsyncClient(
-                base_url=served.url, headers={"Authorization": f"Bearer {OPERATOR_TOKEN}"}, trust_env=False, timeout=30
-            ) as http:
-                yield Rig(sim, served.listener, http)
+    given = {"operator_tokens": (SecretStr(OPERATOR_TOKEN),), "forward_urls": (SecretStr("http://127.0.0.1:9/sink"),)}
+    async with Rig.open(token=OPERATOR_TOKEN, **given) as rig:
+        yield rig
 
 
 async def raise_a_signal(rig: Rig) -> None:
     signal = Signal(kind=SignalKind.STALLED, raised=True, job_id=7, since=utcnow(), message="job 7 has moved nothing")
     event = JobEvent.of_signal(signal, instance="default", connection_id="c", observed_at=utcnow())
-    await rig.listener.store.append([event])
+    await rig.served.listener.store.append([event])
 
 
 def test_the_document_is_one_of_openapi_3_1() -> None:
@@ -206,8 +192,8 @@ async def test_so_is_what_is_told_who_guesses(rig: Rig) -> None:
 
 
 async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
-    job = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "sync")
-    silent = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "reset")
+    job = rig.start()
+    silent = rig.start("reset")
     refs: list[dict[str, Any]] = [{"instance": "default", "job_id": job_id} for job_id in (job.id, silent.id, 999)]
     refs[0]["task_url"] = "https://airflow.example.com/dags/orders/runs/1/tasks/sync"
     watched = await rig.ask("POST", "/v1/watches", json={"jobs": refs})
@@ -218,7 +204,7 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
     assert progress["progress"]
     await rig.ask("GET", "/v1/progress", params={"instance": "default"})
 
-    after = {"after": str(rig.listener.bus.cursor)}
+    after = {"after": str(rig.served.listener.bus.cursor)}
     await raise_a_signal(rig)
     await rig.ask("GET", "/v1/signals", params={"wrong": "1"})
     (signal,) = (await rig.ask("GET", "/v1/signals", params={"raised": "true"}))["signals"]
@@ -270,7 +256,7 @@ async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
     await rig.ask("GET", "/v1/events", params={"after": "ab-1"})
     await rig.ask("GET", "/healthz")
     await rig.ask("GET", "/readyz")
-    rig.listener.bus.close()
+    rig.served.listener.bus.close()
     await rig.ask("GET", "/readyz")
 
 
@@ -279,7 +265,7 @@ async def test_so_are_the_frames_of_a_stream(rig: Rig) -> None:
     frames: list[sse.Frame] = []
     decoder = sse.Decoder()
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "ab-1"}
-    job = rig.sim.world.start_job(rig.sim.world.add_connection(Script.hanging()), "sync")
+    job = rig.start()
     with anyio.fail_after(30):
         async with rig.http.stream("GET", "/v1/events", headers=headers) as response:
             documented = answers("GET", "/v1/events")["200"]["content"]
@@ -291,7 +277,7 @@ async def test_so_are_the_frames_of_a_stream(rig: Rig) -> None:
                     if frame.event == "reset":
                         rig.sim.world.end_job(job, "succeeded")
                     if frame.event == "job":
-                        rig.listener.bus.close()
+                        rig.served.listener.bus.close()
     assert [frame.event for frame in frames] == ["hello", "reset", "job", "goaway"]
 
 
