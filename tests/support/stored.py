@@ -7,7 +7,8 @@ from typing import Any
 
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store.base import EventStore
-from airbyte_events.store.records import Arrival, Outcome, Receipt
+from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import Arrival, LogPage, Outcome, Receipt
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 RUNNING, SUCCEEDED, FAILED = JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED
@@ -46,3 +47,14 @@ async def receipt_of(store: EventStore, body: bytes, **values: Any) -> Receipt:
         "received_at": NOON,
     }
     return await store.receive(Arrival(body=body, **(given | values)))
+
+
+class CountingStore(MemoryStore):
+    """One that counts the events that it was made to read."""
+
+    told = 0
+
+    async def read(self, after: int, **options: Any) -> LogPage:
+        page = await super().read(after, **options)
+        self.told += len(page.events)
+        return page

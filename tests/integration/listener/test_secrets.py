@@ -29,6 +29,7 @@ from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from support.command import command, fresh_command
+from support.exposed import body
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of, listener_process
 from support.servers import ScriptedServer
@@ -156,13 +157,6 @@ async def listening(
     finally:
         canaries.saw("standard output", said)
         canaries.saw("standard error", log.read_bytes())
-
-
-def body(job_id: int, **data: Any) -> bytes:
-    block = {"type": "section", "text": {"type": "mrkdwn", "text": "Sync completed: <https://x|Orders>"}}
-    now = format_time(utcnow())
-    told = {"jobId": job_id, "success": True, "startedAt": now, "finishedAt": now, **data}
-    return json.dumps({"text": "x", "blocks": [block], "data": told}).encode()
 
 
 def job(job_id: int, status: str = "succeeded") -> dict[str, Any]:

@@ -275,3 +275,11 @@ async def listener(stage: Stage) -> AsyncIterator[Served]:
         stage.connect_listener(served.url)
         stage.listened = True
         yield served
+
+
+@pytest.fixture(params=["pushed", "polled"])
+def source(request: pytest.FixtureRequest) -> str:
+    """How ends are told."""
+    if request.param == "pushed":
+        request.getfixturevalue("listener")
+    return str(request.param)

@@ -160,14 +160,6 @@ def scene(stage: Any, monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(stage, supervisor)
 
 
-@pytest.fixture(params=["pushed", "polled"])
-def source(request: pytest.FixtureRequest) -> str:
-    """How ends are told."""
-    if request.param == "pushed":
-        request.getfixturevalue("listener")
-    return str(request.param)
-
-
 async def test_a_success_fires_whoever_started_it(stage: Any, scene: Scene, source: str) -> None:
     async with scene.triggerer("orders") as triggerer:
         job, other = stage.start(), stage.start_elsewhere()

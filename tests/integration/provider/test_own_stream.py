@@ -14,14 +14,6 @@ from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["pushed", "polled"])
-def source(request: pytest.FixtureRequest) -> str:
-    """How ends are told."""
-    if request.param == "pushed":
-        request.getfixturevalue("listener")
-    return str(request.param)
-
-
 def test_there_is_a_key_only_where_streams_are_shared() -> None:
     assert (AirbyteSyncEventTrigger().shared_stream_key() is not None) is SHARES_STREAMS
 

@@ -19,7 +19,7 @@ from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage
 from support.memory import alive
-from support.stored import RUNNING, event, flips, sequences
+from support.stored import RUNNING, CountingStore, event, flips, sequences
 
 pytestmark = pytest.mark.anyio
 
@@ -141,17 +141,6 @@ class TestEnd:
         with pytest.raises(LookupError):
             async with EventBus(store):
                 raise LookupError
-
-
-class CountingStore(MemoryStore):
-    """One that counts the events that it was made to read."""
-
-    told = 0
-
-    async def read(self, after: int, **options: Any) -> LogPage:
-        page = await super().read(after, **options)
-        self.told += len(page.events)
-        return page
 
 
 class TestComingBack:

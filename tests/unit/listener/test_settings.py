@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -28,21 +27,6 @@ WEBHOOK_TOKEN = "w" * 22
 WORKSPACE = "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826"
 
 SetEnv = Callable[..., None]
-
-
-@pytest.fixture(autouse=True)
-def setenv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SetEnv:
-    """An environment without settings and an empty working directory; call it to set ``AIRBYTE_EVENTS_*``."""
-    for name in list(os.environ):
-        if name.startswith("AIRBYTE_EVENTS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-    def setenv(**values: object) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(f"AIRBYTE_EVENTS_{name}", str(value))
-
-    return setenv
 
 
 def toml(text: str) -> Path:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -24,20 +23,11 @@ from airbyte_events.errors import CursorExpired, StoreError, StoreLocked
 from airbyte_events.events import JobRef, JobStatus
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.reconcile import Verdict
-from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.connection import SQLiteFile
 from airbyte_events.store.sqlite.store import SQLiteStore
-from support.stored import NOON, event, received, sequences
+from support.stored import NOON, event, receipt_of, received, sequences
 
 pytestmark = pytest.mark.anyio
-
-NOTIFICATION: dict[str, Any] = {
-    "instance": "default",
-    "kind": "success",
-    "job_id": 1,
-    "outcome": Outcome.PENDING,
-    "received_at": NOON,
-}
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> object:
@@ -400,9 +390,9 @@ class TestMigration:
                 assert [each.body for each in await store.pending("default")] == [b"body"]
                 assert await store.recall("looked_at/default") == "2024-01-01T12:00:00.000000Z"
                 assert (await store.append([event(1, JobStatus.FAILED)])).verdicts == [Verdict.CONTRADICTION]
-                assert (await store.receive(Arrival(**NOTIFICATION, body=b"body", targets=["x"]))).duplicate
+                assert (await receipt_of(store, b"body", targets=["x"])).duplicate
         async with SQLiteStore(path) as store:
-            await store.receive(Arrival(**NOTIFICATION, body=b"new", targets=["x"]))
+            await receipt_of(store, b"new", targets=["x"])
             await store.watch([JobRef("default", 2)], 60)
             assert (len(await store.due("default")), set(await store.watched("default"))) == (1, {2})
             assert (await store.append([event(2)])).verdicts == [Verdict.NEW]

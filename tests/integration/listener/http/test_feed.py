@@ -29,12 +29,11 @@ from airbyte_events.listener.http.feed import Feed
 from airbyte_events.listener.http.params import PAGE_BYTES
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import LogPage
 from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.h11_protocol import ConnectionLimits
 from airbyte_events.web.server import serving
-from support.stored import NOON, event, flips
+from support.stored import NOON, CountingStore, event, flips
 from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
@@ -121,17 +120,6 @@ class Rig:
     async def subscriptions(self, number: int) -> None:
         """Return when there are so many."""
         await until(lambda: self.bus.subscriptions == number)
-
-
-class CountingStore(MemoryStore):
-    """One that counts the events that it was made to read."""
-
-    told = 0
-
-    async def read(self, after: int, **options: Any) -> LogPage:
-        page = await super().read(after, **options)
-        self.told += len(page.events)
-        return page
 
 
 @asynccontextmanager

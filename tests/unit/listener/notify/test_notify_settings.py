@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 
@@ -16,14 +15,6 @@ from support.notify import SIGNING_KEY, table
 
 CANARY = "canarythatisasecret"
 GOOD = f'name = "all"\ntype = "cloudevents"\nurl = "https://example.com/{CANARY}"\nsecret = "{SIGNING_KEY}"\n'
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("AIRBYTE_EVENTS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
 
 
 def loaded(*tables: str) -> Settings:
