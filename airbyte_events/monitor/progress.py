@@ -171,7 +171,7 @@ class ProgressReader:
         _want(self._streams_wanted, job_ids if streams else ())
         if streams:
             left |= {(True, job_id) for job_id in job_ids if self._streams_at(job_id) <= before}
-        if not left:
+        if not left or self._left(streams) <= 0:
             return
         stale = [(at, job_id) for job_id in self._wanted if (at := self._read_at(job_id)) <= before]
         without_streams = [
@@ -190,7 +190,7 @@ class ProgressReader:
         work += [(at, True, job_id) for at, job_id in without_streams] if streams else []
         # The oldest first, whoever asked for it: where the budget does not serve all, it serves each in turn.
         for _, of_streams, job_id in sorted(work):
-            if not left:
+            if not left or self._left(streams) <= 0:
                 break
             left.discard((of_streams, job_id))
             if of_streams and self._streams_at(job_id) <= before:
