@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +14,7 @@ from subprocess import DEVNULL, PIPE
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import pytest
 from anyio.abc import Process
@@ -156,18 +158,24 @@ class Stage:
             await process.aclose()
         check_quiet(err.read_text())
 
+    def _end_once(self, pattern: bytes, seen: bytearray) -> None:
+        if pattern and re.search(pattern, seen) and not (job := self.connection.jobs[-1]).terminal:
+            anyio.from_thread.run_sync(self.end, job)
+
     async def at_terminal(
         self,
         *args: str,
         typed: bytes = b"",
         answers: Sequence[tuple[bytes, bytes]] = (),
         interrupt_at: bytes = b"",
+        ends_at: bytes = b"",
         **settings: str | None,
     ) -> tuple[int, str]:
         """Run a command at a terminal of its own, of 200 columns.
 
         :param answers: what it asks, and what is typed then.
         :param interrupt_at: what it shows when Ctrl-C is pressed.
+        :param ends_at: a pattern of what it shows when the connection's last job succeeds.
         :return: the exit code, and what was to be seen, escape sequences and all.
         """
         ours, its = pty.openpty()
@@ -204,6 +212,7 @@ class Stage:
                 answer()
                 if interrupt_at in seen and not shown_before:
                     process.send_signal(signal.SIGINT)
+                self._end_once(ends_at, seen)
 
         try:
             with anyio.fail_after(60):

@@ -27,6 +27,11 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def client(feed: ScriptedFeed, http: httpx.AsyncClient) -> FeedClient:
+    return FeedClient(http, feed.url, API_TOKEN, hello=30, silence=30, answer=30)
+
+
+@pytest.fixture
+def impatient(feed: ScriptedFeed, http: httpx.AsyncClient) -> FeedClient:
     return FeedClient(http, feed.url, API_TOKEN, hello=0.3, silence=0.3, answer=0.3)
 
 
@@ -87,12 +92,12 @@ class TestStream:
             assert (await anext(frames)).data == {"name": "ü"}
 
     @pytest.mark.parametrize("first", [None, b": a comment\n", b"event: hel"])
-    async def test_one_that_never_says_hello(self, feed: ScriptedFeed, client: Any, first: bytes | None) -> None:
+    async def test_one_that_never_says_hello(self, feed: ScriptedFeed, impatient: Any, first: bytes | None) -> None:
         feed.hello = first
         with pytest.raises(FeedUnreachable, match="did not respond in time"):
-            await read(client)
+            await read(impatient)
 
-    async def test_one_that_drips_and_says_nothing(self, feed: ScriptedFeed, client: Any) -> None:
+    async def test_one_that_drips_and_says_nothing(self, feed: ScriptedFeed, impatient: Any) -> None:
         feed.hello = None
 
         async def drip() -> None:
@@ -104,11 +109,11 @@ class TestStream:
 
         async with in_background(drip):
             with pytest.raises(FeedUnreachable, match="did not respond in time"):
-                await read(client)
+                await read(impatient)
 
-    async def test_one_that_goes_silent(self, client: Any) -> None:
+    async def test_one_that_goes_silent(self, impatient: Any) -> None:
         with pytest.raises(FeedUnreachable, match="did not respond in time"):
-            await read(client, 2)
+            await read(impatient, 2)
 
     @pytest.mark.parametrize(
         "garbage",
