@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 
 import anyio
 
-from airbyte_events._utils.batching import Batcher
 from airbyte_events._utils.json_values import instant
 from airbyte_events._utils.priority_limiter import PriorityLimiter
 from airbyte_events._utils.times import format_time, utcnow
@@ -419,15 +418,19 @@ class Monitor:
         why = origins or {}
         confirmation = Confirmation() if notifications is None else notifications
         faults: list[StoreError] = []
+        returned: list[Job] = []
+        recording = anyio.Lock()
 
-        async def record(jobs: Sequence[Job]) -> list[None]:
-            try:
-                if not faults:
-                    await self._recorder.record(jobs, why, confirmation)
-            except StoreError as exc:
-                faults.append(exc)
-                tasks.cancel_scope.cancel()
-            return [None] * len(jobs)
+        async def record() -> None:
+            async with recording:
+                jobs = returned.copy()
+                returned.clear()
+                try:
+                    if jobs:
+                        await self._recorder.record(jobs, why, confirmation)
+                except StoreError as exc:
+                    faults.append(exc)
+                    tasks.cancel_scope.cancel()
 
         async def read_one(job_id: int) -> None:
             async with self._reading.place(_PRIORITIES[why.get(job_id, Origin.POLL)]):
@@ -443,14 +446,15 @@ class Monitor:
             if job is None:
                 self.watches.miss(job_id)
                 return
-            # In batches, so that a slow response holds up no other.
-            await recording.submit(job)
+            # With those that arrive meanwhile, so that a slow response holds up no other.
+            returned.append(job)
+            await record()
 
         # In any order, so that one job that Airbyte fails over is not always the one that the others wait for.
         wanted = list(set(job_ids))
         confirmation.requested.update(wanted)
         random.shuffle(wanted)
-        async with Batcher(record) as recording, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             for job_id in wanted:
                 tasks.start_soon(read_one, job_id)
         if faults or (failures and not answers):
