@@ -150,12 +150,12 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> AsyncIterator[str]:
-    """Serve an application: ``async with serving(app) as url``. Requires asyncio.
+async def serving(app: ASGIApp, *, port: int = 0, **options: Any) -> AsyncIterator[str]:
+    """Serve an application on this machine alone: ``async with serving(app) as url``. Requires asyncio.
 
     :raises OSError: if the address is not available.
     """
-    with bind(host, port) as bound:
+    with bind("127.0.0.1", port) as bound:
         server = Server(app, **options)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [bound])

@@ -61,6 +61,12 @@ def _body(description: str, schema: Schema, **more: Any) -> dict[str, Any]:
     return {"required": True, "description": description, "content": content}
 
 
+def _list_body(name: str, of: str, example: dict[str, Any]) -> dict[str, Any]:
+    properties = {name: array(ref(of), maxItems=MAX_LIST)}
+    schema: Schema = {"type": "object", "required": [name], "properties": properties}
+    return _body(f"At most {MAX_BODY} bytes.", schema, example={name: [example]})
+
+
 _NAME: Schema = {"type": "string", "pattern": r"^[^,\u0000]+$"}
 _SEGMENT: Schema = {"type": "string", "pattern": r"^[^/\u0000]+$"}
 _AFTER: Schema = {**CURSOR, "pattern": CURSOR_PATTERN[:-1] + "$|^$"}
@@ -147,15 +153,7 @@ _WATCH = _post(
     {"200": _json("The states of the jobs.", "WatchAnswer")},
     *_V1,
     description="The listener reads unknown jobs from Airbyte. Repeat the call to extend the watch.",
-    requestBody=_body(
-        f"At most {MAX_BODY} bytes.",
-        {
-            "type": "object",
-            "required": ["jobs"],
-            "properties": {"jobs": array(ref("WatchedJob"), maxItems=MAX_LIST)},
-        },
-        example={"jobs": [{"instance": "default", "job_id": 17}]},
-    ),
+    requestBody=_list_body("jobs", "WatchedJob", {"instance": "default", "job_id": 17}),
 )
 
 _RECEIPTS = _post(
@@ -165,14 +163,8 @@ _RECEIPTS = _post(
     *_V1,
     description="For people: the job shows when each task received its completion. Receipts of jobs that have not"
     f" completed here are ignored, and a job keeps {MAX_RECEIPTS}.",
-    requestBody=_body(
-        f"At most {MAX_BODY} bytes.",
-        {
-            "type": "object",
-            "required": ["receipts"],
-            "properties": {"receipts": array(ref("TaskReceipt"), maxItems=MAX_LIST)},
-        },
-        example={"receipts": [{"instance": "default", "job_id": 17, "seconds_ago": 0.4, "waited_seconds": 61.2}]},
+    requestBody=_list_body(
+        "receipts", "TaskReceipt", {"instance": "default", "job_id": 17, "seconds_ago": 0.4, "waited_seconds": 61.2}
     ),
 )
 
