@@ -12,12 +12,10 @@ import anyio
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings
-from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
+from support.listener import instance_of, settings_of
 from support.loops import anyio_backend as anyio_backend
 from support.notify import table
 from support.waiting import a_moment
@@ -112,13 +110,7 @@ def test_every_alert_has_a_runbook(rules: list[dict[str, Any]]) -> None:
 @pytest.fixture
 async def scraped() -> str:
     """What a listener tells that has seen nothing yet."""
-    settings = Settings(
-        instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
-        store=store_location("memory:"),
-        api_tokens=[SecretStr("a" * 32)],
-        webhook_tokens=[SecretStr("b" * 32)],
-        notify=(table(),),
-    )
+    settings = settings_of(instance_of("http://127.0.0.1:9"), notify=(table(),))
     async with assemble(settings) as listener, serving(listener.app) as url, httpx.AsyncClient(trust_env=False) as http:
         led = ('lease_held{lease="sources/default"} 1', "airbyte_events_signals{")
         text = ""

@@ -21,17 +21,14 @@ import trustme
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
 from support.loops import anyio_backend as anyio_backend
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
-API_TOKEN = "an-api-token-0123456789abcdef01"
-WEBHOOK_TOKEN = "a-webhook-token-0123456789abcde"
 Proxy = Callable[[Path, list[int]], "contextlib.AbstractContextManager[int]"]
 
 
@@ -170,13 +167,7 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def behind(proxy: Proxy) -> AsyncIterator[Rig]:
-    settings = Settings(
-        instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
-        store=store_location("memory:"),
-        api_tokens=[API_TOKEN],
-        webhook_tokens=[WEBHOOK_TOKEN],
-        poll_interval=3600,
-    )
+    settings = settings_of(instance_of("http://127.0.0.1:9"))
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(certified())
         store = SharedStore()

@@ -18,16 +18,16 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 from anyio.abc import Process
-from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
-from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.listener.settings import Settings
 from airbyte_events.listener.settings.connections import ConnectionSettings
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Connection, Job
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import serving
 from support.command import command
+from support.listener import instance_of
 from support.loops import anyio_backend as anyio_backend
 from support.waiting import until
 
@@ -91,12 +91,7 @@ class Stage:
     async def listen(self) -> None:
         """Begin to listen, where it listened before and with the store of before."""
         port = int(self.url.rpartition(":")[2] or 0)
-        instance = InstanceSettings(
-            airbyte_url=self.sim.url,
-            client_id="client",
-            client_secret=SecretStr(CLIENT_SECRET),
-            connections=self.connections,
-        )
+        instance = instance_of(self.sim.url, secret=CLIENT_SECRET, connections=self.connections)
         settings = Settings(
             instances={"default": instance},
             store=store_location(f"sqlite:///{self.folder / 'events.db'}"),

@@ -23,15 +23,14 @@ from airbyte_events.listener.http.viewers import Viewers
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.listener.leader import LeaderElection
 from airbyte_events.listener.pipeline import Pipeline
-from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Outcome
-from airbyte_events.store.registry import store_location
 from support.airbyte import Airbyte, client_of
 from support.events import event_of, webhook_body
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
 from support.monitor import Watched
 from support.servers import serve
 from support.waiting import a_moment, in_background
@@ -594,17 +593,8 @@ async def assembled(
     store: MemoryStore, airbyte: str, **given: Any
 ) -> AsyncIterator[tuple[Listener, httpx.AsyncClient]]:
     """A listener, and a client of it that needs no socket."""
-    settings = Settings(
-        **{
-            "instances": {"default": InstanceSettings(airbyte_url=airbyte)},
-            "store": store_location("memory:"),
-            "api_tokens": ["api-token-0123456789abcdef012345"],
-            "webhook_tokens": ["webhook-token-0123456789abcdef01"],
-        }
-        | given
-    )
-    async with assemble(settings, store=store) as listener:
-        token = listener.new_tokens.get("api", "api-token-0123456789abcdef012345")
+    async with assemble(settings_of(instance_of(airbyte), **given), store=store) as listener:
+        token = listener.new_tokens.get("api", API_TOKEN)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app=listener.app),
             base_url="http://listener",
@@ -627,9 +617,7 @@ class TestAssembled:
             watches = (await client.post("/v1/watches", json={"jobs": refs})).json()
             assert [job["status"] for job in watches["jobs"]] == ["running"]
             airbyte.put(5, "failed")
-            answer = await client.post(
-                "/webhooks/default/webhook-token-0123456789abcdef01", content=webhook_body(5, success=False)
-            )
+            answer = await client.post(f"/webhooks/default/{WEBHOOK_TOKEN}", content=webhook_body(5, success=False))
             assert answer.status_code == 202
             page = (await client.get("/v1/events", params={"after": watches["cursor"], "wait": 10})).json()
             while not any(event["data"]["status"] == "failed" for event in page["events"]):

@@ -23,15 +23,14 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from pydantic import SecretStr
 
 from airbyte_events.errors import SettingsError
-from airbyte_events.listener.settings import InstanceSettings, Settings
+from airbyte_events.listener.settings import Settings
 from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import bind, url_of
 from airbyte_events_provider.plugins import mounted
 from airbyte_events_provider.plugins.mounted import MountedListener, load_settings
-from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries that an API server brings together
@@ -111,15 +110,8 @@ class Workers:
 
 @pytest.fixture
 def workers(stage: Any, tmp_path: Path) -> Workers:
-    instance = InstanceSettings(airbyte_url=stage.sim.url, client_id="client", client_secret=SecretStr(CLIENT_SECRET))
-    settings = Settings(
-        instances={"default": instance},
-        store=store_location(f"sqlite:///{tmp_path / 'events.db'}"),
-        api_tokens=[API_TOKEN],
-        webhook_tokens=[WEBHOOK_TOKEN],
-        poll_interval=3600,
-    )
-    return Workers(settings=settings)
+    store = store_location(f"sqlite:///{tmp_path / 'events.db'}")
+    return Workers(settings=settings_of(instance_of(stage.sim.url, secret=CLIENT_SECRET), store=store))
 
 
 async def test_a_webhook_becomes_an_event_on_the_feed(stage: Any, workers: Workers) -> None:

@@ -23,9 +23,7 @@ from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus,
 from airbyte_events.feed import sse
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
-from airbyte_events.listener.settings import InstanceSettings, Settings
-from airbyte_events.store.registry import store_location
-from support.listener import API_TOKEN, OPERATOR_TOKEN, WEBHOOK_TOKEN
+from support.listener import API_TOKEN, OPERATOR_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -150,12 +148,7 @@ def test_an_event_that_tells_all_and_one_that_tells_nothing_conform() -> None:
 
 
 async def test_its_paths_and_methods_are_the_applications() -> None:
-    settings = Settings(
-        instances={"default": InstanceSettings(airbyte_url="http://127.0.0.1:9")},
-        store=store_location("memory:"),
-        webhook_port=1,
-    )
-    async with assemble(settings) as listener:
+    async with assemble(settings_of(instance_of("http://127.0.0.1:9"), webhook_port=1)) as listener:
         app: Any = listener.app
         while not hasattr(app, "routes"):
             app = app.app  # what is around the application
