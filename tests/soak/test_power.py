@@ -17,10 +17,11 @@ import pytest
 from airbyte_events.errors import StoreError
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.store.reconcile import Verdict
-from airbyte_events.store.records import Arrival, Outcome
+from airbyte_events.store.records import Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from soak.crowd import read_all
 from soak.disk import Disk
+from support.stored import receipt_of
 
 pytestmark = pytest.mark.anyio
 
@@ -36,11 +37,7 @@ async def work(store: SQLiteStore, disk: Disk, job_ids: range, dice: random.Rand
     """What a listener does to a store for each job; each step is marked when the store has acknowledged it."""
     for job_id in job_ids:
         body = json.dumps({"job": job_id, "text": "x" * dice.randrange(3000)}).encode()
-        receipt = await store.receive(
-            Arrival(
-                instance="default", body=body, kind="success", job_id=job_id, outcome=Outcome.PENDING, received_at=NOON
-            )
-        )
+        receipt = await receipt_of(store, body, job_id=job_id)
         disk.mark(json.dumps(["received", job_id]))
         for status in (JobStatus.RUNNING, dice.choice((JobStatus.SUCCEEDED, JobStatus.FAILED))):
             assert (await store.append([event(job_id, status)])).verdicts == [Verdict.NEW]

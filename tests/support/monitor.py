@@ -12,8 +12,9 @@ from airbyte_events.airbyte.notifications import parse
 from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Arrival, Outcome, StoredNotification
+from airbyte_events.store.records import Outcome, StoredNotification
 from support.airbyte import Airbyte
+from support.stored import receipt_of
 from support.waiting import a_moment
 
 
@@ -50,15 +51,13 @@ class Watched:
     async def receive(self, body: bytes, *, age: float = 0) -> StoredNotification:
         """A notification comes, as the receiver keeps it."""
         notification = parse(body)
-        receipt = await self.store.receive(
-            Arrival(
-                instance=self.monitor.instance,
-                body=body,
-                kind=notification.kind.value,
-                job_id=notification.job_id,
-                outcome=Outcome.PENDING,
-                received_at=utcnow() - timedelta(seconds=age),
-            )
+        receipt = await receipt_of(
+            self.store,
+            body,
+            instance=self.monitor.instance,
+            kind=notification.kind.value,
+            job_id=notification.job_id,
+            received_at=utcnow() - timedelta(seconds=age),
         )
         return (await self.store.notifications(limit=1, before=receipt.id + 1))[0]
 

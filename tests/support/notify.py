@@ -20,9 +20,10 @@ from airbyte_events.listener.forwarding.sender import RetryPolicy
 from airbyte_events.listener.notify.targets import body_of, notify_targets
 from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.store.base import COMPLETION, EventStore
-from airbyte_events.store.records import Arrival, Delivery, DeliveryState, Outcome
+from airbyte_events.store.records import Delivery, DeliveryState, Outcome
 from support.events import event_of
 from support.servers import ScriptedServer
+from support.stored import receipt_of
 from support.waiting import a_moment, in_background
 
 AIRBYTE = "https://airbyte.example.com/api/public/v1"
@@ -65,16 +66,14 @@ class Outbox:
         await self.put_body(body_of(event, AIRBYTE).decode(), age=age)
 
     async def put_body(self, body: str, *, age: float = 0) -> None:
-        await self.store.receive(
-            Arrival(
-                instance="default",
-                body=body.encode(),
-                kind=COMPLETION,
-                job_id=self.stored,
-                outcome=Outcome.CONFIRMED,
-                received_at=utcnow() - timedelta(hours=age),
-                targets=list(notify_targets(self.tables)),
-            )
+        await receipt_of(
+            self.store,
+            body.encode(),
+            kind=COMPLETION,
+            job_id=self.stored,
+            outcome=Outcome.CONFIRMED,
+            received_at=utcnow() - timedelta(hours=age),
+            targets=list(notify_targets(self.tables)),
         )
 
     async def until(self, state: DeliveryState, count: int) -> list[Delivery]:

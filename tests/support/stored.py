@@ -39,6 +39,7 @@ async def received(store: EventStore, body: bytes = b"{}", **values: Any) -> int
 
 
 async def receipt_of(store: EventStore, body: bytes, **values: Any) -> Receipt:
+    """Store a notification, and return its receipt."""
     given: dict[str, Any] = {
         "instance": "default",
         "kind": "success",

@@ -13,9 +13,9 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Simulator, serve_simulator
-from airbyte_events.store.records import Arrival, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.loops import anyio_backend as anyio_backend
+from support.stored import receipt_of
 
 from .test_listener import TOKENS, listening
 
@@ -50,16 +50,12 @@ async def test_serves_the_others_and_counts(tmp_path: Path) -> None:
             ]
         )
         for number in range(4):
-            await store.receive(
-                Arrival(
-                    instance="default",
-                    body=b'{"data": {"jobId": %d, "success": true}}' % number,
-                    kind="success",
-                    job_id=number,
-                    outcome=Outcome.PENDING,
-                    received_at=utcnow(),
-                    targets=["slack"],
-                )
+            await receipt_of(
+                store,
+                b'{"data": {"jobId": %d, "success": true}}' % number,
+                job_id=number,
+                received_at=utcnow(),
+                targets=["slack"],
             )
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         for fault in FAULTS:

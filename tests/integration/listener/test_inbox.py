@@ -12,11 +12,12 @@ import pytest
 
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
-from airbyte_events.store.records import Arrival, Outcome
+from airbyte_events.store.records import Outcome
 from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
 from support.monitor import Watched
 from support.servers import serve
+from support.stored import receipt_of
 from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
@@ -230,15 +231,11 @@ class TestTrouble:
         async with serve(gone):
             pass
         down = Monitor("gone", client_of(http, gone.url), watched.store)
-        await watched.store.receive(
-            Arrival(
-                instance="gone",
-                body=webhook_body(1),
-                kind="success",
-                job_id=1,
-                outcome=Outcome.PENDING,
-                received_at=(await watched.receive(webhook_body(2))).received_at,
-            )
+        await receipt_of(
+            watched.store,
+            webhook_body(1),
+            instance="gone",
+            received_at=(await watched.receive(webhook_body(2))).received_at,
         )
         watched.airbyte.put(2, "succeeded")
         async with anyio.create_task_group() as tasks:

@@ -14,9 +14,10 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.base import EventStore
-from airbyte_events.store.records import Arrival, Outcome
+from airbyte_events.store.records import Outcome
 from airbyte_events.store.retention import Retention
 from airbyte_events.store.sqlite.store import SQLiteStore
+from support.stored import receipt_of
 from support.waiting import a_moment, in_background
 
 from .test_listener import TOKENS, listening
@@ -37,15 +38,13 @@ def event(job_id: int, age: timedelta) -> JobEvent:
 async def fill(store: EventStore) -> None:
     await store.append([event(job_id, timedelta(days=11 - job_id)) for job_id in range(1, 11)])
     for age in (9, 1):
-        await store.receive(
-            Arrival(
-                instance="default",
-                body=str(age).encode(),
-                kind="test",
-                job_id=None,
-                outcome=Outcome.IGNORED,
-                received_at=utcnow() - timedelta(days=age),
-            )
+        await receipt_of(
+            store,
+            str(age).encode(),
+            kind="test",
+            job_id=None,
+            outcome=Outcome.IGNORED,
+            received_at=utcnow() - timedelta(days=age),
         )
 
 

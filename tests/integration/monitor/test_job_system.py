@@ -19,7 +19,8 @@ from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Arrival, Outcome
+from airbyte_events.store.records import Outcome
+from support.stored import receipt_of
 
 pytestmark = pytest.mark.anyio
 
@@ -104,15 +105,13 @@ async def test_a_webhook_is_confirmed_and_says_why() -> None:
         monitor = Monitor("office", printer, store)
         job = await printer.create_job("tray-1")
         printer.end(job.job_id, JobStatus.FAILED)
-        receipt = await store.receive(
-            Arrival(
-                instance="office",
-                body=b"1 failed out of paper",
-                kind="failure",
-                job_id=job.job_id,
-                outcome=Outcome.PENDING,
-                received_at=datetime.now(UTC),
-            )
+        receipt = await receipt_of(
+            store,
+            b"1 failed out of paper",
+            instance="office",
+            kind="failure",
+            job_id=job.job_id,
+            received_at=datetime.now(UTC),
         )
         await Inbox(monitor, store).confirm_pending()
         (state,) = (await store.states([JobRef("office", job.job_id)])).values()
@@ -153,16 +152,7 @@ async def test_webhooks_precede_the_further_pages_of_a_list() -> None:
         monitor = Monitor("office", printer, store)
         for tray in ("tray-1", "tray-2", "tray-3"):
             printer.end((await printer.create_job(tray)).job_id, JobStatus.SUCCEEDED)
-        await store.receive(
-            Arrival(
-                instance="office",
-                body=b"3 succeeded printed",
-                kind="success",
-                job_id=3,
-                outcome=Outcome.PENDING,
-                received_at=datetime.now(UTC),
-            )
-        )
+        await receipt_of(store, b"3 succeeded printed", instance="office", job_id=3, received_at=datetime.now(UTC))
         tasks.start_soon(Inbox(monitor, store).run)
         await printer.asked.wait()
         with anyio.fail_after(30):

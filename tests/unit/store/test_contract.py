@@ -16,8 +16,8 @@ from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EVERYTHING, EventFilter, JobError, JobEvent, JobRef, JobStatus, TaskReceipt
 from airbyte_events.store.base import ANNOUNCEMENTS, PENDING_BYTES, EventStore
 from airbyte_events.store.reconcile import Verdict
-from airbyte_events.store.records import Arrival, Outcome, Receipt
-from support.stored import FAILED, NOON, RUNNING, SUCCEEDED, event, received, sequences
+from airbyte_events.store.records import Outcome, Receipt
+from support.stored import FAILED, NOON, RUNNING, SUCCEEDED, event, receipt_of, received, sequences
 from support.waiting import in_background
 
 from .conftest import Kind, one_of
@@ -419,16 +419,7 @@ class TestJobs:
 class TestInbox:
     async def test_the_same_body_is_kept_once(self, store: EventStore) -> None:
         receipts = [
-            await store.receive(
-                Arrival(
-                    instance=instance,
-                    body=body,
-                    kind="success",
-                    job_id=1,
-                    outcome=Outcome.PENDING,
-                    received_at=NOON,
-                )
-            )
+            await receipt_of(store, body, instance=instance)
             for instance, body in [("default", b"a"), ("default", b"b"), ("default", b"a"), ("other", b"a")]
         ]
         assert [receipt.duplicate for receipt in receipts] == [False, False, True, False]
@@ -452,16 +443,15 @@ class TestInbox:
         first = NOON + timedelta(seconds=second)
 
         async def disabled(seconds: float, instance: str = "default") -> Receipt:
-            return await store.receive(
-                Arrival(
-                    instance=instance,
-                    body=b"disabled",
-                    kind="disabled",
-                    job_id=None,
-                    outcome=Outcome.IGNORED,
-                    received_at=first + timedelta(seconds=seconds),
-                    targets=["slack"],
-                )
+            return await receipt_of(
+                store,
+                b"disabled",
+                instance=instance,
+                kind="disabled",
+                job_id=None,
+                outcome=Outcome.IGNORED,
+                received_at=first + timedelta(seconds=seconds),
+                targets=["slack"],
             )
 
         original = await disabled(0)
@@ -642,18 +632,7 @@ async def test_i1_a_store_that_is_opened_again_has_everything(kind: Kind, tmp_pa
         assert (await store.append([event(2, SUCCEEDED)])).verdicts == [Verdict.CONTRADICTION]
         with anyio.fail_after(30):
             await store.changed(0)
-        assert (
-            await store.receive(
-                Arrival(
-                    instance="default",
-                    body=b"body",
-                    kind="success",
-                    job_id=1,
-                    outcome=Outcome.PENDING,
-                    received_at=NOON,
-                )
-            )
-        ).duplicate
+        assert (await receipt_of(store, b"body")).duplicate
 
 
 async def test_every_log_has_an_identity_of_its_own(kind: Kind, tmp_path: Path) -> None:

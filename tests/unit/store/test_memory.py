@@ -6,8 +6,7 @@ import pytest
 
 from airbyte_events.events import JobRef
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Arrival, Outcome
-from support.stored import NOON, SUCCEEDED, event, received
+from support.stored import SUCCEEDED, event, receipt_of, received
 
 pytestmark = pytest.mark.anyio
 
@@ -21,10 +20,4 @@ async def test_i6_the_memory_store_forgets_what_ended_but_no_active_job() -> Non
         assert len(await store.jobs()) == 11
         assert await store.states([JobRef("default", 1), JobRef("default", 2)]) != {}
         assert len(await store.notifications()) == 10
-        assert not (
-            await store.receive(
-                Arrival(
-                    instance="default", body=b"0", kind="success", job_id=1, outcome=Outcome.PENDING, received_at=NOON
-                )
-            )
-        ).duplicate
+        assert not (await receipt_of(store, b"0")).duplicate

@@ -10,8 +10,8 @@ import pytest
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
 from airbyte_events.store.base import EventStore
-from airbyte_events.store.records import Arrival, Outcome, Queues
-from support.stored import FAILED, SUCCEEDED, event
+from airbyte_events.store.records import Outcome, Queues
+from support.stored import FAILED, SUCCEEDED, event, receipt_of
 
 pytestmark = pytest.mark.anyio
 
@@ -68,16 +68,14 @@ async def test_what_waits_for_an_instance_is_counted(store: EventStore) -> None:
         (2, "default", Outcome.PENDING),
         (3, "default", Outcome.PENDING),
     ):
-        await store.receive(
-            Arrival(
-                instance=instance,
-                body=b"{}%d" % number,
-                kind="success",
-                job_id=number,
-                outcome=outcome,
-                received_at=at + timedelta(seconds=number),
-                targets=["chat"],
-            )
+        await receipt_of(
+            store,
+            b"{}%d" % number,
+            instance=instance,
+            job_id=number,
+            outcome=outcome,
+            received_at=at + timedelta(seconds=number),
+            targets=["chat"],
         )
     queues = await store.queues("default")
     assert queues.watched == len(await store.watched("default")) == 7

@@ -21,9 +21,10 @@ from airbyte_events.listener.forwarding.sender import RetryPolicy
 from airbyte_events.listener.forwarding.targets import Targets
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.store.records import Arrival, Delivery, DeliveryState, Outcome
+from airbyte_events.store.records import Delivery, DeliveryState, Outcome
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.servers import ScriptedServer
+from support.stored import receipt_of
 from support.waiting import a_moment, until
 
 pytestmark = pytest.mark.anyio
@@ -58,16 +59,13 @@ class Rig:
         :param to: which targets; by default all.
         :param since: how long ago, as of a ``timedelta``.
         """
-        receipt = await self.store.receive(
-            Arrival(
-                instance="default",
-                body=body,
-                kind="success",
-                job_id=None,
-                outcome=Outcome.IGNORED,
-                received_at=utcnow() - timedelta(**since),
-                targets=list(self.targets) if to is None else to,
-            )
+        receipt = await receipt_of(
+            self.store,
+            body,
+            job_id=None,
+            outcome=Outcome.IGNORED,
+            received_at=utcnow() - timedelta(**since),
+            targets=list(self.targets) if to is None else to,
         )
         return receipt.id
 
@@ -321,16 +319,14 @@ class TestTargets:
 
     async def test_others_instances_are_not_ours(self, rig: Rig) -> None:
         rig.server.on(ROUTE, rig.server.reply())
-        await rig.store.receive(
-            Arrival(
-                instance="other",
-                body=b"{}",
-                kind="success",
-                job_id=None,
-                outcome=Outcome.IGNORED,
-                received_at=utcnow(),
-                targets=list(rig.targets),
-            )
+        await receipt_of(
+            rig.store,
+            b"{}",
+            instance="other",
+            job_id=None,
+            outcome=Outcome.IGNORED,
+            received_at=utcnow(),
+            targets=list(rig.targets),
         )
         ours = await rig.receive()
         async with rig.forwarding():

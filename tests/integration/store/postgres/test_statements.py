@@ -14,10 +14,11 @@ from airbyte_events.bus.bus import EventBus
 from airbyte_events.listener.inbox import Inbox
 from airbyte_events.monitor.monitor import Monitor
 from airbyte_events.store.postgres.store import PostgresStore
-from airbyte_events.store.records import Arrival, Outcome
+from airbyte_events.store.records import Outcome
 from postgres_server import PostgresServer
 from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
+from support.stored import receipt_of
 
 pytestmark = pytest.mark.anyio
 
@@ -61,16 +62,7 @@ async def test_a_confirmed_webhook_costs_three_statements(
         with bus.subscribe() as events, anyio.fail_after(30):
             for job_id in range(1, WEBHOOKS + 1):
                 airbyte.put(job_id, "succeeded")
-                await store.receive(
-                    Arrival(
-                        instance="default",
-                        body=webhook_body(job_id),
-                        kind="success",
-                        job_id=job_id,
-                        outcome=Outcome.PENDING,
-                        received_at=utcnow(),
-                    )
-                )
+                await receipt_of(store, webhook_body(job_id), job_id=job_id, received_at=utcnow())
                 event = await anext(events)
                 assert (event.ref.job_id, event.names["connection"]) == (job_id, "orders")
         done, listened = (some[before:] for some, before in zip(log.statements(), (working, listening), strict=True))
