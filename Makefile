@@ -36,7 +36,7 @@ demo: run-env  ## run an Airbyte simulator, the listener and a real Airflow, and
 # On asyncio, as in Airflow and in the listener. .ci/packaging runs the tests on trio. In the order of pyproject.toml, files
 # with long tests first: pytest-xdist would begin with those that have many, and end with one process at a long one.
 test: dev-env  ## unit, integration and documentation tests
-	@$(BIN)/pytest --loop=asyncio --numprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest --loop=asyncio --numprocesses=6 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 model: dev-env  ## tests of hours in virtual time, in about a minute
 	@$(BIN)/pytest tests/model --loop=asyncio --numprocesses=2 --dist=worksteal $(ARGS)

@@ -108,7 +108,6 @@ def shown(answer: httpx.Response) -> tuple[int, str, bytes]:
 
 async def until_confirmed(exposed: ExposedListener) -> None:
     async def confirmed() -> bool:
-        found = (await exposed.get("/v1/notifications", params={"limit": 1000})).json()["notifications"]
-        return all(each["outcome"] != "pending" for each in found)
+        return (await exposed.listener.store.stats()).pending == 0
 
     await until(confirmed)

@@ -27,6 +27,11 @@ async def until(condition: Callable[[], Any]) -> Any:
             await a_moment()
 
 
+async def a_while() -> None:
+    """Wait before a request is made again: it takes a processor longer than :func:`a_moment`."""
+    await anyio.sleep(0.03)
+
+
 @asynccontextmanager
 async def in_background(call: Callable[..., Coroutine[Any, Any, Any]], *args: object) -> AsyncIterator[None]:
     """Run something while the block runs; it is cancelled then."""

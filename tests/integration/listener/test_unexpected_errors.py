@@ -14,7 +14,7 @@ from airbyte_events.store.records import Pending
 from support.listener import CLIENT_SECRET, instance_of, serve_listener, settings_of
 from support.loops import anyio_backend as anyio_backend
 from support.stage import Stage
-from support.waiting import a_moment
+from support.waiting import a_while
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +51,7 @@ async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_r
         store.faulty = False
         with anyio.fail_after(30):
             while (await stage.http.get(f"{url}/v1/jobs/default/{job.id}", headers=served.headers)).status_code != 200:
-                await a_moment()
+                await a_while()
         await until_ready_is(stage.http, url, 200)
     assert "canary" not in "".join(record.getMessage() for record in caplog.records)
 
@@ -59,5 +59,5 @@ async def test_a_source_that_fails_is_begun_again_while_webhooks_are_taken_and_r
 async def until_ready_is(http: httpx.AsyncClient, url: str, status: int) -> Any:
     with anyio.fail_after(30):
         while (answer := await http.get(f"{url}/readyz")).status_code != status:
-            await a_moment()
+            await a_while()
     return answer.json()

@@ -6,7 +6,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,14 +13,13 @@ import httpx
 import pytest
 
 from airbyte_events.simulator.models import sample_id
-
-COMMAND = "import typer; from airbyte_events.cli.simulate import simulate; typer.run(simulate)"
+from support.command import command
 
 
 @contextmanager
 def simulating(*options: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command(), "simulate", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     with process:
         try:
@@ -31,7 +29,7 @@ def simulating(*options: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def refused(*options: str) -> tuple[int, str]:
-    done = subprocess.run([sys.executable, "-c", COMMAND, *options], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command(), "simulate", *options], capture_output=True, text=True, timeout=120)
     return done.returncode, done.stderr
 
 

@@ -4,7 +4,7 @@
 Starting Python and importing what a command needs takes 0.5 to 0.9 s of CPU, some three hundred times. So one process
 per test process imports it once and forks for every command. The fork has the environment, folder and standard
 streams of its caller (a terminal, if they are one), and gets the signals; its exit code or signal is the caller's. What
-depends on the import itself, or needs the process' own id (``SIGSTOP``, limits), starts a fresh one.
+depends on the import itself, or needs the process' own id (limits), starts a fresh one. ``SIGTSTP`` suspends it.
 """
 
 from __future__ import annotations

@@ -15,12 +15,13 @@ def main(path: str, *arguments: str) -> None:
 
     def pass_on(number: int, frame: object) -> None:
         if child:
-            os.kill(child, number)
+            # Nobody can catch SIGSTOP. SIGTSTP stands for it.
+            os.kill(child, signal.SIGSTOP if number == signal.SIGTSTP else number)
         else:
             early.append(number)
 
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH):
-        signal.signal(each, pass_on)
+    for name in ("INT", "TERM", "HUP", "USR1", "USR2", "WINCH", "TSTP", "CONT"):
+        signal.signal(signal.Signals[f"SIG{name}"], pass_on)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     server.connect(path)

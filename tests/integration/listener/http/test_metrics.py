@@ -27,7 +27,7 @@ from support.command import command
 from support.events import webhook_body
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 from support.process import environ_of, listener_process
-from support.waiting import a_moment
+from support.waiting import a_while
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ class Rig:
         """What is told once that sample has the value."""
         with anyio.fail_after(30):
             while (samples := await self.samples()).get(_key(name, **labels)) != value:
-                await a_moment()
+                await a_while()
         return samples
 
     async def announce(self, body: bytes, token: str = WEBHOOK_TOKEN) -> int:
@@ -333,7 +333,7 @@ async def test_what_waits_has_an_age() -> None:
             while (samples := await rig.samples())[
                 _key("notifications_oldest_pending_seconds", airbyte="default")
             ] == 0:
-                await a_moment()
+                await a_while()
         assert samples[_key("notifications_pending")] == 1
 
 
@@ -356,14 +356,14 @@ async def test_the_log_has_what_a_line_is_about_as_fields(tmp_path: Path, lines:
             with anyio.fail_after(60):
                 # The next look is minutes away: the end is learnt by webhook.
                 while 'origin="poll",status="running"} 1' not in (await http.get(f"{url}/metrics")).text:
-                    await a_moment()
+                    await a_while()
                 simulator.add_fault(Fault(kind="status", status=503, count=1, route="GET /jobs/{id}"))
                 simulator.world.end_job(job, "succeeded")
                 webhook = f"{url}/webhooks/default/{WEBHOOK_TOKEN}"
                 assert (await http.post(webhook, content=told(job.id))).status_code == 202
                 # It is counted, then logged, in one breath.
                 while 'origin="webhook",status="succeeded"} 1' not in (await http.get(f"{url}/metrics")).text:
-                    await a_moment()
+                    await a_while()
                 process.send_signal(signal.SIGTERM)
                 assert await process.wait() == 0
     logged = (tmp_path / "log").read_text().splitlines()

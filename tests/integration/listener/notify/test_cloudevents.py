@@ -18,7 +18,7 @@ from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listen
 from support.notify import SIGNING_KEY, Outbox, table
 from support.servers import ScriptedServer
 from support.stage import Stage
-from support.waiting import a_moment
+from support.waiting import a_while
 
 DELIVERED, DEAD, DUE = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.DUE
 
@@ -51,7 +51,7 @@ class TestOrder:
         async with outbox.sending():
             with anyio.fail_after(30):
                 while not (await outbox.store.deliveries())[0].attempts:
-                    await a_moment()
+                    await a_while()
         for id_ in ("a2", "b1"):
             await outbox.put(id_[0], id_)
         async with outbox.sending():
@@ -73,7 +73,7 @@ class TestOrder:
         async with outbox.sending():
             with anyio.fail_after(30):
                 while not (found := await outbox.store.deliveries())[0].attempts:
-                    await a_moment()
+                    await a_while()
             await outbox.store.attempted([Attempt(delivery=found[0].id, state=DEAD, due_at=utcnow())])
             await outbox.put("a", "a2")
             await outbox.until(DELIVERED, 1)
@@ -150,7 +150,7 @@ class TestWholeListener:
             counted = 'delivery_attempts_total{airbyte="default",result="delivered",target="notify/events"} 4.0'
             with anyio.fail_after(30):
                 while counted not in (await stage.http.get(f"{url}/metrics")).text:
-                    await a_moment()
+                    await a_while()
         events = [request.json() for request in server.requests]
         assert {(each["data"]["job_id"], each["type"]) for each in events} == {
             *((job.id, "io.airbyte.job.failed") for job in jobs),
@@ -191,12 +191,12 @@ class TestWholeListener:
                 while not (found := (await stage.http.get(f"{url}/v1/deliveries?state=dead", headers=token)).json())[
                     "deliveries"
                 ]:
-                    await a_moment()
+                    await a_while()
             (dead,) = found["deliveries"]
             counted = 'dead_letters_total{airbyte="default",target="notify/events"} 1.0'
             with anyio.fail_after(30):
                 while counted not in (await stage.http.get(f"{url}/metrics")).text:
-                    await a_moment()
+                    await a_while()
             assert dead["target"] == {"name": "notify/events", "url": f"{server.url}/…"}
             assert dead["notification"]["kind"] == "completion"
             again = await stage.http.post(f"{url}/v1/deliveries/{dead['id']}/retry", headers=token)

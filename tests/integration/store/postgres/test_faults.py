@@ -15,7 +15,7 @@ from airbyte_events.events import JobRef, JobStatus
 from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from postgres_server import PASSWORD, PostgresServer
-from support.command import fresh_command
+from support.command import command
 from support.process import environ_of
 from support.stored import event, received
 
@@ -264,12 +264,12 @@ async def test_i8_a_listener_ends_while_its_store_does_not_open(url: str) -> Non
     async with PostgresStore(url):
         pass
     settings = {"AIRBYTE_URL": "http://127.0.0.1:9", "STORE": url}
-    command = [*fresh_command(), "serve", "--port", "0"]
+    serve = [*command(), "serve", "--port", "0"]
     with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as onlooker:
         tables = holder.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'airbyte_events'").fetchall()
         for (table,) in tables:
             holder.execute(f'LOCK TABLE airbyte_events."{table}" IN ACCESS EXCLUSIVE MODE')
-        async with await anyio.open_process(command, env=environ_of(**settings)) as listener:
+        async with await anyio.open_process(serve, env=environ_of(**settings)) as listener:
             try:
                 with anyio.fail_after(30):
                     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"

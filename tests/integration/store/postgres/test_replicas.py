@@ -26,7 +26,7 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
-from support.command import fresh_command
+from support.command import command
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of
 from support.servers import accepting
@@ -37,7 +37,6 @@ pytestmark = pytest.mark.anyio
 API_TOKEN = "api-token-0123456789abcdef012345"
 WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 LEASE = "sources/default"
-SERVE = [*fresh_command(), "serve"]
 AUTHORIZED = {"Authorization": f"Bearer {API_TOKEN}"}
 
 
@@ -70,8 +69,8 @@ class Listener:
     async def start(self) -> None:
         self._said_before = len(self.log)
         with self._log.open("ab") as log:
-            command = [*SERVE, "--port", str(self.port)]
-            self._process = subprocess.Popen(command, env=self._environ, stdout=log, stderr=log)  # noqa: ASYNC220
+            serve = [*command(), "serve", "--port", str(self.port)]
+            self._process = subprocess.Popen(serve, env=self._environ, stdout=log, stderr=log)  # noqa: ASYNC220
         async with httpx.AsyncClient(trust_env=False) as http:
             with anyio.fail_after(60):
                 while True:
@@ -356,7 +355,7 @@ async def test_i2_the_holder_is_suspended_and_wakes_up(scene: Scene) -> None:
     scene.balancer.out.add(suspended.port)
     await scene.wait_for_all(hubs=2)
     await scene.end_jobs(scene.jobs[:20], 0.01)
-    suspended.signal(signal.SIGSTOP)
+    suspended.signal(signal.SIGTSTP)
     await scene.end_jobs(scene.jobs[20:40], 0.05)
     await until(lambda: any(each.holds for each in scene.others(suspended)))
     suspended.signal(signal.SIGCONT)
