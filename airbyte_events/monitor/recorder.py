@@ -41,6 +41,9 @@ PROVEN_BY = 3
 REMEMBERED = 1_000
 """The most jobs to remember whose contradictions were logged."""
 
+STORED = 5_000
+"""The most completed jobs to remember as stored: lists overlap, and most of their jobs come several times."""
+
 REQUESTS_OF_ONE = 1.25
 """The most requests that a webhook costs: its share of a list that leaves its job out, and a read."""
 
@@ -102,6 +105,9 @@ class Recorder:
             LateReasons(instance, self.request_reason, store) if beside is None else beside.late_reasons
         )
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
+        # As the API returned them, and the epoch of the log that has them.
+        self._stored: dict[int, Job] = {}
+        self._stored_in = ""
 
     @property
     def push_proven(self) -> bool:
@@ -118,14 +124,30 @@ class Recorder:
         :param origins: by job id; polling by default.
         """
         returned = list(jobs)
+        if self._stored_in != self._store.epoch:
+            self._stored, self._stored_in = {}, self._store.epoch
         for start in range(0, len(returned), TOGETHER):
+            some = returned[start : start + TOGETHER]
             observed = {
                 JobRef(self.instance, job.job_id): event_of(self.instance, job, origins.get(job.job_id, Origin.POLL))
-                for job in returned[start : start + TOGETHER]
+                for job in some
+                if not self._is_stored(job, notifications)
             }
-            await self._reconcile(observed, notifications)
-            self.generations.reported(ref.job_id for ref in observed)
+            if observed:
+                await self._reconcile(observed, notifications)
+            self.generations.reported(job.job_id for job in some)
             self.watches.update(observed.values(), polled=True)
+            self._remember(some)
+
+    def _is_stored(self, job: Job, notifications: Confirmation) -> bool:
+        """Return whether this completion was stored before, and no notification and no subscriber waits for it."""
+        awaited = job.job_id in notifications.wanted or job.job_id in notifications or job.job_id in self.watches
+        return not awaited and self._stored.get(job.job_id) == job
+
+    def _remember(self, jobs: Iterable[Job]) -> None:
+        self._stored.update({job.job_id: job for job in jobs if job.status.terminal})
+        while len(self._stored) > STORED:
+            del self._stored[next(iter(self._stored))]
 
     async def _reconcile(self, returned: Mapping[JobRef, JobEvent], notifications: Confirmation) -> None:
         known = notifications.known

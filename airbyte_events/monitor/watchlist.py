@@ -64,6 +64,9 @@ class Watches:
         self._durations = UsualDurations()
         self._completed = _NEVER
 
+    def __contains__(self, job_id: int) -> bool:
+        return job_id in self._watches
+
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
         """Count a subscriber to completions of jobs that may not exist yet."""

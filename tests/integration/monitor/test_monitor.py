@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from collections.abc import Collection
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +23,8 @@ from airbyte_events.events import JobRef, JobStatus, Origin
 from airbyte_events.monitor.monitor import FAILURES, Monitor
 from airbyte_events.monitor.observation import Received
 from airbyte_events.store.memory.store import MemoryStore
+from airbyte_events.store.records import States
+from airbyte_events.store.sqlite.store import SQLiteStore
 from support.airbyte import Airbyte, client_of
 from support.events import event_of, status_of, webhook_body
 from support.monitor import Watched
@@ -35,6 +41,18 @@ async def hint(watched: Watched, body: bytes) -> Any:
     assert job_id is not None
     told = {job_id: [received]}
     return (await watched.monitor.confirm(told, Origin.WEBHOOK, told)).get(job_id)
+
+
+class CountingStore(MemoryStore):
+    """Notes the jobs whose states are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[int] = []
+
+    async def states(self, refs: Collection[JobRef]) -> States:
+        self.reads += [ref.job_id for ref in refs]
+        return await super().states(refs)
 
 
 class TestConfirming:
@@ -359,6 +377,33 @@ class TestLooking:
         watched.airbyte.put(1, "succeeded")
         assert await watched.monitor.poll() == {1}
         assert watched.airbyte.lists == 2
+
+    async def test_a_completion_is_read_from_the_store_once(self, airbyte: Airbyte, http: httpx.AsyncClient) -> None:
+        store = CountingStore()
+        watched = Watched(airbyte, Monitor("default", client_of(http, airbyte.url), store), store)
+        for job_id in (1, 2):
+            airbyte.put(job_id, "succeeded")
+        await watched.monitor.poll()
+        airbyte.put(3, "succeeded")
+        store.reads.clear()
+        assert await watched.monitor.poll() == {1, 2, 3}
+        assert store.reads == [3]
+        assert [await watched.ends(job_id) for job_id in (1, 2, 3)] == [1, 1, 1]
+
+    async def test_i5_a_completion_that_the_store_lost_is_stored_again(
+        self, airbyte: Airbyte, http: httpx.AsyncClient, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "events.db"
+        async with SQLiteStore(path) as store:
+            monitor = Monitor("default", client_of(http, airbyte.url), store)
+            with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(tmp_path / "backup.db")) as backup:
+                live.backup(backup)
+                airbyte.put(1, "succeeded")
+                await monitor.poll()
+                backup.backup(live)
+            await store.check()
+            await monitor.poll()
+            assert [event.ref.job_id for event in (await store.read(0)).events] == [1]
 
     async def test_begins_where_another_process_ended(self, watched: Watched, http: httpx.AsyncClient) -> None:
         mark = utcnow() - timedelta(hours=6)
