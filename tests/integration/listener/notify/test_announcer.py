@@ -191,13 +191,13 @@ async def test_another_leader_ends_it(rig: Rig) -> None:
     assert await rig.store.recall("notify/default") is None
 
 
-async def test_hundreds_of_connections_that_are_late_at_once_are_one_message(rig: Rig, server: ScriptedServer) -> None:
+async def test_a_thousand_connections_that_are_late_at_once_are_one_message(rig: Rig, server: ScriptedServer) -> None:
     server.on("POST /chat", server.reply(body=b"ok"))
     rig.tables = [table("chat", type="slack", url=f"{server.url}/chat", group_seconds=30, signals=("overdue",))]
     overdue = Signal(kind=SignalKind.OVERDUE, raised=True, message="no sync has succeeded")
     late = [
         JobEvent.of_signal(overdue, instance="default", connection_id=str(UUID(int=number)), observed_at=utcnow())
-        for number in range(300)
+        for number in range(1000)
     ]
     async with in_background(Forwarder("default", notify_targets(rig.tables), rig.store).run):
         async with rig.announcing():
@@ -205,8 +205,8 @@ async def test_hundreds_of_connections_that_are_late_at_once_are_one_message(rig
         with anyio.fail_after(30):
             while (await rig.store.stats()).due:
                 await a_moment()
-    assert [request.json()["text"] for request in server.requests] == ["300 connections overdue"]
-    assert "and 290 more" in server.requests[0].body.decode()
+    assert [request.json()["text"] for request in server.requests] == ["1,000 connections overdue"]
+    assert "and 990 more" in server.requests[0].body.decode()
 
 
 class TestFilters:
