@@ -24,7 +24,7 @@ from airbyte_events.store.records import Delivery, DeliveryState, Outcome
 from support.events import event_of
 from support.servers import ScriptedServer
 from support.stored import receipt_of
-from support.waiting import a_moment, in_background
+from support.waiting import a_moment, in_background, until
 
 AIRBYTE = "https://airbyte.example.com/api/public/v1"
 SIGNING_KEY = "whsec_" + "c2VjcmV0" * 5
@@ -83,9 +83,7 @@ class Outbox:
         return found
 
     async def until_requested(self, count: int) -> None:
-        with anyio.fail_after(30):
-            while len(self.server.requests) < count:
-                await a_moment()
+        await until(lambda: len(self.server.requests) >= count)
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.models import Job
 from support.airbyte import client_of
 from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
-from support.waiting import a_moment
+from support.waiting import until
 
 
 @dataclass(kw_only=True)
@@ -74,9 +74,7 @@ class Stage:
         return sum(each.status is not None for each in self.sim.traffic.recent("GET /jobs/{id}", job.id))
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        with anyio.fail_after(30):
-            while not condition():
-                await a_moment()
+        await until(condition)
 
     async def ready(self, hub: Hub) -> None:
         """Returns when the hub follows a listener that has had its first look."""

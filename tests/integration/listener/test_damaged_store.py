@@ -11,11 +11,10 @@ import anyio
 import pytest
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.loops import anyio_backend as anyio_backend
-from support.stored import receipt_of
+from support.stored import event, receipt_of
 
 from .test_listener import TOKENS, listening
 
@@ -41,14 +40,7 @@ FAULTS = (
 async def test_serves_the_others_and_counts(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with SQLiteStore(path) as store:
-        await store.append(
-            [
-                JobEvent(
-                    ref=JobRef("default", number), status=JobStatus.RUNNING, observed_at=utcnow(), origin=Origin.POLL
-                )
-                for number in range(1, 9)
-            ]
-        )
+        await store.append([event(number, observed_at=utcnow()) for number in range(1, 9)])
         for number in range(4):
             await receipt_of(
                 store,

@@ -33,7 +33,7 @@ from support.events import event_of, webhook_body
 from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
 from support.monitor import Watched
 from support.servers import serve
-from support.waiting import a_moment, in_background
+from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
 
@@ -131,9 +131,7 @@ class Group:
         return [replica for replica in self.replicas if not replica.holds]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        with anyio.fail_after(30):
-            while not condition():
-                await a_moment()
+        await until(condition)
 
     async def until_held(self, *by: Replica) -> Replica:
         await self.until(lambda: any(replica.holds for replica in by or self.replicas))
@@ -608,9 +606,7 @@ class TestAssembled:
         store = SharedStore()
         airbyte.put(5)
         async with assembled(store, airbyte.url) as one, assembled(store, airbyte.url) as other:
-            with anyio.fail_after(30):
-                while LEASE not in one[0].election.held | other[0].election.held:
-                    await anyio.lowlevel.checkpoint()
+            await until(lambda: LEASE in one[0].election.held | other[0].election.held)
             listener, client = other if LEASE in one[0].election.held else one
             assert (await client.get("/readyz")).json() == {"status": "ready", "faults": {}}
             refs = [{"instance": "default", "job_id": 5}]

@@ -11,13 +11,13 @@ import anyio.lowlevel
 import pytest
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
+from airbyte_events.events import Cursor, JobEvent
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Outcome
 from airbyte_events.store.retention import Retention
 from airbyte_events.store.sqlite.store import SQLiteStore
-from support.stored import receipt_of
+from support.stored import ended, receipt_of
 from support.waiting import a_moment, in_background
 
 from .test_listener import TOKENS, listening
@@ -26,13 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 def event(job_id: int, age: timedelta) -> JobEvent:
-    return JobEvent(
-        ref=JobRef("default", job_id),
-        status=JobStatus.SUCCEEDED,
-        observed_at=utcnow() - age,
-        origin=Origin.POLL,
-        finished_at=utcnow() - age,
-    )
+    return ended(job_id, utcnow() - age, observed_at=utcnow() - age)
 
 
 async def fill(store: EventStore) -> None:

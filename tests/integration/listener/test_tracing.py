@@ -7,7 +7,6 @@ import subprocess
 import sys
 from datetime import timedelta
 
-import anyio
 import httpx
 import pytest
 
@@ -16,7 +15,7 @@ from airbyte_events._utils.tracing import record
 from airbyte_events.events import JobRef
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.listener import WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
-from support.waiting import a_moment
+from support.waiting import until
 
 pytest.importorskip("opentelemetry.sdk.trace", reason="OpenTelemetry's SDK is not here")
 
@@ -77,9 +76,8 @@ async def test_from_webhook_to_event(exporter: InMemorySpanExporter) -> None:
         simulator.world.end_job(job, "succeeded")
         body = json.dumps({"data": {"jobId": job.id, "success": True}})
         assert (await http.post(listener.webhooks, content=body)).status_code == 202
-        with anyio.fail_after(30):
-            while len(spans := exporter.get_finished_spans()) < 3:
-                await a_moment()
+        await until(lambda: len(exporter.get_finished_spans()) >= 3)
+        spans = exporter.get_finished_spans()
     assert {span.name for span in spans} == {"webhook", "confirm", "event"}
     assert len({trace_id(span) for span in spans}) == 1
     assert WEBHOOK_TOKEN not in str([span.to_json() for span in spans])

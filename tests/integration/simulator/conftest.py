@@ -15,7 +15,7 @@ import pytest
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from support.loops import anyio_backend as anyio_backend
-from support.waiting import a_moment
+from support.waiting import until
 
 
 @dataclass
@@ -56,9 +56,7 @@ class Rehearsal:
         return job
 
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        with anyio.fail_after(30):
-            while not await condition():
-                await a_moment()
+        await until(condition)
 
 
 Rehearse = Callable[..., AbstractAsyncContextManager[Rehearsal]]
