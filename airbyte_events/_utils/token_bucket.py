@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,14 +14,18 @@ class TokenBucket:
     """A token bucket.
 
     :param rate: tokens per second.
+    :param debt: the most tokens that are charged beyond the available ones.
     :param clock: returns seconds; the event loop's clock by default.
     """
 
-    __slots__ = ("_at", "_burst", "_clock", "_left", "_rate")
+    __slots__ = ("_at", "_burst", "_clock", "_debt", "_left", "_rate")
 
-    def __init__(self, *, rate: float, burst: int, clock: Callable[[], float] = anyio.current_time) -> None:
+    def __init__(
+        self, *, rate: float, burst: int, debt: float = math.inf, clock: Callable[[], float] = anyio.current_time
+    ) -> None:
         self._rate = rate
         self._burst = burst
+        self._debt = debt
         self._clock = clock
         self._left = float(burst)
         self._at = float("-inf")
@@ -45,7 +50,7 @@ class TokenBucket:
     def charge(self) -> None:
         """Take a token even if none is available: later calls wait longer for it."""
         _ = self.left
-        self._left -= 1
+        self._left = max(self._left - 1, -self._debt)
 
     def give_back(self, tokens: float) -> None:
         """Put tokens back, up to the capacity."""

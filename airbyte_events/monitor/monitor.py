@@ -17,7 +17,7 @@ import anyio
 from airbyte_events._utils.json_values import instant
 from airbyte_events._utils.priority_limiter import PriorityLimiter
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events._utils.token_bucket import Charges, TokenBucket, charged
+from airbyte_events._utils.token_bucket import Charges, TokenBucket, charged, refund
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import PUSHED_JOB_TYPES, JobEvent, JobRef, Origin
 from airbyte_events.jobs import Job, JobSystem
@@ -372,6 +372,9 @@ class Monitor:
         async for page in self.system.list_changed(since=since, job_types=job_types):
             served_at = served_at or page.served_at or started
             jobs = page.jobs
+            if pages is None and found:
+                # Further pages are of many jobs that changed together: they delay no poll.
+                refund(1)
             if pages is not None and origins:
                 # The others' own webhooks arrive in a moment, with names and failure reasons.
                 jobs = tuple(job for job in jobs if job.job_id in origins)

@@ -39,11 +39,10 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = anyio.current_time) -> None:
         # Seconds, smoothed, so that one slow response does not decide.
         self._duration = 0.0
-        self.bucket = TokenBucket(rate=1 / QUICK, burst=SAVED, clock=clock)
-        """The saved requests. A poll counts as one; others are to be charged."""
+        self.bucket = TokenBucket(rate=1 / QUICK, burst=SAVED, debt=SAVED, clock=clock)
+        """The saved requests. All are charged, except for further pages of a list."""
 
     def record(self, seconds: float) -> None:
-        self.bucket.charge()
         self._duration += (min(seconds, LONGEST / SHARE) - self._duration) * _WEIGHT
 
     def interval(self, wanted: float, outlook: Outlook = Outlook.UNKNOWN) -> float:

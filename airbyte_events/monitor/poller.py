@@ -109,7 +109,8 @@ class Poller:
         while True:
             began = anyio.current_time()
             try:
-                await self.tick()
+                with charged(self.pace.bucket):
+                    await self.tick()
                 if measured:
                     self.pace.record(anyio.current_time() - began)
                 self.failures, measured = 0, True
@@ -171,8 +172,7 @@ class Poller:
             return
         self._checked = anyio.current_time()
         job_id = random.choice(stale)  # noqa: S311
-        with charged(self.pace.bucket):
-            job = (await self._read([job_id], Origin.POLL)).get(job_id)
+        job = (await self._read([job_id], Origin.POLL)).get(job_id)
         # It may have completed since the list: another list decides.
         if job is not None and job.status.terminal and job_id not in await self._monitor.poll():
             self._read_one_by_one(f"its list leaves out job {job_id}, which has completed")

@@ -8,6 +8,7 @@ import anyio
 import httpx
 import pytest
 
+from airbyte_events._utils.token_bucket import TokenBucket, charged
 from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteUnreachable, RateLimited, ServerError
 from airbyte_events.events import Origin
@@ -217,6 +218,17 @@ class TestTrouble:
         async with in_background(poller.run):
             await watched.until_ended(1, 2, 3)
         assert "its list leaves out job" in caplog.text
+
+    @pytest.mark.parametrize("jobs", [1, 250])
+    async def test_further_pages_of_many_jobs_delay_no_poll(self, watched: Watched, jobs: int) -> None:
+        for job_id in range(1, jobs + 1):
+            watched.airbyte.put(job_id)
+        bucket = TokenBucket(rate=1e-6, burst=10)
+        with charged(bucket):
+            await Poller(watched.monitor).tick()
+        assert watched.airbyte.lists == 1 + jobs // 100
+        # A list, and a search for refreshes.
+        assert bucket.left == 8
 
     async def test_a_spot_check_of_a_job_that_just_ended_accuses_nobody(
         self, watched: Watched, caplog: pytest.LogCaptureFixture

@@ -85,7 +85,7 @@ class TestOutlook:
         while now[0] < 3600:
             outlook = varying.choice(list(Outlook))
             for _ in range(varying.randrange(1, 60)):
-                pace.record(0.01)
+                pace.bucket.charge()
                 requests += 1
                 minute, now[0] = now[0] // 60, now[0] + pace.interval(QUICK, outlook)
                 for _ in range(progress * int(now[0] // 60 - minute)):
@@ -96,7 +96,7 @@ class TestOutlook:
     def test_without_saved_requests_the_interval_is_the_longest(self) -> None:
         pace, now = self.pace()
         while pace.interval(QUICK, Outlook.NEAR) < QUICK:
-            pace.record(0.01)
+            pace.bucket.charge()
             now[0] += OUTLOOKS[Outlook.NEAR]
         assert {pace.interval(QUICK, outlook) for outlook in Outlook} == {OUTLOOKS[Outlook.FAR]}
         # 2.2 s instead of 3 s takes a quarter of a request each.

@@ -44,6 +44,20 @@ class TestTokenBucket:
         clock.now += 3600
         assert bucket.left == 5
 
+    def test_what_is_charged_beyond_it_delays_later_ones_up_to_a_limit(self) -> None:
+        clock = Clock()
+        unlimited, limited = (
+            TokenBucket(rate=1, burst=2, clock=clock),
+            TokenBucket(rate=1, burst=2, debt=1, clock=clock),
+        )
+        for _ in range(7):
+            unlimited.charge()
+            limited.charge()
+        clock.now += 2
+        assert (unlimited.left, limited.left) == (0, 1)
+        clock.now += 4
+        assert (unlimited.left, limited.left) == (1, 2)
+
     @pytest.mark.anyio
     async def test_waits_until_there_is_one(self) -> None:
         bucket = TokenBucket(rate=50, burst=2)
