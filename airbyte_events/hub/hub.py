@@ -56,11 +56,8 @@ RECHECK_SECONDS = 600.0
 AWAY_SECONDS = 300.0
 """See :class:`~airbyte_events.hub.listener_link.ListenerLink`."""
 
-PROGRESS_PER_MINUTE = 1.0
-"""The limit of requests for progress: with the polls, 20 requests a minute."""
-
-PROGRESS_KEPT = 5
-"""The part of a burst of them that the log lines of many tasks leave to those that look for stalls."""
+PROGRESS_PER_MINUTE = 2.0
+"""The limit of requests for progress, one of them for log lines: with the polls, 20 requests a minute."""
 
 _LAST_CHECK_SECONDS = 30.0
 
@@ -132,7 +129,7 @@ class Hub:
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
         self._receipts = Receipts(lambda: self._link.up, self._link.send_receipts)
-        self._progress = ProgressReader(system, per_minute=PROGRESS_PER_MINUTE, kept=PROGRESS_KEPT)
+        self._progress = ProgressReader(system, per_minute=PROGRESS_PER_MINUTE, on_active=self._monitor.watches.confirm)
         self._leaving = Turns()
         self._list_served_at: datetime | None = None
         self._list_served = Wakeup()
@@ -262,18 +259,19 @@ class Hub:
         with self._subscribers.joined(wanted, position) as completions, self._monitor.watches.followed():
             yield completions
 
-    async def progress(self, job_id: int, *, streams: bool = False) -> Progress | None:
+    async def progress(self, job_id: int, *, streams: bool = False, max_age: float = 0.0) -> Progress | None:
         """Return how far an active job is, by the listener, else by Airbyte; None if that can't be learnt now.
 
         It may be of an earlier request, see :attr:`Progress.observed_at`: Airbyte receives few of
         them, see :data:`PROGRESS_PER_MINUTE`.
 
         :param streams: also request the streams, where Airbyte reports them.
+        :param max_age: seconds, the age up to which an earlier response is as good.
         """
-        found = await self._link.progress([job_id], streams=streams)
+        found = await self._link.progress([job_id], streams=streams, max_age=max_age)
         if found is None:
             with charged(self._poller.pace.bucket):
-                found = list((await self._progress.read([job_id], streams=streams)).values())
+                found = list((await self._progress.read([job_id], streams=streams, max_age=max_age)).values())
         return next((each for each in found if each.job_id == job_id), None)
 
     async def poll(self) -> None:

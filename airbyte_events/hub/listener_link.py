@@ -104,11 +104,11 @@ class ListenerLink:
         answer = await self.watch({each.ref: Identity(each.connection_id, each.started_at) for each in states})
         return None if answer is None else answer.states.values()
 
-    async def progress(self, job_ids: Collection[int], *, streams: bool) -> list[Progress] | None:
+    async def progress(self, job_ids: Collection[int], *, streams: bool, max_age: float) -> list[Progress] | None:
         """Return what the listener knows of these jobs' progress; None as for :meth:`watch`, or if it is too old."""
         if self._feed is None or not self.up or self.left:
             return None
-        params = {"instance": self._instance, "job_id": ",".join(map(str, job_ids))}
+        params = {"instance": self._instance, "job_id": ",".join(map(str, job_ids)), "max_age": f"{max_age:.1f}"}
         try:
             content = await self._feed.request(
                 "GET", "/v1/progress", params=params | ({"streams": "true"} if streams else {})

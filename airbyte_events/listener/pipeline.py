@@ -62,7 +62,7 @@ class Pipeline:
         """The state of the instance; None unless this listener leads it."""
         self.poller: Poller | None = None
         """None unless this listener leads the instance."""
-        self.progress = ProgressReader(airbyte)
+        self.progress = ProgressReader(airbyte, on_active=self._confirm)
         """The progress of the instance's jobs, on every listener."""
         self._store = store
         self._ticks = ticks
@@ -135,6 +135,10 @@ class Pipeline:
         """Poll more often for so many seconds, if this listener leads the instance: somebody looks at its jobs."""
         if self.monitor is not None:
             self.monitor.watches.view(seconds)
+
+    def _confirm(self, job_id: int) -> None:
+        if self.monitor is not None:
+            self.monitor.watches.confirm(job_id)
 
     @property
     def failing(self) -> bool:

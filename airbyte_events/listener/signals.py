@@ -31,7 +31,7 @@ CHECK_SECONDS = 15.0
 """Seconds between two checks of all connections and active jobs of an instance."""
 
 PROGRESS_SECONDS = 60.0
-"""Seconds between two requests for the progress of jobs that may stall."""
+"""Seconds up to which an earlier response with the progress of jobs that may stall is as good."""
 
 STALLED_AFTER = 1800.0
 """The default of ``stalled_after``, in seconds; more where a job usually takes longer."""
@@ -69,8 +69,6 @@ class Signals:
         store: EventStore,
         histories: Histories,
         settings: Mapping[str, ConnectionSettings],
-        *,
-        progress: float = PROGRESS_SECONDS,
     ) -> None:
         self.instance = instance
         self.raised: dict[JobRef, JobEvent] = {}
@@ -81,9 +79,7 @@ class Signals:
         self._store = store
         self._histories = histories
         self._settings = settings
-        self._progress_every = progress
         self._progress: Mapping[int, Progress] = {}
-        self._progress_at = float("-inf")
         self._began = utcnow()
 
     async def run(self, lease: Lease) -> None:
@@ -177,19 +173,17 @@ class Signals:
 
     async def _read_progress(self, active: Iterable[JobEvent]) -> None:
         """Request the progress of jobs that may stall, now and then; of those that seem to stall also their streams."""
-        if anyio.current_time() < self._progress_at + self._progress_every:
-            return
-        self._progress_at = anyio.current_time()
         limits = {
             event.ref.job_id: limit
             for event in active
             if event.status is JobStatus.RUNNING and (limit := self._stalled_after(event)) is not None
         }
-        found = await self._read(limits) if limits else {}
+        found = await self._read(limits, max_age=PROGRESS_SECONDS) if limits else {}
         suspects = [job_id for job_id, each in found.items() if each.unchanged_seconds >= limits[job_id] / 2]
         if suspects:
             # What was read from the source and is not committed yet is progress, too.
-            found = {**found, **await self._read(suspects[:_TOGETHER], streams=True)}
+            streams = await self._read(suspects[:_TOGETHER], streams=True, max_age=PROGRESS_SECONDS)
+            found = {**found, **streams}
         self._progress = found
 
     def _of_job(self, event: JobEvent, now: datetime) -> Iterator[Signal]:

@@ -181,6 +181,11 @@ class Watches:
             if state.started_at is not None:
                 watch.started = now - (utcnow() - state.started_at).total_seconds()
 
+    def confirm(self, job_id: int) -> None:
+        """Store that Airbyte reported the job as active just now."""
+        if (watch := self._watches.get(job_id)) is not None:
+            watch.reported, watch.misses = anyio.current_time(), 0
+
     def ask(self, job_id: int) -> None:
         """Store that this job is requested alone: all others precede it the next time."""
         if (watch := self._watches.get(job_id)) is not None:

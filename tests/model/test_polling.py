@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
 from statistics import quantiles
+from typing import Any
 
 import anyio
+import httpx
 import pytest
 
+from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.events import Progress
+from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
+from airbyte_events.monitor.pace import SAVED
+from airbyte_events.monitor.progress import BURST
 from airbyte_events.simulator import Script
 from model.test_hours import in_virtual_time
 from model.virtual.clock import play
 from model.virtual.readers import StreamReader
+from model.virtual.secrets import API_TOKEN
 from model.virtual.stage import Stage, staged
 from model.virtual.truth import read_log
 
@@ -27,6 +36,20 @@ STEP = 1.37
 
 def lists(stage: Stage) -> int:
     return sum(1 for request, _ in stage.airbyte.host.answered if request.url.path.endswith("/jobs"))
+
+
+def lines(stage: Stage, seen: dict[int, Progress]) -> Callable[[Hub], Coroutine[None, None, None]]:
+    """Return what reads the progress of each waiting task as often as its log has a line, and puts it into ``seen``."""
+
+    async def read(hub: Hub) -> None:
+        while True:
+            waits = list(stage.triggerer.waits)
+            for wait in waits:
+                if (progress := await hub.progress(wait.job.id, max_age=LINE_SECONDS / 2)) is not None:
+                    seen[wait.job.id] = progress
+                await anyio.sleep(LINE_SECONDS / len(waits))
+
+    return read
 
 
 async def delays(stage: Stage, count: int = JOBS) -> tuple[list[float], float]:
@@ -105,28 +128,18 @@ def test_however_many_tasks_wait_one_list_is_sent_an_interval(count: int) -> Non
 async def test_with_the_log_lines_of_a_thousand_tasks_requests_are_20_a_minute() -> None:
     seen: dict[int, Progress] = {}
 
-    async def log(hub: Hub) -> None:
-        while True:
-            for number, wait in enumerate(list(stage.triggerer.waits)):
-                if (progress := await hub.progress(wait.job.id)) is not None:
-                    seen[wait.job.id] = progress
-                if number % 10 == 9:
-                    await anyio.sleep(LINE_SECONDS / 100)
-
     async with staged(listens=False, listener=False) as stage:
         for _ in range(999):
             stage.triggerer.wait(stage.airbyte.begin())
         # Lists of running jobs leave it out.
         queued = stage.triggerer.wait(stage.airbyte.begin(script=Script.hanging("pending")))
         await anyio.sleep(60)
-        stage.triggerer.run_in_hub(log)
+        stage.triggerer.run_in_hub(lines(stage, seen))
         before = len(stage.airbyte.host.answered)
         await anyio.sleep(30 * 60)
-        requests = [request for request, _ in stage.airbyte.host.answered[before:]]
-        # Now and then there is one for a token, or for refreshes.
-        counted = [each for each in requests if each.method == "GET" and "jobType" not in each.url.params]
-        # And the spot checks of jobs that have run for ten minutes.
-        assert len(counted) <= 30 * 21
+        requests = stage.airbyte.host.answered[before:]
+        # Tokens, refused ones, lists of refreshes and spot checks included. Ten were saved before, and ten may be lent.
+        assert len(requests) <= 30 * 20 + 2 * SAVED
         assert len(seen) == 1_000
         assert queued.job.id in seen
 
@@ -153,6 +166,67 @@ async def test_one_slow_list_does_not_slow_down_the_next_ones_for_long() -> None
         before = lists(stage)
         await anyio.sleep(60)
         assert lists(stage) - before >= 18
+
+
+async def until_proven(stage: Stage, count: int) -> None:
+    """Have so many tasks wait, with webhooks that have proven to arrive."""
+    for job in [stage.airbyte.begin() for _ in range(count + 6)]:
+        stage.triggerer.wait(job)
+    await anyio.sleep(10)
+    for wait in stage.triggerer.waits[count:]:
+        stage.airbyte.end(wait.job)
+        await anyio.sleep(1)
+    del stage.triggerer.waits[count:]
+    # Lists overlap by half a minute: until then they have all jobs.
+    await anyio.sleep(60)
+
+
+@pytest.mark.parametrize("count", [100, 1_000])
+def test_with_a_listener_requests_are_10_a_minute(count: int) -> None:
+    """With the log lines of all tasks, and with what no webhook announces."""
+    seen: dict[int, Progress] = {}
+
+    async def main() -> None:
+        async with staged() as stage:
+            await until_proven(stage, count)
+            stage.triggerer.run_in_hub(lines(stage, seen))
+            before = len(stage.airbyte.host.answered)
+            await anyio.sleep(10 * 60)
+            assert len(stage.airbyte.host.answered) - before <= 10 * 10
+            assert len(seen) == count
+            now = utcnow()
+            # Each page of a hundred jobs has its turn three times a minute.
+            assert max(now - each.observed_at for each in seen.values()) <= timedelta(seconds=2 * LINE_SECONDS)
+            for wait in stage.triggerer.waits[:5]:
+                stage.airbyte.end(wait.job, "cancelled")
+                await stage.until(lambda wait=wait: wait.ended_at is not None, 35)  # type: ignore[misc]
+
+    play(main)
+
+
+def observed_at(progress: dict[str, Any]) -> datetime:
+    found = parse_time(progress["observed_at"])
+    assert found is not None
+    return found
+
+
+@in_virtual_time
+async def test_log_lines_take_no_turn_of_a_viewer() -> None:
+    async with staged() as stage, httpx.AsyncClient(transport=stage.network) as http:
+        await until_proven(stage, 300)
+        stage.triggerer.run_in_hub(lines(stage, {}))
+        viewed = stage.triggerer.waits[0].job.id
+        feed = FeedClient(http, "http://listener", API_TOKEN)
+        before = len(stage.airbyte.host.answered)
+        ages = []
+        for _ in range(300):
+            await anyio.sleep(2)
+            found = await feed.request("GET", "/v1/progress", params={"instance": "default", "job_id": str(viewed)})
+            ages += [utcnow() - observed_at(each) for each in found["progress"]]
+        assert len(ages) == 300
+        # The half of six a minute, with which each page of all jobs has its turn.
+        assert max(ages) <= timedelta(seconds=25)
+        assert len(stage.airbyte.host.answered) - before <= 10 * (5 + 6 + 2) + BURST
 
 
 class TestListener:

@@ -50,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MAX_AGE = 3600
+"""Seconds, the most that a request for progress may give as the age of a response that is as good."""
+
 MAX_PROGRESS = 100
 """The most jobs of a request for progress."""
 
@@ -163,7 +166,7 @@ class API:
     async def progress(self, request: Request) -> Response:
         """Return the progress of active jobs, requested from Airbyte within a budget."""
         query = request.query_params
-        refuse_unknown(query, frozenset({"instance", "job_id", "streams"}))
+        refuse_unknown(query, frozenset({"instance", "job_id", "streams", "max_age"}))
         name, ids = query.get("instance", ""), dict.fromkeys(job_ids(query))
         if name not in self.pipelines:
             raise QueryError(f"instance: give one of {', '.join(sorted(self.pipelines))}")
@@ -171,7 +174,8 @@ class API:
             raise QueryError(f"job_id: give from 1 to {MAX_PROGRESS} ids, separated by commas")
         states = await self.feed.store.states([JobRef(name, job_id) for job_id in ids])
         active = {ref.job_id: state for ref, state in states.items() if not state.terminal}
-        found = await self.pipelines[name].progress.read(active, streams=flag(query, "streams") or False)
+        streams, max_age = flag(query, "streams") or False, number(query, "max_age", 0.0, least=0, most=MAX_AGE)
+        found = await self.pipelines[name].progress.read(active, streams=streams, max_age=max_age)
         histories = self.histories
 
         def usual(job_id: int) -> Usual | None:

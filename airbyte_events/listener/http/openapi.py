@@ -9,7 +9,7 @@ from typing import Any
 
 from airbyte_events import __version__
 from airbyte_events.events import MAX_RECEIPTS, JobStatus
-from airbyte_events.listener.http.api import MAX_PROGRESS
+from airbyte_events.listener.http.api import MAX_AGE, MAX_PROGRESS
 from airbyte_events.listener.http.params import MAX_BODY, MAX_LIST
 from airbyte_events.listener.http.receiver import MAX_BODY as MAX_NOTIFICATION
 from airbyte_events.listener.http.schemas import CURSOR, CURSOR_PATTERN, ID, SCHEMAS, Schema, array, named, ref
@@ -245,6 +245,12 @@ _PATHS = {
             _parameter(*("job_id", "query", "The jobs.", array(ID, minItems=1, maxItems=MAX_PROGRESS)), required=True),
             _parameter(
                 "streams", "query", "Also request each stream's progress: for one job, or few.", {"type": "boolean"}
+            ),
+            _parameter(
+                "max_age",
+                "query",
+                "Seconds up to which an earlier response is as good; from 20 on, few requests are sent for the caller.",
+                {"type": "number", "minimum": 0, "maximum": MAX_AGE, "default": 0},
             ),
         ],
     ),

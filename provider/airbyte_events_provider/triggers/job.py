@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, Self
 
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
@@ -144,7 +145,7 @@ class AirbyteSyncTrigger(StoredTrigger):
             task_url=task_page(ti),
         )
         watch = ProgressWatch(log=self.log, stalled_after=self.stalled_after, on_stall=self.on_stall)
-        event = await watch.during(wait, lambda streams: read_shared(self._hub_key, int(self.job_id), streams=streams))
+        event = await watch.during(wait, partial(read_shared, self._hub_key, int(self.job_id)))
         count_completion(event)
         self._completion = completion_line(event)
         return event

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from logging import Logger
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -25,8 +25,11 @@ LINE_SECONDS = 180.0
 _SHORTEST, _LONGEST = 0.2, 60.0
 """Seconds between two reads of the progress of a job that may stall."""
 
-ReadProgress = Callable[[bool], Awaitable[Progress | None]]
-"""Returns the job's progress, with its streams or without; None if it is not known."""
+
+class ReadProgress(Protocol):
+    """Returns the job's progress, of a response that is not older, if possible; None if it is not known."""
+
+    async def __call__(self, *, streams: bool, max_age: float) -> Progress | None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +86,10 @@ class ProgressWatch:
                 pause = look_every
                 # Before it counts as a stall, also what is read from the source and not committed yet.
                 streams = self.stalled_after is not None and unchanged >= self.stalled_after / 2
-                progress = await _read(read, streams=streams)
+                progress = await _read(read, streams=streams, max_age=min(look_every, LINE_SECONDS) / 2)
                 if progress is None:
+                    # Of many tasks that began together, Airbyte is asked in turn.
+                    pause = look_every / 3
                     continue
                 unchanged = progress.unchanged_seconds
                 warned = self._check(progress, warned)
@@ -122,10 +127,10 @@ def stall_message(progress: Progress, stalled_after: float) -> str:
     )
 
 
-async def _read(read: ReadProgress, *, streams: bool = False) -> Progress | None:
+async def _read(read: ReadProgress, *, streams: bool, max_age: float) -> Progress | None:
     """Return the progress; None if it is not known, for any reason: it must not end a wait."""
     try:
-        return await read(streams)
+        return await read(streams=streams, max_age=max_age)
     except AirbyteEventsError:
         return None
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, TypedDict, Unpack
 from weakref import WeakKeyDictionary
 
@@ -85,7 +85,7 @@ async def wait_alone(
         open_airbyte(settings.airbyte) as airbyte,
         open_hub(airbyte, settings, Ticks(unproven=poll_interval)) as hub,
     ):
-        return await watch.during(hub.wait(job_id, **wait), lambda streams: hub.progress(job_id, streams=streams))
+        return await watch.during(hub.wait(job_id, **wait), partial(hub.progress, job_id))
 
 
 class HubKey(NamedTuple):
@@ -95,10 +95,10 @@ class HubKey(NamedTuple):
     listener_conn_id: str | None = None
 
 
-async def read_shared(key: HubKey, job_id: int, *, streams: bool) -> Progress | None:
+async def read_shared(key: HubKey, job_id: int, *, streams: bool, max_age: float) -> Progress | None:
     """Return a job's progress by the event loop's hub for the key; raises as :func:`shared_hub` does."""
     async with shared_hub(key) as shared:
-        return await shared.hub.progress(job_id, streams=streams)
+        return await shared.hub.progress(job_id, streams=streams, max_age=max_age)
 
 
 async def wait_shared(

@@ -53,7 +53,7 @@ class Scene:
         self.progress: dict[int, Progress] = {}
         self.asked: list[Collection[int]] = []
 
-    async def read(self, job_ids: Collection[int], *, streams: bool = False) -> dict[int, Progress]:
+    async def read(self, job_ids: Collection[int], *, streams: bool = False, max_age: float) -> dict[int, Progress]:
         self.asked.append(job_ids)
         return {job_id: each for job_id, each in self.progress.items() if job_id in job_ids}
 
@@ -61,7 +61,7 @@ class Scene:
         """A leader that has just started."""
         histories = Histories(self.store)
         await histories.load()
-        signals = Signals("default", self.read, self.store, histories, self.settings, progress=0)
+        signals = Signals("default", self.read, self.store, histories, self.settings)
         signals.raised = await signals._read_raised()
         return signals
 

@@ -100,6 +100,35 @@ class TestPublicApi:
         assert sum(streams is not None for streams in found) >= REQUESTS_PER_MINUTE // 3
         assert airbyte.count("POST /api/v1/.*") == sum(streams is not None for streams in found), "none has two turns"
 
+    async def test_patient_callers_share_one_request_in_20_s_and_leave_the_others(
+        self, airbyte: Airbyte, reader: ProgressReader
+    ) -> None:
+        for job_id in range(1, 11):
+            airbyte.put(job_id, rowsSynced=job_id)
+        for _ in range(5):
+            for job_id in range(1, 11):
+                await reader.read([job_id], max_age=20)
+        assert asked(airbyte) == 1
+        # The others have what is left of the burst.
+        for _ in range(20):
+            await reader.read([1])
+        assert asked(airbyte) == REQUESTS_PER_MINUTE
+        airbyte.put(11, rowsSynced=11)
+        assert await reader.read([11], max_age=20) == {}, "one in 20 s"
+
+    async def test_what_progress_reports_as_active_needs_no_spot_check(
+        self, watched: Watched, http: httpx.AsyncClient
+    ) -> None:
+        watches = watched.monitor.watches
+        reader = ProgressReader(client_of(http, watched.airbyte.url), fresh=0, on_active=watches.confirm)
+        for job_id in (1, 2, 3):
+            watched.airbyte.put(job_id)
+        await watched.monitor.watch([1, 2, 3])
+        before = anyio.current_time()
+        watched.airbyte.put(3, "succeeded")
+        await reader.read([1, 2])
+        assert watches.stale(anyio.current_time() - before) == [3]
+
     async def test_nothing_is_requested_when_nobody_looks(self, watched: Watched) -> None:
         watched.airbyte.put(5)
         await watched.monitor.watch([5])

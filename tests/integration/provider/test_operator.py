@@ -358,7 +358,7 @@ async def test_a_job_that_moves_does_not_stall(stage: Any) -> None:
     watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="fail")
     event = event_of(1)
 
-    async def read(streams: bool) -> Progress:
+    async def read(*, streams: bool, max_age: float) -> Progress:
         reads.append(streams)
         unchanged = 0.9 if len(reads) < 4 else 0.0
         return Progress(
@@ -378,7 +378,7 @@ async def test_a_job_stalls_only_after_its_streams_were_the_same(stage: Any) -> 
     watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="fail")
     reads: list[bool] = []
 
-    async def read(streams: bool) -> Progress:
+    async def read(*, streams: bool, max_age: float) -> Progress:
         reads.append(streams)
         progress = Progress(job_id=1, status=JobStatus.RUNNING, observed_at=utcnow(), unchanged_seconds=100.0)
         return replace(progress, streams_unchanged_seconds=0.0 if len(reads) < 5 else 1.0)
@@ -396,7 +396,7 @@ async def test_a_fault_of_what_watches_does_not_end_the_wait(stage: Any, caplog:
     watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="cancel")
     reads: list[bool] = []
 
-    async def read(streams: bool) -> Progress:
+    async def read(*, streams: bool, max_age: float) -> Progress:
         reads.append(streams)
         raise KeyError("streams")
 

@@ -297,7 +297,7 @@ async def test_without_an_interval_nobody_asks_for_progress(stage: Any, monkeypa
         await anyio.wait_all_tasks_blocked()
         return event
 
-    async def read(streams: bool) -> None:
+    async def read(*, streams: bool, max_age: float) -> None:
         raise AssertionError("nobody looks")
 
     assert await watch.during(wait(), read) is event

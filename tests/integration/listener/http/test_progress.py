@@ -60,7 +60,14 @@ async def test_an_active_jobs_counts_streams_and_what_is_usual(stage: Stage) -> 
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"job_id": "x"}, {"job_id": ",".join(map(str, range(1, 102)))}, {"job_id": 1, "streams": "yes"}, {"x": 1}],
+    [
+        {},
+        {"job_id": "x"},
+        {"job_id": ",".join(map(str, range(1, 102)))},
+        {"job_id": 1, "streams": "yes"},
+        {"job_id": 1, "max_age": -1},
+        {"x": 1},
+    ],
 )
 async def test_wrong_parameters_are_refused(stage: Stage, params: dict[str, Any]) -> None:
     async with stage.listener() as url:
