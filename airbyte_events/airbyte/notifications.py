@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from airbyte_events._utils import json_values
@@ -47,6 +48,7 @@ class Notification(Announcement):
         return self.kind.status is not None or (self.job_id is not None and self.kind is not NotificationKind.TEST)
 
 
+@lru_cache(maxsize=16)  # the inbox reads what the receiver has just read
 def parse(body: bytes) -> Notification:
     """Read a webhook body.
 

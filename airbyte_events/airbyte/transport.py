@@ -163,15 +163,14 @@ def _headers(token: str | None) -> dict[str, str]:
 def _build(request: Request, headers: Mapping[str, str]) -> httpx.Request:
     """Return httpx's request. Its ``build_request`` takes longer: it merges the client's settings, which has none."""
     connecting = min(request.timeout, request.connect_timeout or request.timeout)
-    # The whole exchange is timed: a timer of each read and write would only take time.
-    timeout = httpx.Timeout(None, connect=connecting, pool=connecting)
+    # Without timers of each read and write: the whole exchange is timed.
     return httpx.Request(
         request.method,
         request.url,
         params=request.params or None,
         json=request.json,
         headers=headers,
-        extensions={"timeout": timeout.as_dict()},
+        extensions={"timeout": {"connect": connecting, "pool": connecting}},
     )
 
 
