@@ -33,12 +33,12 @@ EVERY = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """:param settled: seconds before requests are counted: by then the requests that may be sent at once were sent, one
-    more than the budget every ten seconds, and lists of changed jobs no longer have all that run.
+    """:param settled: seconds before requests are counted: one viewer sends ten requests a minute until those that may
+    be sent at once are spent, and lists of changed jobs no longer have all that run.
     :param seconds: over which they are counted.
     """
 
-    settled: float = 75.0
+    settled: float = 105.0
     seconds: float = 60.0
 
 
