@@ -111,7 +111,7 @@ class TestManyJobs:
             expect(inside.get_by_role("heading", level=1)).to_have_text(said)
             expect(inside.locator("main").get_by_role("row").nth(10)).to_be_visible()
             assert elements(inside) < MOST_ELEMENTS, path
-        inside.goto("/connections")
+        inside.get_by_role("link", name="Connections", exact=True).click()
         expect(inside.get_by_text(re.compile(rf"^1\d\d of 1\d\d connections|^{CONNECTIONS} of"))).to_be_visible()
         inside.get_by_label("Connection, source").fill("stripe redshift 32")
         expect(inside.get_by_role("region", name="Connections").locator("tbody").get_by_role("row")).to_have_count(1)
@@ -119,19 +119,21 @@ class TestManyJobs:
         expect(inside.get_by_role("img", name=re.compile("Durations of"))).to_be_visible()
         assert elements(inside) < MOST_ELEMENTS
 
-    def test_what_was_read_of_the_inbox_stays(self, inside: Page) -> None:
-        inside.goto("/inbox")
-        notifications = inside.get_by_role("region", name="Notifications").locator("tbody").get_by_role("row")
+    def test_what_was_read_of_the_inbox_stays(self, page: Page, log_in: Callable[[Page], None]) -> None:
+        page.goto("/inbox")
+        log_in(page)
+        notifications = page.get_by_role("region", name="Notifications").locator("tbody").get_by_role("row")
         expect(notifications).to_have_count(STEP)
-        inside.get_by_role("button", name="Show more").click()
+        page.get_by_role("button", name="Show more").click()
         expect(notifications).to_have_count(2 * STEP)
-        with inside.expect_response(re.compile("/v1/notifications")):
+        with page.expect_response(re.compile("/v1/notifications")):
             pass  # it is read anew by itself
         expect(notifications).to_have_count(2 * STEP)
 
-    def test_a_filter_of_the_inbox_looks_beyond_what_is_shown(self, inside: Page) -> None:
-        inside.goto("/inbox?outcome=unconfirmed")
-        notifications = inside.get_by_role("region", name="Notifications").locator("tbody").get_by_role("row")
+    def test_a_filter_of_the_inbox_looks_beyond_what_is_shown(self, page: Page, log_in: Callable[[Page], None]) -> None:
+        page.goto("/inbox?outcome=unconfirmed")
+        log_in(page)
+        notifications = page.get_by_role("region", name="Notifications").locator("tbody").get_by_role("row")
         expect(notifications.nth(10)).to_contain_text("contradicted by the API")
-        inside.goto("/inbox?job=1005")
+        page.goto("/inbox?job=1005")
         expect(notifications).to_have_count(1)

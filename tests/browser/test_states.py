@@ -8,28 +8,18 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Page, expect
 from services import Addresses, Services
 
+from browser.axe import check
 from browser.history import History
 
-LOOKS = pytest.mark.parametrize(
+SIZES = pytest.mark.parametrize(
     "context",
-    [
-        {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
-        for width in (1440, 390)
-        for scheme in ("light", "dark")
-    ],
+    [{"viewport": {"width": width, "height": 844}} for width in (1440, 390)],
     indirect=True,
-    ids=["light", "dark", "phone-light", "phone-dark"],
+    ids=["wide", "phone"],
 )
-
-
-def check(page: Page, what: str) -> None:
-    """No obstacle of any gravity, and nothing wider than the window."""
-    assert Axe().run(page).response["violations"] == [], what
-    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, what
 
 
 class TestNothingToShow:
@@ -42,7 +32,7 @@ class TestNothingToShow:
         with Services(Addresses.choose(), home, connections=0, duration=3600, poll_interval=0.5) as services:
             yield services
 
-    @LOOKS
+    @SIZES
     def test_each_page_says_so(self, page: Page, log_in: Callable[[Page], None]) -> None:
         page.goto("/")
         log_in(page)
@@ -60,7 +50,7 @@ class TestNothingToShow:
             expect(page.get_by_text("loading …")).to_have_count(0)
             check(page, path)
 
-    @LOOKS
+    @SIZES
     def test_a_signal_is_shown_whatever_its_text_is(self, page: Page, log_in: Callable[[Page], None]) -> None:
         message = "no sync of <b>Orders</b> has succeeded since " + "x" * 300
         late = {"instance": "default", "connection_id": "c", "job_id": None, "signal": "overdue", "message": message}
@@ -108,7 +98,7 @@ class TestDeliveries:
             finally:
                 target.shutdown()
 
-    @LOOKS
+    @SIZES
     def test_each_state_is_shown_and_a_dead_one_can_be_sent_again(
         self, page: Page, log_in: Callable[[Page], None]
     ) -> None:
@@ -137,7 +127,7 @@ class TestAirbyteDown:
             services.processes["simulator"].kill()
             yield services
 
-    @LOOKS
+    @SIZES
     def test_what_is_known_stays_and_the_fault_is_on_the_page_system(
         self, page: Page, log_in: Callable[[Page], None]
     ) -> None:
