@@ -304,7 +304,7 @@ class TestTakingOver:
 
         assert await group.store.head() == before
         assert await group.watched.ends(5) == 1
-        assert paused.line.refused == 1
+        assert paused.line.refused >= 1
         assert group.holder is other
 
     async def test_one_that_loses_the_store_asks_no_more(self, group: Group) -> None:
