@@ -10,8 +10,9 @@ import anyio
 import httpx
 import pytest
 
+from airbyte_events._utils.token_bucket import TokenBucket
 from airbyte_events.listener.inbox import Inbox
-from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.monitor.monitor import ASKED_PER_SECOND, Monitor
 from airbyte_events.store.records import Outcome
 from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
@@ -198,8 +199,10 @@ class TestTrouble:
     @pytest.mark.parametrize("fault", [401, 429, 500, 503, "proxy"])
     async def test_while_airbyte_is_down_they_wait(self, watched: Watched, fault: int | str) -> None:
         watched.airbyte.faults["all"] = fault
+        # Too few for a request each: jobs are listed.
+        watched.monitor.request_bucket = TokenBucket(rate=ASKED_PER_SECOND, burst=5)
         stored = []
-        for job_id in range(1, 4):
+        for job_id in range(1, 11):
             watched.airbyte.put(job_id, "succeeded")
             # Long ago: while nothing can be confirmed, nothing is given up.
             stored.append(await watched.receive(webhook_body(job_id), age=7200))
