@@ -20,7 +20,7 @@ _SHARED: dict[str, Any] = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 }
-settings.register_profile("fast", derandomize=True, database=None, max_examples=15, **_SHARED)
+settings.register_profile("fast", derandomize=True, database=None, max_examples=25, **_SHARED)
 settings.register_profile("fuzz", database=None, print_blob=True, max_examples=1_000_000, **_SHARED)
 settings.load_profile("fast")
 
