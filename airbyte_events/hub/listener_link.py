@@ -108,7 +108,7 @@ class ListenerLink:
         """Return what the listener knows of these jobs' progress; None as for :meth:`watch`, or if it is too old."""
         if self._feed is None or not self.up or self.left:
             return None
-        params = {"instance": self._instance, "job_id": ",".join(map(str, job_ids)), "max_age": f"{max_age:.1f}"}
+        params = {"instance": self._instance, "job_id": ",".join(map(str, job_ids)), "max_age": str(int(max_age))}
         try:
             content = await self._feed.request(
                 "GET", "/v1/progress", params=params | ({"streams": "true"} if streams else {})

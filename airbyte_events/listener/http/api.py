@@ -174,7 +174,7 @@ class API:
             raise QueryError(f"job_id: give from 1 to {MAX_PROGRESS} ids, separated by commas")
         states = await self.feed.store.states([JobRef(name, job_id) for job_id in ids])
         active = {ref.job_id: state for ref, state in states.items() if not state.terminal}
-        streams, max_age = flag(query, "streams") or False, number(query, "max_age", 0.0, least=0, most=MAX_AGE)
+        streams, max_age = flag(query, "streams") or False, number(query, "max_age", 0, least=0, most=MAX_AGE)
         found = await self.pipelines[name].progress.read(active, streams=streams, max_age=max_age)
         histories = self.histories
 

@@ -250,7 +250,7 @@ _PATHS = {
                 "max_age",
                 "query",
                 "Seconds up to which an earlier response is as good; from 20 on, few requests are sent for the caller.",
-                {"type": "number", "minimum": 0, "maximum": MAX_AGE, "default": 0},
+                {"type": "integer", "minimum": 0, "maximum": MAX_AGE, "default": 0},
             ),
         ],
     ),
