@@ -210,15 +210,17 @@ class Stage:
                 self._end_once(ends_at, seen)
 
         try:
-            with anyio.fail_after(60):
-                await anyio.to_thread.run_sync(read)
-                code = await process.wait()
+            with anyio.move_on_after(60):
+                # A command that does not end is killed below, and then the thread ends.
+                await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+                await process.wait()
+            assert process.returncode is not None, f"{args} does not end, and shows {bytes(seen[-1000:])!r}"
         finally:
             if process.returncode is None:
                 process.kill()
             os.close(ours)
         check_quiet(seen.decode())
-        return code, seen.decode()
+        return process.returncode, seen.decode()
 
     def environ(self, settings: dict[str, str | None]) -> dict[str, str]:
         kept = {
