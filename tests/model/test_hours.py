@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from functools import wraps
+from collections.abc import Iterable
 
 import anyio
 import pytest
@@ -15,7 +14,7 @@ from airbyte_events.events import EventFilter, JobEvent
 from airbyte_events.feed.client import HELLO_SECONDS, SILENCE_SECONDS
 from airbyte_events.hub.hub import GRACE_SECONDS, RECHECK_SECONDS
 from airbyte_events.monitor.poller import Ticks
-from model.virtual.clock import play
+from model.virtual.clock import in_virtual_time
 from model.virtual.readers import Follower, PageReader, StreamReader
 from model.virtual.stage import Stage, keeping, staged
 from model.virtual.triggerer import Wait
@@ -36,17 +35,6 @@ LAST_LOOK = 30.0 + 1 + PUSH
 """Seconds: when the time is up, Airbyte is asked once more for so long."""
 PUT_OFF = 300.0 + 60.0 + PUSH
 """Seconds: after failures, the longest from one poll to the next, and the longest that a request is put off then."""
-
-
-def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    @wraps(test)
-    def run(*args: object, **kwargs: object) -> None:
-        async def main() -> None:
-            await test(*args, **kwargs)
-
-        play(main)
-
-    return run
 
 
 def begin(stage: Stage, count: int = 1, type: str = "sync") -> list[Wait]:
@@ -178,6 +166,22 @@ class TestAirbyteIsAway:
 
 
 class TestTheListenerIsAway:
+    @in_virtual_time
+    async def test_a_stream_that_cannot_be_joined_is_not_waited_for(self) -> None:
+        async with staged(listener=False) as stage:
+            (wait,) = begin(stage)
+            await stage.until(lambda: stage.airbyte.reads(wait.job) == 1, PUSH)
+
+    @in_virtual_time
+    async def test_without_one_nobody_is_asked_for_a_reason_that_airbyte_does_not_have(self) -> None:
+        async with staged(listens=False, listener=False) as stage:
+            stage.airbyte.fault("status", status=404, route="POST /jobs/get_without_logs")
+            (wait,) = waits = begin(stage)
+            end(stage, waits, "failed")
+            await told(stage, waits, within=PUSH)
+            assert isinstance(wait.result, JobEvent)
+            assert wait.result.error is None
+
     @in_virtual_time
     async def test_i4_throughout(self) -> None:
         async with staged(listener=False) as stage:

@@ -19,8 +19,7 @@ from airbyte_events.hub.hub import Hub
 from airbyte_events.monitor.pace import SAVED
 from airbyte_events.monitor.progress import BURST
 from airbyte_events.simulator import Script
-from model.test_hours import in_virtual_time
-from model.virtual.clock import play
+from model.virtual.clock import in_virtual_time, play
 from model.virtual.readers import StreamReader
 from model.virtual.secrets import API_TOKEN
 from model.virtual.stage import Stage, staged

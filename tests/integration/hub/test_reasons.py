@@ -12,11 +12,10 @@ import pytest
 
 from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.events import JobError, Origin
-from airbyte_events.hub import failure_reasons
 from support.airbyte import Airbyte
 from support.events import CONNECTION, event_of
 from support.feed import ScriptedFeed
-from support.hubs import fed, lonely
+from support.hubs import fed
 from support.waiters import Waiters
 
 pytestmark = pytest.mark.anyio
@@ -113,12 +112,3 @@ class TestReasons:
             assert (await hub.wait(1, started_at=STARTED)).error is None
             assert len(feed.watched) == 1
         assert airbyte.asked_internally == 0
-
-    async def test_without_a_listener_nobody_is_asked(
-        self, http: httpx.AsyncClient, airbyte: Airbyte, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(failure_reasons, "REASON_SECONDS", 3600.0)
-        airbyte.put(1, "failed")
-        async with lonely(http, airbyte) as hub:
-            with anyio.fail_after(30):
-                assert (await hub.wait(1)).status == "failed"

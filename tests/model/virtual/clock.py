@@ -6,6 +6,7 @@ import contextvars
 import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import wraps
 from typing import TypeVar
 
 import anyio
@@ -85,3 +86,14 @@ def play(main: Callable[..., Awaitable[T]], *args: object) -> T:
             return anyio.run(main, *args, backend="trio", backend_options={"clock": clock, "instruments": [clocks]})
         finally:
             _clocks.reset(token)
+
+
+def in_virtual_time(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run(*args: object, **kwargs: object) -> None:
+        async def main() -> None:
+            await test(*args, **kwargs)
+
+        play(main)
+
+    return run

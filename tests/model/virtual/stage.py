@@ -73,6 +73,10 @@ class Airbyte(Program):
         if not job.terminal:
             self.machine.run(self.sim.world.end_job, job, status)
 
+    def reads(self, job: Job) -> int:
+        """Requests for that job alone that were answered."""
+        return sum(request.url.path.endswith(f"/jobs/{job.id}") for request, _ in self.host.answered)
+
     def fault(self, kind: str, **values: Any) -> int:
         return self.sim.add_fault(Fault(kind=kind, **values)).id
 
