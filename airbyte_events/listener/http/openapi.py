@@ -12,7 +12,7 @@ from airbyte_events.events import MAX_RECEIPTS, JobStatus
 from airbyte_events.listener.http.api import MAX_AGE, MAX_PROGRESS
 from airbyte_events.listener.http.params import MAX_BODY, MAX_LIST
 from airbyte_events.listener.http.receiver import MAX_BODY as MAX_NOTIFICATION
-from airbyte_events.listener.http.schemas import CURSOR, CURSOR_PATTERN, ID, SCHEMAS, Schema, array, named, ref
+from airbyte_events.listener.http.schemas import CURSOR, CURSOR_PATTERN, ID, SCHEMAS, TEXT, Schema, array, named, ref
 from airbyte_events.store.records import DeliveryState
 
 
@@ -38,18 +38,32 @@ _REFUSALS = {
 }
 
 
-def _parameter(name: str, place: str, description: str, schema: Schema, *, required: bool = False) -> dict[str, Any]:
-    needed = {"required": True} if required or place == "path" else {}
-    return {"name": name, "in": place, **needed, "description": description, "schema": schema}
+def _query(name: str, description: str, schema: Schema, **more: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema, **more}
+
+
+def _in_path(name: str, description: str, schema: Schema) -> dict[str, Any]:
+    return _query(name, description, schema) | {"in": "path", "required": True}
+
+
+_V1 = (400, 401, 429, 503)
+"""The refusals of every operation that needs an API token."""
 
 
 def _get(
-    id_: str, summary: str, responses: dict[str, dict[str, Any]], *refusals: int, method: str = "get", **more: Any
+    id_: str, summary: str, response: dict[str, Any], *, status: int = 200, refusals: tuple[int, ...] = (), **more: Any
 ) -> dict[str, Any]:
-    """:param refusals: the statuses of :data:`_REFUSALS` that it can respond with."""
-    refused = {str(code): {"$ref": f"#/components/responses/{_REFUSALS[code][0]}"} for code in refusals}
-    responses = dict(sorted((responses | refused).items()))
-    return {method: {"operationId": id_, "summary": summary, **more, "responses": responses}}
+    """Return an operation. It needs an API token, unless ``security`` is given.
+
+    :param status: that of the response to a success.
+    :param refusals: the other statuses, of :data:`_REFUSALS`.
+    :param more: ``others``, the responses of its own, and what the document says of the operation.
+    """
+    responses = {status: response} | more.pop("others", {})
+    refusals = refusals if "security" in more else (*refusals, *_V1)
+    responses |= {code: {"$ref": f"#/components/responses/{_REFUSALS[code][0]}"} for code in refusals}
+    method, sorted_ = more.pop("method", "get"), {str(code): responses[code] for code in sorted(responses)}
+    return {method: {"operationId": id_, "summary": summary, **more, "responses": sorted_}}
 
 
 def _post(*about: Any, **more: Any) -> dict[str, Any]:
@@ -73,19 +87,18 @@ _AFTER: Schema = {**CURSOR, "pattern": CURSOR_PATTERN[:-1] + "$|^$"}
 _POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": 2**53}
 _LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
 _SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 60, "default": 0}
-_V1 = (400, 401, 429, 503)
 
 _FILTERS = [
-    _parameter("instance", "query", "Only these Airbyte instances, comma-separated.", array(_NAME, minItems=1)),
-    _parameter("connection_id", "query", "Only these Airbyte connections.", array(_NAME, minItems=1)),
-    _parameter("job_id", "query", "Only these jobs.", array(ID, minItems=1)),
-    _parameter("status", "query", "Only these job statuses.", array(named(JobStatus), minItems=1)),
-    _parameter("terminal", "query", "Only terminal (`true`) or only active (`false`) statuses.", {"type": "boolean"}),
+    _query("instance", "Only these Airbyte instances, comma-separated.", array(_NAME, minItems=1)),
+    _query("connection_id", "Only these Airbyte connections.", array(_NAME, minItems=1)),
+    _query("job_id", "Only these jobs.", array(ID, minItems=1)),
+    _query("status", "Only these job statuses.", array(named(JobStatus), minItems=1)),
+    _query("terminal", "Only terminal (`true`) or only active (`false`) statuses.", {"type": "boolean"}),
 ]
 _SIGNALS = "Also signals, which match by instance and connection only. In a stream they are frames `signal`."
 _PAGING = [
-    _parameter("limit", "query", "The largest number of items on a page. A page also ends at about 1 MiB.", _LIMIT),
-    _parameter("before", "query", "The `next` of the previous page.", _POSITION),
+    _query("limit", "The largest number of items on a page. A page also ends at about 1 MiB.", _LIMIT),
+    _query("before", "The `next` of the previous page.", _POSITION),
 ]
 
 _STREAM_EXAMPLE = """\
@@ -111,11 +124,30 @@ _STREAM_FRAMES = (
     " only if requested), `bookmark` (Bookmark), `reset` (ResetFrame) or `goaway` (Goaway)."
 )
 
-_EVENTS = _get(
-    "followEvents",
-    "Follow job events, as a stream or by long polling",
-    {
-        "200": {
+_JOB = [
+    _in_path("instance", "The job's Airbyte instance.", _SEGMENT),
+    _in_path("job_id", "The job's id in Airbyte.", ID),
+]
+
+_PATHS = {
+    "/webhooks/{instance}/{token}": _post(
+        "receiveNotification",
+        "Receive a notification from Airbyte",
+        _json("The notification is stored. It is a duplicate, or reports no completed job.", "Kept"),
+        refusals=(400, 404, 413, 429, 503),
+        description="The listener responds once the body is stored durably. Every wrong URL gets the same 404.",
+        others={202: _json("The notification is stored and will be confirmed by Airbyte's API.", "Kept")},
+        security=[],
+        parameters=[
+            _in_path("instance", "The name of the Airbyte instance in the listener's settings.", _SEGMENT),
+            _in_path("token", "One of the listener's webhook tokens.", _SEGMENT),
+        ],
+        requestBody=_body(f"The JSON object that Airbyte sends, at most {MAX_NOTIFICATION} bytes.", {"type": "object"}),
+    ),
+    "/v1/events": _get(
+        "followEvents",
+        "Follow job events, as a stream or by long polling",
+        {
             "description": "A page of events, or a stream.",
             "content": {
                 "application/json": {"schema": ref("EventPage")},
@@ -125,130 +157,85 @@ _EVENTS = _get(
                 },
             },
         },
-        "410": _json("Only pages: the events behind the cursor are no longer stored.", "Reset"),
-    },
-    *_V1,
-    description="With `Accept: text/event-stream`, the response is a stream that starts behind the given cursor, or"
-    " with the next event. Otherwise it is one page of events; with `wait`, an empty page is held back until an event"
-    " arrives or the time is over.",
-    parameters=[
-        *_FILTERS,
-        _parameter("signals", "query", _SIGNALS, {"type": "boolean", "default": False}),
-        _parameter(
-            "after", "query", "The cursor of the last event that was read. Without it, only new events.", _AFTER
-        ),
-        _parameter("wait", "query", "Only pages: the time to wait for an event, in seconds.", _SECONDS),
-        _parameter(
-            "limit", "query", "Only pages: the largest number of events. A page also ends at about 1 MiB.", _LIMIT
-        ),
-        _parameter(
-            "Last-Event-ID", "header", "Overrides `after`. Browsers send it when they reconnect a stream.", _AFTER
-        ),
-    ],
-)
-
-_WATCH = _post(
-    "watchJobs",
-    "Watch jobs and read their states",
-    {"200": _json("The states of the jobs.", "WatchAnswer")},
-    *_V1,
-    description="The listener reads unknown jobs from Airbyte. Repeat the call to extend the watch.",
-    requestBody=_list_body("jobs", "WatchedJob", {"instance": "default", "job_id": 17}),
-)
-
-_RECEIPTS = _post(
-    "reportReceipts",
-    "Report that tasks have received completions",
-    {"202": _json("The receipts are stored.", "ReceiptAnswer")},
-    *_V1,
-    description="For people: the job shows when each task received its completion. Receipts of jobs that have not"
-    f" completed here are ignored, and a job keeps {MAX_RECEIPTS}.",
-    requestBody=_list_body(
-        "receipts", "TaskReceipt", {"instance": "default", "job_id": 17, "seconds_ago": 0.4, "waited_seconds": 61.2}
+        others={410: _json("Only pages: the events behind the cursor are no longer stored.", "Reset")},
+        description="With `Accept: text/event-stream`, the response is a stream that starts behind the given cursor, or"
+        " with the next event. Otherwise it is one page of events; with `wait`, an empty page is held back until an"
+        " event arrives or the time is over.",
+        parameters=[
+            *_FILTERS,
+            _query("signals", _SIGNALS, {"type": "boolean", "default": False}),
+            _query("after", "The cursor of the last event that was read. Without it, only new events.", _AFTER),
+            _query("wait", "Only pages: the time to wait for an event, in seconds.", _SECONDS),
+            _query("limit", "Only pages: the largest number of events. A page also ends at about 1 MiB.", _LIMIT),
+            _query("Last-Event-ID", "Overrides `after`. Browsers send it when they reconnect a stream.", _AFTER)
+            | {"in": "header"},
+        ],
     ),
-)
-
-_WEBHOOK = _post(
-    "receiveNotification",
-    "Receive a notification from Airbyte",
-    {
-        "200": _json("The notification is stored. It is a duplicate, or reports no completed job.", "Kept"),
-        "202": _json("The notification is stored and will be confirmed by Airbyte's API.", "Kept"),
-    },
-    *(400, 404, 413, 429, 503),
-    description="The listener responds once the body is stored durably. Every wrong URL gets the same 404.",
-    security=[],
-    parameters=[
-        _parameter("instance", "path", "The name of the Airbyte instance in the listener's settings.", _SEGMENT),
-        _parameter("token", "path", "One of the listener's webhook tokens.", _SEGMENT),
-    ],
-    requestBody=_body(f"The JSON object that Airbyte sends, at most {MAX_NOTIFICATION} bytes.", {"type": "object"}),
-)
-
-_JOB = [
-    _parameter("instance", "path", "The job's Airbyte instance.", _SEGMENT),
-    _parameter("job_id", "path", "The job's id in Airbyte.", ID),
-]
-
-_PATHS = {
-    "/webhooks/{instance}/{token}": _WEBHOOK,
-    "/v1/events": _EVENTS,
-    "/v1/watches": _WATCH,
-    "/v1/receipts": _RECEIPTS,
+    "/v1/watches": _post(
+        "watchJobs",
+        "Watch jobs and read their states",
+        _json("The states of the jobs.", "WatchAnswer"),
+        description="The listener reads unknown jobs from Airbyte. Repeat the call to extend the watch.",
+        requestBody=_list_body("jobs", "WatchedJob", {"instance": "default", "job_id": 17}),
+    ),
+    "/v1/receipts": _post(
+        "reportReceipts",
+        "Report that tasks have received completions",
+        _json("The receipts are stored.", "ReceiptAnswer"),
+        status=202,
+        description="For people: the job shows when each task received its completion. Receipts of jobs that have not"
+        f" completed here are ignored, and a job keeps {MAX_RECEIPTS}.",
+        requestBody=_list_body(
+            "receipts", "TaskReceipt", {"instance": "default", "job_id": 17, "seconds_ago": 0.4, "waited_seconds": 61.2}
+        ),
+    ),
     "/v1/jobs": _get(
         "listJobs",
         "List the latest job states, newest first",
-        {"200": _json("A page of job states.", "JobPage")},
-        *_V1,
+        _json("A page of job states.", "JobPage"),
         parameters=[*_FILTERS, *_PAGING],
     ),
     "/v1/jobs/{instance}/{job_id}": _get(
-        "getJob",
-        "Read a job and its history",
-        {"200": _json("The job.", "JobDetail")},
-        *(404, *_V1),
-        parameters=_JOB,
+        "getJob", "Read a job and its history", _json("The job.", "JobDetail"), refusals=(404,), parameters=_JOB
     ),
     "/v1/jobs/{instance}/{job_id}/retry": _post(
         "retryJob",
         "Start a sync of a job's connection",
-        {"202": _json("The job that was started, or that was active already.", "ActedOn")},
-        *(403, 404, 409, 502, *_V1),
+        _json("The job that was started, or that was active already.", "ActedOn"),
+        refusals=(403, 404, 409, 502),
+        status=202,
         description="Needs an operator token. Nothing is started while another job of the connection is active.",
         parameters=_JOB,
     ),
     "/v1/jobs/{instance}/{job_id}/cancel": _post(
         "cancelJob",
         "Cancel an active job",
-        {"202": _json("Airbyte cancels the job. Its state follows in the feed.", "ActedOn")},
-        *(403, 404, 409, 502, *_V1),
+        _json("Airbyte cancels the job. Its state follows in the feed.", "ActedOn"),
+        refusals=(403, 404, 409, 502),
+        status=202,
         description="Needs an operator token.",
         parameters=_JOB,
     ),
     "/v1/notifications/{id}/body": _get(
         "readBody",
         "Read a notification's body without secrets",
-        {"200": _json("The body.", "NotificationBody")},
-        *(403, 404, *_V1),
+        _json("The body.", "NotificationBody"),
+        refusals=(403, 404),
         description="Needs an operator token.",
-        parameters=[_parameter("id", "path", "The notification's id.", ID)],
+        parameters=[_in_path("id", "The notification's id.", ID)],
     ),
     "/v1/progress": _get(
         "readProgress",
         "Read the progress of active jobs",
-        {"200": _json("The progress of those of the jobs that are active.", "ProgressList")},
-        *_V1,
+        _json("The progress of those of the jobs that are active.", "ProgressList"),
         description="The listener requests it from Airbyte, with a few requests a minute for all callers. Beyond that,"
         " it returns earlier values; `observed_at` has their time. It is neither stored nor published.",
         parameters=[
-            _parameter("instance", "query", "The jobs' Airbyte instance.", _SEGMENT, required=True),
-            _parameter(*("job_id", "query", "The jobs.", array(ID, minItems=1, maxItems=MAX_PROGRESS)), required=True),
-            _parameter(
-                "streams", "query", "Also request each stream's progress: for one job, or few.", {"type": "boolean"}
-            ),
-            _parameter(
+            _query("instance", "The jobs' Airbyte instance.", _SEGMENT, required=True),
+            _query("job_id", "The jobs.", array(ID, minItems=1, maxItems=MAX_PROGRESS), required=True),
+            _query("streams", "Also request each stream's progress: for one job, or few.", {"type": "boolean"}),
+            _query(
                 "max_age",
-                "query",
                 "Seconds up to which an earlier response is as good; from 20 on, few requests are sent for the caller.",
                 {"type": "integer", "minimum": 0, "maximum": MAX_AGE, "default": 0},
             ),
@@ -257,94 +244,80 @@ _PATHS = {
     "/v1/signals": _get(
         "listSignals",
         "List the latest states of signals, newest first",
-        {"200": _json("A page of signals.", "SignalPage")},
-        *_V1,
+        _json("A page of signals.", "SignalPage"),
         parameters=[
             *_FILTERS[:2],
-            _parameter("raised", "query", "Only raised (`true`) or resolved (`false`) signals.", {"type": "boolean"}),
+            _query("raised", "Only raised (`true`) or resolved (`false`) signals.", {"type": "boolean"}),
             *_PAGING,
         ],
     ),
     "/v1/notifications": _get(
         "listNotifications",
         "List the notifications received from Airbyte, newest first",
-        {"200": _json("A page of notifications.", "NotificationPage")},
-        *_V1,
+        _json("A page of notifications.", "NotificationPage"),
         parameters=_PAGING,
     ),
     "/v1/notifications/{id}/replay": _post(
         "replayNotification",
         "Confirm a notification again",
-        {"202": _json("The notification will be confirmed again.", "Kept")},
-        *(404, 409, *_V1),
-        parameters=[_parameter("id", "path", "The notification's id.", ID)],
+        _json("The notification will be confirmed again.", "Kept"),
+        refusals=(404, 409),
+        status=202,
+        parameters=[_in_path("id", "The notification's id.", ID)],
     ),
     "/v1/probes": _post(
         "announceProbe",
         "Announce a probe: a test to the webhook receiver whose URL has the query `probe=` and its id",
-        {"200": _json("The probe. This process remembers it for ten minutes.", "Probe")},
-        *_V1,
+        _json("The probe. This process remembers it for ten minutes.", "Probe"),
     ),
     "/v1/probes/{probe}": _get(
         "getProbe",
         "Return whether and how a probe has arrived at the receiver of this process",
-        {"200": _json("The probe.", "Probe")},
-        *(404, *_V1),
-        parameters=[_parameter("probe", "path", "The id of the probe.", _SEGMENT)],
+        _json("The probe.", "Probe"),
+        refusals=(404,),
+        parameters=[_in_path("probe", "The id of the probe.", _SEGMENT)],
     ),
     "/v1/deliveries": _get(
         "listDeliveries",
         "List the deliveries of forwarded and outgoing notifications, newest first",
-        {"200": _json("A page of deliveries.", "DeliveryPage")},
-        *_V1,
-        parameters=[_parameter("state", "query", "Only deliveries in this state.", named(DeliveryState)), *_PAGING],
+        _json("A page of deliveries.", "DeliveryPage"),
+        parameters=[_query("state", "Only deliveries in this state.", named(DeliveryState)), *_PAGING],
     ),
     "/v1/deliveries/{id}/retry": _post(
         "retryDelivery",
         "Send a dead delivery again",
-        {"202": _json("The delivery is due.", "Retried")},
-        *(404, 409, *_V1),
-        parameters=[_parameter("id", "path", "The delivery's id.", ID)],
+        _json("The delivery is due.", "Retried"),
+        refusals=(404, 409),
+        status=202,
+        parameters=[_in_path("id", "The delivery's id.", ID)],
     ),
     "/v1/status": _get(
-        "status",
-        "Read the status of the listener, its store and its instances",
-        {"200": _json("The status.", "Status")},
-        *_V1,
+        "status", "Read the status of the listener, its store and its instances", _json("The status.", "Status")
     ),
     "/healthz": _get(
         "health",
         "Check whether the process needs a restart",
-        {
-            "200": _json("The process works.", "Health"),
-            "503": _json("The store has failed writes for ten minutes, and not because it is full.", "Health"),
-        },
+        _json("The process works.", "Health"),
+        others={503: _json("The store has failed writes for ten minutes, and not because it is full.", "Health")},
         security=[],
     ),
     "/readyz": _get(
         "readiness",
         "Check whether all parts work",
-        {
-            "200": _json("All parts work.", "Readiness"),
-            "503": _json("At least one part fails. `faults` names it.", "Readiness"),
-        },
+        _json("All parts work.", "Readiness"),
+        others={503: _json("At least one part fails. `faults` names it.", "Readiness")},
         security=[],
     ),
     "/metrics": _get(
         "metrics",
         "Read the metrics for Prometheus",
-        {
-            "200": {
-                "description": "The metrics, at most 2 s old.",
-                "content": {"text/plain": {"schema": {"type": "string"}}},
-            }
-        },
-        *(401, 429),
+        {"description": "The metrics, at most 2 s old.", "content": {"text/plain": {"schema": TEXT}}},
+        refusals=(401, 429),
         description="Requires a token if the settings have metrics tokens.",
         security=[{}, {"metrics": []}],
     ),
     "/openapi.json": _get(
-        "openapi", "Read this document", {"200": _json("The OpenAPI document.", {"type": "object"})}, security=[]
+        "openapi", "Read this document", _json("The OpenAPI document.", {"type": "object"}), security=[]
     ),
 }
 

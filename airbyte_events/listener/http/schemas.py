@@ -39,7 +39,8 @@ def _object(description: str, optional: Iterable[str] = (), **properties: Schema
     return {"type": "object", "description": description, "required": required, "properties": properties}
 
 
-def _or_null(schema: Schema) -> Schema:
+def _or_null(schema: Schema, **more: Any) -> Schema:
+    schema = {**schema, **more}
     if isinstance(schema.get("type"), str) and "enum" not in schema:
         return {**schema, "type": [schema["type"], "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
@@ -62,11 +63,7 @@ _COUNT: Schema = {"type": "integer", "format": "int64", "minimum": 0, "maximum":
 _SECONDS: Schema = {"type": "number", "minimum": 0}
 _AGE: Schema = {**_SECONDS, "maximum": MAX_RECEIPT_SECONDS}
 _STATUS = named(JobStatus)
-_NEXT: Schema = {
-    "type": ["string", "null"],
-    "pattern": "^[0-9]+$",
-    "description": "The `before` of the next page; null on the last page.",
-}
+_NEXT = _or_null({**TEXT, "pattern": "^[0-9]+$"}, description="The `before` of the next page; null on the last page.")
 
 _AS_OF: Schema = {
     **_TIME,
@@ -74,57 +71,7 @@ _AS_OF: Schema = {
     " before the first poll.",
 }
 
-_JOB = _object(
-    "The state of a job. Unknown values are null; times are RFC 3339 in UTC.",
-    ("attempts", "names", "url", "task_url", "receipts", "unconfirmed"),
-    instance={**TEXT, "description": "The name of the Airbyte instance in the listener's settings."},
-    job_id=ID,
-    connection_id=_or_null(TEXT),
-    workspace_id=_or_null(TEXT),
-    job_type=_or_null({**TEXT, "description": "`sync`, `reset`, `clear`, `refresh` or another type of Airbyte's."}),
-    status={**_STATUS, "description": "`succeeded`, `failed` and `cancelled` are terminal; all others are active."},
-    previous_status=_or_null(_STATUS),
-    started_at=_or_null(_TIME),
-    finished_at=_or_null(_TIME),
-    observed_at=_TIME,
-    records=_or_null(_COUNT),
-    bytes=_or_null(_COUNT),
-    duration_seconds=_or_null(_SECONDS),
-    origin={
-        **named(Origin),
-        "description": "What detected the state: `webhook`, `poll`, or `submit` for a read on demand. `unknown`: an"
-        " origin of a newer version of the listener.",
-    },
-    error=_or_null(
-        _object(
-            "The reason of a failure, from a notification or Airbyte's internal API.",
-            optional=["retryable", "stream"],
-            message=_or_null(TEXT),
-            type=_or_null(TEXT),
-            origin=_or_null(TEXT),
-            retryable={"type": "boolean", "description": "Whether a retry may succeed. Absent if it is not known."},
-            stream={**TEXT, "description": "The stream that failed. Absent if it is not known."},
-        )
-    ),
-    attempts={**_COUNT, "description": "How often Airbyte tried, of a failed job. Absent if it is not known."},
-    names=_map("Names, from notifications or the API; absent if unknown.", TEXT, propertyNames={"enum": [*NAMED]}),
-    url={**TEXT, "description": "The connection's page in Airbyte."},
-    task_url={**TEXT, "description": "The page of a task that waits for the job. Absent if no watch had one."},
-    receipts=array(
-        _object(
-            "A task that received the completion.",
-            task_url=_or_null(TEXT),
-            waiting_since={**_TIME, "description": "When the task began to wait."},
-            received_at=_TIME,
-        ),
-        description="The tasks that received the completion and reported it. Absent if there are none.",
-    ),
-    unconfirmed=array(
-        {"enum": [*WEBHOOK_FIELDS]},
-        description="The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
-        " Absent if there are none.",
-    ),
-)
+_IDENTIFIED = {"instance": TEXT, "job_id": ID, "connection_id": _or_null(TEXT), "started_at": _or_null(_TIME)}
 
 
 def _envelope(description: str, type_: Schema, subject: str, data: str) -> Schema:
@@ -142,94 +89,98 @@ def _envelope(description: str, type_: Schema, subject: str, data: str) -> Schem
     )
 
 
-_EVENT = _envelope(
-    "A change of a job's state",
-    {"type": "string", "enum": [f"io.airbyte.job.{status.value}" for status in JobStatus]},
-    "^jobs/[0-9]+$",
-    "Job",
-)
-
-_SIGNAL = _object(
-    "What the listener concludes from the jobs of a connection. Unknown values are null; times are RFC 3339 in UTC.",
-    ("names", "url"),
-    instance=TEXT,
-    connection_id=_or_null(TEXT),
-    workspace_id=_or_null(TEXT),
-    job_type=_or_null(TEXT),
-    signal=named(SignalKind),
-    state={"type": "string", "enum": ["raised", "resolved"]},
-    job_id={**_or_null(ID), "description": "The job, of `stalled` and `slow`."},
-    since=_or_null({**_TIME, "description": "When the condition began."}),
-    message={**TEXT, "description": "For people."},
-    observed_at={**_TIME, "description": "When it was raised or resolved."},
-    records=_or_null({**_COUNT, "description": "Of a stalled job, when it was raised."}),
-    bytes=_or_null({**_COUNT, "description": "Of a stalled job, when it was raised."}),
-    names=_map("Names from notifications; absent if there were none.", TEXT, propertyNames={"enum": [*NAMED]}),
-    url={**TEXT, "description": "The connection's page in Airbyte."},
-)
-
-_SIGNAL_EVENT = _envelope(
-    "A signal that was raised or resolved",
-    {
-        "type": "string",
-        "enum": [*(Signal(kind=kind, raised=True).type for kind in SignalKind), RECOVERED],
-        "description": "Every resolved signal is a recovery; `data.signal` says which.",
-    },
-    "^(jobs/[0-9]+|connections/.*)$",
-    "Signal",
-)
-
-_JOB_REF = _object("A job. Its id is unique within its instance only.", instance=TEXT, job_id=ID)
-
-_WATCHED = _object(
-    "A job. `connection_id` and `started_at` distinguish it from a job with the same id before a restore of Airbyte.",
-    optional=["connection_id", "started_at", "task_url"],
-    instance=TEXT,
-    job_id=ID,
-    connection_id=_or_null(TEXT),
-    started_at=_or_null(_TIME),
-    task_url=_or_null(
-        {
-            **TEXT,
-            "description": "The page of the task that waits: http or https, at most 2,000 characters. Any other value"
-            " is ignored. The job keeps the first one.",
-        }
-    ),
-)
-
-_TASK_RECEIPT = _object(
-    "A task that has received a job's completion. Times are ages, as clocks differ.",
-    optional=["connection_id", "started_at", "task_url"],
-    instance=TEXT,
-    job_id=ID,
-    connection_id=_or_null(TEXT),
-    started_at=_or_null(_TIME),
-    task_url=_or_null({**TEXT, "description": "The task's page, as in a watch."}),
-    seconds_ago={**_AGE, "description": "The time since the task received it."},
-    waited_seconds={**_AGE, "description": "How long it had waited by then."},
-)
-
-_NOTIFICATION = _object(
-    "A notification from Airbyte and its outcome.",
-    id=ID,
-    instance=TEXT,
-    received_at=_TIME,
-    kind=named(NotificationKind, "rejected", COMPLETION),
-    job_id=_or_null(ID),
-    outcome=named(Outcome),
-    settled_at=_or_null(_TIME),
-)
-
 SCHEMAS: dict[str, Schema] = {
-    "Job": _JOB,
-    "Event": _EVENT,
+    "Job": _object(
+        "The state of a job. Unknown values are null; times are RFC 3339 in UTC.",
+        ("attempts", "names", "url", "task_url", "receipts", "unconfirmed"),
+        instance={**TEXT, "description": "The name of the Airbyte instance in the listener's settings."},
+        job_id=ID,
+        connection_id=_or_null(TEXT),
+        workspace_id=_or_null(TEXT),
+        job_type=_or_null(TEXT, description="`sync`, `reset`, `clear`, `refresh` or another type of Airbyte's."),
+        status={**_STATUS, "description": "`succeeded`, `failed` and `cancelled` are terminal; all others are active."},
+        previous_status=_or_null(_STATUS),
+        started_at=_or_null(_TIME),
+        finished_at=_or_null(_TIME),
+        observed_at=_TIME,
+        records=_or_null(_COUNT),
+        bytes=_or_null(_COUNT),
+        duration_seconds=_or_null(_SECONDS),
+        origin={
+            **named(Origin),
+            "description": "What detected the state: `webhook`, `poll`, or `submit` for a read on demand. `unknown`: an"
+            " origin of a newer version of the listener.",
+        },
+        error=_or_null(
+            _object(
+                "The reason of a failure, from a notification or Airbyte's internal API.",
+                optional=["retryable", "stream"],
+                message=_or_null(TEXT),
+                type=_or_null(TEXT),
+                origin=_or_null(TEXT),
+                retryable={"type": "boolean", "description": "Whether a retry may succeed. Absent if it is not known."},
+                stream={**TEXT, "description": "The stream that failed. Absent if it is not known."},
+            )
+        ),
+        attempts={**_COUNT, "description": "How often Airbyte tried, of a failed job. Absent if it is not known."},
+        names=_map("Names, from notifications or the API; absent if unknown.", TEXT, propertyNames={"enum": [*NAMED]}),
+        url={**TEXT, "description": "The connection's page in Airbyte."},
+        task_url={**TEXT, "description": "The page of a task that waits for the job. Absent if no watch had one."},
+        receipts=array(
+            _object(
+                "A task that received the completion.",
+                task_url=_or_null(TEXT),
+                waiting_since={**_TIME, "description": "When the task began to wait."},
+                received_at=_TIME,
+            ),
+            description="The tasks that received the completion and reported it. Absent if there are none.",
+        ),
+        unconfirmed=array(
+            {"enum": [*WEBHOOK_FIELDS]},
+            description="The fields that only a notification reported. Airbyte's API neither has nor contradicts them."
+            " Absent if there are none.",
+        ),
+    ),
+    "Event": _envelope(
+        "A change of a job's state",
+        {"type": "string", "enum": [f"io.airbyte.job.{status.value}" for status in JobStatus]},
+        "^jobs/[0-9]+$",
+        "Job",
+    ),
     "EventPage": _object(
         "Events, oldest first, and the cursor to continue from. Signals only if requested.",
         events=array({"anyOf": [ref("Event"), ref("SignalEvent")]}),
         cursor=CURSOR,
     ),
-    "Signal": _SIGNAL,
-    "SignalEvent": _SIGNAL_EVENT,
+    "Signal": _object(
+        "What the listener concludes from the jobs of a connection. Unknown values are null; times are RFC 3339 in"
+        " UTC.",
+        ("names", "url"),
+        instance=TEXT,
+        connection_id=_or_null(TEXT),
+        workspace_id=_or_null(TEXT),
+        job_type=_or_null(TEXT),
+        signal=named(SignalKind),
+        state={"type": "string", "enum": ["raised", "resolved"]},
+        job_id={**_or_null(ID), "description": "The job, of `stalled` and `slow`."},
+        since=_or_null(_TIME, description="When the condition began."),
+        message={**TEXT, "description": "For people."},
+        observed_at={**_TIME, "description": "When it was raised or resolved."},
+        records=_or_null(_COUNT, description="Of a stalled job, when it was raised."),
+        bytes=_or_null(_COUNT, description="Of a stalled job, when it was raised."),
+        names=_map("Names from notifications; absent if there were none.", TEXT, propertyNames={"enum": [*NAMED]}),
+        url={**TEXT, "description": "The connection's page in Airbyte."},
+    ),
+    "SignalEvent": _envelope(
+        "A signal that was raised or resolved",
+        {
+            "type": "string",
+            "enum": [*(Signal(kind=kind, raised=True).type for kind in SignalKind), RECOVERED],
+            "description": "Every resolved signal is a recovery; `data.signal` says which.",
+        },
+        "^(jobs/[0-9]+|connections/.*)$",
+        "Signal",
+    ),
     "SignalPage": _object("Signals, newest first.", signals=array(ref("Signal")), next=_NEXT),
     "Reset": _object(
         "The events behind the cursor are no longer stored. Read the states again, then continue from this cursor.",
@@ -237,15 +188,32 @@ SCHEMAS: dict[str, Schema] = {
         message=TEXT,
         cursor=CURSOR,
     ),
-    "JobRef": _JOB_REF,
-    "WatchedJob": _WATCHED,
+    "JobRef": _object("A job. Its id is unique within its instance only.", instance=TEXT, job_id=ID),
+    "WatchedJob": _object(
+        "A job. `connection_id` and `started_at` distinguish it from a job with the same id before a restore of"
+        " Airbyte.",
+        ("connection_id", "started_at", "task_url"),
+        **_IDENTIFIED,
+        task_url=_or_null(
+            TEXT,
+            description="The page of the task that waits: http or https, at most 2,000 characters. Any other value"
+            " is ignored. The job keeps the first one.",
+        ),
+    ),
     "WatchAnswer": _object(
         "The states of the watched jobs. A job that is in neither list could not be read yet.",
         jobs=array(ref("Job")),
         unknown=array(ref("JobRef"), description="Jobs that Airbyte does not have."),
         cursor={**CURSOR, "description": "Later changes are in the feed behind this cursor."},
     ),
-    "TaskReceipt": _TASK_RECEIPT,
+    "TaskReceipt": _object(
+        "A task that has received a job's completion. Times are ages, as clocks differ.",
+        ("connection_id", "started_at", "task_url"),
+        **_IDENTIFIED,
+        task_url=_or_null(TEXT, description="The task's page, as in a watch."),
+        seconds_ago={**_AGE, "description": "The time since the task received it."},
+        waited_seconds={**_AGE, "description": "How long it had waited by then."},
+    ),
     "ReceiptAnswer": _object("The result of a report.", receipts={**_COUNT, "description": "Those that are stored."}),
     "JobPage": _object(
         "The latest states, newest first.",
@@ -268,16 +236,16 @@ SCHEMAS: dict[str, Schema] = {
         status=_STATUS,
         started_at=_or_null(_TIME),
         observed_at={**_TIME, "description": "When Airbyte reported this."},
-        records=_or_null({**_COUNT, "description": "Committed so far."}),
-        bytes=_or_null({**_COUNT, "description": "Committed so far."}),
+        records=_or_null(_COUNT, description="Committed so far."),
+        bytes=_or_null(_COUNT, description="Committed so far."),
         streams=_or_null(
             array(
                 _object(
                     "A stream.",
                     name=TEXT,
                     namespace=_or_null(TEXT),
-                    records=_or_null({**_COUNT, "description": "Read from the source so far."}),
-                    bytes=_or_null({**_COUNT, "description": "Read from the source so far."}),
+                    records=_or_null(_COUNT, description="Read from the source so far."),
+                    bytes=_or_null(_COUNT, description="Read from the source so far."),
                 ),
                 description="From Airbyte's internal API, if it responds and streams were requested.",
             )
@@ -287,11 +255,9 @@ SCHEMAS: dict[str, Schema] = {
             "description": "Seconds without a change of these values, by the responses so far; 0 unless it runs.",
         },
         streams_unchanged_seconds=_or_null(
-            {
-                **_SECONDS,
-                "description": "For how long the streams have been the same, up to the last response with them; 0"
-                " before the second one. Null: Airbyte does not report them.",
-            }
+            _SECONDS,
+            description="For how long the streams have been the same, up to the last response with them; 0"
+            " before the second one. Null: Airbyte does not report them.",
         ),
         usual=_or_null(
             _object(
@@ -304,7 +270,16 @@ SCHEMAS: dict[str, Schema] = {
         ),
     ),
     "ProgressList": _object("The progress of active jobs.", progress=array(ref("Progress"))),
-    "Notification": _NOTIFICATION,
+    "Notification": _object(
+        "A notification from Airbyte and its outcome.",
+        id=ID,
+        instance=TEXT,
+        received_at=_TIME,
+        kind=named(NotificationKind, "rejected", COMPLETION),
+        job_id=_or_null(ID),
+        outcome=named(Outcome),
+        settled_at=_or_null(_TIME),
+    ),
     "NotificationPage": _object("Notifications, newest first.", notifications=array(ref("Notification")), next=_NEXT),
     "Delivery": _object(
         "The delivery of a forwarded or outgoing notification to a target. Outgoing ones have the kind `completion`.",
@@ -318,7 +293,7 @@ SCHEMAS: dict[str, Schema] = {
         state={**named(DeliveryState), "description": "`dead`: given up."},
         attempts=_COUNT,
         due_at={**_TIME, "description": "The time of the next attempt, or of the last one."},
-        fault=_or_null({**TEXT, "description": "The error of the last attempt."}),
+        fault=_or_null(TEXT, description="The error of the last attempt."),
     ),
     "DeliveryPage": _object("Deliveries, newest first.", deliveries=array(ref("Delivery")), next=_NEXT),
     "Retried": _object("The delivery's id.", delivery=ID),
@@ -327,7 +302,7 @@ SCHEMAS: dict[str, Schema] = {
         probe=TEXT,
         result=_or_null({**named(Arrived), "description": "Null before it has arrived."}),
         bytes={**_COUNT, "description": "Of the body."},
-        notification=_or_null({**ID, "description": "The notification's id if it was stored."}),
+        notification=_or_null(ID, description="The notification's id if it was stored."),
     ),
     "Kept": _object("The notification's id.", event=ID),
     "Error": _object("An error.", ("message",), error=TEXT, message=TEXT),
@@ -346,11 +321,7 @@ SCHEMAS: dict[str, Schema] = {
             started_at=_TIME,
             subscriptions={**_COUNT, "description": "Open streams and waiting long polls."},
             faults=_map("The faults, by part.", TEXT),
-            webhooks={
-                "type": "object",
-                "description": "Webhooks answered since the start, by HTTP status. 404 and 429 are refusals.",
-                "additionalProperties": _COUNT,
-            },
+            webhooks=_map("Webhooks answered since the start, by HTTP status. 404 and 429 are refusals.", _COUNT),
         ),
         leases=array(
             _object(
@@ -376,12 +347,12 @@ SCHEMAS: dict[str, Schema] = {
                 "An Airbyte instance.",
                 name=TEXT,
                 url=TEXT,
-                here_since=_or_null({**_TIME, "description": "The time since which this listener leads the instance."}),
+                here_since=_or_null(_TIME, description="The time since which this listener leads the instance."),
                 push_proven=_or_null({"type": "boolean"}),
                 watched={**_COUNT, "description": "Jobs watched by any listener."},
-                looked_at=_or_null({**_TIME, "description": "The last poll, by Airbyte's clock."}),
+                looked_at=_or_null(_TIME, description="The last poll, by Airbyte's clock."),
                 seconds_between_looks=_or_null(_SECONDS),
-                failed_looks=_or_null({**_COUNT, "description": "Failed polls in a row."}),
+                failed_looks=_or_null(_COUNT, description="Failed polls in a row."),
                 backoff_seconds={
                     **_SECONDS,
                     "description": "The time until the next request to Airbyte after errors; 0 if it responds.",
