@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection
+from inspect import iscoroutinefunction
 from textwrap import TextWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,7 +16,7 @@ from airbyte_events._utils import stdout
 from airbyte_events.cli import jobs, notify, replay, serve, simulate, store, tail, trigger, up
 from airbyte_events.cli.doctor import doctor
 from airbyte_events.cli.output import complain
-from airbyte_events.cli.runner import EXIT_CODES
+from airbyte_events.cli.runner import EXIT_CODES, command
 from airbyte_events.cli.webhooks import webhooks
 from airbyte_events.errors import AirbyteEventsError, SettingsError
 
@@ -65,25 +66,26 @@ def application(*, rich: bool) -> typer.Typer:
 
     def add(
         group: typer.Typer,
-        command: Callable[..., None],
+        work: Callable[..., Any],
         text: str,
         epilog: Collection[str] = (),
         name: str | None = None,
     ) -> None:
-        group.command(name, help=text, epilog=_lines(rich, *epilog) if epilog else None)(command)
+        run = command(work) if iscoroutinefunction(work) else work
+        group.command(name, help=text, epilog=_lines(rich, *epilog) if epilog else None)(run)
 
     add(app, up.up, up.HELP, up.EPILOG)
     add(app, serve.serve, serve.SERVE_HELP, serve.serve_epilog())
     add(app, tail.tail, tail.HELP, tail.EPILOG)
     known = _group(rich, invoke_without_command=True, no_args_is_help=False)
-    known.callback()(jobs.jobs)
+    known.callback()(command(jobs.jobs))
     add(known, jobs.show, jobs.SHOW_HELP, jobs.SHOW_EPILOG)
     app.add_typer(known, name="jobs", help=jobs.HELP, epilog=_lines(rich, *jobs.EPILOG))
     add(app, trigger.trigger, trigger.HELP, trigger.EPILOG)
     add(app, replay.replay, replay.HELP, replay.EPILOG)
     hooks = _group(rich)
-    for name, command, text, epilog in webhooks.COMMANDS:
-        add(hooks, command, text, epilog, name)
+    for name, work, text, epilog in webhooks.COMMANDS:
+        add(hooks, work, text, epilog, name)
     app.add_typer(hooks, name="webhooks", help=webhooks.HELP, epilog=_lines(rich, *webhooks.EPILOG))
     targets = _group(rich)
     add(targets, notify.list_targets, notify.LIST_HELP, notify.LIST_EPILOG, "list")

@@ -15,7 +15,6 @@ from airbyte_events.cli import options
 from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
 from airbyte_events.cli.connections import connection_ids
 from airbyte_events.cli.output import Output, amount, moment, status
-from airbyte_events.cli.runner import run
 from airbyte_events.errors import FeedError, FeedRefused
 from airbyte_events.events import Progress, StreamProgress, read_event
 from airbyte_events.feed import client
@@ -45,7 +44,7 @@ SHOW_EPILOG = (
 )
 
 
-def jobs(
+async def jobs(
     context: typer.Context,
     instance: options.Instances = None,
     connection: options.Connections = None,
@@ -63,71 +62,63 @@ def jobs(
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     if context.invoked_subcommand is not None:
-        return
+        return 0
     wanted = options.event_filter(instance, job, status, ended)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
-
-    async def work() -> int:
-        async with open_listener(address) as api:
-            ids = await connection_ids(api, connection or (), wanted.instances)
-            params = client.query(replace(wanted, connection_ids=ids))
-            found, following, first = await pages(api, "jobs", limit, before, params)
-        as_of = json_values.mapping(first.get("as_of"))
-        if json:
-            output.object({"jobs": found, "next": following, "as_of": as_of})
-            return 0
-        if found or not output.terminal:
-            output.table(
-                ("job", "status", "type", "connection", "started", "completed", "duration", "records", "detected by"),
-                [_row(each) for each in found],
-                optional=("type", "started", "records", "duration", "detected by", "completed"),
-            )
-        else:
-            output.note("No matching jobs")
-        for name in sorted(set(instance or ()) - as_of.keys()) if not found else ():
-            output.note(f"the listener has no Airbyte {name}: airbyte-events doctor lists those that it has")
-        for name, polled in as_of.items() if output.terminal else ():
-            polled_at = _polled(polled)
-            output.note(f"{name}: {_NEVER if polled_at is None else f'as of {polled_at}'}")
-        if following is not None and output.terminal:
-            output.note(f"more jobs: --before {following}, or a larger --limit")
+    async with open_listener(address) as api:
+        ids = await connection_ids(api, connection or (), wanted.instances)
+        params = client.query(replace(wanted, connection_ids=ids))
+        found, following, first = await pages(api, "jobs", limit, before, params)
+    as_of = json_values.mapping(first.get("as_of"))
+    if json:
+        output.object({"jobs": found, "next": following, "as_of": as_of})
         return 0
+    if found or not output.terminal:
+        output.table(
+            ("job", "status", "type", "connection", "started", "completed", "duration", "records", "detected by"),
+            [_row(each) for each in found],
+            optional=("type", "started", "records", "duration", "detected by", "completed"),
+        )
+    else:
+        output.note("No matching jobs")
+    for name in sorted(set(instance or ()) - as_of.keys()) if not found else ():
+        output.note(f"the listener has no Airbyte {name}: airbyte-events doctor lists those that it has")
+    for name, polled in as_of.items() if output.terminal else ():
+        polled_at = _polled(polled)
+        output.note(f"{name}: {_NEVER if polled_at is None else f'as of {polled_at}'}")
+    if following is not None and output.terminal:
+        output.note(f"more jobs: --before {following}, or a larger --limit")
+    return 0
 
-    run(work)
 
-
-def show(
+async def show(
     job: Annotated[str, typer.Argument(metavar="[INSTANCE/]JOB_ID", help="For example 17, or cloud/17.")],
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     instance, slash, number = job.rpartition("/")
     if not (number.isascii() and number.isdigit() and 0 < int(number[:20]) < 2**63) or (slash and not instance):
         raise typer.BadParameter("write a job's id, such as 17 or cloud/17", param_hint="JOB_ID")
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
-
-    async def work() -> int:
-        async with open_listener(address) as api:
-            name = instance or await _instance_of(api, number)
-            try:
-                details = await api.request("GET", f"/v1/jobs/{name}/{number}")
-            except FeedRefused as exc:
-                if exc.status_code != 404:
-                    raise
-                raise FeedError(_unknown(f"{name}/{number}")) from exc
-            progress = await _progress(api, details)
-        if json:
-            output.object(details if progress is None else {**details, "progress": progress.data()})
-        else:
-            _show(output, details, progress)
-        return 0
-
-    run(work)
+    async with open_listener(address) as api:
+        name = instance or await _instance_of(api, number)
+        try:
+            details = await api.request("GET", f"/v1/jobs/{name}/{number}")
+        except FeedRefused as exc:
+            if exc.status_code != 404:
+                raise
+            raise FeedError(_unknown(f"{name}/{number}")) from exc
+        progress = await _progress(api, details)
+    if json:
+        output.object(details if progress is None else {**details, "progress": progress.data()})
+    else:
+        _show(output, details, progress)
+    return 0
 
 
 async def _instance_of(listener: FeedClient, number: str) -> str:

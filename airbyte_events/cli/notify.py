@@ -10,7 +10,7 @@ import typer
 from airbyte_events._utils.times import utcnow
 from airbyte_events.cli import options
 from airbyte_events.cli.output import Output, status
-from airbyte_events.cli.runner import EXIT_CODES, run
+from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.listener.forwarding.sender import Sender, client
@@ -56,31 +56,27 @@ def list_targets(config: options.Config = None, json: options.JSON = False) -> N
         output.table(("name", "type", "url", "completions"), rows)
 
 
-def send_test(
+async def send_test(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name of a target. [all]")] = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     settings, output = load(config, listens=False), Output(json=json)
     targets = notify_targets(_chosen(settings, name))
     refuse_own(settings, targets.values())
-
-    async def work() -> int:
-        results: list[tuple[str, str | None]] = []
-        async with client(targets, _SECONDS) as http:
-            for target in targets.values():
-                result = await Sender(target, http).send(Parcel.of(_sample(target.name)))
-                results.append((target.settings.name, result.fault))
-        right = all(fault is None for _, fault in results)
-        if json:
-            found = [{"name": each, "sent": fault is None, "error": fault} for each, fault in results]
-            output.object({"targets": found, "right": right})
-        else:
-            rows = [(each, status("failure" if fault else "ok"), fault or "") for each, fault in results]
-            output.table(("name", "", "error"), rows)
-        return 0 if right else 1
-
-    run(work)
+    results: list[tuple[str, str | None]] = []
+    async with client(targets, _SECONDS) as http:
+        for target in targets.values():
+            result = await Sender(target, http).send(Parcel.of(_sample(target.name)))
+            results.append((target.settings.name, result.fault))
+    right = all(fault is None for _, fault in results)
+    if json:
+        found = [{"name": each, "sent": fault is None, "error": fault} for each, fault in results]
+        output.object({"targets": found, "right": right})
+    else:
+        rows = [(each, status("failure" if fault else "ok"), fault or "") for each, fault in results]
+        output.table(("name", "", "error"), rows)
+    return 0 if right else 1
 
 
 def _chosen(settings: Settings, name: str | None) -> list[NotifySettings]:

@@ -12,7 +12,6 @@ from airbyte_events._utils import json_values
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
 from airbyte_events.cli.output import Output, status
-from airbyte_events.cli.runner import run
 from airbyte_events.errors import FeedRefused
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
@@ -34,7 +33,7 @@ EPILOG = (
 )
 
 
-def replay(
+async def replay(
     ids: Annotated[
         list[int] | None, typer.Argument(metavar="ID", parser=options.whole(1), help="Ids of notifications.")
     ] = None,
@@ -46,21 +45,17 @@ def replay(
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     if bool(ids) == (pending or since is not None):
         raise typer.BadParameter("give either ids, or --pending, --since or both", param_hint="ID")
     start = None if since is None else options.since("--since", since)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
-
-    async def work() -> int:
-        async with open_listener(address) as api:
-            chosen = ids or await _inbox(api, start, pending=pending, instance=instance)
-            refused = await _replay(api, dict.fromkeys(chosen))
-        _show(output, [id_ for id_ in chosen if id_ not in refused], refused)
-        return 1 if refused else 0
-
-    run(work)
+    async with open_listener(address) as api:
+        chosen = ids or await _inbox(api, start, pending=pending, instance=instance)
+        refused = await _replay(api, dict.fromkeys(chosen))
+    _show(output, [id_ for id_ in chosen if id_ not in refused], refused)
+    return 1 if refused else 0
 
 
 async def _replay(listener: FeedClient, ids: Iterable[int]) -> dict[int, str]:

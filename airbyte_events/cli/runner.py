@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial, wraps
 
 import anyio
 import typer
@@ -19,18 +20,23 @@ CUT_OFF = 141
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 after Ctrl-C."
 
 
-def run(work: Callable[[], Awaitable[int]]) -> None:
-    """Run a command's work, and exit.
+def command(work: Callable[..., Awaitable[int]]) -> Callable[..., None]:
+    """Return the command that runs the work, and exits with the code that the work returns.
 
-    :param work: returns the exit code.
-    :raises typer.Exit: always, unless the work fails otherwise.
+    After 0 it returns, so that the subcommand of a group can follow.
     """
-    try:
-        code = anyio.run(work)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except BrokenPipeError:
-        stdout.abandon()
-        code = CUT_OFF
-    raise typer.Exit(code)
+
+    @wraps(work)
+    def run(*args: object, **options: object) -> None:
+        try:
+            code = anyio.run(partial(work, *args, **options))
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except BrokenPipeError:
+            stdout.abandon()
+            code = CUT_OFF
+        if code:
+            raise typer.Exit(code)
+
+    return run

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from airbyte_events.cli import options
 from airbyte_events.cli.output import Output
-from airbyte_events.cli.runner import EXIT_CODES, run
+from airbyte_events.cli.runner import EXIT_CODES
 from airbyte_events.errors import SettingsError, StoreError
 from airbyte_events.listener.settings import load
 from airbyte_events.store import migration
@@ -39,35 +39,31 @@ MIGRATE_EPILOG = (
 _KINDS = ("events", "jobs", "notifications", "deliveries", "values")
 
 
-def migrate(
+async def migrate(
     source: Annotated[str, typer.Argument(metavar="FROM", help="Such as sqlite:////var/lib/airbyte-events/events.db.")],
     target: Annotated[
         str | None, typer.Argument(metavar="TO", help="Leave it out if it holds a password. [AIRBYTE_EVENTS_STORE]")
     ] = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     before = _location("FROM", source)
     if before.file is not None and not before.file.is_file():
         raise StoreError(f"there is no store {before.file}")
     output = Output(json=json)
     after = load(config, listens=False).store if target is None else _location("TO", target)
-
-    async def work() -> int:
-        async with _open(before) as old, _open(after) as new:
-            stats = await old.stats()
-            with _progress("moving", stats.events + stats.jobs + stats.notifications) as advance:
-                count = await migration.migrate(old, new, advance)
-            skipped = sum(old.unreadable.values())
-            result: dict[str, object] = {kind: count[kind] for kind in _KINDS}
-            result |= {"unreadable": skipped, "epoch": new.epoch, "head": await new.head()}
-            if json:
-                output.object(result)
-            else:
-                output.facts([(name, str(value)) for name, value in result.items()])
-            return 0
-
-    run(work)
+    async with _open(before) as old, _open(after) as new:
+        stats = await old.stats()
+        with _progress("moving", stats.events + stats.jobs + stats.notifications) as advance:
+            count = await migration.migrate(old, new, advance)
+        skipped = sum(old.unreadable.values())
+        result: dict[str, object] = {kind: count[kind] for kind in _KINDS}
+        result |= {"unreadable": skipped, "epoch": new.epoch, "head": await new.head()}
+        if json:
+            output.object(result)
+        else:
+            output.facts([(name, str(value)) for name, value in result.items()])
+        return 0
 
 
 def _location(name: str, url: str) -> StoreLocation:

@@ -21,7 +21,6 @@ from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.connections import connection_ids
 from airbyte_events.cli.output import Output, amount, moment, status
-from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.feed import client
@@ -49,7 +48,7 @@ EPILOG = (
 )
 
 
-def tail(
+async def tail(
     instance: options.Instances = None,
     connection: options.Connections = None,
     job: options.Jobs = None,
@@ -65,7 +64,7 @@ def tail(
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     wanted = replace(options.event_filter(instance, job, status, ended), signals=signals)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)
@@ -74,7 +73,7 @@ def tail(
         _check(cursor_file)
     following = Tail(output, address, wanted, connection or (), begin, cursor_file)
     try:
-        run(following.run)
+        return await following.run()
     finally:
         following.print_cursor()
 

@@ -24,7 +24,6 @@ from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.output import Output, amount, status
-from airbyte_events.cli.runner import run
 from airbyte_events.errors import AirbyteError, AirbyteEventsError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, Progress, Usual
 from airbyte_events.events.progress import USUAL_OF
@@ -67,7 +66,7 @@ class JobType(StrEnum):
     REFRESH = "refresh"
 
 
-def trigger(
+async def trigger(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="The connection's id, or its name.")],
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job completes.")] = False,
     timeout: Annotated[
@@ -96,7 +95,7 @@ def trigger(
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     if timeout is not None and not wait:
         raise typer.BadParameter("needs --wait", param_hint="--timeout")
     for option, given in (("--refresh-mode", refresh_mode), ("--stream", stream)):
@@ -108,24 +107,20 @@ def trigger(
     name, airbyte_settings = choose_instance(settings, instance, why="starts the sync in Airbyte")
     address = Address.of(settings, listener)
     output = Output(json=json)
-
-    async def work() -> int:
-        async with open_airbyte(airbyte_settings) as airbyte, open_listener(address) as api:
-            id_, label = await find_connection(airbyte, connection)
-            submission = await submit(airbyte, id_, job_type.value, OnConflict.ATTACH, refresh=refresh)
-            label = f"job {name}/{submission.job.job_id} of {label}"
-            _report(output, submission, label)
-            if submission.how is How.BLOCKED:
-                return ENDED_OTHERWISE
-            if not wait:
-                if json:
-                    output.object(_started(name, id_, submission))
-                return SUCCEEDED
-            waiting = Waiting(output, name, submission.job, label)
-            await waiting.look_up_usual(airbyte)
-            return await waiting.run(airbyte, api if address.token else None, settings, until)
-
-    run(work)
+    async with open_airbyte(airbyte_settings) as airbyte, open_listener(address) as api:
+        id_, label = await find_connection(airbyte, connection)
+        submission = await submit(airbyte, id_, job_type.value, OnConflict.ATTACH, refresh=refresh)
+        label = f"job {name}/{submission.job.job_id} of {label}"
+        _report(output, submission, label)
+        if submission.how is How.BLOCKED:
+            return ENDED_OTHERWISE
+        if not wait:
+            if json:
+                output.object(_started(name, id_, submission))
+            return SUCCEEDED
+        waiting = Waiting(output, name, submission.job, label)
+        await waiting.look_up_usual(airbyte)
+        return await waiting.run(airbyte, api if address.token else None, settings, until)
 
 
 def _report(output: Output, submission: Submission, label: str) -> None:

@@ -24,7 +24,6 @@ from airbyte_events.cli.doctor.airbyte import check_airbyte
 from airbyte_events.cli.doctor.findings import Finding, Level, Report
 from airbyte_events.cli.doctor.listener import check_listener, check_store
 from airbyte_events.cli.output import Output, counted, status
-from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks.backup import Backup, default_file
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
 from airbyte_events.errors import SettingsError
@@ -49,7 +48,7 @@ EPILOG = (
 )
 
 
-def doctor(
+async def doctor(
     airflow: Annotated[
         bool | None,
         typer.Option("--airflow/--no-airflow", help="Check Airflow, too. [default: if an AIRFLOW_… variable is set]"),
@@ -60,28 +59,24 @@ def doctor(
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     output = Output(json=json)
     asked = bool(airflow or airflow_conn)
     if airflow is None:
         airflow = bool(airflow_conn) or any(name.startswith("AIRFLOW_") for name in os.environ)
     report = Report(partial(show, output))
-
-    async def work() -> int:
-        await _check(report, config, listener)
-        if airflow:
-            await _check_airflow(report, airflow_conn or [], Level.FAILURE if asked else Level.WARNING)
-        count = Counter(each.level for each in report.findings)
-        broken = count[Level.FAILURE] > 0
-        if json:
-            findings = [asdict(each) | {"remedy": each.remedy or None} for each in report.findings]
-            output.object({"version": __version__, "findings": findings, "broken": broken})
-        else:
-            failures, warnings = counted(count[Level.FAILURE], "failure"), counted(count[Level.WARNING], "warning")
-            output.line(f"{failures}, {warnings}, {count[Level.OK]} ok")
-        return 1 if broken else 0
-
-    run(work)
+    await _check(report, config, listener)
+    if airflow:
+        await _check_airflow(report, airflow_conn or [], Level.FAILURE if asked else Level.WARNING)
+    count = Counter(each.level for each in report.findings)
+    broken = count[Level.FAILURE] > 0
+    if json:
+        findings = [asdict(each) | {"remedy": each.remedy or None} for each in report.findings]
+        output.object({"version": __version__, "findings": findings, "broken": broken})
+    else:
+        failures, warnings = counted(count[Level.FAILURE], "failure"), counted(count[Level.WARNING], "warning")
+        output.line(f"{failures}, {warnings}, {count[Level.OK]} ok")
+    return 1 if broken else 0
 
 
 def show(output: Output, finding: Finding) -> None:

@@ -10,7 +10,6 @@ from rich.text import Text
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, address_of, open_listener, receiver_url
 from airbyte_events.cli.output import Output, status
-from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe
 from airbyte_events.cli.webhooks.plan import URL
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
@@ -29,55 +28,51 @@ EPILOG = (
 )
 
 
-def send_samples(
+async def send_samples(
     url: URL = None,
     forward: Annotated[bool, typer.Option("--forward", help="Let the listener forward them.")] = False,
     instance: options.Instance = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     settings = load(config, listens=False)
     address = Address.of(settings, listener)
     name = instance or next(iter(settings.instances), "default")
     output = Output(json=json)
     base = address_of("--url", url) if url else receiver_url(settings, address)
     target = ReceiverURLs.of(settings, name, base).url
-
-    async def work() -> int:
-        async with open_listener(address) as api:
-            posted, results = [], []
-            for sample in probe.samples():
-                answer = await probe.post(target, sample.body, forward=forward)
-                if answer.status is None:
-                    where = target.rpartition("/")[0] + "/TOKEN"
-                    raise FeedUnreachable(f"{where}: {answer.fault}; {probe.CHECK_WAY}")
-                posted.append((sample, answer))
-            for sample, answer in posted:
-                stored = None if answer.id is None else await probe.found(api, answer.id, settled=True)
-                results.append(_result(sample, answer, stored))
-        right = all(each["right"] for each in results)
-        if json:
-            output.object({"notifications": results, "right": right})
-            return 0 if right else 1
-        output.table(
-            ("sent", "response", "recognised as", "outcome", "", "why"),
-            [
-                [
-                    each["sent"],
-                    str(each["status"] or "none"),
-                    each["kind"] or "",
-                    status(each["outcome"] or ""),
-                    status("ok" if each["right"] else "failure"),
-                    Text(each["meaning"], style="dim") if each["right"] else each["meaning"],
-                ]
-                for each in results
-            ],
-            optional=("response", "recognised as") if right else (),
-        )
+    async with open_listener(address) as api:
+        posted, results = [], []
+        for sample in probe.samples():
+            answer = await probe.post(target, sample.body, forward=forward)
+            if answer.status is None:
+                where = target.rpartition("/")[0] + "/TOKEN"
+                raise FeedUnreachable(f"{where}: {answer.fault}; {probe.CHECK_WAY}")
+            posted.append((sample, answer))
+        for sample, answer in posted:
+            stored = None if answer.id is None else await probe.found(api, answer.id, settled=True)
+            results.append(_result(sample, answer, stored))
+    right = all(each["right"] for each in results)
+    if json:
+        output.object({"notifications": results, "right": right})
         return 0 if right else 1
-
-    run(work)
+    output.table(
+        ("sent", "response", "recognised as", "outcome", "", "why"),
+        [
+            [
+                each["sent"],
+                str(each["status"] or "none"),
+                each["kind"] or "",
+                status(each["outcome"] or ""),
+                status("ok" if each["right"] else "failure"),
+                Text(each["meaning"], style="dim") if each["right"] else each["meaning"],
+            ]
+            for each in results
+        ],
+        optional=("response", "recognised as") if right else (),
+    )
+    return 0 if right else 1
 
 
 def _result(sample: probe.Sample, answer: probe.Posted, stored: dict[str, Any] | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
@@ -12,7 +12,6 @@ from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import open_airbyte
 from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.questions import confirmed
-from airbyte_events.cli.runner import run
 from airbyte_events.cli.webhooks import probe, samples
 from airbyte_events.cli.webhooks.backup import plan_uninstall
 from airbyte_events.cli.webhooks.plan import URL, Keep, Plan, Workspaces
@@ -77,7 +76,7 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes witho
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
-def install(
+async def install(
     workspace: Workspaces = None,
     url: URL = None,
     kind: Annotated[
@@ -97,38 +96,34 @@ def install(
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     plan = Plan.of(load(config, listens=False), instance, workspace, url, listener, keep)
     kinds = KINDS if all_kinds else kind or REQUIRED
     output = Output(json=json)
     plan.receiver.url  # noqa: B018 -- reports a missing setting before Airbyte is asked
-
-    async def work() -> int:
-        async with open_airbyte(plan.instance) as airbyte:
-            workspaces = await plan.find_workspaces(airbyte)
-            changes = list(plan_install(workspaces, kinds, plan.receiver))
-            data = [change.data(plan.receiver) for change in changes]
-            if not _agreed(output, data, dry_run=dry_run, yes=yes):
-                return 0 if dry_run else 1
-            await plan.make(airbyte, changes)
-        note_replaced(output, plan, len(workspaces))
-        proof = await plan.prove()
-        if json:
-            output.object(
-                {
-                    "changes": data,
-                    "kept": str(plan.backup.file) if changes else None,
-                    "forward_urls_file": str(plan.backup.forward_file) if plan.backup.forward_urls() else None,
-                    "proven": not proof.remedy,
-                    "proof": proof.text,
-                    "proven_by_airbyte": proof.by_airbyte and not proof.remedy,
-                }
-            )
-        else:
-            show_proof(output, proof)
-        return 1 if proof.remedy else 0
-
-    run(work)
+    async with open_airbyte(plan.instance) as airbyte:
+        workspaces = await plan.find_workspaces(airbyte)
+        changes = list(plan_install(workspaces, kinds, plan.receiver))
+        data = [change.data(plan.receiver) for change in changes]
+        if not _agreed(output, data, dry_run=dry_run, yes=yes):
+            return 0 if dry_run else 1
+        await plan.make(airbyte, changes)
+    note_replaced(output, plan, len(workspaces))
+    proof = await plan.prove()
+    if json:
+        output.object(
+            {
+                "changes": data,
+                "kept": str(plan.backup.file) if changes else None,
+                "forward_urls_file": str(plan.backup.forward_file) if plan.backup.forward_urls() else None,
+                "proven": not proof.remedy,
+                "proof": proof.text,
+                "proven_by_airbyte": proof.by_airbyte and not proof.remedy,
+            }
+        )
+    else:
+        show_proof(output, proof)
+    return 1 if proof.remedy else 0
 
 
 def note_replaced(output: Output, plan: Plan, workspaces: int) -> None:
@@ -155,7 +150,7 @@ def show_proof(output: Output, proof: probe.Proof) -> None:
         output.note(note)
 
 
-def uninstall(
+async def uninstall(
     workspace: Workspaces = None,
     url: URL = None,
     keep: Keep = None,
@@ -164,38 +159,34 @@ def uninstall(
     instance: options.Instance = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     if keep is not None and not keep.exists():
         # Without the previous URLs it would remove those of somebody who mistyped a name.
         raise SettingsError(f"--keep: {keep}: no such file; name the one that webhooks install wrote")
     plan = Plan.of(load(config, listens=False), instance, workspace, url, None, keep)
     output = Output(json=json)
-
-    async def work() -> int:
-        async with open_airbyte(plan.instance) as airbyte:
-            changes = list(plan_uninstall(await plan.find_workspaces(airbyte), plan.receiver, plan.backup))
-            data = [change.data(plan.receiver) for change in changes]
-            if not _agreed(output, data, dry_run=dry_run, yes=yes):
-                return 0 if dry_run else 1
-            await apply(airbyte, changes)
-            if changes:
-                plan.backup.forget(changes)
-                plan.backup.save()
-        if changes and plan.backup.forward_file.exists() and not plan.backup.forward_urls():
-            output.note(
-                "Airbyte itself notifies these URLs again, so remove this setting from the listener: "
-                f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={plan.backup.forward_file}"
-            )
-        if json:
-            output.object({"changes": data})
-        elif changes:
-            output.prose(status("ok"), f"{counted(len(changes), 'previous setting')} restored in Airbyte")
-        return 0
-
-    run(work)
+    async with open_airbyte(plan.instance) as airbyte:
+        changes = list(plan_uninstall(await plan.find_workspaces(airbyte), plan.receiver, plan.backup))
+        data = [change.data(plan.receiver) for change in changes]
+        if not _agreed(output, data, dry_run=dry_run, yes=yes):
+            return 0 if dry_run else 1
+        await apply(airbyte, changes)
+        if changes:
+            plan.backup.forget(changes)
+            plan.backup.save()
+    if changes and plan.backup.forward_file.exists() and not plan.backup.forward_urls():
+        output.note(
+            "Airbyte itself notifies these URLs again, so remove this setting from the listener: "
+            f"AIRBYTE_EVENTS_FORWARD_URLS_FILE={plan.backup.forward_file}"
+        )
+    if json:
+        output.object({"changes": data})
+    elif changes:
+        output.prose(status("ok"), f"{counted(len(changes), 'previous setting')} restored in Airbyte")
+    return 0
 
 
-def show_status(
+async def show_status(
     workspace: Workspaces = None,
     url: URL = None,
     keep: Keep = None,
@@ -203,30 +194,26 @@ def show_status(
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
-) -> None:
+) -> int:
     plan = Plan.of(load(config, listens=False), instance, workspace, url, listener, keep)
     output = Output(json=json)
-
-    async def work() -> int:
-        async with open_airbyte(plan.instance) as airbyte:
-            workspaces = await plan.find_workspaces(airbyte)
-        rows = [_judged(each, kind, plan.receiver) for each in workspaces for kind in KINDS]
-        right = all(row["verdict"] != "failure" for row in rows)
-        if json:
-            output.object({"webhooks": rows, "right": right})
-        else:
-            output.table(
-                ("workspace", "kind", "should be", "is", ""),
-                [[r["workspace"], r["kind"], r["should"], r["is"], status(r["verdict"])] for r in rows],
-                optional=("should be",),
-            )
-        if not right:
-            chosen = "" if instance is None else f" --instance {instance}"
-            where = plan.receiver.base or "URL"
-            output.note(f"to point them at the listener: airbyte-events webhooks install{chosen} --url {where}")
-        return 0 if right else 1
-
-    run(work)
+    async with open_airbyte(plan.instance) as airbyte:
+        workspaces = await plan.find_workspaces(airbyte)
+    rows = [_judged(each, kind, plan.receiver) for each in workspaces for kind in KINDS]
+    right = all(row["verdict"] != "failure" for row in rows)
+    if json:
+        output.object({"webhooks": rows, "right": right})
+    else:
+        output.table(
+            ("workspace", "kind", "should be", "is", ""),
+            [[r["workspace"], r["kind"], r["should"], r["is"], status(r["verdict"])] for r in rows],
+            optional=("should be",),
+        )
+    if not right:
+        chosen = "" if instance is None else f" --instance {instance}"
+        where = plan.receiver.base or "URL"
+        output.note(f"to point them at the listener: airbyte-events webhooks install{chosen} --url {where}")
+    return 0 if right else 1
 
 
 def _judged(workspace: Workspace, kind: str, receiver: ReceiverURLs) -> dict[str, str]:
@@ -270,7 +257,7 @@ def _agreed(output: Output, changes: list[dict[str, str]], *, dry_run: bool, yes
     return False
 
 
-COMMANDS: tuple[tuple[str, Callable[..., None], str, tuple[str, ...]], ...] = (
+COMMANDS: tuple[tuple[str, Callable[..., Awaitable[int]], str, tuple[str, ...]], ...] = (
     ("install", install, _INSTALL_HELP, _INSTALL_EPILOG),
     ("status", show_status, _STATUS_HELP, _STATUS_EPILOG),
     ("test", samples.send_samples, samples.HELP, samples.EPILOG),
