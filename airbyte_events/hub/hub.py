@@ -41,7 +41,7 @@ from airbyte_events.jobs import Job, JobSystem
 from airbyte_events.monitor.monitor import LOOKBACK, MAX_LISTED, Monitor
 from airbyte_events.monitor.observation import event_of
 from airbyte_events.monitor.poller import Poller, Ticks
-from airbyte_events.monitor.progress import ProgressReader
+from airbyte_events.monitor.progress import FRESH_SECONDS, ProgressReader
 from airbyte_events.monitor.watchlist import WATCH_SECONDS
 from airbyte_events.store.memory.store import MemoryStore
 
@@ -129,7 +129,9 @@ class Hub:
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
         self._receipts = Receipts(lambda: self._link.up, self._link.send_receipts)
-        self._progress = ProgressReader(system, per_minute=PROGRESS_PER_MINUTE, on_active=self._monitor.watches.confirm)
+        self._progress = ProgressReader(
+            system, fresh=0, per_minute=PROGRESS_PER_MINUTE, on_active=self._monitor.watches.confirm
+        )
         self._leaving = Turns()
         self._list_served_at: datetime | None = None
         self._list_served = Wakeup()
@@ -259,7 +261,7 @@ class Hub:
         with self._subscribers.joined(wanted, position) as completions, self._monitor.watches.followed():
             yield completions
 
-    async def progress(self, job_id: int, *, streams: bool = False, max_age: float = 0.0) -> Progress | None:
+    async def progress(self, job_id: int, *, streams: bool = False, max_age: float = FRESH_SECONDS) -> Progress | None:
         """Return how far an active job is, by the listener, else by Airbyte; None if that can't be learnt now.
 
         It may be of an earlier request, see :attr:`Progress.observed_at`: Airbyte receives few of

@@ -13,6 +13,7 @@ import anyio
 
 from airbyte_events.errors import AirbyteEventsError, JobStalled
 from airbyte_events.events import JobEvent, Progress
+from airbyte_events.monitor.progress import FRESH_SECONDS
 from airbyte_events_provider.config import SECTION, number
 
 WARN, FAIL, CANCEL = "warn", "fail", "cancel"
@@ -77,6 +78,9 @@ class ProgressWatch:
                 look_every = min(line_every, max(self.stalled_after / 4, _SHORTEST), _LONGEST)
             if look_every == math.inf:
                 return
+            # Between two responses that are further apart, a short stall would not show.
+            fresh = FRESH_SECONDS if self.stalled_after is None else min(FRESH_SECONDS, self.stalled_after)
+            max_age = max(min(look_every, LINE_SECONDS) / 2, fresh)
             # The tasks of one DAG run start together: without jitter they would ask together.
             pause, line_at = look_every * random.uniform(0.5, 1), anyio.current_time()  # noqa: S311
             line_at += line_every if look_every < line_every else 0
@@ -86,7 +90,7 @@ class ProgressWatch:
                 pause = look_every
                 # Before it counts as a stall, also what is read from the source and not committed yet.
                 streams = self.stalled_after is not None and unchanged >= self.stalled_after / 2
-                progress = await _read(read, streams=streams, max_age=min(look_every, LINE_SECONDS) / 2)
+                progress = await _read(read, streams=streams, max_age=max_age)
                 if progress is None:
                     # Of many tasks that began together, Airbyte is asked in turn.
                     pause = look_every / 3
