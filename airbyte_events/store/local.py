@@ -131,4 +131,7 @@ class LocalState:
         return lambda instances: self._wakeups.wake(f"{topic}/{instance}" for instance in instances)
 
     def _events(self, rows: Iterable[Row], table: str, epoch: str | None = None) -> Iterator[JobEvent]:
-        return self._unreadable.sift(rows, table, lambda row: event_of(row, epoch or self.epoch))
+        return self._unreadable.sift(rows, table, lambda row: self._event(row, epoch))
+
+    def _event(self, row: Row, epoch: str | None = None) -> JobEvent | None:
+        return event_of(row, epoch or self.epoch)

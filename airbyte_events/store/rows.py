@@ -25,8 +25,8 @@ MAX_COUNTED = 10_000
 MAX_CLOCK_SKEW = timedelta(days=1)
 """An event observed further in the future has a wrong time, which does not keep it from being pruned."""
 
-UNREADABLE_FAULT = "its row in the store can't be read"
-"""The fault of a delivery that was given up for that."""
+EVENT = "e.sequence, e.instance, e.job_id, e.status, CAST(e.data AS text)"
+"""The columns that :func:`event_of` reads, of a table ``e`` of events or jobs."""
 
 NOTIFICATION = "n.id, n.instance, n.received_at, n.kind, n.job_id, n.body, n.outcome, n.settled_at"
 """The columns that :func:`notification_of` reads, of a table ``n``."""
@@ -84,7 +84,7 @@ class Unreadable:
 
 
 def event_of(row: Row, epoch: str) -> JobEvent | None:
-    """Return the event of a row (sequence, instance, job id, status, JSON text); None if unreadable or inconsistent."""
+    """Return the event of a row of :data:`EVENT`; None if unreadable or inconsistent."""
     sequence, instance, job_id, status, data = row
     if type(sequence) is not int or not isinstance(data, str):
         return None

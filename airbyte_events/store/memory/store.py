@@ -13,8 +13,8 @@ from airbyte_events.events import JobEvent, JobRef
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.database import MemoryDatabase, at_once
 from airbyte_events.store.memory.log import MemoryLog
-from airbyte_events.store.records import Appended, Arrival, Lease, Pruned, Queues, Receipt, Settle, States, StoreStats
-from airbyte_events.store.sqlite.inbox import SQLiteInbox, inbox_stats, queues, remove, settle_all
+from airbyte_events.store.records import Appended, Arrival, Lease, Pruned, Receipt, Settle, States, StoreStats
+from airbyte_events.store.sqlite.inbox import SQLiteInbox, inbox_stats, remove, settle_all
 from airbyte_events.store.sqlite.transactions import unwatch
 
 MAX_BYTES = 128 * 1024 * 1024
@@ -93,10 +93,6 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
             bytes=0,
             **inbox_stats(self._file.connection),
         )
-
-    @at_once
-    def queues(self, instance: str) -> Queues:
-        return queues(self._file.connection, instance)
 
     @at_once
     def check(self) -> None:

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobRef
-from airbyte_events.store.base import (
-    ANNOUNCEMENTS,
-    ANNOUNCING_KINDS,
-    COMPLETION,
-    PENDING_BYTES,
-    below,
-)
+from airbyte_events.store.base import ANNOUNCEMENTS, ANNOUNCING_KINDS, PENDING_BYTES
 from airbyte_events.store.postgres.log import STATE_COLUMNS, PostgresLog
 from airbyte_events.store.postgres.operations import operation
-from airbyte_events.store.postgres.pool import Connection, T, fetch_all, fetch_one
+from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
     Arrival,
     Attempt,
-    Delivery,
-    DeliveryState,
     Outcome,
     Pending,
     Receipt,
     StoredNotification,
     digest_of,
 )
-from airbyte_events.store.rows import (
-    DELIVERY,
-    NOTIFICATION,
-    PRUNED_AT_ONCE,
-    UNREADABLE_FAULT,
-    Row,
-    delivery_of,
-    moment_of,
-    notification_of,
-)
+from airbyte_events.store.rows import NOTIFICATION, PRUNED_AT_ONCE, notification_of
 
 
 class PostgresInbox(PostgresLog):
@@ -82,18 +65,6 @@ class PostgresInbox(PostgresLog):
             key, duplicate = receipts[numbers[digest]]
             result.append(Receipt(id=key, duplicate=duplicate or place != firsts[digest]))
         return result
-
-    @operation
-    async def notifications(
-        self, connection: Connection, *, limit: int = 100, before: int | None = None, outgoing: bool = False
-    ) -> list[StoredNotification]:
-        condition = "WHERE id < %s AND (kind <> %s OR %s) ORDER BY id DESC LIMIT %s"
-        return await self._find(connection, condition, below(before), COMPLETION, outgoing, limit)
-
-    async def _find(self, connection: Connection, condition: str, *values: object) -> list[StoredNotification]:
-        """Return readable rows; a limit counts only them."""
-        sql = f"SELECT {NOTIFICATION} FROM (SELECT * FROM {self._s}.notifications WHERE id <> ALL (%s)) n {condition}"
-        return await self._readable(connection, sql, values, "notifications", notification_of)
 
     @operation
     async def pending(self, connection: Connection, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
@@ -147,9 +118,10 @@ class PostgresInbox(PostgresLog):
             f"SELECT id FROM {self._s}.notifications a WHERE (a.instance, a.job_id) = (r.instance, r.job_id)"
             " AND a.kind = ANY (%s)"
         )
-        found = await self._find(
+        rows = await fetch_all(
             connection,
-            "WHERE n.id IN (SELECT c.id FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[])"
+            f"SELECT {NOTIFICATION} FROM {self._s}.notifications n WHERE n.id IN (SELECT c.id"
+            " FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[])"
             f" r (instance, job_id, since) CROSS JOIN LATERAL (({of_job} ORDER BY id LIMIT %s)"
             f" UNION ({of_job} ORDER BY id DESC LIMIT %s)"
             f" UNION ({of_job} AND a.received_at >= r.since ORDER BY id LIMIT %s)) c) ORDER BY n.id",
@@ -159,77 +131,10 @@ class PostgresInbox(PostgresLog):
             *(list(ANNOUNCING_KINDS), ANNOUNCEMENTS) * 3,
         )
         by_job: dict[JobRef, list[StoredNotification]] = {}
-        for each in found:
+        for each in self._unreadable.sift(rows, "notifications", notification_of):
             if each.ref is not None:
                 by_job.setdefault(each.ref, []).append(each)
         return by_job
-
-    @operation
-    async def deliveries(
-        self,
-        connection: Connection,
-        *,
-        limit: int = 100,
-        before: int | None = None,
-        state: DeliveryState | None = None,
-    ) -> list[Delivery]:
-        # A literal, so that the partial indexes apply.
-        matches = "" if state is None else f"AND d.state = '{state.value}'"
-        selected = self._selected(f"(SELECT * FROM {self._s}.deliveries WHERE id <> ALL (%s))")
-        sql = f"{selected} WHERE d.id < %s {matches} ORDER BY d.id DESC LIMIT %s"
-        return await self._readable(connection, sql, (below(before), limit), "deliveries", delivery_of)
-
-    @operation
-    async def due(
-        self,
-        connection: Connection,
-        instance: str,
-        *,
-        to: str | None = None,
-        but: Collection[str] = (),
-        limit: int = 100,
-        skip: int = 0,
-    ) -> list[Delivery]:
-        sql = (
-            f"{self._selected(f'{self._s}.deliveries')} WHERE d.state = 'due' AND d.instance = %s"
-            " AND d.due_at <= clock_timestamp() AND d.target = coalesce(%s, d.target)"
-            " AND d.target <> ALL (%s::text[]) ORDER BY d.due_at, d.id LIMIT %s OFFSET %s"
-        )
-        while rows := await fetch_all(connection, sql, instance, to, list(but), limit, skip):
-            unreadable: list[int] = []
-            found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
-            if unreadable:
-                sql_dead = f"UPDATE {self._s}.deliveries SET state = 'dead', fault = %s WHERE id = ANY (%s)"
-                await connection.execute(sql_dead, [UNREADABLE_FAULT, unreadable])
-            if found:
-                return found
-        return []
-
-    def _selected(self, deliveries: str) -> str:
-        return f"SELECT {DELIVERY} FROM {deliveries} d JOIN {self._s}.notifications n ON n.id = d.notification"
-
-    async def _readable(
-        self, connection: Connection, sql: str, values: Sequence[object], table: str, read: Callable[[Row], T | None]
-    ) -> list[T]:
-        """:param sql: its first value is the ids of unreadable rows to leave out."""
-        unreadable: list[int] = []
-        while True:
-            rows = await fetch_all(connection, sql, unreadable, *values)
-            found = list(self._unreadable.sift(rows, table, read, unreadable))
-            if len(found) == len(rows):
-                return found
-
-    @operation
-    async def next_due(
-        self, connection: Connection, instance: str, *, to: str | None = None, but: Collection[str] = ()
-    ) -> datetime | None:
-        row = await fetch_one(
-            connection,
-            f"SELECT min(due_at) FROM {self._s}.deliveries"
-            " WHERE state = 'due' AND instance = %s AND target = coalesce(%s, target) AND target <> ALL (%s::text[])",
-            *(instance, to, list(but)),
-        )
-        return None if row is None else moment_of(row[0])
 
     async def attempted(self, attempts: Sequence[Attempt]) -> None:
         await self._run_waking("deliveries", lambda c: self._attempted(c, attempts))

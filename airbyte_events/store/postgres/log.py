@@ -14,7 +14,7 @@ import psycopg
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.base import UNBOUNDED, EventLog, below
+from airbyte_events.store.base import UNBOUNDED, EventLog
 from airbyte_events.store.identity import REPLACED, KnownLog, LogReplaced, Tail
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.identity import DIGEST, State
@@ -22,13 +22,11 @@ from airbyte_events.store.postgres.operations import PostgresOperations, columns
 from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import Appended, Lease, LogPage, Outcome, Settle, States
-from airbyte_events.store.rows import MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row
+from airbyte_events.store.rows import EVENT, MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row
 
 logger = logging.getLogger(__name__)
 
-_EVENT = "e.sequence, e.instance, e.job_id, e.status, e.data::text"
-
-STATE_COLUMNS = f"{_EVENT}, e.revision"
+STATE_COLUMNS = f"{EVENT}, e.revision"
 """The columns of a job's row ``e``."""
 
 _TRIES = 20
@@ -141,15 +139,15 @@ class PostgresLog(PostgresOperations, EventLog):
     async def _read(
         self, connection: Connection, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter
     ) -> LogPage:
-        where, values = _criteria(wanted)
+        where, values = self._criteria(wanted)
         tail = log.tail
         # One statement, for a consistent snapshot; it returns a row even if there are no events.
         found = await connection.execute(
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events),"
             f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = %s),"
-            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = head), {_EVENT}, e.upto FROM {self._s}.log"
+            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = head), {EVENT}, e.upto FROM {self._s}.log"
             " LEFT JOIN LATERAL (SELECT * FROM (SELECT *, sum(bytes) OVER (ORDER BY sequence) AS upto FROM (SELECT *,"
-            f" octet_length(data::text) AS bytes FROM {self._s}.events WHERE sequence > %s{where}"
+            f" octet_length(data::text) AS bytes FROM {self._s}.events WHERE sequence > %s{where.replace('?', '%s')}"
             " ORDER BY sequence LIMIT %s) page) sized WHERE upto - bytes < %s) e ON true ORDER BY e.sequence",
             [tail.sequence, after, *values, limit, size],
         )
@@ -194,38 +192,6 @@ class PostgresLog(PostgresOperations, EventLog):
         """Return the states in the jobs' rows with the columns :data:`STATE_COLUMNS`."""
         return _states(await self._read_jobs(connection, rows), refs)
 
-    @operation
-    async def jobs(
-        self,
-        connection: Connection,
-        *,
-        limit: int = 100,
-        before: int | None = None,
-        wanted: EventFilter = EVERYTHING,
-    ) -> list[JobEvent]:
-        where, values = _criteria(wanted)
-        found: list[JobEvent] = []
-        after = below(before)
-        while len(found) < limit:
-            rows = await fetch_all(
-                connection,
-                f"SELECT {_EVENT} FROM {self._s}.jobs e WHERE sequence < %s{where} ORDER BY sequence DESC LIMIT %s",
-                *(after, *values, limit - len(found)),
-            )
-            if not rows:
-                break
-            found += self._events(rows, "jobs")
-            after = rows[-1][0]
-        return found
-
-    @operation
-    async def history(self, connection: Connection, ref: JobRef) -> list[JobEvent]:
-        return list(self._events(await self._events_of(connection, ref), "events"))
-
-    async def _events_of(self, connection: Connection, ref: JobRef) -> list[Row]:
-        sql = f"SELECT {_EVENT} FROM {self._s}.events e WHERE instance = %s AND job_id = %s ORDER BY sequence"
-        return await fetch_all(connection, sql, *ref)
-
     async def _prunable(self, connection: Connection, before: datetime, keep: int) -> int:
         """Return the sequence up to which events can be removed without a gap; future times are ignored."""
         row = await fetch_one(
@@ -261,7 +227,9 @@ class PostgresLog(PostgresOperations, EventLog):
             ref = JobRef(*row[1:3])
             state = next(self._events([row], "jobs"), None)
             if state is None:
-                state = next(self._events(reversed(await self._events_of(connection, ref)), "events"), None)
+                of_job = f"{self._s}.events e WHERE instance = %s AND job_id = %s ORDER BY sequence DESC"
+                events = await fetch_all(connection, f"SELECT {EVENT} FROM {of_job}", *ref)
+                state = next(self._events(events, "events"), None)
             jobs[ref] = _JobRow(state, row[0], revision)
         return jobs
 
@@ -334,12 +302,3 @@ def _states(jobs: Mapping[JobRef, _JobRow], refs: Collection[JobRef]) -> States:
 def _version(ref: JobRef, job: _JobRow | None) -> dict[str, Any]:
     sequence, revision = (None, None) if job is None else job[1:]
     return {"instance": ref.instance, "job_id": ref.job_id, "sequence": sequence, "revision": revision}
-
-
-def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
-    branches = wanted.branches()
-    texts = [
-        f"(job_id {sign} 0" + "".join(f" AND {column} = ANY (%s)" for column in choices) + ")"
-        for sign, choices in branches
-    ]
-    return f" AND ({' OR '.join(texts)})", [list(values) for _, each in branches for values in each.values()]

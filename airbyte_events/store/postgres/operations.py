@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Collection, Coroutine
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.events import JobRef
-from airbyte_events.store.local import LocalState
 from airbyte_events.store.postgres.identity import Identity
 from airbyte_events.store.postgres.pool import SECONDS, Connection, PostgresPool, T, Work, fetch_all, fetch_one
 from airbyte_events.store.postgres.url import PostgresURL
+from airbyte_events.store.queries import Queries
 from airbyte_events.store.records import Lease
-from airbyte_events.store.rows import moment_of
+from airbyte_events.store.rows import Row
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="PostgresOperations")
@@ -37,11 +35,8 @@ def operation(
     return method
 
 
-class PostgresOperations(LocalState):
-    """A store with a PostgreSQL database: its values, leases and watches.
-
-    ``_s`` is the name of the schema in quotes.
-    """
+class PostgresOperations(Queries):
+    """A store with a PostgreSQL database: its values, leases and watches."""
 
     shared = True
 
@@ -68,6 +63,13 @@ class PostgresOperations(LocalState):
 
         await self._run(waking)
 
+    async def _query(self, sql: str, values: Sequence[object], read: Callable[[list[Row]], T]) -> T:
+        return read(await self._run(lambda connection: fetch_all(connection, sql.replace("?", "%s"), *values)))
+
+    @staticmethod
+    def _among(column: str, values: Collection[object]) -> tuple[str, list[object]]:
+        return f"{column} = ANY (?)", [list(values)]
+
     @operation
     async def remember(self, connection: Connection, key: str, value: str, *, lease: Lease | None = None) -> None:
         held, lease_key = "SELECT", list[object]()
@@ -81,16 +83,6 @@ class PostgresOperations(LocalState):
         )
         if not done.rowcount:
             raise lost(lease)
-
-    @operation
-    async def recall(self, connection: Connection, key: str) -> str | None:
-        row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", key)
-        return None if row is None else str(row[0])
-
-    @operation
-    async def values(self, connection: Connection) -> dict[str, str]:
-        rows = await fetch_all(connection, f"SELECT key, value FROM {self._s}.meta")
-        return {str(key): str(value) for key, value in rows}
 
     @operation
     async def acquire(self, connection: Connection, name: str, holder: str, seconds: float) -> Lease | None:
@@ -149,17 +141,6 @@ class PostgresOperations(LocalState):
             *columns(refs),
         )
         return row[0] or []
-
-    @operation
-    async def watched(self, connection: Connection, instance: str) -> dict[int, datetime]:
-        # A job that completed while its watch was written may have a row.
-        rows = await fetch_all(
-            connection,
-            f"SELECT job_id, since FROM {self._s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
-            f" (SELECT FROM {self._s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)",
-            instance,
-        )
-        return {job_id: moment_of(since) or utcnow() for job_id, since in rows}
 
 
 def columns(refs: Collection[JobRef]) -> tuple[list[str], list[int]]:

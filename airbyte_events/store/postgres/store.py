@@ -20,8 +20,7 @@ from airbyte_events.store.postgres.listen import PostgresListener
 from airbyte_events.store.postgres.operations import operation
 from airbyte_events.store.postgres.pool import Connection, PostgresPool, connect, fetch_all, fetch_one, translated
 from airbyte_events.store.postgres.url import PostgresURL
-from airbyte_events.store.records import Arrival, Pruned, Queues, Receipt, StoreStats
-from airbyte_events.store.rows import moment_of
+from airbyte_events.store.records import Arrival, Pruned, Receipt, StoreStats
 
 _OPEN_SECONDS = 30.0
 """To create or migrate the schema, which may wait for another process."""
@@ -139,20 +138,6 @@ class PostgresStore(PostgresInbox, MovableStore):
             dead=dead,
             bytes=sum(size for _, size in tables.values()),
         )
-
-    @operation
-    async def queues(self, connection: Connection, instance: str) -> Queues:
-        s = self._s
-        watched, pending, due = await fetch_one(
-            connection,
-            f"SELECT (SELECT count(*) FROM {s}.watches w WHERE instance = %s AND until > now() AND NOT EXISTS"
-            f" (SELECT FROM {s}.jobs j WHERE (j.instance, j.job_id) = (w.instance, w.job_id) AND j.terminal)),"
-            f" (SELECT received_at FROM {s}.notifications WHERE outcome = 'pending' AND instance = %s"
-            f" ORDER BY id LIMIT 1), (SELECT min(due_at) FROM {s}.deliveries"
-            " WHERE state = 'due' AND instance = %s)",
-            *(instance, instance, instance),
-        )
-        return Queues(watched=watched, pending_since=moment_of(pending), due_since=moment_of(due))
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))

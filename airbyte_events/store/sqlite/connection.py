@@ -24,7 +24,7 @@ import anyio.to_thread
 from airbyte_events._utils.batching import Batcher, Failed
 from airbyte_events.errors import StoreError, StoreFull
 from airbyte_events.store.sqlite.files import FileIdentity, lock
-from airbyte_events.store.sqlite.schema import ensure_newest, migrate
+from airbyte_events.store.sqlite.schema import add_now, ensure_newest, migrate
 
 T = TypeVar("T")
 
@@ -196,6 +196,7 @@ def _opening(path: Path, connect: Connect, verb: str = "open") -> Iterator[sqlit
         connection = connect(path)
         # Decode invalid UTF-8, too: only its row is unreadable, not the result.
         connection.text_factory = lambda data: data.decode(errors="surrogateescape")
+        add_now(connection)
         try:
             yield connection
         except BaseException:

@@ -6,47 +6,33 @@ import sqlite3
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.events import JobRef
 from airbyte_events.store.base import (
     ANNOUNCEMENTS,
     ANNOUNCING_KINDS,
-    COMPLETION,
     PENDING_BYTES,
     DeliveryOutbox,
     NotificationInbox,
-    below,
 )
 from airbyte_events.store.records import (
     REPEATED_WITHIN,
     Arrival,
     Attempt,
-    Delivery,
     DeliveryState,
     Outcome,
     Pending,
-    Queues,
     Receipt,
     States,
     StoredNotification,
     digest_of,
     first_within,
 )
-from airbyte_events.store.rows import (
-    DELIVERY,
-    NOTIFICATION,
-    PRUNED_AT_ONCE,
-    UNREADABLE_FAULT,
-    delivery_of,
-    moment_of,
-    notification_of,
-)
-from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction, watched
+from airbyte_events.store.rows import NOTIFICATION, PRUNED_AT_ONCE, notification_of
+from airbyte_events.store.sqlite.transactions import SQLiteTransactions, transaction
 
 _SELECT = f"SELECT {NOTIFICATION} FROM notifications AS n"
-_SELECT_DELIVERY = f"SELECT {DELIVERY} FROM deliveries AS d LEFT JOIN notifications AS n ON n.id = d.notification"
 
 
 class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
@@ -88,25 +74,6 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
     async def settle(self, outcomes: Mapping[int, Outcome], settled_at: datetime) -> None:
         await self._file.transact(lambda c: settle_all(c, outcomes, settled_at), self._waking("inbox"))
 
-    @reading
-    def notifications(
-        self,
-        connection: sqlite3.Connection,
-        *,
-        limit: int = 100,
-        before: int | None = None,
-        outgoing: bool = False,
-    ) -> list[StoredNotification]:
-        condition = "WHERE id < ? AND (kind <> ? OR ?) ORDER BY id DESC"
-        return self._notifications(connection, condition, below(before), COMPLETION, outgoing, limit=limit)
-
-    def _notifications(
-        self, connection: sqlite3.Connection, condition: str, *values: object, limit: int
-    ) -> list[StoredNotification]:
-        """Return the first readable ones."""
-        rows = connection.execute(f"{_SELECT} {condition}", values)
-        return list(islice(self._unreadable.sift(rows, "notifications", notification_of), limit))
-
     @transaction
     def announcements(
         self, connection: sqlite3.Connection, refs: Mapping[JobRef, datetime | None]
@@ -120,60 +87,13 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
         found = {}
         for ref, since in refs.items():
             values = (*ref, *ANNOUNCING_KINDS, format_time(since), ANNOUNCEMENTS)
-            if items := self._notifications(connection, condition, *values, limit=3 * ANNOUNCEMENTS):
+            rows = connection.execute(f"{_SELECT} {condition}", values)
+            if items := list(self._unreadable.sift(rows, "notifications", notification_of)):
                 found[ref] = items
         return found
 
-    @transaction
-    def due(
-        self,
-        connection: sqlite3.Connection,
-        instance: str,
-        *,
-        to: str | None = None,
-        but: Collection[str] = (),
-        limit: int = 100,
-        skip: int = 0,
-    ) -> list[Delivery]:
-        condition, values = _is_for("d.target", to, but)
-        sql = (
-            f"{_SELECT_DELIVERY} WHERE d.state = 'due' AND d.instance = ? AND d.due_at <= ? AND {condition}"
-            " ORDER BY d.due_at, d.id LIMIT ? OFFSET ?"
-        )
-        while rows := connection.execute(sql, (instance, format_time(utcnow()), *values, limit, skip)).fetchall():
-            unreadable: list[int] = []
-            found = list(self._unreadable.sift(rows, "deliveries", delivery_of, unreadable))
-            connection.executemany(
-                "UPDATE deliveries SET state = 'dead', fault = ? WHERE id = ?",
-                [(UNREADABLE_FAULT, id_) for id_ in unreadable],
-            )
-            if found:
-                return found
-        return []
-
-    @transaction
-    def next_due(
-        self, connection: sqlite3.Connection, instance: str, *, to: str | None = None, but: Collection[str] = ()
-    ) -> datetime | None:
-        return next_due(connection, instance, to, but)
-
     async def attempted(self, attempts: Sequence[Attempt]) -> None:
         await self._file.transact(lambda c: _attempted(c, attempts), self._waking("deliveries"))
-
-    @reading
-    def deliveries(
-        self,
-        connection: sqlite3.Connection,
-        *,
-        limit: int = 100,
-        before: int | None = None,
-        state: DeliveryState | None = None,
-    ) -> list[Delivery]:
-        # A literal, so that the partial indexes apply.
-        matches = "" if state is None else f"AND d.state = '{state.value}'"
-        sql = f"{_SELECT_DELIVERY} WHERE d.id < ? {matches} ORDER BY d.id DESC"
-        rows = connection.execute(sql, (below(before),))
-        return list(islice(self._unreadable.sift(rows, "deliveries", delivery_of), limit))
 
     async def _prune_notifications(self, before: datetime) -> int:
         removed = 0
@@ -260,28 +180,6 @@ def _is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> b
     return row is not None
 
 
-def queues(connection: sqlite3.Connection, instance: str) -> Queues:
-    oldest = connection.execute(
-        "SELECT received_at FROM notifications WHERE outcome = 'pending' AND instance = ? ORDER BY id LIMIT 1",
-        (instance,),
-    ).fetchone()
-    return Queues(
-        watched=len(watched(connection, instance)),
-        pending_since=None if oldest is None else moment_of(oldest[0]),
-        due_since=next_due(connection, instance),
-    )
-
-
-def next_due(
-    connection: sqlite3.Connection, instance: str, to: str | None = None, but: Collection[str] = ()
-) -> datetime | None:
-    condition, values = _is_for("target", to, but)
-    row = connection.execute(
-        f"SELECT min(due_at) FROM deliveries WHERE state = 'due' AND instance = ? AND {condition}", (instance, *values)
-    ).fetchone()
-    return moment_of(row[0])
-
-
 def remove(connection: sqlite3.Connection, ids: Collection[int]) -> None:
     for condition in ("deliveries WHERE notification", "notifications WHERE id"):
         connection.executemany(f"DELETE FROM {condition} = ?", [(id_,) for id_ in ids])
@@ -298,8 +196,3 @@ def inbox_stats(connection: sqlite3.Connection) -> dict[str, int]:
         "due": count(connection, "deliveries WHERE state = 'due'"),
         "dead": count(connection, "deliveries WHERE state = 'dead'"),
     }
-
-
-def _is_for(column: str, to: str | None, but: Collection[str]) -> tuple[str, list[str | None]]:
-    """Return a condition and its values."""
-    return f"{column} = coalesce(?, {column}) AND {column} NOT IN ({', '.join('?' * len(but))})", [to, *but]

@@ -11,24 +11,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import CursorExpired
 from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef, JobStatus
-from airbyte_events.store.base import UNBOUNDED, EventLog, below
+from airbyte_events.store.base import UNBOUNDED, EventLog
 from airbyte_events.store.identity import LOOK_BACK, REPLACED, KnownLog, LogReplaced, Tail, mark_of
 from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
 from airbyte_events.store.records import Appended, Lease, LogPage, Settle, States
-from airbyte_events.store.rows import MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, event_of, moment_of
+from airbyte_events.store.rows import EVENT, MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, event_of, moment_of
 from airbyte_events.store.sqlite.connection import SQLiteFile
 from airbyte_events.store.sqlite.inbox import settle_all
 from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction, unwatch
 
 logger = logging.getLogger(__name__)
-
-_EVENT = "sequence, instance, job_id, status, data"
 
 TERMINAL = frozenset(status.value for status in JobStatus if status.terminal)
 
@@ -204,9 +201,9 @@ class SQLiteLog(SQLiteTransactions, EventLog):
         removed = newest if oldest is None else oldest - 1
         if not removed <= after <= newest:
             raise CursorExpired(f"the log keeps what follows {removed} up to {newest}, not {after}")
-        where, values = _criteria(wanted)
+        where, values = self._criteria(wanted)
         rows = connection.execute(
-            f"SELECT {_EVENT} FROM events WHERE sequence > ?{where} ORDER BY sequence LIMIT ?", (after, *values, limit)
+            f"SELECT {EVENT} FROM events e WHERE sequence > ?{where} ORDER BY sequence LIMIT ?", (after, *values, limit)
         )
         page: list[Row] = []
         for row in rows:
@@ -230,31 +227,13 @@ class SQLiteLog(SQLiteTransactions, EventLog):
 
     def _state(self, connection: sqlite3.Connection, ref: JobRef) -> JobEvent | None:
         """Return a job's latest state. The newest readable event replaces an unreadable state."""
-        sql = f"SELECT {_EVENT} FROM jobs WHERE instance = ? AND job_id = ?"
+        sql = f"SELECT {EVENT} FROM jobs e WHERE instance = ? AND job_id = ?"
         rows = connection.execute(sql, ref).fetchall()
         state = next(self._events(rows, "jobs"), None)
         if rows and state is None:
-            sql = f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence DESC"
+            sql = f"SELECT {EVENT} FROM events e WHERE instance = ? AND job_id = ? ORDER BY sequence DESC"
             state = next(self._events(connection.execute(sql, ref), "events"), None)
         return state
-
-    @reading
-    def jobs(
-        self,
-        connection: sqlite3.Connection,
-        *,
-        limit: int = 100,
-        before: int | None = None,
-        wanted: EventFilter = EVERYTHING,
-    ) -> list[JobEvent]:
-        where, values = _criteria(wanted)
-        sql = f"SELECT {_EVENT} FROM jobs WHERE sequence < ?{where} ORDER BY sequence DESC"
-        return list(islice(self._events(connection.execute(sql, (below(before), *values)), "jobs"), limit))
-
-    @reading
-    def history(self, connection: sqlite3.Connection, ref: JobRef) -> list[JobEvent]:
-        sql = f"SELECT {_EVENT} FROM events WHERE instance = ? AND job_id = ? ORDER BY sequence"
-        return list(self._events(connection.execute(sql, ref), "events"))
 
     @transaction
     def _prune_events(self, connection: sqlite3.Connection, before: datetime, keep: int) -> int:
@@ -264,7 +243,7 @@ class SQLiteLog(SQLiteTransactions, EventLog):
         """
         excess, latest = head(connection) - keep, utcnow() + MAX_CLOCK_SKEW
         removed = last = 0
-        rows = connection.execute(f"SELECT {_EVENT} FROM events ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
+        rows = connection.execute(f"SELECT {EVENT} FROM events e ORDER BY sequence LIMIT ?", (PRUNED_AT_ONCE,))
         for count, row in enumerate(rows, 1):
             event = None if row[0] <= excess else event_of(row, "")
             if event is not None and before <= event.observed_at <= latest:
@@ -279,15 +258,3 @@ class SQLiteLog(SQLiteTransactions, EventLog):
     def _has_completed(self, connection: sqlite3.Connection, ref: JobRef) -> bool:
         row = connection.execute("SELECT status FROM jobs WHERE instance = ? AND job_id = ?", ref).fetchone()
         return row is not None and row[0] in TERMINAL
-
-
-def _criteria(wanted: EventFilter) -> tuple[str, list[object]]:
-    branches = wanted.branches()
-    # The plus keeps SQLite from using an index by job for what nearly all rows match.
-    texts = [
-        f"(+job_id {sign} 0"
-        + "".join(f" AND {each} IN ({', '.join('?' * len(choices[each]))})" for each in choices)
-        + ")"
-        for sign, choices in branches
-    ]
-    return f" AND ({' OR '.join(texts)})", [value for _, each in branches for some in each.values() for value in some]

@@ -7,6 +7,7 @@ import secrets
 import sqlite3
 from pathlib import Path
 
+from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.errors import StoreError
 
 logger = logging.getLogger(__name__)
@@ -68,9 +69,15 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     logger.info("%s the store %s, schema %d", "created" if version == 0 else "migrated", path, VERSION)
 
 
+def add_now(connection: sqlite3.Connection) -> None:
+    """Add the function ``now()`` as in PostgreSQL: the time, which is the same in all of a statement."""
+    connection.create_function("now", 0, lambda: format_time(utcnow()), deterministic=True)
+
+
 def create_in_memory() -> sqlite3.Connection:
     """Return a database in memory with the tables of this version."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    add_now(connection)
     connection.executescript("".join(_STEPS))
     return connection
 

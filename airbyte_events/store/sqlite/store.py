@@ -15,10 +15,10 @@ import anyio
 from airbyte_events.errors import StoreError
 from airbyte_events.store.base import MovableStore
 from airbyte_events.store.migration import Batch
-from airbyte_events.store.records import Pruned, Queues, StoreStats
+from airbyte_events.store.records import Pruned, StoreStats
 from airbyte_events.store.sqlite import migration
 from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
-from airbyte_events.store.sqlite.inbox import SQLiteInbox, count, inbox_stats, queues
+from airbyte_events.store.sqlite.inbox import SQLiteInbox, count, inbox_stats
 from airbyte_events.store.sqlite.log import SQLiteLog, first, head
 from airbyte_events.store.sqlite.transactions import reading
 
@@ -70,10 +70,6 @@ class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
             **inbox_stats(connection),
             bytes=self._file.size,
         )
-
-    @reading
-    def queues(self, connection: sqlite3.Connection, instance: str) -> Queues:
-        return queues(connection, instance)
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))

@@ -6,17 +6,17 @@ import functools
 import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import anyio
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.events import JobEvent, JobRef
-from airbyte_events.store.local import LocalState
 from airbyte_events.store.memory.leases import Leases
+from airbyte_events.store.queries import Queries
 from airbyte_events.store.records import Lease
-from airbyte_events.store.rows import moment_of
+from airbyte_events.store.rows import Row
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="SQLiteTransactions")
@@ -57,8 +57,10 @@ def reading(function: _Function[S, P, T]) -> _Method[S, P, T]:
     return method
 
 
-class SQLiteTransactions(LocalState):
+class SQLiteTransactions(Queries):
     """A store with a SQLite database: its values and watches, and the leases of its process."""
+
+    _s = "main"
 
     _file: SQLiteDatabase
 
@@ -67,19 +69,17 @@ class SQLiteTransactions(LocalState):
         # Not in the database: the holders of a previous process are gone.
         self._leases = Leases()
 
-    @reading
-    def recall(self, connection: sqlite3.Connection, key: str) -> str | None:
-        row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+    async def _query(self, sql: str, values: Sequence[object], read: Callable[[list[Row]], T]) -> T:
+        return await self._file.read(lambda connection: read(connection.execute(sql, values).fetchall()))
+
+    @staticmethod
+    def _among(column: str, values: Collection[object]) -> tuple[str, list[object]]:
+        return f"{column} IN ({', '.join('?' * len(values))})", [*values]
 
     @transaction
     def remember(self, connection: sqlite3.Connection, key: str, value: str, *, lease: Lease | None = None) -> None:
         self._leases.ensure(lease)
         connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    @reading
-    def values(self, connection: sqlite3.Connection) -> dict[str, str]:
-        return dict(connection.execute("SELECT key, value FROM meta").fetchall())
 
     # Leases change within transactions, so that no guarded transaction loses its lease while it runs.
 
@@ -118,17 +118,6 @@ class SQLiteTransactions(LocalState):
     @abstractmethod
     def _has_completed(self, connection: sqlite3.Connection, ref: JobRef) -> bool:
         """Return whether a job's latest state is terminal."""
-
-    @transaction
-    def watched(self, connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
-        return watched(connection, instance)
-
-
-def watched(connection: sqlite3.Connection, instance: str) -> dict[int, datetime]:
-    rows: Sequence[tuple[int, str]] = connection.execute(
-        "SELECT job_id, since FROM watches WHERE instance = ? AND until > ?", (instance, format_time(utcnow()))
-    ).fetchall()
-    return {job_id: moment_of(since) or utcnow() for job_id, since in rows if type(job_id) is int}
 
 
 def unwatch(connection: sqlite3.Connection, events: Iterable[JobEvent]) -> None:
