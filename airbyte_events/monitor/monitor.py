@@ -213,24 +213,19 @@ class Monitor:
         :raises AirbyteError: if none could be requested.
         """
         confirmation = notifications if isinstance(notifications, Confirmation) else Confirmation(notifications)
-        confirmation.wanted = frozenset(job_ids)
-        origins = dict.fromkeys(job_ids, origin)
+        confirmation.wanted, confirmation.origin = frozenset(job_ids), origin
         if origin is not Origin.WEBHOOK:
-            return await self._confirm(origins, confirmation, None)
+            return await self._confirm(confirmation, None)
         with charged(self.request_bucket) as charges:
-            return await self._confirm(origins, confirmation, charges)
+            return await self._confirm(confirmation, charges)
 
-    async def _confirm(
-        self, origins: Mapping[int, Origin], confirmation: Confirmation, charges: Charges | None
-    ) -> dict[int, JobEvent | None]:
-        missing = set(origins)
+    async def _confirm(self, confirmation: Confirmation, charges: Charges | None) -> dict[int, JobEvent | None]:
+        missing = set(confirmation.wanted)
         listed = False
         burst = BURST if charges is None else PUSHED_BURST
         if len(missing) >= burst or (charges is not None and self.request_bucket.left < len(missing)):
-            # At most a page for every BURST jobs, see REQUESTS_OF_ONE.
-            pages = None if charges is None else max(1, len(missing) // BURST)
             try:
-                missing -= await self._list_for(origins, confirmation, pages)
+                missing -= await (self.poll(confirmation) if charges is None else self._list_pages(confirmation))
                 listed = True
             except AirbyteError as exc:
                 # Some releases can't list jobs. If Airbyte is down, the reads fail as well.
@@ -240,11 +235,11 @@ class Monitor:
                 )
         try:
             if charges is None:
-                returned = await self.read(missing, origins, confirmation)
+                returned = await self.read(missing, confirmation)
             else:
-                returned = await self._read_charged(missing, origins, confirmation, charges)
+                returned = await self._read_charged(missing, confirmation, charges)
         except AirbyteError:
-            if len(missing) == len(origins):
+            if len(missing) == len(confirmation.wanted):
                 raise
             # The list had the others.
             returned = {}
@@ -257,13 +252,13 @@ class Monitor:
             # The stored state may be that of an earlier job with the id.
             left_out |= gone
         states = confirmation.states
-        if unread := origins.keys() - states.keys() - left_out:
+        if unread := confirmation.wanted - states.keys() - left_out:
             stored = await self._store.states([JobRef(self.instance, job_id) for job_id in unread])
             states = states | {ref.job_id: state for ref, state in stored.items()}
         return found | {job_id: state for job_id, state in states.items() if job_id not in left_out}
 
     async def _read_charged(
-        self, job_ids: Collection[int], origins: Mapping[int, Origin], confirmation: Confirmation, charges: Charges
+        self, job_ids: Collection[int], confirmation: Confirmation, charges: Charges
     ) -> dict[int, Job | None]:
         """Read as many of these jobs as :attr:`request_bucket` allows, then as many as were refunded, and so on."""
         returned: dict[int, Job | None] = {}
@@ -274,7 +269,7 @@ class Monitor:
             del waiting[:allowed]
             refunded = charges.refunded
             try:
-                returned |= await self.read(some, origins, confirmation)
+                returned |= await self.read(some, confirmation)
             except AirbyteError:
                 if not returned:
                     raise
@@ -282,22 +277,22 @@ class Monitor:
             allowed = min(self.request_bucket.left, int(charges.refunded - refunded))
         return returned
 
-    async def poll(self, origins: Mapping[int, Origin] | None = None) -> set[int]:
+    async def poll(self, confirmation: Confirmation | None = None) -> set[int]:
         """List every job that changed since the last list, and store them.
 
-        :param origins: of the jobs that are not requested by polling.
+        :param confirmation: the jobs that are not requested by polling.
         :return: the ids of the jobs that the API listed.
         :raises AirbyteError: if the API can't list jobs.
         """
         async with self._polling:
             started, cut = utcnow(), self.counters.cut
             since = await self._begin(started)
-            why = origins or {}, Confirmation()
-            found, served_at = await self._store_changed(since, started, *why)
+            why = Confirmation() if confirmation is None else confirmation
+            found, served_at = await self._store_changed(since, started, why)
             if served_at < since:
                 # Airbyte's clock counts: this one is far ahead of it, or Airbyte's was put back.
                 since = served_at - max(LOOKBACK, started - since)
-                found, served_at = await self._store_changed(since, served_at, *why)
+                found, served_at = await self._store_changed(since, served_at, why)
             if self._marking:
                 await self._remember("looked_at", served_at)
             self._on_list(served_at, self.counters.cut == cut)
@@ -310,7 +305,7 @@ class Monitor:
         """
         with charged(self.request_bucket):
             now = utcnow()
-            await self._store_changed(await self._begin(now), now, {}, Confirmation(nameless=count), NAMELESS_PAGES)
+            await self._store_changed(await self._begin(now), now, Confirmation(nameless=count), NAMELESS_PAGES)
 
     async def _begin(self, now: datetime) -> datetime:
         """Return where a list begins: earlier changes are stored."""
@@ -332,39 +327,29 @@ class Monitor:
     async def _remember(self, what: str, moment: datetime) -> None:
         await self._store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self._lease)
 
-    async def _list_for(
-        self, origins: Mapping[int, Origin], notifications: Confirmation, pages: int | None
-    ) -> set[int]:
-        """List changed jobs for these; since the first completion if webhooks report the time of each.
-
-        :param pages: how many to list at most; None for all.
-        """
-        if pages is None:
-            return await self.poll(origins)
-        now = utcnow()
+    async def _list_pages(self, confirmation: Confirmation) -> set[int]:
+        """List changed jobs for webhooks; since the first completion if they report the time of each."""
+        now, wanted = utcnow(), confirmation.wanted
         since = await self._begin(now)
-        times = [[each.notification.finished_at for each in notifications.get(job_id, ())] for job_id in origins]
+        times = [[each.notification.finished_at for each in confirmation.get(job_id, ())] for job_id in wanted]
         known = [min(some) for each in times if (some := [time for time in each if time is not None])]
         # A forged time of years ago would have all jobs listed.
-        if known and len(known) == len(origins):
+        if known and len(known) == len(wanted):
             since = max(since, min(known)) - _SECOND
         # Jobs that this leaves out are read one by one, or found by the next poll, whose start is not changed.
-        found, _ = await self._store_changed(since, now, origins, notifications, pages)
+        # At most a page for every BURST jobs, see REQUESTS_OF_ONE.
+        found, _ = await self._store_changed(since, now, confirmation, max(1, len(wanted) // BURST))
         return found
 
     async def _store_changed(
-        self,
-        since: datetime,
-        started: datetime,
-        origins: Mapping[int, Origin],
-        notifications: Confirmation,
-        pages: int | None = None,
+        self, since: datetime, started: datetime, confirmation: Confirmation, pages: int | None = None
     ) -> tuple[set[int], datetime]:
         """Store the jobs that changed since, page by page: a page is stored even if the next one fails.
 
-        :param pages: how many to list at most, within :attr:`request_bucket`, of which only the jobs in ``origins`` are
-            stored if it has any, and the list ends with the last of them; None for all, up to :data:`MAX_LISTED` jobs.
+        :param pages: how many to list at most, within :attr:`request_bucket`, of which only the wanted jobs are stored
+            if any are, and the list ends with the last of them; None for all, up to :data:`MAX_LISTED` jobs.
         """
+        wanted = confirmation.wanted
         found: set[int] = set()
         served_at: datetime | None = None
         # Webhooks announce no other jobs.
@@ -375,19 +360,19 @@ class Monitor:
             if pages is None and found:
                 # Further pages are of many jobs that changed together: they delay no poll.
                 refund(1)
-            if pages is not None and origins:
+            if pages is not None and wanted:
                 # The others' own webhooks arrive in a moment, with names and failure reasons.
-                jobs = tuple(job for job in jobs if job.job_id in origins)
+                jobs = tuple(job for job in jobs if job.job_id in wanted)
             step = POLLED_TOGETHER if pages is None else TOGETHER
             for start in range(0, len(jobs), step):
                 if pages is None and (found or start):
                     with anyio.move_on_after(PRECEDENCE_SECONDS):
                         await self._confirmed.wait()
-                await self._recorder.record(jobs[start : start + step], origins, notifications)
+                await self._recorder.record(jobs[start : start + step], confirmation)
             found |= {job.job_id for job in jobs}
             if pages is not None:
                 pages -= 1
-                if not pages or not self.request_bucket.left or (origins and found >= origins.keys()):
+                if not pages or not self.request_bucket.left or (wanted and found >= wanted):
                     break
             elif len(found) >= self.max_listed:
                 logger.warning(
@@ -403,12 +388,7 @@ class Monitor:
         self.counters.lists += 1
         return found, served_at or started
 
-    async def read(
-        self,
-        job_ids: Iterable[int],
-        origins: Mapping[int, Origin] | None = None,
-        notifications: Confirmation | None = None,
-    ) -> dict[int, Job | None]:
+    async def read(self, job_ids: Iterable[int], confirmation: Confirmation | None = None) -> dict[int, Job | None]:
         """Request these jobs one by one, a few at a time, and each once, in any order.
 
         :return: None for a job that Airbyte does not know. A job that could not be asked for is left out, and so are
@@ -418,8 +398,7 @@ class Monitor:
         """
         answers: dict[int, Job | None] = {}
         failures: list[AirbyteError] = []
-        why = origins or {}
-        confirmation = Confirmation() if notifications is None else notifications
+        why = Confirmation() if confirmation is None else confirmation
         faults: list[StoreError] = []
         returned: list[Job] = []
         recording = anyio.Lock()
@@ -430,13 +409,13 @@ class Monitor:
                 returned.clear()
                 try:
                     if jobs:
-                        await self._recorder.record(jobs, why, confirmation)
+                        await self._recorder.record(jobs, why)
                 except StoreError as exc:
                     faults.append(exc)
                     tasks.cancel_scope.cancel()
 
         async def read_one(job_id: int) -> None:
-            async with self._reading.place(_PRIORITIES[why.get(job_id, Origin.POLL)]):
+            async with self._reading.place(_PRIORITIES[why.origin_of(job_id)]):
                 self.counters.reads += 1
                 self.watches.ask(job_id)
                 try:
@@ -455,7 +434,7 @@ class Monitor:
 
         # In any order, so that one job that Airbyte fails over is not always the one that the others wait for.
         wanted = list(set(job_ids))
-        confirmation.requested.update(wanted)
+        why.requested.update(wanted)
         random.shuffle(wanted)
         async with anyio.create_task_group() as tasks:
             for job_id in wanted:
@@ -471,5 +450,5 @@ class Monitor:
     async def store_jobs(self, jobs: Collection[Job]) -> list[JobEvent]:
         """Store jobs that the API returned to another caller, and return their states."""
         confirmation = Confirmation(wanted=[job.job_id for job in jobs])
-        await self._recorder.record(jobs, {}, confirmation)
+        await self._recorder.record(jobs, confirmation)
         return list(confirmation.states.values())

@@ -109,12 +109,13 @@ class Received(NamedTuple):
 
 
 class Confirmation(dict[int, Sequence[Received]]):
-    """Notifications that are being confirmed, by job.
+    """Jobs that are being requested, and the notifications that announce them, by job.
 
     :param known: the jobs' states when the notifications were taken from the inbox; None if they were not read.
     :param announced: the jobs whose completion other notifications in the inbox announce.
     :param nameless: the number of notifications without a job id.
-    :param wanted: the jobs whose states are kept in :attr:`states`.
+    :param wanted: the jobs whose states are kept in :attr:`states`. A list may return others, too.
+    :param origin: why they are requested.
     """
 
     def __init__(
@@ -125,18 +126,23 @@ class Confirmation(dict[int, Sequence[Received]]):
         announced: Collection[JobRef] = (),
         nameless: int = 0,
         wanted: Collection[int] = (),
+        origin: Origin = Origin.POLL,
     ) -> None:
         super().__init__(notifications or {})
         self.known = known
         self.announced = frozenset(announced)
         self.nameless = nameless
         self.wanted = frozenset(wanted)
+        self.origin = origin
         self.requested: set[int] = set()
         """The jobs that were requested one by one."""
         self.states: dict[int, JobEvent] = {}
         """The latest states of the jobs that the API returned."""
         self.settled: dict[int, Outcome] = {}
         """The outcomes that were stored with an event."""
+
+    def origin_of(self, job_id: int) -> Origin:
+        return self.origin if job_id in self.wanted else Origin.POLL
 
     def outcomes(self, events: Iterable[JobEvent]) -> dict[int, Outcome]:
         """Return the outcomes of these jobs' notifications, by notification id."""

@@ -22,6 +22,7 @@ from airbyte_events.errors import (
 from airbyte_events.events import Origin
 from airbyte_events.jobs import Job
 from airbyte_events.monitor.monitor import Monitor
+from airbyte_events.monitor.observation import Confirmation
 from airbyte_events.monitor.pace import Pace
 
 logger = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ class Poller:
     async def _read(self, job_ids: list[int], origin: Origin) -> dict[int, Job | None]:
         """Read jobs after a list. A failure that only they cause does not count as a failed poll."""
         try:
-            return await self._monitor.read(job_ids, dict.fromkeys(job_ids, origin))
+            return await self._monitor.read(job_ids, Confirmation(wanted=job_ids, origin=origin))
         except (ServerError, AirbyteProtocolError) as exc:
             logger.warning("could not read a job: instance=%s job_id=%d: %s", self._monitor.instance, job_ids[0], exc)
             return {}

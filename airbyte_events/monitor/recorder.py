@@ -118,18 +118,15 @@ class Recorder:
         await self._append(states, await self._store.states({state.ref for state in states}))
         self.watches.update(states, polled=False)
 
-    async def record(self, jobs: Iterable[Job], origins: Mapping[int, Origin], notifications: Confirmation) -> None:
-        """Store the states of jobs that the API returned.
-
-        :param origins: by job id; polling by default.
-        """
+    async def record(self, jobs: Iterable[Job], notifications: Confirmation) -> None:
+        """Store the states of jobs that the API returned."""
         returned = list(jobs)
         if self._stored_in != self._store.epoch:
             self._stored, self._stored_in = {}, self._store.epoch
         for start in range(0, len(returned), TOGETHER):
             some = returned[start : start + TOGETHER]
             observed = {
-                JobRef(self.instance, job.job_id): event_of(self.instance, job, origins.get(job.job_id, Origin.POLL))
+                JobRef(self.instance, job.job_id): event_of(self.instance, job, notifications.origin_of(job.job_id))
                 for job in some
                 if not self._is_stored(job, notifications)
             }
