@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -16,12 +18,14 @@ def text(section: str, option: str) -> str | None:
     Airflow searches all of its sources each time, 30 µs and more. Within a process only the option's environment
     variable can change.
     """
-    return _text(section, option, _variable(section, option))
+    found: str | None = _read(conf.get, section, option, None, _variable(section, option))
+    return found
 
 
 def number(section: str, option: str, *, default: float) -> float:
     """Return a number as :func:`text` does."""
-    return _number(section, option, default, _variable(section, option))
+    found: float = _read(conf.getfloat, section, option, default, _variable(section, option))
+    return found
 
 
 def _variable(section: str, option: str) -> str | None:
@@ -29,15 +33,8 @@ def _variable(section: str, option: str) -> str | None:
 
 
 @lru_cache
-def _text(section: str, option: str, _: str | None) -> str | None:
-    found: str | None = conf.get(section, option, fallback=None)
-    return found
-
-
-@lru_cache
-def _number(section: str, option: str, default: float, _: str | None) -> float:
-    found: float = conf.getfloat(section, option, fallback=default)
-    return found
+def _read(get: Callable[..., Any], section: str, option: str, fallback: float | None, _: str | None) -> Any:
+    return get(section, option, fallback=fallback)
 
 
 def poll_interval(at_least: float = 0.0) -> float:

@@ -11,9 +11,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
-from airbyte_events._utils.json_values import text
 from airbyte_events._utils.times import utcnow
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
@@ -31,7 +30,7 @@ from airbyte_events_provider.connections.read import (
 )
 from airbyte_events_provider.connections.settings import AirbyteSettings, parse_timeout
 from airbyte_events_provider.hooks.connection_test import Fault, diagnose_airbyte, diagnose_listener, run_test
-from airbyte_events_provider.hooks.forms import behaviour, widgets
+from airbyte_events_provider.hooks.forms import FormHook
 from airbyte_events_provider.hooks.sdk import open_sdk
 from airbyte_events_provider.waiting.progress import WARN, ProgressWatch
 from airbyte_events_provider.waiting.result import SUCCESS, conclude
@@ -48,7 +47,7 @@ _EVENT_DELAYS = (0.0, 2.0)
 """Seconds before each request for the event of a cancellation, which Airbyte writes after the job's status."""
 
 
-class AirbyteHook(BaseHook):
+class AirbyteHook(FormHook):
     """Call Airbyte's public API. Reads are retried; a job is never started twice.
 
     The Airflow connection is read once, at the first call.
@@ -87,16 +86,6 @@ class AirbyteHook(BaseHook):
         self.api_version = api_version
         self.timeout = timeout
         self.listener_conn_id = listener_conn_id
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the labels of the connection form."""
-        return behaviour(cls.conn_type)
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the extra fields of the connection form, before Airflow 3.2."""
-        return widgets(cls.conn_type)
 
     @cached_property
     def settings(self) -> AirbyteSettings:
@@ -190,8 +179,18 @@ class AirbyteHook(BaseHook):
         """Start a job, or return the active one, see :func:`~airbyte_events.airbyte.submission.submit`."""
         return self.call(lambda airbyte: submit(airbyte, connection_id, job_type, on_conflict, refresh=refresh))
 
-    def cancelled_by_user(self, job_id: int, connection_id: str, job_type: str | None) -> bool | None:
-        """Return whether a user cancelled the job, and not Airbyte itself; None if Airbyte does not say."""
+    def cancelled_by_airbyte(
+        self, job_id: int, connection_id: str, job_type: str | None, *, moved: bool, was_queued: bool
+    ) -> bool:
+        """Return whether Airbyte itself cancelled the job, and no person, whose decision no retry undoes: in the queue
+        of a capacity plan, at the connection's next scheduled run or after 8 hours.
+
+        Airbyte's timeline has an event of each cancellation by a user. Where it does not answer, a job counts as
+        cancelled by Airbyte if it never left the queue.
+
+        :param moved: whether the job moved records or bytes: then it had left the queue.
+        :param was_queued: whether the job was last seen in the queue.
+        """
 
         async def ask(airbyte: AirbyteClient) -> bool | None:
             by_user = None
@@ -202,7 +201,10 @@ class AirbyteHook(BaseHook):
                     break
             return by_user
 
-        return self.call(ask)
+        if moved:
+            return False
+        by_user = self.call(ask)
+        return was_queued if by_user is None else not by_user
 
     def find_failure(self, job_id: int) -> Failure | None:
         """Return why a failed job failed, by one request; None if Airbyte does not report it within seconds."""
@@ -248,10 +250,6 @@ class AirbyteHook(BaseHook):
                 return {}
 
         return self.call(request, attempts=1)
-
-    def workspace_of(self, connection_id: str) -> str | None:
-        """Return the workspace of an Airbyte connection; None if Airbyte does not return it within 10 s."""
-        return text(self.find_airbyte_connection(connection_id).get("workspaceId"))
 
     def _submit_or_fail(self, connection_id: str, job_type: str) -> Job:
         submission = self.submit(connection_id, job_type)

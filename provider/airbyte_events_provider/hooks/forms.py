@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
+
+from airflow.providers.common.compat.sdk import BaseHook
 
 from airbyte_events_provider.get_provider_info import get_provider_info
 
 
-def behaviour(connection_type: str) -> dict[str, Any]:
-    """Return the result of a hook's ``get_ui_field_behaviour``: the labels of the standard fields."""
-    return {name.replace("-", "_"): value for name, value in _form(connection_type)["ui-field-behaviour"].items()}
+class FormHook(BaseHook):
+    """A hook whose connection form is in the provider's metadata."""
 
+    conn_type: ClassVar[str]
 
-def widgets(connection_type: str) -> dict[str, Any]:
-    """Return the result of a hook's ``get_connection_form_widgets``: the fields of the extra."""
-    # Where this is not installed, Airflow's API server provides a substitute during the call.
-    from wtforms import PasswordField, StringField  # type: ignore[import-untyped]
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the labels of the connection form's standard fields."""
+        return {name.replace("-", "_"): value for name, value in cls._form()["ui-field-behaviour"].items()}
 
-    return {
-        name: (PasswordField if field["schema"].get("format") == "password" else StringField)(
-            field["label"], description=field["description"]
-        )
-        for name, field in _form(connection_type)["conn-fields"].items()
-    }
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the extra fields of the connection form."""
+        # Where this is not installed, Airflow's API server provides a substitute during the call.
+        from wtforms import PasswordField, StringField  # type: ignore[import-untyped]
 
+        return {
+            name: (PasswordField if field["schema"].get("format") == "password" else StringField)(
+                field["label"], description=field["description"]
+            )
+            for name, field in cls._form()["conn-fields"].items()
+        }
 
-def _form(connection_type: str) -> dict[str, Any]:
-    forms: list[dict[str, Any]] = get_provider_info()["connection-types"]
-    return next(form for form in forms if form["connection-type"] == connection_type)
+    @classmethod
+    def _form(cls) -> dict[str, Any]:
+        forms: list[dict[str, Any]] = get_provider_info()["connection-types"]
+        return next(form for form in forms if form["connection-type"] == cls.conn_type)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any
-
-from airflow.providers.common.compat.sdk import BaseHook
 
 from airbyte_events.feed.client import FeedClient
 from airbyte_events_provider.blocking import run_blocking
 from airbyte_events_provider.connections.clients import open_listener
 from airbyte_events_provider.connections.read import aread_listener, read_listener
 from airbyte_events_provider.hooks.connection_test import diagnose_listener, run_test
-from airbyte_events_provider.hooks.forms import behaviour, widgets
+from airbyte_events_provider.hooks.forms import FormHook
 
 
-class ListenerHook(BaseHook):
+class ListenerHook(FormHook):
     """Call a listener, which reports the completions of Airbyte's jobs.
 
     :param listener_conn_id: the Airflow connection: host is the listener's URL, password is one of its API tokens.
@@ -32,16 +29,6 @@ class ListenerHook(BaseHook):
     def __init__(self, listener_conn_id: str = "airbyte_events_default") -> None:
         super().__init__()
         self.listener_conn_id = listener_conn_id
-
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the labels of the connection form."""
-        return behaviour(cls.conn_type)
-
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the extra fields of the connection form, before Airflow 3.2."""
-        return widgets(cls.conn_type)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[FeedClient]:

@@ -66,12 +66,12 @@ def link_xcoms(
     :param workspace_id: the connection's workspace, which is part of the URLs.
     """
     links = {}
-    web = web_address(airbyte)
+    web = airbyte.web_url or web_url(airbyte.url)
     if web and workspace_id and connection_id:
         page = connection_page(web, workspace_id, connection_id)
         links[AirbyteConnectionLink.xcom] = page
         links[AirbyteJobLink.xcom] = job_log_page(page, job_id)
-    if listener is not None and (dashboard := dashboard_address(listener)):
+    if listener is not None and (dashboard := _dashboard(listener)):
         links[ListenerJobLink.xcom] = f"{dashboard}/jobs/{quote(airbyte.instance, safe='')}/{job_id}"
     return links
 
@@ -81,12 +81,7 @@ def job_page(links: Mapping[str, str]) -> str | None:
     return links.get(ListenerJobLink.xcom) or links.get(AirbyteJobLink.xcom)
 
 
-def web_address(airbyte: AirbyteSettings) -> str | None:
-    """Return the URL of Airbyte's web app: the connection's, else derived from the API's; None if unknown."""
-    return airbyte.web_url or web_url(airbyte.url)
-
-
-def dashboard_address(listener: ListenerSettings) -> str | None:
+def _dashboard(listener: ListenerSettings) -> str | None:
     """Return the URL of the dashboard: the connection's, else the listener's without credentials."""
     if listener.dashboard_url:
         return listener.dashboard_url

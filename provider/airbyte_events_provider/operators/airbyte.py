@@ -38,6 +38,7 @@ from airbyte_events_provider.retry.refresh_arguments import check_refresh, parse
 from airbyte_events_provider.retry.task_state import TaskState
 from airbyte_events_provider.retry.worker_job import WorkerJob
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
+from airbyte_events_provider.triggers.base import LATER_ARGUMENTS
 from airbyte_events_provider.triggers.on_kill import ended_by_a_person
 from airbyte_events_provider.waiting.payloads import with_job, with_reason
 from airbyte_events_provider.waiting.progress import ON_STALL, WARN
@@ -48,6 +49,12 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airbyte_events.jobs import Job
+
+_OF_START_TRIGGER = (
+    *("connection_id", "airbyte_conn_id", "listener_conn_id", "job_type", "on_conflict", "timeout", "cancel_on_kill"),
+    *("min_records", "stalled_after", "on_stall"),
+)
+"""The arguments that :class:`AirbyteStartTrigger` takes as the operator has them."""
 
 JOB_TYPES = ("sync", "reset", "clear", "refresh")
 
@@ -216,23 +223,12 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     def _start_arguments(self) -> dict[str, Any]:
         limit = self.execution_timeout
-        named = ("connection_name", "workspace_id", "refresh_mode", "streams")
-        return {
-            "connection_id": self.connection_id,
-            # The triggerers of earlier versions know none of them.
-            **{name: value for name in named if (value := getattr(self, name)) is not None},
-            "airbyte_conn_id": self.airbyte_conn_id,
-            "listener_conn_id": self.listener_conn_id,
-            "job_type": self.job_type,
-            "on_conflict": self.on_conflict,
-            "timeout": self.timeout,
+        # Triggers of earlier versions know none of the last ones.
+        given = {name: getattr(self, name) for name in (*_OF_START_TRIGGER, *LATER_ARGUMENTS)}
+        return {name: value for name, value in given.items() if value is not None or name in _OF_START_TRIGGER} | {
             "execution_timeout": None if limit is None else limit.total_seconds(),
             "poll_interval": poll_interval(self.wait_seconds),
-            "cancel_on_kill": self.cancel_on_kill,
             "end_from_trigger": self.end_from_trigger and not self.outlets,
-            "min_records": self.min_records,
-            "stalled_after": self.stalled_after,
-            "on_stall": self.on_stall,
         }
 
     @cached_property

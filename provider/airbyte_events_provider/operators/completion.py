@@ -10,7 +10,6 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airbyte_events._utils.times import parse_time
 from airbyte_events.events import JobStatus
-from airbyte_events_provider.retry.cancellation import cancelled_by_airbyte
 from airbyte_events_provider.retry.worker_job import WorkerJob
 from airbyte_events_provider.waiting.result import CANCELLED, SUCCESS, TIMEOUT, missing_records
 
@@ -54,8 +53,7 @@ def _fail_cancelled(task: WorkerJob, result: Mapping[str, Any], killed: bool) ->
         return False
     if not task.owned:
         raise AirflowException(f"{message} This task had not started it: a retry starts another.")
-    if cancelled_by_airbyte(
-        task.hook,
+    if task.hook.cancelled_by_airbyte(
         job_id,
         task.request.connection_id,
         job.get("job_type"),

@@ -105,15 +105,12 @@ def mounted_listener() -> list[Any]:
     return [{"name": "Airbyte Events", "app": MountedListener(), "url_prefix": PREFIX}]
 
 
-def connection_tests() -> list[Any]:
-    """Return the middleware for the *Test* button of connections without a port."""
-    return [{"name": "Airbyte Events: connection tests", "middleware": PortlessConnectionTests}]
-
-
 class AirbyteEventsPlugin(AirflowPlugin):
     """Adds navigation entry, job page, mounted listener, and the tests of connections without a port."""
 
     name = "airbyte_events"
-    fastapi_root_middlewares = _Lazy(connection_tests)
+    fastapi_root_middlewares = _Lazy(
+        lambda: [{"name": "Airbyte Events: connection tests", "middleware": PortlessConnectionTests}]
+    )
     external_views = _Lazy(external_views)
     fastapi_apps = _Lazy(fastapi_apps)

@@ -14,7 +14,6 @@ from airbyte_events.airbyte.submission import How, Submission, take_snapshot
 from airbyte_events.errors import AirbyteError
 from airbyte_events.events import Identity, JobStatus, same_job_type
 from airbyte_events.jobs import Job
-from airbyte_events_provider.retry.cancellation import cancelled_by_airbyte
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.task_state import TaskState
 
@@ -64,8 +63,7 @@ def resume(hook: AirbyteHook, state: TaskState, request: JobRequest) -> Submissi
         and record.owned
         and not request.retry_cancelled
         and not state.cancelled_by_clearing(job.updated_at, hook.clock_ahead())
-        and not cancelled_by_airbyte(
-            hook,
+        and not hook.cancelled_by_airbyte(
             job.job_id,
             request.connection_id,
             job.job_type,

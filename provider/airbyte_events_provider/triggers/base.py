@@ -15,7 +15,7 @@ from airbyte_events_provider.waiting.result import ERROR, without_job
 _PUBLIC = "airbyte_events_provider.triggers.airbyte"
 """The module of the class paths that Airflow stores, whichever module defines the class."""
 
-_ADDED = frozenset({"connection_name", "workspace_id", "refresh_mode", "streams"})
+LATER_ARGUMENTS = ("connection_name", "workspace_id", "refresh_mode", "streams")
 """Arguments that 0.1.0 does not have. Left out if not set, so that a watcher keeps the position that it had there."""
 
 
@@ -35,7 +35,7 @@ class StoredTrigger(BaseTrigger):
         made = type(self)
         module = _PUBLIC if made.__module__.startswith("airbyte_events_provider.triggers.") else made.__module__
         arguments = {name: getattr(self, name) for name in inspect.signature(made).parameters}
-        given = {name: value for name, value in arguments.items() if value or name not in _ADDED}
+        given = {name: value for name, value in arguments.items() if value or name not in LATER_ARGUMENTS}
         return f"{module}.{made.__qualname__}", given
 
     async def _guarded(self, wait: Awaitable[dict[str, Any]], what: str, job_id: int | None = None) -> dict[str, Any]:

@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from airbyte_events.errors import AirbyteEventsError
 from airbyte_events.events import Identity, JobEvent, parse_status
+from airbyte_events.jobs import Job
 from airbyte_events_provider.links.airflow import task_page
+from airbyte_events_provider.retry.record import JobRecord
 from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.base import StoredTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
@@ -22,17 +24,6 @@ from airbyte_events_provider.waiting.deferral import Deferral
 from airbyte_events_provider.waiting.progress import WARN, ProgressWatch
 from airbyte_events_provider.waiting.result import SUCCESS, Payload, completion_line, conclude, missing_records, xcoms
 from airbyte_events_provider.waiting.shared_hub import HubKey, read_shared, shared_hub, wait_shared
-
-
-class KnownJob(Protocol):
-    """A job from Airbyte's API or a task's record."""
-
-    @property
-    def job_id(self) -> int | None: ...
-    @property
-    def connection_id(self) -> str | None: ...
-    @property
-    def started_at(self) -> datetime | None: ...
 
 
 @dataclass(eq=False, repr=False)
@@ -86,7 +77,7 @@ class AirbyteSyncTrigger(StoredTrigger):
     _completion: str = field(default="", init=False)
 
     @classmethod
-    def for_job(cls, job: KnownJob, conn_id: str, **arguments: Any) -> Self:
+    def for_job(cls, job: Job | JobRecord, conn_id: str, **arguments: Any) -> Self:
         """Return the trigger for a job that was started; later jobs of the same id are ignored."""
         started_at = None if job.started_at is None else job.started_at.timestamp()
         known: dict[str, Any] = {"job_id": job.job_id, "connection_id": job.connection_id, "started_at": started_at}
