@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar, NamedTuple
@@ -141,7 +141,7 @@ class Target(DeliveryTarget):
         return text_only(body) if self.url.host == _CHAT else valid(body)
 
 
-class Targets(Mapping[str, Target]):
+class Targets(dict[str, Target]):
     """An instance's targets by name.
 
     :param entries: each a URL, or ``KIND=URL`` with one of :data:`~airbyte_events.airbyte.notification_kinds.SETTINGS`.
@@ -149,20 +149,11 @@ class Targets(Mapping[str, Target]):
     """
 
     def __init__(self, entries: Iterable[str] = ()) -> None:
-        self._targets: dict[str, Target] = {}
+        super().__init__()
         for target in map(_parse, entries):
-            known = self._targets.get(target.name, target)
+            known = self.get(target.name, target)
             both = None if known.kinds is None or target.kinds is None else known.kinds | target.kinds
-            self._targets[target.name] = replace(target, kinds=both)
-
-    def __getitem__(self, name: str) -> Target:
-        return self._targets[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._targets)
-
-    def __len__(self) -> int:
-        return len(self._targets)
+            self[target.name] = replace(target, kinds=both)
 
     def __repr__(self) -> str:
         return f"<Targets {', '.join(map(str, self.values()))}>"
