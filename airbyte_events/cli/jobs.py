@@ -140,12 +140,10 @@ async def _progress(listener: FeedClient, details: dict[str, Any]) -> Progress |
     event = read_event(details["job"])
     if event is None or event.terminal:
         return None
-    params = {"instance": event.ref.instance, "job_id": str(event.ref.job_id), "streams": "true"}
     try:
-        found = (await listener.request("GET", "/v1/progress", params=params)).get("progress")
+        return next(iter(await listener.progress(event.ref, streams=True)), None)
     except FeedRefused:
         return None
-    return Progress.read(found[0]) if isinstance(found, list) and found else None
 
 
 def _polled(polled: object) -> str | None:

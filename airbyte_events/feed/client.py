@@ -14,7 +14,7 @@ from airbyte_events._utils import http as responses
 from airbyte_events._utils import json_values
 from airbyte_events._utils.times import format_time
 from airbyte_events.errors import FeedRefused, FeedUnreachable, SettingsError
-from airbyte_events.events import EVERYTHING, Cursor, EventFilter, Identity, JobEvent, JobRef, read_event
+from airbyte_events.events import EVERYTHING, Cursor, EventFilter, Identity, JobEvent, JobRef, Progress, read_event
 from airbyte_events.feed import sse
 
 HELLO_SECONDS = 10.0
@@ -197,6 +197,19 @@ class FeedClient:
         except (ValueError, KeyError, TypeError, OverflowError) as exc:
             raise FeedUnreachable(f"{self.url}/v1/watches responded with something that is no listener's") from exc
         return WatchAnswer(states={state.ref: state for state in states}, unknown=unknown)
+
+    async def progress(self, job: JobRef, *, streams: bool = False, max_age: float = 0.0) -> list[Progress]:
+        """Return how far the job is, as far as the listener knows: nothing unless it is active.
+
+        :param streams: also of its streams.
+        :param max_age: seconds, the age up to which the listener need not ask Airbyte again.
+        :raises FeedError: as :meth:`watch` does; also if the listener is of a version without progress.
+        """
+        params = {"instance": job.instance, "job_id": str(job.job_id)}
+        params |= {"streams": "true"} if streams else {}
+        params |= {"max_age": str(int(max_age))} if max_age >= 1 else {}
+        found = (await self.request("GET", "/v1/progress", params=params)).get("progress")
+        return [each for each in map(Progress.read, found if isinstance(found, list) else []) if each is not None]
 
     async def request(self, method: str, path: str, **given: Any) -> dict[str, Any]:
         """Return the response to a request.

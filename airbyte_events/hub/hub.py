@@ -30,7 +30,6 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.catch_up import CatchUp
 from airbyte_events.hub.completions import Completions, Subscribers
 from airbyte_events.hub.failure_reasons import FailureReasons, lacks_reason
-from airbyte_events.hub.feed_identity import FeedIdentity
 from airbyte_events.hub.feed_intake import FeedIntake
 from airbyte_events.hub.job_states import JobStates
 from airbyte_events.hub.listener_link import ListenerLink
@@ -110,7 +109,7 @@ class Hub:
             instance,
             self._poller,
             lambda frame: self._intake.receive(frame),
-            lambda: self._identity.forget(),
+            lambda: self._intake.forget(),
             grace=grace,
             away=away,
         )
@@ -122,9 +121,8 @@ class Hub:
             self._link,
             lambda reported: self._intake.absorb(reported),
         )
-        self._identity = FeedIdentity(self._monitor, self._link.report, self._monitor.absorb, self._reject)
         self._intake = FeedIntake(
-            self._monitor, self._link, self._identity, self._states, self._waiting, self._subscribers
+            self._monitor, self._link, self._states, self._waiting, self._subscribers, self._reject
         )
         self._catch_up = CatchUp(self._monitor, self._subscribers, self._intake.enrich)
         self._reasons = None if feed is None else FailureReasons(feed, self._store)
@@ -148,7 +146,7 @@ class Hub:
             self._recheck,
         ]
         if self._reasons is not None:
-            sources += [self._intake.close_gaps, self._identity.run, self._reasons.run, self._receipts.run]
+            sources += [self._intake.close_gaps, self._intake.run_verifying, self._reasons.run, self._receipts.run]
         for source in sources:
             self._tasks.start_soon(self._run, source)
         return self
@@ -270,7 +268,7 @@ class Hub:
         :param streams: also request the streams, where Airbyte reports them.
         :param max_age: seconds, the age up to which an earlier response is as good.
         """
-        found = await self._link.progress([job_id], streams=streams, max_age=max_age)
+        found = await self._link.progress(job_id, streams=streams, max_age=max_age)
         if found is None:
             with charged(self._poller.pace.bucket):
                 found = list((await self._progress.read([job_id], streams=streams, max_age=max_age)).values())

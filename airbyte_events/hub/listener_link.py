@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import anyio
 
+from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable
 from airbyte_events.events import Identity, JobEvent, JobRef, Progress
 from airbyte_events.feed.client import FeedClient, FeedFrame, WatchAnswer
-from airbyte_events.hub.feed_connection import FeedConnection, stays_on
 from airbyte_events.monitor.poller import Poller
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,8 @@ Airbyte that only we reach. Tasks that begin to wait are served in turn, and Air
 
 STABLE_SECONDS = 5.0
 """How long a stream has to be open to replace polling: one that breaks sooner each time delivers nothing."""
+
+_RECONNECT_LIMIT = 15.0
 
 
 class ListenerLink:
@@ -57,20 +61,25 @@ class ListenerLink:
         self._grace = grace
         self._away = away
         self._takes_watches = True
-        self._connection = None if feed is None else FeedConnection(feed, instance, receive)
+        self._open = Switch()
+        self._tried = anyio.Event()
+        """Set once the stream was opened, or failed to."""
+        self._following = anyio.CancelScope()
 
     @property
     def up(self) -> bool:
-        return self._connection is not None and self._connection.up.on
+        """Whether the feed's stream is open."""
+        return self._open.on
 
     @property
     def left(self) -> bool:
         """Whether the feed is left for a while."""
-        return self._connection is not None and self._connection.left
+        return self._following.cancel_called
 
     async def tried(self) -> None:
-        if self._connection is not None:
-            await self._connection.tried.wait()
+        """Wait until the stream was opened, or failed to; without a feed, return at once."""
+        if self._feed is not None:
+            await self._tried.wait()
 
     async def watch(
         self, jobs: Mapping[JobRef, Identity], task_urls: Mapping[JobRef, str] | None = None
@@ -104,20 +113,15 @@ class ListenerLink:
         answer = await self.watch({each.ref: Identity(each.connection_id, each.started_at) for each in states})
         return None if answer is None else answer.states.values()
 
-    async def progress(self, job_ids: Collection[int], *, streams: bool, max_age: float) -> list[Progress] | None:
-        """Return what the listener knows of these jobs' progress; None as for :meth:`watch`, or if it is too old."""
+    async def progress(self, job_id: int, *, streams: bool, max_age: float) -> list[Progress] | None:
+        """Return what the listener knows of a job's progress; None as for :meth:`watch`, or if it is too old."""
         if self._feed is None or not self.up or self.left:
             return None
-        params = {"instance": self._instance, "job_id": ",".join(map(str, job_ids)), "max_age": str(int(max_age))}
         try:
-            content = await self._feed.request(
-                "GET", "/v1/progress", params=params | ({"streams": "true"} if streams else {})
-            )
+            return await self._feed.progress(JobRef(self._instance, job_id), streams=streams, max_age=max_age)
         except FeedError as exc:
             logger.debug("the listener reports no progress, asking Airbyte instead: %s", exc)
             return None
-        values = content.get("progress")
-        return [each for each in map(Progress.read, values if isinstance(values, list) else []) if each is not None]
 
     async def send_receipts(self, receipts: list[dict[str, Any]]) -> None:
         """Report which tasks have received completions; what the listener does not take is dropped."""
@@ -131,7 +135,7 @@ class ListenerLink:
 
     def leave(self, reason: str) -> None:
         """Leave the feed for a while and poll: it reports another Airbyte's jobs, or refuses ours."""
-        if self._feed is None or self._connection is None or self._connection.left:
+        if self._feed is None or self.left:
             return
         logger.error(
             "the listener serves another Airbyte, polling instead for a while: listener=%s instance=%r: %s",
@@ -140,35 +144,101 @@ class ListenerLink:
             reason,
         )
         self._on_leave()
-        self._connection.leave()
+        self._following.cancel()
 
     async def run(self) -> None:
         """Follow the feed until cancelled; poll while it is down or left."""
-        if self._feed is None or self._connection is None:
+        if self._feed is None:
             await self._poller.run()
             return
         times = 0
         while True:
             began = anyio.current_time()
             async with anyio.create_task_group() as polling:
-                polling.start_soon(self._fall_back, self._connection)
-                await self._connection.run()
+                polling.start_soon(self._fall_back)
+                with anyio.CancelScope() as self._following:
+                    await self._follow(self._feed)
                 times = 1 if anyio.current_time() - began > MAX_AWAY else times + 1
                 await anyio.sleep(min(self._away * 2 ** min(times - 1, 10), MAX_AWAY))
                 polling.cancel_scope.cancel()
-            self._connection = FeedConnection(self._feed, self._instance, self._receive)
+            self._tried = anyio.Event()
 
-    async def _fall_back(self, connection: FeedConnection) -> None:
-        up = connection.up
+    async def _follow(self, feed: FeedClient) -> None:
+        """Receive the frames of the stream, and open it again when it breaks, until the feed is left."""
+        after = None
+        failures = 0
         while True:
-            await up.turned(False)
-            grace = 0 if connection.left else self._grace
-            if await stays_on(up, min(STABLE_SECONDS, grace), within=grace, unless=lambda: connection.left):
+            try:
+                async with feed.stream(after=after, instance=self._instance) as frames:
+                    async for frame in frames:
+                        failures = 0
+                        after = frame.cursor or after
+                        if frame.name == "hello":
+                            self._open.turn(True)
+                            self._tried.set()
+                        await self._receive(frame)
+                        if frame.name == "goaway":
+                            break
+            except FeedError as exc:
+                failures += 1
+                if isinstance(exc, FeedRefused):
+                    # It may have refused the cursor. States are read again in any case.
+                    after = None
+                if failures == 1 or isinstance(exc, FeedRefused):
+                    logger.warning("the listener's feed is down, connecting again: %s", exc)
+            finally:
+                self._open.turn(False)
+                self._tried.set()
+            await anyio.sleep(pause(failures, first=0.5, longest=_RECONNECT_LIMIT, least=0))
+
+    async def _fall_back(self) -> None:
+        while True:
+            await self._open.turned(False)
+            grace = 0 if self.left else self._grace
+            if await stays_on(self._open, min(STABLE_SECONDS, grace), within=grace, unless=lambda: self.left):
                 continue
-            if not connection.left:
+            if not self.left:
                 logger.warning("the listener's feed is down, polling until it is back: seconds=%g", self._grace)
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._poller.run)
-                await stays_on(up, min(STABLE_SECONDS, self._grace))
+                await stays_on(self._open, min(STABLE_SECONDS, self._grace))
                 polling.cancel_scope.cancel()
             logger.info("the listener's feed is back")
+
+
+class Switch:
+    """A value, on or off, that tasks can wait for."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self._turned = Wakeup()
+
+    def turn(self, on: bool) -> None:
+        if on is not self.on:
+            self.on = on
+            self._turned.set()
+
+    async def turned(self, on: bool) -> None:
+        while self.on is not on:
+            await self._turned.wait()
+
+
+async def stays_on(
+    switch: Switch, seconds: float, *, within: float = math.inf, unless: Callable[[], bool] = lambda: False
+) -> bool:
+    """Wait until a switch has been on for some seconds without interruption.
+
+    :param within: seconds in which it has to be turned on for that.
+    :param unless: called when it has turned off; True ends the wait.
+    :return: whether it has been on for so long.
+    """
+    ends_at = anyio.current_time() + within
+    while anyio.current_time() < ends_at and not unless():
+        with anyio.CancelScope(deadline=ends_at):
+            await switch.turned(True)
+        if switch.on:
+            with anyio.move_on_after(seconds) as standing:
+                await switch.turned(False)
+            if standing.cancelled_caught:
+                return True
+    return False

@@ -10,10 +10,10 @@ from urllib.parse import quote
 import anyio
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airbyte_events._utils.json_values import instant, mapping, whole
+from airbyte_events._utils.json_values import instant, mapping
 from airbyte_events._utils.times import utcnow
 from airbyte_events.errors import AirbyteEventsError, FeedError, UnknownJob
-from airbyte_events.events import JobEvent, read_event
+from airbyte_events.events import JobEvent, JobRef, read_event
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.monitor.observation import event_of
 from airbyte_events_provider.connections.clients import open_airbyte, open_listener
@@ -116,13 +116,11 @@ async def _from_listener(view: JobView, feed: FeedClient, instance: str) -> JobV
             webhook_at=instant(mapping(answer.get("notification")).get("received_at")),
         )
     try:
-        answer = await feed.request("GET", "/v1/progress", params={"instance": instance, "job_id": job_id})
+        found = await feed.progress(JobRef(instance, job_id))
     except FeedError as exc:
         logger.debug("no progress: job=%s reason=%s", job_id, exc)
         return view
-    found = answer.get("progress")
-    progress = mapping(found[0] if isinstance(found, list) and found else None)
-    return replace(view, records=whole(progress.get("records")), bytes=whole(progress.get("bytes")))
+    return replace(view, records=found[0].records if found else None, bytes=found[0].bytes if found else None)
 
 
 async def _from_airbyte(view: JobView, settings: AirbyteSettings) -> JobView:
