@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +17,12 @@ from airbyte_events._utils.backoff import pause
 from airbyte_events._utils.files import check_writable, read_fault, write_private
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration
+from airbyte_events._utils.until import until
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.connections import connection_ids
 from airbyte_events.cli.output import Output, amount, moment, status
-from airbyte_events.errors import AirbyteEventsError, FeedError, FeedRefused, SettingsError
+from airbyte_events.errors import FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.feed import client
 from airbyte_events.feed.client import FeedClient, FeedFrame
@@ -78,31 +79,23 @@ async def tail(
         following.print_cursor()
 
 
+@dataclass(eq=False)
 class Tail:
     """A reader of a feed that shows its events.
 
     :param wanted: the events to show, of any connection.
     :param connections: the ids or names of their connections; by default all.
-    :param after: where to start; None: with the next event.
+    :param cursor: where to start; None: with the next event. It advances.
     """
 
-    def __init__(
-        self,
-        output: Output,
-        address: Address,
-        wanted: EventFilter,
-        connections: Collection[str],
-        after: Cursor | None,
-        cursor_file: Path | None,
-    ) -> None:
-        self.cursor = after
-        self._output = output
-        self._address = address
-        self._wanted = wanted
-        self._connections = connections
-        self._cursor_file = cursor_file
-        self._connected = False
-        self._failures = 0
+    output: Output
+    address: Address
+    wanted: EventFilter
+    connections: Collection[str]
+    cursor: Cursor | None
+    cursor_file: Path | None
+    _connected: bool = field(default=False, init=False)
+    _failures: int = field(default=0, init=False)
 
     async def run(self) -> int:
         """Follow until cancelled.
@@ -111,30 +104,21 @@ class Tail:
         :raises FeedError: if the listener does not respond at the start, or refuses.
         :raises BrokenPipeError: if the reader of the output has gone.
         """
-        failure: Exception = BrokenPipeError()
+        async with open_listener(self.address) as listener, until(self._reader_gone):
+            await self._follow_on(listener)
+        raise BrokenPipeError
 
-        async def follow() -> None:
-            nonlocal failure
-            try:
-                await self._follow_on(listener)
-            except (AirbyteEventsError, BrokenPipeError) as exc:  # a task group would wrap it
-                failure = exc
-                tasks.cancel_scope.cancel()
-
-        async with open_listener(self._address) as listener, anyio.create_task_group() as tasks:
-            tasks.start_soon(follow)
-            # Without events nothing is written, so no write fails.
-            while not self._output.reader_gone():  # noqa: ASYNC110 -- no event reports it
-                await anyio.sleep(_READER_SECONDS)
-            tasks.cancel_scope.cancel()
-        raise failure
+    async def _reader_gone(self) -> None:
+        # Without events nothing is written, so no write fails.
+        while not self.output.reader_gone():  # noqa: ASYNC110 -- no event reports it
+            await anyio.sleep(_READER_SECONDS)
 
     async def _follow_on(self, listener: FeedClient) -> None:
-        ids = await connection_ids(listener, self._connections, self._wanted.instances)
-        self._wanted = replace(self._wanted, connection_ids=ids)
+        ids = await connection_ids(listener, self.connections, self.wanted.instances)
+        self.wanted = replace(self.wanted, connection_ids=ids)
         # A fault at the start is reported as by other commands.
         await listener.request(
-            "GET", "/v1/jobs", params=[*client.query(replace(self._wanted, signals=False)), ("limit", "1")]
+            "GET", "/v1/jobs", params=[*client.query(replace(self.wanted, signals=False)), ("limit", "1")]
         )
         while True:
             try:
@@ -144,17 +128,17 @@ class Tail:
                     raise
                 self._failures += 1
                 if self._failures == 1:
-                    self._output.note(f"{exc}; reconnecting")
+                    self.output.note(f"{exc}; reconnecting")
             await anyio.sleep(pause(self._failures, first=0.5, longest=RECONNECT_SECONDS, least=0))
 
     async def _follow(self, feed: FeedClient) -> None:
-        async with feed.stream(after=self.cursor, wanted=self._wanted) as frames:
+        async with feed.stream(after=self.cursor, wanted=self.wanted) as frames:
             async for frame in frames:
                 if frame.name == "hello":
                     if self._failures:
-                        self._output.note("reconnected")
+                        self.output.note("reconnected")
                     elif not self._connected:
-                        self._output.note(f"following {self._address.url}; Ctrl-C stops it")
+                        self.output.note(f"following {self.address.url}; Ctrl-C stops it")
                     self._connected, self._failures = True, 0
                 self._take(frame)
                 if frame.name == "goaway":
@@ -162,22 +146,22 @@ class Tail:
 
     def _take(self, frame: FeedFrame) -> None:
         if frame.event is not None:
-            if self._output.json:
-                self._output.object(frame.data)
+            if self.output.json:
+                self.output.object(frame.data)
             else:
-                self._output.line(*_line(frame.event))
+                self.output.line(*_line(frame.event))
         elif frame.name == "reset":
-            self._output.note(
+            self.output.note(
                 f"events may be missing here ({frame.data.get('reason')}): airbyte-events jobs shows the current states"
             )
         # After the event: a reader that resumes from here has seen it.
         if frame.cursor is not None and frame.cursor != self.cursor:
             self.cursor = frame.cursor
-            if self._cursor_file is not None:
-                _write(self._cursor_file, f"{frame.cursor}\n")
+            if self.cursor_file is not None:
+                _write(self.cursor_file, f"{frame.cursor}\n")
 
     def print_cursor(self) -> None:
-        if self._connected and self.cursor is not None and self._cursor_file is None:
+        if self._connected and self.cursor is not None and self.cursor_file is None:
             sys.stderr.write(f"to resume from here: --after {self.cursor}\n")
 
 

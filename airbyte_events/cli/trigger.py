@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Annotated
 
 import anyio
 import typer
-from rich.console import RenderableType
-from rich.progress import Progress as Display
-from rich.progress import ProgressColumn, SpinnerColumn, Task
+from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
 from rich.text import Text
 
 from airbyte_events._utils.times import duration, utcnow
+from airbyte_events._utils.until import until
 from airbyte_events.airbyte import AirbyteClient, Job
 from airbyte_events.airbyte.submission import How, OnConflict, Submission, submit
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.output import Output, amount, status
-from airbyte_events.errors import AirbyteError, AirbyteEventsError, WaitTimeout
+from airbyte_events.errors import AirbyteError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, Progress, Usual
 from airbyte_events.events.progress import USUAL_OF
 from airbyte_events.feed.client import FeedClient
@@ -102,7 +104,7 @@ async def trigger(
         if given and job_type is not JobType.REFRESH:
             raise typer.BadParameter("needs --job-type refresh", param_hint=option)
     refresh = Refresh(mode=refresh_mode or RefreshMode.MERGE, streams=tuple(stream or ()))
-    until = None if timeout is None else time.time() + options.seconds("--timeout", timeout)
+    deadline = None if timeout is None else time.time() + options.seconds("--timeout", timeout)
     settings = load(config, listens=False)
     name, airbyte_settings = choose_instance(settings, instance, why="starts the sync in Airbyte")
     address = Address.of(settings, listener)
@@ -120,7 +122,7 @@ async def trigger(
             return SUCCEEDED
         waiting = Waiting(output, name, submission.job, label)
         await waiting.look_up_usual(airbyte)
-        return await waiting.run(airbyte, api if address.token else None, settings, until)
+        return await waiting.run(airbyte, api if address.token else None, settings, deadline)
 
 
 def _report(output: Output, submission: Submission, label: str) -> None:
@@ -148,26 +150,26 @@ def _started(instance: str, connection_id: str, submission: Submission) -> dict[
     }
 
 
+@dataclass(eq=False)
 class Waiting:
     """Waits for a job, and shows the progress.
 
     :param label: the job, for people.
+    :param usual: the medians of such jobs of the connection.
     """
 
-    def __init__(self, output: Output, instance: str, job: Job, label: str) -> None:
-        self.usual: Usual | None = None
-        """The medians of such jobs of the connection."""
-        self._progress: Progress | None = None
-        self._output = output
-        self._instance = instance
-        self._job = job
-        self._label = label
+    output: Output
+    instance: str
+    job: Job
+    label: str
+    usual: Usual | None = None
+    _progress: Progress | None = field(default=None, init=False)
 
     async def look_up_usual(self, airbyte: AirbyteClient) -> None:
         with contextlib.suppress(AirbyteError), anyio.move_on_after(5):
             page = await airbyte.list_jobs(
-                connection_id=self._job.connection_id,
-                job_type=self._job.job_type,
+                connection_id=self.job.connection_id,
+                job_type=self.job.job_type,
                 status=JobStatus.SUCCEEDED,
                 limit=USUAL_OF,
                 order_by="createdAt|DESC",
@@ -176,75 +178,72 @@ class Waiting:
             self.usual = Usual.of(page.jobs)
 
     async def run(
-        self, airbyte: AirbyteClient, feed: FeedClient | None, settings: Settings, until: float | None
+        self, airbyte: AirbyteClient, feed: FeedClient | None, settings: Settings, deadline: float | None
     ) -> int:
         """Wait for the completion.
 
         :return: the exit code.
         """
         if feed is None:
-            self._output.note("no listener's API token is set: polling Airbyte every few seconds")
+            self.output.note("no listener's API token is set: polling Airbyte every few seconds")
         ticks = Ticks(unproven=settings.poll_interval)
-        runs_on = f"it keeps running: airbyte-events jobs show {self._instance}/{self._job.job_id}"
-        event: JobEvent | None = None
-        fault: AirbyteEventsError | None = None
+        runs_on = f"it keeps running: airbyte-events jobs show {self.instance}/{self.job.job_id}"
         try:
-            async with (
-                Hub(airbyte, feed, instance=self._instance, ticks=ticks, grace=GRACE_SECONDS) as hub,
-                anyio.create_task_group() as tasks,
-            ):
-                tasks.start_soon(self._read_progress, hub)
+            async with Hub(airbyte, feed, instance=self.instance, ticks=ticks, grace=GRACE_SECONDS) as hub:
                 with self._shown(hub):
-                    try:
-                        event = await hub.wait(self._job.job_id, connection_id=self._job.connection_id, until=until)
-                    except AirbyteEventsError as exc:
-                        # Raised below: the task group would wrap it.
-                        fault = exc
-                tasks.cancel_scope.cancel()
+                    async with until(partial(self._read_progress, hub)):
+                        event = await hub.wait(self.job.job_id, connection_id=self.job.connection_id, until=deadline)
         except anyio.get_cancelled_exc_class():
-            self._output.note(f"{self._label}: {runs_on}")
+            self.output.note(f"{self.label}: {runs_on}")
             raise
-        if isinstance(fault, WaitTimeout):
-            self._output.note(f"timed out (--timeout): {fault}; {runs_on}")
+        except WaitTimeout as exc:
+            self.output.note(f"timed out (--timeout): {exc}; {runs_on}")
             return TIMED_OUT
-        if event is None:
-            assert fault is not None  # noqa: S101 -- the wait returned nothing
-            raise fault
         self._end(event)
         return SUCCEEDED if event.status is JobStatus.SUCCEEDED else ENDED_OTHERWISE
 
     async def _read_progress(self, hub: Hub) -> None:
+        """Read the progress for a terminal, until cancelled."""
+        if not self.output.aside.is_terminal:
+            await anyio.sleep_forever()
         pause = 1.0
-        while self._output.aside.is_terminal:
+        while True:
             await anyio.sleep(pause)
             pause = PROGRESS_SECONDS
-            if (found := await hub.progress(self._job.job_id)) is not None:
+            if (found := await hub.progress(self.job.job_id)) is not None:
                 self._progress = replace(found, usual=self.usual or found.usual)
 
     def _end(self, event: JobEvent) -> None:
-        if self._output.json:
-            self._output.object(event.data())
+        if self.output.json:
+            self.output.object(event.data())
             return
         facts = [
             f"{amount(event.records)} records" if event.records is not None else "",
             duration(event.duration_seconds),
             str(event.error) if event.error else "",
         ]
-        self._output.line(Text(f"{self._label}: ") + status(event.status.value), *[fact for fact in facts if fact])
+        self.output.line(Text(f"{self.label}: ") + status(event.status.value), *[fact for fact in facts if fact])
 
     @contextlib.contextmanager
     def _shown(self, hub: Hub) -> Iterator[None]:
-        console = self._output.aside
+        console = self.output.aside
         if not console.is_terminal:
             usual = f", which usually takes {duration(self._usual_seconds)}" if self._usual_seconds else ""
-            self._output.note(f"waiting for {self._label}{usual}")
+            self.output.note(f"waiting for {self.label}{usual}")
             yield
             return
         # The job is in the line above.
-        columns = (SpinnerColumn(), _Bar(self._share), _Text(lambda: self._text(hub), console.width - _BAR_WIDTH - 4))
-        with Display(*columns, console=console, transient=True, refresh_per_second=4) as display:
-            display.add_task("", total=None)
+        draw = partial(self._line, hub, Spinner("dots", style="progress.spinner"), console.width - _BAR_WIDTH - 4)
+        with Live(get_renderable=draw, console=console, transient=True, refresh_per_second=4):
             yield
+
+    def _line(self, hub: Hub, spinner: Spinner, width: int) -> Table:
+        """Return the spinner, a bar where a share is known, and a text of which a narrow terminal cuts off the end."""
+        share, text = self._share(), Text(self._text(hub))
+        text.truncate(max(width, 1), overflow="ellipsis")
+        line = Table.grid(padding=(0, 1))
+        line.add_row(spinner, None if share is None else ProgressBar(1, min(1, share), _BAR_WIDTH), text)
+        return line
 
     @property
     def _usual_seconds(self) -> float | None:
@@ -252,7 +251,7 @@ class Waiting:
 
     @property
     def _elapsed(self) -> float:
-        since = self._job.started_at
+        since = self.job.started_at
         return 0.0 if since is None else max(0.0, (utcnow() - since).total_seconds())
 
     def _share(self) -> float | None:
@@ -265,29 +264,3 @@ class Waiting:
         how = "subscribed to the listener" if hub.following else "polling Airbyte"
         moved = "" if self._progress is None else self._progress.text()
         return ", ".join(filter(None, (f"{duration(self._elapsed)}{usual}", moved, how)))
-
-
-class _Bar(ProgressColumn):
-    """A bar, only where a share is known."""
-
-    def __init__(self, share: Callable[[], float | None]) -> None:
-        super().__init__()
-        self._share = share
-
-    def render(self, task: Task) -> RenderableType:
-        share = self._share()
-        return Text() if share is None else ProgressBar(total=1, completed=min(1, share), width=_BAR_WIDTH)
-
-
-class _Text(ProgressColumn):
-    """A text of which a narrow terminal cuts off the end."""
-
-    def __init__(self, text: Callable[[], str], width: int) -> None:
-        super().__init__()
-        self._text = text
-        self._width = width
-
-    def render(self, task: Task) -> Text:
-        text = Text(self._text())
-        text.truncate(max(self._width, 1), overflow="ellipsis")
-        return text

@@ -15,7 +15,7 @@ from airbyte_events.airbyte.auth import as_refusal
 from airbyte_events.airbyte.transport import ApiResponse
 from airbyte_events.airbyte.url import token_endpoint
 from airbyte_events.cli.airbyte import open_airbyte
-from airbyte_events.cli.doctor.findings import Level, Report
+from airbyte_events.cli.doctor.findings import Level, Report, Row
 from airbyte_events.cli.webhooks.airbyte_test import prove_by_airbyte
 from airbyte_events.cli.webhooks.workspaces import (
     REQUIRED,
@@ -53,11 +53,11 @@ _BYPASS_LOGIN = (
     "AIRBYTE_EVENTS_AIRBYTE_URL to an address behind it"
 )
 _UNREADABLE = "the notification settings can't be read"
-_SHEDS_LOAD = (
+_SHEDS_LOAD = Row(
     RateLimited,
-    Level.WARNING,
     "sheds load",
     "the same user sends too many requests; the listener backs off: try again later",
+    Level.WARNING,
 )
 
 
@@ -96,23 +96,21 @@ async def responds(about: Report, airbyte: AirbyteClient) -> bool:
     except AirbyteError as exc:
         about.error(
             exc,
-            (
+            Row(
                 AirbyteUnreachable,
-                Level.FAILURE,
                 f"does not respond at {airbyte.url}",
                 "check scheme, host and port of AIRBYTE_EVENTS_AIRBYTE_URL, and the proxies of the environment "
                 "(HTTPS_PROXY, NO_PROXY)",
             ),
-            (Unauthorized, Level.FAILURE, _LOGIN, _BYPASS_LOGIN),
-            (
+            Row(Unauthorized, _LOGIN, _BYPASS_LOGIN),
+            Row(
                 (AirbyteProtocolError, NotFound),
-                Level.FAILURE,
                 f"{airbyte.url} is not Airbyte's public API",
                 "set AIRBYTE_EVENTS_AIRBYTE_URL to http(s)://HOST/api/public/v1, or for Cloud "
                 "https://api.airbyte.com/v1",
             ),
             _SHEDS_LOAD,
-            (AirbyteError, Level.FAILURE, "responds with an error", _READ_LOG),
+            Row(AirbyteError, "responds with an error", _READ_LOG),
         )
         return False
     about.ok(f"responds at {airbyte.url}")
@@ -128,20 +126,18 @@ async def issues_token(about: Report, airbyte: AirbyteClient, instance: Instance
         page = (refused := as_refusal(exc)) is not None and refused.page
         about.error(
             exc if refused is None else refused,
-            (
+            Row(
                 NotFound,
-                Level.FAILURE,
                 "has no token endpoint",
                 "for an Airbyte without authentication set neither AIRBYTE_EVENTS_CLIENT_ID nor _CLIENT_SECRET; for "
                 "another token endpoint set AIRBYTE_EVENTS_TOKEN_URL",
             ),
-            (
+            Row(
                 (Unauthorized, Forbidden),
-                Level.FAILURE,
                 _LOGIN if page else "rejects the client id and secret",
                 _BYPASS_LOGIN if page else _CREATE_APPLICATION,
             ),
-            (AirbyteError, Level.FAILURE, "issues no token", _READ_LOG),
+            Row(AirbyteError, "issues no token", _READ_LOG),
         )
         return False
     text = "accepts the credentials" + ("" if life is None else f"; a token expires after {duration(life)}")
@@ -179,14 +175,9 @@ async def lists_jobs(about: Report, airbyte: AirbyteClient, *, known: bool) -> b
         access = "give the application's user access to the workspaces (AIRBYTE_EVENTS_WORKSPACE_IDS, if it is set)"
         about.error(
             exc,
-            (
-                (Unauthorized, Forbidden),
-                Level.FAILURE,
-                "does not permit listing jobs",
-                access if known else _CREATE_APPLICATION,
-            ),
+            Row((Unauthorized, Forbidden), "does not permit listing jobs", access if known else _CREATE_APPLICATION),
             _SHEDS_LOAD,
-            (AirbyteError, Level.FAILURE, "can't list jobs", _READ_LOG),
+            Row(AirbyteError, "can't list jobs", _READ_LOG),
         )
         return isinstance(exc, RateLimited)
     about.ok("lists jobs")
@@ -214,17 +205,17 @@ async def _explains_failures(about: Report, airbyte: AirbyteClient) -> None:
     except AirbyteError as exc:
         about.error(
             exc,
-            (
+            Row(
                 (Unauthorized, Forbidden),
-                Level.WARNING,
                 f"its internal API refuses access, {missing}",
                 "give the application's user the right to read the workspace, or do without these reasons",
-            ),
-            (
-                AirbyteError,
                 Level.WARNING,
+            ),
+            Row(
+                AirbyteError,
                 f"its internal API does not return jobs, {missing}",
                 f"let requests to {airbyte.internal.url} pass, or do without these reasons",
+                Level.WARNING,
             ),
         )
     else:
@@ -244,21 +235,20 @@ async def _check_webhooks(
     except AirbyteError as exc:
         about.error(
             exc,
-            (
+            Row(
                 NotFound,
-                Level.FAILURE,
                 "Airbyte has no such workspace",
                 "set AIRBYTE_EVENTS_WORKSPACE_IDS to ids from the URLs of Airbyte's pages",
             ),
-            (
+            Row(
                 Forbidden,
-                Level.WARNING,
                 _UNREADABLE,
                 "let the application's user read the workspaces of AIRBYTE_EVENTS_WORKSPACE_IDS, or check in Airbyte "
                 "under Settings, Notifications",
+                Level.WARNING,
             ),
-            (NoNotifications, Level.WARNING, _UNREADABLE, NoNotifications.remedy(receiver)),
-            (AirbyteError, Level.WARNING, _UNREADABLE, "try again when Airbyte responds"),
+            Row(NoNotifications, _UNREADABLE, NoNotifications.remedy(receiver), Level.WARNING),
+            Row(AirbyteError, _UNREADABLE, "try again when Airbyte responds", Level.WARNING),
         )
         return
     urls: dict[str, None] = {}

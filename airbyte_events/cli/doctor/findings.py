@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Level(StrEnum):
@@ -29,8 +30,13 @@ class Finding:
     remedy: str = ""
 
 
-Row = tuple[type[Exception] | tuple[type[Exception], ...], Level, str, str]
-"""A kind of error, and the finding that it is: level, text and remedy."""
+class Row(NamedTuple):
+    """A kind of error, and the finding that it is."""
+
+    kind: type[Exception] | tuple[type[Exception], ...]
+    text: str
+    remedy: str
+    level: Level = Level.FAILURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,8 @@ class Report:
 
     def error(self, error: Exception, *rows: Row) -> None:
         """Add the finding of the first row that has the error's type; the error's message follows the row's text."""
-        level, text, remedy = next(row[1:] for row in rows if isinstance(error, row[0]))
-        self.add(Finding(level, self.part, f"{text}: {error}" if text else str(error), remedy))
+        row = next(row for row in rows if isinstance(error, row.kind))
+        self.add(Finding(row.level, self.part, f"{row.text}: {error}", row.remedy))
 
     def add(self, finding: Finding) -> None:
         self.findings.append(finding)

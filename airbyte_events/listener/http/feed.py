@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from airbyte_events._utils.until import until
 from airbyte_events.bus.bus import BUFFER, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
@@ -74,7 +76,7 @@ class Feed:
             return EventStream(self, after, wanted, lost)
         wait = number(query, "wait", 0.0, least=0, most=60)
         limit = number(query, "limit", 100, least=1, most=1000)
-        async with _while_connected(request.receive):
+        async with until(partial(_disconnected, request.receive)):
             return await self._page(after, wanted, lost, wait, limit)
         return Response(status_code=204)
 
@@ -145,7 +147,7 @@ class EventStream(Response):
         self._feed.streams += 1
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async with _while_connected(receive):
+            async with until(partial(_disconnected, receive)):
                 await self._stream(send, scope.get(STILL_AUTHORIZED, lambda: True))
         finally:
             self._feed.streams -= 1
@@ -196,25 +198,10 @@ class EventStream(Response):
         return head
 
 
-@contextlib.asynccontextmanager
-async def _while_connected(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the body when the client disconnects."""
-
-    async def until_gone(body: anyio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        body.cancel()
-
-    error: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(until_gone, tasks.cancel_scope)
-        try:
-            yield
-        except Exception as exc:  # a task group would wrap it
-            error = exc
-        tasks.cancel_scope.cancel()
-    if error is not None:
-        raise error
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client has disconnected."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _send(send: Send, frame: Frame) -> None:
