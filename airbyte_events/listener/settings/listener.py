@@ -35,6 +35,14 @@ NOT_A_NAME = "an instance's name has 1 to 32 characters: a-z, 0-9, _ and -, the 
 OPENSSL = "the output of: openssl rand -hex 32"
 GENERATED = "generated at the first start, on loopback only"
 
+_OTHER_TOKENS = {
+    # Everybody who may configure Airbyte can read the webhook URL there: its token must not open the API.
+    "webhook_tokens": "API",
+    "metrics_tokens": "API or webhook",
+    "operator_tokens": "API, webhook or metrics",
+}
+"""Settings, and of which kinds their tokens must not be: those of the settings before them."""
+
 
 class Settings(Declared):
     """All settings of a listener. :func:`load` reads them from the environment and a file.
@@ -167,24 +175,15 @@ class Settings(Declared):
         host = info.data.get("webhook_host") or info.data.get("host")
         if not tokens and host is not None and not is_loopback(host):
             raise ValueError("not set, but other machines can reach the webhook receiver, which requires tokens")
-        # Everybody who may configure Airbyte can read the webhook URL there: its token must not open the API.
-        if set(tokens) & set(info.data.get("api_tokens", ())):
-            raise ValueError("holds a token that is an API token; use each token for one purpose")
         return tokens
 
-    @field_validator("metrics_tokens")
+    @field_validator(*_OTHER_TOKENS)
     @classmethod
-    def _guard_metrics(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-        if set(tokens) & {*info.data.get("api_tokens", ()), *info.data.get("webhook_tokens", ())}:
-            raise ValueError("holds a token that is an API or webhook token; use each token for one purpose")
-        return tokens
-
-    @field_validator("operator_tokens")
-    @classmethod
-    def _guard_actions(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-        others = (info.data.get(name, ()) for name in ("api_tokens", "webhook_tokens", "metrics_tokens"))
-        if set(tokens) & {token for given in others for token in given}:
-            raise ValueError("holds a token that is an API, webhook or metrics token; use each token for one purpose")
+    def _for_one_purpose(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        others = {token for name in ("api_tokens", *_OTHER_TOKENS) for token in info.data.get(name, ())}
+        if others & set(tokens):
+            words = _OTHER_TOKENS[str(info.field_name)]
+            raise ValueError(f"holds a token that is an {words} token; use each token for one purpose")
         return tokens
 
     @field_validator("tls_keyfile")

@@ -12,7 +12,6 @@ from uuid import UUID
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    Field,
     FilePath,
     InstanceOf,
     PlainSerializer,
@@ -22,7 +21,6 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
-from pydantic_core import PydanticCustomError
 
 from airbyte_events._utils.networks import parse_network
 from airbyte_events.airbyte.gateway import parse_headers
@@ -41,13 +39,6 @@ def listed(value: object) -> object:
         return value
     items = [item for item in re.split(r"[,\s]+", text) if item]
     return [SecretStr(item) for item in items] if secret else items
-
-
-def _no_bool(value: object) -> object:
-    # pydantic reads true as 1, for a port too.
-    if isinstance(value, bool):
-        raise PydanticCustomError("bool", "a truth value")
-    return value
 
 
 def _host(value: str) -> str:
@@ -157,7 +148,22 @@ def refused(words: str) -> WrapValidator:
     return WrapValidator(validate)
 
 
-_Number = BeforeValidator(_no_bool)
+def _within(low: float, high: float, words: str) -> WrapValidator:
+    """Refuse a number out of bounds, and what is no number, in these words."""
+
+    def validate(value: object, parse: ValidatorFunctionWrapHandler) -> object:
+        try:
+            # pydantic reads true as 1, for a port too.
+            number = None if isinstance(value, bool) else parse(value)
+        except ValidationError:
+            number = None
+        if number is None or not low <= number <= high:
+            raise ValueError(words)
+        return number
+
+    return WrapValidator(validate)
+
+
 _Lower = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 _NO_HOST = "not an IP address or a host name"
 
@@ -179,18 +185,12 @@ Connections = Annotated[Mapping[str, InstanceOf[ConnectionSettings]], BeforeVali
 ExistingFile = Annotated[FilePath, refused("no such file")]
 Store = Annotated[InstanceOf[StoreLocation], BeforeValidator(_store), PlainSerializer(str)]
 Host = Annotated[str, refused(_NO_HOST), AfterValidator(_host)]
-Port = Annotated[int, _Number, Field(ge=0, le=65535), refused("not a port, a whole number from 0 to 65535")]
-Seconds = Annotated[
-    float, _Number, Field(ge=0.1, le=3600, allow_inf_nan=False), refused("not a number of seconds from 0.1 to 3600")
-]
-Pace = Annotated[
-    float, _Number, Field(ge=0.1, le=300, allow_inf_nan=False), refused("not a number of seconds from 0.1 to 300")
-]
-Days = Annotated[
-    float, _Number, Field(ge=0.01, le=36500, allow_inf_nan=False), refused("not a number of days from 0.01 to 36500")
-]
-Series = Annotated[int, _Number, Field(ge=0, le=10_000), refused("not a whole number from 0 to 10000")]
-Events = Annotated[int, _Number, Field(ge=1, le=10**15), refused("not a whole number of 1 or more")]
+Port = Annotated[int, _within(0, 65535, "not a port, a whole number from 0 to 65535")]
+Seconds = Annotated[float, _within(0.1, 3600, "not a number of seconds from 0.1 to 3600")]
+Pace = Annotated[float, _within(0.1, 300, "not a number of seconds from 0.1 to 300")]
+Days = Annotated[float, _within(0.01, 36500, "not a number of days from 0.01 to 36500")]
+Series = Annotated[int, _within(0, 10_000, "not a whole number from 0 to 10000")]
+Events = Annotated[int, _within(1, 10**15, "not a whole number of 1 or more")]
 Sendable = Annotated[SecretStr, AfterValidator(_sendable)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], _Lower, refused("not one of debug, info, warning, error")
