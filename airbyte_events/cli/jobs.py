@@ -14,6 +14,7 @@ from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
 from airbyte_events.cli.connections import connection_ids
+from airbyte_events.cli.options import option, whole
 from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.errors import FeedError, FeedRefused
 from airbyte_events.events import Progress, StreamProgress, read_event
@@ -51,13 +52,9 @@ async def jobs(
     job: options.Jobs = None,
     status: options.Statuses = None,
     ended: options.Ended = None,
-    limit: Annotated[
-        int,
-        typer.Option("--limit", "-n", metavar="NUMBER", parser=options.whole(1, 1_000_000), help="Most jobs to list."),
-    ] = 20,
+    limit: Annotated[int, option("NUMBER", "Most jobs to list.", "--limit", "-n", parse=whole(1, 1_000_000))] = 20,
     before: Annotated[
-        int | None,
-        typer.Option(metavar="NEXT", parser=options.whole(0), help="Page to start at: `next` of the previous one."),
+        int | None, option("NEXT", "Page to start at: `next` of the previous one.", parse=whole(0))
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,

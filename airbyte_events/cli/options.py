@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -56,46 +56,40 @@ def choice(kind: type[Choice]) -> Callable[[str], Choice]:
     return parse
 
 
-Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="TOML file with settings. [AIRBYTE_EVENTS_CONFIG]")
-]
-Host = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Address to listen on. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")
-]
+def option(metavar: str, help: str, *names: str, parse: Callable[[str], object] | None = None) -> Any:
+    """Return an option that takes a value.
+
+    :param names: by default one, that of the parameter.
+    :param parse: by default the parameter's type reads the value.
+    """
+    return typer.Option(*names, metavar=metavar, help=help, parser=parse)
+
+
+Config = Annotated[Path | None, option("FILE", "TOML file with settings. [AIRBYTE_EVENTS_CONFIG]", "--config")]
+Host = Annotated[str | None, option("ADDRESS", "Address to listen on. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")]
 Port = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PORT", parser=whole(0), help="Port to listen on; 0: a free one. [AIRBYTE_EVENTS_PORT, else 8484]"
-    ),
+    int | None, option("PORT", "Port to listen on; 0: a free one. [AIRBYTE_EVENTS_PORT, else 8484]", parse=whole(0))
 ]
 ListenerURL = Annotated[
     str | None,
-    typer.Option(
-        "--listener",
-        metavar="URL",
-        help="Listener to ask. [AIRBYTE_EVENTS_LISTENER_URL, else the one of the settings on this machine] "
+    option(
+        "URL",
+        "Listener to ask. [AIRBYTE_EVENTS_LISTENER_URL, else the one of the settings on this machine] "
         "API token: AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE).",
+        "--listener",
     ),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
-Instances = Annotated[
-    list[str] | None, typer.Option("--instance", metavar="NAME", help="Only this Airbyte's. May be repeated.")
-]
+Instances = Annotated[list[str] | None, option("NAME", "Only this Airbyte's. May be repeated.", "--instance")]
 Connections = Annotated[
-    list[str] | None,
-    typer.Option("--connection", metavar="ID|NAME", help="Only this connection's, by id or name. May be repeated."),
+    list[str] | None, option("ID|NAME", "Only this connection's, by id or name. May be repeated.", "--connection")
 ]
-Jobs = Annotated[
-    list[int] | None, typer.Option("--job", metavar="ID", parser=whole(1), help="Only this job. May be repeated.")
-]
+Jobs = Annotated[list[int] | None, option("ID", "Only this job. May be repeated.", "--job", parse=whole(1))]
 Statuses = Annotated[
     list[JobStatus] | None,
-    typer.Option(
-        "--status",
-        metavar="STATUS",
-        parser=choice(JobStatus),
-        help=f"Only this status: {', '.join(JobStatus)}. May be repeated.",
+    option(
+        "STATUS", f"Only this status: {', '.join(JobStatus)}. May be repeated.", "--status", parse=choice(JobStatus)
     ),
 ]
 Ended = Annotated[
@@ -103,7 +97,7 @@ Ended = Annotated[
 ]
 
 AIRBYTE_HELP = "Airbyte in the settings, where there are several."
-Instance = Annotated[str | None, typer.Option("--instance", metavar="NAME", help=AIRBYTE_HELP)]
+Instance = Annotated[str | None, option("NAME", AIRBYTE_HELP, "--instance")]
 
 
 def event_filter(

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from airbyte_events._utils import stdout
-from airbyte_events.cli import options
+from airbyte_events.cli.options import decimal, option, whole
 from airbyte_events.cli.output import complain
 from airbyte_events.simulator.capacity import LONGEST_WAIT
 from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
@@ -43,30 +43,18 @@ _SHOWN = 20
 
 def simulate(
     host: Annotated[
-        str,
-        typer.Option(metavar="ADDRESS", help="Address to listen on. Everybody who reaches it controls the simulator."),
+        str, option("ADDRESS", "Address to listen on. Everybody who reaches it controls the simulator.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(parser=options.whole(0, 65535), help="Port to listen on; 0: a free one.", metavar="PORT")
-    ] = 8000,
+    port: Annotated[int, option("PORT", "Port to listen on; 0: a free one.", parse=whole(0, 65535))] = 8000,
     webhook_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Webhook URL of all notifications: a listener's /webhooks/INSTANCE/TOKEN."),
+        str | None, option("URL", "Webhook URL of all notifications: a listener's /webhooks/INSTANCE/TOKEN.")
     ] = None,
     client_id: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID", help="Require access tokens, and issue them to this client. [default: no authentication]"
-        ),
+        str | None, option("ID", "Require access tokens, and issue them to this client. [default: no authentication]")
     ] = None,
-    client_secret: Annotated[str | None, typer.Option(metavar="SECRET", help="Secret of --client-id.")] = None,
+    client_secret: Annotated[str | None, option("SECRET", "Secret of --client-id.")] = None,
     token_lifetime: Annotated[
-        float,
-        typer.Option(
-            parser=options.decimal(0.001),
-            metavar="SECONDS",
-            help="Life of a token. Its expires_in says 900, as Airbyte's does.",
-        ),
+        float, option("SECONDS", "Life of a token. Its expires_in says 900, as Airbyte's does.", parse=decimal(0.001))
     ] = 180.0,
     simple_auth: Annotated[
         bool,
@@ -78,50 +66,32 @@ def simulate(
     cloud: Annotated[bool, typer.Option("--cloud", help="Answer as Airbyte Cloud does; implies --no-admin.")] = False,
     release: Annotated[
         str,
-        typer.Option(
+        option(
+            "RELEASE",
+            "Airbyte's release, such as 0.50, 1.0, 1.5 or 2.0, or cloud. Up to 1.5 the API has no notifications; "
+            "up to 2.0 lists leave out refreshes; older releases have fewer calls of the internal API.",
             "--airbyte",
             "--release",
-            metavar="RELEASE",
-            help="Airbyte's release, such as 0.50, 1.0, 1.5 or 2.0, or cloud. Up to 1.5 the API has no notifications; "
-            "up to 2.0 lists leave out refreshes; older releases have fewer calls of the internal API.",
         ),
     ] = NEWEST,
     latency: Annotated[
-        float,
-        typer.Option(
-            parser=options.decimal(0),
-            metavar="SECONDS",
-            help="Duration of each API call. Five are processed at a time.",
-        ),
+        float, option("SECONDS", "Duration of each API call. Five are processed at a time.", parse=decimal(0))
     ] = 0.0,
     connections: Annotated[
-        int,
-        typer.Option(
-            parser=options.whole(0, 100_000),
-            metavar="NUMBER",
-            help="Number of connections. Their ids are the same in every run.",
-        ),
+        int, option("NUMBER", "Number of connections. Their ids are the same in every run.", parse=whole(0, 100_000))
     ] = 3,
-    duration: Annotated[
-        float, typer.Option(parser=options.decimal(0), metavar="SECONDS", help="Duration of a sync.")
-    ] = 5.0,
+    duration: Annotated[float, option("SECONDS", "Duration of a sync.", parse=decimal(0))] = 5.0,
     capacity: Annotated[
-        int | None,
-        typer.Option(
-            parser=options.whole(1), metavar="NUMBER", help="Number of jobs that run at a time; others are queued."
-        ),
+        int | None, option("NUMBER", "Number of jobs that run at a time; others are queued.", parse=whole(1))
     ] = None,
     queue_limit: Annotated[
-        float,
-        typer.Option(
-            parser=options.decimal(0), metavar="SECONDS", help="Time in the queue after which Airbyte cancels a job."
-        ),
+        float, option("SECONDS", "Time in the queue after which Airbyte cancels a job.", parse=decimal(0))
     ] = LONGEST_WAIT,
     fault: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="FAULT",
-            help="Fault to inject, such as lost:probability=0.1 or 'status:status=429,count=5,route=GET /jobs'. "
+        option(
+            "FAULT",
+            "Fault to inject, such as lost:probability=0.1 or 'status:status=429,count=5,route=GET /jobs'. "
             f"Webhooks: {', '.join(WEBHOOK_FAULTS)}. API: {', '.join(API_FAULTS)}. May be repeated.",
         ),
     ] = None,

@@ -21,6 +21,7 @@ from airbyte_events._utils.until import until
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.connections import connection_ids
+from airbyte_events.cli.options import option
 from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.errors import FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
@@ -58,9 +59,9 @@ async def tail(
     signals: Annotated[
         bool, typer.Option("--signals", help="Also show what is late, slow, stalled or failing.")
     ] = False,
-    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Start after this event.")] = None,
+    after: Annotated[str | None, option("CURSOR", "Start after this event.")] = None,
     cursor_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Store the cursor here, and start after the one stored.")
+        Path | None, option("FILE", "Store the cursor here, and start after the one stored.")
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,

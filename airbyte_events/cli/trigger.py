@@ -25,6 +25,7 @@ from airbyte_events.airbyte.submission import How, OnConflict, Submission, submi
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, open_listener
+from airbyte_events.cli.options import choice, option
 from airbyte_events.cli.output import Output, amount, status
 from airbyte_events.errors import AirbyteError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, Progress, Usual
@@ -71,27 +72,20 @@ class JobType(StrEnum):
 async def trigger(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="The connection's id, or its name.")],
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job completes.")] = False,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="DURATION", help="Longest wait, for example 90s, 30m or 2h.")
-    ] = None,
+    timeout: Annotated[str | None, option("DURATION", "Longest wait, for example 90s, 30m or 2h.")] = None,
     job_type: Annotated[
-        JobType,
-        typer.Option(
-            metavar="TYPE",
-            parser=options.choice(JobType),
-            help=f"{', '.join(JobType)}. A reset or clear deletes data.",
-        ),
+        JobType, option("TYPE", f"{', '.join(JobType)}. A reset or clear deletes data.", parse=choice(JobType))
     ] = JobType.SYNC,
     refresh_mode: Annotated[
         RefreshMode | None,
-        typer.Option(
-            metavar="MODE",
-            parser=options.choice(RefreshMode),
-            help="Of a refresh: merge keeps the previous records, truncate deletes them after its success.",
+        option(
+            "MODE",
+            "Of a refresh: merge keeps the previous records, truncate deletes them after its success.",
+            parse=choice(RefreshMode),
         ),
     ] = None,
     stream: Annotated[
-        list[str] | None, typer.Option(metavar="STREAM", help="A stream of a refresh; can be repeated. Default: all.")
+        list[str] | None, option("STREAM", "A stream of a refresh; can be repeated. Default: all.")
     ] = None,
     instance: options.Instance = None,
     listener: options.ListenerURL = None,
@@ -100,9 +94,9 @@ async def trigger(
 ) -> int:
     if timeout is not None and not wait:
         raise typer.BadParameter("needs --wait", param_hint="--timeout")
-    for option, given in (("--refresh-mode", refresh_mode), ("--stream", stream)):
+    for needing, given in (("--refresh-mode", refresh_mode), ("--stream", stream)):
         if given and job_type is not JobType.REFRESH:
-            raise typer.BadParameter("needs --job-type refresh", param_hint=option)
+            raise typer.BadParameter("needs --job-type refresh", param_hint=needing)
     refresh = Refresh(mode=refresh_mode or RefreshMode.MERGE, streams=tuple(stream or ()))
     deadline = None if timeout is None else time.time() + options.seconds("--timeout", timeout)
     settings = load(config, listens=False)

@@ -23,6 +23,7 @@ from airbyte_events.cli.api_client import address_of, own_url
 from airbyte_events.cli.doctor.airbyte import issues_token, lists_jobs, responds
 from airbyte_events.cli.doctor.doctor import show
 from airbyte_events.cli.doctor.findings import Finding, Report
+from airbyte_events.cli.options import option, whole
 from airbyte_events.cli.output import Output
 from airbyte_events.cli.questions import ask, ask_secret, can_ask, confirmed
 from airbyte_events.cli.runner import INTERRUPTED
@@ -61,39 +62,31 @@ EPILOG = (
 
 def up(
     airbyte_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Airbyte's address. [AIRBYTE_EVENTS_AIRBYTE_URL, else kept or asked for]"),
+        str | None, option("URL", "Airbyte's address. [AIRBYTE_EVENTS_AIRBYTE_URL, else kept or asked for]")
     ] = None,
     client_id: Annotated[
         str | None,
-        typer.Option(
-            metavar="ID",
-            help="Client id of an application in Airbyte (User settings, Applications). [AIRBYTE_EVENTS_CLIENT_ID, "
+        option(
+            "ID",
+            "Client id of an application in Airbyte (User settings, Applications). [AIRBYTE_EVENTS_CLIENT_ID, "
             "else kept or asked for]",
         ),
     ] = None,
     client_secret_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File with its client secret. [AIRBYTE_EVENTS_CLIENT_SECRET or _FILE, else kept or asked for]",
-        ),
+        option("FILE", "File with its client secret. [AIRBYTE_EVENTS_CLIENT_SECRET or _FILE, else kept or asked for]"),
     ] = None,
     webhooks: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="Set Airbyte's webhooks to the listener, which Airbyte reaches at this address. [on a terminal: asked "
-            "for]",
+        option(
+            "URL",
+            "Set Airbyte's webhooks to the listener, which Airbyte reaches at this address. [on a terminal: asked for]",
         ),
     ] = None,
     workspace: Workspaces = None,
     host: options.Host = None,
     port: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PORT", parser=options.whole(1, 65535), help="Port to listen on. [AIRBYTE_EVENTS_PORT, else 8484]"
-        ),
+        int | None, option("PORT", "Port to listen on. [AIRBYTE_EVENTS_PORT, else 8484]", parse=whole(1, 65535))
     ] = None,
     show_secrets: Annotated[
         bool, typer.Option("--show", help="Print the log-in link and the API token in a pipe, too.")
@@ -266,8 +259,8 @@ async def _check(output: Output, instance: InstanceSettings) -> Fault | None:
 def _show(output: Output, finding: Finding) -> None:
     """Show a finding with a remedy by this command's options."""
     remedy = finding.remedy
-    for variable, option in _OPTIONS.items():
-        remedy = remedy.replace(variable, option)
+    for variable, name in _OPTIONS.items():
+        remedy = remedy.replace(variable, name)
     show(output, replace(finding, remedy=remedy))
 
 

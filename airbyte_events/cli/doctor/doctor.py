@@ -23,6 +23,7 @@ from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.doctor.airbyte import check_airbyte
 from airbyte_events.cli.doctor.findings import Finding, Level, Report
 from airbyte_events.cli.doctor.listener import check_listener, check_store
+from airbyte_events.cli.options import option
 from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.webhooks.backup import Backup, default_file
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
@@ -54,7 +55,7 @@ async def doctor(
         typer.Option("--airflow/--no-airflow", help="Check Airflow, too. [default: if an AIRFLOW_… variable is set]"),
     ] = None,
     airflow_conn: Annotated[
-        list[str] | None, typer.Option(metavar="ID", help="Airflow connection to an Airbyte. May be repeated.")
+        list[str] | None, option("ID", "Airflow connection to an Airbyte. May be repeated.")
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from airbyte_events.airbyte import AirbyteClient
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, open_airbyte
 from airbyte_events.cli.api_client import Address, address_of, open_listener
+from airbyte_events.cli.options import option
 from airbyte_events.cli.webhooks.airbyte_test import prove_by_airbyte
 from airbyte_events.cli.webhooks.backup import Backup, default_file
 from airbyte_events.cli.webhooks.probe import Proof
@@ -29,26 +28,21 @@ from airbyte_events.listener.settings import InstanceSettings, Settings
 
 Workspaces = Annotated[
     list[str] | None,
-    typer.Option(
-        "--workspace",
-        metavar="ID",
-        help="Airbyte workspace. May be repeated. [AIRBYTE_EVENTS_WORKSPACE_IDS, else the only one]",
+    option(
+        "ID", "Airbyte workspace. May be repeated. [AIRBYTE_EVENTS_WORKSPACE_IDS, else the only one]", "--workspace"
     ),
 ]
 URL = Annotated[
     str | None,
-    typer.Option(
-        "--url",
-        metavar="URL",
-        help="Address at which Airbyte reaches the listener, without /webhooks/…: the settings have the token. "
+    option(
+        "URL",
+        "Address at which Airbyte reaches the listener, without /webhooks/…: the settings have the token. "
         "[AIRBYTE_EVENTS_PUBLIC_URL]",
+        "--url",
     ),
 ]
 Keep = Annotated[
-    Path | None,
-    typer.Option(
-        "--keep", metavar="FILE", help="File for the previous URLs. [default: a file in the user's data folder]"
-    ),
+    Path | None, option("FILE", "File for the previous URLs. [default: a file in the user's data folder]", "--keep")
 ]
 
 

@@ -10,6 +10,7 @@ import typer
 
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import open_airbyte
+from airbyte_events.cli.options import option
 from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.questions import confirmed
 from airbyte_events.cli.webhooks import probe, samples
@@ -81,11 +82,11 @@ async def install(
     url: URL = None,
     kind: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KIND",
-            parser=_kind,
-            help=f"Set only this kind. May be repeated. [default: {' and '.join(REQUIRED)}; others: "
+        option(
+            "KIND",
+            f"Set only this kind. May be repeated. [default: {' and '.join(REQUIRED)}; others: "
             f"{', '.join(kind for kind in KINDS if kind not in REQUIRED)}]",
+            parse=_kind,
         ),
     ] = None,
     all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Set all kinds.")] = False,
