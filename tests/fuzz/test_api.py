@@ -24,8 +24,8 @@ from pydantic import SecretStr
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
+from airbyte_events.listener.http.api import MAX_RECEIPT_SECONDS
 from airbyte_events.listener.http.openapi import DOCUMENT
-from airbyte_events.listener.http.receipts import MAX_RECEIPT_SECONDS
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
 

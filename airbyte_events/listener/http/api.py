@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -21,26 +22,11 @@ from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import EventFilter, JobEvent, JobRef, TaskReceipt, Usual
 from airbyte_events.listener.forwarding.targets import DeliveryTarget
 from airbyte_events.listener.histories import Histories
+from airbyte_events.listener.http import params
 from airbyte_events.listener.http.actions import Actions
 from airbyte_events.listener.http.feed import Feed
-from airbyte_events.listener.http.params import (
-    FILTERS,
-    QueryError,
-    event_filter,
-    flag,
-    identity,
-    job_ids,
-    job_list,
-    job_ref,
-    number,
-    one_of,
-    page,
-    path_id,
-    refuse_unknown,
-)
 from airbyte_events.listener.http.probes import Probe, Probes
-from airbyte_events.listener.http.receipts import ReceiptRoutes
-from airbyte_events.listener.pipeline import Pipeline
+from airbyte_events.listener.pipeline import Pipeline, ReceivedBy
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME
 from airbyte_events.monitor.observation import PRECISION, Received, ranked
 from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Outcome, StoredNotification
@@ -55,6 +41,9 @@ MAX_AGE = 3600
 
 MAX_PROGRESS = 100
 """The most jobs of a request for progress."""
+
+MAX_RECEIPT_SECONDS = 366 * 86400.0
+"""The longest wait, and the greatest age of a receipt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +77,15 @@ class API:
             Route("/notifications/{id}/replay", self.replay, methods=["POST"]),
             Route("/probes", self.announce, methods=["POST"]),
             Route("/probes/{probe}", self.probe),
-            *ReceiptRoutes(self.pipelines, self.received).routes,
+            Route("/receipts", self.receipts, methods=["POST"]),
             *Actions(self.feed.store, self.pipelines, self.operators).routes,
             Route("/deliveries", self.deliveries),
             Route("/deliveries/{id}/retry", self.retry, methods=["POST"]),
         ]
 
     async def watch(self, request: Request) -> Response:
-        jobs = await job_list(request, "jobs")
-        refs = {job_ref(job, "jobs", self.pipelines): identity(job, "jobs") for job in jobs}
+        jobs = await params.job_list(request, "jobs")
+        refs = {params.job_ref(job, "jobs", self.pipelines): params.identity(job, "jobs") for job in jobs}
         task_urls = _task_urls(jobs)
         # Taken before the states: what changes while they are read is in the feed behind this cursor.
         cursor = str(self.feed.bus.cursor)
@@ -130,19 +119,32 @@ class API:
             }
         )
 
+    async def receipts(self, request: Request) -> Response:
+        """Store receipts with the completed jobs that they are of; those of other jobs are ignored."""
+        reported: dict[str, list[tuple[JobRef, ReceivedBy]]] = {}
+        for entry in await params.job_list(request, "receipts"):
+            ref = params.job_ref(entry, "receipts", self.pipelines)
+            reported.setdefault(ref.instance, []).append((ref, _received_by(entry)))
+        stored = 0
+        for name, of_instance in reported.items():
+            for state, receipt in await self.pipelines[name].receive(of_instance):
+                self.received(state, receipt)
+                stored += 1
+        return JSONResponse({"receipts": stored}, status_code=202)
+
     async def jobs(self, request: Request) -> Response:
-        filters = event_filter(request.query_params)
+        filters = params.event_filter(request.query_params)
         # Read before the states: these have all earlier changes.
         as_of = {
             name: format_time(await each.as_of())
             for name, each in self.pipelines.items()
             if not filters.instances or name in filters.instances
         }
-        return await self._states(request, "jobs", filters, FILTERS, more={"as_of": as_of})
+        return await self._states(request, "jobs", filters, params.FILTERS, more={"as_of": as_of})
 
     async def job(self, request: Request) -> Response:
         instance = request.path_params["instance"]
-        ref = JobRef(instance, path_id(request, "job_id"))
+        ref = JobRef(instance, params.path_id(request, "job_id"))
         if INSTANCE_NAME.fullmatch(instance) is None:
             raise HTTPException(404)
         pipeline = self.pipelines.get(instance)
@@ -166,15 +168,16 @@ class API:
     async def progress(self, request: Request) -> Response:
         """Return the progress of active jobs, requested from Airbyte within a budget."""
         query = request.query_params
-        refuse_unknown(query, frozenset({"instance", "job_id", "streams", "max_age"}))
-        name, ids = query.get("instance", ""), dict.fromkeys(job_ids(query))
+        params.refuse_unknown(query, frozenset({"instance", "job_id", "streams", "max_age"}))
+        name, ids = query.get("instance", ""), dict.fromkeys(params.job_ids(query))
         if name not in self.pipelines:
-            raise QueryError(f"instance: give one of {', '.join(sorted(self.pipelines))}")
+            raise params.QueryError(f"instance: give one of {', '.join(sorted(self.pipelines))}")
         if not 1 <= len(ids) <= MAX_PROGRESS:
-            raise QueryError(f"job_id: give from 1 to {MAX_PROGRESS} ids, separated by commas")
+            raise params.QueryError(f"job_id: give from 1 to {MAX_PROGRESS} ids, separated by commas")
         states = await self.feed.store.states([JobRef(name, job_id) for job_id in ids])
         active = {ref.job_id: state for ref, state in states.items() if not state.terminal}
-        streams, max_age = flag(query, "streams") or False, number(query, "max_age", 0, least=0, most=MAX_AGE)
+        streams = params.flag(query, "streams") or False
+        max_age = params.number(query, "max_age", 0, least=0, most=MAX_AGE)
         found = await self.pipelines[name].progress.read(active, streams=streams, max_age=max_age)
         histories = self.histories
 
@@ -187,8 +190,8 @@ class API:
 
     async def signals(self, request: Request) -> Response:
         query = request.query_params
-        filters = replace(event_filter(query), jobs=False, signals=True)
-        raised = flag(query, "raised")
+        filters = replace(params.event_filter(query), jobs=False, signals=True)
+        raised = params.flag(query, "raised")
         wanted = replace(filters, terminal=None if raised is None else not raised)
         return await self._states(request, "signals", wanted, frozenset({"instance", "connection_id", "raised"}))
 
@@ -197,7 +200,7 @@ class API:
         request: Request,
         name: str,
         wanted: EventFilter,
-        params: frozenset[str],
+        known: frozenset[str],
         more: Mapping[str, Any] = MappingProxyType({}),
     ) -> Response:
         return await _list(
@@ -207,7 +210,7 @@ class API:
             JobEvent.data,
             position=lambda state: state.sequence,
             size=lambda state: state.weight,
-            params=params,
+            known=known,
             more=more,
         )
 
@@ -223,8 +226,8 @@ class API:
 
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
-        id_ = path_id(request)
-        if (found := await one_of(self.feed.store.notifications, id_)) is None:
+        id_ = params.path_id(request)
+        if (found := await params.one_of(self.feed.store.notifications, id_)) is None:
             return _refuse(404, f"notification {id_} does not exist")
         if found.outcome in (Outcome.IGNORED, Outcome.REJECTED) or found.instance not in self.pipelines:
             return _refuse(409, f"notification {id_} reports no completed job, so there is nothing to confirm")
@@ -250,12 +253,12 @@ class API:
             self._delivery,
             position=lambda delivery: delivery.id,
             size=lambda delivery: len(delivery.notification.body),
-            params=frozenset({"state"}),
+            known=frozenset({"state"}),
         )
 
     async def retry(self, request: Request) -> Response:
-        id_ = path_id(request)
-        if (found := await one_of(self.feed.store.deliveries, id_)) is None:
+        id_ = params.path_id(request)
+        if (found := await params.one_of(self.feed.store.deliveries, id_)) is None:
             return _refuse(404, f"delivery {id_} does not exist")
         if found.state is not DeliveryState.DEAD:
             return _refuse(409, f"delivery {id_} is {found.state.value}, not dead")
@@ -290,20 +293,20 @@ async def _list(
     *,
     position: Callable[[T], int],
     size: Callable[[T], int],
-    params: frozenset[str] = frozenset(),
+    known: frozenset[str] = frozenset(),
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Response:
     """Return a page of a list.
 
     :param name: of the list in the response.
-    :param params: what the request may have besides ``limit`` and ``before``.
+    :param known: what the request may have besides ``limit`` and ``before``.
     :param more: what the response has besides the list and ``next``.
     """
     query = request.query_params
-    refuse_unknown(query, params | {"limit", "before"})
-    limit = number(query, "limit", 100, least=1, most=1000)
-    before = number(query, "before", 0, least=0, most=2**53) if "before" in query else None
-    found, following = await page(read, limit, before, position, size)
+    params.refuse_unknown(query, known | {"limit", "before"})
+    limit = params.number(query, "limit", 100, least=1, most=1000)
+    before = params.number(query, "before", 0, least=0, most=2**53) if "before" in query else None
+    found, following = await params.page(read, limit, before, position, size)
     following_page = None if following is None else str(following)
     return JSONResponse({name: list(map(item, found)), "next": following_page, **more})
 
@@ -317,12 +320,30 @@ def _task_urls(jobs: list[dict[str, Any]]) -> dict[str, dict[int, str]]:
     return urls
 
 
+def _received_by(entry: dict[str, Any]) -> ReceivedBy:
+    ago, waited = (json_values.seconds(entry.get(name)) for name in ("seconds_ago", "waited_seconds"))
+    if ago is None or waited is None or max(ago, waited) > MAX_RECEIPT_SECONDS:
+        raise params.QueryError(
+            f"receipts: each needs seconds_ago and waited_seconds, numbers from 0 to {MAX_RECEIPT_SECONDS:.0f}"
+        )
+    # By this clock: that of the task's machine may differ.
+    received_at = utcnow() - timedelta(seconds=ago)
+    return ReceivedBy(
+        params.identity(entry, "receipts"),
+        TaskReceipt(
+            received_at=received_at,
+            waiting_since=received_at - timedelta(seconds=waited),
+            task_url=json_values.web_page(entry.get("task_url")),
+        ),
+    )
+
+
 def _delivery_state(request: Request) -> DeliveryState | None:
     text = request.query_params.get("state")
     try:
         return None if text is None else DeliveryState(text)
     except ValueError:
-        raise QueryError(f"state: give one of {', '.join(state.value for state in DeliveryState)}") from None
+        raise params.QueryError(f"state: give one of {', '.join(state.value for state in DeliveryState)}") from None
 
 
 def _notification(stored: StoredNotification) -> dict[str, Any]:

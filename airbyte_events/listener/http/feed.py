@@ -20,15 +20,7 @@ from airbyte_events.bus.bus import BUFFER, EventBus, Subscription
 from airbyte_events.errors import CursorExpired, StoreError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.feed.sse import Frame
-from airbyte_events.listener.http.params import (
-    FILTERS,
-    PAGE_BYTES,
-    QueryError,
-    event_filter,
-    flag,
-    number,
-    refuse_unknown,
-)
+from airbyte_events.listener.http import params
 from airbyte_events.store.base import EventStore
 from airbyte_events.web.auth import STILL_AUTHORIZED
 
@@ -66,16 +58,16 @@ class Feed:
     async def events(self, request: Request) -> Response:
         """Return a stream to a client that accepts ``text/event-stream``, else a page."""
         query = request.query_params
-        refuse_unknown(query, FILTERS | {"after", "wait", "limit", "signals"})
-        wanted = replace(event_filter(query), signals=flag(query, "signals") or False)
+        params.refuse_unknown(query, params.FILTERS | {"after", "wait", "limit", "signals"})
+        wanted = replace(params.event_filter(query), signals=params.flag(query, "signals") or False)
         after, lost = self._resume(request)
         # HEAD gets the headers of a page: a stream would never end.
         if "text/event-stream" in request.headers.get("accept", "") and request.method == "GET":
             if self.streams >= self.most_streams:
                 return JSONResponse({"error": "too many streams are open"}, 503, _OVERLOADED)
             return EventStream(self, after, wanted, lost)
-        wait = number(query, "wait", 0.0, least=0, most=60)
-        limit = number(query, "limit", 100, least=1, most=1000)
+        wait = params.number(query, "wait", 0.0, least=0, most=60)
+        limit = params.number(query, "limit", 100, least=1, most=1000)
         async with until(partial(_disconnected, request.receive)):
             return await self._page(after, wanted, lost, wait, limit)
         return Response(status_code=204)
@@ -106,7 +98,7 @@ class Feed:
         try:
             cursor = Cursor.parse(text)
         except ValueError as exc:
-            raise QueryError(f"after: {exc}") from None
+            raise params.QueryError(f"after: {exc}") from None
         if cursor.epoch != self.store.epoch:
             return self.bus.cursor, "the cursor belongs to another log"
         return cursor, None
@@ -115,12 +107,14 @@ class Feed:
         try:
             if lost is not None:
                 raise CursorExpired(lost)
-            page = await self.store.read(after.sequence, limit=limit, size=PAGE_BYTES, wanted=wanted, epoch=after.epoch)
+            page = await self.store.read(
+                after.sequence, limit=limit, size=params.PAGE_BYTES, wanted=wanted, epoch=after.epoch
+            )
             found, cursor = list(page.events), Cursor(after.epoch, page.position)
             if not found and wait:
                 with self.bus.subscribe(after=cursor, wanted=wanted) as events:
                     with anyio.move_on_after(wait), contextlib.suppress(anyio.EndOfStream):
-                        found = await events.receive(limit, PAGE_BYTES)
+                        found = await events.receive(limit, params.PAGE_BYTES)
                     cursor = events.cursor
         except CursorExpired as exc:
             self.resets += 1

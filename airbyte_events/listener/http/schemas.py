@@ -11,8 +11,8 @@ from airbyte_events.airbyte.notification_kinds import NotificationKind
 from airbyte_events.airbyte.submission import How
 from airbyte_events.events import NAMED, WEBHOOK_FIELDS, JobStatus, Origin, Signal, SignalKind
 from airbyte_events.events.signal import RECOVERED
+from airbyte_events.listener.http.api import MAX_RECEIPT_SECONDS
 from airbyte_events.listener.http.probes import Arrived
-from airbyte_events.listener.http.receipts import MAX_RECEIPT_SECONDS
 from airbyte_events.store.base import COMPLETION
 from airbyte_events.store.records import DeliveryState, Outcome
 

@@ -7,15 +7,8 @@ from pydantic import SecretStr, ValidationInfo, field_validator
 from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
 from airbyte_events.errors import SettingsError
+from airbyte_events.listener.settings import values
 from airbyte_events.listener.settings.declaration import CompleteError, Declared, setting
-from airbyte_events.listener.settings.values import (
-    Connections,
-    ForwardURLs,
-    Headers,
-    Sendable,
-    Workspaces,
-    check_pair,
-)
 
 
 class InstanceSettings(Declared):
@@ -30,12 +23,12 @@ class InstanceSettings(Declared):
         None, example="shown by Airbyte when the application is created", min_length=1
     )
     """The client secret of that application."""
-    headers: Headers = setting((), example="CF-Access-Client-Id: 0b1c.access", by_default="none")
+    headers: values.Headers = setting((), example="CF-Access-Client-Id: 0b1c.access", by_default="none")
     """Headers for a gateway in front of Airbyte, one `Name: value` per line ([Gateways](several.md#gateways)). They are
     sent to the origin of `AIRBYTE_URL` only."""
-    bearer_token: Sendable | None = setting(None, example="issued by the gateway")
+    bearer_token: values.Sendable | None = setting(None, example="issued by the gateway")
     """A token for a gateway, sent as `Authorization: Bearer` to the same origin, if no client id is set."""
-    workspace_ids: Workspaces = setting(
+    workspace_ids: values.Workspaces = setting(
         (), example="18dccc91-0ab1-4f72-9ed7-0b8fc27c5826", by_default="all that the application can read"
     )
     """The workspaces whose jobs are listed."""
@@ -45,7 +38,7 @@ class InstanceSettings(Declared):
         by_default="`/applications/token` of the API",
     )
     """The endpoint that issues access tokens."""
-    forward_urls: ForwardURLs = setting(
+    forward_urls: values.ForwardURLs = setting(
         (),
         example="failure=https://hooks.slack.com/services/T000/B000/XXXX",
         by_default="none",
@@ -53,7 +46,7 @@ class InstanceSettings(Declared):
         f" kind only: {', '.join(f'`{kind}`' for kind in SETTINGS)}.",
     )
 
-    connections: Connections = setting(dict, example='[instances.default.connections."Orders"]')
+    connections: values.Connections = setting(dict, example='[instances.default.connections."Orders"]')
     """When jobs of single connections are late or stalled."""
 
     @field_validator("airbyte_url")
@@ -89,5 +82,5 @@ class InstanceSettings(Declared):
     @field_validator("client_secret")
     @classmethod
     def _with_id(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        check_pair(secret, info, "client_id")
+        values.check_pair(secret, info, "client_id")
         return secret

@@ -7,27 +7,10 @@ from pathlib import Path
 from platformdirs import user_data_path
 from pydantic import SecretStr, ValidationInfo, field_validator
 
+from airbyte_events.listener.settings import values
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME, CompleteError, Declared, setting
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.notify import NotifySettings
-from airbyte_events.listener.settings.values import (
-    Address,
-    Days,
-    Events,
-    ExistingFile,
-    Host,
-    LogFormat,
-    LogLevel,
-    Networks,
-    Port,
-    Seconds,
-    Sendable,
-    Series,
-    Store,
-    Tokens,
-    check_pair,
-    is_loopback,
-)
 from airbyte_events.store.sqlite.location import SQLiteLocation
 
 NOT_A_NAME = "an instance's name has 1 to 32 characters: a-z, 0-9, _ and -, the first one a letter or digit"
@@ -56,71 +39,71 @@ class Settings(Declared):
     """The Airbyte instances, by name."""
     notify: tuple[NotifySettings, ...] = setting((), example="[[notify]]")
     """The targets of outgoing notifications."""
-    store: Store = setting(
+    store: values.Store = setting(
         lambda: SQLiteLocation(user_data_path("airbyte-events", appauthor=False) / "events.db"),
         example="sqlite:////var/lib/airbyte-events/events.db",
         by_default="a file in the user's data folder",
     )
     """The store of events: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user:password@host/database`
     ([PostgreSQL](postgresql.md)), or `memory:`, which is lost when the process ends."""
-    host: Host = setting("127.0.0.1", example="192.0.2.10")
+    host: values.Host = setting("127.0.0.1", example="192.0.2.10")
     """The address to listen on. An address that other machines can reach requires `API_TOKENS` and `WEBHOOK_TOKENS`."""
-    port: Port = setting(8484, example="8484")
+    port: values.Port = setting(8484, example="8484")
     """The port to listen on; 0 for a free one."""
-    webhook_host: Host | None = setting(None, example="192.0.2.10", by_default="`HOST`")
+    webhook_host: values.Host | None = setting(None, example="192.0.2.10", by_default="`HOST`")
     """A separate address for the webhook receiver, so that Airbyte can reach nothing else. Requires `WEBHOOK_PORT`."""
-    webhook_port: Port | None = setting(None, example="8485", by_default="`PORT`, not separate")
+    webhook_port: values.Port | None = setting(None, example="8485", by_default="`PORT`, not separate")
     """A separate port for the webhook receiver."""
-    api_tokens: Tokens = setting((), example=OPENSSL, by_default=GENERATED)
+    api_tokens: values.Tokens = setting((), example=OPENSSL, by_default=GENERATED)
     """Tokens for the API, sent as `Authorization: Bearer`. Several are valid at once, so that they can be rotated."""
-    webhook_tokens: Tokens = setting((), example=OPENSSL, by_default=GENERATED)
+    webhook_tokens: values.Tokens = setting((), example=OPENSSL, by_default=GENERATED)
     """Tokens for the webhook receiver: the last part of the webhook URL. Several are valid at once."""
-    metrics_tokens: Tokens = setting((), example=OPENSSL, by_default="none: `/metrics` is public")
+    metrics_tokens: values.Tokens = setting((), example=OPENSSL, by_default="none: `/metrics` is public")
     """Tokens for `/metrics`, sent as `Authorization: Bearer`. Several are valid at once."""
-    metrics_connections: Series = setting(0, example="200", by_default="0: none")
+    metrics_connections: values.Series = setting(0, example="200", by_default="0: none")
     """The largest number of Airbyte connections that have a metric of their own, the time of their last success. It has
     their ids and names, so set `METRICS_TOKENS`, too."""
-    operator_tokens: Tokens = setting((), example=OPENSSL, by_default="none: nobody can")
+    operator_tokens: values.Tokens = setting((), example=OPENSSL, by_default="none: nobody can")
     """API tokens that may also start a sync, cancel a job and read webhook bodies, on the dashboard too. Several are
     valid at once."""
-    webhook_allow: Networks = setting((), example="192.0.2.0/24,2001:db8::/32", by_default="all")
+    webhook_allow: values.Networks = setting((), example="192.0.2.0/24,2001:db8::/32", by_default="all")
     """The networks that may send webhooks; the receiver responds with 404 to all others."""
-    trusted_proxies: Networks = setting((), example="192.0.2.7", by_default="none")
+    trusted_proxies: values.Networks = setting((), example="192.0.2.7", by_default="none")
     """The proxies whose `X-Forwarded-For` header is trusted for the client's address."""
-    tls_certfile: ExistingFile | None = setting(None, example="/etc/ssl/events.pem")
+    tls_certfile: values.ExistingFile | None = setting(None, example="/etc/ssl/events.pem")
     """Serve HTTPS with this certificate chain (PEM)."""
-    tls_keyfile: ExistingFile | None = setting(None, example="/etc/ssl/events.key")
+    tls_keyfile: values.ExistingFile | None = setting(None, example="/etc/ssl/events.key")
     """The certificate's private key (PEM)."""
-    poll_interval: Seconds = setting(3.0, example="3")
+    poll_interval: values.Seconds = setting(3.0, example="3")
     """Seconds between two polls of an instance while jobs are watched and webhooks are not proven to work. Polls are
     rarer where Airbyte responds slowly: they take at most a twentieth of the time."""
-    poll_interval_proven: Seconds = setting(30.0, example="30")
+    poll_interval_proven: values.Seconds = setting(30.0, example="30")
     """The same once webhooks are proven to work: they reported the last completions before a poll."""
-    poll_interval_viewed: Seconds = setting(13.0, example="13")
+    poll_interval_viewed: values.Seconds = setting(13.0, example="13")
     """The same at most, while somebody looks: a dashboard, a stream, a command in the last minute. With 13, all changes
     are known within 15 s."""
-    poll_interval_idle: Seconds = setting(53.0, example="53")
+    poll_interval_idle: values.Seconds = setting(53.0, example="53")
     """The same while no job is watched and nobody looks. With 53, all changes are known within 60 s."""
-    retain_days: Days = setting(30.0, example="90")
+    retain_days: values.Days = setting(30.0, example="90")
     """Days to keep events and settled notifications. The latest state of each job is always kept."""
-    retain_events: Events = setting(1_000_000, example="5000000")
+    retain_events: values.Events = setting(1_000_000, example="5000000")
     """The largest number of events to keep, whatever their age."""
-    public_url: Address | None = setting(None, example="https://events.example.com")
+    public_url: values.Address | None = setting(None, example="https://events.example.com")
     """The address at which Airbyte reaches the listener: the part of the webhook URL before `/webhooks/`.
     `airbyte-events webhooks` and `doctor` use it."""
-    listener_url: Address | None = setting(
+    listener_url: values.Address | None = setting(
         None, example="https://events.example.com", by_default="the listener of these settings, on this machine"
     )
     """The address of the listener for commands such as `airbyte-events tail`. `serve` ignores it."""
-    listener_token: Sendable | None = setting(
+    listener_token: values.Sendable | None = setting(
         None,
         example="printed by serve when it generated its tokens",
         by_default="the first of `API_TOKENS`, on this machine",
     )
     """The token for those commands: one of that listener's `API_TOKENS`."""
-    log_level: LogLevel = setting("info", example="info")
+    log_level: values.LogLevel = setting("info", example="info")
     """The minimum log level: `debug`, `info`, `warning` or `error`."""
-    log_format: LogFormat = setting("console", example="json")
+    log_format: values.LogFormat = setting("console", example="json")
     """The log format: `console` for people, `json` for one JSON object per line ([Operations](operations.md))."""
 
     @property
@@ -165,7 +148,7 @@ class Settings(Declared):
     @classmethod
     def _guard_api(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
         host = info.data.get("host")
-        if not tokens and host is not None and not is_loopback(host):
+        if not tokens and host is not None and not values.is_loopback(host):
             raise ValueError("not set, but host is an address that other machines can reach, which requires tokens")
         return tokens
 
@@ -173,7 +156,7 @@ class Settings(Declared):
     @classmethod
     def _guard_receiver(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
         host = info.data.get("webhook_host") or info.data.get("host")
-        if not tokens and host is not None and not is_loopback(host):
+        if not tokens and host is not None and not values.is_loopback(host):
             raise ValueError("not set, but other machines can reach the webhook receiver, which requires tokens")
         return tokens
 
@@ -189,5 +172,5 @@ class Settings(Declared):
     @field_validator("tls_keyfile")
     @classmethod
     def _with_certificate(cls, file: Path | None, info: ValidationInfo) -> Path | None:
-        check_pair(file, info, "tls_certfile")
+        values.check_pair(file, info, "tls_certfile")
         return file

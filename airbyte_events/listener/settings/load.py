@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from airbyte_events._utils.printable import shown
 from airbyte_events.errors import SettingsError
+from airbyte_events.listener.settings import sources
 from airbyte_events.listener.settings.declaration import (
     DEFAULT_INSTANCE,
     PREFIX,
@@ -21,15 +22,6 @@ from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.listener.settings.saved import find_saved
-from airbyte_events.listener.settings.sources import (
-    instance_variable,
-    notify_label,
-    read_environment,
-    read_file,
-    read_toml,
-    variables,
-    without_file,
-)
 
 
 def load(
@@ -52,10 +44,10 @@ def load(
     options = {"config": config, "host": host, "port": port}
     options = {name: value for name, value in options.items() if value is not None}
     tables = {"instances": {DEFAULT_INSTANCE: airbyte}} if airbyte else {}
-    values = _merged(read_environment(), options | tables)
+    values = _merged(sources.read_environment(), options | tables)
     file = values.get("config") or find_saved(values)
     if file is not None:
-        values = _merged(read_file(Path(file)), values)
+        values = _merged(sources.read_file(Path(file)), values)
     try:
         return Settings.model_validate(values, context={"listens": listens})
     except ValidationError as exc:
@@ -96,8 +88,8 @@ def _explained(exc: ValidationError, options: Mapping[str, object], file: Path |
 
 def _in_notify(name: str, place: int, file: Path | str | None) -> tuple[str, str]:
     """Return the same as :func:`_assignment` for a setting of a table ``[[notify]]``."""
-    tree = read_toml(Path(file)) if file else {}
-    label = notify_label(dict(enumerate(tree.get("notify", []))).get(place, {}), place)
+    tree = sources.read_toml(Path(file)) if file else {}
+    label = sources.notify_label(dict(enumerate(tree.get("notify", []))).get(place, {}), place)
     return f"{label}{name} in {file}", f'{name} = "{{}}"'
 
 
@@ -110,14 +102,14 @@ def _assignment(
         return option, f"{option} {{}}"
     variable = PREFIX + name.upper()
     expected = [variable] if instance in {None, DEFAULT_INSTANCE} else []
-    expected += [] if instance is None else [instance_variable(instance, name)]
-    for given in variables():
+    expected += [] if instance is None else [sources.instance_variable(instance, name)]
+    for given in sources.variables():
         for one in expected:
             if given in {one, f"{one}_FILE"}:
                 return given, f"{one}={{}}"
-    tree = read_toml(Path(file)) if file else {}
+    tree = sources.read_toml(Path(file)) if file else {}
     table = tree if instance is None else tree.get("instances", {}).get(instance)
-    keys = [key for key in table or {} if without_file(key)[0] == name]
+    keys = [key for key in table or {} if sources.without_file(key)[0] == name]
     # A missing setting is expected in the instance's table if there is one, else in the environment.
     if keys or (table is not None and instance is not None):
         prefix = "" if instance is None else f"instances.{instance}."
