@@ -64,6 +64,18 @@ class KnownLog:
             self.tail = tail
 
 
+def ensure_kept(after: int, first: int | None, head: int) -> int:
+    """Return the last sequence that was removed from a log.
+
+    :param first: the oldest retained sequence, None if there is none.
+    :raises CursorExpired: if events after ``after`` were removed, or it is beyond the head.
+    """
+    removed = head if first is None else first - 1
+    if not removed <= after <= head:
+        raise CursorExpired(f"the log keeps what follows {removed} up to {head}, not {after}")
+    return removed
+
+
 def tail_of(event: JobEvent) -> Tail:
     return Tail(event.sequence, mark_of(json.dumps(event.data())))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,9 +12,10 @@ import anyio.lowlevel
 
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import CursorExpired
-from airbyte_events.events import JobEvent
-from airbyte_events.store.identity import REPLACED, KnownLog, tail_of
-from airbyte_events.store.records import Appended, Arrival, Outcome
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent
+from airbyte_events.store.base import UNBOUNDED
+from airbyte_events.store.identity import REPLACED, KnownLog, LogReplaced, tail_of
+from airbyte_events.store.records import Appended, Arrival, LogPage, Outcome
 from airbyte_events.store.rows import Row, Unreadable, event_of
 
 CACHED_EVENTS = 200
@@ -107,11 +109,32 @@ class LocalState:
             await self._tail.changed()
         return self._tail.after(after) if epoch in (None, self.epoch) else ()
 
-    def _known(self, epoch: str | None) -> KnownLog:
-        """:raises CursorExpired: if the log has another epoch."""
+    async def read(
+        self,
+        after: int,
+        *,
+        limit: int = 500,
+        size: int = UNBOUNDED,
+        wanted: EventFilter = EVERYTHING,
+        epoch: str | None = None,
+    ) -> LogPage:
         if epoch not in (None, self.epoch):
             raise CursorExpired(REPLACED)
-        return self._log
+        try:
+            return await self._read(self._log, after, limit, size, wanted)
+        except LogReplaced:
+            await self._renew()
+            raise
+
+    @abstractmethod
+    async def _read(self, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
+        """Read a page of this log.
+
+        :raises LogReplaced: if it lost events or has another epoch.
+        """
+
+    async def _renew(self) -> None:
+        """Assign a new epoch if the log lost events, and continue with the log as it is now."""
 
     def _advance(self, log: KnownLog, appended: Appended) -> None:
         """Note what was appended, unless the log was replaced meanwhile."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import TypeVar
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef, JobStatus
 from airbyte_events.store.base import COMPLETION, below
 from airbyte_events.store.local import LocalState
-from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Queues, StoredNotification
+from airbyte_events.store.records import Attempt, Delivery, DeliveryState, Queues, StoredNotification, StoreStats
 from airbyte_events.store.rows import DELIVERY, EVENT, NOTIFICATION, Row, delivery_of, moment_of, notification_of
 
 T = TypeVar("T")
@@ -25,10 +26,13 @@ _TERMINAL = ", ".join(f"'{status.value}'" for status in JobStatus if status.term
 class Queries(LocalState):
     """A store whose tables are in a SQL database.
 
-    In the statements, ``?`` is the place of a value. ``_s`` is the name of the tables' schema.
+    In the statements, ``?`` is the place of a value.
     """
 
     _s: str
+    """The name of the tables' schema."""
+    _head: str
+    """The expression of the log's head."""
 
     @abstractmethod
     async def _query(self, sql: str, values: Sequence[object], read: Callable[[list[Row]], T]) -> T:
@@ -49,6 +53,9 @@ class Queries(LocalState):
     async def values(self) -> dict[str, str]:
         sql = f"SELECT key, value FROM {self._s}.meta"
         return await self._query(sql, [], lambda rows: {key: str(value) for key, value in rows})
+
+    async def head(self) -> int:
+        return await self._query(f"SELECT {self._head}", [], lambda rows: int(rows[0][0]))
 
     async def jobs(
         self, *, limit: int = 100, before: int | None = None, wanted: EventFilter = EVERYTHING
@@ -154,6 +161,36 @@ class Queries(LocalState):
         return (
             f"{self._s}.watches w WHERE instance = ? AND until > now() AND NOT EXISTS (SELECT 1 FROM {self._s}.jobs j"
             f" WHERE j.instance = w.instance AND j.job_id = w.job_id AND j.status IN ({_TERMINAL}))"
+        )
+
+    async def _stats(self, size: int, estimates: Mapping[str, int] = MappingProxyType({})) -> StoreStats:
+        """Return the numbers of rows.
+
+        :param size: in bytes.
+        :param estimates: the numbers of rows in tables that are not counted.
+        """
+        counts = [
+            estimates.get(rows, f"(SELECT count(*) FROM {self._s}.{rows})")
+            for rows in (
+                "jobs",
+                "notifications",
+                "notifications WHERE outcome = 'pending'",
+                "deliveries WHERE state = 'due'",
+                "deliveries WHERE state = 'dead'",
+            )
+        ]
+        sql = f"SELECT {self._head}, (SELECT min(sequence) FROM {self._s}.events), {', '.join(map(str, counts))}"
+        head, first, jobs, notifications, pending, due, dead = await self._query(sql, [], lambda rows: rows[0])
+        return StoreStats(
+            first=first or 0,
+            head=head,
+            events=0 if first is None else head - first + 1,
+            jobs=jobs,
+            notifications=notifications,
+            pending=pending,
+            due=due,
+            dead=dead,
+            bytes=size,
         )
 
     async def _newest(

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from airbyte_events.events import JobEvent, JobRef
-from airbyte_events.store.reconcile import APPENDED, Verdict
+from airbyte_events.events import Cursor, JobEvent, JobRef
+from airbyte_events.store.reconcile import APPENDED, Verdict, reconcile, succeed
 
 
 class Outcome(StrEnum):
@@ -179,14 +179,26 @@ class Appended:
     outcomes: Mapping[int, Outcome]
 
     @classmethod
-    def of(cls, results: Sequence[tuple[Verdict, JobEvent]], outcomes: Mapping[int, Outcome]) -> Self:
-        """Build it from each observation's verdict and the resulting state of its job."""
-        return cls(
-            verdicts=[verdict for verdict, _ in results],
-            events=[state for verdict, state in results if verdict in APPENDED],
-            states={state.ref: state for _, state in results},
-            outcomes=outcomes,
-        )
+    def after(
+        cls, head: Cursor, known: Mapping[JobRef, JobEvent], observed: Sequence[JobEvent], settle: Settle | None = None
+    ) -> Self:
+        """Decide what is to be written.
+
+        :param head: of the log; the events follow it.
+        :param known: the states of the observed jobs.
+        """
+        states = {event.ref: known[event.ref] for event in observed if event.ref in known}
+        verdicts, events = [], []
+        for event in observed:
+            before = states.get(event.ref)
+            verdict = reconcile(before, event)
+            if verdict in APPENDED:
+                head = Cursor(head.epoch, head.sequence + 1)
+                states[event.ref] = succeed(before, event, head)
+                events.append(states[event.ref])
+            verdicts.append(verdict)
+        outcomes = settle(events) if settle is not None and events else {}
+        return cls(verdicts=verdicts, events=events, states=states, outcomes=outcomes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

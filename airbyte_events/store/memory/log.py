@@ -8,13 +8,12 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import islice
 
-from airbyte_events.errors import CursorExpired
-from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.base import UNBOUNDED, EventLog, below
-from airbyte_events.store.identity import UNSEEN, KnownLog
+from airbyte_events.events import EVERYTHING, EventFilter, JobEvent, JobRef
+from airbyte_events.store.base import EventLog, below
+from airbyte_events.store.identity import UNSEEN, KnownLog, ensure_kept
 from airbyte_events.store.local import LocalState
 from airbyte_events.store.memory.database import at_once
-from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
+from airbyte_events.store.reconcile import annotate
 from airbyte_events.store.records import LogPage, States
 
 
@@ -25,7 +24,6 @@ class MemoryLog(LocalState, EventLog):
         super().__init__()
         self._log = KnownLog(secrets.token_hex(8), UNSEEN)
         self._capacity = capacity
-        self._head = 0
         self._kept: deque[JobEvent] = deque(maxlen=capacity)
         self._active: dict[JobRef, JobEvent] = {}
         # In the order of completion.
@@ -34,15 +32,9 @@ class MemoryLog(LocalState, EventLog):
     @property
     def _removed(self) -> int:
         """The sequence up to which events were removed."""
-        return self._head - len(self._kept)
+        return self._tail.head - len(self._kept)
 
-    def _append(self, observed: JobEvent) -> tuple[Verdict, JobEvent]:
-        known = self._state(observed.ref)
-        verdict = reconcile(known, observed)
-        if known is not None and verdict not in APPENDED:
-            return verdict, known
-        self._head += 1
-        stored = succeed(known, observed, Cursor(self.epoch, self._head))
+    def _append(self, stored: JobEvent) -> None:
         self._kept.append(stored)
         if stored.terminal:
             self._active.pop(stored.ref, None)
@@ -53,7 +45,6 @@ class MemoryLog(LocalState, EventLog):
         else:
             self._completed.pop(stored.ref, None)
             self._active[stored.ref] = stored
-        return verdict, stored
 
     @at_once
     def annotate(self, states: Sequence[JobEvent]) -> None:
@@ -63,29 +54,18 @@ class MemoryLog(LocalState, EventLog):
 
     @at_once
     def head(self) -> int:
-        return self._head
+        return self._tail.head
 
     @at_once
-    def read(
-        self,
-        after: int,
-        *,
-        limit: int = 500,
-        size: int = UNBOUNDED,
-        wanted: EventFilter = EVERYTHING,
-        epoch: str | None = None,
-    ) -> LogPage:
-        self._known(epoch)
-        removed = self._removed
-        if not removed <= after <= self._head:
-            raise CursorExpired(f"the log keeps what follows {removed} up to {self._head}, not {after}")
+    def _read(self, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
+        removed = ensure_kept(after, self._removed + 1, self._tail.head)
         found: list[JobEvent] = []
         for sequence, event in enumerate(islice(self._kept, after - removed, None), after + 1):
             if wanted.matches(event):
                 found.append(event)
                 if (size := size - event.weight) <= 0 or len(found) == limit:
                     return LogPage(events=found, position=sequence)
-        return LogPage(events=found, position=self._head)
+        return LogPage(events=found, position=self._tail.head)
 
     @at_once
     def states(self, refs: Collection[JobRef]) -> States:
@@ -111,7 +91,7 @@ class MemoryLog(LocalState, EventLog):
         """Forget the latest state of every job, keep the log, and return its head."""
         self._active.clear()
         self._completed.clear()
-        return self._head
+        return self._tail.head
 
     def _prune_events(self, before: datetime, keep: int) -> int:
         removed = 0

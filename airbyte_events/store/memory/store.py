@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Self
 
 from airbyte_events._utils.times import utcnow
-from airbyte_events.events import JobEvent, JobRef
+from airbyte_events.events import Cursor, JobEvent, JobRef
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.memory.database import MemoryDatabase, at_once
 from airbyte_events.store.memory.log import MemoryLog
 from airbyte_events.store.records import Appended, Arrival, Lease, Pruned, Receipt, Settle, States, StoreStats
-from airbyte_events.store.sqlite.inbox import SQLiteInbox, inbox_stats, remove, settle_all
+from airbyte_events.store.sqlite.inbox import SQLiteInbox, remove, settle_all
 from airbyte_events.store.sqlite.transactions import unwatch
 
 MAX_BYTES = 128 * 1024 * 1024
@@ -52,12 +52,14 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
         settle: Settle | None = None,
     ) -> Appended:
         self._leases.ensure(lease)
-        appended = Appended.of([self._append(event) for event in observed], {})
-        if settle is not None and appended.events:
-            appended = replace(appended, outcomes=settle(appended.events))
-            settle_all(self._file.connection, appended.outcomes, utcnow())
+        states = self._states_of({event.ref for event in observed})
+        appended = Appended.after(Cursor(self.epoch, self._tail.head), states, observed, settle)
+        for event in appended.events:
+            self._append(event)
+        settle_all(self._file.connection, appended.outcomes, utcnow())
         unwatch(self._file.connection, appended.events)
-        self._tail.advance(self._head)
+        if appended.events:
+            self._tail.advance(appended.events[-1].sequence)
         return appended
 
     async def receive(self, arrival: Arrival) -> Receipt:
@@ -83,15 +85,13 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
         self._bytes = sum(self._sizes.values())
         return pruned
 
-    @at_once
-    def stats(self) -> StoreStats:
-        return StoreStats(
+    async def stats(self) -> StoreStats:
+        return replace(
+            await self._stats(0),
             first=self._removed + 1 if self._kept else 0,
-            head=self._head,
+            head=self._tail.head,
             events=len(self._kept),
             jobs=len(self._active) + len(self._completed),
-            bytes=0,
-            **inbox_stats(self._file.connection),
         )
 
     @at_once

@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import psycopg
 
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events.errors import CursorExpired, StoreError
-from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef
-from airbyte_events.store.base import UNBOUNDED, EventLog
-from airbyte_events.store.identity import REPLACED, KnownLog, LogReplaced, Tail
+from airbyte_events.errors import StoreError
+from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef
+from airbyte_events.store.base import EventLog
+from airbyte_events.store.identity import REPLACED, KnownLog, LogReplaced, Tail, ensure_kept
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.identity import DIGEST, State
 from airbyte_events.store.postgres.operations import PostgresOperations, columns, key_of, lost, operation
 from airbyte_events.store.postgres.pool import Connection, fetch_all, fetch_one
-from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
-from airbyte_events.store.records import Appended, Lease, LogPage, Outcome, Settle, States
+from airbyte_events.store.reconcile import annotate
+from airbyte_events.store.records import Appended, Lease, LogPage, Settle, States
 from airbyte_events.store.rows import EVENT, MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row
 
 logger = logging.getLogger(__name__)
@@ -75,22 +74,16 @@ class PostgresLog(PostgresOperations, EventLog):
         refs = {event.ref for event in observed}
         jobs = known.versions if known is not None and refs <= known.refs else await self._job_rows(connection, refs)
         for _ in range(_TRIES):
-            states = {ref: job.state for ref, job in jobs.items() if job.state is not None}
-            results: list[tuple[Verdict, JobEvent]] = []
-            for event in observed:
-                before = states.get(event.ref)
-                verdict = reconcile(before, event)
-                if before is None or verdict in APPENDED:
-                    states[event.ref] = succeed(before, event, Cursor(epoch, 0))
-                results.append((verdict, states[event.ref]))
-            new_events = [state for verdict, state in results if verdict in APPENDED]
-            if not new_events:
+            states = _states(jobs, refs)
+            appended = Appended.after(Cursor(epoch, 0), states, observed, settle)
+            if not appended.events:
                 await self._ensure_held(connection, lease)
-                return Appended.of(results, {})
-            outcomes = settle(new_events) if settle is not None else {}
-            head = await self._write(connection, new_events, jobs, lease, outcomes)
+                return appended
+            head = await self._write(connection, appended, jobs, lease)
             if head is not None:
-                return Appended.of(_numbered(results, Cursor(epoch, head - len(new_events))), outcomes)
+                # Now that their sequences are known.
+                before = Cursor(epoch, head - len(appended.events))
+                return Appended.after(before, states, observed, lambda _: appended.outcomes)  # noqa: B023
             jobs = await self._job_rows(connection, refs)
         raise StoreError(_CONFLICT)
 
@@ -111,29 +104,6 @@ class PostgresLog(PostgresOperations, EventLog):
             if not rows or (await fetch_one(connection, f"SELECT {self._s}.annotate_1(%s)", json.dumps(rows)))[0]:
                 return
         raise StoreError(_CONFLICT)
-
-    @operation
-    async def head(self, connection: Connection) -> int:
-        return int((await fetch_one(connection, f"SELECT head FROM {self._s}.log"))[0])
-
-    async def read(
-        self,
-        after: int,
-        *,
-        limit: int = 500,
-        size: int = UNBOUNDED,
-        wanted: EventFilter = EVERYTHING,
-        epoch: str | None = None,
-    ) -> LogPage:
-        log = self._known(epoch)
-        try:
-            page = await self._read(log, after, limit, size, wanted)
-        except LogReplaced:
-            await self._run(self._poll)
-            raise
-        if log is self._log:
-            self._tail.advance(log.tail.sequence)
-        return page
 
     @operation
     async def _read(
@@ -158,12 +128,15 @@ class PostgresLog(PostgresOperations, EventLog):
         if epoch != log.epoch or tail.is_lost(head, first, seen_mark):
             raise LogReplaced(REPLACED)
         log.advance(Tail(head, head_mark))
-        removed = head if first is None else first - 1
-        if not removed <= after <= head:
-            raise CursorExpired(f"the log keeps what follows {removed} up to {head}, not {after}")
+        ensure_kept(after, first, head)
+        if log is self._log:
+            self._tail.advance(head)
         page = [row[5:10] for row in rows if row[5] is not None]
         is_full = len(page) == limit or (bool(page) and rows[-1][10] >= size)
         return LogPage(events=list(self._events(page, "events", epoch)), position=page[-1][0] if is_full else head)
+
+    async def _renew(self) -> None:
+        await self._run(self._poll)
 
     async def _poll(self, connection: Connection) -> None:
         log = self._log
@@ -234,12 +207,7 @@ class PostgresLog(PostgresOperations, EventLog):
         return jobs
 
     async def _write(
-        self,
-        connection: Connection,
-        new_events: Sequence[JobEvent],
-        jobs: Mapping[JobRef, _JobRow],
-        lease: Lease | None,
-        outcomes: Mapping[int, Outcome],
+        self, connection: Connection, appended: Appended, jobs: Mapping[JobRef, _JobRow], lease: Lease | None
     ) -> int | None:
         """Append the events and settle notifications, in one statement.
 
@@ -256,9 +224,9 @@ class PostgresLog(PostgresOperations, EventLog):
                 "observed_at": format_time(event.observed_at),
                 "data": event.data(),
             }
-            for number, event in enumerate(new_events, 1)
+            for number, event in enumerate(appended.events, 1)
         ]
-        expected = [_version(ref, jobs.get(ref)) for ref in {event.ref for event in new_events}]
+        expected = [_version(ref, jobs.get(ref)) for ref in {event.ref for event in appended.events}]
         row = await fetch_one(
             connection,
             f"WITH written AS MATERIALIZED (SELECT {self._s}.append_1(%s, %s, %s, %s, %s) AS head),"
@@ -269,8 +237,8 @@ class PostgresLog(PostgresOperations, EventLog):
             json.dumps(expected),
             *(key_of(lease) if lease is not None else (None, None, None)),
             utcnow(),
-            list(outcomes),
-            [outcome.value for outcome in outcomes.values()],
+            list(appended.outcomes),
+            [outcome.value for outcome in appended.outcomes.values()],
         )
         if row[0] == -1:
             raise lost(lease)
@@ -280,18 +248,6 @@ class PostgresLog(PostgresOperations, EventLog):
         sql = f"SELECT {self._s}.holds_1(%s, %s, %s)"
         if lease is not None and not (await fetch_one(connection, sql, *key_of(lease)))[0]:
             raise lost(lease)
-
-
-def _numbered(results: Iterable[tuple[Verdict, JobEvent]], head: Cursor) -> list[tuple[Verdict, JobEvent]]:
-    """Set the events' cursors, after the previous head."""
-    states: dict[JobRef, JobEvent] = {}
-    numbered = []
-    for verdict, state in results:
-        if verdict in APPENDED:
-            head = Cursor(head.epoch, head.sequence + 1)
-            states[state.ref] = replace(state, cursor=head)
-        numbered.append((verdict, states.get(state.ref, state)))
-    return numbered
 
 
 def _states(jobs: Mapping[JobRef, _JobRow], refs: Collection[JobRef]) -> States:

@@ -46,6 +46,7 @@ class PostgresOperations(Queries):
         super().__init__()
         self._url = url
         self._s = f'"{url.schema}"'
+        self._head = f"coalesce((SELECT head FROM {self._s}.log), 0)"
         self._identity = Identity(url.schema)
         # A permanent failure.
         self._fault: str | None = None

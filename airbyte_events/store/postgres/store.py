@@ -17,8 +17,7 @@ from airbyte_events.store.migration import NOT_EMPTY, Batch
 from airbyte_events.store.postgres import schema
 from airbyte_events.store.postgres.inbox import PostgresInbox
 from airbyte_events.store.postgres.listen import PostgresListener
-from airbyte_events.store.postgres.operations import operation
-from airbyte_events.store.postgres.pool import Connection, PostgresPool, connect, fetch_all, fetch_one, translated
+from airbyte_events.store.postgres.pool import Connection, PostgresPool, connect, fetch_one, translated
 from airbyte_events.store.postgres.url import PostgresURL
 from airbyte_events.store.records import Arrival, Pruned, Receipt, StoreStats
 
@@ -104,40 +103,15 @@ class PostgresStore(PostgresInbox, MovableStore):
             notifications += removed
         return Pruned(events=events, notifications=notifications)
 
-    @operation
-    async def stats(self, connection: Connection) -> StoreStats:
-        s = self._s
-        rows = await fetch_all(
-            connection,
+    async def stats(self) -> StoreStats:
+        tables = await self._query(
             "SELECT relname, reltuples, pg_total_relation_size(oid) FROM pg_class"
-            " WHERE relkind = 'r' AND relnamespace = to_regnamespace(%s)",
-            s,
+            " WHERE relkind = 'r' AND relnamespace = to_regnamespace(?)",
+            [self._s],
+            list,
         )
-        tables = {name: (int(count), size) for name, count, size in rows}
-
-        def count(table: str) -> str:
-            estimate = tables[table][0]
-            return str(estimate) if estimate > _COUNTED else f"(SELECT count(*) FROM {s}.{table})"
-
-        row = await fetch_one(
-            connection,
-            f"SELECT (SELECT min(sequence) FROM {s}.events), head, {count('jobs')}, {count('notifications')},"
-            f" (SELECT count(*) FROM {s}.notifications WHERE outcome = 'pending'),"
-            f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'due'),"
-            f" (SELECT count(*) FROM {s}.deliveries WHERE state = 'dead') FROM {s}.log",
-        )
-        first, head, jobs, notifications, pending, due, dead = row or (None, 0, 0, 0, 0, 0, 0)
-        return StoreStats(
-            first=first or 0,
-            head=head,
-            events=0 if first is None else head - first + 1,
-            jobs=jobs,
-            notifications=notifications,
-            pending=pending,
-            due=due,
-            dead=dead,
-            bytes=sum(size for _, size in tables.values()),
-        )
+        estimates = {name: int(count) for name, count, _ in tables if count > _COUNTED}
+        return await self._stats(sum(size for _, _, size in tables), estimates)
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))
@@ -149,7 +123,7 @@ class PostgresStore(PostgresInbox, MovableStore):
                 await self._fill(connection, epoch, head, batches)
         finally:
             connection.pgconn.finish()
-        await self._run(self._poll)
+        await self._renew()
 
     async def _fill(self, connection: Connection, epoch: str, head: int, batches: AsyncIterable[Batch]) -> None:
         """Store all rows unchanged, or none."""

@@ -183,16 +183,3 @@ def _is_announced(connection: sqlite3.Connection, ref: JobRef, *, but: int) -> b
 def remove(connection: sqlite3.Connection, ids: Collection[int]) -> None:
     for condition in ("deliveries WHERE notification", "notifications WHERE id"):
         connection.executemany(f"DELETE FROM {condition} = ?", [(id_,) for id_ in ids])
-
-
-def count(connection: sqlite3.Connection, rows: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
-
-
-def inbox_stats(connection: sqlite3.Connection) -> dict[str, int]:
-    return {
-        "notifications": count(connection, "notifications"),
-        "pending": count(connection, "notifications WHERE outcome = 'pending'"),
-        "due": count(connection, "deliveries WHERE state = 'due'"),
-        "dead": count(connection, "deliveries WHERE state = 'dead'"),
-    }

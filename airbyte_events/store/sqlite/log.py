@@ -8,30 +8,30 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from airbyte_events._utils.times import format_time, utcnow
-from airbyte_events.errors import CursorExpired
-from airbyte_events.events import EVERYTHING, Cursor, EventFilter, JobEvent, JobRef, JobStatus
-from airbyte_events.store.base import UNBOUNDED, EventLog
-from airbyte_events.store.identity import LOOK_BACK, REPLACED, KnownLog, LogReplaced, Tail, mark_of
-from airbyte_events.store.reconcile import APPENDED, Verdict, annotate, reconcile, succeed
+from airbyte_events.events import Cursor, EventFilter, JobEvent, JobRef, JobStatus
+from airbyte_events.store.base import EventLog
+from airbyte_events.store.identity import LOOK_BACK, REPLACED, KnownLog, LogReplaced, Tail, ensure_kept, mark_of
+from airbyte_events.store.reconcile import annotate
 from airbyte_events.store.records import Appended, Lease, LogPage, Settle, States
 from airbyte_events.store.rows import EVENT, MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, event_of, moment_of
 from airbyte_events.store.sqlite.connection import SQLiteFile
 from airbyte_events.store.sqlite.inbox import settle_all
-from airbyte_events.store.sqlite.transactions import SQLiteTransactions, reading, transaction, unwatch
+from airbyte_events.store.sqlite.transactions import HEAD, SQLiteTransactions, reading, transaction, unwatch
 
 logger = logging.getLogger(__name__)
+
+_COLUMNS = "sequence, instance, job_id, connection_id, status, data"
 
 TERMINAL = frozenset(status.value for status in JobStatus if status.terminal)
 
 
 def head(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    row = connection.execute(HEAD).fetchone()
     return 0 if row is None else int(row[0])
 
 
@@ -113,11 +113,14 @@ class SQLiteLog(SQLiteTransactions, EventLog):
             self._leases.ensure(lease)
             if _is_replaced(connection, log):
                 raise LogReplaced(REPLACED)
-            appended = Appended.of([self._append(connection, log.epoch, event) for event in observed], {})
+            states = self._states(connection, {event.ref for event in observed})
+            appended = Appended.after(Cursor(log.epoch, head(connection)), states, observed, settle)
+            for each in appended.events:
+                row = (each.sequence, *each.ref, each.connection_id, each.status.value, json.dumps(each.data()))
+                connection.execute(f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
+                connection.execute(f"INSERT OR REPLACE INTO jobs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row)
             unwatch(connection, appended.events)
-            if settle is not None and appended.events:
-                appended = replace(appended, outcomes=settle(appended.events))
-                settle_all(connection, appended.outcomes, utcnow())
+            settle_all(connection, appended.outcomes, utcnow())
             return appended
 
         try:
@@ -125,19 +128,6 @@ class SQLiteLog(SQLiteTransactions, EventLog):
         except LogReplaced:
             await self._renew()
             raise
-
-    def _append(self, connection: sqlite3.Connection, epoch: str, observed: JobEvent) -> tuple[Verdict, JobEvent]:
-        known = self._state(connection, observed.ref)
-        verdict = reconcile(known, observed)
-        if known is not None and verdict not in APPENDED:
-            return verdict, known
-        stored = succeed(known, observed, Cursor(epoch, 0))
-        row = (*stored.ref, stored.connection_id, stored.status.value, json.dumps(stored.data()))
-        sequence = connection.execute(
-            "INSERT INTO events (instance, job_id, connection_id, status, data) VALUES (?, ?, ?, ?, ?)", row
-        ).lastrowid
-        connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", (*row[:4], sequence, row[4]))
-        return verdict, replace(stored, cursor=Cursor(epoch, sequence or 0))
 
     async def _renew(self) -> None:
         """Assign a new epoch if the log lost events."""
@@ -171,25 +161,6 @@ class SQLiteLog(SQLiteTransactions, EventLog):
                 sql = "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?"
                 connection.execute(sql, (json.dumps(state.data()), *report.ref))
 
-    @transaction
-    def head(self, connection: sqlite3.Connection) -> int:
-        return head(connection)
-
-    async def read(
-        self,
-        after: int,
-        *,
-        limit: int = 500,
-        size: int = UNBOUNDED,
-        wanted: EventFilter = EVERYTHING,
-        epoch: str | None = None,
-    ) -> LogPage:
-        try:
-            return await self._read(self._known(epoch), after, limit, size, wanted)
-        except LogReplaced:
-            await self._renew()
-            raise
-
     @reading
     def _read(
         self, connection: sqlite3.Connection, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter
@@ -197,10 +168,8 @@ class SQLiteLog(SQLiteTransactions, EventLog):
         if _is_replaced(connection, log):
             raise LogReplaced(REPLACED)
         log.advance(_newest(connection))
-        newest, oldest = head(connection), first(connection)
-        removed = newest if oldest is None else oldest - 1
-        if not removed <= after <= newest:
-            raise CursorExpired(f"the log keeps what follows {removed} up to {newest}, not {after}")
+        newest = head(connection)
+        ensure_kept(after, first(connection), newest)
         where, values = self._criteria(wanted)
         rows = connection.execute(
             f"SELECT {EVENT} FROM events e WHERE sequence > ?{where} ORDER BY sequence LIMIT ?", (after, *values, limit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from collections.abc import AsyncIterable
 from datetime import datetime
 from functools import partial
@@ -18,9 +17,8 @@ from airbyte_events.store.migration import Batch
 from airbyte_events.store.records import Pruned, StoreStats
 from airbyte_events.store.sqlite import migration
 from airbyte_events.store.sqlite.connection import Connect, SQLiteFile
-from airbyte_events.store.sqlite.inbox import SQLiteInbox, count, inbox_stats
-from airbyte_events.store.sqlite.log import SQLiteLog, first, head
-from airbyte_events.store.sqlite.transactions import reading
+from airbyte_events.store.sqlite.inbox import SQLiteInbox
+from airbyte_events.store.sqlite.log import SQLiteLog
 
 
 class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
@@ -59,17 +57,8 @@ class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
             events += removed
         return Pruned(events=events, notifications=await self._prune_notifications(before))
 
-    @reading
-    def stats(self, connection: sqlite3.Connection) -> StoreStats:
-        oldest, newest = first(connection), head(connection)
-        return StoreStats(
-            first=oldest or 0,
-            head=newest,
-            events=0 if oldest is None else newest - oldest + 1,
-            jobs=count(connection, "jobs"),
-            **inbox_stats(connection),
-            bytes=self._file.size,
-        )
+    async def stats(self) -> StoreStats:
+        return await self._stats(self._file.size)
 
     async def check(self) -> None:
         await self.remember("checked_by", secrets.token_hex(4))

@@ -18,6 +18,8 @@ from airbyte_events.store.queries import Queries
 from airbyte_events.store.records import Lease
 from airbyte_events.store.rows import Row
 
+HEAD = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
+
 P = ParamSpec("P")
 S = TypeVar("S", bound="SQLiteTransactions")
 T = TypeVar("T")
@@ -61,6 +63,7 @@ class SQLiteTransactions(Queries):
     """A store with a SQLite database: its values and watches, and the leases of its process."""
 
     _s = "main"
+    _head = f"coalesce(({HEAD}), 0)"
 
     _file: SQLiteDatabase
 
