@@ -42,18 +42,16 @@ _SECONDS = 10.0
 
 def list_targets(config: options.Config = None, json: options.JSON = False) -> None:
     settings, output = load(config, listens=False), Output(json=json)
-    targets = notify_targets(settings.notify).values()
+    found = [
+        {"name": each.settings.name, "type": each.settings.type, "url": each.shown, "filters": _filters(each.settings)}
+        for each in notify_targets(settings.notify).values()
+    ]
     if json:
-        found = [(each.settings.name, each.settings.type, each.shown, _filters(each.settings)) for each in targets]
-        output.object({"targets": [dict(zip(("name", "type", "url", "filters"), each, strict=True)) for each in found]})
-    elif not targets:
+        output.object({"targets": found})
+    elif not found:
         output.note(_NONE)
     else:
-        rows = []
-        for each in targets:
-            filters = [f"{key} {', '.join(values)}" for key, values in _filters(each.settings).items()]
-            rows.append((each.settings.name, each.settings.type, each.shown, "; ".join(filters) or "all"))
-        output.table(("name", "type", "url", "completions"), rows)
+        output.table(("name", "type", "url", "completions"), list(map(_row, found)))
 
 
 async def send_test(
@@ -64,17 +62,16 @@ async def send_test(
     settings, output = load(config, listens=False), Output(json=json)
     targets = notify_targets(_chosen(settings, name))
     refuse_own(settings, targets.values())
-    results: list[tuple[str, str | None]] = []
+    faults: dict[str, str | None] = {}
     async with client(targets, _SECONDS) as http:
         for target in targets.values():
-            result = await Sender(target, http).send(Parcel.of(_sample(target.name)))
-            results.append((target.settings.name, result.fault))
-    right = all(fault is None for _, fault in results)
+            faults[target.settings.name] = (await Sender(target, http).send(Parcel.of(_sample(target.name)))).fault
+    right = all(fault is None for fault in faults.values())
     if json:
-        found = [{"name": each, "sent": fault is None, "error": fault} for each, fault in results]
+        found = [{"name": each, "sent": fault is None, "error": fault} for each, fault in faults.items()]
         output.object({"targets": found, "right": right})
     else:
-        rows = [(each, status("failure" if fault else "ok"), fault or "") for each, fault in results]
+        rows = [(each, status("failure" if fault else "ok"), fault or "") for each, fault in faults.items()]
         output.table(("name", "", "error"), rows)
     return 0 if right else 1
 
@@ -89,6 +86,11 @@ def _chosen(settings: Settings, name: str | None) -> list[NotifySettings]:
             f"NAME: no target has the name {name}; use one of {', '.join(t.name for t in settings.notify)}"
         )
     return chosen
+
+
+def _row(target: dict[str, Any]) -> list[str]:
+    filters = [f"{key} {', '.join(values)}" for key, values in target["filters"].items()]
+    return [target["name"], target["type"], target["url"], "; ".join(filters) or "all"]
 
 
 def _filters(settings: NotifySettings) -> dict[str, list[str]]:

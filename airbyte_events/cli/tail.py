@@ -72,7 +72,8 @@ async def tail(
     output = Output(json=json)
     begin = _cursor("--after", after) if after else _stored(cursor_file)
     if cursor_file is not None:
-        _check(cursor_file)
+        with _writing(cursor_file):
+            check_writable(cursor_file)
     following = Tail(output, address, wanted, connection or (), begin, cursor_file)
     try:
         return await following.run()
@@ -159,7 +160,8 @@ class Tail:
         if frame.cursor is not None and frame.cursor != self.cursor:
             self.cursor = frame.cursor
             if self.cursor_file is not None:
-                _write(self.cursor_file, f"{frame.cursor}\n")
+                with _writing(self.cursor_file):
+                    write_private(self.cursor_file, f"{frame.cursor}\n", durable=False)
 
     def print_cursor(self) -> None:
         if self._connected and self.cursor is not None and self.cursor_file is None:
@@ -204,18 +206,8 @@ def _stored(file: Path | None) -> Cursor | None:
         raise SettingsError(f"--cursor-file: {file}: {read_fault(exc)}") from None
 
 
-def _check(file: Path) -> None:
-    with _named(file):
-        check_writable(file)
-
-
-def _write(file: Path, text: str) -> None:
-    with _named(file):
-        write_private(file, text, durable=False)
-
-
 @contextmanager
-def _named(file: Path) -> Iterator[None]:
+def _writing(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:

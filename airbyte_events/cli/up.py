@@ -171,11 +171,16 @@ def connect(
             if not asks or (answers == given and not _lacks_secret(answers)):
                 raise
             output.note(str(exc))
-            answers = answers | {"client_secret": _ask_secret()} if _lacks_secret(answers) else _ask_url(given)
+            answers = answers | _ask_secret() if _lacks_secret(answers) else _ask_url(given)
             continue
         instance = settings.instances.get(DEFAULT_INSTANCE)
+        if instance is None and not asks:
+            raise SettingsError(
+                "--airbyte-url: not set, nor AIRBYTE_EVENTS_AIRBYTE_URL, and nobody can be asked here; for example "
+                "--airbyte-url http://localhost:8000"
+            )
         if instance is None:
-            answers = _answer_url(given)
+            answers = _ask_url(given)
             continue
         fault = anyio.run(_check, output, instance)
         if fault is None:
@@ -206,16 +211,6 @@ def _lacks_secret(answers: dict[str, Any]) -> bool:
     return "client_id" in answers and "client_secret" not in answers
 
 
-def _answer_url(given: dict[str, Any]) -> dict[str, Any]:
-    """:raises SettingsError: if nobody can be asked for Airbyte's address."""
-    if can_ask():
-        return _ask_url(given)
-    raise SettingsError(
-        "--airbyte-url: not set, nor AIRBYTE_EVENTS_AIRBYTE_URL, and nobody can be asked here; for example "
-        "--airbyte-url http://localhost:8000"
-    )
-
-
 def _ask_url(given: dict[str, Any], known: str | None = None) -> dict[str, Any]:
     hint = "for example https://airbyte.example.com" if known is None else f"Enter: {known} again"
     url = ask(f"Airbyte's address ({hint}): ") or known
@@ -223,18 +218,16 @@ def _ask_url(given: dict[str, Any], known: str | None = None) -> dict[str, Any]:
 
 
 def _ask_credentials(known: str | None) -> dict[str, Any]:
-    id_ = ""
-    while not id_:
-        hint = f" (Enter: {known})" if known else ", of an application in Airbyte (User settings, Applications)"
-        id_ = ask(f"Client id{hint}: ") or known or ""
-    return {"client_id": id_, "client_secret": _ask_secret()}
+    hint = f" (Enter: {known})" if known else ", of an application in Airbyte (User settings, Applications)"
+    while not (id_ := ask(f"Client id{hint}: ") or known):
+        pass
+    return {"client_id": id_, **_ask_secret()}
 
 
-def _ask_secret() -> str:
-    secret = ""
-    while not secret:
-        secret = ask_secret("Client secret (not shown): ")
-    return secret
+def _ask_secret() -> dict[str, Any]:
+    while not (secret := ask_secret("Client secret (not shown): ")):
+        pass
+    return {"client_secret": secret}
 
 
 async def _check(output: Output, instance: InstanceSettings) -> Fault | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from airbyte_events._utils import json_values
@@ -17,6 +18,8 @@ from airbyte_events.listener.http.probes import PARAMETER, Arrived
 from airbyte_events.simulator import notification_bodies
 
 _NEWEST = 20
+
+_proof = partial(Proof, by_airbyte=True)
 
 _FAULTS = {
     Arrived.UNKNOWN_TOKEN: (
@@ -66,34 +69,33 @@ async def prove_by_airbyte(airbyte: AirbyteClient, url: str, where: str, listene
     :param where: the URL, for display.
     :param listener: None if its API can't be called.
     """
-    probe, inbox = await _announce(listener), await _inbox(listener, 1)
-    newest = None if inbox is None else max((_id(each) for each in inbox), default=0)
+    probe = json_values.text((await _ask(listener, "POST", "/v1/probes")).get("probe"))
+    inbox = await _inbox(listener, 1)
+    newest = None if inbox is None else max(map(_id, inbox), default=0)
     try:
         sent = await _send(airbyte, url if probe is None else f"{url}?{PARAMETER}={probe}", url, where)
     except AirbyteError:
         # The internal API is optional.
         return await prove(url, where, listener)
-    found = await _arrival(listener, probe)
-    if listener is not None and found is not None and found.get("result") is not None:
+    found = {} if probe is None else await _ask(listener, "GET", f"/v1/probes/{probe}")
+    if listener is not None and found.get("result") is not None:
         return _arrived(found, sent, where, listener)
     if sent.succeeded:
-        return await _answered(where, listener, known=found is not None, newest=newest)
+        return await _answered(where, listener, known=bool(found), newest=newest)
     posted = await post(url, notification_bodies.sync_test())
     here = f"one posted from here does not, either: {posted.fault}" if posted.fault else "one posted from here does"
     did = f"a test that Airbyte itself sent to {where} did not arrive"
     if sent.succeeded is False and sent.reason is None:
-        return Proof(
-            text=f"{did}: a proxy or another server there responded with an error; {here}",
-            remedy="read the log of what stands in front of the listener, and let POST requests to /webhooks/ pass",
-            by_airbyte=True,
+        return _proof(
+            f"{did}: a proxy or another server there responded with an error; {here}",
+            "read the log of what stands in front of the listener, and let POST requests to /webhooks/ pass",
         )
     reason = sent.reason or f"it got no response within {TEST_SECONDS:g} s"
-    return Proof(
-        text=f"{did}: Airbyte can't reach the host: {reason}; {here}",
-        remedy=f"{'start the listener if it does not run; ' if posted.fault else ''}check from the machine of "
+    return _proof(
+        f"{did}: Airbyte can't reach the host: {reason}; {here}",
+        f"{'start the listener if it does not run; ' if posted.fault else ''}check from the machine of "
         "Airbyte's server whether the name resolves and no firewall is in between, or set another address by "
         "airbyte-events webhooks install --url",
-        by_airbyte=True,
     )
 
 
@@ -119,12 +121,10 @@ def _arrived(probe: Mapping[str, Any], sent: _Sent, where: str, listener: FeedCl
         text = f"{test} arrived whole ({size} bytes) and is notification {probe.get('notification')} of the listener "
         text += listener.url
         if sent.succeeded:
-            return Proof(text=text, by_airbyte=True)
+            return _proof(text)
         why = sent.reason or "a proxy responded with an error, or not in time"
-        return Proof(
-            text=f"{text}, but Airbyte got no success: {why}",
-            remedy="let the proxies in between pass on the listener's response",
-            by_airbyte=True,
+        return _proof(
+            f"{text}, but Airbyte got no success: {why}", "let the proxies in between pass on the listener's response"
         )
     if result == Arrived.REJECTED:
         fault, remedy = _DAMAGED if size else _LOST_BODY
@@ -132,55 +132,39 @@ def _arrived(probe: Mapping[str, Any], sent: _Sent, where: str, listener: FeedCl
         known = {each.value: said for each, said in _FAULTS.items()}
         unknown = f"the listener reports {shown(str(result)[:40])}", "read the listener's log"
         fault, remedy = known.get(str(result), unknown)
-    return Proof(text=f"{test} did not arrive: {fault}", remedy=remedy, by_airbyte=True)
+    return _proof(f"{test} did not arrive: {fault}", remedy)
 
 
 async def _answered(where: str, listener: FeedClient | None, *, known: bool, newest: int | None) -> Proof:
     """Return the proof of a test that Airbyte got a success for, and that this listener process did not see."""
     text = f"a test that Airbyte itself sent to {where}"
     if listener is None or not known:
-        return Proof(text=f"{text} arrived, by the response", by_airbyte=True)
+        return _proof(f"{text} arrived, by the response")
     for stored in await _inbox(listener, _NEWEST) or ():
         if stored.get("kind") == "test" and newest is not None and _id(stored) > newest:
-            return Proof(
-                text=f"{text} arrived and is notification {stored.get('id')} of {listener.url}, by another listener "
-                "with the same store",
-                by_airbyte=True,
+            return _proof(
+                f"{text} arrived and is notification {stored.get('id')} of {listener.url}, by another listener "
+                "with the same store"
             )
-    return Proof(
-        text=f"{text} got a success, and did not arrive at the listener {listener.url}: a proxy or another server "
+    return _proof(
+        f"{text} got a success, and did not arrive at the listener {listener.url}: a proxy or another server "
         "responds there",
-        remedy="run airbyte-events webhooks install with the listener's own public --url, or name the right --listener",
-        by_airbyte=True,
+        "run airbyte-events webhooks install with the listener's own public --url, or name the right --listener",
     )
 
 
-async def _announce(listener: FeedClient | None) -> str | None:
-    if listener is None:
-        return None
+async def _ask(listener: FeedClient | None, method: str, path: str, **params: int) -> dict[str, Any]:
+    """Return the listener's response; an empty one if it refuses, as an older version does, or without an API token."""
     try:
-        return json_values.text((await listener.request("POST", "/v1/probes")).get("probe"))
+        return {} if listener is None else await listener.request(method, path, params=params)
     except FeedError:
-        # An older version, or no API token.
-        return None
-
-
-async def _arrival(listener: FeedClient | None, probe: str | None) -> dict[str, Any] | None:
-    try:
-        return None if listener is None or probe is None else await listener.request("GET", f"/v1/probes/{probe}")
-    except FeedError:
-        return None
+        return {}
 
 
 async def _inbox(listener: FeedClient | None, limit: int) -> list[dict[str, Any]] | None:
     """Return the newest notifications; None if they can't be read."""
-    if listener is None:
-        return None
-    try:
-        listed = (await listener.request("GET", "/v1/notifications", params={"limit": limit})).get("notifications")
-    except FeedError:
-        return None
-    return list(map(json_values.mapping, listed if isinstance(listed, list) else []))
+    listed = (await _ask(listener, "GET", "/v1/notifications", limit=limit)).get("notifications")
+    return list(map(json_values.mapping, listed)) if isinstance(listed, list) else None
 
 
 def _id(stored: Mapping[str, Any]) -> int:

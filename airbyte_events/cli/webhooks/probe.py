@@ -132,7 +132,7 @@ def _fault(response: httpx.Response, answer: dict[str, Any]) -> str:
     return f"it responds with {status}" + (f": {words}" if words else "") + lost
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Proof:
     """Whether a test arrived at the listener, for people.
 
@@ -149,23 +149,20 @@ async def prove(url: str, where: str, listener: FeedClient | None) -> Proof:
     """Post a test to the receiver, and find it in the listener's inbox."""
     posted = await post(url, notification_bodies.sync_test())
     if posted.fault or posted.id is None:
-        return Proof(
-            text=f"a test posted from here to {where} did not arrive: {posted.fault}",
-            remedy=CHECK_WAY,
-        )
+        return Proof(f"a test posted from here to {where} did not arrive: {posted.fault}", CHECK_WAY)
     arrived = f"a test of {posted.bytes} bytes, posted from here to {where} as Airbyte does, arrived whole"
     if listener is None:
-        return Proof(text=arrived)
+        return Proof(arrived)
     try:
         stored = await found(listener, posted.id)
     except FeedError as exc:
-        return Proof(text=f"{arrived}, by the response (the inbox could not be read: {exc})")
+        return Proof(f"{arrived}, by the response (the inbox could not be read: {exc})")
     if stored is None or stored.get("kind") != "test":
         return Proof(
-            text=f"a test posted from here to {where} went to another listener than {listener.url}",
-            remedy="run airbyte-events webhooks install with the right --url, or name the right --listener",
+            f"a test posted from here to {where} went to another listener than {listener.url}",
+            "run airbyte-events webhooks install with the right --url, or name the right --listener",
         )
-    return Proof(text=f"{arrived} and is notification {posted.id} of the listener {listener.url}")
+    return Proof(f"{arrived} and is notification {posted.id} of the listener {listener.url}")
 
 
 async def found(listener: FeedClient, id_: int, *, settled: bool = False) -> dict[str, Any] | None:

@@ -56,23 +56,21 @@ async def send_samples(
     right = all(each["right"] for each in results)
     if json:
         output.object({"notifications": results, "right": right})
-        return 0 if right else 1
-    output.table(
-        ("sent", "response", "recognised as", "outcome", "", "why"),
-        [
-            [
-                each["sent"],
-                str(each["status"] or "none"),
-                each["kind"] or "",
-                status(each["outcome"] or ""),
-                status("ok" if each["right"] else "failure"),
-                Text(each["meaning"], style="dim") if each["right"] else each["meaning"],
-            ]
-            for each in results
-        ],
-        optional=("response", "recognised as") if right else (),
-    )
+    else:
+        headings = ("sent", "response", "recognised as", "outcome", "", "why")
+        output.table(headings, list(map(_row, results)), optional=headings[1:3] if right else ())
     return 0 if right else 1
+
+
+def _row(result: dict[str, Any]) -> list[str | Text]:
+    return [
+        result["sent"],
+        str(result["status"] or "none"),
+        result["kind"] or "",
+        status(result["outcome"] or ""),
+        status("ok" if result["right"] else "failure"),
+        Text(result["meaning"], style="dim" if result["right"] else ""),
+    ]
 
 
 def _result(sample: probe.Sample, answer: probe.Posted, stored: dict[str, Any] | None) -> dict[str, Any]:
