@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from processes import wait_until
 from services import API, Services
 
 REASON = "Could not connect to the source: wrong password"
@@ -53,10 +53,7 @@ class History:
         """End a job, and return when the listener knows."""
         self._services.airbyte.post(f"/_simulator/jobs/{job_id}/end", json=how).raise_for_status()
         self.ended.append(job_id)
-        deadline = time.monotonic() + 30
-        while not self._ended(job_id):
-            assert time.monotonic() < deadline, f"the listener does not learn the end of job {job_id}"
-            time.sleep(0.05)
+        wait_until(lambda: self._ended(job_id), f"the listener to learn the end of job {job_id}", timeout=30)
 
     def _ended(self, job_id: int) -> bool:
         answer = self._services.listener.get(f"/v1/jobs/default/{job_id}")

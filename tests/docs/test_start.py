@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
+from processes import Processes, free_ports
 
 PAGE = Path(__file__).parents[2] / "docs" / "start.md"
 SECRET = "client-secret-0123456789"
@@ -26,22 +24,6 @@ def blocks(page: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(sh|toml)\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
 
 
-@contextmanager
-def running(command: list[str], url: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    with (folder / f"{command[1]}.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 30
-        while not answers(url):
-            assert process.poll() is None, (folder / f"{command[1]}.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 def answers(url: str) -> bool:
     try:
         return httpx.get(url, trust_env=False).is_success
@@ -49,18 +31,11 @@ def answers(url: str) -> bool:
         return False
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
-
-
 def test_every_step_of_the_listener(tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("airbyte-events")
     if not program.exists() or shutil.which("bash") is None:
         pytest.skip("no bash, or the command is not beside this Python")
-    airbyte, listener = free_ports()
+    airbyte, listener = free_ports(2)
     page = PAGE.read_text(encoding="utf-8")
     page = page.replace("https://airbyte.example.com", f"http://127.0.0.1:{airbyte}")
     page = page.replace("http://listener.example.com:8484", f"http://127.0.0.1:{listener}")
@@ -82,9 +57,10 @@ def test_every_step_of_the_listener(tmp_path: Path) -> None:
     (_, secrets), (_, settings), (_, serve), (_, install), (_, doctor) = blocks(page)
     shell("\n".join(line for line in secrets.splitlines() if not line.startswith("pip ")))
     (tmp_path / "airbyte-events.toml").write_text(settings)
-    with (
-        running(simulate, f"http://127.0.0.1:{airbyte}/_simulator", tmp_path, environment),
-        running([str(program), *serve.split()[1:]], f"http://127.0.0.1:{listener}/readyz", tmp_path, environment),
-    ):
+    with Processes(tmp_path, tmp_path) as processes:
+        processes.start("simulate", simulate, env=environment)
+        processes.start("serve", [str(program), *serve.split()[1:]], env=environment)
+        for url in (f"http://127.0.0.1:{airbyte}/_simulator", f"http://127.0.0.1:{listener}/readyz"):
+            processes.wait_until(partial(answers, url), url, timeout=30, blame=["simulate", "serve"])
         assert "arrived whole" in shell(f"{install.strip()} --yes")
         assert "0 failures, 0 warnings" in shell(doctor)

@@ -15,9 +15,12 @@ async def a_moment() -> None:
     await anyio.sleep(0.005)
 
 
-async def until(condition: Callable[[], Any]) -> Any:
-    """Return what the condition returns, or what it awaits, once that is true."""
-    with anyio.fail_after(30):
+async def until(condition: Callable[[], Any], *, within: float = 30) -> Any:
+    """Return what the condition returns, or what it awaits, once that is true.
+
+    :param within: seconds; then it is a failure.
+    """
+    with anyio.fail_after(within):
         while True:
             held = condition()
             if isawaitable(held):

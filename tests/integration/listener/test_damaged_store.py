@@ -7,7 +7,6 @@ import signal
 import sqlite3
 from pathlib import Path
 
-import anyio
 import pytest
 
 from airbyte_events._utils.times import utcnow
@@ -15,6 +14,7 @@ from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.store.sqlite.store import SQLiteStore
 from support.loops import anyio_backend as anyio_backend
 from support.stored import event, receipt_of
+from support.waiting import until
 
 from .test_listener import TOKENS, listening
 
@@ -56,9 +56,11 @@ async def test_serves_the_others_and_counts(tmp_path: Path) -> None:
         serve_simulator(Simulator()) as simulator,
         listening(tmp_path, simulator.url, STORE=f"sqlite:///{path}", **TOKENS) as listener,
     ):
-        with anyio.fail_after(30):
-            while (await listener.http.get("/readyz")).status_code != 200:  # noqa: ASYNC110
-                await anyio.sleep(0.05)
+
+        async def is_ready() -> bool:
+            return (await listener.http.get("/readyz")).status_code == 200
+
+        await until(is_ready)
         epoch = (await listener.http.get("/v1/events")).json()["cursor"].partition("-")[0]
         page = (await listener.http.get("/v1/events", params={"after": f"{epoch}-0"})).json()
         told = [each["data"] for each in page["events"]]

@@ -21,6 +21,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage
 from support.events import CONNECTION, event_of
 from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -171,12 +172,12 @@ class TestListener:
         ):
             store.faults = 1
             await store.append([event_of(number + 1) for number in range(count)])
-            counted = 0.0
-            with anyio.fail_after(20):
-                while counted < count:
-                    await anyio.sleep(0.05)
-                    page = (await http.get(f"{served.url}/metrics")).text
-                    lines = [line for line in page.splitlines() if line.startswith("airbyte_events_job_events_total{")]
-                    counted = sum(float(line.rpartition(" ")[2]) for line in lines)
-            assert counted == count
+
+            async def counted() -> float:
+                page = (await http.get(f"{served.url}/metrics")).text
+                lines = [line for line in page.splitlines() if line.startswith("airbyte_events_job_events_total{")]
+                found = sum(float(line.rpartition(" ")[2]) for line in lines)
+                return found if found >= count else 0
+
+            assert await until(counted) == count
             assert store.faults == 0

@@ -245,6 +245,7 @@ class TestTogether:
         fence = first.election.held[LEASE].lease.fence
         group.start()
         group.start()
+        # Longer than a lease that is not renewed.
         await anyio.sleep(2.2)
 
         assert group.holder is first
@@ -499,7 +500,7 @@ class TestWatches:
         group.watched.airbyte.put(5, "cancelled")
         await group.watched.until_ended(5)
 
-        # Nobody waits any more.
+        # Nobody waits any more: time passes without a list.
         await anyio.wait_all_tasks_blocked()
         lists = holder.lists
         await anyio.sleep(0.1)
@@ -563,6 +564,7 @@ class TestWatches:
         await group.store.watch([JobRef("default", 5)], 1)
         holder = group.start(WATCHED_ONLY)
         await group.until(lambda: 5 in _watched(holder))
+        # Its second passes.
         await anyio.sleep(1)
         await group.start(WATCHED_ONLY).watch(6)
         await group.until(lambda: 6 in _watched(holder))

@@ -30,6 +30,7 @@ from airbyte_events.web.auth import Tokens
 from airbyte_events.web.server import serving
 from support.command import fresh_command
 from support.loops import anyio_backend as anyio_backend
+from support.waiting import until
 
 from .test_listener import TOKENS, Running, listening
 
@@ -51,13 +52,12 @@ async def post(listener: Running, number: int) -> httpx.Response:
 
 
 async def ready_is(listener: Running, faults: dict[str, str]) -> None:
-    with anyio.fail_after(30):
-        while True:
-            answer = await listener.http.get("/readyz")
-            assert answer.status_code == (503 if answer.json()["faults"] else 200)
-            if answer.json()["faults"] == faults:
-                return
-            await anyio.sleep(0.05)
+    async def reported() -> bool:
+        answer = await listener.http.get("/readyz")
+        assert answer.status_code == (503 if answer.json()["faults"] else 200)
+        return bool(answer.json()["faults"] == faults)
+
+    await until(reported)
 
 
 @contextmanager

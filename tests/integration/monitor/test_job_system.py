@@ -175,6 +175,7 @@ async def test_a_hub_waits_for_its_jobs() -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(wait, first.job_id)
                 tasks.start_soon(wait, second.job_id)
+                # Time for a few polls.
                 await anyio.sleep(0.1)
                 assert not ended
                 printer.end(first.job_id, JobStatus.SUCCEEDED)

@@ -559,6 +559,7 @@ class TestWatching:
         watched.airbyte.put(1)
         await watched.monitor.watch([1])
         reported = anyio.current_time()
+        # Time passes from the report to the renewal.
         await anyio.sleep(0.01)
         await watched.monitor.watch([1])
         await watched.monitor.absorb([event_of(1, "running")])

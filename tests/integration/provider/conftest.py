@@ -31,6 +31,7 @@ from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 from support.loops import anyio_backend as anyio_backend
+from support.waiting import until
 
 AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
 
@@ -139,9 +140,7 @@ class Stage:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Returns when it holds; what happens elsewhere can't tell."""
-        with anyio.fail_after(120):
-            while not condition():  # noqa: ASYNC110
-                await anyio.sleep(0.005)
+        await until(condition, within=120)
 
     async def waited_for(self, count: int = 1) -> None:
         """Returns when so many jobs are waited for by the triggers' hub, and it follows the listener, if it has one."""

@@ -299,8 +299,7 @@ async def time_out(stage: Any, route: str) -> None:
     """Run a task as Airflow's task runner does, in a process of its own, and let its time be up after that request."""
     command = [sys.executable, "-c", SYNCHRONOUS_TASK, stage.connection_id]
     async with await anyio.open_process(command, env=os.environ, stderr=subprocess.STDOUT) as process:
-        while not stage.requests(route):  # noqa: ASYNC110 -- nothing else tells
-            await anyio.sleep(0.02)
+        await stage.until(lambda: stage.requests(route))
         process.send_signal(signal.SIGALRM)
         assert process.stdout is not None
         said = b"".join([chunk async for chunk in process.stdout])

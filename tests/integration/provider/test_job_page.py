@@ -15,6 +15,7 @@ from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.plugins.job_view import read_job
 from airbyte_events_provider.waiting.wait_start import JOB_XCOM, JobReference, wait_start
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -60,10 +61,13 @@ async def test_with_a_listener_a_running_job_has_its_progress(stage: Any, listen
     connection = stage.sim.world.connections[stage.connection_id]
     connection.script = Script(phases=(Phase(status="running", seconds=3600),), records=10**9, bytes=10**12)
     reference = await reference_of(stage, stage.start())
-    with anyio.fail_after(30):
-        # The listener's budget of requests for progress may be used up for the moment.
-        while not (view := await read_job(reference)).records:  # noqa: ASYNC110
-            await anyio.sleep(0.1)
+
+    async def with_records() -> Any:
+        view = await read_job(reference)
+        return view if view.records else None
+
+    # The listener's budget of requests for progress may be used up for the moment.
+    view = await until(with_records)
     assert view.source == f"the listener {listener.url}"
     assert view.job is not None
     assert not view.job.terminal

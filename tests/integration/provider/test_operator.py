@@ -24,6 +24,7 @@ from airbyte_events_provider.waiting.progress import ProgressWatch
 from support.airflow import TaskInstance
 from support.events import event_of
 from support.listener import API_TOKEN
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -193,10 +194,7 @@ async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(
             answer = await http.get(f"{listener.url}/v1/jobs/default/{job.id}")
             return answer.json()["job"].get("task_url") if answer.is_success else None
 
-        with anyio.fail_after(30):
-            while (page := await task_url()) is None:  # noqa: ASYNC110
-                await anyio.sleep(0.02)
-    assert page == "https://airflow.example.com/dags/orders/runs/run/tasks/sync"
+        assert await until(task_url) == "https://airflow.example.com/dags/orders/runs/run/tasks/sync"
     stage.end(job)
     assert await running == job.id
 

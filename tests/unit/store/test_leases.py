@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 import anyio
 import psycopg
@@ -14,6 +15,7 @@ from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Lease
 from support.stored import event
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -22,9 +24,7 @@ LONG, SHORT = 600.0, 0.05
 
 async def taken(store: EventStore, name: str, holder: str, seconds: float) -> Lease:
     """Taken as soon as it can be had."""
-    with anyio.fail_after(30):
-        while (lease := await store.acquire(name, holder, seconds)) is None:  # noqa: ASYNC110  # time alone ends it
-            await anyio.sleep(0.01)
+    lease: Lease = await until(partial(store.acquire, name, holder, seconds))
     return lease
 
 
@@ -68,9 +68,11 @@ async def test_who_holds_which_can_be_seen(store: EventStore) -> None:
     assert await store.holders() == {"prune": "b"}
     # One whose time is up is nobody's, though nobody else has taken it.
     await taken(store, "poll", "a", SHORT)
-    with anyio.fail_after(30):
-        while "poll" in await store.holders():  # noqa: ASYNC110  # time alone ends it
-            await anyio.sleep(0.01)
+
+    async def is_free() -> bool:
+        return "poll" not in await store.holders()
+
+    await until(is_free)
 
 
 async def test_one_that_is_lost_stays_lost(store: EventStore) -> None:

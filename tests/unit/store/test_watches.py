@@ -12,6 +12,7 @@ from airbyte_events.events import JobRef
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Outcome, Queues
 from support.stored import FAILED, SUCCEEDED, event, receipt_of
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -37,7 +38,7 @@ async def test_who_asks_again_has_asked_since_the_first_time(store: EventStore) 
     await store.watch(refs(1), SHORT)
     since = await store.watched("default")
     await store.watch(refs(1, 2), LONG)
-    await anyio.sleep(2 * SHORT)
+    await anyio.sleep(2 * SHORT)  # time alone ends a watch
     watched = await store.watched("default")
     assert set(watched) == {1, 2}
     if since:  # a machine that is slow enough has seen the first one end
@@ -47,16 +48,18 @@ async def test_who_asks_again_has_asked_since_the_first_time(store: EventStore) 
 async def test_one_who_asks_for_less_does_not_end_it_for_others(store: EventStore) -> None:
     await store.watch(refs(1), LONG)
     await store.watch(refs(1), SHORT)
-    await anyio.sleep(2 * SHORT)
+    await anyio.sleep(2 * SHORT)  # time alone ends a watch
     assert set(await store.watched("default")) == {1}
 
 
 async def test_end_by_themselves(store: EventStore) -> None:
     await store.watch(refs(1), SHORT)
     await store.watch(refs(2), LONG)
-    with anyio.fail_after(30):
-        while set(await store.watched("default")) != {2}:  # noqa: ASYNC110  # time alone ends it
-            await anyio.sleep(0.01)
+
+    async def only_the_other_is_left() -> bool:
+        return set(await store.watched("default")) == {2}
+
+    await until(only_the_other_is_left)
 
 
 async def test_what_waits_for_an_instance_is_counted(store: EventStore) -> None:

@@ -18,6 +18,7 @@ from postgres_server import PASSWORD, PostgresServer
 from support.command import command
 from support.process import environ_of
 from support.stored import event, received
+from support.waiting import until
 
 from .pooler import wire
 
@@ -77,8 +78,7 @@ class Load:
     async def acknowledge(self, more: int) -> None:
         """Return once so many more of each were acknowledged."""
         bodies, jobs = len(self.bodies) + more, len(self.jobs) + more
-        while len(self.bodies) < bodies or len(self.jobs) < jobs:  # noqa: ASYNC110
-            await anyio.sleep(0.005)
+        await until(lambda: len(self.bodies) >= bodies and len(self.jobs) >= jobs, within=60)
 
     async def is_whole(self) -> None:
         kept = {each.body for each in await self.store.notifications(limit=1_000_000)}
@@ -271,10 +271,7 @@ async def test_i8_a_listener_ends_while_its_store_does_not_open(url: str) -> Non
             holder.execute(f'LOCK TABLE airbyte_events."{table}" IN ACCESS EXCLUSIVE MODE')
         async with await anyio.open_process(serve, env=environ_of(**settings)) as listener:
             try:
-                with anyio.fail_after(30):
-                    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                    while onlooker.execute(waiting).fetchone() == (0,):  # noqa: ASYNC110 -- nothing else tells
-                        await anyio.sleep(0.02)
+                await until(lambda: onlooker.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone())
                 listener.send_signal(signal.SIGTERM)
                 with anyio.fail_after(8):
                     assert await listener.wait() == 0

@@ -26,6 +26,7 @@ from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.hub import Hub
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
+from support import waiting
 from support.command import command
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of
@@ -43,9 +44,7 @@ AUTHORIZED = {"Authorization": f"Bearer {API_TOKEN}"}
 async def until(condition: Callable[[], object], within: float = 60) -> float:
     """Seconds until it held."""
     began = anyio.current_time()
-    with anyio.fail_after(within):
-        while not condition():  # noqa: ASYNC110 -- of other processes nothing else tells
-            await anyio.sleep(0.02)
+    await waiting.until(condition, within=within)
     return anyio.current_time() - began
 
 

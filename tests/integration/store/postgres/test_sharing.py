@@ -15,6 +15,7 @@ from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.reconcile import Verdict
 from airbyte_events.store.records import Outcome
 from support.stored import event, receipt_of
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -164,10 +165,11 @@ async def test_a_lease_does_not_pass_on_while_it_is_written_with(
 async def _blocked(url: str) -> None:
     """Return once somebody waits for a lock."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        while not (  # noqa: ASYNC110
-            await (await connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted")).fetchone()
-        ):
-            await anyio.sleep(0.01)
+
+        async def waiting() -> object:
+            return await (await connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted")).fetchone()
+
+        await until(waiting)
 
 
 @pytest.mark.parametrize("topic", ["inbox", "watches", "deliveries", "leases", "inbox again"])

@@ -57,6 +57,7 @@ async def test_a_confirmed_webhook_costs_three_statements(
         lease = await store.acquire("sources/default", "here", 60)
         monitor = Monitor("default", client_of(http, airbyte.url), store, lease=lease)
         tasks.start_soon(Inbox(monitor, store).run)
+        # What all of them ask when they begin is not counted. Nothing tells when they have.
         await anyio.sleep(0.5)
         working, listening = map(len, log.statements())
         with bus.subscribe() as events, anyio.fail_after(30):

@@ -16,6 +16,7 @@ from airbyte_events.store.postgres.store import PostgresStore
 from airbyte_events.store.postgres.url import PostgresURL
 from postgres_server import PostgresServer
 from support.stored import event, received
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -36,9 +37,10 @@ def switched_over(server: PostgresServer, database: str) -> Iterator[None]:
 
 
 async def until_read_only(connection: psycopg.AsyncConnection[object]) -> None:
-    with anyio.fail_after(30):
-        while await (await connection.execute("SHOW default_transaction_read_only")).fetchone() != ("on",):  # noqa: ASYNC110
-            await anyio.sleep(0.01)
+    async def is_read_only() -> bool:
+        return await (await connection.execute("SHOW default_transaction_read_only")).fetchone() == ("on",)
+
+    await until(is_read_only)
 
 
 @pytest.fixture
@@ -90,8 +92,7 @@ async def test_what_listens_moves_to_the_new_one_too(
         await other.changed(1)
         with switched_over(server, database), anyio.fail_after(30):
             await until_read_only(onlooker)
-            while caplog.text.count("reconnected to the store") < 2:  # noqa: ASYNC110
-                await anyio.sleep(0.05)
+            await until(lambda: caplog.text.count("reconnected to the store") >= 2)
             await other.append([event(3)])
             await store.changed(2)
         assert caplog.text.count("can't listen to the store") == 2
