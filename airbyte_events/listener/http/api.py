@@ -6,7 +6,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import anyio
@@ -140,7 +139,8 @@ class API:
             for name, each in self.pipelines.items()
             if not filters.instances or name in filters.instances
         }
-        return await self._states(request, "jobs", filters, params.FILTERS, more={"as_of": as_of})
+        found = await self._states(request, "jobs", filters, params.FILTERS)
+        return JSONResponse({**found, "as_of": as_of})
 
     async def job(self, request: Request) -> Response:
         instance = request.path_params["instance"]
@@ -193,16 +193,10 @@ class API:
         filters = replace(params.event_filter(query), jobs=False, signals=True)
         raised = params.flag(query, "raised")
         wanted = replace(filters, terminal=None if raised is None else not raised)
-        return await self._states(request, "signals", wanted, frozenset({"instance", "connection_id", "raised"}))
+        known = frozenset({"instance", "connection_id", "raised"})
+        return JSONResponse(await self._states(request, "signals", wanted, known))
 
-    async def _states(
-        self,
-        request: Request,
-        name: str,
-        wanted: EventFilter,
-        known: frozenset[str],
-        more: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Response:
+    async def _states(self, request: Request, name: str, wanted: EventFilter, known: frozenset[str]) -> dict[str, Any]:
         return await _list(
             request,
             name,
@@ -211,11 +205,10 @@ class API:
             position=lambda state: state.sequence,
             size=lambda state: state.weight,
             known=known,
-            more=more,
         )
 
     async def notifications(self, request: Request) -> Response:
-        return await _list(
+        found = await _list(
             request,
             "notifications",
             lambda limit, before: self.feed.store.notifications(limit=limit, before=before),
@@ -223,6 +216,7 @@ class API:
             position=lambda stored: stored.id,
             size=lambda stored: len(stored.body),
         )
+        return JSONResponse(found)
 
     async def replay(self, request: Request) -> Response:
         """Confirm a notification again."""
@@ -245,8 +239,11 @@ class API:
 
     async def deliveries(self, request: Request) -> Response:
         """Return the deliveries of forwarded and outgoing notifications, newest first."""
-        state = _delivery_state(request)
-        return await _list(
+        given = request.query_params.get("state")
+        if given not in (None, *DeliveryState):
+            raise params.QueryError(f"state: give one of {', '.join(DeliveryState)}")
+        state = None if given is None else DeliveryState(given)
+        found = await _list(
             request,
             "deliveries",
             lambda limit, before: self.feed.store.deliveries(limit=limit, before=before, state=state),
@@ -255,6 +252,7 @@ class API:
             size=lambda delivery: len(delivery.notification.body),
             known=frozenset({"state"}),
         )
+        return JSONResponse(found)
 
     async def retry(self, request: Request) -> Response:
         id_ = params.path_id(request)
@@ -294,21 +292,18 @@ async def _list(
     position: Callable[[T], int],
     size: Callable[[T], int],
     known: frozenset[str] = frozenset(),
-    more: Mapping[str, Any] = MappingProxyType({}),
-) -> Response:
+) -> dict[str, Any]:
     """Return a page of a list.
 
     :param name: of the list in the response.
     :param known: what the request may have besides ``limit`` and ``before``.
-    :param more: what the response has besides the list and ``next``.
     """
     query = request.query_params
     params.refuse_unknown(query, known | {"limit", "before"})
     limit = params.number(query, "limit", 100, least=1, most=1000)
     before = params.number(query, "before", 0, least=0, most=2**53) if "before" in query else None
     found, following = await params.page(read, limit, before, position, size)
-    following_page = None if following is None else str(following)
-    return JSONResponse({name: list(map(item, found)), "next": following_page, **more})
+    return {name: list(map(item, found)), "next": None if following is None else str(following)}
 
 
 def _task_urls(jobs: list[dict[str, Any]]) -> dict[str, dict[int, str]]:
@@ -336,14 +331,6 @@ def _received_by(entry: dict[str, Any]) -> ReceivedBy:
             task_url=json_values.web_page(entry.get("task_url")),
         ),
     )
-
-
-def _delivery_state(request: Request) -> DeliveryState | None:
-    text = request.query_params.get("state")
-    try:
-        return None if text is None else DeliveryState(text)
-    except ValueError:
-        raise params.QueryError(f"state: give one of {', '.join(state.value for state in DeliveryState)}") from None
 
 
 def _notification(stored: StoredNotification) -> dict[str, Any]:

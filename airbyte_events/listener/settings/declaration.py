@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -36,24 +36,17 @@ class Declared(BaseModel):
     )
 
 
-class Description(NamedTuple):
-    """The words for a setting besides its meaning.
+def setting(default: object = ..., *, example: str, by_default: str | None = None, **more: Any) -> Any:
+    """Declare a setting.
 
     :param by_default: the default in words, where the value itself does not explain it.
     """
-
-    example: str = ""
-    by_default: str | None = None
-
-
-def description_of(field: FieldInfo) -> Description:
-    extra = field.json_schema_extra
-    return Description(**extra) if isinstance(extra, dict) else Description()  # type: ignore[arg-type]
-
-
-def setting(default: object = ..., *, example: str, by_default: str | None = None, **more: Any) -> Any:
     more["default_factory" if callable(default) else "default"] = default
-    return Field(validate_default=True, json_schema_extra=Description(example, by_default)._asdict(), **more)
+    return Field(validate_default=True, examples=[example], json_schema_extra={"by_default": by_default}, **more)
+
+
+def example_of(field: FieldInfo) -> str:
+    return str((field.examples or [""])[0])
 
 
 class CompleteError(ValueError):

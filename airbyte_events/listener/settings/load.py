@@ -11,13 +11,7 @@ from pydantic import ValidationError
 from airbyte_events._utils.printable import shown
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import sources
-from airbyte_events.listener.settings.declaration import (
-    DEFAULT_INSTANCE,
-    PREFIX,
-    CompleteError,
-    Declared,
-    description_of,
-)
+from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE, PREFIX, CompleteError, Declared, example_of
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
@@ -78,11 +72,11 @@ def _explained(exc: ValidationError, options: Mapping[str, object], file: Path |
         label, assignment = _in_notify(name, int(place[1]), file)
     else:
         label, assignment = _assignment(name, instance, options, file)
-    described = description_of(declared.model_fields[name])
     cause = fault.get("ctx", {}).get("error")
     text = "not set" if fault["type"] == "missing" else "not a text"
     text = str(cause) if isinstance(cause, ValueError) else text
-    example = described.example if " " in described.example else assignment.format(described.example)
+    example = example_of(declared.model_fields[name])
+    example = example if " " in example else assignment.format(example)
     return shown(f"{label}: {text}" + ("" if isinstance(cause, CompleteError) else f"; for example {example}"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic.fields import FieldInfo
 
-from airbyte_events.listener.settings.declaration import PREFIX, SECRETS, description_of
+from airbyte_events.listener.settings.declaration import PREFIX, SECRETS, example_of
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
@@ -63,16 +63,15 @@ def markdown() -> str:
 
 
 def _line(name: str, field: FieldInfo, key: str | None) -> Setting:
-    words = description_of(field)
-    default = words.by_default
+    default = field.json_schema_extra["by_default"] if isinstance(field.json_schema_extra, dict) else None
     if default is None:
         default = "" if field.default in (None, ()) else f"`{field.default}`".replace(".0`", "`")
     return Setting(
         variable=PREFIX + name.upper(),
         key=key,
-        default=default,
+        default=str(default),
         meaning=" ".join((field.description or "").split()),
-        example=words.example,
+        example=example_of(field),
         secret=name in SECRETS,
     )
 
