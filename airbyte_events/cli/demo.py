@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -90,27 +89,24 @@ class DemoJob:
             "arrived": self.arrived,
         }
 
-    def lines(self) -> list[Text]:
-        """Return what a terminal of 80 columns shows."""
-        if self.event is None:
-            return [Text(str(self))]
+    def lines(self, event: JobEvent) -> list[Text]:
+        """Return what a terminal of 80 columns shows of the completion."""
         steps = [f"{name.partition('_')[0]} {value:.0f}" for name, value in self.steps().items() if value is not None]
         return [
             Text(f"job {self.ref.job_id} ({self.name}) ")
-            + status(self.event.status.value)
-            + Text(f", detected by {self.event.origin.value}"),
-            *([Text(f"  {self.event.error.message}", style="red")] if self.event.error else []),
+            + status(event.status.value)
+            + Text(f", detected by {event.origin.value}"),
+            *([Text(f"  {event.error.message}", style="red")] if event.error else []),
             Text(f"  ms after completion: {', '.join(steps)}", style="dim"),
         ]
 
-    def __str__(self) -> str:
-        if self.event is None:
-            return f"job {self.ref.job_id} ({self.name}) runs"
-        error = f": {self.event.error}" if self.event.error else ""
+    def line(self, event: JobEvent) -> str:
+        """Return the line of the completion in a pipe."""
+        error = f": {event.error}" if event.error else ""
         steps = [f"{name.replace('_', ' ')} {value:.1f}" for name, value in self.steps().items() if value is not None]
         return (
-            f"job {self.ref.job_id} ({self.name}) {self.event.status.value}{error}, detected by "
-            f"{self.event.origin.value}; ms after its completion: {', '.join(steps)}; requests to Airbyte: "
+            f"job {self.ref.job_id} ({self.name}) {event.status.value}{error}, detected by "
+            f"{event.origin.value}; ms after its completion: {', '.join(steps)}; requests to Airbyte: "
             f"{self.reads} for the job, {self.polls} for all jobs"
         )
 
@@ -139,9 +135,7 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False, keep
     :return: 0 if every completion arrived, else 1.
     """
     credentials = Credentials(client_id="demo", client_secret=new_token())
-    api_token, webhook_token = new_token(), new_token()
-    output = Output()
-    began = anyio.current_time()
+    api_token, webhook_token, began = new_token(), new_token(), anyio.current_time()
     simulator = Simulator(client_id=credentials.client_id, client_secret=credentials.client_secret)
     async with httpx.AsyncClient(trust_env=False) as http, serve_simulator(simulator):
         airbyte = AirbyteClient(http, simulator.url, credentials=credentials)
@@ -158,56 +152,51 @@ async def demonstrate(deadline: float = DEADLINE, *, as_json: bool = False, keep
         )
         async with assemble(settings) as listener, serving(listener.app) as url:
             simulator.workspace.set_webhook(f"{url}/webhooks/{_INSTANCE}/{webhook_token}")
-
-            def show(job: DemoJob) -> None:
-                if output.terminal and not as_json:
-                    for line in job.lines():
-                        output.line(line)
-                else:
-                    say(json.dumps(job.data()) if as_json else str(job))
-
-            demo = _Demo(simulator, listener, FeedClient(http, url, api_token), show)
+            demo = _Demo(simulator, listener, FeedClient(http, url, api_token), as_json, began)
             with anyio.move_on_after(deadline):
                 await demo.start_syncs(airbyte)
                 if not as_json:
-                    say(
-                        f"Airbyte simulator: {simulator.url}, listener: {url}",
-                        f"{len(demo.jobs)} syncs run.",
-                    )
+                    say(f"Airbyte simulator: {simulator.url}, listener: {url}", f"{len(demo.jobs)} syncs run.")
                 await demo.follow()
             if keep:
-                _summarise(demo, show, anyio.current_time() - began, as_json=as_json)
+                demo.summarise()
                 link = dashboard_line(url, listener.sessions.new_code())
                 say(json.dumps({"dashboard": link.split()[1]}) if as_json else link)
                 await demo.run_syncs(airbyte)
-    _summarise(demo, show, anyio.current_time() - began, as_json=as_json)
-    jobs = list(demo.jobs.values())
-    return 0 if jobs and all(job.arrived for job in jobs) else 1
+    demo.summarise()
+    return 0 if demo.jobs and all(job.arrived for job in demo.jobs.values()) else 1
 
 
-def _summarise(demo: _Demo, show: Callable[[DemoJob], object], seconds: float, *, as_json: bool) -> None:
-    jobs = list(demo.jobs.values())
-    if not as_json:
-        say("\n".join(_summary(jobs, seconds)))
-        return
-    for job in jobs:
-        if job.event is None:
-            show(job)
-
-
+@dataclass(eq=False)
 class _Demo:
     """:param listener: its bus shows when an event is published, before any client has it.
-    :param show: called with each job whose completion was seen.
+    :param began: when the demo began, by the event loop's clock.
     """
 
-    def __init__(
-        self, simulator: Simulator, listener: Listener, client: FeedClient, show: Callable[[DemoJob], object]
-    ) -> None:
-        self.jobs: dict[int, DemoJob] = {}
-        self._simulator = simulator
-        self._listener = listener
-        self._client = client
-        self._show = show
+    simulator: Simulator
+    listener: Listener
+    client: FeedClient
+    as_json: bool
+    began: float
+    jobs: dict[int, DemoJob] = field(default_factory=dict)
+    output: Output = field(default_factory=Output)
+
+    def summarise(self) -> None:
+        if not self.as_json:
+            say(*_summary(list(self.jobs.values()), anyio.current_time() - self.began))
+            return
+        for job in self.jobs.values():
+            if job.event is None:
+                say(json.dumps(job.data()))
+
+    def _show(self, job: DemoJob, event: JobEvent) -> None:
+        if self.as_json:
+            say(json.dumps(job.data()))
+        elif self.output.terminal:
+            for line in job.lines(event):
+                self.output.line(line)
+        else:
+            say(job.line(event))
 
     async def start_syncs(self, airbyte: AirbyteClient) -> None:
         scripts = {
@@ -218,14 +207,14 @@ class _Demo:
             "clicks": replace(Script.hanging(), end=None),
         }
         for name, script in scripts.items():
-            connection = self._simulator.world.add_connection(script, name=name)
+            connection = self.simulator.world.add_connection(script, name=name)
             job = await airbyte.create_job(connection.id)
             status = script.end or "cancelled"
             self.jobs[job.job_id] = DemoJob(ref=JobRef(_INSTANCE, job.job_id), name=name, status=status)
 
     async def run_syncs(self, airbyte: AirbyteClient) -> None:
         """Start a sync of one connection after the other, until cancelled."""
-        connections = itertools.cycle(self._simulator.world.connections.values())
+        connections = itertools.cycle(self.simulator.world.connections.values())
         for connection, seconds in zip(connections, itertools.cycle(RUN_SECONDS), strict=False):
             script = connection.script
             connection.script = replace(script, phases=Script.lasting(seconds).phases, end=script.end or "cancelled")
@@ -233,10 +222,10 @@ class _Demo:
             await anyio.sleep(START_SECONDS)
 
     async def follow(self) -> None:
-        async with self._client.stream() as frames, anyio.create_task_group() as tasks:
+        async with self.client.stream() as frames, anyio.create_task_group() as tasks:
             tasks.start_soon(self._note_published)
             # First the stream, then the states: a completion in between is on the stream.
-            await self._client.watch([job.ref for job in self.jobs.values()])
+            await self.client.watch([job.ref for job in self.jobs.values()])
             tasks.start_soon(self._cancel_one)
             async for frame in frames:
                 if frame.event is not None and frame.event.terminal:
@@ -250,10 +239,10 @@ class _Demo:
         for job_id, job in self.jobs.items():
             if job.status == "cancelled":
                 # As by a user in Airbyte's pages.
-                self._simulator.world.end_job(self._simulator.world.jobs[job_id], "cancelled")
+                self.simulator.world.end_job(self.simulator.world.jobs[job_id], "cancelled")
 
     async def _note_published(self) -> None:
-        with self._listener.bus.subscribe() as events:
+        with self.listener.bus.subscribe() as events:
             async for event in events:
                 if event.terminal and (job := self.jobs.get(event.ref.job_id)) is not None:
                     job.times["published"] = utcnow()
@@ -264,14 +253,14 @@ class _Demo:
             return
         job.event = event
         job.times |= {"seen": utcnow(), "confirmed": event.observed_at}
-        ended = self._simulator.world.jobs[event.ref.job_id]
+        ended = self.simulator.world.jobs[event.ref.job_id]
         job.ended_at = ended.ended_at
-        inbox = await self._client.request("GET", "/v1/notifications")
+        inbox = await self.client.request("GET", "/v1/notifications")
         received = [each["received_at"] for each in inbox["notifications"] if each["job_id"] == event.ref.job_id]
         job.times["webhook_received"] = parse_time(received[-1]) if received else None
-        job.reads = sum(1 for _ in self._simulator.traffic.recent("GET /jobs/{id}", event.ref.job_id))
-        job.polls = sum(1 for call in self._simulator.traffic.recent("GET /jobs") if call.at >= ended.created_at)
-        self._show(job)
+        job.reads = sum(1 for _ in self.simulator.traffic.recent("GET /jobs/{id}", event.ref.job_id))
+        job.polls = sum(1 for call in self.simulator.traffic.recent("GET /jobs") if call.at >= ended.created_at)
+        self._show(job, event)
 
 
 def _summary(jobs: list[DemoJob], seconds: float) -> list[str]:
