@@ -1,16 +1,17 @@
-"""The base class of triggers: serializes their arguments, and turns failures into events."""
+"""The base class of triggers: serializes their arguments.
+
+A triggerer imports this module and those of most triggers on its event loop: they import nothing that takes long. See
+:mod:`airbyte_events_provider.triggers.importing`.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger
 
-from airbyte_events.errors import AirbyteEventsError
 from airbyte_events_provider.arguments import check_arguments
-from airbyte_events_provider.waiting.result import ERROR, without_job
 
 _PUBLIC = "airbyte_events_provider.triggers.airbyte"
 """The module of the class paths that Airflow stores, whichever module defines the class."""
@@ -37,14 +38,3 @@ class StoredTrigger(BaseTrigger):
         arguments = {name: getattr(self, name) for name in inspect.signature(made).parameters}
         given = {name: value for name, value in arguments.items() if value or name not in LATER_ARGUMENTS}
         return f"{module}.{made.__qualname__}", given
-
-    async def _guarded(self, wait: Awaitable[dict[str, Any]], what: str, job_id: int | None = None) -> dict[str, Any]:
-        """Return the result of a wait, or of its failure: without an event, the task would fail without a message."""
-        try:
-            return await wait
-        except AirbyteEventsError as exc:
-            message = f"Waiting for {what} failed: {exc}"
-        except Exception as exc:
-            self.log.exception("waiting for %s failed", what)
-            message = f"Waiting for {what} failed: {type(exc).__name__}: {exc}"
-        return without_job(ERROR, message, job_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
+from logging import Logger
 from typing import Any
 
 from airbyte_events._utils.times import format_time, utcnow
@@ -66,6 +67,24 @@ async def conclude(
         return without_job(ERROR, f"{exc}. Is it a job of this Airbyte, and may the client read it?", job_id)
     except AirbyteEventsError as exc:
         return without_job(ERROR, f"Waiting for Airbyte job {job_id} failed: {exc}", job_id)
+
+
+async def guarded(
+    wait: Awaitable[dict[str, Any]], what: str, log: Logger | Any, job_id: int | None = None
+) -> dict[str, Any]:
+    """Return the result of a trigger's wait, or of its failure: without an event, the task would fail silently.
+
+    :param what: what it waits for.
+    :param log: the trigger's.
+    """
+    try:
+        return await wait
+    except AirbyteEventsError as exc:
+        message = f"Waiting for {what} failed: {exc}"
+    except Exception as exc:
+        log.exception("waiting for %s failed", what)
+        message = f"Waiting for {what} failed: {type(exc).__name__}: {exc}"
+    return without_job(ERROR, message, job_id)
 
 
 def without_job(status: str, message: str, job_id: int | None = None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from airbyte_events.web.server import Server, bind, url_of
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
+from airbyte_events_provider.triggers.importing import imported
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 from support.loops import anyio_backend as anyio_backend
@@ -251,7 +252,9 @@ class Served:
 
 @pytest.fixture
 async def stage(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
-    """Known to Airflow as ``airbyte_default``, without a listener, and polled often."""
+    """Known to Airflow as ``airbyte_default``, without a listener, and polled often. The first trigger has run."""
+    for name in ("job_wait", "job_start", "connection_wait"):
+        await imported(f"airbyte_events_provider.triggers.{name}")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__FALLBACK_AFTER", "0.1")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", "0")
