@@ -30,12 +30,12 @@ class Loop:
         """Start the watch; returns when there is something to see."""
         self._airflow.trigger_dag("bench_monitor")
         self._airflow.processes.wait_until(self._output.exists, "the monitor", timeout=60)
-        self._alone: int = self._lines()[-1]["tasks"]
+        self._alone: int = self._lines()[-1]["triggers"]
 
     @property
-    def tasks(self) -> int:
-        """How many asyncio tasks have come to it since the watch began: every trigger that runs is one."""
-        return int(self._lines()[-1]["tasks"]) - self._alone
+    def triggers(self) -> int:
+        """How many triggers have come to it since the watch began."""
+        return int(self._lines()[-1]["triggers"]) - self._alone
 
     def stalls(self, begin: float, end: float) -> dict[str, float]:
         """Longest lateness of a timer, 99th percentile, and longest garbage collection within that time.

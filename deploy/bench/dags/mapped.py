@@ -53,6 +53,8 @@ with DAG(dag_id="bench_mapped", schedule=None, max_active_tasks=told["max_active
             AirbyteTriggerSyncOperator.partial(
                 task_id=task_id, airbyte_conn_id="airbyte_bench", deferrable=True, **given["arguments"]
             ).expand(connection_id=given["values"])
+
+with DAG(dag_id="bench_mapped_floor", schedule=None, max_active_tasks=told["max_active_tasks"]):
     for task_id, given in told["oracle"].items():
         if given["values"]:
             Oracle.partial(task_id=task_id, **given["arguments"]).expand(job_id=given["values"])
