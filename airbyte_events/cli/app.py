@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection
-from inspect import iscoroutinefunction
+from collections.abc import Collection
 from textwrap import TextWrapper
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -16,8 +15,8 @@ from airbyte_events._utils import stdout
 from airbyte_events.cli import jobs, notify, replay, serve, simulate, store, tail, trigger, up
 from airbyte_events.cli.doctor import doctor
 from airbyte_events.cli.output import complain
-from airbyte_events.cli.runner import EXIT_CODES, command
-from airbyte_events.cli.webhooks import webhooks
+from airbyte_events.cli.runner import EXIT_CODES, Command
+from airbyte_events.cli.webhooks import samples, webhooks
 from airbyte_events.errors import AirbyteEventsError, SettingsError
 
 _WIDTH = 76
@@ -64,39 +63,27 @@ def application(*, rich: bool) -> typer.Typer:
     )
     app.callback()(_about)
 
-    def add(
-        group: typer.Typer,
-        work: Callable[..., Any],
-        text: str,
-        epilog: Collection[str] = (),
-        name: str | None = None,
-    ) -> None:
-        run = command(work) if iscoroutinefunction(work) else work
-        group.command(name, help=text, epilog=_lines(rich, *epilog) if epilog else None)(run)
+    def add(group: typer.Typer, *commands: Command) -> None:
+        for each in commands:
+            group.command(each.name, help=each.help, epilog=_lines(rich, *each.epilog))(each.run)
 
-    add(app, up.up, up.HELP, up.EPILOG)
-    add(app, serve.serve, serve.SERVE_HELP, serve.serve_epilog())
-    add(app, tail.tail, tail.HELP, tail.EPILOG)
+    def add_group(name: str, text: str, epilog: Collection[str], *commands: Command) -> None:
+        group = _group(rich)
+        add(group, *commands)
+        app.add_typer(group, name=name, help=text, epilog=_lines(rich, *epilog))
+
+    add(app, up.up, serve.serve, tail.tail)
     known = _group(rich, invoke_without_command=True, no_args_is_help=False)
-    known.callback()(command(jobs.jobs))
-    add(known, jobs.show, jobs.SHOW_HELP, jobs.SHOW_EPILOG)
-    app.add_typer(known, name="jobs", help=jobs.HELP, epilog=_lines(rich, *jobs.EPILOG))
-    add(app, trigger.trigger, trigger.HELP, trigger.EPILOG)
-    add(app, replay.replay, replay.HELP, replay.EPILOG)
-    hooks = _group(rich)
-    for name, work, text, epilog in webhooks.COMMANDS:
-        add(hooks, work, text, epilog, name)
-    app.add_typer(hooks, name="webhooks", help=webhooks.HELP, epilog=_lines(rich, *webhooks.EPILOG))
-    targets = _group(rich)
-    add(targets, notify.list_targets, notify.LIST_HELP, notify.LIST_EPILOG, "list")
-    add(targets, notify.send_test, notify.TEST_HELP, notify.TEST_EPILOG, "test")
-    app.add_typer(targets, name="notify", help=notify.HELP, epilog=_lines(rich, *notify.EPILOG))
-    add(app, doctor.doctor, doctor.HELP, doctor.EPILOG)
-    stores = _group(rich)
-    add(stores, store.migrate, store.MIGRATE_HELP, store.MIGRATE_EPILOG)
-    app.add_typer(stores, name="store", help=store.HELP, epilog=_lines(rich, *store.EPILOG))
-    add(app, serve.demo, serve.DEMO_HELP, serve.DEMO_EPILOG)
-    add(app, simulate.simulate, simulate.HELP, simulate.EPILOG)
+    known.callback()(jobs.jobs.run)
+    add(known, jobs.show)
+    app.add_typer(known, name="jobs", help=jobs.jobs.help, epilog=_lines(rich, *jobs.jobs.epilog))
+    add(app, trigger.trigger, replay.replay)
+    hooks = (webhooks.install, webhooks.show_status, samples.send_samples, webhooks.uninstall)
+    add_group("webhooks", webhooks.HELP, webhooks.EPILOG, *hooks)
+    add_group("notify", notify.HELP, notify.EPILOG, notify.list_targets, notify.send_test)
+    add(app, doctor.doctor)
+    add_group("store", store.HELP, store.EPILOG, store.migrate)
+    add(app, serve.demo, simulate.simulate)
     return app
 
 

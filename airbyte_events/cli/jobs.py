@@ -16,6 +16,7 @@ from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
 from airbyte_events.cli.connections import connection_ids
 from airbyte_events.cli.options import option, whole
 from airbyte_events.cli.output import Output, amount, moment, status
+from airbyte_events.cli.runner import command
 from airbyte_events.errors import FeedError, FeedRefused
 from airbyte_events.events import Progress, StreamProgress, read_event
 from airbyte_events.feed import client
@@ -24,8 +25,9 @@ from airbyte_events.listener.settings import load
 
 _NEVER = "not polled yet"
 
-HELP = "List jobs, or show one with its history. The most recently changed job comes first."
-EPILOG = (
+
+@command(
+    "jobs",
     "Active jobs:",
     "  airbyte-events jobs --active",
     "The last failures, with their reasons:",
@@ -34,17 +36,6 @@ EPILOG = (
     "  airbyte-events jobs show 17",
     "Exit codes: 0 done, 1 the listener does not respond or refuses, 2 wrong usage or settings.",
 )
-SHOW_HELP = (
-    "Show one job with its history. It says when and how each status was detected. Every status is from Airbyte's API, "
-    "read because of a webhook, a poll, or a new subscriber."
-)
-SHOW_EPILOG = (
-    "  airbyte-events jobs show 17",
-    "  airbyte-events jobs show cloud/17 --json | jq .history",
-    "Exit codes: 0 done, 1 there is no such job, or the listener does not respond, 2 wrong usage or settings.",
-)
-
-
 async def jobs(
     context: typer.Context,
     instance: options.Instances = None,
@@ -60,6 +51,7 @@ async def jobs(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """List jobs, or show one with its history. The most recently changed job comes first."""
     if context.invoked_subcommand is not None:
         return 0
     wanted = options.event_filter(instance, job, status, ended)
@@ -91,12 +83,20 @@ async def jobs(
     return 0
 
 
+@command(
+    "show",
+    "  airbyte-events jobs show 17",
+    "  airbyte-events jobs show cloud/17 --json | jq .history",
+    "Exit codes: 0 done, 1 there is no such job, or the listener does not respond, 2 wrong usage or settings.",
+)
 async def show(
     job: Annotated[str, typer.Argument(metavar="[INSTANCE/]JOB_ID", help="For example 17, or cloud/17.")],
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Show one job with its history. It says when and how each status was detected. Every status is from Airbyte's API,
+    read because of a webhook, a poll, or a new subscriber."""
     instance, slash, number = job.rpartition("/")
     if not (number.isascii() and number.isdigit() and 0 < int(number[:20]) < 2**63) or (slash and not instance):
         raise typer.BadParameter("write a job's id, such as 17 or cloud/17", param_hint="JOB_ID")

@@ -10,7 +10,7 @@ import typer
 from airbyte_events._utils.times import utcnow
 from airbyte_events.cli import options
 from airbyte_events.cli.output import Output, status
-from airbyte_events.cli.runner import EXIT_CODES
+from airbyte_events.cli.runner import EXIT_CODES, command
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.listener.forwarding.sender import Sender, client
@@ -27,20 +27,15 @@ EPILOG = (
     "  airbyte-events notify list --config airbyte-events.toml",
     "  airbyte-events notify test on-call --config airbyte-events.toml",
 )
-LIST_HELP = "List the targets in the settings, with their filters. URLs are shown without their paths."
-LIST_EPILOG = ("  airbyte-events notify list --config airbyte-events.toml", EXIT_CODES)
-TEST_HELP = (
-    "Send a test message to all targets, or to one. It is about a job of the instance notify-test that succeeded, and "
-    "passes all filters. Nothing is stored or retried; no listener needs to run."
-)
-TEST_EPILOG = ("  airbyte-events notify test", "  airbyte-events notify test on-call", EXIT_CODES)
 
 _NONE = "the settings have no [[notify]] table; write one into the file that --config names"
 _FILTERS = ("instances", "connections", "workspaces", "statuses", "job_types")
 _SECONDS = 10.0
 
 
+@command("list", "  airbyte-events notify list --config airbyte-events.toml", EXIT_CODES)
 def list_targets(config: options.Config = None, json: options.JSON = False) -> None:
+    """List the targets in the settings, with their filters. URLs are shown without their paths."""
     settings, output = load(config, listens=False), Output(json=json)
     found = [
         {"name": each.settings.name, "type": each.settings.type, "url": each.shown, "filters": _filters(each.settings)}
@@ -54,11 +49,14 @@ def list_targets(config: options.Config = None, json: options.JSON = False) -> N
         output.table(("name", "type", "url", "completions"), list(map(_row, found)))
 
 
+@command("test", "  airbyte-events notify test", "  airbyte-events notify test on-call", EXIT_CODES)
 async def send_test(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name of a target. [all]")] = None,
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Send a test message to all targets, or to one. It is about a job of the instance notify-test that succeeded, and
+    passes all filters. Nothing is stored or retried; no listener needs to run."""
     settings, output = load(config, listens=False), Output(json=json)
     targets = notify_targets(_chosen(settings, name))
     refuse_own(settings, targets.values())

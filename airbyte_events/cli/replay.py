@@ -13,17 +13,16 @@ from airbyte_events.cli import options
 from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
 from airbyte_events.cli.options import option, whole
 from airbyte_events.cli.output import Output, status
+from airbyte_events.cli.runner import command
 from airbyte_events.errors import FeedRefused
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import load
 
 _FINAL = frozenset({"ignored", "rejected"})
 
-HELP = (
-    "Confirm stored notifications again. The listener asks Airbyte's API once more about their jobs, one request "
-    "each, or one for many. Correct states do not change."
-)
-EPILOG = (
+
+@command(
+    "replay",
     "GET /v1/notifications, the dashboard and airbyte-events jobs show have the ids.",
     "  airbyte-events replay 17 18",
     "All that are pending:",
@@ -32,8 +31,6 @@ EPILOG = (
     "  airbyte-events replay --since 2h",
     "Exit codes: 0 all are confirmed again, 1 some were refused, 2 wrong usage or settings.",
 )
-
-
 async def replay(
     ids: Annotated[
         list[int] | None, typer.Argument(metavar="ID", parser=whole(1), help="Ids of notifications.")
@@ -45,6 +42,8 @@ async def replay(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Confirm stored notifications again. The listener asks Airbyte's API once more about their jobs, one request each,
+    or one for many. Correct states do not change."""
     if bool(ids) == (pending or since is not None):
         raise typer.BadParameter("give either ids, or --pending, --since or both", param_hint="ID")
     start = None if since is None else options.since("--since", since)

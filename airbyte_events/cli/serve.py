@@ -10,51 +10,12 @@ from typing import Annotated
 import typer
 
 from airbyte_events.cli import options
-from airbyte_events.cli.runner import EXIT_CODES
+from airbyte_events.cli.runner import EXIT_CODES, command
 from airbyte_events.listener.settings import load
 from airbyte_events.listener.settings.reference import reference
 
-SERVE_HELP = (
-    "Run the listener. It receives Airbyte's webhooks, polls Airbyte's API, and streams job events to subscribers. "
-    "SIGTERM or Ctrl-C finishes requests in progress and stops it; a second one stops it at once."
-)
-DEMO_HELP = (
-    "Run a demo that takes seconds. It starts a simulated Airbyte, a listener and a client of its feed on loopback, "
-    "runs five syncs, and shows the milliseconds from each completion to the client. Nothing is left running. "
-    "--keep stays up, with syncs running and a link that logs in to the dashboard."
-)
-DEMO_EPILOG = (
-    "  airbyte-events demo",
-    "  airbyte-events demo --keep",
-    "  airbyte-events demo --json | jq .",
-    EXIT_CODES,
-)
 
-
-def serve(
-    config: options.Config = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the log-in link in a pipe, too.")] = False,
-) -> None:
-    from airbyte_events.listener.process import run as listen
-
-    settings = partial(load, config, host=host, port=port)
-    raise typer.Exit(listen(settings(), settings, log_in=show or sys.stdout.isatty()))
-
-
-def demo(
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Stay up with syncs running and a link to the dashboard, until Ctrl-C.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
-) -> None:
-    from airbyte_events.cli.demo import run as show
-
-    raise typer.Exit(show(as_json=json, keep=keep))
-
-
-def serve_epilog() -> list[str]:
+def _serve_epilog() -> list[str]:
     """Return examples, and a line for each setting."""
     lines = [
         "One Airbyte by environment variables:",
@@ -70,3 +31,39 @@ def serve_epilog() -> list[str]:
         meaning = re.sub(r" \(\[[^]]*\]\([^)]*\)\)", "", setting.meaning).replace("`", "")
         lines.append(f"  {setting.variable}{files}  {meaning}")
     return [*lines, EXIT_CODES]
+
+
+@command("serve", *_serve_epilog())
+def serve(
+    config: options.Config = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the log-in link in a pipe, too.")] = False,
+) -> None:
+    """Run the listener. It receives Airbyte's webhooks, polls Airbyte's API, and streams job events to subscribers.
+    SIGTERM or Ctrl-C finishes requests in progress and stops it; a second one stops it at once."""
+    from airbyte_events.listener.process import run as listen
+
+    settings = partial(load, config, host=host, port=port)
+    raise typer.Exit(listen(settings(), settings, log_in=show or sys.stdout.isatty()))
+
+
+@command(
+    "demo",
+    "  airbyte-events demo",
+    "  airbyte-events demo --keep",
+    "  airbyte-events demo --json | jq .",
+    EXIT_CODES,
+)
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Stay up with syncs running and a link to the dashboard, until Ctrl-C.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
+) -> None:
+    """Run a demo that takes seconds. It starts a simulated Airbyte, a listener and a client of its feed on loopback,
+    runs five syncs, and shows the milliseconds from each completion to the client. Nothing is left running. --keep
+    stays up, with syncs running and a link that logs in to the dashboard."""
+    from airbyte_events.cli.demo import run as show
+
+    raise typer.Exit(show(as_json=json, keep=keep))

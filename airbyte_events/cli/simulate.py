@@ -17,18 +17,19 @@ from rich.table import Table
 from airbyte_events._utils import stdout
 from airbyte_events.cli.options import decimal, option, whole
 from airbyte_events.cli.output import complain
+from airbyte_events.cli.runner import command
 from airbyte_events.simulator.capacity import LONGEST_WAIT
 from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from airbyte_events.simulator.models import NEWEST
 from airbyte_events.simulator.server import serve_simulator
 from airbyte_events.simulator.simulator import Simulator
 
-HELP = (
-    "Simulate an Airbyte. It has Airbyte's public API, its internal API as far as this package uses it, and its "
-    "webhooks, including their oddities. Its control API under /_simulator starts and completes jobs, injects faults, "
-    "and lists requests. Ctrl-C stops it."
-)
-EPILOG = (
+_SHOWN = 20
+"""Connections listed for people; --json lists all."""
+
+
+@command(
+    "simulate",
     "  airbyte-events simulate",
     "In another terminal, a listener for it:",
     "  airbyte-events up --airbyte-url http://127.0.0.1:8000",
@@ -36,11 +37,6 @@ EPILOG = (
     "  airbyte-events simulate --fault lost:probability=0.1",
     "Exit codes: 0 stopped, 1 the port is taken, 2 wrong usage.",
 )
-
-_SHOWN = 20
-"""Connections listed for people; --json lists all."""
-
-
 def simulate(
     host: Annotated[
         str, option("ADDRESS", "Address to listen on. Everybody who reaches it controls the simulator.")
@@ -97,6 +93,9 @@ def simulate(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Write the addresses as a line of JSON.")] = False,
 ) -> None:
+    """Simulate an Airbyte. It has Airbyte's public API, its internal API as far as this package uses it, and its
+    webhooks, including their oddities. Its control API under /_simulator starts and completes jobs, injects faults, and
+    lists requests. Ctrl-C stops it."""
     if webhook_url is not None and not webhook_url.startswith(("http://", "https://")):
         raise typer.BadParameter("a webhook URL begins with http:// or https://", param_hint="--webhook-url")
     try:

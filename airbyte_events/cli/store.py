@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from airbyte_events.cli import options
 from airbyte_events.cli.output import Output
-from airbyte_events.cli.runner import EXIT_CODES
+from airbyte_events.cli.runner import EXIT_CODES, command
 from airbyte_events.errors import SettingsError, StoreError
 from airbyte_events.listener.settings import load
 from airbyte_events.store import migration
@@ -22,23 +22,12 @@ from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
 
 HELP = "Move the store to another database."
-
-MIGRATE_HELP = (
-    "Move a store to another, empty one. For example, from a SQLite file to PostgreSQL, or back. Cursors stay valid. "
-    "Stop every listener first, and start it with the new store. The old one stays as it is. Rows that can't be read "
-    "are logged and skipped."
-)
-
 EPILOG = ("  airbyte-events store migrate sqlite:////var/lib/airbyte-events/events.db",)
-MIGRATE_EPILOG = (
-    "To the store of AIRBYTE_EVENTS_STORE:",
-    *EPILOG,
-    EXIT_CODES,
-)
 
 _KINDS = ("events", "jobs", "notifications", "deliveries", "values")
 
 
+@command("migrate", "To the store of AIRBYTE_EVENTS_STORE:", *EPILOG, EXIT_CODES)
 async def migrate(
     source: Annotated[str, typer.Argument(metavar="FROM", help="Such as sqlite:////var/lib/airbyte-events/events.db.")],
     target: Annotated[
@@ -47,6 +36,9 @@ async def migrate(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Move a store to another, empty one. For example, from a SQLite file to PostgreSQL, or back. Cursors stay valid.
+    Stop every listener first, and start it with the new store. The old one stays as it is. Rows that can't be read are
+    logged and skipped."""
     before = _location("FROM", source)
     if before.file is not None and not before.file.is_file():
         raise StoreError(f"there is no store {before.file}")

@@ -23,6 +23,7 @@ from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.connections import connection_ids
 from airbyte_events.cli.options import option
 from airbyte_events.cli.output import Output, amount, moment, status
+from airbyte_events.cli.runner import command
 from airbyte_events.errors import FeedError, FeedRefused, SettingsError
 from airbyte_events.events import Cursor, EventFilter, JobEvent
 from airbyte_events.feed import client
@@ -34,11 +35,9 @@ RECONNECT_SECONDS = 15.0
 
 _READER_SECONDS = 0.5
 
-HELP = (
-    "Show job events as they happen. After a restart of the listener it shows what happened meanwhile. Ctrl-C stops it "
-    "and prints the cursor to resume from; --cursor-file stores the cursor, and the next tail resumes there."
-)
-EPILOG = (
+
+@command(
+    "tail",
     "Completions, as they happen:",
     "  airbyte-events tail --ended",
     "Failures of one connection for a program, none missed between two runs:",
@@ -48,8 +47,6 @@ EPILOG = (
     "Each line of --json is a CloudEvents object: jq .data.status",
     "Exit codes: 1 the listener refused, or did not respond at the start; 2 wrong usage or settings; 130 after Ctrl-C.",
 )
-
-
 async def tail(
     instance: options.Instances = None,
     connection: options.Connections = None,
@@ -67,6 +64,8 @@ async def tail(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Show job events as they happen. After a restart of the listener it shows what happened meanwhile. Ctrl-C stops it
+    and prints the cursor to resume from; --cursor-file stores the cursor, and the next tail resumes there."""
     wanted = replace(options.event_filter(instance, job, status, ended), signals=signals)
     address = Address.of(load(config, listens=False), listener)
     output = Output(json=json)

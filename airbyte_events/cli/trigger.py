@@ -27,6 +27,7 @@ from airbyte_events.cli.airbyte import choose_instance, find_connection, open_ai
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.options import choice, option
 from airbyte_events.cli.output import Output, amount, status
+from airbyte_events.cli.runner import command
 from airbyte_events.errors import AirbyteError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, Progress, Usual
 from airbyte_events.events.progress import USUAL_OF
@@ -46,19 +47,6 @@ _BAR_WIDTH = 16
 GRACE_SECONDS = 3.0
 """Seconds without a listener until Airbyte is polled: few, as one person's polling costs little."""
 
-HELP = (
-    "Start a sync in Airbyte. If the connection has an active one, attach to that. Airbyte's address and credentials "
-    "are those of the listener's settings. --wait waits for the completion, which the listener reports; without one, "
-    "the command polls Airbyte."
-)
-EPILOG = (
-    "  airbyte-events trigger 7b480e47-6992-5e8b-9c8a-acfd34a1b7bc --wait",
-    "By name, for at most half an hour, in a script:",
-    "  airbyte-events trigger Orders --wait --timeout 30m --json && ./load",
-    "Exit codes: 0 started (with --wait: succeeded); 1 failed, cancelled or an error; 2 wrong usage or settings; "
-    "3 timed out; 130 after Ctrl-C. After 3 and 130 the sync keeps running.",
-)
-
 
 class JobType(StrEnum):
     """The types of jobs that can be started."""
@@ -69,6 +57,14 @@ class JobType(StrEnum):
     REFRESH = "refresh"
 
 
+@command(
+    "trigger",
+    "  airbyte-events trigger 7b480e47-6992-5e8b-9c8a-acfd34a1b7bc --wait",
+    "By name, for at most half an hour, in a script:",
+    "  airbyte-events trigger Orders --wait --timeout 30m --json && ./load",
+    "Exit codes: 0 started (with --wait: succeeded); 1 failed, cancelled or an error; 2 wrong usage or settings; "
+    "3 timed out; 130 after Ctrl-C. After 3 and 130 the sync keeps running.",
+)
 async def trigger(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="The connection's id, or its name.")],
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job completes.")] = False,
@@ -92,6 +88,9 @@ async def trigger(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Start a sync in Airbyte. If the connection has an active one, attach to that. Airbyte's address and credentials
+    are those of the listener's settings. --wait waits for the completion, which the listener reports; without one, the
+    command polls Airbyte."""
     if timeout is not None and not wait:
         raise typer.BadParameter("needs --wait", param_hint="--timeout")
     for needing, given in (("--refresh-mode", refresh_mode), ("--stream", stream)):

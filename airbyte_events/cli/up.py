@@ -26,7 +26,7 @@ from airbyte_events.cli.doctor.findings import Finding, Report
 from airbyte_events.cli.options import option, whole
 from airbyte_events.cli.output import Output
 from airbyte_events.cli.questions import ask, ask_secret, can_ask, confirmed
-from airbyte_events.cli.runner import INTERRUPTED
+from airbyte_events.cli.runner import INTERRUPTED, command
 from airbyte_events.cli.webhooks.plan import Plan, Workspaces
 from airbyte_events.cli.webhooks.webhooks import CHANGE_THIS, note_replaced, show_changes, show_proof
 from airbyte_events.cli.webhooks.workspaces import REQUIRED, Change, Workspace, plan_install, read_workspaces
@@ -42,13 +42,9 @@ from airbyte_events.web.server import bind
 CONN_ID = "airbyte_events_default"
 """The Airflow connection that it prints."""
 
-HELP = (
-    "Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte wants them, client id "
-    "and secret, and checks them. Makes the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's address "
-    "and the Airflow connection. Settings and secrets stay in files of your data folder that only you can read. So the "
-    "next up needs no answers, and serve, jobs, tail, trigger, webhooks and doctor need no settings. Ctrl-C stops it."
-)
-EPILOG = (
+
+@command(
+    "up",
     "  airbyte-events up",
     "Without questions, in a script:",
     "  airbyte-events up --airbyte-url http://localhost:8000 --client-id ID --client-secret-file secret "
@@ -58,8 +54,6 @@ EPILOG = (
     "  airbyte-events jobs",
     "Exit codes: 0 stopped, 1 Airbyte does not respond or refuses, 2 wrong usage or settings, 130 Ctrl-C when asked.",
 )
-
-
 def up(
     airbyte_url: Annotated[
         str | None, option("URL", "Airbyte's address. [AIRBYTE_EVENTS_AIRBYTE_URL, else kept or asked for]")
@@ -92,6 +86,10 @@ def up(
         bool, typer.Option("--show", help="Print the log-in link and the API token in a pipe, too.")
     ] = False,
 ) -> None:
+    """Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte wants them, client id
+    and secret, and checks them. Makes the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's address and
+    the Airflow connection. Settings and secrets stay in files of your data folder that only you can read. So the next
+    up needs no answers, and serve, jobs, tail, trigger, webhooks and doctor need no settings. Ctrl-C stops it."""
     from airbyte_events.listener.process import run
 
     output = Output()

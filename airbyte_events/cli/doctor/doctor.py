@@ -25,6 +25,7 @@ from airbyte_events.cli.doctor.findings import Finding, Level, Report
 from airbyte_events.cli.doctor.listener import check_listener, check_store
 from airbyte_events.cli.options import option
 from airbyte_events.cli.output import Output, counted, status
+from airbyte_events.cli.runner import command
 from airbyte_events.cli.webhooks.backup import Backup, default_file
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
 from airbyte_events.errors import SettingsError
@@ -33,13 +34,9 @@ from airbyte_events.listener.settings import load
 ELSEWHERE = "airbyte_events.doctor"
 """Entry points of further checks: functions of Airflow connection ids that return (level, part, text, remedy)."""
 
-HELP = (
-    "Check the path from Airbyte to Airflow. Each fault comes with its remedy. Checks settings, store, listener and "
-    "stream; Airbyte's address, credentials, permissions, clock and webhooks; and, where AIRFLOW_… variables are set, "
-    "Airflow's versions and connections. It changes nothing, but sends a test to each webhook "
-    "URL, by Airbyte itself if possible."
-)
-EPILOG = (
+
+@command(
+    "doctor",
     "  airbyte-events doctor",
     "The failures, for a program:",
     "  airbyte-events doctor --json | jq '.findings[] | select(.level == \"failure\")'",
@@ -47,8 +44,6 @@ EPILOG = (
     "  airbyte-events doctor --airflow-conn airbyte_production",
     "Exit codes: 0 no failures, warnings or not; 1 failures; 2 wrong usage; 130 after Ctrl-C.",
 )
-
-
 async def doctor(
     airflow: Annotated[
         bool | None,
@@ -61,6 +56,10 @@ async def doctor(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Check the path from Airbyte to Airflow. Each fault comes with its remedy. Checks settings, store, listener and
+    stream; Airbyte's address, credentials, permissions, clock and webhooks; and, where AIRFLOW_… variables are set,
+    Airflow's versions and connections. It changes nothing, but sends a test to each webhook URL, by Airbyte itself if
+    possible."""
     output = Output(json=json)
     asked = bool(airflow or airflow_conn)
     if airflow is None:

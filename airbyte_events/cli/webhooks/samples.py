@@ -10,24 +10,21 @@ from rich.text import Text
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, address_of, open_listener, receiver_url
 from airbyte_events.cli.output import Output, status
+from airbyte_events.cli.runner import command
 from airbyte_events.cli.webhooks import probe
 from airbyte_events.cli.webhooks.plan import URL
 from airbyte_events.cli.webhooks.workspaces import ReceiverURLs
 from airbyte_events.errors import FeedUnreachable
 from airbyte_events.listener.settings import load
 
-HELP = (
-    "Post a sample of each notification. Shows how the listener processed each. Their jobs do not exist, so no task "
-    "completes. They are not forwarded, unless --forward is given."
-)
-EPILOG = (
+
+@command(
+    "test",
     "  airbyte-events webhooks test",
     "Through the proxy in front of the listener:",
     "  airbyte-events webhooks test --url https://events.example.com",
     "Exit codes: 0 all were recognised, 1 some were not, 2 wrong usage or settings.",
 )
-
-
 async def send_samples(
     url: URL = None,
     forward: Annotated[bool, typer.Option("--forward", help="Let the listener forward them.")] = False,
@@ -36,6 +33,8 @@ async def send_samples(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Post a sample of each notification. Shows how the listener processed each. Their jobs do not exist, so no task
+    completes. They are not forwarded, unless --forward is given."""
     settings = load(config, listens=False)
     address = Address.of(settings, listener)
     name = instance or next(iter(settings.instances), "default")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
@@ -13,7 +12,8 @@ from airbyte_events.cli.airbyte import open_airbyte
 from airbyte_events.cli.options import option
 from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.questions import confirmed
-from airbyte_events.cli.webhooks import probe, samples
+from airbyte_events.cli.runner import command
+from airbyte_events.cli.webhooks import probe
 from airbyte_events.cli.webhooks.backup import plan_uninstall
 from airbyte_events.cli.webhooks.plan import URL, Keep, Plan, Workspaces
 from airbyte_events.cli.webhooks.workspaces import (
@@ -37,28 +37,6 @@ EPILOG = (
     "  airbyte-events webhooks test",
     "  airbyte-events webhooks uninstall",
 )
-_INSTALL_HELP = (
-    "Set Airbyte's webhook URLs to the listener's. The previous URLs are saved in a file that only "
-    "you can read, for uninstall, and beside it as the setting FORWARD_URLS, so that the listener can forward to them. "
-    "Then Airbyte sends a test through the new URL, which is looked up in the inbox. If Airbyte sends none, this "
-    "command posts one."
-)
-_INSTALL_EPILOG = (
-    "  airbyte-events webhooks install --workspace ID --url https://events.example.com",
-    "Every kind of notification, without asking:",
-    "  airbyte-events webhooks install --url https://events.example.com --all-kinds --yes",
-    "Exit codes: 0 installed and tested, 1 failed, 2 wrong usage or settings.",
-)
-_UNINSTALL_HELP = "Restore the URLs that install replaced. URLs that were changed since stay as they are."
-_UNINSTALL_EPILOG = (
-    "  airbyte-events webhooks uninstall --dry-run",
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings.",
-)
-_STATUS_HELP = "Show where Airbyte sends notifications. Workspaces that do not notify the listener are failures."
-_STATUS_EPILOG = (
-    "  airbyte-events webhooks status --url https://events.example.com",
-    "Exit codes: 0 successes and failures go to the listener, 1 they do not, 2 wrong usage or settings.",
-)
 
 _LEFT_OPEN = (
     "this test was sent from here: to see that Airbyte's own machine reaches the listener, press Test in Airbyte's "
@@ -77,6 +55,13 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes witho
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
+@command(
+    "install",
+    "  airbyte-events webhooks install --workspace ID --url https://events.example.com",
+    "Every kind of notification, without asking:",
+    "  airbyte-events webhooks install --url https://events.example.com --all-kinds --yes",
+    "Exit codes: 0 installed and tested, 1 failed, 2 wrong usage or settings.",
+)
 async def install(
     workspace: Workspaces = None,
     url: URL = None,
@@ -98,6 +83,9 @@ async def install(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Set Airbyte's webhook URLs to the listener's. The previous URLs are saved in a file that only you can read, for
+    uninstall, and beside it as the setting FORWARD_URLS, so that the listener can forward to them. Then Airbyte sends a
+    test through the new URL, which is looked up in the inbox. If Airbyte sends none, this command posts one."""
     plan = Plan.of(load(config, listens=False), instance, workspace, url, listener, keep)
     kinds = KINDS if all_kinds else kind or REQUIRED
     output = Output(json=json)
@@ -151,6 +139,11 @@ def show_proof(output: Output, proof: probe.Proof) -> None:
         output.note(note)
 
 
+@command(
+    "uninstall",
+    "  airbyte-events webhooks uninstall --dry-run",
+    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings.",
+)
 async def uninstall(
     workspace: Workspaces = None,
     url: URL = None,
@@ -161,6 +154,7 @@ async def uninstall(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Restore the URLs that install replaced. URLs that were changed since stay as they are."""
     if keep is not None and not keep.exists():
         # Without the previous URLs it would remove those of somebody who mistyped a name.
         raise SettingsError(f"--keep: {keep}: no such file; name the one that webhooks install wrote")
@@ -187,6 +181,11 @@ async def uninstall(
     return 0
 
 
+@command(
+    "status",
+    "  airbyte-events webhooks status --url https://events.example.com",
+    "Exit codes: 0 successes and failures go to the listener, 1 they do not, 2 wrong usage or settings.",
+)
 async def show_status(
     workspace: Workspaces = None,
     url: URL = None,
@@ -196,6 +195,7 @@ async def show_status(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
+    """Show where Airbyte sends notifications. Workspaces that do not notify the listener are failures."""
     plan = Plan.of(load(config, listens=False), instance, workspace, url, listener, keep)
     output = Output(json=json)
     async with open_airbyte(plan.instance) as airbyte:
@@ -256,11 +256,3 @@ def _agreed(output: Output, changes: list[dict[str, str]], *, dry_run: bool, yes
         return True
     output.note("nothing was changed")
     return False
-
-
-COMMANDS: tuple[tuple[str, Callable[..., Awaitable[int]], str, tuple[str, ...]], ...] = (
-    ("install", install, _INSTALL_HELP, _INSTALL_EPILOG),
-    ("status", show_status, _STATUS_HELP, _STATUS_EPILOG),
-    ("test", samples.send_samples, samples.HELP, samples.EPILOG),
-    ("uninstall", uninstall, _UNINSTALL_HELP, _UNINSTALL_EPILOG),
-)
