@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr, ValidationInfo, field_validator
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from airbyte_events.airbyte.notification_kinds import SETTINGS
 from airbyte_events.airbyte.url import normalise_url, token_endpoint
@@ -19,8 +21,8 @@ class InstanceSettings(Declared):
     client_id: str | None = setting(None, example="6a2f0d1c-52a4-4c6e-9d4b-0e6f3c1b7a90", min_length=1)
     """The client id of an application in Airbyte (User settings, Applications). Leave it out if Airbyte runs without
     authentication."""
-    client_secret: SecretStr | None = setting(
-        None, example="shown by Airbyte when the application is created", min_length=1
+    client_secret: Annotated[Annotated[SecretStr, Field(min_length=1)] | None, values.paired("client_id")] = setting(
+        None, example="shown by Airbyte when the application is created"
     )
     """The client secret of that application."""
     headers: values.Headers = setting((), example="CF-Access-Client-Id: 0b1c.access", by_default="none")
@@ -78,9 +80,3 @@ class InstanceSettings(Declared):
                 "set, but client_id or headers use the header Authorization, too; leave one of them out"
             )
         return token
-
-    @field_validator("client_secret")
-    @classmethod
-    def _with_id(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        values.check_pair(secret, info, "client_id")
-        return secret

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from platformdirs import user_data_path
 from pydantic import SecretStr, ValidationInfo, field_validator
@@ -72,7 +73,9 @@ class Settings(Declared):
     """The proxies whose `X-Forwarded-For` header is trusted for the client's address."""
     tls_certfile: values.ExistingFile | None = setting(None, example="/etc/ssl/events.pem")
     """Serve HTTPS with this certificate chain (PEM)."""
-    tls_keyfile: values.ExistingFile | None = setting(None, example="/etc/ssl/events.key")
+    tls_keyfile: Annotated[values.ExistingFile | None, values.paired("tls_certfile")] = setting(
+        None, example="/etc/ssl/events.key"
+    )
     """The certificate's private key (PEM)."""
     poll_interval: values.Seconds = setting(3.0, example="3")
     """Seconds between two polls of an instance while jobs are watched and webhooks are not proven to work. Polls are
@@ -144,20 +147,14 @@ class Settings(Declared):
             raise ValueError("the same address and port as host and port: remove both or choose another port")
         return port
 
-    @field_validator("api_tokens")
+    @field_validator("api_tokens", "webhook_tokens")
     @classmethod
-    def _guard_api(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-        host = info.data.get("host")
+    def _guard(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
+        reached, host = "host is an address that other machines can reach", info.data.get("host")
+        if info.field_name == "webhook_tokens":
+            reached, host = "other machines can reach the webhook receiver", info.data.get("webhook_host") or host
         if not tokens and host is not None and not values.is_loopback(host):
-            raise ValueError("not set, but host is an address that other machines can reach, which requires tokens")
-        return tokens
-
-    @field_validator("webhook_tokens")
-    @classmethod
-    def _guard_receiver(cls, tokens: tuple[SecretStr, ...], info: ValidationInfo) -> tuple[SecretStr, ...]:
-        host = info.data.get("webhook_host") or info.data.get("host")
-        if not tokens and host is not None and not values.is_loopback(host):
-            raise ValueError("not set, but other machines can reach the webhook receiver, which requires tokens")
+            raise ValueError(f"not set, but {reached}, which requires tokens")
         return tokens
 
     @field_validator(*_OTHER_TOKENS)
@@ -168,9 +165,3 @@ class Settings(Declared):
             words = _OTHER_TOKENS[str(info.field_name)]
             raise ValueError(f"holds a token that is an {words} token; use each token for one purpose")
         return tokens
-
-    @field_validator("tls_keyfile")
-    @classmethod
-    def _with_certificate(cls, file: Path | None, info: ValidationInfo) -> Path | None:
-        values.check_pair(file, info, "tls_certfile")
-        return file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -29,6 +29,8 @@ from airbyte_events.listener.settings.connections import ConnectionSettings, par
 from airbyte_events.listener.settings.declaration import CompleteError
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
+
+T = TypeVar("T")
 
 
 def listed(value: object) -> object:
@@ -120,12 +122,17 @@ def _store(value: object) -> object:
     return store_location(value.strip()) if isinstance(value, str) else value
 
 
-def check_pair(value: object, info: ValidationInfo, other: str) -> None:
-    """:raises CompleteError: if only one of two settings is set that need each other."""
-    if other in info.data and value is None and info.data[other] is not None:
-        raise CompleteError(f"not set, but {other} is; set both or neither")
-    if other in info.data and value is not None and info.data[other] is None:
-        raise CompleteError(f"set, but {other} is not; set both or neither")
+def paired(other: str) -> AfterValidator:
+    """Refuse a setting that is set without the other one, or the other without it."""
+
+    def check(value: T, info: ValidationInfo) -> T:
+        if other in info.data and value is None and info.data[other] is not None:
+            raise CompleteError(f"not set, but {other} is; set both or neither")
+        if other in info.data and value is not None and info.data[other] is None:
+            raise CompleteError(f"set, but {other} is not; set both or neither")
+        return value
+
+    return AfterValidator(check)
 
 
 def is_loopback(host: str) -> bool:
