@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import httpx
 
 from airbyte_events._utils import json_values
 from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
+from airbyte_events.airbyte.connection_search import Named, only
 from airbyte_events.errors import FeedUnreachable, SettingsError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings import Settings, check_address, is_loopback
@@ -25,6 +27,9 @@ HOW_TO_AUTHENTICATE = (
 
 PAGE = 1000
 """The items of one response."""
+
+MOST_JOBS = 10_000
+"""The number of jobs, the last changed ones, whose connections can be named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,3 +133,41 @@ async def pages(
         following = json_values.text(content.get("next"))
         if following is None or not items or len(found) >= limit:
             return found, following, first
+
+
+async def connection_ids(
+    listener: FeedClient, given: Collection[str], instances: Collection[str] = ()
+) -> frozenset[str]:
+    """Return the ids of connections.
+
+    :param given: their ids or names. A name is that of the connection's last changed job.
+    :param instances: where names are looked up; by default everywhere.
+    :raises UnknownConnection: if no connection, or several, have a name; the message lists candidates.
+    :raises FeedError: if the listener does not respond or refuses.
+    """
+    ids = {each: str(UUID(each)) for each in given if json_values.is_uuid(each)}
+    if named := [each for each in dict.fromkeys(given) if each not in ids]:
+        by_name = await _by_name(listener, instances)
+        for name in named:
+            ids[name] = await only(
+                by_name,
+                name,
+                owner="the listener knows",
+                several="write the id of one, or its --instance",
+                nothing="it has no job of a named connection yet: write the id in the URL of its page in Airbyte",
+            )
+    return frozenset(ids.values())
+
+
+async def _by_name(listener: FeedClient, instances: Collection[str]) -> dict[str, list[Named]]:
+    jobs, *_ = await pages(listener, "jobs", MOST_JOBS, None, [("instance", name) for name in sorted(instances)])
+    names: dict[tuple[str, str], str] = {}
+    for job in jobs:
+        instance, id_ = json_values.text(job.get("instance")), json_values.text(job.get("connection_id"))
+        name = json_values.text(json_values.mapping(job.get("names")).get("connection"))
+        if instance is not None and id_ is not None and name is not None:
+            names.setdefault((instance, id_), name)
+    by_name: dict[str, list[Named]] = {}
+    for (instance, id_), name in names.items():
+        by_name.setdefault(name, []).append(Named(connection_id=id_, place=f"of {instance}"))
+    return by_name

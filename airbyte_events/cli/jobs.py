@@ -12,8 +12,7 @@ from airbyte_events._utils import json_values
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration, utcnow
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
-from airbyte_events.cli.connections import connection_ids
+from airbyte_events.cli.api_client import PAGE, Address, connection_ids, open_listener, pages
 from airbyte_events.cli.options import option, whole
 from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.cli.runner import command

@@ -19,8 +19,7 @@ from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration
 from airbyte_events._utils.until import until
 from airbyte_events.cli import options
-from airbyte_events.cli.api_client import Address, open_listener
-from airbyte_events.cli.connections import connection_ids
+from airbyte_events.cli.api_client import Address, connection_ids, open_listener
 from airbyte_events.cli.options import option
 from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.cli.runner import command

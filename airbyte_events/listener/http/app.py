@@ -93,7 +93,9 @@ def create_app(
     scraping = []
     if metrics_tokens is not None:
         scraping = [Middleware(BearerAuth, tokens=metrics_tokens, access=access, kind="metrics")]
-    v1 = Router([*api.routes, *([status.route] if status else [])], redirect_slashes=False, middleware=guards)
+    v1 = Router(
+        [*api.routes, *([Route("/status", status.page)] if status else [])], redirect_slashes=False, middleware=guards
+    )
     routes: list[BaseRoute] = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),

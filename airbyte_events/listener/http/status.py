@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from airbyte_events import __version__
 from airbyte_events._utils.times import format_time, utcnow
@@ -34,11 +33,7 @@ class Status:
     responses: Callable[[], dict[str, int]]
     _started_at: datetime = field(default_factory=utcnow, init=False)
 
-    @property
-    def route(self) -> Route:
-        return Route("/status", self.status)
-
-    async def status(self, request: Request) -> Response:
+    async def page(self, request: Request) -> Response:
         leases = await self.store.holders()
         return JSONResponse(
             {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def save(instance: Mapping[str, Any], **settings: Any) -> None:
     file = settings_file()
     if _readable(file) and not _is_for(file, instance["airbyte_url"]):
         # Whatever stops this, no settings name one Airbyte beside the secret of another.
-        _change(file, file.unlink)
+        with _changing(file):
+            file.unlink()
     lines = [*_written(settings), "", f"[instances.{DEFAULT_INSTANCE}]", *_written(instance)]
     _write(file, "\n".join([_HEADING, *lines, ""]))
 
@@ -102,16 +104,15 @@ def _written(values: Mapping[str, Any]) -> list[str]:
 
 
 def _write(file: Path, text: str) -> None:
-    def write() -> None:
+    with _changing(file):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(file, text)
 
-    _change(file, write)
 
-
-def _change(file: Path, change: Callable[[], object]) -> None:
+@contextmanager
+def _changing(file: Path) -> Iterator[None]:
     try:
-        change()
+        yield
     except OSError as exc:
         raise SettingsError(
             f"the data folder: {file} can't be written ({exc.strerror}); name another folder, for example "
