@@ -1,14 +1,17 @@
-"""Airbyte's public API: authorisation and responses."""
+"""The routes of an API, and those of Airbyte's public API."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -22,6 +25,7 @@ from airbyte_events.simulator.responses import (
     bad_request,
     connection_data,
     job_data,
+    not_found,
     workspace_data,
     wrong_secret,
 )
@@ -30,141 +34,148 @@ from airbyte_events.simulator.world import World
 
 T = TypeVar("T")
 
-_OPEN = frozenset({"POST /applications/token", "GET /health"})
-"""The routes that need no token."""
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A request, and the id in its path where the route has one."""
+
+    request: Request
+    body: bytes
+    id: str
+
+    @property
+    def query(self) -> QueryParams:
+        return self.request.query_params
 
 
-class PublicApi:
-    """The routes of the public API, without delays and faults.
+class Api:
+    """The routes of an API, without delays and faults.
 
     :param admin: respond as to an instance admin: 409 for an unknown job, 404 for other unknown ids; else 403.
-    :param simple_auth: refuse a wrong secret as Airbyte's simple authentication does: 400.
+    :param release: whose API it is: a route that it does not have is a 404.
     """
 
-    def __init__(self, world: World, tokens: Tokens, *, admin: bool, simple_auth: bool, release: Release) -> None:
+    routes: Mapping[str, Callable[[Given], Any]]
+    """By name, such as ``GET /jobs/{id}``: what makes the response, or its JSON."""
+    since: Mapping[str, Release] = {}
+    """The releases that have a route."""
+    open: Collection[str] = ()
+    """The routes that need no token."""
+
+    def __init__(self, world: World, tokens: Tokens, *, admin: bool, release: Release) -> None:
         self._world = world
         self._tokens = tokens
         self._admin = admin
-        self._simple_auth = simple_auth
         self._release = release
-        self._routes: dict[str, Callable[[Request, bytes, str], Response]] = {
-            "POST /applications/token": self._token,
-            "GET /health": self._health,
-            "POST /jobs": self._create_job,
-            "GET /jobs": self._list_jobs,
-            "GET /jobs/{id}": self._get_job,
-            "DELETE /jobs/{id}": self._cancel_job,
-            "GET /connections": self._list_connections,
-            "GET /connections/{id}": self._get_connection,
-            "GET /sources/{id}": self._get_source,
-            "GET /destinations/{id}": self._get_destination,
-            "GET /workspaces": self._list_workspaces,
-            "GET /workspaces/{id}": self._get_workspace,
-            "PATCH /workspaces/{id}": self._patch_workspace,
-        }
-
-    @property
-    def routes(self) -> tuple[str, ...]:
-        return tuple(self._routes)
 
     async def respond(self, request: Request, body: bytes, route: str, id: str) -> Response:
-        """Carry the call out, at once: see :class:`~airbyte_events.simulator.middleware.Api`."""
+        """Carry the call out.
+
+        :param route: one of :attr:`routes`, or anything else: 404.
+        """
         try:
-            if route not in self._routes or (route == "POST /applications/token" and not self._tokens.required):
-                raise FrameworkError(404, "Not Found", "Page Not Found")
-            if route not in _OPEN and not self._tokens.admits(request.headers.get("authorization", "")):
+            if route not in self.routes or self._release < self.since.get(route, self._release):
+                raise not_found()
+            if route not in self.open and not self._tokens.admits(request.headers.get("authorization", "")):
                 raise FrameworkError(401, "Unauthorized")
-            return self._routes[route](request, body, id)
+            data = self.routes[route](Given(request, body, id))
+            if isawaitable(data):
+                data = await data
+            return data if isinstance(data, Response) else JSONResponse(data)
         except FrameworkError as exc:
             return exc.response(request.url.path)
         except Problem as exc:
-            return exc.response()
+            return self._failed(exc)
         except Refused as exc:
-            return Problem(409, exc.reason, str(exc)).response()
+            return self._failed(Problem(409, exc.reason, str(exc)))
 
-    def _token(self, request: Request, body: bytes, id: str) -> Response:
+    def _failed(self, problem: Problem) -> Response:
+        return problem.response()
+
+
+class PublicApi(Api):
+    """The routes of the public API.
+
+    :param simple_auth: refuse a wrong secret as Airbyte's simple authentication does: 400.
+    """
+
+    open = ("POST /applications/token", "GET /health")
+
+    def __init__(self, world: World, tokens: Tokens, *, admin: bool, simple_auth: bool, release: Release) -> None:
+        super().__init__(world, tokens, admin=admin, release=release)
+        self._simple_auth = simple_auth
+        self.routes = {
+            "POST /applications/token": self._token,
+            "GET /health": lambda _: PlainTextResponse("Successful operation"),
+            "POST /jobs": self._create_job,
+            "GET /jobs": self._list_jobs,
+            "GET /jobs/{id}": lambda call: job_data(self._job(call.id)),
+            "DELETE /jobs/{id}": self._cancel_job,
+            "GET /connections": self._list_connections,
+            "GET /connections/{id}": lambda call: connection_data(self._connection(call.id)),
+            "GET /sources/{id}": lambda call: self._actor_data(world.sources, call.id, "source"),
+            "GET /destinations/{id}": lambda call: self._actor_data(world.destinations, call.id, "destination"),
+            "GET /workspaces": self._list_workspaces,
+            "GET /workspaces/{id}": lambda call: self._workspace_data(self._workspace(call.id)),
+            "PATCH /workspaces/{id}": self._patch_workspace,
+        }
+
+    def _token(self, call: Given) -> Response | dict[str, Any]:
+        if not self._tokens.required:
+            raise not_found()
         given: dict[str, Any]
-        if "json" in request.headers.get("content-type", "application/json"):
-            given = json_object(body)
+        if "json" in call.request.headers.get("content-type", "application/json"):
+            given = json_object(call.body)
         else:
-            given = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
+            given = {name: values[0] for name, values in parse_qs(call.body.decode(errors="replace")).items()}
         for name in ("client_id", "client_secret"):
             if not isinstance(given.get(name), str):
                 raise bad_request(f"applicationTokenRequest.{name}: must not be null")
         token = self._tokens.issue(given["client_id"], given["client_secret"])
-        if token is None:
-            return wrong_secret(request.url.path, simple_auth=self._simple_auth)
-        return JSONResponse(token)
+        return wrong_secret(call.request.url.path, simple_auth=self._simple_auth) if token is None else token
 
-    def _health(self, request: Request, body: bytes, id: str) -> Response:
-        return PlainTextResponse("Successful operation")
-
-    def _create_job(self, request: Request, body: bytes, id: str) -> Response:
-        given = json_object(body)
+    def _create_job(self, call: Given) -> dict[str, Any]:
+        given = json_object(call.body)
         job_type = given.get("jobType")
         if job_type not in JOB_TYPES:
             raise bad_request(
                 f"Failed to convert argument [jobCreateRequest]: no jobType is called {str(job_type)[:80]!r}"
             )
-        connection = self._connection(as_uuid("connectionId", given.get("connectionId")))
+        connection = self._connection(given.get("connectionId"))
         if job_type == "refresh":
             raise Problem(422, "unprocessable-entity", "Refresh jobs can't be created: the streams are not named")
-        return JSONResponse(job_data(self._world.request_job(connection, job_type)))
+        return job_data(self._world.request_job(connection, job_type))
 
-    def _list_jobs(self, request: Request, body: bytes, id: str) -> Response:
-        query = request.query_params
-        page = Page.of(query)
-        jobs = page.cut(select_jobs(self._world, query, refreshes=self._release.lists_refreshes))
-        of = "connectionId" if query.get("connectionId") else "workspaceIds"
-        kept = {name: query[name] for name in ("jobType", of) if query.get(name)}
-        return JSONResponse(page.data("/jobs", [job_data(job) for job in jobs], kept))
+    def _list_jobs(self, call: Given) -> dict[str, Any]:
+        page = Page.of(call.query)
+        jobs = page.cut(select_jobs(self._world, call.query, refreshes=self._release.lists_refreshes))
+        of = "connectionId" if call.query.get("connectionId") else "workspaceIds"
+        kept = {name: call.query[name] for name in ("jobType", of) if call.query.get(name)}
+        return page.data("/jobs", [job_data(job) for job in jobs], kept)
 
-    def _get_job(self, request: Request, body: bytes, id: str) -> Response:
-        return JSONResponse(job_data(self._job(id)))
-
-    def _cancel_job(self, request: Request, body: bytes, id: str) -> Response:
-        named = self._job(id)
+    def _cancel_job(self, call: Given) -> dict[str, Any]:
+        named = self._job(call.id)
         # The id only selects the connection, whose current job is cancelled; the response has the job that was named.
         self._world.cancel_current(named.connection)
-        return JSONResponse(job_data(named))
+        return job_data(named)
 
-    def _list_connections(self, request: Request, body: bytes, id: str) -> Response:
-        page, workspaces = Page.of(request.query_params), workspace_ids(request.query_params)
-        connections = [
-            connection
-            for connection in self._world.connections.values()
-            if not workspaces or connection.workspace_id in workspaces
-        ]
-        kept = {"workspaceIds": ",".join(workspaces)} if workspaces else {}
-        return JSONResponse(page.data("/connections", [connection_data(one) for one in page.cut(connections)], kept))
+    def _list_connections(self, call: Given) -> dict[str, Any]:
+        of_workspace = ((one, one.workspace_id) for one in self._world.connections.values())
+        return _list("/connections", call.query, of_workspace, connection_data)
 
-    def _get_connection(self, request: Request, body: bytes, id: str) -> Response:
-        return JSONResponse(connection_data(self._connection(as_uuid("connectionId", id))))
+    def _list_workspaces(self, call: Given) -> dict[str, Any]:
+        by_id = ((one, one.id) for one in self._world.workspaces.values())
+        return _list("/workspaces", call.query, by_id, self._workspace_data)
 
-    def _get_source(self, request: Request, body: bytes, id: str) -> Response:
-        return self._actor(self._world.sources, as_uuid("sourceId", id), "source")
-
-    def _get_destination(self, request: Request, body: bytes, id: str) -> Response:
-        return self._actor(self._world.destinations, as_uuid("destinationId", id), "destination")
-
-    def _actor(self, actors: dict[str, Actor], id: str, kind: str) -> Response:
-        actor = self._known(actors, id, kind)
-        return JSONResponse(actor_data(actor, next(iter(self._world.workspaces))))
-
-    def _list_workspaces(self, request: Request, body: bytes, id: str) -> Response:
-        page, wanted = Page.of(request.query_params), workspace_ids(request.query_params)
-        workspaces = [one for one in self._world.workspaces.values() if not wanted or one.id in wanted]
-        kept = {"workspaceIds": ",".join(wanted)} if wanted else {}
-        return JSONResponse(page.data("/workspaces", [self._workspace_data(one) for one in page.cut(workspaces)], kept))
-
-    def _get_workspace(self, request: Request, body: bytes, id: str) -> Response:
-        return JSONResponse(self._workspace_data(self._workspace(id)))
+    def _actor_data(self, actors: dict[str, Actor], id: str, kind: str) -> dict[str, Any]:
+        actor = self._known(actors, as_uuid(f"{kind}Id", id), kind)
+        return actor_data(actor, next(iter(self._world.workspaces)))
 
     def _workspace_data(self, workspace: Workspace) -> dict[str, Any]:
         return workspace_data(workspace, notifications=self._release.has_notifications)
 
-    def _patch_workspace(self, request: Request, body: bytes, id: str) -> Response:
-        workspace, given = self._workspace(id), json_object(body)
+    def _patch_workspace(self, call: Given) -> dict[str, Any]:
+        workspace, given = self._workspace(call.id), json_object(call.body)
         notifications = given.get("notifications") or {}
         if not isinstance(notifications, dict) or not all(isinstance(one, dict) for one in notifications.values()):
             raise bad_request("Failed to convert argument [workspaceUpdateRequest]: notifications")
@@ -182,7 +193,7 @@ class PublicApi:
         if isinstance(given.get("name"), str):
             workspace.name = given["name"]
         workspace.notifications = merged
-        return JSONResponse(self._workspace_data(workspace))
+        return self._workspace_data(workspace)
 
     def _job(self, id: str) -> Job:
         if not re.fullmatch(r"-?\d{1,18}", id):
@@ -194,8 +205,8 @@ class PublicApi:
             raise Problem(409, "state-conflict", "Job is not currently running")
         return job
 
-    def _connection(self, id: str) -> Connection:
-        return self._known(self._world.connections, id, "connection")
+    def _connection(self, id: object) -> Connection:
+        return self._known(self._world.connections, as_uuid("connectionId", id), "connection")
 
     def _workspace(self, id: str) -> Workspace:
         return self._known(self._world.workspaces, as_uuid("workspaceId", id), "workspace")
@@ -206,6 +217,16 @@ class PublicApi:
         if not self._admin:
             raise _forbidden()
         raise Problem(404, "resource-not-found", {"resourceType": name, "resourceId": id})
+
+
+def _list(
+    path: str, query: QueryParams, things: Iterable[tuple[T, str]], data: Callable[[T], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a page of things, each with its workspace, of the workspaces in the query."""
+    page, workspaces = Page.of(query), workspace_ids(query)
+    chosen = [thing for thing, workspace_id in things if not workspaces or workspace_id in workspaces]
+    kept = {"workspaceIds": ",".join(workspaces)} if workspaces else {}
+    return page.data(path, [data(thing) for thing in page.cut(chosen)], kept)
 
 
 def _forbidden() -> Problem:

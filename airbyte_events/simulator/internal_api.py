@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from airbyte_events._utils.json_values import mapping, text, whole
 from airbyte_events._utils.times import utcnow
-from airbyte_events.simulator.api import json_object
+from airbyte_events.simulator.api import Api, Given, json_object
 from airbyte_events.simulator.listing import as_uuid
 from airbyte_events.simulator.models import Attempt, Connection, Counts, Job, Release, sample_id
-from airbyte_events.simulator.responses import FrameworkError, Problem, bad_request
+from airbyte_events.simulator.responses import Problem, bad_request
 from airbyte_events.simulator.tokens import Tokens
 from airbyte_events.simulator.webhooks import Delivery
 from airbyte_events.simulator.world import World
@@ -41,24 +41,14 @@ TESTS = {
 """By the trigger of a test notification: the sample that is sent."""
 
 _TIMELINE = {"sync": "SYNC", "reset": "CLEAR", "refresh": "REFRESH"}
-_SINCE = {
-    "POST /jobs/get_without_logs": Release(0, 50),
-    "POST /jobs/list": Release(0, 50),
-    "POST /stream_statuses/list": Release(0, 50),
-    "POST /notifications/try_webhook": Release(0, 50, 25),
-    "POST /connections/sync_progress": Release(0, 50, 38),
-    "POST /connections/events/list": Release(0, 63, 8),
-    "POST /connections/refresh": Release(0, 63, 8),
-}
 _CHECKPOINT = 100
 """Records per commit of a running job."""
 
 
-class InternalApi:
-    """The routes of the internal API, without delays and faults.
+class InternalApi(Api):
+    """The routes of the internal API.
 
     :param try_webhook: sends a sample to a URL, and waits for the response.
-    :param release: whose API it is: a call that it does not have is a 404.
     """
 
     def __init__(
@@ -70,40 +60,25 @@ class InternalApi:
         admin: bool,
         release: Release,
     ) -> None:
-        self._world = world
-        self._tokens = tokens
+        super().__init__(world, tokens, admin=admin, release=release)
         self._try_webhook = try_webhook
-        self._admin = admin
-        self._release = release
-        self._routes: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
-            "POST /jobs/get_without_logs": self._job_info,
-            "POST /jobs/list": self._list_jobs,
-            "POST /stream_statuses/list": self._stream_statuses,
-            "POST /notifications/try_webhook": self._test_notification,
-            "POST /connections/sync_progress": self._sync_progress,
-            "POST /connections/events/list": self._events,
-            "POST /connections/refresh": self._refresh,
+        calls: dict[str, tuple[Release, Callable[[dict[str, Any]], Any]]] = {
+            "POST /jobs/get_without_logs": (Release(0, 50), self._job_info),
+            "POST /jobs/list": (Release(0, 50), self._list_jobs),
+            "POST /stream_statuses/list": (Release(0, 50), self._stream_statuses),
+            "POST /notifications/try_webhook": (Release(0, 50, 25), self._test_notification),
+            "POST /connections/sync_progress": (Release(0, 50, 38), self._sync_progress),
+            "POST /connections/events/list": (Release(0, 63, 8), self._events),
+            "POST /connections/refresh": (Release(0, 63, 8), self._refresh),
         }
+        self.routes = {route: partial(_carry_out, call) for route, (_, call) in calls.items()}
+        self.since = {route: since for route, (since, _) in calls.items()}
 
-    @property
-    def routes(self) -> tuple[str, ...]:
-        return tuple(self._routes)
+    def _failed(self, problem: Problem) -> Response:
+        # The internal API's errors have no problem document but an id of the server's log.
+        return JSONResponse({"errorId": str(uuid4())}, problem.status)
 
-    async def respond(self, request: Request, body: bytes, route: str, id: str) -> Response:
-        """Carry the call out: see :class:`~airbyte_events.simulator.middleware.Api`."""
-        try:
-            if route not in self._routes or self._release < _SINCE[route]:
-                raise FrameworkError(404, "Not Found", "Page Not Found")
-            if not self._tokens.admits(request.headers.get("authorization", "")):
-                raise FrameworkError(401, "Unauthorized")
-            return JSONResponse(await self._routes[route](json_object(body)))
-        except FrameworkError as exc:
-            return exc.response(request.url.path)
-        except Problem as exc:
-            # The internal API's errors have no problem document but an id of the server's log.
-            return JSONResponse({"errorId": str(uuid4())}, exc.status)
-
-    async def _job_info(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _job_info(self, given: dict[str, Any]) -> dict[str, Any]:
         job = self._world.jobs.get(whole(given.get("id")) or 0)
         if job is None:
             raise self._unknown("job")
@@ -112,7 +87,7 @@ class InternalApi:
             "attempts": [{"attempt": attempt} for attempt in _attempts(job)],
         }
 
-    async def _list_jobs(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _list_jobs(self, given: dict[str, Any]) -> dict[str, Any]:
         connection, types = self._connection(given.get("configId")), given.get("configTypes")
         if not isinstance(types, list):
             raise bad_request("jobListRequestBody.configTypes: must not be null")
@@ -120,7 +95,7 @@ class InternalApi:
         page = [{"job": _job(job), "attempts": _attempts(job)} for job in _page(given, jobs)]
         return {"jobs": page, "totalJobCount": len(jobs)}
 
-    async def _sync_progress(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _sync_progress(self, given: dict[str, Any]) -> dict[str, Any]:
         connection = self._connection(given.get("connectionId"))
         job = connection.current
         if job is None:
@@ -135,14 +110,14 @@ class InternalApi:
             **(_counts(job) if job.attempts else {}),
         }
 
-    async def _stream_statuses(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _stream_statuses(self, given: dict[str, Any]) -> dict[str, Any]:
         workspace_id = as_uuid("workspaceId", given.get("workspaceId"))
         job = self._world.jobs.get(whole(given.get("jobId")) or 0)
         if job is None or job.connection.workspace_id != workspace_id:
             return {"streamStatuses": []}
         return {"streamStatuses": _page(given, list(_statuses(job)))}
 
-    async def _events(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _events(self, given: dict[str, Any]) -> dict[str, Any]:
         connection, wanted = self._connection(given.get("connectionId")), given.get("eventTypes")
         events = [event for job in reversed(connection.jobs) if (event := _timeline_event(job)) is not None]
         return {"events": _page(given, [each for each in events if wanted is None or each["eventType"] in wanted])}
@@ -159,7 +134,7 @@ class InternalApi:
             return {"status": "succeeded"}
         return {"status": "failed", **({"message": delivery.error} if delivery.error else {})}
 
-    async def _refresh(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _refresh(self, given: dict[str, Any]) -> dict[str, Any]:
         connection, mode = self._connection(given.get("connectionId")), given.get("refreshMode")
         if mode not in REFRESH_MODES:
             raise bad_request(f"no refreshMode is called {str(mode)[:80]!r}: {', '.join(REFRESH_MODES)}")
@@ -189,6 +164,10 @@ class InternalApi:
 
     def _unknown(self, name: str) -> Problem:
         return Problem(404 if self._admin else 403, "resource-not-found", name)
+
+
+def _carry_out(call: Callable[[dict[str, Any]], Any], given: Given) -> Any:
+    return call(json_object(given.body))
 
 
 def _page(given: dict[str, Any], things: list[Any]) -> list[Any]:

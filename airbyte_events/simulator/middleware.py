@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection
-from typing import Protocol
 
 import anyio
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from airbyte_events._utils import json_values
+from airbyte_events.simulator.api import Api
 from airbyte_events.simulator.broken_responses import BrokenResponse
 from airbyte_events.simulator.faults import API_FAULTS, ArmedFault, Faults
 from airbyte_events.simulator.responses import FrameworkError, Problem, rate_limited
@@ -26,21 +26,6 @@ BASES = ("/api/public/v1", "/v1")
 
 INTERNAL = "/api/v1"
 """Base path of the internal API."""
-
-
-class Api(Protocol):
-    """An API without delays and faults."""
-
-    @property
-    def routes(self) -> Collection[str]:
-        """The names of the routes: ``GET /jobs/{id}``."""
-
-    async def respond(self, request: Request, body: bytes, route: str, id: str) -> Response:
-        """Carry the call out.
-
-        :param route: one of :attr:`routes`, or anything else: 404.
-        :param id: in the path, where the route has one.
-        """
 
 
 class Gate:

@@ -84,6 +84,11 @@ def bad_request(details: str) -> FrameworkError:
     return FrameworkError(400, "Bad Request", details)
 
 
+def not_found() -> FrameworkError:
+    """Return the error for a path that has no route."""
+    return FrameworkError(404, "Not Found", "Page Not Found")
+
+
 def wrong_secret(path: str, *, simple_auth: bool) -> JSONResponse:
     """Return Keycloak's refusal of a client id or secret, or that of Airbyte's simple authentication (``abctl``)."""
     if simple_auth:
