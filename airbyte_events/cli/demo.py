@@ -26,7 +26,7 @@ from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.listener.settings import InstanceSettings, Settings
 from airbyte_events.listener.startup import dashboard_line
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from airbyte_events.store.memory.location import MemoryLocation
+from airbyte_events.store.memory.store import MemoryLocation
 from airbyte_events.web.auth import new_token
 from airbyte_events.web.server import serving
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 if TYPE_CHECKING:
     from airbyte_events.store.base import EventStore
 
+WRITTEN = "a store in memory is written memory:, a file sqlite:///relative.db or sqlite:////absolute.db"
+
 
 class StoreLocation(ABC):
     """The location of one kind of store. Its ``str`` is the URL without a password."""

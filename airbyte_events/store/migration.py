@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from airbyte_events._utils.times import format_time
 from airbyte_events.events import WHOLE_LOG, JobEvent
 from airbyte_events.store.base import MovableStore
 from airbyte_events.store.records import Delivery, StoredNotification, digest_of
+
+_Row = dict[str, object]
 
 PAGE = 1_000
 """Rows per read and write."""
@@ -40,26 +43,39 @@ class Batch:
             "values": len(self.values),
         }
 
-    def rows(self) -> dict[str, list[dict[str, object]]]:
-        """Return the rows of each table that has any, by column, in the order to insert them."""
-        tables: dict[str, list[dict[str, object]]] = {
-            "events": [_row(event, observed_at=event.observed_at) for event in self.events],
+    def inserts(self, schema: str, place: str, without: Collection[str] = ()) -> Iterator[tuple[str, list[_Row]]]:
+        """Return the statements that store the rows, each with its values by column.
+
+        :param place: that of a value, ``:{}`` with the column's name in it.
+        :param without: the columns that the target does not have.
+        """
+        for table, rows in self._rows().items():
+            if rows:
+                columns = [column for column in rows[0] if column not in without]
+                places = ", ".join(map(place.format, columns))
+                # Rows with the same key hold the same state.
+                into = f"{schema}.{table} ({', '.join(columns)})"
+                yield f"INSERT INTO {into} VALUES ({places}) ON CONFLICT DO NOTHING", rows
+
+    def _rows(self) -> dict[str, list[_Row]]:
+        """Return the rows of each table, by column, in the order to insert them."""
+        return {
+            "events": [_row(event, observed_at=format_time(event.observed_at)) for event in self.events],
             "jobs": [_row(state, terminal=state.terminal, revision=0) for state in self.states],
             "notifications": [
                 {
-                    **{
-                        name: getattr(item, name)
-                        for name in ("id", "instance", "received_at", "kind", "job_id", "body")
-                    },
+                    **{name: getattr(item, name) for name in ("id", "instance", "kind", "job_id", "body")},
+                    "received_at": format_time(item.received_at),
                     "digest": digest_of(item),
                     "outcome": item.outcome.value,
-                    "settled_at": item.settled_at,
+                    "settled_at": format_time(item.settled_at),
                 }
                 for item in self.notifications
             ],
             "deliveries": [
                 {
-                    **{name: getattr(item, name) for name in ("id", "target", "attempts", "due_at", "fault")},
+                    **{name: getattr(item, name) for name in ("id", "target", "attempts", "fault")},
+                    "due_at": format_time(item.due_at),
                     "notification": item.notification.id,
                     "instance": item.notification.instance,
                     "state": item.state.value,
@@ -68,10 +84,9 @@ class Batch:
             ],
             "meta": [{"key": key, "value": value} for key, value in self.values.items()],
         }
-        return {table: rows for table, rows in tables.items() if rows}
 
 
-def _row(event: JobEvent, **more: object) -> dict[str, object]:
+def _row(event: JobEvent, **more: object) -> _Row:
     return {
         "sequence": event.sequence,
         "instance": event.ref.instance,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from airbyte_events.store.location import StoreLocation
-from airbyte_events.store.memory.location import MemoryLocation
+from airbyte_events.store.memory.store import MemoryLocation
 from airbyte_events.store.postgres.url import PostgresURL
-from airbyte_events.store.sqlite.location import SQLiteLocation
+from airbyte_events.store.sqlite.store import SQLiteLocation
 
 LOCATIONS: dict[str, type[StoreLocation]] = {
     "sqlite": SQLiteLocation,

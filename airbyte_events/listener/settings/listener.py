@@ -12,7 +12,7 @@ from airbyte_events.listener.settings import values
 from airbyte_events.listener.settings.declaration import INSTANCE_NAME, CompleteError, Declared, setting
 from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.notify import NotifySettings
-from airbyte_events.store.sqlite.location import SQLiteLocation
+from airbyte_events.store.sqlite.store import SQLiteLocation
 
 NOT_A_NAME = "an instance's name has 1 to 32 characters: a-z, 0-9, _ and -, the first one a letter or digit"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Self
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobEvent, JobRef
 from airbyte_events.store.base import EventStore
+from airbyte_events.store.location import WRITTEN, StoreLocation
 from airbyte_events.store.memory.database import MemoryDatabase, at_once
 from airbyte_events.store.memory.log import MemoryLog
 from airbyte_events.store.records import Appended, Arrival, Lease, Pruned, Receipt, Settle, States, StoreStats
@@ -97,3 +98,26 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
     @at_once
     def check(self) -> None:
         pass
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLocation(StoreLocation):
+    """``memory:``"""
+
+    kind = "memory"
+    durable = False
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        if url != "memory:":
+            raise ValueError(WRITTEN)
+        return cls()
+
+    def store(self) -> MemoryStore:
+        return MemoryStore()
+
+    async def check(self) -> str:
+        return "is in memory: a restart of the listener loses it"
+
+    def __str__(self) -> str:
+        return "memory:"

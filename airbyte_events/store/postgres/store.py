@@ -133,14 +133,8 @@ class PostgresStore(PostgresInbox, MovableStore):
                 raise StoreError(NOT_EMPTY)
             await connection.execute(f"DELETE FROM {self._s}.meta")
             async for batch in batches:
-                for table, rows in batch.rows().items():
-                    places = ", ".join(f"%({column})s" for column in rows[0])
-                    # Rows with the same key hold the same state.
-                    await connection.cursor().executemany(
-                        f"INSERT INTO {self._s}.{table} ({', '.join(rows[0])}) VALUES ({places})"
-                        " ON CONFLICT DO NOTHING",
-                        rows,
-                    )
+                for sql, rows in batch.inserts(self._s, "%({})s"):
+                    await connection.cursor().executemany(sql, rows)
             for table in ("notifications", "deliveries"):
                 await connection.execute(
                     f"SELECT setval('{self._s}.{table}_id_seq', max(id)) FROM {self._s}.{table}"

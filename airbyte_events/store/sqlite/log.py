@@ -21,7 +21,7 @@ from airbyte_events.store.records import Appended, Lease, LogPage, Settle, State
 from airbyte_events.store.rows import EVENT, MAX_CLOCK_SKEW, PRUNED_AT_ONCE, Row, event_of, moment_of
 from airbyte_events.store.sqlite.connection import SQLiteFile
 from airbyte_events.store.sqlite.inbox import settle_all
-from airbyte_events.store.sqlite.transactions import HEAD, SQLiteTransactions, reading, transaction, unwatch
+from airbyte_events.store.sqlite.transactions import HEAD, SQLiteTransactions, transaction, unwatch
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +161,10 @@ class SQLiteLog(SQLiteTransactions, EventLog):
                 sql = "UPDATE jobs SET data = ? WHERE instance = ? AND job_id = ?"
                 connection.execute(sql, (json.dumps(state.data()), *report.ref))
 
-    @reading
-    def _read(
+    async def _read(self, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter) -> LogPage:
+        return await self._file.read(lambda connection: self._page(connection, log, after, limit, size, wanted))
+
+    def _page(
         self, connection: sqlite3.Connection, log: KnownLog, after: int, limit: int, size: int, wanted: EventFilter
     ) -> LogPage:
         if _is_replaced(connection, log):

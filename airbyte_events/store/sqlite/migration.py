@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import datetime
 
-from airbyte_events._utils.times import format_time
 from airbyte_events.errors import StoreError
 from airbyte_events.store.migration import NOT_EMPTY, Batch
 from airbyte_events.store.sqlite import log as sqlite_log
@@ -22,20 +20,14 @@ def begin(connection: sqlite3.Connection) -> None:
     """:raises StoreError: if the store is not empty."""
     if sqlite_log.head(connection) or connection.execute("SELECT 1 FROM notifications LIMIT 1").fetchone():
         raise StoreError(NOT_EMPTY)
+    connection.execute("DELETE FROM meta WHERE key <> 'epoch'")
     connection.execute("INSERT INTO meta VALUES (?, '1')", (RESTORING,))
 
 
 def fill(connection: sqlite3.Connection, batch: Batch) -> None:
     """Store rows unchanged."""
-    for table, rows in batch.rows().items():
-        columns = [column for column in rows[0] if column not in _POSTGRES_COLUMNS]
-        # Jobs with the same key hold the same state, and values replace those of a new store.
-        on_conflict = {"jobs": "OR IGNORE", "meta": "OR REPLACE"}.get(table, "")
-        places = ", ".join(f":{column}" for column in columns)
-        connection.executemany(
-            f"INSERT {on_conflict} INTO {table} ({', '.join(columns)}) VALUES ({places})",
-            ({column: _value(row[column]) for column in columns} for row in rows),
-        )
+    for sql, rows in batch.inserts("main", ":{}", _POSTGRES_COLUMNS):
+        connection.executemany(sql, rows)
 
 
 def finish(connection: sqlite3.Connection, epoch: str, head: int) -> None:
@@ -52,7 +44,3 @@ def undo(connection: sqlite3.Connection) -> None:
         connection.execute(f"DELETE FROM {table}")
     connection.execute("DELETE FROM sqlite_sequence")
     connection.execute("DELETE FROM meta WHERE key <> 'epoch'")
-
-
-def _value(value: object) -> object:
-    return format_time(value) if isinstance(value, datetime) else value

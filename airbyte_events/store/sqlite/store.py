@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import anyio
 
 from airbyte_events.errors import StoreError
 from airbyte_events.store.base import MovableStore
+from airbyte_events.store.location import WRITTEN, StoreLocation
 from airbyte_events.store.migration import Batch
 from airbyte_events.store.records import Pruned, StoreStats
 from airbyte_events.store.sqlite import migration
@@ -76,3 +78,50 @@ class SQLiteStore(SQLiteLog, SQLiteInbox, MovableStore):
                 await self._file.transact(migration.undo)
             raise
         self._continue_with(await self._file.transact(self._open))
+
+
+@dataclass(frozen=True, slots=True)
+class SQLiteLocation(StoreLocation):
+    """``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    :param path: as written; a relative one is relative to the working directory.
+    """
+
+    path: Path
+
+    kind = "sqlite"
+    remedy = "restore a backup, or move it away"
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        rest = url.removeprefix("sqlite:")
+        if rest in {"//", "///", "///:memory:"}:
+            raise ValueError(WRITTEN)
+        if not rest.startswith("///"):
+            raise ValueError("sqlite needs three slashes before a relative path and four before an absolute one")
+        path = rest[3:]
+        if path.startswith("~") or "?" in path or "#" in path or "\0" in path:
+            raise ValueError("after sqlite:/// comes nothing but a path, without ~, ? and #")
+        return cls(Path(path))
+
+    @property
+    def file(self) -> Path:
+        return self.path
+
+    def store(self) -> SQLiteStore:
+        return SQLiteStore(self.path)
+
+    async def check(self) -> str:
+        if self.path.is_dir():
+            raise StoreError(f"{self.path} is a folder: set AIRBYTE_EVENTS_STORE to a file in it")
+        if not self.path.exists():
+            return f"{self.path} does not exist: no listener with these settings has run on this machine"
+        try:
+            async with SQLiteStore(self.path, read_only=True) as store:
+                stats = await store.stats()
+        except StoreError as exc:
+            raise StoreError(f"{self.path} can't be read: {exc}") from exc
+        return f"{self.path} can be read: {stats.bytes:,} bytes"
+
+    def __str__(self) -> str:
+        return f"sqlite:///{self.path}"

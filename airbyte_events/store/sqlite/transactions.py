@@ -7,16 +7,18 @@ import sqlite3
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import anyio
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.events import JobEvent, JobRef
+from airbyte_events.store.memory.database import MemoryDatabase
 from airbyte_events.store.memory.leases import Leases
 from airbyte_events.store.queries import Queries
 from airbyte_events.store.records import Lease
 from airbyte_events.store.rows import Row
+from airbyte_events.store.sqlite.connection import SQLiteFile
 
 HEAD = "SELECT seq FROM sqlite_sequence WHERE name = 'events'"
 
@@ -25,18 +27,6 @@ S = TypeVar("S", bound="SQLiteTransactions")
 T = TypeVar("T")
 _Function = Callable[Concatenate[S, sqlite3.Connection, P], T]
 _Method = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
-
-
-class SQLiteDatabase(Protocol):
-    """A SQLite database, in a file or in memory."""
-
-    async def transact(
-        self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None = None
-    ) -> T:
-        """Call ``run`` within a transaction that is durable on return, and ``committed`` with the result."""
-
-    async def read(self, run: Callable[[sqlite3.Connection], T]) -> T:
-        """Call ``run``, which only reads."""
 
 
 def transaction(function: _Function[S, P, T]) -> _Method[S, P, T]:
@@ -49,23 +39,13 @@ def transaction(function: _Function[S, P, T]) -> _Method[S, P, T]:
     return method
 
 
-def reading(function: _Function[S, P, T]) -> _Method[S, P, T]:
-    """Let a method read beside writers."""
-
-    @functools.wraps(function)
-    async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._file.read(lambda connection: function(self, connection, *args, **kwargs))
-
-    return method
-
-
 class SQLiteTransactions(Queries):
     """A store with a SQLite database: its values and watches, and the leases of its process."""
 
     _s = "main"
     _head = f"coalesce(({HEAD}), 0)"
 
-    _file: SQLiteDatabase
+    _file: SQLiteFile | MemoryDatabase
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,9 +16,9 @@ from airbyte_events.listener.settings import InstanceSettings, Settings, is_loop
 from airbyte_events.listener.settings.reference import Setting, markdown, reference
 from airbyte_events.listener.settings.saved import find_saved, save, saved_secret, secret_file, settings_file
 from airbyte_events.store.location import StoreLocation
-from airbyte_events.store.memory.location import MemoryLocation
+from airbyte_events.store.memory.store import MemoryLocation
 from airbyte_events.store.postgres.url import PostgresURL
-from airbyte_events.store.sqlite.location import SQLiteLocation
+from airbyte_events.store.sqlite.store import SQLiteLocation
 
 URL = "http://localhost:8000"
 CANARY = "canary-sings-in-the-dark-and-is-never-heard"
