@@ -214,10 +214,9 @@ def _values(params: QueryParams, name: str) -> Iterable[str]:
 
 
 def _parsed(params: QueryParams, name: str, parse: Callable[[str], T], expected: str) -> list[T]:
+    values = _values(params, name)
     try:
-        return [parse(value) for value in _values(params, name)]
-    except QueryError:
-        raise
+        return [parse(value) for value in values]
     except ValueError:
         raise QueryError(f"{name}: give {expected}") from None
 
