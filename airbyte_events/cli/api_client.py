@@ -113,26 +113,25 @@ async def open_listener(address: Address) -> AsyncIterator[FeedClient]:
 
 
 async def pages(
-    listener: FeedClient, what: str, limit: int, before: int | None, params: Sequence[tuple[str, str]] = ()
+    listener: FeedClient, what: str, limit: int, before: str | None, params: Sequence[tuple[str, str]] = ()
 ) -> tuple[list[dict[str, Any]], str | None, dict[str, Any]]:
     """Return the first items of one of the listener's lists, where the next page starts, if there is one, and the first
     response."""
     found: list[dict[str, Any]] = []
     first: dict[str, Any] = {}
-    following = None if before is None else str(before)
     while True:
         page = [("limit", str(min(PAGE, limit - len(found))))]
-        if following is not None:
-            page.append(("before", following))
+        if before is not None:
+            page.append(("before", before))
         content = await listener.request("GET", f"/v1/{what}", params=[*params, *page])
         first = first or content
         items = content.get(what)
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise FeedUnreachable(f"{listener.url}/v1/{what} did not respond as a listener does")
         found += items
-        following = json_values.text(content.get("next"))
-        if following is None or not items or len(found) >= limit:
-            return found, following, first
+        before = json_values.text(content.get("next"))
+        if before is None or not items or len(found) >= limit:
+            return found, before, first
 
 
 async def connection_ids(

@@ -59,7 +59,7 @@ async def jobs(
     async with open_listener(address) as api:
         ids = await connection_ids(api, connection or (), wanted.instances)
         params = client.query(replace(wanted, connection_ids=ids))
-        found, following, first = await pages(api, "jobs", limit, before, params)
+        found, following, first = await pages(api, "jobs", limit, None if before is None else str(before), params)
     as_of = json_values.mapping(first.get("as_of"))
     if json:
         output.object({"jobs": found, "next": following, "as_of": as_of})

@@ -83,9 +83,9 @@ def _show(output: Output, replayed: list[int], refused: dict[int, str]) -> None:
 
 async def _inbox(listener: FeedClient, since: datetime | None, *, pending: bool, instance: str | None) -> list[int]:
     chosen: list[int] = []
-    before: int | None = None
+    before: str | None = None
     while True:
-        found, following, _ = await pages(listener, "notifications", PAGE, before)
+        found, before, _ = await pages(listener, "notifications", PAGE, before)
         for each in found:
             received = json_values.instant(each.get("received_at"))
             if since is not None and received is not None and received < since:
@@ -93,6 +93,5 @@ async def _inbox(listener: FeedClient, since: datetime | None, *, pending: bool,
             wanted = each["outcome"] == "pending" if pending else each["outcome"] not in _FINAL
             if wanted and instance in (None, each["instance"]):
                 chosen.append(int(each["id"]))
-        if following is None:
+        if before is None:
             return chosen[::-1]
-        before = int(following)

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,21 +28,19 @@ EXCHANGE_SECONDS = 10.0
 _KEY = "viewed_at"
 
 
+@dataclass(eq=False)
 class Viewers:
     """The viewers of a listener. While there are any, its pipelines poll more often.
 
     Another listener may lead an instance, so listeners that share a store notify each other by a value there.
     """
 
-    def __init__(
-        self, store: EventStore, pipelines: Collection[Pipeline], *, exchange: float = EXCHANGE_SECONDS
-    ) -> None:
-        self._store = store
-        self._pipelines = pipelines
-        self._exchange = exchange
-        self._requests = 0
-        self._until = -math.inf
-        self._came = Wakeup()
+    store: EventStore
+    pipelines: Collection[Pipeline]
+    exchange: float = EXCHANGE_SECONDS
+    _requests: int = field(default=0, init=False)
+    _until: float = field(default=-math.inf, init=False)
+    _came: Wakeup = field(default_factory=Wakeup, init=False)
 
     @property
     def present(self) -> bool:
@@ -66,31 +65,31 @@ class Viewers:
         first = True
         while True:
             viewed = self.present
-            if self._store.shared:
+            if self.store.shared:
                 try:
                     if viewed:
                         known = format_time(utcnow()) or ""
-                        await self._store.remember(_KEY, known)
-                    elif (value := await self._store.recall(_KEY)) != known:
+                        await self.store.remember(_KEY, known)
+                    elif (value := await self.store.recall(_KEY)) != known:
                         # Compared, not read as a time: the clocks of listeners differ.
                         known, viewed = value, not first
                 except StoreError as exc:
                     logger.debug("could not exchange viewers with other listeners: error=%s", exc)
             first = False
             if viewed:
-                for pipeline in self._pipelines:
-                    pipeline.view(3 * self._exchange)
-            with anyio.move_on_after(self._exchange if viewed or self._store.shared else math.inf):
+                for pipeline in self.pipelines:
+                    pipeline.view(3 * self.exchange)
+            with anyio.move_on_after(self.exchange if viewed or self.store.shared else math.inf):
                 await self._came.wait()
 
 
+@dataclass(frozen=True, eq=False)
 class CountViewers:
     """ASGI middleware that counts requests as viewers."""
 
-    def __init__(self, app: ASGIApp, viewers: Viewers) -> None:
-        self._app = app
-        self._viewers = viewers
+    app: ASGIApp
+    viewers: Viewers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._viewers.request():
-            await self._app(scope, receive, send)
+        with self.viewers.request():
+            await self.app(scope, receive, send)
