@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from airbyte_events._utils.printable import shown
 from airbyte_events._utils.times import duration
 from airbyte_events.airbyte.url import connection_page, job_log_page, web_url
-from airbyte_events.events import JobError, JobEvent, Signal
+from airbyte_events.events import JobEvent
 from airbyte_events.jobs import Connection
 
 LONGEST_NAME = 150
@@ -104,44 +104,29 @@ def message_of(completions: Sequence[Completion], count: int, *, various: bool) 
 
     :param various: whether their causes differ.
     """
-    first = completions[0]
-    event = first.event
-    more = count - len(completions)
-    if event.signal is not None and not various:
-        return _of_signals(completions, event.signal, count)
-    if count == 1:
-        title = f"{first.kind.capitalize()} {event.status.value}: {first.name}"
-        return Message(
-            title=title,
-            facts=_facts(first, _reason(event.error)),
-            jobs=[Line(text=f"Job {event.ref.job_id}", url=first.url)],
-        )
-    title = f"{count:,} jobs completed, with various results" if various else f"{count:,} jobs {event.status.value}"
-    facts = {"Reason": None if various else _reason(event.error), "Instance": event.ref.instance}
-    jobs = [
-        Line(
-            text=each.line + (f" {each.what}" if various else ""),
-            url=each.url,
-        )
-        for each in completions
-    ]
-    return Message(title=title, facts=_known(facts), jobs=jobs, more=more)
-
-
-def _of_signals(completions: Sequence[Completion], signal: Signal, count: int) -> Message:
-    first = completions[0]
-    thing = "job" if signal.kind.of_job else "connection"
-    one = f"{thing.capitalize()} {first.what}: {first.name}"
-    facts = {
-        "Message": signal.message if count == 1 else None,
-        "Workspace": first.connection.workspace if count == 1 else None,
-        "Instance": first.event.ref.instance,
-    }
-    name = f"Job {signal.job_id}" if signal.job_id is not None else first.name
+    first, one = completions[0], count == 1
+    event, signal = first.event, first.event.signal
+    thing = "job" if signal is None or signal.kind.of_job else "connection"
+    if one:
+        title = f"{(first.kind if signal is None else thing).capitalize()} {first.what}: {first.name}"
+    else:
+        title = f"{count:,} jobs completed, with various results" if various else f"{count:,} {thing}s {first.what}"
+    job_id = event.ref.job_id if signal is None else signal.job_id
+    name = first.name if job_id is None else f"Job {job_id}"
+    facts = {"Reason": None if event.error is None or (various and not one) else str(event.error)}
+    if one and signal is None:
+        facts["Duration"] = duration(event.duration_seconds)
+        facts["Records"] = None if event.records is None else f"{event.records:,}"
+    elif one and signal is not None:
+        facts["Message"] = signal.message
+    facts |= {"Workspace": first.connection.workspace if one else None, "Instance": event.ref.instance}
     return Message(
-        title=one if count == 1 else f"{count:,} {thing}s {first.what}",
-        facts=_known(facts),
-        jobs=[Line(text=name if count == 1 else each.line, url=each.url) for each in completions],
+        title=title,
+        facts=[(label, one_line(value, LONGEST_REASON)) for label, value in facts.items() if value],
+        jobs=[
+            Line(text=name if one else each.line + (f" {each.what}" if various else ""), url=each.url)
+            for each in completions
+        ],
         more=count - len(completions),
     )
 
@@ -150,24 +135,3 @@ def one_line(text: str, most: int) -> str:
     """Return a text on one line, without control characters, cut after ``most`` characters."""
     text = shown(" ".join(text.split()))
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _facts(completion: Completion, reason: str | None) -> Sequence[tuple[str, str]]:
-    event = completion.event
-    return _known(
-        {
-            "Reason": reason,
-            "Duration": duration(event.duration_seconds),
-            "Records": None if event.records is None else f"{event.records:,}",
-            "Workspace": completion.connection.workspace,
-            "Instance": event.ref.instance,
-        }
-    )
-
-
-def _known(facts: Mapping[str, str | None]) -> Sequence[tuple[str, str]]:
-    return [(label, one_line(value, LONGEST_REASON)) for label, value in facts.items() if value]
-
-
-def _reason(error: JobError | None) -> str | None:
-    return None if error is None else str(error)
