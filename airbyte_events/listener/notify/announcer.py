@@ -85,11 +85,8 @@ class Announcer:
         A new target receives those from now on.
         """
         head = self._bus.cursor
-        stored = await self._store.recall(self._key)
-        if stored is None:
-            return head, dict.fromkeys(self._targets, head.sequence)
         try:
-            values = parse_object(stored.encode())
+            values = parse_object((await self._store.recall(self._key) or "").encode())
             position = Cursor.parse(text(values.get("position")) or "")
         except ValueError:
             position, values = head, {}

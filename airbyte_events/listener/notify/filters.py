@@ -24,12 +24,12 @@ class CompletionFilter:
         A further filter belongs here.
         """
         wanted = self.wanted
+        if wanted.instances and event.ref.instance not in wanted.instances:
+            return False
         if event.signal is not None:
-            of_instance = not wanted.instances or event.ref.instance in wanted.instances
-            return of_instance and event.signal.kind.value in wanted.signals
+            return event.signal.kind.value in wanted.signals
         return (
             event.terminal
-            and (not wanted.instances or event.ref.instance in wanted.instances)
             and event.status.value in wanted.statuses
             and reported_job_type(event.job_type or "sync") in map(reported_job_type, wanted.job_types)
         )
