@@ -153,27 +153,22 @@ class Monitor:
         fresh = self.watches.add(job_ids)
         states: dict[int, JobEvent | None] = {}
         try:
-            known = await self._known(job_ids, doubt)
-            self.watches.update(known.values(), polled=False)
-            states.update(known)
-            states |= await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
+            states = await self.states(job_ids, doubt)
+            self.watches.update(filter(None, states.values()), polled=False)
         finally:
             self.watches.settle(fresh, states.keys())
         return states
 
     async def states(self, job_ids: Collection[int], doubt: Doubt | None = None) -> dict[int, JobEvent | None]:
         """Return the states of these jobs, as :meth:`watch` does, without watching them."""
-        states: dict[int, JobEvent | None] = {**await self._known(job_ids, doubt)}
-        return states | await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
-
-    async def _known(self, job_ids: Collection[int], doubt: Doubt | None) -> dict[int, JobEvent]:
         known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
         outdated = await self.generations.outdated(known.values())
-        return {
+        states: dict[int, JobEvent | None] = {
             ref.job_id: state
             for ref, state in known.items()
             if ref.job_id not in outdated and not (doubt is not None and doubt(state))
         }
+        return states | await self._confirm_beside(states, [job_id for job_id in job_ids if job_id not in states])
 
     async def _confirm_beside(self, states: Collection[int], job_ids: Collection[int]) -> dict[int, JobEvent | None]:
         try:

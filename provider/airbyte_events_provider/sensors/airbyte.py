@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +21,6 @@ from airbyte_events_provider.links.airflow import task_page
 from airbyte_events_provider.sensors.base import AirbyteSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.connection_sync import SyncCriteria, find_sync, parse_moment
-from airbyte_events_provider.waiting.payloads import with_job, with_reason
 from airbyte_events_provider.waiting.result import SUCCESS, TIMEOUT, missing_records, push
 
 if TYPE_CHECKING:
@@ -93,14 +91,7 @@ class AirbyteJobSensor(AirbyteSensor):
         self._complete(self._result_of(context, job.job_id, job), context)
         return True
 
-    def execute(self, context: Context) -> None:
-        """Wait for the job."""
-        self._begin(context)
-        self._is_linked = False
-        if not self.deferrable:
-            super().execute(context)
-            return
-        began = time.time()
+    def _wait_deferred(self, context: Context, began: float) -> None:
         job = self.hook.get_job_details(self.airbyte_job_id)
         begins = self._link(context, job.job_id, _identity(job))
         if self._has_succeeded(job, context):
@@ -118,13 +109,6 @@ class AirbyteJobSensor(AirbyteSensor):
             began=began,
         )
         self.defer(trigger=trigger, method_name="execute_complete")
-
-    def execute_complete(self, context: Context, event: Any = None) -> None:
-        """Resume after the event of a trigger, ours or the official provider's; without one, begin again."""
-        if isinstance(event, Mapping):
-            self._complete(with_reason(self.hook, with_job(self.hook, event)), context)
-        else:
-            self.execute(context)
 
     def _complete(self, result: Mapping[str, Any], context: Context) -> None:
         if result["status"] == SUCCESS:
@@ -234,12 +218,7 @@ class AirbyteSyncSensor(AirbyteSensor):
         found = self.hook.call(lambda airbyte: find_sync(airbyte, criteria))
         return None if found is None else self._result_of(context, found.ref.job_id, found)
 
-    def execute(self, context: Context) -> Any:
-        """Wait for the sync, and return its job id."""
-        self._begin(context)
-        if not self.deferrable:
-            return super().execute(context)
-        began = time.time()
+    def _wait_deferred(self, context: Context, began: float) -> Any:
         criteria = self._criteria(context)
         if (result := self._find(criteria, context)) is not None:
             return self._complete(result, context)
@@ -255,10 +234,6 @@ class AirbyteSyncSensor(AirbyteSensor):
             began=began,
         )
         return self.defer(trigger=trigger, method_name="execute_complete")
-
-    def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Resume after the event of a trigger; without one, begin again. Return the job id."""
-        return self._complete(event, context) if isinstance(event, Mapping) else self.execute(context)
 
     def _complete(self, result: Mapping[str, Any], context: Context) -> int:
         if result["status"] == SUCCESS:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from airbyte_events_provider.config import poll_interval
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.links.airbyte import AirbyteConnectionLink, AirbyteJobLink, ListenerJobLink
 from airbyte_events_provider.links.airflow import task_page
+from airbyte_events_provider.waiting.payloads import with_job, with_reason
 from airbyte_events_provider.waiting.wait_start import WaitStart, wait_start
 
 if TYPE_CHECKING:
@@ -82,11 +84,27 @@ class AirbyteSensor(BaseSensorOperator):
             waiting_since=self._waiting_since,
         )
 
-    def _begin(self, context: Context) -> None:
-        """Remember when the task began to wait; of one that is rescheduled, in an earlier process."""
+    def execute(self, context: Context) -> Any:
+        """Wait, and return the sensor's result."""
         ti = context.get("ti")
+        # Of a task that is rescheduled, an earlier process began to wait.
         first = ti.get_first_reschedule_date(context) if self.reschedule and ti is not None else None
         self._waiting_since = first or utcnow()
+        return self._wait_deferred(context, time.time()) if self.deferrable else super().execute(context)
+
+    @abstractmethod
+    def _wait_deferred(self, context: Context, began: float) -> Any:
+        """Return the result if it is there; else defer."""
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Resume after the event of a trigger, ours or the official provider's; without one, begin again."""
+        if not isinstance(event, Mapping):
+            return self.execute(context)
+        return self._complete(with_reason(self.hook, with_job(self.hook, event)), context)
+
+    @abstractmethod
+    def _complete(self, result: Mapping[str, Any], context: Context) -> Any:
+        """Return the sensor's result, or raise its failure."""
 
     def _link(self, context: Context, job_id: int, identity: Identity, *, named: bool = True) -> WaitStart:
         """Link from the task to its job."""
