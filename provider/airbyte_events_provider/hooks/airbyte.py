@@ -289,16 +289,13 @@ class AirbyteHook(FormHook):
     ) -> dict[str, Any]:
         """Wait for a job, by a listener's push or by polls.
 
-        :param connection_id: the job's Airbyte connection, if known.
-        :param started_at: when the job was created, if known. Airbyte gives ids again after its database was restored:
-            a job of another time or connection is ignored.
+        :param connection_id: see :meth:`airbyte_events.hub.hub.Hub.wait`, as for ``started_at``, ``task_url`` and
+            ``waiting_since``.
         :param until: the deadline of the wait, in seconds since the epoch; None: no limit.
         :param execution_deadline: the deadline of the job, likewise.
         :param poll_interval: seconds between polls.
         :param stalled_after: see :class:`~airbyte_events_provider.operators.airbyte.AirbyteTriggerSyncOperator`.
         :param on_stall: likewise.
-        :param task_url: the page of the task that waits: the listener links to it from the job.
-        :param waiting_since: when the task began to wait, if it has waited before.
         :return: see :func:`~airbyte_events_provider.waiting.result.conclude`.
         """
         with _translated():

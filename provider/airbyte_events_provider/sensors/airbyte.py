@@ -139,9 +139,8 @@ class AirbyteSyncSensor(AirbyteSensor):
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``. Airbyte reports a clear as ``reset``: either name
         means both. Airbyte sends webhooks for syncs alone: others are found by polling.
     :param min_records: ignore a success that moved fewer records.
-    :param deferrable: wait in the triggerer, where a listener's push ends the wait; by default as ``[operators]
-        default_deferrable`` says.
-    :param listener_conn_id: as for :class:`AirbyteJobSensor`. Templated.
+    :param deferrable: as for :class:`AirbyteJobSensor`.
+    :param listener_conn_id: likewise. Templated.
     :param connection_name: the name of the Airbyte connection, instead of ``connection_id``. Airbyte is asked for its
         id when the sensor runs. Templated.
     :param workspace_id: the workspace (UUID) of the connection with this name. Templated.

@@ -19,14 +19,10 @@ class AirbyteConnectionSyncTrigger(StoredTrigger):
     neither Airbyte nor a listener responds.
 
     :param connection_id: the Airbyte connection (UUID).
-    :param conn_id: the Airflow connection of the Airbyte.
     :param after: the earliest time of completion, ISO 8601.
-    :param end_time: the deadline, in seconds since the epoch; Airbyte is polled once more then. None: no limit.
-    :param poll_interval: seconds between polls without a listener, see :class:`AirbyteSyncTrigger`.
     :param job_type: ``sync``, ``reset``, ``clear`` or ``refresh``.
     :param min_records: ignore a success that moved fewer records.
-    :param listener_conn_id: see :class:`AirbyteSyncTrigger`.
-    :param began: when the task began, in seconds since the epoch.
+    :param end_time: see :class:`AirbyteSyncTrigger`, as for the rest.
     :raises WrongArgument: if an argument is of the wrong type.
     """
 

@@ -32,11 +32,9 @@ class AirbyteSyncTrigger(StoredTrigger):
         shortest interval applies.
     :param execution_deadline: the deadline of the job, in seconds since the epoch. At this one and ``end_time`` the
         job's status is polled once more.
-    :param listener_conn_id: the Airflow connection of the listener; None: the one that the Airbyte's connection or
-        Airflow's configuration names. An empty string: none.
+    :param listener_conn_id: see :class:`~airbyte_events_provider.operators.airbyte.AirbyteTriggerSyncOperator`, as for
+        ``cancel_on_kill``, ``end_from_trigger`` and ``stalled_after``.
     :param connection_id: the job's Airbyte connection: a job of the same id in another Airbyte is ignored.
-    :param cancel_on_kill: whether to cancel the job when a person fails, clears or marks the deferred task.
-    :param end_from_trigger: whether a success ends the task without a worker.
     :param min_records: leave a success that moved fewer records to a worker, which fails the task.
     :param owned: whether the task created the job. Other jobs are never cancelled.
     :param began: when the task began, in seconds since the epoch. The event contains this, ``owned``, ``try_number``
@@ -44,7 +42,6 @@ class AirbyteSyncTrigger(StoredTrigger):
     :param try_number: the number of the task's try.
     :param started_at: when the job was created, in seconds since the epoch. Airbyte gives ids again after its database
         was restored: a job of another time is ignored.
-    :param stalled_after: seconds without progress after which the job has stalled; None: never.
     :param on_stall: ``warn`` (log it), ``fail`` (fire with ``error``) or ``cancel`` (fire with ``timeout``).
     :raises WrongArgument: if an argument is of the wrong type.
     """
