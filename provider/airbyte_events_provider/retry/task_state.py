@@ -6,14 +6,12 @@ has no access to it, so a task that begins there stores its record as an XCom. O
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.xcom import BaseXCom
-from asgiref.sync import sync_to_async
 
 from airbyte_events_provider.retry.record import JobRecord
 
@@ -57,7 +55,7 @@ class TaskState:
     def read(self) -> JobRecord | None:
         record = None if self._store is None else JobRecord.parse(self._store.get(KEY))
         if record is None and self._begun_by_trigger and self._ti is not None:
-            record = _read_xcom(self._ti)
+            record = read_xcom(self._ti)
             # Only the first try of a task begins there.
             return record and replace(record, max_tries=self._retries)
         return record
@@ -112,31 +110,8 @@ class TaskState:
         return prepared is not None and finished_at is not None and -_CLOCKS < finished_at - ahead - prepared < _SOON
 
 
-class TriggerState:
-    """The record of a task that begins in the triggerer, as an XCom, for when Airflow restarts the trigger.
-
-    :param ti: the task instance.
-    """
-
-    def __init__(self, ti: Any) -> None:
-        self.record: JobRecord | None = None
-        """The record as it was last read or written."""
-        self._ti = ti
-
-    async def read(self) -> JobRecord | None:
-        """Return the record; None if the task has requested no job."""
-        with contextlib.suppress(ImportError):
-            self.record = await sync_to_async(_read_xcom)(self._ti)
-        return self.record
-
-    async def write(self, record: JobRecord) -> None:
-        self.record = record
-        # Without a triggerer there is no store, and no restart.
-        with contextlib.suppress(ImportError):
-            await sync_to_async(BaseXCom.set)(XCOM, record.values(), **xcom_location(self._ti))
-
-
-def _read_xcom(ti: Any) -> JobRecord | None:
+def read_xcom(ti: Any) -> JobRecord | None:
+    """Return the record that a trigger has stored."""
     return JobRecord.parse(BaseXCom.get_one(key=XCOM, **xcom_location(ti)))
 
 

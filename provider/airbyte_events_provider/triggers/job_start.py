@@ -12,8 +12,7 @@ from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.operators.start_args import began_at
 from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.refresh_arguments import parse_refresh
-from airbyte_events_provider.retry.task_state import TriggerState
-from airbyte_events_provider.retry.triggerer_job import NotStarted, start
+from airbyte_events_provider.retry.triggerer_job import NotStarted, TriggererJob
 from airbyte_events_provider.triggers.job import AirbyteSyncTrigger
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
 from airbyte_events_provider.triggers.start import AirbyteStartTrigger
@@ -31,7 +30,7 @@ class JobStart:
 
     def __init__(self, trigger: AirbyteStartTrigger) -> None:
         self._trigger = trigger
-        self._state: TriggerState | None = None
+        self._job = TriggererJob(trigger.task_instance)
 
     @property
     def _hub_key(self) -> HubKey:
@@ -57,22 +56,21 @@ class JobStart:
     async def _start(self) -> JobRecord:
         if (getattr(self._trigger.task_instance, "try_number", 1) or 1) > 1:
             raise NotStarted("this is not the task's first try.")
-        state = self._state = TriggerState(self._trigger.task_instance)
         until = None if self._trigger.timeout is None else (self._began or time.time()) + self._trigger.timeout
         async with shared_hub(self._hub_key) as shared, shared.starting:
             request = JobRequest(
-                connection_id=self._trigger.connection_id or await self._find_connection(shared.airbyte, state),
+                connection_id=self._trigger.connection_id or await self._find_connection(shared.airbyte),
                 connection_name=self._trigger.connection_name,
                 workspace_id=self._trigger.workspace_id,
                 job_type=self._trigger.job_type,
                 on_conflict=OnConflict(self._trigger.on_conflict),
                 refresh=parse_refresh(self._trigger.job_type, self._trigger.refresh_mode, self._trigger.streams),
             )
-            return await start(shared.airbyte, state, request, until)
+            return await self._job.start(shared.airbyte, request, until)
 
-    async def _find_connection(self, airbyte: JobSystem, state: TriggerState) -> str:
+    async def _find_connection(self, airbyte: JobSystem) -> str:
         name, workspace_id = self._trigger.connection_name or "", self._trigger.workspace_id or None
-        record = await state.read()
+        record = await self._job.read()
         if record is not None and (known := record.connection_of(name, workspace_id, airbyte.url)) is not None:
             return known
         try:
@@ -112,8 +110,7 @@ class JobStart:
         if self._trigger.task_instance is None or await is_still_deferred(self._trigger.task_instance):
             return
         try:
-            state = self._state or TriggerState(self._trigger.task_instance)
-            record = state.record or await state.read()
+            record = self._job.record or await self._job.read()
             if record is None or record.done or not record.owned:
                 return
             if record.job_id is None:

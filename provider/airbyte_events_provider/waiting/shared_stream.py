@@ -121,8 +121,7 @@ class Subscriber:
         self._stored = stored
         # Unacknowledged items, and the bookmarks between them.
         self._pending: deque[Item | Bookmark] = deque()
-        self._unacknowledged = 0
-        self._room = asyncio.Event()
+        self._room = asyncio.Semaphore(MAX_UNACKNOWLEDGED)
         self._position = Position()
         self._saved_at = float("-inf")
         self._unsaved = False
@@ -148,11 +147,8 @@ class Subscriber:
                     self._advance()
 
     async def _offer(self, item: Item) -> None:
-        while self._unacknowledged >= MAX_UNACKNOWLEDGED:
-            self._room.clear()
-            await self._room.wait()
+        await self._room.acquire()
         await self._stream.put(item)
-        self._unacknowledged += 1
         self._pending.append(item)
 
     def leave(self) -> None:
@@ -161,8 +157,9 @@ class Subscriber:
             return
         self.left = True
         self._scope.cancel()
-        for _ in range(self._unacknowledged):
-            self._stream.done()
+        for pending in self._pending:
+            if isinstance(pending, Item):
+                self._stream.done()
 
     def acknowledge(self, items: Sequence[Item]) -> None:
         """Advance past items whose events Airflow has stored."""
@@ -170,9 +167,8 @@ class Subscriber:
             with contextlib.suppress(ValueError):
                 self._pending.remove(item)
                 self._position.record(item.event)
-                self._unacknowledged -= 1
+                self._room.release()
                 self._stream.done()
-        self._room.set()
         self._advance(save=True)
 
     def _advance(self, *, save: bool = False) -> None:
