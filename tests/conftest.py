@@ -1,4 +1,8 @@
-"""What all tests share: both event loops, and an HTTP server that answers by a script."""
+"""What all tests share: both event loops, and an HTTP server that answers by a script.
+
+What needs a newer Airflow than the lowest supported one says so, test or module:
+``@pytest.mark.needs_airflow(3, 3, "the task state store")``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import version
 
 import pytest
 
@@ -37,6 +42,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="of tests that run on either event loop, run those on this one",
     )
     parser.addoption("--pgbouncer", action="store_true", help="stores reach PostgreSQL by way of pgbouncer")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    what = "needs_airflow(major, minor, feature): skipped, with the feature as the reason, on an Airflow that is older"
+    config.addinivalue_line("markers", what)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs_airflow"):
+        major, minor, feature = marker.args
+        if (major, minor) > tuple(int(part) for part in version("apache-airflow").split(".")[:2]):
+            pytest.skip(f"{feature} came with Airflow {major}.{minor}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

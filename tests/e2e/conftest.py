@@ -1,8 +1,7 @@
 """One Airflow for all end-to-end tests, and beside it a simulated Airbyte with a listener.
 
 The stacks are those of the demo. Airflow knows the addresses of the other two from its start, but runs without them:
-a test asks for what it needs. What needs a newer Airflow than the lowest supported one says so, test or module:
-``@pytest.mark.needs_airflow(3, 3, "the task state store")``.
+a test asks for what it needs.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,25 +28,11 @@ RACE = pytest.mark.flaky(
     reason="Airflow fails a task whose trigger fires before the scheduler saw the worker end (apache/airflow#72716)",
 )
 
-AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    what = "needs_airflow(major, minor, feature): skipped, with the feature as the reason, on an Airflow that is older"
-    config.addinivalue_line("markers", what)
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and "airflow" in item.fixturenames:
             item.add_marker(RACE)
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker in item.iter_markers("needs_airflow"):
-        major, minor, feature = marker.args
-        if (major, minor) > AIRFLOW:
-            pytest.skip(f"{feature} came with Airflow {major}.{minor}")
 
 
 @pytest.fixture(scope="session")

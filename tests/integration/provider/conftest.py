@@ -1,8 +1,4 @@
-"""A simulated Airbyte and listeners on real sockets, known to Airflow by environment variables.
-
-What needs a newer Airflow than the lowest supported one says so:
-``@pytest.mark.needs_airflow(3, 3, "the task state store")``.
-"""
+"""A simulated Airbyte and listeners on real sockets, known to Airflow by environment variables."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import anyio
@@ -33,20 +28,6 @@ from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 from support.loops import anyio_backend as anyio_backend
 from support.waiting import until
-
-AIRFLOW = tuple(int(part) for part in version("apache-airflow").split(".")[:2])
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    what = "needs_airflow(major, minor, feature): skipped, with the feature as the reason, on an Airflow that is older"
-    config.addinivalue_line("markers", what)
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker in item.iter_markers("needs_airflow"):
-        major, minor, feature = marker.args
-        if (major, minor) > AIRFLOW:
-            pytest.skip(f"{feature} came with Airflow {major}.{minor}")
 
 
 class TaskStates:
