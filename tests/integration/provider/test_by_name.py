@@ -16,6 +16,7 @@ from airbyte_events_provider.sensors.airbyte import AirbyteSyncSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncEventTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.airflow import StateStore
+from support.airflow_stage import AirflowStage, TaskStates
 from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.anyio
 class Task:
     """A task with one retry, whose every part runs in a worker of its own."""
 
-    def __init__(self, stage: Any, **values: Any) -> None:
+    def __init__(self, stage: AirflowStage, **values: Any) -> None:
         self.stage = stage
         self.values = {"connection_name": "orders", "wait_seconds": 0.1, "retries": 1, **values}
         self.store = StateStore()
@@ -51,12 +52,12 @@ class Task:
 
 
 @pytest.fixture
-def lists(stage: Any) -> Any:
+def lists(stage: AirflowStage) -> Any:
     """How often Airbyte was asked for its connections."""
     return lambda: stage.requests("GET /connections")
 
 
-async def test_a_task_in_a_worker(stage: Any) -> None:
+async def test_a_task_in_a_worker(stage: AirflowStage) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0)
     task = Task(stage)
     assert await task.execute() == 1
@@ -66,7 +67,7 @@ async def test_a_task_in_a_worker(stage: Any) -> None:
     assert all(stage.connection_id in link for link in links)
 
 
-async def test_a_deferred_task_resumes_without_the_name(stage: Any, lists: Any) -> None:
+async def test_a_deferred_task_resumes_without_the_name(stage: AirflowStage, lists: Any) -> None:
     task = Task(stage, deferrable=True)
     deferred = await task.defer()
     assert deferred.trigger.connection_id == stage.connection_id
@@ -77,7 +78,7 @@ async def test_a_deferred_task_resumes_without_the_name(stage: Any, lists: Any) 
     assert lists() == 1
 
 
-async def test_a_task_that_waits_its_turn_keeps_the_connection(stage: Any, lists: Any) -> None:
+async def test_a_task_that_waits_its_turn_keeps_the_connection(stage: AirflowStage, lists: Any) -> None:
     before = stage.start("reset")
     task = Task(stage, deferrable=True)
     deferred = await task.defer()
@@ -90,7 +91,7 @@ async def test_a_task_that_waits_its_turn_keeps_the_connection(stage: Any, lists
     assert lists() == 1
 
 
-async def test_a_retry_resumes_the_job_though_the_name_has_changed(stage: Any, lists: Any) -> None:
+async def test_a_retry_resumes_the_job_though_the_name_has_changed(stage: AirflowStage, lists: Any) -> None:
     task = Task(stage, deferrable=True)
     await task.defer()
     assert task.store[KEY]["connection_name"] == "orders"
@@ -100,7 +101,7 @@ async def test_a_retry_resumes_the_job_though_the_name_has_changed(stage: Any, l
     assert stage.requests("POST /jobs") == lists() == 1
 
 
-async def test_clearing_asks_for_the_name_again(stage: Any) -> None:
+async def test_clearing_asks_for_the_name_again(stage: AirflowStage) -> None:
     task = Task(stage, deferrable=True)
     await task.defer()
     stage.end(stage.sim.world.jobs[1])
@@ -111,13 +112,13 @@ async def test_clearing_asks_for_the_name_again(stage: Any) -> None:
     assert stage.sim.world.jobs[2].connection.id == other.id
 
 
-async def test_an_unknown_name_fails_with_candidates_and_starts_nothing(stage: Any) -> None:
+async def test_an_unknown_name_fails_with_candidates_and_starts_nothing(stage: AirflowStage) -> None:
     with pytest.raises(AirflowException, match=r"no connection named 'order': the closest are 'orders'$"):
         await Task(stage, connection_name="order").execute()
     assert stage.requests("POST /jobs") == 0
 
 
-async def test_a_workspace_tells_two_of_one_name_apart(stage: Any) -> None:
+async def test_a_workspace_tells_two_of_one_name_apart(stage: AirflowStage) -> None:
     world = stage.sim.world
     other = world.add_workspace("other")
     twin = world.add_connection(Script.lasting(0), name="orders", workspace_id=other.id)
@@ -127,7 +128,7 @@ async def test_a_workspace_tells_two_of_one_name_apart(stage: Any) -> None:
     assert world.jobs[1].connection is twin
 
 
-async def test_where_airbyte_does_not_list_connections_the_task_fails_with_its_answer(stage: Any) -> None:
+async def test_where_airbyte_does_not_list_connections_the_task_fails_with_its_answer(stage: AirflowStage) -> None:
     stage.sim.add_fault(Fault(kind="status", status=403, route="GET /connections"))
     with pytest.raises(AirflowException, match="403"):
         await Task(stage).execute()
@@ -163,7 +164,9 @@ def ti() -> Any:
     )
 
 
-async def test_a_task_that_begins_in_the_triggerer(stage: Any, ti: Any, task_states: Any, lists: Any) -> None:
+async def test_a_task_that_begins_in_the_triggerer(
+    stage: AirflowStage, ti: Any, task_states: TaskStates, lists: Any
+) -> None:
     first = stage.firing(starting(ti))
     job = await stage.job()
     await stage.waited_for()
@@ -176,7 +179,9 @@ async def test_a_task_that_begins_in_the_triggerer(stage: Any, ti: Any, task_sta
     assert stage.requests("POST /jobs") == lists() == 1
 
 
-async def test_many_that_begin_in_the_triggerer_share_one_list(stage: Any, task_states: Any, lists: Any) -> None:
+async def test_many_that_begin_in_the_triggerer_share_one_list(
+    stage: AirflowStage, task_states: TaskStates, lists: Any
+) -> None:
     def begin(number: int) -> Any:
         stage.sim.world.add_connection(Script.lasting(0), name=f"connection {number}")
         ti = SimpleNamespace(
@@ -192,7 +197,9 @@ async def test_many_that_begin_in_the_triggerer_share_one_list(stage: Any, task_
     assert lists() == 1
 
 
-async def test_an_unknown_name_in_the_triggerer_is_told_in_a_worker(stage: Any, ti: Any, task_states: Any) -> None:
+async def test_an_unknown_name_in_the_triggerer_is_told_in_a_worker(
+    stage: AirflowStage, ti: Any, task_states: TaskStates
+) -> None:
     event = await stage.fire(starting(ti, connection_name="order"))
     assert event["begin"]
     assert "the closest are 'orders'" in event["message"]
@@ -201,7 +208,7 @@ async def test_an_unknown_name_in_the_triggerer_is_told_in_a_worker(stage: Any, 
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_a_sensor(stage: Any, deferrable: bool) -> None:
+async def test_a_sensor(stage: AirflowStage, deferrable: bool) -> None:
     sensor = AirbyteSyncSensor(
         task_id="wait", connection_name="orders", after="2026-01-01", poke_interval=0.05, deferrable=deferrable
     )
@@ -213,7 +220,9 @@ async def test_a_sensor(stage: Any, deferrable: bool) -> None:
     assert deferred.trigger.connection_id == stage.connection_id
 
 
-async def test_a_watcher_begins_once_its_connections_exist(stage: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_watcher_begins_once_its_connections_exist(
+    stage: AirflowStage, caplog: pytest.LogCaptureFixture
+) -> None:
     trigger = AirbyteSyncEventTrigger(connection_name=["orders", "invoices"])
     events: list[Any] = []
 

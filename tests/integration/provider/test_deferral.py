@@ -13,6 +13,7 @@ from airflow.triggers.base import TaskSuccessEvent
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.deferral import shortest_deferral
+from support.airflow_stage import AirflowStage, Served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 
@@ -20,7 +21,7 @@ LEAST = 1.0
 
 
 @pytest.fixture(autouse=True)
-def least(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def least(stage: AirflowStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", f"{LEAST}")
 
 
@@ -40,7 +41,7 @@ async def seconds(trigger: Any) -> tuple[Any, float]:
 
 @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
 async def test_a_job_that_has_ended_already_resumes_its_task_after_the_shortest_deferral(
-    stage: Any, status: str
+    stage: AirflowStage, status: str
 ) -> None:
     job = stage.end(stage.start(), status)
     event, took = await seconds(waiting(stage.trigger(job)))
@@ -48,13 +49,13 @@ async def test_a_job_that_has_ended_already_resumes_its_task_after_the_shortest_
     assert took >= LEAST
 
 
-async def test_so_does_a_deadline(stage: Any) -> None:
+async def test_so_does_a_deadline(stage: AirflowStage) -> None:
     event, took = await seconds(waiting(stage.trigger(stage.start(), end_time=time.time())))
     assert event.payload["job"] is None
     assert took >= LEAST
 
 
-async def test_so_does_the_sync_that_a_sensor_waits_for(stage: Any) -> None:
+async def test_so_does_the_sync_that_a_sensor_waits_for(stage: AirflowStage) -> None:
     stage.end(stage.start())
     trigger = AirbyteConnectionSyncTrigger(
         stage.connection_id, "airbyte_default", format_time(utcnow().replace(hour=0)) or "", time.time() + 30, 0.1
@@ -64,7 +65,7 @@ async def test_so_does_the_sync_that_a_sensor_waits_for(stage: Any) -> None:
     assert took >= LEAST
 
 
-async def test_a_longer_job_is_not_held_up(stage: Any, listener: Any) -> None:
+async def test_a_longer_job_is_not_held_up(stage: AirflowStage, listener: Served) -> None:
     job = stage.start()
     trigger: AirbyteSyncTrigger = waiting(stage.trigger(job))
     ended: list[float] = []
@@ -81,7 +82,9 @@ async def test_a_longer_job_is_not_held_up(stage: Any, listener: Any) -> None:
 
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
-async def test_a_task_that_ends_in_the_triggerer_is_not_held_up(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_task_that_ends_in_the_triggerer_is_not_held_up(
+    stage: AirflowStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", "30")
     job = stage.end(stage.start())
     event, took = await seconds(waiting(stage.trigger(job, end_from_trigger=True)))
@@ -89,7 +92,7 @@ async def test_a_task_that_ends_in_the_triggerer_is_not_held_up(stage: Any, monk
     assert took < 30
 
 
-async def test_nor_is_one_that_no_scheduler_runs(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nor_is_one_that_no_scheduler_runs(stage: AirflowStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", "30")
     job = stage.end(stage.start())
     _, took = await seconds(stage.trigger(job))

@@ -16,6 +16,7 @@ from airbyte_events.events import JobError
 from airbyte_events.simulator import Fault
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from support.airflow_stage import AirflowStage, Served
 
 shared_stream = pytest.importorskip("airflow.triggers.shared_stream", reason="Airflow before 3.3")
 
@@ -97,7 +98,7 @@ class Triggerer:
 class Scene:
     """Triggerers that come and go, one state that stays."""
 
-    def __init__(self, stage: Any, supervisor: Supervisor) -> None:
+    def __init__(self, stage: AirflowStage, supervisor: Supervisor) -> None:
         self.stage = stage
         self.supervisor = supervisor
 
@@ -130,7 +131,7 @@ class Scene:
         await hub.poll()
 
     @contextlib.asynccontextmanager
-    async def reborn(self, listener: Any) -> AsyncIterator[None]:
+    async def reborn(self, listener: Served) -> AsyncIterator[None]:
         """Another listener where one was stopped, with an empty store."""
         port = int(listener.url.rpartition(":")[2])
 
@@ -153,14 +154,14 @@ class Scene:
 
 
 @pytest.fixture
-def scene(stage: Any, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def scene(stage: AirflowStage, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__HUB_LINGER", "0")
     supervisor = Supervisor()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
     return Scene(stage, supervisor)
 
 
-async def test_a_success_fires_whoever_started_it(stage: Any, scene: Scene, source: str) -> None:
+async def test_a_success_fires_whoever_started_it(stage: AirflowStage, scene: Scene, source: str) -> None:
     async with scene.triggerer("orders") as triggerer:
         job, other = stage.start(), stage.start_elsewhere()
         stage.end(other)
@@ -176,7 +177,7 @@ async def test_a_success_fires_whoever_started_it(stage: Any, scene: Scene, sour
         assert not [secret for secret in stage.secrets if secret in json.dumps(payload)]
 
 
-async def test_only_what_is_wanted_fires(stage: Any, scene: Scene, source: str) -> None:
+async def test_only_what_is_wanted_fires(stage: AirflowStage, scene: Scene, source: str) -> None:
     async with scene.triggerer() as triggerer:
         triggerer.start("failures", statuses=["failed", "cancelled"], job_types=["sync", "reset"])
         triggerer.start("successes", statuses="succeeded", job_types=[])
@@ -195,7 +196,9 @@ async def test_only_what_is_wanted_fires(stage: Any, scene: Scene, source: str) 
 
 
 @pytest.mark.parametrize("job_type", ["clear", "reset"])
-async def test_a_clear_fires_as_the_reset_that_airbyte_reports(stage: Any, scene: Scene, job_type: str) -> None:
+async def test_a_clear_fires_as_the_reset_that_airbyte_reports(
+    stage: AirflowStage, scene: Scene, job_type: str
+) -> None:
     async with scene.triggerer() as triggerer:
         triggerer.start("cleared", job_types=[job_type])
         await scene.watched()
@@ -207,7 +210,7 @@ async def test_a_clear_fires_as_the_reset_that_airbyte_reports(stage: Any, scene
         assert [(each["job_id"], each["job_type"]) for _, each in triggerer.fired] == [(job.id, "reset")]
 
 
-async def test_a_failure_has_its_reason(stage: Any, scene: Scene, listener: Any) -> None:
+async def test_a_failure_has_its_reason(stage: AirflowStage, scene: Scene, listener: Served) -> None:
     async with scene.triggerer() as triggerer:
         triggerer.start("orders", statuses="failed")
         await scene.watched()
@@ -216,7 +219,9 @@ async def test_a_failure_has_its_reason(stage: Any, scene: Scene, listener: Any)
         assert triggerer.fired[0][1]["error"] == {"message": "no such table", "type": None, "origin": "source"}
 
 
-async def test_what_had_ended_before_the_first_watch_does_not_fire(stage: Any, scene: Scene, source: str) -> None:
+async def test_what_had_ended_before_the_first_watch_does_not_fire(
+    stage: AirflowStage, scene: Scene, source: str
+) -> None:
     old = stage.end(stage.start())
     # Airbyte's times are in whole seconds.
     old.updated_at = old.updated_at.replace(year=2020)
@@ -226,7 +231,7 @@ async def test_what_had_ended_before_the_first_watch_does_not_fire(stage: Any, s
         assert triggerer.jobs() == [job.id]
 
 
-async def test_fifty_watchers_are_one_stream_and_one_hub(stage: Any, scene: Scene, listener: Any) -> None:
+async def test_fifty_watchers_are_one_stream_and_one_hub(stage: AirflowStage, scene: Scene, listener: Served) -> None:
     connections = [stage.start_elsewhere().connection for _ in range(50)]
     async with scene.triggerer() as triggerer:
         for number, connection in enumerate(connections):
@@ -246,7 +251,9 @@ async def test_fifty_watchers_are_one_stream_and_one_hub(stage: Any, scene: Scen
         assert stage.requests("POST /applications/token") <= 2
 
 
-async def test_i5_a_stop_between_the_event_and_its_storing_repeats_it(stage: Any, scene: Scene, source: str) -> None:
+async def test_i5_a_stop_between_the_event_and_its_storing_repeats_it(
+    stage: AirflowStage, scene: Scene, source: str
+) -> None:
     async with scene.triggerer("orders") as triggerer:
         first = stage.end(stage.start())
         await scene.saved(first.id)
@@ -263,7 +270,7 @@ async def test_i5_a_stop_between_the_event_and_its_storing_repeats_it(stage: Any
 
 
 async def test_i5_what_ends_while_no_triggerer_is_there_fires_later_and_once(
-    stage: Any, scene: Scene, source: str
+    stage: AirflowStage, scene: Scene, source: str
 ) -> None:
     async with scene.triggerer("orders") as triggerer:
         first = stage.end(stage.start())
@@ -281,7 +288,7 @@ async def test_i5_what_ends_while_no_triggerer_is_there_fires_later_and_once(
         assert triggerer.jobs() == [last.id]
 
 
-async def test_i5_a_death_before_the_first_event_loses_none(stage: Any, scene: Scene, source: str) -> None:
+async def test_i5_a_death_before_the_first_event_loses_none(stage: AirflowStage, scene: Scene, source: str) -> None:
     async with scene.triggerer("orders"):
         pass
     job = stage.end(stage.start())
@@ -289,7 +296,9 @@ async def test_i5_a_death_before_the_first_event_loses_none(stage: Any, scene: S
         await stage.until(lambda: triggerer.jobs() == [job.id])
 
 
-async def test_i5_each_watcher_goes_on_where_it_was_though_it_joins_late(stage: Any, scene: Scene, source: str) -> None:
+async def test_i5_each_watcher_goes_on_where_it_was_though_it_joins_late(
+    stage: AirflowStage, scene: Scene, source: str
+) -> None:
     async with scene.triggerer("orders", "all"):
         pass
     missed = stage.end(stage.start())
@@ -301,7 +310,9 @@ async def test_i5_each_watcher_goes_on_where_it_was_though_it_joins_late(stage: 
         assert triggerer.jobs("orders") == [missed.id]
 
 
-async def test_a_watcher_that_fails_costs_the_others_nothing(stage: Any, scene: Scene, listener: Any) -> None:
+async def test_a_watcher_that_fails_costs_the_others_nothing(
+    stage: AirflowStage, scene: Scene, listener: Served
+) -> None:
     async with scene.triggerer("orders", "all", ack_timeout=0.5) as triggerer:
         triggerer.storing = False
         job = stage.end(stage.start())
@@ -322,7 +333,7 @@ async def test_a_watcher_that_fails_costs_the_others_nothing(stage: Any, scene: 
         assert triggerer.jobs(late) == [job.id, job.id, following.id]
 
 
-async def test_i6_more_ends_at_once_than_airflow_has_room_for(stage: Any, scene: Scene) -> None:
+async def test_i6_more_ends_at_once_than_airflow_has_room_for(stage: AirflowStage, scene: Scene) -> None:
     async with scene.triggerer("all"):
         pass
     jobs = [stage.start_elsewhere() for _ in range(150)]
@@ -336,7 +347,7 @@ async def test_i6_more_ends_at_once_than_airflow_has_room_for(stage: Any, scene:
         await scene.saved(*(job.id for job in jobs))
 
 
-async def test_i4_a_listener_that_goes_and_comes_back(stage: Any, scene: Scene, listener: Any) -> None:
+async def test_i4_a_listener_that_goes_and_comes_back(stage: AirflowStage, scene: Scene, listener: Served) -> None:
     async with scene.triggerer("orders") as triggerer, shared_hub(HubKey("airbyte_default")) as shared:
         ended = []
 
@@ -358,7 +369,7 @@ async def test_i4_a_listener_that_goes_and_comes_back(stage: Any, scene: Scene, 
 
 
 async def test_i4_an_end_while_the_feed_is_away_is_found_when_it_is_back(
-    stage: Any, scene: Scene, listener: Any, monkeypatch: pytest.MonkeyPatch
+    stage: AirflowStage, scene: Scene, listener: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Polling does not begin in this test.
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__FALLBACK_AFTER", "60")
@@ -375,7 +386,7 @@ async def test_i4_an_end_while_the_feed_is_away_is_found_when_it_is_back(
             assert triggerer.jobs() == [job.id, following.id]
 
 
-async def test_i4_airbyte_in_trouble_is_waited_for(stage: Any, scene: Scene) -> None:
+async def test_i4_airbyte_in_trouble_is_waited_for(stage: AirflowStage, scene: Scene) -> None:
     stage.sim.add_fault(Fault(kind="status", status=500, count=2))
     async with scene.triggerer("orders") as triggerer:
         stage.sim.add_fault(Fault(kind="status", status=503, count=2))
@@ -384,7 +395,7 @@ async def test_i4_airbyte_in_trouble_is_waited_for(stage: Any, scene: Scene) -> 
 
 
 async def test_i4_a_missing_airflow_connection_is_waited_for(
-    stage: Any, scene: Scene, capfd: pytest.CaptureFixture[str]
+    stage: AirflowStage, scene: Scene, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with scene.triggerer() as triggerer:
         stage.monkeypatch.delenv("AIRFLOW_CONN_AIRBYTE_DEFAULT")
@@ -396,7 +407,7 @@ async def test_i4_a_missing_airflow_connection_is_waited_for(
         await stage.until(lambda: triggerer.jobs() == [job.id])
 
 
-async def test_i4_a_hub_that_ends_is_replaced(stage: Any, scene: Scene) -> None:
+async def test_i4_a_hub_that_ends_is_replaced(stage: AirflowStage, scene: Scene) -> None:
     async with scene.triggerer("orders") as triggerer:
         await stage.end_hubs()
         stage.end(job := stage.start())
@@ -405,7 +416,7 @@ async def test_i4_a_hub_that_ends_is_replaced(stage: Any, scene: Scene) -> None:
         await stage.until(lambda: triggerer.jobs() == [job.id, following.id])
 
 
-async def test_i4_state_that_can_not_be_written_costs_no_event(stage: Any, scene: Scene) -> None:
+async def test_i4_state_that_can_not_be_written_costs_no_event(stage: AirflowStage, scene: Scene) -> None:
     async with scene.triggerer("orders") as triggerer:
         scene.supervisor.away = True
         stage.end(job := stage.start())
@@ -416,7 +427,9 @@ async def test_i4_state_that_can_not_be_written_costs_no_event(stage: Any, scene
         await scene.saved(job.id, following.id)
 
 
-async def test_a_workspace_is_found_out_once_for_each_connection(stage: Any, scene: Scene, source: str) -> None:
+async def test_a_workspace_is_found_out_once_for_each_connection(
+    stage: AirflowStage, scene: Scene, source: str
+) -> None:
     other = stage.sim.world.add_workspace("another")
     foreign = stage.sim.world.add_connection(stage.start_elsewhere().script, workspace_id=other.id)
     async with scene.triggerer() as triggerer:
@@ -436,7 +449,9 @@ async def test_a_workspace_is_found_out_once_for_each_connection(stage: Any, sce
         assert stage.requests("GET /connections/{id}") <= 2
 
 
-async def test_i5_a_proxys_404_takes_no_connection_out_of_its_workspace(stage: Any, scene: Scene, source: str) -> None:
+async def test_i5_a_proxys_404_takes_no_connection_out_of_its_workspace(
+    stage: AirflowStage, scene: Scene, source: str
+) -> None:
     stage.sim.add_fault(Fault(kind="html", status=404, route="GET /connections/{id}", count=1))
     async with scene.triggerer() as triggerer:
         triggerer.start("orders", workspace_ids=stage.sim.workspace.id)
@@ -445,7 +460,9 @@ async def test_i5_a_proxys_404_takes_no_connection_out_of_its_workspace(stage: A
         await stage.until(lambda: triggerer.jobs() == [job.id])
 
 
-async def test_another_airbytes_listener_is_left(stage: Any, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+async def test_another_airbytes_listener_is_left(
+    stage: AirflowStage, scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     from airbyte_events.simulator import Script, Simulator, serve_simulator
 
     other = Simulator(client_id="client", client_secret=stage.secrets[0])

@@ -15,6 +15,7 @@ from airbyte_events.simulator import Fault
 from airbyte_events.simulator.models import Job
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor
+from support.airflow_stage import AirflowStage
 
 pytestmark = pytest.mark.anyio
 
@@ -26,13 +27,13 @@ def task(job: Job) -> AirbyteTriggerSyncOperator:
     return AirbyteTriggerSyncOperator(task_id="sync", connection_id=job.connection.id, deferrable=True)
 
 
-async def failed(stage: Any, job: Job) -> dict[str, Any]:
+async def failed(stage: AirflowStage, job: Job) -> dict[str, Any]:
     """The event of the trigger that waits while the job fails."""
     event: dict[str, Any] = await stage.completed(job, "failed", error=ERROR)
     return event
 
 
-async def test_of_300_failures_at_once_each_task_has_its_reason_by_one_request(stage: Any) -> None:
+async def test_of_300_failures_at_once_each_task_has_its_reason_by_one_request(stage: AirflowStage) -> None:
     jobs = [stage.start_elsewhere() for _ in range(300)]
     firing = [stage.firing(stage.trigger(job)) for job in jobs]
     await stage.waited_for(len(jobs))
@@ -57,7 +58,7 @@ async def test_of_300_failures_at_once_each_task_has_its_reason_by_one_request(s
 
 
 async def test_a_worker_asks_for_the_reason_that_the_triggerer_could_not_learn(
-    stage: Any, caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = stage.start()
     stage.sim.add_fault(Fault(kind="status", status=500, route=ROUTE, count=1))
@@ -68,7 +69,7 @@ async def test_a_worker_asks_for_the_reason_that_the_triggerer_could_not_learn(
     assert "failed: column is gone" in caplog.text
 
 
-async def test_a_sensor_does_too(stage: Any) -> None:
+async def test_a_sensor_does_too(stage: AirflowStage) -> None:
     job = stage.start()
     stage.sim.add_fault(Fault(kind="status", status=500, route=ROUTE, count=1))
     event = await failed(stage, job)
@@ -77,7 +78,7 @@ async def test_a_sensor_does_too(stage: Any) -> None:
         await stage.execute(sensor, "execute_complete", event=event)
 
 
-async def test_a_failure_without_a_reason_is_asked_for_once(stage: Any) -> None:
+async def test_a_failure_without_a_reason_is_asked_for_once(stage: AirflowStage) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
@@ -102,7 +103,9 @@ async def test_a_failure_without_a_reason_is_asked_for_once(stage: Any) -> None:
     ],
     ids=lambda fault: str(fault.get("status", fault["kind"])),
 )
-async def test_i4_without_the_internal_api_the_task_fails_all_the_same(stage: Any, fault: dict[str, Any]) -> None:
+async def test_i4_without_the_internal_api_the_task_fails_all_the_same(
+    stage: AirflowStage, fault: dict[str, Any]
+) -> None:
     stage.sim.add_fault(Fault(**fault, route=ROUTE))
     job = stage.start()
     event = await failed(stage, job)
@@ -111,7 +114,7 @@ async def test_i4_without_the_internal_api_the_task_fails_all_the_same(stage: An
     assert stage.requests(ROUTE) == 2
 
 
-async def test_i4_without_any_airbyte_the_task_fails_all_the_same(stage: Any) -> None:
+async def test_i4_without_any_airbyte_the_task_fails_all_the_same(stage: AirflowStage) -> None:
     job = stage.start()
     stage.sim.add_fault(Fault(kind="status", status=500, route=ROUTE, count=1))
     event = await failed(stage, job)

@@ -20,13 +20,14 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
+from support.airflow_stage import AirflowStage, Served
 from support.listener import CLIENT_SECRET
 from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_official_methods(stage: Any) -> None:
+async def test_the_official_methods(stage: AirflowStage) -> None:
     hook = AirbyteHook("airbyte_default", api_version="v1", timeout=5)
     assert (hook.conn_type, hook.default_conn_name, hook.hook_name) == ("airbyte", "airbyte_default", "Airbyte")
     job = await anyio.to_thread.run_sync(hook.submit_sync_connection, stage.connection_id)
@@ -39,12 +40,12 @@ async def test_the_official_methods(stage: Any) -> None:
     assert hook.get_conn_params("airbyte_default")["client_id"] == "client"
 
 
-async def test_coroutines_get_the_client(stage: Any) -> None:
+async def test_coroutines_get_the_client(stage: AirflowStage) -> None:
     async with AirbyteHook().open() as airbyte:
         assert (await airbyte.create_job(stage.connection_id)).job_id == 1
 
 
-async def test_waiting_for_a_job(stage: Any) -> None:
+async def test_waiting_for_a_job(stage: AirflowStage) -> None:
     hook = AirbyteHook()
     good, bad, endless = (stage.start_elsewhere() for _ in range(3))
     stage.end(good)
@@ -56,7 +57,7 @@ async def test_waiting_for_a_job(stage: Any) -> None:
         await anyio.to_thread.run_sync(hook.wait_for_job, endless.id, 0.1, 0.2)
 
 
-async def test_cancelling_a_job_that_has_ended_leaves_the_next_one_alone(stage: Any) -> None:
+async def test_cancelling_a_job_that_has_ended_leaves_the_next_one_alone(stage: AirflowStage) -> None:
     job = stage.end(stage.start())
     following = stage.start()
     assert (await anyio.to_thread.run_sync(AirbyteHook().cancel_job, job.id)).status == "succeeded"
@@ -74,7 +75,7 @@ def test_a_wrong_timeout_fails_in_the_constructor(timeout: Any) -> None:
         AirbyteHook(timeout=timeout)
 
 
-async def test_a_wrong_timeout_of_the_connection_fails_when_it_is_read(stage: Any) -> None:
+async def test_a_wrong_timeout_of_the_connection_fails_when_it_is_read(stage: AirflowStage) -> None:
     stage.connect_airbyte(timeout="soon")
     with pytest.raises(AirflowException, match=r"extra 'timeout' of Airflow connection .* is not a positive number"):
         await anyio.to_thread.run_sync(AirbyteHook().get_job_details, 1)
@@ -84,7 +85,7 @@ async def check(conn_id: str = "airbyte_default") -> tuple[bool, str]:
     return await anyio.to_thread.run_sync(AirbyteHook(conn_id).test_connection)
 
 
-async def test_the_connection_test_says_what_it_found(stage: Any) -> None:
+async def test_the_connection_test_says_what_it_found(stage: AirflowStage) -> None:
     works, words = await check()
     assert works, words
     assert words == (
@@ -93,7 +94,7 @@ async def test_the_connection_test_says_what_it_found(stage: Any) -> None:
     )
 
 
-async def test_the_connection_test_compares_airbyte_and_listener(stage: Any, listener: Any) -> None:
+async def test_the_connection_test_compares_airbyte_and_listener(stage: AirflowStage, listener: Served) -> None:
     works, words = await check()
     assert works, words
     assert "Whether it serves this Airbyte can be tested once that has a job" in words
@@ -129,7 +130,7 @@ async def test_the_connection_test_compares_airbyte_and_listener(stage: Any, lis
     ("status", "says"), [(302, "a redirect"), (401, "a proxy in front of the listener requires a login")]
 )
 async def test_a_login_in_front_of_the_listener_is_told_from_its_refusal(
-    stage: Any, server: ScriptedServer, status: int, says: str
+    stage: AirflowStage, server: ScriptedServer, status: int, says: str
 ) -> None:
     server.on("POST /v1/watches", server.reply(status, body=b"<html>Sign in", headers={"Location": "/login"}))
     stage.connect_listener(server.url, "token-0123456789abcdef0123456789")
@@ -140,7 +141,7 @@ async def test_a_login_in_front_of_the_listener_is_told_from_its_refusal(
     assert "refuses the API token" not in words
 
 
-async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: Any) -> None:
+async def test_the_connection_test_tells_which_part_fails(stage: AirflowStage, listener: Served) -> None:
     stage.connect_listener(listener.url, "wrong-token-0123456789abcdef0123")
     works, words = await check()
     assert not works
@@ -185,7 +186,7 @@ async def test_the_connection_test_tells_which_part_fails(stage: Any, listener: 
     assert "is of the internal configuration API: write http://airbyte:8000/api/public/v1" in words
 
 
-async def test_the_listeners_connection_test(stage: Any, listener: Any) -> None:
+async def test_the_listeners_connection_test(stage: AirflowStage, listener: Served) -> None:
     assert await anyio.to_thread.run_sync(ListenerHook("listener").test_connection) == (
         True,
         f"The listener {listener.url} responds and accepts the token.",
@@ -195,7 +196,7 @@ async def test_the_listeners_connection_test(stage: Any, listener: Any) -> None:
     assert "nowhere" in words
 
 
-async def test_airbytes_sdk_for_those_who_used_it(stage: Any) -> None:
+async def test_airbytes_sdk_for_those_who_used_it(stage: AirflowStage) -> None:
     job = stage.start()
 
     def ask() -> Any:
@@ -209,13 +210,13 @@ async def test_airbytes_sdk_for_those_who_used_it(stage: Any) -> None:
     assert (answer.job_response.job_id, answer.job_response.status) == (job.id, "running")
 
 
-async def test_without_airbytes_sdk(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_airbytes_sdk(stage: AirflowStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "airbyte_api", None)
     with pytest.raises(AirflowException, match="pip install 'airbyte-api>=1,<2', or use the hook's own methods"):
         await anyio.to_thread.run_sync(AirbyteHook().create_api_session)
 
 
-async def test_requests_go_by_the_proxy(stage: Any, server: ScriptedServer) -> None:
+async def test_requests_go_by_the_proxy(stage: AirflowStage, server: ScriptedServer) -> None:
     proxy = server.url.replace("http://", "http://user:pass@")
     server.on("GET /api/public/v1/jobs/7", server.reply(200, {}))
     stage.connect("airbyte_default", conn_type="airbyte", host="http://airbyte.invalid", extra={"proxies": proxy})
@@ -234,7 +235,7 @@ async def test_requests_go_by_the_proxy(stage: Any, server: ScriptedServer) -> N
         ({"proxies": "ftp://user:pass@proxy"}, "extra 'proxies' of Airflow connection 'airbyte_default' can't be used"),
     ],
 )
-async def test_connecting_options_that_are_wrong(stage: Any, extra: dict[str, Any], fault: str) -> None:
+async def test_connecting_options_that_are_wrong(stage: AirflowStage, extra: dict[str, Any], fault: str) -> None:
     stage.connect("airbyte_default", conn_type="airbyte", host="https://airbyte.invalid", extra=extra)
     with pytest.raises(AirflowException) as info:
         await anyio.to_thread.run_sync(AirbyteHook().get_job_details, 7)
@@ -244,7 +245,7 @@ async def test_connecting_options_that_are_wrong(stage: Any, extra: dict[str, An
 
 @pytest.mark.parametrize("extra", [{}, {"proxies": "http://127.0.0.1:9"}])
 async def test_a_proxy_of_the_environment_that_can_t_be_read_is_not_the_connection_s_fault(
-    stage: Any, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
+    stage: AirflowStage, monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://user:pa#ss@proxy:3128")
     stage.connect("airbyte_default", conn_type="airbyte", host="https://airbyte.invalid", extra=extra)
@@ -258,7 +259,7 @@ async def test_a_proxy_of_the_environment_that_can_t_be_read_is_not_the_connecti
 
 
 async def test_networks_of_no_proxy_hold_for_tasks_and_airbytes_sdk(
-    stage: Any, monkeypatch: pytest.MonkeyPatch
+    stage: AirflowStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.0/8,::1/128")
@@ -273,7 +274,7 @@ async def test_networks_of_no_proxy_hold_for_tasks_and_airbytes_sdk(
         assert (await http.get(health)).is_success
 
 
-async def test_the_listeners_feed_for_coroutines(stage: Any, listener: Any) -> None:
+async def test_the_listeners_feed_for_coroutines(stage: AirflowStage, listener: Served) -> None:
     async with ListenerHook("listener").open() as feed:
         assert (await feed.watch([])).states == {}
 
@@ -295,7 +296,7 @@ except AirflowTaskTimeout:
 """
 
 
-async def time_out(stage: Any, route: str) -> None:
+async def time_out(stage: AirflowStage, route: str) -> None:
     """Run a task as Airflow's task runner does, in a process of its own, and let its time be up after that request."""
     command = [sys.executable, "-c", SYNCHRONOUS_TASK, stage.connection_id]
     async with await anyio.open_process(command, env=os.environ, stderr=subprocess.STDOUT) as process:
@@ -306,19 +307,19 @@ async def time_out(stage: Any, route: str) -> None:
     assert said.decode().splitlines()[-1] == "timed out"
 
 
-async def test_the_execution_timeout_of_a_worker_ends_the_wait_and_cancels_the_job(stage: Any) -> None:
+async def test_the_execution_timeout_of_a_worker_ends_the_wait_and_cancels_the_job(stage: AirflowStage) -> None:
     await time_out(stage, "GET /jobs/{id}")
     assert stage.sim.world.jobs[1].status == "cancelled"
 
 
-async def test_the_execution_timeout_of_a_worker_cancels_a_job_whose_start_it_cut_off(stage: Any) -> None:
+async def test_the_execution_timeout_of_a_worker_cancels_a_job_whose_start_it_cut_off(stage: AirflowStage) -> None:
     stage.sim.add_fault(Fault(kind="slow", delay=20, route="POST /jobs"))
     await time_out(stage, "POST /jobs")
     assert stage.sim.world.jobs[1].status == "cancelled"
 
 
 @pytest.mark.parametrize("hours", [-3, 0, 3])
-async def test_how_far_airbytes_clock_is_ahead(stage: Any, server: ScriptedServer, hours: int) -> None:
+async def test_how_far_airbytes_clock_is_ahead(stage: AirflowStage, server: ScriptedServer, hours: int) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True)
     server.on("GET /api/public/v1/jobs", server.reply(200, {"data": []}, {"Date": date}))
     stage.connect("other", conn_type="airbyte", host=server.url)
@@ -326,6 +327,6 @@ async def test_how_far_airbytes_clock_is_ahead(stage: Any, server: ScriptedServe
     assert abs(ahead - timedelta(hours=hours)) < timedelta(minutes=1)
 
 
-async def test_the_time_that_an_answer_takes_is_no_difference_of_clocks(stage: Any) -> None:
+async def test_the_time_that_an_answer_takes_is_no_difference_of_clocks(stage: AirflowStage) -> None:
     stage.sim.add_fault(Fault(kind="slow", delay=4, route="GET /jobs"))
     assert await anyio.to_thread.run_sync(AirbyteHook().clock_ahead) == timedelta(0)

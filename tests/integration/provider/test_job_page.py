@@ -15,12 +15,13 @@ from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.plugins.job_view import read_job
 from airbyte_events_provider.waiting.wait_start import JOB_XCOM, JobReference, wait_start
+from support.airflow_stage import AirflowStage, Served
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 
-async def reference_of(stage: Any, job: Any) -> JobReference:
+async def reference_of(stage: AirflowStage, job: Any) -> JobReference:
     """What a task pushes when it begins to wait."""
 
     def begin() -> Any:
@@ -35,7 +36,7 @@ async def reference_of(stage: Any, job: Any) -> JobReference:
     return reference
 
 
-async def test_without_a_listener_airbyte_is_asked(stage: Any) -> None:
+async def test_without_a_listener_airbyte_is_asked(stage: AirflowStage) -> None:
     job = stage.start()
     reference = await reference_of(stage, job)
     view: Any = await read_job(reference)
@@ -45,7 +46,7 @@ async def test_without_a_listener_airbyte_is_asked(stage: Any) -> None:
     assert (view.job.status, view.records, view.observed_at) == ("succeeded", 17, None)
 
 
-async def test_with_a_listener_its_times_are_known(stage: Any, listener: Any) -> None:
+async def test_with_a_listener_its_times_are_known(stage: AirflowStage, listener: Served) -> None:
     job = stage.start()
     reference = await reference_of(stage, job)
     stage.end(job)
@@ -57,7 +58,7 @@ async def test_with_a_listener_its_times_are_known(stage: Any, listener: Any) ->
     assert stage.reads(job) == read
 
 
-async def test_with_a_listener_a_running_job_has_its_progress(stage: Any, listener: Any) -> None:
+async def test_with_a_listener_a_running_job_has_its_progress(stage: AirflowStage, listener: Served) -> None:
     connection = stage.sim.world.connections[stage.connection_id]
     connection.script = Script(phases=(Phase(status="running", seconds=3600),), records=10**9, bytes=10**12)
     reference = await reference_of(stage, stage.start())
@@ -82,14 +83,16 @@ async def test_with_a_listener_a_running_job_has_its_progress(stage: Any, listen
         ({"connection_id": "another"}, "is another one now"),
     ],
 )
-async def test_a_job_that_is_not_found_is_a_fault_of_the_page(stage: Any, change: dict[str, Any], fault: str) -> None:
+async def test_a_job_that_is_not_found_is_a_fault_of_the_page(
+    stage: AirflowStage, change: dict[str, Any], fault: str
+) -> None:
     view: Any = await read_job(replace(await reference_of(stage, stage.start()), **change))
     assert view.job is None
     assert fault in view.fault
     assert not any(secret in view.fault for secret in stage.secrets)
 
 
-async def test_a_listener_that_fails_is_done_without(stage: Any) -> None:
+async def test_a_listener_that_fails_is_done_without(stage: AirflowStage) -> None:
     stage.connect_listener("http://127.0.0.1:1")
     reference = await reference_of(stage, stage.start())
     assert (await read_job(reference)).source == "Airbyte's API"
@@ -98,7 +101,7 @@ async def test_a_listener_that_fails_is_done_without(stage: Any) -> None:
 
 
 @pytest.mark.needs_airflow(3, 1, "plugins' pages beside tasks")
-async def test_all_who_look_at_a_job_share_one_request(stage: Any) -> None:
+async def test_all_who_look_at_a_job_share_one_request(stage: AirflowStage) -> None:
     from airbyte_events_provider.plugins.job_page import JobPages
 
     job, other = stage.start(), stage.start_elsewhere()

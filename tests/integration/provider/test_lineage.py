@@ -15,6 +15,7 @@ from airbyte_events_provider.connections.read import aread_airbyte
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.openlineage.datasets import Name
 from airbyte_events_provider.openlineage.extractor import Tables, find_tables, lineage
+from support.airflow_stage import AirflowStage
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ TOLD = {
 
 
 @pytest.fixture
-def databases(stage: Any) -> Any:
+def databases(stage: AirflowStage) -> Any:
     """The connection copies one table of a PostgreSQL to a Snowflake."""
     world = stage.sim.world
     (source,), (destination,) = world.sources.values(), world.destinations.values()
@@ -110,10 +111,10 @@ async def test_a_reset_reads_nothing_and_a_failure_says_why(databases: Any) -> N
     assert told.run_facets == {}
 
 
-async def test_the_workspace_for_links(stage: Any) -> None:
-    workspace_of = sync_to_async(AirbyteHook().workspace_of)
-    assert await workspace_of(stage.connection_id) == stage.sim.workspace.id
-    assert await workspace_of("no id") is None
+async def test_the_workspace_for_links(stage: AirflowStage) -> None:
+    find = sync_to_async(AirbyteHook().find_airbyte_connection)
+    assert (await find(stage.connection_id))["workspaceId"] == stage.sim.workspace.id
+    assert await find("no id") == {}
     stage.sim.add_fault(Fault(kind="status", status=500, route="GET /connections/{id}"))
-    assert await workspace_of(stage.connection_id) is None
+    assert await find(stage.connection_id) == {}
     assert stage.requests("GET /connections/{id}") == 2

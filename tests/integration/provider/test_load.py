@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from support.airflow_stage import AirflowStage
+
 pytestmark = pytest.mark.anyio
 
 TRIGGERS = 500
 
 
-async def test_a_waiting_trigger_takes_little_memory(stage: Any) -> None:
+async def test_a_waiting_trigger_takes_little_memory(stage: AirflowStage) -> None:
     one = stage.start_elsewhere()
     first = stage.firing(stage.trigger(one))
     await stage.waited_for()
@@ -37,13 +39,13 @@ async def test_a_waiting_trigger_takes_little_memory(stage: Any) -> None:
     assert each - bare < 20_000
 
 
-async def test_i10_many_triggers_do_not_hold_up_the_event_loop(stage: Any) -> None:
+async def test_i10_many_triggers_do_not_hold_up_the_event_loop(stage: AirflowStage) -> None:
     few, many = await _longest_step(stage, TRIGGERS // 10), await _longest_step(stage, TRIGGERS)
     print(f"longest step: {few * 1000:.1f} ms with {TRIGGERS // 10} triggers, {many * 1000:.1f} ms with {TRIGGERS}")
     assert many < 4 * max(few, 0.02)
 
 
-async def _longest_step(stage: Any, count: int) -> float:
+async def _longest_step(stage: AirflowStage, count: int) -> float:
     """Seconds of this thread's own work, whatever else the machine does, until so many triggers wait."""
     jobs = [stage.start_elsewhere() for _ in range(count)]
     steps: list[float] = []

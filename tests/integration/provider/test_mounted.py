@@ -30,6 +30,7 @@ from airbyte_events.store.registry import store_location
 from airbyte_events.web.server import bind, url_of
 from airbyte_events_provider.plugins import mounted
 from airbyte_events_provider.plugins.mounted import MountedListener, load_settings
+from support.airflow_stage import AirflowStage
 from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
 
 with warnings.catch_warnings():
@@ -109,12 +110,12 @@ class Workers:
 
 
 @pytest.fixture
-def workers(stage: Any, tmp_path: Path) -> Workers:
+def workers(stage: AirflowStage, tmp_path: Path) -> Workers:
     store = store_location(f"sqlite:///{tmp_path / 'events.db'}")
     return Workers(settings=settings_of(instance_of(stage.sim.url, secret=CLIENT_SECRET), store=store))
 
 
-async def test_a_webhook_becomes_an_event_on_the_feed(stage: Any, workers: Workers) -> None:
+async def test_a_webhook_becomes_an_event_on_the_feed(stage: AirflowStage, workers: Workers) -> None:
     async with workers.start() as worker:
         stage.sim.workspace.set_webhook(f"{worker.url}/webhooks/default/{WEBHOOK_TOKEN}")
         stage.connect_listener(worker.url)
@@ -200,7 +201,7 @@ SERVER = """
 """
 
 
-async def test_an_open_stream_does_not_hold_up_the_servers_end(stage: Any, tmp_path: Path) -> None:
+async def test_an_open_stream_does_not_hold_up_the_servers_end(stage: AirflowStage, tmp_path: Path) -> None:
     env = {
         **os.environ,
         "AIRBYTE_EVENTS_AIRBYTE_URL": stage.sim.url,

@@ -13,6 +13,7 @@ from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger
+from support.airflow_stage import AirflowStage
 
 pytestmark = pytest.mark.anyio
 
@@ -22,8 +23,8 @@ def official(status: str, job_id: int) -> dict[str, Any]:
     return {"status": status, "message": f"Job run {job_id} has completed.", "job_id": job_id}
 
 
-def operator(stage: Any, **values: Any) -> AirbyteTriggerSyncOperator:
-    given = {"task_id": "sync", "connection_id": stage.connection_id, "deferrable": True, "timeout": 15}
+def operator(stage: AirflowStage, **values: Any) -> AirbyteTriggerSyncOperator:
+    given: dict[str, Any] = {"task_id": "sync", "connection_id": stage.connection_id, "deferrable": True, "timeout": 15}
     return AirbyteTriggerSyncOperator(**given | values)
 
 
@@ -45,7 +46,9 @@ class Instance:
 
 
 @pytest.mark.parametrize("sensing", [False, True])
-async def test_a_success_that_the_official_trigger_reports_leaves_the_jobs_values(stage: Any, sensing: bool) -> None:
+async def test_a_success_that_the_official_trigger_reports_leaves_the_jobs_values(
+    stage: AirflowStage, sensing: bool
+) -> None:
     job, ti = stage.start(), Instance()
     stage.end(job, records=17)
     task = sensor(job.id) if sensing else operator(stage)
@@ -54,7 +57,7 @@ async def test_a_success_that_the_official_trigger_reports_leaves_the_jobs_value
     assert stage.requests("POST /jobs") == 0
 
 
-async def test_a_success_stays_one_where_airbyte_can_not_be_asked(stage: Any) -> None:
+async def test_a_success_stays_one_where_airbyte_can_not_be_asked(stage: AirflowStage) -> None:
     job, ti = stage.start(), Instance()
     stage.end(job)
     for route in ("GET /jobs/{id}", "GET /jobs"):
@@ -64,7 +67,7 @@ async def test_a_success_stays_one_where_airbyte_can_not_be_asked(stage: Any) ->
     assert ti.xcoms["job"] is None
 
 
-async def test_i3_what_the_official_trigger_calls_an_error_is_a_success_if_the_job_is_one(stage: Any) -> None:
+async def test_i3_what_the_official_trigger_calls_an_error_is_a_success_if_the_job_is_one(stage: AirflowStage) -> None:
     """Theirs reports an error where a request failed."""
     job = stage.end(stage.start())
     assert await stage.execute(operator(stage), "execute_complete", event=official("error", job.id)) == job.id
@@ -75,7 +78,7 @@ async def test_i3_what_the_official_trigger_calls_an_error_is_a_success_if_the_j
     [("error", "Job run 1 has completed", "running"), ("timeout", "The job is cancelled now", "cancelled")],
 )
 async def test_their_error_leaves_the_job_alone_and_their_time_out_cancels_it(
-    stage: Any, end: str, message: str, status: str
+    stage: AirflowStage, end: str, message: str, status: str
 ) -> None:
     job = stage.start()
     with pytest.raises(AirflowException, match=message):
@@ -83,13 +86,13 @@ async def test_their_error_leaves_the_job_alone_and_their_time_out_cancels_it(
     assert job.status == status
 
 
-async def test_a_job_that_a_person_cancelled_fails_the_task_for_good(stage: Any) -> None:
+async def test_a_job_that_a_person_cancelled_fails_the_task_for_good(stage: AirflowStage) -> None:
     job = stage.end(stage.start(), "cancelled", cancelled_by="user")
     with pytest.raises(AirflowFailException, match=r"cancelled in Airbyte .* A retry would undo that decision"):
         await stage.execute(operator(stage), "execute_complete", event=official("cancelled", job.id))
 
 
-async def test_a_task_that_is_deferred_here_hands_their_method_an_event_alone(stage: Any) -> None:
+async def test_a_task_that_is_deferred_here_hands_their_method_an_event_alone(stage: AirflowStage) -> None:
     raised = await stage.defer(operator(stage))
     assert (raised.method_name, raised.kwargs) == ("execute_complete", None)
     stage.end(stage.sim.world.jobs[1])
@@ -98,7 +101,7 @@ async def test_a_task_that_is_deferred_here_hands_their_method_an_event_alone(st
     assert event["status"] == "success"
 
 
-async def test_a_task_that_release_0_1_0_has_deferred_continues(stage: Any) -> None:
+async def test_a_task_that_release_0_1_0_has_deferred_continues(stage: AirflowStage) -> None:
     job = stage.end(stage.start())
     event = {
         key: value
@@ -110,7 +113,7 @@ async def test_a_task_that_release_0_1_0_has_deferred_continues(stage: Any) -> N
     assert await stage.execute(operator(stage), "execute_complete", **values) == job.id
 
 
-async def test_their_helper_says_whether_the_job_runs(stage: Any) -> None:
+async def test_their_helper_says_whether_the_job_runs(stage: AirflowStage) -> None:
     job = stage.start()
     trigger = stage.trigger(job)
     assert await trigger.is_still_running(AirbyteHook())
@@ -120,20 +123,20 @@ async def test_their_helper_says_whether_the_job_runs(stage: Any) -> None:
 
 
 @pytest.mark.parametrize("event", [None, "success"])
-async def test_without_an_event_of_ours_the_task_begins_again(stage: Any, event: object) -> None:
+async def test_without_an_event_of_ours_the_task_begins_again(stage: AirflowStage, event: object) -> None:
     """What `airflow dags test` hands over of an event that ends a task is its state alone."""
     with pytest.raises(TaskDeferred):
         await stage.execute(operator(stage), "execute_complete", event=event)
     assert stage.requests("POST /jobs") == 1
 
 
-async def test_i3_a_task_that_is_to_begin_in_a_worker_is_no_success_to_their_method(stage: Any) -> None:
+async def test_i3_a_task_that_is_to_begin_in_a_worker_is_no_success_to_their_method(stage: AirflowStage) -> None:
     """Theirs takes a status that it does not know for a success."""
     trigger = AirbyteStartTrigger(connection_id=stage.connection_id, airbyte_conn_id="airbyte_default")
     stage.sim.add_fault(Fault(kind="status", status=403, route="POST /jobs"))
     assert (await stage.fire(trigger))["status"] == "error"
 
 
-async def test_a_task_that_release_0_1_0_hands_over_to_a_worker_begins_there(stage: Any) -> None:
+async def test_a_task_that_release_0_1_0_hands_over_to_a_worker_begins_there(stage: AirflowStage) -> None:
     with pytest.raises(TaskDeferred):
         await stage.execute(operator(stage), "execute_complete", event={"status": "begin", "message": "Beginning."})

@@ -22,6 +22,7 @@ from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.waiting.progress import ProgressWatch
 from support.airflow import TaskInstance
+from support.airflow_stage import AirflowStage, Served, TaskStates
 from support.events import event_of
 from support.listener import API_TOKEN
 from support.waiting import until
@@ -29,13 +30,12 @@ from support.waiting import until
 pytestmark = pytest.mark.anyio
 
 
-def operator(stage: Any, **values: Any) -> AirbyteTriggerSyncOperator:
-    return AirbyteTriggerSyncOperator(
-        **{"task_id": "sync", "connection_id": stage.connection_id, "wait_seconds": 0.1, "timeout": 15} | values
-    )
+def operator(stage: AirflowStage, **values: Any) -> AirbyteTriggerSyncOperator:
+    given: dict[str, Any] = {"task_id": "sync", "connection_id": stage.connection_id, "wait_seconds": 0.1}
+    return AirbyteTriggerSyncOperator(**given | {"timeout": 15} | values)
 
 
-def ending(stage: Any, status: str = "succeeded", **values: Any) -> Any:
+def ending(stage: AirflowStage, status: str = "succeeded", **values: Any) -> Any:
     """Wait until the task waits for the job, then end it."""
 
     async def end() -> None:
@@ -46,13 +46,15 @@ def ending(stage: Any, status: str = "succeeded", **values: Any) -> Any:
     return end
 
 
-async def resume(stage: Any, task: AirbyteTriggerSyncOperator, deferred: TaskDeferred) -> Any:
+async def resume(stage: AirflowStage, task: AirbyteTriggerSyncOperator, deferred: TaskDeferred) -> Any:
     """Fire the trigger, and go on in another worker."""
     event = await stage.fire(deferred.trigger)
     return await stage.execute(task, deferred.method_name, event=event)
 
 
-async def run(stage: Any, task: AirbyteTriggerSyncOperator, status: str | None = "succeeded", **values: Any) -> Any:
+async def run(
+    stage: AirflowStage, task: AirbyteTriggerSyncOperator, status: str | None = "succeeded", **values: Any
+) -> Any:
     """The task in whichever way, while its job comes to that end, or to none."""
     if task.deferrable:
         deferred = await stage.defer(task)
@@ -64,22 +66,22 @@ async def run(stage: Any, task: AirbyteTriggerSyncOperator, status: str | None =
     return await stage.executing(task, ending(stage, status, **values))
 
 
-async def test_the_synchronous_way_returns_the_job_id(stage: Any) -> None:
+async def test_the_synchronous_way_returns_the_job_id(stage: AirflowStage) -> None:
     assert await stage.executing(operator(stage), ending(stage)) == 1
     assert stage.requests("POST /jobs") == 1
 
 
-async def test_the_synchronous_way_is_told_by_the_listener(stage: Any, listener: Any) -> None:
+async def test_the_synchronous_way_is_told_by_the_listener(stage: AirflowStage, listener: Served) -> None:
     task = operator(stage, wait_seconds=3600)
     assert await stage.executing(task, ending(stage)) == 1
 
 
-async def test_the_asynchronous_way_returns_the_job_id_at_once(stage: Any) -> None:
+async def test_the_asynchronous_way_returns_the_job_id_at_once(stage: AirflowStage) -> None:
     assert await stage.execute(operator(stage, asynchronous=True, deferrable=True)) == 1
     assert stage.sim.world.jobs[1].status == "running"
 
 
-async def test_the_deferrable_way_returns_the_job_id(stage: Any, listener: Any) -> None:
+async def test_the_deferrable_way_returns_the_job_id(stage: AirflowStage, listener: Served) -> None:
     deferred = await stage.defer(operator(stage, deferrable=True))
     assert deferred.timeout is None
     stage.end(stage.sim.world.jobs[1])
@@ -87,7 +89,7 @@ async def test_the_deferrable_way_returns_the_job_id(stage: Any, listener: Any) 
 
 
 async def test_the_log_of_a_deferred_task_says_what_it_waits_for(
-    stage: Any, listener: Any, caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, listener: Served, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = stage.sim.world.connections[stage.connection_id]
     connection.name = "Orders\n→ lake"
@@ -104,7 +106,7 @@ async def test_the_log_of_a_deferred_task_says_what_it_waits_for(
 
 @pytest.mark.parametrize("deferrable", [False, True])
 async def test_the_log_of_a_task_without_a_listener_says_how_often_it_polls(
-    stage: Any, deferrable: bool, caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, deferrable: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await run(stage, operator(stage, deferrable=deferrable))
     (line,) = [each for each in caplog.messages if "the completion:" in each]
@@ -112,13 +114,15 @@ async def test_the_log_of_a_task_without_a_listener_says_how_often_it_polls(
     assert f" poll_seconds=0.1 usual_seconds=unknown link={stage.sim.url}/workspaces/" in line
 
 
-async def test_the_log_names_the_connection_as_far_as_it_is_known(stage: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_names_the_connection_as_far_as_it_is_known(
+    stage: AirflowStage, caplog: pytest.LogCaptureFixture
+) -> None:
     stage.sim.add_fault(Fault(kind="status", status=500, route="GET /connections/{id}"))
     await stage.defer(operator(stage, deferrable=True))
     assert f"job=1 connection={stage.connection_id} poll_seconds=0.1 usual_seconds=unknown link=unknown" in caplog.text
 
 
-async def test_a_job_that_has_ended_when_it_is_submitted_is_not_waited_for(stage: Any) -> None:
+async def test_a_job_that_has_ended_when_it_is_submitted_is_not_waited_for(stage: AirflowStage) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0)
     stage.sim.add_fault(Fault(kind="reset", route="POST /jobs", after=True, count=1))
     assert await stage.execute(operator(stage, deferrable=True)) == 1
@@ -126,7 +130,7 @@ async def test_a_job_that_has_ended_when_it_is_submitted_is_not_waited_for(stage
 
 @pytest.mark.parametrize("deferrable", [False, True])
 async def test_a_failed_job_fails_the_task_with_airbytes_reason(
-    stage: Any, listener: Any, deferrable: bool, caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, listener: Served, deferrable: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = JobError(message="password refused", type="config_error", origin="destination")
     with pytest.raises(AirflowException) as info:
@@ -138,13 +142,13 @@ async def test_a_failed_job_fails_the_task_with_airbytes_reason(
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_a_cancelled_job_fails_the_task_for_good(stage: Any, deferrable: bool) -> None:
+async def test_a_cancelled_job_fails_the_task_for_good(stage: AirflowStage, deferrable: bool) -> None:
     with pytest.raises(AirflowFailException, match="was cancelled in Airbyte"):
         await run(stage, operator(stage, deferrable=deferrable), "cancelled")
 
 
 @pytest.mark.parametrize(("records", "right"), [(9, False), (10, True)])
-async def test_min_records(stage: Any, records: int, right: bool) -> None:
+async def test_min_records(stage: AirflowStage, records: int, right: bool) -> None:
     task = operator(stage, min_records=10)
     if right:
         assert await stage.executing(task, ending(stage, records=records)) == 1
@@ -153,21 +157,21 @@ async def test_min_records(stage: Any, records: int, right: bool) -> None:
             await stage.executing(task, ending(stage, records=records))
 
 
-async def test_min_records_of_a_job_that_never_ran(stage: Any) -> None:
+async def test_min_records_of_a_job_that_never_ran(stage: AirflowStage) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script(records=None, bytes=None)
     with pytest.raises(AirflowException, match="does not say how many records it moved"):
         await stage.executing(operator(stage, min_records=1), ending(stage))
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_the_timeout_ends_the_wait_and_not_the_job(stage: Any, deferrable: bool) -> None:
+async def test_the_timeout_ends_the_wait_and_not_the_job(stage: AirflowStage, deferrable: bool) -> None:
     task = operator(stage, timeout=0.3, deferrable=deferrable)
     with pytest.raises(AirflowException, match=r"running; the task's timeout was over .* it continues in Airbyte"):
         await run(stage, task, None)
     assert stage.sim.world.jobs[1].status == "running"
 
 
-async def test_the_execution_timeout_of_a_deferred_task_cancels_the_job(stage: Any) -> None:
+async def test_the_execution_timeout_of_a_deferred_task_cancels_the_job(stage: AirflowStage) -> None:
     task = operator(stage, execution_timeout=timedelta(seconds=0.2), deferrable=True)
     deferred = await stage.defer(task)
     with pytest.raises(AirflowException, match=r"execution deadline was .* The job is cancelled now"):
@@ -175,7 +179,7 @@ async def test_the_execution_timeout_of_a_deferred_task_cancels_the_job(stage: A
     assert stage.sim.world.jobs[1].status == "cancelled"
 
 
-async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_success(stage: Any) -> None:
+async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_success(stage: AirflowStage) -> None:
     task = operator(stage, execution_timeout=timedelta(seconds=0.2), deferrable=True)
     deferred = await stage.defer(task)
     event = await stage.fire(deferred.trigger)
@@ -183,7 +187,9 @@ async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_succes
     assert await stage.execute(task, "execute_complete", event=event) == 1
 
 
-async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(stage: Any, listener: Any) -> None:
+async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(
+    stage: AirflowStage, listener: Served
+) -> None:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
     task = operator(stage)
     running = asyncio.get_running_loop().create_task(stage.execute(task, context={"ti": TaskInstance()}))
@@ -199,7 +205,9 @@ async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(
     assert await running == job.id
 
 
-async def signalled(stage: Any, task_states: Any, state: str | None, task: AirbyteTriggerSyncOperator) -> None:
+async def signalled(
+    stage: AirflowStage, task_states: TaskStates, state: str | None, task: AirbyteTriggerSyncOperator
+) -> None:
     """Airflow calls ``on_kill`` once the task waits for the job; then that succeeds, unless it has been cancelled."""
     task_states.state = state
     running = asyncio.get_running_loop().create_task(stage.execute(task, context={"ti": TaskInstance()}))
@@ -213,7 +221,7 @@ async def signalled(stage: Any, task_states: Any, state: str | None, task: Airby
 
 @pytest.mark.parametrize("state", ["failed", "success", "restarting", None])
 async def test_a_kill_by_a_person_cancels_the_job_and_the_task_may_be_tried_again(
-    stage: Any, task_states: Any, state: str | None
+    stage: AirflowStage, task_states: TaskStates, state: str | None
 ) -> None:
     with pytest.raises(AirflowException, match="because its task was killed") as info:
         await signalled(stage, task_states, state, operator(stage))
@@ -223,19 +231,23 @@ async def test_a_kill_by_a_person_cancels_the_job_and_the_task_may_be_tried_agai
 
 @pytest.mark.parametrize("state", ["running", "up_for_retry", "queued", "scheduled", "unknown"])
 async def test_a_worker_that_is_shut_down_or_given_up_lets_the_job_go_on(
-    stage: Any, task_states: Any, state: str
+    stage: AirflowStage, task_states: TaskStates, state: str
 ) -> None:
     await signalled(stage, task_states, state, operator(stage))
     assert stage.requests("DELETE /jobs/{id}") == 0
 
 
-async def test_a_kill_leaves_a_job_that_the_task_attached_to_alone(stage: Any, task_states: Any) -> None:
+async def test_a_kill_leaves_a_job_that_the_task_attached_to_alone(
+    stage: AirflowStage, task_states: TaskStates
+) -> None:
     stage.start()
     await signalled(stage, task_states, "failed", operator(stage))
     assert stage.requests("DELETE /jobs/{id}") == stage.requests("POST /jobs") == 0
 
 
-async def test_a_kill_while_the_job_is_asked_for_cancels_it_once_it_is_known(stage: Any, task_states: Any) -> None:
+async def test_a_kill_while_the_job_is_asked_for_cancels_it_once_it_is_known(
+    stage: AirflowStage, task_states: TaskStates
+) -> None:
     task = operator(stage)
     task_states.state = "failed"
     stage.sim.add_fault(Fault(kind="slow", delay=0.5, route="POST /jobs"))
@@ -248,12 +260,12 @@ async def test_a_kill_while_the_job_is_asked_for_cancels_it_once_it_is_known(sta
     assert job.status == "cancelled"
 
 
-async def test_a_kill_before_the_job_is_there_does_nothing(stage: Any) -> None:
+async def test_a_kill_before_the_job_is_there_does_nothing(stage: AirflowStage) -> None:
     operator(stage).on_kill()
     assert stage.sim.traffic.total == 0
 
 
-async def test_a_running_sync_of_the_connection_is_waited_for(stage: Any) -> None:
+async def test_a_running_sync_of_the_connection_is_waited_for(stage: AirflowStage) -> None:
     job = stage.start()
     task = operator(stage)
 
@@ -265,7 +277,7 @@ async def test_a_running_sync_of_the_connection_is_waited_for(stage: Any) -> Non
     assert len(stage.sim.world.jobs) == 1
 
 
-async def test_an_inactive_connection_is_told(stage: Any) -> None:
+async def test_an_inactive_connection_is_told(stage: AirflowStage) -> None:
     stage.sim.world.connections[stage.connection_id].active = False
     with pytest.raises(AirflowException, match="enabled in Airbyte"):
         await stage.execute(operator(stage))
@@ -280,7 +292,7 @@ async def test_an_inactive_connection_is_told(stage: Any) -> None:
     ],
     ids=lambda fault: fault.kind,
 )
-async def test_a_job_whose_creation_got_no_answer_is_found(stage: Any, fault: Fault) -> None:
+async def test_a_job_whose_creation_got_no_answer_is_found(stage: AirflowStage, fault: Fault) -> None:
     older = stage.end(stage.start())
     stage.sim.add_fault(fault)
 
@@ -291,14 +303,14 @@ async def test_a_job_whose_creation_got_no_answer_is_found(stage: Any, fault: Fa
     assert len(stage.sim.world.jobs) == 2
 
 
-async def test_a_wrong_client_secret_is_told(stage: Any) -> None:
+async def test_a_wrong_client_secret_is_told(stage: AirflowStage) -> None:
     stage.connect("airbyte_default", conn_type="airbyte", host=stage.sim.url, login="client", password="wrong-secret")
     with pytest.raises(AirflowException, match="rejects this client id and secret") as info:
         await stage.execute(operator(stage))
     assert "wrong-secret" not in str(info.value)
 
 
-async def test_mapped_over_connections_they_wait_together(stage: Any) -> None:
+async def test_mapped_over_connections_they_wait_together(stage: AirflowStage) -> None:
     tasks = [
         operator(stage, connection_id=stage.sim.world.add_connection(Script.lasting(0.3)).id, deferrable=True)
         for _ in range(5)
@@ -314,7 +326,7 @@ STALLED = Script(phases=(Phase(status="running", seconds=0, stalled=True),), end
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize(("on_stall", "status"), [("fail", "running"), ("cancel", "cancelled")])
 async def test_a_stalled_job_fails_the_task_in_the_time_set(
-    stage: Any, deferrable: bool, on_stall: str, status: str
+    stage: AirflowStage, deferrable: bool, on_stall: str, status: str
 ) -> None:
     stage.sim.world.connections[stage.connection_id].script = STALLED
     task = operator(stage, deferrable=deferrable, timeout=60, stalled_after=1.0, on_stall=on_stall)
@@ -326,7 +338,7 @@ async def test_a_stalled_job_fails_the_task_in_the_time_set(
 
 
 async def test_a_stall_is_logged_once_and_the_task_waits_on(
-    stage: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    stage: AirflowStage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "0")
     stage.sim.world.connections[stage.connection_id].script = STALLED
@@ -343,7 +355,7 @@ async def test_a_stall_is_logged_once_and_the_task_waits_on(
     assert ("".join(seen) + capfd.readouterr().out).count("has stalled") == 1
 
 
-async def test_a_wrong_progress_interval_ends_no_wait(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wrong_progress_interval_ends_no_wait(stage: AirflowStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "often")
     deferred = await stage.defer(operator(stage, deferrable=True, timeout=60))
     firing = stage.firing(deferred.trigger)
@@ -352,7 +364,7 @@ async def test_a_wrong_progress_interval_ends_no_wait(stage: Any, monkeypatch: p
     assert (await firing)["status"] == "success"
 
 
-async def test_a_job_that_moves_does_not_stall(stage: Any) -> None:
+async def test_a_job_that_moves_does_not_stall(stage: AirflowStage) -> None:
     watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="fail")
     event = event_of(1)
 
@@ -372,7 +384,7 @@ async def test_a_job_that_moves_does_not_stall(stage: Any) -> None:
     assert reads[:5] == [False, True, True, True, False], "what is read and not committed counts before it is a stall"
 
 
-async def test_a_job_stalls_only_after_its_streams_were_the_same(stage: Any) -> None:
+async def test_a_job_stalls_only_after_its_streams_were_the_same(stage: AirflowStage) -> None:
     watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="fail")
     reads: list[bool] = []
 
@@ -390,7 +402,9 @@ async def test_a_job_stalls_only_after_its_streams_were_the_same(stage: Any) -> 
     assert len(reads) == 5
 
 
-async def test_a_fault_of_what_watches_does_not_end_the_wait(stage: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_what_watches_does_not_end_the_wait(
+    stage: AirflowStage, caplog: pytest.LogCaptureFixture
+) -> None:
     watch = ProgressWatch(log=logging.getLogger(), stalled_after=1.0, on_stall="cancel")
     reads: list[bool] = []
 

@@ -10,6 +10,7 @@ import pytest
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS
+from support.airflow_stage import AirflowStage, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +19,7 @@ def test_there_is_a_key_only_where_streams_are_shared() -> None:
     assert (AirbyteSyncEventTrigger().shared_stream_key() is not None) is SHARES_STREAMS
 
 
-async def test_each_end_fires_once(stage: Any, source: str) -> None:
+async def test_each_end_fires_once(stage: AirflowStage, source: str) -> None:
     trigger = AirbyteSyncEventTrigger(connection_ids=[stage.connection_id])
     fired: list[dict[str, Any]] = []
 
@@ -31,14 +32,14 @@ async def test_each_end_fires_once(stage: Any, source: str) -> None:
         await stage.until(lambda: shared.hub.followers == 1 and shared.hub.following is (source == "pushed"))
         for count in (1, 2):
             stage.end(stage.start())
-            await stage.until(lambda count=count: len(fired) == count)
+            await stage.until(lambda count=count: len(fired) == count)  # type: ignore[misc]
     assert [payload["job_id"] for payload in fired] == [1, 2]
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
 
 
-async def test_two_share_a_hub(stage: Any, listener: Any) -> None:
+async def test_two_share_a_hub(stage: AirflowStage, listener: Served) -> None:
     triggers = [AirbyteSyncEventTrigger(connection_ids=each) for each in ([stage.connection_id], [])]
     streams: list[Any] = [trigger.run() for trigger in triggers]
     firing: list[asyncio.Task[Any]] = [asyncio.get_running_loop().create_task(anext(stream)) for stream in streams]

@@ -15,6 +15,7 @@ from airbyte_events_provider.get_provider_info import get_provider_info  # noqa:
 from airbyte_events_provider.queues.airbyte import AirbyteEventsMessageQueueProvider  # noqa: E402
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger  # noqa: E402
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub  # noqa: E402
+from support.airflow_stage import AirflowStage  # noqa: E402
 
 CONNECTION = "2f3c6b0e-2f8e-4f0e-9d3a-0a1b2c3d4e5f"
 
@@ -87,7 +88,7 @@ def test_other_queues_are_left_to_others() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("ours")
-async def test_it_fires(stage: Any) -> None:
+async def test_it_fires(stage: AirflowStage) -> None:
     trigger = msg_queue.MessageQueueTrigger(scheme="airbyte-events", connection_ids=stage.connection_id)
     events = trigger.run()
 

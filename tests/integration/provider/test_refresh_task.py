@@ -13,6 +13,7 @@ from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger
 from support.airflow import StateStore, TaskInstance, uuid7
+from support.airflow_stage import AirflowStage, TaskStates
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +23,7 @@ REFRESH: dict[str, Any] = {"job_type": "refresh", "refresh_mode": "truncate", "s
 class Task:
     """A task with one retry, whose every part runs in a worker of its own."""
 
-    def __init__(self, stage: Any, **values: Any) -> None:
+    def __init__(self, stage: AirflowStage, **values: Any) -> None:
         self.stage = stage
         self.values = {"connection_id": stage.connection_id, "wait_seconds": 0.1, "retries": 1, **values}
         self.store = StateStore()
@@ -41,13 +42,13 @@ class Task:
         return await self.execute(deferred.method_name, event=await self.stage.fire(deferred.trigger))
 
 
-def only_job(stage: Any) -> Any:
+def only_job(stage: AirflowStage) -> Any:
     (job,) = stage.sim.world.jobs.values()
     return job
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_a_refresh_completes_a_task(stage: Any, deferrable: bool) -> None:
+async def test_a_refresh_completes_a_task(stage: AirflowStage, deferrable: bool) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.3)
     task = Task(stage, deferrable=deferrable, **REFRESH)
     result = await task.execute()
@@ -58,7 +59,7 @@ async def test_a_refresh_completes_a_task(stage: Any, deferrable: bool) -> None:
     assert (job.type, job.refreshed) == ("refresh", [{"name": "orders", "namespace": "public"}])
 
 
-async def test_a_retry_resumes_the_refresh(stage: Any) -> None:
+async def test_a_retry_resumes_the_refresh(stage: AirflowStage) -> None:
     task = Task(stage, deferrable=True, **REFRESH)
     await task.execute()
     task.ti.try_number = 2
@@ -67,7 +68,7 @@ async def test_a_retry_resumes_the_refresh(stage: Any) -> None:
 
 
 @pytest.mark.parametrize("release", ["2.0", "2.1"])
-async def test_a_retry_finds_the_refresh_whose_start_had_no_response(stage: Any, release: str) -> None:
+async def test_a_retry_finds_the_refresh_whose_start_had_no_response(stage: AirflowStage, release: str) -> None:
     task = Task(stage, deferrable=True, timeout=0.3, **REFRESH)
     stage.sim.add_fault(Fault(kind="reset", route="POST /connections/refresh", after=True))
     stage.sim.add_fault(Fault(kind="slow", delay=1, route="GET /jobs", count=1))
@@ -75,7 +76,7 @@ async def test_a_retry_finds_the_refresh_whose_start_had_no_response(stage: Any,
     assert stage.requests("POST /connections/refresh") == 1
 
 
-async def test_a_refresh_waits_for_another_refresh(stage: Any) -> None:
+async def test_a_refresh_waits_for_another_refresh(stage: AirflowStage) -> None:
     before = stage.start("refresh")
     task = Task(stage, deferrable=True, **REFRESH)
     deferred = await task.execute()
@@ -86,7 +87,7 @@ async def test_a_refresh_waits_for_another_refresh(stage: Any) -> None:
     assert stage.requests("POST /connections/refresh") == 1
 
 
-async def test_a_refresh_that_begins_in_the_triggerer(stage: Any, task_states: Any) -> None:
+async def test_a_refresh_that_begins_in_the_triggerer(stage: AirflowStage, task_states: TaskStates) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.1)
     trigger = AirbyteStartTrigger(
         connection_id=stage.connection_id, airbyte_conn_id="airbyte_default", poll_interval=0.1, **REFRESH
@@ -97,7 +98,9 @@ async def test_a_refresh_that_begins_in_the_triggerer(stage: Any, task_states: A
     assert trigger.serialize()[1]["streams"] == ["orders"]
 
 
-async def test_where_the_internal_api_refuses_the_task_fails_for_good_and_says_so(stage: Any, task_states: Any) -> None:
+async def test_where_the_internal_api_refuses_the_task_fails_for_good_and_says_so(
+    stage: AirflowStage, task_states: TaskStates
+) -> None:
     stage.sim.add_fault(Fault(kind="status", status=403, route="POST /connections/refresh"))
     task = Task(stage, **REFRESH)
     with pytest.raises(AirflowFailException, match=r"this Airbyte starts no refresh .* Airbyte 0\.63\.8 or newer"):
@@ -144,7 +147,7 @@ def test_streams_are_templated(stream: str, begins: bool) -> None:
 @pytest.mark.parametrize("running", ["sync", "reset", "refresh"])
 @pytest.mark.parametrize("wanted", ["sync", "clear", "refresh"])
 async def test_on_conflict_cancel_cancels_what_runs_and_starts_its_own(
-    stage: Any, wanted: str, running: str, deferrable: bool
+    stage: AirflowStage, wanted: str, running: str, deferrable: bool
 ) -> None:
     other = stage.start(running)
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.3)
@@ -156,7 +159,7 @@ async def test_on_conflict_cancel_cancels_what_runs_and_starts_its_own(
     assert stage.requests("DELETE /jobs/{id}") == 1
 
 
-async def test_on_conflict_cancel_waits_until_the_other_has_completed(stage: Any) -> None:
+async def test_on_conflict_cancel_waits_until_the_other_has_completed(stage: AirflowStage) -> None:
     other = stage.start("sync")
     # Airbyte answers before the job's workflow has ended.
     stage.sim.add_fault(Fault(kind="status", status=409, problem="state-conflict", route="DELETE /jobs/{id}"))
@@ -168,7 +171,7 @@ async def test_on_conflict_cancel_waits_until_the_other_has_completed(stage: Any
     assert (await task.fire(deferred)).trigger.job_id == 2
 
 
-async def test_what_can_not_be_cancelled_is_not_replaced(stage: Any) -> None:
+async def test_what_can_not_be_cancelled_is_not_replaced(stage: AirflowStage) -> None:
     other = stage.start("sync")
     stage.sim.add_fault(Fault(kind="status", status=403, route="DELETE /jobs/{id}"))
     with pytest.raises(AirflowException, match="403"):
@@ -176,7 +179,7 @@ async def test_what_can_not_be_cancelled_is_not_replaced(stage: Any) -> None:
     assert (only_job(stage), other.status) == (other, "running")
 
 
-async def test_on_conflict_cancel_never_cancels_the_tasks_own_job(stage: Any) -> None:
+async def test_on_conflict_cancel_never_cancels_the_tasks_own_job(stage: AirflowStage) -> None:
     task = Task(stage, on_conflict="cancel", deferrable=True)
     await task.execute()
     task.ti.try_number = 2
@@ -188,7 +191,7 @@ QUEUED = Script.hanging("queued")
 NEVER_SEEN_QUEUED = Script(phases=(Phase(status="running", seconds=0),), end=None, records=None, bytes=None)
 
 
-async def cancelled(stage: Any, task: Task, script: Script, by: str, **counts: Any) -> Exception:
+async def cancelled(stage: AirflowStage, task: Task, script: Script, by: str, **counts: Any) -> Exception:
     """The error of the task whose job was cancelled while its trigger waited."""
     stage.sim.world.connections[stage.connection_id].script = script
     deferred = await task.execute()
@@ -205,7 +208,7 @@ async def cancelled(stage: Any, task: Task, script: Script, by: str, **counts: A
 
 
 @pytest.mark.parametrize("script", [QUEUED, NEVER_SEEN_QUEUED], ids=["queued", "not seen"])
-async def test_airbytes_own_cancellation_is_retried(stage: Any, script: Script) -> None:
+async def test_airbytes_own_cancellation_is_retried(stage: AirflowStage, script: Script) -> None:
     task = Task(stage, deferrable=True)
     error = await cancelled(stage, task, script, "airbyte")
     assert "Airbyte itself cancelled it" in str(error)
@@ -215,12 +218,12 @@ async def test_airbytes_own_cancellation_is_retried(stage: Any, script: Script) 
 
 
 @pytest.mark.parametrize("script", [QUEUED, NEVER_SEEN_QUEUED], ids=["queued", "not seen"])
-async def test_a_persons_cancellation_is_not_even_in_the_queue(stage: Any, script: Script) -> None:
+async def test_a_persons_cancellation_is_not_even_in_the_queue(stage: AirflowStage, script: Script) -> None:
     task = Task(stage, deferrable=True)
     assert isinstance(await cancelled(stage, task, script, "user"), AirflowFailException)
 
 
-async def test_a_job_that_moved_data_was_not_cancelled_in_the_queue(stage: Any) -> None:
+async def test_a_job_that_moved_data_was_not_cancelled_in_the_queue(stage: AirflowStage) -> None:
     error = await cancelled(stage, Task(stage, deferrable=True), Script.hanging(), "airbyte", records=5)
     assert isinstance(error, AirflowFailException)
     assert stage.requests("POST /connections/events/list") == 0
@@ -228,13 +231,15 @@ async def test_a_job_that_moved_data_was_not_cancelled_in_the_queue(stage: Any) 
 
 @pytest.mark.parametrize(("script", "person"), [(QUEUED, False), (NEVER_SEEN_QUEUED, True)], ids=["queued", "not seen"])
 @pytest.mark.parametrize("status", [403, 404, 500])
-async def test_without_the_internal_api_the_queue_tells(stage: Any, script: Script, person: bool, status: int) -> None:
+async def test_without_the_internal_api_the_queue_tells(
+    stage: AirflowStage, script: Script, person: bool, status: int
+) -> None:
     stage.sim.add_fault(Fault(kind="status", status=status, route="POST /connections/events/list"))
     error = await cancelled(stage, Task(stage, deferrable=True), script, "airbyte")
     assert isinstance(error, AirflowFailException) is person
 
 
-async def test_airbytes_own_cancellation_between_two_tries_is_retried(stage: Any) -> None:
+async def test_airbytes_own_cancellation_between_two_tries_is_retried(stage: AirflowStage) -> None:
     task = Task(stage, deferrable=True)
     stage.sim.world.connections[stage.connection_id].script = QUEUED
     await task.execute()
@@ -243,7 +248,7 @@ async def test_airbytes_own_cancellation_between_two_tries_is_retried(stage: Any
     assert (await task.execute()).trigger.job_id == 2
 
 
-async def test_a_persons_cancellation_between_two_tries_is_not(stage: Any) -> None:
+async def test_a_persons_cancellation_between_two_tries_is_not(stage: AirflowStage) -> None:
     task = Task(stage, deferrable=True)
     stage.sim.world.connections[stage.connection_id].script = QUEUED
     await task.execute()

@@ -27,6 +27,7 @@ from airbyte_events.simulator import Fault
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.airflow import TaskInstance
+from support.airflow_stage import AirflowStage, Served
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +36,7 @@ def sensor(job_id: Any, **values: Any) -> AirbyteJobSensor:
     return AirbyteJobSensor(**{"task_id": "wait", "airbyte_job_id": job_id, "poke_interval": 0.05} | values)
 
 
-async def test_poking(stage: Any) -> None:
+async def test_poking(stage: AirflowStage) -> None:
     job = stage.start()
 
     async def end() -> None:
@@ -45,13 +46,15 @@ async def test_poking(stage: Any) -> None:
     await stage.executing(sensor(job.id), end)
 
 
-async def test_a_job_id_from_a_template_is_text(stage: Any) -> None:
+async def test_a_job_id_from_a_template_is_text(stage: AirflowStage) -> None:
     job = stage.end(stage.start())
     await stage.execute(sensor(str(job.id)))
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
-async def test_a_job_without_success_fails_the_sensor_for_good(stage: Any, listener: Any, status: str) -> None:
+async def test_a_job_without_success_fails_the_sensor_for_good(
+    stage: AirflowStage, listener: Served, status: str
+) -> None:
     job = stage.start()
     error = JobError(message="password refused", type="config_error", origin="destination")
     stage.end(job, status, **({"error": error} if status == "failed" else {}))
@@ -62,7 +65,7 @@ async def test_a_job_without_success_fails_the_sensor_for_good(stage: Any, liste
         await stage.execute(sensor(job.id))
 
 
-async def test_rescheduling(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rescheduling(stage: AirflowStage, monkeypatch: pytest.MonkeyPatch) -> None:
     job = stage.start()
     task = sensor(job.id, mode="reschedule")
 
@@ -72,7 +75,7 @@ async def test_rescheduling(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None
     await stage.execute(task, context={"ti": TaskInstance()})
 
 
-async def test_deferring(stage: Any) -> None:
+async def test_deferring(stage: AirflowStage) -> None:
     job = stage.start()
     task = sensor(job.id, deferrable=True)
     deferred = await stage.defer(task)
@@ -80,12 +83,12 @@ async def test_deferring(stage: Any) -> None:
     await stage.execute(task, "execute_complete", event=await stage.completed(job, trigger=deferred.trigger))
 
 
-async def test_deferring_for_a_job_that_has_ended(stage: Any) -> None:
+async def test_deferring_for_a_job_that_has_ended(stage: AirflowStage) -> None:
     job = stage.end(stage.start())
     await stage.execute(sensor(job.id, deferrable=True))
 
 
-async def test_the_timeout_of_a_deferred_sensor(stage: Any) -> None:
+async def test_the_timeout_of_a_deferred_sensor(stage: AirflowStage) -> None:
     job = stage.start()
     task = sensor(job.id, deferrable=True, timeout=0.1)
     deferred = await stage.defer(task)
@@ -95,7 +98,7 @@ async def test_the_timeout_of_a_deferred_sensor(stage: Any) -> None:
     assert job.status == "running"
 
 
-async def test_past_the_execution_timeout_a_sensor_may_be_tried_again(stage: Any) -> None:
+async def test_past_the_execution_timeout_a_sensor_may_be_tried_again(stage: AirflowStage) -> None:
     """As Airflow has it for sensors: not past the timeout."""
     job = stage.start()
     task = sensor(job.id, deferrable=True, timeout=60, execution_timeout=timedelta(seconds=0.1))
@@ -106,13 +109,13 @@ async def test_past_the_execution_timeout_a_sensor_may_be_tried_again(stage: Any
     assert not isinstance(raised.value, (AirflowSensorTimeout, AirflowFailException))
 
 
-async def test_without_an_event_a_sensor_begins_again(stage: Any) -> None:
+async def test_without_an_event_a_sensor_begins_again(stage: AirflowStage) -> None:
     job = stage.end(stage.start())
     await stage.execute(sensor(job.id, deferrable=True), "execute_complete")
     assert stage.reads(job)
 
 
-async def test_failing_softly(stage: Any) -> None:
+async def test_failing_softly(stage: AirflowStage) -> None:
     job = stage.start()
     task = sensor(job.id, deferrable=True, soft_fail=True)
     deferred = await stage.defer(task)
@@ -123,7 +126,7 @@ async def test_failing_softly(stage: Any) -> None:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_the_result_is_left_for_later_tasks(stage: Any, listener: Any, deferrable: bool) -> None:
+async def test_the_result_is_left_for_later_tasks(stage: AirflowStage, listener: Served, deferrable: bool) -> None:
     job = stage.start()
     task, ti = sensor(job.id, deferrable=deferrable), TaskInstance()
     if deferrable:
@@ -143,22 +146,22 @@ async def test_the_result_is_left_for_later_tasks(stage: Any, listener: Any, def
     assert {key for key in ti.xcoms if not key.startswith("_")} == results
 
 
-async def test_a_success_with_too_few_records(stage: Any) -> None:
+async def test_a_success_with_too_few_records(stage: AirflowStage) -> None:
     job = stage.end(stage.start(), records=6)
     with pytest.raises(AirflowFailException, match="moved 6 records, and min_records is 7"):
         await stage.execute(sensor(job.id, min_records=7))
     await stage.execute(sensor(job.id, min_records=6))
 
 
-def syncs(stage: Any, **values: Any) -> AirbyteSyncSensor:
-    given = {"task_id": "wait", "connection_id": stage.connection_id, "poke_interval": 0.05}
+def syncs(stage: AirflowStage, **values: Any) -> AirbyteSyncSensor:
+    given: dict[str, Any] = {"task_id": "wait", "connection_id": stage.connection_id, "poke_interval": 0.05}
     return AirbyteSyncSensor(**given | {"after": utcnow() - timedelta(seconds=2), "deferrable": False} | values)
 
 
 class TestSyncSensor:
     """Of a connection, whoever started the sync."""
 
-    async def test_poking(self, stage: Any) -> None:
+    async def test_poking(self, stage: AirflowStage) -> None:
         async def sync() -> None:
             await stage.until(lambda: stage.requests("GET /jobs") > 1)
             stage.end(stage.start(), "failed")
@@ -167,7 +170,7 @@ class TestSyncSensor:
 
         assert await stage.executing(syncs(stage), sync) == 2
 
-    async def test_rescheduling(self, stage: Any) -> None:
+    async def test_rescheduling(self, stage: AirflowStage) -> None:
         task, ti = syncs(stage, mode="reschedule"), TaskInstance()
         with pytest.raises(AirflowRescheduleException):
             await stage.execute(task, context={"ti": ti})
@@ -176,30 +179,30 @@ class TestSyncSensor:
         assert ti.xcoms["records"] == 5
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    async def test_one_that_has_ended_already(self, stage: Any, deferrable: bool) -> None:
+    async def test_one_that_has_ended_already(self, stage: AirflowStage, deferrable: bool) -> None:
         job = stage.end(stage.start())
         ti = TaskInstance()
         assert await stage.execute(syncs(stage, deferrable=deferrable), context={"ti": ti}) == job.id
         assert ti.xcoms["job"]["connection_id"] == stage.connection_id
 
     @pytest.mark.parametrize("job_type", ["clear", "reset"])
-    async def test_a_clear_is_found_though_airbyte_reports_a_reset(self, stage: Any, job_type: str) -> None:
+    async def test_a_clear_is_found_though_airbyte_reports_a_reset(self, stage: AirflowStage, job_type: str) -> None:
         job = stage.end(stage.start("reset"))
         assert await stage.execute(syncs(stage, job_type=job_type)) == job.id
 
     @pytest.mark.parametrize("job_type", ["clear", "reset"])
-    async def test_a_clear_completes_a_deferred_sensor(self, stage: Any, job_type: str) -> None:
+    async def test_a_clear_completes_a_deferred_sensor(self, stage: AirflowStage, job_type: str) -> None:
         firing = stage.firing(await self.defer(stage, job_type=job_type))
         await self.joined(stage)
         stage.end(stage.start("sync"))
         job = stage.end(stage.start("reset"))
         assert (await firing)["job_id"] == job.id
 
-    async def defer(self, stage: Any, **values: Any) -> Any:
+    async def defer(self, stage: AirflowStage, **values: Any) -> Any:
         deferred = await stage.defer(syncs(stage, deferrable=True, **values))
         return deferred.trigger
 
-    async def joined(self, stage: Any) -> None:
+    async def joined(self, stage: AirflowStage) -> None:
         async with shared_hub(HubKey("airbyte_default")) as shared:
             await stage.until(lambda: shared.hub.followers > 0)
             if stage.listened:
@@ -207,7 +210,7 @@ class TestSyncSensor:
                 # After the one that is made when the feed is joined.
                 await shared.hub.poll()
 
-    async def test_deferring_on_push(self, stage: Any, listener: Any) -> None:
+    async def test_deferring_on_push(self, stage: AirflowStage, listener: Served) -> None:
         firing = stage.firing(await self.defer(stage))
         await self.joined(stage)
         looks = stage.requests("GET /jobs")
@@ -223,7 +226,7 @@ class TestSyncSensor:
         assert await stage.execute(task, "execute_complete", context={"ti": ti}, event=event) == job.id
         assert ti.xcoms["records"] == 7
 
-    async def test_deferring_without_a_listener(self, stage: Any) -> None:
+    async def test_deferring_without_a_listener(self, stage: AirflowStage) -> None:
         stage.monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
         firing = stage.firing(await self.defer(stage, poke_interval=0.1))
         await self.joined(stage)
@@ -231,13 +234,13 @@ class TestSyncSensor:
         event = await firing
         assert (event["status"], event["job_id"], event["job"]["origin"]) == ("success", job.id, "poll")
 
-    async def test_i4_a_sync_between_the_deferral_and_the_trigger(self, stage: Any, listener: Any) -> None:
+    async def test_i4_a_sync_between_the_deferral_and_the_trigger(self, stage: AirflowStage, listener: Served) -> None:
         trigger = await self.defer(stage)
         job = stage.end(stage.start())
         event = await stage.fire(trigger)
         assert (event["status"], event["job_id"]) == ("success", job.id)
 
-    async def test_i4_a_listener_that_goes_is_replaced_by_polling(self, stage: Any, listener: Any) -> None:
+    async def test_i4_a_listener_that_goes_is_replaced_by_polling(self, stage: AirflowStage, listener: Served) -> None:
         firing = stage.firing(await self.defer(stage, poke_interval=0.1))
         await self.joined(stage)
         stage.sim.workspace.set_webhook(None)
@@ -245,7 +248,7 @@ class TestSyncSensor:
         job = stage.end(stage.start())
         assert (await firing)["job_id"] == job.id
 
-    async def test_a_hundred_share_their_looks(self, stage: Any) -> None:
+    async def test_a_hundred_share_their_looks(self, stage: AirflowStage) -> None:
         connections = [stage.start_elsewhere().connection for _ in range(100)]
         deferred = [await self.defer(stage, connection_id=connection.id) for connection in connections]
         looks = stage.requests("GET /jobs")
@@ -257,20 +260,20 @@ class TestSyncSensor:
         assert [(await each)["job_id"] for each in firing] == [connection.jobs[0].id for connection in connections]
         assert stage.requests("GET /jobs") - looks < 60
 
-    async def test_what_is_not_wanted_is_passed_over(self, stage: Any, listener: Any) -> None:
+    async def test_what_is_not_wanted_is_passed_over(self, stage: AirflowStage, listener: Served) -> None:
         firing = stage.firing(await self.defer(stage, min_records=10))
         await self.joined(stage)
         for ending in ({"status": "cancelled"}, {"records": 9}, {"records": 10}):
             job = stage.end(stage.start(), **ending)
         assert (await firing)["job_id"] == job.id
 
-    async def test_the_time_is_over_only_after_airbyte_was_asked(self, stage: Any) -> None:
+    async def test_the_time_is_over_only_after_airbyte_was_asked(self, stage: AirflowStage) -> None:
         trigger = await self.defer(stage, timeout=0.0)
         job = stage.end(stage.start())
         assert (await stage.fire(trigger))["job_id"] == job.id
 
     @pytest.mark.parametrize("soft_fail", [False, True])
-    async def test_the_timeout(self, stage: Any, soft_fail: bool) -> None:
+    async def test_the_timeout(self, stage: AirflowStage, soft_fail: bool) -> None:
         event = await stage.fire(await self.defer(stage, timeout=0.1))
         assert stage.connection_id in event["message"]
         with pytest.raises(AirflowSkipException if soft_fail else AirflowSensorTimeout):
@@ -281,19 +284,19 @@ class TestSyncSensor:
                 next_kwargs={"event": event},
             )
 
-    async def test_airbyte_in_trouble(self, stage: Any) -> None:
+    async def test_airbyte_in_trouble(self, stage: AirflowStage) -> None:
         stage.sim.add_fault(Fault(kind="status", status=401))
         with pytest.raises(AirflowException, match="401"):
             await stage.execute(syncs(stage))
 
-    async def test_a_missing_connection_is_told(self, stage: Any) -> None:
+    async def test_a_missing_connection_is_told(self, stage: AirflowStage) -> None:
         trigger = await self.defer(stage)
         stage.monkeypatch.delenv("AIRFLOW_CONN_AIRBYTE_DEFAULT")
         event = await stage.fire(trigger)
         assert (event["status"], event["job"]) == ("error", None)
         assert "airbyte_default" in event["message"]
 
-    async def test_the_trigger_is_made_again_from_what_airflow_stores(self, stage: Any) -> None:
+    async def test_the_trigger_is_made_again_from_what_airflow_stores(self, stage: AirflowStage) -> None:
         trigger = await self.defer(stage, min_records=3)
         path, kwargs = trigger.serialize()
         assert path == "airbyte_events_provider.triggers.airbyte.AirbyteConnectionSyncTrigger"
@@ -313,7 +316,7 @@ class TestSyncSensor:
             ("", {"dag_run": type("Run", (), {"start_date": datetime(2024, 5, 1, tzinfo=UTC)})}, True),
         ],
     )
-    async def test_from_when_on(self, stage: Any, after: Any, context: Any, found: bool) -> None:
+    async def test_from_when_on(self, stage: AirflowStage, after: Any, context: Any, found: bool) -> None:
         stage.end(stage.start())
         task = syncs(stage, after=after, timeout=0.0, deferrable=True)
         if found:
@@ -322,18 +325,18 @@ class TestSyncSensor:
             with pytest.raises(TaskDeferred):
                 await stage.execute(task, context=context)
 
-    async def test_no_time(self, stage: Any) -> None:
+    async def test_no_time(self, stage: AirflowStage) -> None:
         with pytest.raises(AirflowFailException, match="give the sensor"):
             await stage.execute(syncs(stage, after=None))
 
-    async def test_a_template_that_makes_no_time(self, stage: Any) -> None:
+    async def test_a_template_that_makes_no_time(self, stage: AirflowStage) -> None:
         task = syncs(stage, after="{{ params.since }}")
         task.after = "yesterday"
         with pytest.raises(AirflowFailException, match="not an ISO 8601 time"):
             await stage.execute(task)
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    async def test_a_day_is_its_beginning_as_ds_is(self, stage: Any, deferrable: bool) -> None:
+    async def test_a_day_is_its_beginning_as_ds_is(self, stage: AirflowStage, deferrable: bool) -> None:
         stage.end(stage.start())
         task = syncs(stage, after="{{ ds }}", deferrable=deferrable)
         task.render_template_fields({"ds": time.strftime("%Y-%m-%d", time.gmtime())})

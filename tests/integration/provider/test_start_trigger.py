@@ -18,12 +18,17 @@ from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.operators.start_args import LONGEST
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
 from support.airflow import TaskInstance, uuid7
+from support.airflow_stage import AirflowStage, Served, TaskStates
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 
 
-def starting(stage: Any, ti: TaskInstance, **values: Any) -> AirbyteStartTrigger:
-    given = {"connection_id": stage.connection_id, "airbyte_conn_id": "airbyte_default", "poll_interval": 0.1}
+def starting(stage: AirflowStage, ti: TaskInstance, **values: Any) -> AirbyteStartTrigger:
+    given: dict[str, Any] = {
+        "connection_id": stage.connection_id,
+        "airbyte_conn_id": "airbyte_default",
+        "poll_interval": 0.1,
+    }
     trigger = AirbyteStartTrigger(**given | values)
     trigger.task_instance = ti  # type: ignore[assignment]
     return trigger
@@ -36,11 +41,11 @@ async def event_of(trigger: Any) -> TriggerEvent:
 
 
 @pytest.fixture
-def ti(stage: Any) -> TaskInstance:
+def ti(stage: AirflowStage) -> TaskInstance:
     return TaskInstance()
 
 
-def waiting(stage: Any, job: Any, ti: TaskInstance | None, **values: Any) -> AirbyteSyncTrigger:
+def waiting(stage: AirflowStage, job: Any, ti: TaskInstance | None, **values: Any) -> AirbyteSyncTrigger:
     trigger: AirbyteSyncTrigger = stage.trigger(job, end_from_trigger=True, **values)
     trigger.task_instance = ti  # type: ignore[assignment]
     return trigger
@@ -48,7 +53,7 @@ def waiting(stage: Any, job: Any, ti: TaskInstance | None, **values: Any) -> Air
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(
-    stage: Any, listener: Any, ti: TaskInstance, task_states: Any
+    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     job = stage.end(stage.start(), records=17)
     event = await event_of(waiting(stage, job, ti))
@@ -61,7 +66,7 @@ async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_a_task_that_ends_without_a_worker_logs_how_and_when_its_end_got_here(
-    stage: Any, listener: Any, ti: TaskInstance, task_states: Any, capfd: pytest.CaptureFixture[str]
+    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = stage.start()
     await stage.completed(job, trigger=waiting(stage, job, ti))
@@ -73,7 +78,7 @@ async def test_a_task_that_ends_without_a_worker_logs_how_and_when_its_end_got_h
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_the_first_of_many_that_complete_at_once_ends_before_the_xcoms_of_the_last(
-    stage: Any, listener: Any, task_states: Any
+    stage: AirflowStage, listener: Served, task_states: TaskStates
 ) -> None:
     """Airflow's supervisor stores one XCom after the other: the tasks end one by one, not all in the end."""
     jobs = [stage.start_elsewhere() for _ in range(5)]
@@ -98,7 +103,7 @@ async def test_the_first_of_many_that_complete_at_once_ends_before_the_xcoms_of_
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_the_supervisor_loads_its_api_while_the_first_task_waits(
-    stage: Any, listener: Any, ti: TaskInstance, task_states: Any
+    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     jobs = [stage.start_elsewhere() for _ in range(2)]
     firing = []
@@ -113,7 +118,7 @@ async def test_the_supervisor_loads_its_api_while_the_first_task_waits(
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_where_xcoms_can_not_be_stored_the_task_ends_in_a_worker(
-    stage: Any, ti: TaskInstance, task_states: Any
+    stage: AirflowStage, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     job = stage.end(stage.start())
     task_states.stores = False
@@ -122,7 +127,7 @@ async def test_where_xcoms_can_not_be_stored_the_task_ends_in_a_worker(
     assert event.payload["job"]["job_id"] == job.id
 
 
-async def test_where_no_triggerer_runs_the_trigger_the_task_ends_in_a_worker(stage: Any) -> None:
+async def test_where_no_triggerer_runs_the_trigger_the_task_ends_in_a_worker(stage: AirflowStage) -> None:
     """`airflow dags test` hands over no more than the state of an event that ends a task."""
     job = stage.end(stage.start())
     event = await event_of(waiting(stage, job, None))
@@ -130,7 +135,7 @@ async def test_where_no_triggerer_runs_the_trigger_the_task_ends_in_a_worker(sta
 
 
 @pytest.mark.parametrize(("status", "records"), [("failed", 17), ("cancelled", 17), ("succeeded", 16)])
-async def test_what_is_no_success_goes_on_in_a_worker(stage: Any, status: str, records: int) -> None:
+async def test_what_is_no_success_goes_on_in_a_worker(stage: AirflowStage, status: str, records: int) -> None:
     job = stage.end(stage.start(), status, records=records)
     event = await event_of(stage.trigger(job, end_from_trigger=True, min_records=17))
     assert type(event) is TriggerEvent
@@ -139,7 +144,7 @@ async def test_what_is_no_success_goes_on_in_a_worker(stage: Any, status: str, r
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_it_starts_the_job_and_waits_for_it(
-    stage: Any, listener: Any, ti: TaskInstance, task_states: Any
+    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.3)
     event = await event_of(starting(stage, ti, end_from_trigger=True))
@@ -147,7 +152,7 @@ async def test_it_starts_the_job_and_waits_for_it(
     assert stage.requests("POST /jobs") == 1
 
 
-async def test_begun_again_elsewhere_it_goes_on_with_the_job(stage: Any, ti: TaskInstance) -> None:
+async def test_begun_again_elsewhere_it_goes_on_with_the_job(stage: AirflowStage, ti: TaskInstance) -> None:
     first = stage.firing(starting(stage, ti))
     job = await stage.job()
     first.cancel()
@@ -166,7 +171,7 @@ def begun(trigger: AirbyteStartTrigger, ago: float) -> AirbyteStartTrigger:
 
 @pytest.mark.parametrize("limit", ["timeout", "execution_timeout"])
 async def test_a_trigger_that_begins_late_counts_from_when_the_task_began(
-    stage: Any, ti: TaskInstance, limit: str
+    stage: AirflowStage, ti: TaskInstance, limit: str
 ) -> None:
     job = stage.start()
     told = await stage.fire(begun(starting(stage, ti, **{limit: 60.0}), 61))
@@ -175,13 +180,15 @@ async def test_a_trigger_that_begins_late_counts_from_when_the_task_began(
     assert job.status == "running"
 
 
-async def test_what_a_worker_goes_on_with_counts_from_when_the_task_began(stage: Any, ti: TaskInstance) -> None:
+async def test_what_a_worker_goes_on_with_counts_from_when_the_task_began(
+    stage: AirflowStage, ti: TaskInstance
+) -> None:
     ti.try_number = 2
     told = await stage.fire(begun(starting(stage, ti, execution_timeout=3600.0), 60))
     assert time.time() - told["began"] == pytest.approx(60, abs=5)
 
 
-async def test_begun_again_after_its_job_has_completed_it_fires_for_that(stage: Any, ti: TaskInstance) -> None:
+async def test_begun_again_after_its_job_has_completed_it_fires_for_that(stage: AirflowStage, ti: TaskInstance) -> None:
     first = stage.firing(starting(stage, ti))
     job = await stage.job()
     await stage.waited_for()
@@ -193,7 +200,9 @@ async def test_begun_again_after_its_job_has_completed_it_fires_for_that(stage: 
     assert stage.requests("POST /jobs") == 1
 
 
-async def test_begun_again_while_the_job_was_asked_for_it_goes_on_with_it(stage: Any, ti: TaskInstance) -> None:
+async def test_begun_again_while_the_job_was_asked_for_it_goes_on_with_it(
+    stage: AirflowStage, ti: TaskInstance
+) -> None:
     stage.sim.add_fault(Fault(kind="slow", delay=5, route="POST /jobs"))
     first = stage.firing(starting(stage, ti))
     job = await stage.job()
@@ -204,7 +213,7 @@ async def test_begun_again_while_the_job_was_asked_for_it_goes_on_with_it(stage:
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
 async def test_a_job_that_completed_before_the_task_began_is_not_its_own(
-    stage: Any, ti: TaskInstance, end: str
+    stage: AirflowStage, ti: TaskInstance, end: str
 ) -> None:
     """However long ago Airflow prepared the task: with its run, before what it depends on."""
     ti.id = uuid7(-3600)
@@ -216,7 +225,7 @@ async def test_a_job_that_completed_before_the_task_began_is_not_its_own(
 
 
 async def test_a_job_that_was_there_before_is_attached_to_and_never_cancelled(
-    stage: Any, ti: TaskInstance, task_states: Any
+    stage: AirflowStage, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     job = stage.start()
     trigger = starting(stage, ti)
@@ -230,7 +239,7 @@ async def test_a_job_that_was_there_before_is_attached_to_and_never_cancelled(
 
 
 async def test_what_can_not_be_written_down_is_not_started_in_the_triggerer(
-    stage: Any, ti: TaskInstance, task_states: Any
+    stage: AirflowStage, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     task_states.stores = False
     assert (await stage.fire(starting(stage, ti)))["begin"] is True
@@ -239,7 +248,7 @@ async def test_what_can_not_be_written_down_is_not_started_in_the_triggerer(
 
 @pytest.mark.parametrize("ahead", [-7200.0, -30.0, 7200.0])
 async def test_deadlines_count_from_the_tasks_own_beginning_by_our_clock(
-    stage: Any, ti: TaskInstance, ahead: float
+    stage: AirflowStage, ti: TaskInstance, ahead: float
 ) -> None:
     """Not from that of the job, by Airbyte's: it may be another's, older than the limit, and its clock may be wrong."""
     stage.sim.world.start_job(
@@ -251,7 +260,7 @@ async def test_deadlines_count_from_the_tasks_own_beginning_by_our_clock(
     assert (await waiting)["status"] == "success"
 
 
-async def test_a_retry_begins_in_a_worker(stage: Any, ti: TaskInstance) -> None:
+async def test_a_retry_begins_in_a_worker(stage: AirflowStage, ti: TaskInstance) -> None:
     ti.try_number = 2
     told = await stage.fire(starting(stage, ti))
     assert told["begin"]
@@ -259,19 +268,19 @@ async def test_a_retry_begins_in_a_worker(stage: Any, ti: TaskInstance) -> None:
 
 
 @pytest.mark.parametrize("policy", ["wait", "fail", "skip"])
-async def test_a_job_in_the_way_is_a_workers_affair(stage: Any, ti: TaskInstance, policy: str) -> None:
+async def test_a_job_in_the_way_is_a_workers_affair(stage: AirflowStage, ti: TaskInstance, policy: str) -> None:
     stage.start("reset")
     told = await stage.fire(starting(stage, ti, on_conflict=policy))
     assert told["begin"]
     assert "job 1 of the connection runs" in told["message"]
 
 
-async def test_what_airbyte_refuses_is_a_workers_affair(stage: Any, ti: TaskInstance) -> None:
+async def test_what_airbyte_refuses_is_a_workers_affair(stage: AirflowStage, ti: TaskInstance) -> None:
     stage.sim.add_fault(Fault(kind="status", status=403, route="POST /jobs"))
     assert (await stage.fire(starting(stage, ti)))["begin"]
 
 
-async def killed(stage: Any, ti: TaskInstance) -> Any:
+async def killed(stage: AirflowStage, ti: TaskInstance) -> Any:
     """The job of a trigger that was ended."""
     trigger = starting(stage, ti)
     waiting = stage.firing(trigger)
@@ -284,7 +293,7 @@ async def killed(stage: Any, ti: TaskInstance) -> Any:
 @pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
 @pytest.mark.parametrize("state", ["failed", "scheduled", None])
 async def test_a_kill_cancels_the_job_that_it_started(
-    stage: Any, ti: TaskInstance, task_states: Any, state: Any
+    stage: AirflowStage, ti: TaskInstance, task_states: TaskStates, state: Any
 ) -> None:
     task_states.state = state
     assert (await killed(stage, ti)).status == "cancelled"
@@ -293,7 +302,7 @@ async def test_a_kill_cancels_the_job_that_it_started(
 @pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
 @pytest.mark.parametrize("state", ["deferred", "unknown"])
 async def test_i3_a_trigger_that_another_triggerer_has_now_cancels_nothing(
-    stage: Any, ti: TaskInstance, task_states: Any, state: str
+    stage: AirflowStage, ti: TaskInstance, task_states: TaskStates, state: str
 ) -> None:
     task_states.state = state
     assert (await killed(stage, ti)).status == "running"
@@ -302,7 +311,7 @@ async def test_i3_a_trigger_that_another_triggerer_has_now_cancels_nothing(
 
 @pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
 async def test_a_cleared_task_that_is_deferred_anew_for_a_moment_still_cancels(
-    stage: Any, ti: TaskInstance, task_states: Any
+    stage: AirflowStage, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     """Its next try began in the triggerer, too, which leaves it to a worker."""
     async with anyio.create_task_group() as tasks:
@@ -315,7 +324,7 @@ async def test_a_cleared_task_that_is_deferred_anew_for_a_moment_still_cancels(
         assert (await killed(stage, ti)).status == "cancelled"
 
 
-async def test_a_kill_that_airflow_repeats_cancels_once_and_to_the_end(stage: Any) -> None:
+async def test_a_kill_that_airflow_repeats_cancels_once_and_to_the_end(stage: AirflowStage) -> None:
     """As Airflow does every second, until the trigger has ended."""
     job = stage.start()
     stage.sim.add_fault(Fault(kind="slow", delay=0.5, count=1, route="GET /jobs/{id}"))
@@ -326,7 +335,7 @@ async def test_a_kill_that_airflow_repeats_cancels_once_and_to_the_end(stage: An
     assert stage.requests("DELETE /jobs/{id}") == 1
 
 
-async def test_a_kill_leaves_the_job_alone_if_it_was_told_to(stage: Any, ti: TaskInstance) -> None:
+async def test_a_kill_leaves_the_job_alone_if_it_was_told_to(stage: AirflowStage, ti: TaskInstance) -> None:
     trigger = starting(stage, ti, cancel_on_kill=False)
     stage.start()
     await trigger.on_kill()

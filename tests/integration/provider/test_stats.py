@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airbyte_events_provider.stats import Stats
+from support.airflow_stage import AirflowStage, Served
 
 try:
     from airflow._shared.observability.metrics.base_stats_logger import NoStatsLogger
@@ -54,7 +55,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     initialize(factory=NoStatsLogger, export_legacy_names=True)
 
 
-async def test_an_end_that_was_pushed(stage: Any, listener: Any, recorder: Recorder) -> None:
+async def test_an_end_that_was_pushed(stage: AirflowStage, listener: Served, recorder: Recorder) -> None:
     job = stage.start()
     assert (await stage.completed(job))["job"]["origin"] == "webhook"
     assert recorder.counts["airbyte_events.ends.webhook"] == 1
@@ -62,7 +63,7 @@ async def test_an_end_that_was_pushed(stage: Any, listener: Any, recorder: Recor
     assert all(timedelta(0) <= time < timedelta(minutes=1) for time in recorder.times.values())
 
 
-async def test_an_end_that_was_found_and_what_was_asked_for_it(stage: Any, recorder: Recorder) -> None:
+async def test_an_end_that_was_found_and_what_was_asked_for_it(stage: AirflowStage, recorder: Recorder) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.until(lambda: stage.requests("GET /jobs") > 2)
@@ -72,7 +73,9 @@ async def test_an_end_that_was_found_and_what_was_asked_for_it(stage: Any, recor
     assert recorder.counts["airbyte_events.requests"] > 3
 
 
-async def test_the_first_metric_of_a_process_does_not_block_the_event_loop(stage: Any, recorder: Recorder) -> None:
+async def test_the_first_metric_of_a_process_does_not_block_the_event_loop(
+    stage: AirflowStage, recorder: Recorder
+) -> None:
     job = stage.start()
     await stage.completed(job)
     assert recorder.counts["airbyte_events.hubs"] == 1

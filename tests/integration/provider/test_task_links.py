@@ -23,6 +23,7 @@ from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyn
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.wait_start import JOB_XCOM
 from support.airflow import TaskInstance
+from support.airflow_stage import AirflowStage, Served
 from support.listener import API_TOKEN
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +33,7 @@ PAGE = "https://airflow.example.com/dags/orders/runs/run/tasks/wait"
 
 @dataclass
 class Rig:
-    stage: Any
+    stage: AirflowStage
     url: str
     ti: TaskInstance = field(default_factory=lambda: TaskInstance(task_id="wait"))
 
@@ -66,12 +67,12 @@ class Rig:
 
 
 @pytest.fixture
-def rig(stage: Any, listener: Any) -> Rig:
+def rig(stage: AirflowStage, listener: Served) -> Rig:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
     return Rig(stage, listener.url)
 
 
-def operator(stage: Any, **values: Any) -> AirbyteTriggerSyncOperator:
+def operator(stage: AirflowStage, **values: Any) -> AirbyteTriggerSyncOperator:
     return AirbyteTriggerSyncOperator(task_id="wait", connection_id=stage.connection_id, **values)
 
 
@@ -79,9 +80,14 @@ def job_sensor(job_id: int, **values: Any) -> AirbyteJobSensor:
     return AirbyteJobSensor(task_id="wait", airbyte_job_id=job_id, **{"poke_interval": 0.05, **values})
 
 
-def sync_sensor(stage: Any, **values: Any) -> AirbyteSyncSensor:
+def sync_sensor(stage: AirflowStage, **values: Any) -> AirbyteSyncSensor:
     after = utcnow() - timedelta(seconds=2)
-    given = {"connection_id": stage.connection_id, "poke_interval": 0.05, "after": after, "deferrable": False}
+    given: dict[str, Any] = {
+        "connection_id": stage.connection_id,
+        "poke_interval": 0.05,
+        "after": after,
+        "deferrable": False,
+    }
     return AirbyteSyncSensor(task_id="wait", **given | values)
 
 
@@ -183,7 +189,7 @@ async def test_a_deferred_sensor_of_a_connection(rig: Rig) -> None:
     await check(rig, job.id)
 
 
-async def test_without_a_listener_there_are_links_to_airbyte(stage: Any) -> None:
+async def test_without_a_listener_there_are_links_to_airbyte(stage: AirflowStage) -> None:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
     stage.connect_airbyte(web_url="https://airbyte.example.com")
     job, ti = stage.start(), TaskInstance()

@@ -8,7 +8,6 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -21,12 +20,14 @@ from airbyte_events.events import JobError, JobEvent
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events_provider.waiting.progress import ProgressWatch
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
+from support.airflow import TaskInstance
+from support.airflow_stage import AirflowStage, Served, TaskStates
 from support.events import event_of
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_success_is_told_by_webhook_and_nobody_polls_the_job(stage: Any, listener: Any) -> None:
+async def test_a_success_is_told_by_webhook_and_nobody_polls_the_job(stage: AirflowStage, listener: Served) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
@@ -44,7 +45,7 @@ async def test_a_success_is_told_by_webhook_and_nobody_polls_the_job(stage: Any,
     assert stage.requests("GET /jobs") == looks
 
 
-async def test_without_a_listener_the_end_is_found_by_shared_looks(stage: Any) -> None:
+async def test_without_a_listener_the_end_is_found_by_shared_looks(stage: AirflowStage) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.until(lambda: stage.requests("GET /jobs") > 2)
@@ -54,7 +55,7 @@ async def test_without_a_listener_the_end_is_found_by_shared_looks(stage: Any) -
     assert stage.reads(job) == 1
 
 
-async def test_a_failure_carries_airbytes_reason(stage: Any, listener: Any) -> None:
+async def test_a_failure_carries_airbytes_reason(stage: AirflowStage, listener: Served) -> None:
     job = stage.start()
     event = await stage.completed(
         job, "failed", error=JobError(message="password refused", type="config_error", origin="destination")
@@ -66,7 +67,7 @@ async def test_a_failure_carries_airbytes_reason(stage: Any, listener: Any) -> N
     assert event["job"]["error"] == {"message": "password refused", "type": "config_error", "origin": "destination"}
 
 
-async def test_without_a_listener_a_failure_carries_it_too(stage: Any) -> None:
+async def test_without_a_listener_a_failure_carries_it_too(stage: AirflowStage) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.until(lambda: stage.requests("GET /jobs") > 0)
@@ -79,21 +80,23 @@ async def test_without_a_listener_a_failure_carries_it_too(stage: Any) -> None:
     assert stage.requests("POST /jobs/get_without_logs") == 1
 
 
-async def test_a_cancelled_job(stage: Any) -> None:
+async def test_a_cancelled_job(stage: AirflowStage) -> None:
     job = stage.start()
     event = await stage.completed(job, "cancelled")
     assert event["status"] == "cancelled"
     assert "was cancelled in Airbyte" in event["message"]
 
 
-async def test_a_job_that_airbyte_does_not_know(stage: Any) -> None:
+async def test_a_job_that_airbyte_does_not_know(stage: AirflowStage) -> None:
     job = stage.start()
     event = await stage.fire(stage.trigger(job, job_id=4711))
     assert (event["status"], event["job_id"], event["job"]) == ("error", 4711, None)
     assert "knows no job 4711" in event["message"]
 
 
-async def test_a_job_that_ended_while_the_triggerer_was_down_past_the_deadline_is_a_success(stage: Any) -> None:
+async def test_a_job_that_ended_while_the_triggerer_was_down_past_the_deadline_is_a_success(
+    stage: AirflowStage,
+) -> None:
     job = stage.end(stage.start())
     trigger = stage.trigger(job, end_time=time.time() - 100, execution_deadline=time.time() - 200)
     assert (await stage.fire(trigger))["status"] == "success"
@@ -108,7 +111,7 @@ async def test_a_job_that_ended_while_the_triggerer_was_down_past_the_deadline_i
         ({"end_time": 0.5}, "error"),
     ],
 )
-async def test_a_job_that_runs_past_the_deadline(stage: Any, deadlines: dict[str, float], status: str) -> None:
+async def test_a_job_that_runs_past_the_deadline(stage: AirflowStage, deadlines: dict[str, float], status: str) -> None:
     job = stage.start()
     event = await stage.fire(stage.trigger(job, **{name: time.time() + seconds for name, seconds in deadlines.items()}))
     assert (event["status"], event["job"]) == (status, None)
@@ -116,7 +119,7 @@ async def test_a_job_that_runs_past_the_deadline(stage: Any, deadlines: dict[str
     assert job.status == "running"
 
 
-async def test_a_listener_that_goes_is_replaced_by_polling(stage: Any, listener: Any) -> None:
+async def test_a_listener_that_goes_is_replaced_by_polling(stage: AirflowStage, listener: Served) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
@@ -129,7 +132,9 @@ async def test_a_listener_that_goes_is_replaced_by_polling(stage: Any, listener:
 
 
 @pytest.mark.parametrize("fault", ["token", "address", "connection", "url"])
-async def test_a_listener_that_can_not_be_used_is_replaced_by_polling(stage: Any, listener: Any, fault: str) -> None:
+async def test_a_listener_that_can_not_be_used_is_replaced_by_polling(
+    stage: AirflowStage, listener: Served, fault: str
+) -> None:
     stage.listened = False
     if fault == "token":
         stage.connect_listener(listener.url, "wrong-token-0123456789abcdef0123")
@@ -145,7 +150,7 @@ async def test_a_listener_that_can_not_be_used_is_replaced_by_polling(stage: Any
 
 
 async def test_a_job_of_the_same_number_in_another_airbyte_is_not_taken_for_ours(
-    stage: Any, caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = Simulator(client_id="client", client_secret=stage.secrets[0])
     foreign = other.world.start_job(other.world.add_connection(Script.hanging()))
@@ -165,7 +170,7 @@ async def test_a_job_of_the_same_number_in_another_airbyte_is_not_taken_for_ours
     assert event["job"]["connection_id"] == stage.connection_id
 
 
-async def test_fifty_triggers_share_one_hub(stage: Any, listener: Any) -> None:
+async def test_fifty_triggers_share_one_hub(stage: AirflowStage, listener: Served) -> None:
     jobs = [stage.start_elsewhere() for _ in range(50)]
     firing = [stage.firing(stage.trigger(job)) for job in jobs]
     await stage.waited_for(50)
@@ -179,7 +184,7 @@ async def test_fifty_triggers_share_one_hub(stage: Any, listener: Any) -> None:
     assert stage.requests("GET /jobs/{id}") + stage.requests("GET /jobs") < 50
 
 
-async def test_fifty_triggers_without_a_listener_share_their_looks(stage: Any) -> None:
+async def test_fifty_triggers_without_a_listener_share_their_looks(stage: AirflowStage) -> None:
     jobs = [stage.start_elsewhere() for _ in range(50)]
     firing = [stage.firing(stage.trigger(job, poll_interval=0.5)) for job in jobs]
     await stage.waited_for(50)
@@ -190,7 +195,7 @@ async def test_fifty_triggers_without_a_listener_share_their_looks(stage: Any) -
     assert stage.requests("GET /jobs/{id}") + stage.requests("GET /jobs") < 10
 
 
-async def test_what_the_hub_logs_is_in_no_tasks_log(stage: Any) -> None:
+async def test_what_the_hub_logs_is_in_no_tasks_log(stage: AirflowStage) -> None:
     seen: list[tuple[str, dict[str, Any]]] = []
 
     class Recorder(logging.Handler):
@@ -231,7 +236,7 @@ def _handled(handler: logging.Handler) -> Iterator[None]:
 
 
 async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_is_notified(
-    stage: Any, listener: Any, capfd: pytest.CaptureFixture[str]
+    stage: AirflowStage, listener: Served, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = stage.start()
     await stage.completed(job)
@@ -245,7 +250,7 @@ async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_i
     assert not [secret for secret in stage.secrets if secret in log]
 
 
-async def test_airflow_logs_little_of_an_event_and_receives_all_of_it(stage: Any) -> None:
+async def test_airflow_logs_little_of_an_event_and_receives_all_of_it(stage: AirflowStage) -> None:
     job = stage.end(stage.start(), records=17)
     (event,) = [event async for event in stage.trigger(job).run()]
     assert repr(event) == f"TriggerEvent<status=success job_id={job.id}>"
@@ -256,7 +261,7 @@ async def test_airflow_logs_little_of_an_event_and_receives_all_of_it(stage: Any
 
 
 async def test_without_a_listener_the_log_says_that_polling_notifies(
-    stage: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     job = stage.start()
@@ -267,7 +272,7 @@ async def test_without_a_listener_the_log_says_that_polling_notifies(
 
 @pytest.mark.parametrize("listened", [True, False])
 async def test_the_log_tells_the_progress_now_and_then(
-    stage: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], listened: bool
+    stage: AirflowStage, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], listened: bool
 ) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "0.2")
     seen = [""]
@@ -287,7 +292,9 @@ async def test_the_log_tells_the_progress_now_and_then(
         assert (await firing)["status"] == "success"
 
 
-async def test_without_an_interval_nobody_asks_for_progress(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_interval_nobody_asks_for_progress(
+    stage: AirflowStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__PROGRESS_INTERVAL", "0")
     watch = ProgressWatch(log=logging.getLogger())
     job = stage.start()
@@ -303,7 +310,7 @@ async def test_without_an_interval_nobody_asks_for_progress(stage: Any, monkeypa
     assert await watch.during(wait(), read) is event
 
 
-async def test_a_cancelled_trigger_leaves_no_task_behind(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_trigger_leaves_no_task_behind(stage: AirflowStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__HUB_LINGER", "0")
     before = asyncio.all_tasks()
     job = stage.start()
@@ -319,7 +326,7 @@ async def test_a_cancelled_trigger_leaves_no_task_behind(stage: Any, monkeypatch
             await asyncio.wait([task])
 
 
-async def test_the_hub_outlives_the_trigger_that_made_it(stage: Any) -> None:
+async def test_the_hub_outlives_the_trigger_that_made_it(stage: AirflowStage) -> None:
     first, second = stage.start_elsewhere(), stage.start_elsewhere()
     one, two = stage.firing(stage.trigger(first)), stage.firing(stage.trigger(second))
     await stage.waited_for(2)
@@ -334,7 +341,7 @@ async def test_the_hub_outlives_the_trigger_that_made_it(stage: Any) -> None:
     assert stage.requests("POST /applications/token") == 1
 
 
-async def test_a_hub_that_ends_is_replaced_and_the_wait_goes_on(stage: Any) -> None:
+async def test_a_hub_that_ends_is_replaced_and_the_wait_goes_on(stage: AirflowStage) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
@@ -346,21 +353,21 @@ async def test_a_hub_that_ends_is_replaced_and_the_wait_goes_on(stage: Any) -> N
         assert another is not shared
 
 
-async def test_a_missing_connection_is_told(stage: Any) -> None:
+async def test_a_missing_connection_is_told(stage: AirflowStage) -> None:
     job = stage.start()
     event = await stage.fire(stage.trigger(job, conn_id="no_such_connection"))
     assert event["status"] == "error"
     assert "no_such_connection" in event["message"]
 
 
-async def test_a_wrong_connection_is_told(stage: Any) -> None:
+async def test_a_wrong_connection_is_told(stage: AirflowStage) -> None:
     stage.connect("airbyte_default", conn_type="airbyte", host="localhost:8000")
     event = await stage.fire(stage.trigger(stage.start()))
     assert event["status"] == "error"
     assert "'airbyte_default': the Airbyte URL has no scheme: write http://localhost:8000" in event["message"]
 
 
-async def test_killing_the_task_cancels_the_job(stage: Any) -> None:
+async def test_killing_the_task_cancels_the_job(stage: AirflowStage) -> None:
     job = stage.start()
     trigger = stage.trigger(job)
     firing = stage.firing(trigger)
@@ -375,27 +382,27 @@ async def test_killing_the_task_cancels_the_job(stage: Any) -> None:
 @pytest.mark.needs_airflow(3, 3, "on_kill of triggers")
 @pytest.mark.parametrize(("state", "status"), [("removed", "cancelled"), ("unknown", "running")])
 async def test_a_trigger_that_another_triggerer_has_now_leaves_the_job_alone(
-    stage: Any, task_states: Any, state: str, status: str
+    stage: AirflowStage, task_states: TaskStates, state: str, status: str
 ) -> None:
     job = stage.start()
     trigger = stage.trigger(job)
-    trigger.task_instance = SimpleNamespace(dag_id="orders", run_id="run", task_id="sync", map_index=3, task=None)
+    trigger.task_instance = TaskInstance(map_index=3)  # type: ignore[assignment]
     task_states.state = state
     await trigger.on_kill()
     assert job.status == status
 
 
-async def test_the_listener_links_from_the_job_to_the_task(stage: Any, listener: Any) -> None:
+async def test_the_listener_links_from_the_job_to_the_task(stage: AirflowStage, listener: Served) -> None:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/team/")
     job = stage.start()
     trigger = stage.trigger(job)
-    trigger.task_instance = SimpleNamespace(dag_id="orders", run_id="run 1+2", task_id="sync", map_index=3, task=None)
+    trigger.task_instance = TaskInstance(run_id="run 1+2", map_index=3)  # type: ignore[assignment]
     event = await stage.completed(job, trigger=trigger)
     page = "https://airflow.example.com/team/dags/orders/runs/run%201%2B2/tasks/sync/mapped/3"
     assert event["job"]["task_url"] == page
 
 
-async def test_killing_the_task_does_not_cancel_the_next_job_of_the_connection(stage: Any) -> None:
+async def test_killing_the_task_does_not_cancel_the_next_job_of_the_connection(stage: AirflowStage) -> None:
     job = stage.end(stage.start())
     following = stage.start()
     await stage.trigger(job).on_kill()
@@ -403,13 +410,13 @@ async def test_killing_the_task_does_not_cancel_the_next_job_of_the_connection(s
     assert stage.requests("DELETE /jobs/{id}") == 0
 
 
-async def test_killing_a_sensors_task_leaves_the_job_alone(stage: Any) -> None:
+async def test_killing_a_sensors_task_leaves_the_job_alone(stage: AirflowStage) -> None:
     job = stage.start()
     await stage.trigger(job, cancel_on_kill=False).on_kill()
     assert job.status == "running"
 
 
-async def test_airbyte_in_trouble_is_waited_for(stage: Any) -> None:
+async def test_airbyte_in_trouble_is_waited_for(stage: AirflowStage) -> None:
     job = stage.start()
     stage.sim.add_fault(Fault(kind="status", status=500, count=1))
     stage.sim.add_fault(Fault(kind="reset", count=1))
