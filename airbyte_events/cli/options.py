@@ -65,6 +65,11 @@ def option(metavar: str, help: str, *names: str, parse: Callable[[str], object] 
     return typer.Option(*names, metavar=metavar, help=help, parser=parse)
 
 
+def flag(help: str, *names: str) -> Any:
+    """Return an option that takes no value."""
+    return typer.Option(*names, help=help)
+
+
 Config = Annotated[Path | None, option("FILE", "TOML file with settings. [AIRBYTE_EVENTS_CONFIG]", "--config")]
 Host = Annotated[str | None, option("ADDRESS", "Address to listen on. [AIRBYTE_EVENTS_HOST, else 127.0.0.1]")]
 Port = Annotated[
@@ -79,7 +84,7 @@ ListenerURL = Annotated[
         "--listener",
     ),
 ]
-JSON = Annotated[bool, typer.Option("--json", help="Write JSON.")]
+JSON = Annotated[bool, flag("Write JSON.", "--json")]
 
 Instances = Annotated[list[str] | None, option("NAME", "Only this Airbyte's. May be repeated.", "--instance")]
 Connections = Annotated[
@@ -92,9 +97,7 @@ Statuses = Annotated[
         "STATUS", f"Only this status: {', '.join(JobStatus)}. May be repeated.", "--status", parse=choice(JobStatus)
     ),
 ]
-Ended = Annotated[
-    bool | None, typer.Option("--ended/--active", "--terminal", help="Only completed jobs, or only active ones.")
-]
+Ended = Annotated[bool | None, flag("Only completed jobs, or only active ones.", "--ended/--active", "--terminal")]
 
 AIRBYTE_HELP = "Airbyte in the settings, where there are several."
 Instance = Annotated[str | None, option("NAME", AIRBYTE_HELP, "--instance")]

@@ -11,7 +11,7 @@ import typer
 from airbyte_events._utils import json_values
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import PAGE, Address, open_listener, pages
-from airbyte_events.cli.options import option, whole
+from airbyte_events.cli.options import flag, option, whole
 from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import command
 from airbyte_events.errors import FeedRefused
@@ -35,7 +35,7 @@ async def replay(
     ids: Annotated[
         list[int] | None, typer.Argument(metavar="ID", parser=whole(1), help="Ids of notifications.")
     ] = None,
-    pending: Annotated[bool, typer.Option("--pending", help="All that are not confirmed yet.")] = False,
+    pending: Annotated[bool, flag("All that are not confirmed yet.", "--pending")] = False,
     since: Annotated[str | None, option("TIME", "All since 2h ago or 2026-01-31T08:00Z; of the pending.")] = None,
     instance: Annotated[str | None, option("NAME", "Only this Airbyte's.")] = None,
     listener: options.ListenerURL = None,

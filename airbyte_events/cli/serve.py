@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from airbyte_events.cli import options
+from airbyte_events.cli.options import flag
 from airbyte_events.cli.runner import EXIT_CODES, command
 from airbyte_events.listener.settings import load
 from airbyte_events.listener.settings.reference import reference
@@ -38,7 +39,7 @@ def serve(
     config: options.Config = None,
     host: options.Host = None,
     port: options.Port = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the log-in link in a pipe, too.")] = False,
+    show: Annotated[bool, flag("Print the log-in link in a pipe, too.", "--show")] = False,
 ) -> None:
     """Run the listener. It receives Airbyte's webhooks, polls Airbyte's API, and streams job events to subscribers.
     SIGTERM or Ctrl-C finishes requests in progress and stops it; a second one stops it at once."""
@@ -57,9 +58,9 @@ def serve(
 )
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Stay up with syncs running and a link to the dashboard, until Ctrl-C.")
+        bool, flag("Stay up with syncs running and a link to the dashboard, until Ctrl-C.", "--keep")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write one JSON object a line.")] = False,
+    json: Annotated[bool, flag("Write one JSON object a line.", "--json")] = False,
 ) -> None:
     """Run a demo that takes seconds. It starts a simulated Airbyte, a listener and a client of its feed on loopback,
     runs five syncs, and shows the milliseconds from each completion to the client. Nothing is left running. --keep

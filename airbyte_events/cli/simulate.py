@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from airbyte_events._utils import stdout
-from airbyte_events.cli.options import decimal, option, whole
+from airbyte_events.cli.options import decimal, flag, option, whole
 from airbyte_events.cli.output import complain
 from airbyte_events.cli.runner import command
 from airbyte_events.simulator.capacity import LONGEST_WAIT
@@ -53,13 +53,12 @@ def simulate(
         float, option("SECONDS", "Life of a token. Its expires_in says 900, as Airbyte's does.", parse=decimal(0.001))
     ] = 180.0,
     simple_auth: Annotated[
-        bool,
-        typer.Option("--simple-auth", help="Refuse a wrong secret with 400, as abctl's simple authentication does."),
+        bool, flag("Refuse a wrong secret with 400, as abctl's simple authentication does.", "--simple-auth")
     ] = False,
     no_admin: Annotated[
-        bool, typer.Option("--no-admin", help="Answer 403 for unknown ids, as to users who are no instance admins.")
+        bool, flag("Answer 403 for unknown ids, as to users who are no instance admins.", "--no-admin")
     ] = False,
-    cloud: Annotated[bool, typer.Option("--cloud", help="Answer as Airbyte Cloud does; implies --no-admin.")] = False,
+    cloud: Annotated[bool, flag("Answer as Airbyte Cloud does; implies --no-admin.", "--cloud")] = False,
     release: Annotated[
         str,
         option(
@@ -91,7 +90,7 @@ def simulate(
             f"Webhooks: {', '.join(WEBHOOK_FAULTS)}. API: {', '.join(API_FAULTS)}. May be repeated.",
         ),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Write the addresses as a line of JSON.")] = False,
+    json_output: Annotated[bool, flag("Write the addresses as a line of JSON.", "--json")] = False,
 ) -> None:
     """Simulate an Airbyte. It has Airbyte's public API, its internal API as far as this package uses it, and its
     webhooks, including their oddities. Its control API under /_simulator starts and completes jobs, injects faults, and

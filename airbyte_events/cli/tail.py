@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio
-import typer
 from rich.text import Text
 
 from airbyte_events._utils.backoff import pause
@@ -20,7 +19,7 @@ from airbyte_events._utils.times import duration
 from airbyte_events._utils.until import until
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, connection_ids, open_listener
-from airbyte_events.cli.options import option
+from airbyte_events.cli.options import flag, option
 from airbyte_events.cli.output import Output, amount, moment, status
 from airbyte_events.cli.runner import command
 from airbyte_events.errors import FeedError, FeedRefused, SettingsError
@@ -52,9 +51,7 @@ async def tail(
     job: options.Jobs = None,
     status: options.Statuses = None,
     ended: options.Ended = None,
-    signals: Annotated[
-        bool, typer.Option("--signals", help="Also show what is late, slow, stalled or failing.")
-    ] = False,
+    signals: Annotated[bool, flag("Also show what is late, slow, stalled or failing.", "--signals")] = False,
     after: Annotated[str | None, option("CURSOR", "Start after this event.")] = None,
     cursor_file: Annotated[
         Path | None, option("FILE", "Store the cursor here, and start after the one stored.")

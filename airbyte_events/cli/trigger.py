@@ -25,7 +25,7 @@ from airbyte_events.airbyte.submission import How, OnConflict, Submission, submi
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import choose_instance, find_connection, open_airbyte
 from airbyte_events.cli.api_client import Address, open_listener
-from airbyte_events.cli.options import choice, option
+from airbyte_events.cli.options import choice, flag, option
 from airbyte_events.cli.output import Output, amount, status
 from airbyte_events.cli.runner import command
 from airbyte_events.errors import AirbyteError, WaitTimeout
@@ -67,7 +67,7 @@ class JobType(StrEnum):
 )
 async def trigger(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="The connection's id, or its name.")],
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the job completes.")] = False,
+    wait: Annotated[bool, flag("Wait until the job completes.", "--wait", "-w")] = False,
     timeout: Annotated[str | None, option("DURATION", "Longest wait, for example 90s, 30m or 2h.")] = None,
     job_type: Annotated[
         JobType, option("TYPE", f"{', '.join(JobType)}. A reset or clear deletes data.", parse=choice(JobType))

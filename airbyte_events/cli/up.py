@@ -23,7 +23,7 @@ from airbyte_events.cli.api_client import address_of, own_url
 from airbyte_events.cli.doctor.airbyte import issues_token, lists_jobs, responds
 from airbyte_events.cli.doctor.doctor import show
 from airbyte_events.cli.doctor.findings import Finding, Report
-from airbyte_events.cli.options import option, whole
+from airbyte_events.cli.options import flag, option, whole
 from airbyte_events.cli.output import Output
 from airbyte_events.cli.questions import ask, ask_secret, can_ask, confirmed
 from airbyte_events.cli.runner import INTERRUPTED, command
@@ -82,9 +82,7 @@ def up(
     port: Annotated[
         int | None, option("PORT", "Port to listen on. [AIRBYTE_EVENTS_PORT, else 8484]", parse=whole(1, 65535))
     ] = None,
-    show_secrets: Annotated[
-        bool, typer.Option("--show", help="Print the log-in link and the API token in a pipe, too.")
-    ] = False,
+    show_secrets: Annotated[bool, flag("Print the log-in link and the API token in a pipe, too.", "--show")] = False,
 ) -> None:
     """Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte wants them, client id
     and secret, and checks them. Makes the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's address and

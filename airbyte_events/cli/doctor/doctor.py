@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import anyio.to_thread
-import typer
 from rich.text import Text
 
 from airbyte_events import __version__
@@ -23,7 +22,7 @@ from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.doctor.airbyte import check_airbyte
 from airbyte_events.cli.doctor.findings import Finding, Level, Report
 from airbyte_events.cli.doctor.listener import check_listener, check_store
-from airbyte_events.cli.options import option
+from airbyte_events.cli.options import flag, option
 from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.runner import command
 from airbyte_events.cli.webhooks.backup import Backup, default_file
@@ -46,8 +45,7 @@ ELSEWHERE = "airbyte_events.doctor"
 )
 async def doctor(
     airflow: Annotated[
-        bool | None,
-        typer.Option("--airflow/--no-airflow", help="Check Airflow, too. [default: if an AIRFLOW_… variable is set]"),
+        bool | None, flag("Check Airflow, too. [default: if an AIRFLOW_… variable is set]", "--airflow/--no-airflow")
     ] = None,
     airflow_conn: Annotated[
         list[str] | None, option("ID", "Airflow connection to an Airbyte. May be repeated.")

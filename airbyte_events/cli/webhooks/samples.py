@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
 from rich.text import Text
 
 from airbyte_events.cli import options
 from airbyte_events.cli.api_client import Address, address_of, open_listener, receiver_url
+from airbyte_events.cli.options import flag
 from airbyte_events.cli.output import Output, status
 from airbyte_events.cli.runner import command
 from airbyte_events.cli.webhooks import probe
@@ -27,7 +27,7 @@ from airbyte_events.listener.settings import load
 )
 async def send_samples(
     url: URL = None,
-    forward: Annotated[bool, typer.Option("--forward", help="Let the listener forward them.")] = False,
+    forward: Annotated[bool, flag("Let the listener forward them.", "--forward")] = False,
     instance: options.Instance = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,

@@ -9,7 +9,7 @@ import typer
 
 from airbyte_events.cli import options
 from airbyte_events.cli.airbyte import open_airbyte
-from airbyte_events.cli.options import option
+from airbyte_events.cli.options import flag, option
 from airbyte_events.cli.output import Output, counted, status
 from airbyte_events.cli.questions import confirmed
 from airbyte_events.cli.runner import command
@@ -51,8 +51,8 @@ def _kind(text: str) -> str:
 
 
 CHANGE_THIS = "Change this in Airbyte? [y/N]: "
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the changes without making them.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+_DryRun = Annotated[bool, flag("Show the changes without making them.", "--dry-run")]
+_Yes = Annotated[bool, flag("Do not ask for confirmation.", "--yes", "-y")]
 
 
 @command(
@@ -74,7 +74,7 @@ async def install(
             parse=_kind,
         ),
     ] = None,
-    all_kinds: Annotated[bool, typer.Option("--all-kinds", help="Set all kinds.")] = False,
+    all_kinds: Annotated[bool, flag("Set all kinds.", "--all-kinds")] = False,
     keep: Keep = None,
     dry_run: _DryRun = False,
     yes: _Yes = False,
