@@ -179,7 +179,7 @@ async def assemble(
                     feed,
                     pipelines,
                     deliver_to,
-                    histories,
+                    histories.usual,
                     probes,
                     operators=Operators(operator_tokens, settings.trusted_proxies),
                     received=metrics.received,

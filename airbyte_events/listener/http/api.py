@@ -20,7 +20,6 @@ from airbyte_events.airbyte.notifications import reread
 from airbyte_events.errors import AirbyteError, StoreError
 from airbyte_events.events import EventFilter, JobEvent, JobRef, TaskReceipt, Usual
 from airbyte_events.listener.forwarding.targets import DeliveryTarget
-from airbyte_events.listener.histories import Histories
 from airbyte_events.listener.http import params
 from airbyte_events.listener.http.actions import Actions
 from airbyte_events.listener.http.feed import Feed
@@ -51,14 +50,14 @@ class API:
 
     :param pipelines: by instance name.
     :param targets: those of forwarding and of outgoing notifications, by instance name.
-    :param histories: what is usual for connections; by default nothing is known.
+    :param usual: returns what is usual for an instance's connection and type of job; by default nothing is known.
     :param received: called for each receipt that is stored.
     """
 
     feed: Feed
     pipelines: Mapping[str, Pipeline]
     targets: Mapping[str, Mapping[str, DeliveryTarget]] = field(default_factory=dict)
-    histories: Histories | None = None
+    usual: Callable[[str, str | None, str | None], Usual | None] = lambda instance, connection_id, job_type: None
     probes: Probes = field(default_factory=Probes)
     operators: Operators = field(default_factory=Operators)
     received: Callable[[JobEvent, TaskReceipt], None] = lambda state, receipt: None
@@ -179,14 +178,12 @@ class API:
         streams = params.flag(query, "streams") or False
         max_age = params.number(query, "max_age", 0, least=0, most=MAX_AGE)
         found = await self.pipelines[name].progress.read(active, streams=streams, max_age=max_age)
-        histories = self.histories
-
-        def usual(job_id: int) -> Usual | None:
-            state = active[job_id]
-            return None if histories is None else histories.usual(name, state.connection_id, state.job_type)
-
-        values = [replace(each, usual=usual(each.job_id)).data() for each in found.values()]
-        return JSONResponse({"progress": [{"instance": name, **value} for value in values]})
+        values = []
+        for each in found.values():
+            state = active[each.job_id]
+            usual = self.usual(name, state.connection_id, state.job_type)
+            values.append({"instance": name, **replace(each, usual=usual).data()})
+        return JSONResponse({"progress": values})
 
     async def signals(self, request: Request) -> Response:
         query = request.query_params

@@ -7,6 +7,7 @@ Names follow https://prometheus.io/docs/practices/naming/. The label ``airbyte``
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import math
 import time
@@ -61,6 +62,8 @@ class Metrics:
 
     def __init__(self, instances: Iterable[str], *, connections: int = 0) -> None:
         self.freshness = Freshness(connections)
+        self.webhook_responses: collections.Counter[str] = collections.Counter()
+        """The number of webhooks answered, by HTTP status."""
         self._registry = CollectorRegistry()
         counter = partial(Counter, namespace=_NAMESPACE, registry=self._registry)
         histogram = partial(Histogram, namespace=_NAMESPACE, registry=self._registry)
@@ -140,21 +143,13 @@ class Metrics:
                     # A refused request can name any instance.
                     instance = "" if status in _REFUSED else scope["path"].split("/")[-2]
                     self._webhooks.labels(instance, status).inc()
+                    self.webhook_responses[str(status)] += 1
                     self._responses.observe(time.perf_counter() - began)
                 await send(message)
 
             await receiver(scope, receive, send_counted)
 
         return app
-
-    def webhook_responses(self) -> dict[str, int]:
-        """Return the number of webhooks answered, by HTTP status."""
-        responses: dict[str, int] = {}
-        for sample in next(iter(self._webhooks.collect())).samples:
-            if sample.name.endswith("_total") and sample.value:
-                status = sample.labels["status"]
-                responses[status] = responses.get(status, 0) + int(sample.value)
-        return responses
 
     def requests(self, instance: str) -> Observer:
         """Return the function that counts the requests of an instance's client."""

@@ -22,7 +22,7 @@ from airbyte_events.store.base import EventStore
 class Status:
     """``GET /v1/status``.
 
-    :param responses: returns the number of webhooks answered here, by HTTP status.
+    :param responses: the number of webhooks answered here, by HTTP status.
     """
 
     store: EventStore
@@ -30,7 +30,7 @@ class Status:
     pipelines: Mapping[str, Pipeline]
     election: LeaderElection
     faults: Callable[[], dict[str, str]]
-    responses: Callable[[], dict[str, int]]
+    responses: Mapping[str, int]
     _started_at: datetime = field(default_factory=utcnow, init=False)
 
     async def page(self, request: Request) -> Response:
@@ -43,7 +43,7 @@ class Status:
                     "started_at": format_time(self._started_at),
                     "subscriptions": self.bus.subscriptions,
                     "faults": self.faults(),
-                    "webhooks": self.responses(),
+                    "webhooks": dict(self.responses),
                 },
                 "store": asdict(await self.store.stats()),
                 "leases": [
