@@ -79,26 +79,19 @@ async def read_body(request: Request, most: int) -> bytes | None:
     return bytes(body)
 
 
-async def read_json(request: Request) -> dict[str, Any]:
-    """Return the JSON object of the body.
+async def job_list(request: Request, name: str) -> list[Any]:
+    """Return the list of this name in the body's JSON object: objects with an instance and a job id, see
+    :func:`job_ref`.
 
-    :raises QueryError: if it is none, or too large.
+    :raises QueryError: if there is none, or it or the body is too long.
     """
     body = await read_body(request, MAX_BODY)
     if body is None:
         raise QueryError(f"the body is larger than {MAX_BODY} bytes")
     try:
-        return json_values.parse_object(body)
+        jobs = json_values.parse_object(body).get(name)
     except ValueError as exc:
         raise QueryError(f"the body {exc}") from None
-
-
-async def job_list(request: Request, name: str) -> list[Any]:
-    """Return the list of this name in the body: objects with an instance and a job id, see :func:`job_ref`.
-
-    :raises QueryError: if there is none, or it is too long.
-    """
-    jobs = (await read_json(request)).get(name)
     if not isinstance(jobs, list):
         raise QueryError(f'{name}: send {{"{name}": [{{"instance": "default", "job_id": 17}}]}}')
     if len(jobs) > MAX_LIST:
