@@ -7,10 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 import typer
@@ -138,11 +137,8 @@ def _read(file: Path | None) -> str | None:
         ) from None
 
 
-class Fault(Enum):
-    """What is wrong with the settings of an Airbyte."""
-
-    ADDRESS = auto()
-    ACCESS = auto()
+Fault = Literal["address", "access"]
+"""What is wrong with the settings of an Airbyte."""
 
 
 def connect(
@@ -184,7 +180,7 @@ def connect(
             return answers
         if not asks:
             raise typer.Exit(1)
-        if fault is Fault.ADDRESS:
+        if fault == "address":
             answers = _ask_url(given, instance.airbyte_url)
         else:
             answers |= {"airbyte_url": instance.airbyte_url} | _ask_credentials(instance.client_id)
@@ -231,18 +227,18 @@ async def _check(output: Output, instance: InstanceSettings) -> Fault | None:
     about, credentials = Report(partial(_show, output)).about("Airbyte"), credentials_of(instance)
     async with open_airbyte(instance, attempts=1) as airbyte:
         if not await responds(about, airbyte):
-            return Fault.ADDRESS
+            return "address"
         if credentials is None and can_ask():
             try:
                 await airbyte.list_jobs(limit=1)
             except Unauthorized:
                 about.warning("requires a client id and secret")
-                return Fault.ACCESS
+                return "access"
             except AirbyteError:
                 pass  # shown below
         if credentials is not None and not await issues_token(about, airbyte, instance):
-            return Fault.ACCESS
-        return None if await lists_jobs(about, airbyte, known=credentials is not None) else Fault.ACCESS
+            return "access"
+        return None if await lists_jobs(about, airbyte, known=credentials is not None) else "access"
 
 
 def _show(output: Output, finding: Finding) -> None:
