@@ -266,7 +266,7 @@ async def _check_webhooks(
 def _check_workspace(about: Report, workspace: Workspace, receiver: ReceiverURLs, install: str) -> list[str]:
     """Report whether a workspace announces completions to the listener, and return its webhook URLs that do."""
     webhooks = {kind: workspace.webhooks[kind] for kind in REQUIRED}
-    live = {kind: each.url for kind, each in webhooks.items() if each.live and each.url}
+    live = {kind: each.live for kind, each in webhooks.items() if each.live is not None}
     others = [kind for kind in REQUIRED if not receiver.includes(live.get(kind))]
     strays = [kind for kind, url in live.items() if not receiver.is_current(url)]
     if not others and not strays:

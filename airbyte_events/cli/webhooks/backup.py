@@ -76,10 +76,10 @@ class Backup:
     def forward_urls(self) -> list[str]:
         """Return the previous URLs as entries of ``forward_urls``."""
         found = dict.fromkeys(
-            f"{kind}={webhook.url.replace(',', '%2C')}"
+            f"{kind}={url.replace(',', '%2C')}"
             for kinds in self._workspaces.values()
             for kind, each in kinds.items()
-            if (webhook := Webhook.of(each["before"])).live and webhook.url
+            if (url := Webhook.of(each["before"]).live) is not None
         )
         return list(found)
 

@@ -41,8 +41,9 @@ class Webhook:
         return {"webhook": {"enabled": self.enabled, "url": self.url or ""}}
 
     @property
-    def live(self) -> bool:
-        return self.enabled and self.url is not None
+    def live(self) -> str | None:
+        """The URL that notifications are sent to; None if they are sent nowhere."""
+        return self.url if self.enabled else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +179,7 @@ async def apply(airbyte: AirbyteClient, changes: Collection[Change]) -> None:
         await airbyte.set_notifications(id_, notifications)
         now = Workspace.of(await airbyte.get_workspace(id_))
         for kind, wanted in notifications.items():
-            if now.webhooks[kind].live != Webhook.of(wanted).live or (
-                Webhook.of(wanted).live and now.webhooks[kind].url != Webhook.of(wanted).url
-            ):
+            if now.webhooks[kind].live != Webhook.of(wanted).live:
                 raise AirbyteError(f"Airbyte accepted the change of workspace {id_}, but has another {kind} URL")
 
 

@@ -75,8 +75,8 @@ class TestKept:
         receiver = ReceiverURLs(instance="default", tokens=(), digests=again.digests)
         changes = list(plan_uninstall([workspace(success=URL, failure=URL, syncDisabled=SLACK)], receiver, again))
         assert [(each.kind, each.after.live, each.after.url) for each in changes] == [
-            ("success", False, None),
-            ("failure", True, SLACK),
+            ("success", None, None),
+            ("failure", SLACK, SLACK),
         ]
 
     def test_installed_twice_it_is_still_what_stood_there(self, tmp_path: Path) -> None:
