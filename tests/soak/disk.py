@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,6 +199,9 @@ class _Connection:
 
     def executescript(self, script: str) -> _Rows:
         return self.execute(script)
+
+    def create_function(self, name: str, narg: int, func: Callable[..., Any], *, deterministic: bool) -> None:
+        self._connection.create_scalar_function(name, func, narg, deterministic=deterministic)
 
     @property
     def in_transaction(self) -> bool:
