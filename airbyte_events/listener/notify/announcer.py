@@ -60,12 +60,12 @@ class Announcer:
 
     async def run(self, lease: Lease) -> None:
         """Announce until cancelled, the bus closes or the lease is lost. Run one per instance."""
-        failures = 0
+        failures, expired = 0, False
         while not self._bus.closed:
             try:
-                position, since = await self._begin()
+                position, since = await self._begin(expired=expired)
                 await self._remember(position, since, lease)
-                failures = 0
+                failures, expired = 0, False
                 if not self._targets:
                     return
                 await self._follow(position, since, lease)
@@ -73,36 +73,31 @@ class Announcer:
                 return
             except CursorExpired as exc:
                 logger.error("completions may not have been announced: instance=%s error=%s", self._instance, exc)
-                await self._restart(lease)
+                expired = True
             except StoreError as exc:
                 failures += 1
                 logger.warning("could not announce completions, retrying: instance=%s error=%s", self._instance, exc)
                 await anyio.sleep(pause(failures - 1, first=1, longest=_LONGEST_REST))
 
-    async def _begin(self) -> tuple[Cursor, dict[str, int]]:
+    async def _begin(self, *, expired: bool) -> tuple[Cursor, dict[str, int]]:
         """Return where to continue, and for each target the sequence after which it receives events.
 
         A new target receives those from now on.
+
+        :param expired: whether the log no longer has what follows the stored position: continue with the newest event.
         """
         head = self._bus.cursor
+        stored = None if expired else await self._store.recall(self._key)
         try:
-            values = parse_object((await self._store.recall(self._key) or "").encode())
+            values = parse_object((stored or "").encode())
             position = Cursor.parse(text(values.get("position")) or "")
         except ValueError:
             position, values = head, {}
         known = mapping(values.get("since"))
         if not known.keys() & self._targets.keys():
             position = head
-        since = {name: whole(known[name]) if name in known else head.sequence for name in self._targets}
+        since = {name: whole(known.get(name)) for name in self._targets}
         return position, {name: head.sequence if value is None else value for name, value in since.items()}
-
-    async def _restart(self, lease: Lease) -> None:
-        """Continue with the newest event: the log no longer has the next one."""
-        head = self._bus.cursor
-        try:
-            await self._remember(head, dict.fromkeys(self._targets, head.sequence), lease)
-        except StoreError:
-            await anyio.sleep(1)
 
     async def _remember(self, position: Cursor, since: Mapping[str, int], lease: Lease) -> None:
         value = json.dumps({"position": str(position), "since": since})

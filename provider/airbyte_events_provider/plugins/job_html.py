@@ -78,8 +78,8 @@ def _job(view: JobView, task: TaskTimes) -> Iterator[str]:
         ("Completed", _time(job.finished_at)),
         ("Duration" if job.terminal else "Duration so far", duration(elapsed)),
         ("Usually takes", duration(reference.usual_seconds)),
-        ("Records" if job.terminal else "Records so far", None if view.records is None else f"{view.records:,}"),
-        ("Bytes" if job.terminal else "Bytes so far", None if view.bytes is None else f"{view.bytes:,}"),
+        ("Records" if job.terminal else "Records so far", None if job.records is None else f"{job.records:,}"),
+        ("Bytes" if job.terminal else "Bytes so far", None if job.bytes is None else f"{job.bytes:,}"),
         ("Attempts", None if job.attempts is None else str(job.attempts)),
         ("Task", task.state),
     )

@@ -64,9 +64,7 @@ class JobView:
     :param reference: which job.
     :param read_at: when it was requested.
     :param source: who returned it.
-    :param job: its state; None if ``fault`` says why there is none.
-    :param records: committed, so far if the job is active.
-    :param bytes: the same.
+    :param job: its state, with the counts so far if it is active; None if ``fault`` says why there is none.
     :param observed_at: when the listener published the completion.
     :param webhook_at: when the webhook arrived that announced it.
     """
@@ -75,8 +73,6 @@ class JobView:
     read_at: datetime
     source: str = ""
     job: JobEvent | None = None
-    records: int | None = None
-    bytes: int | None = None
     observed_at: datetime | None = None
     webhook_at: datetime | None = None
     fault: str | None = None
@@ -108,7 +104,7 @@ async def _from_listener(view: JobView, feed: FeedClient, instance: str) -> JobV
     job = read_event(answer.get("job"))
     if job is None or not view.reference.identity.fits(job):
         raise FeedError(f"{feed.url} has another job {job_id}")
-    view = replace(view, source=f"the listener {feed.url}", job=job, records=job.records, bytes=job.bytes)
+    view = replace(view, source=f"the listener {feed.url}", job=job)
     if job.terminal:
         return replace(
             view,
@@ -120,7 +116,7 @@ async def _from_listener(view: JobView, feed: FeedClient, instance: str) -> JobV
     except FeedError as exc:
         logger.debug("no progress: job=%s reason=%s", job_id, exc)
         return view
-    return replace(view, records=found[0].records if found else None, bytes=found[0].bytes if found else None)
+    return replace(view, job=replace(job, records=found[0].records, bytes=found[0].bytes)) if found else view
 
 
 async def _from_airbyte(view: JobView, settings: AirbyteSettings) -> JobView:
@@ -129,5 +125,5 @@ async def _from_airbyte(view: JobView, settings: AirbyteSettings) -> JobView:
         job = await airbyte.get_job(view.reference.job_id)
     if not view.reference.identity.fits(job):
         raise UnknownJob(f"job {job.job_id} of Airbyte is another one now")
-    event = event_of(settings.instance, job)
-    return replace(view, source="Airbyte's API", job=event, records=job.records, bytes=job.bytes)
+    event = replace(event_of(settings.instance, job), records=job.records, bytes=job.bytes)
+    return replace(view, source="Airbyte's API", job=event)

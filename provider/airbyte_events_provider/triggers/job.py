@@ -76,13 +76,6 @@ class AirbyteSyncTrigger(StoredTrigger):
         # No task group or cancel scope may be open here: another asyncio task may end the generator.
         yield event
 
-    async def event(self, ti: Any) -> TriggerEvent:
-        """Wait, then return the event to fire.
-
-        :param ti: the waiting task instance; None without a triggerer.
-        """
-        return await (await self._wait()).event(ti)
-
     async def is_still_running(self, hook: Any) -> bool:
         """Return whether the job is active, as the official trigger does.
 
@@ -94,10 +87,6 @@ class AirbyteSyncTrigger(StoredTrigger):
         """Cancel the task's own job after a person failed, cleared or marked the waiting task."""
         if self.cancel_on_kill and self.owned:
             await (await self._wait()).on_kill()
-
-    async def cancel(self) -> None:
-        """Cancel the job if it is active; a failure is logged."""
-        await (await self._wait()).cancel()
 
     async def _wait(self) -> JobWait:
         module = await imported("airbyte_events_provider.triggers.job_wait")

@@ -14,6 +14,7 @@ from airbyte_events_provider.retry.record import JobRecord, JobRequest
 from airbyte_events_provider.retry.refresh_arguments import parse_refresh
 from airbyte_events_provider.retry.triggerer_job import NotStarted, TriggererJob
 from airbyte_events_provider.triggers.job import AirbyteSyncTrigger
+from airbyte_events_provider.triggers.job_wait import JobWait
 from airbyte_events_provider.triggers.on_kill import is_still_deferred, shielded
 from airbyte_events_provider.triggers.start import AirbyteStartTrigger
 from airbyte_events_provider.waiting.result import BEGIN, ERROR
@@ -82,11 +83,11 @@ class JobStart:
     def _label(self) -> str:
         return self._trigger.connection_id or repr(self._trigger.connection_name)
 
-    def _waiting(self, record: JobRecord) -> AirbyteSyncTrigger:
+    def _waiting(self, record: JobRecord) -> JobWait:
         # By our clock, not from the job's start: the job may be older than the task, and its time is Airbyte's.
         began = self._began or record.asked_at.timestamp()
         limit = self._trigger.execution_timeout
-        return AirbyteSyncTrigger.for_job(
+        trigger = AirbyteSyncTrigger.for_job(
             record,
             self._trigger.airbyte_conn_id,
             end_time=None if self._trigger.timeout is None else began + self._trigger.timeout,
@@ -101,6 +102,7 @@ class JobStart:
             owned=record.owned,
             began=began,
         )
+        return JobWait(trigger)
 
     async def on_kill(self) -> None:
         """Cancel the job if it was started, and a person ended the task."""

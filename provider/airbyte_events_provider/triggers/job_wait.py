@@ -57,7 +57,10 @@ class JobWait:
         return event
 
     async def event(self, ti: Any) -> TriggerEvent:
-        """See :meth:`AirbyteSyncTrigger.event`."""
+        """Wait, then return the event to fire.
+
+        :param ti: the waiting task instance; None without a triggerer.
+        """
         trigger = self._trigger
         if trigger.end_from_trigger:
             await prepare(ti)
@@ -111,7 +114,7 @@ class JobWait:
             await self.cancel()
 
     async def cancel(self) -> None:
-        """See :meth:`AirbyteSyncTrigger.cancel`."""
+        """Cancel the job if it is active; a failure is logged."""
         identity = Identity(self._trigger.connection_id, self._created_at)
         try:
             async with shared_hub(self._hub_key) as shared:

@@ -43,7 +43,7 @@ async def test_without_a_listener_airbyte_is_asked(stage: AirflowStage) -> None:
     assert (view.source, view.job.status, view.observed_at) == ("Airbyte's API", "running", None)
     stage.end(job, records=17)
     view = await read_job(reference)
-    assert (view.job.status, view.records, view.observed_at) == ("succeeded", 17, None)
+    assert (view.job.status, view.job.records, view.observed_at) == ("succeeded", 17, None)
 
 
 async def test_with_a_listener_its_times_are_known(stage: AirflowStage, listener: Served) -> None:
@@ -64,15 +64,15 @@ async def test_with_a_listener_a_running_job_has_its_progress(stage: AirflowStag
     reference = await reference_of(stage, stage.start())
 
     async def with_records() -> Any:
-        view = await read_job(reference)
-        return view if view.records else None
+        view: Any = await read_job(reference)
+        return view if view.job.records else None
 
     # The listener's budget of requests for progress may be used up for the moment.
     view = await until(with_records)
     assert view.source == f"the listener {listener.url}"
     assert view.job is not None
     assert not view.job.terminal
-    assert (view.bytes or 0) > view.records
+    assert (view.job.bytes or 0) > view.job.records
 
 
 @pytest.mark.parametrize(

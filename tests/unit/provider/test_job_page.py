@@ -40,7 +40,7 @@ def viewed(**values: Any) -> JobView:
         job_type="sync",
         started_at=NOON,
     )
-    of_view = {name: values.pop(name) for name in ("records", "webhook_at", "observed_at") if name in values}
+    of_view = {name: values.pop(name) for name in ("webhook_at", "observed_at") if name in values}
     return JobView(
         reference=REFERENCE, read_at=at(60), source="the listener http://l", job=replace(job, **values), **of_view
     )
