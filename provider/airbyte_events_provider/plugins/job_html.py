@@ -109,20 +109,18 @@ Step = tuple[str, datetime, datetime]
 
 def _steps(view: JobView, job: JobEvent, task: TaskTimes) -> list[Step]:
     """Return what happened after the completion, each step with its beginning and end."""
-    moments = [("", job.finished_at)]
-    if view.observed_at is not None:
-        if job.origin is Origin.WEBHOOK:
-            moments.append(("The webhook arrived", view.webhook_at))
-            moments.append(("Airbyte's API confirmed it, and it was published", view.observed_at))
-        else:
-            moments.append(("A poll detected it", view.observed_at))
-    moments.append(("The trigger fired, and Airflow scheduled the task", task.fired_at))
-    moments.append(("The task was queued for a worker", task.resumed_at))
-    moments.append(("The task completed", task.ended_at))
-    known = [(text, moment) for text, moment in moments[1:] if moment is not None]
-    steps: list[Step] = []
     if job.finished_at is None:
-        return steps
+        return []
+    pushed = job.origin is Origin.WEBHOOK
+    moments = [
+        ("The webhook arrived", view.webhook_at if pushed else None),
+        ("Airbyte's API confirmed it, and it was published" if pushed else "A poll detected it", view.observed_at),
+        ("The trigger fired, and Airflow scheduled the task", task.fired_at),
+        ("The task was queued for a worker", task.resumed_at),
+        ("The task completed", task.ended_at),
+    ]
+    known = [(text, moment) for text, moment in moments if moment is not None]
+    steps: list[Step] = []
     before = job.finished_at
     # A task that polls itself may be ahead of the listener.
     for text, moment in sorted(known, key=lambda each: each[1]):
