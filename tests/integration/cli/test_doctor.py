@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
+from support.command_stage import CLIENT_SECRET, CommandStage
 from support.servers import ScriptedServer
-
-from .conftest import CLIENT_SECRET, Stage
 
 if TYPE_CHECKING:
     from anyio.abc import SocketStream
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-async def findings(stage: Stage, *args: str, **settings: str | None) -> tuple[int, list[dict[str, Any]]]:
+async def findings(stage: CommandStage, *args: str, **settings: str | None) -> tuple[int, list[dict[str, Any]]]:
     done = await stage.run("doctor", "--json", *args, **settings)
     told = json.loads(done.out)
     assert told["broken"] == any(each["level"] == "failure" for each in told["findings"])
@@ -35,7 +34,7 @@ def of(told: list[dict[str, Any]], level: str) -> str:
     return "\n".join(f"{each['part']}: {each['text']} -> {each['remedy']}" for each in told if each["level"] == level)
 
 
-async def test_all_is_well(stage: Stage) -> None:
+async def test_all_is_well(stage: CommandStage) -> None:
     stage.announce()
     code, told = await findings(stage)
     assert (code, of(told, "failure"), of(told, "warning")) == (0, "", "")
@@ -63,7 +62,7 @@ async def test_all_is_well(stage: Stage) -> None:
     ],
 )
 async def test_what_the_internal_api_lacks_is_told_with_the_reason(
-    stage: Stage, options: dict[str, Any], fault: Fault | None, words: str
+    stage: CommandStage, options: dict[str, Any], fault: Fault | None, words: str
 ) -> None:
     simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET, faults=[fault] if fault else (), **options)
     simulator.world.add_connection(Script.hanging())
@@ -74,13 +73,13 @@ async def test_what_the_internal_api_lacks_is_told_with_the_reason(
     assert "do without these reasons" in of(told, "warning")
 
 
-async def test_the_internal_api_that_answers(stage: Stage) -> None:
+async def test_the_internal_api_that_answers(stage: CommandStage) -> None:
     stage.sim.world.start_job(stage.sim.world.add_connection(Script.hanging()))
     _, told = await findings(stage)
     assert "returns failure reasons" in of(told, "ok")
 
 
-async def test_is_lines_in_a_pipe_and_coloured_at_a_terminal(stage: Stage) -> None:
+async def test_is_lines_in_a_pipe_and_coloured_at_a_terminal(stage: CommandStage) -> None:
     done = await stage.run("doctor")
     assert done.code == 1
     assert "failure  webhooks default: Simulated workspace: success goes nowhere" in done.out
@@ -91,7 +90,7 @@ async def test_is_lines_in_a_pipe_and_coloured_at_a_terminal(stage: Stage) -> No
     assert "\x1b[31mfailure" in seen
 
 
-async def test_lines_of_a_narrow_terminal_break_between_words(stage: Stage) -> None:
+async def test_lines_of_a_narrow_terminal_break_between_words(stage: CommandStage) -> None:
     in_a_pipe = (await stage.run("doctor")).out
     _, seen = await stage.at_terminal("doctor", COLUMNS="60", NO_COLOR="1")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", seen).splitlines()
@@ -110,18 +109,18 @@ async def test_lines_of_a_narrow_terminal_break_between_words(stage: Stage) -> N
         ("WORKSPACE_IDS", "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826", "no such workspace"),
     ],
 )
-async def test_a_wrong_setting(stage: Stage, setting: str, value: str, words: str) -> None:
+async def test_a_wrong_setting(stage: CommandStage, setting: str, value: str, words: str) -> None:
     code, told = await findings(stage, **{setting: value})
     assert code == 1
     assert words in of(told, "failure")
 
 
-async def test_an_address_that_is_no_airbyte(stage: Stage) -> None:
+async def test_an_address_that_is_no_airbyte(stage: CommandStage) -> None:
     _, told = await findings(stage, AIRBYTE_URL=stage.url)
     assert "is not Airbyte's public API" in of(told, "failure")
 
 
-async def test_wrong_credentials_of_simple_authentication_in_its_words(stage: Stage) -> None:
+async def test_wrong_credentials_of_simple_authentication_in_its_words(stage: CommandStage) -> None:
     async with serve_simulator(Simulator(client_id="client", client_secret="right", simple_auth=True)) as other:
         code, told = await findings(stage, AIRBYTE_URL=other.url)
     assert code == 1
@@ -132,7 +131,7 @@ async def test_wrong_credentials_of_simple_authentication_in_its_words(stage: St
 
 @pytest.mark.parametrize(("status", "location"), [(403, None), (302, "https://login.example/"), (200, None)])
 async def test_a_login_in_front_of_it_is_told_from_airbyte_s_refusal(
-    stage: Stage, server: ScriptedServer, status: int, location: str | None
+    stage: CommandStage, server: ScriptedServer, status: int, location: str | None
 ) -> None:
     page = b"<!doctype html><title>Corporate sign-in</title>"
     headers = {"Content-Type": "text/html"} | ({"Location": location} if location else {})
@@ -145,7 +144,7 @@ async def test_a_login_in_front_of_it_is_told_from_airbyte_s_refusal(
     assert "make an application" not in of(told, "failure")
 
 
-async def test_up_to_1_5_webhooks_are_set_in_airbyte_s_pages(stage: Stage) -> None:
+async def test_up_to_1_5_webhooks_are_set_in_airbyte_s_pages(stage: CommandStage) -> None:
     airbyte = Simulator(client_id="client", client_secret=CLIENT_SECRET, release="1.5", webhook_url=stage.receiver)
     async with serve_simulator(airbyte) as other:
         code, told = await findings(stage, AIRBYTE_URL=other.url)
@@ -155,27 +154,27 @@ async def test_up_to_1_5_webhooks_are_set_in_airbyte_s_pages(stage: Stage) -> No
     assert "webhooks install" not in of(told, "warning")
 
 
-async def test_credentials_where_none_are_wanted_and_none_where_they_are(stage: Stage) -> None:
+async def test_credentials_where_none_are_wanted_and_none_where_they_are(stage: CommandStage) -> None:
     _, told = await findings(stage, CLIENT_ID=None, CLIENT_SECRET=None)
     assert "does not permit listing jobs" in of(told, "failure")
     assert "create an application in Airbyte" in of(told, "failure")
 
 
-async def test_no_permission_to_list(stage: Stage) -> None:
+async def test_no_permission_to_list(stage: CommandStage) -> None:
     stage.sim.add_fault(Fault(kind="status", status=403, route="GET /jobs"))
     _, told = await findings(stage)
     assert "does not permit listing jobs" in of(told, "failure")
     assert "webhooks default" not in of(told, "failure")
 
 
-async def test_sheds_load(stage: Stage) -> None:
+async def test_sheds_load(stage: CommandStage) -> None:
     stage.sim.add_fault(Fault(kind="status", status=429))
     code, told = await findings(stage)
     assert code == 0
     assert "sheds load" in of(told, "warning")
 
 
-async def test_a_store_that_is_a_folder_and_one_that_is_not_there(stage: Stage) -> None:
+async def test_a_store_that_is_a_folder_and_one_that_is_not_there(stage: CommandStage) -> None:
     stage.announce()
     code, told = await findings(stage, STORE=f"sqlite:///{stage.folder}")
     assert code == 1
@@ -185,7 +184,7 @@ async def test_a_store_that_is_a_folder_and_one_that_is_not_there(stage: Stage) 
     assert "none.db does not exist" in of(told, "ok")
 
 
-async def test_the_listener_is_down(stage: Stage) -> None:
+async def test_the_listener_is_down(stage: CommandStage) -> None:
     stage.announce()
     await stage.leave()
     code, told = await findings(stage)
@@ -197,19 +196,19 @@ async def test_the_listener_is_down(stage: Stage) -> None:
     assert "lists jobs" in of(told, "ok")
 
 
-async def test_the_token_is_wrong(stage: Stage) -> None:
+async def test_the_token_is_wrong(stage: CommandStage) -> None:
     _, told = await findings(stage, LISTENER_TOKEN="another-one")
     assert "refuses the API token" in of(told, "failure")
 
 
-async def test_webhooks_go_where_they_do_not_arrive(stage: Stage) -> None:
+async def test_webhooks_go_where_they_do_not_arrive(stage: CommandStage) -> None:
     stage.sim.workspace.set_webhook(stage.receiver.replace(stage.url, f"{stage.sim.url}/old"))
     code, told = await findings(stage)
     assert code == 1
     assert "it responds with 404" in of(told, "failure")
 
 
-async def test_a_server_that_loses_bodies(stage: Stage, server: ScriptedServer) -> None:
+async def test_a_server_that_loses_bodies(stage: CommandStage, server: ScriptedServer) -> None:
     path = f"/webhooks/default/{stage.receiver.rpartition('/')[2]}"
     said = {"error": "the notification's body is empty"}
     server.on(f"POST {path}", server.reply(400, said))
@@ -222,7 +221,7 @@ async def test_a_server_that_loses_bodies(stage: Stage, server: ScriptedServer) 
     assert "a proxy lost the body" in of(told, "failure")
 
 
-async def test_a_proxy_that_holds_the_stream_back(stage: Stage, server: ScriptedServer) -> None:
+async def test_a_proxy_that_holds_the_stream_back(stage: CommandStage, server: ScriptedServer) -> None:
     async def buffer(stream: SocketStream) -> None:
         await stream.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
         await stream.receive()
@@ -241,7 +240,7 @@ async def test_a_proxy_that_holds_the_stream_back(stage: Stage, server: Scripted
     assert "version 0.0.9" in of(told, "warning")
 
 
-async def test_a_clock_that_is_off_and_a_token_that_is_short(stage: Stage, server: ScriptedServer) -> None:
+async def test_a_clock_that_is_off_and_a_token_that_is_short(stage: CommandStage, server: ScriptedServer) -> None:
     date = format_datetime(datetime.now(UTC) - timedelta(minutes=7, seconds=30), usegmt=True)
     base = "/api/public/v1"
     server.on(f"GET {base}/health", server.reply(200, {}))
@@ -256,7 +255,7 @@ async def test_a_clock_that_is_off_and_a_token_that_is_short(stage: Stage, serve
     assert "the notification settings can't be read" in warned
 
 
-async def test_remedies_name_the_airbyte_where_there_are_several(stage: Stage) -> None:
+async def test_remedies_name_the_airbyte_where_there_are_several(stage: CommandStage) -> None:
     one = await stage.run("doctor")
     assert "-> run airbyte-events webhooks install --workspace" in one.out
     assert "1 failure, " in one.out
@@ -272,7 +271,7 @@ async def test_remedies_name_the_airbyte_where_there_are_several(stage: Stage) -
 
 # Not by importing it: that takes seconds, in which the listener of this process would not respond.
 @pytest.mark.skipif(find_spec("airflow") is None, reason="Airflow is not here")
-async def test_airflow_is_looked_at_where_it_is(stage: Stage) -> None:
+async def test_airflow_is_looked_at_where_it_is(stage: CommandStage) -> None:
     stage.announce()
     home = {"AIRFLOW_HOME": str(stage.folder / "airflow")}
     conn = {"conn_type": "airbyte", "host": stage.sim.url, "login": "client", "password": CLIENT_SECRET}

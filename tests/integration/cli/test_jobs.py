@@ -15,15 +15,14 @@ import pytest
 from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.simulator import Script
 from airbyte_events.simulator.models import Job
-
-from .conftest import API_TOKEN, Stage
+from support.command_stage import API_TOKEN, CommandStage
 
 pytestmark = pytest.mark.anyio
 
 HEADINGS = ["JOB", "STATUS", "TYPE", "CONNECTION", "STARTED", "COMPLETED", "DURATION", "RECORDS", "DETECTED BY"]
 
 
-async def test_is_plain_columns_in_a_pipe(stage: Stage) -> None:
+async def test_is_plain_columns_in_a_pipe(stage: CommandStage) -> None:
     stage.announce()
     job = stage.end(stage.start(), "failed")
     await stage.settled(job)
@@ -36,7 +35,7 @@ async def test_is_plain_columns_in_a_pipe(stage: Stage) -> None:
     assert "\x1b" not in done.out
 
 
-async def test_is_a_coloured_table_at_a_terminal(stage: Stage) -> None:
+async def test_is_a_coloured_table_at_a_terminal(stage: CommandStage) -> None:
     stage.announce()
     job = stage.end(stage.start(), "failed")
     await stage.settled(job)
@@ -50,7 +49,7 @@ async def test_is_a_coloured_table_at_a_terminal(stage: Stage) -> None:
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", seen)
 
 
-async def test_fits_a_narrow_terminal_and_cuts_nothing_off(stage: Stage) -> None:
+async def test_fits_a_narrow_terminal_and_cuts_nothing_off(stage: CommandStage) -> None:
     stage.connection.name = "orders-of-all-shops-in-one-long-name-without-spaces"
     job = stage.end(stage.start())
     await stage.settled(job)
@@ -62,7 +61,7 @@ async def test_fits_a_narrow_terminal_and_cuts_nothing_off(stage: Stage) -> None
     assert stage.connection.name in "".join(line.split()[-1] for line in lines[2:])
 
 
-async def test_is_plain_in_a_pipe_of_a_build_that_forces_colours(stage: Stage) -> None:
+async def test_is_plain_in_a_pipe_of_a_build_that_forces_colours(stage: CommandStage) -> None:
     await stage.settled(stage.end(stage.start()))
     done = await stage.run("jobs", FORCE_COLOR="1", COLUMNS="40")
     assert "\x1b" not in done.out
@@ -70,14 +69,14 @@ async def test_is_plain_in_a_pipe_of_a_build_that_forces_colours(stage: Stage) -
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-async def test_an_output_that_can_not_be_written_is_one_line(stage: Stage) -> None:
+async def test_an_output_that_can_not_be_written_is_one_line(stage: CommandStage) -> None:
     with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230
         async with stage.started("jobs", stdout=full.fileno()) as jobs:
             assert await jobs.ended() == 1
     assert jobs.err.read_text() == "airbyte-events: the output can't be written: No space left on device\n"
 
 
-async def test_say_how_fresh_they_are(stage: Stage) -> None:
+async def test_say_how_fresh_they_are(stage: CommandStage) -> None:
     job = stage.end(stage.start())
     await stage.settled(job)
     assert re.search(r"default: as of \S+Z, [\d.]+ m?s ago", (await stage.at_terminal("jobs"))[1])
@@ -89,7 +88,7 @@ async def test_say_how_fresh_they_are(stage: Stage) -> None:
     assert times == sorted(filter(None, times))
 
 
-async def test_pages(stage: Stage) -> None:
+async def test_pages(stage: CommandStage) -> None:
     stage.announce()
     jobs = [stage.end(stage.start()) for _ in range(3)]
     for job in jobs:
@@ -101,7 +100,7 @@ async def test_pages(stage: Stage) -> None:
     assert json.loads((await stage.run("jobs", "--active", "--json")).out)["jobs"] == []
 
 
-async def test_of_a_connection_by_its_name(stage: Stage) -> None:
+async def test_of_a_connection_by_its_name(stage: CommandStage) -> None:
     stage.announce()
     orders = stage.end(stage.start())
     twins = [stage.sim.world.add_connection(stage.connection.script, name="Invoices") for _ in range(2)]
@@ -123,7 +122,7 @@ async def test_of_a_connection_by_its_name(stage: Stage) -> None:
     assert all(f"{each.id} (of default)" in several for each in twins)
 
 
-async def test_a_connection_is_called_as_its_last_job_says(stage: Stage) -> None:
+async def test_a_connection_is_called_as_its_last_job_says(stage: CommandStage) -> None:
     stage.announce()
     await stage.settled(stage.end(stage.start()))
     stage.connection.name = "Sales"
@@ -134,7 +133,7 @@ async def test_a_connection_is_called_as_its_last_job_says(stage: Stage) -> None
     assert "knows no connection named 'Orders'" in old.err
 
 
-async def test_show_tells_where_each_piece_came_from(stage: Stage) -> None:
+async def test_show_tells_where_each_piece_came_from(stage: CommandStage) -> None:
     stage.announce()
     job = stage.end(stage.start(), "failed")
     await stage.settled(job)
@@ -148,7 +147,7 @@ async def test_show_tells_where_each_piece_came_from(stage: Stage) -> None:
     assert (told["job"]["status"], told["notification"]["id"]) == ("failed", 1)
 
 
-async def test_show_tells_which_tasks_received_the_completion(stage: Stage) -> None:
+async def test_show_tells_which_tasks_received_the_completion(stage: CommandStage) -> None:
     job = stage.end(stage.start())
     await stage.settled(job)
     assert "by a task" not in (await stage.run("jobs", "show", str(job.id))).out
@@ -160,7 +159,7 @@ async def test_show_tells_which_tasks_received_the_completion(stage: Stage) -> N
     assert re.search(r"^\S+Z +received +by a task that waited 1 min 30 s$", shown, re.MULTILINE)
 
 
-async def test_what_others_wrote_does_not_move_the_cursor(stage: Stage) -> None:
+async def test_what_others_wrote_does_not_move_the_cursor(stage: CommandStage) -> None:
     stage.announce()
     stage.connection.name = "Or\x1b[2Jders"
     job = stage.end(stage.start())
@@ -171,12 +170,12 @@ async def test_what_others_wrote_does_not_move_the_cursor(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("job", "code"), [("99", 1), ("cloud/99", 1), ("x", 2), ("/7", 2), ("0", 2)])
-async def test_jobs_that_are_not_there(stage: Stage, job: str, code: int) -> None:
+async def test_jobs_that_are_not_there(stage: CommandStage, job: str, code: int) -> None:
     done = await stage.run("jobs", "show", job)
     assert (done.code, done.out) == (code, "")
 
 
-async def test_an_airbyte_that_the_listener_does_not_have(stage: Stage) -> None:
+async def test_an_airbyte_that_the_listener_does_not_have(stage: CommandStage) -> None:
     done = await stage.run("jobs", "--instance", "cloud")
     assert done.code == 0
     assert "the listener has no Airbyte cloud" in done.err
@@ -184,7 +183,7 @@ async def test_an_airbyte_that_the_listener_does_not_have(stage: Stage) -> None:
 
 
 class TestReplay:
-    async def test_of_some(self, stage: Stage) -> None:
+    async def test_of_some(self, stage: CommandStage) -> None:
         stage.announce()
         await stage.settled(stage.end(stage.start()))
         reads = stage.sim.traffic.counts["GET /jobs/{id}"]
@@ -196,7 +195,7 @@ class TestReplay:
         while stage.sim.traffic.counts["GET /jobs/{id}"] == reads:
             await stage.run("jobs")
 
-    async def test_of_all_since(self, stage: Stage) -> None:
+    async def test_of_all_since(self, stage: CommandStage) -> None:
         stage.announce()
         jobs = [stage.end(stage.start()) for _ in range(2)]
         for job in jobs:
@@ -206,11 +205,11 @@ class TestReplay:
         assert "no notifications match" in (await stage.run("replay", "--since", "1h", "--instance", "cloud")).err
 
     @pytest.mark.parametrize("args", [(), ("1", "--pending"), ("--since", "soon"), ("0",)])
-    async def test_wrong_usage(self, stage: Stage, args: tuple[str, ...]) -> None:
+    async def test_wrong_usage(self, stage: CommandStage, args: tuple[str, ...]) -> None:
         assert (await stage.run("replay", *args)).code == 2
 
 
-async def watch(stage: Stage, job: Job) -> None:
+async def watch(stage: CommandStage, job: Job) -> None:
     """Have the listener read the job, which runs."""
     while not job.attempts:
         await anyio.lowlevel.checkpoint()
@@ -219,7 +218,7 @@ async def watch(stage: Stage, job: Job) -> None:
         await http.post(f"{stage.url}/v1/watches", json=body, headers=headers)
 
 
-async def test_an_active_job_is_shown_with_its_progress(stage: Stage) -> None:
+async def test_an_active_job_is_shown_with_its_progress(stage: CommandStage) -> None:
     job = stage.start()
     stage.sim.world.play(job, replace(Script.lasting(3600), records=10**9))
     await watch(stage, job)

@@ -7,10 +7,9 @@ import json
 import pytest
 from standardwebhooks import Webhook
 
+from support.command_stage import CommandStage
 from support.notify import SIGNING_KEY
 from support.servers import ScriptedServer
-
-from .conftest import Stage
 
 pytestmark = pytest.mark.anyio
 
@@ -18,7 +17,7 @@ SECRET = "canary-that-is-in-a-url"
 
 
 @pytest.fixture
-def config(stage: Stage, server: ScriptedServer) -> str:
+def config(stage: CommandStage, server: ScriptedServer) -> str:
     """A file with two targets."""
     file = stage.folder / "events.toml"
     file.write_text(
@@ -30,7 +29,7 @@ def config(stage: Stage, server: ScriptedServer) -> str:
     return str(file)
 
 
-async def test_targets_are_listed_with_their_filters(stage: Stage, server: ScriptedServer, config: str) -> None:
+async def test_targets_are_listed_with_their_filters(stage: CommandStage, server: ScriptedServer, config: str) -> None:
     done = await stage.run("notify", "list", "--config", config)
     assert (done.code, done.err) == (0, "")
     heading, *lines = [" ".join(line.split()) for line in done.out.splitlines()]
@@ -45,7 +44,7 @@ async def test_targets_are_listed_with_their_filters(stage: Stage, server: Scrip
     assert SECRET not in done.out + json.dumps(chat)
 
 
-async def test_a_test_goes_to_all(stage: Stage, server: ScriptedServer, config: str) -> None:
+async def test_a_test_goes_to_all(stage: CommandStage, server: ScriptedServer, config: str) -> None:
     for path in (SECRET, "events"):
         server.on(f"POST /{path}", server.reply())
     done = await stage.run("notify", "test", "--config", config)
@@ -56,7 +55,7 @@ async def test_a_test_goes_to_all(stage: Stage, server: ScriptedServer, config: 
     assert Webhook(SIGNING_KEY).verify(event.body, event.headers)["data"]["instance"] == "notify-test"
 
 
-async def test_a_failure_is_shown_without_the_url(stage: Stage, server: ScriptedServer, config: str) -> None:
+async def test_a_failure_is_shown_without_the_url(stage: CommandStage, server: ScriptedServer, config: str) -> None:
     server.on(f"POST /{SECRET}", server.reply(404, body=b"no_service"))
     done = await stage.run("notify", "test", "chat", "--config", config)
     assert done.code == 1
@@ -71,7 +70,7 @@ async def test_a_failure_is_shown_without_the_url(stage: Stage, server: Scripted
     assert SECRET not in done.out + done.err + found.out
 
 
-async def test_a_name_that_is_none_is_refused(stage: Stage, server: ScriptedServer, config: str) -> None:
+async def test_a_name_that_is_none_is_refused(stage: CommandStage, server: ScriptedServer, config: str) -> None:
     done = await stage.run("notify", "test", "chats", "--config", config)
     assert (done.code, done.err) == (
         2,

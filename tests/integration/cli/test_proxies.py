@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
 import anyio.to_thread
 import pytest
 
 from support.command import command
+from support.command_stage import CommandStage
 
 pytestmark = pytest.mark.anyio
 
@@ -19,14 +18,14 @@ WRONG = {
 ELSEWHERE = {"LISTENER_URL": "http://listener.invalid", "LISTENER_TOKEN": "canary-that-is-an-api-token-01"}
 
 
-def environment(stage: Any, proxies: dict[str, str], **settings: str) -> dict[str, str]:
+def environment(stage: CommandStage, proxies: dict[str, str], **settings: str) -> dict[str, str]:
     plain = {name: value for name, value in stage.environ(settings).items() if not name.lower().endswith("_proxy")}
     return plain | proxies
 
 
 @pytest.mark.parametrize("variable", WRONG)
 @pytest.mark.parametrize("words", ["serve", "tail", "jobs", "webhooks status", "trigger orders", "doctor"])
-async def test_one_that_can_t_be_read_is_one_line_that_names_it(stage: Any, variable: str, words: str) -> None:
+async def test_one_that_can_t_be_read_is_one_line_that_names_it(stage: CommandStage, variable: str, words: str) -> None:
     settings = {"AIRBYTE_URL": "http://airbyte.invalid", "STORE": "memory:", "PORT": "0"}
     settings |= {} if words == "serve" else ELSEWHERE
     env = environment(stage, {variable: WRONG[variable]}, **settings)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Stage, Started
+from support.command_stage import CommandStage, Started
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ async def until(serve: Started, words: str) -> list[str]:
     return said
 
 
-async def test_says_what_it_reaches_and_what_is_missing(stage: Stage) -> None:
+async def test_says_what_it_reaches_and_what_is_missing(stage: CommandStage) -> None:
     await stage.leave()
     args = ("serve", "--port", "0")
     settings: dict[str, Any] = {"API_TOKENS": "an-api-token-of-22-letters", "PUBLIC_URL": "https://events.example.com"}
@@ -39,7 +39,7 @@ async def test_says_what_it_reaches_and_what_is_missing(stage: Stage) -> None:
         assert await serve.ended() == 0
 
 
-async def test_an_airbyte_that_is_not_there_delays_nothing(stage: Stage) -> None:
+async def test_an_airbyte_that_is_not_there_delays_nothing(stage: CommandStage) -> None:
     await stage.leave()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silence = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -56,7 +56,7 @@ async def test_an_airbyte_that_is_not_there_delays_nothing(stage: Stage) -> None
         assert "run airbyte-events doctor for details" in said
 
 
-async def test_the_demo_is_coloured_and_fits_80_columns_at_a_terminal(stage: Stage) -> None:
+async def test_the_demo_is_coloured_and_fits_80_columns_at_a_terminal(stage: CommandStage) -> None:
     code, seen = await stage.at_terminal("demo")
     assert (code, "\x1b[32msucceeded" in seen, "\x1b[31mfailed" in seen) == (0, True, True)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", seen)

@@ -9,14 +9,13 @@ import anyio
 import pytest
 
 from airbyte_events.listener.settings.connections import ConnectionSettings
+from support.command_stage import CommandStage
 from support.servers import ScriptedServer
-
-from .conftest import Stage
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_shows_what_happens_and_tells_where_to_go_on(stage: Stage) -> None:
+async def test_shows_what_happens_and_tells_where_to_go_on(stage: CommandStage) -> None:
     stage.announce()
     job = stage.start()
     async with stage.started("tail") as tail:
@@ -34,7 +33,7 @@ async def test_shows_what_happens_and_tells_where_to_go_on(stage: Stage) -> None
         assert f"default/{second.id}  succeeded" in await tail.line()
 
 
-async def test_json_is_an_event_a_line(stage: Stage) -> None:
+async def test_json_is_an_event_a_line(stage: CommandStage) -> None:
     stage.announce()
     job = stage.start()
     async with stage.started("tail", "--json") as tail:
@@ -46,7 +45,7 @@ async def test_json_is_an_event_a_line(stage: Stage) -> None:
     assert event["data"]["names"]["connection"] == "Orders"
 
 
-async def test_filters(stage: Stage) -> None:
+async def test_filters(stage: CommandStage) -> None:
     stage.announce()
     other = stage.sim.world.add_connection(stage.connection.script)
     jobs = [stage.start(), stage.start(other)]
@@ -58,7 +57,7 @@ async def test_filters(stage: Stage) -> None:
         assert f"default/{last.id}  failed" in await tail.line()
 
 
-async def test_a_connection_by_its_name(stage: Stage) -> None:
+async def test_a_connection_by_its_name(stage: CommandStage) -> None:
     stage.announce()
     other = stage.sim.world.add_connection(stage.connection.script, name="Invoices")
     for each in (None, other):
@@ -73,7 +72,7 @@ async def test_a_connection_by_its_name(stage: Stage) -> None:
             line = await tail.line()
 
 
-async def test_shows_what_is_late_only_if_asked(stage: Stage) -> None:
+async def test_shows_what_is_late_only_if_asked(stage: CommandStage) -> None:
     async with stage.started("tail") as tail:
         await tail.said("following")
         assert await tail.interrupted() == 130
@@ -91,7 +90,7 @@ async def test_shows_what_is_late_only_if_asked(stage: Stage) -> None:
         assert f"default/{job.id}  succeeded" in await tail.line()
 
 
-async def test_survives_a_restart_of_the_listener(stage: Stage) -> None:
+async def test_survives_a_restart_of_the_listener(stage: CommandStage) -> None:
     stage.announce()
     async with stage.started("tail", "--ended") as tail:
         await tail.said("following")
@@ -106,7 +105,7 @@ async def test_survives_a_restart_of_the_listener(stage: Stage) -> None:
         assert await tail.interrupted() == 130
 
 
-async def test_keeps_its_cursor_in_a_file(stage: Stage) -> None:
+async def test_keeps_its_cursor_in_a_file(stage: CommandStage) -> None:
     stage.announce()
     file = stage.folder / "cursor"
     args = ("tail", "--ended", "--cursor-file", str(file))
@@ -121,7 +120,7 @@ async def test_keeps_its_cursor_in_a_file(stage: Stage) -> None:
         assert f"default/{second.id} " in await tail.line()
 
 
-async def test_ends_quietly_when_nobody_reads(stage: Stage) -> None:
+async def test_ends_quietly_when_nobody_reads(stage: CommandStage) -> None:
     stage.announce()
     ours, its = os.pipe()
     try:
@@ -137,13 +136,13 @@ async def test_ends_quietly_when_nobody_reads(stage: Stage) -> None:
 
 
 class TestRefusals:
-    async def test_a_token_that_is_not_accepted(self, stage: Stage) -> None:
+    async def test_a_token_that_is_not_accepted(self, stage: CommandStage) -> None:
         done = await stage.run("tail", LISTENER_TOKEN="another-one")
         assert (done.code, done.out) == (1, "")
         assert "refuses the API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
         assert "another-one" not in done.err
 
-    async def test_no_token(self, stage: Stage) -> None:
+    async def test_no_token(self, stage: CommandStage) -> None:
         done = await stage.run("tail", LISTENER_TOKEN=None)
         assert done.code == 1
         assert "requires an API token: set AIRBYTE_EVENTS_LISTENER_TOKEN" in done.err
@@ -156,7 +155,7 @@ class TestRefusals:
         ],
     )
     async def test_a_login_in_front_of_the_listener_is_not_called_a_wrong_token(
-        self, stage: Stage, server: ScriptedServer, status: int, location: str | None, says: str
+        self, stage: CommandStage, server: ScriptedServer, status: int, location: str | None, says: str
     ) -> None:
         page = b"<!doctype html><title>Sign in, canary</title>"
         headers = {"Content-Type": "text/html"} | ({"Location": location} if location else {})
@@ -167,24 +166,24 @@ class TestRefusals:
         assert "API token" not in done.err
         assert "canary" not in done.err
 
-    async def test_nobody_there(self, stage: Stage) -> None:
+    async def test_nobody_there(self, stage: CommandStage) -> None:
         await stage.leave()
         done = await stage.run("tail")
         assert done.code == 1
         assert done.err.count("\n") == 1
         assert "start airbyte-events serve, or name another address (--listener" in done.err
 
-    async def test_a_cursor_that_can_not_be_kept_before_anything_is_asked(self, stage: Stage) -> None:
+    async def test_a_cursor_that_can_not_be_kept_before_anything_is_asked(self, stage: CommandStage) -> None:
         await stage.leave()
         done = await stage.run("tail", "--cursor-file", str(stage.folder / "nowhere" / "cursor"))
         assert (done.code, done.err.count("\n")) == (2, 1)
         assert "can't be written (No such file or directory); name a file in a folder that exists" in done.err
 
-    async def test_an_unknown_connection(self, stage: Stage) -> None:
+    async def test_an_unknown_connection(self, stage: CommandStage) -> None:
         done = await stage.run("tail", "--connection", "Ordrs")
         assert (done.code, done.err.count("\n")) == (1, 1)
         assert "the listener knows no connection named 'Ordrs': it has no job of a named connection yet" in done.err
 
     @pytest.mark.parametrize("args", [("--after", "yesterday"), ("--status", "done"), ("--job", "0")])
-    async def test_wrong_values(self, stage: Stage, args: tuple[str, ...]) -> None:
+    async def test_wrong_values(self, stage: CommandStage, args: tuple[str, ...]) -> None:
         assert (await stage.run("tail", *args)).code == 2

@@ -10,23 +10,22 @@ import anyio
 import pytest
 
 from airbyte_events.simulator import Fault, Script
-
-from .conftest import Done, Stage
+from support.command_stage import CommandStage, Done
 
 pytestmark = pytest.mark.anyio
 
 
-def lasting(stage: Stage, seconds: float, end: str = "succeeded") -> None:
+def lasting(stage: CommandStage, seconds: float, end: str = "succeeded") -> None:
     stage.connection.script = replace(Script.lasting(seconds), end=end)
 
 
-async def test_starts_and_leaves(stage: Stage) -> None:
+async def test_starts_and_leaves(stage: CommandStage) -> None:
     done = await stage.run("trigger", stage.connection.id)
     assert (done.code, done.out) == (0, "job default/1 of Orders: started\n")
     assert [job.status for job in stage.connection.jobs] != []
 
 
-async def test_takes_what_runs_already(stage: Stage) -> None:
+async def test_takes_what_runs_already(stage: CommandStage) -> None:
     job = stage.start()
     # An attempt of it has begun: Airbyte would refuse.
     stage.sim.world.play(job, Script.hanging())
@@ -47,7 +46,7 @@ async def test_takes_what_runs_already(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("end", "code"), [("succeeded", 0), ("failed", 1)])
-async def test_waits_on_push(stage: Stage, end: str, code: int) -> None:
+async def test_waits_on_push(stage: CommandStage, end: str, code: int) -> None:
     stage.announce()
     lasting(stage, 1.0, end)
     done = await stage.run("trigger", "Orders", "--wait")
@@ -58,7 +57,7 @@ async def test_waits_on_push(stage: Stage, end: str, code: int) -> None:
     assert (event["status"], event["origin"]) == ("succeeded", "webhook")
 
 
-async def test_a_cancelled_job_is_no_success(stage: Stage) -> None:
+async def test_a_cancelled_job_is_no_success(stage: CommandStage) -> None:
     stage.announce()
     async with stage.started("trigger", "Orders", "--wait") as trigger:
         await trigger.line()
@@ -67,14 +66,14 @@ async def test_a_cancelled_job_is_no_success(stage: Stage) -> None:
         assert await trigger.ended() == 1
 
 
-async def test_knows_how_long_it_usually_takes(stage: Stage) -> None:
+async def test_knows_how_long_it_usually_takes(stage: CommandStage) -> None:
     stage.announce()
     lasting(stage, 1.0)
     await stage.run("trigger", "Orders", "--wait")
     assert "which usually takes 1.0 s" in (await stage.run("trigger", "Orders", "--wait")).err
 
 
-async def test_shows_progress_at_a_terminal(stage: Stage) -> None:
+async def test_shows_progress_at_a_terminal(stage: CommandStage) -> None:
     stage.announce()
     lasting(stage, 1.0)  # Airbyte has whole seconds
     await stage.run("trigger", "Orders", "--wait")
@@ -86,7 +85,7 @@ async def test_shows_progress_at_a_terminal(stage: Stage) -> None:
     assert "━" in seen
 
 
-async def test_shows_the_records_so_far_at_a_terminal(stage: Stage) -> None:
+async def test_shows_the_records_so_far_at_a_terminal(stage: CommandStage) -> None:
     stage.announce()
     lasting(stage, 0.5)
     await stage.run("trigger", "Orders", "--wait")
@@ -98,7 +97,7 @@ async def test_shows_the_records_so_far_at_a_terminal(stage: Stage) -> None:
     assert seen.count("\x1b[1A") <= 1
 
 
-async def test_waits_without_a_listener(stage: Stage) -> None:
+async def test_waits_without_a_listener(stage: CommandStage) -> None:
     await stage.leave()
     lasting(stage, 1.0)
     done = await stage.run("trigger", "Orders", "--wait", LISTENER_TOKEN=None, POLL_INTERVAL="0.2")
@@ -106,7 +105,7 @@ async def test_waits_without_a_listener(stage: Stage) -> None:
     assert "polling Airbyte every few seconds" in done.err
 
 
-async def test_does_not_wait_for_a_listener_that_is_gone(stage: Stage) -> None:
+async def test_does_not_wait_for_a_listener_that_is_gone(stage: CommandStage) -> None:
     await stage.leave()
     lasting(stage, 1.0)
     # A task's triggerer gives it 30 s to come back.
@@ -116,7 +115,7 @@ async def test_does_not_wait_for_a_listener_that_is_gone(stage: Stage) -> None:
     assert "the listener's feed is down" in done.err
 
 
-async def test_gives_up_when_the_time_is_up(stage: Stage) -> None:
+async def test_gives_up_when_the_time_is_up(stage: CommandStage) -> None:
     done = await stage.run("trigger", "Orders", "--wait", "--timeout", "1s")
     assert done.code == 3
     assert "timed out (--timeout): job 1 is " in done.err
@@ -124,7 +123,7 @@ async def test_gives_up_when_the_time_is_up(stage: Stage) -> None:
     assert not stage.connection.jobs[0].terminal
 
 
-async def test_ctrl_c_leaves_the_sync_running(stage: Stage) -> None:
+async def test_ctrl_c_leaves_the_sync_running(stage: CommandStage) -> None:
     async with stage.started("trigger", "Orders", "--wait") as trigger:
         await trigger.line()
         await trigger.said("waiting for")
@@ -134,19 +133,19 @@ async def test_ctrl_c_leaves_the_sync_running(stage: Stage) -> None:
     assert not stage.connection.jobs[0].terminal
 
 
-async def test_says_what_is_missing(stage: Stage) -> None:
+async def test_says_what_is_missing(stage: CommandStage) -> None:
     done = await stage.run("trigger", "Orders", AIRBYTE_URL=None, CLIENT_ID=None, CLIENT_SECRET=None)
     assert done.code == 2
     assert done.err.startswith("airbyte-events: AIRBYTE_EVENTS_AIRBYTE_URL: not set, though the command starts")
 
 
-async def failed(stage: Stage, *args: str) -> Done:
+async def failed(stage: CommandStage, *args: str) -> Done:
     done = await stage.run("trigger", *args)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     return done
 
 
-async def test_errors_are_one_line(stage: Stage) -> None:
+async def test_errors_are_one_line(stage: CommandStage) -> None:
     assert "Airbyte has no connection named 'Invoices'" in (await failed(stage, "Invoices")).err
     assert "404" in (await failed(stage, "00000000-0000-0000-0000-000000000000")).err
     stage.connection.active = False
@@ -156,7 +155,7 @@ async def test_errors_are_one_line(stage: Stage) -> None:
     assert (await stage.run("trigger", "Orders", "--timeout", "1s")).code == 2
 
 
-async def test_a_refresh(stage: Stage) -> None:
+async def test_a_refresh(stage: CommandStage) -> None:
     args = ("--job-type", "refresh", "--refresh-mode", "truncate", "--stream", "orders", "--json")
     done = await stage.run("trigger", "Orders", *args)
     assert (done.code, json.loads(done.out)["job_type"]) == (0, "refresh")

@@ -15,8 +15,7 @@ import httpx
 import pytest
 
 from airbyte_events.web.sessions import REQUESTED_WITH
-
-from .conftest import CLIENT_SECRET, Stage, Started
+from support.command_stage import CLIENT_SECRET, CommandStage, Started
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +23,7 @@ LAST = "  airbyte-events jobs"
 
 
 @pytest.fixture
-async def alone(stage: Stage) -> Stage:
+async def alone(stage: CommandStage) -> CommandStage:
     """The stage without its listener, and without any setting."""
     await stage.leave()
     stage.settings.clear()
@@ -32,18 +31,18 @@ async def alone(stage: Stage) -> Stage:
     return stage
 
 
-def port_of(stage: Stage) -> str:
+def port_of(stage: CommandStage) -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return str(free.getsockname()[1])
 
 
-def options(stage: Stage, *, secret: str = "secret") -> list[str]:
+def options(stage: CommandStage, *, secret: str = "secret") -> list[str]:
     credentials = ["--client-id", "client", "--client-secret-file", str(stage.folder / secret)]
     return ["--airbyte-url", stage.sim.url, *credentials]
 
 
 @asynccontextmanager
-async def running(stage: Stage, *args: str) -> AsyncIterator[tuple[Started, list[str]]]:
+async def running(stage: CommandStage, *args: str) -> AsyncIterator[tuple[Started, list[str]]]:
     """A listener that is up, and what it has said."""
     async with stage.started("up", *args) as up:
         said = [await up.line()]
@@ -54,7 +53,7 @@ async def running(stage: Stage, *args: str) -> AsyncIterator[tuple[Started, list
         assert await up.ended() == 0
 
 
-def kept(stage: Stage) -> dict[str, str]:
+def kept(stage: CommandStage) -> dict[str, str]:
     """The files that it keeps, all for their owner alone."""
     folder = stage.folder / "share" / "airbyte-events"
     names = ("settings.toml", "client-secret", "api-tokens", "webhook-tokens")
@@ -63,7 +62,7 @@ def kept(stage: Stage) -> dict[str, str]:
     return {name: file.read_text() for name, file in files.items()}
 
 
-async def test_all_other_commands_need_no_settings_then(alone: Stage) -> None:
+async def test_all_other_commands_need_no_settings_then(alone: CommandStage) -> None:
     port = port_of(alone)
     url = f"http://127.0.0.1:{port}"
     async with running(alone, *options(alone), "--port", port, "--webhooks", url) as (up, said):
@@ -87,7 +86,7 @@ async def test_all_other_commands_need_no_settings_then(alone: Stage) -> None:
     assert not [each for each in secrets if each in "\n".join(said) + up.err.read_text() + cmdline]
 
 
-async def test_a_second_one_needs_no_answers(alone: Stage) -> None:
+async def test_a_second_one_needs_no_answers(alone: CommandStage) -> None:
     port = port_of(alone)
     async with running(alone, *options(alone), "--port", port):
         before = kept(alone)
@@ -99,13 +98,13 @@ async def test_a_second_one_needs_no_answers(alone: Stage) -> None:
         assert (await serve.line()).endswith(f"listens on http://127.0.0.1:{port}")
 
 
-async def test_sets_no_webhook_without_consent(alone: Stage) -> None:
+async def test_sets_no_webhook_without_consent(alone: CommandStage) -> None:
     async with running(alone, *options(alone), "--port", port_of(alone)) as (_, said):
         assert "  airbyte-events webhooks install --url URL" in said
     assert alone.sim.workspace.webhook_url("success") is None
 
 
-async def test_what_it_prints_for_airflow_works_as_printed(alone: Stage) -> None:
+async def test_what_it_prints_for_airflow_works_as_printed(alone: CommandStage) -> None:
     port = port_of(alone)
     async with running(alone, *options(alone), "--port", port) as (_, said):
         (variable,) = [line for line in said if "AIRFLOW_CONN_" in line]
@@ -121,7 +120,7 @@ async def test_what_it_prints_for_airflow_works_as_printed(alone: Stage) -> None
         assert args[args.index("--conn-password") + 1] == connection["password"]
 
 
-async def test_shows_secrets_in_a_pipe_if_asked_to(alone: Stage) -> None:
+async def test_shows_secrets_in_a_pipe_if_asked_to(alone: CommandStage) -> None:
     port = port_of(alone)
     async with running(alone, *options(alone), "--port", port, "--show") as (_, said):
         token = kept(alone)["api-tokens"].strip()
@@ -135,7 +134,7 @@ async def test_shows_secrets_in_a_pipe_if_asked_to(alone: Stage) -> None:
             assert (await http.get("/v1/jobs")).status_code == 200
 
 
-async def test_asks_until_airbyte_accepts(alone: Stage) -> None:
+async def test_asks_until_airbyte_accepts(alone: CommandStage) -> None:
     port = port_of(alone)
     url = f"http://127.0.0.1:{port}"
     code, seen = await alone.at_terminal(
@@ -169,12 +168,12 @@ async def test_asks_until_airbyte_accepts(alone: Stage) -> None:
     assert alone.sim.workspace.webhook_url("success") is not None
 
 
-async def test_ctrl_c_at_a_question_keeps_nothing(alone: Stage) -> None:
+async def test_ctrl_c_at_a_question_keeps_nothing(alone: CommandStage) -> None:
     code, _ = await alone.at_terminal("up", interrupt_at=b"Airbyte's address")
     assert (code, kept(alone)) == (130, {})
 
 
-async def test_no_as_an_answer_leaves_airbyte_as_it_is(alone: Stage) -> None:
+async def test_no_as_an_answer_leaves_airbyte_as_it_is(alone: CommandStage) -> None:
     port = port_of(alone)
     code, _ = await alone.at_terminal(
         *("up", "--port", port, *options(alone)),
@@ -185,19 +184,19 @@ async def test_no_as_an_answer_leaves_airbyte_as_it_is(alone: Stage) -> None:
 
 
 class TestNobodyCanBeAsked:
-    async def test_an_address_is_wanted(self, alone: Stage) -> None:
+    async def test_an_address_is_wanted(self, alone: CommandStage) -> None:
         done = await alone.run("up")
         assert (done.code, done.out) == (2, "")
         assert "--airbyte-url: not set" in done.err
 
-    async def test_a_refusal_is_told_and_nothing_kept(self, alone: Stage) -> None:
+    async def test_a_refusal_is_told_and_nothing_kept(self, alone: CommandStage) -> None:
         (alone.folder / "wrong").write_text("wrong")
         done = await alone.run("up", *options(alone, secret="wrong"))
         assert done.code == 1
         assert "rejects the client id and secret" in done.out
         assert kept(alone) == {}
 
-    async def test_a_port_that_is_taken_is_told_and_nothing_kept(self, alone: Stage) -> None:
+    async def test_a_port_that_is_taken_is_told_and_nothing_kept(self, alone: CommandStage) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             done = await alone.run("up", *options(alone), "--port", port)
@@ -205,7 +204,7 @@ class TestNobodyCanBeAsked:
         assert f"--port: can't listen on 127.0.0.1 port {port}" in done.err
         assert kept(alone) == {}
 
-    async def test_each_remedy_names_an_option(self, alone: Stage) -> None:
+    async def test_each_remedy_names_an_option(self, alone: CommandStage) -> None:
         done = await alone.run("up", "--airbyte-url", alone.sim.url)
         assert (done.code, "set --client-id and --client-secret-file" in done.out) == (1, True)
         done = await alone.run("up", "--airbyte-url", alone.sim.url, "--client-id", "client")
@@ -222,14 +221,16 @@ class TestNobodyCanBeAsked:
             ({"INSTANCES__CLOUD__AIRBYTE_URL": "http://localhost"}, "AIRBYTE_EVENTS_INSTANCES__CLOUD__…: set, but"),
         ],
     )
-    async def test_other_settings_are_left_to_serve(self, alone: Stage, settings: dict[str, str], said: str) -> None:
+    async def test_other_settings_are_left_to_serve(
+        self, alone: CommandStage, settings: dict[str, str], said: str
+    ) -> None:
         done = await alone.run("up", **settings)
         assert done.code == 2
         assert said in done.err
         assert "run airbyte-events serve" in done.err
 
 
-async def test_what_is_kept_goes_to_no_other_airbyte(alone: Stage) -> None:
+async def test_what_is_kept_goes_to_no_other_airbyte(alone: CommandStage) -> None:
     async with running(alone, *options(alone), "--port", port_of(alone)):
         pass
     done = await alone.run("trigger", "Orders", AIRBYTE_URL=alone.sim.url)

@@ -9,8 +9,7 @@ from collections import Counter
 import pytest
 
 from airbyte_events.simulator import Fault, Simulator, serve_simulator
-
-from .conftest import CLIENT_SECRET, WEBHOOK_TOKEN, Stage
+from support.command_stage import CLIENT_SECRET, WEBHOOK_TOKEN, CommandStage
 
 pytestmark = pytest.mark.anyio
 
@@ -18,12 +17,12 @@ SLACK = "https://hooks.slack.com/services/T000/B000/canary"
 INSTALL = ("webhooks", "install", "--yes")
 
 
-def url_of(stage: Stage, kind: str) -> str | None:
+def url_of(stage: CommandStage, kind: str) -> str | None:
     return stage.sim.workspace.webhook_url(kind)
 
 
 class TestInstall:
-    async def test_sets_the_urls_and_proves_them(self, stage: Stage) -> None:
+    async def test_sets_the_urls_and_proves_them(self, stage: CommandStage) -> None:
         done = await stage.run(*INSTALL, "--url", stage.url)
         assert done.code == 0
         assert "ok  a test that Airbyte itself sent to" in done.out
@@ -35,7 +34,7 @@ class TestInstall:
         await stage.settled(stage.end(stage.start()))
 
     @pytest.mark.parametrize("status", [403, 404, 500])
-    async def test_without_the_internal_api_a_test_is_posted_from_here(self, stage: Stage, status: int) -> None:
+    async def test_without_the_internal_api_a_test_is_posted_from_here(self, stage: CommandStage, status: int) -> None:
         stage.sim.add_fault(Fault(kind="status", status=status, route="POST /notifications/try_webhook"))
         done = await stage.run(*INSTALL, "--url", stage.url)
         assert done.code == 0
@@ -43,13 +42,13 @@ class TestInstall:
         assert f"and is notification 1 of the listener {stage.url}" in done.out
         assert "to see that Airbyte's own machine reaches the listener" in done.err
 
-    async def test_ctrl_c_is_an_answer(self, stage: Stage) -> None:
+    async def test_ctrl_c_is_an_answer(self, stage: CommandStage) -> None:
         args = ("webhooks", "install", "--url", stage.url)
         code, _ = await stage.at_terminal(*args, interrupt_at=b"[y/N]")
         assert code == 130
         assert url_of(stage, "success") is None
 
-    async def test_dry_run_changes_nothing(self, stage: Stage) -> None:
+    async def test_dry_run_changes_nothing(self, stage: CommandStage) -> None:
         done = await stage.run("webhooks", "install", "--dry-run", "--url", stage.url)
         assert done.code == 0
         assert [line.split()[-3:-1] for line in done.out.splitlines()[1:]] == [
@@ -59,7 +58,7 @@ class TestInstall:
         assert url_of(stage, "success") is None
         assert not any(stage.folder.glob("share/**/*.json"))
 
-    async def test_twice_is_as_good_as_once(self, stage: Stage) -> None:
+    async def test_twice_is_as_good_as_once(self, stage: CommandStage) -> None:
         stage.sim.workspace.set_webhook(SLACK)
         await stage.run(*INSTALL, "--url", stage.url)
         again = await stage.run(*INSTALL, "--url", stage.url)
@@ -68,20 +67,20 @@ class TestInstall:
         await stage.run("webhooks", "uninstall", "--yes")
         assert url_of(stage, "success") == SLACK
 
-    async def test_asks_before_at_a_terminal(self, stage: Stage) -> None:
+    async def test_asks_before_at_a_terminal(self, stage: CommandStage) -> None:
         code, seen = await stage.at_terminal("webhooks", "install", "--url", stage.url, typed=b"n\n")
         assert "Change this in Airbyte?" in seen
         assert (code, url_of(stage, "success")) == (1, None)
         code, _ = await stage.at_terminal("webhooks", "install", "--url", stage.url, typed=b"y\n")
         assert (code, url_of(stage, "success")) == (0, stage.receiver)
 
-    async def test_wants_a_yes_where_nobody_can_be_asked(self, stage: Stage) -> None:
+    async def test_wants_a_yes_where_nobody_can_be_asked(self, stage: CommandStage) -> None:
         done = await stage.run("webhooks", "install", "--url", stage.url)
         assert done.code == 2
         assert "--yes" in done.err
         assert url_of(stage, "success") is None
 
-    async def test_keeps_what_stood_there_for_its_owner_alone(self, stage: Stage) -> None:
+    async def test_keeps_what_stood_there_for_its_owner_alone(self, stage: CommandStage) -> None:
         stage.sim.workspace.set_webhook(SLACK, ("failure", "syncDisabled"))
         keep = stage.folder / "kept.json"
         done = await stage.run(*INSTALL, "--url", stage.url, "--all-kinds", "--keep", str(keep), "--json")
@@ -99,13 +98,13 @@ class TestInstall:
         right = await stage.run("webhooks", "status", "--keep", str(keep), FORWARD_URLS_FILE=str(forwards))
         assert right.code == 0
 
-    async def test_a_url_that_leads_nowhere_is_told(self, stage: Stage) -> None:
+    async def test_a_url_that_leads_nowhere_is_told(self, stage: CommandStage) -> None:
         done = await stage.run(*INSTALL, "--url", f"{stage.sim.url}/elsewhere")
         assert done.code == 1
         assert "did not arrive: a proxy or another server there responded with an error" in done.out
         assert "one posted from here does not, either: it responds with 404" in done.out
 
-    async def test_says_what_is_missing(self, stage: Stage) -> None:
+    async def test_says_what_is_missing(self, stage: CommandStage) -> None:
         for settings, words in (
             ({}, "--url: not set, nor AIRBYTE_EVENTS_PUBLIC_URL"),
             ({"PUBLIC_URL": stage.url, "WEBHOOK_TOKENS": None}, "AIRBYTE_EVENTS_WEBHOOK_TOKENS: not set"),
@@ -117,14 +116,14 @@ class TestInstall:
         done = await stage.run(*INSTALL, "--url", f"{stage.url}/webhooks/default/x")
         assert (done.code, "remove /webhooks/" in done.err) == (2, True)
 
-    async def test_wants_to_know_which_of_several_workspaces(self, stage: Stage) -> None:
+    async def test_wants_to_know_which_of_several_workspaces(self, stage: CommandStage) -> None:
         other = stage.sim.world.add_workspace("Another one")
         done = await stage.run(*INSTALL, "--url", stage.url)
         assert (done.code, other.id in done.err) == (2, True)
         assert (await stage.run(*INSTALL, "--url", stage.url, "--workspace", other.id)).code == 0
         assert (other.webhook_url("success"), url_of(stage, "success")) == (stage.receiver, None)
 
-    async def test_moves_all_that_is_ours_to_another_address_or_token(self, stage: Stage) -> None:
+    async def test_moves_all_that_is_ours_to_another_address_or_token(self, stage: CommandStage) -> None:
         await stage.run(*INSTALL, "--url", stage.url, "--all-kinds")
         newer = f"a-newer-token-of-the-webhooks,{WEBHOOK_TOKEN}"
         done = await stage.run("webhooks", "status", "--url", "https://events.example.com", WEBHOOK_TOKENS=newer)
@@ -135,7 +134,7 @@ class TestInstall:
         assert {each["before"] for each in changes} == {f"{stage.url}/webhooks/default/… (another token)"}
         assert {each["after"] for each in changes} == {"https://events.example.com/webhooks/default/…"}
 
-    async def test_says_who_is_not_told_any_more_until_it_is_forwarded(self, stage: Stage) -> None:
+    async def test_says_who_is_not_told_any_more_until_it_is_forwarded(self, stage: CommandStage) -> None:
         stage.sim.workspace.set_webhook(SLACK, ("failure",))
         keep = stage.folder / "kept.json"
         args = (*INSTALL, "--url", stage.url, "--keep", str(keep))
@@ -149,7 +148,7 @@ class TestInstall:
 
 
 class TestUninstall:
-    async def test_sets_back_workspace_by_workspace_though_installed_twice(self, stage: Stage) -> None:
+    async def test_sets_back_workspace_by_workspace_though_installed_twice(self, stage: CommandStage) -> None:
         other = stage.sim.world.add_workspace("Another one")
         other.set_webhook(f"{SLACK}-2", ("failure",))
         stage.sim.workspace.set_webhook(SLACK, ("failure",))
@@ -164,7 +163,7 @@ class TestUninstall:
         assert "remove this setting from the listener" in done.err
         assert (url_of(stage, "failure"), url_of(stage, "success")) == (SLACK, None)
 
-    async def test_sets_back_what_stood_there(self, stage: Stage) -> None:
+    async def test_sets_back_what_stood_there(self, stage: CommandStage) -> None:
         stage.sim.workspace.set_webhook(SLACK, ("failure",))
         await stage.run(*INSTALL, "--url", stage.url)
         stage.sim.workspace.set_webhook(SLACK, ("syncDisabled",))
@@ -174,7 +173,7 @@ class TestUninstall:
         assert done.out.endswith("\nok  2 previous settings restored in Airbyte\n")
         assert [url_of(stage, kind) for kind in ("success", "failure", "syncDisabled")] == [None, SLACK, SLACK]
 
-    async def test_leaves_what_others_have_set_since(self, stage: Stage) -> None:
+    async def test_leaves_what_others_have_set_since(self, stage: CommandStage) -> None:
         await stage.run(*INSTALL, "--url", stage.url)
         stage.sim.workspace.set_webhook(SLACK, ("failure",))
         await stage.run("webhooks", "uninstall", "--yes")
@@ -182,7 +181,7 @@ class TestUninstall:
 
 
 class TestStatus:
-    async def test_compares(self, stage: Stage) -> None:
+    async def test_compares(self, stage: CommandStage) -> None:
         done = await stage.run("webhooks", "status", "--json")
         assert done.code == 1
         rows = {row["kind"]: row for row in json.loads(done.out)["webhooks"]}
@@ -191,7 +190,7 @@ class TestStatus:
         stage.announce()
         assert (await stage.run("webhooks", "status")).code == 0
 
-    async def test_another_address_is_not_the_right_one(self, stage: Stage) -> None:
+    async def test_another_address_is_not_the_right_one(self, stage: CommandStage) -> None:
         stage.announce()
         assert (await stage.run("webhooks", "status", "--url", stage.url)).code == 0
         assert (await stage.run("webhooks", "status", "--url", "https://events.example.com")).code == 1
@@ -201,7 +200,7 @@ class TestOldReleases:
     @pytest.mark.parametrize(
         "args", [("install", "--yes"), ("install", "--dry-run"), ("status",), ("uninstall", "--yes")]
     )
-    async def test_up_to_1_5_it_is_set_in_airbyte_s_pages(self, stage: Stage, args: tuple[str, ...]) -> None:
+    async def test_up_to_1_5_it_is_set_in_airbyte_s_pages(self, stage: CommandStage, args: tuple[str, ...]) -> None:
         old = Simulator(client_id="client", client_secret=CLIENT_SECRET, release="1.5")
         async with serve_simulator(old) as airbyte:
             done = await stage.run("webhooks", *args, AIRBYTE_URL=airbyte.url, PUBLIC_URL="https://events.example.com")
@@ -212,7 +211,7 @@ class TestOldReleases:
         assert "install sets it right" not in done.err
         assert not [call for call in old.traffic.recent() if call.method == "PATCH"]
 
-    async def test_the_url_that_was_set_by_hand_is_tested_all_the_same(self, stage: Stage) -> None:
+    async def test_the_url_that_was_set_by_hand_is_tested_all_the_same(self, stage: CommandStage) -> None:
         old = Simulator(client_id="client", client_secret=CLIENT_SECRET, release="1.5", webhook_url=stage.receiver)
         async with serve_simulator(old) as airbyte:
             done = await stage.run("webhooks", "test", AIRBYTE_URL=airbyte.url)
@@ -220,7 +219,7 @@ class TestOldReleases:
 
 
 class TestTest:
-    async def test_every_kind_becomes_what_it_should(self, stage: Stage) -> None:
+    async def test_every_kind_becomes_what_it_should(self, stage: CommandStage) -> None:
         done = await stage.run("webhooks", "test", "--json")
         told = json.loads(done.out)
         assert [each for each in told["notifications"] if not each["right"]] == []
@@ -229,7 +228,7 @@ class TestTest:
         assert outcomes == {"unknown_job": 2, "ignored": 10, "confirmed": 1}
         assert not (await stage.run("jobs", "--json")).out.count("job_id")
 
-    async def test_where_nobody_responds_one_error_says_what_to_check(self, stage: Stage) -> None:
+    async def test_where_nobody_responds_one_error_says_what_to_check(self, stage: CommandStage) -> None:
         done = await stage.run("webhooks", "test", "--url", "http://127.0.0.1:9")
         assert (done.code, done.out) == (1, "")
         assert done.err == (
@@ -237,7 +236,7 @@ class TestTest:
             "the listener runs at that address, and that proxies pass POST requests with bodies\n"
         )
 
-    async def test_a_token_that_the_listener_does_not_know(self, stage: Stage) -> None:
+    async def test_a_token_that_the_listener_does_not_know(self, stage: CommandStage) -> None:
         done = await stage.run("webhooks", "test", WEBHOOK_TOKENS="another-token-of-the-webhooks")
         assert done.code == 1
         assert "it responds with 404" in done.out
