@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import httpx
@@ -21,6 +20,7 @@ from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.web.h11_protocol import MAX_CONNECTIONS, ConnectionLimits
 from airbyte_events.web.server import serving
 from support.listener import instance_of, settings_of
+from support.servers import connect
 from support.waiting import until
 
 API_TOKENS = ("api-token-number-one-000", "api-token-number-two-000")
@@ -47,10 +47,7 @@ class ExposedListener:
         return await self.http.get(path, headers={"Authorization": f"Bearer {token}"}, **options)
 
     async def connect(self) -> SocketStream:
-        at = urlsplit(self.url)
-        assert at.hostname is not None
-        assert at.port is not None
-        return await anyio.connect_tcp(at.hostname, at.port)
+        return await connect(self.url)
 
     async def raw(self, data: bytes) -> bytes:
         """All that is answered, until the server ends the connection."""

@@ -108,6 +108,14 @@ async def accepting(handle: Callable[[SocketStream], Coroutine[Any, Any, object]
         tasks.cancel_scope.cancel()
 
 
+async def connect(url: str) -> SocketStream:
+    """Connect to the server at a URL, whatever its path."""
+    at = urlsplit(url)
+    assert at.hostname is not None
+    assert at.port is not None
+    return await anyio.connect_tcp(at.hostname, at.port)
+
+
 @asynccontextmanager
 async def serve(program: Program, port: int = 0) -> AsyncIterator[None]:
     async with accepting(program.handle, port) as port:

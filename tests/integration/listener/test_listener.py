@@ -26,6 +26,7 @@ from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from support.command import command, fresh_command
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of, listener_process
+from support.servers import connect
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -69,13 +70,9 @@ class Running:
 
     async def begun_post(self, body: bytes) -> SocketStream:
         """A webhook of which one byte is missing."""
-        at = urlsplit(self.webhooks)
-        assert at.hostname
-        assert at.port
-        stream = await anyio.connect_tcp(at.hostname, at.port)
-        await stream.send(
-            f"POST {at.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:-1]
-        )
+        stream = await connect(self.webhooks)
+        head = f"POST {urlsplit(self.webhooks).path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        await stream.send(head.encode() + body[:-1])
         # What is asked after it is answered after the server has seen its beginning.
         assert (await self.http.get("/healthz")).status_code == 200
         return stream

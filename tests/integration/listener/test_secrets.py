@@ -32,7 +32,7 @@ from support.command import command, fresh_command
 from support.exposed import body
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of, listener_process
-from support.servers import ScriptedServer
+from support.servers import ScriptedServer, connect
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -264,8 +264,7 @@ async def test_i7_nothing_tells_a_secret_of_a_listener(  # noqa: C901
                 await ask("GET", "/v1/events?wait=0.1", headers=bearer)
         await ask("GET", "/v1/notifications", headers=bearer)
         await ask("GET", "/v1/jobs/default/1", headers=bearer)
-        at = http.base_url
-        async with await anyio.connect_tcp(at.host, at.port or 0) as stream:
+        async with await connect(str(http.base_url)) as stream:
             await stream.send(
                 f"GET /webhooks/default/{webhook_tokens[0]}\x00 HTTP/9\r\n{api_tokens[0]}\r\n\r\n".encode()
             )

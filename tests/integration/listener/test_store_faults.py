@@ -30,6 +30,7 @@ from airbyte_events.web.auth import Tokens
 from airbyte_events.web.server import serving
 from support.command import fresh_command
 from support.loops import anyio_backend as anyio_backend
+from support.servers import connect
 from support.waiting import until
 
 from .test_listener import TOKENS, Running, listening
@@ -161,12 +162,9 @@ async def test_i1_a_store_that_hangs_refuses_in_time_and_heals(tmp_path: Path) -
         await ready_is(listener, {})
 
         async def ask(number: int) -> None:
-            at = urlsplit(listener.webhooks)
-            assert at.hostname
-            assert at.port
             body = b'{"x": "%d %s"}' % (number, b"x" * BODY)
-            head = f"POST {at.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-            async with await anyio.connect_tcp(at.hostname, at.port) as stream:
+            head = f"POST {urlsplit(listener.webhooks).path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            async with await connect(listener.webhooks) as stream:
                 await stream.send(head.encode() + body)
                 answers.append(await stream.receive())
 

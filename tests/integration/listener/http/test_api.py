@@ -23,6 +23,7 @@ from airbyte_events.simulator.models import Job
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
 from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
+from support.servers import connect
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -285,8 +286,7 @@ class TestWatches:
         assert rig.sim.traffic.counts["GET /jobs/{id}"] == 0
 
     async def test_whoever_leaves_within_the_body_harms_nobody(self, rig: Rig) -> None:
-        assert rig.http.base_url.port
-        async with await anyio.connect_tcp("127.0.0.1", rig.http.base_url.port) as stream:
+        async with await connect(rig.served.url) as stream:
             head = f"POST /v1/watches HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_TOKEN}\r\n"
             await stream.send(head.encode() + b"Content-Length: 99\r\n\r\n{")
             await anyio.wait_all_tasks_blocked()

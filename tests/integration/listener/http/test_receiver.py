@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -28,6 +27,7 @@ from airbyte_events.store.records import Outcome, StoredNotification
 from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.server import serving
+from support.servers import connect
 
 pytestmark = pytest.mark.anyio
 
@@ -72,10 +72,7 @@ class Rig:
         return await self.store.notifications()
 
     async def connect(self) -> SocketStream:
-        at = urlsplit(self.url)
-        assert at.hostname is not None
-        assert at.port is not None
-        return await anyio.connect_tcp(at.hostname, at.port)
+        return await connect(self.url)
 
 
 @asynccontextmanager

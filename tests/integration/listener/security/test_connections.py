@@ -7,7 +7,6 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import anyio
 import httpx
@@ -19,6 +18,7 @@ from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, Conne
 from airbyte_events.web.rate_limit import ConcurrencyLimit
 from airbyte_events.web.server import Server, bind, limits_for, serving, url_of
 from support.exposed import API_TOKENS, LAST, ExposedListener, body, listening, until_end
+from support.servers import connect
 from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
@@ -111,14 +111,10 @@ class TestSlowClients:
             ended.set()
 
         limits = ConnectionLimits(stalled_seconds=0.4)
-        async with serving(endless, limits=limits) as url:
-            at = urlsplit(url)
-            assert at.hostname is not None
-            assert at.port is not None
-            async with await anyio.connect_tcp(at.hostname, at.port) as stream:
-                await stream.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-                with anyio.fail_after(30):
-                    await ended.wait()
+        async with serving(endless, limits=limits) as url, await connect(url) as stream:
+            await stream.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            with anyio.fail_after(30):
+                await ended.wait()
         assert not limits.stalled
 
 
@@ -368,9 +364,6 @@ class TestDrain:
 
         with bind("127.0.0.1", 0) as bound, anyio.fail_after(30):
             server = Server(endless, limits=limits, timeout_graceful_shutdown=60)
-            at = urlsplit(url_of(bound))
-            assert at.hostname is not None
-            assert at.port is not None
             # The clients outlive the server.
             async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as tasks:
                 tasks.start_soon(server.serve, [bound])
@@ -380,7 +373,7 @@ class TestDrain:
                     b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
                     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
                 ):
-                    stream = await stack.enter_async_context(await anyio.connect_tcp(at.hostname, at.port))
+                    stream = await stack.enter_async_context(await connect(url_of(bound)))
                     await stream.send(begun or b"G")
                 await until(lambda: len(limits.waiting) == 3 and len(limits.stalled) == 1)
                 server.should_exit = True
