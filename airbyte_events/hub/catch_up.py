@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import anyio
@@ -25,6 +26,7 @@ MAX_PAGES = 300
 _CONCURRENT = 4
 
 
+@dataclass(eq=False, repr=False)
 class CatchUp:
     """Lists completions since the positions of subscribers that have just joined or fallen behind.
 
@@ -33,21 +35,18 @@ class CatchUp:
     :param enrich: called before completions are delivered, to add what the listener reports.
     """
 
-    def __init__(
-        self, monitor: Monitor, subscribers: Subscribers, enrich: Callable[[Sequence[JobEvent]], Awaitable[None]]
-    ) -> None:
-        self._monitor = monitor
-        self._subscribers = subscribers
-        self._enrich = enrich
+    monitor: Monitor
+    subscribers: Subscribers
+    enrich: Callable[[Sequence[JobEvent]], Awaitable[None]]
 
     async def run(self) -> None:
         """Catch up subscribers until cancelled; retry while Airbyte does not respond."""
         failures = 0
         while True:
-            self._subscribers.overdue.clear()
-            overdue = [each for each in self._subscribers if each.overdue]
+            self.subscribers.overdue.clear()
+            overdue = [each for each in self.subscribers if each.overdue]
             if not overdue:
-                await self._subscribers.overdue.wait()
+                await self.subscribers.overdue.wait()
                 continue
             failures = 0 if await self._serve(overdue) else failures + 1
             if failures:
@@ -101,7 +100,7 @@ class CatchUp:
         types = [each.wanted.job_types for each in overdue]
         job_types = frozenset[str]().union(*types) if all(types) else ()
         try:
-            async for page in self._monitor.system.list_changed(
+            async for page in self.monitor.system.list_changed(
                 since=since, connection_id=connection_id, job_types=job_types
             ):
                 seen += 1
@@ -122,13 +121,13 @@ class CatchUp:
             listed[connection_id] = served_at or asked_at
 
     async def _take(self, jobs: Sequence[Job], overdue: Sequence[Completions]) -> None:
-        completed = (event_of(self._monitor.instance, job) for job in jobs if job.status.terminal)
+        completed = (event_of(self.monitor.instance, job) for job in jobs if job.status.terminal)
         news = [event for event in completed if any(each.lacks(event) for each in overdue)]
         if not news:
             return
-        await self._enrich(news)
+        await self.enrich(news)
         job_ids = {event.ref.job_id for event in news}
-        for state in await self._monitor.store_jobs([job for job in jobs if job.job_id in job_ids]):
+        for state in await self.monitor.store_jobs([job for job in jobs if job.job_id in job_ids]):
             for each in overdue:
                 each.found(state)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -35,6 +36,7 @@ MAX_UNKNOWN = 3
 """A feed that reports so many jobs which Airbyte does not know, and none that it knows, is another Airbyte's."""
 
 
+@dataclass(eq=False, repr=False)
 class FeedIntake:
     """Stores the states of a listener's feed and responses, unverified ones once Airbyte has returned the same job.
 
@@ -45,31 +47,22 @@ class FeedIntake:
     :param reject: called with the reason why the feed is another Airbyte's.
     """
 
-    def __init__(
-        self,
-        monitor: Monitor,
-        link: ListenerLink,
-        states: JobStates,
-        waiting: WaitingTasks,
-        subscribers: Subscribers,
-        reject: Callable[[str], object],
-    ) -> None:
-        self._monitor = monitor
-        self._link = link
-        self._states = states
-        self._waiting = waiting
-        self._subscribers = subscribers
-        self._reject = reject
-        self._gap = Wakeup()
-        # Events that arrived together are stored together.
-        self._arrived: dict[JobRef, JobEvent] = {}
-        # By connection, by the event loop's clock.
-        self._verified_until: dict[str, float] = {}
-        self._unknown: set[int] = set()
-        self._unverified: dict[int, JobEvent] = {}
-        # Accepted only when verified by themselves, even of a verified connection.
-        self._conflicting: set[int] = set()
-        self._verification_requested = Wakeup()
+    monitor: Monitor
+    link: ListenerLink
+    states: JobStates
+    waiting: WaitingTasks
+    subscribers: Subscribers
+    reject: Callable[[str], object]
+    _gap: Wakeup = field(default_factory=Wakeup, init=False)
+    # Events that arrived together are stored together.
+    _arrived: dict[JobRef, JobEvent] = field(default_factory=dict, init=False)
+    # By connection, by the event loop's clock.
+    _verified_until: dict[str, float] = field(default_factory=dict, init=False)
+    _unknown: set[int] = field(default_factory=set, init=False)
+    _unverified: dict[int, JobEvent] = field(default_factory=dict, init=False)
+    # Accepted only when verified by themselves, even of a verified connection.
+    _conflicting: set[int] = field(default_factory=set, init=False)
+    _verification_requested: Wakeup = field(default_factory=Wakeup, init=False)
 
     async def receive(self, frame: FeedFrame) -> None:
         """Process a frame.
@@ -98,14 +91,14 @@ class FeedIntake:
                     "an event of the listener's feed can't be read, reading the states: cursor=%s", frame.cursor
                 )
             # The states include events from before the stream was open.
-            self._states.request(self._waiting.job_ids)
+            self.states.request(self.waiting.job_ids)
             self._gap.set()
 
     async def _store_arrived(self) -> None:
         arrived, self._arrived = self._arrived, {}
         if unverified := [state.ref.job_id for state in await self.absorb(arrived.values())]:
-            self._states.poll(unverified=unverified)
-            self._states.request(unverified)
+            self.states.poll(unverified=unverified)
+            self.states.request(unverified)
 
     async def absorb(self, reported: Iterable[JobEvent]) -> list[JobEvent]:
         """Store reported states of jobs with waiting tasks, and of connections with subscribers.
@@ -115,42 +108,42 @@ class FeedIntake:
         ours: list[JobEvent] = []
         unverified: list[JobEvent] = []
         for state in reported:
-            if not self._waiting.of(state.ref.job_id):
-                if self._subscribers.want(state):
+            if not self.waiting.of(state.ref.job_id):
+                if self.subscribers.want(state):
                     if self._is_verified(state):
                         ours.append(state)
                     else:
                         self._verify([state])
-            elif not self._waiting.all_fit(state):
+            elif not self.waiting.all_fit(state):
                 # Another Airbyte's job, or Airbyte gave the number of the job to another one.
                 self._verify([state], conflicting=True)
                 unverified.append(state)
-            elif state.ref.job_id in self._states.unlisted or not self._waiting.all_accept(state):
+            elif state.ref.job_id in self.states.unlisted or not self.waiting.all_accept(state):
                 unverified.append(state)
             else:
                 ours.append(state)
-        if ours and not self._link.left:
-            await self._monitor.absorb(ours)
+        if ours and not self.link.left:
+            await self.monitor.absorb(ours)
         return unverified
 
     async def enrich(self, states: Sequence[JobEvent]) -> None:
         """Add what only the listener reports of these jobs: names, failure reasons, workspaces."""
         mine = {state.ref: state for state in states}
-        reported = await self._link.report(states) or ()
+        reported = await self.link.report(states) or ()
         same = [each for each in reported if same_job(each, mine[each.ref])]
         self._verify((each for each in reported if not same_job(each, mine[each.ref])), conflicting=True)
-        if not self._link.left:
-            await self._monitor.absorb([each for each in same if each.status is mine[each.ref].status])
+        if not self.link.left:
+            await self.monitor.absorb([each for each in same if each.status is mine[each.ref].status])
 
     async def close_gaps(self) -> None:
         """Poll each time the stream opens, for completions while it was closed, until cancelled."""
         while True:
             await self._gap.wait()
             failures = 0
-            while len(self._subscribers):
+            while len(self.subscribers):
                 try:
-                    found = await self._monitor.poll()
-                    if found and (state := await self._states.known(max(found))) is not None:
+                    found = await self.monitor.poll()
+                    if found and (state := await self.states.known(max(found))) is not None:
                         await self.enrich([state])
                     break
                 except AirbyteError as exc:
@@ -209,16 +202,16 @@ class FeedIntake:
         if job is None:
             self._count_unknown(state)
             return
-        mine = event_of(self._monitor.instance, job)
+        mine = event_of(self.monitor.instance, job)
         if not same_job(mine, state):
-            await self._monitor.store_jobs([job])
+            await self.monitor.store_jobs([job])
             # The listener may not know yet that Airbyte gave the number again: now it requests the job.
-            reported = {each.ref: each for each in await self._link.report([mine]) or ()}
+            reported = {each.ref: each for each in await self.link.report([mine]) or ()}
             if mine.ref not in reported:
                 return
             state = reported[mine.ref]
         if not same_job(mine, state):
-            self._reject(
+            self.reject(
                 f"its job {state.ref.job_id} is of connection {state.connection_id} and was created at"
                 f" {state.started_at}, not of connection {mine.connection_id} and at {mine.started_at}"
             )
@@ -227,7 +220,7 @@ class FeedIntake:
 
     async def _ask(self, job_id: int) -> Job | None:
         for again in (True, False):
-            job = await self._monitor.system.find_job(job_id)
+            job = await self.monitor.system.find_job(job_id)
             if job is not None:
                 return job
             if again:
@@ -239,7 +232,7 @@ class FeedIntake:
         logger.info("the listener reports a job that Airbyte does not know: job_id=%d", state.ref.job_id)
         self._unknown.add(state.ref.job_id)
         if len(self._unknown) >= MAX_UNKNOWN and not self._verified_until:
-            self._reject(f"it reports jobs {', '.join(map(str, sorted(self._unknown)))}, none of which is there")
+            self.reject(f"it reports jobs {', '.join(map(str, sorted(self._unknown)))}, none of which is there")
 
     async def _accept_connection(self, state: JobEvent) -> None:
         if len(self._verified_until) >= LIMIT:
@@ -250,4 +243,4 @@ class FeedIntake:
         accepted = [each for each in others if self._is_verified(each)]
         for each in accepted:
             del self._unverified[each.ref.job_id]
-        await self._monitor.absorb([state, *accepted])
+        await self.monitor.absorb([state, *accepted])

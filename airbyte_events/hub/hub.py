@@ -101,7 +101,7 @@ class Hub:
             explaining=lambda: not self._follows_listener,
             on_list=self._listed,
         )
-        self._poller = Poller(self._monitor, ticks)
+        self._poller = Poller(self._monitor, ticks or Ticks())
         self._waiting = WaitingTasks()
         self._subscribers = Subscribers(self._bus)
         self._link = ListenerLink(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 _HELLO_SECONDS = 2.0
 
 
+@dataclass(eq=False, repr=False)
 class JobStates:
     """Requests states for all waiting tasks in batches, and watches each job while a task waits for it.
 
@@ -31,33 +33,24 @@ class JobStates:
     :param absorb: stores states that the listener reports; returns those that are unverified.
     """
 
-    def __init__(
-        self,
-        monitor: Monitor,
-        poller: Poller,
-        store: EventStore,
-        waiting: WaitingTasks,
-        link: ListenerLink,
-        absorb: Callable[[Iterable[JobEvent]], Awaitable[list[JobEvent]]],
-    ) -> None:
-        self._monitor = monitor
-        self._poller = poller
-        self._store = store
-        self._waiting = waiting
-        self._link = link
-        self._absorb = absorb
-        self.unlisted: set[int] = set()
-        """Jobs that the listener does not report."""
-        self._unverified: set[int] = set()
-        self._unwatched: set[int] = set()
-        """Jobs whose watch an open feed's listener did not take: it is sent again, and they are polled until then."""
-        self._poll_requested = Wakeup()
-        self._requests: dict[int, anyio.Event] = {}
-        self._requested = Wakeup()
+    monitor: Monitor
+    poller: Poller
+    store: EventStore
+    waiting: WaitingTasks
+    link: ListenerLink
+    absorb: Callable[[Iterable[JobEvent]], Awaitable[list[JobEvent]]]
+    unlisted: set[int] = field(default_factory=set, init=False)
+    """Jobs that the listener does not report."""
+    _unverified: set[int] = field(default_factory=set, init=False)
+    _unwatched: set[int] = field(default_factory=set, init=False)
+    """Jobs whose watch an open feed's listener did not take: it is sent again, and they are polled until then."""
+    _poll_requested: Wakeup = field(default_factory=Wakeup, init=False)
+    _requests: dict[int, anyio.Event] = field(default_factory=dict, init=False)
+    _requested: Wakeup = field(default_factory=Wakeup, init=False)
 
     async def known(self, job_id: int) -> JobEvent | None:
-        ref = JobRef(self._monitor.instance, job_id)
-        return (await self._store.states([ref])).get(ref)
+        ref = JobRef(self.monitor.instance, job_id)
+        return (await self.store.states([ref])).get(ref)
 
     def request(self, job_ids: Iterable[int]) -> list[anyio.Event]:
         """Request the states of these jobs.
@@ -69,8 +62,8 @@ class JobStates:
 
     def poll(self, job_ids: Iterable[int] = (), *, unverified: Iterable[int] = ()) -> None:
         """Poll Airbyte for jobs: each interval, or until Airbyte has returned those that are unverified."""
-        self.unlisted |= self._waiting.job_ids & set(job_ids)
-        self._unverified |= self._waiting.job_ids & set(unverified)
+        self.unlisted |= self.waiting.job_ids & set(job_ids)
+        self._unverified |= self.waiting.job_ids & set(unverified)
         self._poll_requested.set()
 
     def forget(self, job_id: int) -> None:
@@ -78,7 +71,7 @@ class JobStates:
         self.unlisted.discard(job_id)
         self._unverified.discard(job_id)
         self._unwatched.discard(job_id)
-        self._monitor.watches.forget(job_id)
+        self.monitor.watches.forget(job_id)
 
     def close(self) -> None:
         for asked in self._requests.values():
@@ -90,39 +83,39 @@ class JobStates:
             await self._requested.wait()
             # Once the stream is open, the listener responds: a request to Airbyte is saved.
             with anyio.move_on_after(_HELLO_SECONDS):
-                await self._link.tried()
+                await self.link.tried()
             while self._requests:
                 asked = {job_id: self._requests.pop(job_id) for job_id in list(self._requests)[:TOGETHER]}
                 try:
-                    await self._watch([job_id for job_id in asked if job_id in self._waiting.job_ids])
+                    await self._watch([job_id for job_id in asked if job_id in self.waiting.job_ids])
                 finally:
                     for event in asked.values():
                         event.set()
 
     async def _watch(self, job_ids: list[int]) -> None:
         """Watch jobs at the listener and here; request those from Airbyte that the listener does not report."""
-        refs = {JobRef(self._monitor.instance, job_id): self._waiting.identity(job_id) for job_id in job_ids}
-        task_urls = {ref: url for ref in refs if (url := self._waiting.task_url(ref.job_id)) is not None}
-        answer = await self._link.watch(refs, task_urls)
+        refs = {JobRef(self.monitor.instance, job_id): self.waiting.identity(job_id) for job_id in job_ids}
+        task_urls = {ref: url for ref in refs if (url := self.waiting.task_url(ref.job_id)) is not None}
+        answer = await self.link.watch(refs, task_urls)
         unverified: list[JobEvent] = []
-        if answer is None and self._link.up:
+        if answer is None and self.link.up:
             # They may have completed before the stream was open: their stored states are not enough.
-            self._unwatched |= self._waiting.job_ids & set(job_ids)
+            self._unwatched |= self.waiting.job_ids & set(job_ids)
             self.poll(job_ids)
         elif answer is not None:
             self._unwatched -= set(job_ids)
-            unverified = await self._absorb(answer.states.values())
+            unverified = await self.absorb(answer.states.values())
             self.poll(unverified=[each.ref.job_id for each in unverified])
             # A job that is missing from the response may be known to the listener later, or never.
             self.unlisted -= set(job_ids)
             self.poll(ref.job_id for ref in answer.unknown)
         await self._ask(job_ids)
         # The listener may know more of the same job than Airbyte has just returned.
-        await self._store.annotate(unverified)
-        mine = await self._store.states([each.ref for each in unverified])
+        await self.store.annotate(unverified)
+        mine = await self.store.states([each.ref for each in unverified])
         # A job that the listener does not know yet, it would not watch.
         others = [mine[each.ref] for each in unverified if each.ref in mine and not same_job(mine[each.ref], each)]
-        await self._link.report(others)
+        await self.link.report(others)
 
     async def _ask(self, job_ids: Collection[int], *, again: bool = False) -> None:
         """Watch jobs; request those from Airbyte whose state is unknown or unverified, or all (``again``)."""
@@ -131,20 +124,20 @@ class JobStates:
             return (
                 again
                 or state.ref.job_id in self._unverified
-                or not self._waiting.all_fit(state)
-                or not self._waiting.all_accept(state)
+                or not self.waiting.all_fit(state)
+                or not self.waiting.all_accept(state)
             )
 
-        known = await self._store.states([JobRef(self._monitor.instance, job_id) for job_id in job_ids])
+        known = await self.store.states([JobRef(self.monitor.instance, job_id) for job_id in job_ids])
         unverified = {ref.job_id for ref, state in known.items() if is_unverified(state)}
         states: dict[int, JobEvent | None] = {}
         try:
-            states = await self._monitor.watch(job_ids, is_unverified)
+            states = await self.monitor.watch(job_ids, is_unverified)
         except AirbyteError as exc:
             logger.warning("could not ask for job states, trying again: jobs=%d: %s", len(job_ids), exc)
         finally:
-            for left in set(job_ids) - self._waiting.job_ids:
-                self._monitor.watches.forget(left)
+            for left in set(job_ids) - self.waiting.job_ids:
+                self.monitor.watches.forget(left)
         completed = {ref.job_id for ref, state in known.items() if state.terminal}
         unknown = set(job_ids) - {ref.job_id for ref in known}
         for job_id, state in states.items():
@@ -159,7 +152,7 @@ class JobStates:
 
         :param wake: whether no waiting task awaits this response.
         """
-        for task in self._waiting.of(job_id):
+        for task in self.waiting.of(job_id):
             if state is not None and task.identity.fits(state):
                 task.confirm(state)
                 if not wake:
@@ -172,12 +165,12 @@ class JobStates:
         while True:
             while not self.unlisted and not self._unverified:
                 await self._poll_requested.wait()
-            await anyio.sleep(self._poller.interval)
+            await anyio.sleep(self.poller.interval)
             asked = sorted(self._unverified)[:TOGETHER]
             try:
-                if self._link.up and len(self.unlisted) >= BURST:
-                    await self._poller.tick()
-                elif self._link.up:
+                if self.link.up and len(self.unlisted) >= BURST:
+                    await self.poller.tick()
+                elif self.link.up:
                     asked += self.unlisted - self._unverified
                 await self._ask(asked, again=True)
                 self.request(self._unwatched)

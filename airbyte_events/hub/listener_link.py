@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -31,6 +32,24 @@ STABLE_SECONDS = 5.0
 _RECONNECT_LIMIT = 15.0
 
 
+class Switch:
+    """A value, on or off, that tasks can wait for."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self._turned = Wakeup()
+
+    def turn(self, on: bool) -> None:
+        if on is not self.on:
+            self.on = on
+            self._turned.set()
+
+    async def turned(self, on: bool) -> None:
+        while self.on is not on:
+            await self._turned.wait()
+
+
+@dataclass(eq=False, repr=False)
 class ListenerLink:
     """Follows a listener's feed, or polls.
 
@@ -42,29 +61,18 @@ class ListenerLink:
     :param away: seconds until a feed that was left is followed again, doubled each time it is left again.
     """
 
-    def __init__(
-        self,
-        feed: FeedClient | None,
-        instance: str,
-        poller: Poller,
-        receive: Callable[[FeedFrame], Awaitable[None]],
-        on_leave: Callable[[], object],
-        *,
-        grace: float,
-        away: float,
-    ) -> None:
-        self._feed = feed
-        self._instance = instance
-        self._poller = poller
-        self._receive = receive
-        self._on_leave = on_leave
-        self._grace = grace
-        self._away = away
-        self._takes_watches = True
-        self._open = Switch()
-        self._tried = anyio.Event()
-        """Set once the stream was opened, or failed to."""
-        self._following = anyio.CancelScope()
+    feed: FeedClient | None
+    instance: str
+    poller: Poller
+    receive: Callable[[FeedFrame], Awaitable[None]]
+    on_leave: Callable[[], object]
+    grace: float
+    away: float
+    _takes_watches: bool = field(default=True, init=False)
+    _open: Switch = field(default_factory=Switch, init=False)
+    _tried: anyio.Event = field(default_factory=anyio.Event, init=False)
+    """Set once the stream was opened, or failed to."""
+    _following: anyio.CancelScope = field(default_factory=anyio.CancelScope, init=False)
 
     @property
     def up(self) -> bool:
@@ -78,7 +86,7 @@ class ListenerLink:
 
     async def tried(self) -> None:
         """Wait until the stream was opened, or failed to; without a feed, return at once."""
-        if self._feed is not None:
+        if self.feed is not None:
             await self._tried.wait()
 
     async def watch(
@@ -88,15 +96,15 @@ class ListenerLink:
 
         :param task_urls: the pages of the tasks that wait for them.
         """
-        if self._feed is None or not self.up or not jobs:
+        if self.feed is None or not self.up or not jobs:
             return None
         seconds = PATIENCE_SECONDS if self._takes_watches else IMPATIENCE_SECONDS
         try:
             answer = None
             with anyio.move_on_after(seconds):
-                answer = await self._feed.watch(jobs, task_urls)
+                answer = await self.feed.watch(jobs, task_urls)
             if answer is None:
-                raise FeedUnreachable(f"{self._feed.url} did not respond within {seconds:g} s")
+                raise FeedUnreachable(f"{self.feed.url} did not respond within {seconds:g} s")
         except FeedError as exc:
             # They are sent again and again.
             level = logging.WARNING if self._takes_watches else logging.DEBUG
@@ -115,41 +123,41 @@ class ListenerLink:
 
     async def progress(self, job_id: int, *, streams: bool, max_age: float) -> list[Progress] | None:
         """Return what the listener knows of a job's progress; None as for :meth:`watch`, or if it is too old."""
-        if self._feed is None or not self.up or self.left:
+        if self.feed is None or not self.up or self.left:
             return None
         try:
-            return await self._feed.progress(JobRef(self._instance, job_id), streams=streams, max_age=max_age)
+            return await self.feed.progress(JobRef(self.instance, job_id), streams=streams, max_age=max_age)
         except FeedError as exc:
             logger.debug("the listener reports no progress, asking Airbyte instead: %s", exc)
             return None
 
     async def send_receipts(self, receipts: list[dict[str, Any]]) -> None:
         """Report which tasks have received completions; what the listener does not take is dropped."""
-        if self._feed is None or not self.up or self.left:
+        if self.feed is None or not self.up or self.left:
             return
         try:
-            await self._feed.request("POST", "/v1/receipts", json={"receipts": receipts})
+            await self.feed.request("POST", "/v1/receipts", json={"receipts": receipts})
         except FeedError as exc:
             # A listener of an earlier version has none.
             logger.debug("the listener takes no receipts: count=%d: %s", len(receipts), exc)
 
     def leave(self, reason: str) -> None:
         """Leave the feed for a while and poll: it reports another Airbyte's jobs, or refuses ours."""
-        if self._feed is None or self.left:
+        if self.feed is None or self.left:
             return
         logger.error(
             "the listener serves another Airbyte, polling instead for a while: listener=%s instance=%r: %s",
-            self._feed.url,
-            self._instance,
+            self.feed.url,
+            self.instance,
             reason,
         )
-        self._on_leave()
+        self.on_leave()
         self._following.cancel()
 
     async def run(self) -> None:
         """Follow the feed until cancelled; poll while it is down or left."""
-        if self._feed is None:
-            await self._poller.run()
+        if self.feed is None:
+            await self.poller.run()
             return
         times = 0
         while True:
@@ -157,9 +165,9 @@ class ListenerLink:
             async with anyio.create_task_group() as polling:
                 polling.start_soon(self._fall_back)
                 with anyio.CancelScope() as self._following:
-                    await self._follow(self._feed)
+                    await self._follow(self.feed)
                 times = 1 if anyio.current_time() - began > MAX_AWAY else times + 1
-                await anyio.sleep(min(self._away * 2 ** min(times - 1, 10), MAX_AWAY))
+                await anyio.sleep(min(self.away * 2 ** min(times - 1, 10), MAX_AWAY))
                 polling.cancel_scope.cancel()
             self._tried = anyio.Event()
 
@@ -169,14 +177,14 @@ class ListenerLink:
         failures = 0
         while True:
             try:
-                async with feed.stream(after=after, instance=self._instance) as frames:
+                async with feed.stream(after=after, instance=self.instance) as frames:
                     async for frame in frames:
                         failures = 0
                         after = frame.cursor or after
                         if frame.name == "hello":
                             self._open.turn(True)
                             self._tried.set()
-                        await self._receive(frame)
+                        await self.receive(frame)
                         if frame.name == "goaway":
                             break
             except FeedError as exc:
@@ -194,33 +202,16 @@ class ListenerLink:
     async def _fall_back(self) -> None:
         while True:
             await self._open.turned(False)
-            grace = 0 if self.left else self._grace
+            grace = 0 if self.left else self.grace
             if await stays_on(self._open, min(STABLE_SECONDS, grace), within=grace, unless=lambda: self.left):
                 continue
             if not self.left:
-                logger.warning("the listener's feed is down, polling until it is back: seconds=%g", self._grace)
+                logger.warning("the listener's feed is down, polling until it is back: seconds=%g", self.grace)
             async with anyio.create_task_group() as polling:
-                polling.start_soon(self._poller.run)
-                await stays_on(self._open, min(STABLE_SECONDS, self._grace))
+                polling.start_soon(self.poller.run)
+                await stays_on(self._open, min(STABLE_SECONDS, self.grace))
                 polling.cancel_scope.cancel()
             logger.info("the listener's feed is back")
-
-
-class Switch:
-    """A value, on or off, that tasks can wait for."""
-
-    def __init__(self) -> None:
-        self.on = False
-        self._turned = Wakeup()
-
-    def turn(self, on: bool) -> None:
-        if on is not self.on:
-            self.on = on
-            self._turned.set()
-
-    async def turned(self, on: bool) -> None:
-        while self.on is not on:
-            await self._turned.wait()
 
 
 async def stays_on(

@@ -180,7 +180,7 @@ class Pipeline:
                 tasks.start_soon(until_lost, Inbox(monitor, self._store).run, tasks)
                 # The first poll reaches back to the time at which the first job was watched.
                 await watches_read.wait()
-                self.poller = Poller(monitor, self._ticks)
+                self.poller = Poller(monitor, self._ticks or Ticks())
                 tasks.start_soon(monitor.late_reasons.run)
                 tasks.start_soon(until_lost, self.poller.run, tasks)
         finally:

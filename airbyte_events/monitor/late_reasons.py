@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import anyio
@@ -32,21 +33,19 @@ _LONGEST_PAUSE = 60.0
 _PAGE = 500
 
 
+@dataclass(eq=False, repr=False)
 class LateReasons:
     """Adds the reasons of one instance's failures to their states, while it runs.
 
     :param explain: returns a failure with its reason; None if that can't be learnt now.
     """
 
-    def __init__(
-        self, instance: str, explain: Callable[[JobEvent], Awaitable[JobEvent | None]], store: EventLog
-    ) -> None:
-        self._instance = instance
-        self._explain = explain
-        self._store = store
-        self.interval = INTERVAL_SECONDS
-        self._waiting: OrderedDict[JobRef, float] | None = None
-        self._added = Wakeup()
+    instance: str
+    explain: Callable[[JobEvent], Awaitable[JobEvent | None]]
+    store: EventLog
+    interval: float = field(default=INTERVAL_SECONDS, init=False)
+    _waiting: OrderedDict[JobRef, float] | None = field(default=None, init=False)
+    _added: Wakeup = field(default_factory=Wakeup, init=False)
 
     def __len__(self) -> int:
         return len(self._waiting or ())
@@ -77,15 +76,15 @@ class LateReasons:
                     failures = 0 if await self._next(self._waiting) else failures + 1
                 except StoreError as exc:
                     failures += 1
-                    logger.warning("could not store a reason, retrying: instance=%s error=%s", self._instance, exc)
+                    logger.warning("could not store a reason, retrying: instance=%s error=%s", self.instance, exc)
                     await anyio.sleep(pause(failures, first=self.interval, longest=_LONGEST_PAUSE))
         finally:
             self._waiting = None
 
     async def _begin(self) -> bool:
-        wanted = EventFilter(instances=frozenset([self._instance]), statuses=frozenset([JobStatus.FAILED]))
+        wanted = EventFilter(instances=frozenset([self.instance]), statuses=frozenset([JobStatus.FAILED]))
         since = utcnow() - timedelta(seconds=GIVEN_UP_SECONDS)
-        states = await self._store.jobs(limit=_PAGE, wanted=wanted)
+        states = await self.store.jobs(limit=_PAGE, wanted=wanted)
         self.add(state.ref for state in reversed(states) if lacks_reason(state) and state.observed_at > since)
         return True
 
@@ -94,14 +93,14 @@ class LateReasons:
         if not waiting:
             return True
         ref, until = next(iter(waiting.items()))
-        state = (await self._store.states([ref])).get(ref)
+        state = (await self.store.states([ref])).get(ref)
         if state is not None and lacks_reason(state):
-            explained = await self._explain(state)
+            explained = await self.explain(state)
             if explained is None and anyio.current_time() < until:
                 # Another one first: it may be this job's response that can't be read.
                 waiting.move_to_end(ref)
                 return False
             if explained is not None:
-                await self._store.annotate([explained])
+                await self.store.annotate([explained])
         waiting.pop(ref, None)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import anyio
 
@@ -69,36 +69,28 @@ READS_PER_TICK = 100
 """The most jobs to read one by one in a tick."""
 
 
+@dataclass(eq=False, repr=False)
 class Poller:
     """A poller of an instance; it polls more often while jobs are watched."""
 
-    def __init__(
-        self,
-        monitor: Monitor,
-        ticks: Ticks | None = None,
-        *,
-        stale: float = STALE_SECONDS,
-        spot_check: float = SPOT_CHECK_SECONDS,
-        unlisted: float = UNLISTED_SECONDS,
-        reads: int = READS_PER_TICK,
-    ) -> None:
-        self._monitor = monitor
-        self._ticks = ticks or Ticks()
-        self._stale = stale
-        self._spot_check_every = spot_check
-        self._unlisted = unlisted
-        self._reads = reads
-        self.pace = Pace()
-        """Its intervals."""
-        self._lists_from = float("-inf")
-        self._checked = anyio.current_time()
-        self.failures = 0
-        """The number of failed polls in a row."""
+    monitor: Monitor
+    ticks: Ticks = field(default_factory=Ticks)
+    _: KW_ONLY
+    stale: float = STALE_SECONDS
+    spot_check: float = SPOT_CHECK_SECONDS
+    unlisted: float = UNLISTED_SECONDS
+    reads: int = READS_PER_TICK
+    pace: Pace = field(default_factory=Pace, init=False)
+    """Its intervals."""
+    failures: int = field(default=0, init=False)
+    """The number of failed polls in a row."""
+    _lists_from: float = field(default=float("-inf"), init=False)
+    _checked: float = field(default_factory=anyio.current_time, init=False)
 
     @property
     def interval(self) -> float:
         """The seconds from one poll to the next, before jitter."""
-        return self.pace.interval(self._ticks.due(self._monitor), self._monitor.watches.outlook)
+        return self.pace.interval(self.ticks.due(self.monitor), self.monitor.watches.outlook)
 
     async def run(self) -> None:
         """Poll until cancelled, first at once.
@@ -120,7 +112,7 @@ class Poller:
             except (AirbyteError, StoreError) as exc:
                 self.failures += 1
                 began = anyio.current_time()
-                instance, failures = self._monitor.instance, self.failures
+                instance, failures = self.monitor.instance, self.failures
                 about = {"instance": instance, "failures": failures}
                 logger.warning("polling failed: instance=%s failures=%d: %s", instance, failures, exc, extra=about)
             await self._wait(began, random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
@@ -134,62 +126,62 @@ class Poller:
             await self._read_watched()
             return
         try:
-            await self._monitor.poll()
+            await self.monitor.poll()
         except AirbyteError as exc:
             if isinstance(exc, (Unauthorized, RateLimited)) or not await self._read_watched():
                 raise
             if not isinstance(exc, AirbyteUnreachable):
                 await self._list_again()
             return
-        if new := self._monitor.watches.unread()[: self._reads]:
+        if new := self.monitor.watches.unread()[: self.reads]:
             await self._read(new, Origin.SUBMIT)
         await self._spot_check()
 
     async def _list_again(self) -> None:
         """List once more after reads succeeded: Airbyte has just come back, or only its lists fail."""
         try:
-            await self._monitor.poll()
+            await self.monitor.poll()
         except (AirbyteUnreachable, RateLimited, Unauthorized):
             raise
         except AirbyteError as exc:
             self._read_one_by_one(f"it failed to list them: {exc}")
 
     async def _read_watched(self) -> int:
-        job_ids = self._monitor.watches.stale(0)[: self._reads]
-        await self._monitor.read(job_ids)
+        job_ids = self.monitor.watches.stale(0)[: self.reads]
+        await self.monitor.read(job_ids)
         return len(job_ids)
 
     async def _read(self, job_ids: list[int], origin: Origin) -> dict[int, Job | None]:
         """Read jobs after a list. A failure that only they cause does not count as a failed poll."""
         try:
-            return await self._monitor.read(job_ids, Confirmation(wanted=job_ids, origin=origin))
+            return await self.monitor.read(job_ids, Confirmation(wanted=job_ids, origin=origin))
         except (ServerError, AirbyteProtocolError) as exc:
-            logger.warning("could not read a job: instance=%s job_id=%d: %s", self._monitor.instance, job_ids[0], exc)
+            logger.warning("could not read a job: instance=%s job_id=%d: %s", self.monitor.instance, job_ids[0], exc)
             return {}
 
     async def _spot_check(self) -> None:
-        stale = self._monitor.watches.stale(self._stale)
-        if anyio.current_time() < self._checked + self._spot_check_every or not stale:
+        stale = self.monitor.watches.stale(self.stale)
+        if anyio.current_time() < self._checked + self.spot_check or not stale:
             return
         self._checked = anyio.current_time()
         job_id = random.choice(stale)  # noqa: S311
         job = (await self._read([job_id], Origin.POLL)).get(job_id)
         # It may have completed since the list: another list decides.
-        if job is not None and job.status.terminal and job_id not in await self._monitor.poll():
+        if job is not None and job.status.terminal and job_id not in await self.monitor.poll():
             self._read_one_by_one(f"its list leaves out job {job_id}, which has completed")
 
     def _read_one_by_one(self, reason: str) -> None:
-        self._lists_from = anyio.current_time() + self._unlisted
-        instance, seconds = self._monitor.instance, self._unlisted
+        self._lists_from = anyio.current_time() + self.unlisted
+        instance, seconds = self.monitor.instance, self.unlisted
         logger.warning("reading watched jobs one by one: instance=%s seconds=%g: %s", instance, seconds, reason)
 
     async def _wait(self, began: float, jitter: float) -> None:
         while True:
-            wanted, retry = self._ticks.due(self._monitor), self._ticks.unproven
-            outlook = self._monitor.watches.outlook
+            wanted, retry = self.ticks.due(self.monitor), self.ticks.unproven
+            outlook = self.monitor.watches.outlook
             pause = self.pace.pause(wanted, retry=retry, failures=self.failures, jitter=jitter, outlook=outlook)
             remaining = began + pause - anyio.current_time()
             if remaining <= 0:
                 return
             with anyio.move_on_after(remaining):
-                await self._monitor.watches.changed.wait()
+                await self.monitor.watches.changed.wait()

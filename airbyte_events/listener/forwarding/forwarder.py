@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -46,6 +47,7 @@ class _Selection(NamedTuple):
     but: Collection[str] = ()
 
 
+@dataclass(eq=False, repr=False)
 class Forwarder:
     """Forward an instance's notifications: to each target one at a time, in order unless one fails.
 
@@ -54,32 +56,22 @@ class Forwarder:
     :param on_dead: called with the target's name and the number of deliveries that were given up.
     """
 
-    def __init__(
-        self,
-        instance: str,
-        targets: Mapping[str, DeliveryTarget],
-        store: DeliveryOutbox,
-        *,
-        retry_policy: RetryPolicy | None = None,
-        on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None,
-        on_dead: Callable[[str, int], None] = lambda target, count: None,
-    ) -> None:
-        self._on_attempt = on_attempt
-        self._on_dead = on_dead
-        self._instance = instance
-        self._targets = targets
-        self._store = store
-        self._retry_policy = retry_policy or RetryPolicy()
+    instance: str
+    targets: Mapping[str, DeliveryTarget]
+    store: DeliveryOutbox
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None
+    on_dead: Callable[[str, int], None] = lambda target, count: None
 
     async def run(self) -> None:
         """Forward until cancelled, deliveries of an earlier process first. Run one per instance."""
-        names = frozenset(self._targets)
-        async with client(self._targets, self._retry_policy.timeout) as http, anyio.create_task_group() as tasks:
+        names = frozenset(self.targets)
+        async with client(self.targets, self.retry_policy.timeout) as http, anyio.create_task_group() as tasks:
             unknown = _Selection(but=names)
             tasks.start_soon(self._work, unknown, partial(self._each, unknown, self._give_up))
-            for target in self._targets.values():
+            for target in self.targets.values():
                 ours = _Selection(to=target.name)
-                sender = Sender(target, http, self._retry_policy, self._on_attempt, self._on_dead)
+                sender = Sender(target, http, self.retry_policy, self.on_attempt, self.on_dead)
                 step = partial(self._together, target, sender) if target.pace else partial(self._sent, ours, sender)
                 tasks.start_soon(self._work, ours, step)
 
@@ -89,7 +81,7 @@ class Forwarder:
         :param step: processes some; returns whether there were any.
         """
         failures = 0
-        with self._store.news(f"deliveries/{self._instance}") as news:
+        with self.store.news(f"deliveries/{self.instance}") as news:
             while True:
                 try:
                     if not await step():
@@ -98,11 +90,11 @@ class Forwarder:
                     failures = 0
                 except StoreError as exc:
                     failures += 1
-                    logger.warning("could not read deliveries, retrying: instance=%s error=%s", self._instance, exc)
-                    await anyio.sleep(self._retry_policy.delay(failures, LONGEST_REST))
+                    logger.warning("could not read deliveries, retrying: instance=%s error=%s", self.instance, exc)
+                    await anyio.sleep(self.retry_policy.delay(failures, LONGEST_REST))
 
     async def _each(self, selection: _Selection, process: Callable[[Delivery], Awaitable[Attempted]]) -> bool:
-        due = await self._store.due(self._instance, to=selection.to, but=selection.but, limit=_PAGE)
+        due = await self.store.due(self.instance, to=selection.to, but=selection.but, limit=_PAGE)
         for delivery in due:
             if await self._recorded(await process(delivery)):
                 break
@@ -111,7 +103,7 @@ class Forwarder:
     async def _sent(self, selection: _Selection, sender: Sender) -> bool:
         if not sender.resumed:
             before: int | None = None
-            while page := await self._store.deliveries(limit=_LARGE_PAGE, before=before, state=DeliveryState.DUE):
+            while page := await self.store.deliveries(limit=_LARGE_PAGE, before=before, state=DeliveryState.DUE):
                 before = page[-1].id
                 sender.resume(page)
             sender.resumed = True
@@ -119,14 +111,14 @@ class Forwarder:
 
     async def _together(self, target: DeliveryTarget, sender: Sender) -> bool:
         """Wait for the next turn of a target, and send what is due by then: one request for each cause."""
-        if not await self._store.due(self._instance, to=target.name, limit=1):
+        if not await self.store.due(self.instance, to=target.name, limit=1):
             return False
         await anyio.sleep(sender.until_turn())
         parcels: dict[str, Parcel] = {}
         count = 0
         until = anyio.current_time() + min(_LONGEST_BURST, target.pace)
         while count < _MOST_TOGETHER:
-            page = await self._store.due(self._instance, to=target.name, limit=_LARGE_PAGE, skip=count)
+            page = await self.store.due(self.instance, to=target.name, limit=_LARGE_PAGE, skip=count)
             count += len(page)
             for delivery in page:
                 cause = target.cause(delivery)
@@ -149,7 +141,7 @@ class Forwarder:
         return attempted.rest > 0
 
     async def _wait(self, selection: _Selection) -> float:
-        due_at = await self._store.next_due(self._instance, to=selection.to, but=selection.but)
+        due_at = await self.store.next_due(self.instance, to=selection.to, but=selection.but)
         seconds = _BACKSTOP if due_at is None else (due_at - utcnow()).total_seconds()
         # At least a moment: the store's clock may be behind.
         return min(max(seconds, 0.05), _BACKSTOP)
@@ -159,16 +151,16 @@ class Forwarder:
         failures = 0
         while True:
             try:
-                return await self._store.attempted(attempts)
+                return await self.store.attempted(attempts)
             except StoreError as exc:
                 failures += 1
                 first = attempts[0].delivery
                 logger.warning("could not store a delivery's result, retrying: delivery=%d error=%s", first, exc)
-                await anyio.sleep(self._retry_policy.delay(failures, LONGEST_REST))
+                await anyio.sleep(self.retry_policy.delay(failures, LONGEST_REST))
 
     async def _give_up(self, delivery: Delivery) -> Attempted:
         """Give up a delivery to a target that is not in the settings."""
-        if utcnow() - delivery.notification.received_at < self._retry_policy.grace:
+        if utcnow() - delivery.notification.received_at < self.retry_policy.grace:
             return Attempted([attempt_of(delivery.id, DeliveryState.DUE, NOT_CONFIGURED, after=_UNKNOWN_TARGET_DELAY)])
         logger.error("delivery given up: id=%d target=%s error=%s", delivery.id, delivery.target, NOT_CONFIGURED)
         return Attempted([attempt_of(delivery.id, DeliveryState.DEAD, NOT_CONFIGURED)])

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -74,46 +74,41 @@ class Attempted(NamedTuple):
     rest: float = 0.0
 
 
+@dataclass(eq=False, repr=False)
 class Sender:
     """Send to one target, and pause while it fails."""
 
-    def __init__(
-        self,
-        target: DeliveryTarget,
-        http: httpx.AsyncClient,
-        retry_policy: RetryPolicy | None = None,
-        on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None,
-        on_dead: Callable[[str, int], None] = lambda target, count: None,
-    ) -> None:
-        self._on_attempt = on_attempt
-        self._on_dead = on_dead
-        self._target = target
-        self._http = http
-        self._retry_policy = retry_policy or RetryPolicy()
-        self._failures = 0
-        self._fault = ""
-        self._turn_at = -math.inf
-        self.resumed = not target.ordered
+    target: DeliveryTarget
+    http: httpx.AsyncClient
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    on_attempt: Callable[[str, DeliveryState], None] = lambda target, state: None
+    on_dead: Callable[[str, int], None] = lambda target, count: None
+    _failures: int = field(default=0, init=False)
+    _fault: str = field(default="", init=False)
+    _turn_at: float = field(default=-math.inf, init=False)
+    # For each connection whose order matters: the delivery that is to be retried before the others, and when.
+    _first: dict[str, tuple[int, datetime]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.resumed = not self.target.ordered
         """Whether :meth:`resume` has been called, if it must be."""
-        # For each connection whose order matters: the delivery that is to be retried before the others, and when.
-        self._first: dict[str, tuple[int, datetime]] = {}
 
     def resume(self, due: Iterable[Delivery]) -> None:
         """Take note of deliveries that an earlier process will have retried; the newest first."""
         for delivery in due:
-            if delivery.target == self._target.name and delivery.attempts and (key := self._target.order(delivery)):
+            if delivery.target == self.target.name and delivery.attempts and (key := self.target.order(delivery)):
                 self._first[key] = delivery.id, delivery.due_at
 
     def until_turn(self) -> float:
         """Return the seconds until requests may be sent, and count the next turn from then."""
         now = anyio.current_time()
-        turn_at = max(now + min(_GATHERING, self._target.pace), self._turn_at)
-        self._turn_at = turn_at + self._target.pace
+        turn_at = max(now + min(_GATHERING, self.target.pace), self._turn_at)
+        self._turn_at = turn_at + self.target.pace
         return turn_at - now
 
     async def deliver(self, delivery: Delivery) -> Attempted:
         """Try a delivery once, or postpone it until an earlier one of the same order has been tried again."""
-        key = self._target.order(delivery) if self._target.ordered else None
+        key = self.target.order(delivery) if self.target.ordered else None
         if key is not None and key in self._first:
             first, due_at = self._first[key]
             # One that was due later comes after the first: that no longer exists.
@@ -132,27 +127,27 @@ class Sender:
     async def attempt(self, parcel: Parcel) -> Attempted:
         """Try to deliver once. What is overdue and fails is given up."""
         now = utcnow()
-        overdue = {id_ for id_, at in parcel.received.items() if now - at >= self._retry_policy.give_up_after}
+        overdue = {id_ for id_, at in parcel.received.items() if now - at >= self.retry_policy.give_up_after}
         if len(overdue) == len(parcel.received) and self._failures:
             # The target has just failed for others, so these are given up without an attempt.
             return Attempted(self._dead(overdue, f"given up, as the target fails: {self._fault}"))
         result = await self.send(parcel)
-        self._on_attempt(self._target.name, result.state)
+        self.on_attempt(self.target.name, result.state)
         if result.state is not DeliveryState.DUE:
             self._failures = 0
             if result.state is DeliveryState.DEAD:
                 return Attempted(self._dead(parcel.received, result.fault))
-            logger.debug("delivered: id=%s target=%s", parcel, self._target)
+            logger.debug("delivered: id=%s target=%s", parcel, self.target)
             return Attempted([attempt_of(id_, result.state) for id_ in parcel.received])
         self._failures += 1
         self._fault = result.fault or ""
-        rest = max(self._retry_policy.delay(self._failures, LONGEST_REST), result.retry_after)
+        rest = max(self.retry_policy.delay(self._failures, LONGEST_REST), result.retry_after)
         dead = self._dead(overdue, f"given up: {result.fault}")
-        delay = max(self._retry_policy.delay(parcel.attempts + 1, self._retry_policy.cap), result.retry_after)
+        delay = max(self.retry_policy.delay(parcel.attempts + 1, self.retry_policy.cap), result.retry_after)
         if again := [id_ for id_ in parcel.received if id_ not in overdue]:
             logger.warning(
                 "delivery failed, retrying in %.0f s: id=%s target=%s error=%s",
-                *(delay, parcel, self._target, result.fault),
+                *(delay, parcel, self.target, result.fault),
             )
         retried = [attempt_of(id_, DeliveryState.DUE, result.fault, after=delay) for id_ in again]
         return Attempted([*dead, *retried], rest)
@@ -160,21 +155,21 @@ class Sender:
     def _dead(self, ids: Collection[int], fault: str | None) -> list[Attempt]:
         if ids:
             more = f"+{len(ids) - 1}" if len(ids) > 1 else ""
-            logger.error("delivery given up: id=%d%s target=%s error=%s", min(ids), more, self._target, fault)
-            self._on_dead(self._target.name, len(ids))
+            logger.error("delivery given up: id=%d%s target=%s error=%s", min(ids), more, self.target, fault)
+            self.on_dead(self.target.name, len(ids))
         return [attempt_of(id_, DeliveryState.DEAD, fault) for id_ in ids]
 
     async def send(self, parcel: Parcel) -> Result:
         """Send a request, once."""
         try:
-            content, headers = await self._target.sending(parcel)
+            content, headers = await self.target.sending(parcel)
         except ValueError as exc:
             return Result(state=DeliveryState.DEAD, fault=f"not sent, as {exc}")
         response = None
         received = b""
         try:
-            with anyio.fail_after(self._retry_policy.timeout):
-                request = self._http.stream("POST", self._target.url, content=content, headers={**_HEADERS, **headers})
+            with anyio.fail_after(self.retry_policy.timeout):
+                request = self.http.stream("POST", self.target.url, content=content, headers={**_HEADERS, **headers})
                 async with request as response:
                     received = await read_body(response, _LONGEST_RESPONSE)
         except (httpx.HTTPError, TimeoutError, ResponseRefused) as exc:
@@ -197,11 +192,11 @@ class Sender:
         """Return the error code of Slack and Google Chat. Other text is not repeated: it may contain the URL."""
         match = re.fullmatch(rb"\s*([a-z_]{3,60})\s*", body) or re.search(rb'"status":\s*"([A-Z_]{3,60})"', body)
         word = match[1].decode() if match else ""
-        return f" ({word})" if word and word not in str(self._target.url) else ""
+        return f" ({word})" if word and word not in str(self.target.url) else ""
 
     def _reason(self, exc: Exception) -> str:
         if isinstance(exc, (TimeoutError, httpx.TimeoutException)):
-            return f"no response within {self._retry_policy.timeout:g} s"
+            return f"no response within {self.retry_policy.timeout:g} s"
         return " ".join(f"no response: {why(exc)}".split())[:200]
 
 

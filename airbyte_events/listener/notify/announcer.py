@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 import anyio
@@ -35,48 +36,39 @@ _STORED_AT_LEAST_EVERY = 3600.0
 _LONGEST_REST = 60.0
 
 
+@dataclass(eq=False, repr=False)
 class Announcer:
     """Announce an instance's completions to its targets.
 
     :param source: the Airbyte instance's URL.
     """
 
-    def __init__(
-        self,
-        instance: str,
-        targets: Mapping[str, NotifyTarget],
-        source: str,
-        bus: EventBus,
-        store: EventStore,
-        connections: DescribesConnections,
-    ) -> None:
-        self._instance = instance
-        self._targets = targets
-        self._source = source
-        self._bus = bus
-        self._store = store
-        self._connections = connections
-        self._key = f"notify/{instance}"
+    instance: str
+    targets: Mapping[str, NotifyTarget]
+    source: str
+    bus: EventBus
+    store: EventStore
+    connections: DescribesConnections
 
     async def run(self, lease: Lease) -> None:
         """Announce until cancelled, the bus closes or the lease is lost. Run one per instance."""
         failures, expired = 0, False
-        while not self._bus.closed:
+        while not self.bus.closed:
             try:
                 position, since = await self._begin(expired=expired)
                 await self._remember(position, since, lease)
                 failures, expired = 0, False
-                if not self._targets:
+                if not self.targets:
                     return
                 await self._follow(position, since, lease)
             except LeaseLost:
                 return
             except CursorExpired as exc:
-                logger.error("completions may not have been announced: instance=%s error=%s", self._instance, exc)
+                logger.error("completions may not have been announced: instance=%s error=%s", self.instance, exc)
                 expired = True
             except StoreError as exc:
                 failures += 1
-                logger.warning("could not announce completions, retrying: instance=%s error=%s", self._instance, exc)
+                logger.warning("could not announce completions, retrying: instance=%s error=%s", self.instance, exc)
                 await anyio.sleep(pause(failures - 1, first=1, longest=_LONGEST_REST))
 
     async def _begin(self, *, expired: bool) -> tuple[Cursor, dict[str, int]]:
@@ -86,26 +78,26 @@ class Announcer:
 
         :param expired: whether the log no longer has what follows the stored position: continue with the newest event.
         """
-        head = self._bus.cursor
-        stored = None if expired else await self._store.recall(self._key)
+        head = self.bus.cursor
+        stored = None if expired else await self.store.recall(f"notify/{self.instance}")
         try:
             values = parse_object((stored or "").encode())
             position = Cursor.parse(text(values.get("position")) or "")
         except ValueError:
             position, values = head, {}
         known = mapping(values.get("since"))
-        if not known.keys() & self._targets.keys():
+        if not known.keys() & self.targets.keys():
             position = head
-        since = {name: whole(known.get(name)) for name in self._targets}
+        since = {name: whole(known.get(name)) for name in self.targets}
         return position, {name: head.sequence if value is None else value for name, value in since.items()}
 
     async def _remember(self, position: Cursor, since: Mapping[str, int], lease: Lease) -> None:
         value = json.dumps({"position": str(position), "since": since})
-        await self._store.remember(self._key, value, lease=lease)
+        await self.store.remember(f"notify/{self.instance}", value, lease=lease)
 
     async def _follow(self, position: Cursor, since: Mapping[str, int], lease: Lease) -> None:
-        wanted = EventFilter(instances=frozenset({self._instance}), terminal=True, signals=True)
-        with self._bus.subscribe(after=position, wanted=wanted, own=True) as events:
+        wanted = EventFilter(instances=frozenset({self.instance}), terminal=True, signals=True)
+        with self.bus.subscribe(after=position, wanted=wanted, own=True) as events:
             while True:
                 for event in await self._receive(events):
                     await self._announce(event, since)
@@ -124,16 +116,16 @@ class Announcer:
             return
         names = [
             name
-            for name, target in self._targets.items()
+            for name, target in self.targets.items()
             if event.sequence > since[name]
             and target.filter.accepts(event)
             and await self._accepts_connection(target, event)
         ]
         if names:
-            await self._store.receive(
+            await self.store.receive(
                 Arrival(
-                    instance=self._instance,
-                    body=body_of(event, self._source),
+                    instance=self.instance,
+                    body=body_of(event, self.source),
                     kind=COMPLETION,
                     job_id=event.ref.job_id if event.signal is None else event.signal.job_id,
                     outcome=Outcome.CONFIRMED,
@@ -145,5 +137,5 @@ class Announcer:
     async def _accepts_connection(self, target: NotifyTarget, event: JobEvent) -> bool:
         found = Connection()
         if event.connection_id is not None and target.filter.needs_connection(event):
-            found = await self._connections.describe_connection(event.connection_id, needed=True, workspace=True)
+            found = await self.connections.describe_connection(event.connection_id, needed=True, workspace=True)
         return target.filter.accepts_connection(event, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, repr=False)
 class WorkerJob:
     """The job of a task.
 
@@ -29,17 +31,14 @@ class WorkerJob:
     :param owned: whether the task created it.
     """
 
-    def __init__(
-        self, hook: AirbyteHook, state: TaskState, request: JobRequest, job_id: int | None = None, owned: bool = True
-    ) -> None:
-        self.hook = hook
-        self.state = state
-        self.job_id = job_id
-        self.owned = owned
-        self.request = request
-        self.usual_seconds: float | None = None
-        """The usual duration of such jobs; None if unknown, as after resuming a job."""
-        self._pending: JobRecord | None = None  # requested, without a response yet
+    hook: AirbyteHook
+    state: TaskState
+    request: JobRequest
+    job_id: int | None = None
+    owned: bool = True
+    usual_seconds: float | None = field(default=None, init=False)
+    """The usual duration of such jobs; None if unknown, as after resuming a job."""
+    _pending: JobRecord | None = field(default=None, init=False)  # requested, without a response yet
 
     def start(self, until: float | None, *, resuming: bool = True) -> Submission:
         """Resume the job of an earlier try, or start one; ``BLOCKED``: another job must complete first.
