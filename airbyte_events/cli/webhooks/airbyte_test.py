@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -51,18 +50,6 @@ _LOST_BODY = (
 _DAMAGED = ("it reached the listener with another body", "let the proxies in between pass on bodies unchanged")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sent:
-    """What Airbyte says of its test.
-
-    :param succeeded: whether it got a 2xx response; None if it did not say so in time.
-    :param reason: why it got no response, if it has a reason.
-    """
-
-    succeeded: bool | None
-    reason: str | None = None
-
-
 async def prove_by_airbyte(airbyte: AirbyteClient, url: str, where: str, listener: FeedClient | None) -> Proof:
     """Have Airbyte send its test to the receiver, and find it there. Where Airbyte sends none, post a test from here.
 
@@ -73,24 +60,24 @@ async def prove_by_airbyte(airbyte: AirbyteClient, url: str, where: str, listene
     inbox = await _inbox(listener, 1)
     newest = None if inbox is None else max(map(_id, inbox), default=0)
     try:
-        sent = await _send(airbyte, url if probe is None else f"{url}?{PARAMETER}={probe}", url, where)
+        succeeded, reason = await _send(airbyte, url if probe is None else f"{url}?{PARAMETER}={probe}", url, where)
     except AirbyteError:
         # The internal API is optional.
         return await prove(url, where, listener)
     found = {} if probe is None else await _ask(listener, "GET", f"/v1/probes/{probe}")
     if listener is not None and found.get("result") is not None:
-        return _arrived(found, sent, where, listener)
-    if sent.succeeded:
+        return _arrived(found, where, listener, success=bool(succeeded), reason=reason)
+    if succeeded:
         return await _answered(where, listener, known=bool(found), newest=newest)
     posted = await post(url, notification_bodies.sync_test())
     here = f"one posted from here does not, either: {posted.fault}" if posted.fault else "one posted from here does"
     did = f"a test that Airbyte itself sent to {where} did not arrive"
-    if sent.succeeded is False and sent.reason is None:
+    if succeeded is False and reason is None:
         return _proof(
             f"{did}: a proxy or another server there responded with an error; {here}",
             "read the log of what stands in front of the listener, and let POST requests to /webhooks/ pass",
         )
-    reason = sent.reason or f"it got no response within {TEST_SECONDS:g} s"
+    reason = reason or f"it got no response within {TEST_SECONDS:g} s"
     return _proof(
         f"{did}: Airbyte can't reach the host: {reason}; {here}",
         f"{'start the listener if it does not run; ' if posted.fault else ''}check from the machine of "
@@ -99,30 +86,36 @@ async def prove_by_airbyte(airbyte: AirbyteClient, url: str, where: str, listene
     )
 
 
-async def _send(airbyte: AirbyteClient, url: str, secret: str, where: str) -> _Sent:
-    """:raises AirbyteError: if Airbyte sends no test."""
+async def _send(airbyte: AirbyteClient, url: str, secret: str, where: str) -> tuple[bool | None, str | None]:
+    """Have Airbyte send its test.
+
+    :return: whether it got a 2xx response, None if it did not say so in time; and why it got no response, if it has a
+        reason.
+    :raises AirbyteError: if it sends no test.
+    """
     try:
         succeeded, reason = await airbyte.internal.try_webhook(url)
     except NotSent:
         raise
     except AirbyteUnreachable:
         # Airbyte's client connects without a time-out.
-        return _Sent(succeeded=None)
-    if reason is not None:
-        for text in (url, secret, secret.rpartition("/")[2]):
-            reason = reason.replace(text, where if text != secret.rpartition("/")[2] else "…")
-    return _Sent(succeeded=succeeded, reason=None if reason is None else shown(reason))
+        return None, None
+    if reason is None:
+        return succeeded, None
+    for text, instead in ((url, where), (secret, where), (secret.rpartition("/")[2], "…")):
+        reason = reason.replace(text, instead)
+    return succeeded, shown(reason)
 
 
-def _arrived(probe: Mapping[str, Any], sent: _Sent, where: str, listener: FeedClient) -> Proof:
+def _arrived(probe: Mapping[str, Any], where: str, listener: FeedClient, *, success: bool, reason: str | None) -> Proof:
     result, size = probe.get("result"), json_values.whole(probe.get("bytes")) or 0
     test = f"a test that Airbyte itself sent to {where}"
     if result == Arrived.STORED:
         text = f"{test} arrived whole ({size} bytes) and is notification {probe.get('notification')} of the listener "
         text += listener.url
-        if sent.succeeded:
+        if success:
             return _proof(text)
-        why = sent.reason or "a proxy responded with an error, or not in time"
+        why = reason or "a proxy responded with an error, or not in time"
         return _proof(
             f"{text}, but Airbyte got no success: {why}", "let the proxies in between pass on the listener's response"
         )
