@@ -265,9 +265,7 @@ class MetricsPage:
         yield _gauge("ready", ready, value=not self.faults())
         yield _gauge("subscriptions", "Open subscriptions: streams and waiting long polls.", value=bus.subscriptions)
         yield _gauge("subscription_lag_events", "Events that the slowest subscription is behind.", value=bus.lag)
-        resets = _counter("feed_resets", "Resets sent: the reader must read all states.")
-        resets.add_metric([], self.feed.resets)
-        yield resets
+        yield _counter("feed_resets", "Resets sent: the reader must read all states.", value=self.feed.resets)
         held = _gauge("lease_held", "Whether this listener holds the lease.", "lease")
         for name in (*(f"sources/{name}" for name in self.pipelines), "retention"):
             held.add_metric([name], name in self.election.held)
@@ -349,5 +347,5 @@ def _gauge(name: str, text: str, *labels: str, value: float | None = None) -> Ga
     return GaugeMetricFamily(f"{_NAMESPACE}_{name}", text, labels=labels or None, value=value)
 
 
-def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"{_NAMESPACE}_{name}", text, labels=labels)
+def _counter(name: str, text: str, *labels: str, value: float | None = None) -> CounterMetricFamily:
+    return CounterMetricFamily(f"{_NAMESPACE}_{name}", text, labels=labels or None, value=value)

@@ -128,6 +128,7 @@ _JOB = [
     _in_path("instance", "The job's Airbyte instance.", _SEGMENT),
     _in_path("job_id", "The job's id in Airbyte.", ID),
 ]
+_ACTION: dict[str, Any] = {"refusals": (403, 404, 409, 502), "status": 202, "parameters": _JOB}
 
 _PATHS = {
     "/webhooks/{instance}/{token}": _post(
@@ -202,19 +203,15 @@ _PATHS = {
         "retryJob",
         "Start a sync of a job's connection",
         _json("The job that was started, or that was active already.", "ActedOn"),
-        refusals=(403, 404, 409, 502),
-        status=202,
         description="Needs an operator token. Nothing is started while another job of the connection is active.",
-        parameters=_JOB,
+        **_ACTION,
     ),
     "/v1/jobs/{instance}/{job_id}/cancel": _post(
         "cancelJob",
         "Cancel an active job",
         _json("Airbyte cancels the job. Its state follows in the feed.", "ActedOn"),
-        refusals=(403, 404, 409, 502),
-        status=202,
         description="Needs an operator token.",
-        parameters=_JOB,
+        **_ACTION,
     ),
     "/v1/notifications/{id}/body": _get(
         "readBody",
