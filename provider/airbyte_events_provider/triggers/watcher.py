@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Iterable
-from typing import Any
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airbyte_events.events import EventFilter, JobEvent
-from airbyte_events.hub.position import Position
 from airbyte_events_provider.arguments import check_arguments, check_named
-from airbyte_events_provider.stats import count_completion
 from airbyte_events_provider.triggers.base import StoredTrigger
-from airbyte_events_provider.waiting.asset_state import StoredPosition
-from airbyte_events_provider.waiting.result import completion_line
-from airbyte_events_provider.waiting.shared_hub import HubKey
-from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS, Producer, Subscriber, stream_of
-from airbyte_events_provider.waiting.watch import Watch, follow, sorted_values, terminal_status
+from airbyte_events_provider.triggers.importing import imported
+from airbyte_events_provider.triggers.producer import SHARES_STREAMS, Producer
+
+if TYPE_CHECKING:
+    from airbyte_events_provider.triggers.watcher_run import WatcherRun
 
 
 class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
@@ -81,52 +79,51 @@ class AirbyteSyncEventTrigger(StoredTrigger, BaseEventTrigger):
         self.poll_interval = poll_interval
         self.connection_name = names
         self.workspace_id = workspace_id
-        self._watch = Watch(
-            key=HubKey(airbyte_conn_id, listener_conn_id),
-            wanted=EventFilter(
-                connection_ids=frozenset(self.connection_ids),
-                job_types=frozenset(self.job_types),
-                statuses=frozenset(map(terminal_status, self.statuses)),
-            ),
-            workspace_ids=frozenset(map(str.lower, self.workspace_ids)),
-            poll_interval=poll_interval,
-            connection_names=frozenset(names),
-            names_workspace_id=workspace_id,
-        )
-        self._subscriber: Subscriber | None = None
+        _check_statuses(self.statuses)
+        self._running: WatcherRun | None = None
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire for each job, before Airflow 3.3, which has shared streams."""
-        async for item in follow(self._watch, Position()):
-            if isinstance(item, JobEvent):
-                yield self._event(item)
+        async with aclosing((await self._run()).events()) as events:
+            async for event in events:
+                yield event
 
     def shared_stream_key(self) -> Hashable | None:
         """Return a key that is the same for all watchers of one Airbyte by one listener."""
-        return ("airbyte-events", *self._watch.key) if SHARES_STREAMS else None
+        return ("airbyte-events", self.airbyte_conn_id, self.listener_conn_id) if SHARES_STREAMS else None
 
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Producer:
         """Return the producer for all triggers with the same :meth:`shared_stream_key`."""
-        return Producer(HubKey(kwargs["airbyte_conn_id"], kwargs["listener_conn_id"]))
+        return Producer(kwargs["airbyte_conn_id"], kwargs["listener_conn_id"])
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Subscribe to the stream, and fire for this watcher's items."""
-        stored = StoredPosition(getattr(self, "asset_state_store", None), self.serialize()[1])
-        subscriber = self._subscriber = Subscriber(stream_of(self._watch.key), self._watch, stored)
-        try:
-            async for item in shared_stream:
-                if item.subscriber is subscriber:
-                    yield self._event(item.event)
-                    item.fired = True
-        finally:
-            subscriber.leave()
+        async with aclosing((await self._run()).events_of(shared_stream)) as events:
+            async for event in events:
+                yield event
 
-    def _event(self, event: JobEvent) -> TriggerEvent:
-        self.log.info("%s", completion_line(event))
-        count_completion(event)
-        return TriggerEvent(event.data())  # type: ignore[no-untyped-call]
+    async def _run(self) -> WatcherRun:
+        module = await imported("airbyte_events_provider.triggers.watcher_run")
+        run: WatcherRun = module.WatcherRun(self)
+        self._running = run
+        return run
 
     async def cleanup(self) -> None:
-        if self._subscriber is not None:
-            self._subscriber.leave()
+        if self._running is not None:
+            self._running.leave()
+
+
+def sorted_values(values: str | Iterable[str] | None) -> list[str]:
+    """Return the values as a sorted list without duplicates."""
+    return sorted({values} if isinstance(values, str) else set(values or ()))
+
+
+def _check_statuses(statuses: Iterable[str]) -> None:
+    """:raises ValueError: if no job completes with such a status."""
+    # Not when the module is imported: other triggers do without it.
+    from airbyte_events.events.status import parse_status
+
+    for name in statuses:
+        if not parse_status(name).terminal:
+            raise ValueError(f"statuses={name!r}: no job completes with it: write succeeded, failed or cancelled")

@@ -13,10 +13,10 @@ import contextlib
 import contextvars
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Hashable, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -28,24 +28,12 @@ from airbyte_events_provider.waiting.asset_state import StoredPosition
 from airbyte_events_provider.waiting.shared_hub import HubKey
 from airbyte_events_provider.waiting.watch import Watch, follow
 
-if TYPE_CHECKING:
-    from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
-else:
-    try:
-        from airflow.triggers.shared_stream import SharedStreamProducer
-    except ImportError:  # before Airflow 3.3
-        SharedStreamProducer = object
-
 logger = logging.getLogger(__name__)
-
-SHARES_STREAMS = SharedStreamProducer is not object
-"""Whether this Airflow has shared streams in ack mode."""
 
 MAX_UNACKNOWLEDGED = 64
 """The maximum of unacknowledged items of one watcher."""
 
 _SAVE_SECONDS = 60.0
-_LEAVING_SECONDS = 1.0
 _numbers = count(1)
 
 
@@ -188,42 +176,6 @@ class Subscriber:
         while self._unsaved:
             self._unsaved = False
             await self._stored.save(self._position.copy())
-
-
-class Producer(SharedStreamProducer):
-    """The interface through which Airflow reads and acknowledges a stream's items."""
-
-    def __init__(self, key: HubKey) -> None:
-        self._key = key
-
-    async def open_stream(self) -> AsyncIterator[tuple[Any, Any]]:
-        stream = stream_of(self._key)
-        while True:
-            item = await stream.get()
-            yield item, item
-
-    def get_advance_lane(self, broker_payload: Any) -> Hashable:
-        number: int = broker_payload.subscriber.number
-        return number
-
-    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        subscriber: Subscriber = batch[0].broker_payload.subscriber
-        if not all(outcome.is_clean for _, outcome in batch):
-            # A watcher has failed. If it is this one, it unsubscribes now.
-            await asyncio.sleep(_LEAVING_SECONDS)
-        if subscriber.left:
-            return
-        stored = []
-        for item, outcome in batch:
-            if outcome.is_clean or item.fired:
-                stored.append(item)
-            else:
-                # The watcher did not receive it.
-                stream_of(self._key).requeue(item)
-        subscriber.acknowledge(stored)
-
-    async def aclose(self) -> None:
-        await stream_of(self._key).saved()
 
 
 def stream_of(key: HubKey) -> Stream:

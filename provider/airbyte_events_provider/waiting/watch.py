@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ import anyio
 
 from airbyte_events._utils.backoff import pause
 from airbyte_events.errors import AirbyteError, HubClosed, SettingsError
-from airbyte_events.events import EventFilter, JobEvent, JobStatus, parse_status
+from airbyte_events.events import EventFilter, JobEvent
 from airbyte_events.hub.position import Bookmark, Position
 from airbyte_events.jobs import JobSystem
 from airbyte_events_provider.config import poll_interval
@@ -54,22 +54,6 @@ class Watch:
     @property
     def interval(self) -> float:
         return poll_interval() if self.poll_interval is None else self.poll_interval
-
-
-def sorted_values(values: str | Iterable[str] | None) -> list[str]:
-    """Return the values as a sorted list without duplicates."""
-    return sorted({values} if isinstance(values, str) else set(values or ()))
-
-
-def terminal_status(name: str) -> JobStatus:
-    """Parse a terminal status.
-
-    :raises ValueError: if no job completes with it.
-    """
-    status = parse_status(name)
-    if not status.terminal:
-        raise ValueError(f"statuses={name!r}: no job completes with it: write succeeded, failed or cancelled")
-    return status
 
 
 async def follow(

@@ -26,7 +26,7 @@ def task_states(monkeypatch: pytest.MonkeyPatch) -> TaskStates:
 @pytest.fixture
 async def stage(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AirflowStage]:
     """Known to Airflow as ``airbyte_default``, without a listener, and polled often. The first trigger has run."""
-    for name in ("job_wait", "job_start", "connection_wait"):
+    for name in ("job_wait", "job_start", "connection_wait", "watcher_run"):
         await imported(f"airbyte_events_provider.triggers.{name}")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__FALLBACK_AFTER", "0.1")

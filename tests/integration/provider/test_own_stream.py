@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
+from airbyte_events_provider.triggers.producer import SHARES_STREAMS
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS
 from support.airflow_stage import AirflowStage, Served
 
 pytestmark = pytest.mark.anyio

@@ -10,9 +10,10 @@ import anyio
 import pytest
 
 from airbyte_events.events import EventFilter
+from airbyte_events_provider.triggers.producer import Producer
 from airbyte_events_provider.waiting.asset_state import StoredPosition
 from airbyte_events_provider.waiting.shared_hub import HubKey
-from airbyte_events_provider.waiting.shared_stream import Item, Producer, Stream, Subscriber, stream_of
+from airbyte_events_provider.waiting.shared_stream import Item, Stream, Subscriber, stream_of
 from airbyte_events_provider.waiting.watch import Watch
 from support.loops import anyio_backend as anyio_backend
 from support.waiting import until
@@ -70,7 +71,7 @@ def subscriber(stream: Stream, asset: Asset) -> Subscriber:
 
 @pytest.fixture
 async def producer() -> Producer:
-    return Producer(HubKey("airbyte"))
+    return Producer("airbyte")
 
 
 async def test_a_slow_state_of_one_asset_keeps_no_other_watcher_waiting(producer: Producer) -> None:

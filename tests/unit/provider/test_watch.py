@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
-from airbyte_events_provider.waiting.shared_stream import SHARES_STREAMS
+from airbyte_events_provider.triggers.producer import SHARES_STREAMS
 
 
 def test_a_watch_is_made_again_from_what_airflow_stores() -> None:
