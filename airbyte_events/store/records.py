@@ -185,9 +185,9 @@ class Appended:
         """Decide what is to be written.
 
         :param head: of the log; the events follow it.
-        :param known: the states of the observed jobs.
+        :param known: the states of the observed jobs, and of no others.
         """
-        states = {event.ref: known[event.ref] for event in observed if event.ref in known}
+        states = dict(known)
         verdicts, events = [], []
         for event in observed:
             before = states.get(event.ref)

@@ -53,13 +53,14 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
         settle: Settle | None = None,
     ) -> Appended:
         self._leases.ensure(lease)
-        states = self._states_of({event.ref for event in observed})
+        states = {event.ref: state for event in observed if (state := self._state(event.ref)) is not None}
         appended = Appended.after(Cursor(self.epoch, self._tail.head), states, observed, settle)
         for event in appended.events:
             self._append(event)
-        settle_all(self._file.connection, appended.outcomes, utcnow())
-        unwatch(self._file.connection, appended.events)
+        if appended.outcomes:
+            settle_all(self._file.connection, appended.outcomes, utcnow())
         if appended.events:
+            unwatch(self._file.connection, appended.events)
             self._tail.advance(appended.events[-1].sequence)
         return appended
 

@@ -251,8 +251,8 @@ class PostgresLog(PostgresOperations, EventLog):
 
 
 def _states(jobs: Mapping[JobRef, _JobRow], refs: Collection[JobRef]) -> States:
-    states = {ref: job.state for ref, job in jobs.items() if job.state is not None}
-    return States(states, refs=refs, versions=jobs)
+    found = ((ref, jobs[ref].state) for ref in refs if ref in jobs)
+    return States({ref: state for ref, state in found if state is not None}, refs=refs, versions=jobs)
 
 
 def _version(ref: JobRef, job: _JobRow | None) -> dict[str, Any]:
