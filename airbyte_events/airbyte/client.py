@@ -114,9 +114,14 @@ class AirbyteClient(Session):
 
     async def running_jobs(self, skip: int = 0) -> list[Job]:
         """Return a page of running jobs with their counts so far, the newest first; otherwise as :meth:`glance`."""
-        params = {"status": "running", "orderBy": "createdAt|DESC", "limit": RUNNING_JOBS, "offset": skip}
-        workspaces = {"workspaceIds": self._workspace_ids} if self._workspace_ids else {}
-        request = self.request("GET", "/jobs", params={**params, **workspaces}, timeout=GLANCE_SECONDS)
+        params = {
+            "status": "running",
+            "orderBy": "createdAt|DESC",
+            "limit": RUNNING_JOBS,
+            "offset": skip,
+            "workspaceIds": self._workspace_ids or None,
+        }
+        request = self.request("GET", "/jobs", params=params, timeout=GLANCE_SECONDS)
         return self._jobs(await self.read_aside(request))
 
     async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
@@ -162,8 +167,7 @@ class AirbyteClient(Session):
             "updatedAtStart": format_time(updated_since),
             "orderBy": order_by,
         }
-        given = {name: value for name, value in params.items() if value is not None}
-        request = self.request("GET", "/jobs", params=given)
+        request = self.request("GET", "/jobs", params=params)
         response = await (self.read_once(request) if once else self.read(request))
         page = JobPage(jobs=tuple(self._jobs(response)), served_at=response.served_at)
         self._refreshes.update(page.jobs, untyped_list=job_type is None)
@@ -325,8 +329,7 @@ class AirbyteClient(Session):
         found: list[dict[str, Any]] = []
         for _ in range(MOST_PAGES):
             params = {"limit": PAGE, "offset": len(found), "workspaceIds": workspace_id or self._workspace_ids or None}
-            given = {name: value for name, value in params.items() if value is not None}
-            response = await self.read(self.request("GET", f"/{kind}", params=given))
+            response = await self.read(self.request("GET", f"/{kind}", params=params))
             page = _listed(response, kind)
             found += page
             if len(page) < PAGE:

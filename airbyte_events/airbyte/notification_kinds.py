@@ -29,6 +29,7 @@ class _Row:
         choose are in its middle, success and failure are matched at its end.
     """
 
+    value: str
     meaning: str
     status: JobStatus | None = None
     settings: tuple[str, ...] = ()
@@ -46,71 +47,59 @@ class NotificationKind(StrEnum):
     titles: tuple[str, ...]
     text: re.Pattern[str] | None
 
-    def __new__(cls, value: str, row: _Row) -> Self:
-        kind = str.__new__(cls, value)
-        kind._value_ = value
+    def __new__(cls, row: _Row) -> Self:
+        kind = str.__new__(cls, row.value)
+        kind._value_ = row.value
         kind.meaning, kind.status, kind.settings, kind.titles = row.meaning, row.status, row.settings, row.titles
         kind.text = None if row.text is None else re.compile(row.text)
         return kind
 
-    SUCCESS = (
-        "success",
-        _Row(
-            meaning="sync succeeded",
-            status=JobStatus.SUCCEEDED,
-            settings=("success",),
-            titles=("Sync completed",),
-            text=r"Your connection .* succeeded\W*\Z",
-        ),
+    SUCCESS = _Row(
+        value="success",
+        meaning="sync succeeded",
+        status=JobStatus.SUCCEEDED,
+        settings=("success",),
+        titles=("Sync completed",),
+        text=r"Your connection .* succeeded\W*\Z",
     )
-    FAILURE = (
-        "failure",
-        _Row(
-            meaning="sync failed",
-            status=JobStatus.FAILED,
-            settings=("failure",),
-            titles=("Sync failure occurred",),
-            text=r"Your connection .* (?:just )?failed\W*\Z",
-        ),
+    FAILURE = _Row(
+        value="failure",
+        meaning="sync failed",
+        status=JobStatus.FAILED,
+        settings=("failure",),
+        titles=("Sync failure occurred",),
+        text=r"Your connection .* (?:just )?failed\W*\Z",
     )
-    QUEUED = (
-        "queued",
-        _Row(
-            meaning="sync queued",  # It waits for capacity; it has not failed.
-            titles=("Sync queued",),
-            text=r"Your sync for connection .* is queued\b",
-        ),
+    QUEUED = _Row(
+        value="queued",
+        meaning="sync queued",  # It waits for capacity; it has not failed.
+        titles=("Sync queued",),
+        text=r"Your sync for connection .* is queued\b",
     )
-    TEST = ("test", _Row(meaning="Test button", text=r"Hello World!"))
-    SCHEMA_CHANGE = (
-        "schema_change",
-        _Row(
-            meaning="schema changed",
-            # The body does not say whether the change needs an action.
-            settings=("connectionUpdate", "connectionUpdateActionRequired"),
-            titles=("Airbyte detected schema changes", "The schema of '"),
-            text=r"Your source schema has changed\b",
-        ),
+    TEST = _Row(value="test", meaning="Test button", text=r"Hello World!")
+    SCHEMA_CHANGE = _Row(
+        value="schema_change",
+        meaning="schema changed",
+        # The body does not say whether the change needs an action.
+        settings=("connectionUpdate", "connectionUpdateActionRequired"),
+        titles=("Airbyte detected schema changes", "The schema of '"),
+        text=r"Your source schema has changed\b",
     )
-    DISABLED = (
-        "disabled",
-        _Row(
-            meaning="connection disabled",
-            settings=("syncDisabled",),
-            titles=("Connection disabled",),
-            text=r"Your connection .* was automatically disabled\b",
-        ),
+    DISABLED = _Row(
+        value="disabled",
+        meaning="connection disabled",
+        settings=("syncDisabled",),
+        titles=("Connection disabled",),
+        text=r"Your connection .* was automatically disabled\b",
     )
-    DISABLED_WARNING = (
-        "disabled_warning",
-        _Row(
-            meaning="connection will be disabled",
-            settings=("syncDisabledWarning",),
-            titles=("Warning - repeated connection failures",),
-            text=r"Your connection .* is scheduled to be automatically disabled\b",
-        ),
+    DISABLED_WARNING = _Row(
+        value="disabled_warning",
+        meaning="connection will be disabled",
+        settings=("syncDisabledWarning",),
+        titles=("Warning - repeated connection failures",),
+        text=r"Your connection .* is scheduled to be automatically disabled\b",
     )
-    UNKNOWN = ("unknown", _Row(meaning="unknown"))
+    UNKNOWN = _Row(value="unknown", meaning="unknown")
 
 
 SETTINGS = {setting: kind for kind in NotificationKind for setting in kind.settings}

@@ -100,9 +100,10 @@ class Session:
         return self._backoff.failing_for
 
     def request(self, method: str, path: str, route: str | None = None, **given: Any) -> Request:
-        """Return a request; ``given`` are further fields of it."""
+        """Return a request; ``given`` are further fields of it. Query parameters that are None are left out."""
         usual: dict[str, Any] = {"url": self.url + path, "timeout": self.timeout, "connect_timeout": self.timeout}
-        return Request(method=method, route=route or path, **(usual | given))
+        params = {name: value for name, value in given.pop("params", {}).items() if value is not None}
+        return Request(method=method, route=route or path, params=params, **(usual | given))
 
     async def read(self, request: Request) -> ApiResponse:
         """Send a read, with retries while it fails transiently."""
