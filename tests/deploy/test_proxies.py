@@ -142,7 +142,7 @@ def traefik(deploy: Path, find: Callable[[str, str], str]) -> Proxy:
 
 
 @dataclass
-class Rig:
+class ProxiedListeners:
     """Two listeners behind a proxy.
 
     :param stop: ends the first one, and returns when nobody listens at its port.
@@ -166,7 +166,7 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def behind(proxy: Proxy) -> AsyncIterator[Rig]:
+async def behind(proxy: Proxy) -> AsyncIterator[ProxiedListeners]:
     settings = settings_of(instance_of("http://127.0.0.1:9"))
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(certified())
@@ -206,23 +206,23 @@ async def behind(proxy: Proxy) -> AsyncIterator[Rig]:
                     if (await http.get("/readyz")).status_code == 200:
                         break
         try:
-            yield Rig(store, http, stop)
+            yield ProxiedListeners(store, http, stop)
         finally:
             stopping.set()
 
 
 @pytest.mark.parametrize("name", ["nginx", "traefik"])
 async def test_a_stream_comes_through_as_it_is_sent(name: str, request: pytest.FixtureRequest) -> None:
-    async with behind(request.getfixturevalue(name)) as rig:
+    async with behind(request.getfixturevalue(name)) as proxied:
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip, br"}
         with anyio.fail_after(20):
-            async with rig.http.stream("GET", "/v1/events", headers=headers) as stream:
+            async with proxied.http.stream("GET", "/v1/events", headers=headers) as stream:
                 assert stream.status_code == 200
                 assert "Content-Encoding" not in stream.headers
                 lines = stream.aiter_lines()
                 assert await anext(lines) == "event: hello"
                 for job_id in (1, 2, 3):
-                    await rig.tell(job_id)
+                    await proxied.tell(job_id)
                     # Far less than a buffer: what is held back would never come.
                     while f'"subject":"jobs/{job_id}"' not in (await anext(lines)).replace(" ", ""):
                         pass
@@ -230,23 +230,23 @@ async def test_a_stream_comes_through_as_it_is_sent(name: str, request: pytest.F
 
 @pytest.mark.parametrize("name", ["nginx", "traefik"])
 async def test_bodies_come_through_whole(name: str, request: pytest.FixtureRequest) -> None:
-    async with behind(request.getfixturevalue(name)) as rig:
+    async with behind(request.getfixturevalue(name)) as proxied:
         body = json.dumps({"data": {"jobId": 1, "success": True, "padding": "x" * 60_000}}).encode()
-        assert await rig.announce(body) == 202
-        (kept,) = await rig.store.pending("default", limit=2)
+        assert await proxied.announce(body) == 202
+        (kept,) = await proxied.store.pending("default", limit=2)
         assert kept.body == body
 
 
 @pytest.mark.parametrize("name", ["nginx", "traefik"])
 async def test_webhooks_are_taken_while_one_listener_is_gone(name: str, request: pytest.FixtureRequest) -> None:
-    async with behind(request.getfixturevalue(name)) as rig:
-        assert await rig.announce(b'{"data": {"jobId": 1, "success": true}}') == 202
+    async with behind(request.getfixturevalue(name)) as proxied:
+        assert await proxied.announce(b'{"data": {"jobId": 1, "success": true}}') == 202
         # A request that is on its way as the port closes gets no response, and a proxy does not send it twice.
-        await rig.stop()
+        await proxied.stop()
         for job_id in range(2, 12):
-            assert await rig.announce(b'{"data": {"jobId": %d, "success": true}}' % job_id) == 202
+            assert await proxied.announce(b'{"data": {"jobId": %d, "success": true}}' % job_id) == 202
         with anyio.fail_after(20):
-            while (await rig.http.get("/readyz")).status_code != 200:
+            while (await proxied.http.get("/readyz")).status_code != 200:
                 await a_moment()
 
 
@@ -259,10 +259,10 @@ async def test_nginx_logs_no_token_and_shows_strangers_no_metrics(nginx: Proxy) 
         with nginx(folder, listeners) as port:
             yield port
 
-    async with behind(remembering) as rig:
-        assert await rig.announce(b"{}") == 200
-        assert await rig.announce(b"x" * 600_000) == 413
-        assert (await rig.http.get("/metrics")).status_code == 403
+    async with behind(remembering) as proxied:
+        assert await proxied.announce(b"{}") == 200
+        assert await proxied.announce(b"x" * 600_000) == 413
+        assert (await proxied.http.get("/metrics")).status_code == 403
         written = "".join(path.read_text() for path in folders[0].glob("*log"))
         assert "GET /metrics" in written
         assert WEBHOOK_TOKEN not in written

@@ -16,7 +16,7 @@ from airbyte_events.hub.hub import GRACE_SECONDS, RECHECK_SECONDS
 from airbyte_events.monitor.poller import Ticks
 from model.virtual.clock import in_virtual_time
 from model.virtual.readers import Follower, PageReader, StreamReader
-from model.virtual.stage import Stage, keeping, staged
+from model.virtual.stage import VirtualStage, keeping, staged
 from model.virtual.triggerer import Wait
 from model.virtual.truth import check_follower, check_inbox, check_log, check_reader, check_status, lacking, read_log
 
@@ -37,22 +37,22 @@ PUT_OFF = 300.0 + 60.0 + PUSH
 """Seconds: after failures, the longest from one poll to the next, and the longest that a request is put off then."""
 
 
-def begin(stage: Stage, count: int = 1, type: str = "sync") -> list[Wait]:
+def begin(stage: VirtualStage, count: int = 1, type: str = "sync") -> list[Wait]:
     return [stage.triggerer.wait(stage.airbyte.begin(type)) for _ in range(count)]
 
 
-def end(stage: Stage, waits: Iterable[Wait], status: str = "succeeded") -> None:
+def end(stage: VirtualStage, waits: Iterable[Wait], status: str = "succeeded") -> None:
     for wait in waits:
         stage.airbyte.end(wait.job, status)
 
 
-async def settled(stage: Stage) -> None:
+async def settled(stage: VirtualStage) -> None:
     """The stream is joined, the first looks are over."""
     await stage.until(lambda: stage.triggerer.hub is not None and stage.triggerer.hub.following, 60)
     await anyio.sleep(5)
 
 
-async def told(stage: Stage, waits: list[Wait], *, within: float) -> float:
+async def told(stage: VirtualStage, waits: list[Wait], *, within: float) -> float:
     """Everyone is told the truth within so many seconds from now."""
     took = await stage.until(lambda: all(wait.ended_at is not None for wait in waits), within)
     for wait in waits:
@@ -61,7 +61,7 @@ async def told(stage: Stage, waits: list[Wait], *, within: float) -> float:
     return took
 
 
-async def prove_push(stage: Stage) -> None:
+async def prove_push(stage: VirtualStage) -> None:
     """Webhooks have announced the last ends: polling becomes seldom."""
     waits = begin(stage, 3)
     await anyio.sleep(5)

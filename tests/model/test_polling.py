@@ -22,7 +22,7 @@ from airbyte_events.simulator import Script
 from model.virtual.clock import in_virtual_time, play
 from model.virtual.readers import StreamReader
 from model.virtual.secrets import API_TOKEN
-from model.virtual.stage import Stage, staged
+from model.virtual.stage import VirtualStage, staged
 from model.virtual.truth import read_log
 
 JOBS = 400
@@ -33,11 +33,11 @@ STEP = 1.37
 """Seconds between two completions: not in step with the polls."""
 
 
-def lists(stage: Stage) -> int:
+def lists(stage: VirtualStage) -> int:
     return sum(1 for request, _ in stage.airbyte.host.answered if request.url.path.endswith("/jobs"))
 
 
-def lines(stage: Stage, seen: dict[int, Progress]) -> Callable[[Hub], Coroutine[None, None, None]]:
+def lines(stage: VirtualStage, seen: dict[int, Progress]) -> Callable[[Hub], Coroutine[None, None, None]]:
     """Return what reads the progress of each waiting task as often as its log has a line, and puts it into ``seen``."""
 
     async def read(hub: Hub) -> None:
@@ -51,7 +51,7 @@ def lines(stage: Stage, seen: dict[int, Progress]) -> Callable[[Hub], Coroutine[
     return read
 
 
-async def delays(stage: Stage, count: int = JOBS) -> tuple[list[float], float]:
+async def delays(stage: VirtualStage, count: int = JOBS) -> tuple[list[float], float]:
     """Let jobs complete one after the other; return after how many seconds each was detected, and lists a minute."""
     jobs = [stage.airbyte.begin() for _ in range(count)]
     waits = [stage.triggerer.wait(job) for job in jobs]
@@ -167,7 +167,7 @@ async def test_one_slow_list_does_not_slow_down_the_next_ones_for_long() -> None
         assert lists(stage) - before >= 18
 
 
-async def until_proven(stage: Stage, count: int) -> None:
+async def until_proven(stage: VirtualStage, count: int) -> None:
     """Have so many tasks wait, with webhooks that have proven to arrive."""
     for job in [stage.airbyte.begin() for _ in range(count + 6)]:
         stage.triggerer.wait(job)
@@ -254,7 +254,7 @@ class TestListener:
             await anyio.sleep(200)
             assert await self.lists_a_minute(stage) <= 2
 
-    async def slowest(self, stage: Stage) -> float:
+    async def slowest(self, stage: VirtualStage) -> float:
         """Return the most seconds until the listener knows the cancellation of a job."""
         took = []
         for _ in range(40):
@@ -267,10 +267,10 @@ class TestListener:
             took.append(anyio.current_time() - began)
         return max(took)
 
-    async def known(self, stage: Stage) -> set[int]:
+    async def known(self, stage: VirtualStage) -> set[int]:
         return {event.ref.job_id for event in await read_log(stage.listener.store) if event.terminal}
 
-    async def lists_a_minute(self, stage: Stage) -> float:
+    async def lists_a_minute(self, stage: VirtualStage) -> float:
         before = lists(stage)
         await anyio.sleep(1200)
         return (lists(stage) - before) / 20

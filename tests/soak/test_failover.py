@@ -59,7 +59,7 @@ class Reader:
 
 
 @dataclass
-class Stage:
+class Failover:
     """Two listeners on one server, readers on both."""
 
     postgres: PostgresServer
@@ -103,7 +103,7 @@ async def test_i5_no_end_is_lost_with_the_last_events(run: Run, postgres: Postgr
     crowd = Crowd(run.airbyte, [each.url for each in listeners], run.http, run.dice, "")
     run.airbyte.workspace.set_webhook(listeners[0].webhooks)
     readers = [Reader(crowd.feed(number), run.http, listeners[number % 2].url) for number in range(READERS)]
-    stage = Stage(postgres, listeners, readers, crowd)
+    failover = Failover(postgres, listeners, readers, crowd)
     async with listeners[0], listeners[1], anyio.create_task_group() as tasks:
         for listener in listeners:
             listener.start()
@@ -111,7 +111,7 @@ async def test_i5_no_end_is_lost_with_the_last_events(run: Run, postgres: Postgr
         for reader in readers:
             tasks.start_soon(reader.run)
         for number in range(1, failovers + 1):
-            await stage.lose(postgres.folder / "copy")
+            await failover.lose(postgres.folder / "copy")
             await until(lambda number=number: all(each.resets >= number for each in readers), "resets")  # type: ignore[misc]
         for listener in listeners:
             await until_known(run.http, listener.url, crowd.jobs)

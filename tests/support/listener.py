@@ -104,7 +104,7 @@ async def serve_listener(
 
 
 @dataclass
-class Rig:
+class Installation:
     """A served listener, the simulated Airbyte behind it, and a client of its own that shows a token."""
 
     sim: Simulator
@@ -114,18 +114,33 @@ class Rig:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, *names: str, token: str = API_TOKEN, forward_urls: tuple[SecretStr, ...] = (), **given: Any
+        cls,
+        *names: str,
+        token: str | None = API_TOKEN,
+        forward_urls: tuple[SecretStr, ...] = (),
+        events: EventStore | None = None,
+        metrics_fresh: float = FRESH_SECONDS,
+        announces: bool = True,
+        **given: Any,
     ) -> AsyncIterator[Self]:
         """:param names: of the instances, all of the same Airbyte.
+        :param token: None shows none.
+        :param events: the store, instead of the one in the settings.
+        :param metrics_fresh: seconds for which a page of metrics is reused.
+        :param announces: whether Airbyte sends its webhooks.
         :param given: settings of the listener.
         """
-        async with serve_simulator(Simulator()) as sim:
-            instances = {name: instance_of(sim.url, forward_urls=forward_urls) for name in names or ("default",)}
+        async with serve_simulator(Simulator(client_id="client", client_secret=CLIENT_SECRET)) as sim:
+            instance = instance_of(sim.url, secret=CLIENT_SECRET, forward_urls=forward_urls)
+            settings = settings_of(instances=dict.fromkeys(names or ("default",), instance), **given)
             async with (
-                serve_listener(settings_of(instances=instances, **given)) as served,
-                httpx.AsyncClient(base_url=served.url, headers=bearer(token), trust_env=False, timeout=30) as http,
+                serve_listener(settings, store=events, metrics_fresh=metrics_fresh) as served,
+                httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=30) as http,
             ):
-                sim.workspace.set_webhook(served.webhooks)
+                if token is not None:
+                    http.headers.update(bearer(token))
+                if announces:
+                    sim.workspace.set_webhook(served.webhooks)
                 yield cls(sim, served, http)
 
     def start(self, job_type: str = "sync", script: Script | None = None) -> Job:

@@ -32,7 +32,9 @@ PAGE = "https://airflow.example.com/dags/orders/runs/run/tasks/wait"
 
 
 @dataclass
-class Rig:
+class LinkedTask:
+    """A task that waits, and the listener at ``url`` that links to it."""
+
     stage: AirflowStage
     url: str
     ti: TaskInstance = field(default_factory=lambda: TaskInstance(task_id="wait"))
@@ -67,9 +69,9 @@ class Rig:
 
 
 @pytest.fixture
-def rig(stage: AirflowStage, listener: Served) -> Rig:
+def linked_task(stage: AirflowStage, listener: Served) -> LinkedTask:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
-    return Rig(stage, listener.url)
+    return LinkedTask(stage, listener.url)
 
 
 def operator(stage: AirflowStage, **values: Any) -> AirbyteTriggerSyncOperator:
@@ -99,94 +101,94 @@ def received(job: dict[str, Any]) -> bool:
     return [each["task_url"] for each in job.get("receipts", ())] == [PAGE]
 
 
-async def check(rig: Rig, job_id: int) -> dict[str, Any]:
+async def check(linked_task: LinkedTask, job_id: int) -> dict[str, Any]:
     """Both links, and when the task received the completion."""
-    job = await rig.shown(job_id, received)
+    job = await linked_task.shown(job_id, received)
     assert linked(job)
-    assert rig.ti.xcoms[ListenerJobLink.xcom] == f"{rig.url}/jobs/default/{job_id}"
-    assert rig.ti.xcoms[JOB_XCOM]["job_id"] == job_id
+    assert linked_task.ti.xcoms[ListenerJobLink.xcom] == f"{linked_task.url}/jobs/default/{job_id}"
+    assert linked_task.ti.xcoms[JOB_XCOM]["job_id"] == job_id
     return job
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_an_operator(rig: Rig, deferrable: bool) -> None:
-    task = operator(rig.stage, deferrable=deferrable, wait_seconds=0.1)
-    running = rig.stage.fire(await rig.defer(task)) if deferrable else rig.execute(task)
+async def test_an_operator(linked_task: LinkedTask, deferrable: bool) -> None:
+    task = operator(linked_task.stage, deferrable=deferrable, wait_seconds=0.1)
+    running = linked_task.stage.fire(await linked_task.defer(task)) if deferrable else linked_task.execute(task)
 
     async def end() -> None:
-        job = await rig.stage.job()
-        await rig.shown(job.id, linked)
-        rig.stage.end(job)
+        job = await linked_task.stage.job()
+        await linked_task.shown(job.id, linked)
+        linked_task.stage.end(job)
 
-    await rig.meanwhile(running, end)
-    await check(rig, 1)
+    await linked_task.meanwhile(running, end)
+    await check(linked_task, 1)
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_a_sensor_of_a_job(rig: Rig, deferrable: bool) -> None:
-    job = rig.stage.start()
+async def test_a_sensor_of_a_job(linked_task: LinkedTask, deferrable: bool) -> None:
+    job = linked_task.stage.start()
     task = job_sensor(job.id, deferrable=deferrable)
-    running = rig.stage.fire(await rig.defer(task)) if deferrable else rig.execute(task)
+    running = linked_task.stage.fire(await linked_task.defer(task)) if deferrable else linked_task.execute(task)
 
     async def end() -> None:
         # While it waits.
-        await rig.shown(job.id, linked)
-        assert ListenerJobLink.xcom in rig.ti.xcoms
-        rig.stage.end(job)
+        await linked_task.shown(job.id, linked)
+        assert ListenerJobLink.xcom in linked_task.ti.xcoms
+        linked_task.stage.end(job)
 
-    await rig.meanwhile(running, end)
-    shown = await check(rig, job.id)
+    await linked_task.meanwhile(running, end)
+    shown = await check(linked_task, job.id)
     # It has waited since before, though it asks the listener only at the end.
     assert shown["receipts"][0]["waiting_since"] < shown["observed_at"]
 
 
-async def test_a_sensor_of_a_job_that_is_rescheduled(rig: Rig) -> None:
-    job = rig.stage.start()
+async def test_a_sensor_of_a_job_that_is_rescheduled(linked_task: LinkedTask) -> None:
+    job = linked_task.stage.start()
     task = job_sensor(job.id, mode="reschedule")
     began = utcnow()
     with pytest.raises(AirflowRescheduleException):
-        await rig.execute(task)
-    assert linked(await rig.shown(job.id, linked))
-    assert ListenerJobLink.xcom in rig.ti.xcoms
+        await linked_task.execute(task)
+    assert linked(await linked_task.shown(job.id, linked))
+    assert ListenerJobLink.xcom in linked_task.ti.xcoms
     # Each of its processes would ask Airbyte for it again.
-    assert rig.ti.xcoms[JOB_XCOM]["name"] is None
-    rig.stage.end(job)
+    assert linked_task.ti.xcoms[JOB_XCOM]["name"] is None
+    linked_task.stage.end(job)
     # As Airflow does for the next process.
-    rig.ti = TaskInstance(task_id="wait", first_reschedule=began)
-    await rig.execute(task)
-    (receipt,) = (await check(rig, job.id))["receipts"]
+    linked_task.ti = TaskInstance(task_id="wait", first_reschedule=began)
+    await linked_task.execute(task)
+    (receipt,) = (await check(linked_task, job.id))["receipts"]
     since = parse_time(receipt["waiting_since"])
     assert since is not None
     assert abs(since - began) < timedelta(seconds=1)
 
 
-async def test_a_sensor_of_a_job_that_has_completed(rig: Rig) -> None:
-    job = rig.stage.end(rig.stage.start())
-    await rig.execute(job_sensor(job.id, deferrable=True))
-    await check(rig, job.id)
+async def test_a_sensor_of_a_job_that_has_completed(linked_task: LinkedTask) -> None:
+    job = linked_task.stage.end(linked_task.stage.start())
+    await linked_task.execute(job_sensor(job.id, deferrable=True))
+    await check(linked_task, job.id)
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-async def test_a_sensor_of_a_connection(rig: Rig, mode: str) -> None:
+async def test_a_sensor_of_a_connection(linked_task: LinkedTask, mode: str) -> None:
     """It links once it knows the job."""
-    task = sync_sensor(rig.stage, mode=mode)
+    task = sync_sensor(linked_task.stage, mode=mode)
     if mode == "reschedule":
         with pytest.raises(AirflowRescheduleException):
-            await rig.execute(task)
-    job = rig.stage.end(rig.stage.start())
-    assert await rig.execute(task) == job.id
-    await check(rig, job.id)
+            await linked_task.execute(task)
+    job = linked_task.stage.end(linked_task.stage.start())
+    assert await linked_task.execute(task) == job.id
+    await check(linked_task, job.id)
 
 
-async def test_a_deferred_sensor_of_a_connection(rig: Rig) -> None:
-    task = sync_sensor(rig.stage, deferrable=True)
-    firing = rig.stage.firing(await rig.defer(task))
+async def test_a_deferred_sensor_of_a_connection(linked_task: LinkedTask) -> None:
+    task = sync_sensor(linked_task.stage, deferrable=True)
+    firing = linked_task.stage.firing(await linked_task.defer(task))
     async with shared_hub(HubKey("airbyte_default")) as shared:
-        await rig.stage.until(lambda: shared.hub.followers > 0 and shared.hub.following)
+        await linked_task.stage.until(lambda: shared.hub.followers > 0 and shared.hub.following)
         await shared.hub.poll()
-    job = rig.stage.end(rig.stage.start())
-    assert await rig.execute(task, method="execute_complete", event=await firing) == job.id
-    await check(rig, job.id)
+    job = linked_task.stage.end(linked_task.stage.start())
+    assert await linked_task.execute(task, method="execute_complete", event=await firing) == job.id
+    await check(linked_task, job.id)
 
 
 async def test_without_a_listener_there_are_links_to_airbyte(stage: AirflowStage) -> None:

@@ -12,7 +12,7 @@ from airbyte_events.events import Cursor, EventFilter
 from airbyte_events.simulator.control_models import NewNotification
 from airbyte_events.simulator.models import Job
 from model.virtual.readers import Follower, PageReader, Reader, StreamReader
-from model.virtual.stage import Stage
+from model.virtual.stage import VirtualStage
 from model.virtual.truth import (
     FOUND_WITHIN,
     WITHIN,
@@ -56,7 +56,7 @@ done: Counter[str] = Counter()
 class Play:
     """One plan under way."""
 
-    def __init__(self, stage: Stage, *, durable: bool) -> None:
+    def __init__(self, stage: VirtualStage, *, durable: bool) -> None:
         self.stage = stage
         self.durable = durable
         self.readers: list[Reader] = []

@@ -129,7 +129,7 @@ class ListenerProcess(Program):
         await self.kill()
 
 
-class Stage:
+class VirtualStage:
     """All of them, started; each on a machine of its own."""
 
     def __init__(self, tasks: TaskGroup, make_store: Callable[[], EventStore], *, listens: bool) -> None:
@@ -189,7 +189,7 @@ def keeping(kind: str, folder: Path | None = None) -> Callable[[], EventStore]:
 @asynccontextmanager
 async def staged(
     make_store: Callable[[], EventStore] | None = None, *, listens: bool = True, listener: bool = True
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[VirtualStage]:
     """Everything started.
 
     :param make_store: see :func:`keeping`; in memory by default.
@@ -197,7 +197,7 @@ async def staged(
     :param listener: whether that is started.
     """
     async with anyio.create_task_group() as tasks:
-        stage = Stage(tasks, make_store or keeping("kept"), listens=listens)
+        stage = VirtualStage(tasks, make_store or keeping("kept"), listens=listens)
         await stage.airbyte.start()
         if listener:
             await stage.listener.start()

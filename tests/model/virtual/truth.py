@@ -11,7 +11,7 @@ from airbyte_events.simulator.models import Job
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Outcome
 from model.virtual.readers import Follower, Reader
-from model.virtual.stage import Stage
+from model.virtual.stage import VirtualStage
 from model.virtual.triggerer import Wait
 
 WITHIN = 720.0
@@ -74,7 +74,7 @@ def check_reader(reader: Reader, logs: dict[str, list[JobEvent]]) -> None:
         assert [(event.ref, event.status) for event in stretch.events] == [(e.ref, e.status) for e in expected]
 
 
-def lacking(follower: Follower, stage: Stage) -> set[int]:
+def lacking(follower: Follower, stage: VirtualStage) -> set[int]:
     """The ends that it has to be told, and was not told."""
     wanted = follower.wanted.connection_ids
     due = {
@@ -86,14 +86,14 @@ def lacking(follower: Follower, stage: Stage) -> set[int]:
     return due - {event.ref.job_id for event in follower.told}
 
 
-def check_follower(follower: Follower, stage: Stage) -> None:
+def check_follower(follower: Follower, stage: VirtualStage) -> None:
     told = [event.ref.job_id for event in follower.told]
     assert len(told) == len(set(told)), f"told more than once: {told}"
     for event in follower.told:
         check_status(event, stage.airbyte.sim.world.jobs[event.ref.job_id])
 
 
-async def check_inbox(stage: Stage, *, durable: bool) -> None:
+async def check_inbox(stage: VirtualStage, *, durable: bool) -> None:
     """I1: what was answered with a 2xx is there, and nothing waits for ever."""
     kept = []
     before = None

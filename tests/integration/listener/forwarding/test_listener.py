@@ -34,7 +34,7 @@ TEST = b'{"text": "Hello World! This is a test from Airbyte to try slack notific
 
 
 @dataclass
-class Rig:
+class ForwardingListener:
     """A listener that forwards to the test's server.
 
     :param url: the listener's.
@@ -81,39 +81,39 @@ def forwarding_to(stage: Stage, *urls: str) -> InstanceSettings:
 
 
 @asynccontextmanager
-async def forwarding(stage: Stage, server: ScriptedServer, *urls: str) -> AsyncIterator[Rig]:
+async def forwarding(stage: Stage, server: ScriptedServer, *urls: str) -> AsyncIterator[ForwardingListener]:
     instance = forwarding_to(stage, *urls)
     async with stage.listener(instances={"default": instance}, webhooks=False) as url:
-        yield Rig(server, stage.http, url, f"{url}/webhooks/default/{WEBHOOK_TOKEN}", API_TOKEN)
+        yield ForwardingListener(server, stage.http, url, f"{url}/webhooks/default/{WEBHOOK_TOKEN}", API_TOKEN)
 
 
 class TestWhat:
     async def test_by_kind(self, stage: Stage, server: ScriptedServer) -> None:
         for path in ("/all", "/failures"):
             server.on(f"POST {path}", server.reply())
-        async with forwarding(stage, server, f"{server.url}/all", f"failure={server.url}/failures") as rig:
+        async with forwarding(stage, server, f"{server.url}/all", f"failure={server.url}/failures") as forwarder:
             success, failure = webhook_body(7), webhook_body(8, success=False)
             queued = webhook_body(9, success=False, title="Sync queued", finishedAt=None)
             unknown = b'{"text": "something new"}'
             for body in (success, failure, queued, unknown, TEST):
-                assert await rig.post(body) in (200, 202)
-            await rig.until("delivered", 9)
-            assert rig.came("/all") == [success, failure, queued, unknown, TEST]
-            assert rig.came("/failures") == [failure, queued, unknown, TEST]
+                assert await forwarder.post(body) in (200, 202)
+            await forwarder.until("delivered", 9)
+            assert forwarder.came("/all") == [success, failure, queued, unknown, TEST]
+            assert forwarder.came("/failures") == [failure, queued, unknown, TEST]
 
     async def test_what_is_not(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /all", server.reply())
         body = webhook_body(7)
-        async with forwarding(stage, server, f"{server.url}/all") as rig:
-            assert await rig.post(b"garbage") == 400
-            assert await rig.post(b"") == 400
-            assert await rig.post(b'{"spam": ["eggs"]}') == 200
-            assert await rig.post(webhook_body(6), **{"Airbyte-Events-Forwarded": "1"}) == 202
+        async with forwarding(stage, server, f"{server.url}/all") as forwarder:
+            assert await forwarder.post(b"garbage") == 400
+            assert await forwarder.post(b"") == 400
+            assert await forwarder.post(b'{"spam": ["eggs"]}') == 200
+            assert await forwarder.post(webhook_body(6), **{"Airbyte-Events-Forwarded": "1"}) == 202
             for expected in (202, 200, 200):
-                assert await rig.post(body) == expected
-            await rig.until("delivered")
-            assert rig.came("/all") == [body]
-            assert len(await rig.deliveries()) == 1
+                assert await forwarder.post(body) == expected
+            await forwarder.until("delivered")
+            assert forwarder.came("/all") == [body]
+            assert len(await forwarder.deliveries()) == 1
 
     @pytest.mark.parametrize("host", ["127.0.0.1:8484", "events.example.com"])
     async def test_not_to_ourselves(self, tmp_path: Path, host: str) -> None:
@@ -138,21 +138,21 @@ class TestAnswers:
     async def test_airbyte_does_not_wait_for_a_target_that_hangs(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /hangs", server.hang())
         server.on("POST /works", server.reply())
-        async with forwarding(stage, server, f"{server.url}/hangs", f"{server.url}/works") as rig:
+        async with forwarding(stage, server, f"{server.url}/hangs", f"{server.url}/works") as forwarder:
             for job_id in range(1, 21):
-                assert await rig.post(webhook_body(job_id)) == 202
-            await rig.until("delivered", 20)
-            assert len(rig.came("/hangs")) == 1
-            due = await rig.deliveries("?state=due")
+                assert await forwarder.post(webhook_body(job_id)) == 202
+            await forwarder.until("delivered", 20)
+            assert len(forwarder.came("/hangs")) == 1
+            due = await forwarder.deliveries("?state=due")
             assert [each["attempts"] for each in due] == [0] * 20
 
     async def test_airbyte_has_its_answer_before_anything_is_sent(self, stage: Stage, server: ScriptedServer) -> None:
         answered = anyio.Event()
         server.on("POST /x", server.held(answered, server.reply()))
-        async with forwarding(stage, server, f"{server.url}/x") as rig:
-            assert await rig.post(webhook_body(1)) == 202
+        async with forwarding(stage, server, f"{server.url}/x") as forwarder:
+            assert await forwarder.post(webhook_body(1)) == 202
             answered.set()
-            await rig.until("delivered")
+            await forwarder.until("delivered")
 
 
 class TestSeveral:
@@ -171,7 +171,7 @@ class TestSeveral:
             serving(second.app) as second_url,
         ):
             one, two = (
-                Rig(server, stage.http, url, f"{url}/webhooks/default/{token}", API_TOKEN)
+                ForwardingListener(server, stage.http, url, f"{url}/webhooks/default/{token}", API_TOKEN)
                 for url in (first_url, second_url)
             )
             bodies = [webhook_body(job_id) for job_id in range(1, 12)]
@@ -193,11 +193,11 @@ class TestDeadLetters:
     async def test_are_listed_and_sent_again(self, stage: Stage, server: ScriptedServer) -> None:
         path = f"/services/{SECRET}"
         server.on(f"POST {path}", server.reply(404, body=b"no_service"), server.reply())
-        async with forwarding(stage, server, server.url + path) as rig:
+        async with forwarding(stage, server, server.url + path) as forwarder:
             body = webhook_body(1, success=False)
-            await rig.post(body)
-            (dead,) = await rig.until("dead")
-            notification = (await rig.api("notifications"))[1]["notifications"][0]
+            await forwarder.post(body)
+            (dead,) = await forwarder.until("dead")
+            notification = (await forwarder.api("notifications"))[1]["notifications"][0]
             assert dead.pop("due_at").endswith("Z")
             assert len(dead["target"].pop("name")) == 12
             assert dead == {
@@ -208,40 +208,40 @@ class TestDeadLetters:
                 "attempts": 1,
                 "fault": "it responded 404 (no_service)",
             }
-            status, answer = await rig.api(f"deliveries/{dead['id']}/retry", method="POST")
+            status, answer = await forwarder.api(f"deliveries/{dead['id']}/retry", method="POST")
             assert (status, answer) == (202, {"delivery": dead["id"]})
-            (delivered,) = await rig.until("delivered")
+            (delivered,) = await forwarder.until("delivered")
             assert (delivered["id"], delivered["fault"]) == (dead["id"], None)
-            assert rig.came(path) == [body] * 2
-            status, answer = await rig.api(f"deliveries/{dead['id']}/retry", method="POST")
+            assert forwarder.came(path) == [body] * 2
+            status, answer = await forwarder.api(f"deliveries/{dead['id']}/retry", method="POST")
             assert (status, answer) == (409, {"error": f"delivery {dead['id']} is delivered, not dead"})
 
     @pytest.mark.parametrize("id_", ["999", "0", "x", "-1", str(2**63), "9" * 40])
     async def test_of_no_delivery_is_404(self, stage: Stage, server: ScriptedServer, id_: str) -> None:
-        async with forwarding(stage, server) as rig:
-            assert (await rig.api(f"deliveries/{id_}/retry", method="POST"))[0] == 404
+        async with forwarding(stage, server) as forwarder:
+            assert (await forwarder.api(f"deliveries/{id_}/retry", method="POST"))[0] == 404
 
     async def test_are_paged_and_filtered(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /x", server.reply())
-        async with forwarding(stage, server, f"{server.url}/x") as rig:
+        async with forwarding(stage, server, f"{server.url}/x") as forwarder:
             for job_id in range(1, 6):
-                await rig.post(webhook_body(job_id))
-            await rig.until("delivered", 5)
+                await forwarder.post(webhook_body(job_id))
+            await forwarder.until("delivered", 5)
             seen, query = [], "limit=2"
             while True:
-                _, answer = await rig.api(f"deliveries?{query}")
+                _, answer = await forwarder.api(f"deliveries?{query}")
                 seen += [each["notification"]["job_id"] for each in answer["deliveries"]]
                 if answer["next"] is None:
                     break
                 query = f"limit=2&before={answer['next']}"
             assert seen == [5, 4, 3, 2, 1]
-            assert await rig.deliveries("?state=dead") == []
+            assert await forwarder.deliveries("?state=dead") == []
             for wrong in ("state=alive", "limit=0", "before=x", "what=ever"):
-                status, answer = await rig.api(f"deliveries?{wrong}")
+                status, answer = await forwarder.api(f"deliveries?{wrong}")
                 assert status == 400
                 assert json.dumps(answer)
 
     async def test_are_for_those_with_a_token(self, stage: Stage, server: ScriptedServer) -> None:
-        async with forwarding(stage, server) as rig:
-            assert (await rig.http.get(f"{rig.url}/v1/deliveries")).status_code == 401
-            assert (await rig.http.post(f"{rig.url}/v1/deliveries/1/retry")).status_code == 401
+        async with forwarding(stage, server) as forwarder:
+            assert (await forwarder.http.get(f"{forwarder.url}/v1/deliveries")).status_code == 401
+            assert (await forwarder.http.post(f"{forwarder.url}/v1/deliveries/1/retry")).status_code == 401

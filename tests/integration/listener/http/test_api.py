@@ -16,13 +16,12 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-import support.listener
 from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.simulator import Fault
 from airbyte_events.simulator.models import Job
 from airbyte_events.store.location import StoreLocation
 from airbyte_events.store.registry import store_location
-from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, Installation, instance_of, serve_listener, settings_of
 from support.servers import connect
 from support.waiting import until
 
@@ -33,7 +32,7 @@ def ref(job_id: Any, instance: Any = "default") -> dict[str, Any]:
     return {"instance": instance, "job_id": job_id}
 
 
-class Rig(support.listener.Rig):
+class AskedListener(Installation):
     """A served listener for two instances, ``default`` and ``other``, of the same simulator, whose polling is idle."""
 
     async def get(self, path: str, **params: Any) -> Any:
@@ -68,31 +67,31 @@ class Rig(support.listener.Rig):
 
 
 @asynccontextmanager
-async def listening(store: StoreLocation) -> AsyncIterator[Rig]:
-    async with Rig.open("default", "other", store=store) as rig:
+async def listening(store: StoreLocation) -> AsyncIterator[AskedListener]:
+    async with AskedListener.open("default", "other", store=store) as api:
         # The pollers' first looks find nothing and are not in the way.
-        await until(lambda: rig.sim.traffic.counts["GET /jobs"] >= 2 and not rig.sim.traffic.working)
-        yield rig
+        await until(lambda: api.sim.traffic.counts["GET /jobs"] >= 2 and not api.sim.traffic.working)
+        yield api
 
 
 @pytest.fixture
-async def rig(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Rig]:
-    async with listening(store_location("memory:")) as rig:
-        yield rig
+async def api(caplog: pytest.LogCaptureFixture) -> AsyncIterator[AskedListener]:
+    async with listening(store_location("memory:")) as api:
+        yield api
     assert not [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
 
 
 class TestFreshness:
-    async def test_is_the_last_poll_of_each_airbyte(self, rig: Rig) -> None:
-        page = await rig.get("/jobs")
+    async def test_is_the_last_poll_of_each_airbyte(self, api: AskedListener) -> None:
+        page = await api.get("/jobs")
         assert set(page["as_of"]) == {"default", "other"}
         assert all(parse_time(each) for each in page["as_of"].values())
-        assert set((await rig.get("/jobs", instance="other"))["as_of"]) == {"other"}
-        status = {each["name"]: each["looked_at"] for each in (await rig.get("/status"))["instances"]}
+        assert set((await api.get("/jobs", instance="other"))["as_of"]) == {"other"}
+        status = {each["name"]: each["looked_at"] for each in (await api.get("/status"))["instances"]}
         assert page["as_of"] == status
-        job = rig.start()
-        await rig.watch(ref(job.id))
-        assert (await rig.get(f"/jobs/default/{job.id}"))["as_of"] == status["default"]
+        job = api.start()
+        await api.watch(ref(job.id))
+        assert (await api.get(f"/jobs/default/{job.id}"))["as_of"] == status["default"]
 
     async def test_is_unknown_until_airbyte_answers(self) -> None:
         async with (
@@ -105,24 +104,24 @@ class TestFreshness:
 class TestReceipts:
     """Tasks report that they have received completions."""
 
-    async def report(self, rig: Rig, *receipts: Any) -> int:
-        answer = await rig.http.post("/v1/receipts", json={"receipts": list(receipts)})
+    async def report(self, api: AskedListener, *receipts: Any) -> int:
+        answer = await api.http.post("/v1/receipts", json={"receipts": list(receipts)})
         assert answer.status_code == 202, answer.text
         stored: int = answer.json()["receipts"]
         return stored
 
-    async def test_the_job_shows_when_each_task_received_its_completion(self, rig: Rig) -> None:
+    async def test_the_job_shows_when_each_task_received_its_completion(self, api: AskedListener) -> None:
         page = "https://airflow.example.com/dags/orders/runs/manual__1/tasks"
-        job, ages = rig.start(), {"seconds_ago": 2.0, "waited_seconds": 60.0}
-        await rig.watch(ref(job.id))
-        assert await self.report(rig, ref(job.id) | ages) == 0
-        await rig.end(job, "succeeded")
-        await rig.settled()
-        assert await self.report(rig, ref(job.id) | ages | {"task_url": f"{page}/sync"}, ref(999) | ages) == 1
-        assert await self.report(rig, ref(job.id) | ages | {"task_url": f"{page}/wait", "seconds_ago": 1}) == 1
+        job, ages = api.start(), {"seconds_ago": 2.0, "waited_seconds": 60.0}
+        await api.watch(ref(job.id))
+        assert await self.report(api, ref(job.id) | ages) == 0
+        await api.end(job, "succeeded")
+        await api.settled()
+        assert await self.report(api, ref(job.id) | ages | {"task_url": f"{page}/sync"}, ref(999) | ages) == 1
+        assert await self.report(api, ref(job.id) | ages | {"task_url": f"{page}/wait", "seconds_ago": 1}) == 1
         # A task that runs again.
-        assert await self.report(rig, ref(job.id) | ages | {"task_url": f"{page}/sync", "seconds_ago": 0}) == 1
-        shown = (await rig.get(f"/jobs/default/{job.id}"))["job"]
+        assert await self.report(api, ref(job.id) | ages | {"task_url": f"{page}/sync", "seconds_ago": 0}) == 1
+        shown = (await api.get(f"/jobs/default/{job.id}"))["job"]
         assert [each["task_url"] for each in shown["receipts"]] == [f"{page}/sync", f"{page}/wait"]
         # By the listener's clock: the task's may differ.
         received_at, waiting_since = (
@@ -135,19 +134,19 @@ class TestReceipts:
         # The job had no task yet.
         assert shown["task_url"] == f"{page}/sync"
 
-    async def test_airbyte_is_not_asked(self, rig: Rig) -> None:
-        job = rig.start()
-        assert await self.report(rig, ref(job.id) | {"seconds_ago": 0, "waited_seconds": 0}) == 0
-        assert rig.sim.traffic.counts["GET /jobs/{id}"] == 0
+    async def test_airbyte_is_not_asked(self, api: AskedListener) -> None:
+        job = api.start()
+        assert await self.report(api, ref(job.id) | {"seconds_ago": 0, "waited_seconds": 0}) == 0
+        assert api.sim.traffic.counts["GET /jobs/{id}"] == 0
 
-    async def test_another_job_of_the_number_is_left_alone(self, rig: Rig) -> None:
-        job = rig.start()
-        await rig.watch(ref(job.id))
-        await rig.end(job, "succeeded")
-        await rig.settled()
+    async def test_another_job_of_the_number_is_left_alone(self, api: AskedListener) -> None:
+        job = api.start()
+        await api.watch(ref(job.id))
+        await api.end(job, "succeeded")
+        await api.settled()
         receipt = ref(job.id) | {"seconds_ago": 0, "waited_seconds": 0, "connection_id": "another"}
-        assert await self.report(rig, receipt) == 0
-        assert "receipts" not in (await rig.get(f"/jobs/default/{job.id}"))["job"]
+        assert await self.report(api, receipt) == 0
+        assert "receipts" not in (await api.get(f"/jobs/default/{job.id}"))["job"]
 
     @pytest.mark.parametrize(
         ("receipts", "fault"),
@@ -162,49 +161,49 @@ class TestReceipts:
             ([ref(1)] * 1001, "at most 1000 per call"),
         ],
     )
-    async def test_a_wrong_one_is_refused(self, rig: Rig, receipts: Any, fault: str) -> None:
-        answer = await rig.http.post("/v1/receipts", json={"receipts": receipts})
+    async def test_a_wrong_one_is_refused(self, api: AskedListener, receipts: Any, fault: str) -> None:
+        answer = await api.http.post("/v1/receipts", json={"receipts": receipts})
         assert answer.status_code == 400
         assert fault in answer.json()["error"]
 
 
 class TestWatches:
-    async def test_tell_the_state_and_then_the_feed_does(self, rig: Rig) -> None:
-        job = rig.start()
-        answer = await rig.watch(ref(job.id))
+    async def test_tell_the_state_and_then_the_feed_does(self, api: AskedListener) -> None:
+        job = api.start()
+        answer = await api.watch(ref(job.id))
         (state,) = answer["jobs"]
         assert (state["job_id"], state["status"], state["origin"]) == (job.id, "running", "submit")
         assert state["connection_id"] == job.connection.id
         assert answer["unknown"] == []
-        await rig.end(job, "succeeded")
-        assert await rig.told(answer["cursor"], terminal="true") == [(job.id, "succeeded")]
-        (state,) = (await rig.watch(ref(job.id)))["jobs"]
+        await api.end(job, "succeeded")
+        assert await api.told(answer["cursor"], terminal="true") == [(job.id, "succeeded")]
+        (state,) = (await api.watch(ref(job.id)))["jobs"]
         assert (state["status"], state["previous_status"], state["origin"]) == ("succeeded", "running", "webhook")
 
-    async def test_are_idempotent_and_ask_airbyte_once(self, rig: Rig) -> None:
-        job = rig.start()
-        first = await rig.watch(ref(job.id), ref(job.id))
-        asked = rig.sim.traffic.counts["GET /jobs/{id}"]
+    async def test_are_idempotent_and_ask_airbyte_once(self, api: AskedListener) -> None:
+        job = api.start()
+        first = await api.watch(ref(job.id), ref(job.id))
+        asked = api.sim.traffic.counts["GET /jobs/{id}"]
         assert asked == 1
         for _ in range(3):
-            again = await rig.watch(ref(job.id))
+            again = await api.watch(ref(job.id))
             assert again["jobs"] == first["jobs"]
-        assert rig.sim.traffic.counts["GET /jobs/{id}"] == asked
+        assert api.sim.traffic.counts["GET /jobs/{id}"] == asked
 
-    async def test_the_page_of_the_first_waiting_task_stays_with_the_job(self, rig: Rig) -> None:
+    async def test_the_page_of_the_first_waiting_task_stays_with_the_job(self, api: AskedListener) -> None:
         page = "https://airflow.example.com/dags/orders/runs/manual__1/tasks/sync"
-        job, other = rig.start(), rig.start()
-        await rig.watch(ref(job.id) | {"task_url": page}, ref(other.id))
-        await rig.watch(ref(job.id) | {"task_url": f"{page}2"})
-        await rig.end(job, "succeeded")
-        await rig.end(other, "failed")
-        await rig.settled()
-        detail = await rig.get(f"/jobs/default/{job.id}")
+        job, other = api.start(), api.start()
+        await api.watch(ref(job.id) | {"task_url": page}, ref(other.id))
+        await api.watch(ref(job.id) | {"task_url": f"{page}2"})
+        await api.end(job, "succeeded")
+        await api.end(other, "failed")
+        await api.settled()
+        detail = await api.get(f"/jobs/default/{job.id}")
         assert detail["job"]["task_url"] == detail["history"][-1]["data"]["task_url"] == page
-        assert "task_url" not in (await rig.get(f"/jobs/default/{other.id}"))["job"]
+        assert "task_url" not in (await api.get(f"/jobs/default/{other.id}"))["job"]
         # One that completed before it was watched.
-        await rig.watch(ref(other.id) | {"task_url": page})
-        assert (await rig.get(f"/jobs/default/{other.id}"))["job"]["task_url"] == page
+        await api.watch(ref(other.id) | {"task_url": page})
+        assert (await api.get(f"/jobs/default/{other.id}"))["job"]["task_url"] == page
 
     @pytest.mark.parametrize(
         "page",
@@ -218,49 +217,49 @@ class TestWatches:
             {},
         ],
     )
-    async def test_what_is_no_web_page_is_ignored(self, rig: Rig, page: Any) -> None:
-        job = rig.start()
-        (state,) = (await rig.watch(ref(job.id) | {"task_url": page}))["jobs"]
+    async def test_what_is_no_web_page_is_ignored(self, api: AskedListener, page: Any) -> None:
+        job = api.start()
+        (state,) = (await api.watch(ref(job.id) | {"task_url": page}))["jobs"]
         assert state["job_id"] == job.id
-        assert "task_url" not in (await rig.get(f"/jobs/default/{job.id}"))["job"]
+        assert "task_url" not in (await api.get(f"/jobs/default/{job.id}"))["job"]
 
-    async def test_the_page_of_another_job_s_task_is_ignored(self, rig: Rig) -> None:
-        job = rig.start()
+    async def test_the_page_of_another_job_s_task_is_ignored(self, api: AskedListener) -> None:
+        job = api.start()
         watched = ref(job.id) | {"connection_id": "another", "task_url": "https://airflow.example.com"}
-        await rig.watch(watched)
-        assert "task_url" not in (await rig.get(f"/jobs/default/{job.id}"))["job"]
+        await api.watch(watched)
+        assert "task_url" not in (await api.get(f"/jobs/default/{job.id}"))["job"]
 
-    async def test_name_those_that_airbyte_does_not_know(self, rig: Rig) -> None:
-        job = rig.start()
-        answer = await rig.watch(ref(job.id), ref(999), ref(10**18 - 1), ref(job.id, "other"))
+    async def test_name_those_that_airbyte_does_not_know(self, api: AskedListener) -> None:
+        job = api.start()
+        answer = await api.watch(ref(job.id), ref(999), ref(10**18 - 1), ref(job.id, "other"))
         assert sorted((each["instance"], each["job_id"]) for each in answer["jobs"]) == [
             ("default", job.id),
             ("other", job.id),
         ]
         assert sorted(each["job_id"] for each in answer["unknown"]) == [999, 10**18 - 1]
 
-    async def test_of_a_thousand_are_one_look(self, rig: Rig) -> None:
-        jobs = [rig.start() for _ in range(1_000)]
-        before = rig.sim.traffic.total
-        answer = await rig.watch(*(ref(job.id) for job in jobs))
+    async def test_of_a_thousand_are_one_look(self, api: AskedListener) -> None:
+        jobs = [api.start() for _ in range(1_000)]
+        before = api.sim.traffic.total
+        answer = await api.watch(*(ref(job.id) for job in jobs))
         assert {each["job_id"] for each in answer["jobs"]} == {job.id for job in jobs}
-        named = rig.sim.traffic.counts["GET /connections/{id}"]
-        assert rig.sim.traffic.total - before - named <= 20
+        named = api.sim.traffic.counts["GET /connections/{id}"]
+        assert api.sim.traffic.total - before - named <= 20
         # Names are requested within a limit, and left out beyond it.
         assert named <= 60
-        assert (await rig.watch())["jobs"] == []
+        assert (await api.watch())["jobs"] == []
 
-    async def test_stand_though_airbyte_is_down(self, rig: Rig) -> None:
-        job, other = rig.start(), rig.start()
-        await rig.watch(ref(other.id))
-        fault = rig.sim.add_fault(Fault(kind="status", status=401))
-        answer = await rig.watch(ref(job.id), ref(other.id))
+    async def test_stand_though_airbyte_is_down(self, api: AskedListener) -> None:
+        job, other = api.start(), api.start()
+        await api.watch(ref(other.id))
+        fault = api.sim.add_fault(Fault(kind="status", status=401))
+        answer = await api.watch(ref(job.id), ref(other.id))
         assert [each["job_id"] for each in answer["jobs"]] == [other.id]
         assert answer["unknown"] == []
-        rig.sim.faults.clear(fault.id)
-        assert len((await rig.watch(ref(job.id)))["jobs"]) == 1
+        api.sim.faults.clear(fault.id)
+        assert len((await api.watch(ref(job.id)))["jobs"]) == 1
 
-    async def test_refuse_with_a_sentence(self, rig: Rig) -> None:
+    async def test_refuse_with_a_sentence(self, api: AskedListener) -> None:
         bodies: list[Any] = [
             [],
             {},
@@ -280,29 +279,29 @@ class TestWatches:
         contents = [json.dumps(body).encode() for body in bodies]
         contents += [b"", b"{", b"\xff", b"[" * 100_000, b'{"jobs": [' + b" " * 300_000 + b"]}"]
         for content in contents:
-            answer = await rig.http.post("/v1/watches", content=content)
+            answer = await api.http.post("/v1/watches", content=content)
             assert answer.status_code == 400, content[:60]
             assert len(answer.json()["error"]) > 10
-        assert rig.sim.traffic.counts["GET /jobs/{id}"] == 0
+        assert api.sim.traffic.counts["GET /jobs/{id}"] == 0
 
-    async def test_whoever_leaves_within_the_body_harms_nobody(self, rig: Rig) -> None:
-        async with await connect(rig.served.url) as stream:
+    async def test_whoever_leaves_within_the_body_harms_nobody(self, api: AskedListener) -> None:
+        async with await connect(api.served.url) as stream:
             head = f"POST /v1/watches HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_TOKEN}\r\n"
             await stream.send(head.encode() + b"Content-Length: 99\r\n\r\n{")
             await anyio.wait_all_tasks_blocked()
-        assert (await rig.watch())["jobs"] == []
+        assert (await api.watch())["jobs"] == []
 
 
 class TestJobs:
-    async def test_are_paged_newest_first_and_filtered(self, rig: Rig) -> None:
-        jobs = [rig.start() for _ in range(7)]
-        await rig.watch(*(ref(job.id) for job in jobs))
-        await rig.watch(ref(jobs[0].id, "other"))
-        await rig.end(jobs[2], "failed")
-        assert (await rig.settled())[0]["outcome"] == "confirmed"
+    async def test_are_paged_newest_first_and_filtered(self, api: AskedListener) -> None:
+        jobs = [api.start() for _ in range(7)]
+        await api.watch(*(ref(job.id) for job in jobs))
+        await api.watch(ref(jobs[0].id, "other"))
+        await api.end(jobs[2], "failed")
+        assert (await api.settled())[0]["outcome"] == "confirmed"
         seen, params = [], {"limit": 3}
         while True:
-            page = await rig.get("/jobs", **params)
+            page = await api.get("/jobs", **params)
             assert len(page["jobs"]) <= 3
             seen += [(each["instance"], each["job_id"]) for each in page["jobs"]]
             if page["next"] is None:
@@ -318,30 +317,30 @@ class TestJobs:
             ({"terminal": "false"}, 7),
             ({"terminal": "true", "instance": "other"}, 0),
         ):
-            assert len((await rig.get("/jobs", **filters))["jobs"]) == number, filters
+            assert len((await api.get("/jobs", **filters))["jobs"]) == number, filters
 
-    async def test_one_has_its_history_and_its_notification(self, rig: Rig) -> None:
-        job = rig.start()
-        await rig.watch(ref(job.id))
-        await rig.end(job, "failed")
-        (notification,) = await rig.settled()
-        detail = await rig.get(f"/jobs/default/{job.id}")
+    async def test_one_has_its_history_and_its_notification(self, api: AskedListener) -> None:
+        job = api.start()
+        await api.watch(ref(job.id))
+        await api.end(job, "failed")
+        (notification,) = await api.settled()
+        detail = await api.get(f"/jobs/default/{job.id}")
         assert detail["job"]["status"] == "failed"
         assert detail["job"]["error"] == {"message": "Something failed", "type": "system_error", "origin": "source"}
         assert [each["data"]["status"] for each in detail["history"]] == ["running", "failed"]
-        assert [each["source"] for each in detail["history"]] == [f"{rig.sim.url}/api/public/v1"] * 2
+        assert [each["source"] for each in detail["history"]] == [f"{api.sim.url}/api/public/v1"] * 2
         assert detail["notification"] == notification
-        silent = rig.start("reset")
-        await rig.watch(ref(silent.id))
-        assert (await rig.get(f"/jobs/default/{silent.id}"))["notification"] is None
+        silent = api.start("reset")
+        await api.watch(ref(silent.id))
+        assert (await api.get(f"/jobs/default/{silent.id}"))["notification"] is None
 
-    async def test_404_for_one_that_is_not_known(self, rig: Rig) -> None:
+    async def test_404_for_one_that_is_not_known(self, api: AskedListener) -> None:
         for path in ("default/5", "nobody/5", f"default/{2**63}", "default/" + "9" * 5_000, "default/x", "default/0"):
-            assert (await rig.http.get(f"/v1/jobs/{path}")).status_code == 404, path
+            assert (await api.http.get(f"/v1/jobs/{path}")).status_code == 404, path
         for path in ("default/-1", "default/%D9%A3", "default/1/", "default"):
-            assert (await rig.http.get(f"/v1/jobs/{path}")).json() == {"error": "not found"}
+            assert (await api.http.get(f"/v1/jobs/{path}")).json() == {"error": "not found"}
 
-    async def test_400_with_a_sentence(self, rig: Rig) -> None:
+    async def test_400_with_a_sentence(self, api: AskedListener) -> None:
         for path in ("/jobs", "/notifications"):
             for name, value in (
                 ("limit", "0"),
@@ -350,22 +349,22 @@ class TestJobs:
                 ("before", "x"),
                 ("before", "nan"),
             ):
-                answer = await rig.http.get(f"/v1{path}", params={name: value})
+                answer = await api.http.get(f"/v1{path}", params={name: value})
                 assert answer.status_code == 400
                 assert answer.json()["error"].startswith(f"{name}: ")
-        assert (await rig.http.get("/v1/jobs", params={"status": "over"})).status_code == 400
+        assert (await api.http.get("/v1/jobs", params={"status": "over"})).status_code == 400
 
 
 class TestNotifications:
-    async def test_are_listed_with_what_became_of_them(self, rig: Rig) -> None:
-        ended, running = rig.start(), rig.start()
-        await rig.end(ended, "succeeded")
-        await rig.settled()
+    async def test_are_listed_with_what_became_of_them(self, api: AskedListener) -> None:
+        ended, running = api.start(), api.start()
+        await api.end(ended, "succeeded")
+        await api.settled()
         bodies = [{"data": {"jobId": job_id, "success": True}} for job_id in (running.id, 999)]
         for body in [*bodies, {"text": "Hello World! test"}, {"who": "knows"}]:
-            assert (await rig.http.post(rig.served.webhooks, json=body)).is_success
-        assert (await rig.http.post(rig.served.webhooks, content=b"no json")).status_code == 400
-        found = await rig.settled()
+            assert (await api.http.post(api.served.webhooks, json=body)).is_success
+        assert (await api.http.post(api.served.webhooks, content=b"no json")).status_code == 400
+        found = await api.settled()
         assert [(each["kind"], each["job_id"], each["outcome"]) for each in found] == [
             ("rejected", None, "rejected"),
             ("unknown", None, "ignored"),
@@ -375,21 +374,21 @@ class TestNotifications:
             ("success", ended.id, "confirmed"),
         ]
         assert set(found[0]) == {"id", "instance", "received_at", "kind", "job_id", "outcome", "settled_at"}
-        page = await rig.get("/notifications", limit=4)
-        rest = await rig.get("/notifications", limit=4, before=page["next"])
+        page = await api.get("/notifications", limit=4)
+        rest = await api.get("/notifications", limit=4, before=page["next"])
         assert page["notifications"] + rest["notifications"] == found
         assert rest["next"] is None
 
-    async def test_i6_pages_of_large_ones_are_shorter(self, rig: Rig) -> None:
+    async def test_i6_pages_of_large_ones_are_shorter(self, api: AskedListener) -> None:
         for number in range(40):
             assert (
-                await rig.http.post(rig.served.webhooks, json={"text": f"{number}" + "x" * 60_000})
+                await api.http.post(api.served.webhooks, json={"text": f"{number}" + "x" * 60_000})
             ).status_code == 200
         seen: list[int] = []
         pages = 0
         following: dict[str, Any] = {}
         while following.get("before", "") is not None:
-            page = await rig.get("/notifications", limit=1000, **following)
+            page = await api.get("/notifications", limit=1000, **following)
             assert len(page["notifications"]) < 40
             seen += [each["id"] for each in page["notifications"]]
             following = {"before": page["next"]}
@@ -397,44 +396,44 @@ class TestNotifications:
         assert seen == sorted(seen, reverse=True)
         assert (len(seen), pages) == (40, 2)
 
-    async def test_replaying_confirms_again(self, rig: Rig) -> None:
-        job = rig.start()
+    async def test_replaying_confirms_again(self, api: AskedListener) -> None:
+        job = api.start()
         body = {"data": {"jobId": job.id, "success": True}}
-        id_ = (await rig.http.post(rig.served.webhooks, json=body)).json()["event"]
-        assert [each["outcome"] for each in await rig.settled()] == ["unconfirmed"]
-        rig.sim.workspace.set_webhook(None)
-        cursor = (await rig.get("/events"))["cursor"]
-        await rig.end(job, "succeeded")
+        id_ = (await api.http.post(api.served.webhooks, json=body)).json()["event"]
+        assert [each["outcome"] for each in await api.settled()] == ["unconfirmed"]
+        api.sim.workspace.set_webhook(None)
+        cursor = (await api.get("/events"))["cursor"]
+        await api.end(job, "succeeded")
         for _ in range(2):
-            answer = await rig.http.post(f"/v1/notifications/{id_}/replay")
+            answer = await api.http.post(f"/v1/notifications/{id_}/replay")
             assert (answer.status_code, answer.json()) == (202, {"event": id_})
-            assert [each["outcome"] for each in await rig.settled()] == ["confirmed"]
-        assert await rig.told(cursor) == [(job.id, "succeeded")]
+            assert [each["outcome"] for each in await api.settled()] == ["confirmed"]
+        assert await api.told(cursor) == [(job.id, "succeeded")]
 
-    async def test_what_can_not_be_replayed(self, rig: Rig) -> None:
-        ignored = (await rig.http.post(rig.served.webhooks, json={"who": "knows"})).json()["event"]
-        await rig.http.post(rig.served.webhooks, content=b"")
+    async def test_what_can_not_be_replayed(self, api: AskedListener) -> None:
+        ignored = (await api.http.post(api.served.webhooks, json={"who": "knows"})).json()["event"]
+        await api.http.post(api.served.webhooks, content=b"")
         for id_ in (ignored, ignored + 1):
-            assert (await rig.http.post(f"/v1/notifications/{id_}/replay")).status_code == 409
+            assert (await api.http.post(f"/v1/notifications/{id_}/replay")).status_code == 409
         for missing in ("99", "0", "-1", "x", str(2**63 - 1), str(2**63), "9" * 5_000):
-            assert (await rig.http.post(f"/v1/notifications/{missing}/replay")).status_code == 404
-        assert (await rig.http.get(f"/v1/notifications/{ignored}/replay")).status_code == 404
+            assert (await api.http.post(f"/v1/notifications/{missing}/replay")).status_code == 404
+        assert (await api.http.get(f"/v1/notifications/{ignored}/replay")).status_code == 404
 
 
 async def test_503_while_the_store_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "events.db"
-    async with listening(store_location(f"sqlite:///{path}")) as rig:
-        job = rig.start()
+    async with listening(store_location(f"sqlite:///{path}")) as api:
+        job = api.start()
         with sqlite3.connect(path) as other:
             for table in ("jobs", "notifications"):
                 other.execute(f"ALTER TABLE {table} RENAME TO {table}_gone")
         other.close()
         for answer in (
-            await rig.http.post("/v1/watches", json={"jobs": [ref(job.id), ref(job.id, "other")]}),
-            await rig.http.get("/v1/jobs"),
-            await rig.http.get(f"/v1/jobs/default/{job.id}"),
-            await rig.http.get("/v1/notifications"),
-            await rig.http.post("/v1/notifications/1/replay"),
+            await api.http.post("/v1/watches", json={"jobs": [ref(job.id), ref(job.id, "other")]}),
+            await api.http.get("/v1/jobs"),
+            await api.http.get(f"/v1/jobs/default/{job.id}"),
+            await api.http.get("/v1/notifications"),
+            await api.http.post("/v1/notifications/1/replay"),
         ):
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
             assert answer.json() == {"error": "the event store is unavailable"}
@@ -442,12 +441,12 @@ async def test_503_while_the_store_fails(tmp_path: Path, caplog: pytest.LogCaptu
             for table in ("jobs", "notifications"):
                 other.execute(f"ALTER TABLE {table}_gone RENAME TO {table}")
         other.close()
-        assert len((await rig.watch(ref(job.id)))["jobs"]) == 1
+        assert len((await api.watch(ref(job.id)))["jobs"]) == 1
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_health(rig: Rig) -> None:
-    async with httpx.AsyncClient(base_url=rig.http.base_url, trust_env=False) as http:
+async def test_health(api: AskedListener) -> None:
+    async with httpx.AsyncClient(base_url=api.http.base_url, trust_env=False) as http:
         assert (await http.get("/healthz")).json()["status"] == "ok"
         assert (await http.get("/readyz")).json() == {"status": "ready", "faults": {}}
         for method in ("POST", "DELETE", "PUT"):

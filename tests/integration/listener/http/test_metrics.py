@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,12 @@ from airbyte_events.store.records import Arrival, Receipt, StoreStats
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from support.command import command
 from support.events import webhook_body
-from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.listener import (
+    API_TOKEN,
+    CLIENT_SECRET,
+    WEBHOOK_TOKEN,
+    Installation,
+)
 from support.process import environ_of, listener_process
 from support.waiting import a_while, until
 
@@ -35,13 +39,12 @@ pytestmark = pytest.mark.anyio
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-@dataclass
-class Rig:
-    """A listener and the simulated Airbyte that it looks after."""
+class MeasuredListener(Installation):
+    """A listener, and the first job of the Airbyte that it looks after."""
 
-    simulator: Simulator
-    http: httpx.AsyncClient
-    job_id: int
+    @property
+    def job_id(self) -> int:
+        return min(self.sim.world.jobs)
 
     async def samples(self) -> Samples:
         """All that is told now, by name and labels."""
@@ -109,21 +112,11 @@ class BusyStore(MemoryStore):
 @asynccontextmanager
 async def listening(
     store: EventStore | None = None, *, poll_interval: float = 3600, metrics_fresh: float = 0.05, **given: Any
-) -> AsyncIterator[Rig]:
-    simulator = Simulator(client_id="client", client_secret=CLIENT_SECRET)
-    connection = simulator.world.add_connection(Script.hanging())
-    async with serve_simulator(simulator) as served:
-        settings = settings_of(
-            instance_of(served.url, secret=CLIENT_SECRET),
-            **given,
-            poll_interval=poll_interval,
-            poll_interval_idle=poll_interval,
-        )
-        async with (
-            serve_listener(settings, store=store, metrics_fresh=metrics_fresh) as listener,
-            httpx.AsyncClient(base_url=listener.url, trust_env=False) as http,
-        ):
-            yield Rig(served, http, served.world.start_job(connection).id)
+) -> AsyncIterator[MeasuredListener]:
+    given |= {"poll_interval": poll_interval, "poll_interval_idle": poll_interval, "token": None, "announces": False}
+    async with MeasuredListener.open(events=store, metrics_fresh=metrics_fresh, **given) as measured:
+        measured.start()
+        yield measured
 
 
 def told(job_id: int) -> bytes:
@@ -131,8 +124,8 @@ def told(job_id: int) -> bytes:
 
 
 async def test_what_is_told_from_the_start() -> None:
-    async with listening() as rig:
-        samples = await rig.until(1, "lease_held", lease="sources/default")
+    async with listening() as measured:
+        samples = await measured.until(1, "lease_held", lease="sources/default")
         for name in ("store_head_sequence", "notifications_pending", "deliveries_due", "feed_resets_total"):
             assert samples[_key(name)] == 0
         for name in ("notifications_oldest_pending_seconds", "deliveries_overdue_seconds", "backoff_seconds"):
@@ -142,8 +135,8 @@ async def test_what_is_told_from_the_start() -> None:
 
 
 async def test_what_alerts_ask_the_increase_of_is_there_before_it_happens() -> None:
-    async with listening() as rig:
-        samples = await rig.samples()
+    async with listening() as measured:
+        samples = await measured.samples()
         for status in ("200", "202", "400", "413", "503"):
             assert samples[_key("webhook_requests_total", airbyte="default", status=status)] == 0
         for status in ("404", "429"):
@@ -157,85 +150,87 @@ async def test_what_alerts_ask_the_increase_of_is_there_before_it_happens() -> N
 
 
 async def test_receipts_of_tasks_that_waited_are_counted() -> None:
-    async with listening() as rig:
-        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
-        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
-        assert await rig.announce(told(rig.job_id)) == 202
-        await rig.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
-        receipt = {"instance": "default", "job_id": rig.job_id, "seconds_ago": 0}
+    async with listening() as measured:
+        await measured.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+        measured.sim.world.end_job(measured.sim.world.jobs[measured.job_id], "succeeded")
+        assert await measured.announce(told(measured.job_id)) == 202
+        await measured.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
+        receipt = {"instance": "default", "job_id": measured.job_id, "seconds_ago": 0}
         headers = {"Authorization": f"Bearer {API_TOKEN}"}
         # One that began to wait after the completion was published has received it at once, or late by itself.
         for waited in (0, 3600):
             body = {"receipts": [receipt | {"waited_seconds": waited}]}
-            assert (await rig.http.post("/v1/receipts", json=body, headers=headers)).json() == {"receipts": 1}
-        await rig.until(1, "receipt_lag_seconds_count", airbyte="default")
+            assert (await measured.http.post("/v1/receipts", json=body, headers=headers)).json() == {"receipts": 1}
+        await measured.until(1, "receipt_lag_seconds_count", airbyte="default")
 
 
 async def test_metrics_are_told_while_the_store_is_lost() -> None:
     store = LostStore()
-    async with listening(store) as rig:
-        assert _key("store_size_bytes") in await rig.until(1, "ready")
+    async with listening(store) as measured:
+        assert _key("store_size_bytes") in await measured.until(1, "ready")
         store.lost = True
-        assert await rig.announce(told(rig.job_id)) == 503
-        samples = await rig.until(0, "ready")
+        assert await measured.announce(told(measured.job_id)) == 503
+        samples = await measured.until(0, "ready")
         assert samples[_key("webhook_requests_total", airbyte="default", status="503")] == 1
         assert _key("store_size_bytes") not in samples
         store.lost = False
-        assert _key("store_size_bytes") in await rig.until(1, "ready")
+        assert _key("store_size_bytes") in await measured.until(1, "ready")
 
 
 async def test_however_many_ask_one_page_is_made_at_a_time_and_webhooks_are_taken() -> None:
     store = BusyStore()
-    async with listening(store, metrics_fresh=FRESH_SECONDS) as rig, anyio.create_task_group() as tasks:
+    async with listening(store, metrics_fresh=FRESH_SECONDS) as measured, anyio.create_task_group() as tasks:
         answers: list[int] = []
 
         async def ask() -> None:
-            async with httpx.AsyncClient(base_url=rig.http.base_url, trust_env=False) as http:
+            async with httpx.AsyncClient(base_url=measured.http.base_url, trust_env=False) as http:
                 answers.append((await http.get("/metrics")).status_code)
 
         for _ in range(40):
             tasks.start_soon(ask)
         await until(lambda: store.asked)
         with anyio.fail_after(30):
-            assert await rig.announce(told(rig.job_id)) == 202
-            assert (await rig.http.get("/healthz")).status_code == 200
-            assert (await rig.http.get("/readyz")).status_code == 200
+            assert await measured.announce(told(measured.job_id)) == 202
+            assert (await measured.http.get("/healthz")).status_code == 200
+            assert (await measured.http.get("/readyz")).status_code == 200
         store.answering.set()
         await until(lambda: len(answers) == 40)
         assert answers == [200] * 40
         # A page is made anew after 2 s, which 40 answers can take on a busy machine.
         assert store.asked < 10
         # What is older than that is made anew.
-        await rig.until(1, "webhook_requests_total", airbyte="default", status="202")
+        await measured.until(1, "webhook_requests_total", airbyte="default", status="202")
 
 
 async def test_a_page_that_the_store_holds_up_holds_up_no_other_for_long() -> None:
     store = BusyStore()
-    async with listening(store, metrics_fresh=FRESH_SECONDS) as rig:
+    async with listening(store, metrics_fresh=FRESH_SECONDS) as measured:
         with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 for _ in range(10):
-                    tasks.start_soon(rig.samples)
+                    tasks.start_soon(measured.samples)
         # Each that is made waits for the store. On a busy machine it is more than one.
         assert store.asked < 5
         store.answering.set()
-        await rig.until(0, "store_notifications")
+        await measured.until(0, "store_notifications")
 
 
 async def test_connections_have_metrics_of_their_own_only_where_wanted() -> None:
     name = "connection_last_success_timestamp_seconds"
     for wanted in (0, 1):
-        async with listening(metrics_connections=wanted) as rig:
-            await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
-            world = rig.simulator.world
+        async with listening(metrics_connections=wanted) as measured:
+            await measured.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+            world = measured.sim.world
             (connection,) = world.connections.values()
-            jobs = [world.jobs[rig.job_id], world.start_job(world.add_connection(Script.hanging()))]
+            jobs = [world.jobs[measured.job_id], world.start_job(world.add_connection(Script.hanging()))]
             for number, job in enumerate(jobs, 1):
                 world.end_job(job, "succeeded")
                 of = {"id": job.connection.id, "name": 'Orders "EU"\n'}
-                assert await rig.announce(webhook_body(job.id, connection=of)) == 202
-                await rig.until(number, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
-            samples = await rig.until(wanted, "connections_without_series")
+                assert await measured.announce(webhook_body(job.id, connection=of)) == 202
+                await measured.until(
+                    number, "job_events_total", airbyte="default", status="succeeded", origin="webhook"
+                )
+            samples = await measured.until(wanted, "connections_without_series")
             found = {labels: value for (each, labels), value in samples.items() if each == f"airbyte_events_{name}"}
             if not wanted:
                 assert not found
@@ -251,64 +246,68 @@ async def test_where_there_are_tokens_metrics_want_one() -> None:
     def bearer(shown: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {shown}"}
 
-    async with listening(metrics_tokens=(token,)) as rig:
-        assert (await rig.http.get("/metrics", headers=bearer(token))).status_code == 200
+    async with listening(metrics_tokens=(token,)) as measured:
+        assert (await measured.http.get("/metrics", headers=bearer(token))).status_code == 200
         # Each opens its own door.
-        assert (await rig.http.get("/v1/jobs", headers=bearer(token))).status_code == 401
-        assert (await rig.announce(b"{}", token)) == 404
-        refused = [await rig.http.get("/metrics", headers=bearer(other)) for other in (API_TOKEN, WEBHOOK_TOKEN, "x")]
+        assert (await measured.http.get("/v1/jobs", headers=bearer(token))).status_code == 401
+        assert (await measured.announce(b"{}", token)) == 404
+        refused = [
+            await measured.http.get("/metrics", headers=bearer(other)) for other in (API_TOKEN, WEBHOOK_TOKEN, "x")
+        ]
         assert [each.status_code for each in refused] == [401] * 3
         assert "airbyte_events_" not in refused[0].text
         for _ in range(REFUSALS_AT_ONCE):
-            await rig.http.get("/metrics")
-        assert (await rig.http.get("/metrics")).status_code == 429
-        assert (await rig.http.get("/metrics", headers=bearer(token))).status_code == 200
+            await measured.http.get("/metrics")
+        assert (await measured.http.get("/metrics")).status_code == 429
+        assert (await measured.http.get("/metrics", headers=bearer(token))).status_code == 200
 
 
 async def test_a_webhook_that_does_not_come_is_missed() -> None:
-    async with listening(poll_interval=0.5) as rig:
+    async with listening(poll_interval=0.5) as measured:
         # Seen while it runs: what a look finds to have ended is news then.
-        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
-        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "failed")
-        samples = await rig.until(1, "missed_webhooks_total", airbyte="default")
+        await measured.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+        measured.sim.world.end_job(measured.sim.world.jobs[measured.job_id], "failed")
+        samples = await measured.until(1, "missed_webhooks_total", airbyte="default")
         assert samples[_key("announced_syncs_total", airbyte="default")] == 0
-        await rig.until(1, "detection_lag_seconds_count", airbyte="default", origin="poll")
+        await measured.until(1, "detection_lag_seconds_count", airbyte="default", origin="poll")
 
 
 async def test_a_webhook_that_waited_for_airbyte_is_not_missed() -> None:
-    async with listening(poll_interval=0.5) as rig:
-        await rig.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
+    async with listening(poll_interval=0.5) as measured:
+        await measured.until(1, "job_events_total", airbyte="default", status="running", origin="poll")
         # Neither a look nor a confirmation is answered; whichever is so first takes in what the webhook told.
-        rig.simulator.add_fault(Fault(kind="status", status=503, count=3))
-        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
-        assert await rig.announce(told(rig.job_id)) == 202
-        samples = await rig.until(1, "announced_syncs_total", airbyte="default")
+        measured.sim.add_fault(Fault(kind="status", status=503, count=3))
+        measured.sim.world.end_job(measured.sim.world.jobs[measured.job_id], "succeeded")
+        assert await measured.announce(told(measured.job_id)) == 202
+        samples = await measured.until(1, "announced_syncs_total", airbyte="default")
         assert samples[_key("missed_webhooks_total", airbyte="default")] == 0
 
 
 async def test_a_token_that_is_refused_is_asked_for_anew() -> None:
-    async with listening() as rig:
+    async with listening() as measured:
         token = {"airbyte": "default", "route": "POST /applications/token", "status": "200"}
-        await rig.until(1, "airbyte_requests_total", **token)
+        await measured.until(1, "airbyte_requests_total", **token)
         # The last request of the first poll.
-        await rig.until(1, "airbyte_requests_total", airbyte="default", route="GET /connections/{id}", status="200")
-        rig.simulator.tokens.expire()
-        assert await rig.announce(told(rig.job_id)) == 202
-        samples = await rig.until(2, "airbyte_requests_total", **token)
+        await measured.until(
+            1, "airbyte_requests_total", airbyte="default", route="GET /connections/{id}", status="200"
+        )
+        measured.sim.tokens.expire()
+        assert await measured.announce(told(measured.job_id)) == 202
+        samples = await measured.until(2, "airbyte_requests_total", **token)
         assert samples[_key("airbyte_requests_total", airbyte="default", route="GET /jobs/{id}", status="401")] == 1
 
 
 async def test_a_webhook_is_counted_from_its_answer_to_the_event() -> None:
-    async with listening() as rig:
-        assert await rig.announce(told(rig.job_id)) == 202
-        samples = await rig.until(1, "confirmations_total", airbyte="default", outcome="unconfirmed")
+    async with listening() as measured:
+        assert await measured.announce(told(measured.job_id)) == 202
+        samples = await measured.until(1, "confirmations_total", airbyte="default", outcome="unconfirmed")
         assert samples[_key("notifications_pending")] == 0
         assert samples[_key("webhook_requests_total", airbyte="default", status="202")] == 1
         assert samples[_key("webhook_answer_seconds_count")] == 1
         assert samples[_key("notification_commit_seconds_count")] == 1
-        rig.simulator.world.end_job(rig.simulator.world.jobs[rig.job_id], "succeeded")
-        assert await rig.announce(told(rig.job_id) + b" ") == 202
-        samples = await rig.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
+        measured.sim.world.end_job(measured.sim.world.jobs[measured.job_id], "succeeded")
+        assert await measured.announce(told(measured.job_id) + b" ") == 202
+        samples = await measured.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
         assert samples[_key("detection_lag_seconds_count", airbyte="default", origin="webhook")] == 1
         read = _key("airbyte_requests_total", airbyte="default", route="GET /jobs/{id}", status="200")
         assert samples[read] >= 2
@@ -316,19 +315,19 @@ async def test_a_webhook_is_counted_from_its_answer_to_the_event() -> None:
 
 
 async def test_strangers_name_no_instance() -> None:
-    async with listening() as rig:
-        assert await rig.announce(b"{}", token="another-token-0123456789abcdef") == 404
-        samples = await rig.samples()
+    async with listening() as measured:
+        assert await measured.announce(b"{}", token="another-token-0123456789abcdef") == 404
+        samples = await measured.samples()
         assert samples[_key("webhook_requests_total", airbyte="", status="404")] == 1
 
 
 async def test_what_waits_has_an_age() -> None:
-    async with listening() as rig:
-        await rig.until(1, "lease_held", lease="sources/default")
-        rig.simulator.add_fault(Fault(kind="status", status=503))
-        assert await rig.announce(told(rig.job_id)) == 202
+    async with listening() as measured:
+        await measured.until(1, "lease_held", lease="sources/default")
+        measured.sim.add_fault(Fault(kind="status", status=503))
+        assert await measured.announce(told(measured.job_id)) == 202
         with anyio.fail_after(30):
-            while (samples := await rig.samples())[
+            while (samples := await measured.samples())[
                 _key("notifications_oldest_pending_seconds", airbyte="default")
             ] == 0:
                 await a_while()

@@ -17,13 +17,12 @@ import pytest
 from pydantic import SecretStr
 from starlette.routing import BaseRoute, Mount, Route
 
-import support.listener
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus, Origin, Signal, SignalKind
 from airbyte_events.feed import sse
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
-from support.listener import API_TOKEN, OPERATOR_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
+from support.listener import API_TOKEN, OPERATOR_TOKEN, WEBHOOK_TOKEN, Installation, instance_of, settings_of
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -80,7 +79,7 @@ def operations(routes: Iterable[BaseRoute], prefix: str = "") -> Iterable[tuple[
             yield from ((method, prefix + route.path) for method in (route.methods or set()) - {"HEAD"})
 
 
-class Rig(support.listener.Rig):
+class DescribedListener(Installation):
     async def ask(self, method: str, path: str, *, at: dict[str, Any] | None = None, **options: Any) -> Any:
         """Ask, and check the answer against what the document says.
 
@@ -91,16 +90,16 @@ class Rig(support.listener.Rig):
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    given = {"operator_tokens": (SecretStr(OPERATOR_TOKEN),), "forward_urls": (SecretStr("http://127.0.0.1:9/sink"),)}
-    async with Rig.open(token=OPERATOR_TOKEN, **given) as rig:
-        yield rig
+async def api() -> AsyncIterator[DescribedListener]:
+    operators, sinks = (SecretStr(OPERATOR_TOKEN),), (SecretStr("http://127.0.0.1:9/sink"),)
+    async with DescribedListener.open(token=OPERATOR_TOKEN, operator_tokens=operators, forward_urls=sinks) as api:
+        yield api
 
 
-async def raise_a_signal(rig: Rig) -> None:
+async def raise_a_signal(api: DescribedListener) -> None:
     signal = Signal(kind=SignalKind.STALLED, raised=True, job_id=7, since=utcnow(), message="job 7 has moved nothing")
     event = JobEvent.of_signal(signal, instance="default", connection_id="c", observed_at=utcnow())
-    await rig.served.listener.store.append([event])
+    await api.served.listener.store.append([event])
 
 
 def test_the_document_is_one_of_openapi_3_1() -> None:
@@ -158,109 +157,109 @@ async def test_its_paths_and_methods_are_the_applications() -> None:
     assert described == routed
 
 
-async def test_it_is_public_and_what_is_served(rig: Rig) -> None:
-    answer = await rig.http.get("/openapi.json", headers={"Authorization": ""})
+async def test_it_is_public_and_what_is_served(api: DescribedListener) -> None:
+    answer = await api.http.get("/openapi.json", headers={"Authorization": ""})
     assert answer.json() == json.loads(json.dumps(DOCUMENT))
 
 
-async def test_what_is_public_and_what_is_not(rig: Rig) -> None:
+async def test_what_is_public_and_what_is_not(api: DescribedListener) -> None:
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             filled = path.format(instance="default", token="wrong", job_id=1, id=1, probe="none")
-            answer = await rig.http.request(method, filled, headers={"Authorization": ""})
+            answer = await api.http.request(method, filled, headers={"Authorization": ""})
             assert (answer.status_code == 401) is ("security" not in operation), (method, path)
             check(method, path, answer)
 
 
-async def test_so_is_what_is_told_who_guesses(rig: Rig) -> None:
+async def test_so_is_what_is_told_who_guesses(api: DescribedListener) -> None:
     seen = set()
     with anyio.fail_after(30):
         while 429 not in seen:
             for method, path in (("GET", "/v1/jobs"), ("POST", "/webhooks/{instance}/{token}")):
                 filled = path.format(instance="default", token="wrong")
-                answer = await rig.http.request(method, filled, headers={"Authorization": "Bearer wrong"})
+                answer = await api.http.request(method, filled, headers={"Authorization": "Bearer wrong"})
                 check(method, path, answer)
                 seen.add(answer.status_code)
     assert seen == {401, 404, 429}
 
 
-async def test_real_answers_are_those_it_describes(rig: Rig) -> None:
-    job = rig.start()
-    silent = rig.start("reset")
+async def test_real_answers_are_those_it_describes(api: DescribedListener) -> None:
+    job = api.start()
+    silent = api.start("reset")
     refs: list[dict[str, Any]] = [{"instance": "default", "job_id": job_id} for job_id in (job.id, silent.id, 999)]
     refs[0]["task_url"] = "https://airflow.example.com/dags/orders/runs/1/tasks/sync"
-    watched = await rig.ask("POST", "/v1/watches", json={"jobs": refs})
+    watched = await api.ask("POST", "/v1/watches", json={"jobs": refs})
     assert len(watched["jobs"]) == 2
     assert len(watched["unknown"]) == 1
 
-    progress = await rig.ask("GET", "/v1/progress", params={"instance": "default", "job_id": job.id, "streams": "true"})
+    progress = await api.ask("GET", "/v1/progress", params={"instance": "default", "job_id": job.id, "streams": "true"})
     assert progress["progress"]
-    await rig.ask("GET", "/v1/progress", params={"instance": "default"})
+    await api.ask("GET", "/v1/progress", params={"instance": "default"})
 
-    after = {"after": str(rig.served.listener.bus.cursor)}
-    await raise_a_signal(rig)
-    await rig.ask("GET", "/v1/signals", params={"wrong": "1"})
-    (signal,) = (await rig.ask("GET", "/v1/signals", params={"raised": "true"}))["signals"]
+    after = {"after": str(api.served.listener.bus.cursor)}
+    await raise_a_signal(api)
+    await api.ask("GET", "/v1/signals", params={"wrong": "1"})
+    (signal,) = (await api.ask("GET", "/v1/signals", params={"raised": "true"}))["signals"]
     assert (signal["signal"], signal["state"], signal["job_id"]) == ("stalled", "raised", 7)
-    assert (await rig.ask("GET", "/v1/signals", params={"raised": "false"}))["signals"] == []
-    asked = (await rig.ask("GET", "/v1/events", params={**after, "signals": "true"}))["events"]
+    assert (await api.ask("GET", "/v1/signals", params={"raised": "false"}))["signals"] == []
+    asked = (await api.ask("GET", "/v1/events", params={**after, "signals": "true"}))["events"]
     assert [event["type"] for event in asked if "signal" in event["data"]] == ["io.airbyte.job.stalled"]
-    assert (await rig.ask("GET", "/v1/events", params=after))["events"] == []
+    assert (await api.ask("GET", "/v1/events", params=after))["events"] == []
 
-    rig.sim.world.end_job(job, "failed")
-    page = await rig.ask("GET", "/v1/events", params={"after": watched["cursor"], "wait": 10})
+    api.sim.world.end_job(job, "failed")
+    page = await api.ask("GET", "/v1/events", params={"after": watched["cursor"], "wait": 10})
     assert page["events"]
     hook = {"instance": "default", "token": WEBHOOK_TOKEN}
     webhook = "/webhooks/{instance}/{token}"
     for content in (b'{"data": {"jobId": 999, "success": true}}', b'{"text": "Hello World!"}', b"no", b" " * 70_000):
-        await rig.ask("POST", webhook, at=hook, content=content)
+        await api.ask("POST", webhook, at=hook, content=content)
     with anyio.fail_after(30):
         while any(
-            each["outcome"] == "pending" for each in (await rig.ask("GET", "/v1/notifications"))["notifications"]
+            each["outcome"] == "pending" for each in (await api.ask("GET", "/v1/notifications"))["notifications"]
         ):
             await a_moment()
-    assert (await rig.ask("GET", "/v1/notifications", params={"limit": 1}))["next"]
-    assert (await rig.ask("GET", "/v1/jobs", params={"limit": 1}))["next"]
+    assert (await api.ask("GET", "/v1/notifications", params={"limit": 1}))["next"]
+    assert (await api.ask("GET", "/v1/jobs", params={"limit": 1}))["next"]
     receipts = [{**each, "seconds_ago": 0.5, "waited_seconds": 60} for each in refs]
-    assert (await rig.ask("POST", "/v1/receipts", json={"receipts": receipts}))["receipts"] == 1
-    await rig.ask("POST", "/v1/receipts", json={"receipts": refs})
+    assert (await api.ask("POST", "/v1/receipts", json={"receipts": receipts}))["receipts"] == 1
+    await api.ask("POST", "/v1/receipts", json={"receipts": refs})
     for id_ in (job.id, silent.id, 999):
-        await rig.ask("GET", "/v1/jobs/{instance}/{job_id}", at={"instance": "default", "job_id": id_})
-    for notification in (await rig.ask("GET", "/v1/notifications"))["notifications"]:
-        await rig.ask("POST", "/v1/notifications/{id}/replay", at={"id": notification["id"]})
-    await rig.ask("POST", "/v1/notifications/{id}/replay", at={"id": 999})
-    probe = (await rig.ask("POST", "/v1/probes"))["probe"]
+        await api.ask("GET", "/v1/jobs/{instance}/{job_id}", at={"instance": "default", "job_id": id_})
+    for notification in (await api.ask("GET", "/v1/notifications"))["notifications"]:
+        await api.ask("POST", "/v1/notifications/{id}/replay", at={"id": notification["id"]})
+    await api.ask("POST", "/v1/notifications/{id}/replay", at={"id": 999})
+    probe = (await api.ask("POST", "/v1/probes"))["probe"]
     for each in (probe, "none"):
-        await rig.ask("GET", "/v1/probes/{probe}", at={"probe": each})
+        await api.ask("GET", "/v1/probes/{probe}", at={"probe": each})
     for id_ in (1, 999):
-        await rig.ask("GET", "/v1/notifications/{id}/body", at={"id": id_})
+        await api.ask("GET", "/v1/notifications/{id}/body", at={"id": id_})
     for action, id_ in (("cancel", silent.id), ("cancel", job.id), ("retry", job.id), ("retry", 999)):
         path = "/v1/jobs/{instance}/{job_id}/" + action
         at = {"instance": "default", "job_id": id_}
-        await rig.ask("POST", path, at=at)
-        await rig.ask("POST", path, at=at, headers={"Authorization": f"Bearer {API_TOKEN}"})
-    deliveries = (await rig.ask("GET", "/v1/deliveries"))["deliveries"]
+        await api.ask("POST", path, at=at)
+        await api.ask("POST", path, at=at, headers={"Authorization": f"Bearer {API_TOKEN}"})
+    deliveries = (await api.ask("GET", "/v1/deliveries"))["deliveries"]
     assert deliveries
     for id_ in (deliveries[0]["id"], 999):
-        await rig.ask("POST", "/v1/deliveries/{id}/retry", at={"id": id_})
+        await api.ask("POST", "/v1/deliveries/{id}/retry", at={"id": id_})
     for path in ("/v1/events", "/v1/jobs", "/v1/notifications", "/v1/deliveries"):
-        await rig.ask("GET", path, params={"wrong": "1"})
-    await rig.ask("POST", "/v1/watches", content=b"no")
-    await rig.ask("GET", "/v1/events", params={"after": "ab-1"})
-    await rig.ask("GET", "/healthz")
-    await rig.ask("GET", "/readyz")
-    rig.served.listener.bus.close()
-    await rig.ask("GET", "/readyz")
+        await api.ask("GET", path, params={"wrong": "1"})
+    await api.ask("POST", "/v1/watches", content=b"no")
+    await api.ask("GET", "/v1/events", params={"after": "ab-1"})
+    await api.ask("GET", "/healthz")
+    await api.ask("GET", "/readyz")
+    api.served.listener.bus.close()
+    await api.ask("GET", "/readyz")
 
 
-async def test_so_are_the_frames_of_a_stream(rig: Rig) -> None:
+async def test_so_are_the_frames_of_a_stream(api: DescribedListener) -> None:
     schemas = {"hello": "Hello", "job": "Event", "bookmark": "Bookmark", "reset": "ResetFrame", "goaway": "Goaway"}
     frames: list[sse.Frame] = []
     decoder = sse.Decoder()
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "ab-1"}
-    job = rig.start()
+    job = api.start()
     with anyio.fail_after(30):
-        async with rig.http.stream("GET", "/v1/events", headers=headers) as response:
+        async with api.http.stream("GET", "/v1/events", headers=headers) as response:
             documented = answers("GET", "/v1/events")["200"]["content"]
             assert response.headers["content-type"].partition(";")[0] in documented
             async for chunk in response.aiter_raw():
@@ -268,9 +267,9 @@ async def test_so_are_the_frames_of_a_stream(rig: Rig) -> None:
                     frames.append(frame)
                     conforms(json.loads(frame.data), schemas[frame.event])
                     if frame.event == "reset":
-                        rig.sim.world.end_job(job, "succeeded")
+                        api.sim.world.end_job(job, "succeeded")
                     if frame.event == "job":
-                        rig.served.listener.bus.close()
+                        api.served.listener.bus.close()
     assert [frame.event for frame in frames] == ["hello", "reset", "job", "goaway"]
 
 

@@ -38,7 +38,7 @@ WORKSPACE = "18dccc91-0ab1-4f72-9ed7-0b8fc27c5826"
 
 
 @dataclass
-class Rig:
+class LogAndOutbox:
     """An instance's log and outbox."""
 
     store: EventStore
@@ -80,158 +80,164 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, http: httpx.AsyncClient) -> AsyncIterator[Rig]:
+async def outbox(tmp_path: Path, http: httpx.AsyncClient) -> AsyncIterator[LogAndOutbox]:
     async with SQLiteStore(tmp_path / "events.db") as store:
-        yield Rig(store, http)
+        yield LogAndOutbox(store, http)
 
 
-async def test_every_kind_of_completion_is(rig: Rig) -> None:
-    async with rig.announcing():
+async def test_every_kind_of_completion_is(outbox: LogAndOutbox) -> None:
+    async with outbox.announcing():
         for job_id, job_type in enumerate(("sync", "refresh", "reset", "clear", None), 1):
-            await rig.complete(job_id, job_type=job_type)
-        await rig.complete(6, status="failed")
-        await rig.complete(7, status="cancelled")
-        await rig.complete(8, status="running")
-    assert await rig.announced() == [1, 2, 3, 4, 5, 6, 7]
-    assert await rig.store.notifications() == []
+            await outbox.complete(job_id, job_type=job_type)
+        await outbox.complete(6, status="failed")
+        await outbox.complete(7, status="cancelled")
+        await outbox.complete(8, status="running")
+    assert await outbox.announced() == [1, 2, 3, 4, 5, 6, 7]
+    assert await outbox.store.notifications() == []
 
 
-async def test_the_body_is_the_events_envelope(rig: Rig) -> None:
-    async with rig.announcing():
-        await rig.complete(1, status="failed")
-    (delivery,) = await rig.store.deliveries()
-    (event,) = (await rig.store.read(0)).events
+async def test_the_body_is_the_events_envelope(outbox: LogAndOutbox) -> None:
+    async with outbox.announcing():
+        await outbox.complete(1, status="failed")
+    (delivery,) = await outbox.store.deliveries()
+    (event,) = (await outbox.store.read(0)).events
     assert json.loads(delivery.notification.body) == event.envelope(AIRBYTE)
 
 
-async def test_history_is_not(rig: Rig) -> None:
-    await rig.complete(1)
-    async with rig.announcing():
-        await rig.complete(2)
-        await rig.complete(3, finished_at=utcnow() - timedelta(hours=25))
-        await rig.complete(4, finished_at=utcnow() - timedelta(hours=23))
+async def test_history_is_not(outbox: LogAndOutbox) -> None:
+    await outbox.complete(1)
+    async with outbox.announcing():
+        await outbox.complete(2)
+        await outbox.complete(3, finished_at=utcnow() - timedelta(hours=25))
+        await outbox.complete(4, finished_at=utcnow() - timedelta(hours=23))
         # By a clock that was set back since.
-        await rig.complete(5, finished_at=utcnow() + timedelta(hours=25))
-    assert await rig.announced() == [2, 4, 5]
+        await outbox.complete(5, finished_at=utcnow() + timedelta(hours=25))
+    assert await outbox.announced() == [2, 4, 5]
 
 
-async def test_what_came_while_nobody_announced_is_once(rig: Rig) -> None:
-    async with rig.announcing():
-        await rig.complete(1)
-    stored = await rig.store.recall("notify/default")
-    await rig.complete(2)
-    async with rig.announcing():
+async def test_what_came_while_nobody_announced_is_once(outbox: LogAndOutbox) -> None:
+    async with outbox.announcing():
+        await outbox.complete(1)
+    stored = await outbox.store.recall("notify/default")
+    await outbox.complete(2)
+    async with outbox.announcing():
         pass
     # The process ended before it had stored how far it was.
     assert stored is not None
-    await rig.store.remember("notify/default", stored)
-    async with rig.announcing():
-        await rig.complete(3)
-    assert await rig.announced() == [1, 2, 3]
+    await outbox.store.remember("notify/default", stored)
+    async with outbox.announcing():
+        await outbox.complete(3)
+    assert await outbox.announced() == [1, 2, 3]
 
 
-async def test_a_new_target_starts_now(rig: Rig) -> None:
-    async with rig.announcing():
-        await rig.complete(1)
-    rig.tables.append(table("new"))
-    await rig.complete(2)
-    async with rig.announcing():
-        await rig.complete(3)
-    assert await rig.announced("new") == [3]
-    assert await rig.announced() == [1, 2, 3]
+async def test_a_new_target_starts_now(outbox: LogAndOutbox) -> None:
+    async with outbox.announcing():
+        await outbox.complete(1)
+    outbox.tables.append(table("new"))
+    await outbox.complete(2)
+    async with outbox.announcing():
+        await outbox.complete(3)
+    assert await outbox.announced("new") == [3]
+    assert await outbox.announced() == [1, 2, 3]
 
 
-async def test_one_that_was_removed_and_is_back_starts_now(rig: Rig) -> None:
-    async with rig.announcing():
-        await rig.complete(1)
-    tables, rig.tables = rig.tables, []
-    async with rig.announcing():
+async def test_one_that_was_removed_and_is_back_starts_now(outbox: LogAndOutbox) -> None:
+    async with outbox.announcing():
+        await outbox.complete(1)
+    tables, outbox.tables = outbox.tables, []
+    async with outbox.announcing():
         pass
-    await rig.complete(2)
-    rig.tables = tables
-    async with rig.announcing():
-        await rig.complete(3)
-    assert await rig.announced() == [1, 3]
+    await outbox.complete(2)
+    outbox.tables = tables
+    async with outbox.announcing():
+        await outbox.complete(3)
+    assert await outbox.announced() == [1, 3]
 
 
 @pytest.mark.parametrize(
     "value", ["", "x", "{}", '{"position": 7}', '{"position": "0-1", "since": {"notify/all": "x"}}']
 )
-async def test_a_position_that_is_none_is_the_newest(rig: Rig, value: str) -> None:
-    await rig.store.remember("notify/default", value)
-    await rig.complete(1)
-    async with rig.announcing():
-        await rig.complete(2)
-    assert await rig.announced() == [2]
+async def test_a_position_that_is_none_is_the_newest(outbox: LogAndOutbox, value: str) -> None:
+    await outbox.store.remember("notify/default", value)
+    await outbox.complete(1)
+    async with outbox.announcing():
+        await outbox.complete(2)
+    assert await outbox.announced() == [2]
 
 
-async def test_a_log_that_was_replaced_or_cut_off_is_continued(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    async with rig.announcing():
-        await rig.complete(1)
+async def test_a_log_that_was_replaced_or_cut_off_is_continued(
+    outbox: LogAndOutbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with outbox.announcing():
+        await outbox.complete(1)
     async with MemoryStore(capacity=3) as other:
-        await other.remember("notify/default", await rig.store.recall("notify/default") or "")
-        rig.store = other
-        await rig.complete(*range(10, 20))
-        async with rig.announcing():
-            await rig.complete(20)
-        assert await rig.announced() == [20]
+        await other.remember("notify/default", await outbox.store.recall("notify/default") or "")
+        outbox.store = other
+        await outbox.complete(*range(10, 20))
+        async with outbox.announcing():
+            await outbox.complete(20)
+        assert await outbox.announced() == [20]
     assert "completions may not have been announced: instance=default error=" in caplog.text
 
 
-async def test_another_leader_ends_it(rig: Rig) -> None:
-    lease = await rig.store.acquire("sources/default", "me", 60)
+async def test_another_leader_ends_it(outbox: LogAndOutbox) -> None:
+    lease = await outbox.store.acquire("sources/default", "me", 60)
     assert lease is not None
-    async with EventBus(rig.store) as bus:
-        targets = notify_targets(rig.tables)
-        old = Announcer("default", targets, AIRBYTE, bus, rig.store, client_of(rig.http, AIRBYTE))
-        await rig.store.release(lease)
-        await rig.store.acquire("sources/default", "another", 60)
+    async with EventBus(outbox.store) as bus:
+        targets = notify_targets(outbox.tables)
+        old = Announcer("default", targets, AIRBYTE, bus, outbox.store, client_of(outbox.http, AIRBYTE))
+        await outbox.store.release(lease)
+        await outbox.store.acquire("sources/default", "another", 60)
         with anyio.fail_after(30):
             await old.run(lease)
-    assert await rig.store.recall("notify/default") is None
+    assert await outbox.store.recall("notify/default") is None
 
 
-async def test_a_thousand_connections_that_are_late_at_once_are_one_message(rig: Rig, server: ScriptedServer) -> None:
+async def test_a_thousand_connections_that_are_late_at_once_are_one_message(
+    outbox: LogAndOutbox, server: ScriptedServer
+) -> None:
     server.on("POST /chat", server.reply(body=b"ok"))
-    rig.tables = [table("chat", type="slack", url=f"{server.url}/chat", group_seconds=30, signals=("overdue",))]
+    outbox.tables = [table("chat", type="slack", url=f"{server.url}/chat", group_seconds=30, signals=("overdue",))]
     overdue = Signal(kind=SignalKind.OVERDUE, raised=True, message="no sync has succeeded")
     late = [
         JobEvent.of_signal(overdue, instance="default", connection_id=str(UUID(int=number)), observed_at=utcnow())
         for number in range(1000)
     ]
-    async with in_background(Forwarder("default", notify_targets(rig.tables), rig.store).run):
-        async with rig.announcing():
-            await rig.store.append(late)
+    async with in_background(Forwarder("default", notify_targets(outbox.tables), outbox.store).run):
+        async with outbox.announcing():
+            await outbox.store.append(late)
         with anyio.fail_after(30):
-            while (await rig.store.stats()).due:
+            while (await outbox.store.stats()).due:
                 await a_moment()
     assert [request.json()["text"] for request in server.requests] == ["1,000 connections overdue"]
     assert "and 990 more" in server.requests[0].body.decode()
 
 
 class TestFilters:
-    async def test_by_what_the_event_has(self, rig: Rig) -> None:
-        rig.tables = [
+    async def test_by_what_the_event_has(self, outbox: LogAndOutbox) -> None:
+        outbox.tables = [
             table("failed", statuses=("failed",)),
             table("clears", job_types=("clear",)),
             table("others", instances=("other",)),
             table("one", connections=(CONNECTION.upper(),)),
             table("two", connections=(WORKSPACE,)),
         ]
-        async with rig.announcing():
-            await rig.complete(1)
-            await rig.complete(2, status="failed")
-            await rig.complete(3, job_type="reset")
-            await rig.complete(4, connection_id=WORKSPACE)
-        told = {name: await rig.announced(name) for name in ("failed", "clears", "others", "one", "two")}
+        async with outbox.announcing():
+            await outbox.complete(1)
+            await outbox.complete(2, status="failed")
+            await outbox.complete(3, job_type="reset")
+            await outbox.complete(4, connection_id=WORKSPACE)
+        told = {name: await outbox.announced(name) for name in ("failed", "clears", "others", "one", "two")}
         assert told == {"failed": [2], "clears": [3], "others": [], "one": [1, 2, 3], "two": [4]}
 
-    async def test_by_names_that_airbyte_has_and_not_those_of_webhooks(self, rig: Rig, server: ScriptedServer) -> None:
-        rig.url = server.url
+    async def test_by_names_that_airbyte_has_and_not_those_of_webhooks(
+        self, outbox: LogAndOutbox, server: ScriptedServer
+    ) -> None:
+        outbox.url = server.url
         connection = {"connectionId": CONNECTION, "name": "Orders, daily", "workspaceId": WORKSPACE}
         server.on(f"GET /api/public/v1/connections/{CONNECTION}", server.reply(body=json.dumps(connection).encode()))
         server.on(f"GET /api/public/v1/workspaces/{WORKSPACE}", server.reply(body=b'{"name": "Data"}'))
-        rig.tables = [
+        outbox.tables = [
             table("name", connections=("orders, daily",)),
             table("other", connections=("forged",)),
             table("workspace", workspaces=("data",)),
@@ -239,19 +245,22 @@ class TestFilters:
             table("elsewhere", workspaces=("forged",)),
         ]
         forged = {"connection": "forged", "workspace": "forged"}
-        async with rig.announcing():
-            await rig.complete(1, 2, names=forged, workspace_id="forged", unconfirmed=frozenset({"names"}))
+        async with outbox.announcing():
+            await outbox.complete(1, 2, names=forged, workspace_id="forged", unconfirmed=frozenset({"names"}))
         told = {
-            each.settings.name: await rig.announced(each.settings.name) for each in notify_targets(rig.tables).values()
+            each.settings.name: await outbox.announced(each.settings.name)
+            for each in notify_targets(outbox.tables).values()
         }
         assert told == {"name": [1, 2], "other": [], "workspace": [1, 2], "id": [1, 2], "elsewhere": []}
         assert len(server.requests) == 2
 
     @pytest.mark.parametrize("status", [403, 404, 500])
-    async def test_a_name_that_is_not_known_is_announced(self, rig: Rig, server: ScriptedServer, status: int) -> None:
-        rig.url = server.url
+    async def test_a_name_that_is_not_known_is_announced(
+        self, outbox: LogAndOutbox, server: ScriptedServer, status: int
+    ) -> None:
+        outbox.url = server.url
         server.on(f"GET /api/public/v1/connections/{CONNECTION}", server.reply(status))
-        rig.tables = [table("name", connections=("orders",)), table("id", connections=(WORKSPACE,))]
-        async with rig.announcing():
-            await rig.complete(1)
-        assert (await rig.announced("name"), await rig.announced("id")) == ([1], [])
+        outbox.tables = [table("name", connections=("orders",)), table("id", connections=(WORKSPACE,))]
+        async with outbox.announcing():
+            await outbox.complete(1)
+        assert (await outbox.announced("name"), await outbox.announced("id")) == ([1], [])
