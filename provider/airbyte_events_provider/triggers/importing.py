@@ -26,7 +26,9 @@ async def imported(name: str) -> Any:
     """
     if name not in _imported:
         async with _importing:
-            _imported[name] = await anyio.to_thread.run_sync(_import, name)
+            # Many triggers begin at once, and the first has imported it for all.
+            if name not in _imported:
+                _imported[name] = await anyio.to_thread.run_sync(_import, name)
     return _imported[name]
 
 
