@@ -10,6 +10,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from datetime import datetime, timedelta
 
 import anyio
@@ -83,6 +84,7 @@ async def polled_at(store: ValueTable, instance: str) -> datetime | None:
     return instant(await store.recall(f"looked_at/{instance}"))
 
 
+@dataclass(eq=False, repr=False)
 class Monitor:
     """A monitor of one Airbyte instance.
 
@@ -95,37 +97,31 @@ class Monitor:
         clock, and whether it was complete.
     """
 
-    def __init__(
-        self,
-        instance: str,
-        system: JobSystem,
-        store: EventStore,
-        *,
-        max_listed: int = MAX_LISTED,
-        lease: Lease | None = None,
-        marking: bool = True,
-        beside: Monitor | None = None,
-        naming: bool = False,
-        explaining: Callable[[], bool] = lambda: True,
-        on_list: Callable[[datetime, bool], object] = lambda served_at, complete: None,
-    ) -> None:
-        self.instance = instance
-        self.system = system
+    instance: str
+    system: JobSystem
+    store: EventStore
+    _: KW_ONLY
+    max_listed: int = MAX_LISTED
+    lease: Lease | None = None
+    marking: bool = True
+    beside: InitVar[Monitor | None] = None
+    naming: bool = False
+    explaining: Callable[[], bool] = lambda: True
+    on_list: Callable[[datetime, bool], object] = lambda served_at, complete: None
+    watches: Watches = field(default_factory=Watches, init=False)
+
+    def __post_init__(self, beside: Monitor | None) -> None:
         self.request_bucket: TokenBucket = (
             TokenBucket(rate=ASKED_PER_SECOND, burst=ASKED_AT_ONCE) if beside is None else beside.request_bucket
         )
         """The limit of requests that webhooks cause."""
-        self.watches = Watches()
         before = None if beside is None else beside._recorder
-        self._recorder: Recorder = Recorder(instance, system, store, self.watches, lease, before, naming, explaining)
+        self._recorder: Recorder = Recorder(
+            self.instance, self.system, self.store, self.watches, self.lease, self.naming, self.explaining, before
+        )
         self.counters = self._recorder.counters
         self.late_reasons = self._recorder.late_reasons
         self.generations = self._recorder.generations
-        self._lease = lease
-        self._on_list = on_list
-        self._marking = marking
-        self._store = store
-        self.max_listed = max_listed
         self._polling = anyio.Lock()
         self._confirmed = anyio.Event()
         self._confirmed.set()
@@ -161,7 +157,7 @@ class Monitor:
 
     async def states(self, job_ids: Collection[int], doubt: Doubt | None = None) -> dict[int, JobEvent | None]:
         """Return the states of these jobs, as :meth:`watch` does, without watching them."""
-        known = await self._store.states([JobRef(self.instance, job_id) for job_id in job_ids])
+        known = await self.store.states([JobRef(self.instance, job_id) for job_id in job_ids])
         outdated = await self.generations.outdated(known.values())
         states: dict[int, JobEvent | None] = {
             ref.job_id: state
@@ -248,7 +244,7 @@ class Monitor:
             left_out |= gone
         states = confirmation.states
         if unread := confirmation.wanted - states.keys() - left_out:
-            stored = await self._store.states([JobRef(self.instance, job_id) for job_id in unread])
+            stored = await self.store.states([JobRef(self.instance, job_id) for job_id in unread])
             states = states | {ref.job_id: state for ref, state in stored.items()}
         return found | {job_id: state for job_id, state in states.items() if job_id not in left_out}
 
@@ -288,9 +284,9 @@ class Monitor:
                 # Airbyte's clock counts: this one is far ahead of it, or Airbyte's was put back.
                 since = served_at - max(LOOKBACK, started - since)
                 found, served_at = await self._store_changed(since, served_at, why)
-            if self._marking:
+            if self.marking:
                 await self._remember("looked_at", served_at)
-            self._on_list(served_at, self.counters.cut == cut)
+            self.on_list(served_at, self.counters.cut == cut)
             return found
 
     async def poll_for_webhooks(self, count: int) -> None:
@@ -304,23 +300,23 @@ class Monitor:
 
     async def _begin(self, now: datetime) -> datetime:
         """Return where a list begins: earlier changes are stored."""
-        return (await polled_at(self._store, self.instance) or await self._first_mark(now)) - OVERLAP
+        return (await polled_at(self.store, self.instance) or await self._first_mark(now)) - OVERLAP
 
     async def _first_mark(self, started: datetime) -> datetime:
         """Return where the first list begins: it stays while lists fail."""
-        began = instant(await self._store.recall(f"looking_since/{self.instance}"))
+        began = instant(await self.store.recall(f"looking_since/{self.instance}"))
         if began is None:
             began = started - LOOKBACK + OVERLAP
-            if self._marking:
+            if self.marking:
                 await self._remember("looking_since", began)
         return min(began, self.watches.began() or started)
 
     async def cut_at(self) -> datetime | None:
         """Return when a list was last cut: any job that was watched before may have completed."""
-        return instant(await self._store.recall(f"cut_at/{self.instance}"))
+        return instant(await self.store.recall(f"cut_at/{self.instance}"))
 
     async def _remember(self, what: str, moment: datetime) -> None:
-        await self._store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self._lease)
+        await self.store.remember(f"{what}/{self.instance}", format_time(moment) or "", lease=self.lease)
 
     async def _list_pages(self, confirmation: Confirmation) -> set[int]:
         """List changed jobs for webhooks; since the first completion if they report the time of each."""
@@ -376,7 +372,7 @@ class Monitor:
                 )
                 self.watches.mark_unread()
                 self.counters.cut += 1
-                if self._marking:
+                if self.marking:
                     # Before the mark: a process that continues from there has to read the watched jobs.
                     await self._remember("cut_at", utcnow())
                 break

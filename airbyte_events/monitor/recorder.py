@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from datetime import timedelta
 
 import anyio
@@ -77,33 +77,26 @@ NAMING_SECONDS = 2.0
 """The longest that events wait for the names of their connections."""
 
 
+@dataclass(eq=False, repr=False)
 class Recorder:
     """A recorder of the states of one instance's jobs, with the options of its monitor."""
 
-    def __init__(
-        self,
-        instance: str,
-        system: JobSystem,
-        store: EventStore,
-        watches: Watches,
-        lease: Lease | None,
-        beside: Recorder | None,
-        naming: bool = False,
-        explaining: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.instance = instance
-        self.system = system
-        self.watches = watches
+    instance: str
+    system: JobSystem
+    store: EventStore
+    watches: Watches
+    lease: Lease | None
+    naming: bool
+    explaining: Callable[[], bool]
+    beside: InitVar[Recorder | None]
+
+    def __post_init__(self, beside: Recorder | None) -> None:
         self.counters: Counters = Counters() if beside is None else beside.counters
-        self.generations: Generations = Generations(instance, store) if beside is None else beside.generations
-        self._contradicted: dict[JobRef, JobStatus] = {} if beside is None else beside._contradicted
-        self._store = store
-        self._lease = lease
-        self._naming = naming
-        self._explaining = explaining
+        self.generations: Generations = Generations(self.instance, self.store) if beside is None else beside.generations
         self.late_reasons: LateReasons = (
-            LateReasons(instance, self.request_reason, store) if beside is None else beside.late_reasons
+            LateReasons(self.instance, self.request_reason, self.store) if beside is None else beside.late_reasons
         )
+        self._contradicted: dict[JobRef, JobStatus] = {} if beside is None else beside._contradicted
         self._pushes: deque[bool] = deque(maxlen=PROVEN_BY)
         # As the API returned them, and the epoch of the log that has them.
         self._stored: dict[int, Job] = {}
@@ -115,14 +108,14 @@ class Recorder:
         return len(self._pushes) == PROVEN_BY and all(self._pushes)
 
     async def absorb(self, states: Sequence[JobEvent]) -> None:
-        await self._append(states, await self._store.states({state.ref for state in states}))
+        await self._append(states, await self.store.states({state.ref for state in states}))
         self.watches.update(states, polled=False)
 
     async def record(self, jobs: Iterable[Job], notifications: Confirmation) -> None:
         """Store the states of jobs that the API returned."""
         returned = list(jobs)
-        if self._stored_in != self._store.epoch:
-            self._stored, self._stored_in = {}, self._store.epoch
+        if self._stored_in != self.store.epoch:
+            self._stored, self._stored_in = {}, self.store.epoch
         for start in range(0, len(returned), TOGETHER):
             some = returned[start : start + TOGETHER]
             observed = {
@@ -149,7 +142,7 @@ class Recorder:
     async def _reconcile(self, returned: Mapping[JobRef, JobEvent], notifications: Confirmation) -> None:
         known = notifications.known
         if known is None or not returned.keys() <= known.refs:
-            known = await self._store.states(returned)
+            known = await self.store.states(returned)
         states: dict[JobRef, JobEvent] = {**known}
         # Lists overlap: most of their jobs are known.
         observed = {
@@ -185,8 +178,8 @@ class Recorder:
         ]
         if not better:
             return appended.states
-        await self._store.annotate(better)
-        return {**appended.states, **await self._store.states([event.ref for event in better])}
+        await self.store.annotate(better)
+        return {**appended.states, **await self.store.states([event.ref for event in better])}
 
     def _confirmed(
         self, events: Sequence[JobEvent], verdicts: Sequence[Verdict], known: States, notifications: Confirmation
@@ -225,7 +218,7 @@ class Recorder:
         :param unexplained: receives those whose reason can't be learnt now.
         """
         explained = list(events)
-        if not self._explaining():
+        if not self.explaining():
             return events
 
         async def explain(place: int, event: JobEvent) -> None:
@@ -246,7 +239,7 @@ class Recorder:
     async def _name(self, events: list[JobEvent], known: States) -> list[JobEvent]:
         """Return the events, new ones of connections that no webhook has named with the job system's name."""
         system = self.system
-        if not self._naming or not isinstance(system, DescribesConnections):
+        if not self.naming or not isinstance(system, DescribesConnections):
             return events
         names: dict[str, str | None] = {}
 
@@ -286,7 +279,7 @@ class Recorder:
                 for ref, event in some.items()
                 if ref not in complete
             }
-            stored = await self._store.announcements(since) if since else {}
+            stored = await self.store.announcements(since) if since else {}
             for ref, event in some.items():
                 received = [Received.of(each, read) for each in stored.get(ref, ())]
                 received += notifications.get(ref.job_id, ())
@@ -300,8 +293,8 @@ class Recorder:
             before = known.get(event.ref)
             if before is not None and reconcile(before, event) is Verdict.REUSED:
                 # First: by the time the event is read, other known states must be outdated.
-                await self.generations.contradicted(before, event, self._lease)
-        appended = await self._store.append(events, lease=self._lease, known=known, settle=settle)
+                await self.generations.contradicted(before, event, self.lease)
+        appended = await self.store.append(events, lease=self.lease, known=known, settle=settle)
         self.counters.reused += appended.verdicts.count(Verdict.REUSED)
         return appended
 

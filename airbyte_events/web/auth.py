@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from starlette.responses import JSONResponse
@@ -77,6 +78,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(24)
 
 
+@dataclass(eq=False, repr=False)
 class BearerAuth:
     """Pass requests with ``Authorization: Bearer`` and a valid token on; respond 401 to all others.
 
@@ -85,34 +87,27 @@ class BearerAuth:
     :param kind: of the tokens, for the error message.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        tokens: Tokens,
-        access: ClientAccess,
-        has_session: Callable[[Scope], bool] = lambda scope: False,
-        kind: str = "API",
-    ) -> None:
-        self.app = app
-        self._tokens = tokens
-        self._access = access
-        self._has_session = has_session
-        self._message = f"send one of the listener's {kind} tokens as Authorization: Bearer"
+    app: ASGIApp
+    tokens: Tokens
+    access: ClientAccess
+    has_session: Callable[[Scope], bool] = lambda scope: False
+    kind: str = "API"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._authorizes(scope):
+            message = f"send one of the listener's {self.kind} tokens as Authorization: Bearer"
             refusal = JSONResponse(
-                {"error": "unauthorized", "message": self._message},
+                {"error": "unauthorized", "message": message},
                 status_code=401,
                 headers={"WWW-Authenticate": "Bearer"},
             )
-            await self._access.refuse(scope, refusal)(scope, receive, send)
+            await self.access.refuse(scope, refusal)(scope, receive, send)
             return
         scope[STILL_AUTHORIZED] = partial(self._authorizes, scope)
         await self.app(scope, receive, send)
 
     def _authorizes(self, scope: Scope) -> bool:
-        return self._tokens.accepts(bearer(scope)) or self._has_session(scope)
+        return self.tokens.accepts(bearer(scope)) or self.has_session(scope)
 
 
 def bearer(scope: Scope) -> str:
