@@ -20,10 +20,10 @@ from airbyte_events.hub.position import Bookmark, Position
 
 
 class Completions:
-    """A subscription to completions, each delivered once: ``async for event in completions``. It ends with the hub.
+    """A subscription to completions, each delivered once: ``await completions.receive()``. It ends with the hub.
 
-    It subscribes to the bus first. Then the hub lists the completions since its
-    position for it. Then it continues with the bus, without the events that its position covers.
+    It subscribes to the bus first. Then the hub lists the completions since its position for it. Then it continues with
+    the bus, without the events that its position covers.
 
     :param events: a subscription of the hub's bus.
     :param position: where to begin; it advances as completions are received.
@@ -147,17 +147,6 @@ class Completions:
                 self.position.record(events[0])
                 return events[0]
         return None
-
-    def __aiter__(self) -> Completions:
-        return self
-
-    async def __anext__(self) -> JobEvent:
-        try:
-            while not isinstance(item := await self.receive(), JobEvent):
-                pass
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-        return item
 
 
 class Subscribers:

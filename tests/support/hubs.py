@@ -9,6 +9,7 @@ import anyio
 import httpx
 
 from airbyte_events._utils.times import utcnow
+from airbyte_events.events import JobEvent
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.hub.completions import Completions
 from airbyte_events.hub.hub import Hub
@@ -31,10 +32,17 @@ def fed(http: httpx.AsyncClient, airbyte: Airbyte, feed: ScriptedFeed, **options
     return Hub(client_of(http, airbyte.url), client, **{"ticks": FAST, "grace": 5.0, **options})
 
 
+async def next_end(ends: Completions) -> JobEvent:
+    """The next completion, after any bookmarks."""
+    while not isinstance(item := await ends.receive(), JobEvent):
+        pass
+    return item
+
+
 async def told(ends: Completions, count: int = 1) -> list[int]:
     """The next jobs."""
     with anyio.fail_after(30):
-        return [(await anext(ends)).ref.job_id for _ in range(count)]
+        return [(await next_end(ends)).ref.job_id for _ in range(count)]
 
 
 def lately() -> Position:

@@ -23,7 +23,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from support.airbyte import Airbyte, client_of
 from support.events import CONNECTION, event_of
 from support.feed import ScriptedFeed
-from support.hubs import fed, lately, lonely, told
+from support.hubs import fed, lately, lonely, next_end, told
 from support.waiting import in_background
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +137,9 @@ class TestFollowingConnections:
             follow = hub.follow(EventFilter(), lately())
             ends = follow.__enter__()
             await airbyte.until(lambda: hub.followers == 1)
-        assert [event.ref.job_id async for event in ends] == [1]
+        assert await told(ends) == [1]
+        with pytest.raises(anyio.EndOfStream):
+            await next_end(ends)
         follow.__exit__(None, None, None)
 
     async def test_a_push_is_told_and_nobody_looks(

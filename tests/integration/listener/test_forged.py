@@ -16,6 +16,7 @@ from airbyte_events.hub.position import Position
 from airbyte_events.simulator import Script
 from airbyte_events_provider.waiting.result import missing_records, outcome
 from support.events import event_of
+from support.hubs import next_end
 from support.listener import API_TOKEN, WEBHOOK_TOKEN
 from support.loops import anyio_backend as anyio_backend
 from support.stage import Stage
@@ -116,11 +117,10 @@ async def follow(hub: Any, jobs: list[Any], told: dict[int, JobEvent]) -> None:
     """Returns when the end of each has come, once."""
     wanted = EventFilter(connection_ids=frozenset(job.connection.id for job in jobs))
     with hub.follow(wanted, Position(floor=utcnow() - timedelta(minutes=5))) as ends:
-        async for event in ends:
+        while len(told) < len(jobs):
+            event = await next_end(ends)
             assert event.ref.job_id not in told
             told[event.ref.job_id] = event
-            if len(told) == len(jobs):
-                return
 
 
 async def forge_around(stage: Stage, forger: Forger, jobs: list[Any]) -> None:

@@ -14,6 +14,7 @@ from airbyte_events.events import EventFilter, JobEvent, JobStatus
 from airbyte_events.hub.completions import Completions, Subscribers
 from airbyte_events.hub.position import Bookmark, Position
 from airbyte_events.store.memory.store import MemoryStore
+from support.hubs import told
 from support.stored import NOON, ended
 
 pytestmark = pytest.mark.anyio
@@ -41,11 +42,6 @@ async def log() -> AsyncIterator[Log]:
         yield Log(store, bus, Subscribers(bus))
 
 
-async def received(completions: Completions, count: int) -> list[int]:
-    with anyio.fail_after(30):
-        return [(await anext(completions)).ref.job_id for _ in range(count)]
-
-
 async def nothing_more(completions: Completions) -> bool:
     with anyio.move_on_after(0.01) as waiting:
         await completions.receive()
@@ -60,7 +56,7 @@ async def test_what_a_list_and_the_bus_both_bring_is_delivered_once(log: Log) ->
         completions.found(ended(3))
         completions.caught_up(NOON + MINUTE)
         await log.append(ended(3))
-        assert await received(completions, 3) == [2, 3, 1]
+        assert await told(completions, 3) == [2, 3, 1]
         assert await nothing_more(completions)
 
 
@@ -69,7 +65,7 @@ async def test_from_now_on_begins_when_airbytes_clock_is_known(log: Log) -> None
         await log.append(ended(1, NOON - 2 * MINUTE), ended(2, NOON))
         assert await nothing_more(completions)
         completions.begin(NOON, elapsed=60)
-        assert await received(completions, 1) == [2]
+        assert await told(completions, 1) == [2]
 
 
 async def test_a_bookmark_comes_behind_what_its_list_brought(log: Log) -> None:
@@ -84,7 +80,7 @@ async def test_a_bookmark_comes_behind_what_its_list_brought(log: Log) -> None:
         assert await completions.receive() == Bookmark(NOON + MINUTE, NOON + MINUTE - timedelta(hours=1))
         assert await nothing_more(completions)
         await log.append(ended(6))
-        assert await received(completions, 1) == [6]
+        assert await told(completions, 1) == [6]
         assert await completions.receive() == Bookmark(NOON + 3 * MINUTE, NOON + 3 * MINUTE - timedelta(hours=1))
 
 
@@ -117,9 +113,9 @@ async def test_i5_what_the_log_does_not_keep_is_caught_up(log: Log) -> None:
         completions.seek()
         completions.found(ended(1_999))
         completions.caught_up(NOON + MINUTE)
-        assert await received(completions, 1) == [1_999]
+        assert await told(completions, 1) == [1_999]
         await log.append(ended(4_001))
-        assert await received(completions, 1) == [4_001]
+        assert await told(completions, 1) == [4_001]
 
 
 async def test_i5_a_list_that_was_cut_while_catching_up_wants_another(log: Log) -> None:
@@ -143,7 +139,7 @@ async def test_only_completions_that_match_are_delivered(log: Log) -> None:
         await log.append(
             ended(1), ended(2, status=JobStatus.FAILED), ended(3, status=JobStatus.RUNNING), ended(4, connection_id="d")
         )
-        assert await received(completions, 1) == [2]
+        assert await told(completions, 1) == [2]
         assert await nothing_more(completions)
 
 
@@ -152,6 +148,8 @@ async def test_one_that_is_closed_delivers_what_it_holds(log: Log) -> None:
         await log.append(ended(1))
         completions.found(ended(2))
         log.subscribers.close()
-        assert [event.ref.job_id async for event in completions] == [2, 1]
-    with log.subscribers.joined(EventFilter(), Position(since=NOON)) as late:
-        assert [event async for event in late] == []
+        assert await told(completions, 2) == [2, 1]
+        with pytest.raises(anyio.EndOfStream):
+            await completions.receive()
+    with log.subscribers.joined(EventFilter(), Position(since=NOON)) as late, pytest.raises(anyio.EndOfStream):
+        await late.receive()
