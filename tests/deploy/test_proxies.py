@@ -20,26 +20,14 @@ import trustme
 
 from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
-from airbyte_events.listener.assembly import assemble
-from airbyte_events.store.memory.store import MemoryStore
-from airbyte_events.web.server import serving
-from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, Running, instance_of, serve_listener, settings_of
 from support.loops import anyio_backend as anyio_backend
+from support.stored import SharedStore
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
 Proxy = Callable[[Path, list[int]], "contextlib.AbstractContextManager[int]"]
-
-
-class SharedStore(MemoryStore):
-    """Of several listeners in this process."""
-
-    async def __aenter__(self) -> SharedStore:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        pass
 
 
 def free_port() -> int:
@@ -171,26 +159,17 @@ async def behind(proxy: Proxy) -> AsyncIterator[ProxiedListeners]:
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(certified())
         store = SharedStore()
-        ports, stopping, stopped = [], anyio.Event(), anyio.Event()
 
-        async def first(*, task_status: anyio.abc.TaskStatus[str]) -> None:
-            async with assemble(settings, store=store) as listener, serving(listener.app) as url:
-                task_status.started(url)
-                await stopping.wait()
-                listener.drain()
-            stopped.set()
-
-        async def stop() -> None:
-            stopping.set()
-            await stopped.wait()
+        @contextlib.asynccontextmanager
+        async def listener() -> AsyncIterator[str]:
+            async with serve_listener(settings, store=store) as served:
+                yield served.url
 
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        ports.append(int((await tasks.start(first)).rpartition(":")[2]))
-        listener = await stack.enter_async_context(assemble(settings, store=store))
-        url = await stack.enter_async_context(serving(listener.app))
-        stack.callback(listener.drain)
-        ports.append(int(url.rpartition(":")[2]))
-        port = stack.enter_context(proxy(folder, ports))
+        first, second = [await Running.start(tasks, listener()) for _ in range(2)]
+        for each in (first, second):
+            stack.push_async_callback(each.stop)
+        port = stack.enter_context(proxy(folder, [first.port, second.port]))
         http = await stack.enter_async_context(
             httpx.AsyncClient(
                 base_url=f"https://127.0.0.1:{port}",
@@ -205,10 +184,7 @@ async def behind(proxy: Proxy) -> AsyncIterator[ProxiedListeners]:
                 with contextlib.suppress(httpx.TransportError):
                     if (await http.get("/readyz")).status_code == 200:
                         break
-        try:
-            yield ProxiedListeners(store, http, stop)
-        finally:
-            stopping.set()
+        yield ProxiedListeners(store, http, first.stop)
 
 
 @pytest.mark.parametrize("name", ["nginx", "traefik"])

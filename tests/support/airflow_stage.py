@@ -19,13 +19,11 @@ from airflow.sdk.bases.operator import BaseOperator, ExecutorSafeguard
 from airflow.sdk.execution_time import comms
 from airflow.triggers.base import BaseTrigger
 
-from airbyte_events.listener.assembly import assemble
 from airbyte_events.simulator import Script, Simulator
 from airbyte_events.simulator.models import Job
-from airbyte_events.web.server import Server, bind, url_of
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, Running, instance_of, serve_listener, settings_of
 from support.waiting import until
 
 
@@ -195,29 +193,17 @@ class AirflowStage:
         return await running
 
     @asynccontextmanager
-    async def listener(self, *, port: int = 0, **settings: Any) -> AsyncIterator[Served]:
+    async def listener(self, *, port: int = 0, **settings: Any) -> AsyncIterator[Running]:
         """A listener for this Airbyte, which sends its webhooks there. It hardly polls: what is told, webhooks told."""
         given = settings_of(instance_of(self.sim.url, secret=CLIENT_SECRET), **settings)
-        with bind("127.0.0.1", port) as bound:
-            async with assemble(given) as listener, anyio.create_task_group() as tasks:
-                server = Server(listener.app, timeout_graceful_shutdown=1)
-                tasks.start_soon(server.serve, [bound])
-                url = url_of(bound)
-                self.sim.workspace.set_webhook(f"{url}/webhooks/default/{WEBHOOK_TOKEN}")
-                yield Served(url=url, close=listener.bus.close, server=server)
-                listener.bus.close()
-                server.should_exit = True
 
+        @asynccontextmanager
+        async def listening() -> AsyncIterator[str]:
+            async with serve_listener(given, port=port, timeout_graceful_shutdown=1) as served:
+                self.sim.workspace.set_webhook(served.webhooks)
+                yield served.url
 
-@dataclass(kw_only=True)
-class Served:
-    """A listener, and how to end it."""
-
-    url: str
-    close: Callable[[], None]
-    server: Server
-
-    def stop(self) -> None:
-        """Its streams end, and nobody answers any more."""
-        self.close()
-        self.server.should_exit = True
+        async with anyio.create_task_group() as tasks:
+            listener = await Running.start(tasks, listening())
+            yield listener
+            await listener.stop()

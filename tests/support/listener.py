@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+import anyio
 import httpx
+from anyio.abc import TaskGroup, TaskStatus
 from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import Listener, assemble
@@ -101,6 +103,37 @@ async def serve_listener(
             yield Served(listener=listener, url=url)
         finally:
             listener.drain()
+
+
+@dataclass(kw_only=True)
+class Running:
+    """A listener in a task of its own."""
+
+    url: str
+    stopping: anyio.Event
+    stopped: anyio.Event
+
+    @classmethod
+    async def start(cls, tasks: TaskGroup, listener: AbstractAsyncContextManager[str]) -> Self:
+        """:param listener: serves it, and returns its URL."""
+        stopping, stopped = anyio.Event(), anyio.Event()
+
+        async def run(task_status: TaskStatus[str]) -> None:
+            async with listener as url:
+                task_status.started(url)
+                await stopping.wait()
+            stopped.set()
+
+        return cls(url=await tasks.start(run), stopping=stopping, stopped=stopped)
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    async def stop(self) -> None:
+        self.stopping.set()
+        with anyio.fail_after(5):
+            await self.stopped.wait()
 
 
 @dataclass

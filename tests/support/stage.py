@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
 import httpx
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from airbyte_events.airbyte import AirbyteClient, Credentials
 from airbyte_events.feed.client import FeedClient
@@ -18,26 +17,8 @@ from airbyte_events.monitor.poller import Ticks
 from airbyte_events.simulator import Fault, Script, Simulator
 from airbyte_events.simulator.models import Job
 from support.airbyte import client_of
-from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, CLIENT_SECRET, Running, instance_of, serve_listener, settings_of
 from support.waiting import until
-
-
-@dataclass(kw_only=True)
-class Running:
-    """A listener in a task of its own."""
-
-    url: str
-    stopping: anyio.Event
-    stopped: anyio.Event
-
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
-
-    async def stop(self) -> None:
-        self.stopping.set()
-        with anyio.fail_after(5):
-            await self.stopped.wait()
 
 
 @dataclass(kw_only=True)
@@ -96,15 +77,7 @@ class Stage:
 
     async def start_listener(self, tasks: TaskGroup, **given: Any) -> Running:
         """A listener that can be stopped at any time."""
-        stop, stopped = anyio.Event(), anyio.Event()
-
-        async def run(task_status: TaskStatus[str]) -> None:
-            async with self.listener(**given) as url:
-                task_status.started(url)
-                await stop.wait()
-            stopped.set()
-
-        return Running(url=await tasks.start(run), stopping=stop, stopped=stopped)
+        return await Running.start(tasks, self.listener(**given))
 
     def hub(self, feed: FeedClient | None = None, **options: Any) -> Hub:
         ticks = Ticks(unproven=0.05, proven=0.05, idle=0.05)

@@ -50,6 +50,12 @@ async def receipt_of(store: EventStore, body: bytes, **values: Any) -> Receipt:
     return await store.receive(Arrival(body=body, **(given | values)))
 
 
+class SharedStore(MemoryStore):
+    """One for several listeners in this process, as PostgreSQL is for several processes."""
+
+    shared = True
+
+
 class CountingStore(MemoryStore):
     """One that counts the events that it was made to read."""
 

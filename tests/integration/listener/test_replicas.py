@@ -33,6 +33,7 @@ from support.events import event_of, webhook_body
 from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
 from support.monitor import Watched
 from support.servers import serve
+from support.stored import SharedStore
 from support.waiting import in_background, until
 
 pytestmark = pytest.mark.anyio
@@ -42,10 +43,6 @@ QUICK = {"lease": 0.4, "renewal": 0.05, "spread": 0.05, "probe": 0.05}
 NEVER = {"lease": 3600.0, "renewal": 3600.0}
 OFTEN = Ticks(unproven=0.02, proven=0.02, idle=0.02)
 WATCHED_ONLY = Ticks(unproven=0.02, proven=0.02, idle=3600.0)
-
-
-class SharedStore(MemoryStore):
-    shared = True
 
 
 class Line:

@@ -11,8 +11,8 @@ from airflow.sdk.execution_time import task_runner
 
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events_provider.triggers.importing import imported
-from support.airflow_stage import AirflowStage, Served, TaskStates
-from support.listener import CLIENT_SECRET
+from support.airflow_stage import AirflowStage, TaskStates
+from support.listener import CLIENT_SECRET, Running
 from support.loops import anyio_backend as anyio_backend
 
 
@@ -44,7 +44,7 @@ async def stage(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 
 @pytest.fixture
-async def listener(stage: AirflowStage) -> AsyncIterator[Served]:
+async def listener(stage: AirflowStage) -> AsyncIterator[Running]:
     """Known to Airflow, and named by the Airbyte's connection."""
     async with stage.listener() as served:
         stage.connect_listener(served.url)

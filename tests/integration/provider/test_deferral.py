@@ -13,7 +13,8 @@ from airflow.triggers.base import TaskSuccessEvent
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events_provider.triggers.airbyte import AirbyteConnectionSyncTrigger, AirbyteSyncTrigger
 from airbyte_events_provider.waiting.deferral import shortest_deferral
-from support.airflow_stage import AirflowStage, Served
+from support.airflow_stage import AirflowStage
+from support.listener import Running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 
@@ -65,7 +66,7 @@ async def test_so_does_the_sync_that_a_sensor_waits_for(stage: AirflowStage) -> 
     assert took >= LEAST
 
 
-async def test_a_longer_job_is_not_held_up(stage: AirflowStage, listener: Served) -> None:
+async def test_a_longer_job_is_not_held_up(stage: AirflowStage, listener: Running) -> None:
     job = stage.start()
     trigger: AirbyteSyncTrigger = waiting(stage.trigger(job))
     ended: list[float] = []

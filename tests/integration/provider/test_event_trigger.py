@@ -16,7 +16,8 @@ from airbyte_events.events import JobError
 from airbyte_events.simulator import Fault
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-from support.airflow_stage import AirflowStage, Served
+from support.airflow_stage import AirflowStage
+from support.listener import Running
 
 shared_stream = pytest.importorskip("airflow.triggers.shared_stream", reason="Airflow before 3.3")
 
@@ -131,7 +132,7 @@ class Scene:
         await hub.poll()
 
     @contextlib.asynccontextmanager
-    async def reborn(self, listener: Served) -> AsyncIterator[None]:
+    async def reborn(self, listener: Running) -> AsyncIterator[None]:
         """Another listener where one was stopped, with an empty store."""
         port = int(listener.url.rpartition(":")[2])
 
@@ -210,7 +211,7 @@ async def test_a_clear_fires_as_the_reset_that_airbyte_reports(
         assert [(each["job_id"], each["job_type"]) for _, each in triggerer.fired] == [(job.id, "reset")]
 
 
-async def test_a_failure_has_its_reason(stage: AirflowStage, scene: Scene, listener: Served) -> None:
+async def test_a_failure_has_its_reason(stage: AirflowStage, scene: Scene, listener: Running) -> None:
     async with scene.triggerer() as triggerer:
         triggerer.start("orders", statuses="failed")
         await scene.watched()
@@ -231,7 +232,7 @@ async def test_what_had_ended_before_the_first_watch_does_not_fire(
         assert triggerer.jobs() == [job.id]
 
 
-async def test_fifty_watchers_are_one_stream_and_one_hub(stage: AirflowStage, scene: Scene, listener: Served) -> None:
+async def test_fifty_watchers_are_one_stream_and_one_hub(stage: AirflowStage, scene: Scene, listener: Running) -> None:
     connections = [stage.start_elsewhere().connection for _ in range(50)]
     async with scene.triggerer() as triggerer:
         for number, connection in enumerate(connections):
@@ -311,7 +312,7 @@ async def test_i5_each_watcher_goes_on_where_it_was_though_it_joins_late(
 
 
 async def test_a_watcher_that_fails_costs_the_others_nothing(
-    stage: AirflowStage, scene: Scene, listener: Served
+    stage: AirflowStage, scene: Scene, listener: Running
 ) -> None:
     async with scene.triggerer("orders", "all", ack_timeout=0.5) as triggerer:
         triggerer.storing = False
@@ -347,7 +348,7 @@ async def test_i6_more_ends_at_once_than_airflow_has_room_for(stage: AirflowStag
         await scene.saved(*(job.id for job in jobs))
 
 
-async def test_i4_a_listener_that_goes_and_comes_back(stage: AirflowStage, scene: Scene, listener: Served) -> None:
+async def test_i4_a_listener_that_goes_and_comes_back(stage: AirflowStage, scene: Scene, listener: Running) -> None:
     async with scene.triggerer("orders") as triggerer, shared_hub(HubKey("airbyte_default")) as shared:
         ended = []
 
@@ -358,7 +359,7 @@ async def test_i4_a_listener_that_goes_and_comes_back(stage: AirflowStage, scene
 
         await end_one()
         stage.sim.workspace.set_webhook(None)
-        listener.stop()
+        await listener.stop()
         await stage.until(lambda: not shared.hub.following)
         await end_one()
         async with scene.reborn(listener):
@@ -369,13 +370,13 @@ async def test_i4_a_listener_that_goes_and_comes_back(stage: AirflowStage, scene
 
 
 async def test_i4_an_end_while_the_feed_is_away_is_found_when_it_is_back(
-    stage: AirflowStage, scene: Scene, listener: Served, monkeypatch: pytest.MonkeyPatch
+    stage: AirflowStage, scene: Scene, listener: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Polling does not begin in this test.
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__FALLBACK_AFTER", "60")
     async with scene.triggerer("orders") as triggerer, shared_hub(HubKey("airbyte_default")) as shared:
         stage.sim.workspace.set_webhook(None)
-        listener.stop()
+        await listener.stop()
         await stage.until(lambda: not shared.hub.following)
         job = stage.end(stage.start())
         # With an empty store, so its cursors are others.

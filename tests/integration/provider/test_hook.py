@@ -20,8 +20,8 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoun
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.hooks.listener import ListenerHook
-from support.airflow_stage import AirflowStage, Served
-from support.listener import CLIENT_SECRET
+from support.airflow_stage import AirflowStage
+from support.listener import CLIENT_SECRET, Running
 from support.servers import ScriptedServer
 
 pytestmark = pytest.mark.anyio
@@ -94,7 +94,7 @@ async def test_the_connection_test_says_what_it_found(stage: AirflowStage) -> No
     )
 
 
-async def test_the_connection_test_compares_airbyte_and_listener(stage: AirflowStage, listener: Served) -> None:
+async def test_the_connection_test_compares_airbyte_and_listener(stage: AirflowStage, listener: Running) -> None:
     works, words = await check()
     assert works, words
     assert "Whether it serves this Airbyte can be tested once that has a job" in words
@@ -141,7 +141,7 @@ async def test_a_login_in_front_of_the_listener_is_told_from_its_refusal(
     assert "refuses the API token" not in words
 
 
-async def test_the_connection_test_tells_which_part_fails(stage: AirflowStage, listener: Served) -> None:
+async def test_the_connection_test_tells_which_part_fails(stage: AirflowStage, listener: Running) -> None:
     stage.connect_listener(listener.url, "wrong-token-0123456789abcdef0123")
     works, words = await check()
     assert not works
@@ -186,7 +186,7 @@ async def test_the_connection_test_tells_which_part_fails(stage: AirflowStage, l
     assert "is of the internal configuration API: write http://airbyte:8000/api/public/v1" in words
 
 
-async def test_the_listeners_connection_test(stage: AirflowStage, listener: Served) -> None:
+async def test_the_listeners_connection_test(stage: AirflowStage, listener: Running) -> None:
     assert await anyio.to_thread.run_sync(ListenerHook("listener").test_connection) == (
         True,
         f"The listener {listener.url} responds and accepts the token.",
@@ -274,7 +274,7 @@ async def test_networks_of_no_proxy_hold_for_tasks_and_airbytes_sdk(
         assert (await http.get(health)).is_success
 
 
-async def test_the_listeners_feed_for_coroutines(stage: AirflowStage, listener: Served) -> None:
+async def test_the_listeners_feed_for_coroutines(stage: AirflowStage, listener: Running) -> None:
     async with ListenerHook("listener").open() as feed:
         assert (await feed.watch([])).states == {}
 

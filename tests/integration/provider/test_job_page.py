@@ -15,7 +15,8 @@ from airbyte_events.simulator.scripts import Phase
 from airbyte_events_provider.hooks.airbyte import AirbyteHook
 from airbyte_events_provider.plugins.job_view import read_job
 from airbyte_events_provider.waiting.wait_start import JOB_XCOM, JobReference, wait_start
-from support.airflow_stage import AirflowStage, Served
+from support.airflow_stage import AirflowStage
+from support.listener import Running
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +47,7 @@ async def test_without_a_listener_airbyte_is_asked(stage: AirflowStage) -> None:
     assert (view.job.status, view.job.records, view.observed_at) == ("succeeded", 17, None)
 
 
-async def test_with_a_listener_its_times_are_known(stage: AirflowStage, listener: Served) -> None:
+async def test_with_a_listener_its_times_are_known(stage: AirflowStage, listener: Running) -> None:
     job = stage.start()
     reference = await reference_of(stage, job)
     stage.end(job)
@@ -58,7 +59,7 @@ async def test_with_a_listener_its_times_are_known(stage: AirflowStage, listener
     assert stage.reads(job) == read
 
 
-async def test_with_a_listener_a_running_job_has_its_progress(stage: AirflowStage, listener: Served) -> None:
+async def test_with_a_listener_a_running_job_has_its_progress(stage: AirflowStage, listener: Running) -> None:
     connection = stage.sim.world.connections[stage.connection_id]
     connection.script = Script(phases=(Phase(status="running", seconds=3600),), records=10**9, bytes=10**12)
     reference = await reference_of(stage, stage.start())

@@ -22,9 +22,9 @@ from airbyte_events_provider.arguments import WrongArgument
 from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.waiting.progress import ProgressWatch
 from support.airflow import TaskInstance
-from support.airflow_stage import AirflowStage, Served, TaskStates
+from support.airflow_stage import AirflowStage, TaskStates
 from support.events import event_of
-from support.listener import API_TOKEN
+from support.listener import API_TOKEN, Running
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ async def test_the_synchronous_way_returns_the_job_id(stage: AirflowStage) -> No
     assert stage.requests("POST /jobs") == 1
 
 
-async def test_the_synchronous_way_is_told_by_the_listener(stage: AirflowStage, listener: Served) -> None:
+async def test_the_synchronous_way_is_told_by_the_listener(stage: AirflowStage, listener: Running) -> None:
     task = operator(stage, wait_seconds=3600)
     assert await stage.executing(task, ending(stage)) == 1
 
@@ -81,7 +81,7 @@ async def test_the_asynchronous_way_returns_the_job_id_at_once(stage: AirflowSta
     assert stage.sim.world.jobs[1].status == "running"
 
 
-async def test_the_deferrable_way_returns_the_job_id(stage: AirflowStage, listener: Served) -> None:
+async def test_the_deferrable_way_returns_the_job_id(stage: AirflowStage, listener: Running) -> None:
     deferred = await stage.defer(operator(stage, deferrable=True))
     assert deferred.timeout is None
     stage.end(stage.sim.world.jobs[1])
@@ -89,7 +89,7 @@ async def test_the_deferrable_way_returns_the_job_id(stage: AirflowStage, listen
 
 
 async def test_the_log_of_a_deferred_task_says_what_it_waits_for(
-    stage: AirflowStage, listener: Served, caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, listener: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = stage.sim.world.connections[stage.connection_id]
     connection.name = "Orders\n→ lake"
@@ -130,7 +130,7 @@ async def test_a_job_that_has_ended_when_it_is_submitted_is_not_waited_for(stage
 
 @pytest.mark.parametrize("deferrable", [False, True])
 async def test_a_failed_job_fails_the_task_with_airbytes_reason(
-    stage: AirflowStage, listener: Served, deferrable: bool, caplog: pytest.LogCaptureFixture
+    stage: AirflowStage, listener: Running, deferrable: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     error = JobError(message="password refused", type="config_error", origin="destination")
     with pytest.raises(AirflowException) as info:
@@ -188,7 +188,7 @@ async def test_a_job_that_succeeds_before_it_is_cancelled_as_overdue_is_a_succes
 
 
 async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(
-    stage: AirflowStage, listener: Served
+    stage: AirflowStage, listener: Running
 ) -> None:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
     task = operator(stage)

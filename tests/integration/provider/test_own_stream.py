@@ -10,7 +10,8 @@ import pytest
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncEventTrigger
 from airbyte_events_provider.triggers.producer import SHARES_STREAMS
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
-from support.airflow_stage import AirflowStage, Served
+from support.airflow_stage import AirflowStage
+from support.listener import Running
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +40,7 @@ async def test_each_end_fires_once(stage: AirflowStage, source: str) -> None:
         await running
 
 
-async def test_two_share_a_hub(stage: AirflowStage, listener: Served) -> None:
+async def test_two_share_a_hub(stage: AirflowStage, listener: Running) -> None:
     triggers = [AirbyteSyncEventTrigger(connection_ids=each) for each in ([stage.connection_id], [])]
     streams: list[Any] = [trigger.run() for trigger in triggers]
     firing: list[asyncio.Task[Any]] = [asyncio.get_running_loop().create_task(anext(stream)) for stream in streams]

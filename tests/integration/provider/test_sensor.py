@@ -27,7 +27,8 @@ from airbyte_events.simulator import Fault
 from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyncSensor
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.airflow import TaskInstance
-from support.airflow_stage import AirflowStage, Served
+from support.airflow_stage import AirflowStage
+from support.listener import Running
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +54,7 @@ async def test_a_job_id_from_a_template_is_text(stage: AirflowStage) -> None:
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 async def test_a_job_without_success_fails_the_sensor_for_good(
-    stage: AirflowStage, listener: Served, status: str
+    stage: AirflowStage, listener: Running, status: str
 ) -> None:
     job = stage.start()
     error = JobError(message="password refused", type="config_error", origin="destination")
@@ -126,7 +127,7 @@ async def test_failing_softly(stage: AirflowStage) -> None:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-async def test_the_result_is_left_for_later_tasks(stage: AirflowStage, listener: Served, deferrable: bool) -> None:
+async def test_the_result_is_left_for_later_tasks(stage: AirflowStage, listener: Running, deferrable: bool) -> None:
     job = stage.start()
     task, ti = sensor(job.id, deferrable=deferrable), TaskInstance()
     if deferrable:
@@ -210,7 +211,7 @@ class TestSyncSensor:
                 # After the one that is made when the feed is joined.
                 await shared.hub.poll()
 
-    async def test_deferring_on_push(self, stage: AirflowStage, listener: Served) -> None:
+    async def test_deferring_on_push(self, stage: AirflowStage, listener: Running) -> None:
         firing = stage.firing(await self.defer(stage))
         await self.joined(stage)
         looks = stage.requests("GET /jobs")
@@ -234,17 +235,17 @@ class TestSyncSensor:
         event = await firing
         assert (event["status"], event["job_id"], event["job"]["origin"]) == ("success", job.id, "poll")
 
-    async def test_i4_a_sync_between_the_deferral_and_the_trigger(self, stage: AirflowStage, listener: Served) -> None:
+    async def test_i4_a_sync_between_the_deferral_and_the_trigger(self, stage: AirflowStage, listener: Running) -> None:
         trigger = await self.defer(stage)
         job = stage.end(stage.start())
         event = await stage.fire(trigger)
         assert (event["status"], event["job_id"]) == ("success", job.id)
 
-    async def test_i4_a_listener_that_goes_is_replaced_by_polling(self, stage: AirflowStage, listener: Served) -> None:
+    async def test_i4_a_listener_that_goes_is_replaced_by_polling(self, stage: AirflowStage, listener: Running) -> None:
         firing = stage.firing(await self.defer(stage, poke_interval=0.1))
         await self.joined(stage)
         stage.sim.workspace.set_webhook(None)
-        listener.stop()
+        await listener.stop()
         job = stage.end(stage.start())
         assert (await firing)["job_id"] == job.id
 
@@ -260,7 +261,7 @@ class TestSyncSensor:
         assert [(await each)["job_id"] for each in firing] == [connection.jobs[0].id for connection in connections]
         assert stage.requests("GET /jobs") - looks < 60
 
-    async def test_what_is_not_wanted_is_passed_over(self, stage: AirflowStage, listener: Served) -> None:
+    async def test_what_is_not_wanted_is_passed_over(self, stage: AirflowStage, listener: Running) -> None:
         firing = stage.firing(await self.defer(stage, min_records=10))
         await self.joined(stage)
         for ending in ({"status": "cancelled"}, {"records": 9}, {"records": 10}):

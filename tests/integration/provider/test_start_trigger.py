@@ -18,7 +18,8 @@ from airbyte_events_provider.operators.airbyte import AirbyteTriggerSyncOperator
 from airbyte_events_provider.operators.start_args import LONGEST
 from airbyte_events_provider.triggers.airbyte import AirbyteStartTrigger, AirbyteSyncTrigger
 from support.airflow import TaskInstance, uuid7
-from support.airflow_stage import AirflowStage, Served, TaskStates
+from support.airflow_stage import AirflowStage, TaskStates
+from support.listener import Running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("task_states")]
 
@@ -53,7 +54,7 @@ def waiting(stage: AirflowStage, job: Any, ti: TaskInstance | None, **values: An
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(
-    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates
+    stage: AirflowStage, listener: Running, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     job = stage.end(stage.start(), records=17)
     event = await event_of(waiting(stage, job, ti))
@@ -66,7 +67,7 @@ async def test_a_success_ends_the_task_with_the_xcoms_that_a_worker_would_leave(
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_a_task_that_ends_without_a_worker_logs_how_and_when_its_end_got_here(
-    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates, capfd: pytest.CaptureFixture[str]
+    stage: AirflowStage, listener: Running, ti: TaskInstance, task_states: TaskStates, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = stage.start()
     await stage.completed(job, trigger=waiting(stage, job, ti))
@@ -78,7 +79,7 @@ async def test_a_task_that_ends_without_a_worker_logs_how_and_when_its_end_got_h
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_the_first_of_many_that_complete_at_once_ends_before_the_xcoms_of_the_last(
-    stage: AirflowStage, listener: Served, task_states: TaskStates
+    stage: AirflowStage, listener: Running, task_states: TaskStates
 ) -> None:
     """Airflow's supervisor stores one XCom after the other: the tasks end one by one, not all in the end."""
     jobs = [stage.start_elsewhere() for _ in range(5)]
@@ -103,7 +104,7 @@ async def test_the_first_of_many_that_complete_at_once_ends_before_the_xcoms_of_
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_the_supervisor_loads_its_api_while_the_first_task_waits(
-    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates
+    stage: AirflowStage, listener: Running, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     jobs = [stage.start_elsewhere() for _ in range(2)]
     firing = []
@@ -144,7 +145,7 @@ async def test_what_is_no_success_goes_on_in_a_worker(stage: AirflowStage, statu
 
 @pytest.mark.needs_airflow(3, 3, "tasks that end in the triggerer")
 async def test_it_starts_the_job_and_waits_for_it(
-    stage: AirflowStage, listener: Served, ti: TaskInstance, task_states: TaskStates
+    stage: AirflowStage, listener: Running, ti: TaskInstance, task_states: TaskStates
 ) -> None:
     stage.sim.world.connections[stage.connection_id].script = Script.lasting(0.3)
     event = await event_of(starting(stage, ti, end_from_trigger=True))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from airbyte_events_provider.stats import Stats
-from support.airflow_stage import AirflowStage, Served
+from support.airflow_stage import AirflowStage
+from support.listener import Running
 
 try:
     from airflow._shared.observability.metrics.base_stats_logger import NoStatsLogger
@@ -55,7 +56,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     initialize(factory=NoStatsLogger, export_legacy_names=True)
 
 
-async def test_an_end_that_was_pushed(stage: AirflowStage, listener: Served, recorder: Recorder) -> None:
+async def test_an_end_that_was_pushed(stage: AirflowStage, listener: Running, recorder: Recorder) -> None:
     job = stage.start()
     assert (await stage.completed(job))["job"]["origin"] == "webhook"
     assert recorder.counts["airbyte_events.ends.webhook"] == 1

@@ -23,8 +23,8 @@ from airbyte_events_provider.sensors.airbyte import AirbyteJobSensor, AirbyteSyn
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.wait_start import JOB_XCOM
 from support.airflow import TaskInstance
-from support.airflow_stage import AirflowStage, Served
-from support.listener import API_TOKEN
+from support.airflow_stage import AirflowStage
+from support.listener import API_TOKEN, Running
 
 pytestmark = pytest.mark.anyio
 
@@ -69,7 +69,7 @@ class LinkedTask:
 
 
 @pytest.fixture
-def linked_task(stage: AirflowStage, listener: Served) -> LinkedTask:
+def linked_task(stage: AirflowStage, listener: Running) -> LinkedTask:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com")
     return LinkedTask(stage, listener.url)
 

@@ -21,13 +21,14 @@ from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from airbyte_events_provider.waiting.progress import ProgressWatch
 from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from support.airflow import TaskInstance
-from support.airflow_stage import AirflowStage, Served, TaskStates
+from support.airflow_stage import AirflowStage, TaskStates
 from support.events import event_of
+from support.listener import Running
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_success_is_told_by_webhook_and_nobody_polls_the_job(stage: AirflowStage, listener: Served) -> None:
+async def test_a_success_is_told_by_webhook_and_nobody_polls_the_job(stage: AirflowStage, listener: Running) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
@@ -55,7 +56,7 @@ async def test_without_a_listener_the_end_is_found_by_shared_looks(stage: Airflo
     assert stage.reads(job) == 1
 
 
-async def test_a_failure_carries_airbytes_reason(stage: AirflowStage, listener: Served) -> None:
+async def test_a_failure_carries_airbytes_reason(stage: AirflowStage, listener: Running) -> None:
     job = stage.start()
     event = await stage.completed(
         job, "failed", error=JobError(message="password refused", type="config_error", origin="destination")
@@ -119,12 +120,12 @@ async def test_a_job_that_runs_past_the_deadline(stage: AirflowStage, deadlines:
     assert job.status == "running"
 
 
-async def test_a_listener_that_goes_is_replaced_by_polling(stage: AirflowStage, listener: Served) -> None:
+async def test_a_listener_that_goes_is_replaced_by_polling(stage: AirflowStage, listener: Running) -> None:
     job = stage.start()
     firing = stage.firing(stage.trigger(job))
     await stage.waited_for()
     stage.sim.workspace.set_webhook(None)
-    listener.stop()
+    await listener.stop()
     stage.end(job)
     event = await firing
     assert event["status"] == "success"
@@ -133,7 +134,7 @@ async def test_a_listener_that_goes_is_replaced_by_polling(stage: AirflowStage, 
 
 @pytest.mark.parametrize("fault", ["token", "address", "connection", "url"])
 async def test_a_listener_that_can_not_be_used_is_replaced_by_polling(
-    stage: AirflowStage, listener: Served, fault: str
+    stage: AirflowStage, listener: Running, fault: str
 ) -> None:
     stage.listened = False
     if fault == "token":
@@ -170,7 +171,7 @@ async def test_a_job_of_the_same_number_in_another_airbyte_is_not_taken_for_ours
     assert event["job"]["connection_id"] == stage.connection_id
 
 
-async def test_fifty_triggers_share_one_hub(stage: AirflowStage, listener: Served) -> None:
+async def test_fifty_triggers_share_one_hub(stage: AirflowStage, listener: Running) -> None:
     jobs = [stage.start_elsewhere() for _ in range(50)]
     firing = [stage.firing(stage.trigger(job)) for job in jobs]
     await stage.waited_for(50)
@@ -236,7 +237,7 @@ def _handled(handler: logging.Handler) -> Iterator[None]:
 
 
 async def test_a_waiting_task_has_one_log_line_with_connection_page_and_how_it_is_notified(
-    stage: AirflowStage, listener: Served, capfd: pytest.CaptureFixture[str]
+    stage: AirflowStage, listener: Running, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = stage.start()
     await stage.completed(job)
@@ -392,7 +393,7 @@ async def test_a_trigger_that_another_triggerer_has_now_leaves_the_job_alone(
     assert job.status == status
 
 
-async def test_the_listener_links_from_the_job_to_the_task(stage: AirflowStage, listener: Served) -> None:
+async def test_the_listener_links_from_the_job_to_the_task(stage: AirflowStage, listener: Running) -> None:
     stage.monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/team/")
     job = stage.start()
     trigger = stage.trigger(job)

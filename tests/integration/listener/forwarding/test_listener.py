@@ -16,7 +16,6 @@ from pydantic import SecretStr
 
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.settings import InstanceSettings
-from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.web.server import serving
 from support.command import command
 from support.events import webhook_body
@@ -25,6 +24,7 @@ from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of
 from support.servers import ScriptedServer
 from support.stage import Stage
+from support.stored import SharedStore
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -70,10 +70,6 @@ class ForwardingListener:
 
     def came(self, path: str) -> list[bytes]:
         return [request.body for request in self.server.requests if request.path == path]
-
-
-class SharedStore(MemoryStore):
-    shared = True
 
 
 def forwarding_to(stage: Stage, *urls: str) -> InstanceSettings:

@@ -18,13 +18,10 @@ from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listen
 from support.notify import SIGNING_KEY, Outbox, table
 from support.servers import ScriptedServer
 from support.stage import Stage
+from support.stored import SharedStore
 from support.waiting import a_while
 
 DELIVERED, DEAD, DUE = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.DUE
-
-
-class SharedStore(MemoryStore):
-    shared = True
 
 
 @pytest.fixture
