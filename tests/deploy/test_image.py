@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from support.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("/src", "/opt/airbyte-events", "/var/lib/airbyte-events")
@@ -171,9 +172,7 @@ def test_its_command_serves_as_its_user_and_the_health_check_sees_it(image: Imag
     home = Path(image.inside(image.value("WORKDIR")))
     assert image.value("VOLUME") == image.value("WORKDIR")
     assert home.stat().st_uid == user
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     given = {
         "AIRBYTE_EVENTS_PORT": port,
         "AIRBYTE_EVENTS_AIRBYTE_URL": "http://127.0.0.1:9",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -22,19 +21,13 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.events import JobEvent, JobRef, JobStatus, Origin
 from support.listener import API_TOKEN, WEBHOOK_TOKEN, Running, instance_of, serve_listener, settings_of
 from support.loops import anyio_backend as anyio_backend
+from support.servers import free_port
 from support.stored import SharedStore
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
 
 Proxy = Callable[[Path, list[int]], "contextlib.AbstractContextManager[int]"]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from schemathesis.checks import CHECKS
 from airbyte_events.listener.http.api import MAX_RECEIPT_SECONDS
 from airbyte_events.listener.http.openapi import DOCUMENT
 from airbyte_events.simulator import Script, Simulator, serve_simulator
-from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, bearer, instance_of, serve_listener, settings_of
 
 # Those are the listener's, in its thread.
 pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
@@ -106,7 +106,7 @@ def cases(draw: st.DrawFn, method: str, path: str, mode: GenerationMode) -> sche
 
 
 def ask(case: schemathesis.Case[Any], url: str, session: requests.Session) -> Any:
-    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    headers = bearer(API_TOKEN)
     answer = case.call(base_url=url, session=session, headers=headers, timeout=90)
     case.validate_response(answer, checks=CONFORMS)  # type: ignore[arg-type]
     return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import time
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ import psutil  # type: ignore[import-untyped]
 
 from support.command import fresh_command
 from support.process import environ_of
+from support.servers import free_port
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,12 +26,6 @@ API_TOKEN = "api-token-of-the-soak-tests-0001"
 WEBHOOK_TOKEN = "webhook-token-of-the-soak-tests1"
 START_SECONDS = 60.0
 _SERVE = [*fresh_command(), "serve"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Listener:

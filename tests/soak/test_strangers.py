@@ -24,8 +24,9 @@ from airbyte_events.simulator import Simulator
 from airbyte_events.store.registry import store_location
 from soak.crowd import HEADERS
 from soak.hogs import Hogs
-from soak.listening import API_TOKEN, Listener, free_port
+from soak.listening import API_TOKEN, Listener
 from soak.streams import Streams
+from support.servers import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from postgres_server import PostgresServer
-from soak.listening import Listener, free_port
+from soak.listening import Listener
 from soak.proxy import FAULTS, Fault, Proxy
 from soak.scene import Run, Ways
+from support.servers import free_port
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from airbyte_events.listener.assembly import Listener, assemble
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.web.h11_protocol import MAX_CONNECTIONS, ConnectionLimits
 from airbyte_events.web.server import serving
-from support.listener import instance_of, settings_of
+from support.listener import bearer, instance_of, settings_of
 from support.servers import connect
 from support.waiting import until
 
@@ -44,7 +44,7 @@ class ExposedListener:
         return f"/webhooks/{instance}/{token}"
 
     async def get(self, path: str, token: str = API_TOKENS[0], **options: Any) -> httpx.Response:
-        return await self.http.get(path, headers={"Authorization": f"Bearer {token}"}, **options)
+        return await self.http.get(path, headers=bearer(token), **options)
 
     async def connect(self) -> SocketStream:
         return await connect(self.url)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import psycopg
 
 from postgres_server import PASSWORD, PostgresServer
+from support.servers import free_port
 
 _CONFIGURATION = """
 [databases]
@@ -40,9 +40,7 @@ def pgbouncer(server: PostgresServer) -> Iterator[str]:
     program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         raise RuntimeError("there is no pgbouncer: apt-get install pgbouncer, or the like")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
         folder = Path(name)
         (folder / "users").write_text(f'"postgres" "{PASSWORD}"\n')

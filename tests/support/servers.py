@@ -108,6 +108,14 @@ async def accepting(handle: Callable[[SocketStream], Coroutine[Any, Any, object]
         tasks.cancel_scope.cancel()
 
 
+def free_port() -> int:
+    """Return the number of a TCP port that nothing listens on, of this machine's loopback interface."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 async def connect(url: str) -> SocketStream:
     """Connect to the server at a URL, whatever its path."""
     at = urlsplit(url)

@@ -19,7 +19,7 @@ from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.probes import MOST, Probes
 from airbyte_events.simulator import Fault, Simulator, serve_simulator
 from airbyte_events.web.server import serving
-from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, bearer, instance_of, settings_of
 from support.servers import Program, Request, reply, serve
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +55,7 @@ class Scene:
         return proof.text
 
     async def inbox(self) -> list[dict[str, Any]]:
-        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        headers = bearer(API_TOKEN)
         listed = (await self.http.get(f"{self.url}/v1/notifications", headers=headers)).json()["notifications"]
         assert isinstance(listed, list)
         return listed
@@ -201,7 +201,7 @@ async def test_where_airbyte_sends_none_one_is_posted_from_here(scene: Scene, fa
 
 
 async def test_a_probe_is_not_forwarded_and_its_responses_are_those_of_others(scene: Scene) -> None:
-    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    headers = bearer(API_TOKEN)
     probe = (await scene.http.post(f"{scene.url}/v1/probes", headers=headers)).json()["probe"]
 
     async def responses(query: str) -> list[tuple[int, bytes, dict[str, str]]]:

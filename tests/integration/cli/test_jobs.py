@@ -16,6 +16,7 @@ from airbyte_events._utils.times import parse_time, utcnow
 from airbyte_events.simulator import Script
 from airbyte_events.simulator.models import Job
 from support.command_stage import API_TOKEN, CommandStage
+from support.listener import bearer
 
 pytestmark = pytest.mark.anyio
 
@@ -152,7 +153,7 @@ async def test_show_tells_which_tasks_received_the_completion(stage: CommandStag
     await stage.settled(job)
     assert "by a task" not in (await stage.run("jobs", "show", str(job.id))).out
     receipt = {"instance": "default", "job_id": job.id, "seconds_ago": 0, "waited_seconds": 90}
-    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    headers = bearer(API_TOKEN)
     async with httpx.AsyncClient(base_url=stage.url, headers=headers) as http:
         assert (await http.post("/v1/receipts", json={"receipts": [receipt]})).json() == {"receipts": 1}
     shown = (await stage.run("jobs", "show", str(job.id))).out
@@ -213,7 +214,7 @@ async def watch(stage: CommandStage, job: Job) -> None:
     """Have the listener read the job, which runs."""
     while not job.attempts:
         await anyio.lowlevel.checkpoint()
-    body, headers = {"jobs": [{"instance": "default", "job_id": job.id}]}, {"Authorization": f"Bearer {API_TOKEN}"}
+    body, headers = {"jobs": [{"instance": "default", "job_id": job.id}]}, bearer(API_TOKEN)
     async with httpx.AsyncClient(trust_env=False) as http:
         await http.post(f"{stage.url}/v1/watches", json=body, headers=headers)
 

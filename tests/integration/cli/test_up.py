@@ -16,6 +16,8 @@ import pytest
 
 from airbyte_events.web.sessions import REQUESTED_WITH
 from support.command_stage import CLIENT_SECRET, CommandStage, Started
+from support.listener import bearer
+from support.servers import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -29,11 +31,6 @@ async def alone(stage: CommandStage) -> CommandStage:
     stage.settings.clear()
     (stage.folder / "secret").write_text(f"{CLIENT_SECRET}\n")
     return stage
-
-
-def port_of(stage: CommandStage) -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return str(free.getsockname()[1])
 
 
 def options(stage: CommandStage, *, secret: str = "secret") -> list[str]:
@@ -63,7 +60,7 @@ def kept(stage: CommandStage) -> dict[str, str]:
 
 
 async def test_all_other_commands_need_no_settings_then(alone: CommandStage) -> None:
-    port = port_of(alone)
+    port = str(free_port())
     url = f"http://127.0.0.1:{port}"
     async with running(alone, *options(alone), "--port", port, "--webhooks", url) as (up, said):
         cmdline = await anyio.Path(f"/proc/{up.process.pid}/cmdline").read_text()
@@ -87,7 +84,7 @@ async def test_all_other_commands_need_no_settings_then(alone: CommandStage) -> 
 
 
 async def test_a_second_one_needs_no_answers(alone: CommandStage) -> None:
-    port = port_of(alone)
+    port = str(free_port())
     async with running(alone, *options(alone), "--port", port):
         before = kept(alone)
     async with running(alone) as (_, said):
@@ -99,20 +96,20 @@ async def test_a_second_one_needs_no_answers(alone: CommandStage) -> None:
 
 
 async def test_sets_no_webhook_without_consent(alone: CommandStage) -> None:
-    async with running(alone, *options(alone), "--port", port_of(alone)) as (_, said):
+    async with running(alone, *options(alone), "--port", str(free_port())) as (_, said):
         assert "  airbyte-events webhooks install --url URL" in said
     assert alone.sim.workspace.webhook_url("success") is None
 
 
 async def test_what_it_prints_for_airflow_works_as_printed(alone: CommandStage) -> None:
-    port = port_of(alone)
+    port = str(free_port())
     async with running(alone, *options(alone), "--port", port) as (_, said):
         (variable,) = [line for line in said if "AIRFLOW_CONN_" in line]
         shell = f"{variable}; printenv AIRFLOW_CONN_AIRBYTE_EVENTS_DEFAULT"
         connection = json.loads((await anyio.run_process(["bash", "-c", shell])).stdout)
         async with httpx.AsyncClient(base_url=connection["host"], trust_env=False) as http:
-            bearer = {"Authorization": f"Bearer {connection['password']}"}
-            assert (await http.get("/v1/jobs", headers=bearer)).status_code == 200
+            shown = bearer(connection["password"])
+            assert (await http.get("/v1/jobs", headers=shown)).status_code == 200
         (command,) = [line for line in said if "airflow connections add" in line]
         shell = f"airflow() {{ printf '%s\\n' \"$@\"; }}; {command}"
         args = (await anyio.run_process(["bash", "-c", shell])).stdout.decode().split()
@@ -121,7 +118,7 @@ async def test_what_it_prints_for_airflow_works_as_printed(alone: CommandStage) 
 
 
 async def test_shows_secrets_in_a_pipe_if_asked_to(alone: CommandStage) -> None:
-    port = port_of(alone)
+    port = str(free_port())
     async with running(alone, *options(alone), "--port", port, "--show") as (_, said):
         token = kept(alone)["api-tokens"].strip()
         assert f"  URI: airbyte-events://:{token}@127.0.0.1:{port}" in said
@@ -135,7 +132,7 @@ async def test_shows_secrets_in_a_pipe_if_asked_to(alone: CommandStage) -> None:
 
 
 async def test_asks_until_airbyte_accepts(alone: CommandStage) -> None:
-    port = port_of(alone)
+    port = str(free_port())
     url = f"http://127.0.0.1:{port}"
     code, seen = await alone.at_terminal(
         "up",
@@ -174,7 +171,7 @@ async def test_ctrl_c_at_a_question_keeps_nothing(alone: CommandStage) -> None:
 
 
 async def test_no_as_an_answer_leaves_airbyte_as_it_is(alone: CommandStage) -> None:
-    port = port_of(alone)
+    port = str(free_port())
     code, _ = await alone.at_terminal(
         *("up", "--port", port, *options(alone)),
         answers=[(b"At which address", f"http://127.0.0.1:{port}".encode()), (b"Change this in Airbyte?", b"n")],
@@ -211,7 +208,7 @@ class TestNobodyCanBeAsked:
         assert (done.code, "--client-secret-file: not set" in done.err, "for example" in done.err) == (2, True, False)
         done = await alone.run("up", *options(alone, secret=""))
         assert (done.code, "--client-secret-file: " in done.err, "Errno" in done.err) == (2, True, False)
-        done = await alone.run("up", *options(alone), "--port", port_of(alone), "--webhooks", "listener")
+        done = await alone.run("up", *options(alone), "--port", str(free_port()), "--webhooks", "listener")
         assert (done.code, "--webhooks: not an address" in done.err) == (2, True)
 
     @pytest.mark.parametrize(
@@ -231,7 +228,7 @@ class TestNobodyCanBeAsked:
 
 
 async def test_what_is_kept_goes_to_no_other_airbyte(alone: CommandStage) -> None:
-    async with running(alone, *options(alone), "--port", port_of(alone)):
+    async with running(alone, *options(alone), "--port", str(free_port())):
         pass
     done = await alone.run("trigger", "Orders", AIRBYTE_URL=alone.sim.url)
     assert done.code == 0, done.err

@@ -17,7 +17,7 @@ from airbyte_events.simulator import Script
 from airbyte_events_provider.waiting.result import missing_records, outcome
 from support.events import event_of
 from support.hubs import next_end
-from support.listener import API_TOKEN, WEBHOOK_TOKEN
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, bearer
 from support.loops import anyio_backend as anyio_backend
 from support.stage import Stage
 from support.waiters import Waiters
@@ -110,7 +110,7 @@ def check(event: JobEvent, job: Any) -> None:
 
 
 async def read(stage: Stage, url: str, token: str) -> Any:
-    return (await stage.http.get(url, headers={"Authorization": f"Bearer {token}"})).json()
+    return (await stage.http.get(url, headers=bearer(token))).json()
 
 
 async def follow(hub: Any, jobs: list[Any], told: dict[int, JobEvent]) -> None:

@@ -20,7 +20,7 @@ from airbyte_events.store.base import UNBOUNDED
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import LogPage
 from support.events import CONNECTION, event_of
-from support.listener import API_TOKEN, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, bearer, instance_of, serve_listener, settings_of
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -168,7 +168,7 @@ class TestListener:
         settings = settings_of(instance_of("http://127.0.0.1:9"))
         async with (
             serve_listener(settings, store=store) as served,
-            httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {API_TOKEN}"}) as http,
+            httpx.AsyncClient(trust_env=False, headers=bearer(API_TOKEN)) as http,
         ):
             store.faults = 1
             await store.append([event_of(number + 1) for number in range(count)])

@@ -24,6 +24,7 @@ from anyio.abc import Process, SocketStream
 
 from airbyte_events.simulator import Fault, Script, Simulator, serve_simulator
 from support.command import command, fresh_command
+from support.listener import bearer
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of, listener_process
 from support.servers import connect
@@ -97,7 +98,7 @@ async def listening(
         webhooks = re.findall(r"http://\S+/webhooks/default/\S+", said.replace("<webhook token>", WEBHOOK_TOKEN))[0]
         async with httpx.AsyncClient(
             base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
+            headers=bearer(token),
             trust_env=False,
             timeout=30,
             # The listener closes idle connections when many are open, and a kept one could meet that.

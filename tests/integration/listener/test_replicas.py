@@ -30,7 +30,7 @@ from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Arrival, Outcome
 from support.airbyte import Airbyte, client_of
 from support.events import event_of, webhook_body
-from support.listener import API_TOKEN, WEBHOOK_TOKEN, instance_of, settings_of
+from support.listener import API_TOKEN, WEBHOOK_TOKEN, bearer, instance_of, settings_of
 from support.monitor import Watched
 from support.servers import serve
 from support.stored import SharedStore
@@ -595,7 +595,7 @@ async def assembled(
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app=listener.app),
             base_url="http://listener",
-            headers={"Authorization": f"Bearer {token}"},
+            headers=bearer(token),
         ) as client:
             yield listener, client
 
@@ -660,8 +660,8 @@ class TestAssembled:
                 async with httpx.AsyncClient(
                     transport=httpx.ASGITransport(app=listener.app), base_url="http://listener"
                 ) as client:
-                    bearer = {"Authorization": f"Bearer {tokens['api']}"}
-                    assert (await client.get("/v1/jobs", headers=bearer)).status_code == 200
+                    shown = bearer(tokens["api"])
+                    assert (await client.get("/v1/jobs", headers=shown)).status_code == 200
                     webhook = await client.post(f"/webhooks/default/{tokens['webhook']}", json={"who": "knows"})
                     assert webhook.status_code == 200
             over.set()

@@ -30,6 +30,7 @@ from airbyte_events_provider.hooks.listener import ListenerHook
 from airbyte_events_provider.triggers.airbyte import AirbyteSyncTrigger
 from support.command import command, fresh_command
 from support.exposed import body
+from support.listener import bearer
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of, listener_process
 from support.servers import ScriptedServer, connect
@@ -235,15 +236,15 @@ async def test_i7_nothing_tells_a_secret_of_a_listener(  # noqa: C901
             canaries.answered(f"the answer to {method} {urlsplit(path).path.rpartition('/')[0]}", answer)
             return answer
 
-        bearer = {"Authorization": f"Bearer {api_tokens[0]}"}
+        authorized = bearer(api_tokens[0])
         assert (await ask("POST", webhooks[0], content=body(1))).status_code == 202
-        assert (await ask("GET", "/v1/jobs", headers=bearer)).status_code == 200
+        assert (await ask("GET", "/v1/jobs", headers=authorized)).status_code == 200
         # Shown in the wrong place, to the wrong door, cut short, too long, otherwise encoded.
         for token in (*webhook_tokens, *api_tokens, client_secret, access):
             for shown in (token, token[:-1], token + "x", quote(token, safe=""), token.upper()):
                 for method in ("GET", "POST", "PUT"):
                     await ask(method, f"/webhooks/default/{quote(shown, safe='')}", content=b"no json")
-                await ask("GET", f"/v1/jobs?token={quote(shown)}", headers={"Authorization": f"Bearer {shown}"})
+                await ask("GET", f"/v1/jobs?token={quote(shown)}", headers=bearer(shown))
             basic = base64.b64encode(f"user:{token}".encode()).decode()
             await ask("GET", "/v1/jobs", headers={"Authorization": f"Basic {basic}", "Cookie": f"t={token}"})
             await ask("GET", f"/{quote(token, safe='')}")
@@ -254,16 +255,16 @@ async def test_i7_nothing_tells_a_secret_of_a_listener(  # noqa: C901
         for number in range(3, 30):
             await ask("POST", webhooks[number % 2], content=body(number))
         for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/", "/v1/notifications", "/v1/jobs"):
-            await ask("GET", path, headers=bearer)
+            await ask("GET", path, headers=authorized)
         watched = {"jobs": [{"instance": "default", "job_id": number} for number in range(1, 35)]}
-        await ask("POST", "/v1/watches", headers=bearer, json=watched)
-        await ask("POST", "/v1/notifications/1/replay", headers=bearer)
+        await ask("POST", "/v1/watches", headers=authorized, json=watched)
+        await ask("POST", "/v1/notifications/1/replay", headers=authorized)
         with anyio.fail_after(30):
             # All kinds of answers were given, to the poller and to the forwarder.
             while server.served[f"GET {BASE}/jobs"] < 6 or server.served[f"POST /services/{hook}"] < 3:
-                await ask("GET", "/v1/events?wait=0.1", headers=bearer)
-        await ask("GET", "/v1/notifications", headers=bearer)
-        await ask("GET", "/v1/jobs/default/1", headers=bearer)
+                await ask("GET", "/v1/events?wait=0.1", headers=authorized)
+        await ask("GET", "/v1/notifications", headers=authorized)
+        await ask("GET", "/v1/jobs/default/1", headers=authorized)
         async with await connect(str(http.base_url)) as stream:
             await stream.send(
                 f"GET /webhooks/default/{webhook_tokens[0]}\x00 HTTP/9\r\n{api_tokens[0]}\r\n\r\n".encode()

@@ -12,7 +12,7 @@ import pytest
 from airbyte_events.events import WHOLE_LOG
 from airbyte_events.feed.client import FeedClient
 from airbyte_events.listener.settings.connections import ConnectionSettings
-from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, CLIENT_SECRET, bearer, instance_of, serve_listener, settings_of
 from support.loops import anyio_backend as anyio_backend
 from support.notify import table
 from support.servers import ScriptedServer
@@ -30,7 +30,7 @@ async def test_a_signal_is_told_to_all_who_ask(stage: Stage, server: ScriptedSer
         notify=(table(url=f"{server.url}/events", statuses=("failed",), signals=("overdue",)),),
     )
     async with serve_listener(settings) as served:
-        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        headers = bearer(API_TOKEN)
 
         async def ask(path: str, **params: Any) -> Any:
             return (await http.get(f"{served.url}{path}", params=params, headers=headers)).raise_for_status()

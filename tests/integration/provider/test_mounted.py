@@ -31,7 +31,7 @@ from airbyte_events.web.server import bind, url_of
 from airbyte_events_provider.plugins import mounted
 from airbyte_events_provider.plugins.mounted import MountedListener, load_settings
 from support.airflow_stage import AirflowStage
-from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, bearer, instance_of, settings_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of the libraries that an API server brings together
@@ -218,7 +218,7 @@ async def test_an_open_stream_does_not_hold_up_the_servers_end(stage: AirflowSta
     while not re.search(rb"^at .*\n", said, re.MULTILINE):
         said += await process.stdout.receive()
     url = re.findall(rb"^at (.*)\n", said, re.MULTILINE)[0].decode()
-    headers = {"Authorization": f"Bearer {API_TOKEN}", "Accept": "text/event-stream"}
+    headers = bearer(API_TOKEN) | {"Accept": "text/event-stream"}
     async with (
         httpx.AsyncClient(headers=headers) as http,
         http.stream("GET", f"{url}/airbyte-events/v1/events") as stream,

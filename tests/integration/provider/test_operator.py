@@ -24,7 +24,7 @@ from airbyte_events_provider.waiting.progress import ProgressWatch
 from support.airflow import TaskInstance
 from support.airflow_stage import AirflowStage, TaskStates
 from support.events import event_of
-from support.listener import API_TOKEN, Running
+from support.listener import API_TOKEN, Running, bearer
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -194,7 +194,7 @@ async def test_the_listener_links_from_the_job_to_a_task_that_waits_in_a_worker(
     task = operator(stage)
     running = asyncio.get_running_loop().create_task(stage.execute(task, context={"ti": TaskInstance()}))
     job = await stage.job()
-    async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {API_TOKEN}"}) as http:
+    async with httpx.AsyncClient(trust_env=False, headers=bearer(API_TOKEN)) as http:
 
         async def task_url() -> object:
             answer = await http.get(f"{listener.url}/v1/jobs/default/{job.id}")

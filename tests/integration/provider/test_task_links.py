@@ -24,7 +24,7 @@ from airbyte_events_provider.waiting.shared_hub import HubKey, shared_hub
 from airbyte_events_provider.waiting.wait_start import JOB_XCOM
 from support.airflow import TaskInstance
 from support.airflow_stage import AirflowStage
-from support.listener import API_TOKEN, Running
+from support.listener import API_TOKEN, Running, bearer
 
 pytestmark = pytest.mark.anyio
 
@@ -41,7 +41,7 @@ class LinkedTask:
 
     async def shown(self, job_id: int, until: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """The job as the listener shows it, once that holds."""
-        async with httpx.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {API_TOKEN}"}) as http:
+        async with httpx.AsyncClient(trust_env=False, headers=bearer(API_TOKEN)) as http:
             with anyio.fail_after(30):
                 while True:
                     answer = await http.get(f"{self.url}/v1/jobs/default/{job_id}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-
 import anyio
 import httpx
 import pytest
 
 from airbyte_events._utils.http import why
-from support.servers import accepting
+from support.servers import accepting, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -22,9 +20,7 @@ async def fault(url: str) -> str:
 
 
 async def test_nothing_listens_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    assert await fault(f"http://127.0.0.1:{port}/secret") == "Connection refused"
+    assert await fault(f"http://127.0.0.1:{free_port()}/secret") == "Connection refused"
 
 
 async def test_there_is_no_such_host() -> None:

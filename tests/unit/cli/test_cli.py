@@ -18,6 +18,7 @@ from airbyte_events import __version__
 from airbyte_events.cli.app import application
 from airbyte_events.listener.settings.reference import reference
 from support.process import environ_of
+from support.servers import free_port
 
 CANARY = "canary-sings-in-the-dark-and-is-never-heard"
 
@@ -242,8 +243,7 @@ def test_serve_listens_until_a_signal(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_simulate_goes_on_though_nobody_reads_what_it_says() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with started("simulate", "--port", str(port)) as running:
         assert running.stdout is not None
         assert running.stderr is not None

@@ -19,7 +19,7 @@ from airbyte_events.listener.settings import InstanceSettings
 from airbyte_events.web.server import serving
 from support.command import command
 from support.events import webhook_body
-from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, instance_of, settings_of
+from support.listener import API_TOKEN, CLIENT_SECRET, WEBHOOK_TOKEN, bearer, instance_of, settings_of
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of
 from support.servers import ScriptedServer
@@ -51,7 +51,7 @@ class ForwardingListener:
             return (await self.http.post(self.webhooks, content=body, headers=headers)).status_code
 
     async def api(self, path: str, *, method: str = "GET") -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {self.token}"}
+        headers = bearer(self.token)
         answer = await self.http.request(method, f"{self.url}/v1/{path}", headers=headers)
         assert SECRET not in answer.text
         return answer.status_code, answer.json()

@@ -33,6 +33,7 @@ from airbyte_events.store.sqlite.store import SQLiteStore
 from airbyte_events.web.auth import Tokens, digest_of, new_token
 from airbyte_events.web.h11_protocol import ConnectionLimits
 from airbyte_events.web.server import serving
+from support.listener import bearer
 from support.stored import NOON, CountingStore, event, flips
 from support.waiting import in_background, until
 
@@ -131,7 +132,7 @@ async def feeding(
         feed = Feed(bus, store, {"default": SOURCE}, **options)
         tokens = Tokens([digest_of(token)])
         app = create_app(API(feed, {}), None, None, None, tokens, dict)
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = bearer(token)
         async with (
             serving(app, timeout_graceful_shutdown=2, limits=limits) as url,
             httpx.AsyncClient(

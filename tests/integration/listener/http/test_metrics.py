@@ -29,6 +29,7 @@ from support.listener import (
     CLIENT_SECRET,
     WEBHOOK_TOKEN,
     Installation,
+    bearer,
 )
 from support.process import environ_of, listener_process
 from support.waiting import a_while, until
@@ -156,7 +157,7 @@ async def test_receipts_of_tasks_that_waited_are_counted() -> None:
         assert await measured.announce(told(measured.job_id)) == 202
         await measured.until(1, "job_events_total", airbyte="default", status="succeeded", origin="webhook")
         receipt = {"instance": "default", "job_id": measured.job_id, "seconds_ago": 0}
-        headers = {"Authorization": f"Bearer {API_TOKEN}"}
+        headers = bearer(API_TOKEN)
         # One that began to wait after the completion was published has received it at once, or late by itself.
         for waited in (0, 3600):
             body = {"receipts": [receipt | {"waited_seconds": waited}]}
@@ -242,10 +243,6 @@ async def test_connections_have_metrics_of_their_own_only_where_wanted() -> None
 
 async def test_where_there_are_tokens_metrics_want_one() -> None:
     token = "canary-that-is-a-metrics-token"
-
-    def bearer(shown: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {shown}"}
-
     async with listening(metrics_tokens=(token,)) as measured:
         assert (await measured.http.get("/metrics", headers=bearer(token))).status_code == 200
         # Each opens its own door.

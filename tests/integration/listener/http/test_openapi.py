@@ -22,7 +22,7 @@ from airbyte_events.events import Cursor, JobError, JobEvent, JobRef, JobStatus,
 from airbyte_events.feed import sse
 from airbyte_events.listener.assembly import assemble
 from airbyte_events.listener.http.openapi import DOCUMENT
-from support.listener import API_TOKEN, OPERATOR_TOKEN, WEBHOOK_TOKEN, Installation, instance_of, settings_of
+from support.listener import API_TOKEN, OPERATOR_TOKEN, WEBHOOK_TOKEN, Installation, bearer, instance_of, settings_of
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -237,7 +237,7 @@ async def test_real_answers_are_those_it_describes(api: DescribedListener) -> No
         path = "/v1/jobs/{instance}/{job_id}/" + action
         at = {"instance": "default", "job_id": id_}
         await api.ask("POST", path, at=at)
-        await api.ask("POST", path, at=at, headers={"Authorization": f"Bearer {API_TOKEN}"})
+        await api.ask("POST", path, at=at, headers=bearer(API_TOKEN))
     deliveries = (await api.ask("GET", "/v1/deliveries"))["deliveries"]
     assert deliveries
     for id_ in (deliveries[0]["id"], 999):

@@ -15,7 +15,7 @@ from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.store.memory.store import MemoryStore
 from support.airbyte import client_of
 from support.events import CONNECTION, event_of
-from support.listener import API_TOKEN
+from support.listener import API_TOKEN, bearer
 from support.stage import Stage
 from support.waiting import a_moment
 
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.anyio
 
 
 async def ask(stage: Stage, url: str, **params: Any) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {API_TOKEN}"}
+    headers = bearer(API_TOKEN)
     return await stage.http.get(f"{url}/v1/progress", params={"instance": "default", **params}, headers=headers)
 
 
 async def watch(stage: Stage, url: str, job_id: int) -> None:
     job = {"instance": "default", "job_id": job_id}
-    await stage.http.post(f"{url}/v1/watches", json={"jobs": [job]}, headers={"Authorization": f"Bearer {API_TOKEN}"})
+    await stage.http.post(f"{url}/v1/watches", json={"jobs": [job]}, headers=bearer(API_TOKEN))
 
 
 async def test_an_active_jobs_counts_streams_and_what_is_usual(stage: Stage) -> None:

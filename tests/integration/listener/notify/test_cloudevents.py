@@ -14,7 +14,7 @@ from airbyte_events._utils.times import utcnow
 from airbyte_events.listener.forwarding.sender import RetryPolicy
 from airbyte_events.store.memory.store import MemoryStore
 from airbyte_events.store.records import Attempt, DeliveryState
-from support.listener import API_TOKEN, CLIENT_SECRET, instance_of, serve_listener, settings_of
+from support.listener import API_TOKEN, CLIENT_SECRET, bearer, instance_of, serve_listener, settings_of
 from support.notify import SIGNING_KEY, Outbox, table
 from support.servers import ScriptedServer
 from support.stage import Stage
@@ -139,7 +139,7 @@ class TestWholeListener:
             await stage.http.post(
                 f"{url}/v1/watches",
                 json={"jobs": [{"instance": "default", "job_id": job.id} for job in [*jobs, *cancelled]]},
-                headers={"Authorization": f"Bearer {API_TOKEN}"},
+                headers=bearer(API_TOKEN),
             )
             stage.end(jobs, "failed")
             stage.end(cancelled, "cancelled")
@@ -181,7 +181,7 @@ class TestWholeListener:
 
     async def test_secrets_are_not_in_the_api(self, stage: Stage, server: ScriptedServer) -> None:
         server.on("POST /canarysecret", server.reply(404), server.reply())
-        token = {"Authorization": f"Bearer {API_TOKEN}"}
+        token = bearer(API_TOKEN)
         async with stage.listener(notify=(table(url=f"{server.url}/canarysecret"),)) as url:
             stage.end(stage.start(), "failed")
             with anyio.fail_after(30):

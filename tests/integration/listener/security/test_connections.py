@@ -18,6 +18,7 @@ from airbyte_events.web.h11_protocol import LARGEST_HEAD, MAX_CONNECTIONS, Conne
 from airbyte_events.web.rate_limit import ConcurrencyLimit
 from airbyte_events.web.server import Server, bind, limits_for, serving, url_of
 from support.exposed import API_TOKENS, LAST, ExposedListener, body, listening, until_end
+from support.listener import bearer
 from support.servers import connect
 from support.waiting import in_background, until
 
@@ -171,7 +172,7 @@ class TestManyConnections:
 
     async def test_those_in_use_are_not_taken_away(self) -> None:
         async with listening(ConnectionLimits(most=5)) as exposed, contextlib.AsyncExitStack() as stack:
-            headers = {"Authorization": f"Bearer {API_TOKENS[0]}", "Accept": "text/event-stream"}
+            headers = bearer(API_TOKENS[0]) | {"Accept": "text/event-stream"}
             streams = []
             for _ in range(5):
                 http = await stack.enter_async_context(httpx.AsyncClient(base_url=exposed.url, trust_env=False))

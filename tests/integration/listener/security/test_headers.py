@@ -10,6 +10,7 @@ import pytest
 from airbyte_events.web.security_headers import SecurityHeaders
 from airbyte_events.web.server import serving
 from support.exposed import API_TOKENS, ExposedListener
+from support.listener import bearer
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +45,7 @@ class TestHeaders:
         }
         answers = [
             await exposed.http.get("/healthz", headers=origin),
-            await exposed.http.get("/v1/jobs", headers=origin | {"Authorization": f"Bearer {API_TOKENS[0]}"}),
+            await exposed.http.get("/v1/jobs", headers=origin | bearer(API_TOKENS[0])),
             await exposed.http.options("/v1/watches", headers=preflight),
             await exposed.http.options(exposed.webhook(), headers=preflight),
         ]

@@ -15,6 +15,7 @@ from airbyte_events.listener.settings import load
 from airbyte_events.simulator import Simulator, serve_simulator
 from airbyte_events.web.server import serving
 from support.exposed import API_TOKENS, WEBHOOK_TOKENS
+from support.listener import bearer
 from support.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -64,7 +65,7 @@ class TestRotation:
             ):
 
                 async def opens(*tokens: str) -> list[int]:
-                    headers = [{"Authorization": f"Bearer {token}"} for token in tokens]
+                    headers = [bearer(token) for token in tokens]
                     return [(await http.get("/v1/jobs", headers=each)).status_code for each in headers]
 
                 async def second_opens() -> bool:

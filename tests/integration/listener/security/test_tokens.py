@@ -8,6 +8,7 @@ from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import load
 from airbyte_events.web.rate_limit import REFUSALS_AT_ONCE
 from support.exposed import API_TOKENS, WEBHOOK_TOKENS, ExposedListener, body, shown
+from support.listener import bearer
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +66,7 @@ class TestTokens:
 
     async def test_half_a_surrogate_pair_is_an_error_of_whoever_sends_it(self, exposed: ExposedListener) -> None:
         """JSON and percent signs can spell what no UTF-8 text holds."""
-        headers = {"Authorization": f"Bearer {API_TOKENS[0]}"}
+        headers = bearer(API_TOKENS[0])
         halves = ("\\ud800", "\\udfff", "x\\udc80")
         for half in halves:
             for content in (f'{{"jobs": [{{"instance": "{half}", "job_id": 1}}]}}', f'{{"{half}": []}}', f'"{half}"'):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-import socket
 import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -28,9 +27,10 @@ from airbyte_events.simulator import Script, Simulator, serve_simulator
 from airbyte_events.simulator.models import Job
 from support import waiting
 from support.command import command
+from support.listener import bearer
 from support.loops import anyio_backend as anyio_backend
 from support.process import environ_of
-from support.servers import accepting
+from support.servers import accepting, free_port
 from support.waiting import a_moment
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 API_TOKEN = "api-token-0123456789abcdef012345"
 WEBHOOK_TOKEN = "webhook-token-0123456789abcdef01"
 LEASE = "sources/default"
-AUTHORIZED = {"Authorization": f"Bearer {API_TOKEN}"}
+AUTHORIZED = bearer(API_TOKEN)
 
 
 async def until(condition: Callable[[], object], within: float = 60) -> float:
@@ -56,9 +56,7 @@ class Listener:
     """
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._log = folder / f"listener-{self.port}.log"
         self._said_before = 0
         self._environ = environ_of(**settings)
