@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airbyte_events.events import JobError, JobEvent
+from airbyte_events.events import JobError, JobEvent, Signal, SignalKind
 from airbyte_events.jobs import Connection
 from airbyte_events.listener.notify.chats import CHATS
 from airbyte_events.listener.notify.messages import (
@@ -75,6 +75,15 @@ class TestReading:
         found = message_of([completion(failed(), "Orders"), completion(event_of(8), "Items")], 2000, various=True)
         assert (found.title, found.facts) == ("2,000 jobs completed, with various results", [("Instance", "default")])
         assert [job.text for job in found.jobs] == ["Orders: sync 7 failed", "Items: sync 8 succeeded"]
+
+    @pytest.mark.parametrize("various", [False, True])
+    def test_one_signal(self, *, various: bool) -> None:
+        signal = Signal(kind=SignalKind.STALLED, raised=True, job_id=7, message="no records for 10 min")
+        event = replace(event_of(signal.key(CONNECTION)), signal=signal)
+        found = message_of([completion(event)], 1, various=various)
+        assert found.title == "Job stalled: Orders"
+        assert found.facts == [("Message", "no records for 10 min"), ("Workspace", "Data"), ("Instance", "default")]
+        assert [(job.text, job.url) for job in found.jobs] == [("Job 7", PAGE)]
 
     def test_a_link_of_a_webhook_is_not_shown(self) -> None:
         event = failed(url="https://evil.example.com/", names={"connection": "forged"})
