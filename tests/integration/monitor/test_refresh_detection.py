@@ -20,6 +20,7 @@ from airbyte_events.monitor.poller import Poller, Ticks
 from airbyte_events.simulator import Script, Simulator, serve_simulator
 from support.airbyte import Airbyte, client_of
 from support.events import CONNECTION
+from support.hubs import next_end
 from support.monitor import Watched
 from support.waiters import Waiters
 from support.waiting import until
@@ -102,9 +103,9 @@ class TestWhereListsLeaveThemOut:
         since = utcnow() - timedelta(minutes=10)
         async with Hub(client_of(http, airbyte.url), ticks=Ticks(unproven=0.02, proven=0.02, idle=0.02)) as hub:
             with hub.follow(wanted, Position(since=since, floor=since)) as ends, anyio.fail_after(30):
-                assert (await ends.__anext__()).ref.job_id == 1
+                assert (await next_end(ends)).ref.job_id == 1
                 airbyte.put(2, "failed", job_type="refresh")
-                assert (await ends.__anext__()).ref.job_id == 2
+                assert (await next_end(ends)).ref.job_id == 2
 
 
 @pytest.mark.parametrize("release", ["2.0", "2.1"])
