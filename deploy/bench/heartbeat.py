@@ -3,7 +3,8 @@
 The heartbeat is a timer of 5 ms. Where the loop is blocked, every timer that would have been due meanwhile is late; so
 a stall counts once for each of its 5 ms, and the 99th percentile is of a timer at any time, not of the few that were
 set. Python's garbage collector stops everything, too, and longest where much is imported and kept: its longest pause is
-told beside.
+told beside. On a busy machine a process also waits for a processor: what it has worked from one beat to the next tells
+its own stalls from those.
 """
 
 from __future__ import annotations
@@ -20,17 +21,20 @@ BEAT = 0.005
 
 
 class Heartbeat:
-    """Beats in :meth:`beat`, of which one at a time may run. ``late`` and ``collection`` may be taken and reset.
+    """Beats in :meth:`beat`, of which one at a time may run. What it has seen may be taken and reset.
 
     :ivar late: seconds by which each beat was late.
     :ivar collection: seconds of the garbage collector's longest pause.
+    :ivar worked: the most processor time of this process from one beat to the next, in seconds.
     """
 
     def __init__(self) -> None:
         self.late: list[float] = []
         self.collection = 0.0
+        self.worked = 0.0
         self._collecting = 0.0
         self._beaten = time.monotonic()
+        self._worked_before = time.process_time()
 
     async def beat(self) -> None:
         """Beat until cancelled."""
@@ -38,6 +42,7 @@ class Heartbeat:
         try:
             while True:
                 self._beaten = time.monotonic()
+                self._worked_before = time.process_time()
                 await asyncio.sleep(BEAT)
                 self.note()
         finally:
@@ -46,6 +51,7 @@ class Heartbeat:
     def note(self) -> None:
         """Note how late the beat is that is due."""
         self.late.append(max(0.0, time.monotonic() - self._beaten - BEAT))
+        self.worked = max(self.worked, time.process_time() - self._worked_before)
 
     def _note_collection(self, phase: str, _: object) -> None:
         if phase == "start":

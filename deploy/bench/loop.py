@@ -38,7 +38,8 @@ class Loop:
         return int(self._lines()[-1]["triggers"]) - self._alone
 
     def stalls(self, begin: float, end: float) -> dict[str, float]:
-        """Longest lateness of a timer, 99th percentile, and longest garbage collection within that time.
+        """Longest lateness of a timer, 99th percentile, longest garbage collection and most work between two timers
+        within that time, in seconds.
 
         :param begin: in seconds since the epoch, as the end.
         """
@@ -47,8 +48,8 @@ class Loop:
         lines = self._lines()
         over = next(line["at"] for line in lines if line["at"] >= end)
         lines = [line for line in lines if begin < line["at"] <= over]
-        collection = max(line["collection"] for line in lines)
-        return {**stalls([late for line in lines for late in line["late"]]), "collection": collection}
+        most = {name: max(line[name] for line in lines) for name in ("collection", "worked")}
+        return {**stalls([late for line in lines for late in line["late"]]), **most}
 
     def blocked(self) -> dict[str, float]:
         """What Airflow itself has to say: how often the loop was blocked longer than 0.2 s, and the longest."""

@@ -35,7 +35,8 @@ TITLE = "From a job's completion to the task's success, in Airflow"
 NOTE = (
     "Mapped tasks of a real Airflow wait in one triggerer. *Floor* is a trigger that receives Airbyte's webhook, and "
     "whose task has as many XComs. A worker completes the task, or the trigger (`end_from_trigger=True`): then Airflow "
-    "stores each XCom in a loop of the triggerer's supervisor."
+    "stores each XCom in a loop of the triggerer's supervisor. A stall is also a wait for a processor: the triggerer's "
+    "own processor time, at most, is beside it."
 )
 COLUMNS = (PUSH.column, ORACLE.column)
 COLUMN_OF = {side.name: side.column for side in (PUSH, ORACLE)}
@@ -69,7 +70,8 @@ class Scale:
     """:param tasks: how many wait.
     :param one_by_one: of these, whose jobs end one by one; those of the rest end at once, group by group.
     :param seconds: over which the ends are spread.
-    :param quiet: seconds for which all wait and requests are counted.
+    :param quiet: seconds for which all wait and requests are counted; longer than the provider's shortest deferral on a
+        busy machine, which would delay the tasks that began last.
     :param bound: seconds after which the start or the end of all tasks is given up.
     """
 
@@ -84,7 +86,7 @@ FULL = Scale(
     tasks=Groups(push_trigger=280, oracle_trigger=270, push_worker=30, oracle_worker=25),
     one_by_one=Groups(push_trigger=30, oracle_trigger=20, push_worker=30, oracle_worker=25),
     seconds=40.0,
-    quiet=10.0,
+    quiet=30.0,
 )
 SMALL = Scale(
     tasks=Groups(push_trigger=8, oracle_trigger=8, push_worker=2, oracle_worker=2),
@@ -125,6 +127,7 @@ def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
     yield Row(what=f"requests a minute, {count:,} waiting", cells={pushed: number(waited)})
     stall = "longest stall of the triggerer while"
     yield _stalls(f"{stall} {count:,} begin (floor: {tasks.of('oracle'):,})", phases, "starting_{}")
+    yield _stalls("most processor time of the triggerer in one of them", phases, "starting_{}", "worked")
     longest = shown(phases["waiting"]["stalls"]["longest"])
     yield Row(what=f"{stall} {count:,} wait", cells={pushed: longest})
     yield _stalls(f"{stall} jobs complete at once", phases, "at_once_{}_trigger")
@@ -135,10 +138,10 @@ def _row(what: str, groups: Mapping[str, Any], by: str, figure: str) -> Row:
     return Row(what=what, cells={column: shown(each[figure]) for column, each in found.items() if each})
 
 
-def _stalls(what: str, phases: Mapping[str, Any], name: str) -> Row:
+def _stalls(what: str, phases: Mapping[str, Any], name: str, figure: str = "longest") -> Row:
     """:param name: of each side's phase, with ``{}`` for the side."""
     found = {column: phases.get(name.format(side)) for side, column in COLUMN_OF.items()}
-    return Row(what=what, cells={column: shown(each["stalls"]["longest"]) for column, each in found.items() if each})
+    return Row(what=what, cells={column: shown(each["stalls"][figure]) for column, each in found.items() if each})
 
 
 def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
@@ -152,9 +155,10 @@ def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
     longest = {name: each["stalls"]["longest"] for name, each in seen["phases"].items()}
     ours = max(seconds for name, seconds in longest.items() if "oracle" not in name)
     theirs = max(seconds for name, seconds in longest.items() if "oracle" in name)
+    worked = max(each["stalls"]["worked"] for name, each in seen["phases"].items() if "oracle" not in name)
     yield Aim(
         what="no stall of Airflow's triggerer over 50 ms",
-        value=f"{shown(ours)}, floor {shown(theirs)}",
+        value=f"{shown(ours)}, at most {shown(worked)} of it processor time; floor {shown(theirs)}",
         met=ours <= 0.05,
     )
 
