@@ -421,17 +421,17 @@ class TestWhereAirbyteCanNotBeReached:
         assert not cut_off.holds
 
     async def test_it_stays_where_nobody_waits_for_it(self, group: Group, far: Any) -> None:
-        only = group.start(url=far.url)
+        only = group.start(url=far.url, lease=5.0)
         await group.until_held()
         lease = only.election.held[LEASE].lease
         await group.until(lambda: self.failures(only) > 5)
         assert only.election.held[LEASE].lease == lease
 
     async def test_it_does_not_go_to_and_fro_where_nobody_reaches_it(self, group: Group, far: Any) -> None:
-        first = group.start(url=far.url)
+        first = group.start(url=far.url, lease=5.0)
         await group.until_held()
         fence = first.election.held[LEASE].lease.fence
-        second = group.start(url=far.url)
+        second = group.start(url=far.url, lease=5.0)
         await group.until_held(second)
         await group.until(lambda: self.failures(second) > 5)
         assert second.election.held[LEASE].lease.fence == fence + 1
