@@ -143,10 +143,13 @@ class LocalState:
             log.advance(tail)
             self._tail.advance(tail.sequence, appended.events)
 
-    def _wake_for(self, arrival: Arrival) -> None:
-        """Wake the tasks that wait for what was received."""
+    def _wake_inbox(self, arrival: Arrival) -> None:
+        """Wake the task that confirms what was received."""
         if arrival.outcome is Outcome.PENDING:
             self._wakeups.wake([f"inbox/{arrival.instance}"])
+
+    def _wake_outbox(self, arrival: Arrival) -> None:
+        """Wake the tasks that deliver what was received."""
         if arrival.targets:
             self._wakeups.wake([f"deliveries/{arrival.instance}"])
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class MemoryDatabase:
-    """A database that is created by its first use. Operations run at once, after a checkpoint."""
+    """A database that is created by its first use. Transactions run at once, in the order of their calls."""
 
     @functools.cached_property
     def connection(self) -> sqlite3.Connection:
@@ -30,9 +30,11 @@ class MemoryDatabase:
     async def transact(
         self, run: Callable[[sqlite3.Connection], T], committed: Callable[[T], object] | None = None
     ) -> T:
-        result = await self.read(run)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        result = run(self.connection)
         if committed is not None:
             committed(result)
+        await anyio.lowlevel.cancel_shielded_checkpoint()
         return result
 
     async def read(self, run: Callable[[sqlite3.Connection], T]) -> T:

@@ -91,7 +91,8 @@ class PostgresStore(PostgresInbox, MovableStore):
             raise
         for arrival, receipt in zip(arrivals, receipts, strict=True):
             if not receipt.duplicate:
-                self._wake_for(arrival)
+                self._wake_inbox(arrival)
+                self._wake_outbox(arrival)
         return receipts
 
     async def prune(self, before: datetime, *, keep: int) -> Pruned:

@@ -39,11 +39,10 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
     """The notifications and deliveries of a SQLite store."""
 
     async def receive(self, arrival: Arrival) -> Receipt:
-        def announce(receipt: Receipt) -> None:
-            if not receipt.duplicate:
-                self._wake_for(arrival)
-
-        return await self._file.transact(lambda c: _add(c, arrival), announce)
+        # Already now: transactions run in the order of their calls, so the inbox reads the notification in the one that
+        # stores it, or in a later one.
+        self._wake_inbox(arrival)
+        return await self._file.transact(lambda c: _add(c, arrival), lambda _: self._wake_outbox(arrival))
 
     @transaction
     def pending(self, connection: sqlite3.Connection, instance: str, *, after: int = 0, limit: int = 500) -> Pending:

@@ -477,6 +477,38 @@ class TestPlace:
                 await file.transact(insert)
 
 
+async def test_the_inbox_is_read_in_the_transaction_that_stores_a_notification(
+    tmp_path: Path, anyio_backend_name: str
+) -> None:
+    """Who is woken by it reads it in every case: with it, or in a later transaction."""
+    begun: list[str] = []
+
+    def connect(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        connection.set_trace_callback(lambda sql: begun.append(sql) if sql == "BEGIN" else None)
+        return connection
+
+    async with SQLiteStore(tmp_path / "events.db", connect=connect) as store:
+        read: list[int] = []
+
+        async def read_pending() -> None:
+            with store.news("inbox/default") as news:
+                reading.set()
+                await news.wait()
+                read.extend(each.id for each in await store.pending("default"))
+
+        for number in range(3):
+            reading = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read_pending)
+                await reading.wait()
+                begun.clear()
+                id_ = await received(store, b"%d" % number)
+            assert read.pop() == id_
+            if anyio_backend_name == "asyncio":  # trio runs tasks in any order
+                assert len(begun) == 1
+
+
 async def test_i5_a_restored_backup_is_another_log(tmp_path: Path) -> None:
     """As docs/stores.md says: back it up while it is used, restore it, remove the epoch."""
     path, backup = tmp_path / "events.db", tmp_path / "backup.db"
