@@ -64,15 +64,14 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
             self._tail.advance(appended.events[-1].sequence)
         return appended
 
-    async def receive(self, arrival: Arrival) -> Receipt:
-        receipt = await super().receive(arrival)
+    def _stored(self, arrival: Arrival, receipt: Receipt) -> None:
+        super()._stored(arrival, receipt)
         if not receipt.duplicate:
             self._sizes[receipt.id] = len(arrival.body)
             self._bytes += len(arrival.body)
             while len(self._sizes) > self._capacity or self._bytes > MAX_BYTES:
                 remove(self._file.connection, [oldest := next(iter(self._sizes))])
                 self._bytes -= self._sizes.pop(oldest)
-        return receipt
 
     def _states(self, connection: sqlite3.Connection, refs: Collection[JobRef]) -> States:
         return self._states_of(refs)

@@ -6,6 +6,7 @@ import sqlite3
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 
 from airbyte_events._utils.times import format_time, utcnow
 from airbyte_events.events import JobRef
@@ -42,7 +43,12 @@ class SQLiteInbox(SQLiteTransactions, NotificationInbox, DeliveryOutbox):
         # Already now: transactions run in the order of their calls, so the inbox reads the notification in the one that
         # stores it, or in a later one.
         self._wake_inbox(arrival)
-        return await self._file.transact(lambda c: _add(c, arrival), lambda _: self._wake_outbox(arrival))
+        return await self._file.transact(lambda c: _add(c, arrival), partial(self._stored, arrival))
+
+    def _stored(self, arrival: Arrival, receipt: Receipt) -> None:
+        """Note that a notification is stored."""
+        if not receipt.duplicate:
+            self._wake_outbox(arrival)
 
     @transaction
     def pending(self, connection: sqlite3.Connection, instance: str, *, after: int = 0, limit: int = 500) -> Pending:
