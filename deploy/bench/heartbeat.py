@@ -2,17 +2,22 @@
 
 The heartbeat is a timer of 5 ms. Where the loop is blocked, every timer that would have been due meanwhile is late; so
 a stall counts once for each of its 5 ms, and the 99th percentile is of a timer at any time, not of the few that were
-set. Python's garbage collector stops everything, too, and longest where much is imported and kept: its longest pause is
-told beside. On a busy machine a process also waits for a processor: what it has worked from one beat to the next tells
-its own stalls from those.
+set. Python's garbage collector stops everything, too, and longest where much is imported and kept: its longest pause
+is told beside.
+
+On a busy machine a process also waits for a processor. So an idle thread beats beside the loop: where it is late by
+more than the process worked meanwhile, no thread of the process had a processor, and that is no stall of the loop's
+own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,38 +25,68 @@ if TYPE_CHECKING:
 BEAT = 0.005
 
 
+class Wait(NamedTuple):
+    """A wait for a processor: ``seconds`` of the time from ``begun`` to ``ended``."""
+
+    begun: float
+    ended: float
+    seconds: float
+
+
 class Heartbeat:
     """Beats in :meth:`beat`, of which one at a time may run. What it has seen may be taken and reset.
 
     :ivar late: seconds by which each beat was late.
+    :ivar blocked: the longest of them, in seconds, less the waits for a processor.
     :ivar collection: seconds of the garbage collector's longest pause.
-    :ivar worked: the most processor time of this process from one beat to the next, in seconds.
     """
 
     def __init__(self) -> None:
         self.late: list[float] = []
+        self.blocked = 0.0
         self.collection = 0.0
-        self.worked = 0.0
         self._collecting = 0.0
         self._beaten = time.monotonic()
-        self._worked_before = time.process_time()
+        # The thread notes a wait when it has a processor again: after the loop, perhaps, so at the next beat.
+        self._last = (0.0, 0.0)
+        self._waits: deque[Wait] = deque(maxlen=1_000)
 
     async def beat(self) -> None:
         """Beat until cancelled."""
         gc.callbacks.append(self._note_collection)
+        ended = threading.Event()
+        threading.Thread(target=self._beat_beside, args=[ended], daemon=True).start()
         try:
             while True:
                 self._beaten = time.monotonic()
-                self._worked_before = time.process_time()
                 await asyncio.sleep(BEAT)
                 self.note()
         finally:
+            ended.set()
             gc.callbacks.remove(self._note_collection)
 
     def note(self) -> None:
         """Note how late the beat is that is due."""
-        self.late.append(max(0.0, time.monotonic() - self._beaten - BEAT))
-        self.worked = max(self.worked, time.process_time() - self._worked_before)
+        due, now = self._beaten + BEAT, time.monotonic()
+        self.late.append(max(0.0, now - due))
+        self.judge()
+        self._last = (due, now)
+
+    def judge(self) -> None:
+        """Note how long the last noted beat was blocked."""
+        due, beaten = self._last
+        waited = sum(
+            min(wait.seconds, max(0.0, min(wait.ended, beaten) - max(wait.begun, due))) for wait in list(self._waits)
+        )
+        self.blocked = max(self.blocked, beaten - due - waited)
+
+    def _beat_beside(self, ended: threading.Event) -> None:
+        while not ended.is_set():
+            due, worked = time.monotonic() + BEAT, time.process_time()
+            time.sleep(BEAT)
+            now = time.monotonic()
+            if (seconds := now - due - (time.process_time() - worked)) > 0:
+                self._waits.append(Wait(due, now, seconds))
 
     def _note_collection(self, phase: str, _: object) -> None:
         if phase == "start":

@@ -38,7 +38,7 @@ class Loop:
         return int(self._lines()[-1]["triggers"]) - self._alone
 
     def stalls(self, begin: float, end: float) -> dict[str, float]:
-        """Longest lateness of a timer, 99th percentile, longest garbage collection and most work between two timers
+        """Longest lateness of a timer, 99th percentile, longest garbage collection and longest stall of the loop's own
         within that time, in seconds.
 
         :param begin: in seconds since the epoch, as the end.
@@ -48,7 +48,7 @@ class Loop:
         lines = self._lines()
         over = next(line["at"] for line in lines if line["at"] >= end)
         lines = [line for line in lines if begin < line["at"] <= over]
-        most = {name: max(line[name] for line in lines) for name in ("collection", "worked")}
+        most = {name: max(line[name] for line in lines) for name in ("collection", "blocked")}
         return {**stalls([late for line in lines for late in line["late"]]), **most}
 
     def blocked(self) -> dict[str, float]:

@@ -20,8 +20,7 @@ EVERY = 1.0
 
 class MonitorTrigger(BaseTrigger):
     """Adds a line a second to a file: ``at`` (seconds since the epoch), ``late`` (of each beat, in seconds),
-    ``collection`` (the garbage collector's longest pause), ``worked`` (see :class:`heartbeat.Heartbeat`) and
-    ``triggers`` (on the loop).
+    ``collection``, ``blocked`` (see :class:`heartbeat.Heartbeat`) and ``triggers`` (on the loop).
 
     :param output: the file.
     """
@@ -52,9 +51,9 @@ class MonitorTrigger(BaseTrigger):
     def _write(self, heartbeat: Heartbeat) -> None:
         late, heartbeat.late = heartbeat.late, []
         collection, heartbeat.collection = heartbeat.collection, 0.0
-        worked, heartbeat.worked = heartbeat.worked, 0.0
+        blocked, heartbeat.blocked = heartbeat.blocked, 0.0
         # Triggers may have tasks of their own: the triggerer names its own for each, "DAG/run/task/… (ID 17)".
         triggers = sum("(ID " in task.get_name() for task in asyncio.all_tasks())
-        line = {"at": time.time(), "triggers": triggers, "collection": collection, "worked": worked}
+        line = {"at": time.time(), "triggers": triggers, "collection": collection, "blocked": blocked}
         with Path(self.output).open("a") as file:
             file.write(json.dumps({**line, "late": [round(each, 5) for each in late]}) + "\n")

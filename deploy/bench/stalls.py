@@ -63,11 +63,12 @@ def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
 
 def aims(seen: Mapping[str, Any]) -> Iterator[Aim]:
     ours = [each for side in (PUSH, POLL) for each in seen[side.name].values()]
-    longest, collection = (max(each[name] for each in ours) for name in ("longest", "collection"))
+    blocked, longest, collection = (max(each[name] for each in ours) for name in ("blocked", "longest", "collection"))
     yield Aim(
         what="no stall of a waiting triggerer over 50 ms",
-        value=f"{shown(longest)}, Python's garbage collector alone {shown(collection)}",
-        met=longest <= 0.050,
+        value=f"{shown(blocked)}, with waits for a processor {shown(longest)}; Python's garbage collector alone "
+        f"{shown(collection)}",
+        met=blocked <= 0.050,
     )
 
 

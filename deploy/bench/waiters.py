@@ -84,8 +84,10 @@ class Waiters:
 
     def leave(self) -> NoReturn:
         """Write down what was seen, the stall that goes on now included, and end this process at once."""
-        self._heartbeat.note()
-        told = {**stalls(self._heartbeat.late), "collection": self._heartbeat.collection}
+        beat = self._heartbeat
+        beat.note()
+        beat.judge()
+        told = {**stalls(beat.late), "collection": beat.collection, "blocked": beat.blocked}
         result = {
             "triggers": len(self._tasks),
             "waiting": sum(not task.done() for task in self._tasks.values()),

@@ -1,9 +1,15 @@
-"""The README's figures are those of the benchmarks page."""
+"""The README's figures are those of the benchmarks page, whose stalls are the event loop's own."""
 
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,3 +21,38 @@ def test_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
     assert len(rows) == 4
     readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert [row for row in rows if row not in readme] == []
+
+
+HEARTBEAT = """
+import asyncio, sys, time
+from heartbeat import Heartbeat
+
+async def main():
+    heartbeat = Heartbeat()
+    beating = asyncio.create_task(heartbeat.beat())
+    await asyncio.sleep(0.1)
+    print("beats", flush=True)
+    if sys.argv[1] == "blocked":
+        time.sleep(0.4)
+    await asyncio.sleep(0.8)
+    print(max(heartbeat.late), heartbeat.blocked)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["blocked", "without a processor"])
+def test_a_wait_for_a_processor_is_no_stall_of_the_loop(how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEARTBEAT, how], cwd=ROOT / "deploy" / "bench", stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "beats\n"
+        if how == "without a processor":
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.4)
+            process.send_signal(signal.SIGCONT)
+        longest, blocked = map(float, process.stdout.read().split())
+    assert longest > 0.3
+    assert (blocked > longest / 2) == (how == "blocked")
