@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 
 from airbyte_events._utils.backoff import pause
+from airbyte_events._utils.until import until
 from airbyte_events._utils.wakeup import Wakeup
 from airbyte_events.errors import FeedError, FeedRefused, FeedUnreachable
 from airbyte_events.events import Identity, JobEvent, JobRef, Progress
@@ -162,13 +163,11 @@ class ListenerLink:
         times = 0
         while True:
             began = anyio.current_time()
-            async with anyio.create_task_group() as polling:
-                polling.start_soon(self._fall_back)
+            async with until(self._fall_back):
                 with anyio.CancelScope() as self._following:
                     await self._follow(self.feed)
                 times = 1 if anyio.current_time() - began > MAX_AWAY else times + 1
                 await anyio.sleep(min(self.away * 2 ** min(times - 1, 10), MAX_AWAY))
-                polling.cancel_scope.cancel()
             self._tried = anyio.Event()
 
     async def _follow(self, feed: FeedClient) -> None:
@@ -207,10 +206,8 @@ class ListenerLink:
                 continue
             if not self.left:
                 logger.warning("the listener's feed is down, polling until it is back: seconds=%g", self.grace)
-            async with anyio.create_task_group() as polling:
-                polling.start_soon(self.poller.run)
+            async with until(self.poller.run):
                 await stays_on(self._open, min(STABLE_SECONDS, self.grace))
-                polling.cancel_scope.cancel()
             logger.info("the listener's feed is back")
 
 

@@ -41,9 +41,8 @@ async def test_a_link_that_failed_follows_the_feed_again(
             grace=30,
             away=30,
         )
-        with pytest.raises(ExceptionGroup) as failed:
+        with pytest.raises(RuntimeError, match="unexpected"):
             await link.run()
-        assert failed.group_contains(RuntimeError, match="unexpected")
         assert not link.up
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(link.run)
