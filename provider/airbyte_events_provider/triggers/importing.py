@@ -7,7 +7,6 @@ classes import little; what the triggers do, with the hub and all clients, would
 from __future__ import annotations
 
 import gc
-from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -33,12 +32,8 @@ async def imported(name: str) -> Any:
 
 
 def _import(name: str) -> ModuleType:
-    _freeze_heap()
+    if not _imported:
+        # Exclude Airflow's own objects from garbage collection. An import makes enough objects for a full collection,
+        # which would block all threads for 100 to 200 ms.
+        gc.freeze()
     return import_module(name)
-
-
-@cache
-def _freeze_heap() -> None:
-    # Exclude Airflow's own objects from garbage collection. An import makes enough objects for a full collection, which
-    # would block all threads for 100 to 200 ms.
-    gc.freeze()

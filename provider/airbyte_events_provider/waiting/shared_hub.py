@@ -291,8 +291,8 @@ class SharedHub:
 
 @cache
 def _freeze_heap() -> None:
-    # Exclude Airflow's own objects from garbage collection. A thousand triggers allocate enough objects for full
-    # collections, which would block the event loop for 100 to 200 ms each.
+    # Exclude Airflow's own objects from garbage collection, and what was imported since. A thousand triggers allocate
+    # enough objects for full collections, which would block the event loop for 100 to 200 ms each.
     gc.freeze()
 
 
