@@ -12,7 +12,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from functools import partial
@@ -22,6 +22,7 @@ import anyio
 
 from airbyte_events._utils.supervision import supervise
 from airbyte_events._utils.times import utcnow
+from airbyte_events._utils.until import until
 from airbyte_events.errors import StoreError
 from airbyte_events.store.base import LeaseTable
 from airbyte_events.store.records import Lease
@@ -95,10 +96,6 @@ class LeaderElection:
         if not self.store.shared or len(self.tasks) < 2:
             self.spread = 0.0
 
-    @property
-    def names(self) -> Collection[str]:
-        return self.tasks.keys()
-
     def stop(self) -> None:
         """Cancel the tasks and release all leases, for good."""
         self._scope.cancel()
@@ -152,17 +149,15 @@ class LeaderElection:
         self._unanswered.discard(name)
         return lease
 
-    async def _lead(self, lease: Lease, until: float, task: LeaderTask) -> None:
+    async def _lead(self, lease: Lease, deadline: float, task: LeaderTask) -> None:
         # On this clock the lease expires before it does on the store's: it counts from the request.
-        held = anyio.CancelScope(deadline=until)
+        held = anyio.CancelScope(deadline=deadline)
         self.held[lease.name] = HeldLease(since=utcnow(), lease=lease)
         logger.info("acquired lease %s (epoch %d)", lease.name, lease.fence, extra=_lease(lease.name))
         try:
             with held:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(self._renew, lease, held)
+                async with until(partial(self._renew, lease, held)):
                     await task(lease)
-                    group.cancel_scope.cancel()
         finally:
             del self.held[lease.name]
             lost = anyio.current_time() >= held.deadline
@@ -175,11 +170,14 @@ class LeaderElection:
                     logger.warning("could not release lease %s: error=%s", lease.name, exc, extra=_lease(lease.name))
 
     async def _renew(self, lease: Lease, held: anyio.CancelScope) -> None:
+        """Renew the lease until it is lost or another listener should acquire it.
+
+        :param held: expires with the lease.
+        """
         turn_ends = anyio.current_time() + self.turn * random.uniform(0.8, 1.0)  # noqa: S311
         while True:
             await anyio.sleep(self.renewal)
             if self.spread and len(self.held) > 1 and anyio.current_time() > turn_ends:
-                held.cancel()
                 return
             requested_at = anyio.current_time()
             try:
@@ -196,7 +194,6 @@ class LeaderElection:
             held.deadline = requested_at + self.lease
             if await self._should_stand_down(lease):
                 self._stood_down.add(lease.name)
-                held.cancel()
                 return
 
     async def _should_stand_down(self, lease: Lease) -> bool:

@@ -47,7 +47,7 @@ class Status:
                 },
                 "store": asdict(await self.store.stats()),
                 "leases": [
-                    {"name": name, "holder": leases[name]} for name in sorted(leases) if name in self.election.names
+                    {"name": name, "holder": leases[name]} for name in sorted(leases) if name in self.election.tasks
                 ],
                 "instances": [await self._instance(name, each) for name, each in self.pipelines.items()],
             }
