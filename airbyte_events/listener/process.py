@@ -49,18 +49,10 @@ def run(settings: Settings, reload: Callable[[], Settings], *, log_in: bool = Fa
     certificate = None
     if settings.tls_certfile is not None:
         certificate = Certificate(settings.tls_certfile, settings.tls_keyfile)
-    files = allow_open_files()
     with contextlib.ExitStack() as stack:
         addresses = [(settings.host, settings.port), *([settings.webhook_apart] if settings.webhook_apart else [])]
         bound = [stack.enter_context(_bind(*address)) for address in addresses]
-        connections = connections_for(files, len(bound))
-        if connections < MAX_CONNECTIONS:
-            logger.warning(
-                "the limit of open files reduces the capacity, raise it with ulimit -n or LimitNOFILE of systemd:"
-                " files=%d connections=%d of %d streams=%d",
-                *(files, connections, MAX_CONNECTIONS, streams_of(requests_for(connections))),
-            )
-        anyio.run(_serve, settings, reload, bound, certificate, files, log_in, greet)
+        anyio.run(_serve, settings, reload, bound, certificate, log_in, greet)
     return 0
 
 
@@ -69,14 +61,20 @@ async def _serve(
     reload: Callable[[], Settings],
     bound: list[socket.socket],
     certificate: Certificate | None,
-    files: int,
     log_in: bool,
     greet: Greet | None,
 ) -> None:
+    files = allow_open_files()
+    connections = connections_for(files, len(bound))
+    if connections < MAX_CONNECTIONS:
+        logger.warning(
+            "the limit of open files reduces the capacity, raise it with ulimit -n or LimitNOFILE of systemd:"
+            " files=%d connections=%d of %d streams=%d",
+            *(files, connections, MAX_CONNECTIONS, streams_of(requests_for(connections))),
+        )
     # Before the store is opened: a signal during that cancels it.
     with anyio.CancelScope() as opening:
         on_signal(opening.cancel)
-        connections = connections_for(files, len(bound))
         async with assemble(settings, certificate=certificate, connections=connections) as listener:
             apps = [listener.app, *([listener.receiver_app] if listener.receiver_app else [])]
             tls = None if certificate is None else certificate.context
