@@ -130,12 +130,11 @@ async def assemble(
             for name, instance in settings.instances.items()
         }
         notify = {name: notify_targets(settings.notify, name, client) for name, client in clients.items()}
-        for each in (targets, notify):
-            refuse_loops(each, webhook_tokens.accepts)
-        refuse_own(settings, notify_targets(settings.notify).values())
         deliver_to: dict[str, dict[str, DeliveryTarget]] = {
             name: {**targets[name], **notify[name]} for name in settings.instances
         }
+        refuse_loops(deliver_to, webhook_tokens.accepts)
+        refuse_own(settings, notify_targets(settings.notify).values())
         pipelines = {name: Pipeline(name, client, store, _ticks(settings)) for name, client in clients.items()}
         announcers = {
             name: Announcer(name, notify[name], client.url, bus, store, client) for name, client in clients.items()
@@ -269,8 +268,8 @@ def _election(
     forwarders: Mapping[str, Forwarder],
     signals: Mapping[str, Signals],
 ) -> LeaderElection:
-    tasks = {
-        f"sources/{name}": _leader_task(pipeline, announcers[name], forwarders[name], signals[name])
+    tasks: dict[str, LeaderTask] = {
+        f"sources/{name}": partial(_lead, pipeline, announcers[name], forwarders[name], signals[name])
         for name, pipeline in pipelines.items()
     }
     retention = Retention(store, age=timedelta(days=settings.retain_days), events=settings.retain_events)
@@ -281,17 +280,14 @@ def _election(
     )
 
 
-def _leader_task(pipeline: Pipeline, announcer: Announcer, forwarder: Forwarder, signals: Signals) -> LeaderTask:
-    async def lead(lease: Lease) -> None:
-        with bound_contextvars(instance=pipeline.instance):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(forwarder.run)
-                tasks.start_soon(announcer.run, lease)
-                tasks.start_soon(supervise, "signals", partial(signals.run, lease), {})
-                await pipeline.run(lease)
-                tasks.cancel_scope.cancel()
-
-    return lead
+async def _lead(pipeline: Pipeline, announcer: Announcer, forwarder: Forwarder, signals: Signals, lease: Lease) -> None:
+    with bound_contextvars(instance=pipeline.instance):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(forwarder.run)
+            tasks.start_soon(announcer.run, lease)
+            tasks.start_soon(supervise, "signals", partial(signals.run, lease), {})
+            await pipeline.run(lease)
+            tasks.cancel_scope.cancel()
 
 
 def _faults(bus: EventBus, health: StoreHealth, election: LeaderElection) -> dict[str, str]:

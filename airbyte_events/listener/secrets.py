@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -37,10 +37,10 @@ class Secrets:
 
     webhook_tokens: Tokens
     api_tokens: Tokens
+    metrics_tokens: Tokens | None
+    operator_tokens: Tokens
     authenticate: Mapping[str, Callable[[Credentials | None, Mapping[str, str]], bool]]
-    metrics_tokens: Tokens | None = None
-    operator_tokens: Tokens = field(default_factory=lambda: Tokens(()))
-    certificate: Certificate | None = None
+    certificate: Certificate | None
 
     def apply(self, settings: Settings) -> None:
         """Use the secrets of these settings. All other settings keep the values of the start.

@@ -1,7 +1,7 @@
-"""Signals: late, slow, stalled and failing, concluded from the histories of connections and the progress of their jobs.
+"""Signals: overdue, slow, stalled and failing, by the histories of connections and the progress of their jobs.
 
 A signal is raised once and resolved once: the event log has its state, so a restart or another leader continues from
-it. Once raised, only what contradicts it resolves it, never a clock that was set back.
+it. Only what contradicts a raised signal resolves it, never a clock that was set back.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Signals:
                         await self.check(lease)
                         failures = 0
                         await anyio.sleep(CHECK_SECONDS)
+                except LeaseLost:
+                    return
                 except StoreError as exc:
-                    if isinstance(exc, LeaseLost):
-                        return
                     failures += 1
                     logger.warning("could not store signals, retrying: instance=%s error=%s", self.instance, exc)
                     await anyio.sleep(pause(failures - 1, first=1))
